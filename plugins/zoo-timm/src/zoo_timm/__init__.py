@@ -1,0 +1,86 @@
+"""From the packaged index to timm's classification models; timm itself is imported when one is built.
+
+The index is compact: what many architectures share stands once in a table, and a row holds places in the tables.
+    families     [[name, citation]]
+    layouts      [[classifier, first_conv]]
+    sizes        [[image_size, size_multiple, min_image_size, fixed_size, resizable]]
+    settings     [[image_size, mean, std, interpolation, license, pretraining]]
+    models       {name: [family, layout, size, features, [[tag, setting, source?], ...]]}
+`source` is a hub repository other than timm/<name>.<tag>, or a URL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo import ModelSpec, Weights, hookimpl
+from zoo_timm.building import build_model, features, layer_groups
+from zoo_timm.fetching import fetch_weights
+from zoo_timm.hub import find_hub_model as find_hub_model
+
+INDEX = Path(__file__).with_name("index.json")
+CODE_LICENSE = "Apache-2.0"  # of timm, for an architecture without weights
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    index = read_index()
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return [describe_model(index, endpoint.rstrip("/"), name) for name in index["models"]]
+
+
+def read_index() -> dict[str, Any]:
+    """What `python -m zoo_timm.make_index` wrote."""
+    index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
+    return index
+
+
+def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec:
+    """Turn one row of the index into a spec."""
+    family_at, layout_at, size_at, has_features, rows = index["models"][name]
+    family, citation = index["families"][family_at]
+    classifier, first_conv = index["layouts"][layout_at]
+    image_size, size_multiple, min_image_size, fixed_size, resizable = index["sizes"][size_at]
+    weights = tuple(describe_weights(index["settings"], endpoint, name, *row) for row in rows)
+    default = weights[0] if weights else Weights(tag="", license=CODE_LICENSE)
+    return ModelSpec(
+        name=name,
+        build=partial(build_model, name, bool(resizable)),
+        title=f"{name} (timm)",
+        family=family,
+        image_size=image_size,
+        fixed_size=bool(fixed_size),
+        size_multiple=size_multiple,
+        min_image_size=min_image_size,
+        mean=default.mean,
+        std=default.std,
+        weights=weights,
+        license=default.license,
+        citation=citation,
+        classifier=classifier,
+        first_conv=first_conv,
+        fetch_weights=partial(fetch_weights, weights),
+        features=features if has_features else None,
+        layer_groups=layer_groups,
+    )
+
+
+def describe_weights(settings: list[Any], endpoint: str, name: str, tag: str, at: int, source: str = "") -> Weights:
+    """Turn one weights row of the index into a record."""
+    image_size, mean, std, interpolation, license_, pretraining = settings[at]
+    is_url = source.startswith("http")
+    return Weights(
+        tag=tag,
+        url=source if is_url else f"{endpoint}/{source or f'timm/{name}.{tag}'}/resolve/main/model.safetensors",
+        file_names=(source.rpartition("/")[2],) if is_url else (),
+        mean=tuple(mean),
+        std=tuple(std),
+        interpolation=interpolation,
+        image_size=image_size,
+        license=license_,
+        pretraining=tuple(pretraining),
+    )

@@ -1,0 +1,118 @@
+"""From a build request to a timm module with its own head, its weights loaded strictly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import BuildRequest, WeightsError, ZooError, load_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def build_model(name: str, resizable: bool, request: BuildRequest) -> nn.Module:
+    """Build the architecture as pretrained; the core replaces its head and first convolution afterwards.
+
+    Weights without a head (CLIP, DINOv2, masked autoencoders) get a fresh one where timm puts it.
+    """
+    size = {"img_size": request.image_size} if resizable else {}
+    module = create_module(f"{name}.{request.tag}" if request.tag else name, request.weights, size)
+    if module.num_classes == 0:
+        module.reset_classifier(request.num_outputs)  # type: ignore[operator]
+    return module
+
+
+def create_module(
+    name: str,
+    weights: Path | None,
+    size: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Create a timm module, with the tensors of a local file where one is given; nothing is downloaded.
+
+    timm's own loading is used because it knows how to bring old names and other image sizes to the module's.
+    `config` replaces timm's pretrained configuration, `options` are further arguments of the architecture.
+    """
+    import timm
+
+    arguments = {**(options or {}), **({"pretrained_cfg": dict(config)} if config else {})}
+    if not timm.is_model(name.partition(".")[0]):
+        raise ZooError(
+            f"timm {timm.__version__} has no architecture {name!r}", fix="pip install --upgrade timm", code="plugin"
+        )
+    if weights is None:
+        return timm.create_model(name, pretrained=False, **arguments, **size)
+    if weights.is_file():
+        overlay = {"file": str(weights), "source": None, "custom_load": False}
+        try:
+            with missing_keys() as missing:
+                module = timm.create_model(
+                    name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size
+                )
+        except Exception as error:  # a file made for something else trips timm's converters in ways of their own
+            load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
+            reason = str(error).partition("\n")[0]
+            raise WeightsError(f"{weights.name} does not fit {name} {dict(size)}: {reason}") from error
+        refuse_missing(weights, module, [key for line in missing for key in line])
+        return module
+    raise WeightsError(f"{weights}: no such file")
+
+
+@contextmanager
+def missing_keys() -> Iterator[list[list[str]]]:
+    """Collect the keys that timm finds missing where it loads leniently (DLA, DaViT, SigLIP): it only logs them."""
+    logger = logging.getLogger("timm.models._builder")
+    found: list[list[str]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            start, _, rest = record.getMessage().partition(" (")
+            if start == "Missing keys":
+                found.append(rest.partition(")")[0].split(", "))
+
+    collector, level, propagate = Collector(logging.INFO), logger.level, logger.propagate
+    logger.addHandler(collector)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def refuse_missing(path: Path, module: nn.Module, missing: list[str]) -> None:
+    """Raise for a parameter that stayed random, unless it belongs to the head of weights that have none."""
+    if module.num_classes == 0:
+        missing = [key for key in missing if not key.startswith("head.")]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise WeightsError(
+            f"{path.name} does not fit {type(module).__name__}: "
+            + "; ".join(f"missing {key}" for key in missing[:3])
+            + more,
+            fix="give the file made for this architecture, or --weights none",
+        )
+
+
+def features(module: nn.Module, images: Tensor) -> Tensor:
+    """What the classifier sees: pooled, normalised, (N, D)."""
+    found: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    return found
+
+
+def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
+    """The trainable parameters from stem to head, as timm's own layer-wise decay groups them."""
+    from timm.models import group_parameters
+
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    order = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
+    groups = [[named[name] for name in order[at] if name in named] for at in sorted(order)]
+    return [group for group in groups if group]

@@ -1,0 +1,125 @@
+"""From a weights tag to its file: the folder of the request, the hub's own cache, or a download."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from zoo import DataError, FetchRequest, Weights, WeightsError, download
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SUFFIXES = (".safetensors", ".pth")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the second in a few repositories that are not timm's
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # resnet51q_ra2-d47dcc76.pth: the start of the file's sha256
+CONNECT_SECONDS = 5.0
+
+
+def fetch_weights(weights: Sequence[Weights], request: FetchRequest) -> Path | None:
+    """Return the local file of a tag, downloaded unless `offline`; None where there is none."""
+    chosen = next((weight for weight in weights if weight.tag == request.tag or not request.tag), None)
+    if chosen is None:
+        return None
+    names = [f"{request.name}.{chosen.tag}{suffix}" for suffix in SUFFIXES] + list(chosen.file_names)
+    places = [request.folder / name for name in names]
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    if chosen.file_names:  # not on the hub: a file at a URL
+        return None if request.offline else download_url(chosen.url, request)
+    repository = urlsplit(chosen.url).path.partition("/resolve/")[0]
+    # An endpoint may have a path of its own (https://mirror/hf): a repository is always the last two parts.
+    return fetch_from_hub("/".join(repository.split("/")[-2:]), HUB_FILES, request)
+
+
+def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest) -> Path | None:
+    """Return the first of the files `names` that the hub's cache holds or, unless `offline`, that the hub offers."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    for name in names:
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    if request.offline or os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}:
+        return None
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    try:
+        name = first_offered(endpoint, repository, names)
+        path = hf_hub_download(
+            repository, name, endpoint=endpoint, etag_timeout=CONNECT_SECONDS, tqdm_class=silent_bar(request.progress)
+        )
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{repository}: its owner asks you to accept a licence first",
+            fix=f"accept it at {endpoint}/{repository}, set HF_TOKEN, and run again",
+        ) from error
+    except EntryNotFoundError as error:
+        raise WeightsError(f"{endpoint}/{repository} holds none of {', '.join(names)}") from error
+    except Exception as error:  # httpx's, requests' and the hub's own errors, which differ between its versions
+        reason = (str(error).splitlines() or [""])[0]
+        raise WeightsError(
+            f"{endpoint}/{repository}: {type(error).__name__}: {reason}",
+            fix="check the network and run again (what arrived is kept), or give a local file with --weights-dir",
+        ) from error
+    return Path(path)
+
+
+def first_offered(endpoint: str, repository: str, names: Sequence[str]) -> str:
+    """The first of `names` that the repository holds. One short try each: the hub's own download retries for a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in names[:-1]:
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, name, endpoint=endpoint), timeout=CONNECT_SECONDS)
+        except EntryNotFoundError:
+            continue
+        return name
+    get_hf_file_metadata(hf_hub_url(repository, names[-1], endpoint=endpoint), timeout=CONNECT_SECONDS)
+    return names[-1]
+
+
+def silent_bar(progress: Callable[[int, int | None], None] | None) -> type[tqdm[Any]]:
+    """A progress bar that prints nothing and tells `progress`; hub downloads take a class, not a callable."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # an argument of the hub's own bar
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.n = int(kwargs.get("initial") or 0)
+            self.expected = kwargs.get("total")
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += int(n or 0)
+            if progress:
+                progress(int(self.n), int(self.expected) if self.expected else None)
+            return None
+
+    return Bar
+
+
+def download_url(url: str, request: FetchRequest) -> Path:
+    """Download a file into the request's folder and compare it with the hash in its name, where there is one."""
+    path = request.folder / url.rpartition("/")[2]
+    try:
+        download(url, path, progress=request.progress)
+    except DataError as error:
+        raise WeightsError(error.message, fix=error.fix) from error
+    expected = HASH_IN_NAME.search(path.name)
+    if expected:
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if not digest.startswith(expected[1]):
+            path.unlink()
+            raise WeightsError(
+                f"{url}: expected a sha256 that starts with {expected[1]}, got {digest[:8]}",
+                fix=f"run again, or put the right file at {path}",
+            )
+    return path

@@ -1,0 +1,67 @@
+"""From the packaged index to torchvision's classification models; torchvision itself is imported when one is built."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo import ModelSpec, Weights, hookimpl
+from zoo_torchvision.building import build_model, layer_groups
+from zoo_torchvision.fetching import fetch_weights
+
+INDEX = Path(__file__).with_name("index.json")
+URL = "https://download.pytorch.org/models/"
+LICENSE = "BSD-3-Clause"
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    return [describe_model(name, entry) for name, entry in read_index()["models"].items()]
+
+
+def read_index() -> dict[str, Any]:
+    """What `python -m zoo_torchvision.make_index` wrote."""
+    index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
+    return index
+
+
+def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
+    """Turn one entry of the index into a spec."""
+    weights = tuple(describe_weights(row) for row in entry["weights"])
+    default = weights[0]
+    return ModelSpec(
+        name=name,
+        build=partial(build_model, name),
+        title=f"{name} (torchvision)",
+        family=entry["family"],
+        image_size=default.image_size,
+        fixed_size=entry.get("fixed_size", False),
+        size_multiple=entry.get("size_multiple", 1),
+        min_image_size=entry["min_image_size"],
+        mean=default.mean,
+        std=default.std,
+        weights=weights,
+        license=default.license,
+        citation=entry["citation"],
+        classifier=entry["classifier"],
+        first_conv=entry["first_conv"],
+        fetch_weights=partial(fetch_weights, {weight.tag: weight.url for weight in weights}),
+        layer_groups=layer_groups,
+    )
+
+
+def describe_weights(row: dict[str, Any]) -> Weights:
+    """Turn one weights row of the index into a record; a row says only what differs from the usual."""
+    return Weights(
+        tag=row["tag"],
+        url=URL + row["file"],
+        file_names=(row["file"],),
+        mean=tuple(row.get("mean", Weights.mean)),
+        std=tuple(row.get("std", Weights.std)),
+        interpolation=row.get("interpolation", "bilinear"),
+        image_size=row.get("image_size", 224),
+        license=row.get("license", LICENSE),
+        pretraining=tuple(row.get("pretraining", ("imagenet-1k",))),
+    )

@@ -1,0 +1,238 @@
+"""Real wheels of good and broken plugins, installed beside zoo: what the command says about each of them."""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+STAND_IN = """
+import json, sys
+from zoo.errors import ZooError
+from zoo.registry import find_plugins, load_registry
+
+command, what, *rest = sys.argv[1:]
+registry = load_registry(find_plugins())
+for broken in registry.broken:
+    print(f"zoo: warning: plugin {broken.plugin} {broken.version} is broken: {broken.reason}", file=sys.stderr)
+if command == "plugin":
+    plugins = [{"name": p.name, "version": p.version, "status": p.status, "reason": p.reason} for p in registry.plugins]
+    print(json.dumps({"schema": 1, "command": "plugin list", "plugins": plugins}))
+if command == "list":
+    items = [{"name": name} for name in registry.models]
+    print(json.dumps({"schema": 1, "command": "list", "kind": "models", "items": items}))
+if command == "info":
+    try:
+        registry.find_model(rest[0])
+    except ZooError as error:
+        print(error.line(), file=sys.stderr)
+        sys.exit(error.exit_status)
+"""
+ZOO = [sys.executable, "-c", STAND_IN]
+
+GIVES = """
+    from zoo import ModelSpec, hookimpl
+
+    def build(request):
+        raise RuntimeError("listing builds nothing")
+
+    @hookimpl
+    def register_models():
+        return [ModelSpec(name="{name}", build=build)]
+    """
+NEVER_LOADED = "raise AssertionError('this must not be imported')"
+
+# distribution: the source of its module
+GOOD = {
+    "zoo-good": GIVES.format(name="good_net"),
+    "zoo-clash-a": GIVES.format(name="claimed_net"),
+    "zoo-clash-b": GIVES.format(name="claimed_net"),
+    "zoo-prints": GIVES.format(name="printing_net") + "\n    print('{not json}')",
+}
+# distribution: the source of its module, and what the reason must say
+BROKEN = {
+    "zoo-import-error": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+    "zoo-raises": ("raise OSError('no licence file')", "OSError: no licence file"),
+    "zoo-syntax-error": ("def register_models(:", "SyntaxError: "),
+    "zoo-exits": ("import sys; sys.exit(0)", "SystemExit: it called sys.exit(0)"),
+    "zoo-recursion": ("def f(): f()\nf()", "RecursionError: "),
+    "zoo-raising-hook": (
+        "from zoo import hookimpl\n@hookimpl\ndef register_models(): return [1 / 0]",
+        "ZeroDivisionError: division by zero",
+    ),
+    "zoo-misspelt": (
+        "from zoo import hookimpl\n@hookimpl\ndef register_modles(): return []",
+        "register_modles is marked @hookimpl but is no hook. Did you mean 'register_models'?",
+    ),
+    "zoo-unmarked": ("def register_models(): return []", "register_models is not marked as a hook"),
+    "zoo-returns-none": (
+        "from zoo import hookimpl\n@hookimpl\ndef register_models(): pass",
+        "register_models returned None, expected a list of ModelSpec",
+    ),
+    "zoo-wrong-type": (
+        "from zoo import hookimpl\n@hookimpl\ndef register_datasets(): return {'dots': 1}",
+        "register_datasets returned an object of type dict, expected a list of DatasetSpec",
+    ),
+    "zoo-wrong-spec": (
+        "from zoo import FINETUNE, hookimpl\n@hookimpl\ndef register_models(): return [FINETUNE]",
+        "register_models returned an object of type Protocol at [0], expected ModelSpec",
+    ),
+    "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
+    "zoo-no-hooks": ("x = 1", "gives nothing"),
+    "zoo-no-module": (None, "ModuleNotFoundError: No module named 'zoo_no_module'"),
+    "zoo-no-attribute": ("x = 1", "AttributeError: "),
+    "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; upgrade zoo-bench"),
+    "zoo-two-entries": (NEVER_LOADED, "2 entry points in zoo.v1, expected 1"),
+    "zoo-damaged": (NEVER_LOADED, "its entry_points.txt is damaged: "),
+}
+ENTRY_POINTS = {
+    "zoo-no-attribute": "[zoo.v1]\nzoo-no-attribute = zoo_no_attribute:plugin\n",
+    "zoo-newer": "[zoo.v2]\nzoo-newer = zoo_newer\n",
+    "zoo-two-entries": "[zoo.v1]\none = zoo_two_entries\ntwo = zoo_two_entries\n",
+}
+
+
+def write_wheel(folder: Path, name: str, source: str | None, version: str = "1.0") -> Path:
+    """A wheel of one module, with an entry point for zoo, as any build backend would make it."""
+    module = name.replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": ENTRY_POINTS.get(name, f"[zoo.v1]\n{name} = {module}\n"),
+    }
+    if source is not None:
+        files[f"{module}.py"] = textwrap.dedent(source)
+    record = ""
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text.encode())}\n"
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    wheel = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return wheel
+
+
+def install(wheels: list[Path], target: Path) -> None:
+    if importlib.util.find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+        subprocess.run([*command, "--target", str(target), *map(str, wheels)], check=True)
+        return
+    for wheel in wheels:  # an environment made by uv has no pip; a pure wheel is installed by unpacking it
+        zipfile.ZipFile(wheel).extractall(target)
+
+
+def zoo(*arguments: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
+    """The command, as a user types it, with the plugins of these folders installed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "NO_COLOR": "1", "COLUMNS": "200"}
+    return subprocess.run([*ZOO, *arguments], capture_output=True, text=True, env=environment, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """One folder with every plugin installed, good and broken, and two distributions whose metadata are damaged."""
+    folder = tmp_path_factory.mktemp("plugins")
+    sources = {**GOOD, **{name: source for name, (source, _) in BROKEN.items()}}
+    target = folder / "site"
+    install([write_wheel(folder, name, source) for name, source in sources.items()], target)
+    (target / "zoo_damaged-1.0.dist-info" / "entry_points.txt").write_text("[zoo.v1]\nzoo-damaged\n")
+    nameless = target / "nameless-1.0.dist-info"
+    nameless.mkdir()
+    (nameless / "entry_points.txt").write_text("[zoo.v1]\nzoo-nameless = zoo_nameless\n")
+    unreadable = target / "unreadable-1.0.dist-info"
+    unreadable.mkdir()
+    (unreadable / "entry_points.txt").write_bytes(b"[zoo.v1]\n\xff\xfe = x\n")
+    return target
+
+
+@pytest.fixture(scope="module")
+def plugins(site):
+    """What `zoo plugin list --json` says, by plugin."""
+    done = zoo("plugin", "list", "--json", path=[site])
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["command"]) == (1, "plugin list")
+    assert len({plugin["name"] for plugin in document["plugins"]}) == len(document["plugins"])
+    return {plugin["name"]: plugin for plugin in document["plugins"]}
+
+
+@pytest.fixture(scope="module")
+def models(site):
+    """What `zoo list models` does."""
+    return zoo("list", "models", "--json", path=[site])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_kind_of_broken_plugin_is_named_with_its_reason(plugins, name):
+    assert plugins[name]["status"] == "broken"
+    assert BROKEN[name][1] in plugins[name]["reason"]
+    assert plugins[name]["version"] == "1.0"
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_plugin_among_broken_ones_serves(plugins, name):
+    assert (plugins[name]["status"], plugins[name]["version"]) == ("ok", "1.0")
+
+
+def test_a_distribution_without_metadata_goes_by_its_entry_point(plugins):
+    assert plugins["zoo-nameless"]["status"] == "broken"
+    assert "zoo_nameless" in plugins["zoo-nameless"]["reason"]
+
+
+def test_list_exits_0_with_one_warning_line_for_each_broken_plugin(models):
+    assert models.returncode == 0, models.stderr
+    assert "Traceback" not in models.stderr
+    for name in BROKEN:
+        assert len([line for line in models.stderr.splitlines() if f"{name} " in line or f"{name}:" in line]) == 1
+
+
+def test_list_shows_the_models_of_the_good_plugins(models):
+    names = {item["name"] for item in json.loads(models.stdout)["items"]}
+    assert {"good_net", "printing_net", "zoo-clash-a:claimed_net", "zoo-clash-b:claimed_net"} <= names
+    assert "claimed_net" not in names
+
+
+def test_what_a_plugin_prints_at_import_stays_out_of_stdout(models):
+    assert "{not json}" in models.stderr
+    assert "{not json}" not in models.stdout
+
+
+@pytest.mark.parametrize("name", ["zoo-clash-a:claimed_net", "zoo-clash-b:claimed_net", "zoo-good:good_net"])
+def test_a_qualified_name_selects_one_of_two_that_clash(site, name):
+    assert zoo("info", "models", name, path=[site]).returncode == 0
+
+
+def test_a_clashing_name_that_is_asked_for_names_both(site):
+    done = zoo("info", "models", "claimed_net", path=[site])
+    assert done.returncode == 2
+    assert "say zoo-clash-a:claimed_net or zoo-clash-b:claimed_net" in done.stderr
+
+
+def test_a_broken_plugin_that_is_asked_for_exits_2_with_its_reason(site):
+    done = zoo("info", "models", "zoo-raises:some_net", path=[site])
+    assert done.returncode == 2
+    assert "zoo: error[broken-plugin] plugin zoo-raises 1.0 is broken: OSError: no licence file" in done.stderr
+
+
+def test_a_plugin_installed_twice_counts_once_and_the_first_one_serves(tmp_path, site):
+    newer = tmp_path / "newer"
+    install([write_wheel(tmp_path, "zoo-good", GOOD["zoo-good"], version="2.0")], newer)
+    listed = json.loads(zoo("plugin", "list", "--json", path=[newer, site]).stdout)["plugins"]
+    assert [plugin["version"] for plugin in listed if plugin["name"] == "zoo-good"] == ["2.0"]
+
+
+def test_an_uninstalled_plugin_is_gone(tmp_path, site):
+    rest = tmp_path / "rest"
+    shutil.copytree(site, rest, ignore=shutil.ignore_patterns("zoo_good*"))
+    listed = json.loads(zoo("plugin", "list", "--json", path=[rest]).stdout)["plugins"]
+    assert "zoo-good" not in {plugin["name"] for plugin in listed}

@@ -1,0 +1,404 @@
+"""Plugins in memory to registries: what is isolated, which name means what, and what the errors say."""
+
+import pickle
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from zoo import hookimpl
+from zoo.errors import PluginError, UsageError
+from zoo.hookspecs import CONTRACT
+from zoo.protocol import FINETUNE, PROTOCOLS, QUICK
+from zoo.registry import FoundPlugin, Registry, load_registry, split_model_name
+from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
+from zoo.tasks import BINARY
+
+
+def build_nothing(request):
+    raise AssertionError("a registry builds nothing")
+
+
+def model(name, *tags):
+    return ModelSpec(name=name, build=build_nothing, weights=tuple(Weights(tag=tag) for tag in tags))
+
+
+def dataset(name):
+    return DatasetSpec(name=name, task=BINARY, labels=("no", "yes"), samples=build_nothing)
+
+
+def metric(name):
+    return MetricSpec(name=name, compute=build_nothing)
+
+
+def raise_it(error):
+    raise error
+
+
+def plugin(name, *, error=None, version="1.0", group="zoo.v1", **specs):
+    """A plugin whose hooks return the given specs, or whose import raises `error`."""
+    if error is not None:
+        return FoundPlugin(name=name, version=version, group=group, load=partial(raise_it, error))
+    hooks = {f"register_{kind}": hookimpl(lambda given=given: given) for kind, given in specs.items()}
+    return FoundPlugin(name=name, version=version, group=group, load=lambda: SimpleNamespace(**hooks))
+
+
+def plugin_with(name, **functions):
+    """A plugin whose module holds the given functions."""
+    return FoundPlugin(name=name, version="1.0", load=lambda: SimpleNamespace(**functions))
+
+
+def reason(found):
+    """Why this plugin is broken; a good one beside it stays usable."""
+    registry = load_registry([found, plugin("good", models=[TINY])])
+    assert list(registry.models) == ["tiny"]
+    assert [broken.plugin for broken in registry.broken] == [found.name]
+    return registry.broken[0].reason
+
+
+TINY = model("tiny")
+TIMM = plugin("zoo-timm", models=[model("resnet18", "a1_in1k", "a2_in1k"), model("vit_tiny"), model("resnet50")])
+TORCHVISION = plugin("zoo-torchvision", models=[model("resnet18", "imagenet1k_v1", "a2_in1k"), model("vgg11", "v1")])
+
+
+# --- one broken plugin leaves the others usable -----------------------------------------------------------------------
+def test_a_broken_plugin_leaves_the_others_usable():
+    registry = load_registry([plugin("good", models=[TINY]), plugin("bad", error=ImportError("no cuda"))])
+    assert list(registry.models) == ["tiny"]
+    assert registry.broken[0].reason == "ImportError: no cuda"
+
+
+def test_sys_exit_at_import_is_contained():
+    assert reason(plugin("bad", error=SystemExit(3))) == "SystemExit: it called sys.exit(3)"
+
+
+def test_an_exception_outside_of_exception_is_contained():
+    class PanicException(BaseException):  # what Rust extensions raise
+        pass
+
+    assert reason(plugin("bad", error=PanicException("out of cheese"))) == "PanicException: out of cheese"
+
+
+def test_an_exception_that_cannot_be_shown_is_contained():
+    class UnspeakableError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert "cannot be shown: RuntimeError" in reason(plugin("bad", error=UnspeakableError()))
+
+
+def test_a_keyboard_interrupt_passes_through():
+    with pytest.raises(KeyboardInterrupt):
+        load_registry([plugin("slow", error=KeyboardInterrupt())])
+
+
+def test_a_reason_is_one_line_without_control_characters():
+    assert reason(plugin("bad", error=ImportError("no\n  \x1b[2Jcuda"))) == "ImportError: no \\x1b[2Jcuda"
+
+
+def test_a_raising_hook_is_contained():
+    found = plugin_with("bad", register_models=hookimpl(lambda: 1 / 0))
+    assert reason(found) == "ZeroDivisionError: division by zero"
+
+
+def test_a_misspelt_hook_is_named_with_the_right_one():
+    found = plugin_with("bad", register_modles=hookimpl(lambda: [TINY]))
+    assert reason(found) == "register_modles is marked @hookimpl but is no hook. Did you mean 'register_models'?"
+
+
+def test_an_unmarked_hook_is_named():
+    assert "register_models is not marked" in reason(plugin_with("bad", register_models=lambda: [TINY]))
+
+
+def test_an_unmarked_misspelt_hook_is_named_with_the_right_one():
+    assert "Did you mean 'register_datasets'?" in reason(plugin_with("bad", register_dataset=list))
+
+
+def test_a_hook_that_asks_for_an_unknown_argument_is_contained():
+    assert "wheels" in reason(plugin_with("bad", register_models=hookimpl(lambda wheels: [TINY])))
+
+
+def test_a_plugin_without_hooks_is_broken():
+    assert "gives nothing" in reason(plugin_with("bad", models=lambda: [TINY]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "register_models returned None, expected a list of ModelSpec"),
+        (TINY, "register_models returned an object of type ModelSpec, expected a list of ModelSpec"),
+        ((spec for spec in [TINY]), "returned an object of type generator, expected a list"),
+        ([TINY, "resnet18"], "returned an object of type str at [1], expected ModelSpec"),
+        ([metric("tiny")], "returned an object of type MetricSpec at [0], expected ModelSpec"),
+        ([TINY, TINY], "gives model 'tiny' twice"),
+        ([model("../tiny")], "model name '../tiny'"),
+        ([model("-tiny")], "model name '-tiny'"),
+        ([model("")], "model name ''"),
+        ([model("tiny\n")], "model name"),
+        ([model("tiny.v2")], "no dots"),
+        ([model("tiny", "a", "a")], "a weights tag is given twice: a, a"),
+        ([model("tiny", "a/b")], "weights tag name 'a/b'"),
+    ],
+)
+def test_a_wrong_answer_is_named(answer, words):
+    assert words in reason(plugin("bad", models=answer))
+
+
+def test_a_newer_contract_is_not_loaded():
+    found = plugin("new", error=AssertionError("must not be imported"), group=f"zoo.v{CONTRACT + 1}")
+    assert reason(found) == "needs contract zoo.v2; this zoo speaks v1; upgrade zoo-bench"
+
+
+def test_an_older_contract_asks_for_a_newer_plugin():
+    assert "upgrade old" in reason(plugin("old", group="zoo.v0", models=[TINY]))
+
+
+def test_a_plugin_that_fails_in_one_hook_gives_nothing():
+    registry = load_registry([plugin("half", datasets=[dataset("dots")], models=None)])
+    assert not registry.datasets
+    assert registry.broken[0].plugin == "half"
+
+
+def test_what_a_plugin_prints_goes_to_stderr(capsys):
+    def chatty():
+        print("loading 3 models")
+        return [TINY]
+
+    assert "tiny" in load_registry([plugin_with("chatty", register_models=hookimpl(chatty))]).models
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "loading 3 models\n"
+
+
+def test_the_list_of_plugins_tells_version_status_and_what_each_gives():
+    registry = load_registry(
+        [plugin("good", models=[TINY, model("small")], metrics=[metric("m")]), plugin("bad", error=ImportError("x"))]
+    )
+    good, bad = registry.plugins
+    assert (good.name, good.version, good.status, dict(good.counts)) == ("good", "1.0", "ok", {"model": 2, "metric": 1})
+    assert (bad.name, bad.status, bad.reason) == ("bad", "broken", "ImportError: x")
+
+
+def test_every_kind_of_spec_is_taken():
+    executor = ExecutorSpec(name="ray", execute=build_nothing)
+    registry = load_registry(
+        [
+            plugin(
+                "all",
+                models=[TINY],
+                datasets=(dataset("dots"),),
+                metrics=[metric("m")],
+                protocols=[QUICK],
+                executors=[executor],
+            )
+        ]
+    )
+    assert registry.find("model", "tiny") is TINY
+    assert registry.find("dataset", "dots").labels == ("no", "yes")
+    assert registry.find("metric", "m").name == "m"
+    assert registry.find("protocol", "quick") is QUICK
+    assert registry.find("executor", "ray") is executor
+
+
+def test_the_core_s_own_specs_are_one_more_plugin():
+    registry = load_registry([], builtin={"protocol": PROTOCOLS, "metric": [metric("auroc")]})
+    assert registry.find("protocol", "finetune") is FINETUNE
+    assert registry.plugins[0].name == "zoo-bench"
+    assert registry.qualified("metric", "auroc") == "zoo-bench:auroc"
+
+
+# --- which name means what --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("order", [[TIMM, TORCHVISION], [TORCHVISION, TIMM]])
+def test_a_plain_name_is_timm_s_in_whatever_order_plugins_load(order):
+    registry = load_registry(order)
+    assert set(registry.models) == {"resnet18", "vit_tiny", "resnet50", "vgg11", "zoo-torchvision:resnet18"}
+    assert registry.find_model("resnet18").name == "zoo-timm:resnet18"
+
+
+def test_a_plain_name_is_torchvision_s_without_timm():
+    registry = load_registry([plugin("zoo-mine", models=[model("resnet18")]), TORCHVISION])
+    assert registry.find_model("resnet18").name == "zoo-torchvision:resnet18"
+    assert registry.find_model("zoo-mine:resnet18").shown == "zoo-mine:resnet18"
+
+
+def test_a_clash_of_others_is_an_error_only_when_asked_for():
+    registry = load_registry(
+        [plugin("zoo-b", datasets=[dataset("dots"), dataset("b")]), plugin("zoo-a", datasets=[dataset("dots")])]
+    )
+    assert list(registry.datasets) == ["zoo-a:dots", "zoo-b:dots", "b"]
+    assert registry.find("dataset", "zoo-b:dots").name == "dots"
+    with pytest.raises(UsageError, match="dataset 'dots' is offered by 2 plugins; fix: say zoo-a:dots or zoo-b:dots"):
+        registry.find("dataset", "dots")
+
+
+def test_a_stranger_cannot_take_a_name_of_the_core():
+    ours, theirs = metric("auroc"), metric("auroc")
+    registry = load_registry([plugin("a-stranger", metrics=[theirs])], builtin={"metric": [ours]})
+    assert registry.find("metric", "auroc") is ours
+    assert registry.find("metric", "a-stranger:auroc") is theirs
+
+
+def test_a_distribution_in_front_always_selects_its_own():
+    registry = load_registry([TIMM, TORCHVISION])
+    assert registry.find("model", "zoo-timm:resnet18").weights[0].tag == "a1_in1k"
+    assert registry.find("model", "zoo-torchvision:resnet18").weights[0].tag == "imagenet1k_v1"
+    assert registry.find("model", "zoo-torchvision:vgg11").name == "vgg11"  # no clash: allowed all the same
+    assert registry.find("model", "Zoo_TorchVision:vgg11").name == "vgg11"
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("resnet18", ("", "resnet18", "")),
+        ("resnet18.a1_in1k", ("", "resnet18", "a1_in1k")),
+        ("net.v1.5", ("", "net", "v1.5")),
+        ("zoo-torchvision:resnet18.v1", ("zoo-torchvision", "resnet18", "v1")),
+        ("timm/resnet18.a1_in1k", ("zoo-timm", "resnet18", "a1_in1k")),
+        ("hf-hub:owner/name.v2", ("", "hf-hub:owner/name.v2", "")),
+    ],
+)
+def test_a_model_s_name_is_split_into_its_parts(name, parts):
+    assert split_model_name(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "tag", "shown"),
+    [
+        ("resnet18", "zoo-timm:resnet18", "a1_in1k", "resnet18"),
+        ("resnet18.a1_in1k", "zoo-timm:resnet18", "a1_in1k", "resnet18"),
+        ("timm/resnet18.a2_in1k", "zoo-timm:resnet18", "a2_in1k", "resnet18.a2_in1k"),
+        ("resnet18.a2_in1k", "zoo-timm:resnet18", "a2_in1k", "resnet18.a2_in1k"),  # both have it: timm's
+        ("resnet18.imagenet1k_v1", "zoo-torchvision:resnet18", "imagenet1k_v1", "zoo-torchvision:resnet18"),
+        ("zoo-torchvision:resnet18", "zoo-torchvision:resnet18", "imagenet1k_v1", "zoo-torchvision:resnet18"),
+        ("zoo-torchvision:resnet18.a2_in1k", "zoo-torchvision:resnet18", "a2_in1k", "zoo-torchvision:resnet18.a2_in1k"),
+        ("vit_tiny", "zoo-timm:vit_tiny", None, "vit_tiny"),
+    ],
+)
+def test_a_model_s_name_chooses_architecture_and_weights(asked, name, tag, shown):
+    choice = load_registry([TIMM, TORCHVISION]).find_model(asked)
+    assert (choice.name, choice.weights and choice.weights.tag, choice.shown) == (name, tag, shown)
+
+
+def test_the_shown_name_means_the_same_choice():
+    registry = load_registry([TIMM, TORCHVISION])
+    for key, spec in registry.models.items():
+        for tag in ["", *(f".{weights.tag}" for weights in spec.weights)]:
+            choice = registry.find_model(key + tag)
+            assert registry.find_model(choice.shown) == choice
+
+
+def test_a_tag_that_two_plugins_have_is_ambiguous_unless_timm_is_one():
+    registry = load_registry(
+        [plugin("zoo-a", models=[model("net", "x", "y")]), plugin("zoo-b", models=[model("net", "x")])]
+    )
+    assert registry.find_model("net.y").name == "zoo-a:net"
+    with pytest.raises(UsageError, match=r"say zoo-a:net\.x or zoo-b:net\.x"):
+        registry.find_model("net.x")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+def test_an_unknown_name_names_the_nearest():
+    registry = load_registry([TIMM, TORCHVISION])
+    with pytest.raises(UsageError, match="unknown model 'resnet81'; fix: Did you mean 'resnet18'") as caught:
+        registry.find_model("resnet81")
+    assert caught.value.code == "unknown-model"
+    assert "`zoo list models` shows the 5 installed" in str(caught.value)
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        registry.find_model("resnet81.a1_in1k")
+
+
+def test_an_unknown_tag_names_the_nearest():
+    registry = load_registry([TIMM, TORCHVISION])
+    with pytest.raises(UsageError, match=r"'resnet18' has no weights 'a3_in1k'; fix: one of .*a2_in1k"):
+        registry.find_model("resnet18.a3_in1k")
+    with pytest.raises(UsageError, match=r"'resnet18' has no weights 'a1_in1k'"):
+        registry.find_model("zoo-torchvision:resnet18.a1_in1k")
+    with pytest.raises(UsageError, match="it has none; ask for plain 'vit_tiny'"):
+        registry.find_model("vit_tiny.a1_in1k")
+
+
+def test_an_unknown_plugin_in_front_names_the_nearest():
+    with pytest.raises(UsageError, match="unknown plugin 'zoo-tim'; fix: Did you mean 'zoo-timm'"):
+        load_registry([TIMM]).find_model("zoo-tim:resnet18")
+
+
+@pytest.mark.parametrize("asked", ["zoo-bad:net", "zoo-bad:net.tag", "zoo-bad", "zoo_bad", "zoo-bad:*"])
+def test_asking_for_a_broken_plugin_tells_why_it_is_broken(asked):
+    registry = load_registry([TIMM, plugin("zoo-bad", error=ImportError("no cuda"))])
+    with pytest.raises(PluginError, match=r"plugin zoo-bad 1.0 is broken: ImportError: no cuda") as caught:
+        registry.match("model", asked)
+    assert caught.value.exit_status == 2
+
+
+def test_an_unknown_name_mentions_the_broken_plugins_that_may_offer_it():
+    registry = load_registry([plugin("zoo-medmnist", error=ImportError("no requests"))])
+    with pytest.raises(UsageError, match="broken, may offer it: zoo-medmnist"):
+        registry.find("dataset", "breastmnist")
+
+
+def test_an_unknown_hub_model_is_named_whole():
+    with pytest.raises(UsageError, match=r"unknown model 'hf-hub:owner/name\.v2'"):
+        load_registry([TIMM]).find_model("hf-hub:owner/name.v2")
+
+
+# --- globs ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("resnet*", ["resnet18", "resnet50"]),
+        ("*", ["resnet18", "vit_tiny", "resnet50", "vgg11"]),
+        ("zoo-torchvision:*", ["zoo-torchvision:resnet18", "vgg11"]),
+        ("timm/resnet1?", ["resnet18"]),
+        ("resnet18.a*", ["resnet18.a1_in1k", "resnet18.a2_in1k"]),
+        ("*.imagenet1k*", ["resnet18.imagenet1k_v1"]),
+        (
+            "zoo-torchvision:*.*",
+            ["zoo-torchvision:resnet18.imagenet1k_v1", "zoo-torchvision:resnet18.a2_in1k", "vgg11.v1"],
+        ),
+        ("vgg11", ["vgg11"]),
+        ("resnet18.imagenet1k_v1", ["resnet18.imagenet1k_v1"]),
+    ],
+)
+def test_a_glob_stands_for_names_that_can_be_found(pattern, names):
+    registry = load_registry([TIMM, TORCHVISION])
+    assert registry.match("model", pattern) == names
+    assert all(registry.find_model(name) for name in names)
+
+
+def test_a_glob_over_clashing_names_gives_the_qualified_ones():
+    registry = load_registry([plugin(name, datasets=[dataset("dots")]) for name in ("zoo-a", "zoo-b")])
+    assert registry.match("dataset", "do*") == ["zoo-a:dots", "zoo-b:dots"]
+
+
+@pytest.mark.parametrize("pattern", ["vgg99*", "zoo-timm:vgg*", "resnet18.zzz*", "vgg99"])
+def test_a_glob_or_name_that_matches_nothing_is_an_error(pattern):
+    with pytest.raises(UsageError) as caught:
+        load_registry([TIMM, TORCHVISION]).match("model", pattern)
+    assert caught.value.code == "unknown-model"
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+def test_a_registry_made_by_hand_finds_its_specs():
+    registry = Registry(models={"tiny": TINY}, datasets={"dots": dataset("dots")}, metrics={"m": metric("m")})
+    choice = registry.find_model("tiny")
+    assert (choice.name, choice.spec, choice.weights, choice.shown) == ("tiny", TINY, None, "tiny")
+    assert registry.match("dataset", "d*") == ["dots"]
+    with pytest.raises(UsageError, match="unknown metric 'n'"):
+        registry.find("metric", "n")
+
+
+def test_a_registry_travels_to_a_worker():
+    registry = load_registry(
+        [TIMM, TORCHVISION, plugin("bad", error=ImportError("x"))], builtin={"protocol": PROTOCOLS}
+    )
+    assert pickle.loads(pickle.dumps(registry)) == registry
+
+
+def test_a_large_catalogue_costs_little():
+    catalogue = plugin("zoo-timm", models=[model(f"net{index}", "a", "b") for index in range(1_300)])
+    start = time.perf_counter()
+    registry = load_registry([catalogue, TORCHVISION], builtin={"protocol": PROTOCOLS})
+    seconds = time.perf_counter() - start
+    assert len(registry.models) == 1_302
+    assert seconds < 0.2  # some 0.01 where nothing else runs

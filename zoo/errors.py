@@ -1,0 +1,93 @@
+"""Every error a user can meet and mend, as one line that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+
+def clean(text: object) -> str:
+    """Return `text` on one line, with control and bidirectional-override characters made visible.
+
+    A file name or a CSV cell may hold escape sequences that would drive the reader's terminal.
+    """
+    return "".join(
+        character if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"} else f"\\x{ord(character):02x}"
+        for character in str(text)
+    )
+
+
+class ZooError(Exception):
+    """Something a user can mend: `message` says what was met, `fix` what to do about it."""
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(self, message: str, *, fix: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = clean(message)
+        self.fix = clean(fix)
+        if code:
+            self.code = code
+
+    def line(self) -> str:
+        """The one line that is printed: `zoo: error[CODE] WHAT: cause; fix: what to do`."""
+        return f"zoo: error[{self.code}] {self.message}" + (f"; fix: {self.fix}" if self.fix else "")
+
+    def __str__(self) -> str:
+        return self.message + (f"; fix: {self.fix}" if self.fix else "")
+
+
+class UsageError(ZooError):
+    """An unknown name, a bad flag or suite, or nothing selected."""
+
+    code, exit_status = "usage", 2
+
+
+class PluginError(ZooError):
+    """A plugin that was asked for and cannot serve."""
+
+    code, exit_status = "plugin", 2
+
+
+class WeightsError(ZooError):
+    """Pretrained weights that cannot be had or do not fit; found before anything starts."""
+
+    code, exit_status = "weights", 2
+
+
+class DataError(ZooError):
+    """Data that cannot be read or must not be benchmarked: the file or row is named."""
+
+    code, exit_status = "data", 4
+
+
+class RunError(ZooError):
+    """A run that failed for a reason worth one line (wrong output shape, loss not finite)."""
+
+    code, exit_status = "run", 3
+
+
+class ResultsError(ZooError):
+    """A results folder that is full, read-only, not a folder, or written by a newer zoo."""
+
+    code, exit_status = "results", 5
+
+
+class Undefined(Exception):  # noqa: N818 - it is an answer, not a fault
+    """Raised by a metric whose value does not exist for these predictions; the message is the reason."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "Did you mean 'a' or 'b'?" for the names closest to `name`, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """An error for a `name` that no plugin offers, with the nearest ones that exist."""
+    names = sorted(known)
+    hint = nearest(name, names)
+    listing = f"`zoo list {kind}s` shows the {len(names)} installed"
+    return UsageError(f"unknown {kind} {name!r}", fix=f"{hint} {listing}".strip(), code=f"unknown-{kind}")

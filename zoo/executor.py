@@ -1,0 +1,242 @@
+"""Planned work to finished work, in processes of its own: what crashes, hangs or runs out of memory harms one run."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Generic, Literal, TypeVar
+
+from zoo.errors import ZooError, clean
+from zoo.specs import ExecutorSpec
+
+Work = TypeVar("Work")
+Notify = Callable[[dict[str, Any]], None]
+EndStatus = Literal["ok", "failed", "timeout", "oom", "crashed"]
+
+GRACE_SECONDS = 5.0
+POLL_SECONDS = 0.2
+TAIL_LINES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Generic[Work]):
+    """Something that happened to one piece of work: it started, got on, or ended."""
+
+    work: Work
+    kind: Literal["started", "progress", "ended"]
+    status: EndStatus | None = None
+    code: str = ""
+    message: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Worker(Generic[Work]):
+    """A child process and what it is doing."""
+
+    process: Any
+    connection: Connection
+    device: str
+    stderr: Path
+    work: Work | None = None
+    started: float = 0.0
+    served: int = 0
+    finished: dict[str, Any] | None = None
+
+
+def execute(
+    works: Sequence[Work],
+    carry_out: Callable[[Work, str, Notify], None],
+    *,
+    devices: Sequence[str],
+    reuse: bool,
+    timeout: float | None = None,
+    fail_fast: bool = False,
+) -> Iterator[Event[Work]]:
+    """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
+
+    With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
+    a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
+    forking is unsafe (macOS, Windows) children are spawned, and `carry_out` must be picklable. Closing the iterator
+    ends all children.
+    """
+    context = multiprocessing.get_context("fork" if can_fork() else "spawn")
+    waiting = list(reversed(works))
+    workers: list[Worker[Work]] = []
+    free = list(devices)
+    with TemporaryDirectory(prefix="zoo-") as scratch:
+        try:
+            while waiting or any(worker.work is not None for worker in workers):
+                for worker in workers:
+                    if waiting and worker.work is None:
+                        yield assign(worker, waiting.pop())
+                while waiting and free:
+                    worker = start_worker(context, carry_out, free.pop(0), Path(scratch), reuse)
+                    workers.append(worker)
+                    yield assign(worker, waiting.pop())
+                wait([w.connection for w in workers] + [w.process.sentinel for w in workers], POLL_SECONDS)
+                for worker in list(workers):
+                    for event in collect(worker, timeout):
+                        yield event
+                        if event.kind == "ended":
+                            keep = event.status in {"ok", "failed"} and reuse
+                            if not keep:
+                                end_worker(worker)
+                                workers.remove(worker)
+                                free.append(worker.device)
+                            if fail_fast and event.status != "ok":
+                                waiting.clear()
+        finally:
+            for worker in workers:
+                end_worker(worker)
+
+
+def can_fork() -> bool:
+    """Linux only: on macOS system libraries break after a fork, and Windows has none."""
+    return sys.platform == "linux"
+
+
+def start_worker(context: Any, carry_out: Any, device: str, scratch: Path, reuse: bool) -> Worker[Any]:
+    ours, theirs = context.Pipe()
+    stderr = scratch / f"{os.urandom(4).hex()}.stderr"
+    process = context.Process(target=serve, args=(theirs, carry_out, device, stderr, reuse), daemon=False)
+    process.start()
+    theirs.close()
+    return Worker(process=process, connection=ours, device=device, stderr=stderr)
+
+
+def assign(worker: Worker[Work], work: Work) -> Event[Work]:
+    worker.work, worker.started, worker.finished = work, time.monotonic(), None
+    with contextlib.suppress(OSError):  # it died before its first work: collect() sees that
+        worker.connection.send(work)
+    return Event(work=work, kind="started")
+
+
+def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]]:
+    """Yield what a worker has said since last asked, and how its work ended where it did."""
+    work = worker.work
+    if work is None:
+        return
+    try:
+        while worker.connection.poll():
+            message = worker.connection.recv()
+            if message["kind"] == "ended":
+                worker.work = None
+                yield Event(work=work, **message)
+                return
+            yield Event(work=work, kind="progress", details=message)
+    except (EOFError, OSError):
+        worker.process.join(GRACE_SECONDS)
+    if not worker.process.is_alive():
+        worker.work = None
+        status, message = describe_death(worker)
+        yield Event(work=work, kind="ended", status=status, code=status, message=message)
+    elif timeout is not None and time.monotonic() - worker.started > timeout:
+        worker.work = None
+        end_worker(worker)
+        yield Event(
+            work=work, kind="ended", status="timeout", code="timeout", message=f"took longer than {timeout:g} s"
+        )
+
+
+def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str]:
+    """How a child ended that said nothing: by a signal, or by an exit of its own; with the last it wrote."""
+    code = worker.process.exitcode
+    last = tail(worker.stderr)
+    said = f"; its last words: {last}" if last else ""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        if -code == getattr(signal, "SIGKILL", None):
+            return "oom", f"killed by {name}: most likely the system was out of memory{said}"
+        return "crashed", f"killed by {name}{said}"
+    return "crashed", f"its process ended with exit status {code}{said}"
+
+
+def tail(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return clean(" | ".join(line.strip() for line in lines[-TAIL_LINES:] if line.strip()))[-400:]
+
+
+def end_worker(worker: Worker[Any]) -> None:
+    """End a child and what it started: asked first, then killed. It leads a process group of its own."""
+    with contextlib.suppress(OSError):
+        worker.connection.close()
+    if worker.process.is_alive() and worker.work is None:
+        worker.process.join(GRACE_SECONDS)
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+    if worker.process.is_alive():
+        worker.process.kill()
+    worker.process.join()
+
+
+def serve(connection: Connection, carry_out: Any, device: str, stderr: Path, reuse: bool) -> None:
+    """The child's life: take work, carry it out, say how it ended; end when nobody listens any more."""
+    detach(stderr)
+    while True:
+        try:
+            work = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            ended = carry_out_one(carry_out, work, device, connection)
+            connection.send(ended)
+        except (BrokenPipeError, OSError):
+            return
+        if not reuse:
+            return
+
+
+def detach(stderr: Path) -> None:
+    """Leave the terminal's process group (the parent answers Ctrl-C), and keep what libraries write for a post-mortem."""
+    if os.name == "posix":
+        os.setsid()
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphan when the parent is killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(descriptor, 2)
+    os.dup2(descriptor, 1)
+
+
+def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
+    """Carry out one piece of work; what goes wrong becomes a status and one line."""
+    try:
+        carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
+    except ZooError as error:
+        return {"kind": "ended", "status": "failed", "code": error.code, "message": str(error)}
+    except MemoryError as error:
+        return {"kind": "ended", "status": "oom", "code": "oom", "message": f"out of memory: {clean(error)}"}
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            first = clean(str(error).splitlines()[0])
+            return {"kind": "ended", "status": "oom", "code": "oom", "message": first}
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        message = clean(f"{type(error).__name__}: {error} ({where})")
+        return {"kind": "ended", "status": "failed", "code": "run-error", "message": message[:500]}
+    return {"kind": "ended", "status": "ok"}
+
+
+EXECUTORS = (ExecutorSpec(name="local", execute=execute, title="worker processes on this machine"),)

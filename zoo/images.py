@@ -1,0 +1,337 @@
+"""One image file to its pixels: uint8 or uint16, gray or RGB, upright, every level of the file kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = np.ndarray[Any, Any]
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .gif .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
+)
+IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
+MAX_PIXELS = 178_956_970  # where Pillow itself stops believing a header: 900 Mpx fit into 109 KB of PNG
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph
+
+# Pillow keeps the high byte of 16-bit colour. The same bytes read in the other order give it the low byte.
+OTHER_BYTE_ORDER = {";16B": ";16L", ";16L": ";16B"}
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder name is left behind by an operating system, or hidden."""
+    return name.startswith(".") or name.lower() in IGNORED_NAMES
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image this module reads; the file is not opened."""
+    return path.suffix.lower() in SUFFIXES and not is_ignored(path.name) and "__MACOSX" not in path.parts
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says before its pixels are decoded."""
+
+    width: int
+    height: int
+    channels: int
+
+
+def read_header(path: Path) -> Header:
+    """The size and channels of an image, as `read_image` will return it but for orientation."""
+    try:
+        with open_image(path) as image:
+            if image.mode in GRAY_MODES or "LA;16" in raw_mode(image):
+                return Header(*image.size, channels=1)
+            if image.mode != "P":
+                return Header(*image.size, channels=3)
+    except DataError:
+        if path.suffix.lower() not in {".tif", ".tiff"}:
+            raise
+    pixels = read_image(path)  # only the palette's colours tell whether it is gray
+    return Header(pixels.shape[1], pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
+
+
+def read_image(path: Path) -> Array:
+    """Pixels uint8 or uint16, (H, W) or (H, W, 3), turned upright as EXIF says.
+
+    1-bit becomes 0 and 255; a palette its colours, or gray where they all are; CMYK, YCbCr and LAB become RGB. Alpha is
+    dropped where it is opaque, else the image is laid over black. 16 bits stay 16 bits. Float pixels, several pages and
+    anything damaged are a DataError that names the file.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format == "TIFF" and is_scrambled_by_pillow(image):
+                return read_tiff(path)
+            bits = stored_bits(image, path)
+            if bits > 8 and image.mode not in GRAY_MODES:
+                return np.ascontiguousarray(read_deep_colour(image, path))
+            image.load()
+            pixels = upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
+            # TIFF photometric 0: white is zero. Pillow inverts 8 bits, and 16 not.
+            if pixels.dtype == np.uint16 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+                pixels = np.uint16(65535) - pixels
+            return np.ascontiguousarray(pixels)
+    except DataError as error:
+        if error.code == "image-unknown" and path.suffix.lower() in {".tif", ".tiff"}:
+            return read_tiff(path)
+        raise
+    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+        raise damaged(path, error) from error
+
+
+def open_image(path: Path) -> Image:
+    """The opened file, its header read and believed; the caller closes it."""
+    import PIL.Image
+
+    if not path.is_file():
+        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"), code="image")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
+    try:
+        image = PIL.Image.open(path, formats=FORMATS)
+    except PIL.Image.DecompressionBombError as error:
+        raise too_large(path, "more than") from error
+    except PIL.UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image: {first_bytes(path)}", code="image-unknown") from error
+    except Exception as error:
+        raise damaged(path, error) from error
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise too_large(path, f"{image.width} x {image.height} is more than")
+    if getattr(image, "n_frames", 1) > 1 and image.format not in SINGLE_FRAME_EXTRAS:
+        frames = image.n_frames  # type: ignore[attr-defined]
+        image.close()
+        raise DataError(
+            f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"
+        )
+    return image
+
+
+def too_large(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: {what} {MAX_PIXELS / 1e6:.0f} megapixels", fix="shrink it, or leave it out", code="image"
+    )
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: cannot be decoded: {str(error) or type(error).__name__}",
+        fix="copy it again, or leave it out",
+        code="image",
+    )
+
+
+def first_bytes(path: Path) -> str:
+    """What a file that is no image begins with, in words where it is well known."""
+    with open(path, "rb") as stream:
+        start = stream.read(64)
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, probably of a failed download"
+    if start.startswith(b"\x80") and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return "it is a Python pickle"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; run `git lfs pull`"
+    return f"it begins with {start[:8]!r}"
+
+
+# --- bit depth -------------------------------------------------------------------------------------------------------
+def raw_mode(image: Image) -> str:
+    """How Pillow is about to unpack the file's samples ("RGB;16B"), or "" where it does not say."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return mode if isinstance(mode, str) else ""
+
+
+def stored_bits(image: Image, path: Path) -> int:
+    """Bits a sample in the file, which Pillow does not tell: it reduces 16-bit colour to 8 without a word."""
+    if image.format == "PNG":
+        with open(path, "rb") as stream:
+            return stream.read(25)[24]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(258, (1,))))  # type: ignore[attr-defined]
+    if image.format == "PPM":
+        arguments = image.tile[0][3]  # type: ignore[attr-defined]
+        return 16 if isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255 else 8
+    if image.format == "JPEG2000":
+        with open(path, "rb") as stream:
+            box = stream.read(4096).partition(b"ihdr")[2]
+        return (box[10] & 0x7F) + 1 if len(box) > 10 else 8
+    return 8
+
+
+def read_deep_colour(image: Image, path: Path) -> Array:
+    """16-bit RGB, RGBA or gray with alpha, exactly: Pillow decodes the bytes twice, in both orders."""
+    import PIL.Image
+
+    mode = raw_mode(image)
+    if mode == "LA;16B":  # four bytes a pixel, the same as RGBA
+        with PIL.Image.open(path, formats=FORMATS) as again:
+            again.tile = [again.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
+            data = np.asarray(again).astype(np.uint16)
+        return upright(flatten(data[..., 0::2] << 8 | data[..., 1::2]), again.getexif().get(0x0112, 1))
+    order = mode[-4:].replace(";16N", ";16L" if np.little_endian else ";16B")
+    if mode[:-4] in {"RGB", "RGBA"} and order in OTHER_BYTE_ORDER and image.format in {"PNG", "TIFF"}:
+        with PIL.Image.open(path, formats=FORMATS) as again:
+            again.tile = [with_raw_mode(tile, mode[:-4] + OTHER_BYTE_ORDER[order]) for tile in again.tile]  # type: ignore[attr-defined]
+            low = np.asarray(again).astype(np.uint16)
+        high = np.asarray(image).astype(np.uint16)
+        return upright(flatten(high << 8 | low), image.getexif().get(0x0112, 1))
+    if image.format == "TIFF":
+        return read_tiff(path)
+    raise DataError(
+        f"{path}: {image.format} with 16-bit colour would lose its levels", fix="save it as 16-bit PNG", code="image"
+    )
+
+
+def is_scrambled_by_pillow(image: Image) -> bool:
+    """Whether this is an uncompressed TIFF on its side: Pillow 13 cuts its rows by the width of the upright one."""
+    sideways = image.tag_v2.get(0x0112) in (5, 6, 7, 8)  # type: ignore[attr-defined]
+    return sideways and any(tile[0] == "raw" for tile in image.tile)  # type: ignore[attr-defined]
+
+
+def with_raw_mode(tile: Any, mode: str) -> Any:
+    arguments = (mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode
+    return tile._replace(args=arguments)
+
+
+def read_tiff(path: Path) -> Array:
+    """The TIFFs Pillow does not know: separate planes, big TIFF of unusual depth."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            if len(tiff.pages) > 1:
+                raise DataError(f"{path}: {len(tiff.pages)} pages, expected one image", code="image")
+            if page.imagewidth * page.imagelength > MAX_PIXELS:
+                raise too_large(path, f"{page.imagewidth} x {page.imagelength} is more than")
+            pixels = page.asarray()
+            planes_first = page.planarconfig == 2 and pixels.ndim == 3
+            tag = page.tags.get("Orientation")
+            orientation = int(tag.value) if tag else 1
+            photometric = int(page.photometric)  # 0 white is zero, 1 black is zero, 2 RGB
+    except DataError:
+        raise
+    except Exception as error:
+        raise damaged(path, error) from error
+    if planes_first:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if (
+        pixels.dtype not in (np.uint8, np.uint16)
+        or pixels.ndim not in (2, 3)
+        or pixels.shape[2:] not in ((), (3,), (4,))
+    ):
+        raise DataError(
+            f"{path}: {pixels.dtype} of shape {pixels.shape}, expected 8 or 16 bit, gray or RGB", code="image"
+        )
+    if photometric == 0:
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    return np.ascontiguousarray(upright(flatten(pixels), orientation))
+
+
+# --- modes -----------------------------------------------------------------------------------------------------------
+def to_array(image: Image, path: Path) -> Array:
+    """A loaded image as uint8 or uint16 with 1 to 4 channels, the last one alpha where there are 2 or 4."""
+    mode = image.mode
+    if mode.startswith("I"):
+        levels = np.asarray(image)
+        if levels.dtype != np.uint16 and (levels.min() < 0 or levels.max() > 65535):
+            raise DataError(f"{path}: levels {levels.min()} to {levels.max()} do not fit 16 bits", code="image")
+        return levels.astype(np.uint16)
+    if mode == "F":
+        raise DataError(
+            f"{path}: floating-point pixels, expected 8 or 16 bit", fix="map them to 16 bit, all alike", code="image"
+        )
+    if mode in {"P", "PA"}:
+        colours = np.asarray(image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB"))
+        gray = (colours[..., 0] == colours[..., 1]).all() and (colours[..., 0] == colours[..., 2]).all()
+        return np.concatenate([colours[..., :1], colours[..., 3:]], axis=2) if gray else colours
+    if mode == "1":
+        return np.asarray(image.convert("L"))
+    if mode in {"L", "RGB"} and "transparency" in image.info:
+        colours = np.asarray(image.convert("RGBA"))
+        return colours if mode == "RGB" else colours[..., [0, 3]]
+    return np.asarray(image if mode in {"L", "LA", "RGB", "RGBA"} else image.convert("RGB"))
+
+
+def flatten(pixels: Array) -> Array:
+    """(H, W) or (H, W, 3): pixels with an alpha channel are laid over black, which leaves opaque ones as they are."""
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] in (2, 4):
+        opaque = np.iinfo(pixels.dtype).max
+        alpha = pixels[..., -1:]
+        pixels, kind = pixels[..., :-1], pixels.dtype
+        if (alpha != opaque).any():
+            pixels = ((pixels.astype(np.uint64) * alpha + opaque // 2) // opaque).astype(kind)
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def upright(pixels: Array, orientation: int) -> Array:
+    """Undo the EXIF orientation (1 to 8; anything else is taken as upright)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def to_channels(pixels: Array, channels: int) -> Array:
+    """Gray repeated to RGB, or RGB weighted to gray (ITU-R 601-2 luma, exact where the three are equal)."""
+    if channels == 3:
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.ndim == 2:
+        return pixels
+    luma: Array = (pixels.astype(np.uint64) @ np.array([299, 587, 114], np.uint64) + 500) // 1000
+    return np.asarray(luma, dtype=pixels.dtype)
+
+
+# --- size ------------------------------------------------------------------------------------------------------------
+def fit_square(pixels: Array, size: int) -> Array:
+    """The whole image in a (size, size) square, same dtype: longest side resized, centred, zeros around.
+
+    Bilinear with antialias (Pillow widens the filter when it shrinks), which cannot overshoot: a bicubic filter would
+    invent levels beyond the brightest and darkest, and clip them.
+    """
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    scale = size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_height, new_width) != (height, width):
+        pixels = resize(pixels, new_height, new_width)
+    square = np.zeros((size, size, *pixels.shape[2:]), pixels.dtype)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square[top : top + new_height, left : left + new_width] = pixels
+    return square
+
+
+def resize(pixels: Array, height: int, width: int) -> Array:
+    """Bilinear, antialiased; 16 bits go through float32, which holds every level, and are rounded back."""
+    from PIL import Image
+
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    resized = [
+        np.asarray(
+            Image.fromarray(planes[..., plane].astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        )
+        for plane in range(planes.shape[2])
+    ]
+    stacked: Array = np.rint(np.stack(resized, axis=2)).astype(pixels.dtype)
+    return np.squeeze(stacked, axis=2) if pixels.ndim == 2 else stacked

@@ -1,0 +1,101 @@
+"""From a trained module and a dataset to stored predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.data import Dataset, Pixels
+from zoo.errors import ResultsError, RunError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictions:
+    """What a model answered for the images of one split: the record that every published number is computed from.
+
+    `targets` and `probabilities` have the shapes of `zoo.tasks.Task`; `patients` repeats the sample id where the
+    dataset has no patient key.
+    """
+
+    sample_ids: Array  # (N,) str
+    patients: Array  # (N,) str
+    targets: Array  # (N,) or (N, L)
+    probabilities: Array  # (N, C) float64
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def by_patient(self) -> Predictions:
+        """One row a patient: the mean probability of its images. Needs all images of a patient to share a target."""
+        patients, first, inverse = np.unique(self.patients, return_index=True, return_inverse=True)
+        sums = np.zeros((len(patients), self.probabilities.shape[1]))
+        np.add.at(sums, inverse, self.probabilities)
+        means = sums / np.bincount(inverse)[:, None]
+        return replace(self, sample_ids=patients, patients=patients, targets=self.targets[first], probabilities=means)
+
+
+def predict(
+    module: nn.Module, dataset: Dataset, pixels: Pixels, split: str, *, precision: str, batch_size: int = 64
+) -> Predictions:
+    """Predict every image of a split once, in the dataset's order. The module is left in evaluation mode.
+
+    Raises RunError where an output is not finite: a number computed from it would look like any other.
+    """
+    import torch
+
+    rows = dataset.index(split)
+    kind = pixels.device.partition(":")[0]
+    outputs = []
+    module.eval()
+    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        for part in torch.from_numpy(rows).split(batch_size):
+            outputs.append(module(pixels.normalize(pixels.batch(part))).float())
+    logits = torch.cat(outputs).cpu().numpy().astype(np.float64)
+    if not np.isfinite(logits).all():
+        first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
+        raise RunError(f"the model's output for {dataset.sample_ids[first]} is not finite", code="diverged")
+    mean, std = dataset.target_scale
+    return Predictions(
+        sample_ids=dataset.sample_ids[rows],
+        patients=dataset.patients[rows],
+        targets=dataset.targets[rows],
+        probabilities=dataset.task.to_probabilities(logits) * std + mean,
+    )
+
+
+SPLITS = ("val", "test")
+FIELDS = ("sample_ids", "patients", "targets", "probabilities")
+
+
+def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
+    """Write the predictions of val and test to one `.npz` that loads with `allow_pickle=False`."""
+    arrays = {
+        f"{split}_{name}": getattr(part, name)
+        if name in {"targets", "probabilities"}
+        else getattr(part, name).astype(np.str_)
+        for split, part in predictions.items()
+        for name in FIELDS
+    }
+    with open(path, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_predictions(path: Path) -> dict[str, Predictions]:
+    """Read what `save_predictions` wrote; a damaged file is a ResultsError that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {
+                split: Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS})
+                for split in SPLITS
+                if f"{split}_sample_ids" in arrays
+            }
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

@@ -1,0 +1,275 @@
+"""From a model spec to a module that fits a dataset: weights loaded, head replaced, first convolution adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import RunError, UsageError, WeightsError
+from zoo.specs import BuildRequest, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def build_model(
+    spec: ModelSpec,
+    *,
+    num_outputs: int,
+    channels: int,
+    image_size: int,
+    weights: Path | None = None,
+    tag: str = "",
+    stem: str = "own",
+    head_std: float = 0.01,
+    seed: int = 0,
+) -> nn.Module:
+    """Build `spec` for `num_outputs` and `channels`; everything random in it follows from `seed` alone.
+
+    The new head is drawn from normal(0, head_std) with zero bias for every model: timm's EfficientNet head costs .25
+    AUROC on the quickstart data. Raises WeightsError where the weights do not fit, RunError where the module's output
+    has not the shape (N, num_outputs).
+    """
+    request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=image_size, weights=weights, tag=tag)
+    with seeded(seed):
+        module = spec.build(request)
+        if stem == "small":
+            use_small_stem(module, spec)
+        if spec.first_conv and channels != spec.channels:
+            adapt_first_conv(module, spec.first_conv, channels)
+        if spec.classifier:
+            for name in spec.classifier.split(","):
+                replace_head(module, name, num_outputs, head_std)
+    if spec.channels != channels and not spec.first_conv and spec.classifier:
+        module = RepeatChannels(module, spec.channels)
+    check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
+    return module
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Make torch's global generator follow `seed` inside the block, and leave it as it was afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def submodule(module: nn.Module, name: str) -> tuple[nn.Module, str, nn.Module]:
+    """Return the parent, the attribute and the submodule a dotted `name` denotes."""
+    parent_name, _, attribute = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    return parent, attribute, getattr(parent, attribute)
+
+
+def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> None:
+    """Put a fresh layer of `num_outputs` where the pretrained classifier was: linear, or a 1x1 convolution."""
+    from torch import nn
+
+    parent, attribute, old = submodule(module, name)
+    new: nn.Linear | nn.Conv2d
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_outputs)
+    elif isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, num_outputs, kernel_size=1)
+    else:
+        raise RunError(f"classifier {name!r} is a {type(old).__name__}; expected a linear layer or a 1x1 convolution")
+    nn.init.normal_(new.weight, std=std)
+    nn.init.zeros_(new.bias)  # type: ignore[arg-type]
+    setattr(parent, attribute, new)
+    for owner in (module, parent):  # timm and squeezenet read the number of classes back when they reshape
+        if hasattr(owner, "num_classes"):
+            owner.num_classes = num_outputs
+
+
+def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
+    """Make the first convolution take `channels`, keeping what it responds to.
+
+    For one channel its weights are summed over the old ones, so that a gray image gives what the same image repeated
+    over the old channels gave; for more they are repeated in turn and scaled by old / new, which keeps the response
+    to a constant image.
+    """
+    import torch
+    from torch import nn
+
+    parent, attribute, old = submodule(module, name)
+    if not isinstance(old, nn.Conv2d):
+        raise RunError(f"first convolution {name!r} is a {type(old).__name__}; expected a 2-d convolution")
+    weight = old.weight.detach()
+    if channels == 1:
+        adapted = weight.sum(dim=1, keepdim=True)
+    else:
+        order = torch.arange(channels) % weight.shape[1]
+        adapted = weight[:, order] * (weight.shape[1] / channels)
+    # Changed in place: some networks subclass Conv2d for their padding ("same", weight-standardised).
+    old.in_channels = channels
+    old.weight = nn.Parameter(adapted.contiguous())
+    for owner in (module, parent):
+        if hasattr(owner, "in_chans"):
+            owner.in_chans = channels
+    setattr(parent, attribute, old)
+
+
+def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
+    """Give a ResNet the CIFAR stem: a 3x3 stride-1 first convolution, no max-pooling (He et al. 2016, section 4.2)."""
+    from torch import nn
+
+    if not spec.first_conv or not isinstance(getattr(module, "maxpool", None), nn.Module):
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+    parent, attribute, old = submodule(module, spec.first_conv)
+    if not isinstance(old, nn.Conv2d):
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+    new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    setattr(parent, attribute, new)
+    module.maxpool = nn.Identity()
+
+
+def RepeatChannels(module: nn.Module, channels: int) -> nn.Module:  # noqa: N802 - reads as the class it returns
+    """Wrap a module that takes `channels` so that it takes one: gray images are repeated."""
+    from torch import nn
+
+    class Repeated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.module(images.expand(-1, channels, -1, -1))  # type: ignore[no-any-return]
+
+    return Repeated()
+
+
+def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
+    """Try the module once on a small batch, so that a wrong shape is found before the first step."""
+    import torch
+
+    was_training = module.training
+    with torch.inference_mode():
+        outputs = module.eval()(torch.zeros(shape))
+    module.train(was_training)
+    found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if found != (shape[0], num_outputs):
+        raise RunError(f"model {spec.name!r} returned {found}, expected {(shape[0], num_outputs)}", code="wrong-output")
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors` or `.pth` file; nothing in it is executed (`weights_only=True`)."""
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own errors, and all of them mean the same here
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise WeightsError(f"{path}: cannot be read as weights: {type(error).__name__}: {reason}") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no table of tensors", fix="save `module.state_dict()`")
+    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def load_weights(
+    module: nn.Module,
+    path: Path,
+    *,
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> None:
+    """Load a state dict strictly; a WeightsError lists the first three keys that are missing, unknown or misshapen."""
+    state = read_state(path)
+    if convert:
+        state = convert(state)
+    own = module.state_dict()
+    wrong = [f"missing {key}" for key in own if key not in state]
+    wrong += [f"unknown {key}" for key in state if key not in own]
+    wrong += [
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise WeightsError(
+            f"{path.name} does not fit {type(module).__name__}: {'; '.join(wrong[:3])}{more}",
+            fix="give the file made for this architecture, or --weights none",
+        )
+    module.load_state_dict(state)
+
+
+# --- parts of a module -----------------------------------------------------------------------------------------------
+def layer_groups(spec: ModelSpec, module: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters from stem to head; one group where the plugin does not say."""
+    if spec.layer_groups:
+        return [group for group in spec.layer_groups(module) if group]
+    return [list(module.parameters())]
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    from torch import nn
+
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Images to features (N, D): the plugin's own, or the module with its classifier taken off."""
+    from torch import nn
+
+    if spec.features:
+        features = spec.features
+        return lambda images: features(module, images).flatten(1)
+    if not spec.classifier:
+        raise RunError(f"model {spec.name!r} names no classifier and no features: it cannot be probed frozen")
+    for name in spec.classifier.split(","):
+        parent, attribute, old = submodule(module, name)
+        # A convolutional head is followed by pooling over the channels it was given.
+        setattr(parent, attribute, nn.Identity())
+        if isinstance(old, nn.Conv2d) and hasattr(module, "num_classes"):
+            module.num_classes = old.in_channels
+    return lambda images: module(images).flatten(1)
+
+
+def keep_depthwise_fp32(module: nn.Module) -> None:
+    """Run depthwise convolutions in float32 under CPU autocast: oneDNN's bfloat16 ones are slower (mobilenet 0.8x)."""
+    import torch
+    from torch import nn
+
+    def convolve(part: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+        own = part.forward
+
+        def forward(images: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return own(images.float())
+
+        return forward
+
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1 and part.groups == part.in_channels:
+            part.forward = convolve(part)  # type: ignore[method-assign]
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_flops(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Floating-point operations of one forward pass of one image: multiply-adds counted twice (torch's counter)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = module.training
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module.eval()(torch.zeros((1, *shape[1:])))
+    module.train(was_training)
+    return int(counter.get_total_flops()) or None

@@ -1,0 +1,202 @@
+"""From a suite's names to a plan: models with their weights, datasets opened and split, every run with its id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from zoo.baselines import BASELINES
+from zoo.data import Source, Split, draw_split, open_source
+from zoo.errors import DataError, UsageError, ZooError
+from zoo.files import cache_root
+from zoo.progress import Console
+from zoo.protocol import Protocol, override
+from zoo.registry import ModelChoice, Registry
+from zoo.results import WEIGHTS_FILE, Result, find_done
+from zoo.sources import find_source
+from zoo.specs import DatasetSpec, MetricSpec
+from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs
+from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
+from zoo.weights import InitialWeights, find_all_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a bench is told beside its suite; none of it changes what a run gives, but device and threads."""
+
+    results: Path = Path("results")
+    cache: Path = field(default_factory=cache_root)
+    weights_dir: Path | None = None
+    keep_weights: Literal["best", "all", "none"] = "best"
+    device: str = "auto"
+    threads: int = 1
+    workers: int | None = None
+    executor: str = "local"
+    run_timeout: float | None = None
+    offline: bool = False
+    fresh: bool = False
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a bench will do, nothing of it done yet."""
+
+    runs: tuple[Run, ...]
+    done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
+    sources: Mapping[str, tuple[Source, Split]]  # by dataset name
+    weights: Mapping[str, InitialWeights]  # by digest
+    metrics: Mapping[str, MetricSpec]
+    primary_metric: str  # "": each task's own
+    protocol: Protocol
+    refused: tuple[tuple[str, ZooError], ...]  # dataset, why
+    device: str
+
+
+def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
+    """Look up every name, find every file of weights, open and split every dataset, and list the runs.
+
+    A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
+    """
+    protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
+    metrics = choose_metrics(suite, registry)
+    choices = choose_models(suite, registry)
+    specs = choose_datasets(suite, registry)
+    device = resolve_device(settings.device)
+    with console.counting("weights", "bytes") as progress:
+        initial = find_all_weights(
+            choices,
+            "none" if protocol.weights == "none" else suite.weights,
+            weights_dir=settings.weights_dir,
+            cache=settings.cache,
+            offline=settings.offline,
+            progress=progress,
+        )
+    say_fallbacks(choices, initial, console)
+    sources, refused = open_sources(specs, suite, settings, console)
+    other = registry.find("protocol", protocol.without_weights) if protocol.without_weights else protocol
+    runs = plan_runs(
+        suite,
+        protocol,
+        other,
+        list(zip(choices, initial, strict=True)),
+        list(sources.values()),
+        describe_machine(device, settings),
+        [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES],
+    )
+    runs = list({run.id: run for run in runs}.values())
+    return Plan(
+        runs=tuple(runs),
+        done={} if settings.fresh else find_all_done(runs, settings),
+        sources=sources,
+        weights={weights.digest: weights for weights in initial},
+        metrics=metrics,
+        primary_metric=suite.primary_metric,
+        protocol=protocol,
+        refused=tuple(refused),
+        device=device,
+    )
+
+
+def describe_machine(device: str, settings: Settings) -> Machine:
+    kind = device_kind(device)
+    return Machine(
+        device_kind=kind,
+        threads=settings.threads if kind == "cpu" else 0,  # elsewhere the host's threads change no bit
+        precision=resolve_precision("auto", device),
+    )
+
+
+def choose_models(suite: Suite, registry: Registry) -> list[ModelChoice]:
+    """Every model asked for, sets and globs expanded, each once."""
+    names = [name for asked in suite.models for name in MODEL_SETS.get(asked, (asked,))]
+    choices = [registry.find_model(name) for asked in names for name in registry.match("model", asked)]
+    return list({(choice.name, choice.weights and choice.weights.tag): choice for choice in choices}.values())
+
+
+def choose_metrics(suite: Suite, registry: Registry) -> dict[str, MetricSpec]:
+    """The metrics asked for beside the tasks' own; the primary one among them."""
+    asked = [*suite.metrics, *([suite.primary_metric] if suite.primary_metric else [])]
+    names = [name for pattern in asked for name in registry.match("metric", pattern)]
+    return {name: registry.find("metric", name) for name in names}
+
+
+def choose_datasets(suite: Suite, registry: Registry) -> list[DatasetSpec | tuple[str, ZooError]]:
+    """Every dataset asked for: by name, or by path. A path that cannot be understood is refused, not raised."""
+    if not suite.datasets:
+        raise UsageError("nothing selected: no dataset", fix="--datasets NAME or PATH")
+    chosen: list[DatasetSpec | tuple[str, ZooError]] = []
+    for asked in suite.datasets:
+        if is_path(asked, registry):
+            try:
+                chosen.append(find_source(Path(asked)))
+            except DataError as error:
+                chosen.append((asked, error))
+        else:
+            chosen += [registry.find("dataset", name) for name in registry.match("dataset", asked)]
+    return chosen
+
+
+def is_path(asked: str, registry: Registry) -> bool:
+    """Whether a dataset is meant as a path: a name that is known wins over a folder of that name."""
+    if asked in registry.datasets:
+        return False
+    return "/" in asked or "\\" in asked or asked.startswith(".") or Path(asked).exists()
+
+
+def open_sources(
+    specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
+) -> tuple[dict[str, tuple[Source, Split]], list[tuple[str, ZooError]]]:
+    """Open and split each dataset; those that cannot be used are returned beside, with the reason."""
+    sources: dict[str, tuple[Source, Split]] = {}
+    refused: list[tuple[str, ZooError]] = []
+    for spec in specs:
+        if isinstance(spec, tuple):
+            refused.append(spec)
+            continue
+        try:
+            with console.counting(f"reading {spec.name}") as progress:
+                source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
+                split = draw_split(source, suite.folds)
+        except DataError as error:
+            refused.append((spec.name, error))
+            continue
+        sources[spec.name] = (source, split)
+    return sources, refused
+
+
+def find_all_done(runs: Sequence[Run], settings: Settings) -> dict[str, Result]:
+    """The runs that need not be carried out again. One without the weights asked for is not done."""
+    found = {run.id: find_done(settings.results, run) for run in runs}
+    return {run.id: result for run in runs if (result := found[run.id]) and has_weights(result, run, settings)}
+
+
+def has_weights(result: Result, run: Run, settings: Settings) -> bool:
+    """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
+    if settings.keep_weights == "none" or run.protocol.name == "baseline":
+        return True
+    assert result.folder is not None
+    if (result.folder / WEIGHTS_FILE).exists():
+        return True
+    return settings.keep_weights == "best" and any(result.folder.parent.glob(f"*/{WEIGHTS_FILE}"))
+
+
+def say_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], console: Console) -> None:
+    """Say once, loudly, which models start from random init although pretrained weights were wanted."""
+    names = [choice.shown for choice, weights in zip(choices, initial, strict=True) if weights.fallback]
+    if names:
+        console.warn(
+            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: not on this machine and not reachable; "
+            "random init instead, marked on every row (--weights-dir FOLDER gives them)"
+        )
+
+
+def default_workers(settings: Settings, device: str, num_runs: int) -> int:
+    """How many runs go at once: on a CPU one for each `threads` cores, else one."""
+    if settings.workers:
+        return settings.workers
+    if device_kind(device) != "cpu":
+        return 1
+    return max(1, min(num_runs, num_cores() // settings.threads))

@@ -1,0 +1,247 @@
+"""The training and testing recipes, as frozen data with a name and a version."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from zoo.errors import UsageError, nearest
+
+Method = Literal["finetune", "probe", "knn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One recipe. A published (name, version) never changes; a variant is `replace(FINETUNE, ...)`.
+
+    Exactly one of `steps` and `epochs` is set. `rounds` is how often val is scored (0: once an epoch).
+    """
+
+    name: str
+    version: int = 1
+    title: str = ""
+    method: Method = "finetune"
+    demonstration: bool = False  # headed "demonstration" on the board: not a recipe to publish numbers with
+
+    steps: int | None = None
+    epochs: int | None = None
+    min_steps: int = 0
+    max_steps: int | None = None
+    rounds: int = 20
+    batch_size: int = 32
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 3e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    clip_norm: float | None = 1.0
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    milestones: tuple[float, ...] = ()  # share of the budget after which `steps` multiplies the rate by 0.1
+    warmup: float = 0.1  # share of the budget
+    stem_to_head_ratio: float = 1.0  # learning rate of the stem / of the head, for networks with BatchNorm
+    stem_to_head_ratio_no_batchnorm: float = 0.1
+    head_std: float = 0.01
+
+    image_size: int | None = 224  # None: the dataset's own, else 224
+    stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
+    normalization: Literal["model", "imagenet", "half"] = "model"
+    symmetries: bool = True  # flips and quarter turns the dataset declares
+    augmentation: Literal["none", "one-of"] = "one-of"
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # val: the round with the best val score, the last one where val has under 30 of a class; best: always the best
+    select_by: Literal["val", "best", "last"] = "val"
+    threshold: Literal["val", "half"] = "val"  # Youden's J on val, or 0.5
+    weights: Literal["any", "none"] = "any"  # none: a recipe for random init
+    without_weights: str = ""  # the protocol used instead where `--weights auto` finds none; empty: this one
+    tune: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # fields tried on one tuning seed, chosen on val
+    regularizations: tuple[float, ...] = tuple(10.0**power for power in range(-6, 4))
+    neighbors: int = 20
+    temperature: float = 0.07
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method == "finetune" and (self.steps is None) == (self.epochs is None):
+            raise UsageError(f"protocol {self.name!r}: set exactly one of steps, epochs", code="bad-protocol")
+
+    @property
+    def label(self) -> str:
+        """`finetune@1`, or `finetune@1+epochs=3` where fields were overridden."""
+        return f"{self.name}@{self.version}" + "".join(f"+{override}" for override in self.overrides)
+
+
+FINETUNE = Protocol(
+    name="finetune",
+    title="fine-tune every layer: AdamW 3e-4, cosine, 20 epochs within 500-10,000 steps, 224 px",
+    epochs=20,
+    min_steps=500,
+    max_steps=10_000,
+    without_weights="scratch",
+)
+TUNED = replace(
+    FINETUNE,
+    name="tuned",
+    title="finetune@1 with each model's learning rate chosen on val from x1/3, x1, x3",
+    tune=(("learning_rate", (1e-4, 3e-4, 9e-4)),),
+)
+QUICK = Protocol(
+    name="quick",
+    title="minutes on a CPU: 240 steps at 64 px",
+    demonstration=True,
+    steps=240,
+    rounds=6,
+    learning_rate=1e-3,
+    image_size=64,
+    augmentation="none",
+    symmetries=True,
+)
+SCRATCH = Protocol(
+    name="scratch",
+    title="from random init: AdamW 1e-3, cosine, 100 epochs within 2,000-50,000 steps, 224 px",
+    epochs=100,
+    min_steps=2_000,
+    max_steps=50_000,
+    learning_rate=1e-3,
+    stem_to_head_ratio_no_batchnorm=1.0,
+    weights="none",
+)
+LINEAR_PROBE = Protocol(
+    name="linear-probe",
+    title="logistic regression on frozen features, its L2 penalty chosen on val",
+    method="probe",
+    augmentation="none",
+    symmetries=False,
+)
+KNN = Protocol(
+    name="knn",
+    title="weighted 20-nearest-neighbour vote on frozen features (cosine, temperature .07)",
+    method="knn",
+    augmentation="none",
+    symmetries=False,
+)
+TUTORIAL = Protocol(
+    name="tutorial",
+    title="what tutorials do: SGD .001, momentum .9, 10 epochs, no augmentation",
+    epochs=10,
+    rounds=0,
+    optimizer="sgd",
+    learning_rate=1e-3,
+    momentum=0.9,
+    weight_decay=0.0,
+    clip_norm=None,
+    schedule="constant",
+    warmup=0.0,
+    stem_to_head_ratio_no_batchnorm=1.0,
+    normalization="imagenet",
+    augmentation="none",
+    symmetries=False,
+    precision="fp32",
+    select_by="best",
+    threshold="half",
+)
+MEDMNIST = Protocol(
+    name="medmnist",
+    title="MedMNIST v2's published recipe at 28 px, from random init (Yang et al. 2023)",
+    epochs=100,
+    rounds=0,
+    batch_size=128,
+    optimizer="adam",
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    clip_norm=None,
+    schedule="steps",
+    milestones=(0.5, 0.75),
+    warmup=0.0,
+    stem_to_head_ratio_no_batchnorm=1.0,
+    image_size=28,
+    stem="small",
+    normalization="half",
+    augmentation="none",
+    symmetries=False,
+    precision="fp32",
+    select_by="best",
+    threshold="half",
+    weights="none",
+)
+BASELINE = Protocol(
+    name="baseline",
+    title="the class prior, and logistic regression on 8x8 thumbnails",
+    method="probe",
+    image_size=None,
+    augmentation="none",
+    symmetries=False,
+    weights="none",
+)
+
+PROTOCOLS = (FINETUNE, TUNED, QUICK, SCRATCH, LINEAR_PROBE, KNN, TUTORIAL, MEDMNIST, BASELINE)
+
+_FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights"}
+
+
+def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
+    """Return `protocol` with fields replaced by `--set` texts, renamed so that it never mixes with the published one.
+
+    Several values separated by commas make a grid that is tried on one tuning seed and chosen on val.
+    """
+    types = get_type_hints(Protocol)
+    known = [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
+    changes: dict[str, Any] = {}
+    tune = {name: values for name, values in protocol.tune if name not in settings}
+    for name, text in settings.items():
+        if name not in known:
+            raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, known) or ", ".join(known))
+        values = (text,) if name in {"milestones", "regularizations"} else tuple(text.split(","))
+        parsed = tuple(parse_field(name, value, types[name]) for value in values)
+        if len(parsed) > 1:
+            tune[name] = parsed
+        else:
+            changes[name] = parsed[0]
+    if changes.get("steps") is not None:
+        changes.setdefault("epochs", None)
+    elif changes.get("epochs") is not None:
+        changes.setdefault("steps", None)
+        # An asked-for number of epochs means that number: the recipe's clip would silently undo it.
+        changes.setdefault("min_steps", 0)
+        changes.setdefault("max_steps", None)
+    names = tuple(f"{name}={text}" for name, text in sorted(settings.items()))
+    return replace(protocol, **changes, tune=tuple(tune.items()), overrides=(*protocol.overrides, *names))
+
+
+def parse_field(name: str, text: str, kind: Any) -> Any:
+    """Turn the text of one `--set` value into the type its field is declared with."""
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UsageError(f"--set {name}={text}: not one of {', '.join(get_args(kind))}")
+        return text
+    options = get_args(kind) or (kind,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    if get_origin(kind) is tuple:
+        return tuple(parse_field(name, part, options[0]) for part in text.split(","))
+    try:
+        if bool in options:
+            return {"true": True, "false": False}[text.lower()]
+        if int in options:
+            value = int(text)
+            if value < 0 or (value == 0 and name in {"steps", "epochs", "batch_size", "image_size", "neighbors"}):
+                raise ValueError
+            return value
+        value = float(text)
+        if not value >= 0 or value == float("inf"):
+            raise ValueError
+        return value
+    except (KeyError, ValueError):
+        kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+        raise UsageError(f"--set {name}={text}: expected a non-negative {kinds}") from None
+
+
+def resolved_fields(protocol: Protocol) -> dict[str, Any]:
+    """Every field that decides a run's outcome, for its identity; titles are not among them."""
+    fields = dataclasses.asdict(protocol)
+    return {
+        name: fields[name]
+        for name in sorted(fields)
+        if name not in {"title", "overrides", "tune", "demonstration", "without_weights"}
+    }

@@ -1,0 +1,207 @@
+"""What a run measured: one folder a run, written once and whole, read back with its checksums compared."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import ResultsError, clean
+from zoo.files import folder_written_whole, hash_file, write_json
+from zoo.inference import Predictions, load_predictions, save_predictions
+from zoo.scoring import Score
+from zoo.specs import Card
+from zoo.suites import Run
+from zoo.tasks import find_task
+
+SCHEMA = 1
+WEIGHTS_FILE = "model.safetensors"
+Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run's record. `result.json` never changes once written; scores live beside it and can be computed again."""
+
+    id: str
+    run: Mapping[str, Any]  # Run.describe()
+    identity: Mapping[str, Any]
+    status: Status
+    error: Mapping[str, str] | None = None  # code, message
+    dataset: Mapping[str, Any] = field(default_factory=dict)  # Run's dataset as a card of plain data
+    deviations: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def predictions(self) -> dict[str, Predictions]:
+        """The stored predictions of val and test."""
+        if self.folder is None or not self.ok:
+            raise ResultsError(f"run {self.id[:8]} has no predictions")
+        return load_predictions(self.folder / "predictions.npz")
+
+    def card(self) -> Card:
+        """What scoring must know of the dataset."""
+        return Card(
+            task=find_task(self.dataset["task"]),
+            labels=tuple(self.dataset["labels"]),
+            positive=self.dataset["positive"],
+            unit=self.dataset["unit"],
+            has_patients=self.dataset["has_patients"],
+        )
+
+    def scores(self) -> dict[str, Score]:
+        """The scores last computed from the predictions; empty where there are none."""
+        return self.read_scores("scores")
+
+    def read_scores(self, kind: str) -> dict[str, Score]:
+        if self.folder is None or not (self.folder / "scores.json").exists():
+            return {}
+        document = read_json(self.folder / "scores.json")
+        return {name: Score(**values) for name, values in document.get(kind, {}).items()}
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def save_result(
+    root: Path,
+    run: Run,
+    result: Result,
+    predictions: Mapping[str, Predictions] | None = None,
+    scores: Mapping[str, Mapping[str, Score]] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    state: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write one run's folder: temporary, synced, renamed. What it says is durable when this returns."""
+    folder = root / run.folder
+    try:
+        with folder_written_whole(folder) as temporary:
+            if predictions:
+                save_predictions(temporary / "predictions.npz", dict(predictions))
+            if history:
+                lines = [json.dumps(row, allow_nan=False) + "\n" for row in history]
+                (temporary / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+            if state:
+                from safetensors.torch import save_file
+
+                save_file(dict(state), temporary / WEIGHTS_FILE)
+            checksums = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
+            if scores:
+                write_json(temporary / "scores.json", scores_document(scores))
+            document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
+            document.pop("folder")
+            write_json(temporary / "result.json", document)
+    except OSError as error:
+        raise unusable(root, error) from error
+    return folder
+
+
+def scores_document(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    return {"schema": SCHEMA, **{kind: {n: asdict(s) for n, s in part.items()} for kind, part in scores.items()}}
+
+
+def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> None:
+    """Replace the scores beside a result, whole."""
+    assert result.folder is not None
+    try:
+        write_json(result.folder / "scores.json", scores_document(scores))
+    except OSError as error:
+        raise unusable(result.folder, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise ResultsError(f"{path}: holds no schema", fix="delete its folder and run again")
+    if document["schema"] > SCHEMA:
+        raise ResultsError(
+            f"{path}: written in schema {document['schema']}; this zoo reads up to {SCHEMA}", fix="upgrade zoo-bench"
+        )
+    return document
+
+
+def load_result(folder: Path) -> Result:
+    """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
+    document = read_json(folder / "result.json")
+    document.pop("schema")
+    try:
+        result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
+    except TypeError as error:
+        raise ResultsError(f"{folder}/result.json: {error}", fix="delete the folder and run again") from error
+    for name, checksum in result.checksums.items():
+        path = folder / name
+        if name == WEIGHTS_FILE and not path.exists():
+            continue  # only the best seed's weights are kept
+        if not path.is_file() or hash_file(path) != checksum:
+            raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+    return result
+
+
+def find_result_folders(root: Path) -> Iterator[Path]:
+    """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot."""
+    for path in sorted(root.glob("*/*/*/result.json")):
+        if not path.parent.name.startswith("."):
+            yield path.parent
+
+
+def load_results(root: Path) -> tuple[list[Result], list[str]]:
+    """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
+    results, damaged = [], []
+    for folder in find_result_folders(root):
+        try:
+            results.append(load_result(folder))
+        except ResultsError as error:
+            if "schema" in error.message and "upgrade" in error.fix:
+                raise
+            damaged.append(str(error))
+    return results, damaged
+
+
+def find_done(root: Path, run: Run) -> Result | None:
+    """The finished result of exactly this run, or None; a failed or damaged one does not count."""
+    folder = root / run.folder
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        result = load_result(folder)
+    except ResultsError as error:
+        if "upgrade" in error.fix:
+            raise
+        return None
+    return result if result.ok and result.id == run.id else None
+
+
+def open_results(root: Path) -> Path:
+    """Make the results folder and try writing to it, before anything starts."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / ".writable"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise unusable(root, error) from error
+    return root
+
+
+def unusable(root: Path, error: OSError) -> ResultsError:
+    return ResultsError(
+        f"results folder {clean(root)}: {error.strerror or error}",
+        fix="give a folder that can be written to, with room, by --results",
+        code="results-unusable",
+    )

@@ -1,0 +1,375 @@
+"""From a suite to results: the steps of a bench, and the steps of one run, in order."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.baselines import BASELINES
+from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
+from zoo.executor import EXECUTORS, Event, Notify, can_fork
+from zoo.inference import Predictions, predict
+from zoo.metrics import METRICS
+from zoo.models import build_model, count_flops, count_parameters
+from zoo.planning import Plan, Settings, default_workers, plan_bench
+from zoo.progress import BenchProgress, Console, duration
+from zoo.protocol import PROTOCOLS, Protocol
+from zoo.registry import Registry, find_plugins, load_registry
+from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
+from zoo.scoring import Score, score, val_score
+from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, Card, MetricSpec, ModelSpec
+from zoo.suites import Run, Suite, settle, tuning_runs
+from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
+from zoo.training import Fitted, fit, plan_steps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A run with the local files it needs: what is handed to a worker process."""
+
+    run: Run
+    dataset: Dataset
+    dataset_facts: Mapping[str, Any]
+    weights: Path | None
+    metrics: tuple[str, ...]
+    primary_metric: str
+    results: Path
+    keep_weights: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a bench ended: each run with its result or its failure, and the datasets that were refused."""
+
+    plan: Plan
+    runs: tuple[Run, ...]
+    results: Mapping[str, Result] = field(default_factory=dict)  # by run id; failed ones too
+    reused: frozenset[str] = frozenset()
+
+
+def open_registry() -> Registry:
+    """Every plugin installed, and what the core brings itself."""
+    builtin = {"metric": METRICS, "protocol": PROTOCOLS, "executor": EXECUTORS, "model": BASELINES}
+    return load_registry(find_plugins(), builtin=builtin)
+
+
+def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+    """Plan, prepare, tune where the protocol says so, carry out what is not done, and keep the best weights."""
+    open_results(settings.results)
+    plan = plan_bench(suite, registry, settings, console)
+    describe_plan(plan, settings, console)
+    runs = tune(plan, registry, settings, console)
+    results = carry_out(runs, plan, registry, settings, console)
+    reused = frozenset(run.id for run in runs if run.id in plan.done)
+    if settings.keep_weights == "best":
+        keep_best_weights(results.values())
+    return Outcome(plan=plan, runs=tuple(runs), results=results, reused=reused)
+
+
+def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """One run, in its worker process: build, fit, predict val and test once, score, save."""
+    registry = registry or open_registry()  # a spawned worker inherits nothing
+    run, dataset = assignment.run, assignment.dataset
+    prepare_process(run)
+    spec = registry.find("model", run.model)
+    metrics = {name: registry.find("metric", name) for name in assignment.metrics}
+    select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
+
+    module = build(spec, run, dataset, assignment.weights)
+    cost = measure_size(module, dataset)
+    pixels = open_pixels(dataset, *normalization(spec, run), device)
+    fitted = fit(
+        spec,
+        module,
+        dataset,
+        pixels,
+        run.protocol,
+        seed=run.seed,
+        precision=run.precision,
+        val_score=select,
+        notify=notify,
+    )
+    splits = ("val",) if run.purpose == "tune" else ("val", "test")  # tuning never sees test
+    start = time.perf_counter()
+    predictions = {s: predict(fitted.module, dataset, pixels, s, precision=run.precision) for s in splits}
+    cost |= measure_cost(fitted, time.perf_counter() - start, sum(map(len, predictions.values())), device)
+    scores = score_predictions(predictions, metrics, dataset.card, run.protocol) if "test" in predictions else {}
+    result = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="ok",
+        dataset=assignment.dataset_facts,
+        deviations=run.deviations,
+        details={**describe_fit(fitted, assignment), "val_score": null_if_nan(select(predictions["val"]))},
+        cost=cost,
+        system=describe_system(device, run.threads),
+        versions=versions(),
+        created=now(),
+    )
+    state = state_of(fitted.module) if assignment.keep_weights else None
+    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+
+
+# --- the steps of a run, one level down ------------------------------------------------------------------------------
+def prepare_process(run: Run) -> None:
+    import torch
+
+    tune_allocator()
+    if run.threads:
+        torch.set_num_threads(run.threads)
+
+
+def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
+    return build_model(
+        spec,
+        num_outputs=dataset.task.num_outputs(len(dataset.labels)),
+        channels=dataset.channels,
+        image_size=run.image_size,
+        weights=weights,
+        tag=run.weights_tag,
+        stem=run.protocol.stem,
+        head_std=run.protocol.head_std,
+        seed=seed_children(run.seed, "init")["init"],
+    )
+
+
+def normalization(spec: ModelSpec, run: Run) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the network's input: the weights' own, or what the protocol fixes."""
+    if run.protocol.normalization == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if run.protocol.normalization == "half":
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    for weights in spec.weights:
+        if run.init == "pretrained" and weights.tag == run.weights_tag:
+            return weights.mean, weights.std
+    return spec.mean, spec.std
+
+
+def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+    return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
+
+
+def measure_cost(fitted: Fitted, predict_seconds: float, num_predicted: int, device: str) -> dict[str, Any]:
+    return {
+        "train_seconds": round(fitted.train_seconds, 3),
+        "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
+        "inference_images_per_second": round(num_predicted / predict_seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
+
+
+def score_predictions(
+    predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, protocol: Protocol
+) -> dict[str, dict[str, Score]]:
+    """The scores of the dataset's unit, and beside them those of images where the unit is the patient."""
+    scores = {"scores": score([[predictions]], metrics, card, threshold=protocol.threshold)}
+    if card.unit == "patient":
+        scores["image_scores"] = score([[predictions]], metrics, card, threshold=protocol.threshold, unit="image")
+    return scores
+
+
+def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
+    return {
+        **fitted.details,
+        "selected_step": fitted.selected_step,
+        "primary_metric": assignment.primary_metric,
+        "intensity": list(assignment.dataset.intensity),
+    }
+
+
+def null_if_nan(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    # Copies: safetensors refuses tensors that share memory, and channels_last ones are not contiguous.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+
+
+# --- the steps of a bench, one level down ----------------------------------------------------------------------------
+def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
+    """Say what will run before it does."""
+    for name, error in plan.refused:
+        console.say(f"zoo: error[{error.code}] {name}: refused: {error}")
+    for source, split in plan.sources.values():
+        for note in (*source.samples.notes, *split.notes):
+            console.say(f"{source.spec.name}: {note}")
+    waiting = sum(run.id not in plan.done for run in plan.runs)
+    reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
+    models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
+    console.say(
+        f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {len(models)} models with the "
+        f"baselines, {len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
+    )
+
+
+def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> list[Run]:
+    """Replace each run whose protocol names a grid by the run at the point its val split chose, on the tuning seed."""
+    grids = [run for run in plan.runs if run.protocol.tune]
+    if not grids:
+        return list(plan.runs)
+    trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
+    console.say(f"tuning on val: {len(trials)} runs on one seed of their own")
+    done = {} if settings.fresh else {i: r for i, t in trials.items() if (r := find_done(settings.results, t))}
+    results = carry_out(list(trials.values()), plan, registry, settings, console, done=done)
+    scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
+    settled = []
+    for run in plan.runs:
+        if not run.protocol.tune:
+            settled.append(run)
+            continue
+        try:
+            settled.append(settle(run, scores))
+        except KeyError:
+            console.warn(f"{run.shown} on {run.dataset}: every tuning run failed; it is left out")
+    return settled
+
+
+def carry_out(
+    runs: Sequence[Run],
+    plan: Plan,
+    registry: Registry,
+    settings: Settings,
+    console: Console,
+    done: Mapping[str, Result] | None = None,
+) -> dict[str, Result]:
+    """Results of all runs by id: those done already, and the others carried out in worker processes now."""
+    known = dict(plan.done if done is None else done)
+    if not settings.fresh:
+        known |= {run.id: r for run in runs if run.id not in known and (r := find_done(settings.results, run))}
+    waiting = [run for run in runs if run.id not in known]
+    results = {run.id: known[run.id] for run in runs if run.id in known}
+    if not waiting:
+        return results
+    preload(waiting, registry)
+    assignments = prepare(waiting, plan, registry, settings, console)
+    workers = default_workers(settings, plan.device, len(assignments))
+    progress = BenchProgress(console, len(assignments), len(results))
+    execute = registry.find("executor", settings.executor).execute
+    events: Iterator[Event[Assignment]] = execute(
+        longest_first(assignments),
+        partial(execute_run, registry=registry if can_fork() else None),
+        devices=[plan.device] * workers,
+        reuse=device_kind(plan.device) != "cpu",
+        timeout=settings.run_timeout,
+        fail_fast=settings.fail_fast,
+    )
+    for event in events:
+        run = event.work.run
+        name = f"{run.dataset} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+        if event.kind == "started":
+            progress.started(name)
+        elif event.kind == "progress":
+            progress.progressed(name, event.details)
+        else:
+            results[run.id] = conclude(event, settings)
+            progress.finished(name, describe_result(results[run.id]))
+    console.done()
+    return results
+
+
+def preload(runs: Sequence[Run], registry: Registry) -> None:
+    """Import once what every worker needs: a forked child inherits it. No arithmetic here: threads do not survive a fork."""
+    names = {name for run in runs for name in registry.find("model", run.model).imports}
+    for name in ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.metrics", *sorted(names)):
+        importlib.import_module(name)
+
+
+def prepare(
+    runs: Sequence[Run], plan: Plan, registry: Registry, settings: Settings, console: Console
+) -> list[Assignment]:
+    """Decode every dataset at every size once, and hand each run its files."""
+    datasets: dict[tuple[str, int, int], Dataset] = {}
+    assignments = []
+    for run in runs:
+        source, split = plan.sources[run.dataset]
+        key = (run.dataset, run.image_size, run.fold)
+        if key not in datasets:
+            with console.counting(f"decoding {run.dataset} at {run.image_size} px", "images") as progress:
+                images = cache_images(source, run.image_size, settings.cache, progress)
+            datasets[key] = open_dataset(source, split, run.fold, images)
+        primary = plan.primary_metric or source.task.primary_metric
+        assignments.append(
+            Assignment(
+                run=run,
+                dataset=datasets[key],
+                dataset_facts=describe_dataset(datasets[key], source, split),
+                weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
+                metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
+                primary_metric=primary,
+                results=settings.results,
+                keep_weights=settings.keep_weights != "none"
+                and run.purpose == "score"
+                and run.protocol.name != "baseline",
+            )
+        )
+    return assignments
+
+
+def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """The runs that most likely take longest first, so that no core is idle at the end."""
+
+    def work(assignment: Assignment) -> int:
+        run, protocol = assignment.run, assignment.run.protocol
+        images = int((assignment.dataset.assignment == "train").sum())
+        steps = plan_steps(protocol, images)[0] if protocol.method == "finetune" else 0
+        return (steps * protocol.batch_size + images) * run.image_size**2
+
+    return sorted(assignments, key=work, reverse=True)
+
+
+def conclude(event: Event[Assignment], settings: Settings) -> Result:
+    """The result of work that ended: as its worker saved it, or a record of how it failed."""
+    run = event.work.run
+    if event.status == "ok":
+        return load_result(settings.results / run.folder)
+    failed = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status=event.status or "failed",
+        error={"code": event.code, "message": event.message},
+        dataset=event.work.dataset_facts,
+        deviations=run.deviations,
+        versions=versions(),
+        created=now(),
+    )
+    save_result(settings.results, run, failed)
+    return failed
+
+
+def describe_result(result: Result) -> str:
+    """The end of the line that says a run is over."""
+    if result.error:
+        return f"{result.status.upper()}: {result.error['message']}"
+    seconds = duration(result.cost["train_seconds"])
+    name = result.details["primary_metric"]
+    found = result.scores().get(name)
+    if found is None:
+        return f"done in {seconds}, val {result.details['val_score']}"
+    shown = f"{name} {found.value:.3f}" if found.value is not None else f"{name} undefined ({found.reason})"
+    return f"{shown}, trained in {seconds}"
+
+
+def keep_best_weights(results: Iterable[Result]) -> None:
+    """Keep the weights of one seed a model, dataset and protocol: the one with the best val score."""
+    kept: dict[tuple[Path, str], list[Result]] = {}
+    for result in results:
+        if result.ok and result.folder and (result.folder / WEIGHTS_FILE).exists():
+            kept.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
+    for candidates in kept.values():
+        best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
+        for result in candidates:
+            if result is not best and result.folder:
+                (result.folder / WEIGHTS_FILE).unlink()

@@ -1,0 +1,347 @@
+"""From stored predictions to scores: a value with its interval, or none with the reason why.
+
+`runs[s][f]` are the predictions of seed s and fold f, by split; a single run is `[[run]]`. Thresholds come from val,
+everything else from test. A metric that fails, or answers what no metric can, costs only its own score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.errors import RunError, Undefined, clean
+from zoo.inference import Predictions
+from zoo.specs import Card, MetricRequest, MetricSpec, Unit
+from zoo.statistics import NUM_RESAMPLES, bootstrap_weights, percentile_interval, wilson_interval
+
+Array = np.ndarray[Any, Any]
+Runs = Sequence[Sequence[Mapping[str, Predictions]]]
+ThresholdRule = Literal["val", "half"]
+
+MIN_CASES = 10
+BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they are resampled alike
+CHUNK = 2_000_000  # weights that become floats at once: 16 MB, some 100 MB with what a metric makes of them
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A value with its 95 % interval. `reason` says why there is no value or, where there is one, no interval."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""  # of the interval: "wilson", "patient-cluster bootstrap, B=2000"
+    reason: str | None = None
+    note: str = ""  # "macro over 6 of 7 labels"
+    version: int = 1  # of the metric
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The test split of one seed and fold, decided: what a metric sees, and whom the units belong to."""
+
+    request: MetricRequest
+    patients: Array  # (N,)
+
+
+def score(
+    runs: Runs,
+    metrics: Mapping[str, MetricSpec],
+    card: Card,
+    *,
+    threshold: ThresholdRule,
+    unit: Unit | None = None,
+    intervals: bool = True,
+) -> dict[str, Score]:
+    """Score every metric: the mean over seeds of the mean over folds, within which it is computed.
+
+    The interval resamples the same patients for all seeds, and takes the same mean of every resample.
+    """
+    card = replace(card, unit=unit or card.unit)
+    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    if not tested or not all(tested):
+        raise ValueError("nothing to score: expected at least one seed with at least one fold")
+    too_few = find_too_few(tested[0], card)
+    draws = draw_patients(tested) if intervals and not too_few else []
+    scores = {}
+    for name, metric in metrics.items():
+        scored = score_value(metric, tested, card)
+        if scored.value is not None and intervals:
+            scored = replace(scored, reason=too_few) if too_few else add_interval(scored, metric, tested, draws, card)
+        scores[name] = scored
+    return scores
+
+
+def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
+    """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
+
+    NaN where undefined.
+    """
+    request = decide({"val": val, "test": val}, card, "val").request
+    try:
+        value = compute(metric, request)
+    except Undefined:
+        return float("nan")
+    except Exception as error:
+        raise RunError(f"metric {metric.name!r} failed on val: {describe(error)}") from error
+    return value if metric.higher_is_better else -value
+
+
+# --- decisions -------------------------------------------------------------------------------------------------------
+def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
+    """The test split of one run as units, with decisions at the thresholds that its val split gives."""
+    val, test = run.get("val"), run["test"]
+    if card.unit == "patient":
+        val, test = val and val.by_patient(), test.by_patient()
+    thresholds = choose_thresholds(val, card, threshold)
+    # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
+    request = MetricRequest(
+        task=card.task,
+        labels=card.labels,
+        targets=read_only(test.targets),
+        probabilities=read_only(test.probabilities),
+        decisions=read_only(decide_classes(test.probabilities, thresholds, card)),
+        positive=card.positive,
+    )
+    return Tested(request, test.patients)
+
+
+def read_only(values: Array | None) -> Any:
+    if values is not None:
+        values = values.copy()
+        values.flags.writeable = False
+    return values
+
+
+def decide_classes(probabilities: Array, thresholds: Array | None, card: Card) -> Array | None:
+    """int64 (N,) classes, bool (N, L) for multi-label, None for regression."""
+    if card.task.name == "regression":
+        return None
+    if thresholds is None:
+        classes: Array = probabilities.argmax(axis=1)
+        return classes
+    if card.task.name == "multilabel":
+        return probabilities >= thresholds
+    positive = positive_index(card)
+    return np.where(probabilities[:, positive] >= thresholds[0], positive, 1 - positive)
+
+
+def positive_index(card: Card) -> int:
+    return 1 if card.positive is None else card.positive
+
+
+def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
+    """The thresholds (1,) of a binary or (L,) of a multi-label task, at or above which a label is decided for.
+
+    None where the largest probability decides. `val` are units, not images, where the patient is the unit.
+    """
+    if card.task.name == "binary":
+        columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
+        num_thresholds = 1
+    elif card.task.name == "multilabel":
+        columns = [] if val is None else [(val.targets[:, i], i) for i in range(len(card.labels))]
+        num_thresholds = len(card.labels)
+    else:
+        return None
+    if val is None or rule == "half":
+        return np.full(num_thresholds, 0.5)
+    return np.array([best_threshold(targets.astype(np.float64), val.probabilities[:, i]) for targets, i in columns])
+
+
+def best_threshold(targets: Array, scores: Array) -> float:
+    """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
+
+    It lies midway between two neighbouring scores. Among equal J the one with the fewest errors, then the one nearest
+    .5. It is .5 where a class is missing, or where none is better than chance (J = 0: a constant predictor).
+    """
+    known = ~np.isnan(targets)
+    positives, scores = targets[known] == 1, scores[known]
+    num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
+    if num_positives == 0 or num_negatives == 0:
+        return 0.5
+    distinct = np.unique(scores)
+    lower, upper = distinct[:-1], distinct[1:]
+    middle = (lower + upper) / 2
+    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
+    hits = num_positives - np.searchsorted(np.sort(scores[positives]), middle, side="left")
+    alarms = num_negatives - np.searchsorted(np.sort(scores[~positives]), middle, side="left")
+    # In whole numbers: J times positives times negatives, so that ties are ties.
+    youden = hits * num_negatives - alarms * num_positives
+    if len(middle) == 0 or youden.max() <= 0:
+        return 0.5
+    errors = num_positives - hits + alarms
+    best = np.lexsort((np.abs(middle - 0.5), errors, -youden))[0]
+    return float(middle[best])
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Card) -> Score:
+    """The value without an interval. Undefined in one fold is undefined: a mean of the others would be another's."""
+    if card.task.name not in metric.tasks:
+        return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version)
+    try:
+        values = [[compute(metric, part.request) for part in folds] for folds in tested]
+        notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
+    except Undefined as reason:
+        return Score(value=None, reason=clean(reason), version=metric.version)
+    except (Exception, SystemExit) as error:
+        return Score(value=None, reason=describe(error), version=metric.version)
+    note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
+    return Score(value=mean_of_means(values), note=note, version=metric.version)
+
+
+def compute(metric: MetricSpec, request: MetricRequest) -> float:
+    """The metric's value, once it is known to be one number within the metric's bounds."""
+    value = metric.compute(request)
+    if not isinstance(value, Real):
+        raise TypeError(f"expected one number, got {type(value).__name__}")
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"expected a finite number, got {number} (raise Undefined where there is none)")
+    low, high = metric.bounds
+    if (low is not None and number < low - TOLERANCE) or (high is not None and number > high + TOLERANCE):
+        raise ValueError(f"{number:.6g} is outside the metric's bounds {low} to {high}")
+    return number
+
+
+def mean_of_means(values: Sequence[Sequence[Any]]) -> Any:
+    """The mean over seeds of the mean over folds, of numbers or of resampled values (B,)."""
+    return sum(sum(folds) / len(folds) for folds in values) / len(values)
+
+
+def describe(error: BaseException) -> str:
+    return clean(f"{type(error).__name__}: {error}")
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
+    """ "too few: 6 positives" where an interval would be guesswork, else None.
+
+    Counted are patients, over all folds. Fewer than 10 with and 10 without the positive class; of several classes or
+    labels every one that occurs is asked, since macro averages hang on the rarest; of numbers, fewer than 10 patients.
+    """
+    unit = "patients" if card.has_patients else "images"
+    if card.task.name == "regression":
+        num_patients = sum(len(np.unique(part.patients)) for part in folds)
+        return f"too few: {num_patients} {unit}" if num_patients < MIN_CASES else None
+    # positives and negatives a label, (2, L)
+    cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
+    several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
+    of_patients = " (patients)" if several_each else ""
+    if card.task.name == "binary":
+        cases = cases[:, [positive_index(card)]]
+    found = [
+        (int(cases[side, i]), side, i)
+        for i in range(cases.shape[1])
+        for side in (0, 1)
+        if cases[side, i] < MIN_CASES and (card.task.name == "binary" or cases[0, i] > 0)
+    ]
+    if not found:
+        return None
+    num, side, i = min(found)
+    label = "" if card.task.name == "binary" else f" of {card.labels[i]!r}"
+    return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}"
+
+
+def count_cases(part: Tested) -> Array:
+    """Patients with an image of each label, and with one that is known to be without it: int64 (2, L)."""
+    targets, num_labels = part.request.targets, len(part.request.labels)
+    if targets.ndim == 1:
+        sides = (targets[:, None] == np.arange(num_labels), targets[:, None] != np.arange(num_labels))
+    else:
+        sides = (targets == 1, targets == 0)
+    return np.array([[len(np.unique(part.patients[column])) for column in side.T] for side in sides], dtype=np.int64)
+
+
+def draw_patients(tested: Sequence[Sequence[Tested]]) -> list[Array]:
+    """One draw of patients a fold, uint16 (B, N), for all seeds: they must have been tested on the same patients."""
+    first = tested[0]
+    for folds in tested[1:]:
+        if len(folds) != len(first) or any(
+            not np.array_equal(a.patients, b.patients) for a, b in zip(folds, first, strict=True)
+        ):
+            raise ValueError("the seeds were not tested on the same patients in the same order")
+    return [bootstrap_weights(part.patients, seed=(BOOTSTRAP_SEED, fold)) for fold, part in enumerate(first)]
+
+
+def add_interval(
+    scored: Score, metric: MetricSpec, tested: Sequence[Sequence[Tested]], draws: Sequence[Array], card: Card
+) -> Score:
+    """The score with its interval, or with the reason why it has none."""
+    assert scored.value is not None
+    try:
+        counts = proportion(metric, tested)
+        if counts is not None:
+            low, high = wilson_interval(*counts)
+            return replace(scored, low=low, high=high, method="wilson")
+        resampled = [
+            [resample(metric, part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested
+        ]
+    except (Exception, SystemExit) as error:
+        return replace(scored, reason=f"no interval: {describe(error)}")
+    interval = percentile_interval(mean_of_means(resampled))
+    if interval.low is None or interval.high is None:
+        return replace(scored, reason=f"no interval: {interval.reason}")
+    if not interval.low - TOLERANCE <= scored.value <= interval.high + TOLERANCE:
+        # As of ECE: resampling adds noise, noise adds error, and the percentiles miss the value they are meant for.
+        return replace(scored, reason="no interval: biased, the resampled values lie beside the value")
+    method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
+    if interval.num_undefined:
+        method += f", undefined in {interval.num_undefined}"
+    return replace(scored, low=interval.low, high=interval.high, method=method)
+
+
+def proportion(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[int, int] | None:
+    """(successes, trials) where the value is one proportion of independent units: one run, one unit a patient."""
+    if metric.counts is None or len(tested) > 1 or len(tested[0]) > 1:
+        return None
+    part = tested[0][0]
+    if len(np.unique(part.patients)) < len(part.patients):
+        return None
+    try:
+        return metric.counts(part.request)
+    except Undefined:
+        return None
+
+
+def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
+    """The metric in every resample (B,), NaN where undefined."""
+    if metric.resample is None:
+        return np.array([compute_or_nan(metric, repeated(part.request, drawn)) for drawn in weights])
+    whole = compute(metric, part.request)
+    unit_weights = np.ones((1, weights.shape[1]))
+    again = float(np.asarray(metric.resample(part.request, unit_weights)).item())
+    if not np.isclose(again, whole, rtol=1e-6, atol=1e-6):
+        raise ValueError(f"resample gives {again:.6g} for the test split itself, where compute gives {whole:.6g}")
+    rows = max(1, CHUNK // weights.shape[1])
+    chunks = [
+        np.asarray(metric.resample(part.request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)
+        for start in range(0, len(weights), rows)
+    ]
+    values = np.concatenate(chunks)
+    if values.shape != (len(weights),):
+        raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")
+    return values
+
+
+def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
+    try:
+        return compute(metric, request)
+    except Undefined:
+        return float("nan")
+
+
+def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
+    """The request with every unit as often as it was drawn (N,)."""
+    rows = np.repeat(np.arange(len(drawn)), drawn)
+    return replace(
+        request,
+        targets=request.targets[rows],
+        probabilities=request.probabilities[rows],
+        decisions=None if request.decisions is None else request.decisions[rows],
+    )

@@ -1,0 +1,322 @@
+"""A `.npz` of images and labels, in MedMNIST's layout, to Samples: nothing unpickled, large arrays streamed."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
+
+Array = np.ndarray[Any, Any]
+
+SPLITS = ("train", "val", "test")
+# perf: a block holds every split of the 28 px sets, which are then read in any order; pathmnist_224 (16 GB) is streamed
+BLOCK_BYTES = 256 << 20
+NUM_BLOCKS = 3
+MAX_LABELS_BYTES = 1 << 30
+MAX_RATIO = 500  # deflate reaches 1032 on zeros; real images stay below 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an npz as its header describes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+
+class NpzImages:
+    """Images of an npz by (split, row): read in blocks, the last few kept, so that reading in order is one pass.
+
+    Pickled, it is the path alone. Safe to call from several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.forget()
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+        self.members: dict[str, Member] = {}
+        self.streams: dict[str, tuple[IO[bytes], int]] = {}
+        self.blocks: OrderedDict[tuple[str, int], Array] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path = state["path"]
+        self.forget()
+
+    def __call__(self, image: str) -> Array:
+        """Pixels of the image called "train/12", or "images/12" where the file has no splits."""
+        key, _, row = image.rpartition("/")
+        name = "images" if key == "images" else f"{key}_images"
+        with self.lock:
+            if name not in self.members:
+                self.members[name] = read_members(self.path)[name]
+            member = self.members[name]
+            num_rows = max(1, BLOCK_BYTES // max(1, math.prod(member.shape[1:]) * member.dtype.itemsize))
+            block = self.block(member, int(row) // num_rows, num_rows)
+            pixels: Array = block[int(row) % num_rows]
+        return pixels
+
+    def block(self, member: Member, number: int, num_rows: int) -> Array:
+        if (member.name, number) in self.blocks:
+            self.blocks.move_to_end((member.name, number))
+            return self.blocks[member.name, number]
+        stream, position = self.streams.get(member.name, (None, 0))
+        if stream is None or position > number:
+            stream, position = open_member(self.path, member), 0
+        bytes_per_row = math.prod(member.shape[1:]) * member.dtype.itemsize
+        while True:
+            count = min(num_rows, member.shape[0] - position * num_rows)
+            data = read_exactly(stream, count * bytes_per_row, self.path, member.name)
+            position += 1
+            if position > number:
+                break
+        self.streams[member.name] = (stream, position)
+        block = np.frombuffer(data, member.dtype).reshape(count, *member.shape[1:])
+        self.blocks[member.name, number] = block
+        if len(self.blocks) > NUM_BLOCKS:
+            self.blocks.popitem(last=False)
+        return block
+
+
+def read_exactly(stream: IO[bytes], size: int, path: Path, name: str) -> bytes:
+    try:
+        data = stream.read(size)
+    except Exception as error:  # zlib, zipfile and the file system each have their own
+        raise broken(path, f"{name}: {error}") from error
+    if len(data) != size:
+        raise broken(path, f"{name} ends early: {len(data)} of {size} bytes")
+    return data
+
+
+def broken(path: Path, cause: str) -> DataError:
+    return DataError(f"{path}: {cause}", fix="copy or download it again", code="npz")
+
+
+def open_member(path: Path, member: Member) -> IO[bytes]:
+    """The bytes of an array, its header skipped."""
+    stream = zipfile.ZipFile(path).open(f"{member.name}.npy")
+    read_header(stream, member.name)
+    return stream
+
+
+def read_header(stream: IO[bytes], name: str) -> Member:
+    """The `.npy` header of a member, which is parsed and never evaluated."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return Member(name, shape, dtype, fortran)
+
+
+def read_members(path: Path) -> dict[str, Member]:
+    """Every array of the file, by name; headers that lie, objects and bombs are refused before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {}
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as stream:
+                    member = read_header(stream, name)
+                    header_bytes = stream.tell()
+                if member.dtype.hasobject:
+                    raise DataError(
+                        f"{path}: {name} holds Python objects, which could run code when read",
+                        fix="save it as an array of numbers",
+                        code="npz",
+                    )
+                expected = header_bytes + math.prod(member.shape) * member.dtype.itemsize
+                if info.file_size != expected:
+                    raise broken(
+                        path, f"{name}: {member.shape} {member.dtype} is {expected} bytes, not {info.file_size}"
+                    )
+                if info.file_size > BLOCK_BYTES and info.file_size > MAX_RATIO * max(1, info.compress_size):
+                    raise broken(path, f"{name}: {info.compress_size} bytes unpack to {info.file_size}")
+                members[name] = member
+            return members
+    except DataError:
+        raise
+    except Exception as error:
+        raise broken(path, f"not a readable .npz: {error}") from error
+
+
+def load_array(path: Path, member: Member) -> Array:
+    """A small array, whole."""
+    size = math.prod(member.shape) * member.dtype.itemsize
+    if size > MAX_LABELS_BYTES:
+        raise broken(path, f"{member.name}: {size} bytes of labels")
+    with open_member(path, member) as stream:
+        data = read_exactly(stream, size, path, member.name)
+    return np.frombuffer(data, member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
+
+
+# --- layout ----------------------------------------------------------------------------------------------------------
+def find_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Member, Member]]:
+    """The (images, labels) of every split, checked against each other; `images`, `labels` alone are one unsplit set."""
+    splits: dict[str, tuple[Member, Member]] = {}
+    for split in (*SPLITS, ""):
+        prefix = f"{split}_" if split else ""
+        there = [name for name in (f"{prefix}images", f"{prefix}labels") if name in members]
+        if not there:
+            continue
+        if len(there) == 1:
+            raise DataError(f"{path}: {there[0]} without its {'labels' if there[0].endswith('images') else 'images'}")
+        images, labels = members[f"{prefix}images"], members[f"{prefix}labels"]
+        check_images(path, images)
+        if not labels.shape or images.shape[0] != labels.shape[0]:
+            raise DataError(f"{path}: {images.shape[0]} {images.name} but {labels.name} of shape {labels.shape}")
+        splits[split] = (images, labels)
+    if not splits:
+        raise DataError(
+            f"{path}: expected the arrays train_images, train_labels, val_..., test_...; "
+            f"it holds {', '.join(sorted(members)[:10]) or 'nothing'}",
+            fix="save it with numpy.savez(path, train_images=..., train_labels=..., ...)",
+            code="npz",
+        )
+    if "" in splits and len(splits) > 1:
+        raise DataError(f"{path}: both images and train_images; expected one or the other")
+    shapes = {images.shape[1:] for images, _ in splits.values()}
+    if len(shapes) > 1:
+        raise DataError(f"{path}: the splits have images of different shapes: {sorted(map(str, shapes))}")
+    return splits
+
+
+def check_images(path: Path, images: Member) -> None:
+    gray_or_rgb = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
+    if not gray_or_rgb or images.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path}: {images.name} is {images.dtype} {images.shape}; expected uint8 or uint16, (N, H, W) or (N, H, W, 3)"
+        )
+    if images.fortran:
+        raise DataError(f"{path}: {images.name} is in Fortran order", fix="save numpy.ascontiguousarray(...)")
+
+
+def check_labels(path: Path, name: str, values: Array) -> Array:
+    """Labels as (N,) or (N, L): MedMNIST ships (N, 1), and float64 in places."""
+    if values.dtype.kind not in "buif" or values.ndim > 2:
+        raise DataError(f"{path}: {name} is {values.dtype} {values.shape}; expected whole numbers, (N, 1) or (N, L)")
+    if values.dtype.kind == "f" and not np.isfinite(values).all() and (values.ndim == 1 or values.shape[1] == 1):
+        row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+        raise DataError(f"{path}: {name}[{row}] is {values.reshape(len(values), -1)[row][0]}")
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of all splits together, understood."""
+
+    task: Task
+    names: tuple[str, ...]
+    targets: Array
+
+
+def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, names: tuple[str, ...]) -> Labels:
+    """Task, label names and targets of the label arrays by name; a given task or names win over the guess."""
+    if len({values.shape[1:] for values in parts.values()}) > 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in parts.items())
+        raise DataError(f"{path}: the label arrays differ in shape: {shapes}")
+    together = np.concatenate(list(parts.values()))
+    if together.ndim == 2:
+        return understand_multilabel(path, parts, together.astype(float), names)
+    if task == REGRESSION or (task is None and bool((together % 1 != 0).any())):
+        return Labels(REGRESSION, names or ("value",), together.astype(float))
+    values = np.unique(together)
+    if not names:
+        if len(values) < 2:
+            raise DataError(f"{path}: expected at least 2 labels, got {len(values)}")
+        found = tuple(str(int(value)) for value in values)
+        return Labels(
+            task or (BINARY if len(values) == 2 else MULTICLASS),
+            found,
+            np.searchsorted(values, together).astype(np.int64),
+        )
+    for name, part in parts.items():
+        wrong = np.flatnonzero((part < 0) | (part >= len(names)) | (part % 1 != 0))
+        if len(wrong):
+            raise DataError(f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}")
+    return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
+
+
+def understand_multilabel(path: Path, parts: dict[str, Array], together: Array, names: tuple[str, ...]) -> Labels:
+    if names and len(names) != together.shape[1]:
+        raise DataError(f"{path}: labels have {together.shape[1]} columns, expected {len(names)}")
+    for name, part in parts.items():
+        rows = np.flatnonzero(~np.isin(part.astype(float), (0.0, 1.0)) & ~np.isnan(part.astype(float)))
+        if len(rows):
+            row, column = divmod(int(rows[0]), part.shape[1])
+            raise DataError(f"{path}: {name}[{row}, {column}] is {part[row, column]}; expected 0, 1 or NaN")
+    return Labels(MULTILABEL, names or tuple(str(index) for index in range(together.shape[1])), together)
+
+
+@dataclass(frozen=True, eq=False)
+class NpzFile:
+    """An npz whose headers and labels have been read and understood."""
+
+    path: Path
+    labels: Labels
+    counts: dict[str, int]  # images of each split; "" for an unsplit set
+    image_shape: tuple[int, ...]
+
+
+def understand_npz(path: Path, task: Task | None = None, labels: tuple[str, ...] = ()) -> NpzFile:
+    """Read the headers and labels of an npz; its images are not touched."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
+    splits = find_splits(path, read_members(path))
+    parts = {member.name: check_labels(path, member.name, load_array(path, member)) for _, member in splits.values()}
+    return NpzFile(
+        path=path,
+        labels=understand_labels(path, parts, task, labels),
+        counts={split: images.shape[0] for split, (images, _) in splits.items()},
+        image_shape=next(iter(splits.values()))[0].shape[1:],
+    )
+
+
+def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str, ...] = ()) -> Samples:
+    """The Samples of a `.npz` in MedMNIST's layout, with the `task` and `labels` of a card where there is one.
+
+    Sample ids are "train/12" for row 12 of train_images. Raises DataError, in one line, for what cannot be read.
+    """
+    import pandas
+
+    npz = understand_npz(path, task, labels)
+    images = [f"{split or 'images'}/{row}" for split, count in npz.counts.items() for row in range(count)]
+    columns: dict[str, Any] = {"sample_id": images, "image": images}
+    if "" not in npz.counts:
+        columns["split"] = [split for split, count in npz.counts.items() for _ in range(count)]
+    return Samples(table=pandas.DataFrame(columns), targets=npz.labels.targets, read=NpzImages(path), files=(path,))
+
+
+def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  the file is already here
+    return read_npz_samples(path)
+
+
+def find_npz(path: Path, name: str) -> DatasetSpec:
+    """A DatasetSpec for an npz that nobody has described."""
+    npz = understand_npz(path)
+    height, width = npz.image_shape[:2]
+    return DatasetSpec(
+        name=name,
+        title=path.name,
+        task=npz.labels.task,
+        labels=npz.labels.names,
+        samples=partial(open_npz, path),
+        channels=3 if len(npz.image_shape) == 3 else 1,
+        image_size=max(height, width),
+        official_splits=tuple(split for split in npz.counts if split),
+    )

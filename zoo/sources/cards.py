@@ -1,0 +1,215 @@
+"""A `dataset.toml` to a Card: what a set of images is and how its files and table are to be read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zoo.errors import DataError, nearest
+
+Names = tuple[str, ...]
+
+
+class Part(BaseModel):
+    """A section of the file: an unknown key is a mistake, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Label(Part):
+    """Where the label stands, and how its text is read."""
+
+    column: str = Field("", description="Column with the label.")
+    columns: Names = Field((), description="Instead: one 0/1 column a label.")
+    separator: str = Field("", description='Between several labels of an image: "|". Makes the task multilabel.')
+    none: str = Field("", description='Text that means no label at all: "No Finding".')
+    positive: str = Field("", description="Binary: the label called positive. Default: the last.")
+    bins: tuple[float, ...] = Field((), description="Edges that turn a number into grades: [0, 40, 50, 100].")
+    names: Names = Field((), description="Names of the grades, one fewer than edges.")
+
+    @model_validator(mode="after")
+    def agree(self) -> Label:
+        if self.column and self.columns:
+            raise ValueError("give either column or columns")
+        if self.bins and list(self.bins) != sorted(set(self.bins)):
+            raise ValueError(f"bins must rise, got {list(self.bins)}")
+        if self.bins and self.names and len(self.names) != len(self.bins) - 1:
+            raise ValueError(f"{len(self.bins)} bins make {len(self.bins) - 1} grades, got {len(self.names)} names")
+        return self
+
+
+class Patient(Part):
+    """Who an image belongs to: nobody may be in two splits."""
+
+    column: str = Field("", description="Column with the patient.")
+    regex: str = Field("", description="Expression on the image's path; its first group is the patient.")
+    none: str = Field("", description='Why there is no key: "not published: image level".')
+    means: str = Field("patient", description='What the key stands for: "patient", "lesion", "eye".')
+
+    @field_validator("regex")
+    @classmethod
+    def compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if value and not groups:
+            raise ValueError("needs one group in parentheses: the patient")
+        return value
+
+    @model_validator(mode="after")
+    def agree(self) -> Patient:
+        if sum(map(bool, (self.column, self.regex, self.none))) != 1:
+            raise ValueError("give exactly one of column, regex, none")
+        return self
+
+
+class Split(Part):
+    """The official split: a column, and the values in it that mean train, val and test."""
+
+    column: str
+    train: str | Names = ()
+    val: str | Names = ()
+    test: str | Names = ()
+
+    def meanings(self) -> dict[str, str]:
+        """Value in the column -> split."""
+        return {
+            value: split
+            for split in ("train", "val", "test")
+            for value in ([given] if isinstance(given := getattr(self, split), str) else given)
+        }
+
+
+class Join(Part):
+    """The column of the table that names the image: by path, by file name, with or without suffix."""
+
+    column: str
+
+
+class Card(Part):
+    """What cannot be guessed about a set of images."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: str = Field("", pattern=r"^[a-z0-9_.\-]*$", description="Lower case; the folder's name is the default.")
+    title: str = ""
+    description: str = ""
+    modality: str = ""
+    license: str = ""
+    citation: str = ""
+    url: str = ""
+    task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = ""
+    unit: Literal["auto", "image", "patient"] = "auto"
+    root: str = Field("", description="Folder of the data, where it is not the one this file is in.")
+    images: str = Field(
+        "**/*",
+        min_length=1,
+        description="Pattern of the image files. {label}, {split}, {patient} are read from the path; {a column of the "
+        "table} joins the row. * and ? stay within a folder, ** does not.",
+    )
+    exclude: str | Names = Field((), description="Patterns of files to leave out.")
+    table: str = Field("", description="CSV or TSV file.")
+    join: Join | None = None
+    label: Label = Label()
+    labels: Names | dict[str, str] = Field((), description="Order of the labels, or value -> name, in order.")
+    patient: Patient | None = None
+    split: Split | None = None
+    metadata: Names = Field((), description="Columns worth reporting.")
+    hide: Names = Field((), description="Columns that leak the label.")
+    symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = ()
+    intensity: tuple[float, float] | None = Field(None, description="16 bit: the levels shown as black and white.")
+    known_issues: Names = ()
+
+    def columns(self) -> dict[str, str]:
+        """Place in this file -> column of the table it names."""
+        named = {"label.column": self.label.column, "join.column": self.join.column if self.join else ""}
+        named |= {"patient.column": self.patient.column if self.patient else ""}
+        named |= {"split.column": self.split.column if self.split else ""}
+        for place, columns in (("label.columns", self.label.columns), ("metadata", self.metadata), ("hide", self.hide)):
+            named |= {f"{place}.{index}": column for index, column in enumerate(columns)}
+        return {place: column for place, column in named.items() if column}
+
+    @model_validator(mode="after")
+    def agree(self) -> Card:
+        if not self.table and self.columns():
+            raise ValueError(f"{', '.join(self.columns())}: needs `table`, the file with these columns")
+        return self
+
+
+def read_card(path: Path) -> Card:
+    """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not TOML: {error}", code="card") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", code="card") from error
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:
+        raise card_error(path, [describe_mistake(mistake) for mistake in error.errors()]) from error
+
+
+def card_error(path: Path, mistakes: list[str]) -> DataError:
+    count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
+    return DataError(f"{path}: {count}{'; '.join(mistakes)}", code="card")
+
+
+def describe_mistake(mistake: Any) -> str:
+    place = [str(part) for part in mistake["loc"]]
+    if mistake["type"] == "extra_forbidden":
+        hint = nearest(place[-1], known_keys(place[:-1]))
+        return f"{'.'.join(place)}: unknown key" + (f". {hint}" if hint else "")
+    text = mistake["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(place)}: {text}" if place else text
+
+
+def known_keys(place: list[str]) -> list[str]:
+    """The keys that may stand at a place: those of the file, or of one of its sections."""
+    sections: dict[str, type[Part]] = {"label": Label, "patient": Patient, "split": Split, "join": Join}
+    model = sections.get(place[0], Card) if place else Card
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def card_schema() -> dict[str, Any]:
+    """The JSON schema of `dataset.toml`."""
+    return Card.model_json_schema()
+
+
+# --- patterns --------------------------------------------------------------------------------------------------------
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+Captures = Annotated[dict[str, str], "placeholder -> the text it stood for"]
+
+
+def placeholders(pattern: str) -> list[str]:
+    return list(dict.fromkeys(PLACEHOLDER.findall(pattern)))
+
+
+def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> tuple[re.Pattern[str], list[str]]:
+    """A glob with {placeholders} as an expression on a posix path, and the placeholders in the order of its groups.
+
+    A placeholder stays within a folder unless it is in `deep`: a column of a table may hold a path. One that is named
+    twice must stand for the same text both times.
+    """
+    names = placeholders(pattern)
+    expression = ""
+    seen: set[str] = set()
+    for part in re.split(r"(\*\*/|\*\*|\*|\?|\{[^{}]+\})", pattern):
+        if part.startswith("{") and len(part) > 2:
+            name = part[1:-1]
+            group = f"g{names.index(name)}"
+            expression += f"(?P={group})" if name in seen else f"(?P<{group}>{'.+' if name in deep else '[^/]+?'})"
+            seen.add(name)
+        else:
+            expression += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
+    return re.compile(expression, re.DOTALL), names
+
+
+def match(compiled: tuple[re.Pattern[str], list[str]], path: str) -> Captures | None:
+    expression, names = compiled
+    found = expression.fullmatch(path)
+    return None if found is None else {name: found[f"g{index}"] for index, name in enumerate(names)}

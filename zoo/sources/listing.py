@@ -1,0 +1,86 @@
+"""A folder to the image files and tables in it: sorted, regular, inside it, and nothing an operating system left."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.errors import DataError
+from zoo.images import is_ignored, is_image
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
+NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below `root`: posix paths relative to it, images anywhere, tables at its top."""
+
+    root: Path
+    images: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts "grade2" before "grade10"."""
+    parts = re.split(r"(\d+)", text)
+    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
+
+
+def list_folder(root: Path) -> Listing:
+    """Every image below `root` and every table at its top; links out of it and odd files are an error that names them."""
+    root = root.resolve()
+    images: list[str] = []
+    tables: list[str] = []
+    seen: set[str] = set()
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        real = os.path.realpath(root / folder)
+        if real in seen:  # a link back to a folder above or beside it
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{root / folder}: cannot be listed: {error.strerror}") from error
+        for entry in entries:
+            relative = f"{folder}/{entry.name}" if folder else entry.name
+            if is_ignored(entry.name) or not matters(entry, at_top=not folder):
+                continue
+            check_entry(root, relative, entry)
+            if entry.is_dir():
+                pending.append(relative)
+            elif is_image(Path(entry.name)):
+                images.append(relative)
+            else:
+                tables.append(relative)
+    return Listing(root, tuple(sorted(images, key=natural_key)), tuple(sorted(tables)))
+
+
+def matters(entry: os.DirEntry[str], *, at_top: bool) -> bool:
+    if entry.is_dir() or is_image(Path(entry.name)):
+        return True
+    name = Path(entry.name)
+    return at_top and name.suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(name.stem)
+
+
+def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
+    """Refuse a name that cannot be shown, a link out of the root, and what is neither a folder nor a regular file."""
+    path = root / relative
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in entry.name):
+        raise DataError(f"{path!s}: a control character or undecodable byte in a file name", fix="rename it")
+    if entry.is_symlink():
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(root):
+            raise DataError(
+                f"{path}: a link out of {root.name}, to {target}",
+                fix="copy the file there, or point zoo to the folder where it lies",
+            )
+        if not target.exists():
+            raise DataError(f"{path}: a link to {target}, which does not exist", fix="remove it")
+    if not entry.is_dir() and not entry.is_file():
+        raise DataError(f"{path}: neither a folder nor a regular file", fix="remove it")

@@ -1,0 +1,128 @@
+"""A CSV or TSV file to rows of text, every row with its line; and file names in it to the images they mean."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+LINE = "line"  # name of the index: the line of the file a row stands on
+BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """The rows of a table as text, so that `007` and a class called `NA` stay what they are; the index is the line.
+
+    pandas fills ragged rows and renames doubled columns without a word; here they are an error with its line.
+    """
+    import pandas
+
+    text = decode(path)
+    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    header: list[str] = []
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if not header:
+                header = [cell.strip() for cell in row]
+                continue
+            if len(row) != len(header):
+                raise DataError(f"{path} line {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+            lines.append(reader.line_num)
+            rows.append([cell.strip() for cell in row])
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+    check_header(path, header)
+    if not rows:
+        raise DataError(f"{path}: no rows below the header")
+    return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
+
+
+def decode(path: Path) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
+    if not path.is_file():
+        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"))
+    data = path.read_bytes()
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text", fix="save it as CSV UTF-8"
+        ) from error
+    if "\0" in text:
+        raise DataError(f"{path} line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character")
+    return text
+
+
+def check_header(path: Path, header: list[str]) -> None:
+    if not header:
+        raise DataError(f"{path}: the file is empty")
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"{path}: {header.count(name)} columns are called {name!r}", fix="rename or remove one")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageIndex:
+    """Images of a folder by the ways a table may name them: path, path without suffix, name, name without suffix."""
+
+    root: Path
+    paths: frozenset[str]
+    by_name: dict[str, list[str]]  # every shorter way of naming; several files where it is ambiguous
+
+    def find(self, cell: str) -> list[str]:
+        """The images a cell may mean: none, one, or several where the name is ambiguous."""
+        if cell in self.paths:
+            return [cell]
+        if cell in self.by_name:
+            return self.by_name[cell]
+        tidy = self.tidy(cell)
+        return [tidy] if tidy in self.paths else self.by_name.get(tidy, [])
+
+    def tidy(self, cell: str) -> str:
+        """A path relative to the root, with forward slashes; DataError where it leads out of it."""
+        path = cell.replace("\\", "/")
+        if PurePosixPath(path).is_absolute() or path[1:3] == ":/":
+            inside = Path(path).is_relative_to(self.root)
+            if not inside:
+                raise DataError(f"{cell!r} lies outside {self.root.name}", fix="write paths relative to the folder")
+            path = Path(path).relative_to(self.root).as_posix()
+        parts: list[str] = []
+        for part in PurePosixPath(path).parts:
+            if part != "..":
+                parts.append(part)
+            elif parts:
+                parts.pop()
+            else:
+                raise DataError(f"{cell!r} leads out of {self.root.name}", fix="write paths relative to the folder")
+        return "/".join(parts)
+
+    def finds(self, cell: str) -> bool:
+        try:
+            return bool(self.find(cell))
+        except DataError:
+            return False
+
+
+def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        path = PurePosixPath(image)
+        for name in {str(path.with_suffix("")), path.name, path.stem} - {image}:
+            by_name[name].append(image)
+    return ImageIndex(root, frozenset(images), dict(by_name))

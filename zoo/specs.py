@@ -1,0 +1,226 @@
+"""What plugins hand over: models, datasets, metrics and executors as small frozen records.
+
+Everything a list or a report needs is plain data, importable without torch or pandas; the callables import what is
+heavy when they are called. Every callable takes one frozen request, so that requests can grow without breaking plugins.
+All records are keyword-only and new fields have defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas
+    from torch import Tensor, nn
+
+    Array = np.ndarray[Any, Any]
+
+Unit = Literal["image", "patient"]
+CLASSIFICATION = ("binary", "multiclass", "ordinal", "multilabel", "regression")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One set of pretrained weights of a model, as plain data."""
+
+    tag: str  # "a1_in1k"
+    url: str = ""  # where `fetch_weights` would download from; its host is what the reachability probe asks
+    file_names: tuple[str, ...] = ()  # other names a local file may have, without folder
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    image_size: int = 224  # the size the weights were trained at
+    license: str = ""
+    gated: bool = False
+    pretraining: tuple[str, ...] = ()  # dataset names, so that overlap with a benchmark can be matched
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What a model is built for. `weights` is a local file, or None for random init."""
+
+    num_outputs: int
+    channels: int
+    image_size: int
+    weights: Path | None = None
+    tag: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchRequest:
+    """Weights or data to bring to `folder`. With `offline`, look only on this machine; return None if not there.
+
+    `progress` is called with (bytes done, bytes in all or None).
+    """
+
+    name: str
+    tag: str = ""
+    folder: Path
+    offline: bool = False
+    progress: Callable[[int, int | None], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model that can be built for any number of outputs and channels.
+
+    `build` returns the architecture with its weights loaded. Where `classifier` and `first_conv` name submodules
+    ("fc", "conv1"; dotted), the core replaces the head (`num_outputs`) and sums the first convolution's weights
+    (`channels`), the same way for every plugin, and `build` may ignore those two fields of the request. Where they are
+    empty, `build` itself must return a module of `num_outputs` outputs; without `first_conv` gray images are repeated
+    to `channels`. The module maps images float32 (N, channels, H, W) to logits (N, num_outputs).
+    """
+
+    name: str
+    build: Callable[[BuildRequest], nn.Module]
+    title: str = ""
+    family: str = ""
+    tasks: tuple[str, ...] = CLASSIFICATION
+    image_size: int = 224
+    fixed_size: bool = False  # True: `image_size` is the only one taken
+    size_multiple: int = 1
+    min_image_size: int = 1
+    channels: int = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    weights: tuple[Weights, ...] = ()  # the first is what the bare name means
+    license: str = ""
+    citation: str = ""
+    imports: tuple[str, ...] = ()  # modules `build` needs, imported once before workers are forked
+    classifier: str = ""
+    first_conv: str = ""
+    fetch_weights: Callable[[FetchRequest], Path | None] | None = None
+    features: Callable[[nn.Module, Tensor], Tensor] | None = None  # (module, images) -> (N, D); default: head removed
+    layer_groups: Callable[[nn.Module], list[list[nn.Parameter]]] | None = None  # stem first, head last
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class SamplesRequest:
+    """Where a dataset may keep its files, whether it may download, and whom to tell how far it is."""
+
+    folder: Path
+    offline: bool = False
+    progress: Callable[[int, int | None], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """One row an image.
+
+    `table` is a pandas DataFrame of N rows with the columns
+    `sample_id` (str, unique), `image` (what `read` takes: a path, or an index into an array),
+    and, where they exist, `split` (str: train, val, test, or empty), `patient` (str) and any metadata.
+    `targets` is int64 (N,), float (N,) for regression, or float (N, L) for multi-label with NaN for unknown.
+    `read(image)` returns the pixels: uint8 or uint16 (H, W) or (H, W, 3).
+    `files` lists the files the pixels come from (for the content hash); without it the pixels are hashed.
+    """
+
+    table: pandas.DataFrame
+    targets: Array
+    read: Callable[[Any], Array]
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()  # said on the card and above the leaderboard
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A set of images with their labels, as a card of plain data and one callable that opens it."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    samples: Callable[[SamplesRequest], Samples]
+    title: str = ""
+    description: str = ""
+    modality: str = ""
+    license: str = ""
+    citation: str = ""
+    url: str = ""
+    checksums: Mapping[str, str] = field(default_factory=dict)  # file name -> md5
+    channels: int = 3  # of the source: 1 for gray
+    image_size: int | None = None  # the set's own, where it has one
+    positive: str = ""  # binary: the label called positive; default: the last
+    patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
+    unit: str = "auto"  # "image", "patient", or "auto": patient where all images of each patient share a label
+    official_splits: tuple[str, ...] = ()
+    symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
+    intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
+    synthetic: bool = False
+    metadata: tuple[str, ...] = ()  # columns of the table worth reporting
+    known_issues: tuple[str, ...] = ()
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MetricRequest:
+    """What a metric is computed from. L labels, N units (images or patients).
+
+    `targets` and `probabilities` as in `zoo.tasks.Task`; `decisions` is int64 (N,), or bool (N, L) for multi-label,
+    taken at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    targets: Array
+    probabilities: Array
+    decisions: Array | None
+    positive: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """A number that says how good predictions are. `compute` raises `Undefined(reason)` where it does not exist.
+
+    `resample`, optional, computes the metric for B resamples at once: (request, weights float (B, N)) -> (B,), NaN
+    where undefined; without it the interval calls `compute` once a resample. `counts` gives (successes, trials) where
+    the metric is a proportion, so that its interval can be Wilson's; it raises `Undefined` for a task where it is none.
+    `note`, optional, says what a reader must know of a value that is defined ("macro over 6 of 7 labels"), or "".
+    """
+
+    name: str
+    compute: Callable[[MetricRequest], float]
+    title: str = ""
+    tasks: tuple[str, ...] = CLASSIFICATION
+    higher_is_better: bool = True
+    version: int = 1
+    bounds: tuple[float | None, float | None] = (0.0, 1.0)
+    citation: str = ""
+    resample: Callable[[MetricRequest, Array], Array] | None = None
+    counts: Callable[[MetricRequest], tuple[int, int]] | None = None
+    note: Callable[[MetricRequest], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What scoring must know of a dataset."""
+
+    task: Task
+    labels: tuple[str, ...]
+    positive: int | None = None  # binary: the index of the positive class
+    unit: Unit = "image"
+    has_patients: bool = False  # a patient key exists; else every image is its own
+
+
+# --- executors -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class ExecutorSpec:
+    """Where runs are carried out. Provisional until a second executor ships.
+
+    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=...)` yields a `zoo.executor.Event` for all
+    that happens to the works; a failed one is an event, not an exception.
+    """
+
+    name: str
+    execute: Callable[..., None]
+    title: str = ""

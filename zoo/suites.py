@@ -1,0 +1,346 @@
+"""From a TOML file and flags to a suite, and from a suite to its runs, each with an identity of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.data import Source, Split
+from zoo.errors import UsageError, clean, nearest, unknown
+from zoo.files import hash_bytes
+from zoo.protocol import BASELINE, Protocol, resolved_fields
+from zoo.registry import ModelChoice
+from zoo.specs import ModelSpec
+from zoo.weights import InitialWeights, Policy
+
+ID_VERSION = 1  # raised when what a run id is made of, or how runs are carried out, changes
+TUNING_SEED = 10_007  # no published suite uses it as a seed
+STARTER = (
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "efficientnet_b0",
+    "mobilenetv3_large_100",
+    "convnext_tiny",
+    "vit_small_patch14_dinov2",
+)
+MODEL_SETS = {"starter": STARTER}
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What is benchmarked with what: names only, nothing looked up yet."""
+
+    name: str
+    version: int = 1
+    title: str = ""
+    models: tuple[str, ...] = STARTER
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()  # beside the task's own
+    primary_metric: str = ""  # default: the task's
+    protocol: str = "finetune"
+    settings: tuple[tuple[str, str], ...] = ()  # --set
+    seeds: tuple[int, ...] = (0, 1, 2)
+    folds: int | None = None
+    weights: Policy = "pretrained"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+def list_suites() -> list[str]:
+    """The names of the suites that come with zoo."""
+    folder = resources.files("zoo") / "benchmarks"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def load_suite(name: str) -> Suite:
+    """Read a suite by name or from a TOML file; every mistake in it is reported at once with its place."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"suite {name}: no such file", code="bad-suite")
+        text = path.read_text(encoding="utf-8")
+    elif name in list_suites():
+        text = (resources.files("zoo") / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise unknown("suite", name, list_suites())
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"suite {name}: {error}", code="bad-suite") from error
+    return parse_suite(document, name)
+
+
+def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+    class SuiteFile(BaseModel):
+        model_config = ConfigDict(extra="forbid", strict=True)
+
+        schema_version: Literal[1] = Field(alias="schema")
+        name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+        version: int = Field(default=1, ge=1)
+        title: str = ""
+        models: list[str] = Field(default=list(STARTER), min_length=1)
+        datasets: list[str] = Field(min_length=1)
+        metrics: list[str] = []
+        primary_metric: str = ""
+        protocol: str = "finetune"
+        seeds: int | list[int] = 3
+        folds: int | None = Field(default=None, ge=1)
+        weights: Literal["pretrained", "auto", "none"] = "pretrained"
+        set: dict[str, str | int | float | bool] = {}
+
+    try:
+        parsed = SuiteFile.model_validate(dict(document))
+    except ValidationError as error:
+        known = [field.alias or name for name, field in SuiteFile.model_fields.items()]
+        faults = []
+        for fault in error.errors():
+            place = ".".join(str(part) for part in fault["loc"])
+            hint = nearest(place, known) if fault["type"] == "extra_forbidden" else ""
+            faults.append(f"{place}: {fault['msg']} {hint}".strip())
+        raise UsageError(f"suite {clean(origin)}: {'; '.join(faults)}", code="bad-suite") from error
+    return Suite(
+        name=parsed.name,
+        version=parsed.version,
+        title=parsed.title,
+        models=tuple(parsed.models),
+        datasets=tuple(parsed.datasets),
+        metrics=tuple(parsed.metrics),
+        primary_metric=parsed.primary_metric,
+        protocol=parsed.protocol,
+        settings=tuple((name, str(value)) for name, value in sorted(parsed.set.items())),
+        seeds=parse_seeds(parsed.seeds),
+        folds=parsed.folds,
+        weights=parsed.weights,
+    )
+
+
+def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
+    """`3` means seeds 0, 1, 2; `4,7` means those two."""
+    if isinstance(seeds, str):
+        try:
+            numbers = [int(part) for part in seeds.split(",")]
+        except ValueError:
+            raise UsageError(f"--seeds {seeds}: expected a number, or seeds separated by commas") from None
+        seeds = numbers if "," in seeds else numbers[0]
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found or min(found) < 0 or len(set(found)) != len(found) or TUNING_SEED in found:
+        raise UsageError(f"seeds {seeds!r}: expected at least one, each different and not negative")
+    return found
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model x dataset fold x protocol x seed, everything that decides its outcome looked up. The id is their hash.
+
+    Not in the id: paths, how many runs go at once, the device's number, the names a reader sees.
+    """
+
+    dataset: str
+    content_hash: str
+    split_hash: str
+    fold: int
+    num_folds: int
+    model: str  # distribution:architecture
+    shown: str  # what the leaderboard calls it
+    init: Literal["pretrained", "random"]
+    weights_tag: str
+    weights_digest: str
+    protocol: Protocol
+    seed: int
+    image_size: int
+    precision: str
+    device_kind: str
+    threads: int
+    purpose: Literal["score", "tune"] = "score"
+    deviations: tuple[str, ...] = ()
+    tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Field by field what makes this run the same as another."""
+        return {
+            "id_version": ID_VERSION,
+            "dataset": self.dataset,
+            "content_hash": self.content_hash,
+            "split_hash": self.split_hash,
+            "fold": self.fold,
+            "model": self.model,
+            "init": self.init,
+            "weights_digest": self.weights_digest,
+            "protocol": resolved_fields(self.protocol),
+            "seed": self.seed,
+            "image_size": self.image_size,
+            "precision": self.precision,
+            "device_kind": self.device_kind,
+            "threads": self.threads,
+            "purpose": self.purpose,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        return hash_bytes(json.dumps(self.identity, sort_keys=True, ensure_ascii=True))
+
+    @property
+    def folder(self) -> Path:
+        """Where its result is kept, below the results folder."""
+        fold = f".fold{self.fold}" if self.num_folds > 1 else ""
+        protocol = self.protocol.label if self.purpose == "score" else f"{self.protocol.label}.tuning"
+        model = self.shown if self.init == "pretrained" or "." in self.shown else f"{self.shown}.random"
+        name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
+        return Path(safe_name(self.dataset)) / safe_name(model) / name
+
+    def describe(self) -> dict[str, Any]:
+        """The run as plain data, as it stands in `result.json`."""
+        return {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "protocol": dataclasses.asdict(self.protocol),
+            "protocol_label": self.protocol.label,
+            "deviations": list(self.deviations),
+        }
+
+
+def safe_name(name: str) -> str:
+    """`name` as one folder name on every file system: other characters become `_`, a long name is cut and hashed."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "@+=._-") else "_" for c in name).lstrip(".") or "_"
+    return safe if len(safe) <= 80 else f"{safe[:70]}-{hash_bytes(name)[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the machine adds to a run's identity."""
+
+    device_kind: str
+    threads: int
+    precision: str  # what `auto` means here
+
+
+def plan_runs(
+    suite: Suite,
+    protocol: Protocol,
+    without_weights: Protocol,
+    choices: Sequence[tuple[ModelChoice, InitialWeights]],
+    sources: Sequence[tuple[Source, Split]],
+    machine: Machine,
+    baselines: Sequence[ModelChoice],
+) -> list[Run]:
+    """List every run of a suite: the grid of fields to tune stands for its runs until `settle` has chosen."""
+    runs = []
+    for source, split in sources:
+        for choice, weights in choices:
+            recipe = without_weights if weights.fallback else protocol
+            runs += [
+                plan_run(source, split, fold, choice, weights, recipe, seed, machine)
+                for seed, fold in itertools.product(suite.seeds, range(len(split.folds)))
+            ]
+        controls = replace(BASELINE, image_size=protocol.image_size)
+        runs += [
+            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine)
+            for choice, fold in itertools.product(baselines, range(len(split.folds)))
+            if choice.spec.name not in {c.spec.name for c, _ in choices}
+        ]
+    return runs
+
+
+def plan_run(
+    source: Source,
+    split: Split,
+    fold: int,
+    choice: ModelChoice,
+    weights: InitialWeights,
+    protocol: Protocol,
+    seed: int,
+    machine: Machine,
+) -> Run:
+    if source.task.name not in choice.spec.tasks:
+        raise UsageError(
+            f"model {choice.shown!r} does not do {source.task.name} (dataset {source.spec.name!r}); "
+            f"it does {', '.join(choice.spec.tasks)}",
+            code="wrong-task",
+        )
+    asked = protocol.image_size or source.spec.image_size or 224
+    size = nearest_size(choice.spec, asked)
+    deviations = []
+    if weights.fallback:
+        deviations.append("weights: none found, random init")
+    if size != asked:
+        deviations.append(f"image_size: {size} instead of {asked}")
+    return Run(
+        dataset=source.spec.name,
+        content_hash=source.content_hash,
+        split_hash=split.hash,
+        fold=fold,
+        num_folds=len(split.folds),
+        model=choice.name,
+        shown=choice.shown,
+        init=weights.init,
+        weights_tag=weights.tag,
+        weights_digest=weights.digest,
+        protocol=protocol,
+        seed=seed,
+        image_size=size,
+        precision=machine.precision if protocol.precision == "auto" else protocol.precision,
+        device_kind=machine.device_kind,
+        threads=machine.threads,
+        deviations=tuple(deviations),
+    )
+
+
+def nearest_size(spec: ModelSpec, asked: int) -> int:
+    """The size closest to `asked` that the model takes."""
+    if spec.fixed_size:
+        return spec.image_size
+    size = max(asked, spec.min_image_size)
+    step = spec.size_multiple
+    rounded = max(step, round(size / step) * step)
+    return rounded if rounded >= spec.min_image_size else rounded + step
+
+
+# --- tuning ----------------------------------------------------------------------------------------------------------
+def tuning_runs(run: Run) -> list[Run]:
+    """The runs on the tuning seed that decide the tuned fields of `run`: one for each point of its grid."""
+    names = [name for name, _ in run.protocol.tune]
+    return [
+        replace(
+            run,
+            protocol=replace(run.protocol, **dict(zip(names, point, strict=True)), tune=()),
+            seed=TUNING_SEED,
+            purpose="tune",
+        )
+        for point in itertools.product(*(values for _, values in run.protocol.tune))
+    ]
+
+
+def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
+    """Put the point of the grid with the best val score (higher is better) in place; `val_scores` is by run id.
+
+    Ties go to the earlier point. Raises KeyError where no tuning run has a score.
+    """
+    candidates = [candidate for candidate in tuning_runs(run) if candidate.id in val_scores]
+    if not candidates:
+        raise KeyError(run.id)
+    winner = max(candidates, key=lambda candidate: val_scores[candidate.id])
+    notes = []
+    for name, values in run.protocol.tune:
+        chosen = getattr(winner.protocol, name)
+        edge = " (winner at the edge)" if len(values) > 1 and chosen in (min(values), max(values)) else ""
+        notes.append(
+            f"tuned {name}: {chosen:g} of {', '.join(f'{v:g}' for v in values)}{edge}"
+            if isinstance(chosen, float)
+            else f"tuned {name}: {chosen} of {', '.join(map(str, values))}"
+        )
+    return replace(run, protocol=winner.protocol, tuned="; ".join(notes))

@@ -1,0 +1,178 @@
+"""The machine a run is carried out on: versions, device, threads, memory, seeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceKind = Literal["cpu", "cuda", "mps"]
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything whose arithmetic or file formats a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("zoo-bench", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas", "pillow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def resolve_device(asked: str) -> str:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:N` or `mps` into a device of this machine, or say why it cannot be."""
+    # NVML is asked instead of the driver: CUDA must not be initialised in a process that forks.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    if asked == "cpu":
+        return "cpu"
+    import torch
+
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = asked.partition(":")
+    if kind == "cuda" and (not index or index.isdigit()):
+        if not torch.cuda.is_available():
+            raise UsageError(f"--device {asked}: torch {torch.__version__} sees no CUDA device", fix="--device cpu")
+        if index and int(index) >= torch.cuda.device_count():
+            raise UsageError(f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices")
+        return asked
+    if asked == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError("--device mps: not available on this machine", fix="--device cpu")
+        return asked
+    raise UsageError(f"--device {asked}: not one of auto, cpu, cuda, cuda:N, mps")
+
+
+def device_kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def num_cores() -> int:
+    """Cores this process may use: its affinity and the container's quota, where there are any."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as stream:
+            quota, period = stream.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+    return cores
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that can be had without swapping, or None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as stream:
+            fields = dict(line.split(":", 1) for line in stream)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively; emulated it is slower than float32."""
+    import torch
+
+    capability = getattr(torch.cpu, "get_capabilities", dict)()
+    if capability:
+        return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("arm_bf16"))
+    return bool(getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")() == "AVX512_BF16")
+
+
+def resolve_precision(asked: str, device: str) -> str:
+    """`auto` is bf16 autocast where the device multiplies bfloat16 natively, else fp32."""
+    if asked != "auto":
+        return asked
+    if device_kind(device) == "cuda":
+        return "bf16"
+    return "bf16" if device_kind(device) == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def tune_allocator() -> None:
+    """Keep freed pages in the process.
+
+    glibc returns large blocks to the kernel after every step and takes them again in the next: +9 to 28 % on a
+    training step, more for networks of many small layers. Linux with glibc only; elsewhere nothing is done.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    mallopt = ctypes.CDLL(None).mallopt
+    mmap_max, trim_threshold, top_pad = -4, -1, -2
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)
+    mallopt(top_pad, 256 << 20)
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """The most memory this process has held: on the device for CUDA, else resident; None where unknown."""
+    if device_kind(device) == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def describe_system(device: str, threads: int) -> dict[str, Any]:
+    """What a reader must know of the machine to understand a cost: no name, user or path."""
+    description: dict[str, Any] = {
+        "platform": platform.system(),
+        "machine": platform.machine(),
+        "processor": processor_name(),
+        "cores": num_cores(),
+        "device": device,
+        "threads": threads,
+    }
+    if device_kind(device) == "cuda":
+        import torch
+
+        description["gpu"] = torch.cuda.get_device_name(device)
+    return description
+
+
+@cache
+def processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor()
+    return platform.processor()
+
+
+def seed_children(seed: int, *names: str) -> dict[str, int]:
+    """Independent 63-bit seeds for the named uses of one seed (`numpy.random.SeedSequence` children)."""
+    import numpy as np
+
+    children = np.random.SeedSequence(seed).spawn(len(names))
+    return {
+        name: int(child.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        for name, child in zip(names, children, strict=True)
+    }
+
+
+def torch_generator(seed: int, device: str = "cpu") -> torch.Generator:
+    import torch
+
+    return torch.Generator(device=device).manual_seed(seed)

@@ -1,0 +1,503 @@
+"""From a spec to the first thing that is wrong with it: the conformance kit that a plugin's tests call.
+
+`check_model(spec)`, `check_dataset(spec, folder)` and `check_metric(spec)` return None, or raise an AssertionError that
+says what was expected. They try what a benchmark will do, on little data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.data import check_samples
+from zoo.errors import PluginError, Undefined, ZooError, nearest
+from zoo.models import build_model, feature_extractor
+from zoo.models import layer_groups as layer_groups_of
+from zoo.registry import check_name, check_tags
+from zoo.scoring import compute
+from zoo.specs import DatasetSpec, MetricRequest, MetricSpec, ModelSpec, Samples, SamplesRequest, Weights
+from zoo.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Array = np.ndarray[Any, Any]
+
+NUM_READ = 16  # images of a dataset that are read
+NUM_UNITS = 240  # of the predictions a metric is tried on
+NUM_RESAMPLES = 10
+SYMMETRIES = ("hflip", "vflip", "rot90")
+LABELS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3, "regression": 1}
+
+
+def expect(condition: object, sentence: str) -> None:
+    """Like `assert`, and not taken out by `python -O`."""
+    if not condition:
+        raise AssertionError(sentence)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Turn whatever a plugin's callable raises into a sentence that says which step it was."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except ZooError as error:
+        raise AssertionError(f"{what}: {error}") from error
+    except Exception as error:
+        raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def check_card(kind: str, spec: Any) -> None:
+    """The name can be typed and be a folder; every callable reaches a worker process."""
+    with step(f"{kind} {spec.name!r}"):
+        check_name(kind, spec.name)
+    for part in dataclasses.fields(spec):
+        value = getattr(spec, part.name)
+        if not callable(value):
+            continue
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise AssertionError(
+                f"{kind} {spec.name!r}: `{part.name}` cannot be pickled, and so not reach a worker process "
+                f"({error}); use a function of a module, or functools.partial of one, not a lambda or a nested function"
+            ) from error
+
+
+def check_tasks(kind: str, spec: ModelSpec | MetricSpec) -> None:
+    for name in spec.tasks:
+        expect(name in TASKS, f"{kind} {spec.name!r}: no task {name!r}. {nearest(name, TASKS) or ', '.join(TASKS)}")
+    expect(spec.tasks, f"{kind} {spec.name!r}: `tasks` is empty; it could never be used")
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+def check_model(spec: ModelSpec) -> None:
+    """Build a model for one and three channels at two image sizes, and try a step of training on it."""
+    import torch
+
+    check_model_card(spec)
+    first, second = sizes_to_try(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = built(spec, num_outputs=3, channels=1, size=first)
+        images = torch.randn(4, 1, first, first)
+        check_evaluation(spec, module, images)
+        again = built(spec, num_outputs=3, channels=1, size=first)
+        expect(
+            same(evaluate(module, images), evaluate(again, images)),
+            f"model {spec.name!r}: two builds from one seed answer differently; draw what is random from torch alone",
+        )
+        module = built(spec, num_outputs=2, channels=3, size=second)
+        check_training(spec, module, torch.randn(4, 3, second, second), num_outputs=2)
+        check_groups(spec, module)
+        check_features(spec, module, torch.randn(4, 3, second, second))
+
+
+def check_model_card(spec: ModelSpec) -> None:
+    name = f"model {spec.name!r}"
+    check_card("model", spec)
+    check_tasks("model", spec)
+    try:
+        check_tags(spec)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    records: list[tuple[str, ModelSpec | Weights]] = [(name, spec)]
+    records += [(f"{name}, weights {weights.tag!r}", weights) for weights in spec.weights]
+    for owner, record in records:
+        expect(
+            len(record.mean) == len(record.std) == spec.channels,
+            f"{owner}: `mean` and `std` need one number for each of {spec.channels} channels",
+        )
+        expect(all(value > 0 for value in record.std), f"{owner}: `std` must be positive, got {record.std}")
+        expect(record.image_size > 0, f"{owner}: `image_size` must be positive, got {record.image_size}")
+    expect(
+        spec.image_size % spec.size_multiple == 0 and spec.image_size >= spec.min_image_size,
+        f"{name}: its own `image_size` {spec.image_size} is not a size it takes: a multiple of {spec.size_multiple}, "
+        f"{spec.min_image_size} or more",
+    )
+
+
+def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
+    """Two small sizes that the card says the model takes; its only one, twice, where it is fixed."""
+    if spec.fixed_size:
+        return spec.image_size, spec.image_size
+    multiple = spec.size_multiple
+    first = -(-max(spec.min_image_size, 32) // multiple) * multiple
+    return first, first + max(1, 16 // multiple) * multiple
+
+
+def built(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
+    with step(f"model {spec.name!r}: building it for {num_outputs} outputs and {channels} channels at {size} px"):
+        return build_model(spec, num_outputs=num_outputs, channels=channels, image_size=size)
+
+
+def evaluate(module: nn.Module, images: Tensor) -> Tensor:
+    import torch
+
+    with torch.no_grad():
+        outputs: Tensor = module.eval()(images)
+    return outputs
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Equal up to the rounding of float32 sums taken in another order."""
+    import torch
+
+    return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4))
+
+
+def check_evaluation(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
+    name = f"model {spec.name!r}"
+    with step(f"{name}: evaluating it"):
+        outputs = evaluate(module, images)
+        expect(outputs.isfinite().all(), f"{name}: logits of ordinary images are not finite")
+        expect(
+            same(outputs, evaluate(module, images)),
+            f"{name}: the same images give other logits the second time in eval mode; is dropout still active?",
+        )
+        expect(
+            same(outputs[:1], evaluate(module, images[:1])),
+            f"{name}: an image's logits depend on the other images of its batch in eval mode",
+        )
+
+
+def check_training(spec: ModelSpec, module: nn.Module, images: Tensor, *, num_outputs: int) -> None:
+    """In training mode the logits have the same shape, and gradients reach the parameters from first to last."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    name = f"model {spec.name!r}"
+    trainable = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
+    expect(trainable, f"{name}: no parameter requires a gradient; there is nothing to train")
+    with step(f"{name}: a step of training"):
+        outputs = module.train()(images)
+        expected = (len(images), num_outputs)
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        expect(found == expected, f"{name}: in training mode it returns {found}, expected a tensor of shape {expected}")
+        loss = cross_entropy(outputs, torch.arange(len(images)) % num_outputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+    unreached = [key for key, parameter in trainable.items() if parameter.grad is None]
+    expect(
+        len(unreached) < len(trainable) / 2 and next(iter(trainable)) not in unreached,
+        f"{name}: no gradient reaches {len(unreached)} of {len(trainable)} parameters, such as "
+        f"{', '.join(unreached[:3])}; is there a detach() or no_grad() on the way?",
+    )
+    for key, parameter in trainable.items():
+        finite = parameter.grad is None or parameter.grad.isfinite().all()
+        expect(finite, f"{name}: the gradient of {key} is not finite")
+
+
+def check_groups(spec: ModelSpec, module: nn.Module) -> None:
+    """`layer_groups` holds every trainable parameter once."""
+    name = f"model {spec.name!r}"
+    with step(f"{name}: layer_groups"):
+        grouped = [id(parameter) for group in layer_groups_of(spec, module) for parameter in group]
+    expect(len(grouped) == len(set(grouped)), f"{name}: `layer_groups` has a parameter in two groups")
+    missing = [key for key, p in module.named_parameters() if p.requires_grad and id(p) not in set(grouped)]
+    expect(not missing, f"{name}: `layer_groups` leaves out {', '.join(missing[:3])}: they would not be trained")
+
+
+def check_features(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
+    """Where frozen protocols can use the model, its features are (N, D)."""
+    if not spec.features and not spec.classifier:
+        return
+    name = f"model {spec.name!r}"
+    with step(f"{name}: features"):
+        import torch
+
+        with torch.no_grad():
+            features = feature_extractor(spec, module.eval())(images)
+        shape = tuple(features.shape)
+        expect(len(shape) == 2 and shape[0] == len(images), f"{name}: features of shape {shape}, expected (N, D)")
+        expect(features.isfinite().all(), f"{name}: features of ordinary images are not finite")
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> None:
+    """Open a dataset whose files are in `folder`; compare table, targets, splits and some pixels with its card.
+
+    Official splits that share patients are a warning: the set is as it was published.
+    """
+    check_dataset_card(spec)
+    samples, again = (open_samples(spec, folder, offline) for _ in range(2))
+    with step(f"dataset {spec.name!r}"):
+        check_samples(spec, samples)
+    check_table(spec, samples)
+    check_targets(spec, samples)
+    check_splits(spec, samples)
+    check_pixels(spec, samples)
+    expect(
+        list(samples.table["sample_id"]) == list(again.table["sample_id"])
+        and np.array_equal(samples.targets, again.targets, equal_nan=samples.targets.dtype.kind == "f"),
+        f"dataset {spec.name!r}: opened twice it gives other samples, or another order; sort the files",
+    )
+
+
+def check_dataset_card(spec: DatasetSpec) -> None:
+    name = f"dataset {spec.name!r}"
+    check_card("dataset", spec)
+    expect(isinstance(spec.task, Task), f"{name}: `task` is {spec.task!r}, expected a Task such as zoo.BINARY")
+    expect(len(set(spec.labels)) == len(spec.labels), f"{name}: two labels have one name: {', '.join(spec.labels)}")
+    expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
+    expect(
+        not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
+        f"{name}: `positive` is {spec.positive!r}; expected a label of a binary task: {', '.join(spec.labels)}",
+    )
+    expect(spec.channels in (1, 3), f"{name}: `channels` is {spec.channels}, expected 1 (gray) or 3")
+    expect(spec.unit in ("auto", "image", "patient"), f"{name}: `unit` is {spec.unit!r}: auto, image or patient")
+    for symmetry in spec.symmetries:
+        expect(symmetry in SYMMETRIES, f"{name}: no symmetry {symmetry!r}; one of {', '.join(SYMMETRIES)}")
+    low, high = spec.intensity or (0.0, 1.0)
+    expect(low < high, f"{name}: `intensity` runs from {low} to {high}, expected the lower level first")
+    expect(spec.license, f"{name}: `license` is empty; say 'unknown' where nobody knows")
+
+
+def open_samples(spec: DatasetSpec, folder: Path, offline: bool) -> Samples:
+    with step(f"dataset {spec.name!r}: opening it in {folder}"):
+        samples = spec.samples(SamplesRequest(folder=folder, offline=offline))
+    found = type(samples).__name__
+    expect(isinstance(samples, Samples), f"dataset {spec.name!r}: `samples` returned {found}, expected Samples")
+    return samples
+
+
+def check_table(spec: DatasetSpec, samples: Samples) -> None:
+    name, table = f"dataset {spec.name!r}", samples.table
+    for column in {"sample_id", "split", "patient"} & set(table.columns):
+        odd = [value for value in table[column] if not isinstance(value, str)]
+        expect(not odd, f"{name}: column {column!r} holds {odd[:1]}, expected str (leave a split open with '')")
+    has_patients = not spec.patient.startswith("none")
+    expect(
+        has_patients == ("patient" in table.columns),
+        f"{name}: the card says patient = {spec.patient!r} and the table has "
+        f"{'a' if 'patient' in table.columns else 'no'} column 'patient'",
+    )
+    if has_patients:
+        expect(all(table["patient"]), f"{name}: a row has no patient; give an image on its own a patient of its own")
+    missing = [column for column in spec.metadata if column not in table.columns]
+    expect(not missing, f"{name}: `metadata` names columns that the table has not: {', '.join(missing)}")
+    absent = [path for path in samples.files if not path.is_file()]
+    expect(not absent, f"{name}: {len(absent)} of `files` are not there, such as {absent[:1]}")
+
+
+def check_targets(spec: DatasetSpec, samples: Samples) -> None:
+    """The dtype that `zoo.tasks.Task` asks for; the values are compared with the labels by the core."""
+    name, dtype = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype
+    wanted = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
+    expect(
+        isinstance(samples.targets, np.ndarray) and dtype.kind == wanted,
+        f"{name}: targets are {dtype}, expected {'int64' if spec.task.classes else 'a float'} array",
+    )
+    if not spec.task.classes:
+        return
+    counts = np.bincount(samples.targets, minlength=len(spec.labels))
+    for label, count in zip(spec.labels, counts, strict=True):
+        if count == 0:
+            warnings.warn(f"{name}: no image is labelled {label!r}", stacklevel=3)
+
+
+def check_splits(spec: DatasetSpec, samples: Samples) -> None:
+    name, table = f"dataset {spec.name!r}", samples.table
+    found = {split for split in table["split"] if split} if "split" in table.columns else set()
+    expect(
+        found == set(spec.official_splits),
+        f"{name}: the card says official_splits = {sorted(spec.official_splits)}, the table has {sorted(found)}",
+    )
+    if "patient" not in table.columns or not found:
+        return
+    named = table[table["split"] != ""]
+    shared = named.groupby("patient")["split"].nunique().loc[lambda splits: splits > 1]
+    if len(shared):
+        warnings.warn(
+            f"{name}: {len(shared)} patients are in several official splits, such as {shared.index[0]!r}; "
+            "say so in `known_issues`",
+            stacklevel=3,
+        )
+
+
+def check_pixels(spec: DatasetSpec, samples: Samples) -> None:
+    """Images spread over the table, read one after the other and then by threads, as the cache does."""
+    name, images = f"dataset {spec.name!r}", list(samples.table["image"])
+    chosen = sorted({int(row) for row in np.linspace(0, len(images) - 1, NUM_READ)})
+    pixels = []
+    for row in chosen:
+        with step(f"{name}: reading the image of {samples.table['sample_id'].iloc[row]!r}"):
+            pixels.append(samples.read(images[row]))
+        check_image(f"{name}: {samples.table['sample_id'].iloc[row]}", pixels[-1], spec.channels)
+    depths = sorted({str(image.dtype) for image in pixels})
+    expect(len(depths) == 1, f"{name}: images are {' and '.join(depths)}; give all of them one depth")
+    with step(f"{name}: reading images in several threads"), ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(samples.read, [images[row] for row in chosen]))
+    alike = all(np.array_equal(first, second) for first, second in zip(pixels, again, strict=True))
+    expect(alike, f"{name}: `read` gives other pixels when several threads call it; open the file in each call")
+
+
+def check_image(name: str, pixels: object, channels: int) -> None:
+    expect(isinstance(pixels, np.ndarray), f"{name}: `read` returned {type(pixels).__name__}, expected an array")
+    assert isinstance(pixels, np.ndarray)
+    shape = pixels.shape
+    expect(pixels.dtype in (np.uint8, np.uint16), f"{name}: pixels are {pixels.dtype}, expected uint8 or uint16")
+    expect(
+        len(shape) == 2 or (len(shape) == 3 and shape[2] == 3),
+        f"{name}: pixels of shape {shape}, expected (height, width) or (height, width, 3)",
+    )
+    expect(min(shape) > 0, f"{name}: pixels of shape {shape}: the image is empty")
+    gray = len(shape) == 2 or bool((pixels == pixels[:, :, :1]).all())
+    expect(channels == 3 or gray, f"{name}: a colour image, and the card says channels = 1")
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+def check_metric(spec: MetricSpec) -> None:
+    """Compute a metric for every task it names: on perfect, random and one-class predictions."""
+    name = f"metric {spec.name!r}"
+    check_card("metric", spec)
+    check_tasks("metric", spec)
+    for task in (TASKS[task] for task in spec.tasks):
+        where = f"{name}, {task} task"
+        random = frozen(request_for(task, quality="random"))
+        perfect = frozen(request_for(task, quality="perfect"))
+        value, best = value_of(where, spec, random), value_of(where, spec, perfect)
+        better = best > value if spec.higher_is_better else best < value
+        expect(
+            better,
+            f"{where}: perfect predictions give {best:.4g}, random ones {value:.4g}, and higher_is_better is "
+            f"{spec.higher_is_better}",
+        )
+        expect(value == value_of(where, spec, random), f"{where}: computed twice from the same it gives two values")
+        order = np.random.default_rng(2).permutation(NUM_UNITS)
+        expect(
+            close(value, value_of(where, spec, frozen(taken(random, order)))),
+            f"{where}: it depends on the order of the rows",
+        )
+        check_resample(where, spec, random, value)
+        check_counts(where, spec, random, value)
+        if spec.note:
+            with step(f"{where}: note"):
+                expect(isinstance(spec.note(random), str), f"{where}: `note` must return a str")
+        check_undefined(where, spec, random)
+
+
+def request_for(task: Task, *, quality: str) -> MetricRequest:
+    """Predictions whose quality is known; a tenth of the cells of a multi-label task is unknown."""
+    rng = np.random.default_rng(1)
+    num_labels = LABELS[task.name]
+    targets: Array
+    if task.name == "regression":
+        targets = rng.normal(50, 10, NUM_UNITS)
+        probabilities = targets[:, None] if quality == "perfect" else rng.normal(50, 10, (NUM_UNITS, 1))
+    elif task.name == "multilabel":
+        targets = (rng.random((NUM_UNITS, num_labels)) < 0.3).astype(np.float64)
+        probabilities = targets.copy() if quality == "perfect" else rng.random(targets.shape)
+        targets[rng.random(targets.shape) < 0.1] = np.nan
+    else:
+        targets = rng.choice(num_labels, NUM_UNITS, p=np.arange(num_labels, 0, -1) / np.arange(num_labels + 1).sum())
+        probabilities = rng.dirichlet(np.ones(num_labels), NUM_UNITS)
+        if quality == "perfect":
+            probabilities = np.eye(num_labels)[targets]
+    decisions: Array | None = probabilities.argmax(axis=1)
+    if task.name in ("multilabel", "regression"):
+        decisions = probabilities >= 0.5 if task.name == "multilabel" else None
+    return MetricRequest(
+        task=task,
+        labels=tuple(f"label {index}" for index in range(num_labels)),
+        targets=targets,
+        probabilities=probabilities,
+        decisions=decisions,
+        positive=1 if task.name == "binary" else None,
+    )
+
+
+def taken(request: MetricRequest, rows: Array) -> MetricRequest:
+    """The request with these rows, in this order."""
+    decisions = None if request.decisions is None else request.decisions[rows]
+    return replace(
+        request, targets=request.targets[rows], probabilities=request.probabilities[rows], decisions=decisions
+    )
+
+
+def frozen(request: MetricRequest) -> MetricRequest:
+    """The request with arrays that cannot be written to, as in a benchmark."""
+    for values in (request.targets, request.probabilities, request.decisions):
+        if values is not None:
+            values.flags.writeable = False
+    return request
+
+
+def close(first: float, second: float) -> bool:
+    return bool(np.isclose(first, second, rtol=1e-6, atol=1e-9))
+
+
+def value_of(where: str, spec: MetricSpec, request: MetricRequest) -> float:
+    try:
+        with step(where):
+            return compute(spec, request)
+    except AssertionError as error:
+        if isinstance(error.__cause__, Undefined):
+            reason = f"{where}: undefined ({error.__cause__}) for ordinary predictions of every class"
+            raise AssertionError(reason) from error
+        raise
+
+
+def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
+    """`resample` follows `compute` on the same units, each as often as its weight says."""
+    if spec.resample is None:
+        return
+    drawn = np.random.default_rng(3).multinomial(NUM_UNITS, np.full(NUM_UNITS, 1 / NUM_UNITS), size=NUM_RESAMPLES)
+    with step(f"{where}: resample"):
+        values = np.asarray(spec.resample(request, np.concatenate([np.ones((1, NUM_UNITS)), drawn])))
+    expected = (1 + NUM_RESAMPLES,)
+    expect(values.shape == expected, f"{where}: `resample` returned the shape {values.shape}, expected {expected}")
+    expect(
+        close(float(values[0]), value),
+        f"{where}: with all weights 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
+    )
+    rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
+    computed = np.array([value_of(where, spec, frozen(taken(request, row))) for row in rows])
+    # A metric may keep the bins of the whole split, as `ece` does: then it follows, and is not equal.
+    astray = np.abs(values[1:] - computed).mean()
+    expect(
+        astray <= 0.5 * np.abs(computed - value).mean() + 1e-9,
+        f"{where}: `resample` gives {values[1]:.6g} where `compute` gives {computed[0]:.6g} for the same units",
+    )
+    print(where, astray / np.abs(computed - value).mean())
+
+
+def check_counts(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
+    """`counts` is (successes, trials) of the value."""
+    if spec.counts is None:
+        return
+    try:
+        successes, trials = spec.counts(request)
+    except Undefined:  # no proportion in this task
+        return
+    expect(0 <= successes <= trials, f"{where}: `counts` gives {successes} successes of {trials} trials")
+    expect(
+        trials and close(successes / trials, value),
+        f"{where}: `counts` gives {successes} of {trials}, and `compute` {value:.6g}",
+    )
+
+
+def check_undefined(where: str, spec: MetricSpec, request: MetricRequest) -> None:
+    """Where only one class, or one value, is in the targets, the metric has a value or is Undefined: never NaN."""
+    same_rows = np.zeros(NUM_UNITS, dtype=np.int64)
+    one_class = replace(request, targets=request.targets[same_rows])
+    for case, what in ((one_class, "targets that are all equal"), (taken(one_class, same_rows[:1]), "one row")):
+        try:
+            compute(spec, frozen(case))
+        except Undefined as reason:
+            expect(str(reason).strip(), f"{where}: with {what} it raises Undefined without a reason")
+        except Exception as error:
+            raise AssertionError(
+                f"{where}: with {what} it fails ({type(error).__name__}: {error}); raise Undefined(reason) where there "
+                "is no value"
+            ) from error

@@ -1,0 +1,167 @@
+"""From a chosen model to a file of pretrained weights, found at planning: refused or marked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from zoo.errors import DataError, UsageError, WeightsError
+from zoo.files import HashMemo
+from zoo.registry import ModelChoice
+from zoo.specs import FetchRequest, ModelSpec, Weights
+
+Policy = Literal["pretrained", "auto", "none"]
+Progress = Callable[[int, int | None], None]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """What a model starts from: a file and its digest, or random init."""
+
+    init: Literal["pretrained", "random"]
+    path: Path | None = None
+    digest: str = ""
+    tag: str = ""
+    fallback: bool = False  # pretrained weights were wanted and could not be had
+
+
+RANDOM = InitialWeights(init="random")
+
+
+def find_all_weights(
+    choices: Sequence[ModelChoice],
+    policy: Policy,
+    *,
+    weights_dir: Path | None,
+    cache: Path,
+    offline: bool,
+    progress: Progress | None = None,
+) -> list[InitialWeights]:
+    """Find every model's weights: in `weights_dir`, then in the caches of this machine, then on the network.
+
+    Under `pretrained` all that cannot be had are named in one WeightsError; under `auto` they are marked as a fallback.
+    Hosts are asked once, together, for at most three seconds: a library's own retries take 50.
+    """
+    if policy == "none":
+        return [RANDOM for _ in choices]
+    memo = HashMemo(cache)
+    folder = cache / "weights"
+    try:
+        found = [find_on_disk(choice, weights_dir, folder) for choice in choices]
+        missing = [c for c, path in zip(choices, found, strict=True) if path is None and c.weights]
+        reachable = set() if offline else reachable_hosts({c.weights.url for c in missing if c.weights})
+        results = []
+        faults = []
+        for choice, path in zip(choices, found, strict=True):
+            if choice.weights is None and path is None:
+                results.append(RANDOM)  # there are none to be had
+                continue
+            reason = ""
+            if path is None and choice.weights:
+                path, reason = fetch(choice.spec, choice.weights, folder, reachable, offline, progress)
+            if path is None:
+                faults.append((choice, reason))
+                results.append(InitialWeights(init="random", fallback=True))
+                continue
+            tag = choice.weights.tag if choice.weights else path.stem
+            results.append(InitialWeights(init="pretrained", path=path, digest=memo(path), tag=tag))
+    finally:
+        memo.close()
+    if faults and policy == "pretrained":
+        raise missing_weights(faults, folder)
+    return results
+
+
+def missing_weights(faults: Sequence[tuple[ModelChoice, str]], folder: Path) -> WeightsError:
+    choice, reason = faults[0]
+    tag = choice.weights.tag if choice.weights else ""
+    others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
+    return WeightsError(
+        f"weights {choice.spec.name}.{tag} cannot be had{others}: {reason}; not in {folder}",
+        fix=f"put {choice.spec.name}.{tag}.safetensors or .pth into a folder and say --weights-dir FOLDER, or say "
+        "--weights auto (fall back to random init, marked) or --weights none",
+        code="weights-missing",
+    )
+
+
+def find_on_disk(choice: ModelChoice, weights_dir: Path | None, folder: Path) -> Path | None:
+    local = find_local_weights(choice.spec, choice.weights, weights_dir)
+    if local or choice.weights is None or choice.spec.fetch_weights is None:
+        return local
+    return choice.spec.fetch_weights(
+        FetchRequest(name=choice.spec.name, tag=choice.weights.tag, folder=folder, offline=True)
+    )
+
+
+def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
+    """Look in `folder` (or `$ZOO_WEIGHTS`) for a file named after the model and tag, else after the model alone."""
+    if folder is None and os.environ.get("ZOO_WEIGHTS"):
+        folder = Path(os.environ["ZOO_WEIGHTS"])
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise UsageError(f"--weights-dir {folder}: not a folder")
+    names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
+    if weights:
+        names = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names) + names
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def fetch(
+    spec: ModelSpec, weights: Weights, folder: Path, reachable: Iterable[str], offline: bool, progress: Progress | None
+) -> tuple[Path | None, str]:
+    """Download one file, or say in a few words why it could not be."""
+    if offline:
+        return None, "--offline"
+    if spec.fetch_weights is None:
+        return None, "its plugin does not download"
+    host = host_of(weights.url)
+    if host not in reachable:
+        return None, f"{host or 'its host'} cannot be reached"
+    request = FetchRequest(name=spec.name, tag=weights.tag, folder=folder, progress=progress)
+    try:
+        path = spec.fetch_weights(request)
+    except (DataError, WeightsError, OSError) as error:
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return path, "" if path else "not found"
+
+
+def host_of(url: str) -> str:
+    """The scheme and host a download would contact: the hub's may be another by `$HF_ENDPOINT`."""
+    parts = urlsplit(url)
+    if parts.netloc == "huggingface.co" and os.environ.get("HF_ENDPOINT"):
+        parts = urlsplit(os.environ["HF_ENDPOINT"])
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+
+def reachable_hosts(urls: Iterable[str]) -> set[str]:
+    """Which hosts of these URLs answer at all within three seconds, all asked at once.
+
+    In threads: looking a name up has no time-out of its own.
+    """
+    import requests
+
+    def ask(host: str, answered: set[str]) -> None:
+        try:
+            requests.head(host, timeout=PROBE_SECONDS, allow_redirects=False)
+        except requests.RequestException:
+            return
+        answered.add(host)
+
+    hosts = {host_of(url) for url in urls} - {""}
+    answered: set[str] = set()
+    threads = [threading.Thread(target=partial(ask, host, answered), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PROBE_SECONDS)
+    return set(answered)
