@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from zoo.errors import DataError
-from zoo.images import fit_square, is_image, read_header, read_image, to_channels
+from zoo.images import fit_square, is_image, read_header, read_image
 
 RANDOM = np.random.default_rng(7)
 GRAY8 = RANDOM.integers(0, 256, (11, 17), dtype=np.uint8)
@@ -248,9 +248,3 @@ def test_fit_square_neither_overshoots_nor_aliases():
     assert (small.min(), small.max()) == (1000, 60000)
     stripes = np.where(np.arange(64) % 2, 255, 0).astype(np.uint8)[None].repeat(64, axis=0)
     assert abs(fit_square(stripes, 16)[:, 2:-2].astype(int) - 127).max() <= 3
-
-
-def test_gray_of_equal_channels_is_exact_and_gray_is_repeated_to_rgb():
-    np.testing.assert_array_equal(to_channels(to_channels(GRAY16, 3), 1), GRAY16)
-    expected = np.asarray(Image.fromarray(RGB8).convert("L")).astype(int)
-    assert abs(to_channels(RGB8, 1).astype(int) - expected).max() <= 1

@@ -236,3 +236,14 @@ def test_an_uninstalled_plugin_is_gone(tmp_path, site):
     shutil.copytree(site, rest, ignore=shutil.ignore_patterns("zoo_good*"))
     listed = json.loads(zoo("plugin", "list", "--json", path=[rest]).stdout)["plugins"]
     assert "zoo-good" not in {plugin["name"] for plugin in listed}
+
+
+def test_loading_every_installed_plugin_imports_no_heavy_library():
+    code = """
+import sys
+from zoo.registry import find_plugins, load_registry
+load_registry(find_plugins())
+print(sorted({"torch", "torchvision", "timm", "pandas", "sklearn", "scipy", "rich"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stderr

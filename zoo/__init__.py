@@ -8,6 +8,7 @@ from zoo.files import download
 from zoo.hookspecs import hookimpl
 from zoo.models import load_weights
 from zoo.protocol import FINETUNE, Protocol
+from zoo.sources import read_npz_samples
 from zoo.specs import (
     BuildRequest,
     DatasetSpec,
@@ -57,4 +58,5 @@ __all__ = [
     "download",
     "hookimpl",
     "load_weights",
+    "read_npz_samples",
 ]

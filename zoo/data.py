@@ -59,10 +59,8 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
     patients = table["patient"].to_numpy().astype(np.str_) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests = hash_images(samples, cache, progress)
-    rows = "\n".join(
-        f"{sample_id}\t{digest}\t{np.array2string(np.asarray(target), precision=9)}"
-        for sample_id, digest, target in zip(sample_ids, digests, samples.targets, strict=True)
-    )
+    texts = target_texts(samples.targets)
+    rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return Source(
         spec=spec,
         samples=samples,
@@ -72,6 +70,14 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         digests=digests,
         content_hash=hash_bytes(spec.task.name, *spec.labels, rows),
     )
+
+
+def target_texts(targets: Array) -> list[str]:
+    """One text a target, the same on every machine."""
+    targets = np.asarray(targets)
+    if np.issubdtype(targets.dtype, np.integer):
+        return [str(target) for target in targets.tolist()]
+    return [" ".join(f"{value:.9g}" for value in row) for row in targets.reshape(len(targets), -1).tolist()]
 
 
 def check_samples(spec: DatasetSpec, samples: Samples) -> None:

@@ -201,7 +201,7 @@ def serve(connection: Connection, carry_out: Any, device: str, stderr: Path, reu
 
 
 def detach(stderr: Path) -> None:
-    """Leave the terminal's process group (the parent answers Ctrl-C), and keep what libraries write for a post-mortem."""
+    """Leave the terminal's process group (the parent answers Ctrl-C); keep what libraries write for a post-mortem."""
     if os.name == "posix":
         os.setsid()
     if sys.platform == "linux":

@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo.errors import DataError
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # what is lost at most when a download is cut
 
 
 def cache_root() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,14 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file name, without folders, is that of an image this module reads."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_ignored(name)  # noqa: PTH122  half of pathlib's time
+
+
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image this module reads; the file is not opened."""
-    return path.suffix.lower() in SUFFIXES and not is_ignored(path.name) and "__MACOSX" not in path.parts
+    """Whether the path is that of an image this module reads; the file is not opened."""
+    return is_image_name(path.name) and "__MACOSX" not in path.parts
 
 
 @dataclass(frozen=True)
@@ -288,16 +294,6 @@ def upright(pixels: Array, orientation: int) -> Array:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-def to_channels(pixels: Array, channels: int) -> Array:
-    """Gray repeated to RGB, or RGB weighted to gray (ITU-R 601-2 luma, exact where the three are equal)."""
-    if channels == 3:
-        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    if pixels.ndim == 2:
-        return pixels
-    luma: Array = (pixels.astype(np.uint64) @ np.array([299, 587, 114], np.uint64) + 500) // 1000
-    return np.asarray(luma, dtype=pixels.dtype)
 
 
 # --- size ------------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def predict(
     outputs = []
     module.eval()
     with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for part in torch.from_numpy(rows).split(batch_size):
+        for part in torch.from_numpy(rows).split(batch_size):  # type: ignore[no-untyped-call]
             outputs.append(module(pixels.normalize(pixels.batch(part))).float())
     logits = torch.cat(outputs).cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():

@@ -82,7 +82,7 @@ def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> 
     setattr(parent, attribute, new)
     for owner in (module, parent):  # timm and squeezenet read the number of classes back when they reshape
         if hasattr(owner, "num_classes"):
-            owner.num_classes = num_outputs
+            owner.num_classes = num_outputs  # type: ignore[assignment]
 
 
 def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
@@ -109,7 +109,7 @@ def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
     old.weight = nn.Parameter(adapted.contiguous())
     for owner in (module, parent):
         if hasattr(owner, "in_chans"):
-            owner.in_chans = channels
+            owner.in_chans = channels  # type: ignore[assignment]
     setattr(parent, attribute, old)
 
 
@@ -165,7 +165,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors, and all of them mean the same here
         reason = str(error).splitlines()[0] if str(error) else ""
@@ -177,7 +178,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: holds no table of tensors", fix="save `module.state_dict()`")
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return dict(state)
 
 
 def load_weights(
@@ -235,7 +236,7 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
         # A convolutional head is followed by pooling over the channels it was given.
         setattr(parent, attribute, nn.Identity())
         if isinstance(old, nn.Conv2d) and hasattr(module, "num_classes"):
-            module.num_classes = old.in_channels
+            module.num_classes = old.in_channels  # type: ignore[assignment]
     return lambda images: module(images).flatten(1)
 
 
@@ -255,7 +256,7 @@ def keep_depthwise_fp32(module: nn.Module) -> None:
 
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and part.groups > 1 and part.groups == part.in_channels:
-            part.forward = convolve(part)  # type: ignore[method-assign]
+            part.forward = convolve(part)  # type: ignore[method-assign, assignment]
 
 
 def count_parameters(module: nn.Module) -> int:

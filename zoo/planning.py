@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.baselines import BASELINES
 from zoo.data import Source, Split, draw_split, open_source
 from zoo.errors import DataError, UsageError, ZooError
-from zoo.files import cache_root
+from zoo.files import cache_root, hash_bytes, write_json
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import ModelChoice, Registry
@@ -200,3 +201,22 @@ def default_workers(settings: Settings, device: str, num_runs: int) -> int:
     if device_kind(device) != "cpu":
         return 1
     return max(1, min(num_runs, num_cores() // settings.threads))
+
+
+# --- the last plan, for `zoo why` ------------------------------------------------------------------------------------
+def plan_path(results: Path) -> Path:
+    """Where the identities of the last plan for a results folder are kept: in the cache, a dry run leaves no folder."""
+    return cache_root() / "plans" / f"{hash_bytes(str(results.resolve()))[:16]}.json"
+
+
+def save_plan(runs: Sequence[Run], results: Path) -> None:
+    write_json(plan_path(results), {run.id: run.identity for run in runs})
+
+
+def load_plan(results: Path) -> dict[str, dict[str, Any]]:
+    """The identities of the last plan by run id; empty where there is none."""
+    try:
+        plan: dict[str, dict[str, Any]] = json.loads(plan_path(results).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plan

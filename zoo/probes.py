@@ -30,7 +30,7 @@ def extract_features(
     kind = pixels.device.partition(":")[0]
     parts = []
     with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for rows in torch.from_numpy(dataset.index(split)).split(64):
+        for rows in torch.from_numpy(dataset.index(split)).split(64):  # type: ignore[no-untyped-call]
             parts.append(extract(pixels.normalize(pixels.batch(rows))).float().cpu())
     features = torch.cat(parts).numpy().astype(np.float64)
     if not np.isfinite(features).all():
@@ -194,12 +194,13 @@ def one_hot(dataset: Dataset) -> Array:
 
 def to_logits(task: Task, probabilities: Array, floor: float = 1e-4) -> Array:
     """Logits whose `task.to_probabilities` gives `probabilities` (N, C) back, kept `floor` away from 0 and 1."""
-    if task == REGRESSION:
-        return probabilities
+    logits: Array = probabilities
     if task.name == "multilabel":
         inside = probabilities.clip(floor, 1 - floor)
-        return np.log(inside / (1 - inside))
-    if task.name == "ordinal":
+        logits = np.log(inside / (1 - inside))
+    elif task.name == "ordinal":
         above = (1 - probabilities.cumsum(axis=1)[:, :-1]).clip(floor, 1 - floor)
-        return np.log(above / (1 - above))
-    return np.log(probabilities.clip(floor, None))
+        logits = np.log(above / (1 - above))
+    elif task.classes:
+        logits = np.log(probabilities.clip(floor, None))
+    return logits

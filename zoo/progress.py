@@ -14,6 +14,7 @@ from zoo.errors import clean
 QUIET_SECONDS = 1.0  # what takes less says nothing
 PLAIN_SECONDS = 10.0  # between two plain lines on the same thing
 REFRESH_SECONDS = 0.2
+MIN_SHARE = 0.02  # of all work done before an estimate means anything
 
 
 def duration(seconds: float) -> str:
@@ -119,11 +120,10 @@ class BenchProgress:
 
     console: Console
     num_runs: int
-    reused: int
     start: float = field(default_factory=time.monotonic)
     ended: int = 0
+    estimated: bool = False
     flying: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
-    durations: list[float] = field(default_factory=list)
 
     def started(self, name: str) -> None:
         self.flying[name] = (time.monotonic(), {})
@@ -132,20 +132,28 @@ class BenchProgress:
     def progressed(self, name: str, details: dict[str, Any]) -> None:
         begun, known = self.flying.get(name, (time.monotonic(), {}))
         self.flying[name] = (begun, {**known, **details})
+        self.estimate()
         self.redraw()
 
     def finished(self, name: str, outcome: str) -> None:
-        begun, _ = self.flying.pop(name, (time.monotonic(), {}))
+        self.flying.pop(name, None)
         self.ended += 1
-        self.durations.append(time.monotonic() - begun)
         self.console.say(f"[{self.ended} of {self.num_runs}] {clean(name)}: {outcome}{self.left()}")
 
     def left(self) -> str:
-        """How long the rest takes, if its runs take as long as those that ended."""
-        rest = self.num_runs - self.ended
-        if not rest or not self.ended:
+        """How long the rest takes, at the pace so far of runs and of steps within them."""
+        shares = [known["step"] / known["num_steps"] for _, known in self.flying.values() if "num_steps" in known]
+        done = self.ended + sum(shares)
+        elapsed = time.monotonic() - self.start
+        if self.ended == self.num_runs or elapsed < QUIET_SECONDS or done / self.num_runs < MIN_SHARE:
             return ""
-        return f"; about {duration((time.monotonic() - self.start) / self.ended * rest)} left"
+        return f"; about {duration(elapsed / done * (self.num_runs - done))} left"
+
+    def estimate(self) -> None:
+        """Once, after the first steps, say how long all of it will take."""
+        if not self.estimated and (left := self.left()):
+            self.estimated = True
+            self.console.say(f"{self.num_runs} runs{left}")
 
     def redraw(self) -> None:
         parts = []

@@ -228,10 +228,10 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
             if value < 0 or (value == 0 and name in {"steps", "epochs", "batch_size", "image_size", "neighbors"}):
                 raise ValueError
             return value
-        value = float(text)
-        if not value >= 0 or value == float("inf"):
+        number = float(text)
+        if not 0 <= number < float("inf"):
             raise ValueError
-        return value
+        return number
     except (KeyError, ValueError):
         kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
         raise UsageError(f"--set {name}={text}: expected a non-negative {kinds}") from None

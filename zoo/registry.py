@@ -351,9 +351,10 @@ def describe_distribution(distribution: metadata.Distribution) -> tuple[str, str
     """Name and version, empty where the metadata do not say."""
     try:
         fields = distribution.metadata
-        return fields["Name"] or "", fields["Version"] or ""
+        said = {key: str(fields[key]) for key in ("Name", "Version") if key in fields}
     except Exception:  # missing or undecodable METADATA: its type differs between versions of Python
-        return "", ""
+        said = {}
+    return said.get("Name", ""), said.get("Version", "")
 
 
 def contract(group: str) -> int:

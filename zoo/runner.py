@@ -11,16 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.baselines import BASELINES
+from zoo.builtin import open_registry
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
-from zoo.executor import EXECUTORS, Event, Notify, can_fork
+from zoo.executor import Event, Notify, can_fork
 from zoo.inference import Predictions, predict
-from zoo.metrics import METRICS
 from zoo.models import build_model, count_flops, count_parameters
 from zoo.planning import Plan, Settings, default_workers, plan_bench
 from zoo.progress import BenchProgress, Console, duration
-from zoo.protocol import PROTOCOLS, Protocol
-from zoo.registry import Registry, find_plugins, load_registry
+from zoo.protocol import Protocol
+from zoo.registry import Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
 from zoo.scoring import Score, score, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, Card, MetricSpec, ModelSpec
@@ -56,12 +55,6 @@ class Outcome:
     reused: frozenset[str] = frozenset()
 
 
-def open_registry() -> Registry:
-    """Every plugin installed, and what the core brings itself."""
-    builtin = {"metric": METRICS, "protocol": PROTOCOLS, "executor": EXECUTORS, "model": BASELINES}
-    return load_registry(find_plugins(), builtin=builtin)
-
-
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """Plan, prepare, tune where the protocol says so, carry out what is not done, and keep the best weights."""
     open_results(settings.results)
@@ -73,6 +66,13 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
     if settings.keep_weights == "best":
         keep_best_weights(results.values())
     return Outcome(plan=plan, runs=tuple(runs), results=results, reused=reused)
+
+
+def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+    """What `bench` would do, nothing of it done."""
+    plan = plan_bench(suite, registry, settings, console)
+    describe_plan(plan, settings, console)
+    return Outcome(plan=plan, runs=plan.runs)
 
 
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
@@ -253,9 +253,9 @@ def carry_out(
     if not waiting:
         return results
     preload(waiting, registry)
-    assignments = prepare(waiting, plan, registry, settings, console)
+    assignments = prepare(waiting, plan, settings, console)
     workers = default_workers(settings, plan.device, len(assignments))
-    progress = BenchProgress(console, len(assignments), len(results))
+    progress = BenchProgress(console, len(assignments))
     execute = registry.find("executor", settings.executor).execute
     events: Iterator[Event[Assignment]] = execute(
         longest_first(assignments),
@@ -280,15 +280,16 @@ def carry_out(
 
 
 def preload(runs: Sequence[Run], registry: Registry) -> None:
-    """Import once what every worker needs: a forked child inherits it. No arithmetic here: threads do not survive a fork."""
+    """Import once what every worker needs; a forked child inherits it.
+
+    Nothing is computed here: the threads that torch starts for that do not survive a fork.
+    """
     names = {name for run in runs for name in registry.find("model", run.model).imports}
     for name in ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.metrics", *sorted(names)):
         importlib.import_module(name)
 
 
-def prepare(
-    runs: Sequence[Run], plan: Plan, registry: Registry, settings: Settings, console: Console
-) -> list[Assignment]:
+def prepare(runs: Sequence[Run], plan: Plan, settings: Settings, console: Console) -> list[Assignment]:
     """Decode every dataset at every size once, and hand each run its files."""
     datasets: dict[tuple[str, int, int], Dataset] = {}
     assignments = []

@@ -217,10 +217,10 @@ class Card:
 class ExecutorSpec:
     """Where runs are carried out. Provisional until a second executor ships.
 
-    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=...)` yields a `zoo.executor.Event` for all
-    that happens to the works; a failed one is an event, not an exception.
+    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=...)` yields a `zoo.executor.Event` for
+    all that happens to the works; a failed one is an event, not an exception.
     """
 
     name: str
-    execute: Callable[..., None]
+    execute: Callable[..., Any]
     title: str = ""

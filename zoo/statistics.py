@@ -91,15 +91,15 @@ def ratio(numerator: Array, denominator: Array) -> Array:
     return out
 
 
-def weight_below(scores: Array, by_row: Array, points: Array) -> tuple[Array, Array, Array]:
-    """Weight of the rows with score < point, with score <= point, both (P, B), and of all rows (B,).
+def weight_below(scores: Array, by_row: Array, rows: Array, points: Array) -> tuple[Array, Array, Array]:
+    """Of the `rows`: their weight with score < point, with score <= point, both (P, B), and in all (B,).
 
     `by_row` (N, B) is `weights` the other way round. The scores are sorted once for all resamples.
     """
-    order = np.argsort(scores, kind="stable")
-    cumulative = np.zeros((len(scores) + 1, by_row.shape[1]))
-    np.cumsum(by_row[order], axis=0, out=cumulative[1:])
-    ordered = scores[order]
+    rows = rows[np.argsort(scores[rows], kind="stable")]
+    cumulative = np.zeros((len(rows) + 1, by_row.shape[1]))
+    np.cumsum(by_row[rows], axis=0, out=cumulative[1:])
+    ordered = scores[rows]
     below = cumulative[np.searchsorted(ordered, points, side="left")]
     up_to = cumulative[np.searchsorted(ordered, points, side="right")]
     return below, up_to, cumulative[-1]
@@ -108,7 +108,7 @@ def weight_below(scores: Array, by_row: Array, points: Array) -> tuple[Array, Ar
 def weighted_auroc(positives: Array, scores: Array, weights: Array) -> Array:
     """P(score of a positive > of a negative) + P(equal)/2, by rank sums (Mann & Whitney 1947); (B,)."""
     by_row = weights.T
-    below, up_to, negative = weight_below(scores[~positives], by_row[~positives], scores[positives])
+    below, up_to, negative = weight_below(scores, by_row, np.flatnonzero(~positives), scores[positives])
     drawn = by_row[positives]
     won = np.einsum("pb,pb->b", drawn, below + up_to) / 2
     return ratio(won, drawn.sum(axis=0) * negative)
@@ -119,9 +119,9 @@ def weighted_average_precision(positives: Array, scores: Array, weights: Array) 
     by_row = weights.T
     drawn = by_row[positives]
     points = scores[positives]
-    hits_below, _, hits = weight_below(points, drawn, points)
-    misses_below, _, misses = weight_below(scores[~positives], by_row[~positives], points)
-    found, alarms = hits - hits_below, misses - misses_below
+    hits_below, _, hits = weight_below(scores, by_row, np.flatnonzero(positives), points)
+    alarms_below, _, alarms_in_all = weight_below(scores, by_row, np.flatnonzero(~positives), points)
+    found, alarms = hits - hits_below, alarms_in_all - alarms_below
     # A positive that was not drawn may stand where nothing was: 0/0 there counts nothing.
     precision = np.divide(found, found + alarms, out=np.zeros_like(found), where=drawn != 0)
     return ratio(np.einsum("pb,pb->b", drawn, precision), hits)
@@ -136,7 +136,7 @@ def weighted_spearman(first: Array, second: Array, weights: Array) -> Array:
     total = by_row.sum(axis=0)
 
     def centred_ranks(values: Array) -> Array:
-        below, up_to, _ = weight_below(values, by_row, values)
+        below, up_to, _ = weight_below(values, by_row, np.arange(len(values)), values)
         ranks = (below + up_to) / 2
         centred: Array = ranks - (by_row * ranks).sum(axis=0) / total
         return centred

@@ -86,10 +86,11 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 natively; emulated it is slower than float32."""
     import torch
 
-    capability = getattr(torch.cpu, "get_capabilities", dict)()
-    if capability:
-        return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("arm_bf16"))
-    return bool(getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")() == "AVX512_BF16")
+    find = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.12
+    if find is None:
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    found = find()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
 def resolve_precision(asked: str, device: str) -> str:

@@ -86,15 +86,17 @@ def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 def softmax(logits: Array) -> Array:
     import numpy as np
 
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    shifted: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def sigmoid(logits: Array) -> Array:
     import numpy as np
 
     # tanh form: exp(-x) overflows for large negative logits
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+    probabilities: Array = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return probabilities
 
 
 def cumulative_to_classes(logits: Array) -> Array:

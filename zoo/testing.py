@@ -469,7 +469,6 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
         astray <= 0.5 * np.abs(computed - value).mean() + 1e-9,
         f"{where}: `resample` gives {values[1]:.6g} where `compute` gives {computed[0]:.6g} for the same units",
     )
-    print(where, astray / np.abs(computed - value).mean())
 
 
 def check_counts(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:

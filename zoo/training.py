@@ -169,11 +169,10 @@ def finetune(
 
 # --- the budget ------------------------------------------------------------------------------------------------------
 def plan_steps(protocol: Protocol, num_train: int) -> tuple[int, int]:
-    """The number of steps, and after how many of them val is scored."""
+    """The number of steps, and after how many of them val is scored. Only a budget in epochs is clipped."""
     per_epoch = max(1, math.ceil(num_train / min(protocol.batch_size, num_train)))
-    steps = protocol.steps or (protocol.epochs or 1) * per_epoch
-    steps = max(steps, protocol.min_steps)
-    if protocol.max_steps:
+    steps = protocol.steps or max((protocol.epochs or 1) * per_epoch, protocol.min_steps)
+    if protocol.max_steps and not protocol.steps:
         steps = min(steps, protocol.max_steps)
     every = math.ceil(steps / protocol.rounds) if protocol.rounds else per_epoch
     return steps, max(1, every)

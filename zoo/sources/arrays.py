@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import zipfile
 from collections import OrderedDict
@@ -48,6 +49,7 @@ class NpzImages:
         self.forget()
 
     def forget(self) -> None:
+        self.process = os.getpid()
         self.lock = threading.Lock()
         self.members: dict[str, Member] = {}
         self.streams: dict[str, tuple[IO[bytes], int]] = {}
@@ -62,6 +64,8 @@ class NpzImages:
 
     def __call__(self, image: str) -> Array:
         """Pixels of the image called "train/12", or "images/12" where the file has no splits."""
+        if self.process != os.getpid():  # a forked child shares the position in the parent's open file
+            self.forget()
         key, _, row = image.rpartition("/")
         name = "images" if key == "images" else f"{key}_images"
         with self.lock:
@@ -70,7 +74,8 @@ class NpzImages:
             member = self.members[name]
             num_rows = max(1, BLOCK_BYTES // max(1, math.prod(member.shape[1:]) * member.dtype.itemsize))
             block = self.block(member, int(row) // num_rows, num_rows)
-            pixels: Array = block[int(row) % num_rows]
+            # a copy: a view would keep its block alive as long as anyone holds one image
+            pixels: Array = block[int(row) % num_rows].copy()
         return pixels
 
     def block(self, member: Member, number: int, num_rows: int) -> Array:
@@ -111,7 +116,8 @@ def broken(path: Path, cause: str) -> DataError:
 
 def open_member(path: Path, member: Member) -> IO[bytes]:
     """The bytes of an array, its header skipped."""
-    stream = zipfile.ZipFile(path).open(f"{member.name}.npy")
+    archive = zipfile.ZipFile(path)  # closed with the stream, which keeps its file
+    stream = archive.open(f"{member.name}.npy")
     read_header(stream, member.name)
     return stream
 
@@ -200,7 +206,8 @@ def check_images(path: Path, images: Member) -> None:
     gray_or_rgb = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[3] == 3)
     if not gray_or_rgb or images.dtype not in (np.uint8, np.uint16):
         raise DataError(
-            f"{path}: {images.name} is {images.dtype} {images.shape}; expected uint8 or uint16, (N, H, W) or (N, H, W, 3)"
+            f"{path}: {images.name} is {images.dtype} {images.shape}; "
+            "expected uint8 or uint16, (N, H, W) or (N, H, W, 3)"
         )
     if images.fortran:
         raise DataError(f"{path}: {images.name} is in Fortran order", fix="save numpy.ascontiguousarray(...)")

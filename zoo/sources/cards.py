@@ -23,13 +23,15 @@ class Part(BaseModel):
 class Label(Part):
     """Where the label stands, and how its text is read."""
 
-    column: str = Field("", description="Column with the label.")
-    columns: Names = Field((), description="Instead: one 0/1 column a label.")
-    separator: str = Field("", description='Between several labels of an image: "|". Makes the task multilabel.')
-    none: str = Field("", description='Text that means no label at all: "No Finding".')
-    positive: str = Field("", description="Binary: the label called positive. Default: the last.")
-    bins: tuple[float, ...] = Field((), description="Edges that turn a number into grades: [0, 40, 50, 100].")
-    names: Names = Field((), description="Names of the grades, one fewer than edges.")
+    column: str = Field(default="", description="Column with the label.")
+    columns: Names = Field(default=(), description="Instead: one 0/1 column a label.")
+    separator: str = Field(
+        default="", description='Between several labels of an image: "|". Makes the task multilabel.'
+    )
+    none: str = Field(default="", description='Text that means no label at all: "No Finding".')
+    positive: str = Field(default="", description="Binary: the label called positive. Default: the last.")
+    bins: tuple[float, ...] = Field(default=(), description="Edges that turn a number into grades: [0, 40, 50, 100].")
+    names: Names = Field(default=(), description="Names of the grades, one fewer than edges.")
 
     @model_validator(mode="after")
     def agree(self) -> Label:
@@ -45,9 +47,9 @@ class Label(Part):
 class Patient(Part):
     """Who an image belongs to: nobody may be in two splits."""
 
-    column: str = Field("", description="Column with the patient.")
-    regex: str = Field("", description="Expression on the image's path; its first group is the patient.")
-    none: str = Field("", description='Why there is no key: "not published: image level".')
+    column: str = Field(default="", description="Column with the patient.")
+    regex: str = Field(default="", description="Expression on the image's path; its first group is the patient.")
+    none: str = Field(default="", description='Why there is no key: "not published: image level".')
     means: str = Field("patient", description='What the key stands for: "patient", "lesion", "eye".')
 
     @field_validator("regex")
@@ -78,10 +80,11 @@ class Split(Part):
 
     def meanings(self) -> dict[str, str]:
         """Value in the column -> split."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
         return {
             value: split
-            for split in ("train", "val", "test")
-            for value in ([given] if isinstance(given := getattr(self, split), str) else given)
+            for split, values in given.items()
+            for value in ([values] if isinstance(values, str) else values)
         }
 
 
@@ -94,8 +97,10 @@ class Join(Part):
 class Card(Part):
     """What cannot be guessed about a set of images."""
 
-    schema_: Literal[1] = Field(1, alias="schema")
-    name: str = Field("", pattern=r"^[a-z0-9_.\-]*$", description="Lower case; the folder's name is the default.")
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(
+        default="", pattern=r"^[a-z0-9_.\-]*$", description="Lower case; the folder's name is the default."
+    )
     title: str = ""
     description: str = ""
     modality: str = ""
@@ -104,24 +109,26 @@ class Card(Part):
     url: str = ""
     task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = ""
     unit: Literal["auto", "image", "patient"] = "auto"
-    root: str = Field("", description="Folder of the data, where it is not the one this file is in.")
+    root: str = Field(default="", description="Folder of the data, where it is not the one this file is in.")
     images: str = Field(
-        "**/*",
+        default="**/*",
         min_length=1,
         description="Pattern of the image files. {label}, {split}, {patient} are read from the path; {a column of the "
         "table} joins the row. * and ? stay within a folder, ** does not.",
     )
-    exclude: str | Names = Field((), description="Patterns of files to leave out.")
-    table: str = Field("", description="CSV or TSV file.")
+    exclude: str | Names = Field(default=(), description="Patterns of files to leave out.")
+    table: str = Field(default="", description="CSV or TSV file.")
     join: Join | None = None
     label: Label = Label()
-    labels: Names | dict[str, str] = Field((), description="Order of the labels, or value -> name, in order.")
+    labels: Names | dict[str, str] = Field(default=(), description="Order of the labels, or value -> name, in order.")
     patient: Patient | None = None
     split: Split | None = None
-    metadata: Names = Field((), description="Columns worth reporting.")
-    hide: Names = Field((), description="Columns that leak the label.")
+    metadata: Names = Field(default=(), description="Columns worth reporting.")
+    hide: Names = Field(default=(), description="Columns that leak the label.")
     symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = ()
-    intensity: tuple[float, float] | None = Field(None, description="16 bit: the levels shown as black and white.")
+    intensity: tuple[float, float] | None = Field(
+        default=None, description="16 bit: the levels shown as black and white."
+    )
     known_issues: Names = ()
 
     def columns(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
@@ -20,6 +20,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "holdout"), "test"),
 }
+RESERVED = ("sample_id", "image", "split", "patient")  # columns of Samples, which a table's own cannot replace
 PATH_FACTS = ("label", "split", "patient")  # what a path may say of an image
 
 
@@ -80,7 +81,7 @@ def match_files(card: Card, listing: Listing, deep: frozenset[str]) -> tuple[dic
     left_out: Counter[str] = Counter()
     for image in listing.images:
         captures = match(compiled, image)
-        name = PurePosixPath(image).name
+        name = image.rpartition("/")[2]
         if any(match(each, name if bare else image) is not None for each, bare in zip(excluded, by_name, strict=True)):
             left_out["excluded"] += 1
         elif captures is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import is_ignored, is_image
+from zoo.images import is_ignored, is_image_name
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
@@ -31,7 +31,7 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def list_folder(root: Path) -> Listing:
-    """Every image below `root` and every table at its top; links out of it and odd files are an error that names them."""
+    """Every image below `root`, every table at its top; a link out of it or an odd file is an error that names it."""
     root = root.resolve()
     images: list[str] = []
     tables: list[str] = []
@@ -54,7 +54,7 @@ def list_folder(root: Path) -> Listing:
             check_entry(root, relative, entry)
             if entry.is_dir():
                 pending.append(relative)
-            elif is_image(Path(entry.name)):
+            elif is_image_name(entry.name):
                 images.append(relative)
             else:
                 tables.append(relative)
@@ -62,17 +62,18 @@ def list_folder(root: Path) -> Listing:
 
 
 def matters(entry: os.DirEntry[str], *, at_top: bool) -> bool:
-    if entry.is_dir() or is_image(Path(entry.name)):
+    if entry.is_dir() or is_image_name(entry.name):
         return True
-    name = Path(entry.name)
-    return at_top and name.suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(name.stem)
+    return (
+        at_top and Path(entry.name).suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(Path(entry.name).stem)
+    )
 
 
 def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
     """Refuse a name that cannot be shown, a link out of the root, and what is neither a folder nor a regular file."""
     path = root / relative
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in entry.name):
-        raise DataError(f"{path!s}: a control character or undecodable byte in a file name", fix="rename it")
+    if not entry.name.isascii() or not entry.name.isprintable():
+        check_name(path, entry.name)
     if entry.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
@@ -84,3 +85,8 @@ def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
             raise DataError(f"{path}: a link to {target}, which does not exist", fix="remove it")
     if not entry.is_dir() and not entry.is_file():
         raise DataError(f"{path}: neither a folder nor a regular file", fix="remove it")
+
+
+def check_name(path: Path, name: str) -> None:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise DataError(f"{path}: a control character or undecodable byte in a file name", fix="rename it")

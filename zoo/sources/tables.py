@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -91,6 +92,8 @@ class ImageIndex:
             return [cell]
         if cell in self.by_name:
             return self.by_name[cell]
+        if "/" not in cell and "\\" not in cell:
+            return []
         tidy = self.tidy(cell)
         return [tidy] if tidy in self.paths else self.by_name.get(tidy, [])
 
@@ -122,7 +125,8 @@ class ImageIndex:
 def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
     by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        path = PurePosixPath(image)
-        for name in {str(path.with_suffix("")), path.name, path.stem} - {image}:
+        # perf: string functions; pathlib took half the time of reading a set of 20,000 files
+        without_suffix = posixpath.splitext(image)[0]
+        for name in {without_suffix, posixpath.basename(image), posixpath.basename(without_suffix)} - {image}:
             by_name[name].append(image)
     return ImageIndex(root, frozenset(images), dict(by_name))

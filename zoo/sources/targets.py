@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ Array = np.ndarray[Any, Any]
 MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
 # One of two classes whose name holds such a word is the negative one: the other is called positive.
 NEGATIVE_WORDS = frozenset(
-    "0 no none not non normal negative neg benign healthy control controls absent false nv naevus nevus uninfected".split()  # noqa: SIM905
+    "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
+    "uninfected".split()
 )
 
 
@@ -168,7 +170,7 @@ def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
     if len(outside):
         row = int(outside[0])
         raise DataError(f"{joined.place(row)}: {texts[row]} lies outside the bins {edges[0]:g} to {edges[-1]:g}")
-    names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True))
+    names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in pairwise(card.label.bins))
     return Targets(
         find_task(card.task) if card.task else ORDINAL, names, np.digitize(values, edges[1:-1]).astype(np.int64)
     )
@@ -185,13 +187,13 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
             row, column = map(int, np.argwhere(cells == text)[0])
             raise DataError(f"{joined.place(row)}: {labels[column]} is {text!r}, expected 0, 1 or blank for unknown")
         values[cells == text] = value
-    one_each = bool((np.nansum(values, axis=1) == 1).all() and not np.isnan(values).any())
+    not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
+    one_each = len(not_one) == 0
     if task is None:
         task = MULTILABEL if not one_each or len(labels) == 1 else BINARY if len(labels) == 2 else MULTICLASS
     if not task.classes:
         return Targets(task, labels, values)
     if not one_each:
-        row = int(np.flatnonzero(~(np.nansum(values, axis=1) == 1))[0])
-        raise DataError(f"{joined.place(row)}: expected exactly one 1 in {', '.join(labels)}")
+        raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(labels)}")
     positive, notes = choose_positive(card, {label: label for label in labels}, labels) if task == BINARY else ("", ())
     return Targets(task, labels, values.argmax(axis=1).astype(np.int64), positive, notes)

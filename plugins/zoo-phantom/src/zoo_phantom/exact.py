@@ -2,9 +2,9 @@
 
 Only +, -, *, /, sqrt, comparisons and integers, one array operation at a time. IEEE 754 fixes the result of each of
 these to the last bit, whatever the processor's vector width. What is avoided, and why:
-- exp, sin, cos, power: libraries differ in the last bit (directions come from a rational parametrisation of the circle);
+- exp, sin, cos, power: libraries differ in the last bit (directions come from rational points of the circle);
 - sums and matrix products of floats: their order differs (sums are taken over integers);
-- `Generator.normal` and friends: numpy may change their streams. The raw output of a bit generator is guaranteed.
+- `Generator.normal` and friends: numpy may change their streams. The words of a bit generator are guaranteed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Point = tuple[Array | float, Array | float]
 
 
 class Stream:
-    """A named sequence of random numbers: Philox 4x64 with the key (seed, name), read as raw 64-bit words."""
+    """A sequence of random numbers: Philox 4x64, the seed and the name's first eight letters its key, read as words."""
 
     def __init__(self, seed: int, name: str) -> None:
         key = np.array([seed, int.from_bytes(name.encode()[:8].ljust(8), "little")], dtype=np.uint64)
@@ -57,19 +58,29 @@ def direction(parameter: Array) -> tuple[Array, Array]:
 
 def pixel_centres(size: int) -> tuple[Array, Array]:
     """Coordinates x (1, 1, W) and y (1, H, 1) of pixel centres, in units, from the middle; y points to the back."""
-    line = (np.arange(size) + 0.5) * (64.0 / size) - 32.0
+    line = ((np.arange(size) + 0.5) * (64.0 / size) - 32.0).astype(np.float32)
     return line[None, None, :], line[None, :, None]
 
 
-def ellipse_depth(x: Array, y: Array, x0: Array, y0: Array, a: Array, b: Array, squareness: float = 0.0) -> Array:
+def ellipse_depth(
+    x: Array,
+    y: Array,
+    x0: Array | float,
+    y0: Array | float,
+    a: Array | float,
+    b: Array | float,
+    squareness: float = 0.0,
+) -> Array:
     """About how far inside the ellipse a point lies; negative outside. `squareness` fills its corners."""
     u, v = (x - x0) / a, (y - y0) / b
     u, v = u * u, v * v
-    return (1.0 - np.sqrt(np.maximum(u + v - squareness * (u * v), 0.0))) * np.minimum(a, b)
+    # two plain numbers stay one: numpy's minimum would make it a float64 and the image with it
+    shorter = min(a, b) if isinstance(a, float) and isinstance(b, float) else np.minimum(a, b)
+    return (1.0 - np.sqrt(np.maximum(u + v - squareness * (u * v), 0.0))) * shorter
 
 
-def segment_depth(x: Array, y: Array, start: tuple[Array, Array], end: tuple[Array, Array], radii: Array) -> Array:
-    """How far inside a tapering line a point lies; `radii` (2, ...) at its start and end."""
+def segment_depth(x: Array, y: Array, start: Point, end: Point, radii: Point) -> Array:
+    """How far inside a tapering line a point lies; `radii` at its start and end."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     px, py = x - start[0], y - start[1]
     along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)

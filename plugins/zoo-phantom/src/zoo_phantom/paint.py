@@ -1,4 +1,4 @@
-"""From scenes to pixels: uint16 slices of HU + 1024, and the masks and boxes of their lesions."""
+"""From scenes to pixels: uint16 slices of HU + 1024, and how much each lesion adds to each pixel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo_phantom.exact import (
     smooth,
 )
 from zoo_phantom.parameters import DIFFUSE, LAYER, RING, PhantomParameters
-from zoo_phantom.scenes import KERNELS, Scenes, draw, lung_depth, vessel_tree
+from zoo_phantom.scenes import KERNELS, Scenes, draw_vessels, lung_depth
 
 OFFSET = 1024  # stored value = HU + 1024
 CHUNK = 32  # slices painted at once: their intermediate arrays stay in the processor's cache
@@ -32,8 +32,9 @@ def paint(scenes: Scenes, progress: Callable[[int, int | None], None] | None = N
     noise = Stream(scenes.parameters.seed, "noise")
     for start in range(0, total, CHUNK):
         slices = np.arange(start, min(start + CHUNK, total))
-        hu = paint_anatomy(scenes, slices) + paint_lesions(scenes, slices)
-        images[slices] = scan(scenes, slices, hu, noise.bell(len(slices), size, size))
+        lung = lung_share(scenes, slices)
+        hu = paint_anatomy(scenes, slices, lung) + paint_lesions(scenes, slices, lung)
+        images[slices] = scan(scenes, slices, hu, noise.bell(len(slices), size, size).astype(np.float32))
         if progress:
             progress(int(slices[-1]) + 1, total)
     return images
@@ -41,8 +42,8 @@ def paint(scenes: Scenes, progress: Callable[[int, int | None], None] | None = N
 
 def scan(scenes: Scenes, slices: Array, hu: Array, noise: Array) -> Array:
     """What the scanner makes of it: blur and noise of its kernel, then whole numbers from 0 to 4095."""
-    kernel = np.array(KERNELS)[scenes.patients["scanner"][slices], None, None]
-    level = scenes.patients["noise"][slices, None, None]
+    kernel = np.array(KERNELS, dtype=np.float32)[scenes.patients["scanner"][slices], None, None]
+    level = scenes.patients["noise"][slices, None, None].astype(np.float32)
     # smoothing shrinks the noise by (1 + 2k^2) / (1 + 2k)^2; `noise` states what is left
     kept = (1.0 + 2.0 * kernel * kernel) / ((1.0 + 2.0 * kernel) * (1.0 + 2.0 * kernel))
     hu = smooth(hu, kernel) + (level / kept) * smooth(noise, kernel)
@@ -51,24 +52,31 @@ def scan(scenes: Scenes, slices: Array, hu: Array, noise: Array) -> Array:
 
 def at(values: Mapping[str, Array], slices: Array) -> dict[str, Array]:
     """The numbers of some slices, shaped (n, 1, 1) so that they broadcast over pixels."""
-    return {name: column[slices, None, None] for name, column in values.items()}
+    return {name: column[slices, None, None].astype(np.float32) for name, column in values.items()}
 
 
-def paint_anatomy(scenes: Scenes, slices: Array) -> Array:
+def lung_share(scenes: Scenes, slices: Array) -> Array:
+    """The share of each pixel that is lung, float32 (n, size, size)."""
+    size = scenes.parameters.size
+    return coverage(lung_depth(at(scenes.anatomy, slices), *pixel_centres(size)), size)
+
+
+def paint_anatomy(scenes: Scenes, slices: Array, lung: Array) -> Array:
     """HU (n, size, size) of body, lungs, vessels, heart and bones, from the outside inwards."""
     parameters, size = scenes.parameters, scenes.parameters.size
     here, patient = at(scenes.anatomy, slices), at(scenes.patients, slices)
     x, y = pixel_centres(size)
     bx, by = x - here["x"], y - here["y"]
-    hu = np.full((len(slices), size, size), -1000.0)
+    hu = np.full((len(slices), size, size), -1000.0, dtype=np.float32)
     table = ellipse_depth(bx, by, 0.0, here["body_b"] - 21.0, 30.0, 24.5)
     blend(hu, -150.0, coverage(np.minimum(table, 0.9 - table), size) * (by > here["body_b"] - 4.0))
     body = ellipse_depth(bx, by, 0.0, 0.0, here["body_a"], here["body_b"], 0.3)
     blend(hu, -100.0, coverage(body, size))
     blend(hu, 50.0, coverage(body - patient["fat"], size))
-    lung = coverage(lung_depth(here, x, y), size)
     cells = Stream(parameters.seed, "texture").uniform((-1.0, 1.0), int(slices[-1]) + 1, 9, 9)[slices]
-    air = patient["lung_hu"] + 3.0 * by + parameters.texture * slow_field(cells, size)  # gravity: denser at the back
+    air = (
+        patient["lung_hu"] + 3.0 * by + parameters.texture * slow_field(cells.astype(np.float32), size)
+    )  # gravity: denser at the back
     blend(hu, air, lung)
     paint_vessels(hu, parameters, slices, here, lung)
     paint_heart(hu, here, patient, bx, by, size)
@@ -76,25 +84,36 @@ def paint_anatomy(scenes: Scenes, slices: Array) -> Array:
     return hu
 
 
-def paint_vessels(hu: Array, parameters: PhantomParameters, slices: Array, here: Mapping[str, Array], lung: Array) -> None:
+def paint_vessels(
+    hu: Array, parameters: PhantomParameters, slices: Array, here: Mapping[str, Array], lung: Array
+) -> None:
     """Lines that taper from the root of each lung outwards, and the round cuts of those that cross the slice."""
     size = parameters.size
-    x, y = pixel_centres(size)
-    tree = vessel_tree(parameters, slices)
-    share = np.zeros_like(hu)
-    for vessel in range(2 * parameters.vessels):
-        one = {name: values[:, vessel, None, None] for name, values in tree.items()}
-        root = here["x"] + one["side"] * 5.0 + here["heart_x"] * 0.4, here["y"] + 1.0
-        run = 0.95 * one["reach"] * here["lung_a"] * 1.6, one["reach"] * here["lung_b"]
-        bend = root[0] + 0.5 * one["dx"] * run[0], root[1] + 0.5 * one["dy"] * run[1] + 2.0 * one["bend"]
-        tip = root[0] + one["dx"] * run[0], root[1] + one["dy"] * run[1]
-        width = one["width"]
-        shape = segment_depth(x, y, root, bend, (width, 0.6 * width))
-        shape = np.maximum(shape, segment_depth(x, y, bend, tip, (0.6 * width, 0.1 * width)))
-        dx, dy = x - tip[0], y - (tip[1] - 3.0 * one["bend"])
-        shape = np.maximum(shape, 0.4 + 0.6 * one["cut"] - np.sqrt(dx * dx + dy * dy))
-        np.maximum(share, coverage(shape, size), out=share)
-    blend(hu, parameters.vessel_hu, share * lung)
+    tree = at(draw_vessels(parameters, slices), np.arange(len(slices)))
+    for side in (-1.0, 1.0):
+        half = half_of(size, side)
+        x, y = pixel_centres(size)
+        x, deepest = x[:, :, half], np.full(hu[:, :, half].shape, -1.0, dtype=np.float32)
+        root = here["x"] + here["heart_x"] * 0.4 + side * 5.0, here["y"] + 1.0
+        for vessel in range(parameters.vessels):
+            one = {name: tree[name][..., vessel, 0 if side < 0 else 1] for name in tree}
+            run_x = side * one["cosine"] * one["reach"] * 1.5 * here["lung_a"]
+            run_y = one["sine"] * one["reach"] * here["lung_b"]
+            bend = root[0] + 0.5 * run_x, root[1] + 0.5 * run_y + 2.0 * one["bend"]
+            tip = root[0] + run_x, root[1] + run_y
+            dx, dy = x - tip[0], y - (tip[1] - 3.0 * one["bend"])
+            for depth in (
+                segment_depth(x, y, root, bend, (one["width"], 0.6 * one["width"])),
+                segment_depth(x, y, bend, tip, (0.6 * one["width"], 0.1 * one["width"])),
+                one["cut"] - np.sqrt(dx * dx + dy * dy),
+            ):
+                np.maximum(deepest, depth, out=deepest)
+        blend(hu[:, :, half], parameters.vessel_hu, coverage(deepest, size) * lung[:, :, half])
+
+
+def half_of(size: int, side: float) -> slice:
+    """The columns where things of one side of the body lie, a little over the middle."""
+    return slice(0, 36 * size // 64) if side < 0 else slice(28 * size // 64, size)
 
 
 def paint_heart(
@@ -133,19 +152,20 @@ def paint_bones(
         slant_x, slant_y = -sine * here["cage_a"], cosine * here["cage_b"]
         length = np.sqrt(slant_x * slant_x + slant_y * slant_y)
         for side in (-1.0, 1.0):
+            half = half_of(size, side)
             x0, y0 = side * cosine * (here["cage_a"] + 0.2), sine * (here["cage_b"] + 0.2)
             dx, dy = side * 2.2 * slant_x / length, 2.2 * slant_y / length
-            depth = segment_depth(bx, by, (x0 - dx, y0 - dy), (x0 + dx, y0 + dy), (0.85, 0.85))
-            blend(hu, bone, coverage(depth, size))
+            depth = segment_depth(bx[:, :, half], by, (x0 - dx, y0 - dy), (x0 + dx, y0 + dy), (0.85, 0.85))
+            blend(hu[:, :, half], bone, coverage(depth, size))
 
 
-def lesion_weights(scenes: Scenes, lesions: Array) -> Array:
-    """How much of its contrast each lesion adds to each pixel, (K, size, size) in [0, 1]: its shape within the lung."""
+def lesion_weights(scenes: Scenes, lesions: Array, lung: Array) -> Array:
+    """How much of its contrast each lesion adds to each pixel, (K, size, size) in [0, 1]: its shape within `lung`."""
     size, findings = scenes.parameters.size, np.array(scenes.parameters.findings)
     kinds = findings[lesions["label"]][:, None, None]
-    here = at(scenes.anatomy, lesions["slice"])
+    here = at({name: scenes.anatomy[name] for name in ("x", "y", "lung_b")}, lesions["slice"])
     x, y = pixel_centres(size)
-    lx, ly, radius = (lesions[name][:, None, None] for name in ("x", "y", "radius"))
+    lx, ly, radius = at({name: lesions[name] for name in ("x", "y", "radius")}, np.arange(len(lesions))).values()
     dx, dy = x - lx, y - ly
     distance = np.sqrt(dx * dx + dy * dy)
     disc = coverage(radius - distance, size)
@@ -153,8 +173,7 @@ def lesion_weights(scenes: Scenes, lesions: Array) -> Array:
     ring = disc - coverage(0.6 * radius - distance, size)
     same_side = (x - here["x"]) * (lx - here["x"]) > 0.0
     layer = coverage(y - here["y"] - here["lung_b"] + 2.0 * radius, size) * same_side
-    shape = np.select([kinds == DIFFUSE, kinds == RING, kinds == LAYER], [bowl, ring, layer], disc)
-    return shape * coverage(lung_depth(here, x, y), size)
+    return np.select([kinds == DIFFUSE, kinds == RING, kinds == LAYER], [bowl, ring, layer], disc) * lung
 
 
 def lesion_contrasts(scenes: Scenes, lesions: Array, weights: Array) -> Array:
@@ -165,18 +184,19 @@ def lesion_contrasts(scenes: Scenes, lesions: Array, weights: Array) -> Array:
     return np.where(lesions["density"] > 0.0, spread, lesions["contrast"])
 
 
+def paint_lesions(scenes: Scenes, slices: Array, lung: Array) -> Array:
+    """HU (n, size, size) that the lesions of consecutive slices add."""
+    added = np.zeros(lung.shape, dtype=np.float32)
+    lesions = lesions_of(scenes, slices)
+    places = lesions["slice"] - slices[0]
+    weights = lesion_weights(scenes, lesions, lung[places])
+    contrasts = lesion_contrasts(scenes, lesions, weights).astype(np.float32)
+    for place, weight, contrast in zip(places, weights, contrasts, strict=True):
+        added[place] += contrast * weight
+    return added
+
+
 def lesions_of(scenes: Scenes, slices: Array) -> Array:
     """The lesions of consecutive slices."""
     first, last = np.searchsorted(scenes.lesions["slice"], [slices[0], slices[-1] + 1])
     return scenes.lesions[first:last]
-
-
-def paint_lesions(scenes: Scenes, slices: Array) -> Array:
-    """HU (n, size, size) that the lesions of consecutive slices add."""
-    added = np.zeros((len(slices), scenes.parameters.size, scenes.parameters.size))
-    lesions = lesions_of(scenes, slices)
-    weights = lesion_weights(scenes, lesions)
-    contrasts = lesion_contrasts(scenes, lesions, weights)
-    for lesion, weight, contrast in zip(lesions, weights, contrasts, strict=True):
-        added[lesion["slice"] - slices[0]] += contrast * weight
-    return added

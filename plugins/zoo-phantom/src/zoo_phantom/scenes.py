@@ -15,7 +15,15 @@ SCANNERS = ("alpha", "beta", "gamma")
 KERNELS = (0.08, 0.16, 0.26)  # `smooth` amount of each scanner: sharp, medium, soft
 
 LESION = np.dtype(
-    [("slice", "i8"), ("label", "i8"), ("x", "f8"), ("y", "f8"), ("radius", "f8"), ("contrast", "f8"), ("density", "f8")]
+    [
+        ("slice", "i8"),
+        ("label", "i8"),
+        ("x", "f8"),
+        ("y", "f8"),
+        ("radius", "f8"),
+        ("contrast", "f8"),
+        ("density", "f8"),
+    ]
 )
 
 
@@ -45,8 +53,7 @@ def draw(parameters: PhantomParameters) -> Scenes:
     patient, order, split = deal_slices(parameters)
     patients, anatomy = draw_anatomy(parameters, patient, order)
     present = draw_labels(parameters, patient, split)
-    stream = Stream(parameters.seed, "faint")
-    faint = stream.uniform((0, 1), len(patient)) < parameters.faint
+    faint = Stream(parameters.seed, "faint").uniform((0, 1), len(patient)) < parameters.faint
     known = Stream(parameters.seed, "unknown").uniform((0, 1), *present.shape) >= parameters.unknown
     lesions = place_lesions(parameters, anatomy, present, faint)
     return Scenes(
@@ -75,7 +82,9 @@ def deal_slices(parameters: PhantomParameters) -> tuple[Array, Array, Array]:
     return patient, order, split
 
 
-def draw_anatomy(parameters: PhantomParameters, patient: Array, order: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+def draw_anatomy(
+    parameters: PhantomParameters, patient: Array, order: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Numbers a patient keeps in all slices, and the anatomy of every slice, which changes from top to bottom."""
     number = int(patient[-1]) + 1
     stream = Stream(parameters.seed, "patients")
@@ -126,12 +135,14 @@ def draw_anatomy(parameters: PhantomParameters, patient: Array, order: Array) ->
 
 
 def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> Array:
-    """Which findings each slice has, bool (N, L): in every split as many as `shares` says, slices of a patient alike."""
+    """Which findings each slice has, bool (N, L): in every split as many as `shares` says, clustered by patient."""
     num_labels = len(parameters.findings)
     stream = Stream(parameters.seed, "labels")
     columns = 1 if parameters.exclusive else num_labels
     leaning = stream.uniform((0, 1), int(patient[-1]) + 1, columns)[patient]
-    score = parameters.clustering * leaning + (1.0 - parameters.clustering) * stream.uniform((0, 1), len(patient), columns)
+    score = parameters.clustering * leaning + (1.0 - parameters.clustering) * stream.uniform(
+        (0, 1), len(patient), columns
+    )
     present = np.zeros((len(patient), num_labels), dtype=bool)
     for index in range(len(SPLITS)):
         rows = np.flatnonzero(split == index)
@@ -147,7 +158,7 @@ def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> 
 
 
 def lung_depth(anatomy: Mapping[str, Array], x: Array, y: Array) -> Array:
-    """How far inside a lung a point lies: two ellipses within the rib cage, less the heart, the spine and the middle."""
+    """How far inside a lung a point lies: two ellipses in the rib cage, less heart, spine and middle."""
     x, y = x - anatomy["x"], y - anatomy["y"]
     right = ellipse_depth(x, y, anatomy["right_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
     left = ellipse_depth(x, y, anatomy["left_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
@@ -196,7 +207,7 @@ def place_lesions(parameters: PhantomParameters, anatomy: Mapping[str, Array], p
 def choose_places(
     parameters: PhantomParameters, anatomy: Mapping[str, Array], rows: Array, tries: Array, taken: Array
 ) -> Array:
-    """For each row the first of `tries` (n, 64, 2) that keeps margin and separation, else the one that comes nearest."""
+    """For each row the first of `tries` (n, 64, 2) that keeps margin and separation, else the nearest to it."""
     x, y = tries[:, :, 0], tries[:, :, 1]
     here = {name: values[rows, None] for name, values in anatomy.items()}
     goodness = np.minimum(lung_depth(here, x, y) - parameters.margin, 0.0) * 4.0
@@ -205,22 +216,22 @@ def choose_places(
         distance = np.sqrt(dx * dx + dy * dy)
         goodness += np.minimum(np.where(np.isnan(distance), 0.0, distance - parameters.separation), 0.0)
     best = np.argmax(goodness, axis=1)
-    return tries[np.arange(len(rows)), best]
+    chosen: Array = tries[np.arange(len(rows)), best]
+    return chosen
 
 
-def vessel_tree(parameters: PhantomParameters, slices: Array) -> dict[str, Array]:
-    """Random numbers for the vessels of some slices: the same whichever other slices are asked for."""
-    number, vessels = int(slices.max()) + 1, 2 * parameters.vessels
+def draw_vessels(parameters: PhantomParameters, slices: Array) -> dict[str, Array]:
+    """The vessels of some slices by name, (n, vessels, side): the same whichever other slices are asked for."""
     stream = Stream(parameters.seed, "vessels")
-    numbers = stream.uniform((0, 1), number, vessels, 5)[slices]
-    cosine, sine = direction(2.0 * numbers[:, :, 0] - 1.0)
-    side = np.where(np.arange(vessels) % 2 == 0, -1.0, 1.0)
+    turn, reach, width, bend, cut = np.moveaxis(
+        stream.uniform((0.0, 1.0), int(slices.max()) + 1, parameters.vessels, 2, 5)[slices], -1, 0
+    )
+    cosine, sine = direction(2.0 * turn - 1.0)
     return {
-        "side": np.broadcast_to(side, cosine.shape),
-        "dx": side * cosine,
-        "dy": sine,
-        "reach": 0.5 + 0.5 * numbers[:, :, 1],
-        "width": 0.35 + 0.55 * numbers[:, :, 2],
-        "bend": 2.0 * numbers[:, :, 3] - 1.0,
-        "cut": numbers[:, :, 4],
+        "cosine": cosine,
+        "sine": sine,
+        "reach": 0.5 + 0.5 * reach,
+        "width": 0.35 + 0.55 * width,
+        "bend": 2.0 * bend - 1.0,
+        "cut": 0.4 + 0.6 * cut,
     }

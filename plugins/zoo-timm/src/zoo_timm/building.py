@@ -52,9 +52,7 @@ def create_module(
         overlay = {"file": str(weights), "source": None, "custom_load": False}
         try:
             with missing_keys() as missing:
-                module = timm.create_model(
-                    name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size
-                )
+                module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size)
         except Exception as error:  # a file made for something else trips timm's converters in ways of their own
             load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
             reason = str(error).partition("\n")[0]

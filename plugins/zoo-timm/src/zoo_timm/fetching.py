@@ -65,13 +65,13 @@ def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest)
         reason = (str(error).splitlines() or [""])[0]
         raise WeightsError(
             f"{endpoint}/{repository}: {type(error).__name__}: {reason}",
-            fix="check the network and run again (what arrived is kept), or give a local file with --weights-dir",
+            fix="check the network and run again, or give a local file with --weights-dir",
         ) from error
     return Path(path)
 
 
 def first_offered(endpoint: str, repository: str, names: Sequence[str]) -> str:
-    """The first of `names` that the repository holds. One short try each: the hub's own download retries for a minute."""
+    """The first of `names` that the repository holds: one short try each (the hub's own download retries for long)."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 

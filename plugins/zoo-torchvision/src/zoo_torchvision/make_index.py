@@ -98,7 +98,7 @@ def takes(module: nn.Module, size: int) -> bool:
 
 
 def smallest_size(module: nn.Module, declared: int) -> int:
-    """The smallest size taken: torchvision's own figure where it holds, else by bisection (too small stays so below)."""
+    """The smallest size taken: torchvision's own figure where it holds, else by bisection."""
     if takes(module, declared) and (declared == 1 or not takes(module, declared - 1)):
         return declared
     low, high = 0, 224  # `low` fails, `high` works

@@ -1,0 +1,50 @@
+# From a fresh clone to a leaderboard (`make bench`), to passing tests (`make test`), to a checked change (`make check`).
+# Every target sets up what it needs in .venv, once. The plain commands behind them stand in README.md.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+# Tests go this many at once; each uses one thread.
+WORKERS ?= 2
+
+.PHONY: help setup setup-dev bench test test-slow check format clean
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
+
+setup: $(VENV)/.installed  ## Make .venv with zoo and its plugins.
+setup-dev: $(VENV)/.installed-dev  ## The same, and what tests and checks need.
+
+$(VENV)/.installed: requirements.txt constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zoo needs Python 3.11 or newer; give one by make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(PIP) install -q -r requirements-dev.txt
+	@touch $@
+
+bench: setup  ## The main job: the quickstart, ending with a leaderboard.
+	$(BIN)/zoo bench --models resnet18,efficientnet_b0
+
+test: setup-dev  ## All tests but the slow ones.
+	$(PYTEST) -m "not slow" -n $(WORKERS)
+
+test-slow: setup-dev  ## The tests that take minutes.
+	$(PYTEST) -m slow
+
+check: setup-dev  ## Format, lint, types, floors.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(PYTEST) tests/test_layers.py
+
+format: setup-dev  ## Put the code into the one format, and mend what the linter can.
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## Remove .venv and what tools cached; results stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,72 @@
+"""From parameters to a picture: `python -m zoo_phantom PATH.png [DATASET]` draws slices and their lesions' boxes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo_phantom import PARAMETERS, boxes, find_lesions, generate
+from zoo_phantom.parameters import PhantomParameters
+from zoo_phantom.scenes import Scenes, draw
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+COLUMNS = 6
+ZOOM = 3
+WINDOW = (24.0, 1424.0)  # -1000 to 400 HU
+COLOURS = ((64, 160, 255), (255, 96, 64), (255, 208, 64), (96, 224, 128))  # one a label
+
+
+def choose_slices(scenes: Scenes) -> list[list[int]]:
+    """A row of slices for every label: the first half plain, then faint; no two of a patient where that can be."""
+    rows = []
+    for label in range(scenes.present.shape[1]):
+        row: list[int] = []
+        for faint, upto in ((False, COLUMNS // 2), (True, COLUMNS)):
+            fitting = np.flatnonzero(scenes.present[:, label] & (scenes.faint == faint))
+            _, first = np.unique(scenes.patient[fitting], return_index=True)
+            row += fitting[first][: upto - len(row)].tolist()
+        rows.append(row)
+    return rows
+
+
+def draw_sheet(parameters: PhantomParameters) -> Image.Image:
+    """Slices in the lung window, two rows a label: as they are, and below with the boxes of their lesions."""
+    from PIL import Image, ImageDraw
+
+    rows, images = choose_slices(draw(parameters)), generate(parameters)
+    side = parameters.size * ZOOM
+    sheet = Image.new("RGB", (COLUMNS * side, len(rows) * 2 * side))
+    pencil = ImageDraw.Draw(sheet)
+    for row, chosen in enumerate(rows):
+        for column, image in enumerate(chosen):
+            low, high = WINDOW
+            gray = np.clip((images[image].astype(np.float64) - low) / (high - low), 0.0, 1.0) * 255.0
+            tile = Image.fromarray(gray.astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+            for copy in (0, 1):  # without and with boxes
+                sheet.paste(tile, (column * side, (2 * row + copy) * side))
+            left, top = column * side, (2 * row + 1) * side
+            for lesion, box in zip(find_lesions(parameters, image), boxes(parameters, image), strict=True):
+                x0, y0, x1, y1 = box * ZOOM
+                pencil.rectangle((left + x0, top + y0, left + x1 - 1, top + y1 - 1), outline=COLOURS[lesion.label])
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m zoo_phantom", description=__doc__)
+    parser.add_argument("path", type=Path, help="the PNG to write")
+    parser.add_argument("dataset", nargs="?", default="phantom", choices=list(PARAMETERS))
+    parser.add_argument("--size", type=int, help="pixels along each side")
+    asked = parser.parse_args()
+    parameters = PARAMETERS[asked.dataset]
+    draw_sheet(replace(parameters, size=asked.size or parameters.size)).save(asked.path)
+    print(asked.path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""From parameters to a file of slices that is whole or absent, and from that file to one slice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo import DataError
+from zoo_phantom.exact import Array
+from zoo_phantom.paint import paint
+from zoo_phantom.scenes import Scenes
+
+
+def read_slice(path: Path, image: Any) -> Array:
+    """The pixels of one slice, uint16 (H, W). Only its part of the file is read."""
+    slices = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.array(slices[int(image)], dtype=np.uint16)
+
+
+def digest(images: Array) -> str:
+    """SHA-256, in hex, of the pixels as little-endian 16-bit words, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(images, dtype="<u2").data).hexdigest()
+
+
+def is_sound(path: Path, sha256: str) -> bool:
+    """Whether `path` holds the slices of that digest."""
+    try:
+        return path.exists() and digest(np.load(path, mmap_mode="r", allow_pickle=False)) == sha256
+    except (ValueError, EOFError, OSError):  # cut short, or not an array
+        return False
+
+
+def keep_slices(path: Path, scenes: Scenes, sha256: str, progress: Callable[[int, int | None], None] | None) -> Path:
+    """Paint `scenes` to `path`, unless the slices of this digest lie there already."""
+    if is_sound(path, sha256):
+        return path
+    images = paint(scenes, progress)
+    found = digest(images)
+    if found != sha256:
+        raise DataError(
+            f"{path.name}: expected slices with sha256 {sha256}, this machine painted {found}",
+            fix="report this with the output of `zoo doctor`: the same bytes should be painted everywhere",
+            code="checksum",
+        )
+    save_whole(path, images)
+    return path
+
+
+def save_whole(path: Path, images: Array) -> None:
+    """Write beside `path` under another name, then rename: other processes see the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            np.save(stream, images.astype("<u2"), allow_pickle=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

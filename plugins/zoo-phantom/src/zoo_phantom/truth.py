@@ -1,0 +1,75 @@
+"""From parameters and the number of a slice to what is known of it: its lesions, their masks and their boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo_phantom.exact import Array
+from zoo_phantom.paint import lesion_contrasts, lesion_weights, lesions_of, lung_share
+from zoo_phantom.parameters import PhantomParameters
+from zoo_phantom.scenes import draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """One lesion: the index of its label, its centre and radius in pixels, and the HU it adds at its densest pixel.
+
+    A pixel in column c spans x from c to c + 1. The centre of a layer of fluid is a point of its lung, its radius half
+    its greatest depth.
+    """
+
+    label: int
+    x: float
+    y: float
+    radius: float
+    contrast: float
+
+
+def weigh(parameters: PhantomParameters, image: int) -> tuple[Array, Array, Array]:
+    """The lesion records (K,) of a slice, their weights (K, size, size) and contrasts (K,)."""
+    scenes, slices = draw(parameters), np.array([image])
+    lesions = lesions_of(scenes, slices)
+    weights = lesion_weights(scenes, lesions, lung_share(scenes, slices))
+    return lesions, weights, lesion_contrasts(scenes, lesions, weights)
+
+
+def find_lesions(parameters: PhantomParameters, image: int) -> list[Lesion]:
+    """The lesions of slice `image`, in the order of `masks` and `boxes`."""
+    scale = parameters.size / 64.0
+    return [
+        Lesion(
+            label=int(record["label"]),
+            x=float((record["x"] + 32.0) * scale),
+            y=float((record["y"] + 32.0) * scale),
+            radius=float(record["radius"] * scale),
+            contrast=float(contrast * weight.max()),
+        )
+        for record, weight, contrast in zip(*weigh(parameters, image), strict=True)
+    ]
+
+
+def masks(parameters: PhantomParameters, image: int) -> Array:
+    """Where the lesions of slice `image` are, bool (K, size, size): pixels given half of its greatest density."""
+    _, weights, _ = weigh(parameters, image)
+    peak = weights.max(axis=(1, 2), initial=0.0, keepdims=True)
+    shapes: Array = (weights >= 0.5 * peak) & (weights > 0.0)
+    return shapes
+
+
+def boxes(parameters: PhantomParameters, image: int) -> Array:
+    """The boxes of the lesions of slice `image`, float64 (K, 4): x0, y0, x1, y1 in pixels, just around their masks.
+
+    A pixel in column c spans x from c to c + 1, so that x1 - x0 is a width.
+    """
+    shapes = masks(parameters, image)
+    rows: Array = np.any(shapes, axis=2)
+    columns: Array = np.any(shapes, axis=1)
+    edges = [
+        columns.argmax(axis=1),
+        rows.argmax(axis=1),
+        parameters.size - columns[:, ::-1].argmax(axis=1),
+        parameters.size - rows[:, ::-1].argmax(axis=1),
+    ]
+    return np.stack(edges, axis=1).astype(np.float64)

@@ -1,0 +1,249 @@
+"""The phantoms are pinned, honest about what tells the labels apart, and true to what they say is in them."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from zoo_phantom import DATASETS, PARAMETERS, SHA256, boxes, find_lesions, generate, masks
+from zoo_phantom.exact import Stream, direction
+from zoo_phantom.paint import lung_share, paint, paint_anatomy, paint_lesions
+from zoo_phantom.scenes import draw
+from zoo_phantom.storage import digest
+
+from zoo import DataError, SamplesRequest
+from zoo.testing import check_dataset
+
+PHANTOM = PARAMETERS["phantom"]
+FEW = replace(PHANTOM, patients=(4, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return generate(PHANTOM)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("phantom")
+
+
+@pytest.fixture(scope="module")
+def samples(folder):
+    return DATASETS["phantom"].samples(SamplesRequest(folder=folder))
+
+
+# --- the same bytes everywhere -----------------------------------------------------------------------------------
+def test_the_pixels_are_the_pinned_ones(images):
+    assert digest(images) == "3db02851da96819ae58f1cc5fa94e2d30fab5fb8c67c768c65f28b0597e4ea78"
+
+
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "phantom"])
+def test_the_pixels_of_a_variant_are_the_pinned_ones(name):
+    assert digest(generate(PARAMETERS[name])) == SHA256[name]
+
+
+def test_painting_twice_gives_the_same_bytes():
+    assert generate(FEW).tobytes() == generate(FEW).tobytes()
+
+
+def test_another_seed_gives_other_slices():
+    assert not np.array_equal(generate(FEW), generate(replace(FEW, seed=1)))
+
+
+def test_random_words_are_those_of_philox():
+    key = np.array([7, int.from_bytes(b"noise   ", "little")], dtype=np.uint64)
+    assert np.array_equal(Stream(7, "noise").words(5), np.random.Philox(key=key).random_raw(5))
+
+
+def test_noise_is_centred_with_variance_one():
+    noise = Stream(7, "noise").bell(400, 500)
+    assert noise.mean() == pytest.approx(0.0, abs=0.01)
+    assert noise.var() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_direction_is_a_point_of_the_circle():
+    x, y = direction(np.linspace(-1.0, 1.0, 9))
+    assert np.hypot(x, y) == pytest.approx(np.ones(9))
+    assert (x[0], y[0]) == (0.0, -1.0)
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+def test_slices_are_painted_once_with_progress(tmp_path, images):
+    seen = []
+    request = SamplesRequest(folder=tmp_path, progress=lambda done, total: seen.append((done, total)))
+    (path,) = DATASETS["phantom"].samples(request).files
+    assert seen[-1] == (1680, 1680)
+    painted = path.stat().st_mtime_ns
+    seen.clear()
+    DATASETS["phantom"].samples(request)
+    assert (path.stat().st_mtime_ns, seen) == (painted, [])
+    assert [p.name for p in tmp_path.iterdir()] == ["phantom.npy"]
+
+
+def test_a_damaged_file_is_painted_again(tmp_path, images):
+    (tmp_path / "phantom.npy").write_bytes(b"\x93NUMPY cut short")
+    samples = DATASETS["phantom"].samples(SamplesRequest(folder=tmp_path))
+    assert np.array_equal(samples.read(1679), images[1679])
+
+
+def test_other_bytes_than_the_pinned_ones_are_refused(tmp_path):
+    from zoo_phantom.storage import keep_slices
+
+    with pytest.raises(DataError, match="expected slices with sha256 0000"):
+        keep_slices(tmp_path / "few.npy", draw(FEW), "0000", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reader_travels_to_another_process(samples, images):
+    read = pickle.loads(pickle.dumps(samples.read))
+    assert read(17).dtype == np.uint16
+    assert np.array_equal(read(17), images[17])
+
+
+# --- the datasets ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_a_dataset_passes_the_conformance_kit(name, folder):
+    check_dataset(DATASETS[name], folder)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_the_card_says_that_it_is_synthetic(name):
+    spec = DATASETS[name]
+    assert spec.synthetic
+    assert "synthetic" in spec.title
+    assert spec.description.startswith("SYNTHETIC: no patient was imaged.")
+
+
+def test_splits_have_their_sizes_and_share_no_patient(samples):
+    splits = samples.table.groupby("split")
+    assert splits.size().to_dict() == {"train": 1280, "val": 160, "test": 240}
+    assert splits["patient"].nunique().to_dict() == {"train": 160, "val": 40, "test": 60}
+    assert samples.table.groupby("patient")["split"].nunique().max() == 1
+    assert samples.table["sample_id"].is_unique
+
+
+def test_two_slices_in_five_are_positive_in_every_split(samples):
+    shares = samples.table.assign(positive=samples.targets).groupby("split")["positive"].mean()
+    assert shares.to_dict() == {"train": 0.4, "val": 0.4, "test": 0.4}
+
+
+def test_most_patients_have_slices_of_both_kinds(samples):
+    kinds = samples.table.assign(positive=samples.targets).groupby("patient")["positive"].nunique()
+    assert (kinds == 2).mean() > 0.6
+
+
+def test_every_class_of_the_multiclass_set_is_in_every_split():
+    scenes = draw(PARAMETERS["phantom_multiclass"])
+    for split in range(3):
+        assert scenes.present[scenes.split == split].mean(axis=0) == pytest.approx([0.34, 0.26, 0.22, 0.18], abs=0.01)
+
+
+def test_some_multilabel_targets_are_unknown_and_the_others_are_the_truth(folder):
+    targets = DATASETS["phantom_multilabel"].samples(SamplesRequest(folder=folder)).targets
+    present = draw(PARAMETERS["phantom_multilabel"]).present
+    assert np.isnan(targets).mean() == pytest.approx(0.05, abs=0.01)
+    assert np.array_equal(np.nan_to_num(targets[~np.isnan(targets)]), present[~np.isnan(targets)])
+
+
+# --- neither trivial nor hopeless --------------------------------------------------------------------------------
+def test_lesions_of_both_kinds_add_the_same_density():
+    scenes = draw(PHANTOM)
+    slices = np.arange(320)
+    added = paint_lesions(scenes, slices, lung_share(scenes, slices)).sum(axis=(1, 2), dtype=np.float64)
+    positive = scenes.present[slices, 1]
+    assert added[positive].mean() == pytest.approx(added[~positive].mean(), rel=0.1)
+    drawn = np.zeros(320)
+    np.add.at(
+        drawn,
+        scenes.lesions["slice"][scenes.lesions["slice"] < 320],
+        scenes.lesions["density"][: len(scenes.lesions["slice"][scenes.lesions["slice"] < 320])],
+    )
+    assert added == pytest.approx(drawn, rel=0.01)
+
+
+def test_mean_brightness_does_not_tell_the_labels_apart(samples, images):
+    assert roc_auc_score(samples.targets, images.mean(axis=(1, 2))) == pytest.approx(0.5, abs=0.05)
+
+
+def test_thumbnails_do_not_solve_it(samples, images):
+    thumbnails = images.reshape(-1, 8, 8, 8, 8).mean(axis=(2, 4)).reshape(-1, 64)
+    train, test = (samples.table["split"].to_numpy() == split for split in ("train", "test"))
+    standardised = (thumbnails - thumbnails[train].mean(axis=0)) / thumbnails[train].std(axis=0)
+    model = LogisticRegression(max_iter=1000).fit(standardised[train], samples.targets[train])
+    assert roc_auc_score(samples.targets[test], model.predict_proba(standardised[test])[:, 1]) <= 0.68
+
+
+def test_an_observer_who_knows_the_truth_could_solve_it(samples):
+    compact = [max(lesion.contrast for lesion in find_lesions(PHANTOM, image)) for image in range(0, 1680, 28)]
+    assert roc_auc_score(samples.targets[::28], compact) > 0.95
+
+
+# --- known truth -------------------------------------------------------------------------------------------------
+def test_a_mask_is_the_disc_of_its_lesion_within_the_lung():
+    scenes = draw(PHANTOM)
+    for image in np.flatnonzero(scenes.present[:, 1])[:5]:
+        lung = lung_share(scenes, np.array([image]))[0]
+        rows, columns = np.mgrid[:64, :64] + 0.5
+        for lesion, mask in zip(find_lesions(PHANTOM, int(image)), masks(PHANTOM, int(image)), strict=True):
+            distance = np.hypot(columns - lesion.x, rows - lesion.y)
+            assert mask[(distance < lesion.radius - 0.5) & (lung == 1.0)].all()
+            assert not mask[(distance > lesion.radius + 0.5) | (lung == 0.0)].any()
+
+
+def test_a_box_lies_just_around_its_mask():
+    for image in (0, 1, 2):
+        for box, mask in zip(boxes(PHANTOM, image), masks(PHANTOM, image), strict=True):
+            x0, y0, x1, y1 = box.astype(int)
+            assert mask[y0:y1, x0:x1].sum() == mask.sum() > 0
+            assert mask[y0].any() and mask[y1 - 1].any() and mask[:, x0].any() and mask[:, x1 - 1].any()
+
+
+def test_the_table_counts_the_lesions(samples):
+    for image in (0, 5, 700):
+        assert samples.table["num_lesions"][image] == len(find_lesions(PHANTOM, image))
+
+
+def test_a_lesion_adds_its_contrast_at_its_densest_pixel():
+    scenes = draw(FEW)
+    image = int(np.flatnonzero(scenes.faint)[0])  # one lesion: nothing overlaps
+    slices = np.array([image])
+    added = paint_lesions(scenes, slices, lung_share(scenes, slices))
+    (lesion,) = find_lesions(FEW, image)
+    assert added.max() == pytest.approx(lesion.contrast, rel=1e-5)
+
+
+def test_a_clear_slice_has_no_lesion():
+    parameters = PARAMETERS["phantom_multiclass"]
+    image = int(np.flatnonzero(draw(parameters).present[:, 0])[0])
+    assert find_lesions(parameters, image) == []
+    assert masks(parameters, image).shape == (0, 64, 64)
+    assert boxes(parameters, image).shape == (0, 4)
+
+
+def test_a_larger_size_shows_the_same_scene():
+    large = replace(FEW, size=128, noise=(0.0, 0.0))
+    slices = np.arange(4)
+    halved = paint_anatomy(draw(large), slices, lung_share(draw(large), slices)).reshape(4, 64, 2, 64, 2).mean((2, 4))
+    native = paint_anatomy(draw(FEW), slices, lung_share(draw(FEW), slices))
+    assert np.abs(halved - native).mean() < 15.0  # HU
+    assert paint(draw(large)).shape == (len(draw(FEW).patient), 128, 128)
+
+
+def test_densities_are_those_of_a_chest(images):
+    hu = images.astype(np.int64) - 1024
+    assert np.median(hu[:, :3, :3]) == pytest.approx(-1000, abs=10)  # air
+    assert -900 < np.percentile(hu[:, 30:34, 14:20], 30) < -700  # lung
+    assert 300 < np.percentile(hu, 99.9) < 1500  # bone
+
+
+def test_the_picture_shows_every_label(tmp_path):
+    from PIL import Image
+    from zoo_phantom.__main__ import draw_sheet
+
+    draw_sheet(FEW).save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 3 * 64, 2 * 2 * 3 * 64)
+        assert {(64, 160, 255), (255, 96, 64)} <= {colour for _, colour in sheet.getcolors(1 << 20)}

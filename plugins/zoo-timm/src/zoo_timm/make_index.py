@@ -1,0 +1,320 @@
+"""From the installed timm to index.json: `python -m zoo_timm.make_index` (some ten minutes, little memory).
+
+Names, tags, normalisation and licences come from timm's registry. What the registry does not say is tried out, on
+torch's meta device, which knows shapes and holds no numbers: whether the head and the first convolution are where the
+registry says, and which image sizes an architecture takes. Architectures made of the same kinds of layers take the same
+sizes, so only the smallest of each kind is tried.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from zoo_timm import INDEX
+from zoo_timm.pretraining import pretraining_of
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+    from torch import nn
+
+ODD_SIZE = 233  # a prime: a model that takes it takes every size above its smallest
+MULTIPLES = (2, 4, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
+SMALL_SIZES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256)
+LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size", "grid_size", "img_size")
+PAPER = re.compile(r"`([^`]+)`[^`]{0,40}?(https?://arxiv\.org/\w+/\d+\.\d+)", re.DOTALL)
+TIMM = "Wightman: PyTorch Image Models, https://doi.org/10.5281/zenodo.4414861"
+LICENSES = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "unknown": "",
+}
+
+
+class Table:
+    """Rows that many entries share: each is kept once and known by its place."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def place(self, row: object) -> int:
+        return self.places.setdefault(json.dumps(row), len(self.places))
+
+    def rows(self) -> list[Any]:
+        return [json.loads(text) for text in self.places]
+
+
+def make_index(names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Describe the architectures `names` (default: all that can be classifiers) of the installed timm."""
+    import timm
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    facts = {}
+    for name in names or timm.list_models():
+        module = build_on_meta(name)
+        if has_head(module):
+            facts[name] = describe_module(name, module)
+        else:
+            print(f"left out: {name} has no place for a head", file=sys.stderr)
+    smallest: dict[object, str] = {}
+    for name, fact in sorted(facts.items(), key=lambda pair: pair[1]["num_parts"]):
+        smallest.setdefault(fact["kind"], name)
+    print(f"{len(facts)} architectures of {len(smallest)} kinds", file=sys.stderr)
+    tried = {}
+    for kind, name in smallest.items():
+        tried[kind] = try_sizes(name, build_on_meta(name))
+        print(f"{len(tried)}/{len(smallest)} {name} {tried[kind]}", file=sys.stderr)
+
+    families, layouts, sizes, settings = Table(), Table(), Table(), Table()
+    models = {}
+    for name, fact in facts.items():
+        sizing = tried[fact["kind"]]
+        if sizing is None:
+            print(f"left out: {name} gives no logits", file=sys.stderr)
+            continue
+        family = family_of(name)
+        models[name] = [
+            families.place([family, citation_of(family)]),
+            layouts.place([fact["classifier"], fact["first_conv"]]),
+            sizes.place([fact["native"], *sizing]),
+            int(fact["features"]),
+            [describe_weights(settings, name, tag, config) for tag, config in pretrained_tags(name)],
+        ]
+    return {
+        "timm": timm.__version__,
+        "families": families.rows(),
+        "layouts": layouts.rows(),
+        "sizes": sizes.rows(),
+        "settings": settings.rows(),
+        "models": models,
+    }
+
+
+# --- what the registry says ------------------------------------------------------------------------------------------
+def family_of(name: str) -> str:
+    from timm.models import model_entrypoint
+
+    return str(model_entrypoint(name).__module__.rpartition(".")[2])
+
+
+def citation_of(family: str) -> str:
+    """The first paper that the family's module names, else timm itself."""
+    paper = PAPER.search(sys.modules[f"timm.models.{family}"].__doc__ or "")
+    return f"{' '.join(paper[1].split())}, {paper[2]}" if paper else TIMM
+
+
+def pretrained_tags(name: str) -> list[tuple[str, PretrainedCfg]]:
+    """The tags of an architecture that have weights, the default first."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    found = []
+    for full, config in get_arch_pretrained_cfgs(name).items():
+        if config.has_weights:
+            found.append((full.partition(".")[2], config))
+    return found
+
+
+def describe_weights(settings: Table, name: str, tag: str, config: PretrainedCfg) -> list[Any]:
+    """One row of the index: tag, place of its settings, and its source where that is not timm/<name>.<tag>."""
+    license_ = config.license or ""
+    setting = [
+        config.input_size[-1],
+        list(config.mean),
+        list(config.std),
+        config.interpolation,
+        LICENSES.get(license_, license_),
+        list(pretraining_of(tag)),
+    ]
+    source = config.hf_hub_id or config.url or ""
+    usual = f"timm/{name}.{tag}" if tag else f"timm/{name}"
+    return [tag, settings.place(setting), *([] if source == usual else [source])]
+
+
+# --- what is tried out -----------------------------------------------------------------------------------------------
+def build_on_meta(name: str, **arguments: Any) -> nn.Module:
+    """Build an architecture as pretrained, without numbers; where its weights have no head, with one of 5 outputs."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        module: nn.Module = timm.create_model(name, **arguments)
+        if getattr(module, "num_classes", None) == 0 and hasattr(module, "reset_classifier"):
+            module.reset_classifier(5)
+    return module.eval()
+
+
+def has_head(module: nn.Module) -> bool:
+    """Whether the architecture can classify; encoders of language models cannot."""
+    return hasattr(module, "reset_classifier") and getattr(module, "num_classes", 0) > 0
+
+
+def describe_module(name: str, module: nn.Module) -> dict[str, Any]:
+    """Note what does not depend on the image size; the module itself is let go."""
+    return {
+        "kind": kind_of(name, module),
+        "num_parts": sum(1 for _ in module.modules()),
+        "classifier": find_classifier(module),
+        "first_conv": find_first_conv(module),
+        "native": native_size(module),
+        "features": gives_features(module),
+    }
+
+
+def native_size(module: nn.Module) -> int:
+    return int(module.pretrained_cfg["input_size"][-1])  # type: ignore[index]
+
+
+def is_resizable(module: nn.Module) -> bool:
+    """Whether the image size is fixed when the module is made, and can be said then."""
+    declared = bool(module.pretrained_cfg.get("fixed_input_size"))  # type: ignore[operator]
+    return declared and any(
+        "img_size" in inspect.signature(level.__init__).parameters for level in type(module).__mro__[:-1]
+    )
+
+
+def kind_of(name: str, module: nn.Module) -> tuple[object, ...]:
+    """What decides the sizes a module takes: its layers without their width, and how often they stride."""
+    facts = set()
+    strides: Counter[object] = Counter()
+    for part in module.modules():
+        values = [getattr(part, fact, None) for fact in LAYER_FACTS]
+        fact = (type(part).__name__, *(str(value) for value in values if isinstance(value, int | tuple)))
+        facts.add(fact)
+        if getattr(part, "stride", 1) not in (1, (1, 1)):
+            strides[fact] += 1
+    return (family_of(name), native_size(module), is_resizable(module), frozenset(facts), frozenset(strides.items()))
+
+
+def try_sizes(name: str, module: nn.Module) -> list[int] | None:
+    """Return [size_multiple, min_image_size, fixed_size, resizable], or None where the native size gives no logits."""
+    native, resizable = native_size(module), is_resizable(module)
+    if not takes(module, native):
+        return None
+    patch = patch_size(module) if resizable else 1
+    candidates = [number for number in (1, *MULTIPLES, patch) if number % patch == 0]
+    multiple = next((number for number in candidates if fits_multiple(name, module, native, number, resizable)), 0)
+    if not multiple:
+        return [1, native, 1, 0]
+    small = sorted({-(-size // multiple) * multiple for size in SMALL_SIZES if size < native})
+    smallest = next((size for size in small if accepts(name, module, size, resizable)), native)
+    return [multiple, smallest, 0, int(resizable)]
+
+
+def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resizable: bool) -> bool:
+    """Whether odd multiples of `multiple` are taken, below and above the native size."""
+    if multiple == 1:
+        sizes = [ODD_SIZE]
+    else:
+        times = native // multiple | 1  # odd, so that no larger power of two divides the size
+        sizes = [multiple * (times + 2), multiple * (times - 2 if times > 3 else times + 4)]
+    return all(accepts(name, module, size, resizable) for size in sizes)
+
+
+def patch_size(module: nn.Module) -> int:
+    """The side of a transformer's patches: images of other multiples are taken, but their last rows are not seen."""
+    from torch import nn
+
+    first = submodule(module, find_first_conv(module).partition(",")[0])
+    whole = isinstance(first, nn.Conv2d) and first.kernel_size == first.stride and first.padding == (0, 0)
+    return first.kernel_size[0] if whole else 1
+
+
+def accepts(name: str, module: nn.Module, size: int, resizable: bool) -> bool:
+    """Whether the architecture gives logits at `size`; made for that size, it must also take the native weights."""
+    if not resizable:
+        return takes(module, size)
+    import timm
+    import torch
+
+    state = dict(module.state_dict())
+    overlay = {"state_dict": state, "source": None, "num_classes": module.num_classes}
+    arguments = {"num_classes": module.num_classes, "pretrained_cfg_overlay": overlay}
+    try:
+        with torch.device("meta"):
+            resized = timm.create_model(name, pretrained=True, img_size=size, **arguments).eval()
+    except (RuntimeError, ValueError, AssertionError, IndexError, KeyError, TypeError, ZeroDivisionError):
+        return False
+    return takes(resized, size)
+
+
+def takes(module: nn.Module, size: int) -> bool:
+    """Whether two images of `size` pixels give two rows of logits."""
+    import torch
+
+    images = torch.zeros(2, 3, size, size, device="meta")
+    try:
+        with torch.no_grad():
+            outputs = module(images)
+    # How torch and timm say that a map has become empty or cannot be cut into windows.
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError):
+        return False
+    return isinstance(outputs, torch.Tensor) and tuple(outputs.shape) == (2, module.num_classes)
+
+
+def gives_features(module: nn.Module) -> bool:
+    """Whether the module has timm's two halves: a body, and a head that can stop before its classifier."""
+    forward_head = getattr(module, "forward_head", None)
+    return forward_head is not None and "pre_logits" in inspect.signature(forward_head).parameters
+
+
+def find_classifier(module: nn.Module) -> str:
+    """The registry's classifiers, comma-separated (distilled models have two), where zoo can replace them."""
+    from torch import nn
+
+    names = as_names(module.pretrained_cfg.get("classifier"))  # type: ignore[operator]
+    parts = [submodule(module, name) for name in names]
+    plain = all(
+        isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)) for part in parts
+    )
+    return ",".join(names) if plain else ""
+
+
+def find_first_conv(module: nn.Module) -> str:
+    """The registry's first convolutions, comma-separated (some stems have two in parallel), where they see the image."""
+    from torch import nn
+
+    names = as_names(module.pretrained_cfg.get("first_conv"))  # type: ignore[operator]
+    parts = [submodule(module, name) for name in names]
+    plain = all(isinstance(part, nn.Conv2d) and part.in_channels == 3 and part.groups == 1 for part in parts)
+    return ",".join(names) if plain else ""
+
+
+def as_names(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def submodule(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+def to_text(index: dict[str, Any]) -> str:
+    """The index as text, a line an architecture, so that a new timm gives a readable difference."""
+    compact = {"separators": (",", ":")}
+    tables = [f"{json.dumps(key)}:{json.dumps(index[key], **compact)}" for key in index if key != "models"]
+    models = ",\n".join(f"{json.dumps(name)}:{json.dumps(row, **compact)}" for name, row in index["models"].items())
+    return "{" + ",\n".join([*tables, f'"models":{{\n{models}\n}}']) + "}\n"
+
+
+def main() -> None:
+    index = make_index()
+    INDEX.write_text(to_text(index), encoding="utf-8")
+    num_weights = sum(len(row[4]) for row in index["models"].values())
+    print(f"{INDEX.name}: {len(index['models'])} architectures, {num_weights} weights, timm {index['timm']}")
+
+
+if __name__ == "__main__":
+    main()

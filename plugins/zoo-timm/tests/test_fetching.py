@@ -1,0 +1,205 @@
+"""From a small local hub to fetched weights: cached, downloaded, resumed, refused, or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """What the local hub serves ({path: content}), what it was asked for, and where it cuts a transfer off."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
+    cut_after: int | None = None
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A real web server that answers as the hub does: HEAD and ranged GET with ETag, X-Repo-Commit, Content-Length."""
+    state = Hub()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            state.requests.append((self.command, self.path, self.headers.get("Range", "")))
+            content = state.files.get(self.path)
+            if content is None:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0] or 0)
+            self.send_response(206 if start else 200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Accept-Ranges", "bytes")
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            if not body:
+                return
+            if state.cut_after is not None:
+                self.wfile.write(content[start : start + state.cut_after])
+                self.close_connection = True
+                return
+            self.wfile.write(content[start:])
+
+        def log_message(self, *args: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        state.address = f"http://127.0.0.1:{httpd.server_port}"
+        yield state
+        httpd.shutdown()
+
+
+def run_python(code: str, folder: Path, endpoint: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own: huggingface_hub reads where its cache lies when it is imported."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    own |= {"HF_HOME": str(folder / "hf"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own, timeout=120)
+
+
+def fetch(folder: Path, endpoint: str, *, name: str = "resnet18", tag: str = "", offline: bool = False, **environment):
+    """Fetch weights in a process of its own; returns what it printed: a path, None, or an error, and progress."""
+    code = f"""
+from pathlib import Path
+from zoo import FetchRequest, ZooError
+from zoo_timm import register_models
+spec = next(spec for spec in register_models() if spec.name == {name!r})
+seen = []
+request = FetchRequest(name={name!r}, tag={tag!r}, folder=Path({str(folder / "weights")!r}), offline={offline},
+                       progress=lambda done, total: seen.append((done, total)))
+try:
+    print(spec.fetch_weights(request))
+except ZooError as error:
+    print(error.line())
+print(seen[-1] if seen else None)
+"""
+    done = run_python(code, folder, endpoint, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
+
+
+def path_of(name: str, tag: str, file: str = "model.safetensors") -> str:
+    return f"/timm/{name}.{tag}/resolve/main/{file}"
+
+
+def test_weights_are_downloaded_into_the_hubs_cache_and_progress_is_told(hub, tmp_path):
+    hub.files[path_of("resnet18", "a1_in1k")] = b"tensors" * 50_000
+    path, progress = fetch(tmp_path, hub.address)
+    assert Path(path).read_bytes() == b"tensors" * 50_000
+    assert Path(path).is_relative_to(tmp_path / "hf")
+    assert progress == "(350000, 350000)"
+
+
+def test_weights_in_the_hubs_cache_are_used_without_a_request(hub, tmp_path):
+    hub.files[path_of("resnet18", "a1_in1k")] = b"tensors"
+    first = fetch(tmp_path, hub.address)[0]
+    hub.requests.clear()
+    assert fetch(tmp_path, hub.address, offline=True)[0] == first
+    assert fetch(tmp_path, hub.address)[0] == first
+    assert hub.requests == []
+
+
+def test_the_tag_asked_for_is_fetched(hub, tmp_path):
+    hub.files[path_of("resnet18", "tv_in1k")] = b"torchvision's"
+    assert Path(fetch(tmp_path, hub.address, tag="tv_in1k")[0]).read_bytes() == b"torchvision's"
+
+
+def test_a_download_cut_off_is_an_error_leaves_no_weights_and_can_be_run_again(hub, tmp_path):
+    content = os.urandom(3_000_000)
+    hub.files[path_of("resnet18", "a1_in1k")] = content
+    hub.cut_after = 1_000_000
+    assert fetch(tmp_path, hub.address)[0].startswith(f"zoo: error[weights] {hub.address}/timm/resnet18.a1_in1k:")
+    assert fetch(tmp_path, hub.address, offline=True)[0] == "None"
+    hub.cut_after = None
+    assert Path(fetch(tmp_path, hub.address)[0]).read_bytes() == content
+
+
+def test_a_repository_without_safetensors_gives_its_other_file(hub, tmp_path):
+    hub.files[path_of("resnet18", "a1_in1k", "pytorch_model.bin")] = b"pickled"
+    assert Path(fetch(tmp_path, hub.address)[0]).read_bytes() == b"pickled"
+
+
+def test_a_file_the_hub_does_not_have_is_an_error_that_names_it(hub, tmp_path):
+    assert fetch(tmp_path, hub.address)[0] == (
+        f"zoo: error[weights] {hub.address}/timm/resnet18.a1_in1k holds none of model.safetensors, pytorch_model.bin"
+    )
+
+
+def test_offline_weights_that_are_nowhere_give_none_at_once(hub, tmp_path):
+    start = time.perf_counter()
+    assert fetch(tmp_path, hub.address, offline=True) == ["None", "None"]
+    assert fetch(tmp_path, hub.address, HF_HUB_OFFLINE="1") == ["None", "None"]
+    assert hub.requests == []
+    assert time.perf_counter() - start < 30
+
+
+def test_an_unreachable_hub_is_an_error_within_seconds(tmp_path):
+    start = time.perf_counter()
+    line = fetch(tmp_path, "http://127.0.0.1:9")[0]  # the discard port: nothing listens
+    assert line.startswith("zoo: error[weights] http://127.0.0.1:9/timm/resnet18.a1_in1k:")
+    assert time.perf_counter() - start < 20  # timm's own retries take 50
+
+
+def test_a_file_in_the_folder_of_the_request_comes_first(hub, tmp_path):
+    path = tmp_path / "weights" / "resnet18.a1_in1k.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    assert fetch(tmp_path, hub.address, offline=True)[0] == str(path)
+    assert hub.requests == []
+
+
+def test_a_checkpoint_on_the_hub_is_described_by_its_config(hub, tmp_path):
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 9,
+        "pretrained_cfg": {
+            "mean": [0.1, 0.2, 0.3],
+            "std": [0.5, 0.5, 0.5],
+            "input_size": [3, 96, 96],
+            "license": "mit",
+        },
+    }
+    hub.files["/lab/lesions/resolve/main/config.json"] = json.dumps(config).encode()
+    code = f"""
+import torch, timm
+from pathlib import Path
+from zoo import BuildRequest, FetchRequest
+from zoo_timm import find_hub_model
+spec = find_hub_model("hf-hub:lab/lesions", Path({str(tmp_path)!r}), False)
+print(spec.name, spec.family, spec.image_size, spec.mean, spec.license, spec.weights[0].tag)
+torch.manual_seed(1)
+theirs = timm.create_model("resnet18", num_classes=9)
+path = Path({str(tmp_path / "lesions.pth")!r})
+torch.save(theirs.state_dict(), path)
+ours = spec.build(BuildRequest(num_outputs=2, channels=3, image_size=96, weights=path))
+print(torch.equal(ours.fc.weight, theirs.fc.weight))
+"""
+    done = run_python(code, tmp_path, hub.address)
+    assert done.stdout.splitlines() == ["hf-hub:lab/lesions resnet 96 (0.1, 0.2, 0.3) mit hub", "True"], done.stderr

@@ -1,0 +1,380 @@
+"""From the plugin's claims to passing or failing tests: its index, its models, its weights files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from zoo import BuildRequest, ModelSpec, WeightsError
+from zoo_timm import read_index, register_models
+
+SPECS = {spec.name: spec for spec in register_models()}
+SHARED_WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
+
+# The lightest architecture of the families people use most, and one of each kind of head, stem and size rule.
+SAMPLE = (
+    "beit_base_patch16_224", "botnet26t_256", "cait_xxs24_224", "coat_tiny", "convnext_atto", "crossvit_tiny_240",
+    "davit_tiny", "deit_tiny_distilled_patch16_224", "densenet121", "dla46_c", "dpn48b", "edgenext_xx_small",
+    "efficientformer_l1", "efficientnet_b0", "efficientvit_b0", "eva02_tiny_patch14_224", "fastvit_t8",
+    "focalnet_tiny_srf", "ghostnet_050", "hrnet_w18_small", "inception_v3", "lcnet_035", "levit_128s",
+    "maxvit_tiny_tf_224", "mixer_s32_224", "mobilenetv3_small_050", "mobilevit_xxs", "mvitv2_tiny", "nfnet_l0",
+    "pit_ti_224", "poolformer_s12", "pvt_v2_b0", "regnetx_002", "repvit_m0_9", "resnet18", "resnetv2_50x1_bit",
+    "rexnet_100", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224", "tf_efficientnet_lite0", "tiny_vit_5m_224",
+    "tresnet_m", "vgg11", "vit_small_patch14_dinov2", "vit_tiny_patch16_224", "volo_d1_224", "xcit_nano_12_p8_224",
+)  # fmt: skip
+MADE_AGAIN = ("resnet18", "vit_small_patch14_dinov2", "deit_tiny_distilled_patch16_224", "fastvit_t8", "vgg11",
+              "swin_tiny_patch4_window7_224", "levit_128s", "tresnet_m")  # fmt: skip
+
+
+def build(spec: ModelSpec, size: int = 0, weights: Path | None = None, tag: str = "", num_outputs: int = 2):
+    request = BuildRequest(
+        num_outputs=num_outputs, channels=3, image_size=size or spec.image_size, weights=weights, tag=tag
+    )
+    return spec.build(request)
+
+
+def nearest_size(spec: ModelSpec, wanted: int) -> int:
+    if spec.fixed_size:
+        return spec.image_size
+    return max(-(-wanted // spec.size_multiple) * spec.size_multiple, spec.min_image_size)
+
+
+def build_without_numbers(spec: ModelSpec, size: int = 0):
+    import torch
+
+    with torch.device("meta"):
+        return build(spec, size)
+
+
+# --- the index -------------------------------------------------------------------------------------------------------
+def skip_unless_made_from(installed: str) -> None:
+    if read_index()["timm"] != installed:
+        pytest.skip(f"the index is of timm {read_index()['timm']}, installed is {installed}")
+
+
+def entries(index: dict) -> dict:
+    """The rows of an index with the places in its tables looked up, so that two indices can be compared."""
+    return {
+        name: (
+            index["families"][family],
+            index["layouts"][layout],
+            index["sizes"][size],
+            has_features,
+            [[tag, index["settings"][setting], *source] for tag, setting, *source in weights],
+        )
+        for name, (family, layout, size, has_features, weights) in index["models"].items()
+    }
+
+
+def test_the_index_names_every_architecture_and_tag_of_timm_that_can_classify():
+    import timm
+
+    skip_unless_made_from(timm.__version__)
+    missing = set(timm.list_models()) - set(SPECS)
+    assert set(SPECS) <= set(timm.list_models())
+    # Encoders of language models: no head, and no place for one.
+    assert all(name.endswith("_enc") or name.startswith(("mobilenetv5_300m_enc", "hieradet")) for name in missing)
+    tags = {f"{name}.{weight.tag}" for name, spec in SPECS.items() for weight in spec.weights if weight.tag}
+    theirs = {full for full in timm.list_models(pretrained=True) if full.partition(".")[0] not in missing}
+    assert {full for full in theirs if "." in full} == tags
+
+
+def test_entries_of_the_index_are_what_making_them_again_gives():
+    import timm
+
+    from zoo_timm.make_index import make_index
+
+    skip_unless_made_from(timm.__version__)
+    again = entries(json.loads(json.dumps(make_index(MADE_AGAIN))))
+    known = entries(read_index())
+    assert again == {name: known[name] for name in MADE_AGAIN}
+
+
+@pytest.mark.slow
+def test_the_whole_index_is_what_making_it_again_gives():
+    import timm
+
+    from zoo_timm.make_index import make_index
+
+    skip_unless_made_from(timm.__version__)
+    assert json.loads(json.dumps(make_index())) == read_index()
+
+
+def test_listing_imports_neither_torch_nor_timm():
+    code = (
+        "import sys, zoo_timm as plugin; assert len(plugin.register_models()) > 1200;"
+        "print([name for name in ('torch', 'timm', 'pandas', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_registering_every_model_takes_less_than_a_blink():
+    fastest = min(timed(register_models) for _ in range(5))
+    assert fastest < 0.15  # 0.03 s on two slow cores
+
+
+def timed(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def test_the_default_tag_is_timms_and_its_settings_are_the_registrys():
+    import timm
+
+    weights = SPECS["resnet18"].weights[0]
+    config = timm.get_pretrained_cfg("resnet18")
+    assert (weights.tag, weights.mean, weights.std) == (config.tag, config.mean, config.std)
+    assert (weights.interpolation, weights.image_size) == (config.interpolation, config.input_size[-1])
+    assert weights.url == "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+    assert weights.license == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "datasets"),
+    [
+        ("resnet18", "a1_in1k", ("imagenet-1k",)),
+        ("vit_small_patch14_dinov2", "lvd142m", ("lvd-142m",)),
+        ("convnext_tiny", "in12k_ft_in1k", ("imagenet-12k", "imagenet-1k")),
+        ("resnet50", "fb_swsl_ig1b_ft_in1k", ("instagram-1b", "imagenet-1k")),
+        ("vit_base_patch16_clip_224", "laion2b_ft_in12k_in1k", ("laion-2b", "imagenet-12k", "imagenet-1k")),
+    ],
+)
+def test_pretraining_data_are_told_in_the_order_of_training(model, tag, datasets):
+    assert next(weight for weight in SPECS[model].weights if weight.tag == tag).pretraining == datasets
+
+
+def test_the_mirror_named_by_the_environment_is_where_weights_come_from(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
+    spec = next(spec for spec in register_models() if spec.name == "resnet18")
+    assert spec.weights[0].url == "https://mirror.example/hub/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+
+
+def test_specs_can_be_sent_to_another_process():
+    spec = pickle.loads(pickle.dumps(SPECS["resnet18"]))
+    assert spec.weights == SPECS["resnet18"].weights
+    assert sum(parameter.numel() for parameter in build(spec).parameters()) == 11_689_512  # as torchvision's resnet18
+
+
+# --- the models ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", SAMPLE)
+def test_an_architecture_takes_the_sizes_its_spec_allows(name):
+    import torch
+
+    spec = SPECS[name]
+    for size in {nearest_size(spec, wanted) for wanted in (64, 96, 224)}:
+        module = build_without_numbers(spec, size).eval()
+        assert module(torch.zeros(2, 3, size, size, device="meta")).shape == (2, module.num_classes)
+
+
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "deit_tiny_distilled_patch16_224", "efficientnet_b0",
+                                  "fastvit_t8", "levit_128s", "repvit_m0_9", "resnet18", "resnetv2_50x1_bit",
+                                  "tresnet_m", "vit_small_patch14_dinov2", "volo_d1_224"])  # fmt: skip
+def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
+    import torch
+
+    from zoo.models import build_model
+
+    spec = SPECS[name]
+    size = nearest_size(spec, 64)
+    module = build_model(spec, num_outputs=2, channels=1, image_size=size).train()
+    assert module(torch.rand(2, 1, size, size)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
+    from torch import nn
+
+    spec = SPECS[name]
+    module = build_without_numbers(spec)
+    heads = [module.get_submodule(head) for head in spec.classifier.split(",")]
+    assert all(isinstance(head, nn.Linear | nn.Conv2d) for head in heads)
+    if name != "tresnet_m":  # its images are folded to 48 channels first
+        assert all(module.get_submodule(conv).in_channels == 3 for conv in spec.first_conv.split(","))
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_layer_groups_hold_every_parameter_once_and_end_with_the_heads(name):
+    spec = SPECS[name]
+    module = build_without_numbers(spec)
+    groups = spec.layer_groups(module)
+    flat = [id(parameter) for group in groups for parameter in group]
+    assert len(groups) > 1
+    assert len(flat) == len(set(flat)) == len(list(module.parameters()))
+    last = {id(parameter) for parameter in groups[-1]}
+    assert all(id(module.get_submodule(head).weight) in last for head in spec.classifier.split(","))
+
+
+def test_frozen_parameters_are_in_no_layer_group():
+    module = build_without_numbers(SPECS["resnet18"])
+    module.conv1.weight.requires_grad_(False)
+    groups = SPECS["resnet18"].layer_groups(module)
+    assert id(module.conv1.weight) not in {id(parameter) for group in groups for parameter in group}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_features_are_one_row_an_image(name):
+    import torch
+
+    spec = SPECS[name]
+    module = build_without_numbers(spec).eval()
+    found = spec.features(module, torch.zeros(2, 3, spec.image_size, spec.image_size, device="meta"))
+    assert found.ndim == 2
+    assert found.shape[0] == 2
+
+
+def test_features_are_what_the_classifier_sees():
+    import torch
+
+    module = build(SPECS["resnet18"]).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        found = SPECS["resnet18"].features(module, images)
+        torch.testing.assert_close(module.fc(found), module(images))
+
+
+def test_weights_without_a_head_get_one_of_the_outputs_asked_for():
+    module = build(SPECS["vit_small_patch14_dinov2"], 42, num_outputs=7)
+    assert module.head.weight.shape == (7, 384)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_every_architecture_takes_a_new_head_and_gives_features_at_a_small_size(name):
+    import torch
+
+    from zoo.models import replace_head
+
+    spec = SPECS[name]
+    assert spec.classifier
+    size = nearest_size(spec, 64)
+    images = torch.zeros(2, 3, size, size, device="meta")
+    module = build_without_numbers(spec, size).eval()
+    if spec.features:
+        assert spec.features(module, images).ndim == 2
+    with torch.device("meta"):
+        for head in spec.classifier.split(","):
+            replace_head(module, head, 3, 0.01)
+    assert module(images).shape == (2, 3)
+    flat = [id(parameter) for group in spec.layer_groups(module) for parameter in group]
+    assert len(flat) == len(set(flat)) == len(list(module.parameters()))
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+def test_the_real_efficientnet_file_loads_strictly():
+    import torch
+
+    path = SHARED_WEIGHTS / "tf_efficientnet_lite0.pth"
+    if not path.is_file():
+        pytest.skip("tf_efficientnet_lite0.pth is not on this machine")
+    module = build(SPECS["tf_efficientnet_lite0"], weights=path)
+    state = torch.load(path, weights_only=True)
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items() if key in state)
+    assert {key for key in module.state_dict() if key not in state} <= {
+        key for key in module.state_dict() if key.endswith("num_batches_tracked")
+    }
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet34", r"missing layer1\.2\.conv1\.weight; missing [\w.]+; missing [\w.]+ and \d+ more"),
+        ("dla46_c", r"missing base_layer\.0\.weight; missing [\w.]+; missing [\w.]+ and \d+ more"),
+        ("vit_tiny_patch16_224", r"missing cls_token; missing pos_embed; missing [\w.]+ and \d+ more"),
+    ],
+)
+def test_a_file_of_another_architecture_is_an_error_that_names_three_keys(tmp_path, suffix, name, expected):
+    path = tmp_path / f"resnet18{suffix}"
+    save(build(SPECS["resnet18"]), path)
+    with pytest.raises(WeightsError, match=expected):
+        build(SPECS[name], weights=path)
+
+
+def save(module, path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    state = module.state_dict()
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+
+
+def test_a_head_of_another_number_of_classes_is_an_error(tmp_path):
+    module = build(SPECS["test_resnet"])
+    module.reset_classifier(10)
+    save(module, tmp_path / "test_resnet.pth")
+    with pytest.raises(WeightsError, match=r"fc\.weight has shape \(10, \d+\), expected \(1000, \d+\)"):
+        build(SPECS["test_resnet"], weights=tmp_path / "test_resnet.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_is_no_weights_file_is_an_error(tmp_path, content, suffix):
+    path = tmp_path / f"resnet18{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"resnet18.*cannot be read as weights"):
+        build(SPECS["resnet18"], weights=path)
+
+
+def test_code_hidden_in_a_weights_file_is_not_run(tmp_path):
+    import torch
+
+    witness = tmp_path / "witness"
+    torch.save({"fc.weight": Payload(str(witness))}, tmp_path / "resnet18.pth")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        build(SPECS["resnet18"], weights=tmp_path / "resnet18.pth")
+    assert not witness.exists()
+
+
+class Payload:
+    """What unpickling would execute: creating a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 64), ("test_vit2", 96), ("swin_tiny_patch4_window7_224", 96),
+                                            ("vit_tiny_patch16_224", 64), ("xcit_nano_12_p8_224", 64)])  # fmt: skip
+def test_weights_are_fitted_to_another_image_size(tmp_path, name, size):
+    import torch
+
+    pristine = build(SPECS[name])
+    save(pristine, tmp_path / f"{name}.pth")
+    module = build(SPECS[name], size, tmp_path / f"{name}.pth").eval()
+    with torch.no_grad():
+        assert module(torch.rand(2, 3, size, size)).shape == (2, 1000)
+    same = [key for key, value in pristine.state_dict().items() if value.shape == module.state_dict()[key].shape]
+    assert len(same) > len(pristine.state_dict()) / 2
+    learnt = [key for key in same if key in dict(pristine.named_parameters())]
+    assert all(torch.equal(pristine.state_dict()[key], module.state_dict()[key]) for key in learnt)
+
+
+def test_a_tag_of_another_number_of_classes_loads_with_its_own_head(tmp_path):
+    import timm
+
+    path = tmp_path / "tiny_vit.pth"
+    save(timm.create_model("tiny_vit_5m_224.dist_in22k"), path)
+    assert build(SPECS["tiny_vit_5m_224"], weights=path, tag="dist_in22k").head.fc.out_features == 21_841
+
+
+def test_building_leaves_timms_logging_as_it_was(tmp_path):
+    import logging
+
+    logger = logging.getLogger("timm.models._builder")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    save(build(SPECS["test_resnet"]), tmp_path / "test_resnet.pth")
+    build(SPECS["test_resnet"], weights=tmp_path / "test_resnet.pth")
+    assert (logger.level, logger.propagate, list(logger.handlers)) == before

@@ -1,0 +1,408 @@
+"""The conformance kit: what is right passes, and each thing that is wrong is said in a sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+from torch import nn
+
+from zoo.errors import Undefined
+from zoo.metrics import METRICS
+from zoo.specs import BuildRequest, DatasetSpec, MetricSpec, ModelSpec, Samples, Weights
+from zoo.tasks import BINARY, MULTILABEL, REGRESSION
+from zoo.testing import check_dataset, check_metric, check_model
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+class Tiny(nn.Module):
+    """One convolution and one linear layer; `after` may spoil the features."""
+
+    def __init__(self, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.after = after or nn.Identity()
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.fc(self.after(self.conv(images).relu().mean(dim=(2, 3))))
+
+
+def build_tiny(request: BuildRequest, after: Callable | None = None) -> nn.Module:
+    return Tiny(after() if after else None)
+
+
+def build_whole(request: BuildRequest) -> nn.Module:
+    """A model that looks after its head and its first convolution itself."""
+    conv = nn.Conv2d(request.channels, 4, 3)
+    return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, request.num_outputs))
+
+
+TINY = ModelSpec(name="tiny", build=build_tiny, classifier="fc", first_conv="conv")
+
+
+class Detached(nn.Module):
+    def forward(self, features):
+        return features.detach()
+
+
+class AlwaysDropout(nn.Module):
+    def forward(self, features):
+        return torch.dropout(features, 0.5, train=True)
+
+
+class MinusBatchMean(nn.Module):
+    def forward(self, features):
+        return features - features.mean(dim=0)
+
+
+class LogOfNegative(nn.Module):
+    def forward(self, features):
+        return torch.log(features - 1e6)
+
+
+class TwoInTraining(Tiny):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+def build_two_in_training(request):
+    return TwoInTraining()
+
+
+def build_from_numpy_noise(request):
+    module = Tiny()
+    with torch.no_grad():
+        module.conv.weight.copy_(torch.from_numpy(np.random.normal(size=(8, 3, 3, 3))))
+    return module
+
+
+def build_fixed(request):
+    if request.image_size != 96:
+        raise ValueError(f"{request.image_size} px")
+    return Tiny()
+
+
+def one_dimension(module, images):
+    return module.conv(images).mean()
+
+
+def twice(module):
+    return [list(module.parameters()), list(module.fc.parameters())]
+
+
+def stem_only(module):
+    return [list(module.conv.parameters())]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TINY,
+        ModelSpec(name="whole", build=build_whole),
+        replace(TINY, first_conv=""),  # gray images are repeated
+        replace(TINY, build=build_fixed, image_size=96, fixed_size=True),
+        replace(TINY, size_multiple=14, image_size=224),
+    ],
+    ids=["head and stem named", "builds its own", "gray repeated", "fixed size", "multiple of 14"],
+)
+def test_a_model_that_keeps_the_contract_passes(spec):
+    assert check_model(spec) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "res net"}, "model name 'res net': only letters"),
+        ({"name": "net.v2"}, "no dots; what follows one is read as a weights tag"),
+        ({"tasks": ("binary", "multi-class")}, "no task 'multi-class'. Did you mean 'multiclass'"),
+        ({"tasks": ()}, "`tasks` is empty"),
+        ({"build": lambda request: Tiny()}, "`build` cannot be pickled"),
+        ({"weights": (Weights(tag="a"), Weights(tag="a"))}, "a weights tag is given twice: a, a"),
+        ({"weights": (Weights(tag="a", mean=(0.5,)),)}, "weights 'a': `mean` and `std` need one number for each of 3"),
+        ({"std": (1.0, 0.0, 1.0)}, "`std` must be positive"),
+        ({"image_size": 225, "size_multiple": 32}, "its own `image_size` 225 is not a size it takes"),
+        ({"build": build_fixed}, "building it for 3 outputs and 1 channels at 32 px raised ValueError: 32 px"),
+        ({"classifier": "head"}, "building it for 3 outputs"),
+        ({"classifier": ""}, "returned (2, 10), expected (2, 3)"),
+        ({"build": build_from_numpy_noise}, "two builds from one seed answer differently"),
+        ({"build": partial(build_tiny, after=AlwaysDropout)}, "is dropout still active?"),
+        ({"build": partial(build_tiny, after=MinusBatchMean)}, "depend on the other images of its batch"),
+        ({"build": partial(build_tiny, after=LogOfNegative)}, "logits of ordinary images are not finite"),
+        ({"build": partial(build_tiny, after=Detached)}, "no gradient reaches 2 of 4 parameters, such as conv.weight"),
+        ({"build": build_two_in_training}, "in training mode it returns tuple, expected a tensor of shape (4, 2)"),
+        ({"features": one_dimension}, "features"),
+        ({"layer_groups": twice}, "`layer_groups` has a parameter in two groups"),
+        ({"layer_groups": stem_only}, "`layer_groups` leaves out fc.weight, fc.bias"),
+    ],
+)
+def test_a_model_that_breaks_the_contract_is_told_how(changes, words):
+    with pytest.raises(AssertionError) as caught:
+        check_model(replace(TINY, **changes))
+    assert words in str(caught.value)
+
+
+def test_checking_a_model_leaves_the_random_state_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    check_model(TINY)
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Dots:
+    """Opens 24 images of 12 patients; `changes` are columns of the table to set, or to drop with None."""
+
+    changes: tuple = ()
+    targets: object = None
+    read: Callable | None = None
+    fields: tuple = ()
+
+    def __call__(self, request):
+        table = pandas.DataFrame(
+            {
+                "sample_id": [f"image {row}" for row in range(24)],
+                "image": list(range(24)),
+                "patient": [f"patient {row // 2}" for row in range(24)],
+                "split": ["train"] * 12 + ["val"] * 4 + ["test"] * 8,
+            }
+        )
+        for column, values in self.changes:
+            if values is None:
+                del table[column]
+            else:
+                table[column] = values
+        targets = np.arange(24) // 2 % 2 if self.targets is None else self.targets
+        return Samples(table=table, targets=targets, read=self.read or read_dot, **dict(self.fields))
+
+
+def read_dot(image):
+    return np.full((8, 8), image, dtype=np.uint8)
+
+
+def read_as(image, dtype=np.uint8, shape=(8, 8)):
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def read_mixed(image):
+    return np.zeros((8, 8), np.uint8 if image % 2 else np.uint16)
+
+
+def read_missing(image):
+    raise FileNotFoundError("image.png")
+
+
+class Counting:
+    """A reader with a state that calls share, as a file handle has."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        return np.full((8, 8), self.calls % 250, dtype=np.uint8)
+
+
+class Shuffled:
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, request):
+        return Dots(changes=(("sample_id", self.rng.permutation([f"image {row}" for row in range(24)])),))(request)
+
+
+DOTS = DatasetSpec(
+    name="dots",
+    task=BINARY,
+    labels=("no", "yes"),
+    samples=Dots(),
+    channels=1,
+    patient="patient",
+    official_splits=("train", "val", "test"),
+    license="CC0-1.0",
+)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"samples": Dots(changes=(("split", None), ("patient", None))), "official_splits": (), "patient": "none"},
+        {"samples": Dots(read=partial(read_as, dtype=np.uint16))},
+        {"samples": Dots(read=partial(read_as, shape=(8, 6, 3))), "channels": 3},
+        {"samples": Dots(targets=np.linspace(0, 1, 24)), "task": REGRESSION, "labels": ("score",)},
+        {"samples": Dots(targets=np.array([[1, NAN], [0, 1], [1, 0]] * 8)), "task": MULTILABEL},
+    ],
+    ids=["gray", "no patients or splits", "16 bit", "colour", "regression", "multi-label with unknowns"],
+)
+def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
+    assert check_dataset(replace(DOTS, **changes), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "dots/2"}, "dataset name 'dots/2': only letters"),
+        ({"samples": lambda request: Dots()(request)}, "`samples` cannot be pickled"),
+        ({"task": "binary"}, "`task` is 'binary', expected a Task such as zoo.BINARY"),
+        ({"labels": ("no", "no")}, "two labels have one name"),
+        ({"labels": ("no", "perhaps", "yes")}, "expected 2 labels, got 3"),
+        ({"positive": "maybe"}, "`positive` is 'maybe'; expected a label of a binary task: no, yes"),
+        ({"symmetries": ("flip",)}, "no symmetry 'flip'; one of hflip, vflip, rot90"),
+        ({"unit": "lesion"}, "`unit` is 'lesion': auto, image or patient"),
+        ({"license": ""}, "`license` is empty"),
+        ({"intensity": (400, -1000)}, "`intensity` runs from 400 to -1000"),
+        ({"samples": Counting()}, "`samples` returned ndarray, expected Samples"),
+        ({"samples": Dots(changes=(("sample_id", "one"),))}, "sample_id 'one' stands in several rows"),
+        ({"samples": Dots(changes=(("patient", 7),))}, "column 'patient' holds [7], expected str"),
+        ({"samples": Dots(changes=(("patient", ""),))}, "a row has no patient"),
+        ({"samples": Dots(changes=(("patient", None),))}, "patient = 'patient' and the table has no column 'patient'"),
+        ({"patient": "none: image level"}, "the table has a column 'patient'"),
+        ({"samples": Dots(changes=(("split", "training"),))}, "split 'training'"),
+        ({"official_splits": ("train", "test")}, "official_splits = ['test', 'train'], the table has"),
+        ({"metadata": ("age",)}, "`metadata` names columns that the table has not: age"),
+        ({"samples": Dots(targets=np.zeros(23, np.int64))}, "23 targets for 24 images"),
+        ({"samples": Dots(targets=np.arange(24) % 2 * 1.0)}, "targets are float64"),
+        ({"samples": Dots(targets=np.arange(24) % 3)}, "label 2, expected 0 to 1"),
+        ({"samples": Dots(read=partial(read_as, dtype=np.float32))}, "pixels are float32, expected uint8 or uint16"),
+        (
+            {"samples": Dots(read=partial(read_as, shape=(3, 8, 8)))},
+            "pixels of shape (3, 8, 8), expected (height, width)",
+        ),
+        ({"samples": Dots(read=partial(read_as, shape=(0, 8)))}, "the image is empty"),
+        ({"samples": Dots(read=partial(read_as, shape=(8, 8, 3)))}, "a colour image, and the card says channels = 1"),
+        ({"samples": Dots(read=read_mixed)}, "images are uint16 and uint8; give all of them one depth"),
+        ({"samples": Dots(read=read_missing)}, "reading the image of 'image 0' raised FileNotFoundError: image.png"),
+        ({"samples": Dots(read=Counting())}, "`read` gives other pixels when several threads call it"),
+        ({"samples": Shuffled()}, "opened twice it gives other samples, or another order"),
+    ],
+)
+def test_a_dataset_that_breaks_the_contract_is_told_how(tmp_path, changes, words):
+    with pytest.raises(AssertionError) as caught:
+        check_dataset(replace(DOTS, **changes), tmp_path)
+    assert words in str(caught.value)
+
+
+def test_files_that_are_not_there_are_named(tmp_path):
+    spec = replace(DOTS, samples=Dots(fields=(("files", (tmp_path / "gone.png",)),)))
+    with pytest.raises(AssertionError, match=r"1 of `files` are not there, such as .*gone\.png"):
+        check_dataset(spec, tmp_path)
+
+
+def test_official_splits_that_share_a_patient_are_a_warning(tmp_path):
+    patients = ["patient 0", *[f"patient {row // 2}" for row in range(1, 23)], "patient 0"]
+    spec = replace(DOTS, samples=Dots(changes=(("patient", patients),)))
+    with pytest.warns(UserWarning, match="1 patients are in several official splits, such as 'patient 0'"):
+        check_dataset(spec, tmp_path)
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+def accuracy(request):
+    return accuracy_score(request.targets, request.decisions)
+
+
+def resampled_accuracy(request, weights):
+    return weights @ (request.targets == request.decisions) / weights.sum(axis=1)
+
+
+def resample_without_weights(request, weights):
+    return np.full(len(weights), accuracy(request))
+
+
+def count_right(request):
+    return int((request.targets == request.decisions).sum()), len(request.targets)
+
+
+def count_wrong(request):
+    return int((request.targets != request.decisions).sum()), len(request.targets)
+
+
+def error_rate(request):
+    return 1 - accuracy(request)
+
+
+def not_a_number(request):
+    return accuracy(request) * float("nan")
+
+
+def random_number(request):
+    return accuracy(request) * np.random.uniform(0.9, 1.0)
+
+
+def later_counts_more(request):
+    return np.average(request.targets == request.decisions, weights=np.arange(1, len(request.targets) + 1))
+
+
+def one_resample_for_all(request, weights):
+    return accuracy(request)
+
+
+def writes(request):
+    request.probabilities[:] = 0
+    return accuracy(request)
+
+
+def nan_for_one_class(request):
+    return accuracy(request) if len(np.unique(request.targets)) > 1 else float("nan")
+
+
+def always_undefined(request):
+    raise Undefined("not today")
+
+
+def undefined_without_a_reason(request):
+    if len(np.unique(request.targets)) < 2:
+        raise Undefined
+    return accuracy(request)
+
+
+ACCURACY = MetricSpec(
+    name="accuracy", compute=accuracy, resample=resampled_accuracy, counts=count_right, tasks=("binary", "multiclass")
+)
+
+
+@pytest.mark.parametrize("spec", [ACCURACY, *METRICS], ids=lambda spec: spec.name)
+def test_a_metric_that_keeps_the_contract_passes(spec):
+    assert check_metric(spec) is None
+
+
+def test_an_error_rate_passes_when_lower_is_better():
+    spec = MetricSpec(name="error", compute=error_rate, tasks=("binary",), higher_is_better=False)
+    assert check_metric(spec) is None
+    with pytest.raises(AssertionError, match=r"perfect predictions give 0, random ones 0\.\d+, and higher_is_better"):
+        check_metric(replace(spec, higher_is_better=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "a b"}, "metric name 'a b': only letters"),
+        ({"tasks": ("detection",)}, "no task 'detection'"),
+        ({"compute": lambda request: 1.0}, "`compute` cannot be pickled"),
+        ({"compute": not_a_number}, "expected a finite number, got nan (raise Undefined where there is none)"),
+        ({"compute": random_number}, "computed twice from the same it gives two values"),
+        ({"compute": later_counts_more}, "it depends on the order of the rows"),
+        ({"compute": writes}, "read-only"),
+        ({"compute": nan_for_one_class}, "raise Undefined(reason) where there is no value"),
+        ({"compute": always_undefined}, "undefined (not today) for ordinary predictions of every class"),
+        ({"compute": undefined_without_a_reason}, "raises Undefined without a reason"),
+        ({"bounds": (0.0, 0.6)}, "outside the metric's bounds"),
+        ({"resample": resample_without_weights}, "`resample` gives"),
+        ({"resample": one_resample_for_all}, "`resample` returned the shape ()"),
+        ({"counts": count_wrong}, "`counts` gives"),
+        ({"note": count_right}, "`note` must return a str"),
+        ({"tasks": ("regression",)}, "metric 'accuracy', regression task"),
+    ],
+)
+def test_a_metric_that_breaks_the_contract_is_told_how(changes, words):
+    with pytest.raises(AssertionError) as caught:
+        check_metric(replace(ACCURACY, **changes))
+    assert words in str(caught.value)

@@ -1,0 +1,22 @@
+"""Everything that can be asked for here: what the core brings itself, and the plugins installed beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zoo.baselines import BASELINES
+from zoo.executor import EXECUTORS
+from zoo.metrics import METRICS
+from zoo.protocol import PROTOCOLS
+from zoo.registry import Kind, Registry, Spec, find_plugins, load_registry
+
+
+def open_registry() -> Registry:
+    """Load every installed plugin; the core's own specs go the same way as a plugin's."""
+    builtin: dict[Kind, Sequence[Spec]] = {
+        "model": BASELINES,
+        "metric": METRICS,
+        "protocol": PROTOCOLS,
+        "executor": EXECUTORS,
+    }
+    return load_registry(find_plugins(), builtin=builtin)

@@ -1,0 +1,298 @@
+"""From the registry and stored results to what `list`, `info`, `why` and `doctor` show, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError, clean, unknown
+from zoo.files import cache_root
+from zoo.registry import WILDCARDS, Kind, Registry
+from zoo.specs import DatasetSpec, MetricSpec, ModelSpec
+from zoo.suites import MODEL_SETS, list_suites, load_suite
+
+SINGULAR: dict[str, Kind] = {
+    "models": "model",
+    "datasets": "dataset",
+    "metrics": "metric",
+    "protocols": "protocol",
+    "executors": "executor",
+}
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[str, Any]]:
+    """What there is of a kind, in the order of names; a pattern is a glob, or a part of a name."""
+    if kind == "suites":
+        items = [summarize_suite(name) for name in list_suites()]
+    else:
+        singular = SINGULAR[kind]
+        specs = registry.specs(singular)
+        items = [summarize(name, specs[name], registry.qualified(singular, name)) for name in sorted(specs)]
+    if not pattern:
+        return items
+    glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
+    return [
+        item
+        for item in items
+        if fnmatch.fnmatchcase(item["name"], glob) or fnmatch.fnmatchcase(item["plugin"] + ":" + item["name"], glob)
+    ]
+
+
+def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
+    """One line of a list."""
+    owner = qualified.partition(":")[0] if ":" in qualified else ""
+    item: dict[str, Any] = {"name": name, "plugin": owner}
+    if isinstance(spec, ModelSpec):
+        item |= {"family": spec.family, "image_size": spec.image_size, "weights": [w.tag for w in spec.weights]}
+    elif isinstance(spec, DatasetSpec):
+        item |= {"task": spec.task.name, "labels": len(spec.labels), "modality": spec.modality, "license": spec.license}
+    elif isinstance(spec, MetricSpec):
+        item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
+    return {**item, "title": spec.title}
+
+
+def summarize_suite(name: str) -> dict[str, Any]:
+    suite = load_suite(name)
+    return {
+        "name": suite.name,
+        "plugin": "zoo-bench",
+        "version": suite.version,
+        "datasets": list(suite.datasets),
+        "models": list(suite.models),
+        "protocol": suite.protocol,
+        "title": suite.title,
+    }
+
+
+def list_plugins(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": plugin.name,
+            "version": plugin.version,
+            "status": plugin.status,
+            "reason": plugin.reason or None,
+            **{f"{kind}s": count for kind, count in plugin.counts.items() if count},
+        }
+        for plugin in registry.plugins
+    ]
+
+
+def to_lines(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of plain text, its columns as wide as they must be; no library, so that a list of 1,300 is instant."""
+    if not items:
+        return []
+    columns = list(dict.fromkeys(name for item in items for name in item if name != "title"))
+    if any(item.get("title") for item in items):
+        columns.append("title")
+    cells = [[cell(item.get(column)) for column in columns] for item in items]
+    widths = [min(40, max(len(column), *(len(row[i]) for row in cells))) for i, column in enumerate(columns)]
+    rows = [columns, *cells]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return (
+            ", ".join(map(str, value))
+            if len(value) <= 4
+            else f"{', '.join(map(str, value[:3]))} and {len(value) - 3} more"
+        )
+    return clean(value)
+
+
+# --- info ------------------------------------------------------------------------------------------------------------
+def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
+    """All that is known of one thing. A dataset given by path is opened, and its splits are drawn."""
+    if kind == "suites":
+        return dataclasses.asdict(load_suite(name))
+    if kind == "models":
+        if name in MODEL_SETS:
+            return {"name": name, "models": list(MODEL_SETS[name])}
+        choice = registry.find_model(name)
+        default = choice.weights.tag if choice.weights else None
+        return {"name": choice.name, "default_weights": default, **describe_spec(choice.spec)}
+    if kind == "datasets":
+        return describe_dataset(name, registry)
+    return {**describe_spec(registry.find(SINGULAR[kind], name)), "plugin": registry.qualified(SINGULAR[kind], name)}
+
+
+def describe_dataset(name: str, registry: Registry) -> dict[str, Any]:
+    from zoo.data import draw_split, open_source
+    from zoo.planning import is_path
+    from zoo.sources import find_source
+
+    if not is_path(name, registry):
+        return {**describe_spec(registry.find("dataset", name)), "plugin": registry.qualified("dataset", name)}
+    spec = find_source(Path(name))
+    source = open_source(spec, cache_root(), offline=True)
+    split = draw_split(source)
+    first = split.folds[0]
+    splits = {part: int((first == part).sum()) for part in ("train", "val", "test")}
+    return {
+        **describe_spec(spec),
+        "images": len(source.sample_ids),
+        "patients": len(set(source.patients.tolist())) if source.has_patients else None,
+        "split": split.origin,
+        "splits": splits,
+        "notes": [*source.samples.notes, *split.notes],
+        "content_hash": source.content_hash,
+    }
+
+
+def describe_spec(spec: Any) -> dict[str, Any]:
+    """The plain fields of a spec; what is callable or empty is left out."""
+    described: dict[str, Any] = {}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if callable(value) or value in ("", (), None) or value == {}:
+            continue
+        if field.name == "weights" and isinstance(value, tuple):
+            value = [{k: v for k, v in dataclasses.asdict(w).items() if v not in ("", (), False)} for w in value]
+        elif field.name == "task":
+            value = value.name
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        described[field.name] = value
+    return described
+
+
+def to_text(described: Mapping[str, Any], indent: str = "") -> str:
+    """`name: value` lines, nested by indentation."""
+    lines = []
+    for name, value in described.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            lines.append(f"{indent}{name}:")
+            lines += [f"{indent}  - " + "; ".join(f"{k} {cell(v)}" for k, v in item.items()) for item in value]
+        elif isinstance(value, list | tuple):
+            lines.append(f"{indent}{name}: {', '.join(clean(part) for part in value)}")
+        else:
+            lines.append(f"{indent}{name}: {'-' if value is None else clean(value)}")
+    return "\n".join(lines)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+def describe_run(run_id: str, root: Path) -> dict[str, Any]:
+    """A stored run with its inputs, hashes, versions, and how each score and interval was computed."""
+    result = find_run(run_id, stored_results(root))
+    described = dataclasses.asdict(result)
+    described["folder"] = str(result.folder)
+    described["scores"] = {name: dataclasses.asdict(score) for name, score in result.scores().items()}
+    return described
+
+
+def stored_results(root: Path) -> list[Any]:
+    from zoo.results import load_results
+
+    return load_results(root)[0] if root.is_dir() else []
+
+
+def find_run(run_id: str, results: Sequence[Any]) -> Any:
+    """The one run whose id begins with `run_id`."""
+    found = [result for result in results if result.id.startswith(run_id)] if len(run_id) >= 4 else []
+    if len(found) != 1:
+        raise unknown_run(run_id, [result.id for result in found], [result.id[:8] for result in results])
+    return found[0]
+
+
+def unknown_run(run_id: str, found: Sequence[str], known: Sequence[str]) -> UsageError:
+    if len(found) > 1:
+        return UsageError(f"run {run_id!r} is the beginning of {len(found)} ids", fix="give more of it")
+    if len(run_id) < 4:
+        return UsageError(f"run {run_id!r}: too short", fix="give at least 4 characters of the id")
+    error = unknown("run", run_id, known)
+    return UsageError(
+        error.message, fix=error.fix.partition("`")[0] + "`zoo bench --dry-run` prints ids", code="unknown-run"
+    )
+
+
+def explain_run(run_id: str, root: Path) -> dict[str, Any]:
+    """Whether a planned or stored run is done already, and else what keeps it apart from the nearest that is."""
+    from zoo.planning import load_plan
+
+    results = stored_results(root)
+    identities = {**load_plan(root), **{result.id: dict(result.identity) for result in results}}
+    found = [known for known in identities if known.startswith(run_id)] if len(run_id) >= 4 else []
+    if len(found) != 1:
+        raise unknown_run(run_id, found, [known[:8] for known in identities])
+    full, identity = found[0], identities[found[0]]
+    own = next((result for result in results if result.id == full), None)
+    explained: dict[str, Any] = {"id": full, "status": own.status if own else "not run"}
+    if own and own.ok:
+        explained["answer"] = f"done on {own.created}: the same command reuses it"
+    elif own:
+        explained["answer"] = f"ended as {own.status}: only a run that is ok is reused, so it is tried again"
+    else:
+        explained["answer"] = "no stored run has this identity, so it is carried out"
+    others = [
+        (compare_identities(identity, result.identity), result)
+        for result in results
+        if result.id != full and result.ok and result.identity["dataset"] == identity["dataset"]
+    ]
+    others.sort(key=lambda pair: (len(pair[0]), pair[1].id))
+    explained["nearest"] = [
+        {
+            "id": result.id[:8],
+            "differs in": "; ".join(f"{k}: {mine} here, {theirs} there" for k, (mine, theirs) in d.items()),
+        }
+        for d, result in others[:3]
+    ]
+    explained["identity"] = identity
+    return explained
+
+
+def compare_identities(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, those of the protocol one by one."""
+    left = {**mine, **{f"protocol.{k}": v for k, v in mine["protocol"].items()}}
+    right = {**theirs, **{f"protocol.{k}": v for k, v in theirs["protocol"].items()}}
+    names = [name for name in {**left, **right} if name != "protocol"]
+    return {n: (short(left.get(n)), short(right.get(n))) for n in names if left.get(n) != right.get(n)}
+
+
+def short(value: Any) -> Any:
+    return value[:8] if isinstance(value, str) and len(value) == 64 else value
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+def examine(registry: Registry) -> dict[str, Any]:
+    """The machine, versions, plugins and caches; `advice` says what is missing and how to mend it."""
+    from zoo.system import available_memory_bytes, describe_system, resolve_device, versions
+
+    advice = []
+    cache = cache_root()
+    device = resolve_device("auto")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK)
+        free = shutil.disk_usage(cache).free
+    except OSError as error:
+        writable, free = False, 0
+        advice.append(f"cache {cache}: {error.strerror}; set ZOO_CACHE to a folder that can be written to")
+    if writable and free < 2e9:
+        advice.append(f"cache {cache}: {free / 1e9:.1f} GB free; decoded images and weights need room")
+    if device == "cpu":
+        advice.append("no GPU seen by torch: fine for the quickstart and small sets, slow for 224 px")
+    advice += [
+        f"plugin {b.plugin} is broken: {b.reason}; repair or `pip uninstall {b.plugin}`" for b in registry.broken
+    ]
+    if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
+        advice.append("no model plugin is installed: pip install zoo-timm zoo-torchvision")
+    memory = available_memory_bytes()
+    return {
+        "system": {**describe_system(device, 1), "available_memory_gb": memory and round(memory / 1e9, 1)},
+        "versions": versions(),
+        "plugins": {
+            p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins
+        },
+        "cache": {"folder": str(cache), "writable": writable, "free_gb": round(free / 1e9, 1)},
+        "advice": advice or ["nothing is missing"],
+    }

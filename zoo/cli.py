@@ -1,0 +1,384 @@
+"""From a command line to an exit status: one short function a command. The contract is docs/command-line.md."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from zoo.errors import UsageError, ZooError
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.runner import Outcome
+    from zoo.suites import Suite
+
+KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
+EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
+EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+
+
+class Terminated(BaseException):
+    """Raised by SIGTERM, so that children are ended and temporary folders removed on the way out."""
+
+
+def terminate(*_: Any) -> NoReturn:
+    raise Terminated
+
+
+def main() -> NoReturn:
+    """Run the command line; whatever happens becomes an exit status and, where something is wrong, one line."""
+    arguments = sys.argv[1:]
+    as_json = "--json" in arguments
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        status = zoo.main(args=arguments, prog_name="zoo", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except ZooError as error:
+        sys.exit(complain(error, command, as_json))
+    except click.ClickException as error:
+        hint = f"`zoo {command} --help`" if command in zoo.commands else "`zoo --help`"
+        sys.exit(complain(UsageError(error.format_message().rstrip("."), fix=hint), command, as_json))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nzoo: stopped; what was done is kept, the same command goes on from there", err=True)
+        sys.exit(EXIT_SIGINT)
+    except Terminated:
+        click.echo("zoo: terminated; what was done is kept, the same command goes on from there", err=True)
+        sys.exit(EXIT_SIGTERM)
+    except BrokenPipeError:  # the reader of our output left: `zoo list models | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        click.echo("zoo: this is a bug in zoo; please report it with the lines above and `zoo doctor`", err=True)
+        sys.exit(EXIT_BUG)
+
+
+def complain(error: ZooError, command: str, as_json: bool) -> int:
+    """Say what is wrong on stderr, and with `--json` as a document on stdout too; return the exit status."""
+    click.echo(error.line(), err=True)
+    if as_json:
+        found = {"code": error.code, "message": error.message, "fix": error.fix}
+        click.echo(json.dumps({"schema": 1, "command": command, "error": found}))
+    return error.exit_status
+
+
+def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:
+    """Options that repeat or take commas."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def several(*names: str, **settings: Any) -> Callable[..., Any]:
+    return click.option(*names, multiple=True, callback=split_names, **settings)
+
+
+def registry_with_warnings() -> Registry:
+    """Everything installed; a broken plugin is one warning line, and the others serve on."""
+    from zoo.builtin import open_registry
+
+    registry = open_registry()
+    for broken in registry.broken:
+        click.echo(f"zoo: warning: plugin {broken.plugin} is broken and left out: {broken.reason}", err=True)
+    return registry
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="zoo-bench", prog_name="zoo", message="%(prog)s %(version)s")
+def zoo() -> None:
+    """Benchmark pretrained networks on medical images, and say how far the order can be trusted.
+
+    \b
+    zoo bench                                      the quickstart: synthetic data, minutes on a CPU
+    zoo bench --datasets PATH --models starter     your own images
+    zoo list models 'resnet*'                      what is there
+    """
+
+
+# --- bench -----------------------------------------------------------------------------------------------------------
+@zoo.command()
+@several("--models", "-m", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
+@several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
+@click.option("--suite", metavar="NAME|FILE.toml", help="A suite; flags given beside it win.")
+@several("--metrics", metavar="NAME,...", help="Metrics beside the task's own.")
+@click.option("--protocol", metavar="NAME", help="The training recipe (default finetune; quickstart: quick).")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field of the protocol.")
+@click.option("--seeds", metavar="N|a,b,c", help="How many seeds, or which (default 3).")
+@click.option("--folds", type=click.IntRange(min=1), help="Cross-validation by patient in K folds; 1: hold-out.")
+@click.option("--weights", type=click.Choice(["pretrained", "auto", "none"]), help="Initial weights.")
+@click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of .pth or .safetensors files.")
+@click.option("--keep-weights", type=click.Choice(["best", "all", "none"]), default="best", show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads a CPU run uses.")
+@click.option("--executor", default="local", show_default=True, metavar="NAME")
+@click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
+@click.option("--run-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
+@click.option("--offline", is_flag=True, help="Do not try the network.")
+@click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
+@click.option("--fresh", is_flag=True, help="Run again what is done already.")
+@click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
+    """Fine-tune and evaluate every model on every dataset, and print the leaderboard."""
+    from zoo.planning import Settings, save_plan
+    from zoo.progress import Console
+    from zoo.runner import bench as run_bench
+    from zoo.runner import plan_only
+
+    suite = suite_from_flags(flags)
+    registry = registry_with_warnings()
+    names = ("results", "weights_dir", "keep_weights", "device", "threads", "executor", "workers", "run_timeout")
+    settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
+    console = Console()
+    run = plan_only if dry_run else run_bench
+    outcome = run(suite, registry, settings, console)
+    save_plan(outcome.runs, settings.results)
+    if as_json:
+        click.echo(json.dumps(describe_outcome(outcome, registry), indent=1, allow_nan=False, ensure_ascii=False))
+    elif dry_run:
+        for planned in outcome.runs:
+            state = "done" if planned.id in outcome.plan.done else "to run"
+            click.echo(f"{planned.id[:8]}  {state:6}  {planned.folder.as_posix()}")
+    else:
+        print_boards(outcome, registry, settings.results)
+    return exit_status(outcome, dry_run)
+
+
+def suite_from_flags(flags: dict[str, Any]) -> Suite:
+    """The suite asked for, with every flag that was given in place of what it says."""
+    from zoo.suites import STARTER, Suite, load_suite, parse_seeds
+
+    if flags["suite"]:
+        suite = load_suite(flags["suite"])
+    elif flags["datasets"]:
+        suite = Suite(name="flags", models=STARTER)
+    else:
+        suite = load_suite("quickstart")
+    changes: dict[str, Any] = {
+        name: flags[name] for name in ("models", "datasets", "metrics", "protocol", "folds", "weights") if flags[name]
+    }
+    if flags["seeds"]:
+        changes["seeds"] = parse_seeds(flags["seeds"])
+    given = dict(setting.partition("=")[::2] for setting in flags["settings"])
+    for setting in flags["settings"]:
+        if "=" not in setting:
+            raise UsageError(f"--set {setting}: expected FIELD=VALUE")
+    return replace(suite, **changes, settings=tuple(sorted({**dict(suite.settings), **given}.items())))
+
+
+def print_boards(outcome: Outcome, registry: Registry, results: Path) -> None:
+    from zoo.leaderboard import build_leaderboard
+    from zoo.report import to_terminal
+
+    boards = build_leaderboard(outcome.results.values(), registry.metrics)
+    click.echo(to_terminal(boards, width=terminal_width(), color=sys.stdout.isatty()), nl=False)
+    if boards:
+        click.echo(f"{results}/  ·  zoo report --format markdown")
+
+
+def terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((140, 40)).columns
+
+
+def exit_status(outcome: Outcome, dry_run: bool) -> int:
+    if not outcome.runs:
+        return EXIT_NOTHING_RAN
+    missing = not dry_run and any(
+        run.id not in outcome.results or not outcome.results[run.id].ok for run in outcome.runs
+    )
+    return EXIT_SOME_FAILED if missing or outcome.plan.refused else 0
+
+
+def describe_outcome(outcome: Outcome, registry: Registry) -> dict[str, Any]:
+    """The document of `zoo bench --json`."""
+    from dataclasses import asdict
+
+    from zoo.leaderboard import build_leaderboard
+    from zoo.report import leaderboard_items
+
+    runs = []
+    for run in outcome.runs:
+        result = outcome.results.get(run.id)
+        runs.append(
+            {
+                "id": run.id,
+                "model": run.shown,
+                "weights": run.weights_tag or None,
+                "init": run.init,
+                "dataset": run.dataset,
+                "protocol": run.protocol.label,
+                "seed": run.seed,
+                "fold": run.fold,
+                "status": result.status if result else "skipped",
+                "reused": run.id in outcome.reused,
+                "error": result.error if result else None,
+                "deviations": list(run.deviations),
+                "scores": {name: asdict(score) for name, score in result.scores().items()}
+                if result and result.ok
+                else {},
+                "cost": dict(result.cost) if result else {},
+            }
+        )
+    refused = [{"dataset": name, "code": e.code, "message": str(e)} for name, e in outcome.plan.refused]
+    boards = build_leaderboard(outcome.results.values(), registry.metrics)
+    return {
+        "schema": 1,
+        "command": "bench",
+        "runs": runs,
+        "leaderboard": leaderboard_items(boards),
+        "refused": refused,
+    }
+
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+@zoo.command("list")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("pattern", required=False)
+@click.option("--json", "as_json", is_flag=True)
+def list_(kind: str, pattern: str | None, as_json: bool) -> None:
+    """List what is installed, all or what matches PATTERN (a glob, or a part of a name)."""
+    from zoo.catalog import list_items, to_lines
+
+    items = list_items(kind, pattern, registry_with_warnings())
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "command": "list", "kind": kind, "items": items}, ensure_ascii=False))
+        return
+    click.echo("\n".join(to_lines(items)) or f"no {kind} match {pattern!r}")
+
+
+@zoo.command()
+@click.argument("kind", type=click.Choice([*KINDS[:5], "runs"]))
+@click.argument("name")
+@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def info(kind: str, name: str, results: Path, as_json: bool) -> None:
+    """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
+    from zoo.catalog import describe_item, describe_run, to_text
+
+    described = describe_run(name, results) if kind == "runs" else describe_item(kind, name, registry_with_warnings())
+    if as_json:
+        document = {"schema": 1, "command": "info", "kind": kind, "item": described}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        click.echo(to_text(described))
+
+
+@zoo.group()
+def plugin() -> None:
+    """See the plugins that are installed, and check one."""
+
+
+@plugin.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def plugin_list(as_json: bool) -> None:
+    """List the plugins, what each gives, and why a broken one is."""
+    from zoo.builtin import open_registry
+    from zoo.catalog import list_plugins, to_lines
+
+    items = list_plugins(open_registry())
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "command": "plugin list", "plugins": items}, ensure_ascii=False))
+    else:
+        click.echo("\n".join(to_lines(items)))
+
+
+@zoo.command()
+@click.option("--json", "as_json", is_flag=True)
+def doctor(as_json: bool) -> None:
+    """Check the machine, versions, plugins and caches, and say what is missing."""
+    from zoo.builtin import open_registry
+    from zoo.catalog import examine, to_text
+
+    found = examine(open_registry())
+    click.echo(json.dumps({"schema": 1, "command": "doctor", **found}, indent=1) if as_json else to_text(found))
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+@zoo.command()
+@click.option("--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders.")
+@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv", "json"]), default="terminal")
+@click.option("--output", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
+@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
+def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool) -> int:
+    """Build the leaderboard from stored results."""
+    from zoo import report as reports
+    from zoo.leaderboard import build_leaderboard
+
+    registry = registry_with_warnings()
+    boards = build_leaderboard(read_results(folders or (Path("results"),)), registry.metrics)
+    if form == "terminal":
+        text = reports.to_terminal(boards, width=terminal_width(), color=output is None and sys.stdout.isatty())
+    else:
+        text = {"markdown": reports.to_markdown, "csv": reports.to_csv, "json": reports.to_json}[form](boards)
+    if output is None:
+        click.echo(text, nl=False)
+        return 0
+    if check:
+        stale = not output.is_file() or output.read_text(encoding="utf-8") != text
+        click.echo(f"{output}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
+        return EXIT_SOME_FAILED if stale else 0
+    output.write_text(text, encoding="utf-8")
+    return 0
+
+
+def read_results(folders: Sequence[Path]) -> list[Any]:
+    """Every readable result; a damaged one is a warning, none at all an error."""
+    from zoo.errors import ResultsError
+    from zoo.results import load_results
+
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ResultsError(f"{folder}: not a folder", fix="give one by --results, or run `zoo bench` first")
+        results, damaged = load_results(folder)
+        found += results
+        for line in damaged:
+            click.echo(f"zoo: warning: left out: {line}", err=True)
+    if not found:
+        raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
+    return found
+
+
+@zoo.command("score")
+@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+@several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
+def score_(results: Path, metrics: tuple[str, ...]) -> int:
+    """Compute scores again from stored predictions; no GPU, no training."""
+    from zoo.progress import Console
+    from zoo.rescoring import rescore
+
+    registry = registry_with_warnings()
+    names = [name for pattern in metrics for name in registry.match("metric", pattern)]
+    stored = [result for result in read_results([results]) if result.ok and result.run["purpose"] == "score"]
+    with Console().counting("scoring", "runs") as progress:
+        failed = rescore(stored, names, registry, progress)
+    click.echo(f"{len(stored)} runs scored" + (f", {failed} scores without a value" if failed else ""))
+    return 0
+
+
+@zoo.command()
+@click.argument("run_id")
+@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def why(run_id: str, results: Path, as_json: bool) -> None:
+    """Tell, field by field, why a run is, or is not, the same as one already done."""
+    from zoo.catalog import explain_run, to_text
+
+    explained = explain_run(run_id, results)
+    click.echo(json.dumps({"schema": 1, "command": "why", **explained}, indent=1) if as_json else to_text(explained))
+
+
+if __name__ == "__main__":
+    main()

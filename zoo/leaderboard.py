@@ -1,0 +1,226 @@
+"""From stored results to boards: a pure function of the result files, so that the same files give the same bytes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.results import Result
+from zoo.scoring import Score, score
+from zoo.specs import MetricSpec
+
+COSTS = (
+    "train_seconds",
+    "images_per_second",
+    "inference_images_per_second",
+    "peak_memory_bytes",
+    "num_parameters",
+    "flops",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model on one board: its scores over all seeds and folds, what they cost, and what deviates."""
+
+    model: str
+    weights: str  # tag; "random init"
+    baseline: bool
+    scores: Mapping[str, Score]
+    seed_sd: Mapping[str, float | None]  # between seeds, of the seed's score
+    seeds: tuple[int, ...]
+    coverage: tuple[int, int]  # runs that count, runs there should be
+    cost: Mapping[str, float | None]  # mean over runs
+    deviations: tuple[str, ...]
+    tuned: str = ""
+    errors: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All models on one dataset, content, split, protocol and kind of initial weights; nothing else is comparable."""
+
+    dataset: str
+    facts: Mapping[str, Any]  # data.describe_dataset
+    protocol: str
+    demonstration: bool
+    init: str
+    primary_metric: str
+    metrics: tuple[str, ...]
+    higher_is_better: bool
+    rows: tuple[Row, ...]
+    device: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_seeds(self) -> int:
+        return max((len(row.seeds) for row in self.rows if not row.baseline), default=0)
+
+
+def build_leaderboard(results: Iterable[Result], metrics: Mapping[str, MetricSpec]) -> list[Board]:
+    """Group results into boards and score every row from its predictions.
+
+    Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Tuning runs are left
+    out: they have seen no test image.
+    """
+    scored = [r for r in results if r.run["purpose"] == "score" and r.dataset]
+    baselines = [r for r in scored if is_baseline(r)]
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in scored:
+        if not is_baseline(result):
+            groups.setdefault(board_key(result), []).append(result)
+    orphans: dict[tuple[str, ...], list[Result]] = {
+        data_key(r): [] for r in baselines if not any(key[:3] == data_key(r) for key in groups)
+    }
+    for result in baselines:
+        if data_key(result) in orphans:
+            orphans[data_key(result)].append(result)
+    boards = [build_board(group, matching(baselines, group), metrics) for _, group in sorted(groups.items())]
+    boards += [build_board([], group, metrics) for _, group in sorted(orphans.items())]
+    return [board for board in boards if board]
+
+
+def is_baseline(result: Result) -> bool:
+    return str(result.run["protocol_label"]).startswith("baseline@")
+
+
+def data_key(result: Result) -> tuple[str, ...]:
+    return (result.run["dataset"], result.run["content_hash"], result.run["split_hash"])
+
+
+def board_key(result: Result) -> tuple[str, ...]:
+    return (*data_key(result), result.run["protocol_label"], result.run["init"])
+
+
+def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
+    """The baselines of the same data, at the image size of the board where they were run at several."""
+    same = [b for b in baselines if data_key(b) == data_key(group[0])]
+    sizes = {r.run["image_size"] for r in group}
+    sized = [b for b in same if b.run["image_size"] in sizes] or same
+    by_model: dict[str, list[Result]] = {}
+    for result in sized:
+        by_model.setdefault(f"{result.run['model']} {result.run['image_size']}", []).append(result)
+    chosen: dict[str, list[Result]] = {}
+    for results in by_model.values():
+        chosen.setdefault(results[0].run["model"], results)
+    return [result for results in chosen.values() for result in results]
+
+
+def row_key(result: Result) -> tuple[Any, ...]:
+    """What rows are kept apart by beside the model: everything of the identity but seed and fold."""
+    names = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
+    return tuple(result.run[name] for name in names)
+
+
+def build_board(
+    group: Sequence[Result], baselines: Sequence[Result], metrics: Mapping[str, MetricSpec]
+) -> Board | None:
+    """One board, or None where nothing on it was ever finished."""
+    finished = [r for r in (*group, *baselines) if r.ok]
+    if not finished:
+        return None
+    first = finished[0]
+    primary = first.details["primary_metric"]
+    shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
+    known = {name: metrics[name] for name in shown if name in metrics}
+    seeds = sorted({r.run["seed"] for r in group})
+    rows = [build_row(part, known, seeds) for part in group_rows(group)]
+    higher = metrics[primary].higher_is_better if primary in metrics else True
+    rows.sort(key=lambda row: order(row, primary, higher))
+    controls = [build_row(part, known, [0]) for part in group_rows(baselines)]
+    controls.sort(key=lambda row: order(row, primary, higher))
+    run = (group or baselines)[0].run
+    return Board(
+        dataset=run["dataset"],
+        facts=describe_test(finished),
+        protocol=run["protocol_label"],
+        demonstration=bool(run["protocol"]["demonstration"]),
+        init=run["init"],
+        primary_metric=primary,
+        metrics=tuple(known),
+        higher_is_better=higher,
+        rows=(*rows, *controls),
+        device=describe_device(first),
+        versions=first.versions,
+    )
+
+
+def group_rows(results: Sequence[Result]) -> list[list[Result]]:
+    rows: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        rows.setdefault(row_key(result), []).append(result)
+    return [rows[key] for key in sorted(rows, key=repr)]
+
+
+def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
+    found = row.scores.get(primary)
+    value = found.value if found else None
+    return value is None, 0.0 if value is None else (-value if higher else value), row.model
+
+
+def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int]) -> Row:
+    """Score the seeds that have all their folds; a mean over whatever happens to exist would compare unlike things."""
+    run = results[0].run
+    finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
+    folds = range(run["num_folds"])
+    whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
+    complete = [[finished[seed, fold] for fold in folds] for seed in whole]
+    scores: Mapping[str, Score] = {}
+    if complete:
+        stored = [[result.predictions() for result in part] for part in complete]
+        scores = score(stored, metrics, complete[0][0].card(), threshold=run["protocol"]["threshold"])
+    counted = [result for part in complete for result in part]
+    return Row(
+        model=run["shown"],
+        weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
+        baseline=is_baseline(results[0]),
+        scores=scores,
+        seed_sd={name: seed_deviation(complete, name) for name in metrics},
+        seeds=tuple(whole),
+        coverage=(len(counted), len(seeds) * len(folds)),
+        cost={name: mean_cost(counted, name) for name in COSTS},
+        deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
+        tuned=run["tuned"],
+        errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
+        run_ids=tuple(r.id for r in counted),
+    )
+
+
+def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
+    """The standard deviation between seeds of the seed's score, its mean over folds; None for one seed."""
+    values = []
+    for part in complete:
+        found = [result.scores().get(name) for result in part]
+        numbers = [s.value for s in found if s is not None and s.value is not None]
+        if len(numbers) < len(part):
+            return None
+        values.append(statistics.fmean(numbers))
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def mean_cost(results: Sequence[Result], name: str) -> float | None:
+    values = [r.cost[name] for r in results if r.cost.get(name) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def describe_test(finished: Sequence[Result]) -> dict[str, Any]:
+    """The dataset's facts, its test split counted over all folds of one row."""
+    facts = dict(finished[0].dataset)
+    if facts["num_folds"] == 1:
+        return facts
+    folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
+    test: dict[str, Any] = {name: sum(part[name] for part in folds.values()) for name in ("images", "patients")}
+    if "labels" in finished[0].dataset["splits"]["test"]:
+        test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
+    return {**facts, "splits": {**facts["splits"], "test": test}}
+
+
+def describe_device(result: Result) -> str:
+    system = result.system
+    if "gpu" in system:
+        return str(system["gpu"])
+    threads = system.get("threads", 1)
+    return f"{system.get('processor') or system.get('machine')}, {threads} thread{'s' * (threads != 1)}"

@@ -1,0 +1,316 @@
+"""From boards to what people read: terminal, markdown, csv, json."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from zoo.errors import clean
+from zoo.leaderboard import Board, Row
+from zoo.scoring import Score
+
+Format = Literal["terminal", "markdown", "csv", "json"]
+
+SHORT = {
+    "balanced_accuracy": "bal. acc",
+    "f1_macro": "f1",
+    "recall_macro": "recall",
+    "average_precision": "AP",
+    "sensitivity": "sens.",
+    "specificity": "spec.",
+    "cohen_kappa": "kappa",
+}
+TERMINAL_METRICS = 4  # beside the primary one; the other formats show them all
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+def number(value: float | None, digits: int = 3) -> str:
+    """`.913`, `1.000`, `12.40`; a dash where there is none. Never rounded up to a certainty: .9996 stays below 1."""
+    if value is None:
+        return "-"
+    if abs(value) >= 10:
+        return f"{value:.4g}"
+    text = f"{value:.{digits}f}"
+    if text.lstrip("-") == f"{1:.{digits}f}" and abs(value) < 1:
+        text = text.replace("1." + "0" * digits, "0." + "9" * digits)
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def with_interval(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    if score.low is None or score.high is None:
+        return number(score.value)
+    return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A count with three digits and a prefix: `11.2 M`."""
+    if value is None:
+        return "-"
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g}{' ' + unit if unit else ''}"
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+def title(board: Board) -> str:
+    facts = board.facts
+    splits = facts["splits"]
+    if facts["num_folds"] > 1:
+        images = f"{splits['test']['images']} images, each tested once in {facts['num_folds']} folds"
+    else:
+        images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
+    unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
+    seeds = board.num_seeds
+    told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
+    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
+    return " · ".join(part for part in parts if part)
+
+
+def initial_weights(board: Board) -> str:
+    if all(row.baseline for row in board.rows):
+        return ""
+    if board.init == "pretrained":
+        return "pretrained weights"
+    wanted = any(d.startswith("weights:") for row in board.rows for d in row.deviations)
+    return "random init: no weights reachable" if wanted else "random init"
+
+
+def headings(board: Board) -> list[str]:
+    """What must be read before the table."""
+    lines = []
+    if board.demonstration or board.facts["synthetic"]:
+        what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
+        lines.append(f"demonstration: {what}; these numbers say nothing about patients")
+    return lines
+
+
+def statements(board: Board) -> list[str]:
+    """What a reader must know to judge the table: unit, test set, split, hashes, what was not tested."""
+    facts, test = board.facts, board.facts["splits"]["test"]
+    unit = facts["patient"].partition(":")[0] if facts["has_patients"] else "image"
+    lines = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
+    counted = f"{test['images']} test images"
+    if facts["has_patients"]:
+        counted += f" of {test['patients']} {unit}s"
+    lines[0] += f"; {counted}"
+    if "labels" in test:
+        lines[0] += "; " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
+        if facts["positive"] is not None:
+            name = facts["labels"][facts["positive"]]
+            lines[0] += f"; positive: {clean(name)}, prevalence {number(test['labels'][name] / test['images'], 2)}"
+    lines.append(
+        f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}; "
+        f"{board.device}; torch {board.versions.get('torch', '?')}; zoo {board.versions.get('zoo-bench', '?')}"
+    )
+    lines += [clean(note) for note in facts["notes"]]
+    lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
+    methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
+    told = ", ".join(sorted(method for method in methods if method))
+    lines.append(
+        f"intervals: 95 %, {told or 'none'}; seed SD beside; ranks not tested, overlap of intervals is no test"
+    )
+    for row in board.rows:
+        lines += row_statements(row, board)
+    return lines
+
+
+def row_statements(row: Row, board: Board) -> list[str]:
+    """What is not ordinary about a row."""
+    name = clean(row.model)
+    lines = [f"{name}: {clean(deviation)}" for deviation in row.deviations]
+    if row.tuned:
+        lines.append(f"{name}: {clean(row.tuned)}")
+    if row.coverage[0] < row.coverage[1]:
+        lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count")
+    lines += [f"{name}: {clean(error)}" for error in row.errors]
+    for metric in board.metrics[:1]:
+        found = row.scores.get(metric)
+        if found and found.reason and not row.baseline:
+            lines.append(f"{name}: {metric}: {clean(found.reason)}")
+        if found and found.note:
+            lines.append(f"{name}: {metric}: {clean(found.note)}")
+    return lines
+
+
+def shown_model(row: Row) -> str:
+    """The model as a row calls it, its weights tag with it, and a mark where something deviates."""
+    tag = row.weights if row.weights != "random init" and not row.model.endswith(f".{row.weights}") else ""
+    mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
+    return clean(row.model) + (f".{clean(tag)}" if tag and not row.baseline else "") + mark
+
+
+BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: logistic regression on 8x8 images"}
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool = False) -> str:
+    """A table a board, drawn by rich; plain text where color is off."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=width or 120, force_terminal=color, no_color=not color, highlight=False)
+    for board in boards:
+        for line in headings(board):
+            console.print(Text(line, style="bold yellow"))
+        console.print(Text(title(board), style="bold"))
+        names = board.metrics[1 : 1 + TERMINAL_METRICS]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        columns = ["", "model", board.primary_metric, "seed SD", *(SHORT.get(n, n) for n in names)]
+        for column in (*columns, "train img/s", "params", "seconds"):
+            table.add_column(column, justify="left" if column in {"", "model"} else "right", no_wrap=column != "model")
+        for row in board.rows:
+            cells = ["-" if row.baseline else "", shown_model(row), with_interval(row.scores.get(board.primary_metric))]
+            cells.append(number(row.seed_sd.get(board.primary_metric)))
+            cells += [number(row.scores[name].value) if name in row.scores else "-" for name in names]
+            if row.baseline:
+                cells += ["", "", ""]
+            else:
+                cells += [amount(row.cost["images_per_second"]), amount(row.cost["num_parameters"])]
+                cells.append(number(row.cost["train_seconds"], 0))
+            table.add_row(*(Text(cell) for cell in cells), style="dim" if row.baseline else "")
+        console.print(table)
+        for row in board.rows:
+            if row.baseline:
+                console.print(Text(f"- {row.model}: {BASELINE_TEXT.get(row.model, 'baseline')}", style="dim"))
+        for line in statements(board):
+            console.print(Text(line, style="dim"))
+        console.print()
+    return stream.getvalue()
+
+
+def to_markdown(boards: Sequence[Board]) -> str:
+    """A section and a table a board. Names from data and plugins cannot become markup."""
+
+    def escape(text: str) -> str:
+        escaped = html.escape(clean(text), quote=False)
+        for character in "\\`*_[]|":
+            escaped = escaped.replace(character, "\\" + character)
+        return escaped
+
+    lines = []
+    for board in boards:
+        lines += [f"## {escape(title(board))}", ""]
+        lines += [f"**{escape(line)}**\n" for line in headings(board)]
+        columns = ["model", board.primary_metric, "seed SD", *board.metrics[1:]]
+        columns += ["train img/s", "test img/s", "peak memory", "params", "FLOPs", "seconds"]
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        for row in board.rows:
+            cells = [shown_model(row) + (" (baseline)" if row.baseline else "")]
+            cells += [
+                with_interval(row.scores.get(board.primary_metric)),
+                number(row.seed_sd.get(board.primary_metric)),
+            ]
+            cells += [number(row.scores[name].value) if name in row.scores else "-" for name in board.metrics[1:]]
+            cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]
+            cells += [amount(row.cost["peak_memory_bytes"], "B"), amount(row.cost["num_parameters"])]
+            cells += [amount(row.cost["flops"]), number(row.cost["train_seconds"], 1)]
+            lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
+        lines.append("")
+        lines += [f"- {escape(line)}" for line in statements(board)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def to_csv(boards: Sequence[Board]) -> str:
+    """One line a row with every score and cost; a text a spreadsheet would take for a formula gets a quote in front."""
+    metrics = list(dict.fromkeys(name for board in boards for name in board.metrics))
+    names = [
+        "dataset",
+        "task",
+        "protocol",
+        "init",
+        "model",
+        "weights",
+        "baseline",
+        "primary_metric",
+        "seeds",
+        "coverage",
+    ]
+    for metric in metrics:
+        names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_sd"]
+    costs = list(boards[0].rows[0].cost) if boards else []
+    names += [*costs, "deviations", "content_hash", "split_hash", "unit", "test_images", "test_patients"]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for board in boards:
+        test = board.facts["splits"]["test"]
+        for row in board.rows:
+            cells: list[Any] = [board.dataset, board.facts["task"], board.protocol, board.init, row.model, row.weights]
+            cells += [
+                int(row.baseline),
+                board.primary_metric,
+                len(row.seeds),
+                f"{row.coverage[0]} of {row.coverage[1]}",
+            ]
+            for metric in metrics:
+                found = row.scores.get(metric)
+                cells += [found.value, found.low, found.high] if found else [None, None, None]
+                cells.append(row.seed_sd.get(metric))
+            cells += [row.cost[name] for name in costs]
+            cells += ["; ".join(row.deviations), board.facts["content_hash"], board.facts["split_hash"]]
+            cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
+            writer.writerow([disarm(cell) for cell in cells])
+    return stream.getvalue()
+
+
+def disarm(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return "" if cell is None else cell
+    text = clean(cell)
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\\x09", "\\x0d")) else text
+
+
+def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
+    """The rows as `--json` shows them. `rank` is null until the tests that could give one are part of zoo."""
+    items = []
+    for board in boards:
+        for row in board.rows:
+            found = row.scores.get(board.primary_metric)
+            items.append(
+                {
+                    "dataset": board.dataset,
+                    "protocol": board.protocol,
+                    "init": board.init,
+                    "model": row.model,
+                    "weights": row.weights,
+                    "baseline": row.baseline,
+                    "rank": None,
+                    "tied_with": [],
+                    "metric": board.primary_metric,
+                    "value": found.value if found else None,
+                    "low": found.low if found else None,
+                    "high": found.high if found else None,
+                    "reason": found.reason if found else "no finished run",
+                    "seeds": len(row.seeds),
+                    "seed_sd": row.seed_sd.get(board.primary_metric),
+                    "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
+                    "scores": {name: asdict(score) for name, score in row.scores.items()},
+                    "cost": dict(row.cost),
+                    "deviations": list(row.deviations),
+                    "tuned": row.tuned,
+                    "content_hash": board.facts["content_hash"],
+                    "split_hash": board.facts["split_hash"],
+                }
+            )
+    return items
+
+
+def to_json(boards: Sequence[Board]) -> str:
+    document = {
+        "schema": 1,
+        "command": "report",
+        "boards": [{"title": title(b), "statements": statements(b), "dataset": dict(b.facts)} for b in boards],
+        "leaderboard": leaderboard_items(boards),
+    }
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,0 +1,170 @@
+"""A card and the folder it speaks of to a DatasetSpec and its Samples."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.images import Header, read_header, read_image
+from zoo.sources.cards import Card, placeholders
+from zoo.sources.joining import PATH_FACTS, RESERVED, SPLIT_NAMES, Joined, join
+from zoo.sources.listing import Listing
+from zoo.sources.targets import understand_targets
+from zoo.specs import DatasetSpec, Samples
+
+if TYPE_CHECKING:
+    import pandas
+
+Array = np.ndarray[Any, Any]
+
+SPLITS = ("train", "val", "test")
+MAX_LOOKED_AT = 2000  # headers, 0.05 ms each; of a larger set, as many evenly spread
+LARGEST_OWN_SIZE = 224  # smaller sets are shown at their own size; larger ones at the protocol's
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled:
+    """A set understood: the card of plain data, and its samples."""
+
+    spec: DatasetSpec  # its `samples` is still to be set
+    samples: Samples
+
+
+def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
+    """Everything but the pixels. `origin` is what the user named, for messages."""
+    joined = join(card, listing, origin)
+    targets = understand_targets(card, joined)
+    splits = find_splits(card, joined)
+    patients, patient_notes = find_patients(card, joined)
+    headers = look_at_images(listing.root, joined.images)
+    spec = DatasetSpec(
+        name=card.name or name,
+        title=card.title or listing.root.name,
+        description=card.description,
+        modality=card.modality,
+        license=card.license,
+        citation=card.citation,
+        url=card.url,
+        task=targets.task,
+        labels=targets.labels,
+        positive=targets.positive,
+        samples=unset,
+        channels=1 if all(header.channels == 1 for header in headers) else 3,
+        image_size=own_size(headers),
+        patient=patient_meaning(card, patients),
+        unit=card.unit,
+        official_splits=tuple(split for split in SPLITS if splits and split in splits),
+        symmetries=tuple(card.symmetries),
+        intensity=card.intensity,
+        metadata=tuple(column for column in card.metadata if column not in card.hide),
+        known_issues=tuple(card.known_issues),
+    )
+    samples = Samples(
+        table=build_table(card, joined, splits, patients),
+        targets=targets.targets,
+        read=partial(read_below, listing.root),
+        files=tuple(listing.root / image for image in joined.images),
+        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *describe_channels(headers)),
+    )
+    return Assembled(spec, samples)
+
+
+def unset(request: object) -> Samples:  # noqa: ARG001
+    raise AssertionError("replaced by find_source")
+
+
+def read_below(root: Path, image: str) -> Array:
+    """Pixels of an image named relative to the folder."""
+    return read_image(root / image)
+
+
+def find_splits(card: Card, joined: Joined) -> list[str]:
+    """train, val or test for every image; an empty list where nothing says."""
+    if card.split:
+        meanings = card.split.meanings()
+        column = joined.cells[card.split.column]
+        splits = [meanings.get(text, "") if meanings else SPLIT_NAMES.get(text.lower(), "") for text in column]
+        for row, split in enumerate(splits):
+            if not split:
+                known = ", ".join(map(repr, meanings)) or "train, val, test"
+                raise DataError(f"{joined.place(row)}: unknown split {column.iloc[row]!r}; expected {known}")
+        return splits
+    if "split" in joined.captures[0]:
+        return [SPLIT_NAMES[captures["split"].lower()] for captures in joined.captures]
+    return []
+
+
+def find_patients(card: Card, joined: Joined) -> tuple[list[str], tuple[str, ...]]:
+    """The patient of every image; an empty list where there is no key. A blank one is a patient of its own."""
+    if card.patient and card.patient.column:
+        texts = list(joined.cells[card.patient.column])
+    elif card.patient and card.patient.regex:
+        texts = [patient_in_name(card.patient.regex, image) for image in joined.images]
+    elif "patient" in joined.captures[0] and not card.patient:
+        texts = [captures["patient"] for captures in joined.captures]
+    else:
+        return [], ()
+    blank = texts.count("")
+    note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
+    return [text or f"unknown {image}" for text, image in zip(texts, joined.images, strict=True)], note
+
+
+def patient_in_name(expression: str, image: str) -> str:
+    found = re.search(expression, image)
+    if not found or not found[1]:
+        raise DataError(f"{image}: patient.regex {expression!r} finds no patient in this name")
+    return found[1]
+
+
+def patient_meaning(card: Card, patients: list[str]) -> str:
+    if patients:
+        return card.patient.means if card.patient else "patient"
+    reason = card.patient.none if card.patient else ""
+    return f"none: {reason}" if reason else "none: image level"
+
+
+def build_table(card: Card, joined: Joined, splits: list[str], patients: list[str]) -> pandas.DataFrame:
+    """sample_id, image, split, patient where they exist, then the table's other columns but labels and hidden ones."""
+    import pandas
+
+    columns: dict[str, Any] = {"sample_id": joined.images, "image": joined.images}
+    if splits:
+        columns["split"] = splits
+    if patients:
+        columns["patient"] = patients
+    used = {card.label.column, *card.label.columns, *card.hide, card.join.column if card.join else ""}
+    used |= {card.split.column if card.split else "", card.patient.column if card.patient else ""}
+    used |= set() if card.join else set(placeholders(card.images)) - set(card.metadata)
+    for column in joined.cells.columns:
+        if column not in used and column not in RESERVED:
+            columns[column] = list(joined.cells[column])
+    for capture in joined.captures[0]:
+        if capture not in columns and capture not in PATH_FACTS and capture not in used:
+            columns[capture] = [captures[capture] for captures in joined.captures]
+    return pandas.DataFrame(columns)
+
+
+# --- what the images are like ----------------------------------------------------------------------------------------
+def look_at_images(root: Path, images: tuple[str, ...]) -> list[Header]:
+    step = max(1, -(-len(images) // MAX_LOOKED_AT))
+    return [read_header(root / image) for image in images[::step]]
+
+
+def own_size(headers: list[Header]) -> int | None:
+    """The longest side, where all images looked at share it and it is small."""
+    sides = {max(header.width, header.height) for header in headers}
+    return sides.pop() if len(sides) == 1 and max(sides) <= LARGEST_OWN_SIZE else None
+
+
+def describe_channels(headers: list[Header]) -> tuple[str, ...]:
+    counts = Counter(header.channels for header in headers)
+    if len(counts) < 2:
+        return ()
+    return (f"{counts[1]} gray and {counts[3]} colour images, of {len(headers)} looked at: all are read as colour",)
