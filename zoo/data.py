@@ -119,7 +119,8 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     if "split" in table.columns:
         strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
         if len(strange):
-            refuse(f"{strange.iloc[0, 0]}: split {strange.iloc[0, 1]!r}", fix="use train, val, test, or leave it empty")
+            sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
+            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
 
 
 def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:

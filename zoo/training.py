@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from zoo.probes import encode, fit_knn, fit_probe
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
 from zoo.system import device_kind, seed_children, torch_generator
+from zoo.tasks import Task
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ Array = np.ndarray[Any, Any]
 Notify = Callable[[dict[str, Any]], None]
 ValScore = Callable[[Predictions], float]  # higher is better; NaN where undefined
 
+USES = ("init", "order", "augmentation", "dropout")  # of a seed, each with a stream of its own
 MIN_TO_SELECT = 30  # positives or negatives in val; under it the best of 20 rounds is mostly luck
 
 
@@ -112,41 +114,28 @@ def finetune(
     """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
     import torch
 
-    kind = device_kind(pixels.device)
-    if precision == "bf16" and kind == "cpu":
+    if precision == "bf16" and device_kind(pixels.device) == "cpu":
         keep_depthwise_fp32(module)
     module = module.to(memory_format=torch.channels_last)
     num_steps, every = plan_steps(protocol, len(dataset.index("train")))
     optimizer = build_optimizer(spec, module, protocol)
-    batches = draw_batches(dataset, protocol, seed)
-    augmenter = build_augmenter(dataset, protocol, seed)
-    targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train"))).to(pixels.device)
-    rows = torch.from_numpy(dataset.index("train"))
+    seeds = seed_children(seed, *USES)
+    batches = draw_batches(dataset, pixels, protocol, seeds)
     keeper = Keeper(module, select_last=selects_last(dataset, protocol))
     history: list[dict[str, Any]] = []
-    total_loss, train_seconds, mark = torch.zeros((), device=pixels.device), 0.0, time.perf_counter()
-    with seeded_dropout(seed, pixels.device):
+    total_loss, train_seconds, start = torch.zeros((), device=pixels.device), 0.0, time.perf_counter()
+    with torch.random.fork_rng(devices=[pixels.device] if pixels.device.startswith("cuda") else []):
+        torch.manual_seed(seeds["dropout"])
+        module.train()
         for step in range(1, num_steps + 1):
-            if step == 1 or (step - 1) % every == 0:
-                module.train()
-            order = next(batches)
-            images = pixels.normalize(augmenter(pixels.batch(rows[order])))
             set_learning_rate(optimizer, protocol, step, num_steps)
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-                logits = module(images)
-            loss = dataset.task.loss(logits.float(), targets[order.to(targets.device)])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if protocol.clip_norm:
-                torch.nn.utils.clip_grad_norm_(module.parameters(), protocol.clip_norm)
-            optimizer.step()
-            total_loss += loss.detach()  # perf: read once a round; every .item() would make a GPU wait
+            # perf: summed on the device and read once a round; every .item() would make a GPU wait
+            total_loss += take_step(module, optimizer, *next(batches), dataset.task, protocol, precision)
             if step % every and step != num_steps:
                 notify({"step": step, "num_steps": num_steps})
                 continue
-            round_steps = step % every or every
-            mean_loss = total_loss.item() / round_steps
-            train_seconds += time.perf_counter() - mark
+            mean_loss = total_loss.item() / (step % every or every)
+            train_seconds += time.perf_counter() - start
             if not math.isfinite(mean_loss):
                 raise RunError(f"the training loss is {mean_loss} by step {step} of {num_steps}", code="diverged")
             val = predict(module, dataset, pixels, "val", precision=precision)
@@ -154,8 +143,9 @@ def finetune(
             history.append({**row, "train_seconds": train_seconds})
             keeper.offer(step, row["val_score"], row["val_loss"])
             notify(row)
+            module.train()
             total_loss.zero_()
-            mark = time.perf_counter()
+            start = time.perf_counter()
     keeper.restore()
     return Fitted(
         module=module,
@@ -165,6 +155,29 @@ def finetune(
         train_seconds=train_seconds,
         images_per_second=num_steps * batch_size(dataset, protocol) / train_seconds,
     )
+
+
+def take_step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: Tensor,
+    task: Task,
+    protocol: Protocol,
+    precision: str,
+) -> Tensor:
+    """One forward, backward and update; returns the loss, still on the device."""
+    import torch
+
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        logits = module(images)
+    loss = task.loss(logits.float(), targets)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if protocol.clip_norm:
+        torch.nn.utils.clip_grad_norm_(module.parameters(), protocol.clip_norm)
+    optimizer.step()
+    return loss.detach()
 
 
 # --- the budget ------------------------------------------------------------------------------------------------------
@@ -182,42 +195,26 @@ def batch_size(dataset: Dataset, protocol: Protocol) -> int:
     return min(protocol.batch_size, len(dataset.index("train")))
 
 
-def draw_batches(dataset: Dataset, protocol: Protocol, seed: int) -> Any:
-    """Yield batches of positions in train without end: one permutation after the other, every batch full."""
+def draw_batches(
+    dataset: Dataset, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of images and encoded targets without end: one permutation after the other, every batch full."""
     import torch
 
-    count, size = len(dataset.index("train")), batch_size(dataset, protocol)
-    generator = torch_generator(seed_children(seed, "init", "order", "augmentation", "dropout")["order"])
-    rest = torch.zeros(0, dtype=torch.int64)
-    while True:
-        while len(rest) < size:
-            rest = torch.cat([rest, torch.randperm(count, generator=generator)])
-        yield rest[:size]
-        rest = rest[size:]
-
-
-def build_augmenter(dataset: Dataset, protocol: Protocol, seed: int) -> Callable[[Tensor], Tensor]:
+    rows = torch.from_numpy(dataset.index("train"))
+    targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train"))).to(pixels.device)
     symmetries = dataset.symmetries if protocol.symmetries else ()
-    one_of = protocol.augmentation == "one-of"
-    if not symmetries and not one_of:
-        return lambda images: images
-    generator = torch_generator(seed_children(seed, "init", "order", "augmentation", "dropout")["augmentation"])
-    return lambda images: augment(images, symmetries=symmetries, one_of=one_of, generator=generator)
-
-
-def seeded_dropout(seed: int, device: str) -> Any:
-    """Fix torch's global generator, which dropout draws from, inside a block."""
-    import contextlib
-
-    import torch
-
-    @contextlib.contextmanager
-    def block() -> Any:
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            torch.manual_seed(seed_children(seed, "init", "order", "augmentation", "dropout")["dropout"])
-            yield
-
-    return block()
+    size, one_of = batch_size(dataset, protocol), protocol.augmentation == "one-of"
+    order, draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
+    waiting = rows[:0]
+    while True:
+        while len(waiting) < size:
+            waiting = torch.cat([waiting, torch.randperm(len(rows), generator=order)])
+        chosen, waiting = waiting[:size], waiting[size:]
+        images = pixels.batch(rows[chosen])
+        if symmetries or one_of:
+            images = augment(images, symmetries=symmetries, one_of=one_of, generator=draws)
+        yield pixels.normalize(images), targets[chosen.to(targets.device)]
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------
