@@ -167,7 +167,8 @@ def describe_spec(spec: Any) -> dict[str, Any]:
 def to_text(described: Mapping[str, Any], indent: str = "") -> str:
     """`name: value` lines, nested by indentation."""
     lines = []
-    for name, value in described.items():
+    for key, value in described.items():
+        name = clean(key)
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
@@ -198,10 +199,11 @@ def stored_results(root: Path) -> list[Any]:
 
 def find_run(run_id: str, results: Sequence[Any]) -> Any:
     """The one run whose id begins with `run_id`."""
-    found = [result for result in results if result.id.startswith(run_id)] if len(run_id) >= 4 else []
+    # By id: one run is stored twice where `--set` asked for what is the protocol's own value.
+    found = {r.id: r for r in results if r.id.startswith(run_id)} if len(run_id) >= 4 else {}
     if len(found) != 1:
-        raise unknown_run(run_id, [result.id for result in found], [result.id[:8] for result in results])
-    return found[0]
+        raise unknown_run(run_id, list(found), [result.id[:8] for result in results])
+    return next(iter(found.values()))
 
 
 def unknown_run(run_id: str, found: Sequence[str], known: Sequence[str]) -> UsageError:

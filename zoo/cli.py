@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ import click
 from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
+    from zoo.leaderboard import Board
     from zoo.registry import Registry
     from zoo.runner import Outcome
     from zoo.suites import Suite
@@ -36,7 +39,10 @@ def main() -> NoReturn:
     """Run the command line; whatever happens becomes an exit status and, where something is wrong, one line."""
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
-    command = next((a for a in arguments if not a.startswith("-")), "")
+    command = " ".join([a for a in arguments if not a.startswith("-")][: 2 if "plugin" in arguments[:1] else 1])
+    for stream in (sys.stdout, sys.stderr):  # a name that this terminal's encoding lacks must not end a bench
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, terminate)
     try:
         status = zoo.main(args=arguments, prog_name="zoo", standalone_mode=False)
@@ -45,7 +51,7 @@ def main() -> NoReturn:
     except ZooError as error:
         sys.exit(complain(error, command, as_json))
     except click.ClickException as error:
-        hint = f"`zoo {command} --help`" if command in zoo.commands else "`zoo --help`"
+        hint = f"`zoo {command} --help`" if command.partition(" ")[0] in zoo.commands else "`zoo --help`"
         sys.exit(complain(UsageError(error.format_message().rstrip("."), fix=hint), command, as_json))
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nzoo: stopped; what was done is kept, the same command goes on from there", err=True)
@@ -75,7 +81,10 @@ def complain(error: ZooError, command: str, as_json: bool) -> int:
 
 def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:
     """Options that repeat or take commas."""
-    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    if values and not names:
+        raise click.BadParameter("expected at least one name")
+    return names
 
 
 def several(*names: str, **settings: Any) -> Callable[..., Any]:
@@ -130,8 +139,10 @@ def zoo() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     """Fine-tune and evaluate every model on every dataset, and print the leaderboard."""
+    from zoo.leaderboard import build_leaderboard
     from zoo.planning import Settings, save_plan
     from zoo.progress import Console
+    from zoo.registry import quiet_stdout
     from zoo.runner import bench as run_bench
     from zoo.runner import plan_only
 
@@ -141,16 +152,19 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
     console = Console()
     run = plan_only if dry_run else run_bench
-    outcome = run(suite, registry, settings, console)
-    save_plan(outcome.runs, settings.results)
+    with quiet_stdout():
+        outcome = run(suite, registry, settings, console)
+        save_plan(outcome.runs, settings.results)
+        boards = build_leaderboard(outcome.results.values(), registry.metrics)
     if as_json:
-        click.echo(json.dumps(describe_outcome(outcome, registry), indent=1, allow_nan=False, ensure_ascii=False))
+        document = describe_outcome(outcome, boards)
+        click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
     elif dry_run:
         for planned in outcome.runs:
             state = "done" if planned.id in outcome.plan.done else "to run"
             click.echo(f"{planned.id[:8]}  {state:6}  {planned.folder.as_posix()}")
     else:
-        print_boards(outcome, registry, settings.results)
+        print_boards(boards, settings.results)
     return exit_status(outcome, dry_run)
 
 
@@ -176,14 +190,17 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
     return replace(suite, **changes, settings=tuple(sorted({**dict(suite.settings), **given}.items())))
 
 
-def print_boards(outcome: Outcome, registry: Registry, results: Path) -> None:
-    from zoo.leaderboard import build_leaderboard
+def print_boards(boards: Sequence[Board], results: Path) -> None:
     from zoo.report import to_terminal
 
-    boards = build_leaderboard(outcome.results.values(), registry.metrics)
-    click.echo(to_terminal(boards, width=terminal_width(), color=sys.stdout.isatty()), nl=False)
+    click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
     if boards:
-        click.echo(f"{results}/  ·  zoo report --format markdown")
+        elsewhere = "" if results == Path("results") else f" --results {results}"
+        click.echo(f"{results}  ·  zoo report{elsewhere} --format markdown")
+
+
+def in_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def terminal_width() -> int:
@@ -193,19 +210,18 @@ def terminal_width() -> int:
 
 
 def exit_status(outcome: Outcome, dry_run: bool) -> int:
-    if not outcome.runs:
+    if all(run.dataset in outcome.refused for run in outcome.runs):
         return EXIT_NOTHING_RAN
     missing = not dry_run and any(
         run.id not in outcome.results or not outcome.results[run.id].ok for run in outcome.runs
     )
-    return EXIT_SOME_FAILED if missing or outcome.plan.refused else 0
+    return EXIT_SOME_FAILED if missing or outcome.refused else 0
 
 
-def describe_outcome(outcome: Outcome, registry: Registry) -> dict[str, Any]:
+def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any]:
     """The document of `zoo bench --json`."""
     from dataclasses import asdict
 
-    from zoo.leaderboard import build_leaderboard
     from zoo.report import leaderboard_items
 
     runs = []
@@ -231,8 +247,7 @@ def describe_outcome(outcome: Outcome, registry: Registry) -> dict[str, Any]:
                 "cost": dict(result.cost) if result else {},
             }
         )
-    refused = [{"dataset": name, "code": e.code, "message": str(e)} for name, e in outcome.plan.refused]
-    boards = build_leaderboard(outcome.results.values(), registry.metrics)
+    refused = [{"dataset": name, "code": code, "message": text} for name, (code, text) in outcome.refused.items()]
     return {
         "schema": 1,
         "command": "bench",
@@ -314,22 +329,31 @@ def doctor(as_json: bool) -> None:
 def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool) -> int:
     """Build the leaderboard from stored results."""
     from zoo import report as reports
+    from zoo.files import written_whole
     from zoo.leaderboard import build_leaderboard
+    from zoo.registry import quiet_stdout
 
+    if check and output is None:
+        raise UsageError("--check compares with a file", fix="name it by --output")
     registry = registry_with_warnings()
-    boards = build_leaderboard(read_results(folders or (Path("results"),)), registry.metrics)
+    with quiet_stdout():
+        boards = build_leaderboard(read_results(folders or (Path("results"),)), registry.metrics)
     if form == "terminal":
-        text = reports.to_terminal(boards, width=terminal_width(), color=output is None and sys.stdout.isatty())
+        text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     else:
         text = {"markdown": reports.to_markdown, "csv": reports.to_csv, "json": reports.to_json}[form](boards)
     if output is None:
         click.echo(text, nl=False)
         return 0
     if check:
-        stale = not output.is_file() or output.read_text(encoding="utf-8") != text
+        stale = not output.is_file() or output.read_bytes() != text.encode()
         click.echo(f"{output}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
         return EXIT_SOME_FAILED if stale else 0
-    output.write_text(text, encoding="utf-8")
+    try:
+        with written_whole(output) as temporary:
+            temporary.write_bytes(text.encode())
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
 
 
@@ -357,12 +381,13 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
 def score_(results: Path, metrics: tuple[str, ...]) -> int:
     """Compute scores again from stored predictions; no GPU, no training."""
     from zoo.progress import Console
+    from zoo.registry import quiet_stdout
     from zoo.rescoring import rescore
 
     registry = registry_with_warnings()
     names = [name for pattern in metrics for name in registry.match("metric", pattern)]
     stored = [result for result in read_results([results]) if result.ok and result.run["purpose"] == "score"]
-    with Console().counting("scoring", "runs") as progress:
+    with quiet_stdout(), Console().counting("scoring", "runs") as progress:
         failed = rescore(stored, names, registry, progress)
     click.echo(f"{len(stored)} runs scored" + (f", {failed} scores without a value" if failed else ""))
     return 0

@@ -68,8 +68,14 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         patients=patients,
         splits=splits,
         digests=digests,
-        content_hash=hash_bytes(spec.task.name, *spec.labels, rows),
+        content_hash=hash_bytes(card_text(spec), rows),
     )
+
+
+def card_text(spec: DatasetSpec) -> str:
+    """What of a card a run's outcome depends on: changed, it is another dataset and no run on it is done."""
+    names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")
+    return json.dumps({"task": spec.task.name, **{name: getattr(spec, name) for name in names}})
 
 
 def target_texts(targets: Array) -> list[str]:
@@ -92,6 +98,8 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     for column in ("sample_id", "image"):
         if column not in table.columns:
             refuse(f"its table has no column {column!r}")
+    if "patient" in table.columns and table["patient"].isna().any():
+        refuse(f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do")
     repeated = table["sample_id"][table["sample_id"].duplicated()]
     if len(repeated):
         refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows")
@@ -125,7 +133,7 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
 
 def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
     """What identifies each image: the SHA-256 of its file, or of its pixels where it has no file of its own."""
-    if samples.files:
+    if len(samples.files) == len(samples.table):
         memo = HashMemo(cache)
         try:
             digests = []
@@ -135,8 +143,7 @@ def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Arr
                     progress(done, len(samples.files))
         finally:
             memo.close()
-        if len(digests) == len(samples.table):
-            return np.array(digests)
+        return np.array(digests)
     # Several images in one file, or none on disk.
     pixels = (samples.read(image) for image in samples.table["image"])
     return np.array([hash_bytes(str(p.dtype), str(p.shape), np.ascontiguousarray(p).tobytes()) for p in pixels])
@@ -180,6 +187,7 @@ def draw_split(source: Source, folds: int | None = None) -> Split:
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
             raise DataError(f"dataset {source.spec.name!r} has a test split and no train split", code="no-train")
+        notes += find_leaks(source)
         assignment = draw_val(source, source.splits.copy(), groups, strata, notes)
         return make_split(source, [assignment], "official", notes)
     num_folds = folds or default_folds(source, strata)
@@ -197,6 +205,21 @@ def draw_split(source: Source, folds: int | None = None) -> Split:
     origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
     notes.append(f"no official test split: {origin} by {unit}")
     return make_split(source, assignments, origin, notes)
+
+
+def find_leaks(source: Source) -> list[str]:
+    """One line for patients, and one for identical images, that stand in the official test split and outside it."""
+    test = source.splits == "test"
+    lines = []
+    kinds = [("images", source.digests)] + ([("patients", source.patients)] if source.has_patients else [])
+    for what, keys in kinds:
+        shared = np.intersect1d(keys[test], keys[~test & (source.splits != "")])
+        if len(shared):
+            images = int(np.isin(keys[test], shared).sum())
+            lines.append(
+                f"LEAK: {len(shared)} {what} of test ({images} images) are in train or val too: test scores are too high"
+            )
+    return lines
 
 
 def make_split(source: Source, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
@@ -528,7 +551,7 @@ def measure_intensity(images: Path, train: Array) -> tuple[float, float]:
     if array.dtype == np.uint8:
         return 0.0, 255.0
     step = max(1, array.shape[1] // 64)
-    low, high = np.percentile(array[train][:, ::step, ::step], [0.1, 99.9])
+    low, high = np.percentile(array[:, ::step, ::step][train], [0.1, 99.9])
     return float(low), float(max(high, low + 1))
 
 

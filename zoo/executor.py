@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -61,15 +61,16 @@ def execute(
     reuse: bool,
     timeout: float | None = None,
     fail_fast: bool = False,
-) -> Iterator[Event[Work]]:
+    start_method: str | None = None,
+) -> Generator[Event[Work], None, None]:
     """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
 
     With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
     a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
-    forking is unsafe (macOS, Windows) children are spawned, and `carry_out` must be picklable. Closing the iterator
-    ends all children.
+    forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
+    asks for one or the other. Closing the generator ends all children.
     """
-    context = multiprocessing.get_context("fork" if can_fork() else "spawn")
+    context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
     waiting = list(reversed(works))
     workers: list[Worker[Work]] = []
     free = list(devices)
@@ -83,7 +84,8 @@ def execute(
                     worker = start_worker(context, carry_out, free.pop(0), Path(scratch), reuse)
                     workers.append(worker)
                     yield assign(worker, waiting.pop())
-                wait([w.connection for w in workers] + [w.process.sentinel for w in workers], POLL_SECONDS)
+                busy = [worker for worker in workers if worker.work is not None]
+                wait([w.connection for w in busy] + [w.process.sentinel for w in busy], POLL_SECONDS)
                 for worker in list(workers):
                     for event in collect(worker, timeout):
                         yield event
@@ -126,6 +128,7 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
     work = worker.work
     if work is None:
         return
+    alive = worker.process.is_alive()  # asked first: what a child said before it ended is still in the pipe
     try:
         while worker.connection.poll():
             message = worker.connection.recv()
@@ -136,13 +139,14 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
             yield Event(work=work, kind="progress", details=message)
     except (EOFError, OSError):
         worker.process.join(GRACE_SECONDS)
-    if not worker.process.is_alive():
+        alive = worker.process.is_alive()
+    if not alive:
         worker.work = None
         status, message = describe_death(worker)
         yield Event(work=work, kind="ended", status=status, code=status, message=message)
     elif timeout is not None and time.monotonic() - worker.started > timeout:
-        worker.work = None
         end_worker(worker)
+        worker.work = None
         yield Event(
             work=work, kind="ended", status="timeout", code="timeout", message=f"took longer than {timeout:g} s"
         )
@@ -170,11 +174,13 @@ def tail(path: Path) -> str:
 
 
 def end_worker(worker: Worker[Any]) -> None:
-    """End a child and what it started: asked first, then killed. It leads a process group of its own."""
+    """End a child and what it started: an idle one is asked first, then it is killed, with its process group."""
+    if worker.process.is_alive() and worker.work is None:
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)  # a forked child holds both ends of its pipe: closing ours tells it nothing
+        worker.process.join(GRACE_SECONDS)
     with contextlib.suppress(OSError):
         worker.connection.close()
-    if worker.process.is_alive() and worker.work is None:
-        worker.process.join(GRACE_SECONDS)
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
@@ -184,12 +190,14 @@ def end_worker(worker: Worker[Any]) -> None:
 
 
 def serve(connection: Connection, carry_out: Any, device: str, stderr: Path, reuse: bool) -> None:
-    """The child's life: take work, carry it out, say how it ended; end when nobody listens any more."""
+    """The child's life: take work, carry it out, say how it ended; until told to end, or nobody listens any more."""
     detach(stderr)
     while True:
         try:
             work = connection.recv()
         except (EOFError, OSError):
+            return
+        if work is None:
             return
         try:
             ended = carry_out_one(carry_out, work, device, connection)

@@ -49,6 +49,7 @@ class HashMemo:
         import sqlite3
 
         folder.mkdir(parents=True, exist_ok=True)
+        self.fresh: list[tuple[str, int, int, str]] = []  # written at the end: an open transaction stops other benches
         self.connection = sqlite3.connect(folder / "hashes.sqlite3", timeout=30)
         with self.connection:
             self.connection.execute(
@@ -64,11 +65,12 @@ class HashMemo:
         if row:
             return str(row[0])
         digest = hash_file(path)
-        self.connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*key, digest))
+        self.fresh.append((*key, digest))
         return digest
 
     def close(self) -> None:
-        self.connection.commit()
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", self.fresh)
         self.connection.close()
 
 
@@ -124,7 +126,12 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         sync_folder(temporary)
         with suppress(FileNotFoundError):
             folder.rename(aside)
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            with suppress(OSError):
+                aside.rename(folder)
+            raise
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -156,29 +163,8 @@ def download(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    start = partial.stat().st_size if partial.exists() else 0
     try:
-        with requests.get(
-            url, stream=True, timeout=timeout, headers={"Range": f"bytes={start}-"} if start else {}
-        ) as response:
-            if start and response.status_code == 416:  # the part is already whole, or longer than the file
-                start = 0
-                partial.unlink()
-                return download(url, path, md5=md5, progress=progress, timeout=timeout)
-            response.raise_for_status()
-            if start and response.status_code != 206:  # this server does not resume
-                start = 0
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length and "Content-Encoding" not in response.headers else None
-            done = start
-            with open(partial, "ab" if start else "wb") as stream:
-                for chunk in response.iter_content(CHUNK_BYTES):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    if progress:
-                        progress(done, total)
-                stream.flush()
-                os.fsync(stream.fileno())
+        done, total = receive(url, partial, progress, timeout)
     except requests.RequestException as error:
         raise DataError(
             f"{url}: {type(error).__name__}: {error}",
@@ -199,3 +185,35 @@ def download(
     partial.replace(path)
     sync_folder(path.parent)
     return path
+
+
+def receive(
+    url: str, partial: Path, progress: Callable[[int, int | None], None] | None, timeout: float
+) -> tuple[int, int | None]:
+    """Append to `partial` what it lacks of `url`; returns the bytes it then has and, where known, should have."""
+    import requests
+
+    start = partial.stat().st_size if partial.exists() else 0
+    # Not compressed on the way: range and length must be those of the file.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, stream=True, timeout=timeout, headers=headers) as response:
+        if start and response.status_code == 416:
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return start, start  # all had arrived
+            partial.unlink()  # longer than the file
+            return receive(url, partial, progress, timeout)
+        response.raise_for_status()
+        if response.status_code != 206:  # this server does not resume
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and "Content-Encoding" not in response.headers else None
+        done = start
+        with open(partial, "ab" if start else "wb") as stream:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                stream.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+            stream.flush()
+            os.fsync(stream.fileno())
+    return done, total

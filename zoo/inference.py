@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,5 +99,5 @@ def load_predictions(path: Path) -> dict[str, Predictions]:
                 for split in SPLITS
                 if f"{split}_sample_ids" in arrays
             }
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

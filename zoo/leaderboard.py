@@ -96,17 +96,14 @@ def board_key(result: Result) -> tuple[str, ...]:
 
 
 def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
-    """The baselines of the same data, at the image size of the board where they were run at several."""
-    same = [b for b in baselines if data_key(b) == data_key(group[0])]
+    """The baselines of the same data, one row each, at the image size of the board where they were run at several."""
+    rows = group_rows([b for b in baselines if data_key(b) == data_key(group[0])])
     sizes = {r.run["image_size"] for r in group}
-    sized = [b for b in same if b.run["image_size"] in sizes] or same
-    by_model: dict[str, list[Result]] = {}
-    for result in sized:
-        by_model.setdefault(f"{result.run['model']} {result.run['image_size']}", []).append(result)
+    rows.sort(key=lambda row: row[0].run["image_size"] not in sizes)
     chosen: dict[str, list[Result]] = {}
-    for results in by_model.values():
-        chosen.setdefault(results[0].run["model"], results)
-    return [result for results in chosen.values() for result in results]
+    for row in rows:
+        chosen.setdefault(row[0].run["model"], row)
+    return [result for row in chosen.values() for result in row]
 
 
 def row_key(result: Result) -> tuple[Any, ...]:

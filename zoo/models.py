@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,13 @@ def build_model(
         if stem == "small":
             use_small_stem(module, spec)
         if spec.first_conv and channels != spec.channels:
-            adapt_first_conv(module, spec.first_conv, channels)
+            for name in spec.first_conv.split(","):
+                adapt_first_conv(module, name, channels)
         if spec.classifier:
             for name in spec.classifier.split(","):
                 replace_head(module, name, num_outputs, head_std)
-    if spec.channels != channels and not spec.first_conv and spec.classifier:
-        module = RepeatChannels(module, spec.channels)
+    if takes_repeated_gray(spec, channels):
+        module.register_forward_pre_hook(partial(repeat_gray, channels=spec.channels))
     check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
     return module
 
@@ -128,19 +130,14 @@ def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
     module.maxpool = nn.Identity()
 
 
-def RepeatChannels(module: nn.Module, channels: int) -> nn.Module:  # noqa: N802 - reads as the class it returns
-    """Wrap a module that takes `channels` so that it takes one: gray images are repeated."""
-    from torch import nn
+def takes_repeated_gray(spec: ModelSpec, channels: int) -> bool:
+    """Whether gray images are repeated, because the model has no first convolution that could take them."""
+    return channels == 1 and spec.channels != 1 and not spec.first_conv and bool(spec.classifier)
 
-    class Repeated(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
 
-        def forward(self, images: Tensor) -> Tensor:
-            return self.module(images.expand(-1, channels, -1, -1))  # type: ignore[no-any-return]
-
-    return Repeated()
+def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
+    """A forward pre-hook; a module around it would hide the names that `classifier` and `layer_groups` rely on."""
+    return (inputs[0].expand(-1, channels, -1, -1),)
 
 
 def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
@@ -227,8 +224,13 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
     from torch import nn
 
     if spec.features:
-        features = spec.features
-        return lambda images: features(module, images).flatten(1)
+        features, gray = spec.features, takes_repeated_gray(spec, 1)  # which the hook on forward does not see to
+
+        def extract(images: Tensor) -> Tensor:
+            repeated = images.expand(-1, spec.channels, -1, -1) if gray and images.shape[1] == 1 else images
+            return features(module, repeated).flatten(1)
+
+        return extract
     if not spec.classifier:
         raise RunError(f"model {spec.name!r} names no classifier and no features: it cannot be probed frozen")
     for name in spec.classifier.split(","):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from zoo.registry import ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, MetricSpec
-from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs
+from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
 from zoo.weights import InitialWeights, find_all_weights
 
@@ -61,6 +63,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
 
     A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
     """
+    open_cache(settings.cache)
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry)
@@ -77,7 +80,9 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         )
     say_fallbacks(choices, initial, console)
     sources, refused = open_sources(specs, suite, settings, console)
-    other = registry.find("protocol", protocol.without_weights) if protocol.without_weights else protocol
+    other = protocol
+    if protocol.without_weights:
+        other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
     runs = plan_runs(
         suite,
         protocol,
@@ -90,7 +95,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     runs = list({run.id: run for run in runs}.values())
     return Plan(
         runs=tuple(runs),
-        done={} if settings.fresh else find_all_done(runs, settings),
+        done=find_all_done(runs, settings),
         sources=sources,
         weights={weights.digest: weights for weights in initial},
         metrics=metrics,
@@ -99,6 +104,17 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         refused=tuple(refused),
         device=device,
     )
+
+
+def open_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cache folder {folder}: {error.strerror}",
+            fix="set ZOO_CACHE to a folder that can be written to",
+            code="cache-unusable",
+        ) from error
 
 
 def describe_machine(device: str, settings: Settings) -> Machine:
@@ -144,7 +160,8 @@ def is_path(asked: str, registry: Registry) -> bool:
     """Whether a dataset is meant as a path: a name that is known wins over a folder of that name."""
     if asked in registry.datasets:
         return False
-    return "/" in asked or "\\" in asked or asked.startswith(".") or Path(asked).exists()
+    # os.path: for a name longer than a file system takes, Path.exists raises
+    return "/" in asked or "\\" in asked or asked.startswith(".") or os.path.exists(asked)  # noqa: PTH110
 
 
 def open_sources(
@@ -164,24 +181,40 @@ def open_sources(
         except DataError as error:
             refused.append((spec.name, error))
             continue
+        except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+            refused.append(
+                (spec.name, DataError(what, fix="report it to whoever made the plugin", code="dataset-failed"))
+            )
+            continue
+        same = sources.get(spec.name)
+        if same and same[0].content_hash != source.content_hash:
+            raise UsageError(
+                f"two datasets are called {spec.name!r}",
+                fix="give one another name in its dataset.toml, or run each alone",
+            )
         sources[spec.name] = (source, split)
     return sources, refused
 
 
 def find_all_done(runs: Sequence[Run], settings: Settings) -> dict[str, Result]:
-    """The runs that need not be carried out again. One without the weights asked for is not done."""
+    """The runs that need not be carried out again: none with `--fresh`, and none without the weights asked for."""
+    if settings.fresh:
+        return {}
     found = {run.id: find_done(settings.results, run) for run in runs}
     return {run.id: result for run in runs if (result := found[run.id]) and has_weights(result, run, settings)}
 
 
 def has_weights(result: Result, run: Run, settings: Settings) -> bool:
     """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
-    if settings.keep_weights == "none" or run.protocol.name == "baseline":
+    if settings.keep_weights == "none" or run.protocol.name == "baseline" or run.purpose == "tune":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():
         return True
-    return settings.keep_weights == "best" and any(result.folder.parent.glob(f"*/{WEIGHTS_FILE}"))
+    seeds = f"{safe_name(run.protocol.label)}.seed*/{WEIGHTS_FILE}"
+    return settings.keep_weights == "best" and any(result.folder.parent.glob(seeds))
 
 
 def say_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], console: Console) -> None:

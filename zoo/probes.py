@@ -143,8 +143,9 @@ def head_on(extract: Callable[[Tensor], Tensor], module: nn.Module, weight: Arra
             self.head = nn.Linear(weight.shape[1], weight.shape[0])
 
         def forward(self, images: Tensor) -> Tensor:
+            features = extract(images)  # under the caller's autocast, as those the head was solved on
             with torch.autocast(images.device.type, enabled=False):
-                return self.head(extract(images).float())  # type: ignore[no-any-return]
+                return self.head(features.float())  # type: ignore[no-any-return]
 
     probe = Probe()
     with torch.no_grad():
@@ -178,7 +179,9 @@ def fit_knn(
             self.backbone = module
 
         def forward(self, images: Tensor) -> Tensor:
-            similarity, nearest = (normalize(extract(images).float(), dim=1) @ bank.T).topk(k, dim=1)
+            features = normalize(extract(images).float(), dim=1)
+            with torch.autocast(images.device.type, enabled=False):  # bf16 similarities would change who is nearest
+                similarity, nearest = (features @ bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
             return torch.from_numpy(to_logits(task, share.double().cpu().numpy())).float()

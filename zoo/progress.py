@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,12 +38,12 @@ class Console:
 
     @property
     def is_terminal(self) -> bool:
-        return self.stream.isatty()
+        return self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, message: str) -> None:
         """One line that stays."""
         self.erase()
-        self.stream.write(message + "\n")
+        self.stream.write(clean(message) + "\n")
         self.stream.flush()
         self.draw()
 
@@ -54,7 +55,7 @@ class Console:
         if not self.is_terminal:
             return
         now = time.monotonic()
-        self.live, stale = line, now - self.last >= REFRESH_SECONDS
+        self.live, stale = clean(line), now - self.last >= REFRESH_SECONDS
         if stale:
             self.last = now
             self.erase()
@@ -138,7 +139,7 @@ class BenchProgress:
     def finished(self, name: str, outcome: str) -> None:
         self.flying.pop(name, None)
         self.ended += 1
-        self.console.say(f"[{self.ended} of {self.num_runs}] {clean(name)}: {outcome}{self.left()}")
+        self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.left()}")
 
     def left(self) -> str:
         """How long the rest takes, at the pace so far of runs and of steps within them."""
@@ -165,5 +166,5 @@ class BenchProgress:
                 text += f" loss {details['loss']:.3f}"
             if details.get("val_score") is not None:
                 text += f" val {details['val_score']:.3f}"
-            parts.append(clean(text))
+            parts.append(text)
         self.console.show(f"run {self.ended + 1} of {self.num_runs}: {' | '.join(parts)}{self.left()}")

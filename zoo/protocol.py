@@ -177,7 +177,8 @@ BASELINE = Protocol(
 
 PROTOCOLS = (FINETUNE, TUNED, QUICK, SCRATCH, LINEAR_PROBE, KNN, TUTORIAL, MEDMNIST, BASELINE)
 
-_FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights"}
+_FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
+_PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
 
 
 def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
@@ -194,10 +195,11 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
             raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, known) or ", ".join(known))
         values = (text,) if name in {"milestones", "regularizations"} else tuple(text.split(","))
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
+        if len(parsed) > 1 and name in _PLANNED:
+            raise UsageError(f"--set {name}={text}: expected one value", fix="bench once for each value")
+        changes[name] = parsed[0]
         if len(parsed) > 1:
             tune[name] = parsed
-        else:
-            changes[name] = parsed[0]
     if changes.get("steps") is not None:
         changes.setdefault("epochs", None)
     elif changes.get("epochs") is not None:
@@ -229,7 +231,7 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
                 raise ValueError
             return value
         number = float(text)
-        if not 0 <= number < float("inf"):
+        if not 0 <= number < float("inf") or (number == 0 and name == "temperature"):
             raise ValueError
         return number
     except (KeyError, ValueError):

@@ -54,7 +54,7 @@ def amount(value: float | None, unit: str = "") -> str:
     if value is None:
         return "-"
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= size * 0.9995:  # which rounds to the next prefix
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g}{' ' + unit if unit else ''}"
 
@@ -193,7 +193,7 @@ def to_markdown(boards: Sequence[Board]) -> str:
 
     def escape(text: str) -> str:
         escaped = html.escape(clean(text), quote=False)
-        for character in "\\`*_[]|":
+        for character in "\\`*_~[]|":
             escaped = escaped.replace(character, "\\" + character)
         return escaped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from zoo.errors import ResultsError
 from zoo.registry import Registry
 from zoo.results import Result, save_scores
 from zoo.scoring import Score, score
@@ -21,10 +22,10 @@ def rescore(
     """
     undefined = 0
     for done, result in enumerate(results, start=1):
-        old = result.scores()
-        names = dict.fromkeys([*old, *added])
-        metrics = {name: registry.find("metric", name) for name in names if name in registry.metrics or name in added}
         card, threshold = result.card(), result.run["protocol"]["threshold"]
+        old = stored_scores(result)
+        names = dict.fromkeys([*(old or card.task.metrics), *added])
+        metrics = {name: registry.find("metric", name) for name in names if name in registry.metrics or name in added}
         runs = [[result.predictions()]]
         kept = {name: found for name, found in old.items() if name not in metrics}
         scores: dict[str, dict[str, Score]] = {"scores": kept | score(runs, metrics, card, threshold=threshold)}
@@ -34,3 +35,13 @@ def rescore(
         undefined += sum(found.value is None for found in scores["scores"].values())
         progress(done, len(results))
     return undefined
+
+
+def stored_scores(result: Result) -> dict[str, Score]:
+    """The scores there are; none where their file is damaged, since they are about to be made again."""
+    try:
+        return result.scores()
+    except ResultsError as error:
+        if error.code != "scores":
+            raise
+        return {}

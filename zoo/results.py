@@ -68,8 +68,14 @@ class Result:
     def read_scores(self, kind: str) -> dict[str, Score]:
         if self.folder is None or not (self.folder / "scores.json").exists():
             return {}
-        document = read_json(self.folder / "scores.json")
-        return {name: Score(**values) for name, values in document.get(kind, {}).items()}
+        path = self.folder / "scores.json"
+        try:
+            document = read_json(path)
+            return {name: Score(**values) for name, values in document.get(kind, {}).items()}
+        except (TypeError, AttributeError, ResultsError) as error:
+            if isinstance(error, ResultsError) and error.code == "newer-schema":
+                raise
+            raise ResultsError(f"{path}: cannot be read", fix="`zoo score` makes it again", code="scores") from error
 
 
 def now() -> str:
@@ -131,7 +137,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ResultsError(f"{path}: holds no schema", fix="delete its folder and run again")
     if document["schema"] > SCHEMA:
         raise ResultsError(
-            f"{path}: written in schema {document['schema']}; this zoo reads up to {SCHEMA}", fix="upgrade zoo-bench"
+            f"{path}: written in schema {document['schema']}; this zoo reads up to {SCHEMA}",
+            fix="upgrade zoo-bench",
+            code="newer-schema",
         )
     return document
 
@@ -167,7 +175,7 @@ def load_results(root: Path) -> tuple[list[Result], list[str]]:
         try:
             results.append(load_result(folder))
         except ResultsError as error:
-            if "schema" in error.message and "upgrade" in error.fix:
+            if error.code == "newer-schema":
                 raise
             damaged.append(str(error))
     return results, damaged
@@ -181,7 +189,7 @@ def find_done(root: Path, run: Run) -> Result | None:
     try:
         result = load_result(folder)
     except ResultsError as error:
-        if "upgrade" in error.fix:
+        if error.code == "newer-schema":
             raise
         return None
     return result if result.ok and result.id == run.id else None
@@ -193,7 +201,7 @@ def open_results(root: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / ".writable"
         probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another bench may be trying the same folder
     except OSError as error:
         raise unusable(root, error) from error
     return root

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.builtin import open_registry
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
+from zoo.errors import DataError, ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.inference import Predictions, predict
 from zoo.models import build_model, count_flops, count_parameters
-from zoo.planning import Plan, Settings, default_workers, plan_bench
+from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
 from zoo.progress import BenchProgress, Console, duration
 from zoo.protocol import Protocol
 from zoo.registry import Registry
@@ -51,8 +53,16 @@ class Outcome:
 
     plan: Plan
     runs: tuple[Run, ...]
-    results: Mapping[str, Result] = field(default_factory=dict)  # by run id; failed ones too
+    results: Mapping[str, Result] = field(default_factory=dict)  # by run id; failed and refused ones too
     reused: frozenset[str] = frozenset()
+
+    @property
+    def refused(self) -> dict[str, tuple[str, str]]:
+        """Code and message by dataset: refused at planning, or when its images were decoded."""
+        late = [r for r in self.results.values() if r.status == "refused" and r.error]
+        return {name: (error.code, str(error)) for name, error in self.plan.refused} | {
+            r.run["dataset"]: (r.error["code"], r.error["message"]) for r in late if r.error
+        }
 
 
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
@@ -60,19 +70,21 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
     open_results(settings.results)
     plan = plan_bench(suite, registry, settings, console)
     describe_plan(plan, settings, console)
-    runs = tune(plan, registry, settings, console)
-    results = carry_out(runs, plan, registry, settings, console)
-    reused = frozenset(run.id for run in runs if run.id in plan.done)
+    runs, left_out = tune(plan, registry, settings, console)
+    planned = {run.id for run in plan.runs}
+    done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
+    results = carry_out(runs, done, plan, registry, settings, console)
+    reused = frozenset(run.id for run in runs if run.id in done)
     if settings.keep_weights == "best":
-        keep_best_weights(results.values())
-    return Outcome(plan=plan, runs=tuple(runs), results=results, reused=reused)
+        keep_best_weights(results.values(), reused)
+    return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
 
 
 def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """What `bench` would do, nothing of it done."""
     plan = plan_bench(suite, registry, settings, console)
     describe_plan(plan, settings, console)
-    return Outcome(plan=plan, runs=plan.runs)
+    return Outcome(plan=plan, runs=plan.runs, results=plan.done, reused=frozenset(plan.done))
 
 
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
@@ -127,6 +139,8 @@ def prepare_process(run: Run) -> None:
     tune_allocator()
     if run.threads:
         torch.set_num_threads(run.threads)
+    if run.device_kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # this worker may have served other runs
 
 
 def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
@@ -201,7 +215,7 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     """Say what will run before it does."""
     for name, error in plan.refused:
-        console.say(f"zoo: error[{error.code}] {name}: refused: {error}")
+        say_refused(name, error, console)
     for source, split in plan.sources.values():
         for note in (*source.samples.notes, *split.notes):
             console.say(f"{source.spec.name}: {note}")
@@ -214,17 +228,24 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     )
 
 
-def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> list[Run]:
-    """Replace each run whose protocol names a grid by the run at the point its val split chose, on the tuning seed."""
+def say_refused(name: str, error: ZooError, console: Console) -> None:
+    console.say(f"zoo: error[{error.code}] {name}: refused: {error}")
+
+
+def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:
+    """Replace each run whose protocol names a grid by the run at the point its val split chose, on the tuning seed.
+
+    Beside them the runs that cannot be settled, because every point of their grid failed.
+    """
     grids = [run for run in plan.runs if run.protocol.tune]
     if not grids:
-        return list(plan.runs)
+        return list(plan.runs), []
     trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
     console.say(f"tuning on val: {len(trials)} runs on one seed of their own")
-    done = {} if settings.fresh else {i: r for i, t in trials.items() if (r := find_done(settings.results, t))}
-    results = carry_out(list(trials.values()), plan, registry, settings, console, done=done)
+    done = find_all_done(list(trials.values()), settings)
+    results = carry_out(list(trials.values()), done, plan, registry, settings, console)
     scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
-    settled = []
+    settled, left_out = [], []
     for run in plan.runs:
         if not run.protocol.tune:
             settled.append(run)
@@ -232,32 +253,32 @@ def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -
         try:
             settled.append(settle(run, scores))
         except KeyError:
-            console.warn(f"{run.shown} on {run.dataset}: every tuning run failed; it is left out")
-    return settled
+            left_out.append(run)
+    for shown, dataset in dict.fromkeys((run.shown, run.dataset) for run in left_out):
+        console.warn(f"{shown} on {dataset}: every tuning run failed; it is left out")
+    return settled, left_out
 
 
 def carry_out(
     runs: Sequence[Run],
+    done: Mapping[str, Result],
     plan: Plan,
     registry: Registry,
     settings: Settings,
     console: Console,
-    done: Mapping[str, Result] | None = None,
 ) -> dict[str, Result]:
     """Results of all runs by id: those done already, and the others carried out in worker processes now."""
-    known = dict(plan.done if done is None else done)
-    if not settings.fresh:
-        known |= {run.id: r for run in runs if run.id not in known and (r := find_done(settings.results, run))}
-    waiting = [run for run in runs if run.id not in known]
-    results = {run.id: known[run.id] for run in runs if run.id in known}
+    waiting = [run for run in runs if run.id not in done]
+    results = {run.id: done[run.id] for run in runs if run.id in done}
     if not waiting:
         return results
     preload(waiting, registry)
-    assignments = prepare(waiting, plan, settings, console)
+    assignments, refused = prepare(waiting, plan, settings, console)
+    results |= refused
     workers = default_workers(settings, plan.device, len(assignments))
     progress = BenchProgress(console, len(assignments))
     execute = registry.find("executor", settings.executor).execute
-    events: Iterator[Event[Assignment]] = execute(
+    events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
         partial(execute_run, registry=registry if can_fork() else None),
         devices=[plan.device] * workers,
@@ -265,16 +286,17 @@ def carry_out(
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
     )
-    for event in events:
-        run = event.work.run
-        name = f"{run.dataset} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
-        if event.kind == "started":
-            progress.started(name)
-        elif event.kind == "progress":
-            progress.progressed(name, event.details)
-        else:
-            results[run.id] = conclude(event, settings)
-            progress.finished(name, describe_result(results[run.id]))
+    with contextlib.closing(events):  # whatever goes wrong here, no worker outlives it
+        for event in events:
+            run = event.work.run
+            name = f"{run.dataset} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+            if event.kind == "started":
+                progress.started(name)
+            elif event.kind == "progress":
+                progress.progressed(name, event.details)
+            else:
+                results[run.id] = conclude(event, settings)
+                progress.finished(name, describe_result(results[run.id]))
     console.done()
     return results
 
@@ -289,17 +311,29 @@ def preload(runs: Sequence[Run], registry: Registry) -> None:
         importlib.import_module(name)
 
 
-def prepare(runs: Sequence[Run], plan: Plan, settings: Settings, console: Console) -> list[Assignment]:
-    """Decode every dataset at every size once, and hand each run its files."""
+def prepare(
+    runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
+) -> tuple[list[Assignment], dict[str, Result]]:
+    """Decode every dataset at every size once, and hand each run its files.
+
+    The runs on a dataset with an image that cannot be decoded are refused; the others stand.
+    """
     datasets: dict[tuple[str, int, int], Dataset] = {}
+    faults: dict[str, DataError] = {}
     assignments = []
     for run in runs:
         source, split = plan.sources[run.dataset]
         key = (run.dataset, run.image_size, run.fold)
-        if key not in datasets:
-            with console.counting(f"decoding {run.dataset} at {run.image_size} px", "images") as progress:
-                images = cache_images(source, run.image_size, settings.cache, progress)
-            datasets[key] = open_dataset(source, split, run.fold, images)
+        if key not in datasets and run.dataset not in faults:
+            try:
+                with console.counting(f"decoding {run.dataset} at {run.image_size} px", "images") as progress:
+                    images = cache_images(source, run.image_size, settings.cache, progress)
+                datasets[key] = open_dataset(source, split, run.fold, images)
+            except DataError as error:
+                faults[run.dataset] = error
+                say_refused(run.dataset, error, console)
+        if run.dataset in faults:
+            continue
         primary = plan.primary_metric or source.task.primary_metric
         assignments.append(
             Assignment(
@@ -315,7 +349,7 @@ def prepare(runs: Sequence[Run], plan: Plan, settings: Settings, console: Consol
                 and run.protocol.name != "baseline",
             )
         )
-    return assignments
+    return assignments, {run.id: refuse(run, faults[run.dataset]) for run in runs if run.dataset in faults}
 
 
 def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
@@ -330,8 +364,22 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
     return sorted(assignments, key=work, reverse=True)
 
 
+def refuse(run: Run, error: ZooError) -> Result:
+    """What is said of a run whose data cannot be used. It is not stored: nothing was tried."""
+    return Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="refused",
+        error={"code": error.code, "message": str(error)},
+    )
+
+
 def conclude(event: Event[Assignment], settings: Settings) -> Result:
-    """The result of work that ended: as its worker saved it, or a record of how it failed."""
+    """The result of work that ended: as its worker saved it, or a record of how it failed.
+
+    A finished result that `--fresh` was to repeat is not replaced by a failure.
+    """
     run = event.work.run
     if event.status == "ok":
         return load_result(settings.results / run.folder)
@@ -346,7 +394,8 @@ def conclude(event: Event[Assignment], settings: Settings) -> Result:
         versions=versions(),
         created=now(),
     )
-    save_result(settings.results, run, failed)
+    if find_done(settings.results, run) is None:
+        save_result(settings.results, run, failed)
     return failed
 
 
@@ -363,14 +412,18 @@ def describe_result(result: Result) -> str:
     return f"{shown}, trained in {seconds}"
 
 
-def keep_best_weights(results: Iterable[Result]) -> None:
-    """Keep the weights of one seed a model, dataset and protocol: the one with the best val score."""
+def keep_best_weights(results: Iterable[Result], reused: Container[str]) -> None:
+    """Keep the weights of one seed a model, dataset and protocol: the one with the best val score.
+
+    Several that were there before were asked for by `--keep-weights all`: those stay.
+    """
     kept: dict[tuple[Path, str], list[Result]] = {}
     for result in results:
         if result.ok and result.folder and (result.folder / WEIGHTS_FILE).exists():
             kept.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
     for candidates in kept.values():
         best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
-        for result in candidates:
+        old = [result for result in candidates if result.id in reused]
+        for result in candidates if len(old) < 2 else [r for r in candidates if r not in old]:
             if result is not best and result.folder:
                 (result.folder / WEIGHTS_FILE).unlink()

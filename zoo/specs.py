@@ -218,7 +218,7 @@ class ExecutorSpec:
     """Where runs are carried out. Provisional until a second executor ships.
 
     `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=...)` yields a `zoo.executor.Event` for
-    all that happens to the works; a failed one is an event, not an exception.
+    all that happens to the works; a failed one is an event, not an exception. It is a generator: closing it ends all.
     """
 
     name: str

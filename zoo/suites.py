@@ -70,7 +70,7 @@ def load_suite(name: str) -> Suite:
         path = Path(name)
         if not path.is_file():
             raise UsageError(f"suite {name}: no such file", code="bad-suite")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")  # editors on Windows put a mark in front
     elif name in list_suites():
         text = (resources.files("zoo") / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8")
     else:
@@ -166,6 +166,7 @@ class Run:
     precision: str
     device_kind: str
     threads: int
+    primary_metric: str = ""  # by which val selects
     purpose: Literal["score", "tune"] = "score"
     deviations: tuple[str, ...] = ()
     tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
@@ -188,6 +189,7 @@ class Run:
             "precision": self.precision,
             "device_kind": self.device_kind,
             "threads": self.threads,
+            "primary_metric": self.primary_metric,
             "purpose": self.purpose,
         }
 
@@ -200,7 +202,8 @@ class Run:
         """Where its result is kept, below the results folder."""
         fold = f".fold{self.fold}" if self.num_folds > 1 else ""
         protocol = self.protocol.label if self.purpose == "score" else f"{self.protocol.label}.tuning"
-        model = self.shown if self.init == "pretrained" or "." in self.shown else f"{self.shown}.random"
+        start = self.weights_tag if self.init == "pretrained" else "random"
+        model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
         return Path(safe_name(self.dataset)) / safe_name(model) / name
 
@@ -241,15 +244,16 @@ def plan_runs(
     """List every run of a suite: the grid of fields to tune stands for its runs until `settle` has chosen."""
     runs = []
     for source, split in sources:
+        metric = suite.primary_metric or source.task.primary_metric
         for choice, weights in choices:
             recipe = without_weights if weights.fallback else protocol
             runs += [
-                plan_run(source, split, fold, choice, weights, recipe, seed, machine)
+                plan_run(source, split, fold, choice, weights, recipe, seed, machine, metric)
                 for seed, fold in itertools.product(suite.seeds, range(len(split.folds)))
             ]
         controls = replace(BASELINE, image_size=protocol.image_size)
         runs += [
-            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine)
+            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine, metric)
             for choice, fold in itertools.product(baselines, range(len(split.folds)))
             if choice.spec.name not in {c.spec.name for c, _ in choices}
         ]
@@ -265,6 +269,7 @@ def plan_run(
     protocol: Protocol,
     seed: int,
     machine: Machine,
+    primary_metric: str,
 ) -> Run:
     if source.task.name not in choice.spec.tasks:
         raise UsageError(
@@ -296,6 +301,7 @@ def plan_run(
         precision=machine.precision if protocol.precision == "auto" else protocol.precision,
         device_kind=machine.device_kind,
         threads=machine.threads,
+        primary_metric=primary_metric,
         deviations=tuple(deviations),
     )
 
@@ -337,10 +343,11 @@ def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
     notes = []
     for name, values in run.protocol.tune:
         chosen = getattr(winner.protocol, name)
-        edge = " (winner at the edge)" if len(values) > 1 and chosen in (min(values), max(values)) else ""
-        notes.append(
-            f"tuned {name}: {chosen:g} of {', '.join(f'{v:g}' for v in values)}{edge}"
-            if isinstance(chosen, float)
-            else f"tuned {name}: {chosen} of {', '.join(map(str, values))}"
-        )
+        ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
+        edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
+        notes.append(f"tuned {name}: {short(chosen)} of {', '.join(map(short, values))}{edge}")
     return replace(run, protocol=winner.protocol, tuned="; ".join(notes))
+
+
+def short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from functools import cache
 from importlib import metadata
@@ -40,8 +41,8 @@ def resolve_device(asked: str) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = asked.partition(":")
-    if kind == "cuda" and (not index or index.isdigit()):
+    if re.fullmatch(r"cuda(:[0-9]+)?", asked):
+        index = asked.partition(":")[2]
         if not torch.cuda.is_available():
             raise UsageError(f"--device {asked}: torch {torch.__version__} sees no CUDA device", fix="--device cpu")
         if index and int(index) >= torch.cuda.device_count():

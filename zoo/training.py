@@ -202,7 +202,8 @@ def draw_batches(
     import torch
 
     rows = torch.from_numpy(dataset.index("train"))
-    targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train"))).to(pixels.device)
+    targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
+    targets = (targets.float() if targets.is_floating_point() else targets).to(pixels.device)  # MPS has no float64
     symmetries = dataset.symmetries if protocol.symmetries else ()
     size, one_of = batch_size(dataset, protocol), protocol.augmentation == "one-of"
     order, draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])

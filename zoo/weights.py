@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -162,6 +163,7 @@ def reachable_hosts(urls: Iterable[str]) -> set[str]:
     threads = [threading.Thread(target=partial(ask, host, answered), daemon=True) for host in hosts]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + PROBE_SECONDS
     for thread in threads:
-        thread.join(PROBE_SECONDS)
+        thread.join(max(0.0, deadline - time.monotonic()))
     return set(answered)

@@ -79,7 +79,7 @@ def test_the_index_names_every_architecture_and_tag_of_timm_that_can_classify():
     missing = set(timm.list_models()) - set(SPECS)
     assert set(SPECS) <= set(timm.list_models())
     # Encoders of language models: no head, and no place for one.
-    assert all(name.endswith("_enc") or name.startswith(("mobilenetv5_300m_enc", "hieradet")) for name in missing)
+    assert all(name.endswith("_enc") for name in missing)
     tags = {f"{name}.{weight.tag}" for name, spec in SPECS.items() for weight in spec.weights if weight.tag}
     theirs = {full for full in timm.list_models(pretrained=True) if full.partition(".")[0] not in missing}
     assert {full for full in theirs if "." in full} == tags
@@ -368,6 +368,19 @@ def test_a_tag_of_another_number_of_classes_loads_with_its_own_head(tmp_path):
     path = tmp_path / "tiny_vit.pth"
     save(timm.create_model("tiny_vit_5m_224.dist_in22k"), path)
     assert build(SPECS["tiny_vit_5m_224"], weights=path, tag="dist_in22k").head.fc.out_features == 21_841
+
+
+@pytest.mark.slow
+def test_an_architecture_without_weights_of_its_own_loads_a_file_and_asks_no_hub(tmp_path, monkeypatch):
+    import torch
+
+    # timm's entry point would download the weights of the ResNet-26 inside.
+    monkeypatch.setattr("huggingface_hub.file_download.hf_hub_url", lambda *args, **kwargs: pytest.fail("network"))
+    name = "vit_small_resnet26d_224"
+    pristine = build(SPECS[name])
+    save(pristine, tmp_path / f"{name}.pth")
+    loaded = build(SPECS[name], weights=tmp_path / f"{name}.pth")
+    assert torch.equal(loaded.head.weight, pristine.head.weight)
 
 
 def test_building_leaves_timms_logging_as_it_was(tmp_path):

@@ -1,12 +1,11 @@
 """The quickstart data: synthetic chest-CT-like slices with known truth, from parameters to four datasets.
 
 What is known of a slice (its lesions, `masks`, `boxes`) is computed again from its parameters:
-`masks(PARAMETERS["phantom"], 12)`.
+`masks(draw(PARAMETERS["phantom"]), 12)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,10 +30,11 @@ __all__ = [
     "Lesion",
     "PhantomParameters",
     "boxes",
+    "draw",
     "find_lesions",
-    "generate",
     "masks",
     "open_samples",
+    "paint",
 ]
 
 PARAMETERS = {
@@ -49,11 +49,6 @@ SHA256 = {  # of the pixels: see storage.digest
     "phantom_multiclass": "2ee000638163a0894a4c5517ce7e1f420fd3475f7598b1fd461873e8e27d2998",
     "phantom_multilabel": "50e05a442f28873afa8dfeb343e8a17b417f4b2f4e69c56f58487c4b5e66c80c",
 }
-
-
-def generate(parameters: PhantomParameters, progress: Callable[[int, int | None], None] | None = None) -> Array:
-    """All slices, uint16 (N, size, size), stored value = HU + 1024: the same bytes on every machine."""
-    return paint(draw(parameters), progress)
 
 
 def open_samples(request: SamplesRequest, name: str) -> Samples:
@@ -71,8 +66,10 @@ def open_samples(request: SamplesRequest, name: str) -> Samples:
 def targets_of(scenes: Scenes) -> Array:
     """Int64 (N,) of the one finding a slice has, or float64 (N, L) with NaN where nobody read it."""
     if scenes.parameters.exclusive:
-        return scenes.present.argmax(axis=1).astype(np.int64)
-    return np.where(scenes.known, scenes.present.astype(np.float64), np.nan)
+        classes: Array = scenes.present.argmax(axis=1).astype(np.int64)
+        return classes
+    targets: Array = np.where(scenes.known, scenes.present, np.nan)
+    return targets
 
 
 def describe_slices(scenes: Scenes) -> pandas.DataFrame:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo_phantom import PARAMETERS, boxes, find_lesions, generate
+from zoo_phantom import PARAMETERS, boxes, draw, find_lesions, paint
 from zoo_phantom.parameters import PhantomParameters
-from zoo_phantom.scenes import Scenes, draw
+from zoo_phantom.scenes import Scenes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +39,8 @@ def draw_sheet(parameters: PhantomParameters) -> Image.Image:
     """Slices in the lung window, two rows a label: as they are, and below with the boxes of their lesions."""
     from PIL import Image, ImageDraw
 
-    rows, images = choose_slices(draw(parameters)), generate(parameters)
+    scenes = draw(parameters)
+    rows, images = choose_slices(scenes), paint(scenes)
     side = parameters.size * ZOOM
     sheet = Image.new("RGB", (COLUMNS * side, len(rows) * 2 * side))
     pencil = ImageDraw.Draw(sheet)
@@ -51,7 +52,7 @@ def draw_sheet(parameters: PhantomParameters) -> Image.Image:
             for copy in (0, 1):  # without and with boxes
                 sheet.paste(tile, (column * side, (2 * row + copy) * side))
             left, top = column * side, (2 * row + 1) * side
-            for lesion, box in zip(find_lesions(parameters, image), boxes(parameters, image), strict=True):
+            for lesion, box in zip(find_lesions(scenes, image), boxes(scenes, image), strict=True):
                 x0, y0, x1, y1 = box * ZOOM
                 pencil.rectangle((left + x0, top + y0, left + x1 - 1, top + y1 - 1), outline=COLOURS[lesion.label])
     return sheet

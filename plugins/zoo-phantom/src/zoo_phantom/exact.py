@@ -117,4 +117,5 @@ def slow_field(grid: Array, size: int) -> Array:
     left = np.floor(position).astype(np.int64)
     share = position - left
     rows = grid[:, left] * (1.0 - share)[:, None] + grid[:, left + 1] * share[:, None]
-    return rows[:, :, left] * (1.0 - share) + rows[:, :, left + 1] * share
+    fields: Array = rows[:, :, left] * (1.0 - share) + rows[:, :, left + 1] * share
+    return fields

@@ -173,7 +173,8 @@ def lesion_weights(scenes: Scenes, lesions: Array, lung: Array) -> Array:
     ring = disc - coverage(0.6 * radius - distance, size)
     same_side = (x - here["x"]) * (lx - here["x"]) > 0.0
     layer = coverage(y - here["y"] - here["lung_b"] + 2.0 * radius, size) * same_side
-    return np.select([kinds == DIFFUSE, kinds == RING, kinds == LAYER], [bowl, ring, layer], disc) * lung
+    shape: Array = np.select([kinds == DIFFUSE, kinds == RING, kinds == LAYER], [bowl, ring, layer], disc)
+    return shape * lung
 
 
 def lesion_contrasts(scenes: Scenes, lesions: Array, weights: Array) -> Array:
@@ -181,7 +182,8 @@ def lesion_contrasts(scenes: Scenes, lesions: Array, weights: Array) -> Array:
     area = np.rint(weights * 4096.0).astype(np.int64).sum(axis=(1, 2)) / 4096.0
     unit = 64.0 / scenes.parameters.size
     spread = lesions["density"] / (np.maximum(area, 0.25) * unit * unit)
-    return np.where(lesions["density"] > 0.0, spread, lesions["contrast"])
+    contrasts: Array = np.where(lesions["density"] > 0.0, spread, lesions["contrast"])
+    return contrasts
 
 
 def paint_lesions(scenes: Scenes, slices: Array, lung: Array) -> Array:

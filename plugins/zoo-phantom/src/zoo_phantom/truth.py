@@ -1,4 +1,4 @@
-"""From parameters and the number of a slice to what is known of it: its lesions, their masks and their boxes."""
+"""From scenes and the number of a slice to what is known of it: its lesions, their masks and their boxes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 
 from zoo_phantom.exact import Array
 from zoo_phantom.paint import lesion_contrasts, lesion_weights, lesions_of, lung_share
-from zoo_phantom.parameters import PhantomParameters
-from zoo_phantom.scenes import draw
+from zoo_phantom.scenes import Scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +26,17 @@ class Lesion:
     contrast: float
 
 
-def weigh(parameters: PhantomParameters, image: int) -> tuple[Array, Array, Array]:
+def weigh(scenes: Scenes, image: int) -> tuple[Array, Array, Array]:
     """The lesion records (K,) of a slice, their weights (K, size, size) and contrasts (K,)."""
-    scenes, slices = draw(parameters), np.array([image])
+    slices = np.array([image])
     lesions = lesions_of(scenes, slices)
     weights = lesion_weights(scenes, lesions, lung_share(scenes, slices))
     return lesions, weights, lesion_contrasts(scenes, lesions, weights)
 
 
-def find_lesions(parameters: PhantomParameters, image: int) -> list[Lesion]:
+def find_lesions(scenes: Scenes, image: int) -> list[Lesion]:
     """The lesions of slice `image`, in the order of `masks` and `boxes`."""
-    scale = parameters.size / 64.0
+    scale = scenes.parameters.size / 64.0
     return [
         Lesion(
             label=int(record["label"]),
@@ -46,30 +45,30 @@ def find_lesions(parameters: PhantomParameters, image: int) -> list[Lesion]:
             radius=float(record["radius"] * scale),
             contrast=float(contrast * weight.max()),
         )
-        for record, weight, contrast in zip(*weigh(parameters, image), strict=True)
+        for record, weight, contrast in zip(*weigh(scenes, image), strict=True)
     ]
 
 
-def masks(parameters: PhantomParameters, image: int) -> Array:
+def masks(scenes: Scenes, image: int) -> Array:
     """Where the lesions of slice `image` are, bool (K, size, size): pixels given half of its greatest density."""
-    _, weights, _ = weigh(parameters, image)
+    _, weights, _ = weigh(scenes, image)
     peak = weights.max(axis=(1, 2), initial=0.0, keepdims=True)
     shapes: Array = (weights >= 0.5 * peak) & (weights > 0.0)
     return shapes
 
 
-def boxes(parameters: PhantomParameters, image: int) -> Array:
+def boxes(scenes: Scenes, image: int) -> Array:
     """The boxes of the lesions of slice `image`, float64 (K, 4): x0, y0, x1, y1 in pixels, just around their masks.
 
     A pixel in column c spans x from c to c + 1, so that x1 - x0 is a width.
     """
-    shapes = masks(parameters, image)
+    shapes = masks(scenes, image)
     rows: Array = np.any(shapes, axis=2)
     columns: Array = np.any(shapes, axis=1)
     edges = [
         columns.argmax(axis=1),
         rows.argmax(axis=1),
-        parameters.size - columns[:, ::-1].argmax(axis=1),
-        parameters.size - rows[:, ::-1].argmax(axis=1),
+        shapes.shape[1] - columns[:, ::-1].argmax(axis=1),
+        shapes.shape[1] - rows[:, ::-1].argmax(axis=1),
     ]
     return np.stack(edges, axis=1).astype(np.float64)

@@ -48,18 +48,23 @@ def create_module(
         )
     if weights is None:
         return timm.create_model(name, pretrained=False, **arguments, **size)
-    if weights.is_file():
-        overlay = {"file": str(weights), "source": None, "custom_load": False}
-        try:
-            with missing_keys() as missing:
-                module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size)
-        except Exception as error:  # a file made for something else trips timm's converters in ways of their own
-            load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
-            reason = str(error).partition("\n")[0]
-            raise WeightsError(f"{weights.name} does not fit {name} {dict(size)}: {reason}") from error
-        refuse_missing(weights, module, [key for line in missing for key in line])
+    if not weights.is_file():
+        raise WeightsError(f"{weights}: no such file")
+    if not timm.models.is_model_pretrained(name.partition(".")[0]):
+        # timm knows of no weights and has nothing to convert; with `pretrained` some hybrids download their backbone's.
+        module = timm.create_model(name, pretrained=False, **arguments, **size)
+        load_weights(module, weights)
         return module
-    raise WeightsError(f"{weights}: no such file")
+    overlay = {"file": str(weights), "source": None, "custom_load": False}
+    try:
+        with missing_keys() as missing:
+            module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size)
+    except Exception as error:  # a file made for something else trips timm's converters in ways of their own
+        load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{weights.name} does not fit {name} {dict(size)}: {reason}") from error
+    refuse_missing(weights, module, [key for line in missing for key in line])
+    return module
 
 
 @contextmanager

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ODD_SIZE = 233  # a prime: a model that takes it takes every size above its smallest
 MULTIPLES = (2, 4, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
 SMALL_SIZES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256)
-LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size", "grid_size", "img_size")
+LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size")
 PAPER = re.compile(r"`([^`]+)`[^`]{0,40}?(https?://arxiv\.org/\w+/\d+\.\d+)", re.DOTALL)
 TIMM = "Wightman: PyTorch Image Models, https://doi.org/10.5281/zenodo.4414861"
 LICENSES = {
@@ -79,14 +79,11 @@ def make_index(names: Sequence[str] | None = None) -> dict[str, Any]:
     models = {}
     for name, fact in facts.items():
         sizing = tried[fact["kind"]]
-        if sizing is None:
-            print(f"left out: {name} gives no logits", file=sys.stderr)
-            continue
         family = family_of(name)
         models[name] = [
             families.place([family, citation_of(family)]),
             layouts.place([fact["classifier"], fact["first_conv"]]),
-            sizes.place([fact["native"], *sizing]),
+            sizes.place([fact["native"], *sizing] if sizing else [fact["native"], 1, fact["native"], 1, 0]),
             int(fact["features"]),
             [describe_weights(settings, name, tag, config) for tag, config in pretrained_tags(name)],
         ]
@@ -192,19 +189,19 @@ def kind_of(name: str, module: nn.Module) -> tuple[object, ...]:
         facts.add(fact)
         if getattr(part, "stride", 1) not in (1, (1, 1)):
             strides[fact] += 1
-    return (family_of(name), native_size(module), is_resizable(module), frozenset(facts), frozenset(strides.items()))
+    return (family_of(name), is_resizable(module), frozenset(facts), frozenset(strides.items()))
 
 
-def try_sizes(name: str, module: nn.Module) -> list[int] | None:
-    """Return [size_multiple, min_image_size, fixed_size, resizable], or None where the native size gives no logits."""
+def try_sizes(name: str, module: nn.Module) -> list[int]:
+    """Return [size_multiple, min_image_size, fixed_size, resizable], or nothing where only the native size is taken."""
     native, resizable = native_size(module), is_resizable(module)
     if not takes(module, native):
-        return None
+        raise ValueError(f"{name} gives no logits at {native} px")
     patch = patch_size(module) if resizable else 1
     candidates = [number for number in (1, *MULTIPLES, patch) if number % patch == 0]
     multiple = next((number for number in candidates if fits_multiple(name, module, native, number, resizable)), 0)
     if not multiple:
-        return [1, native, 1, 0]
+        return []
     small = sorted({-(-size // multiple) * multiple for size in SMALL_SIZES if size < native})
     smallest = next((size for size in small if accepts(name, module, size, resizable)), native)
     return [multiple, smallest, 0, int(resizable)]
@@ -236,12 +233,13 @@ def accepts(name: str, module: nn.Module, size: int, resizable: bool) -> bool:
     import timm
     import torch
 
-    state = dict(module.state_dict())
-    overlay = {"state_dict": state, "source": None, "num_classes": module.num_classes}
+    # Without weights of its own there are none to fit; some hybrids would download their backbone's.
+    pretrained = timm.models.is_model_pretrained(name)
+    overlay = {"state_dict": dict(module.state_dict()), "source": None, "num_classes": module.num_classes}
     arguments = {"num_classes": module.num_classes, "pretrained_cfg_overlay": overlay}
     try:
         with torch.device("meta"):
-            resized = timm.create_model(name, pretrained=True, img_size=size, **arguments).eval()
+            resized = timm.create_model(name, pretrained=pretrained, img_size=size, **arguments).eval()
     except (RuntimeError, ValueError, AssertionError, IndexError, KeyError, TypeError, ZeroDivisionError):
         return False
     return takes(resized, size)
@@ -280,7 +278,7 @@ def find_classifier(module: nn.Module) -> str:
 
 
 def find_first_conv(module: nn.Module) -> str:
-    """The registry's first convolutions, comma-separated (some stems have two in parallel), where they see the image."""
+    """The registry's first convolutions, comma-separated (some stems have two), where they see the image."""
     from torch import nn
 
     names = as_names(module.pretrained_cfg.get("first_conv"))  # type: ignore[operator]

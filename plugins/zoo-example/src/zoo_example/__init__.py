@@ -1,0 +1,55 @@
+"""The smallest useful plugin: one model and one metric, from the sizes and answers they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo import BuildRequest, MetricRequest, MetricSpec, ModelSpec, Undefined, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_tutorial_cnn(request: BuildRequest) -> nn.Module:
+    """Three convolutions with max-pooling, then two linear layers."""
+    from torch import nn  # here, not above: `zoo list` must not wait for torch
+
+    layers: list[nn.Module] = []
+    for num_in, num_out in ((request.channels, 64), (64, 128), (128, 256)):
+        layers += [nn.Conv2d(num_in, num_out, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # whatever is left of the image becomes one vector
+    layers += [nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, request.num_outputs)]
+    return nn.Sequential(*layers)
+
+
+def compute_geometric_mean(request: MetricRequest) -> float:
+    """The L-th root of the product of the L recalls: 0 as soon as one label is never found."""
+    if request.decisions is None:
+        raise Undefined("no decisions")
+    recalls = []
+    for index, label in enumerate(request.labels):
+        members = request.targets == index
+        if not members.any():
+            raise Undefined(f"no image is labelled {label!r}")
+        recalls.append(np.mean(request.decisions[members] == index))
+    return float(np.prod(recalls) ** (1 / len(recalls)))
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    return [ModelSpec(name="tutorial_cnn", title="Three-layer CNN", build=build_tutorial_cnn, min_image_size=8)]
+
+
+@hookimpl
+def register_metrics() -> list[MetricSpec]:
+    return [
+        MetricSpec(
+            name="geometric_mean",
+            title="geometric mean of the recalls",
+            tasks=("binary", "multiclass"),
+            compute=compute_geometric_mean,
+            citation="Kubat & Matwin, Addressing the curse of imbalanced training sets, ICML 1997",
+        )
+    ]

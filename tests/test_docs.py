@@ -1,0 +1,179 @@
+"""The docs say what the code does: every hook, command and flag, the example as it is, and only commands that parse."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from zoo import DatasetSpec, MetricSpec, ModelSpec
+from zoo.cli import zoo
+from zoo.metrics import METRICS
+from zoo.protocol import PROTOCOLS
+from zoo.registry import HOOKS
+from zoo.sources import card_schema
+from zoo.sources.cards import read_card
+from zoo.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("plugins/*/README.md")])
+
+
+def read(page: Path | str) -> str:
+    return (DOCS / page if isinstance(page, str) else page).read_text(encoding="utf-8")
+
+
+def leaf_commands(group: click.Group = zoo, path: str = "zoo") -> dict[str, click.Command]:
+    """Every command that does something, by what is typed: "zoo bench", "zoo plugin list"."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= leaf_commands(command, f"{path} {name}")
+        else:
+            found[f"{path} {name}"] = command
+    return found
+
+
+def section(page: str, heading: str) -> str:
+    """The text below one heading, up to the next of the same level."""
+    match = re.search(rf"^## `?{re.escape(heading)}`?$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert match, f"no heading {heading!r}"
+    return match[1]
+
+
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of every fenced block; blocks indented by four spaces count as shell."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return fenced + [("", "\n".join(re.findall(r"^    (.+)$", rest, re.MULTILINE)))]
+
+
+def shell_lines(page: Path, program: str) -> list[str]:
+    """The lines in a page's code blocks, and the `code` in its text, that call one program; uv and .venv in front cut off."""
+    text = read(page)
+    lines = [line for language, block in code_blocks(text) if language != "toml" for line in block.splitlines()]
+    lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    plain = [re.sub(r"^\s*(\$ |uv run |\.venv[/\\](bin|Scripts)[/\\])?", "", line) for line in lines]
+    return [line for line in plain if re.match(rf"{program} [a-z]", line)]
+
+
+def zoo_lines() -> list[tuple[str, str]]:
+    return [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in shell_lines(page, "zoo")]
+
+
+@pytest.mark.parametrize(("page", "line"), zoo_lines())
+def test_a_command_in_the_docs_can_be_typed(page, line):
+    words = shlex.split(line, comments=True)[1:]
+    if any(word in "|>&" or "..." in word for word in words):
+        words = words[: next(i for i, word in enumerate(words) if word in "|>&" or "..." in word)]
+    command: click.Command = zoo
+    while isinstance(command, click.Group) and words:
+        assert words[0] in command.commands, f"{page}: no command {words[0]!r}"
+        command = command.commands[words.pop(0)]
+    if words:
+        command.make_context(line, words)  # raises UsageError for a flag or a choice that does not exist
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_make_targets_in_the_docs_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {word for line in shell_lines(page, "make") for word in line.split("#")[0].split()[1:] if "=" not in word}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", read(linked), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", sorted(leaf_commands()))
+def test_every_command_has_a_section_with_every_flag_and_no_other(name):
+    text = section(read("command-line.md"), name)
+    known = {flag for option in leaf_commands()[name].params for flag in option.opts if flag.startswith("--")}
+    written = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    assert written == known
+    for option in leaf_commands()[name].params:
+        if isinstance(option.type, click.Choice):
+            assert all(f"`{choice}`" in text for choice in option.type.choices)
+
+
+def test_command_line_describes_no_command_that_does_not_exist():
+    headings = re.findall(r"^## `(zoo [a-z ]+)`$", read("command-line.md"), re.MULTILINE)
+    assert sorted(headings) == sorted(leaf_commands())
+
+
+def test_every_exit_status_is_described():
+    from zoo import cli, errors
+
+    described = set(map(int, re.findall(r"^\| (\d+) \|", section(read("command-line.md"), "Exit status"), re.MULTILINE)))
+    raised = {c.exit_status for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ZooError)}
+    assert described == {0} | raised | {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS.values()))
+def test_every_hook_is_described(hook):
+    assert f"`{hook}" in read("write-a-plugin.md")
+
+
+@pytest.mark.parametrize("spec", [ModelSpec, DatasetSpec, MetricSpec], ids=lambda spec: spec.__name__)
+def test_every_field_of_a_spec_is_described(spec):
+    text = section(read("write-a-plugin.md"), spec.__name__)
+    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == {field.name for field in fields(spec)}
+
+
+def test_the_example_plugin_stands_in_the_docs_as_it_is():
+    module = read(ROOT / "plugins" / "zoo-example" / "src" / "zoo_example" / "__init__.py")
+    assert ("python", module) in code_blocks(read("write-a-plugin.md"))
+
+
+def test_the_example_plugin_is_under_sixty_lines():
+    module = read(ROOT / "plugins" / "zoo-example" / "src" / "zoo_example" / "__init__.py")
+    assert len(module.splitlines()) < 60
+
+
+def test_every_key_of_a_dataset_toml_is_described():
+    keys = set(card_schema()["properties"])
+    text = section(read("your-own-data.md"), "dataset.toml")
+    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == keys
+
+
+def toml_blocks() -> list[str]:
+    return [block for language, block in code_blocks(read("your-own-data.md")) if language == "toml"]
+
+
+@pytest.mark.parametrize("block", toml_blocks())
+def test_a_dataset_toml_in_the_docs_is_valid(block, tmp_path):
+    (tmp_path / "dataset.toml").write_text(block, encoding="utf-8")
+    assert read_card(tmp_path / "dataset.toml").label is not None
+
+
+def glossary() -> str:
+    return read("glossary.md")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("model", "dataset", "sample", "image", "patient", "task", "suite", "protocol", "run", "result", "metric"),
+        *("score", "performance", "system", "registry", "plugin", "hook", "split", "board", "baseline", "deviation"),
+    ],
+)
+def test_the_glossary_has_every_word_of_the_program(word):
+    assert re.search(rf"^\|[^|]*\b{word}\b[^|]*\|", glossary(), re.MULTILINE)
+
+
+def test_the_glossary_has_every_task_metric_and_protocol():
+    names = {*TASKS, *(metric.name for metric in METRICS), *(protocol.name for protocol in PROTOCOLS)}
+    assert not {name for name in names if f"`{name}`" not in glossary()}

@@ -1,0 +1,157 @@
+"""What an installation is made of: pins, requirements, versions, and files that may be tracked."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+MEGABYTE = 1024 * 1024
+# import name -> distribution, where they differ
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+
+
+def read_toml(path: Path) -> dict:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def read_lines(name: str) -> list[str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def canonical(requirement: str) -> str:
+    """The name a requirement starts with, as indexes write it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement)[0]).lower()
+
+
+def tracked_files() -> list[Path]:
+    """What git tracks, or would with `git add .`."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def imported_distributions(folder: Path) -> set[str]:
+    """The distributions that the code in a folder imports, anywhere in its functions; our own left out."""
+    tops = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                tops |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                tops.add(node.module.split(".")[0])
+    own = {path.name for path in folder.iterdir()} | {folder.name, "zoo", "__future__"}
+    return {canonical(DISTRIBUTIONS.get(top, top)) for top in tops - own - set(sys.stdlib_module_names)}
+
+
+PROJECT = read_toml(ROOT / "pyproject.toml")
+PINS = read_lines("constraints.txt")
+
+
+def test_pip_and_uv_get_the_same_pins():
+    assert PROJECT["tool"]["uv"]["constraint-dependencies"] == PINS
+
+
+def test_pins_are_exact_sorted_and_name_each_distribution_once():
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin) for pin in PINS)
+    names = [canonical(pin) for pin in PINS]
+    assert names == sorted(set(names))
+
+
+def test_the_pins_cover_the_whole_installed_tree():
+    from packaging.requirements import Requirement
+
+    def walk(name: str, extras: frozenset[str]) -> None:
+        if (name, extras) in seen or name in ours:
+            return
+        seen.add((name, extras))
+        for text in metadata.requires(name) or []:
+            wanted = Requirement(text)
+            if wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in {"", *extras}):
+                walk(canonical(wanted.name), frozenset(wanted.extras))
+
+    ours = {"zoo-bench", *(folder.name for folder in PLUGINS)}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    for wanted in [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]:
+        walk(canonical(wanted), frozenset())
+    for folder in PLUGINS:
+        for wanted in read_toml(folder / "pyproject.toml")["project"]["dependencies"]:
+            walk(canonical(wanted), frozenset())
+    missing = {name for name, _ in seen} - {canonical(pin) for pin in PINS}
+    assert not missing
+
+
+def test_requirements_install_the_project_and_every_first_party_plugin_under_the_pins():
+    expected = ["-c constraints.txt", "-e .", *(f"-e plugins/{folder.name}" for folder in PLUGINS)]
+    assert read_lines("requirements.txt") == expected
+
+
+def test_pip_and_uv_get_the_same_tools_for_development():
+    assert read_lines("requirements-dev.txt")[0] == "-c constraints.txt"
+    listed = sorted(canonical(line) for line in read_lines("requirements-dev.txt")[1:])
+    assert listed == sorted(canonical(wanted) for wanted in PROJECT["dependency-groups"]["dev"])
+
+
+def test_uv_takes_every_first_party_plugin_from_the_checkout():
+    names = [folder.name for folder in PLUGINS]
+    assert PROJECT["dependency-groups"]["plugins"] == names
+    assert PROJECT["tool"]["uv"]["sources"] == {name: {"workspace": True} for name in ["zoo-bench", *names]}
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_agrees_with_the_core_on_version_python_license_and_entry_point(folder):
+    project, core = read_toml(folder / "pyproject.toml")["project"], PROJECT["project"]
+    assert project["name"] == folder.name
+    for field in ("version", "requires-python", "license"):
+        assert project[field] == core[field]
+    assert project["entry-points"] == {"zoo.v1": {folder.name: folder.name.replace("-", "_")}}
+    assert "zoo-bench" in map(canonical, project["dependencies"])
+
+
+def test_the_core_depends_on_what_it_imports_and_on_nothing_else():
+    declared = {canonical(wanted) for wanted in PROJECT["project"]["dependencies"]}
+    assert imported_distributions(ROOT / "zoo") == declared
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_depends_on_what_it_imports(folder):
+    declared = {canonical(wanted) for wanted in read_toml(folder / "pyproject.toml")["project"]["dependencies"]}
+    assert imported_distributions(folder / "src") <= declared
+
+
+def test_no_tracked_file_names_the_host_of_a_package_registry():
+    # Put together here, so that this file names none either.
+    hosts = [".".join(pair) for pair in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))]
+    found = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in tracked_files()
+        for host in hosts
+        if host.encode() in path.read_bytes()
+    ]
+    assert not found
+
+
+def test_no_lock_file_is_tracked():
+    locks = {"uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"}
+    assert not [path for path in tracked_files() if path.name in locks]
+
+
+def test_no_tracked_file_is_larger_than_a_megabyte():
+    assert not [path for path in tracked_files() if path.stat().st_size > MEGABYTE]
+
+
+def test_every_change_has_one_news_fragment_with_a_name_that_can_be_sorted():
+    kinds = "feature|fix|docs|removal|speed|internal"
+    names = [path.name for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
+    assert names
+    assert not [name for name in names if not re.fullmatch(rf"[0-9]+\.({kinds})\.md", name)]

@@ -1,0 +1,171 @@
+"""Recipes and `--set` texts to recipes: renamed, parsed by the field's type, or refused in one line."""
+
+import json
+
+import pytest
+
+from zoo.errors import UsageError
+from zoo.protocol import (
+    BASELINE,
+    FINETUNE,
+    KNN,
+    LINEAR_PROBE,
+    MEDMNIST,
+    PROTOCOLS,
+    QUICK,
+    TUNED,
+    TUTORIAL,
+    Protocol,
+    override,
+    resolved_fields,
+)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+def test_a_protocol_is_called_by_name_and_version():
+    assert FINETUNE.label == "finetune@1"
+
+
+def test_an_override_renames_so_that_it_never_mixes_with_the_published_one():
+    assert override(FINETUNE, {"epochs": "3"}).label == "finetune@1+epochs=3"
+
+
+def test_the_order_of_the_settings_does_not_change_the_name():
+    one = override(FINETUNE, {"epochs": "3", "batch_size": "8"})
+    other = override(FINETUNE, {"batch_size": "8", "epochs": "3"})
+    assert one.label == other.label == "finetune@1+batch_size=8+epochs=3"
+
+
+def test_no_override_leaves_the_protocol_as_it_is():
+    assert override(FINETUNE, {}) == FINETUNE
+
+
+def test_names_of_protocols_are_unique():
+    assert len({protocol.label for protocol in PROTOCOLS}) == len(PROTOCOLS)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("learning_rate", "1e-4", 1e-4),
+        ("batch_size", "8", 8),
+        ("clip_norm", "none", None),
+        ("clip_norm", "0.5", 0.5),
+        ("image_size", "None", None),
+        ("image_size", "96", 96),
+        ("max_steps", "none", None),
+        ("symmetries", "false", False),
+        ("symmetries", "True", True),
+        ("optimizer", "sgd", "sgd"),
+        ("milestones", "0.3,0.6", (0.3, 0.6)),
+        ("regularizations", "1", (1.0,)),
+        ("warmup", "0", 0.0),
+        ("rounds", "0", 0),
+    ],
+)
+def test_a_text_becomes_the_type_of_its_field(field, text, value):
+    found = getattr(override(FINETUNE, {field: text}), field)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("epoch", "3", "--set epoch=3: no such field; fix: Did you mean 'epochs'"),
+        ("zzz", "3", "no such field; fix: steps, epochs"),
+        ("name", "mine", "no such field"),
+        ("method", "knn", "no such field"),
+        ("tune", "1", "no such field"),
+        ("overrides", "x", "no such field"),
+        ("batch_size", "0", "--set batch_size=0: expected a non-negative int"),
+        ("batch_size", "-1", "expected a non-negative int"),
+        ("batch_size", "8.5", "expected a non-negative int"),
+        ("steps", "0", "expected a non-negative int"),
+        ("temperature", "0", "expected a non-negative float"),
+        ("learning_rate", "fast", "--set learning_rate=fast: expected a non-negative float"),
+        ("learning_rate", "-1e-3", "expected a non-negative float"),
+        ("learning_rate", "nan", "expected a non-negative float"),
+        ("learning_rate", "inf", "expected a non-negative float"),
+        ("learning_rate", "1e-4,", "expected a non-negative float"),
+        ("learning_rate", "none", "expected a non-negative float"),
+        ("symmetries", "yes", "--set symmetries=yes: expected"),
+        ("optimizer", "lion", "--set optimizer=lion: not one of adamw, adam, sgd"),
+        ("milestones", "0.5,x", "--set milestones=0.5,x|--set milestones=x"),
+        ("image_size", "64,128", "expected one value"),
+        ("precision", "bf16,fp32", "expected one value"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name_and_text(field, text, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        override(FINETUNE, {field: text})
+    assert f"--set {field}=" in str(caught.value)
+
+
+# --- the budget ------------------------------------------------------------------------------------------------------
+def test_asking_for_epochs_means_that_many_whatever_the_recipe_clips_to():
+    found = override(FINETUNE, {"epochs": "3"})
+    assert (found.epochs, found.steps, found.min_steps, found.max_steps) == (3, None, 0, None)
+
+
+def test_asking_for_steps_takes_the_place_of_epochs_and_the_other_way_round():
+    steps = override(FINETUNE, {"steps": "40"})
+    assert (steps.steps, steps.epochs) == (40, None)
+    epochs = override(QUICK, {"epochs": "2"})
+    assert (epochs.steps, epochs.epochs) == (None, 2)
+
+
+@pytest.mark.parametrize("settings", [{"steps": "40", "epochs": "2"}, {"epochs": "none"}])
+def test_a_budget_in_both_units_or_in_none_is_refused(settings):
+    with pytest.raises(UsageError, match="exactly one of steps, epochs"):
+        override(FINETUNE, settings)
+
+
+def test_a_protocol_without_a_budget_cannot_be_made():
+    with pytest.raises(UsageError, match="protocol 'mine': set exactly one of steps, epochs"):
+        Protocol(name="mine")
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+def test_several_values_are_a_grid_to_choose_from_on_val():
+    found = override(FINETUNE, {"learning_rate": "1e-4,3e-4", "weight_decay": "0"})
+    assert found.tune == (("learning_rate", (1e-4, 3e-4)),)
+    assert found.weight_decay == 0
+    assert found.label == "finetune@1+learning_rate=1e-4,3e-4+weight_decay=0"
+
+
+def test_one_value_ends_the_tuning_of_its_field():
+    assert override(TUNED, {"learning_rate": "1e-3"}).tune == ()
+    assert override(TUNED, {"epochs": "2"}).tune == TUNED.tune
+
+
+def test_a_grid_of_budgets_has_one_unit_at_every_point():
+    found = override(FINETUNE, {"steps": "10,20"})
+    assert found.tune == (("steps", (10, 20)),)
+    assert (found.steps, found.epochs) == (10, None)
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+def test_what_only_a_reader_sees_is_no_part_of_the_identity():
+    assert "title" not in resolved_fields(FINETUNE)
+    assert "overrides" not in resolved_fields(FINETUNE)
+
+
+def test_a_field_set_to_the_value_it_has_is_the_same_recipe():
+    assert resolved_fields(override(FINETUNE, {"batch_size": "32"})) == resolved_fields(FINETUNE)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.label)
+def test_the_identity_of_every_protocol_can_be_written_as_json(protocol):
+    assert json.loads(json.dumps(resolved_fields(protocol)))["name"] == protocol.name
+
+
+def test_the_recipes_are_the_published_ones():
+    assert (FINETUNE.optimizer, FINETUNE.learning_rate, FINETUNE.weight_decay) == ("adamw", 3e-4, 0.05)
+    assert (FINETUNE.epochs, FINETUNE.min_steps, FINETUNE.max_steps, FINETUNE.batch_size) == (20, 500, 10_000, 32)
+    assert TUNED.tune[0][1] == pytest.approx((3e-4 / 3, 3e-4, 3e-4 * 3))
+    assert (TUTORIAL.optimizer, TUTORIAL.learning_rate, TUTORIAL.momentum, TUTORIAL.epochs) == ("sgd", 1e-3, 0.9, 10)
+    assert (MEDMNIST.optimizer, MEDMNIST.batch_size, MEDMNIST.image_size, MEDMNIST.stem) == ("adam", 128, 28, "small")
+    assert MEDMNIST.milestones == (0.5, 0.75)
+    assert (LINEAR_PROBE.method, KNN.method, BASELINE.method) == ("probe", "knn", "probe")
