@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -48,11 +49,11 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
     """Language and content of every fenced block; blocks indented by four spaces count as shell."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    return fenced + [("", "\n".join(re.findall(r"^    (.+)$", rest, re.MULTILINE)))]
+    return [*fenced, ("", "\n".join(re.findall(r"^    (.+)$", rest, re.MULTILINE)))]
 
 
 def shell_lines(page: Path, program: str) -> list[str]:
-    """The lines in a page's code blocks, and the `code` in its text, that call one program; uv and .venv in front cut off."""
+    """What calls one program in a page's code blocks and in the `code` of its text; uv and .venv in front cut off."""
     text = read(page)
     lines = [line for language, block in code_blocks(text) if language != "toml" for line in block.splitlines()]
     lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
@@ -101,8 +102,9 @@ def test_links_between_pages_lead_somewhere(page):
 @pytest.mark.parametrize("name", sorted(leaf_commands()))
 def test_every_command_has_a_section_with_every_flag_and_no_other(name):
     text = section(read("command-line.md"), name)
-    known = {flag for option in leaf_commands()[name].params for flag in option.opts if flag.startswith("--")}
-    written = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    known = {flag for option in leaf_commands()[name].params for flag in option.opts if flag.startswith("-")}
+    cells = re.findall(r"^\| (`-.*?`) \|", text, re.MULTILINE)
+    written = {flag for cell in cells for flag in re.findall(r"`(-[-a-z]+)", cell)}
     assert written == known
     for option in leaf_commands()[name].params:
         if isinstance(option.type, click.Choice):
@@ -117,7 +119,9 @@ def test_command_line_describes_no_command_that_does_not_exist():
 def test_every_exit_status_is_described():
     from zoo import cli, errors
 
-    described = set(map(int, re.findall(r"^\| (\d+) \|", section(read("command-line.md"), "Exit status"), re.MULTILINE)))
+    described = set(
+        map(int, re.findall(r"^\| (\d+) \|", section(read("command-line.md"), "Exit status"), re.MULTILINE))
+    )
     raised = {c.exit_status for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ZooError)}
     assert described == {0} | raised | {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
 
@@ -177,3 +181,16 @@ def test_the_glossary_has_every_word_of_the_program(word):
 def test_the_glossary_has_every_task_metric_and_protocol():
     names = {*TASKS, *(metric.name for metric in METRICS), *(protocol.name for protocol in PROTOCOLS)}
     assert not {name for name in names if f"`{name}`" not in glossary()}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+def test_the_glossary_tells_the_default_metric_of_every_task(task):
+    assert re.search(rf"^\| `{task.name}` \|.*\| `{task.primary_metric}` \|$", glossary(), re.MULTILINE)
+
+
+def test_how_a_run_flows_names_functions_that_exist():
+    page = read("how-a-run-flows.md")
+    named = {*re.findall(r"`([a-z]+)\.(\w+)`", page), *re.findall(r"(?:^| {4,}|^  )([a-z]+)\.(\w+) {2,}", page, re.M)}
+    modules = {module: import_module(f"zoo.{module}") for module, _ in named}
+    assert len(named) > 25
+    assert not [f"{module}.{name}" for module, name in named if not hasattr(modules[module], name)]

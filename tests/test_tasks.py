@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
@@ -40,6 +40,7 @@ def test_ordinal_probabilities_are_differences_of_cumulative_ones():
     np.testing.assert_allclose(ORDINAL.to_probabilities(logits), [expected])
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(finite_logits)
 def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
     probabilities = ORDINAL.to_probabilities(logits)
@@ -48,6 +49,7 @@ def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(finite_logits, st.integers(0, 3), st.floats(0.01, 5))
 def test_raising_an_ordinal_logit_never_lowers_the_expected_class(logits, threshold, by):
     raised = logits.copy()
@@ -103,9 +105,7 @@ def test_the_ordinal_loss_is_the_cross_entropy_of_the_events_y_above_k():
 
 def test_the_regression_loss_is_torchs_squared_error():
     outputs, targets = torch.tensor(LOGITS[:, :1]), torch.tensor(LOGITS[:, 1])
-    assert REGRESSION.loss(outputs, targets).item() == pytest.approx(
-        functional.mse_loss(outputs[:, 0], targets).item()
-    )
+    assert REGRESSION.loss(outputs, targets).item() == pytest.approx(functional.mse_loss(outputs[:, 0], targets).item())
 
 
 # --- the records -----------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     with quiet_stdout():
         outcome = run(suite, registry, settings, console)
         save_plan(outcome.runs, settings.results)
-        boards = build_leaderboard(outcome.results.values(), registry.metrics)
+        boards = [] if dry_run else build_leaderboard(outcome.results.values(), registry.metrics)
     if as_json:
         document = describe_outcome(outcome, boards)
         click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))

@@ -217,7 +217,8 @@ def find_leaks(source: Source) -> list[str]:
         if len(shared):
             images = int(np.isin(keys[test], shared).sum())
             lines.append(
-                f"LEAK: {len(shared)} {what} of test ({images} images) are in train or val too: test scores are too high"
+                f"LEAK: {len(shared)} {what} of test ({images} images) are in train or val too: "
+                "test scores are too high"
             )
     return lines
 

@@ -167,4 +167,5 @@ class BenchProgress:
             if details.get("val_score") is not None:
                 text += f" val {details['val_score']:.3f}"
             parts.append(text)
-        self.console.show(f"run {self.ended + 1} of {self.num_runs}: {' | '.join(parts)}{self.left()}")
+        # What matters most comes first: a narrow terminal cuts the rest.
+        self.console.show(f"run {self.ended + 1} of {self.num_runs}{self.left()}: {' | '.join(parts)}")

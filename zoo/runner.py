@@ -307,7 +307,10 @@ def preload(runs: Sequence[Run], registry: Registry) -> None:
     Nothing is computed here: the threads that torch starts for that do not survive a fork.
     """
     names = {name for run in runs for name in registry.find("model", run.model).imports}
-    for name in ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.metrics", *sorted(names)):
+    if any(run.protocol.method == "finetune" for run in runs):
+        names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
+    core = ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model", "sklearn.metrics")
+    for name in (*core, *sorted(names)):
         importlib.import_module(name)
 
 

@@ -1,0 +1,192 @@
+"""Images to augmented images: one draw for each, exact where nothing is resampled, torchvision's answers elsewhere."""
+
+import math
+
+import pytest
+import torch
+import torchvision.transforms.functional as reference
+
+from zoo.augmentation import OPERATIONS, PHOTOMETRY, apply_symmetry, augment, matrices, warp
+
+SIZE = 48
+
+
+def noise(count, channels=1, size=9, seed=0):
+    return torch.rand((count, channels, size, size), generator=torch.Generator().manual_seed(seed))
+
+
+def smooth():
+    """A few broad blobs away from the border, so that resampling by another rule gives nearly the same."""
+    axis = torch.linspace(-1, 1, SIZE)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    blobs = [(0.3, -0.2, 0.15), (-0.4, 0.1, 0.2), (0.1, 0.4, 0.12)]
+    image = sum(torch.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * s**2)) for a, b, s in blobs)
+    return image[None, None]
+
+
+def run(images, *, seed=0, symmetries=(), one_of=True):
+    return augment(images, symmetries=symmetries, one_of=one_of, generator=torch.Generator().manual_seed(seed))
+
+
+def draws(count, seed=0):
+    """The operations that `augment` draws for a batch without symmetries."""
+    return torch.randint(0, len(OPERATIONS), (count,), generator=torch.Generator().manual_seed(seed))
+
+
+# --- the draws -------------------------------------------------------------------------------------------------------
+def test_an_image_that_draws_nothing_keeps_its_pixels_exactly():
+    images = noise(200)
+    unchanged = draws(200) == OPERATIONS.index("none")
+    assert unchanged.any()
+    found = run(images)
+    assert torch.equal(found[unchanged], images[unchanged])
+    assert (found[~unchanged] != images[~unchanged]).flatten(1).any(dim=1).all()
+
+
+def test_each_image_has_a_draw_of_its_own():
+    found = run(noise(1).expand(300, -1, -1, -1))
+    assert len({tuple(image.flatten().tolist()) for image in found}) > 200
+
+
+def test_an_image_is_augmented_as_if_it_were_alone_in_its_operation():
+    one = noise(1).expand(40, -1, -1, -1)
+    others = torch.cat([one[:20], noise(20, seed=1)])
+    torch.testing.assert_close(run(one)[:20], run(others)[:20])
+
+
+def test_draws_follow_from_the_generator_alone():
+    torch.manual_seed(0)
+    first = run(noise(50), symmetries=("hflip", "rot90"))
+    torch.manual_seed(1)
+    assert torch.equal(run(noise(50), symmetries=("hflip", "rot90")), first)
+    assert not torch.equal(run(noise(50), symmetries=("hflip", "rot90"), seed=1), first)
+
+
+def test_every_operation_is_drawn_about_equally_often():
+    counts = torch.bincount(draws(9000), minlength=len(OPERATIONS))
+    assert counts.float().div(1000).tolist() == pytest.approx([1.0] * len(OPERATIONS), abs=0.12)
+
+
+def test_the_batch_that_was_given_is_left_as_it_is():
+    images = noise(50)
+    before = images.clone()
+    run(images, symmetries=("hflip", "vflip", "rot90"))
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_number_of_channels_keeps_its_shape(channels):
+    assert run(noise(30, channels), symmetries=("rot90",)).shape == (30, channels, 9, 9)
+
+
+# --- symmetries ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("symmetry", "flipped"), [("hflip", reference.hflip), ("vflip", reference.vflip)])
+def test_a_flip_is_torchvisions_and_undoes_itself(symmetry, flipped):
+    images, draw = noise(4), torch.arange(4)
+    once = apply_symmetry(images, symmetry, draw)
+    assert torch.equal(once[draw % 2 == 0], images[draw % 2 == 0])
+    assert torch.equal(once[draw % 2 == 1], flipped(images)[draw % 2 == 1])
+    assert torch.equal(apply_symmetry(once, symmetry, draw), images)
+
+
+def test_a_quarter_turn_is_made_as_often_as_drawn():
+    images = noise(4)
+    found = apply_symmetry(images, "rot90", torch.arange(4))
+    for quarters in range(4):
+        assert torch.equal(found[quarters], torch.rot90(images[quarters], quarters, (1, 2)))
+
+
+def test_only_the_declared_symmetries_are_applied():
+    images = noise(1).expand(60, -1, -1, -1)
+    allowed = [images[0], images[0].flip(2)]
+    found = run(images, symmetries=("hflip",), one_of=False)
+    matches = torch.stack([(found == version).flatten(1).all(dim=1) for version in allowed])
+    assert (matches.sum(dim=0) == 1).all()
+    assert 15 < matches[1].sum() < 45
+    assert torch.equal(run(images, one_of=False), images)
+
+
+# --- affine maps -----------------------------------------------------------------------------------------------------
+def strengths(first, second=0.5):
+    return torch.tensor([[first, second]])
+
+
+def warped(operation, strength):
+    return warp(smooth(), matrices(torch.tensor([OPERATIONS.index(operation)]), strength))
+
+
+def affine(angle=0.0, translate=(0, 0), scale=1.0, shear=0.0):
+    """torchvision's own, whose angle turns the other way round."""
+    bilinear = reference.InterpolationMode.BILINEAR
+    return reference.affine(smooth(), angle, list(translate), scale, [shear, 0.0], interpolation=bilinear)
+
+
+@pytest.mark.parametrize(
+    ("operation", "strength", "expected"),
+    [
+        ("rotate", strengths(1.0), {"angle": -30.0}),
+        ("rotate", strengths(0.0), {"angle": 30.0}),
+        ("rotate", strengths(0.75), {"angle": -15.0}),
+        ("zoom", strengths(0.0), {"scale": 0.8}),
+        ("zoom", strengths(1.0), {"scale": 1.2}),
+        ("shift", strengths(1.0, 0.5), {"translate": (-0.1 * SIZE, 0)}),
+        ("shift", strengths(0.5, 0.0), {"translate": (0, 0.1 * SIZE)}),
+        ("shear", strengths(1.0), {"shear": math.degrees(math.atan(0.2))}),
+        ("shear", strengths(0.0), {"shear": -math.degrees(math.atan(0.2))}),
+    ],
+)
+def test_an_affine_map_is_torchvisions(operation, strength, expected):
+    difference = (warped(operation, strength) - affine(**expected)).abs().max().item()
+    assert difference < 0.02
+    assert (warped(operation, strength) - smooth()).abs().max() > 0.1  # and it does something
+
+
+@pytest.mark.parametrize("operation", ["rotate", "shift", "zoom", "shear"])
+def test_half_the_strength_changes_nothing_visible(operation):
+    torch.testing.assert_close(warped(operation, strengths(0.5)), smooth(), atol=1e-5, rtol=0)
+
+
+def test_what_comes_in_from_outside_is_zero():
+    found = warp(torch.ones(1, 1, 10, 10), matrices(torch.tensor([2]), strengths(1.0)))
+    assert found[0, 0, :, -1].tolist() == [0.0] * 10
+    assert found[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
+
+
+# --- photometric operations ------------------------------------------------------------------------------------------
+STRENGTH = torch.tensor([0.0, 0.25, 0.5, 1.0])
+
+
+def test_brightness_is_a_shift_of_at_most_a_fifth():
+    images = noise(4)
+    shifts = PHOTOMETRY["brightness"](images, STRENGTH) - images
+    torch.testing.assert_close(shifts, torch.tensor([-0.2, -0.1, 0.0, 0.2]).reshape(4, 1, 1, 1).expand_as(images))
+
+
+def test_contrast_keeps_the_mean_and_scales_the_deviation():
+    images = noise(4, channels=3)
+    found = PHOTOMETRY["contrast"](images, STRENGTH)
+    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    ratio = found.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    assert ratio.tolist() == pytest.approx([0.7, 0.85, 1.0, 1.3], rel=1e-5)
+
+
+def test_gamma_is_torchvisions_within_the_range_and_leaves_what_lies_outside():
+    images = noise(4)
+    images[:, :, 0, 0], images[:, :, 0, 1] = -0.3, 1.4
+    found = PHOTOMETRY["gamma"](images, STRENGTH)
+    for row, exponent in enumerate([0.7, 0.875, 1.05, 1.4]):
+        torch.testing.assert_close(found[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
+    torch.testing.assert_close(found[:, :, 0, :2], images[:, :, 0, :2])
+
+
+def test_blur_is_torchvisions_gaussian_with_a_width_for_each_image():
+    images = noise(4, channels=3, size=12)
+    found = PHOTOMETRY["blur"](images, STRENGTH)
+    for row, sigma in enumerate([0.1, 0.45, 0.8, 1.5]):
+        expected = reference.gaussian_blur(images[row], [5, 5], [sigma, sigma])
+        torch.testing.assert_close(found[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
+
+
+def test_channels_last_images_are_augmented_as_others():
+    images = noise(60, channels=3)
+    torch.testing.assert_close(run(images.contiguous(memory_format=torch.channels_last)), run(images))

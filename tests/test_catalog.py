@@ -1,0 +1,174 @@
+"""What `list`, `info`, `why` and `doctor` show, as plain data."""
+
+import json
+
+import pytest
+
+from zoo import catalog
+from zoo.builtin import open_registry
+from zoo.errors import UsageError
+from zoo.planning import save_plan
+from zoo.protocol import FINETUNE
+from zoo.registry import BrokenPlugin, Registry
+from zoo.specs import DatasetSpec, MetricSpec, ModelSpec, Weights
+from zoo.tasks import BINARY
+
+
+def build(request):
+    raise AssertionError("listing builds nothing")
+
+
+REGISTRY = Registry(
+    models={
+        "tiny": ModelSpec(
+            name="tiny", build=build, family="dots", weights=(Weights(tag="a"), Weights(tag="b", gated=True))
+        ),
+        "zoo-x:other": ModelSpec(name="other", build=build),
+    },
+    datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=build, license="CC0")},
+    metrics={"auroc": MetricSpec(name="auroc", compute=build)},
+    protocols={"finetune": FINETUNE},
+    owners={"model": {"tiny": ("zoo-tiny",), "other": ("zoo-x",)}},
+)
+
+
+def names(kind, pattern=None):
+    return [item["name"] for item in catalog.list_items(kind, pattern, REGISTRY)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (None, ["tiny", "zoo-x:other"]),
+        ("ti", ["tiny"]),
+        ("t*", ["tiny"]),
+        ("zoo-x:*", ["zoo-x:other"]),
+        ("zoo-tiny:t*", ["tiny"]),
+        ("nothing", []),
+    ],
+)
+def test_a_pattern_is_a_glob_or_a_part_of_a_name(pattern, expected):
+    assert names("models", pattern) == expected
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "suites", "executors"])
+def test_every_kind_lists_as_json_with_a_name_and_a_plugin(kind):
+    items = catalog.list_items(kind, None, open_registry())
+    assert items and all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
+
+
+def test_the_core_owns_what_the_core_brings():
+    items = {item["name"]: item for item in catalog.list_items("metrics", None, open_registry())}
+    assert items["auroc"]["plugin"] == "zoo-bench"
+
+
+def test_lines_have_columns_as_wide_as_they_must_be():
+    lines = catalog.to_lines([{"name": "a", "labels": [1, 2]}, {"name": "longer", "labels": [1, 2, 3, 4, 5, 6]}])
+    assert lines == ["name    labels", "a       1, 2", "longer  1, 2, 3 and 3 more"]
+
+
+def test_info_leaves_out_what_is_callable_or_empty():
+    described = catalog.describe_item("models", "tiny", REGISTRY)
+    assert described["name"] == "zoo-tiny:tiny"
+    assert described["default_weights"] == "a"
+    assert [weights["tag"] for weights in described["weights"]] == ["a", "b"]
+    assert "build" not in described and "citation" not in described
+    json.dumps(described)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("datasets", "dots"), ("metrics", "auroc"), ("protocols", "finetune")])
+def test_info_of_each_kind_is_json(kind, name):
+    assert json.loads(json.dumps(catalog.describe_item(kind, name, REGISTRY)))["name"] == name
+
+
+def test_info_of_a_suite_and_of_a_set_of_models():
+    assert catalog.describe_item("suites", "quickstart", REGISTRY)["datasets"] == ("phantom",)
+    assert "resnet18" in catalog.describe_item("models", "starter", REGISTRY)["models"]
+
+
+def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
+    described = catalog.describe_item("datasets", str(tiny_data / "folders"), REGISTRY)
+    assert described["images"] == 160
+    assert described["splits"] == {"train": 60, "val": 60, "test": 40}
+    patients = catalog.describe_item("datasets", str(tiny_data / "patients"), REGISTRY)
+    assert (patients["patients"], patients["split"]) == (20, "5-fold")
+
+
+def test_text_shows_no_control_character():
+    text = catalog.to_text(catalog.describe_item("datasets", "dots", REGISTRY) | {"counts": {"b\x1b": 1}})
+    assert "\x1b" not in text
+    assert "labels: a, b\\x1b" in text
+    assert "license: CC0" in text
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path, store):
+    stored = store(tmp_path)
+    described = catalog.describe_run(stored.id[:6], tmp_path)
+    assert described["id"] == stored.id
+    assert described["scores"]["auroc"]["value"] == stored.scores()["auroc"].value
+    json.dumps(described)
+
+
+@pytest.mark.parametrize(("asked", "said"), [("abc", "too short"), ("abcdefgh", "unknown run 'abcdefgh'")])
+def test_a_run_that_is_not_there_is_an_error_of_usage(tmp_path, store, asked, said):
+    store(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        catalog.describe_run(asked, tmp_path)
+    with pytest.raises(UsageError, match=said):
+        catalog.explain_run(asked, tmp_path)
+
+
+def test_an_unknown_run_names_the_nearest(tmp_path, store):
+    stored = store(tmp_path)
+    typo = stored.id[:6] + ("00" if stored.id[6:8] != "00" else "11")
+    with pytest.raises(UsageError, match=f"Did you mean '{stored.id[:8]}'"):
+        catalog.explain_run(typo, tmp_path)
+
+
+def test_why_a_finished_run_is_reused(tmp_path, store):
+    stored = store(tmp_path)
+    explained = catalog.explain_run(stored.id[:8], tmp_path)
+    assert explained["status"] == "ok"
+    assert explained["answer"].endswith("the same command reuses it")
+
+
+def test_why_a_failed_run_is_tried_again(tmp_path, store):
+    stored = store(tmp_path, status="timeout")
+    explained = catalog.explain_run(stored.id[:8], tmp_path)
+    assert explained["answer"].startswith("ended as timeout")
+
+
+def test_why_a_planned_run_is_not_the_same_says_field_by_field(tmp_path, store, monkeypatch):
+    import dataclasses
+    from zoo.protocol import SCRATCH
+    from zoo.suites import Run
+
+    stored = store(tmp_path, seed=0)
+    fields = {name: value for name, value in stored.run.items() if name != "protocol_label"}
+    recipe = dataclasses.replace(SCRATCH, epochs=None, steps=5)
+    planned = Run(**{**fields, "protocol": recipe, "deviations": (), "seed": 1})
+    save_plan([planned], tmp_path)
+    explained = catalog.explain_run(planned.id[:8], tmp_path)
+    assert explained["status"] == "not run"
+    assert explained["nearest"] == [
+        {"id": stored.id[:8], "differs in": "seed: 1 here, 0 there; protocol.steps: 5 here, 4 there"}
+    ]
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+def test_doctor_says_what_is_missing():
+    broken = BrokenPlugin(plugin="zoo-bad", version="1.0", reason="ImportError: no cuda")
+    found = catalog.examine(Registry(broken=(broken,)))
+    assert any("zoo-bad is broken: ImportError: no cuda" in line for line in found["advice"])
+    assert any("no model plugin is installed" in line for line in found["advice"])
+    assert found["versions"]["torch"] and found["system"]["cores"] >= 1
+    json.dumps(found)
+
+
+def test_doctor_says_that_the_cache_cannot_be_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file" / "cache"))
+    found = catalog.examine(Registry())
+    assert not found["cache"]["writable"]
+    assert any("set ZOO_CACHE" in line for line in found["advice"])

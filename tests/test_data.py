@@ -1,0 +1,547 @@
+"""Samples to splits by patient, to a cache that keeps every level, to the numbers a network sees."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from zoo.data import (
+    cache_images,
+    count_split,
+    draw_split,
+    measure_intensity,
+    open_dataset,
+    open_pixels,
+    open_source,
+    unit_of,
+)
+from zoo.errors import DataError
+from zoo.specs import DatasetSpec, Samples
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+
+LABELS = {"binary": 2, "multiclass": 3, "ordinal": 3, "multilabel": 3, "regression": 1}
+
+
+def noise(count, size=6, channels=(), dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (count, size, size, *channels), dtype=dtype)
+
+
+def make_spec(images, targets, task=BINARY, *, patients=None, splits=None, **card):
+    """A dataset in memory: an array of images, their targets, and where given their patients and splits."""
+    table = pandas.DataFrame({"sample_id": [f"s{i:04}" for i in range(len(images))], "image": range(len(images))})
+    if patients is not None:
+        table["patient"] = [f"p{patient}" for patient in patients]
+    if splits is not None:
+        table["split"] = list(splits)
+    samples = Samples(table=table, targets=np.asarray(targets), read=lambda row: images[row])
+    labels = tuple("abc"[: LABELS[task.name]])
+    return DatasetSpec(**{"name": "dots", "task": task, "labels": labels, "samples": lambda _: samples, **card})
+
+
+def open_it(tmp_path, *arguments, **named):
+    return open_source(make_spec(*arguments, **named), tmp_path)
+
+
+def sides(split, source):
+    """For every fold, the patients of train, val and test."""
+    return [{name: set(source.patients[fold == name]) for name in ("train", "val", "test")} for fold in split.folds]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+def spoiled(change):
+    spec = make_spec(noise(4), np.array([0, 1, 0, 1]))
+    samples = spec.samples(None)
+    return replace(spec, samples=lambda _: change(samples))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: replace(s, table=s.table[:0], targets=s.targets[:0]), "it has no images"),
+        (lambda s: replace(s, table=s.table.drop(columns="image")), "its table has no column 'image'"),
+        (lambda s: replace(s, table=s.table.assign(sample_id="x")), "sample_id 'x' stands in several rows"),
+        (lambda s: replace(s, targets=s.targets[:3]), "3 targets for 4 images"),
+        (lambda s: replace(s, targets=np.array([0, 1, 2, 1])), "s0002: label 2, expected 0 to 1"),
+        (lambda s: replace(s, targets=np.array([0, -1, 0, 1])), "s0001: label -1, expected 0 to 1"),
+        (lambda s: replace(s, targets=np.zeros(4, int)), "every image is 'a'; there is nothing to learn"),
+        (lambda s: replace(s, targets=np.zeros(4)), "targets are float64 of shape"),
+        (
+            lambda s: replace(s, targets=np.zeros((4, 1), int)),
+            r"targets are int64 of shape \(4, 1\), expected integers \(4,\)",
+        ),
+        (lambda s: replace(s, table=s.table.assign(split=["train", "dev", "", ""])), "s0001: split 'dev'; fix: use"),
+        (lambda s: replace(s, table=s.table.assign(patient=["a", "b", None, "c"])), "'s0002' has no patient"),
+    ],
+)
+def test_samples_that_contradict_their_card_are_refused_with_their_row(tmp_path, change, message):
+    with pytest.raises(DataError, match=f"dataset 'dots': {message}"):
+        open_source(spoiled(change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "message"),
+    [
+        (REGRESSION, [1.0, np.nan, 2.0, 3.0], "s0001: target nan, expected a finite number"),
+        (MULTILABEL, np.zeros((4, 2)), r"targets of shape \(4, 2\), expected \(4, 3\)"),
+        (MULTILABEL, np.full((4, 3), 0.5), "must be 0, 1 or NaN"),
+    ],
+    ids=["regression", "multilabel shape", "multilabel values"],
+)
+def test_targets_of_other_tasks_are_checked_too(tmp_path, task, targets, message):
+    with pytest.raises(DataError, match=message):
+        open_it(tmp_path, noise(4), targets, task)
+
+
+def test_a_binary_set_has_two_labels(tmp_path):
+    with pytest.raises(DataError, match="expected 2 labels, got 3"):
+        open_it(tmp_path, noise(4), [0, 1, 0, 1], labels=("a", "b", "c"))
+
+
+# --- the content hash ------------------------------------------------------------------------------------------------
+def write_files(folder, images):
+    folder.mkdir()
+    paths = tuple(folder / f"{row}.png" for row in range(len(images)))
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def hash_of(tmp_path, images, targets, files=(), **card):
+    spec = make_spec(images, targets, **card)
+    samples = replace(spec.samples(None), files=files)
+    return open_source(replace(spec, samples=lambda _: samples), tmp_path / "cache").content_hash
+
+
+def test_one_pixel_or_one_label_changes_the_content_hash(tmp_path):
+    images, targets = noise(4), np.array([0, 1, 0, 1])
+    first = hash_of(tmp_path, images, targets)
+    brighter = images.copy()
+    brighter[2, 3, 3] ^= 1
+    assert hash_of(tmp_path, images.copy(), targets.copy()) == first
+    assert hash_of(tmp_path, brighter, targets) != first
+    assert hash_of(tmp_path, images, np.array([0, 1, 1, 1])) != first
+
+
+def test_the_content_hash_of_files_changes_with_a_pixel_and_not_with_their_folder(tmp_path):
+    images, targets = noise(4), np.array([0, 1, 0, 1])
+    brighter = images.copy()
+    brighter[0, 0, 0] ^= 1
+    hashes = [
+        hash_of(tmp_path, images, targets, write_files(tmp_path / name, written))
+        for name, written in {"one": images, "two": images, "three": brighter}.items()
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_images_that_share_a_file_are_told_apart_by_their_pixels(tmp_path):
+    images = noise(4)
+    (tmp_path / "all.npz").write_bytes(b"the same file for all four")
+    spec = make_spec(images, [0, 1, 0, 1])
+    samples = replace(spec.samples(None), files=(tmp_path / "all.npz",))
+    source = open_source(replace(spec, samples=lambda _: samples), tmp_path / "cache")
+    assert len(set(source.digests)) == 4
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"labels": ("a", "c")},
+        {"symmetries": ("hflip",)},
+        {"positive": "a"},
+        {"unit": "image"},
+        {"channels": 1},
+        {"intensity": (0.0, 100.0)},
+    ],
+    ids=lambda card: next(iter(card)),
+)
+def test_a_fact_of_the_card_that_a_run_depends_on_changes_the_content_hash(tmp_path, card):
+    images, targets = noise(4), np.array([0, 1, 0, 1])
+    assert hash_of(tmp_path, images, targets, **card) != hash_of(tmp_path, images, targets)
+
+
+def test_a_title_does_not_change_the_content_hash(tmp_path):
+    images, targets = noise(4), np.array([0, 1, 0, 1])
+    assert hash_of(tmp_path, images, targets, title="Dots", url="x") == hash_of(tmp_path, images, targets)
+
+
+def test_an_unknown_label_counts_in_the_content_hash(tmp_path):
+    images, targets = noise(4), np.array([[0, 1, 0]] * 4, float)
+    unknown = targets.copy()
+    unknown[1, 1] = np.nan
+    assert hash_of(tmp_path, images, targets, task=MULTILABEL) != hash_of(tmp_path, images, unknown, task=MULTILABEL)
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+def many(count, patients, seed=0):
+    """Images of a few pixels, targets that depend on the patient, and the patients."""
+    random = np.random.default_rng(seed)
+    owner = np.sort(random.integers(0, patients, count))
+    return noise(count, 3), random.integers(0, 2, patients)[owner], owner
+
+
+def test_no_patient_stands_in_two_splits(tmp_path):
+    images, targets, patients = many(300, 60)
+    source = open_it(tmp_path, images, targets, patients=patients)
+    for fold in sides(draw_split(source), source):
+        assert not fold["train"] & fold["val"]
+        assert not (fold["train"] | fold["val"]) & fold["test"]
+        assert fold["train"] and fold["val"] and fold["test"]
+
+
+def test_a_small_set_is_cut_into_five_folds_that_test_every_patient_once(tmp_path):
+    images, targets, patients = many(300, 60)
+    source = open_it(tmp_path, images, targets, patients=patients)
+    split = draw_split(source)
+    assert (split.origin, len(split.folds)) == ("5-fold", 5)
+    tested = np.stack([fold == "test" for fold in split.folds])
+    assert (tested.sum(axis=0) == 1).all()
+    assert sorted(p for fold in sides(split, source) for p in fold["test"]) == sorted(set(source.patients))
+
+
+@pytest.mark.parametrize(
+    ("count", "positives", "origin"),
+    [(600, 300, "hold-out"), (600, 150, "hold-out"), (600, 140, "5-fold"), (480, 240, "5-fold")],
+    ids=["enough", "just enough positives", "too few positives", "too few images"],
+)
+def test_a_hold_out_needs_100_patients_and_30_of_each_class_in_test(tmp_path, count, positives, origin):
+    source = open_it(tmp_path, noise(count, 3), (np.arange(count) < positives).astype(int))
+    assert draw_split(source).origin == origin
+
+
+def test_images_of_few_patients_do_not_make_a_hold_out(tmp_path):
+    images, targets, patients = many(900, 90)
+    source = open_it(tmp_path, images, targets, patients=patients)
+    assert draw_split(source).origin == "5-fold"
+
+
+def test_the_number_of_folds_can_be_asked_for(tmp_path):
+    images, targets, patients = many(300, 60)
+    source = open_it(tmp_path, images, targets, patients=patients)
+    assert [len(draw_split(source, folds).folds) for folds in (1, 2, 3)] == [1, 2, 3]
+    assert draw_split(source, 1).origin == "hold-out"
+
+
+def test_classes_are_balanced_over_the_splits(tmp_path):
+    source = open_it(tmp_path, noise(1000, 3), (np.arange(1000) < 200).astype(int))
+    (fold,) = draw_split(source).folds
+    shares = [np.asarray(source.samples.targets)[fold == name].mean() for name in ("train", "val", "test")]
+    assert shares == pytest.approx([0.2] * 3, abs=0.01)
+    assert [(fold == name).sum() for name in ("train", "val", "test")] == pytest.approx([640, 160, 200], abs=2)
+
+
+def test_identical_images_stand_on_one_side(tmp_path):
+    images, targets, patients = many(200, 40)
+    images[10], images[190] = images[100], images[100]  # three patients share one picture
+    source = open_it(tmp_path, images, targets, patients=patients)
+    assert len(set(patients[[10, 100, 190]])) == 3
+    for fold in draw_split(source).folds:
+        assert len(set(fold[[10, 100, 190]])) == 1
+
+
+def test_a_split_is_the_same_every_time(tmp_path):
+    images, targets, patients = many(200, 40)
+    splits = [draw_split(open_it(tmp_path, images, targets, patients=patients)) for _ in range(2)]
+    assert splits[0].hash == splits[1].hash
+    np.testing.assert_array_equal(splits[0].folds, splits[1].folds)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(12, 60), st.integers(10, 40), st.integers(0, 1000))
+def test_whatever_the_set_no_group_is_cut_and_every_image_has_a_place(tmp_path_factory, extra, patients, seed):
+    random = np.random.default_rng(seed)
+    owner = np.concatenate([np.arange(patients), random.integers(0, patients, extra)])
+    targets = np.arange(len(owner)) % 2
+    pixels = noise(len(owner), 1, seed=seed)  # one byte an image: many are identical
+    pixels[: patients // 2] = np.arange(patients // 2, dtype=np.uint8)[:, None, None]
+    source = open_it(tmp_path_factory.mktemp("cache"), pixels, targets, patients=owner)
+    try:
+        split = draw_split(source)
+    except DataError as error:
+        assert error.code in {"too-few-patients", "empty-split", "single-class"}
+        return
+    for fold in split.folds:
+        assert set(fold) == {"train", "val", "test"}
+        for key in (source.patients, source.digests):
+            for value in set(key):
+                assert len(set(fold[key == value])) == 1
+
+
+def official(test=60, val=60, train=240, **change):
+    """Targets and splits of a set that comes with its own."""
+    splits = np.array(["test"] * test + ["val"] * val + ["train"] * train)
+    return {"targets": np.arange(len(splits)) % 2, "splits": splits, **change}
+
+
+def split_of(tmp_path, *, patients=None, **given):
+    source = open_it(tmp_path, noise(len(given["splits"]), 3), patients=patients, **given)
+    return source, draw_split(source)
+
+
+def test_an_official_split_that_can_select_is_kept_as_it_is(tmp_path):
+    given = official()
+    _, split = split_of(tmp_path, **given)
+    np.testing.assert_array_equal(split.folds[0], given["splits"])
+    assert (split.origin, split.notes) == ("official", ())
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (official(val=49), "official val (49 images) is under 50 images"),
+        (official(val=0), "no official val: drawn from train"),
+        (official(targets=np.array([0, 1] * 30 + [0] * 56 + [1] * 4 + [0, 1] * 120)), "has under 5 images of 'b'"),
+    ],
+    ids=["small", "none", "one class rare"],
+)
+def test_val_is_drawn_from_train_where_the_official_one_cannot_select(tmp_path, given, reason):
+    _, split = split_of(tmp_path, **given)
+    (fold,) = split.folds
+    pool = given["splits"] != "test"
+    assert ((fold == "test") == ~pool).all()
+    assert (fold == "val").sum() == pytest.approx(pool.sum() / 5, abs=1)
+    assert reason in split.notes[0]
+
+
+def test_val_is_drawn_anew_by_patient_where_it_shares_patients_with_train(tmp_path):
+    source, split = split_of(tmp_path, patients=[*range(60), *range(100, 160), *range(150, 390)], **official())
+    assert "shares 10 patients with train" in split.notes[0]
+    (fold,) = sides(split, source)
+    assert not fold["train"] & fold["val"]
+    assert (split.folds[0][:60] == "test").all()
+
+
+def test_an_official_test_split_is_never_drawn_again(tmp_path):
+    source = open_it(tmp_path, noise(360, 3), **official())
+    with pytest.raises(DataError, match="has an official test split, which is never drawn again; fix: leave --folds"):
+        draw_split(source, 5)
+
+
+def test_a_leak_into_the_official_test_split_is_said(tmp_path):
+    source = open_it(tmp_path, noise(360, 3), patients=[*range(300, 310), *range(350)], **official())
+    assert any("10 patients" in note for note in draw_split(source).notes)
+
+
+def test_a_test_split_without_a_train_split_is_refused(tmp_path):
+    source = open_it(tmp_path, noise(4), [0, 1, 0, 1], splits=["test", "test", "", ""])
+    with pytest.raises(DataError, match="a test split and no train split"):
+        draw_split(source)
+
+
+def test_too_few_patients_are_refused_in_one_line(tmp_path):
+    source = open_it(tmp_path, noise(20), [0, 1] * 10, patients=[0, 1, 2, 3] * 5)
+    with pytest.raises(DataError, match="4 patients or groups cannot be cut into 5 parts"):
+        draw_split(source)
+
+
+def test_the_split_hash_changes_with_any_image_moved_and_with_any_patient_renamed(tmp_path):
+    moved = official()
+    moved["splits"] = moved["splits"].copy()
+    moved["splits"][200] = "val"
+    hashes = {
+        split_of(tmp_path, **official())[1].hash,
+        split_of(tmp_path, **moved)[1].hash,
+        split_of(tmp_path, patients=range(360), **official())[1].hash,
+        split_of(tmp_path, patients=range(1, 361), **official())[1].hash,
+    }
+    assert len(hashes) == 4
+
+
+@pytest.mark.parametrize("task", [MULTICLASS, ORDINAL, MULTILABEL, REGRESSION], ids=str)
+def test_every_task_can_be_split(tmp_path, task):
+    random = np.random.default_rng(0)
+    targets = {
+        "multilabel": np.where(random.random((100, 3)) < 0.1, np.nan, random.integers(0, 2, (100, 3))),
+        "regression": random.normal(size=100),
+    }.get(task.name, random.integers(0, 3, 100))
+    split = draw_split(open_it(tmp_path, noise(100), targets, task))
+    assert [(fold == "test").sum() for fold in split.folds] == pytest.approx([20] * 5, abs=3)
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+def cached(tmp_path, images, size=None, **card):
+    targets = np.arange(len(images)) % 2
+    source = open_it(tmp_path, images, targets, **{"channels": images.shape[3] if images.ndim == 4 else 1, **card})
+    return np.load(cache_images(source, size or images.shape[1], tmp_path))
+
+
+def test_16_bit_levels_survive_the_cache_exactly(tmp_path):
+    images = np.arange(4 * 128 * 128, dtype=np.uint16).reshape(4, 128, 128)  # every level there is
+    found = cached(tmp_path, images)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found[..., 0], images)
+
+
+def test_gray_stays_one_channel_and_colour_three(tmp_path):
+    assert cached(tmp_path / "gray", noise(4)).shape == (4, 6, 6, 1)
+    assert cached(tmp_path / "colour", noise(4, channels=(3,))).shape == (4, 6, 6, 3)
+
+
+def test_a_gray_image_in_a_colour_set_is_repeated(tmp_path):
+    images = noise(4)
+    np.testing.assert_array_equal(cached(tmp_path, images, channels=3), np.repeat(images[..., None], 3, axis=3))
+
+
+def test_a_gray_picture_stored_as_colour_gives_its_one_channel(tmp_path):
+    images = np.repeat(noise(4)[..., None], 3, axis=3)
+    np.testing.assert_array_equal(cached(tmp_path, images, channels=1), images[..., :1])
+
+
+def test_a_coloured_picture_in_a_gray_set_is_refused_by_name(tmp_path):
+    images = np.repeat(noise(4)[..., None], 3, axis=3)
+    images[2, 0, 0, 1] ^= 1
+    with pytest.raises(DataError, match="s0002 has 3 channels; its card says 1"):
+        cached(tmp_path, images, channels=1)
+
+
+def test_images_of_two_depths_are_refused_by_name_and_leave_no_cache(tmp_path):
+    images = [*noise(3), *noise(1, dtype=np.uint16)]
+    source = open_it(tmp_path, images, [0, 1, 0, 1], channels=1)
+    with pytest.raises(DataError, match="s0003 is uint16, s0000 is uint8"):
+        cache_images(source, 6, tmp_path)
+    assert not list((tmp_path / "images").glob("*/images.npy"))
+
+
+def test_images_are_resized_as_pillow_does_within_one_level(tmp_path):
+    images = noise(3, 40)
+    found = cached(tmp_path, images, 16)
+    expected = [np.asarray(Image.fromarray(i).resize((16, 16), Image.Resampling.BILINEAR)) for i in images]
+    assert np.abs(found[..., 0].astype(int) - np.stack(expected)).max() <= 1
+
+
+BUILD_CACHE = """
+import os, sys, time
+from pathlib import Path
+import numpy as np, pandas
+from zoo.data import cache_images, open_source
+from zoo.specs import DatasetSpec, Samples
+from zoo.tasks import BINARY
+
+folder = Path(sys.argv[1])
+
+def read(row):
+    (folder / f"read-{os.getpid()}-{row}").touch()
+    time.sleep(0.05)  # long enough for the two to meet
+    return np.full((4, 4), row, np.uint8)
+
+table = pandas.DataFrame({"sample_id": [f"s{i}" for i in range(8)], "image": range(8)})
+samples = Samples(table=table, targets=np.arange(8) % 2, read=read)
+spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=lambda _: samples, channels=1)
+source = open_source(spec, folder / "cache")
+for path in folder.glob(f"read-{os.getpid()}-*"):
+    path.unlink()  # opening reads the pixels for their hash
+(folder / f"ready-{os.getpid()}").touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+cache_images(source, 4, folder / "cache")
+"""
+
+
+def test_two_processes_that_need_a_cache_at_once_build_it_once(tmp_path):
+    command = [sys.executable, "-c", BUILD_CACHE, str(tmp_path)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        assert process.communicate(timeout=100)[1] == b""
+        assert process.returncode == 0
+    builders = {path.name.split("-")[1] for path in tmp_path.glob("read-*")}
+    assert len(builders) == 1
+    (path,) = (tmp_path / "cache" / "images").glob("*/images.npy")
+    np.testing.assert_array_equal(np.load(path)[:, 0, 0, 0], np.arange(8))
+
+
+# --- what a network sees ---------------------------------------------------------------------------------------------
+def opened(tmp_path, images, *, targets=None, task=BINARY, **card):
+    channels = images.shape[3] if images.ndim == 4 else 1
+    targets = np.arange(len(images)) % 2 if targets is None else targets
+    source = open_it(tmp_path, images, targets, task, **{"channels": channels, **card})
+    return open_dataset(source, draw_split(source), 0, cache_images(source, images.shape[1], tmp_path))
+
+
+def test_8_bit_levels_become_0_to_1(tmp_path):
+    images = noise(20, channels=(3,))
+    pixels = open_pixels(opened(tmp_path, images), (0, 0, 0), (1, 1, 1), "cpu")
+    batch = pixels.batch(torch.tensor([3, 0]))
+    torch.testing.assert_close(batch, torch.from_numpy(images[[3, 0]]).permute(0, 3, 1, 2) / 255)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_16_bit_levels_above_32767_are_not_negative(tmp_path):
+    images = noise(20, dtype=np.uint16)
+    images[0, 0, :3] = [0, 32768, 65535]
+    pixels = open_pixels(opened(tmp_path, images, intensity=(0.0, 65535.0)), (0,), (1,), "cpu")
+    torch.testing.assert_close(pixels.batch(torch.tensor([0]))[0, 0, 0, :3], torch.tensor([0, 32768 / 65535, 1.0]))
+
+
+def test_levels_beyond_the_intensity_range_are_kept_and_not_clipped(tmp_path):
+    images = noise(20, dtype=np.uint16) % 4000
+    pixels = open_pixels(opened(tmp_path, images, intensity=(1000.0, 2000.0)), (0,), (1,), "cpu")
+    np.testing.assert_allclose(pixels.batch(torch.arange(20))[:, 0], (images - 1000.0) / 1000, rtol=1e-6)
+
+
+def test_the_intensity_of_16_bits_is_measured_on_train_alone(tmp_path):
+    images = noise(100, dtype=np.uint16) % 4096
+    dataset = opened(tmp_path, images)
+    train = dataset.assignment == "train"
+    assert dataset.intensity == pytest.approx(np.percentile(images[train], [0.1, 99.9]))
+    images[~train] = 60_000
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "images.npy", images[..., None])
+    assert measure_intensity(tmp_path / "other" / "images.npy", train) == dataset.intensity
+
+
+def test_the_intensity_of_8_bits_is_the_range_of_the_type(tmp_path):
+    assert opened(tmp_path, noise(20) // 2).intensity == (0.0, 255.0)
+
+
+def test_gray_is_normalised_by_the_mean_of_the_models_channels(tmp_path):
+    pixels = open_pixels(opened(tmp_path, noise(20)), (0.3, 0.4, 0.8), (0.1, 0.2, 0.3), "cpu")
+    batch = pixels.batch(torch.arange(2))
+    torch.testing.assert_close(pixels.normalize(batch), (batch - 0.5) / 0.2)
+
+
+def test_the_targets_of_a_regression_are_scaled_by_train(tmp_path):
+    targets = np.random.default_rng(0).normal(50, 9, 100)
+    dataset = opened(tmp_path, noise(100), targets=targets, task=REGRESSION)
+    train = targets[dataset.assignment == "train"]
+    assert dataset.target_scale == pytest.approx((train.mean(), train.std()))
+    assert opened(tmp_path, noise(100)).target_scale == (0.0, 1.0)
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("patients", "targets", "card", "unit"),
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1], {}, "patient"),
+        ([0, 0, 1, 1], [0, 1, 1, 1], {}, "image"),
+        ([0, 1, 2, 3], [0, 0, 1, 1], {}, "image"),
+        (None, [0, 0, 1, 1], {}, "image"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], {"unit": "image"}, "image"),
+    ],
+    ids=["one label a patient", "mixed patients", "one image a patient", "no patients", "as the card says"],
+)
+def test_the_patient_is_the_unit_where_each_has_one_label(tmp_path, patients, targets, card, unit):
+    assert unit_of(open_it(tmp_path, noise(4), targets, patients=patients, **card)) == unit
+
+
+def test_patients_with_the_same_unknown_labels_share_a_target(tmp_path):
+    targets = np.array([[0, np.nan, 1], [0, np.nan, 1], [1, 1, 0], [1, 1, 0]])
+    assert unit_of(open_it(tmp_path, noise(4), targets, MULTILABEL, patients=[0, 0, 1, 1])) == "patient"
+
+
+def test_the_positive_class_is_the_cards_else_the_last(tmp_path):
+    assert opened(tmp_path, noise(20)).positive == 1
+    assert opened(tmp_path, noise(20), positive="a").positive == 0
+    with pytest.raises(DataError, match="positive class 'z' is none of a, b"):
+        opened(tmp_path, noise(20), positive="z")
+
+
+def test_a_split_is_counted_by_images_patients_and_labels(tmp_path):
+    source = open_it(tmp_path, noise(360, 3), patients=np.arange(360) // 2, channels=1, **official())
+    dataset = open_dataset(source, draw_split(source), 0, cache_images(source, 3, tmp_path))
+    assert count_split(dataset, "test") == {"images": 60, "patients": 30, "labels": {"a": 30, "b": 30}}

@@ -1,0 +1,167 @@
+"""Work in child processes: whatever one of them does, it ends as one event, and the others stand."""
+
+import ctypes
+import faulthandler
+import multiprocessing
+import operator
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from zoo.errors import RunError
+from zoo.executor import can_fork, execute
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
+
+
+def carry_out(work, device, notify):
+    """Do what the name of the work says."""
+    name, _, argument = work.partition(" ")
+    if name == "step":
+        for step in range(int(argument)):
+            notify({"step": step + 1, "pid": os.getpid()})
+    elif name == "refuse":
+        raise RunError("the loss is nan", code="diverged")
+    elif name == "raise":
+        raise ValueError("no such\x1b layer")
+    elif name == "memory":
+        raise MemoryError("1 EB")
+    elif name == "cuda-memory":
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+    elif name == "exit":
+        os.write(2, b"its last words\n")
+        os._exit(3)
+    elif name == "sys.exit":
+        sys.exit(0)
+    elif name == "segfault":
+        faulthandler.disable()  # pytest's, which would fill the terminal
+        ctypes.string_at(0)
+    elif name == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif name == "hang":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        notify({"pids": [os.getpid(), child.pid]})
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    elif name == "sleep":
+        time.sleep(float(argument))
+
+
+def run(works, *, workers=2, reuse=False, **settings):
+    return list(execute(works, carry_out, devices=["cpu"] * workers, reuse=reuse, **settings))
+
+
+def ended(works, **settings):
+    return {event.work: event for event in run(works, **settings) if event.kind == "ended"}
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_events_of_one_work_come_in_order():
+    events = run(["step 3"], workers=1)
+    assert [event.kind for event in events] == ["started", "progress", "progress", "progress", "ended"]
+    assert [event.details["step"] for event in events[1:4]] == [1, 2, 3]
+    assert events[-1].status == "ok"
+
+
+def test_nothing_to_do_is_done_at_once():
+    assert run([]) == []
+
+
+ENDINGS = {
+    "refuse": ("failed", "diverged", "the loss is nan"),
+    "raise": ("failed", "run-error", "ValueError: no such\\x1b layer (test_executor.py:"),
+    "sys.exit": ("failed", "run-error", "SystemExit: 0"),
+    "memory": ("oom", "oom", "out of memory: 1 EB"),
+    "cuda-memory": ("oom", "oom", "CUDA out of memory. Tried to allocate 2 GiB"),
+    "exit": ("crashed", "crashed", "its process ended with exit status 3; its last words: its last words"),
+    "segfault": ("crashed", "crashed", "killed by SIGSEGV"),
+    "kill": ("oom", "oom", "killed by SIGKILL: most likely the system was out of memory"),
+}
+
+
+@pytest.fixture(scope="module")
+def endings():
+    return ended([*ENDINGS, "step 1"])
+
+
+@pytest.mark.parametrize("work", ENDINGS)
+def test_each_kind_of_death_has_its_status_and_one_line(endings, work):
+    status, code, message = ENDINGS[work]
+    assert (endings[work].status, endings[work].code) == (status, code)
+    assert endings[work].message.startswith(message)
+    assert "\n" not in endings[work].message
+
+
+def test_a_death_harms_no_other_work(endings):
+    assert endings["step 1"].status == "ok"
+    assert set(endings) == {*ENDINGS, "step 1"}
+
+
+def test_work_that_hangs_is_ended_in_time_with_all_it_started():
+    start = time.monotonic()
+    events = run(["hang", "step 1"], timeout=1.0)
+    assert time.monotonic() - start < 5
+    found = {event.work: event for event in events if event.kind == "ended"}
+    assert (found["hang"].status, found["hang"].message) == ("timeout", "took longer than 1 s")
+    assert found["step 1"].status == "ok"
+    pids = next(event.details["pids"] for event in events if "pids" in event.details)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_closing_the_generator_ends_every_child_at_once():
+    events = execute(["hang", "hang"], carry_out, devices=["cpu", "cpu"], reuse=False)
+    pids = []
+    while len(pids) < 4:
+        pids += next(events).details.get("pids", [])
+    start = time.monotonic()
+    events.close()
+    assert time.monotonic() - start < 3
+    assert not any(alive(pid) for pid in pids)
+    assert not multiprocessing.active_children()
+
+
+def test_fail_fast_starts_nothing_after_a_failure():
+    assert list(ended(["raise", "step 1", "step 2"], workers=1, fail_fast=True)) == ["raise"]
+
+
+def test_each_work_has_a_process_of_its_own_without_reuse():
+    pids = [event.details["pid"] for event in run(["step 1", "step 1"], workers=1) if event.kind == "progress"]
+    assert len(set(pids)) == 2
+
+
+def test_with_reuse_one_process_serves_until_it_crashes():
+    events = run(["step 1", "raise", "step 2", "exit", "step 3"], workers=1, reuse=True)
+    pids = {event.work: event.details["pid"] for event in events if event.kind == "progress"}
+    assert pids["step 1"] == pids["step 2"] != pids["step 3"]
+
+
+def test_idle_workers_leave_when_told():
+    start = time.monotonic()
+    assert {e.status for e in ended(["step 1", "sleep 0.5"], reuse=True).values()} == {"ok"}
+    assert time.monotonic() - start < 3  # killing them would come after five seconds each
+
+
+def test_as_many_run_at_once_as_there_are_workers():
+    start = time.monotonic()
+    ended(["sleep 1"] * 4, workers=4)
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_works_go_through_both_ways_of_starting_a_process(method):
+    # operator.setitem(work, device, notify): a function that a spawned child can import, and a work it fails on
+    events = execute([{}, ()], operator.setitem, devices=["cpu"], reuse=True, start_method=method)
+    found = {str(event.work): event for event in events if event.kind == "ended"}
+    assert found["{}"].status == "ok"
+    assert found["()"].message.startswith("TypeError: 'tuple' object does not support item assignment")

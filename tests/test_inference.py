@@ -1,0 +1,178 @@
+"""A module and a split to predictions in the dataset's order, stored and read back as they were."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from torch import nn
+
+from zoo.data import Dataset, Pixels
+from zoo.errors import ResultsError, RunError
+from zoo.inference import Predictions, load_predictions, predict, save_predictions
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+
+
+def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=None):
+    """A dataset whose image number i is one pixel of level i."""
+    count = len(assignment)
+    ids = np.array([f"s{i}" for i in range(count)])
+    dataset = Dataset(
+        name="dots",
+        task=task,
+        labels=labels,
+        positive=None,
+        unit="image",
+        has_patients=patients is not None,
+        symmetries=(),
+        intensity=(0.0, 1.0),
+        sample_ids=ids,
+        patients=ids if patients is None else np.array(patients),
+        targets=np.asarray(targets),
+        assignment=np.array(assignment),
+        images=Path("none.npy"),
+        content_hash="",
+        split_hash="",
+        fold=0,
+        num_folds=1,
+    )
+    one = torch.ones(1, 1, 1, 1)
+    images = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1)
+    return dataset, Pixels(images=images, scale=(0.0, 1.0), mean=one * 0, std=one, device="cpu")
+
+
+class Level(nn.Module):
+    """Answers (level, 0): what the image was can be read from the logits."""
+
+    def forward(self, images):
+        level = images.mean(dim=(1, 2, 3))
+        return torch.stack([level, torch.zeros_like(level)], dim=1)
+
+
+def make_predictions(**change):
+    fields = {
+        "sample_ids": np.array(["s0", "s1", "s2", "s3"]),
+        "patients": np.array(["q", "p", "q", "p"]),
+        "targets": np.array([1, 0, 1, 0]),
+        "probabilities": np.array([[0.2, 0.8], [0.6, 0.4], [0.4, 0.6], [1.0, 0.0]]),
+    }
+    return Predictions(**{**fields, **change})
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_a_split_is_predicted_once_in_the_datasets_order(batch_size):
+    assignment = ["test", "train", "val", "test", "val", "test"]
+    dataset, pixels = make_dataset([0, 1, 1, 0, 0, 1], assignment, patients=list("abcdef"))
+    found = predict(Level(), dataset, pixels, "test", precision="fp32", batch_size=batch_size)
+    assert found.sample_ids.tolist() == ["s0", "s3", "s5"]
+    assert found.patients.tolist() == ["a", "d", "f"]
+    assert found.targets.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(found.probabilities[:, 0], scipy.special.expit([0.0, 3.0, 5.0]), rtol=1e-6)
+
+
+def test_predicting_leaves_the_weights_and_the_running_statistics():
+    module = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(1, 2)).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    dataset, pixels = make_dataset([0, 1] * 4, ["val"] * 8)
+    first = predict(module, dataset, pixels, "val", precision="fp32")
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    np.testing.assert_array_equal(
+        predict(module, dataset, pixels, "val", precision="fp32").probabilities, first.probabilities
+    )
+    assert not module.training
+
+
+def test_a_regression_is_predicted_in_the_units_of_its_targets():
+    targets = [10.0, 20.0, 30.0, 40.0]
+    dataset, pixels = make_dataset(targets, ["train", "train", "train", "test"], REGRESSION, ("age",))
+    first = nn.Sequential(nn.Flatten(), nn.Linear(1, 1))
+    with torch.no_grad():
+        first[1].weight.fill_(1.0)
+        first[1].bias.fill_(-1.0)
+    found = predict(first, dataset, pixels, "test", precision="fp32")  # level 3 - 1: two deviations above the mean
+    assert found.probabilities[0, 0] == pytest.approx(np.mean(targets[:3]) + 2 * np.std(targets[:3]))
+
+
+def test_an_output_that_is_not_finite_names_the_first_image():
+    class Broken(Level):
+        def forward(self, images):
+            return torch.log(2.5 - super().forward(images))
+
+    dataset, pixels = make_dataset([0, 1] * 3, ["test"] * 6)
+    with pytest.raises(RunError, match="the model's output for s3 is not finite"):
+        predict(Broken(), dataset, pixels, "test", precision="fp32", batch_size=2)
+
+
+def test_bf16_probabilities_are_near_those_of_fp32():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 2))
+    dataset, pixels = make_dataset([0, 1] * 10, ["test"] * 20)
+    pixels = replace(pixels, scale=(0.0, 20.0))
+    exact, rough = (predict(module, dataset, pixels, "test", precision=p).probabilities for p in ("fp32", "bf16"))
+    np.testing.assert_allclose(rough, exact, atol=0.01)
+    assert rough.dtype == np.float64
+
+
+# --- patients --------------------------------------------------------------------------------------------------------
+def test_a_patients_probability_is_the_mean_over_its_images():
+    found = make_predictions().by_patient()
+    assert found.patients.tolist() == found.sample_ids.tolist() == ["p", "q"]
+    assert found.targets.tolist() == [0, 1]
+    np.testing.assert_allclose(found.probabilities, [[0.8, 0.2], [0.3, 0.7]])
+
+
+# --- stored ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, REGRESSION], ids=str)
+def test_predictions_come_back_as_they_were_stored(tmp_path, task):
+    targets = {
+        "multilabel": np.array([[0, 1], [np.nan, 1], [0, 0], [1, np.nan]]),
+        "regression": np.array([1.5, 2.5, np.pi, 0.0]),
+    }.get(task.name, np.array([1, 0, 1, 0]))
+    stored = {"val": make_predictions(targets=targets), "test": make_predictions(targets=targets[::-1])}
+    save_predictions(tmp_path / "p.npz", stored)
+    found = load_predictions(tmp_path / "p.npz")
+    assert list(found) == ["val", "test"]
+    for split, predictions in found.items():
+        for name in ("sample_ids", "patients", "targets", "probabilities"):
+            np.testing.assert_array_equal(getattr(predictions, name), getattr(stored[split], name))
+
+
+def test_stored_predictions_need_no_pickle(tmp_path):
+    ids = np.array(["Ä 🩻", "b", "c", "d"], dtype=object)
+    save_predictions(tmp_path / "p.npz", {"test": make_predictions(sample_ids=ids)})
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as arrays:
+        assert arrays["test_sample_ids"].tolist() == ids.tolist()
+    assert list(load_predictions(tmp_path / "p.npz")) == ["test"]
+
+
+def damage(content):
+    yield "empty", b""
+    yield "text", b"not a zip file"
+    yield "cut", content[: len(content) // 2]
+    for place in range(60, len(content) - 60, 97):
+        yield f"byte {place}", content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+def test_a_damaged_file_is_read_right_or_named(tmp_path):
+    stored = make_predictions()
+    save_predictions(tmp_path / "p.npz", {"test": stored})
+    refused = 0
+    for kind, content in damage((tmp_path / "p.npz").read_bytes()):
+        (tmp_path / "q.npz").write_bytes(content)
+        try:
+            found = load_predictions(tmp_path / "q.npz")
+        except ResultsError as error:
+            assert "q.npz: cannot be read" in str(error), kind
+            refused += 1
+            continue
+        if "test" in found:  # the damaged byte was one that nobody reads, as a date
+            np.testing.assert_array_equal(found["test"].probabilities, stored.probabilities)
+    assert refused > 3
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"none\.npz: cannot be read.*fix: delete its folder and run again"):
+        load_predictions(tmp_path / "none.npz")

@@ -1,0 +1,208 @@
+"""Boards from result files alone: what is comparable, in which order, and numbers as scikit-learn gives them."""
+
+import statistics
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
+
+from zoo.leaderboard import build_leaderboard
+from zoo.metrics import METRICS
+from zoo.protocol import KNN
+from zoo.results import load_results
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def boards_of(root):
+    results, damaged = load_results(root)
+    assert not damaged
+    return build_leaderboard(results, BY_NAME)
+
+
+def the_board(root):
+    (board,) = boards_of(root)
+    return board
+
+
+def auroc(result):
+    test = result.predictions()["test"]
+    return roc_auc_score(test.targets, test.probabilities[:, 1])
+
+
+def test_no_results_no_boards():
+    assert build_leaderboard([], BY_NAME) == []
+
+
+def test_a_row_is_the_mean_over_seeds_of_the_score_of_each(tmp_path, store):
+    stored = [store(tmp_path, seed=seed) for seed in range(3)]
+    (row,) = the_board(tmp_path).rows
+    found = [auroc(result) for result in stored]
+    assert row.scores["auroc"].value == pytest.approx(statistics.fmean(found), abs=1e-12)
+    assert row.seed_sd["auroc"] == pytest.approx(statistics.stdev(found), abs=1e-12)
+    assert (row.seeds, row.coverage) == ((0, 1, 2), (3, 3))
+
+
+def test_decisions_are_made_at_the_threshold_of_val_and_scored_on_test(tmp_path, store):
+    stored = store(tmp_path)
+    val, test = (stored.predictions()[name] for name in ("val", "test"))
+    best = max(  # Youden's J, by trying every threshold between two scores
+        np.convolve(np.sort(val.probabilities[:, 1]), [0.5, 0.5], "valid"),
+        key=lambda t: (
+            np.mean(val.probabilities[val.targets == 1, 1] >= t) - np.mean(val.probabilities[val.targets == 0, 1] >= t)
+        ),
+    )
+    (row,) = the_board(tmp_path).rows
+    expected = accuracy_score(test.targets, test.probabilities[:, 1] >= best)
+    assert row.scores["accuracy"].value == pytest.approx(expected)
+
+
+def test_of_several_folds_each_is_scored_alone_and_averaged(tmp_path, store):
+    stored = [store(tmp_path, fold=fold, num_folds=2) for fold in range(2)]
+    board = the_board(tmp_path)
+    assert board.rows[0].scores["auroc"].value == pytest.approx(statistics.fmean(map(auroc, stored)), abs=1e-12)
+    assert board.facts["splits"]["test"] == {"images": 80, "patients": 80, "labels": {"clear": 40, "nodule": 40}}
+
+
+def test_a_seed_without_all_its_folds_does_not_count(tmp_path, store):
+    whole = [store(tmp_path, seed=0, fold=fold, num_folds=2) for fold in range(2)]
+    store(tmp_path, seed=1, fold=0, num_folds=2)
+    (row,) = the_board(tmp_path).rows
+    assert row.scores["auroc"].value == pytest.approx(statistics.fmean(map(auroc, whole)), abs=1e-12)
+    assert (row.seeds, row.coverage) == ((0,), (2, 4))
+
+
+def test_a_failed_seed_is_counted_and_told(tmp_path, store):
+    good = store(tmp_path, seed=0)
+    store(tmp_path, seed=1, status="failed")
+    (row,) = the_board(tmp_path).rows
+    assert row.coverage == (1, 2)
+    assert row.errors == ("failed: the loss is nan",)
+    assert row.scores["auroc"].value == pytest.approx(auroc(good))
+
+
+def test_a_model_that_never_finished_stands_last_without_a_number(tmp_path, store):
+    store(tmp_path, model="good")
+    store(tmp_path, model="bad", status="crashed")
+    rows = the_board(tmp_path).rows
+    assert [row.model for row in rows] == ["good", "bad"]
+    assert not rows[1].scores
+
+
+def test_where_nothing_finished_there_is_no_board(tmp_path, store):
+    store(tmp_path, status="failed")
+    assert boards_of(tmp_path) == []
+
+
+def test_rows_are_ordered_by_the_primary_metric_and_baselines_come_last(tmp_path, store):
+    for model, noise in (("poor", 9.0), ("good", 0.3), ("fair", 1.0), ("thumbnails", 0.01), ("constant", 0.5)):
+        store(tmp_path, model=model, noise=noise)
+    rows = the_board(tmp_path).rows
+    assert [row.model for row in rows] == ["good", "fair", "poor", "thumbnails", "constant"]
+    assert [row.baseline for row in rows] == [False, False, False, True, True]
+
+
+def test_of_an_error_the_smallest_comes_first(tmp_path, store):
+    for model, noise in (("poor", 9.0), ("good", 0.3)):
+        store(tmp_path, model=model, noise=noise, metrics=("brier",))
+    board = the_board(tmp_path)
+    assert not board.higher_is_better
+    assert [row.model for row in board.rows] == ["good", "poor"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content_hash": "d" * 64},
+        {"split_hash": "6" * 64},
+        {"dataset": "rings"},
+        {"protocol": KNN},
+        {"init": "pretrained", "weights_tag": "demo"},
+    ],
+)
+def test_what_is_not_comparable_stands_on_another_board(tmp_path, store, change):
+    store(tmp_path)
+    store(tmp_path, model="other", **change)
+    assert [[row.model for row in board.rows] for board in boards_of(tmp_path)] in (
+        [["net"], ["other"]],
+        [["other"], ["net"]],
+    )
+
+
+@pytest.mark.parametrize("change", [{"threads": 2}, {"precision": "bf16"}, {"image_size": 32}])
+def test_what_changes_a_number_keeps_rows_apart(tmp_path, store, change):
+    store(tmp_path, seed=0)
+    store(tmp_path, seed=0, **change)
+    assert len(the_board(tmp_path).rows) == 2
+
+
+def test_baselines_stand_on_every_board_of_their_data(tmp_path, store):
+    store(tmp_path, model="constant")
+    store(tmp_path)
+    store(tmp_path, protocol=KNN)
+    store(tmp_path, content_hash="d" * 64)
+    with_baseline = [board.facts["content_hash"][0] for board in boards_of(tmp_path) if board.rows[-1].baseline]
+    assert with_baseline == ["c", "c"]
+
+
+def test_of_baselines_at_several_image_sizes_the_boards_own_stands_there_once(tmp_path, store):
+    for size, threads in ((64, 1), (28, 1), (28, 2)):
+        store(tmp_path, model="thumbnails", image_size=size, threads=threads)
+    own = store(tmp_path, image_size=28)
+    rows = the_board(tmp_path).rows
+    assert [row.model for row in rows] == ["net", "thumbnails"]
+    stored = {result.id: result.run["image_size"] for result in load_results(tmp_path)[0]}
+    assert stored[rows[1].run_ids[0]] == own.run["image_size"]
+
+
+def test_baselines_alone_make_a_board(tmp_path, store):
+    store(tmp_path, model="constant")
+    assert [row.model for row in the_board(tmp_path).rows] == ["constant"]
+
+
+def test_tuning_runs_are_on_no_board(tmp_path, store):
+    store(tmp_path)
+    store(tmp_path, model="trial", purpose="tune", seed=10_007)
+    assert [row.model for row in the_board(tmp_path).rows] == ["net"]
+
+
+def test_costs_are_means_over_runs(tmp_path, store):
+    store(tmp_path, seed=0, cost={"train_seconds": 2.0})
+    store(tmp_path, seed=1, cost={"train_seconds": 5.0})
+    assert the_board(tmp_path).rows[0].cost["train_seconds"] == 3.5
+
+
+def test_deviations_of_any_seed_are_the_rows(tmp_path, store):
+    store(tmp_path, seed=0)
+    store(tmp_path, seed=1, deviations=("weights: none found, random init",))
+    assert the_board(tmp_path).rows[0].deviations == ("weights: none found, random init",)
+
+
+def test_the_same_files_give_the_same_boards_whatever_their_order(tmp_path, store):
+    for model in ("b", "a", "constant"):
+        for seed in range(2):
+            store(tmp_path, model=model, seed=seed)
+    results = load_results(tmp_path)[0]
+    assert build_leaderboard(results, BY_NAME) == build_leaderboard(results[::-1], BY_NAME)
+
+
+def test_a_metric_whose_plugin_is_gone_is_left_out(tmp_path, store):
+    store(tmp_path)
+    results = load_results(tmp_path)[0]
+    (board,) = build_leaderboard(results, {"auroc": BY_NAME["auroc"]})
+    assert board.metrics == ("auroc",)
+
+
+def test_scores_by_patient_are_those_of_mean_probabilities(tmp_path, store):
+    # forty images, each a patient of its own: by patient and by image are then the same number
+    facts = {"unit": "patient", "has_patients": True, "patient": "patient"}
+    stored = store(tmp_path, facts=facts)
+    (row,) = the_board(tmp_path).rows
+    assert row.scores["auroc"].value == pytest.approx(auroc(stored), abs=1e-12)
+    assert row.scores["auroc"].method.startswith("patient-cluster bootstrap")
+
+
+def test_brier_is_the_mean_squared_error_of_the_positive_class(tmp_path, store):
+    test = store(tmp_path, metrics=("brier",)).predictions()["test"]
+    expected = brier_score_loss(test.targets, test.probabilities[:, 1])
+    assert the_board(tmp_path).rows[0].scores["brier"].value == pytest.approx(expected, abs=1e-12)

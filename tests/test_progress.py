@@ -1,0 +1,135 @@
+"""What is said while a bench goes on: a line that renews itself on a terminal, plain lines elsewhere."""
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from zoo import progress as module
+from zoo.progress import BenchProgress, Console, describe_amount, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")],
+)
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ((5, 10, "images"), "[##########..........] 5 of 10 images"),
+        ((1234, None, "images"), "1,234 images"),
+        ((500_000, 2_000_000, "bytes"), "[#####...............] 0.5 of 2.0 MB"),
+        ((30, 10, ""), "[####################] 30 of 10"),
+    ],
+)
+def test_amounts_are_a_bar_where_the_total_is_known(amount, text):
+    assert describe_amount(*amount) == text
+
+
+def test_where_there_is_no_terminal_only_lines_that_stay_are_written(clock):
+    console = Console(stream=io.StringIO())
+    bench = BenchProgress(console, 2, start=clock.now)
+    bench.started("a")
+    bench.progressed("a", {"step": 1, "num_steps": 4, "loss": 0.5})
+    clock.now += 10
+    bench.finished("a", "auroc 0.9")
+    assert console.stream.getvalue() == "[1 of 2] a: auroc 0.9; about 10 s left\n"
+
+
+def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock):
+    console = Console(stream=Terminal())
+    bench = BenchProgress(console, 3, start=clock.now)
+    bench.started("dots net seed 0")
+    clock.now += 30
+    bench.progressed("dots net seed 0", {"step": 2, "num_steps": 4, "loss": 0.5, "val_score": 0.75})
+    shown = console.stream.getvalue().rpartition("\r\x1b[K")[2]
+    # half a run in 30 s: the other two and a half take 150
+    assert console.live == "run 1 of 3; about 2 min 30 s left: dots net seed 0 step 2/4 loss 0.500 val 0.750"
+    assert shown == console.live[:79]
+
+
+def test_a_step_without_a_loss_keeps_the_last_one(clock):
+    bench = BenchProgress(Console(stream=Terminal()), 1)
+    bench.progressed("a", {"step": 2, "num_steps": 4, "loss": 0.5})
+    clock.now += 1
+    bench.progressed("a", {"step": 3, "num_steps": 4})
+    assert "step 3/4 loss 0.500" in bench.console.live
+
+
+def test_a_line_that_stays_does_not_break_the_one_that_renews_itself():
+    console = Console(stream=Terminal())
+    console.show("run 1 of 2")
+    console.say("a message")
+    assert console.stream.getvalue().endswith("\r\x1b[Ka message\nrun 1 of 2")
+
+
+def test_done_leaves_nothing_behind():
+    console = Console(stream=Terminal())
+    console.show("run 1 of 2")
+    console.done()
+    assert console.stream.getvalue().endswith("\r\x1b[K")
+    assert console.live == ""
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(stream=Terminal())
+    console.show("run 1 of 2")
+    console.say("a message")
+    assert console.stream.getvalue() == "a message\n"
+
+
+def test_names_cannot_drive_the_terminal():
+    console = Console(stream=io.StringIO())
+    console.say("dots\x1b[2J: \u202eevil")
+    assert console.stream.getvalue() == "dots\\x1b[2J: \\x202eevil\n"
+
+
+def test_counting_is_silent_for_a_second_and_then_tells_every_ten(clock):
+    console = Console(stream=io.StringIO())
+    with console.counting("decoding dots", "images") as progress:
+        progress(1, 100)
+        assert console.stream.getvalue() == ""
+        for _ in range(30):
+            clock.now += 1
+            progress(50, 100)
+    lines = console.stream.getvalue().splitlines()
+    assert lines[0] == "decoding dots: [##########..........] 50 of 100 images, 10 s left"
+    assert len(lines) == 3
+
+
+def test_an_estimate_is_said_once_and_only_when_it_means_something(clock):
+    console = Console(stream=io.StringIO())
+    bench = BenchProgress(console, 100, start=clock.now)
+    bench.started("a")
+    clock.now += 5
+    bench.progressed("a", {"step": 1, "num_steps": 1000})
+    assert console.stream.getvalue() == ""
+    bench = replace(bench, num_runs=4)
+    bench.progressed("a", {"step": 500, "num_steps": 1000})
+    bench.progressed("a", {"step": 600, "num_steps": 1000})
+    assert console.stream.getvalue() == "4 runs; about 35 s left\n"

@@ -1,0 +1,198 @@
+"""Boards as people and programs read them: rounded honestly, escaped, and the same bytes every time."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from zoo.leaderboard import build_leaderboard
+from zoo.metrics import METRICS
+from zoo.report import amount, disarm, number, to_csv, to_json, to_markdown, to_terminal
+from zoo.results import load_results
+
+HOSTILE = {
+    "labels": ["=cmd|' /C calc'!A0", "<script>alert(1)</script> | `x` \x1b[31m*bold*"],
+    "patient": "none: \u202eevil",
+    "notes": ["two\nlines | and a pipe", "[link](javascript:alert(1))"],
+}
+HOSTILE["splits"] = {
+    name: {"images": 40, "patients": 40, "labels": dict.fromkeys(HOSTILE["labels"], 20)}
+    for name in ("train", "val", "test")
+}
+
+
+@pytest.fixture
+def boards(tmp_path, store):
+    for model, noise in (("net", 1.0), ("other_net", 2.0)):
+        for seed in range(2):
+            store(tmp_path, model=model, seed=seed, noise=noise)
+    store(tmp_path, model="net", seed=2, status="oom")
+    store(tmp_path, model="constant", noise=0.0)
+    return build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+
+
+@pytest.fixture
+def hostile(tmp_path, store):
+    store(tmp_path, facts=HOSTILE, deviations=("=1+1", "image_size: 32 | 64"))
+    return build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.9134, ".913"),
+        (0.0, ".000"),
+        (1.0, "1.000"),
+        (0.9996, ".999"),
+        (-0.25, "-.250"),
+        (-0.99996, "-.999"),
+        (12.345, "12.35"),
+        (2.5, "2.500"),
+        (None, "-"),
+    ],
+)
+def test_numbers_are_short_and_never_rounded_up_to_certainty(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (352.0, "352"),
+        (11_180_000, "11.2 M"),
+        (999_999, "1 M"),
+        (999.4, "999"),
+        (4e9, "4 G"),
+        (1500, "1.5 k"),
+    ],
+)
+def test_amounts_have_three_digits_and_a_prefix(value, text):
+    assert amount(value) == text
+
+
+def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
+    text = to_terminal(boards, width=200)
+    for told in (
+        "dots · binary · 40 train / 40 val / 40 test images · scratch@1 · 2 seeds (preliminary) · random init",
+        "baseline: class prior",
+        "40 test images; clear 20, nodule 20; positive: nodule, prevalence .50",
+        "split: official (55555555); dataset cccccccc; abacus, 1 thread; torch 2.11.0; zoo 0.1.0",
+        "ranks not tested, overlap of intervals is no test",
+        "net: 2 of 3 runs count",
+        "net: oom: the loss is nan",
+    ):
+        assert told in text
+    rows = [line.split()[0] for line in text.splitlines() if re.match(r"^(- )? *(net|other_net|constant) ", line)]
+    assert rows[0] in {"net", "other_net"}
+    assert "\x1b" not in text
+
+
+def test_colour_is_there_only_when_asked_for(boards):
+    assert "\x1b[" in to_terminal(boards, width=120, color=True)
+    assert "\x1b" not in to_terminal(boards, width=120, color=False)
+
+
+def test_the_numbers_of_all_formats_agree(boards):
+    row = next(row for row in boards[0].rows if row.model == "net")
+    exact = row.scores["auroc"].value
+    (line,) = [line for line in csv.DictReader(io.StringIO(to_csv(boards))) if line["model"] == "net"]
+    (item,) = [item for item in json.loads(to_json(boards))["leaderboard"] if item["model"] == "net"]
+    assert float(line["auroc"]) == item["value"] == exact
+    assert f"{exact:.3f}".lstrip("0") in to_markdown(boards)
+    assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, width=200)
+
+
+def test_json_has_the_fields_of_the_contract_and_no_rank_that_was_not_tested(boards):
+    document = json.loads(to_json(boards))
+    assert (document["schema"], document["command"]) == (1, "report")
+    for item in document["leaderboard"]:
+        assert {"dataset", "model", "rank", "tied_with", "metric", "value", "low", "high", "seeds", "coverage"} <= set(
+            item
+        )
+        assert (item["rank"], item["tied_with"]) == (None, [])
+    assert [item["coverage"] for item in document["leaderboard"]] == ["2/3", "2/3", "1/1"]
+
+
+def test_markdown_is_one_table_with_as_many_cells_in_every_row(boards):
+    rows = [line for line in to_markdown(boards).splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 3
+    assert len({line.count("|") for line in rows}) == 1
+
+
+def test_csv_has_one_line_a_row_and_empty_cells_for_what_is_not_there(boards):
+    lines = list(csv.reader(io.StringIO(to_csv(boards))))
+    assert len(lines) == 1 + 3
+    assert len({len(line) for line in lines}) == 1
+    assert "None" not in to_csv(boards)
+    assert "nan" not in to_csv(boards).lower()
+
+
+def test_names_from_data_cannot_become_markup(hostile):
+    text = to_markdown(hostile)
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert r"\[link\](javascript" in text
+    assert r"\`x\`" in text
+    assert "\x1b" not in text and "\u202e" not in text
+    for line in text.splitlines():  # a pipe in a name would add a column
+        if line.startswith("|") and "---" not in line:
+            assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"\|", text.splitlines()[2]))
+
+
+def test_names_from_data_cannot_drive_the_terminal(hostile):
+    text = to_terminal(hostile, width=120)
+    assert "\x1b" not in text and "\u202e" not in text
+    assert "\\x1b[31m" in text
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_text_a_spreadsheet_would_compute_gets_a_quote_in_front(text):
+    assert disarm(text).startswith("'")
+
+
+def test_numbers_and_plain_texts_stay_as_they_are_in_csv():
+    assert [disarm(cell) for cell in (-0.5, 3, "net", None)] == [-0.5, 3, "net", ""]
+
+
+def test_no_cell_of_a_hostile_csv_begins_a_formula(hostile):
+    for line in csv.reader(io.StringIO(to_csv(hostile))):
+        assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in line)
+    assert "'=1+1" in to_csv(hostile)
+
+
+def test_synthetic_data_are_headed_as_a_demonstration(tmp_path, store):
+    store(tmp_path, facts={"synthetic": True})
+    boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    expected = "demonstration: synthetic data; these numbers say nothing about patients"
+    assert to_terminal(boards).startswith(expected)
+    assert expected in to_markdown(boards)
+
+
+def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
+    store(tmp_path, deviations=("weights: none found, random init",))
+    boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    text = to_terminal(boards, width=200)
+    assert "net *" in text
+    assert "net: weights: none found, random init" in text
+    assert "random init: no weights reachable" in text
+
+
+def test_pretrained_rows_name_their_weights(tmp_path, store):
+    store(tmp_path, init="pretrained", weights_tag="demo")
+    boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    assert "net.demo" in to_terminal(boards, width=200)
+    assert "pretrained weights" in to_terminal(boards, width=200)
+
+
+@pytest.mark.parametrize("form", [to_terminal, to_markdown, to_csv, to_json])
+def test_the_same_results_give_the_same_bytes(tmp_path, store, boards, form):
+    again = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    assert form(boards) == form(again)
+
+
+@pytest.mark.parametrize("form", [to_terminal, to_markdown, to_csv, to_json])
+def test_no_boards_are_no_error(form):
+    assert isinstance(form([]), str)

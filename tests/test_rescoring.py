@@ -1,0 +1,104 @@
+"""Old runs, new metrics: scores computed again from stored predictions, nothing else touched."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from zoo.metrics import METRICS
+from zoo.registry import Registry
+from zoo.rescoring import rescore
+from zoo.results import load_result, save_scores
+from zoo.scoring import Score
+from zoo.specs import MetricSpec
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def mean_probability(request):
+    return float(request.probabilities[:, 1].mean())
+
+
+def write_on_the_targets(request):
+    request.targets[:] = 0
+    return 0.5
+
+
+NEW = MetricSpec(name="mean_probability", compute=mean_probability, tasks=("binary",))
+RUDE = MetricSpec(name="rude", compute=write_on_the_targets, tasks=("binary",))
+REGISTRY = Registry(metrics={**BY_NAME, "mean_probability": NEW, "rude": RUDE})
+
+
+def again(result, *added, registry=REGISTRY):
+    told = []
+    undefined = rescore([result], added, registry, lambda done, total: told.append((done, total)))
+    assert told == [(1, 1)]
+    return load_result(result.folder).scores(), undefined
+
+
+def test_a_new_metric_is_computed_from_what_was_stored(tmp_path, store):
+    stored = store(tmp_path)
+    scores, undefined = again(stored, "mean_probability", "average_precision")
+    test = stored.predictions()["test"]
+    assert scores["mean_probability"].value == pytest.approx(test.probabilities[:, 1].mean())
+    assert scores["average_precision"].value == pytest.approx(
+        average_precision_score(test.targets, test.probabilities[:, 1]), abs=1e-12
+    )
+    assert undefined == 0
+
+
+def test_the_metrics_scored_before_stay_and_keep_their_values(tmp_path, store):
+    stored = store(tmp_path)
+    before = stored.scores()
+    scores, _ = again(stored, "mean_probability")
+    assert list(scores) == [*before, "mean_probability"]
+    assert scores["auroc"] == before["auroc"]
+
+
+def test_wrong_scores_are_put_right(tmp_path, store):
+    stored = store(tmp_path)
+    save_scores(stored, {"scores": {"auroc": Score(value=0.01)}})
+    test = stored.predictions()["test"]
+    scores, _ = again(stored)
+    assert scores["auroc"].value == pytest.approx(roc_auc_score(test.targets, test.probabilities[:, 1]))
+
+
+def test_damaged_scores_are_made_again_with_the_metrics_of_the_task(tmp_path, store):
+    stored = store(tmp_path)
+    (stored.folder / "scores.json").write_text("{")
+    assert set(again(stored)[0]) == set(stored.card().task.metrics)
+
+
+def test_a_metric_whose_plugin_is_gone_keeps_its_score(tmp_path, store):
+    stored = store(tmp_path)
+    again(stored, "mean_probability")
+    scores, _ = again(stored, registry=Registry(metrics=BY_NAME))
+    assert scores["mean_probability"].value == pytest.approx(stored.predictions()["test"].probabilities[:, 1].mean())
+
+
+def test_a_metric_of_another_task_is_null_with_a_reason_and_counted(tmp_path, store):
+    scores, undefined = again(store(tmp_path), "rmse")
+    assert (scores["rmse"].value, scores["rmse"].reason) == (None, "not a metric of binary tasks")
+    assert undefined == 1
+
+
+def test_a_metric_cannot_change_what_the_next_one_sees(tmp_path, store):
+    stored = store(tmp_path)
+    scores, _ = again(stored, "rude")
+    assert scores["rude"].value is None
+    assert scores["auroc"] == stored.scores()["auroc"]
+
+
+def test_neither_predictions_nor_result_json_change(tmp_path, store):
+    stored = store(tmp_path)
+    names = ("predictions.npz", "result.json", "history.jsonl")
+    before = [(stored.folder / name).read_bytes() for name in names]
+    again(stored, "mean_probability")
+    assert [(stored.folder / name).read_bytes() for name in names] == before
+
+
+def test_where_the_unit_is_the_patient_image_scores_stand_beside(tmp_path, store):
+    facts = {"unit": "patient", "has_patients": True, "patient": "patient"}
+    stored = store(tmp_path, facts=facts)
+    again(stored)
+    images = load_result(stored.folder).read_scores("image_scores")
+    assert np.isclose(images["auroc"].value, stored.scores()["auroc"].value)

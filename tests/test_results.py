@@ -1,0 +1,181 @@
+"""One folder a run: whole or absent, never changed, and never believed when it is damaged."""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from zoo.errors import ResultsError
+from zoo.inference import load_predictions
+from zoo.results import (
+    SCHEMA,
+    find_done,
+    load_result,
+    load_results,
+    open_results,
+    save_result,
+    save_scores,
+)
+from zoo.scoring import Score
+
+
+def run_of(result):
+    """The run a stored result is of, put together from its plain data."""
+    from zoo.protocol import Protocol
+    from zoo.suites import Run
+
+    fields = {name: value for name, value in result.run.items() if name not in {"protocol", "protocol_label"}}
+    protocol = {name: tuple(v) if isinstance(v, list) else v for name, v in result.run["protocol"].items()}
+    return Run(**{**fields, "protocol": Protocol(**protocol), "deviations": tuple(fields["deviations"])})
+
+
+def test_what_is_stored_is_what_is_read(tmp_path, store):
+    stored = store(tmp_path, seed=3)
+    assert stored.ok and stored.run["seed"] == 3 and stored.id == run_of(stored).id
+    assert stored.folder.relative_to(tmp_path).parts[:2] == ("dots", "net.random")
+    assert stored.folder.name == f"scratch@1.seed3.{stored.id[:8]}"
+
+
+def test_the_files_of_a_run_are_those_of_the_contract(tmp_path, store):
+    names = {path.name for path in store(tmp_path).folder.iterdir()}
+    assert names == {"result.json", "scores.json", "predictions.npz", "history.jsonl"}
+
+
+def test_predictions_load_without_pickle(tmp_path, store):
+    folder = store(tmp_path).folder
+    with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+        assert arrays["test_probabilities"].shape == (40, 2)
+        assert arrays["test_targets"].dtype == np.int64
+        np.testing.assert_allclose(arrays["test_probabilities"].sum(axis=1), 1)
+    assert set(load_predictions(folder / "predictions.npz")) == {"val", "test"}
+
+
+def test_result_json_has_a_schema_and_a_checksum_of_every_file_that_stays(tmp_path, store):
+    document = json.loads((store(tmp_path).folder / "result.json").read_text())
+    assert document["schema"] == SCHEMA == 1
+    assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
+
+
+def test_new_scores_leave_result_json_as_it_is(tmp_path, store):
+    stored = store(tmp_path)
+    before = (stored.folder / "result.json").read_bytes()
+    save_scores(stored, {"scores": {"auroc": Score(value=0.25)}})
+    assert (stored.folder / "result.json").read_bytes() == before
+    assert load_result(stored.folder).scores()["auroc"].value == 0.25
+
+
+def test_not_a_number_is_refused_instead_of_stored(tmp_path, store):
+    stored = store(tmp_path)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save_result(tmp_path / "other", run_of(stored), stored.__class__(**{**vars(stored), "cost": {"x": np.nan}}))
+    assert not list((tmp_path / "other").rglob("*.json"))
+
+
+def damage_json(folder):
+    (folder / "result.json").write_text('{"schema": 1')
+
+
+def damage_predictions(folder):
+    data = bytearray((folder / "predictions.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "predictions.npz").write_bytes(data)
+
+
+def remove_predictions(folder):
+    (folder / "predictions.npz").unlink()
+
+
+def forget_fields(folder):
+    (folder / "result.json").write_text('{"schema": 1, "id": "x"}')
+
+
+@pytest.mark.parametrize("damage", [damage_json, damage_predictions, remove_predictions, forget_fields])
+def test_a_damaged_result_is_named_left_out_and_run_again(tmp_path, store, damage):
+    good, bad = store(tmp_path, seed=0), store(tmp_path, seed=1)
+    damage(bad.folder)
+    results, lines = load_results(tmp_path)
+    assert [result.id for result in results] == [good.id]
+    assert len(lines) == 1 and bad.folder.name in lines[0]
+    assert find_done(tmp_path, run_of(bad)) is None
+
+
+def test_a_newer_schema_is_an_error_that_says_upgrade(tmp_path, store):
+    stored = store(tmp_path)
+    document = json.loads((stored.folder / "result.json").read_text())
+    (stored.folder / "result.json").write_text(json.dumps({**document, "schema": SCHEMA + 1}))
+    with pytest.raises(ResultsError, match="written in schema 2; this zoo reads up to 1; fix: upgrade") as caught:
+        load_results(tmp_path)
+    assert caught.value.exit_status == 5
+    with pytest.raises(ResultsError, match="upgrade"):
+        find_done(tmp_path, run_of(stored))
+
+
+def test_damaged_scores_are_an_error_that_says_how_to_make_them_again(tmp_path, store):
+    stored = store(tmp_path)
+    (stored.folder / "scores.json").write_text("{}")
+    with pytest.raises(ResultsError, match=r"scores.json: cannot be read; fix: `zoo score`"):
+        stored.scores()
+
+
+def test_only_ok_is_done(tmp_path, store):
+    ok, failed = store(tmp_path, seed=0), store(tmp_path, seed=1, status="failed")
+    assert find_done(tmp_path, run_of(ok)).id == ok.id
+    assert find_done(tmp_path, run_of(failed)) is None
+    assert failed.error == {"code": "diverged", "message": "the loss is nan"}
+
+
+def test_a_run_of_another_seed_is_not_done(tmp_path, store):
+    stored = store(tmp_path, seed=0)
+    other = store(tmp_path / "other", seed=1)
+    assert find_done(tmp_path, run_of(other)) is None
+    assert stored.id != other.id
+
+
+def test_a_result_in_the_folder_of_another_run_is_not_taken_for_it(tmp_path, store):
+    stored = store(tmp_path / "a", seed=0)
+    other = store(tmp_path / "b", seed=1)
+    shutil.copy(stored.folder / "result.json", other.folder / "result.json")
+    shutil.copy(stored.folder / "predictions.npz", other.folder / "predictions.npz")
+    assert find_done(tmp_path / "b", run_of(other)) is None
+
+
+def test_what_a_killed_writer_left_is_not_a_result(tmp_path, store):
+    stored = store(tmp_path)
+    shutil.copytree(stored.folder, stored.folder.with_name(f".{stored.folder.name}.12345678.tmp"))
+    assert [result.id for result in load_results(tmp_path)[0]] == [stored.id]
+
+
+def test_a_missing_model_file_is_no_damage(tmp_path, store):
+    import torch
+
+    stored = store(tmp_path)
+    save_result(tmp_path, run_of(stored), stored, stored.predictions(), state={"weight": torch.ones(2)})
+    assert (stored.folder / "model.safetensors").exists()
+    (stored.folder / "model.safetensors").unlink()
+    assert load_result(stored.folder).ok
+
+
+def test_a_file_in_place_of_the_results_folder_is_an_error(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(ResultsError, match="fix: give a folder that can be written to"):
+        open_results(tmp_path / "results")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_read_only_results_folder_is_an_error(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(ResultsError, match="Permission denied"):
+        open_results(folder)
+
+
+def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path, store):
+    stored = store(tmp_path / "good")
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    with pytest.raises(ResultsError, match="results folder .*blocked: Not a directory") as caught:
+        save_result(blocked, run_of(stored), stored)
+    assert caught.value.exit_status == 5

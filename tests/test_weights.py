@@ -1,0 +1,206 @@
+"""A model's name to a local file of weights, or to random init that says so; silent hosts cost seconds, no minute."""
+
+import hashlib
+import socket
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import requests
+
+from zoo import weights
+from zoo.errors import DataError, UsageError, WeightsError
+from zoo.registry import ModelChoice
+from zoo.specs import ModelSpec, Weights
+from zoo.weights import InitialWeights, find_all_weights, find_local_weights, host_of, reachable_hosts
+
+HUB = "https://huggingface.co/timm/tiny.in1k/resolve/main/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch):
+    for name in ("ZOO_WEIGHTS", "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def silent_host():
+    """The address of a host that takes every connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def fetch(request, *, asked, file=None, error=None):
+    """A plugin's `fetch_weights`: what is asked of it is written down."""
+    asked.append((request.tag, "offline" if request.offline else "online"))
+    if request.offline:
+        return None
+    if error:
+        raise error
+    return file
+
+
+def model(name="tiny", tags=("in1k",), url=HUB, **change):
+    listed = tuple(Weights(tag=tag, url=url) for tag in tags)
+    return ModelSpec(name=name, build=lambda _: None, weights=listed, **change)
+
+
+def choose(spec, at=0):
+    chosen = spec.weights[at] if spec.weights else None
+    return ModelChoice(name=f"plugin:{spec.name}", spec=spec, weights=chosen, shown=spec.name)
+
+
+def find(tmp_path, *specs, policy="pretrained", weights_dir=None, offline=True):
+    return find_all_weights(
+        [choose(spec) for spec in specs], policy, weights_dir=weights_dir, cache=tmp_path / "cache", offline=offline
+    )
+
+
+def write(folder, name, content=b"weights"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+# --- pretrained ------------------------------------------------------------------------------------------------------
+def test_weights_that_cannot_be_had_refuse_the_run_naming_file_cache_and_flag(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        find(tmp_path, model())
+    line = caught.value.line()
+    assert line.startswith(f"zoo: error[weights-missing] weights tiny.in1k cannot be had: --offline; not in {tmp_path}")
+    for part in ("tiny.in1k.safetensors or .pth", "--weights-dir FOLDER", "--weights auto", "--weights none"):
+        assert part in line
+    assert caught.value.exit_status == 2
+
+
+def test_all_models_whose_weights_are_missing_are_named_together(tmp_path):
+    with pytest.raises(WeightsError, match=r"weights one\.in1k cannot be had \(and 2 more: two, three\): --offline"):
+        find(tmp_path, model("one"), model("two"), model("three"))
+
+
+def test_what_a_plugin_says_of_a_failed_download_is_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "reachable_hosts", lambda urls: {"https://huggingface.co"})
+    failing = partial(fetch, asked=[], error=DataError("got 3 of 9 bytes", fix="run again"))
+    with pytest.raises(WeightsError, match=r"DataError: got 3 of 9 bytes; fix: run again; not in .*weights"):
+        find(tmp_path, model(fetch_weights=failing), offline=False)
+
+
+def test_a_model_that_has_no_weights_at_all_starts_at_random_under_any_policy(tmp_path):
+    for policy in ("pretrained", "auto", "none"):
+        assert find(tmp_path, model(tags=()), policy=policy) == [InitialWeights(init="random")]
+
+
+def test_none_asks_nobody(tmp_path):
+    asked = []
+    spec = model(fetch_weights=partial(fetch, asked=asked))
+    assert find(tmp_path, spec, policy="none", offline=False) == [InitialWeights(init="random")]
+    assert asked == []
+
+
+# --- where weights are found -----------------------------------------------------------------------------------------
+def test_a_local_file_is_found_with_its_digest_and_no_network(tmp_path):
+    path, asked = write(tmp_path / "mine", "tiny.in1k.pth"), []
+    (found,) = find(
+        tmp_path, model(fetch_weights=partial(fetch, asked=asked)), weights_dir=tmp_path / "mine", offline=False
+    )
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert found == InitialWeights(init="pretrained", path=path, digest=digest, tag="in1k")
+    assert asked == []
+
+
+def test_a_cache_of_this_machine_is_asked_before_the_network(tmp_path):
+    path = write(tmp_path / "hub", "model.safetensors")
+    spec = model(fetch_weights=lambda request: path if request.offline else pytest.fail("the network was asked"))
+    assert find(tmp_path, spec, offline=False)[0].path == path
+
+
+def test_what_is_reachable_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "reachable_hosts", lambda urls: {"https://huggingface.co"})
+    path, asked = write(tmp_path / "new", "model.safetensors"), []
+    (found,) = find(tmp_path, model(fetch_weights=partial(fetch, asked=asked, file=path)), offline=False)
+    assert (found.path, found.init, found.fallback) == (path, "pretrained", False)
+    assert asked == [("in1k", "offline"), ("in1k", "online")]
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (["tiny.in1k.safetensors", "tiny.in1k.pth", "tiny.pth"], "tiny.in1k.safetensors"),
+        (["tiny.in1k.pth", "tiny-1234abcd.pth", "tiny.pth"], "tiny.in1k.pth"),
+        (["tiny-1234abcd.pth", "tiny.pth"], "tiny-1234abcd.pth"),
+        (["tiny.pt", "tiny.bin"], "tiny.pt"),
+        (["tiny.in22k.pth", "tinyx.pth", "x.in1k.pth"], None),
+        ([], None),
+    ],
+)
+def test_a_folder_is_searched_by_model_and_tag_then_by_known_names_then_by_model(tmp_path, there, found):
+    for name in there:
+        write(tmp_path, name)
+    listed = replace(model().weights[0], file_names=("tiny-1234abcd.pth",))
+    expected = tmp_path / found if found else None
+    assert find_local_weights(model(), listed, tmp_path) == expected
+
+
+def test_a_file_named_after_a_model_without_weights_is_its_weights(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    (found,) = find(tmp_path, model(tags=()), weights_dir=tmp_path / "mine")
+    assert (found.init, found.tag) == ("pretrained", "tiny")
+
+
+def test_the_variable_names_a_folder_and_the_flag_beats_it(tmp_path, monkeypatch):
+    one, other = write(tmp_path / "one", "tiny.pth"), write(tmp_path / "other", "tiny.pth")
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "one"))
+    assert find_local_weights(model(), None, None) == one
+    assert find_local_weights(model(), None, tmp_path / "other") == other
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match=r"--weights-dir .*none: not a folder"):
+        find(tmp_path, model(), policy="auto", weights_dir=tmp_path / "none")
+
+
+# --- auto ------------------------------------------------------------------------------------------------------------
+def test_auto_marks_a_fallback_and_leaves_the_others(tmp_path):
+    write(tmp_path / "mine", "two.in1k.pth")
+    found = find(tmp_path, model("one"), model("two"), policy="auto", weights_dir=tmp_path / "mine")
+    assert found[0] == InitialWeights(init="random", fallback=True)
+    assert (found[1].init, found[1].fallback) == ("pretrained", False)
+
+
+def test_auto_falls_back_within_five_seconds_where_no_host_answers(tmp_path, monkeypatch, silent_host):
+    monkeypatch.setenv("HF_ENDPOINT", silent_host)
+    asked = []
+    specs = [model(f"m{i}", fetch_weights=partial(fetch, asked=asked)) for i in range(4)]
+    start = time.monotonic()
+    found = find(tmp_path, *specs, policy="auto", offline=False)
+    assert time.monotonic() - start < 5
+    assert all(weights.fallback for weights in found)
+    assert {kind for _, kind in asked} == {"offline"}  # no download was tried: a library's own retries take 50 s
+
+
+def test_hosts_that_hang_while_their_name_is_looked_up_cost_one_time_out_together(monkeypatch):
+    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(requests, "head", lambda *_, **__: time.sleep(3))
+    start = time.monotonic()
+    assert reachable_hosts(f"https://host{i}.test/file" for i in range(6)) == set()
+    assert time.monotonic() - start < 2
+
+
+def test_a_host_is_reachable_whatever_it_answers(monkeypatch, silent_host):
+    def head(url, **_):
+        if url == "https://gone.test":
+            raise requests.ConnectionError
+        return requests.Response()
+
+    monkeypatch.setattr(requests, "head", head)
+    assert reachable_hosts(["https://up.test/a", "https://up.test/b", "https://gone.test/a", ""]) == {"https://up.test"}
+
+
+def test_the_hubs_host_follows_its_variable_and_others_do_not(monkeypatch):
+    assert host_of(HUB) == "https://huggingface.co"
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.test/hf")
+    assert host_of(HUB) == "http://mirror.test"
+    assert host_of("https://download.pytorch.org/models/a.pth") == "https://download.pytorch.org"
+    assert host_of("") == ""
