@@ -69,7 +69,7 @@ def test_lines_have_columns_as_wide_as_they_must_be():
 
 def test_info_leaves_out_what_is_callable_or_empty():
     described = catalog.describe_item("models", "tiny", REGISTRY)
-    assert described["name"] == "zoo-tiny:tiny"
+    assert (described["name"], described["plugin"]) == ("tiny", "zoo-tiny:tiny")
     assert described["default_weights"] == "a"
     assert [weights["tag"] for weights in described["weights"]] == ["a", "b"]
     assert "build" not in described and "citation" not in described

@@ -14,29 +14,7 @@ from pathlib import Path
 
 import pytest
 
-STAND_IN = """
-import json, sys
-from zoo.errors import ZooError
-from zoo.registry import find_plugins, load_registry
-
-command, what, *rest = sys.argv[1:]
-registry = load_registry(find_plugins())
-for broken in registry.broken:
-    print(f"zoo: warning: plugin {broken.plugin} {broken.version} is broken: {broken.reason}", file=sys.stderr)
-if command == "plugin":
-    plugins = [{"name": p.name, "version": p.version, "status": p.status, "reason": p.reason} for p in registry.plugins]
-    print(json.dumps({"schema": 1, "command": "plugin list", "plugins": plugins}))
-if command == "list":
-    items = [{"name": name} for name in registry.models]
-    print(json.dumps({"schema": 1, "command": "list", "kind": "models", "items": items}))
-if command == "info":
-    try:
-        registry.find_model(rest[0])
-    except ZooError as error:
-        print(error.line(), file=sys.stderr)
-        sys.exit(error.exit_status)
-"""
-ZOO = [sys.executable, "-c", STAND_IN]
+ZOO = [sys.executable, "-m", "zoo.cli"]
 
 GIVES = """
     from zoo import ModelSpec, hookimpl

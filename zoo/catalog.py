@@ -118,7 +118,7 @@ def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
             return {"name": name, "models": list(MODEL_SETS[name])}
         choice = registry.find_model(name)
         default = choice.weights.tag if choice.weights else None
-        return {"name": choice.name, "default_weights": default, **describe_spec(choice.spec)}
+        return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
     if kind == "datasets":
         return describe_dataset(name, registry)
     return {**describe_spec(registry.find(SINGULAR[kind], name)), "plugin": registry.qualified(SINGULAR[kind], name)}

@@ -16,13 +16,13 @@ from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, write_json
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
-from zoo.registry import ModelChoice, Registry
+from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, MetricSpec
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
-from zoo.weights import InitialWeights, find_all_weights
+from zoo.weights import InitialWeights, find_all_weights, find_hub_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,10 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
     """
     open_cache(settings.cache)
+    registry.find("executor", settings.executor)
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
-    choices = choose_models(suite, registry)
+    choices = choose_models(suite, registry, settings)
     specs = choose_datasets(suite, registry)
     device = resolve_device(settings.device)
     with console.counting("weights", "bytes") as progress:
@@ -126,10 +127,15 @@ def describe_machine(device: str, settings: Settings) -> Machine:
     )
 
 
-def choose_models(suite: Suite, registry: Registry) -> list[ModelChoice]:
+def choose_models(suite: Suite, registry: Registry, settings: Settings) -> list[ModelChoice]:
     """Every model asked for, sets and globs expanded, each once."""
-    names = [name for asked in suite.models for name in MODEL_SETS.get(asked, (asked,))]
-    choices = [registry.find_model(name) for asked in names for name in registry.match("model", asked)]
+    choices = []
+    for asked in [name for model in suite.models for name in MODEL_SETS.get(model, (model,))]:
+        if asked.startswith(HUB):
+            choices.append(find_hub_model(asked, registry, settings.cache, offline=settings.offline))
+            continue
+        matched = [registry.find_model(name) for name in registry.match("model", asked)]
+        choices += [choice for choice in matched if choice.spec.find is None or len(matched) == 1]
     return list({(choice.name, choice.weights and choice.weights.tag): choice for choice in choices}.values())
 
 

@@ -28,6 +28,7 @@ from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, Card, MetricSpec, ModelSpec
 from zoo.suites import Run, Suite, settle, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
 from zoo.training import Fitted, fit, plan_steps
+from zoo.weights import find_model_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,7 @@ class Assignment:
     metrics: tuple[str, ...]
     primary_metric: str
     results: Path
+    cache: Path
     keep_weights: bool
 
 
@@ -92,7 +94,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset = assignment.run, assignment.dataset
     prepare_process(run)
-    spec = registry.find("model", run.model)
+    spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
 
@@ -272,7 +274,7 @@ def carry_out(
     results = {run.id: done[run.id] for run in runs if run.id in done}
     if not waiting:
         return results
-    preload(waiting, registry)
+    preload(waiting, registry, settings)
     assignments, refused = prepare(waiting, plan, settings, console)
     results |= refused
     workers = default_workers(settings, plan.device, len(assignments))
@@ -301,12 +303,13 @@ def carry_out(
     return results
 
 
-def preload(runs: Sequence[Run], registry: Registry) -> None:
+def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None:
     """Import once what every worker needs; a forked child inherits it.
 
     Nothing is computed here: the threads that torch starts for that do not survive a fork.
     """
-    names = {name for run in runs for name in registry.find("model", run.model).imports}
+    models = {run.model for run in runs}
+    names = {name for model in models for name in find_model_spec(model, registry, settings.cache).imports}
     if any(run.protocol.method == "finetune" for run in runs):
         names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
     core = ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model", "sklearn.metrics")
@@ -347,6 +350,7 @@ def prepare(
                 metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
                 primary_metric=primary,
                 results=settings.results,
+                cache=settings.cache,
                 keep_weights=settings.keep_weights != "none"
                 and run.purpose == "score"
                 and run.protocol.name != "baseline",

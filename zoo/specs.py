@@ -102,6 +102,7 @@ class ModelSpec:
     fetch_weights: Callable[[FetchRequest], Path | None] | None = None
     features: Callable[[nn.Module, Tensor], Tensor] | None = None  # (module, images) -> (N, D); default: head removed
     layer_groups: Callable[[nn.Module], list[list[nn.Parameter]]] | None = None  # stem first, head last
+    find: Callable[[FetchRequest], ModelSpec] | None = None  # stands for all models called "NAME:...", found when asked
 
 
 # --- datasets --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.files import HashMemo
-from zoo.registry import ModelChoice
+from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import FetchRequest, ModelSpec, Weights
 
 Policy = Literal["pretrained", "auto", "none"]
@@ -22,6 +22,7 @@ Progress = Callable[[int, int | None], None]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
+HUB_URL = "https://huggingface.co"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,23 @@ def find_all_weights(
     return results
 
 
+def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
+    """The model that `hf-hub:owner/name` holds, described by the hub's own files: from its cache, else downloaded."""
+    family = registry.find("model", HUB.rstrip(":"))
+    if family.find is None:
+        raise UsageError(f"model {name!r}: the plugin that offers {family.name!r} cannot look names up")
+    offline = offline or not reachable_hosts({HUB_URL})
+    spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
+    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name)
+
+
+def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
+    """The spec of a planned run's model, in whatever process."""
+    if name.startswith(HUB):
+        return find_hub_model(name, registry, cache, offline=True).spec
+    return registry.find("model", name)
+
+
 def missing_weights(faults: Sequence[tuple[ModelChoice, str]], folder: Path) -> WeightsError:
     choice, reason = faults[0]
     tag = choice.weights.tag if choice.weights else ""
@@ -139,7 +157,7 @@ def fetch(
 def host_of(url: str) -> str:
     """The scheme and host a download would contact: the hub's may be another by `$HF_ENDPOINT`."""
     parts = urlsplit(url)
-    if parts.netloc == "huggingface.co" and os.environ.get("HF_ENDPOINT"):
+    if parts.netloc == urlsplit(HUB_URL).netloc and os.environ.get("HF_ENDPOINT"):
         parts = urlsplit(os.environ["HF_ENDPOINT"])
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 

@@ -191,8 +191,8 @@ def test_a_checkpoint_on_the_hub_is_described_by_its_config(hub, tmp_path):
 import torch, timm
 from pathlib import Path
 from zoo import BuildRequest, FetchRequest
-from zoo_timm import find_hub_model
-spec = find_hub_model("hf-hub:lab/lesions", Path({str(tmp_path)!r}), False)
+from zoo_timm.hub import find_hub_model
+spec = find_hub_model(FetchRequest(name="hf-hub:lab/lesions", folder=Path({str(tmp_path)!r})))
 print(spec.name, spec.family, spec.image_size, spec.mean, spec.license, spec.weights[0].tag)
 torch.manual_seed(1)
 theirs = timm.create_model("resnet18", num_classes=9)
@@ -203,3 +203,29 @@ print(torch.equal(ours.fc.weight, theirs.fc.weight))
 """
     done = run_python(code, tmp_path, hub.address)
     assert done.stdout.splitlines() == ["hf-hub:lab/lesions resnet 96 (0.1, 0.2, 0.3) mit hub", "True"], done.stderr
+
+
+def test_a_checkpoint_on_the_hub_is_benchmarked_by_its_name(hub, tmp_path):
+    import numpy as np
+    import timm
+    from safetensors.torch import save_file
+
+    config = {"architecture": "resnet10t", "num_classes": 9, "pretrained_cfg": {"input_size": [3, 32, 32]}}
+    save_file(timm.create_model("resnet10t", num_classes=9).state_dict(), tmp_path / "model.safetensors")
+    hub.files["/lab/lesions/resolve/main/config.json"] = json.dumps(config).encode()
+    hub.files["/lab/lesions/resolve/main/model.safetensors"] = (tmp_path / "model.safetensors").read_bytes()
+    rng = np.random.default_rng(0)
+    splits = {"train": 60, "val": 60, "test": 60}
+    arrays = {f"{name}_images": rng.integers(0, 256, (n, 32, 32), dtype=np.uint8) for name, n in splits.items()}
+    arrays |= {f"{name}_labels": (np.arange(n) % 2).reshape(-1, 1) for name, n in splits.items()}
+    np.savez(tmp_path / "dots.npz", **arrays)
+    command = [sys.executable, "-m", "zoo.cli", "bench", "--models", "hf-hub:lab/lesions"]
+    command += ["--datasets", str(tmp_path / "dots.npz"), "--set", "steps=2", "--set", "image_size=32", "--seeds", "1"]
+    command += ["--results", str(tmp_path / "results"), "--json"]
+    settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "ZOO_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    run = next(run for run in json.loads(done.stdout)["runs"] if run["model"] == "hf-hub:lab/lesions")
+    assert (run["status"], run["init"], run["weights"]) == ("ok", "pretrained", "hub")

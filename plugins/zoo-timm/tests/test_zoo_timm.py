@@ -116,14 +116,14 @@ def test_listing_imports_neither_torch_nor_timm():
 
 
 def test_registering_every_model_takes_less_than_a_blink():
-    fastest = min(timed(register_models) for _ in range(5))
-    assert fastest < 0.15  # 0.03 s on two slow cores
+    fastest = min(processor_seconds(register_models) for _ in range(5))
+    assert fastest < 0.1  # 0.027 s when measured
 
 
-def timed(work) -> float:
-    start = time.perf_counter()
+def processor_seconds(work) -> float:
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_the_default_tag_is_timms_and_its_settings_are_the_registrys():

@@ -20,7 +20,7 @@ from typing import Any
 from zoo import ModelSpec, Weights, hookimpl
 from zoo_timm.building import build_model, features, layer_groups
 from zoo_timm.fetching import fetch_weights
-from zoo_timm.hub import find_hub_model as find_hub_model
+from zoo_timm.hub import build_nothing, find_hub_model
 
 INDEX = Path(__file__).with_name("index.json")
 CODE_LICENSE = "Apache-2.0"  # of timm, for an architecture without weights
@@ -30,7 +30,14 @@ CODE_LICENSE = "Apache-2.0"  # of timm, for an architecture without weights
 def register_models() -> list[ModelSpec]:
     index = read_index()
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return [describe_model(index, endpoint.rstrip("/"), name) for name in index["models"]]
+    hub = ModelSpec(
+        name="hf-hub",
+        title="any timm checkpoint on the hub: hf-hub:owner/name",
+        family="hub",
+        build=build_nothing,
+        find=find_hub_model,
+    )
+    return [*(describe_model(index, endpoint.rstrip("/"), name) for name in index["models"]), hub]
 
 
 def read_index() -> dict[str, Any]:
@@ -61,6 +68,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
         weights=weights,
         license=default.license,
         citation=citation,
+        imports=("timm",),
         classifier=classifier,
         first_conv=first_conv,
         fetch_weights=partial(fetch_weights, weights),

@@ -112,10 +112,26 @@ def features(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
-    """The trainable parameters from stem to head, as timm's own layer-wise decay groups them."""
+    """The trainable parameters from stem to head, as timm's own layer-wise decay groups them; the heads come last."""
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    heads = module.pretrained_cfg.get("classifier") or ()  # type: ignore[operator]
+    prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    groups = [[name for name in group if name in named] for group in group_names(module)]
+    groups = [group for group in groups if group]
+    if not all(name in groups[-1] for name in named if name.startswith(prefixes)):
+        groups = [[name for name in group if not name.startswith(prefixes)] for group in groups]
+        groups.append([name for name in named if name.startswith(prefixes)])
+    return [[named[name] for name in group] for group in groups if group]
+
+
+def group_names(module: nn.Module) -> list[list[str]]:
+    """Parameter names by layer: as timm matches them, or, where an architecture has no matcher, a group a block."""
     from timm.models import group_parameters
 
-    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    order = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
-    groups = [[named[name] for name in order[at] if name in named] for at in sorted(order)]
-    return [group for group in groups if group]
+    if hasattr(module, "group_matcher"):
+        order = group_parameters(module, module.group_matcher(coarse=False))  # type: ignore[operator]
+        return [order[at] for at in sorted(order)]
+    blocks: dict[str, list[str]] = {}
+    for name, _ in module.named_parameters():
+        blocks.setdefault(".".join(name.split(".")[:2]), []).append(name)  # stem.conv, stages.0, head.fc
+    return list(blocks.values())

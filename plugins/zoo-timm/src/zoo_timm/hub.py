@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 PREFIX = "hf-hub:"
 
 
-def find_hub_model(name: str, folder: Path, offline: bool) -> ModelSpec:
+def build_nothing(request: BuildRequest) -> nn.Module:
+    raise ZooError(f"hf-hub alone is no model of {request.num_outputs} outputs", fix="say hf-hub:owner/name")
+
+
+def find_hub_model(request: FetchRequest) -> ModelSpec:
     """Read the repository's config.json (from the hub's cache, or downloaded) and describe the model it holds."""
     import zoo_timm
 
+    name = request.name
     repository = name.removeprefix(PREFIX)
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise ZooError(f"{name}: expected {PREFIX}owner/name", code="unknown-model")
-    request = FetchRequest(name=name, folder=folder, offline=offline)
     path = fetch_from_hub(repository, ("config.json",), request)
     if path is None:
         raise WeightsError(f"{name}: config.json is not in the hub's cache", fix="run once without --offline")

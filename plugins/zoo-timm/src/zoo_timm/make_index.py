@@ -208,12 +208,12 @@ def try_sizes(name: str, module: nn.Module) -> list[int]:
 
 
 def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resizable: bool) -> bool:
-    """Whether odd multiples of `multiple` are taken, below and above the native size."""
+    """Whether multiples of `multiple` are taken, odd and even, around the native size and well above it."""
     if multiple == 1:
         sizes = [ODD_SIZE]
     else:
         times = native // multiple | 1  # odd, so that no larger power of two divides the size
-        sizes = [multiple * (times + 2), multiple * (times - 2 if times > 3 else times + 4)]
+        sizes = [multiple * number for number in (times + 2, times - 2 if times > 3 else times + 4, times + 3)]
     return all(accepts(name, module, size, resizable) for size in sizes)
 
 
@@ -270,11 +270,23 @@ def find_classifier(module: nn.Module) -> str:
     from torch import nn
 
     names = as_names(module.pretrained_cfg.get("classifier"))  # type: ignore[operator]
+    # Distilled LeViTs of stride 8 have a second head that the registry does not name.
+    names += [name for name in distillation_heads(module) if name not in names]
     parts = [submodule(module, name) for name in names]
     plain = all(
         isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)) for part in parts
     )
     return ",".join(names) if plain else ""
+
+
+def distillation_heads(module: nn.Module) -> list[str]:
+    from torch import nn
+
+    return [
+        name
+        for name, part in module.named_modules()
+        if "head_dist" in name and isinstance(part, nn.Linear) and part.out_features == module.num_classes
+    ]
 
 
 def find_first_conv(module: nn.Module) -> str:

@@ -45,6 +45,7 @@ def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
         weights=weights,
         license=default.license,
         citation=entry["citation"],
+        imports=("torchvision",),
         classifier=entry["classifier"],
         first_conv=entry["first_conv"],
         fetch_weights=partial(fetch_weights, {weight.tag: weight.url for weight in weights}),

@@ -1,0 +1,312 @@
+"""The command line itself: words in, one exit status out, one line where something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from zoo import cli
+from zoo.errors import DataError
+
+
+@pytest.fixture
+def main(capsys, monkeypatch, tiny_site, tmp_path):
+    """Call what the installed command calls, from an empty folder; what it did has `status`, `out`, `err`."""
+    monkeypatch.syspath_prepend(str(tiny_site))
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zoo", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=caught.value.code, out=out, err=err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+COMMANDS = ["bench", "list", "info", "report", "score", "why", "plugin", "plugin list", "doctor"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(main, command):
+    done = main(*command.split(), "--help")
+    assert done.status == 0
+    assert "Usage: zoo" in done.out and not done.err
+
+
+def test_every_flag_of_bench_has_a_line_of_help(main):
+    text = main("bench", "--help").out
+    for flag in (
+        "--models --datasets --suite --metrics --protocol --set --seeds --folds --weights --weights-dir --keep-weights "
+        "--results --device --executor --workers --run-timeout --offline --dry-run --fresh --fail-fast --json"
+    ).split():
+        assert flag in text
+
+
+def test_the_version_is_that_of_the_distribution(main):
+    from importlib import metadata
+
+    assert main("--version").out == f"zoo {metadata.version('zoo-bench')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("bench -m tinny_cnn", "error[unknown-model] unknown model 'tinny_cnn'; fix: Did you mean 'tiny_cnn'"),
+        ("bench -d brestmnis -m tiny_cnn", "error[unknown-dataset] unknown dataset 'brestmnis'"),
+        (
+            "bench --protocol fintune",
+            "error[unknown-protocol] unknown protocol 'fintune'; fix: Did you mean 'finetune'",
+        ),
+        ("bench --suite quickstrat", "error[unknown-suite] unknown suite 'quickstrat'; fix: Did you mean 'quickstart'"),
+        ("bench --suite no.toml", "suite no.toml: no such file"),
+        ("bench --metrics aurok", "unknown metric 'aurok'"),
+        ("bench --executor locl", "unknown executor 'locl'; fix: Did you mean 'local'"),
+        ("bench --set steps", "--set steps: expected FIELD=VALUE"),
+        ("bench --set stepz=3", "--set stepz=3: no such field; fix: Did you mean 'steps'"),
+        ("bench --seeds none", "--seeds none: expected a number"),
+        ("bench --seeds 1,1", "expected at least one, each different"),
+        ("bench --device gpu", "--device gpu: not one of auto, cpu, cuda, cuda:N, mps"),
+        ("bench --folds 0", "'--folds'"),
+        ("bench --keep-weights some", "'some' is not one of 'best', 'all', 'none'"),
+        ("bench --modles x", "No such option"),
+        ("bench --datasets ,", "expected at least one name"),
+        ("list modles", "'modles' is not one of"),
+        ("info models tinny_cnn", "Did you mean 'tiny_cnn'"),
+        ("info suites quick", "unknown suite 'quick'"),
+        ("report --check", "--check compares with a file"),
+        ("report --format docx", "'docx' is not one of"),
+        ("why abcdefgh", "unknown run 'abcdefgh'"),
+        ("bnech", "No such command 'bnech'"),
+        ("score --metrics aurok", "unknown metric 'aurok'"),
+    ],
+)
+def test_a_mistake_of_usage_is_one_line_and_status_2(main, arguments, said):
+    done = main(*arguments.split())
+    assert done.status == 2
+    assert done.err.startswith("zoo: error[") and done.err.count("\n") == 1
+    assert said in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("arguments", ["bench -m tinny_cnn --json", "list modles --json", "why abcdefgh --json"])
+def test_with_json_a_mistake_is_a_document_too(main, arguments):
+    done = main(*arguments.split())
+    document = json.loads(done.out)
+    assert (done.status, document["schema"], document["command"]) == (2, 1, arguments.split()[0])
+    assert set(document["error"]) == {"code", "message", "fix"}
+    assert document["error"]["message"] in done.err
+
+
+def test_a_command_of_two_words_is_named_by_both(main):
+    document = json.loads(main("plugin", "list", "--no-such-option", "--json").out)
+    assert document["command"] == "plugin list"
+
+
+def test_a_message_shows_control_characters_instead_of_sending_them(main):
+    done = main("bench", "-m", "net\x1b[2J\u202e")
+    assert done.status == 2
+    assert "\x1b" not in done.err and "\u202e" not in done.err
+    assert "\\x1b[2J" in done.err
+
+
+def test_a_bug_is_a_traceback_that_asks_to_be_reported(main, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("zoo.catalog.list_items", fail)
+    done = main("list", "models")
+    assert done.status == 1
+    assert "Traceback" in done.err and "this is a bug in zoo; please report it" in done.err
+
+
+def test_an_error_of_data_outside_a_bench_is_status_4(main, monkeypatch):
+    def fail(*_):
+        raise DataError("x.npz: ends early", fix="copy it again")
+
+    monkeypatch.setattr("zoo.catalog.describe_item", fail)
+    done = main("info", "datasets", "x")
+    assert (done.status, done.err) == (4, "zoo: error[data] x.npz: ends early; fix: copy it again\n")
+
+
+def test_interrupting_is_130_and_terminating_is_143(main, monkeypatch):
+    monkeypatch.setattr("zoo.catalog.list_items", lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupted = main("list", "models")
+    assert interrupted.status == 130
+    monkeypatch.setattr("zoo.catalog.list_items", lambda *_: signal.raise_signal(signal.SIGTERM))
+    terminated = main("list", "models")
+    assert terminated.status == 143
+    for done in (interrupted, terminated):
+        assert "what was done is kept" in done.err and "Traceback" not in done.err
+
+
+# --- list, info, plugin, doctor --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", cli.KINDS)
+def test_list_json_is_the_document_of_the_contract(main, kind):
+    document = json.loads(main("list", kind, "--json").out)
+    assert (document["schema"], document["command"], document["kind"]) == (1, "list", kind)
+    assert all(item["name"] for item in document["items"])
+
+
+def test_list_shows_what_is_installed_and_what_matches(main):
+    assert "tiny_cnn" in main("list", "models").out
+    out = main("list", "models", "zoo-tiny:tiny_*").out
+    assert [line.split()[0] for line in out.splitlines()] == ["name", "tiny_cnn", "tiny_pretrained"]
+    assert main("list", "models", "no-such*").out == "no models match 'no-such*'\n"
+
+
+def test_info_and_plugin_list_and_doctor_give_json(main):
+    info = json.loads(main("info", "models", "tiny_cnn", "--json").out)
+    assert info["item"]["name"] == "tiny_cnn"
+    plugins = json.loads(main("plugin", "list", "--json").out)
+    (tiny,) = [plugin for plugin in plugins["plugins"] if plugin["name"] == "zoo-tiny"]
+    assert (plugins["command"], tiny["version"], tiny["status"], tiny["reason"]) == ("plugin list", "1.0", "ok", None)
+    doctor = json.loads(main("doctor", "--json").out)
+    assert (doctor["schema"], doctor["command"]) == (1, "doctor")
+
+
+# --- report and score ------------------------------------------------------------------------------------------------
+def test_report_in_every_format(main, store, tmp_path):
+    store(tmp_path / "results")
+    assert "net" in main("report").out
+    assert main("report", "--format", "markdown").out.startswith("## dots")
+    assert main("report", "--format", "csv").out.startswith("dataset,task,")
+    assert json.loads(main("report", "--format", "json").out)["leaderboard"][0]["model"] == "net"
+
+
+def test_report_check_tells_a_stale_file_by_status_3(main, store, tmp_path):
+    store(tmp_path / "results", seed=0)
+    arguments = ("report", "--format", "markdown", "--output", "board.md")
+    assert main(*arguments).status == 0
+    assert main(*arguments, "--check").status == 0
+    store(tmp_path / "results", seed=1)
+    stale = main(*arguments, "--check")
+    assert stale.status == 3 and "board.md: stale" in stale.err
+    assert main(*arguments).status == 0 and main(*arguments, "--check").status == 0
+
+
+def test_report_of_a_missing_file_is_stale(main, store, tmp_path):
+    store(tmp_path / "results")
+    assert main("report", "--output", "none.txt", "--check").status == 3
+
+
+def test_report_to_a_file_that_cannot_be_written_is_status_2(main, store, tmp_path):
+    store(tmp_path / "results")
+    (tmp_path / "file").write_text("")
+    done = main("report", "--output", "file/board.md")
+    assert done.status == 2 and done.err.startswith("zoo: error[usage] --output")
+
+
+def test_several_results_folders_make_one_report(main, store, tmp_path):
+    store(tmp_path / "a", model="one")
+    store(tmp_path / "b", model="two")
+    out = main("report", "--results", "a", "--results", "b", "--format", "csv").out
+    assert {line.split(",")[4] for line in out.splitlines()[1:]} == {"one", "two"}
+
+
+@pytest.mark.parametrize("command", ["report", "score"])
+def test_no_results_are_status_5(main, tmp_path, command):
+    assert main(command, "--results", "nowhere").status == 5
+    (tmp_path / "empty").mkdir()
+    done = main(command, "--results", "empty")
+    assert done.status == 5 and "no results below empty; fix: run `zoo bench` first" in done.err
+
+
+def test_a_newer_schema_is_status_5(main, store, tmp_path):
+    path = store(tmp_path / "results").folder / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    done = main("report")
+    assert done.status == 5 and "upgrade zoo-bench" in done.err
+
+
+def test_a_damaged_result_is_a_warning_and_the_others_are_shown(main, store, tmp_path):
+    store(tmp_path / "results", model="good")
+    (store(tmp_path / "results", model="bad").folder / "predictions.npz").write_bytes(b"PK")
+    done = main("report")
+    assert done.status == 0
+    assert "good" in done.out and "bad" not in done.out
+    assert done.err.startswith("zoo: warning: left out: ") and "is not what was written" in done.err
+
+
+def test_score_adds_a_metric(main, store, tmp_path):
+    stored = store(tmp_path / "results")
+    done = main("score", "--metrics", "mcc,brier")
+    assert (done.status, done.out) == (0, "1 runs scored\n")
+    assert {"mcc", "brier"} <= set(stored.scores())
+
+
+# --- as a process ----------------------------------------------------------------------------------------------------
+HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
+
+
+@pytest.mark.parametrize("arguments", ["--help", "bench --help", "list models", "list datasets --json", "plugin list"])
+def test_help_and_lists_import_nothing_heavy(arguments, environment):
+    code = (
+        "import sys, zoo.cli\n"
+        f"sys.argv = ['zoo', *{arguments.split()!r}]\n"
+        "try: zoo.cli.main()\n"
+        f"except SystemExit: print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe's reader leaves differently there")
+def test_a_reader_that_leaves_is_no_error(command, environment):
+    process = subprocess.Popen(
+        [*command, "list", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    process.stdout.close()
+    stderr = process.stderr.read().decode()
+    assert "Traceback" not in stderr and "BrokenPipe" not in stderr
+    assert process.wait(30) in {0, 1}
+
+
+def test_a_name_that_the_output_encoding_lacks_does_not_end_the_command(store, tmp_path, command, environment):
+    store(tmp_path / "results", facts={"labels": ["clear", "\U0001fac1"], "splits": LUNGS})
+    done = subprocess.run(
+        [*command, "report"], capture_output=True, cwd=tmp_path, env=environment(PYTHONIOENCODING="cp1252")
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\U0001fac1" in done.stdout
+
+
+LUNGS = {
+    name: {"images": 40, "patients": 40, "labels": {"clear": 20, "\U0001fac1": 20}} for name in ("train", "val", "test")
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+def test_color_is_for_terminals_and_only_without_no_color(store, tmp_path, command, environment, no_color, colored):
+    import pty
+
+    store(tmp_path / "results")
+    ours, theirs = pty.openpty()
+    variables = environment(NO_COLOR=no_color, TERM="xterm-256color")
+    process = subprocess.Popen([*command, "report"], stdout=theirs, stderr=theirs, cwd=tmp_path, env=variables)
+    os.close(theirs)
+    shown = read_all(ours)
+    assert process.wait(60) == 0
+    assert "net" in shown
+    assert ("\x1b[" in shown) is colored
+
+
+def read_all(descriptor):
+    data = b""
+    while True:
+        try:
+            part = os.read(descriptor, 65536)
+        except OSError:  # Linux: the other end is closed
+            part = b""
+        if not part:
+            os.close(descriptor)
+            return data.decode()
+        data += part

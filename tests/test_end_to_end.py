@@ -1,0 +1,638 @@
+"""The installed command on real files: benches of every task and method, resumed, stopped, killed, scored, reported.
+
+The networks come from a real installed plugin and are so small that a run takes a second; expensive benches are shared.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+SETTINGS = ["--set", "image_size=16"]
+SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
+DATASETS = ["folders", "binary.npz", "table", "multilabel", "ordinal", "regression"]
+PRIMARY = {"ordinal": "cohen_kappa", "regression": "mae"}  # of the others: auroc
+STATUSES = {"ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"}
+
+
+def paths(root, *names):
+    return ",".join(str(root / name) for name in names)
+
+
+def folder_of(root, run):
+    (found,) = root.glob(f"*/*/*.{run['id'][:8]}")
+    return found
+
+
+def stored_predictions(root, run):
+    with np.load(folder_of(root, run) / "predictions.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def runs_of(document, model):
+    return [run for run in document["runs"] if run["model"] == model]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench") / "results"
+
+
+@pytest.fixture(scope="module")
+def finetuned(bench, tiny_data, results):
+    """Every task, and every layout that needs no plugin, fine-tuned for four steps."""
+    return bench("-m", "tiny_cnn", "-d", paths(tiny_data, *DATASETS), *SCRATCH, "--seeds", 1, "--results", results)
+
+
+@pytest.fixture(scope="module")
+def probed(finetuned, bench, tiny_data, results):
+    chosen = ["--protocol", "linear-probe", *SETTINGS, "--seeds", 1, "--results", results]
+    return bench("-m", "tiny_cnn", "-d", paths(tiny_data, *DATASETS), *chosen)
+
+
+@pytest.fixture(scope="module")
+def neighbours(probed, bench, tiny_data, results):
+    chosen = ["--protocol", "knn", *SETTINGS, "--seeds", 1, "--results", results]
+    return bench("-m", "tiny_cnn", "-d", paths(tiny_data, *DATASETS), *chosen)
+
+
+# --- every task, layout and method -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", ["finetuned", "probed", "neighbours"])
+def test_every_task_and_layout_runs_to_the_end_with_its_baselines(request, method):
+    status, document, _ = request.getfixturevalue(method)
+    assert status == 0
+    names = {Path(name).stem for name in DATASETS}
+    found = {(run["dataset"], run["model"]) for run in document["runs"]}
+    assert found == {(name, model) for name in names for model in ("tiny_cnn", "constant", "thumbnails")}
+    assert {run["status"] for run in document["runs"]} == {"ok"}
+    assert document["refused"] == []
+
+
+def test_the_document_is_that_of_the_contract(finetuned):
+    _, document, _ = finetuned
+    assert (document["schema"], document["command"]) == (1, "bench")
+    assert {"schema", "command", "runs", "leaderboard", "refused"} == set(document)
+    run_keys = {"id", "model", "weights", "dataset", "protocol", "seed", "status", "reused", "error", "deviations"}
+    row_keys = {"dataset", "model", "rank", "tied_with", "metric", "value", "low", "high", "seeds", "coverage"}
+    for run in document["runs"]:
+        assert run_keys | {"scores", "cost"} <= set(run)
+        assert run["status"] in STATUSES and run["error"] is None and run["reused"] is False
+        cost = {"train_seconds", "images_per_second", "peak_memory_bytes", "num_parameters", "flops"}
+        assert cost <= set(run["cost"])
+        for score in run["scores"].values():
+            assert {"value", "low", "high", "method", "reason"} <= set(score)
+            assert score["value"] is not None or score["reason"]
+    for row in document["leaderboard"]:
+        assert row_keys <= set(row)
+        assert row["metric"] == PRIMARY.get(row["dataset"], "auroc")
+
+
+def test_baselines_are_not_trained_again_for_another_protocol(probed, neighbours):
+    for _, document, _ in (probed, neighbours):
+        assert all(run["reused"] is (run["model"] != "tiny_cnn") for run in document["runs"])
+
+
+def test_binary_scores_are_scikit_learns_of_the_stored_predictions(finetuned, results):
+    (run,) = [run for run in runs_of(finetuned[1], "tiny_cnn") if run["dataset"] == "binary"]
+    arrays = stored_predictions(results, run)
+    targets, positive = arrays["test_targets"], arrays["test_probabilities"][:, 1]
+    scores = {name: score["value"] for name, score in run["scores"].items()}
+    assert scores["auroc"] == pytest.approx(reference.roc_auc_score(targets, positive), abs=1e-12)
+    assert scores["average_precision"] == pytest.approx(reference.average_precision_score(targets, positive), abs=1e-12)
+    assert scores["brier"] == pytest.approx(reference.brier_score_loss(targets, positive), abs=1e-12)
+    false_alarms, hits, thresholds = reference.roc_curve(arrays["val_targets"], arrays["val_probabilities"][:, 1])
+    # between two scores of val any threshold has the same J; the stored decision must reach the best of them on val
+    decided = scores["sensitivity"], scores["specificity"]
+    possible = [
+        (
+            reference.recall_score(targets, positive >= t),
+            reference.recall_score(targets, positive >= t, pos_label=0),
+        )
+        for t in between(thresholds[np.isclose(hits - false_alarms, (hits - false_alarms).max())], arrays)
+    ]
+    assert any(decided == pytest.approx(pair) for pair in possible)
+
+
+def between(best, arrays):
+    """Every score of val that decides as well as the best threshold, and the middle to the score below."""
+    scores = np.unique(arrays["val_probabilities"][:, 1])
+    for threshold in best:
+        below = scores[scores < threshold]
+        yield (threshold + below[-1]) / 2 if len(below) and np.isfinite(threshold) else threshold
+
+
+def test_multiclass_scores_are_scikit_learns_of_the_stored_predictions(finetuned, results):
+    (run,) = [run for run in runs_of(finetuned[1], "tiny_cnn") if run["dataset"] == "table"]
+    arrays = stored_predictions(results, run)
+    targets, probabilities = arrays["test_targets"], arrays["test_probabilities"]
+    decisions = probabilities.argmax(axis=1)
+    expected = {
+        "auroc": reference.roc_auc_score(targets, probabilities, multi_class="ovr"),
+        "accuracy": reference.accuracy_score(targets, decisions),
+        "balanced_accuracy": reference.balanced_accuracy_score(targets, decisions),
+        "f1_macro": reference.f1_score(targets, decisions, average="macro"),
+        "mcc": reference.matthews_corrcoef(targets, decisions),
+    }
+    assert {name: run["scores"][name]["value"] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_multilabel_scores_leave_unknown_targets_out(finetuned, results):
+    (run,) = [run for run in runs_of(finetuned[1], "tiny_cnn") if run["dataset"] == "multilabel"]
+    arrays = stored_predictions(results, run)
+    targets, probabilities = arrays["test_targets"], arrays["test_probabilities"]
+    assert np.isnan(targets).any()
+    known = [~np.isnan(column) for column in targets.T]
+    each = [reference.roc_auc_score(targets[k, i], probabilities[k, i]) for i, k in enumerate(known)]
+    assert run["scores"]["auroc"]["value"] == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_ordinal_and_regression_scores_are_scikit_learns_of_the_stored_predictions(finetuned, results):
+    (run,) = [run for run in runs_of(finetuned[1], "tiny_cnn") if run["dataset"] == "ordinal"]
+    arrays = stored_predictions(results, run)
+    decided = arrays["test_probabilities"].argmax(axis=1)
+    kappa = reference.cohen_kappa_score(arrays["test_targets"], decided, weights="quadratic")
+    assert run["scores"]["cohen_kappa"]["value"] == pytest.approx(kappa, abs=1e-12)
+    (run,) = [run for run in runs_of(finetuned[1], "tiny_cnn") if run["dataset"] == "regression"]
+    arrays = stored_predictions(results, run)
+    targets, values = arrays["test_targets"], arrays["test_probabilities"][:, 0]
+    expected = {
+        "mae": reference.mean_absolute_error(targets, values),
+        "rmse": reference.root_mean_squared_error(targets, values),
+        "r2": reference.r2_score(targets, values),
+    }
+    assert {name: run["scores"][name]["value"] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert 20 < values.mean() < 90  # in years, not in standard deviations
+
+
+def test_the_constant_predictor_is_chance(finetuned):
+    values = {run["dataset"]: run["scores"] for run in runs_of(finetuned[1], "constant")}
+    assert values["binary"]["auroc"]["value"] == values["table"]["auroc"]["value"] == 0.5
+    assert values["ordinal"]["cohen_kappa"]["value"] == 0
+
+
+def test_no_output_of_a_pipe_holds_an_escape_code(finetuned, zoo, results):
+    report = zoo("report", "--results", results)
+    assert report.returncode == 0
+    assert "\x1b" not in report.stdout + report.stderr + finetuned[2]
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+def test_report_twice_is_the_same_bytes_and_check_agrees(neighbours, zoo, results, tmp_path):
+    board = tmp_path / "board.md"
+    first = zoo("report", "--results", results, "--format", "markdown", "--output", board)
+    assert (first.returncode, first.stdout) == (0, "")
+    again = zoo("report", "--results", results, "--format", "markdown")
+    assert again.stdout.encode() == board.read_bytes()
+    assert zoo("report", "--results", results, "--format", "markdown", "--output", board, "--check").returncode == 0
+
+
+def test_the_leaderboard_of_the_bench_is_that_of_the_stored_results(neighbours, zoo, results):
+    """Delete nothing, keep nothing: the board is a function of the files."""
+    report = json.loads(zoo("report", "--results", results, "--format", "json").stdout)
+    knn = [row for row in report["leaderboard"] if row["protocol"].startswith("knn")]
+    assert knn == neighbours[1]["leaderboard"]
+    lines = list(csv.DictReader(io.StringIO(zoo("report", "--results", results, "--format", "csv").stdout)))
+    assert len(lines) == len(report["leaderboard"]) == 3 * 3 * len(DATASETS)
+
+
+# --- the same run ----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def seeds(bench, tiny_data, tmp_path_factory):
+    """Two seeds on one set, one run at a time; its results folder is copied, never changed."""
+    root = tmp_path_factory.mktemp("seeds") / "results"
+    chosen = ["-m", "tiny_cnn", "-d", tiny_data / "binary.npz", *SCRATCH, "--seeds", 2]
+    status, document, _ = bench(*chosen, "--workers", 1, "--results", root)
+    assert status == 0
+    return root, document, chosen
+
+
+def test_the_same_command_gives_the_same_bits_however_many_run_at_once(seeds, bench, tmp_path):
+    root, document, chosen = seeds
+    _, again, _ = bench(*chosen, "--workers", 2, "--results", tmp_path)
+    assert [run["id"] for run in again["runs"]] == [run["id"] for run in document["runs"]]
+    for run in document["runs"]:
+        one, other = stored_predictions(root, run), stored_predictions(tmp_path, run)
+        assert list(one) == list(other)
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+    assert [run["scores"] for run in again["runs"]] == [run["scores"] for run in document["runs"]]
+    first, second = (stored_predictions(root, run) for run in runs_of(document, "tiny_cnn"))
+    assert not np.array_equal(first["test_probabilities"], second["test_probabilities"])
+
+
+def test_one_file_of_weights_a_model_is_kept_of_the_best_seed(seeds):
+    root, document, _ = seeds
+    (kept,) = root.rglob("model.safetensors")
+    val = {
+        run["seed"]: json.loads((folder_of(root, run) / "result.json").read_text())["details"]["val_score"]
+        for run in runs_of(document, "tiny_cnn")
+    }
+    assert f".seed{max(val, key=lambda seed: val[seed])}." in kept.parent.name
+
+
+def test_the_second_time_everything_is_reused(seeds, bench):
+    root, document, chosen = seeds
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    status, again, told = bench(*chosen, "--results", root)
+    assert status == 0
+    assert all(run["reused"] for run in again["runs"])
+    assert again["leaderboard"] == document["leaderboard"]
+    assert "4 done already" in told
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def planned(bench, *arguments):
+    """How many runs of the network would be carried out, and how many are done."""
+    status, document, _ = bench(*arguments, "--dry-run")
+    assert status == 0
+    done = [run["reused"] for run in runs_of(document, "tiny_cnn")]
+    return done.count(False), done.count(True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (["--seeds", "1,5"], (1, 1)),
+        (["--set", "learning_rate=0.002"], (2, 0)),
+        (["--set", "batch_size=16"], (2, 0)),
+        (["--threads", "2"], (2, 0)),
+        (["--fresh"], (2, 0)),
+        (["--keep-weights", "all"], (1, 1)),
+        (["--metrics", "rmse", "--workers", "2", "--run-timeout", "100"], (0, 2)),
+    ],
+)
+def test_what_matters_to_a_number_is_in_the_identity_and_what_does_not_is_not(seeds, bench, changed, expected):
+    root, _, chosen = seeds
+    assert planned(bench, *chosen, *changed, "--results", root) == expected
+
+
+@pytest.mark.parametrize("change", ["nothing", "pixel", "label"])
+def test_one_pixel_or_one_label_is_another_dataset(seeds, bench, tiny_data, tmp_path, change):
+    root, _, chosen = seeds
+    arrays = dict(np.load(tiny_data / "binary.npz"))
+    if change == "pixel":
+        arrays["train_images"][0, 0, 0] ^= 1
+    if change == "label":
+        arrays["test_labels"][0] = 1 - arrays["test_labels"][0]
+    copy = tmp_path / "binary.npz"
+    np.savez(copy, **arrays)
+    elsewhere = [copy if part == tiny_data / "binary.npz" else part for part in chosen]
+    assert planned(bench, *elsewhere, "--results", root) == ((0, 2) if change == "nothing" else (2, 0))
+
+
+def test_a_dry_run_writes_nothing_and_prints_what_would_run(seeds, zoo, tmp_path):
+    _, _, chosen = seeds
+    done = zoo("bench", *chosen, "--dry-run", "--results", tmp_path / "results")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 4
+    assert all(line.split()[1:3] == ["to", "run"] for line in done.stdout.splitlines())
+    assert not (tmp_path / "results").exists()
+
+
+def test_why_names_the_field_that_differs(seeds, bench, zoo):
+    root, document, chosen = seeds
+    run = runs_of(document, "tiny_cnn")[0]
+    done = zoo("why", run["id"][:8], "--results", root)
+    assert done.returncode == 0 and "the same command reuses it" in done.stdout
+    _, dry, _ = bench(*chosen, "--set", "learning_rate=0.002", "--dry-run", "--results", root)
+    answer = zoo("why", runs_of(dry, "tiny_cnn")[0]["id"][:8], "--results", root).stdout
+    assert "no stored run has this identity" in answer
+    assert "protocol.learning_rate: 0.002 here, 0.001 there" in answer
+
+
+def test_a_metric_installed_later_is_computed_from_yesterdays_predictions(seeds, zoo, install, tmp_path):
+    root, document, _ = seeds
+    copy = tmp_path / "results"
+    shutil.copytree(root, copy)
+    site = tmp_path / "site"
+    site.mkdir()
+    install(site, "zoo-late", LATE_PLUGIN)
+    assert zoo("score", "--metrics", "late_metric", "--results", copy).returncode == 2
+    done = zoo("score", "--metrics", "late_metric", "--results", copy, sites=[site])
+    assert (done.returncode, done.stdout) == (0, "4 runs scored\n"), done.stderr
+    run = runs_of(document, "tiny_cnn")[0]
+    scores = json.loads((folder_of(copy, run) / "scores.json").read_text())["scores"]
+    arrays = stored_predictions(copy, run)
+    expected = np.abs(arrays["test_probabilities"][:, 1] - arrays["test_targets"]).mean()
+    assert scores["late_metric"]["value"] == pytest.approx(expected)
+    assert scores["auroc"]["value"] == run["scores"]["auroc"]["value"]
+    report = zoo("report", "--results", copy, "--format", "csv", sites=[site])
+    assert "late_metric" in report.stdout.splitlines()[0]
+
+
+LATE_PLUGIN = """
+from zoo import MetricSpec, hookimpl
+
+def compute(request):
+    print("{not json}")
+    return float(abs(request.probabilities[:, 1] - request.targets).mean())
+
+@hookimpl
+def register_metrics():
+    return [MetricSpec(name="late_metric", compute=compute, tasks=("binary",), higher_is_better=False)]
+"""
+
+
+# --- folds and patients ----------------------------------------------------------------------------------------------
+def test_without_a_test_split_each_patient_is_tested_once(bench, zoo, tiny_data, tmp_path):
+    arguments = ["-m", "tiny_cnn", "-d", tiny_data / "patients", *SCRATCH, "--seeds", 1, "--results", tmp_path]
+    status, document, _ = bench(*arguments)
+    assert status == 0
+    runs = runs_of(document, "tiny_cnn")
+    assert [run["fold"] for run in runs] == [0, 1, 2, 3, 4]
+    parts = [stored_predictions(tmp_path, run) for run in runs]
+    tested = [patient for part in parts for patient in np.unique(part["test_patients"])]
+    assert sorted(tested) == [f"p{number:02}" for number in range(20)]
+    for part in parts:
+        assert not set(part["test_patients"]) & set(part["val_patients"])
+    each = []
+    for part in parts:
+        patients = np.unique(part["test_patients"])
+        means = [part["test_probabilities"][part["test_patients"] == p, 1].mean() for p in patients]
+        each.append(
+            reference.roc_auc_score([part["test_targets"][part["test_patients"] == p][0] for p in patients], means)
+        )
+    (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_cnn"]
+    assert row["value"] == pytest.approx(np.mean(each))
+    assert row["coverage"] == "5/5"
+    text = zoo("report", "--results", tmp_path).stdout
+    assert "60 images, each tested once in 5 folds" in text
+    assert "unit: patient; 60 test images of 20 patients" in text
+    images = json.loads((folder_of(tmp_path, runs[0]) / "scores.json").read_text())["image_scores"]
+    assert images["auroc"]["value"] == pytest.approx(
+        reference.roc_auc_score(parts[0]["test_targets"], parts[0]["test_probabilities"][:, 1])
+    )
+
+
+# --- tuning and weights ----------------------------------------------------------------------------------------------
+def test_a_grid_is_tuned_on_val_and_the_row_says_so(bench, zoo, tiny_data, tmp_path):
+    grid = ["--protocol", "scratch", *SETTINGS, "--set", "steps=8", "--set", "learning_rate=1e-6,0.01"]
+    arguments = ["-m", "tiny_cnn", "-d", tiny_data / "binary.npz", *grid, "--seeds", 1, "--results", tmp_path]
+    status, document, told = bench(*arguments)
+    assert status == 0 and "tuning on val: 2 runs" in told
+    (run,) = runs_of(document, "tiny_cnn")
+    assert run["protocol"] == "scratch@1+image_size=16+learning_rate=1e-6,0.01+steps=8"
+    trials = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/*.tuning.*/result.json")]
+    best = max(trials, key=lambda trial: trial["details"]["val_score"])["run"]["protocol"]["learning_rate"]
+    (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_cnn"]
+    assert row["tuned"] == f"tuned learning_rate: {best:g} of 1e-06, 0.01 (winner at the edge)"
+    assert f"tiny_cnn: {row['tuned']}" in zoo("report", "--results", tmp_path).stdout
+    _, again, _ = bench(*arguments)
+    assert all(run["reused"] for run in again["runs"])
+
+
+def test_weights_that_cannot_be_had_refuse_before_anything_starts(zoo, tiny_data, tmp_path):
+    done = zoo("bench", "-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", "--results", tmp_path / "r", "--json")
+    assert done.returncode == 2
+    assert "error[weights-missing] weights tiny_pretrained.demo cannot be had" in done.stderr
+    assert "--weights-dir FOLDER" in done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "weights-missing"
+
+
+def test_weights_of_a_folder_are_used_and_missing_ones_are_marked_on_the_row(bench, tiny_data, tmp_path, seeds):
+    (kept,) = seeds[0].rglob("model.safetensors")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_as_source_weights(kept, folder / "tiny_pretrained.demo.safetensors")
+    arguments = ["-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", "--weights", "auto", "--seeds", 1]
+    arguments += ["--set", "steps=2", *SETTINGS, "--results", tmp_path / "results"]
+    _, with_weights, _ = bench(*arguments, "--weights-dir", folder)
+    _, without, told = bench(*arguments)
+    (one,), (other,) = (runs_of(document, "tiny_pretrained") for document in (with_weights, without))
+    assert (one["init"], one["weights"], one["deviations"]) == ("pretrained", "demo", [])
+    assert (other["init"], other["deviations"]) == ("random", ["weights: none found, random init"])
+    assert (one["protocol"], other["protocol"]) == (
+        "finetune@1+image_size=16+steps=2",
+        "scratch@1+image_size=16+steps=2",
+    )
+    assert "NO PRETRAINED WEIGHTS for tiny_pretrained" in told
+
+
+def save_as_source_weights(kept, path):
+    """The three-channel, ten-class file that `tiny_pretrained` is built with."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(kept)
+    state["conv.weight"] = state["conv.weight"].repeat(1, 3, 1, 1) / 3
+    state |= {"fc.weight": torch.zeros(10, state["fc.weight"].shape[1]), "fc.bias": torch.zeros(10)}
+    save_file(state, path)
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+FAILURES = {
+    "raises": ("failed", "ValueError: no such layer (zoo_tiny.py:"),
+    "unbuildable": ("failed", "ValueError: cannot be built (zoo_tiny.py:"),
+    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected (2, 2)"),
+    "gives_nan": ("failed", "the training loss is nan by step "),
+    "exits": ("crashed", "its process ended with exit status 7; its last words: last words of a network"),
+    "exits_politely": ("failed", "SystemExit: 0"),
+    "segfaults": ("crashed", "killed by SIGSEGV"),
+    "eats_memory": ("oom", "out of memory: cannot have 1 EB"),
+    "hangs": ("timeout", "took longer than 8 s"),
+    "tiny_cnn": ("ok", ""),
+    "shouts": ("ok", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def failures(bench, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
+    datasets = f"{tiny_data / 'binary.npz'},unopenable,{tiny_data / 'nowhere'}"
+    arguments = ["-m", ",".join(FAILURES), "-d", datasets, *SCRATCH, "--seeds", 1, "--run-timeout", 8]
+    pids = folder / "pids"
+    return *bench(*arguments, "--results", folder / "results", TINY_PIDS=str(pids)), pids
+
+
+@pytest.mark.parametrize("model", FAILURES)
+def test_each_way_to_fail_has_its_status_and_one_line(failures, model):
+    (run,) = runs_of(failures[1], model)
+    status, message = FAILURES[model]
+    assert run["status"] == status
+    assert (run["error"] is None) == (status == "ok")
+    if status != "ok":
+        assert run["error"]["message"].startswith(message)
+        assert "\n" not in run["error"]["message"]
+        assert run["scores"] == {}
+
+
+def test_with_failures_the_status_is_3_and_the_others_stand(failures):
+    status, document, told, _ = failures
+    assert status == 3
+    rows = {row["model"]: row for row in document["leaderboard"]}
+    assert rows["tiny_cnn"]["value"] is not None and rows["thumbnails"]["value"] is not None
+    assert (rows["raises"]["value"], rows["raises"]["reason"]) == (None, "no finished run")
+    assert "Traceback" not in told
+
+
+def test_datasets_that_cannot_be_opened_are_refused_by_name(failures, tiny_data):
+    refused = {item["dataset"]: item for item in failures[1]["refused"]}
+    assert set(refused) == {"unopenable", str(tiny_data / "nowhere")}
+    assert refused["unopenable"]["message"].startswith("KeyError: 'column 7' (zoo_tiny.py:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_network_that_hangs_leaves_no_process_behind(failures):
+    pids = [int(pid) for pid in failures[3].read_text().split()]
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_where_every_dataset_is_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
+    status, document, told = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
+    assert status == 4
+    assert document["runs"] == document["leaderboard"] == []
+    assert document["refused"][0]["code"] == "data"
+    assert "no such file or folder" in told
+
+
+def test_a_results_folder_that_is_a_file_is_status_5_with_a_document(zoo, tiny_data, tmp_path):
+    (tmp_path / "results").write_text("")
+    done = zoo("bench", "-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--results", tmp_path / "results", "--json")
+    assert done.returncode == 5
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["command"]) == (1, "bench")
+    assert document["error"]["code"] == "results-unusable"
+    assert done.stderr.count("\n") == 1
+
+
+# --- stopped and killed ----------------------------------------------------------------------------------------------
+def start(command, environment, tiny_data, results, steps):
+    """A bench in a process group of its own, two runs of which nap a tenth of a second each step."""
+    arguments = [
+        "bench",
+        "-m",
+        "tiny_cnn,naps",
+        "-d",
+        str(tiny_data / "binary.npz"),
+        "--protocol",
+        "scratch",
+        *SETTINGS,
+    ]
+    arguments += ["--set", f"steps={steps}", "--seeds", "2", "--workers", "2", "--results", str(results)]
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def children_of(pid):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, sends signals")
+
+
+@posix
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
+    process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
+    children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found)
+    time.sleep(1)
+    began = time.monotonic()
+    process.send_signal(number)
+    told = process.communicate(timeout=30)[1]
+    assert time.monotonic() - began < 10
+    assert process.returncode == status, told
+    assert "what was done is kept" in told and "Traceback" not in told
+    assert not any(alive(pid) for pid in children)
+
+
+@posix
+def test_a_bench_that_is_killed_goes_on_where_it_was(command, environment, tiny_data, tmp_path):
+    results = tmp_path / "results"
+    process = start(command, environment, tiny_data, results, steps=40)
+    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")))
+    children = children_of(process.pid)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not any(alive(pid) for pid in children), seconds=10)
+    done = {path.parent.name for path in results.glob("*/*/[!.]*/result.json")}
+    stamps = {path: path.stat().st_mtime_ns for path in results.glob("*/*/[!.]*/result.json")}
+    assert 1 <= len(done) < 6
+    again = start(command, environment, tiny_data, results, steps=40)
+    told = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, told
+    assert f"6 runs, {len(done)} done already" in told
+    assert len(list(results.glob("*/*/[!.]*/result.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
+def test_on_a_terminal_a_line_shows_which_run_of_how_many(command, environment, tiny_data, tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    arguments = ["-m", "naps", "-d", tiny_data / "binary.npz", "--protocol", "scratch", *SETTINGS, "--set", "steps=20"]
+    process = subprocess.Popen(
+        [*command, "bench", *map(str, arguments), "--seeds", "1", "--results", str(tmp_path)],
+        env=environment(TERM="xterm", NO_COLOR="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "run 1 of 3" in text and "run 3 of 3" in text
+    assert "step " in text and "/20" in text and "loss " in text and "val " in text
+    assert "[3 of 3] binary " in text
+
+
+# --- the quickstart --------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_the_quickstart_is_neither_trivial_nor_hopeless(bench, tmp_path):
+    status, document, _ = bench("--offline", "--results", tmp_path, timeout=1800)
+    assert status == 0
+    found = {row["model"]: row["value"] for row in document["leaderboard"]}
+    assert 0.88 <= found["resnet18"] <= 0.97
+    assert 0.75 <= found["efficientnet_b0"] <= 0.97
+    assert found["thumbnails"] <= 0.68
+    assert found["constant"] == 0.5

@@ -1,0 +1,273 @@
+"""From names to a plan: everything is looked up, opened and refused before the first run starts."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from zoo.builtin import open_registry
+from zoo.errors import DataError, UsageError, WeightsError
+from zoo.planning import Settings, default_workers, is_path, load_plan, plan_bench, save_plan
+from zoo.progress import Console
+from zoo.protocol import PROTOCOLS
+from zoo.registry import Registry
+from zoo.specs import ModelSpec, Weights
+from zoo.suites import Suite
+
+
+def build(request):
+    raise AssertionError("planning builds nothing")
+
+
+def open_badly(request):
+    raise KeyError("column 7")
+
+
+TINY = ModelSpec(name="tiny", build=build)
+REGISTRY = Registry(
+    models={
+        "tiny": TINY,
+        "tagged": replace(TINY, name="tagged", weights=(Weights(tag="demo", url="https://host.invalid/x"),)),
+        "picky": replace(TINY, name="picky", tasks=("binary",), fixed_size=True, image_size=32),
+    },
+    metrics=open_registry().metrics,
+    executors=open_registry().executors,
+    protocols={protocol.name: protocol for protocol in PROTOCOLS},
+)
+SUITE = Suite(
+    name="flags", models=("tiny",), protocol="scratch", settings=(("image_size", "16"), ("steps", "4")), seeds=(0, 1)
+)
+
+
+@pytest.fixture
+def plan(tiny_data, tmp_path):
+    """Plan a suite on tiny data; what is said goes to `plan.said`."""
+
+    def build_plan(*datasets, registry=REGISTRY, settings=None, **changes):
+        suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets), **changes)
+        build_plan.said = io.StringIO()
+        settings = settings or Settings(results=tmp_path / "results", offline=True, device="cpu")
+        return plan_bench(suite, registry, settings, Console(stream=build_plan.said))
+
+    return build_plan
+
+
+def test_every_model_meets_every_dataset_with_every_seed_and_two_baselines(plan):
+    found = plan("binary.npz", "multiclass.npz", models=("tiny", "tagged"), weights="none")
+    shown = [(run.dataset, run.shown, run.seed) for run in found.runs]
+    for dataset in ("binary", "multiclass"):
+        models = [(dataset, model, seed) for model in ("tiny", "tagged") for seed in (0, 1)]
+        assert set(models) | {(dataset, "constant", 0), (dataset, "thumbnails", 0)} <= set(shown)
+    assert len(shown) == len(set(shown)) == 12
+    assert len({run.id for run in found.runs}) == 12
+
+
+def test_a_model_or_dataset_named_twice_runs_once(plan):
+    assert len(plan("binary.npz", "binary.npz", models=("tiny", "tin*", "tiny")).runs) == 4
+
+
+def test_baselines_that_are_asked_for_are_not_added_again(plan):
+    registry = replace(
+        REGISTRY,
+        models={**REGISTRY.models, **{s.name: s for s in open_registry().models.values() if s.family == "baseline"}},
+    )
+    found = plan("binary.npz", models=("thumbnails",), registry=registry)
+    assert [run.shown for run in found.runs if not run.protocol.name == "baseline"] == ["thumbnails"] * 2
+    assert [run.shown for run in found.runs if run.protocol.name == "baseline"] == ["constant"]
+
+
+def test_folds_are_runs_too(plan):
+    found = plan("patients")
+    assert len(found.runs) == 5 * (2 + 2)
+    assert {run.fold for run in found.runs} == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"models": ("tinny",)}, "unknown model 'tinny'; fix: Did you mean 'tiny'"),
+        ({"protocol": "skratch"}, "unknown protocol 'skratch'; fix: Did you mean 'scratch'"),
+        ({"metrics": ("aurok",)}, "unknown metric 'aurok'; fix: Did you mean 'auroc'"),
+        ({"primary_metric": "aurok"}, "unknown metric 'aurok'"),
+        ({"models": ("x*",)}, "no model matches 'x\\*'"),
+        ({"settings": (("stepz", "4"),)}, "--set stepz=4: no such field; fix: Did you mean 'steps'"),
+        ({"settings": (("steps", "many"),)}, "--set steps=many: expected a non-negative int"),
+        ({"datasets": ()}, "nothing selected: no dataset"),
+        ({"datasets": ("brestmnist",)}, "unknown dataset 'brestmnist'"),
+    ],
+)
+def test_a_wrong_name_is_an_error_of_usage_that_says_what_is_near(tmp_path, tiny_data, changes, said):
+    suite = replace(SUITE, **{"datasets": (str(tiny_data / "binary.npz"),), **changes})
+    with pytest.raises(UsageError, match=said) as caught:
+        plan_bench(suite, REGISTRY, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
+    assert caught.value.exit_status == 2
+
+
+def test_a_model_that_does_not_do_the_task_is_an_error(plan):
+    with pytest.raises(UsageError, match="model 'picky' does not do multiclass .*; it does binary"):
+        plan("multiclass.npz", models=("picky",))
+
+
+def test_a_size_the_model_does_not_take_becomes_the_nearest_and_is_recorded(plan):
+    run = plan("binary.npz", models=("picky",)).runs[0]
+    assert (run.image_size, run.deviations) == (32, ("image_size: 32 instead of 16",))
+
+
+def test_weights_that_cannot_be_had_refuse_everything(plan):
+    with pytest.raises(WeightsError, match="weights tagged.demo cannot be had: --offline; .*--weights-dir") as caught:
+        plan("binary.npz", models=("tagged",), protocol="finetune")
+    assert caught.value.exit_status == 2
+
+
+def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(plan):
+    found = plan("binary.npz", models=("tagged", "tiny"), protocol="finetune", weights="auto")
+    runs = {run.shown: run for run in found.runs}
+    assert runs["tagged"].protocol.label == "scratch@1+image_size=16+steps=4"
+    assert (runs["tagged"].protocol.steps, runs["tagged"].init) == (4, "random")
+    assert runs["tagged"].deviations == ("weights: none found, random init",)
+    assert runs["tiny"].protocol.label == "finetune@1+image_size=16+steps=4"
+    assert runs["tiny"].deviations == ()
+
+
+def test_weights_on_disk_are_in_the_identity(plan, tmp_path):
+    settings = Settings(results=tmp_path / "results", weights_dir=tmp_path, device="cpu", offline=True)
+    ids = []
+    for content in (b"a", b"b"):
+        (tmp_path / "tagged.demo.pth").write_bytes(content)
+        run = plan("binary.npz", models=("tagged",), protocol="finetune", settings=settings).runs[0]
+        assert (run.init, run.weights_tag) == ("pretrained", "demo")
+        ids.append(run.id)
+    assert ids[0] != ids[1]
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+def test_a_dataset_that_cannot_be_used_is_refused_and_the_others_stand(plan, tiny_data):
+    found = plan("binary.npz", "nowhere")
+    assert [name for name, _ in found.refused] == [str(tiny_data / "nowhere")]
+    assert isinstance(found.refused[0][1], DataError)
+    assert {run.dataset for run in found.runs} == {"binary"}
+
+
+def test_a_dataset_plugin_that_fails_in_its_own_way_is_refused_with_the_place(tmp_path, tiny_data):
+    from zoo.specs import DatasetSpec
+    from zoo.tasks import BINARY
+
+    bad = DatasetSpec(name="bad", task=BINARY, labels=("a", "b"), samples=open_badly)
+    registry = replace(REGISTRY, datasets={"bad": bad})
+    suite = replace(SUITE, datasets=("bad", str(tiny_data / "binary.npz")))
+    found = plan_bench(suite, registry, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
+    assert str(found.refused[0][1]).startswith("KeyError: 'column 7' (test_planning.py:")
+    assert {run.dataset for run in found.runs} == {"binary"}
+
+
+def test_two_datasets_of_one_name_are_an_error_instead_of_one_of_them(plan, tiny_data, tmp_path):
+    import shutil
+
+    other = tmp_path / "folders"
+    shutil.copytree(tiny_data / "folders", other)
+    (other / "train" / "clear").rename(other / "train" / "normal")
+    (other / "val" / "clear").rename(other / "val" / "normal")
+    (other / "test" / "clear").rename(other / "test" / "normal")
+    with pytest.raises(UsageError, match="two datasets are called 'folders'"):
+        plan("folders", str(other))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("./x", True), ("a/b", True), ("a\\b", True), (".", True), ("name", False), ("n" * 5000, False), ("nul\0", False)],
+)
+def test_what_looks_like_a_path_is_one(asked, expected):
+    assert is_path(asked, REGISTRY) is expected
+
+
+def test_a_known_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dots").mkdir()
+    assert is_path("dots", REGISTRY)
+    assert not is_path("dots", replace(REGISTRY, datasets={"dots": None}))
+
+
+# --- what is done already --------------------------------------------------------------------------------------------
+def finish(run, root):
+    """Store a result of a planned run, as good as any for planning."""
+    from zoo.results import Result, save_result
+
+    save_result(root, run, Result(id=run.id, run=run.describe(), identity=run.identity, status="ok"))
+    return root / run.folder
+
+
+def test_finished_runs_are_done_and_fresh_ones_are_not(plan, tmp_path):
+    settings = Settings(results=tmp_path / "results", keep_weights="none", device="cpu")
+    runs = plan("binary.npz", settings=settings).runs
+    finish(runs[0], settings.results)
+    assert set(plan("binary.npz", settings=settings).done) == {runs[0].id}
+    assert not plan("binary.npz", settings=replace(settings, fresh=True)).done
+
+
+def test_a_finished_run_without_the_weights_asked_for_is_not_done(plan, tmp_path):
+    def done(keep):
+        settings = Settings(results=tmp_path / "results", keep_weights=keep, device="cpu")
+        return {
+            run.seed
+            for run in plan("binary.npz", settings=settings).runs[:2]
+            if run.id in plan("binary.npz", settings=settings).done
+        }
+
+    first, second = (finish(run, tmp_path / "results") for run in plan("binary.npz").runs[:2])
+    assert (done("none"), done("best"), done("all")) == ({0, 1}, set(), set())
+    (first / "model.safetensors").write_bytes(b"")
+    assert (done("none"), done("best"), done("all")) == ({0, 1}, {0, 1}, {0})
+
+
+def test_weights_kept_under_another_protocol_do_not_count(plan, tmp_path):
+    settings = Settings(results=tmp_path / "results", device="cpu")
+    runs = plan("binary.npz", settings=settings).runs[:2]
+    for run in runs:
+        finish(run, settings.results)
+    other = plan("binary.npz", settings=settings, protocol="tutorial").runs[0]
+    (finish(other, settings.results) / "model.safetensors").write_bytes(b"")
+    assert not {run.id for run in runs} & set(plan("binary.npz", settings=settings).done)
+
+
+def test_the_last_plan_is_remembered_by_results_folder(plan, tmp_path):
+    runs = plan("binary.npz").runs
+    save_plan(runs, tmp_path / "a")
+    assert load_plan(tmp_path / "a") == json.loads(json.dumps({run.id: run.identity for run in runs}))
+    assert load_plan(tmp_path / "b") == {}
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+def test_on_a_cpu_threads_and_precision_are_in_the_identity_and_workers_are_not(plan, tmp_path):
+    def first_id(**changes):
+        return plan("binary.npz", settings=Settings(results=tmp_path, device="cpu", **changes)).runs[0].id
+
+    assert first_id(workers=1) == first_id(workers=4) == first_id(run_timeout=5.0)
+    assert first_id(threads=1) != first_id(threads=2)
+
+
+@pytest.mark.parametrize(("workers", "device", "expected"), [(3, "cpu", 3), (None, "cuda", 1), (2, "cuda", 2)])
+def test_workers_are_as_asked_or_one_a_gpu(workers, device, expected):
+    assert default_workers(Settings(workers=workers), device, 10) == expected
+
+
+def test_there_are_never_more_workers_than_runs():
+    assert default_workers(Settings(threads=1), "cpu", 1) == 1
+    assert default_workers(Settings(threads=10_000), "cpu", 5) == 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:99", "mps:1"])
+def test_a_device_that_is_not_there_is_an_error_of_usage(plan, tmp_path, device):
+    with pytest.raises(UsageError, match=f"--device {device}"):
+        plan("binary.npz", settings=Settings(results=tmp_path, device=device))
+
+
+def test_an_executor_that_is_not_there_is_an_error_before_anything_is_opened(plan, tmp_path):
+    with pytest.raises(UsageError, match="unknown executor 'locl'; fix: Did you mean 'local'"):
+        plan("nowhere", settings=Settings(results=tmp_path, executor="locl", device="cpu"))
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_of_usage(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="set ZOO_CACHE to a folder"):
+        plan("binary.npz", settings=Settings(results=tmp_path, cache=tmp_path / "file" / "cache", device="cpu"))

@@ -1,0 +1,236 @@
+"""The steps of a bench and of one run, with real worker processes, on sets and networks of a second."""
+
+import io
+import multiprocessing
+import pickle
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo import runner
+from zoo.builtin import open_registry
+from zoo.executor import Event, can_fork, execute
+from zoo.planning import Settings, plan_bench
+from zoo.progress import Console
+from zoo.results import load_results
+from zoo.suites import Suite
+
+
+@pytest.fixture(scope="module")
+def registry(tiny_site):
+    """Everything installed, zoo-tiny among it; a spawned worker finds it again on the same path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tiny_site))
+        yield open_registry()
+
+
+SUITE = Suite(
+    name="flags", models=("tiny_cnn",), protocol="scratch", settings=(("image_size", "16"), ("steps", "4")), seeds=(0,)
+)
+
+
+@pytest.fixture
+def bench(registry, tiny_data, tmp_path):
+    """Run a bench in this process; what is said goes to `bench.said`."""
+
+    def run(*datasets, results=tmp_path / "results", settings=None, **changes):
+        suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
+        run.said = io.StringIO()
+        chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
+        return runner.bench(suite, registry, chosen, Console(stream=run.said))
+
+    return run
+
+
+@pytest.fixture
+def assignments(registry, tiny_data, tmp_path):
+    """Three runs, ready to be carried out: a network, and the two baselines."""
+    suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
+    settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
+    plan = plan_bench(suite, registry, settings, console)
+    return runner.prepare(plan.runs, plan, settings, console)[0]
+
+
+def weights_below(root):
+    return sorted(path.parent.name.split(".")[1] for path in root.rglob("model.safetensors"))
+
+
+def test_a_bench_carries_out_every_run_and_then_none(bench):
+    first = bench()
+    assert {result.status for result in first.results.values()} == {"ok"}
+    assert set(first.results) == {run.id for run in first.runs} and not first.reused
+    second = bench()
+    assert second.reused == set(first.results)
+    assert {i: r.created for i, r in second.results.items()} == {i: r.created for i, r in first.results.items()}
+
+
+def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry, tiny_data):
+    """The network is put together and its input computed here again, with torch alone."""
+    import torch
+    from safetensors.torch import load_file
+
+    outcome = bench(settings={"keep_weights": "all"})
+    result = next(r for r in outcome.results.values() if r.run["shown"] == "tiny_cnn")
+    state = load_file(result.folder / "model.safetensors")
+    images = np.load(tiny_data / "binary.npz")["test_images"]
+    mean, std = np.mean([0.485, 0.456, 0.406]), np.mean([0.229, 0.224, 0.225])
+    tensor = torch.from_numpy((images / 255 - mean) / std).float()[:, None]
+    features = torch.relu(torch.conv2d(tensor, state["conv.weight"], state["conv.bias"], stride=2, padding=1))
+    pooled = torch.nn.functional.adaptive_avg_pool2d(features, 2).flatten(1)
+    expected = torch.softmax(pooled @ state["fc.weight"].T + state["fc.bias"], dim=1).numpy()
+    tolerance = 1e-5 if result.run["precision"] == "fp32" else 0.02
+    np.testing.assert_allclose(result.predictions()["test"].probabilities, expected, atol=tolerance)
+
+
+def test_what_is_handed_to_a_worker_can_be_pickled(assignments):
+    again = pickle.loads(pickle.dumps(assignments))
+    assert [a.run.id for a in again] == [a.run.id for a in assignments]
+    assert pickle.loads(pickle.dumps(partial(runner.execute_run, registry=None))).func is runner.execute_run
+
+
+@pytest.mark.skipif(not can_fork(), reason="spawning is all there is here, and every other test does it")
+def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assignments):
+    chosen = [assignment for assignment in assignments if assignment.run.shown == "tiny_cnn"]
+    carry_out = partial(runner.execute_run, registry=None)
+    events = list(execute(chosen, carry_out, devices=["cpu"], reuse=False, start_method="spawn"))
+    assert (events[-1].status, events[-1].message) == ("ok", "")
+    spawned = runner.conclude(events[-1], Settings(results=chosen[0].results))
+    forked = bench().results[spawned.id]
+    for split in ("val", "test"):
+        one, other = spawned.predictions()[split], forked.predictions()[split]
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert spawned.scores() == forked.scores()
+
+
+def test_longest_runs_come_first(assignments):
+    ordered = runner.longest_first(assignments[::-1])
+    assert ordered[0].run.shown == "tiny_cnn"
+
+
+# --- scores and units ------------------------------------------------------------------------------------------------
+def test_where_the_unit_is_the_patient_both_its_scores_and_those_of_images_are_kept(bench):
+    from sklearn.metrics import roc_auc_score
+
+    outcome = bench("patients", settings={"keep_weights": "none"})
+    result = next(r for r in outcome.results.values() if r.run["shown"] == "tiny_cnn" and r.run["fold"] == 0)
+    test = result.predictions()["test"]
+    patients = np.unique(test.patients)
+    means = [test.probabilities[test.patients == patient, 1].mean() for patient in patients]
+    targets = [test.targets[test.patients == patient][0] for patient in patients]
+    assert result.scores()["auroc"].value == pytest.approx(roc_auc_score(targets, means))
+    by_image = roc_auc_score(test.targets, test.probabilities[:, 1])
+    assert result.read_scores("image_scores")["auroc"].value == pytest.approx(by_image)
+    tested = [
+        p
+        for r in outcome.results.values()
+        if r.run["shown"] == "tiny_cnn"
+        for p in set(r.predictions()["test"].patients)
+    ]
+    assert sorted(tested) == sorted(set(tested)) and len(tested) == 20
+
+
+# --- tuning ----------------------------------------------------------------------------------------------------------
+def test_a_grid_is_chosen_on_val_by_runs_that_never_see_test(bench):
+    outcome = bench(settings={"keep_weights": "none"}, protocol="tuned")
+    stored, _ = load_results(next(iter(outcome.results.values())).folder.parents[2])
+    trials = [result for result in stored if result.run["purpose"] == "tune"]
+    assert sorted(trial.run["protocol"]["learning_rate"] for trial in trials) == [1e-4, 3e-4, 9e-4]
+    assert {tuple(trial.predictions()) for trial in trials} == {("val",)}
+    assert not any(trial.scores() for trial in trials)
+    best = max(trials, key=lambda trial: trial.details["val_score"])
+    (scored,) = [r for r in outcome.results.values() if r.run["shown"] == "tiny_cnn"]
+    assert scored.details["val_score"] is not None
+    assert scored.run["protocol"]["learning_rate"] == best.run["protocol"]["learning_rate"]
+    assert scored.run["tuned"].startswith(f"tuned learning_rate: {best.run['protocol']['learning_rate']:g} of 0.0001, ")
+    assert scored.run["seed"] not in {trial.run["seed"] for trial in trials}
+    again = bench(settings={"keep_weights": "none"}, protocol="tuned")
+    assert again.reused == set(outcome.results)
+
+
+def test_a_model_whose_every_tuning_run_fails_is_missing_not_forgotten(bench):
+    outcome = bench(models=("raises",), protocol="tuned")
+    (left_out,) = [run for run in outcome.runs if run.shown == "raises"]
+    assert left_out.id not in outcome.results
+    assert "raises on binary: every tuning run failed; it is left out" in bench.said.getvalue()
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("all", 2), ("none", 0)])
+def test_as_many_weights_are_kept_as_asked_for(bench, tmp_path, keep, kept):
+    bench(settings={"keep_weights": keep}, seeds=(0, 1))
+    assert len(weights_below(tmp_path)) == kept
+
+
+def test_the_best_weights_are_those_of_the_best_val_score(bench, tmp_path):
+    outcome = bench(seeds=(0, 1, 2))
+    scores = {r.run["seed"]: r.details["val_score"] for r in outcome.results.values() if r.run["shown"] == "tiny_cnn"}
+    assert weights_below(tmp_path) == [f"seed{max(scores, key=lambda seed: scores[seed])}"]
+
+
+def test_a_run_done_without_weights_is_repeated_where_all_are_to_be_kept(bench, tmp_path):
+    bench(settings={"keep_weights": "none"})
+    assert len(bench(settings={"keep_weights": "none"}).reused) == 3
+    outcome = bench(settings={"keep_weights": "all"})
+    assert {run.shown for run in outcome.runs if run.id not in outcome.reused} == {"tiny_cnn"}
+    assert weights_below(tmp_path) == ["seed0"]
+
+
+def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path):
+    bench(settings={"keep_weights": "all"}, seeds=(0, 1))
+    bench(settings={"keep_weights": "best"}, seeds=(0, 1, 2))
+    assert {"seed0", "seed1"} <= set(weights_below(tmp_path))
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_stand(bench, tmp_path):
+    folder = tmp_path / "spoilt"
+    for split, count in (("train", 40), ("val", 60), ("test", 20)):
+        for number in range(count):
+            place = folder / split / "ab"[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([count, number]).integers(0, 255, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    victim = folder / "train" / "a" / "8.png"
+    victim.write_bytes(victim.read_bytes()[:100])
+    outcome = bench("binary.npz", str(folder), settings={"keep_weights": "none"})
+    statuses = {(r.run["dataset"], r.status) for r in outcome.results.values()}
+    assert statuses == {("binary", "ok"), ("spoilt", "refused")}
+    assert list(outcome.refused) == ["spoilt"]
+    assert "8.png" in outcome.refused["spoilt"][1]
+    assert "spoilt: refused: " in bench.said.getvalue()
+
+
+def test_a_failed_run_is_recorded_and_tried_again(bench):
+    failed = bench(models=("raises",))
+    (result,) = [r for r in failed.results.values() if r.run["shown"] == "raises"]
+    assert (result.status, result.error["code"]) == ("failed", "run-error")
+    assert result.error["message"].startswith("ValueError: no such layer (zoo_tiny.py:")
+    assert len(bench(models=("raises",)).reused) == 2  # the baselines
+
+
+def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
+    outcome = bench(results=assignments[0].results)
+    run = assignments[0].run
+    event = Event(work=assignments[0], kind="ended", status="crashed", code="crashed", message="killed by SIGSEGV")
+    failed = runner.conclude(event, Settings(results=assignments[0].results))
+    assert failed.status == "crashed"
+    stored = {result.id: result for result in load_results(assignments[0].results)[0]}
+    assert stored[run.id].ok and stored[run.id].created == outcome.results[run.id].created
+
+
+def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path):
+    class Broken(io.StringIO):
+        def write(self, text):
+            if "[1 of 3]" in text:  # a baseline is done, and the network trains on
+                raise BrokenPipeError
+            return super().write(text)
+
+    settings = (("image_size", "16"), ("steps", "600"))
+    suite = replace(SUITE, models=("naps",), datasets=(str(tiny_data / "binary.npz"),), settings=settings)
+    chosen = Settings(results=tmp_path, device="cpu", workers=2)
+    with pytest.raises(BrokenPipeError):
+        runner.bench(suite, registry, chosen, Console(stream=Broken()))
+    assert not multiprocessing.active_children()
