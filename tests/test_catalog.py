@@ -141,6 +141,7 @@ def test_why_a_failed_run_is_tried_again(tmp_path, store):
 
 def test_why_a_planned_run_is_not_the_same_says_field_by_field(tmp_path, store, monkeypatch):
     import dataclasses
+
     from zoo.protocol import SCRATCH
     from zoo.suites import Run
 

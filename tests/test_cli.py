@@ -15,17 +15,15 @@ from zoo.errors import DataError
 
 @pytest.fixture
 def main(capsys, monkeypatch, tiny_site, tmp_path):
-    """Call what the installed command calls, from an empty folder; what it did has `status`, `out`, `err`."""
+    """Carry out a command line as the installed command does, from an empty folder: `status`, `out`, `err`."""
     monkeypatch.syspath_prepend(str(tiny_site))
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["zoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
+        status = cli.run([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
-        return SimpleNamespace(status=caught.value.code, out=out, err=err)
+        return SimpleNamespace(status=status, out=out, err=err)
 
     yield run
     signal.signal(signal.SIGTERM, before)
@@ -41,12 +39,34 @@ def test_every_command_explains_itself(main, command):
     assert "Usage: zoo" in done.out and not done.err
 
 
+FLAGS = [
+    "--models",
+    "--datasets",
+    "--suite",
+    "--metrics",
+    "--protocol",
+    "--set",
+    "--seeds",
+    "--folds",
+    "--weights",
+    "--weights-dir",
+    "--keep-weights",
+    "--results",
+    "--device",
+    "--executor",
+    "--workers",
+    "--run-timeout",
+    "--offline",
+    "--dry-run",
+    "--fresh",
+    "--fail-fast",
+    "--json",
+]
+
+
 def test_every_flag_of_bench_has_a_line_of_help(main):
     text = main("bench", "--help").out
-    for flag in (
-        "--models --datasets --suite --metrics --protocol --set --seeds --folds --weights --weights-dir --keep-weights "
-        "--results --device --executor --workers --run-timeout --offline --dry-run --fresh --fail-fast --json"
-    ).split():
+    for flag in FLAGS:
         assert flag in text
 
 
@@ -250,9 +270,8 @@ HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "
 def test_help_and_lists_import_nothing_heavy(arguments, environment):
     code = (
         "import sys, zoo.cli\n"
-        f"sys.argv = ['zoo', *{arguments.split()!r}]\n"
-        "try: zoo.cli.main()\n"
-        f"except SystemExit: print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+        f"zoo.cli.run({arguments.split()!r})\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.stderr.splitlines()[-1] == "[]"

@@ -12,18 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data import (
-    cache_images,
-    count_split,
-    draw_split,
-    measure_intensity,
-    open_dataset,
-    open_pixels,
-    open_source,
-    unit_of,
-)
+from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, unit_of
 from zoo.errors import DataError
+from zoo.samples import open_source
 from zoo.specs import DatasetSpec, Samples
+from zoo.splits import draw_split
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 LABELS = {"binary": 2, "multiclass": 3, "ordinal": 3, "multilabel": 3, "regression": 1}
@@ -419,7 +412,8 @@ BUILD_CACHE = """
 import os, sys, time
 from pathlib import Path
 import numpy as np, pandas
-from zoo.data import cache_images, open_source
+from zoo.data import cache_images
+from zoo.samples import open_source
 from zoo.specs import DatasetSpec, Samples
 from zoo.tasks import BINARY
 

@@ -549,13 +549,14 @@ def children_of(pid):
     return found
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, process=None, seconds=90):
+    """What `condition` gives once it gives something; `process` must live on until then."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and (process is None or process.poll() is None):
         if found := condition():
             return found
         time.sleep(0.05)
-    raise AssertionError("waited in vain")
+    raise AssertionError(process.stderr.read() if process and process.poll() is not None else "waited in vain")
 
 
 posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, sends signals")
@@ -565,7 +566,7 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
-    children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found)
+    children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)
     time.sleep(1)
     began = time.monotonic()
     process.send_signal(number)
@@ -580,7 +581,7 @@ def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_dat
 def test_a_bench_that_is_killed_goes_on_where_it_was(command, environment, tiny_data, tmp_path):
     results = tmp_path / "results"
     process = start(command, environment, tiny_data, results, steps=40)
-    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")))
+    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")), process)
     children = children_of(process.pid)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -20,10 +20,14 @@ FLOORS = (
     {"files", "system", "progress", "images", "augmentation", "statistics", "tasks", "protocol"},
     # What plugins hand over.
     {"specs"},
-    # What is made of specs: the hooks, a dataset opened, a network built, a metric, a baseline, a child process.
-    {"hookspecs", "sources", "data", "models", "metrics", "baselines", "executor"},
-    # Plugins to a registry; images to predictions or features.
-    {"registry", "inference", "probes"},
+    # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
+    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor"},
+    # Plugins to a registry; samples to a split.
+    {"registry", "splits"},
+    # A split to decoded pixels and batches.
+    {"data"},
+    # Images to predictions or features.
+    {"inference", "probes"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id.

@@ -73,7 +73,7 @@ def test_baselines_that_are_asked_for_are_not_added_again(plan):
         models={**REGISTRY.models, **{s.name: s for s in open_registry().models.values() if s.family == "baseline"}},
     )
     found = plan("binary.npz", models=("thumbnails",), registry=registry)
-    assert [run.shown for run in found.runs if not run.protocol.name == "baseline"] == ["thumbnails"] * 2
+    assert [run.shown for run in found.runs if run.protocol.name != "baseline"] == ["thumbnails"] * 2
     assert [run.shown for run in found.runs if run.protocol.name == "baseline"] == ["constant"]
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_name_is_an_error_of_usage_that_says_what_is_near(tmp_path, tiny
 
 
 def test_a_model_that_does_not_do_the_task_is_an_error(plan):
-    with pytest.raises(UsageError, match="model 'picky' does not do multiclass .*; it does binary"):
+    with pytest.raises(UsageError, match=r"model 'picky' does not do multiclass .*; it does binary"):
         plan("multiclass.npz", models=("picky",))
 
 
@@ -115,7 +115,7 @@ def test_a_size_the_model_does_not_take_becomes_the_nearest_and_is_recorded(plan
 
 
 def test_weights_that_cannot_be_had_refuse_everything(plan):
-    with pytest.raises(WeightsError, match="weights tagged.demo cannot be had: --offline; .*--weights-dir") as caught:
+    with pytest.raises(WeightsError, match=r"weights tagged.demo cannot be had: --offline; .*--weights-dir") as caught:
         plan("binary.npz", models=("tagged",), protocol="finetune")
     assert caught.value.exit_status == 2
 
@@ -214,7 +214,7 @@ def test_a_finished_run_without_the_weights_asked_for_is_not_done(plan, tmp_path
             if run.id in plan("binary.npz", settings=settings).done
         }
 
-    first, second = (finish(run, tmp_path / "results") for run in plan("binary.npz").runs[:2])
+    first, _ = (finish(run, tmp_path / "results") for run in plan("binary.npz").runs[:2])
     assert (done("none"), done("best"), done("all")) == ({0, 1}, set(), set())
     (first / "model.safetensors").write_bytes(b"")
     assert (done("none"), done("best"), done("all")) == ({0, 1}, {0, 1}, {0})

@@ -176,6 +176,6 @@ def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path,
     stored = store(tmp_path / "good")
     blocked = tmp_path / "blocked"
     blocked.write_text("")
-    with pytest.raises(ResultsError, match="results folder .*blocked: Not a directory") as caught:
+    with pytest.raises(ResultsError, match=r"results folder .*blocked: Not a directory") as caught:
         save_result(blocked, run_of(stored), stored)
     assert caught.value.exit_status == 5

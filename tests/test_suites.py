@@ -8,11 +8,12 @@ import pandas
 import pytest
 
 from zoo.baselines import BASELINES
-from zoo.data import draw_split, open_source
 from zoo.errors import UsageError
 from zoo.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
 from zoo.registry import ModelChoice
+from zoo.samples import open_source
 from zoo.specs import DatasetSpec, ModelSpec, Samples
+from zoo.splits import draw_split
 from zoo.suites import (
     MODEL_SETS,
     TUNING_SEED,

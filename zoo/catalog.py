@@ -125,9 +125,10 @@ def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
 
 
 def describe_dataset(name: str, registry: Registry) -> dict[str, Any]:
-    from zoo.data import draw_split, open_source
     from zoo.planning import is_path
+    from zoo.samples import open_source
     from zoo.sources import find_source
+    from zoo.splits import draw_split
 
     if not is_path(name, registry):
         return {**describe_spec(registry.find("dataset", name)), "plugin": registry.qualified("dataset", name)}

@@ -26,6 +26,7 @@ class Row:
     """One model on one board: its scores over all seeds and folds, what they cost, and what deviates."""
 
     model: str
+    qualified: str  # distribution:architecture
     weights: str  # tag; "random init"
     baseline: bool
     scores: Mapping[str, Score]
@@ -172,6 +173,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     counted = [result for part in complete for result in part]
     return Row(
         model=run["shown"],
+        qualified=run["model"],
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
         baseline=is_baseline(results[0]),
         scores=scores,

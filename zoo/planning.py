@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.baselines import BASELINES
-from zoo.data import Source, Split, draw_split, open_source
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, write_json
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
+from zoo.samples import Source, open_source
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, MetricSpec
+from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
 from zoo.weights import InitialWeights, find_all_weights, find_hub_model

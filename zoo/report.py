@@ -110,6 +110,8 @@ def statements(board: Board) -> list[str]:
         f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}; "
         f"{board.device}; torch {board.versions.get('torch', '?')}; zoo {board.versions.get('zoo-bench', '?')}"
     )
+    models = dict.fromkeys(clean(row.qualified) for row in board.rows if not row.baseline)
+    lines += [f"models: {', '.join(models)}"] if models else []
     lines += [clean(note) for note in facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
@@ -230,6 +232,7 @@ def to_csv(boards: Sequence[Board]) -> str:
         "protocol",
         "init",
         "model",
+        "qualified",
         "weights",
         "baseline",
         "primary_metric",
@@ -246,7 +249,8 @@ def to_csv(boards: Sequence[Board]) -> str:
     for board in boards:
         test = board.facts["splits"]["test"]
         for row in board.rows:
-            cells: list[Any] = [board.dataset, board.facts["task"], board.protocol, board.init, row.model, row.weights]
+            cells: list[Any] = [board.dataset, board.facts["task"], board.protocol, board.init]
+            cells += [row.model, row.qualified, row.weights]
             cells += [
                 int(row.baseline),
                 board.primary_metric,
@@ -283,6 +287,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "protocol": board.protocol,
                     "init": board.init,
                     "model": row.model,
+                    "qualified": row.qualified,
                     "weights": row.weights,
                     "baseline": row.baseline,
                     "rank": None,

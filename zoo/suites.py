@@ -13,12 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.data import Source, Split
 from zoo.errors import UsageError, clean, nearest, unknown
 from zoo.files import hash_bytes
 from zoo.protocol import BASELINE, Protocol, resolved_fields
 from zoo.registry import ModelChoice
+from zoo.samples import Source
 from zoo.specs import ModelSpec
+from zoo.splits import Split
 from zoo.weights import InitialWeights, Policy
 
 ID_VERSION = 1  # raised when what a run id is made of, or how runs are carried out, changes

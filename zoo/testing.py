@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import check_samples
 from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.models import build_model, feature_extractor
 from zoo.models import layer_groups as layer_groups_of
 from zoo.registry import check_name, check_tags
+from zoo.samples import check_samples
 from zoo.scoring import compute
 from zoo.specs import DatasetSpec, MetricRequest, MetricSpec, ModelSpec, Samples, SamplesRequest, Weights
 from zoo.tasks import TASKS, Task

@@ -273,7 +273,10 @@ def schedule_factor(protocol: Protocol, step: int, num_steps: int) -> float:
 
 # --- selection on val ------------------------------------------------------------------------------------------------
 def selects_last(dataset: Dataset, protocol: Protocol) -> bool:
-    """Whether val is too small to choose among rounds: under 30 positives or negatives of a class or label."""
+    """Whether val is too small to choose among rounds: under 30 positives or negatives.
+
+    Of several classes the rarest in val counts; of several labels, whose scores are averaged, the most frequent.
+    """
     if protocol.select_by != "val":
         return protocol.select_by == "last"
     targets = dataset.targets[dataset.index("val")]

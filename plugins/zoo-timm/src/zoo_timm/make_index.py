@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torch import nn
 
-ODD_SIZE = 233  # a prime: a model that takes it takes every size above its smallest
+ODD_SIZES = (233, 331)  # primes: a model that takes them takes every size above its smallest
 MULTIPLES = (2, 4, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
 SMALL_SIZES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256)
 LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size")
@@ -210,7 +210,7 @@ def try_sizes(name: str, module: nn.Module) -> list[int]:
 def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resizable: bool) -> bool:
     """Whether multiples of `multiple` are taken, odd and even, around the native size and well above it."""
     if multiple == 1:
-        sizes = [ODD_SIZE]
+        sizes = list(ODD_SIZES)
     else:
         times = native // multiple | 1  # odd, so that no larger power of two divides the size
         sizes = [multiple * number for number in (times + 2, times - 2 if times > 3 else times + 4, times + 3)]

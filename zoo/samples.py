@@ -1,0 +1,141 @@
+"""From a dataset spec to its samples, compared with the card and hashed image by image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.files import HashMemo, hash_bytes
+from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.tasks import REGRESSION, Task
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int | None], None]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A dataset opened and checked: its spec, its samples, and what each image's bytes hash to."""
+
+    spec: DatasetSpec
+    samples: Samples
+    sample_ids: Array  # (N,) str
+    patients: Array  # (N,) str; the sample id where there is no patient key
+    splits: Array  # (N,) str: train, val, test or ""
+    digests: Array  # (N,) str
+    content_hash: str
+
+    @property
+    def has_patients(self) -> bool:
+        return "patient" in self.samples.table.columns
+
+    @property
+    def task(self) -> Task:
+        return self.spec.task
+
+
+def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Source:
+    """Open a dataset, compare it with its card, and hash every image. Raises DataError naming the row at fault."""
+    samples = spec.samples(SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress))
+    check_samples(spec, samples)
+    table = samples.table
+    sample_ids = table["sample_id"].to_numpy().astype(np.str_)
+    patients = table["patient"].to_numpy().astype(np.str_) if "patient" in table.columns else sample_ids
+    splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
+    digests = hash_images(samples, cache, progress)
+    texts = target_texts(samples.targets)
+    rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
+    return Source(
+        spec=spec,
+        samples=samples,
+        sample_ids=sample_ids,
+        patients=patients,
+        splits=splits,
+        digests=digests,
+        content_hash=hash_bytes(card_text(spec), rows),
+    )
+
+
+def card_text(spec: DatasetSpec) -> str:
+    """What of a card a run's outcome depends on: changed, it is another dataset and no run on it is done."""
+    names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")
+    return json.dumps({"task": spec.task.name, **{name: getattr(spec, name) for name in names}})
+
+
+def target_texts(targets: Array) -> list[str]:
+    """One text a target, the same on every machine."""
+    targets = np.asarray(targets)
+    if np.issubdtype(targets.dtype, np.integer):
+        return [str(target) for target in targets.tolist()]
+    return [" ".join(f"{value:.9g}" for value in row) for row in targets.reshape(len(targets), -1).tolist()]
+
+
+def check_samples(spec: DatasetSpec, samples: Samples) -> None:
+    """Compare samples with their card; the first thing that is wrong is a DataError with its row."""
+    table, targets, name = samples.table, np.asarray(samples.targets), spec.name
+
+    def refuse(what: str, fix: str = "") -> None:
+        raise DataError(f"dataset {name!r}: {what}", fix=fix)
+
+    if not len(table):
+        refuse("it has no images")
+    for column in ("sample_id", "image"):
+        if column not in table.columns:
+            refuse(f"its table has no column {column!r}")
+    if "patient" in table.columns and table["patient"].isna().any():
+        refuse(f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do")
+    repeated = table["sample_id"][table["sample_id"].duplicated()]
+    if len(repeated):
+        refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows")
+    if len(targets) != len(table):
+        refuse(f"{len(targets)} targets for {len(table)} images")
+    labels, task = len(spec.labels), spec.task
+    if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
+        refuse(f"expected {'at least ' if labels < task.min_labels else ''}{task.min_labels} labels, got {labels}")
+    if task.classes:
+        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
+            refuse(f"targets are {targets.dtype} of shape {targets.shape}, expected integers ({len(table)},)")
+        wrong = np.flatnonzero((targets < 0) | (targets >= labels))
+        if len(wrong):
+            refuse(f"{table['sample_id'].iloc[wrong[0]]}: label {targets[wrong[0]]}, expected 0 to {labels - 1}")
+        if len(np.unique(targets)) < 2:
+            refuse(f"every image is {spec.labels[int(targets[0])]!r}; there is nothing to learn")
+    elif task == REGRESSION:
+        wrong = np.flatnonzero(~np.isfinite(targets)) if targets.ndim == 1 else np.arange(1)
+        if len(wrong):
+            refuse(f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number")
+    elif targets.shape != (len(table), labels):
+        refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}")
+    elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
+        refuse("multi-label targets must be 0, 1 or NaN for unknown")
+    if "split" in table.columns:
+        strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
+        if len(strange):
+            sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
+            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+
+
+def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
+    """What identifies each image: the SHA-256 of its file, or of its pixels where it has no file of its own."""
+    if len(samples.files) == len(samples.table):
+        memo = HashMemo(cache)
+        try:
+            digests = []
+            for done, path in enumerate(samples.files, start=1):
+                digests.append(memo(path))
+                if progress:
+                    progress(done, len(samples.files))
+        finally:
+            memo.close()
+        return np.array(digests)
+    # Several images in one file, or none on disk.
+    pixels = (samples.read(image) for image in samples.table["image"])
+    return np.array([hash_bytes(str(p.dtype), str(p.shape), np.ascontiguousarray(p).tobytes()) for p in pixels])

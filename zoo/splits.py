@@ -1,0 +1,199 @@
+"""From opened samples to a split: who trains, selects and tests, by patient, the same for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.files import hash_bytes
+from zoo.samples import SPLITS, Source
+from zoo.tasks import REGRESSION
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Which images train, select and test: one array a fold, the same for every model and seed."""
+
+    folds: tuple[Array, ...]  # each (N,) str: train, val, test or ""
+    hash: str
+    origin: str  # "official", "hold-out", "5-fold"
+    notes: tuple[str, ...] = ()
+
+
+SPLIT_SEED = 0
+MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
+MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
+SHARE = 5  # one part in five is held out, for test and for val
+
+
+def draw_split(source: Source, folds: int | None = None) -> Split:
+    """Decide who trains, selects and tests, by patient, from a fixed seed.
+
+    An official test split is never drawn again. Official val is kept where it has at least 50 images, 5 of each class
+    and no patient of train; else it is drawn from train. Without an official test split one fifth is held out, or,
+    where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once.
+    Whatever is drawn keeps the images of one patient, and identical files, on one side.
+    """
+    groups = connected_groups(source)
+    strata = stratify(source)
+    notes: list[str] = []
+    if (source.splits == "test").any():
+        if folds and folds > 1:
+            raise DataError(
+                f"dataset {source.spec.name!r} has an official test split, which is never drawn again",
+                fix="leave --folds out, or give the data without split names",
+                code="official-test",
+            )
+        rest = source.splits != "test"
+        if not (rest & (source.splits != "")).any():
+            raise DataError(f"dataset {source.spec.name!r} has a test split and no train split", code="no-train")
+        notes += find_leaks(source)
+        assignment = draw_val(source, source.splits.copy(), groups, strata, notes)
+        return make_split(source, [assignment], "official", notes)
+    num_folds = folds or default_folds(source, strata)
+    everyone = np.ones(len(strata), bool)
+    if num_folds == 1:
+        tested = [draw_part(source, everyone, groups, strata, SHARE)[0]]
+    else:
+        tested = draw_part(source, everyone, groups, strata, num_folds)
+    assignments = []
+    for part in tested:
+        assignment = np.full(len(strata), "train", dtype="<U5")
+        assignment[part] = "test"
+        assignments.append(draw_val(source, assignment, groups, strata, []))
+    unit = source.spec.patient.partition(":")[0] if source.has_patients else "image"
+    origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
+    notes.append(f"no official test split: {origin} by {unit}")
+    return make_split(source, assignments, origin, notes)
+
+
+def find_leaks(source: Source) -> list[str]:
+    """One line for patients, and one for identical images, that stand in the official test split and outside it."""
+    test = source.splits == "test"
+    lines = []
+    kinds = [("images", source.digests)] + ([("patients", source.patients)] if source.has_patients else [])
+    for what, keys in kinds:
+        shared = np.intersect1d(keys[test], keys[~test & (source.splits != "")])
+        if len(shared):
+            images = int(np.isin(keys[test], shared).sum())
+            lines.append(
+                f"LEAK: {len(shared)} {what} of test ({images} images) are in train or val too: "
+                "test scores are too high"
+            )
+    return lines
+
+
+def make_split(source: Source, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
+    for assignment in assignments:
+        for name in SPLITS:
+            if not (assignment == name).any():
+                raise DataError(
+                    f"dataset {source.spec.name!r}: the {name} split is empty",
+                    fix="give more images",
+                    code="empty-split",
+                )
+        if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[assignment == "train"])) < 2:
+            raise DataError(f"dataset {source.spec.name!r}: train holds one class only", code="single-class")
+    lines = [
+        f"{i}\t{g}\t{a}" for a in assignments for i, g, a in zip(source.sample_ids, source.patients, a, strict=True)
+    ]
+    return Split(folds=tuple(assignments), hash=hash_bytes(*lines), origin=origin, notes=tuple(notes))
+
+
+def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
+    """Keep val where it can select a model, else draw a fifth of train by patient."""
+    train, val = assignment == "train", assignment == "val"
+    if val.any():
+        reason = val_fault(source, train, val)
+        if not reason:
+            return assignment
+        notes.append(f"official val ({val.sum()} images) {reason}: val drawn anew from train and val")
+    elif (source.splits == "test").any():
+        notes.append("no official val: drawn from train")
+    pool = train | val
+    drawn = draw_part(source, pool, groups, strata, SHARE)[0]
+    assignment = np.where(pool, "train", assignment)
+    assignment[drawn] = "val"
+    return assignment
+
+
+def val_fault(source: Source, train: Array, val: Array) -> str:
+    if val.sum() < MIN_VAL_IMAGES:
+        return f"is under {MIN_VAL_IMAGES} images"
+    targets = np.asarray(source.samples.targets)
+    if source.task.classes:
+        present = np.unique(targets[train | val])
+        counts = [(targets[val] == label).sum() for label in present]
+        if min(counts) < MIN_VAL_CLASS:
+            return f"has under {MIN_VAL_CLASS} images of {source.spec.labels[int(present[np.argmin(counts)])]!r}"
+    shared = np.intersect1d(source.patients[train], source.patients[val])
+    if source.has_patients and len(shared):
+        return f"shares {len(shared)} patients with train"
+    return ""
+
+
+def connected_groups(source: Source) -> Array:
+    """Number the images such that those of one patient, and byte-identical ones, share a number."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(source.sample_ids)
+    _, patient = np.unique(source.patients, return_inverse=True)
+    _, digest = np.unique(source.digests, return_inverse=True)
+    rows = np.concatenate([np.arange(count), np.arange(count)])
+    columns = np.concatenate([count + patient, count + patient.max() + 1 + digest])
+    size = count + patient.max() + digest.max() + 2
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1][:count])
+
+
+def stratify(source: Source) -> Array:
+    """One number an image to balance over splits: its class, its rarest label, or the fifth of the range it lies in."""
+    targets = np.asarray(source.samples.targets)
+    if source.task.classes:
+        return targets
+    if source.task == REGRESSION:
+        return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
+    rarity = np.argsort(np.nansum(targets, axis=0))
+    strata = np.zeros(len(targets), int)
+    for label in reversed(rarity):
+        strata[np.nan_to_num(targets[:, label]) > 0] = label + 1
+    return strata
+
+
+def default_folds(source: Source, strata: Array) -> int:
+    """1 (hold-out) where a fifth holds at least 100 patients and 30 images of each class, else 5."""
+    patients = len(np.unique(source.patients))
+    if patients / SHARE < MIN_TEST_PATIENTS:
+        return 5
+    smallest = np.bincount(strata)[np.unique(strata)].min()
+    return 5 if source.task.classes and smallest / SHARE < MIN_TEST_CLASS else 1
+
+
+def draw_part(source: Source, pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:
+    """Cut the pool into parts of like size and class balance, no group in two of them; returns index arrays."""
+    import warnings
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    index = np.flatnonzero(pool)
+    num_groups = len(np.unique(groups[index]))
+    if num_groups < parts:
+        raise DataError(
+            f"dataset {source.spec.name!r}: {num_groups} patients or groups cannot be cut into {parts} parts",
+            fix="--folds 2, or give a set with more patients",
+            code="too-few-patients",
+        )
+    drawer = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=SPLIT_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts: said on the card by its count
+        try:
+            return [index[part] for _, part in drawer.split(index, strata[index], groups[index])]
+        except ValueError as error:
+            raise DataError(f"dataset {source.spec.name!r}: cannot be split: {error}", code="split") from error
