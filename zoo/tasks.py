@@ -112,25 +112,36 @@ def identity(values: Array) -> Array:
     return values
 
 
-CLASSIFICATION_METRICS = (
+SEVERAL_CLASSES_METRICS = (
     "auroc",
     "balanced_accuracy",
     "f1_macro",
     "recall_macro",
     "accuracy",
-    "sensitivity",
-    "specificity",
     "average_precision",
     "mcc",
     "brier",
     "ece",
 )
-SEVERAL_CLASSES_METRICS = tuple(m for m in CLASSIFICATION_METRICS if m not in {"sensitivity", "specificity"})
+# Sensitivity and specificity first: the macro recall of two classes is the balanced accuracy.
+BINARY_METRICS = (
+    "auroc",
+    "balanced_accuracy",
+    "f1_macro",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "recall_macro",
+    "average_precision",
+    "mcc",
+    "brier",
+    "ece",
+)
 
 BINARY = Task(
     name="binary",
     primary_metric="auroc",
-    metrics=CLASSIFICATION_METRICS,
+    metrics=BINARY_METRICS,
     num_outputs=lambda num_labels: num_labels,
     loss=cross_entropy,
     to_probabilities=softmax,
