@@ -1,0 +1,215 @@
+"""The installed command where things go wrong: networks that fail in every way, data refused, benches killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SETTINGS = ["--set", "image_size=16"]
+SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
+
+
+def runs_of(document, model):
+    return [run for run in document["runs"] if run["model"] == model]
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+FAILURES = {
+    "raises": ("failed", "ValueError: no such layer (zoo_tiny.py:"),
+    "unbuildable": ("failed", "ValueError: cannot be built (zoo_tiny.py:"),
+    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected (2, 2)"),
+    "gives_nan": ("failed", "the training loss is nan by step "),
+    "exits": ("crashed", "its process ended with exit status 7; its last words: last words of a network"),
+    "exits_politely": ("failed", "SystemExit: 0"),
+    "segfaults": ("crashed", "killed by SIGSEGV"),
+    "eats_memory": ("oom", "out of memory: cannot have 1 EB"),
+    "hangs": ("timeout", "took longer than 8 s"),
+    "tiny_cnn": ("ok", ""),
+    "shouts": ("ok", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def failures(bench, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
+    datasets = f"{tiny_data / 'binary.npz'},unopenable,{tiny_data / 'nowhere'}"
+    arguments = ["-m", ",".join(FAILURES), "-d", datasets, *SCRATCH, "--seeds", 1, "--run-timeout", 8]
+    pids = folder / "pids"
+    return *bench(*arguments, "--results", folder / "results", TINY_PIDS=str(pids)), pids
+
+
+@pytest.mark.parametrize("model", FAILURES)
+def test_each_way_to_fail_has_its_status_and_one_line(failures, model):
+    (run,) = runs_of(failures[1], model)
+    status, message = FAILURES[model]
+    assert run["status"] == status
+    assert (run["error"] is None) == (status == "ok")
+    if status != "ok":
+        assert run["error"]["message"].startswith(message)
+        assert "\n" not in run["error"]["message"]
+        assert run["scores"] == {}
+
+
+def test_with_failures_the_status_is_3_and_the_others_stand(failures):
+    status, document, told, _ = failures
+    assert status == 3
+    rows = {row["model"]: row for row in document["leaderboard"]}
+    assert rows["tiny_cnn"]["value"] is not None and rows["thumbnails"]["value"] is not None
+    assert (rows["raises"]["value"], rows["raises"]["reason"]) == (None, "no finished run")
+    assert "Traceback" not in told
+
+
+def test_datasets_that_cannot_be_opened_are_refused_by_name(failures, tiny_data):
+    refused = {item["dataset"]: item for item in failures[1]["refused"]}
+    assert set(refused) == {"unopenable", str(tiny_data / "nowhere")}
+    assert refused["unopenable"]["message"].startswith("KeyError: 'column 7' (zoo_tiny.py:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_network_that_hangs_leaves_no_process_behind(failures):
+    pids = [int(pid) for pid in failures[3].read_text().split()]
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_where_every_dataset_is_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
+    status, document, told = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
+    assert status == 4
+    assert document["runs"] == document["leaderboard"] == []
+    assert document["refused"][0]["code"] == "data"
+    assert "no such file or folder" in told
+
+
+def test_a_results_folder_that_is_a_file_is_status_5_with_a_document(zoo, tiny_data, tmp_path):
+    (tmp_path / "results").write_text("")
+    done = zoo("bench", "-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--results", tmp_path / "results", "--json")
+    assert done.returncode == 5
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["command"]) == (1, "bench")
+    assert document["error"]["code"] == "results-unusable"
+    assert done.stderr.count("\n") == 1
+
+
+# --- stopped and killed ----------------------------------------------------------------------------------------------
+def start(command, environment, tiny_data, results, steps):
+    """A bench in a process group of its own, two runs of which nap a tenth of a second each step."""
+    arguments = [
+        "bench",
+        "-m",
+        "tiny_cnn,naps",
+        "-d",
+        str(tiny_data / "binary.npz"),
+        "--protocol",
+        "scratch",
+        *SETTINGS,
+    ]
+    arguments += ["--set", f"steps={steps}", "--seeds", "2", "--workers", "2", "--results", str(results)]
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def children_of(pid):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def wait_for(condition, process=None, seconds=90):
+    """What `condition` gives once it gives something; `process` must live on until then."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (process is None or process.poll() is None):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(process.stderr.read() if process and process.poll() is not None else "waited in vain")
+
+
+posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, sends signals")
+
+
+@posix
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
+    process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
+    children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)
+    time.sleep(1)
+    began = time.monotonic()
+    process.send_signal(number)
+    told = process.communicate(timeout=30)[1]
+    assert time.monotonic() - began < 10
+    assert process.returncode == status, told
+    assert "what was done is kept" in told and "Traceback" not in told
+    assert not any(alive(pid) for pid in children)
+
+
+@posix
+def test_a_bench_that_is_killed_goes_on_where_it_was(command, environment, tiny_data, tmp_path):
+    results = tmp_path / "results"
+    process = start(command, environment, tiny_data, results, steps=40)
+    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")), process)
+    children = children_of(process.pid)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not any(alive(pid) for pid in children), seconds=10)
+    done = {path.parent.name for path in results.glob("*/*/[!.]*/result.json")}
+    stamps = {path: path.stat().st_mtime_ns for path in results.glob("*/*/[!.]*/result.json")}
+    assert 1 <= len(done) < 6
+    again = start(command, environment, tiny_data, results, steps=40)
+    told = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, told
+    assert f"6 runs, {len(done)} done already" in told
+    assert len(list(results.glob("*/*/[!.]*/result.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
+def test_on_a_terminal_a_line_shows_which_run_of_how_many(command, environment, tiny_data, tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    arguments = ["-m", "naps", "-d", tiny_data / "binary.npz", "--protocol", "scratch", *SETTINGS, "--set", "steps=20"]
+    process = subprocess.Popen(
+        [*command, "bench", *map(str, arguments), "--seeds", "1", "--results", str(tmp_path)],
+        env=environment(TERM="xterm", NO_COLOR="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "run 1 of 3" in text and "run 3 of 3" in text
+    assert "step " in text and "/20" in text and "loss " in text and "val " in text
+    assert "[3 of 3] binary " in text
