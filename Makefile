@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
-# Tests go this many at once; each uses one thread.
+# Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread.
 WORKERS ?= 2
 
 .PHONY: help setup setup-dev bench test test-slow check format clean
@@ -32,7 +32,7 @@ bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 	$(BIN)/zoo bench --models resnet18,efficientnet_b0
 
 test: setup-dev  ## All tests but the slow ones.
-	$(PYTEST) -m "not slow" -n $(WORKERS)
+	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: setup-dev  ## The tests that take minutes.
 	$(PYTEST) -m slow
