@@ -37,11 +37,13 @@ def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[
     if not pattern:
         return items
     glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
-    return [
-        item
-        for item in items
-        if fnmatch.fnmatchcase(item["name"], glob) or fnmatch.fnmatchcase(item["plugin"] + ":" + item["name"], glob)
-    ]
+    return [item for item in items if any(fnmatch.fnmatchcase(name, glob) for name in names_of(item))]
+
+
+def names_of(item: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a pattern may mean: the name as it stands, without its distribution, and with it."""
+    plain = item["name"].rpartition(":")[2]
+    return item["name"], plain, f"{item['plugin']}:{plain}"
 
 
 def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:

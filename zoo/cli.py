@@ -136,13 +136,25 @@ def zoo() -> None:
 @click.option("--folds", type=click.IntRange(min=1), help="Cross-validation by patient in K folds; 1: hold-out.")
 @click.option("--weights", type=click.Choice(["pretrained", "auto", "none"]), help="Initial weights.")
 @click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of .pth or .safetensors files.")
-@click.option("--keep-weights", type=click.Choice(["best", "all", "none"]), default="best", show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps")
+@click.option(
+    "--keep-weights",
+    type=click.Choice(["best", "all", "none"]),
+    default="best",
+    show_default=True,
+    help="Keep the trained weights of the best seed on val, of all, or of none.",
+)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where runs compute."
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads a CPU run uses.")
-@click.option("--executor", default="local", show_default=True, metavar="NAME")
+@click.option("--executor", default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
-@click.option("--run-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
+@click.option(
+    "--run-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
+)
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
 @click.option("--fresh", is_flag=True, help="Run again what is done already.")
@@ -272,7 +284,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
 @zoo.command("list")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("pattern", required=False)
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(kind: str, pattern: str | None, as_json: bool) -> None:
     """List what is installed, all or what matches PATTERN (a glob, or a part of a name)."""
     from zoo.catalog import list_items, to_lines
@@ -287,8 +299,10 @@ def list_(kind: str, pattern: str | None, as_json: bool) -> None:
 @zoo.command()
 @click.argument("kind", type=click.Choice([*KINDS[:5], "runs"]))
 @click.argument("name")
-@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def info(kind: str, name: str, results: Path, as_json: bool) -> None:
     """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
     from zoo.catalog import describe_item, describe_run, to_text
@@ -303,11 +317,11 @@ def info(kind: str, name: str, results: Path, as_json: bool) -> None:
 
 @zoo.group()
 def plugin() -> None:
-    """See the plugins that are installed, and check one."""
+    """See the plugins that are installed."""
 
 
 @plugin.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def plugin_list(as_json: bool) -> None:
     """List the plugins, what each gives, and why a broken one is."""
     from zoo.builtin import open_registry
@@ -321,7 +335,7 @@ def plugin_list(as_json: bool) -> None:
 
 
 @zoo.command()
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def doctor(as_json: bool) -> None:
     """Check the machine, versions, plugins and caches, and say what is missing."""
     from zoo.builtin import open_registry
@@ -334,7 +348,14 @@ def doctor(as_json: bool) -> None:
 # --- results ---------------------------------------------------------------------------------------------------------
 @zoo.command()
 @click.option("--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders.")
-@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv", "json"]), default="terminal")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "csv", "json"]),
+    default="terminal",
+    show_default=True,
+    help="What to write.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
 def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool) -> int:
@@ -387,7 +408,9 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
 
 
 @zoo.command("score")
-@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
 @several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
 def score_(results: Path, metrics: tuple[str, ...]) -> int:
     """Compute scores again from stored predictions; no GPU, no training."""
@@ -406,8 +429,10 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
 
 @zoo.command()
 @click.argument("run_id")
-@click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def why(run_id: str, results: Path, as_json: bool) -> None:
     """Tell, field by field, why a run is, or is not, the same as one already done."""
     from zoo.catalog import explain_run, to_text

@@ -164,7 +164,7 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
     for board in boards:
         for line in headings(board):
             console.print(Text(line, style="bold yellow"))
-        console.print(Text(title(board), style="bold"))
+        console.print(Text(title(board), style="bold"), soft_wrap=True)
         names = board.metrics[1 : 1 + TERMINAL_METRICS]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         columns = ["", "model", board.primary_metric, "seed SD", *(SHORT.get(n, n) for n in names)]
@@ -185,9 +185,9 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
             if row.baseline:
                 console.print(Text(f"- {row.model}: {BASELINE_TEXT.get(row.model, 'baseline')}", style="dim"))
         for line in statements(board):
-            console.print(Text(line, style="dim"))
+            console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
-    return stream.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
