@@ -371,6 +371,15 @@ def test_16_bit_levels_survive_the_cache_exactly(tmp_path):
     np.testing.assert_array_equal(found[..., 0], images)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:500], lambda data: data[:200] + bytes(len(data) - 200)])
+def test_a_damaged_cache_is_decoded_again(tmp_path, damage):
+    source = open_source(make_spec(noise(40), np.arange(40) % 2), tmp_path)
+    path = cache_images(source, 6, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert cache_images(source, 6, tmp_path).read_bytes() == whole
+
+
 def test_gray_stays_one_channel_and_colour_three(tmp_path):
     assert cached(tmp_path / "gray", noise(4)).shape == (4, 6, 6, 1)
     assert cached(tmp_path / "colour", noise(4, channels=(3,))).shape == (4, 6, 6, 3)

@@ -66,6 +66,15 @@ def test_a_changed_file_is_hashed_again(tmp_path):
     memo.close()
 
 
+def test_damaged_memory_of_hashes_is_made_again(tmp_path):
+    (tmp_path / "hashes.sqlite3").write_bytes(b"garbage" * 100)
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    memo = HashMemo(tmp_path)
+    assert memo(path) == hashlib.sha256(CONTENT).hexdigest()
+    memo.close()
+
+
 def test_two_benches_may_hash_at_the_same_time(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text(name)

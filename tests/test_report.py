@@ -78,7 +78,7 @@ def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
     for told in (
         "dots · binary · 40 train / 40 val / 40 test images · scratch@1 · 2 seeds (preliminary) · random init",
         "baseline: class prior",
-        "40 test images; clear 20, nodule 20; positive: nodule, prevalence .50",
+        "40 test images; images: clear 20, nodule 20; positive: nodule, prevalence .50",
         "split: official (55555555); dataset cccccccc; abacus, 1 thread; torch 2.11.0; zoo 0.1.0",
         "ranks not tested, overlap of intervals is no test",
         "net: 2 of 3 runs count",

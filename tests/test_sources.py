@@ -410,7 +410,7 @@ def test_every_column_a_card_names_and_the_table_lacks_is_told_at_once(tmp_path)
         ("label = ", "not TOML"),
         ('images = "*.jpg"', "no image is named like '*.jpg'"),
         ('images = "*.png"', "nothing says the label"),
-        ('label = {column = "dx"}', "needs `table`"),
+        ('label = {column = "dx"}', "nothing that labels them"),
         ('table = "gone.csv"\nlabel = {column = "dx"}\njoin = {column = "f"}', "gone.csv: no such file"),
         ('patient = {column = "a", none = "b"}', "exactly one of column, regex, none"),
     ],
@@ -418,6 +418,43 @@ def test_every_column_a_card_names_and_the_table_lacks_is_told_at_once(tmp_path)
 def test_a_card_that_does_not_fit_is_one_line(tmp_path, text, expected):
     card(images(tmp_path, "a.png"), text)
     assert expected in refusal(tmp_path)
+
+
+def test_what_a_card_leaves_open_is_still_guessed(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "file,grade,patient", "a.png,0,p1", "b.png,1,p1", "c.png,2,p2")
+    assert "ordinal" in " ".join(open_source(tmp_path)[1].notes)
+    card(tmp_path, 'task = "ordinal"\ntitle = "Grades"\n')
+    spec, samples = open_source(tmp_path)
+    assert (spec.task, spec.title, spec.labels) == (ORDINAL, "Grades", ("0", "1", "2"))
+    assert list(samples.table["patient"]) == ["p1", "p1", "p2"]
+
+
+def test_a_card_may_name_the_label_column_alone(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "file,ejection_fraction", "a.png,55.5", "b.png,61", "c.png,30.25")
+    assert 'label = {column = "NAME"}' in refusal(tmp_path)
+    card(tmp_path, 'task = "regression"\nlabel = {column = "ejection_fraction"}\n')
+    spec, samples = open_source(tmp_path)
+    assert spec.task == REGRESSION
+    assert list(samples.targets) == [55.5, 61.0, 30.25]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [(["0", "1", "NaN", "2"], "line 4: label 'NaN' among numbers"), (["1.5", "inf"] * 2, "line 3: label 'inf'")],
+)
+def test_a_missing_number_is_no_class(tmp_path, values, expected):
+    names = [f"{letter}.png" for letter in "abcd"]
+    table(images(tmp_path, *names), "file,label", *(f"{n},{v}" for n, v in zip(names, values, strict=True)))
+    assert expected in refusal(tmp_path)
+
+
+def test_an_infinite_value_of_a_regression_is_named(tmp_path):
+    names = [f"i{number}.png" for number in range(30)]
+    rows = [f"{name},{number + 0.5}" for number, name in enumerate(names[:-1])]
+    table(images(tmp_path, *names), "file,label", *rows, f"{names[-1]},inf")
+    assert "line 31: 'inf' is not a number" in refusal(tmp_path)
 
 
 def test_the_schema_of_a_card_is_json_schema_with_its_keys():

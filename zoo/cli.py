@@ -20,6 +20,7 @@ from zoo.errors import UsageError, ZooError
 if TYPE_CHECKING:
     from zoo.leaderboard import Board
     from zoo.registry import Registry
+    from zoo.results import Result
     from zoo.runner import Outcome
     from zoo.suites import Suite
 
@@ -369,7 +370,8 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
         raise UsageError("--check compares with a file", fix="name it by --output")
     registry = registry_with_warnings()
     with quiet_stdout():
-        boards = build_leaderboard(read_results(folders or (Path("results"),)), registry.metrics)
+        results = [r for r in read_results(folders or (Path("results"),)) if has_readable_scores(r)]
+        boards = build_leaderboard(results, registry.metrics)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     else:
@@ -387,6 +389,20 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def has_readable_scores(result: Result) -> bool:
+    """Whether the scores beside a result are whole; damaged ones are a warning, and `zoo score` makes them again."""
+    from zoo.errors import ResultsError
+
+    try:
+        result.scores()
+    except ResultsError as error:
+        if error.code == "newer-schema":
+            raise
+        click.echo(f"zoo: warning: left out: {error}", err=True)
+        return False
+    return True
 
 
 def read_results(folders: Sequence[Path]) -> list[Any]:

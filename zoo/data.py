@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import folder_written_whole
+from zoo.files import HashMemo, folder_written_whole, hash_file
 from zoo.images import fit_square
 from zoo.samples import SPLITS, Progress, Source
 from zoo.specs import Card, DatasetSpec, Unit
@@ -38,17 +38,30 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
 
     folder = cache / "images" / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
     path = folder / "images.npy"
-    if path.exists():
+    if is_intact(folder, cache):
         return path
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if path.exists():  # another bench built it meanwhile
+        if is_intact(folder, cache):  # another bench built it meanwhile
             return path
         with folder_written_whole(folder) as temporary:
             dtype = decode_all(source, size, temporary / "images.npy", progress)
             card = {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
+            card["sha256"] = hash_file(temporary / "images.npy")
             (temporary / "card.json").write_text(json.dumps(card))
     return path
+
+
+def is_intact(folder: Path, cache: Path) -> bool:
+    """Whether the cached pixels are what was decoded; the hash is remembered until the file's size or time changes."""
+    memo = HashMemo(cache)
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        return bool(card["sha256"] == memo(folder / "images.npy"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # not there, or damaged: it is decoded again
+    finally:
+        memo.close()
 
 
 def decode_all(source: Source, size: int, path: Path, progress: Progress | None) -> str:

@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 CHUNK_BYTES = 1 << 16  # what is lost at most when a download is cut
 
@@ -50,11 +53,24 @@ class HashMemo:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.fresh: list[tuple[str, int, int, str]] = []  # written at the end: an open transaction stops other benches
-        self.connection = sqlite3.connect(folder / "hashes.sqlite3", timeout=30)
-        with self.connection:
-            self.connection.execute(
+        path = folder / "hashes.sqlite3"
+        try:
+            self.connection = self.connect(path)
+        except sqlite3.OperationalError:
+            raise  # locked or not writable: it may be whole
+        except sqlite3.DatabaseError:  # damaged: all it held can be computed again
+            path.unlink()
+            self.connection = self.connect(path)
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(path, timeout=30)
+        with connection:
+            connection.execute(
                 "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT)"
             )
+        return connection
 
     def __call__(self, path: Path) -> str:
         status = path.stat()

@@ -211,6 +211,9 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=(*protocol.overrides, *names))
 
 
+POSITIVE = {"steps", "epochs", "batch_size", "image_size", "neighbors", "temperature"}
+
+
 def parse_field(name: str, text: str, kind: Any) -> Any:
     """Turn the text of one `--set` value into the type its field is declared with."""
     if get_origin(kind) is Literal:
@@ -227,16 +230,18 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if int in options:
             value = int(text)
-            if value < 0 or (value == 0 and name in {"steps", "epochs", "batch_size", "image_size", "neighbors"}):
+            if value < 0 or (value == 0 and name in POSITIVE):
                 raise ValueError
             return value
         number = float(text)
-        if not 0 <= number < float("inf") or (number == 0 and name == "temperature"):
+        if not 0 <= number < float("inf") or (number == 0 and name in POSITIVE):
             raise ValueError
         return number
     except (KeyError, ValueError):
-        kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise UsageError(f"--set {name}={text}: expected a non-negative {kinds}") from None
+        kind_name = "true or false" if bool in options else "a whole number" if int in options else "a number"
+        least = "" if bool in options else " above 0" if name in POSITIVE else ", 0 or more"
+        also = " or none" if type(None) in options else ""
+        raise UsageError(f"--set {name}={text}: expected {kind_name}{least}{also}") from None
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

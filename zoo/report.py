@@ -102,7 +102,7 @@ def statements(board: Board) -> list[str]:
         counted += f" of {test['patients']} {unit}s"
     lines[0] += f"; {counted}"
     if "labels" in test:
-        lines[0] += "; " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
+        lines[0] += "; images: " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
         if facts["positive"] is not None:
             name = facts["labels"][facts["positive"]]
             lines[0] += f"; positive: {clean(name)}, prevalence {number(test['labels'][name] / test['images'], 2)}"
@@ -116,9 +116,8 @@ def statements(board: Board) -> list[str]:
     lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
     told = ", ".join(sorted(method for method in methods if method))
-    lines.append(
-        f"intervals: 95 %, {told or 'none'}; seed SD beside; ranks not tested, overlap of intervals is no test"
-    )
+    intervals = f"95 %, {told}" if told else "none"
+    lines.append(f"intervals: {intervals}; seed SD beside; ranks not tested, overlap of intervals is no test")
     for row in board.rows:
         lines += row_statements(row, board)
     return lines
@@ -149,7 +148,7 @@ def shown_model(row: Row) -> str:
     return clean(row.model) + (f".{clean(tag)}" if tag and not row.baseline else "") + mark
 
 
-BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: logistic regression on 8x8 images"}
+BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------

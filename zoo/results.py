@@ -71,11 +71,20 @@ class Result:
         path = self.folder / "scores.json"
         try:
             document = read_json(path)
-            return {name: Score(**values) for name, values in document.get(kind, {}).items()}
+            return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
         except (TypeError, AttributeError, ResultsError) as error:
             if isinstance(error, ResultsError) and error.code == "newer-schema":
                 raise
             raise ResultsError(f"{path}: cannot be read", fix="`zoo score` makes it again", code="scores") from error
+
+
+def parse_score(values: Mapping[str, Any]) -> Score:
+    """A score as it stands in `scores.json`; TypeError where a number is none."""
+    found = Score(**values)
+    for number in (found.value, found.low, found.high):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+            raise TypeError(f"{number!r} is no number")
+    return found
 
 
 def now() -> str:

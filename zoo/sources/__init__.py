@@ -53,7 +53,11 @@ def understand(path: Path) -> Assembled:
         root = card_path.parent / Path(card.root).expanduser()
         if not root.is_dir():
             raise DataError(f"{card_path}: root: no folder {root}")
-        return assemble(card, list_folder(root), card_path, safe_name(card_path.parent.name))
+        name = safe_name(card_path.parent.name)
+        if not card.leaves_files_open:
+            return assemble(card, list_folder(root), card_path, name)
+        guess = guess_card(root, label_column=card.label.column)
+        return assemble(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             f"{path}: not a folder, .csv, .tsv, .npz or {CARD_NAME}", fix="name one of these as the dataset"

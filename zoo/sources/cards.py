@@ -140,9 +140,22 @@ class Card(Part):
             named |= {f"{place}.{index}": column for index, column in enumerate(columns)}
         return {place: column for place, column in named.items() if column}
 
+    @property
+    def leaves_files_open(self) -> bool:
+        """Whether it says neither where the images nor where the table is: both are then guessed."""
+        return not {"images", "table", "join"} & self.model_fields_set
+
+    def completed_by(self, guessed: Card) -> Card:
+        """The guessed card with everything that this one says in its place."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        if "label" in said:
+            label = {name: getattr(self.label, name) for name in self.label.model_fields_set}
+            said["label"] = guessed.label.model_copy(update=label)
+        return guessed.model_copy(update=said)
+
     @model_validator(mode="after")
     def agree(self) -> Card:
-        if not self.table and self.columns():
+        if not self.table and self.columns() and not self.leaves_files_open:
             raise ValueError(f"{', '.join(self.columns())}: needs `table`, the file with these columns")
         return self
 

@@ -73,8 +73,8 @@ def normalise(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
 
 
-def guess_card(path: Path) -> Guess:
-    """The card of a folder, or of a table whose images lie beside or below it."""
+def guess_card(path: Path, label_column: str = "") -> Guess:
+    """The card of a folder, or of a table whose images lie beside or below it; `label_column` is known, if any."""
     if path.is_file():
         listing = list_folder(path.parent)
         check_any_image(listing)
@@ -86,9 +86,10 @@ def guess_card(path: Path) -> Guess:
     listing = descend(list_folder(path))
     check_any_image(listing)
     index = index_images(listing.root, listing.images)
-    tables, broken = study_tables(listing, index)
+    tables, broken = study_tables(listing, index, label_column)
     masks = guess_masks(listing)
-    pattern = guess_class_folders(listing, labelled_by_table=any(table.has_label for table in tables))
+    labelled_by_table = any(table.has_label for table in tables)
+    pattern = "" if label_column else guess_class_folders(listing, labelled_by_table=labelled_by_table)
     if pattern:
         return guess_from_folders(listing, pattern, tables, [*broken, *masks.notes], masks.exclude)
     if not tables and broken:
@@ -191,13 +192,13 @@ def guess_masks(listing: Listing) -> Masks:
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-def study_tables(listing: Listing, index: ImageIndex) -> tuple[list[Table], list[str]]:
+def study_tables(listing: Listing, index: ImageIndex, label_column: str) -> tuple[list[Table], list[str]]:
     """The tables that name images of the folder, and one note for each that cannot be read."""
     tables: list[Table] = []
     broken: list[str] = []
     for name in listing.tables:
         try:
-            table = study_table(name, read_table(listing.root / name), index)
+            table = study_table(name, read_table(listing.root / name), index, label_column)
         except DataError as error:
             broken.append(error.message)
             continue
@@ -206,7 +207,7 @@ def study_tables(listing: Listing, index: ImageIndex) -> tuple[list[Table], list
     return tables, broken
 
 
-def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex) -> Table | None:
+def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex, label_column: str = "") -> Table | None:
     """What a table's columns mean, or None where none of them names an image."""
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
@@ -220,6 +221,8 @@ def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex) -> Table |
         return None
     named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
     labels = tuple(c for c in rows.columns if normalise(c) in LABEL_NAMES and c != column)
+    if label_column in rows.columns:
+        labels = (label_column,)
     return Table(name, rows, column, len(named) / len(index.paths), share, labels, one_hot_columns(rows, column))
 
 
@@ -246,13 +249,13 @@ def guess_from_table(
     if len(table.label_columns) > 1:
         raise DataError(
             f"{path}: columns {' and '.join(map(repr, table.label_columns))} of {table.name} could each be the label",
-            fix=say_in_toml("label = {column = ...}"),
+            fix=say_in_toml('label = {column = "NAME"}'),
         )
     if not table.has_label:
         raise DataError(
             f"{path}: no column of {table.name} is called label, class, target, diagnosis or the like; it has "
             f"{', '.join(table.rows.columns)}",
-            fix=say_in_toml("label = {column = ...}"),
+            fix=say_in_toml('label = {column = "NAME"}'),
         )
     if table.label_columns:
         label = guess_label(table.rows, table.label_columns[0])

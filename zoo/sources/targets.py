@@ -87,8 +87,10 @@ def numbers(joined: Joined, texts: list[str]) -> Array:
 def is_regression(card: Card, texts: list[str]) -> bool:
     """Whether the labels are quantities: numbers with fractions, of many values. Many whole numbers could be either."""
     distinct = {text: to_number(text) for text in set(texts)}
+    if None in distinct.values():
+        return False
     values = [value for value in distinct.values() if value is not None and np.isfinite(value)]
-    if len(values) < len(distinct) or len(values) <= MANY_VALUES:
+    if len(values) <= MANY_VALUES:
         return False
     if all(value == int(value) for value in values):
         raise DataError(
@@ -98,11 +100,23 @@ def is_regression(card: Card, texts: list[str]) -> bool:
     return True
 
 
+def check_numbers(joined: Joined, texts: list[str]) -> None:
+    """Refuse a `NaN` among numbers: it is no class. Among words it is one: nobody can tell it from an abbreviation."""
+    values = [to_number(text) for text in texts]
+    missing = [row for row, value in enumerate(values) if value is not None and not np.isfinite(value)]
+    if missing and None not in values and len(set(values)) > 1:
+        raise DataError(
+            f"{joined.place(missing[0])}: label {texts[missing[0]]!r} among numbers",
+            fix="fill it, drop the row, or list it under `labels` in dataset.toml",
+        )
+
+
 def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None) -> Targets:
     names = dict(card.labels) if isinstance(card.labels, dict) else {label: label for label in card.labels}
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
         check_case(names)
+        check_numbers(joined, texts)
     labels = tuple(dict.fromkeys(names.values()))
     number = {text: labels.index(label) for text, label in names.items()}
     for row, text in enumerate(texts):
@@ -115,7 +129,9 @@ def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None
         raise DataError(f"expected {expected} labels for {task}, got {len(labels)}: {', '.join(labels[:10])}")
     targets = np.array([number[text] for text in texts], dtype=np.int64)
     if task != BINARY:
-        return Targets(task, labels, targets)
+        grades = not card.task and all(text.lstrip("-").isdecimal() for text in names)
+        advice = 'whole numbers are read as classes; of ordered grades say task = "ordinal" in dataset.toml'
+        return Targets(task, labels, targets, notes=(advice,) if grades else ())
     positive, note = choose_positive(card, names, labels)
     return Targets(task, labels, targets, positive, note)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ODD_SIZES = (233, 331)  # primes: a model that takes them takes every size above its smallest
-MULTIPLES = (2, 4, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
+MULTIPLES = (2, 4, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
 SMALL_SIZES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256)
 LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size")
 PAPER = re.compile(r"`([^`]+)`[^`]{0,40}?(https?://arxiv\.org/\w+/\d+\.\d+)", re.DOTALL)
