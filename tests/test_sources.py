@@ -442,7 +442,7 @@ def test_a_card_may_name_the_label_column_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [(["0", "1", "NaN", "2"], "line 4: label 'NaN' among numbers"), (["1.5", "inf"] * 2, "line 3: label 'inf'")],
+    [(["0", "1", "NaN", "2"], "line 4 (c.png): label 'NaN' among numbers"), (["1.5", "inf"] * 2, "line 3 (b.png): label 'inf'")],
 )
 def test_a_missing_number_is_no_class(tmp_path, values, expected):
     names = [f"{letter}.png" for letter in "abcd"]
@@ -454,7 +454,7 @@ def test_an_infinite_value_of_a_regression_is_named(tmp_path):
     names = [f"i{number}.png" for number in range(30)]
     rows = [f"{name},{number + 0.5}" for number, name in enumerate(names[:-1])]
     table(images(tmp_path, *names), "file,label", *rows, f"{names[-1]},inf")
-    assert "line 31: 'inf' is not a number" in refusal(tmp_path)
+    assert "line 31 (i29.png): 'inf' is not a number" in refusal(tmp_path)
 
 
 def test_the_schema_of_a_card_is_json_schema_with_its_keys():
