@@ -92,7 +92,7 @@ def test_folds_are_runs_too(plan):
         ({"primary_metric": "aurok"}, "unknown metric 'aurok'"),
         ({"models": ("x*",)}, "no model matches 'x\\*'"),
         ({"settings": (("stepz", "4"),)}, "--set stepz=4: no such field; fix: Did you mean 'steps'"),
-        ({"settings": (("steps", "many"),)}, "--set steps=many: expected a non-negative int"),
+        ({"settings": (("steps", "many"),)}, "--set steps=many: expected a whole number above 0"),
         ({"datasets": ()}, "nothing selected: no dataset"),
         ({"datasets": ("brestmnist",)}, "unknown dataset 'brestmnist'"),
     ],

@@ -442,7 +442,10 @@ def test_a_card_may_name_the_label_column_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [(["0", "1", "NaN", "2"], "line 4 (c.png): label 'NaN' among numbers"), (["1.5", "inf"] * 2, "line 3 (b.png): label 'inf'")],
+    [
+        (["0", "1", "NaN", "2"], "line 4 (c.png): label 'NaN' among numbers"),
+        (["1.5", "inf"] * 2, "line 3 (b.png): label 'inf'"),
+    ],
 )
 def test_a_missing_number_is_no_class(tmp_path, values, expected):
     names = [f"{letter}.png" for letter in "abcd"]

@@ -32,7 +32,14 @@ QUICK = {"convnext_atto", "crossvit_tiny_240", "deit_tiny_distilled_patch16_224"
          "levit_128s", "poolformer_s12", "resnet18", "resnetv2_50x1_bit", "swin_tiny_patch4_window7_224", "tresnet_m",
          "vit_small_patch14_dinov2"}  # fmt: skip
 FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLE]
-MADE_AGAIN = ("resnet18", "vit_small_patch14_dinov2", "deit_tiny_distilled_patch16_224", "fastvit_t8", "levit_384_s8")
+MADE_AGAIN = (
+    "resnet18",
+    "lambda_resnet26t",
+    "vit_small_patch14_dinov2",
+    "deit_tiny_distilled_patch16_224",
+    "fastvit_t8",
+    "levit_384_s8",
+)
 
 
 def build(spec: ModelSpec, size: int = 0, weights: Path | None = None, tag: str = "", num_outputs: int = 2):

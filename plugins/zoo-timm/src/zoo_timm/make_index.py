@@ -198,7 +198,7 @@ def try_sizes(name: str, module: nn.Module) -> list[int]:
     if not takes(module, native):
         raise ValueError(f"{name} gives no logits at {native} px")
     patch = patch_size(module) if resizable else 1
-    candidates = [number for number in (1, *MULTIPLES, patch) if number % patch == 0]
+    candidates = [number for number in sorted({1, *MULTIPLES, patch}) if number % patch == 0]
     multiple = next((number for number in candidates if fits_multiple(name, module, native, number, resizable)), 0)
     if not multiple:
         return []
@@ -213,7 +213,7 @@ def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resi
         sizes = list(ODD_SIZES)
     else:
         times = native // multiple | 1  # odd, so that no larger power of two divides the size
-        sizes = [multiple * number for number in (times + 2, times - 2 if times > 3 else times + 4, times + 3)]
+        sizes = [multiple * (times + step) for step in (2, -2 if times > 3 else 6, 3, 4)]
     return all(accepts(name, module, size, resizable) for size in sizes)
 
 
