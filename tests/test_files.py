@@ -85,6 +85,9 @@ def test_two_benches_may_hash_at_the_same_time(tmp_path):
     other(tmp_path / "b")
     other.close()
     one.close()
+    both = HashMemo(tmp_path / "cache")
+    assert both.connection.execute("SELECT count(*) FROM files").fetchone() == (2,)
+    both.close()
 
 
 def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path):
