@@ -13,7 +13,7 @@ import pytest
 
 from zoo.errors import DataError
 from zoo.files import (
-    HashMemo,
+    FileMemo,
     cache_root,
     download,
     folder_written_whole,
@@ -44,21 +44,21 @@ def test_a_file_name_that_is_no_unicode_can_be_hashed():
 
 def test_a_remembered_hash_needs_no_second_reading(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
-    memo = HashMemo(tmp_path / "cache")
+    memo = FileMemo(tmp_path / "cache")
     first = memo(tmp_path / "a")
     memo.close()
     # The same size and time, another content: only a memo that does not read gives the old digest.
     status = (tmp_path / "a").stat()
     (tmp_path / "a").write_bytes(b"two")
     os.utime(tmp_path / "a", ns=(0, status.st_mtime_ns))
-    memo = HashMemo(tmp_path / "cache")
+    memo = FileMemo(tmp_path / "cache")
     assert memo(tmp_path / "a") == first == hashlib.sha256(b"one").hexdigest()
     memo.close()
 
 
 def test_a_changed_file_is_hashed_again(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
-    memo = HashMemo(tmp_path)
+    memo = FileMemo(tmp_path)
     memo(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"two")
     os.utime(tmp_path / "a", ns=(0, 1_000_000_000))
@@ -67,10 +67,10 @@ def test_a_changed_file_is_hashed_again(tmp_path):
 
 
 def test_damaged_memory_of_hashes_is_made_again(tmp_path):
-    (tmp_path / "hashes.sqlite3").write_bytes(b"garbage" * 100)
+    (tmp_path / "files.sqlite3").write_bytes(b"garbage" * 100)
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
-    memo = HashMemo(tmp_path)
+    memo = FileMemo(tmp_path)
     assert memo(path) == hashlib.sha256(CONTENT).hexdigest()
     memo.close()
 
@@ -78,15 +78,15 @@ def test_damaged_memory_of_hashes_is_made_again(tmp_path):
 def test_two_benches_may_hash_at_the_same_time(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text(name)
-    one, other = HashMemo(tmp_path / "cache"), HashMemo(tmp_path / "cache")
+    one, other = FileMemo(tmp_path / "cache"), FileMemo(tmp_path / "cache")
     one.connection.execute("PRAGMA busy_timeout = 0")
     other.connection.execute("PRAGMA busy_timeout = 0")  # whoever has to wait fails
     one(tmp_path / "a")
     other(tmp_path / "b")
     other.close()
     one.close()
-    both = HashMemo(tmp_path / "cache")
-    assert both.connection.execute("SELECT count(*) FROM files").fetchone() == (2,)
+    both = FileMemo(tmp_path / "cache")
+    assert both.connection.execute("SELECT count(*) FROM facts").fetchone() == (2,)
     both.close()
 
 

@@ -43,12 +43,16 @@ FLOORS = (
 )
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
+    "images": (
+        {"reading", "resizing"},
+        {"raster"},
+    ),
     "sources": (
         {"listing", "tables", "cards", "arrays"},
         {"joining"},
         {"targets", "guess"},
         {"assembly"},
-    )
+    ),
 }
 # What `from zoo import ...` gives to plugins: it may lead to all rooms up to this floor.
 DOOR_FLOOR = 4

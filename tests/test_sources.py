@@ -412,7 +412,7 @@ def test_every_column_a_card_names_and_the_table_lacks_is_told_at_once(tmp_path)
         ('images = "*.png"', "nothing says the label"),
         ('label = {column = "dx"}', "nothing that labels them"),
         ('table = "gone.csv"\nlabel = {column = "dx"}\njoin = {column = "f"}', "gone.csv: no such file"),
-        ('patient = {column = "a", none = "b"}', "exactly one of column, regex, none"),
+        ('patient = {column = "a", none = "b"}', "exactly one of column, regex, tag, none"),
     ],
 )
 def test_a_card_that_does_not_fit_is_one_line(tmp_path, text, expected):

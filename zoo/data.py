@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import HashMemo, folder_written_whole, hash_file
+from zoo.files import FileMemo, folder_written_whole, hash_file
 from zoo.images import fit_square
 from zoo.samples import SPLITS, Progress, Source
 from zoo.specs import Card, DatasetSpec, Unit
@@ -54,7 +54,7 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
 
 def is_intact(folder: Path, cache: Path) -> bool:
     """Whether the cached pixels are what was decoded; the hash is remembered until the file's size or time changes."""
-    memo = HashMemo(cache)
+    memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         return bool(card["sha256"] == memo(folder / "images.npy"))

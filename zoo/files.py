@@ -45,15 +45,20 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-class HashMemo:
-    """SHA-256 of files, remembered by path, size and modification time, so that a large set is read once."""
+class FileMemo:
+    """What was found out about files, remembered by path, size and modification time, so that a set is read once.
 
-    def __init__(self, folder: Path) -> None:
+    By default their SHA-256. `what` names another fact (and the version of the code that finds it), `find` finds it;
+    a fact is any JSON document.
+    """
+
+    def __init__(self, folder: Path, what: str = "sha256", find: Callable[[Path], Any] = hash_file) -> None:
         import sqlite3
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.fresh: list[tuple[str, int, int, str]] = []  # written at the end: an open transaction stops other benches
-        path = folder / "hashes.sqlite3"
+        self.what, self.find = what, find
+        self.fresh: list[tuple[str, str, int, int, str]] = []  # written at the end: a transaction stops other benches
+        path = folder / "files.sqlite3"
         try:
             self.connection = self.connect(path)
         except sqlite3.OperationalError:
@@ -65,28 +70,29 @@ class HashMemo:
     def connect(self, path: Path) -> sqlite3.Connection:
         import sqlite3
 
-        connection = sqlite3.connect(path, timeout=30)
+        connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
         with connection:
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT)"
+                "CREATE TABLE IF NOT EXISTS facts "
+                "(what TEXT, path TEXT, size INTEGER, mtime INTEGER, fact TEXT, PRIMARY KEY (what, path))"
             )
         return connection
 
-    def __call__(self, path: Path) -> str:
+    def __call__(self, path: Path) -> Any:
         status = path.stat()
-        key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+        key = (self.what, str(path.resolve()), status.st_size, status.st_mtime_ns)
         row = self.connection.execute(
-            "SELECT digest FROM files WHERE path = ? AND size = ? AND mtime = ?", key
+            "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
         ).fetchone()
         if row:
-            return str(row[0])
-        digest = hash_file(path)
-        self.fresh.append((*key, digest))
-        return digest
+            return json.loads(row[0])
+        fact = self.find(path)
+        self.fresh.append((*key, json.dumps(fact)))
+        return fact
 
     def close(self) -> None:
         with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", self.fresh)
+            self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", self.fresh)
         self.connection.close()
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import HashMemo, hash_bytes
+from zoo.files import FileMemo, hash_bytes
+from zoo.images import split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
 from zoo.tasks import REGRESSION, Task
 
@@ -60,7 +61,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         patients=patients,
         splits=splits,
         digests=digests,
-        content_hash=hash_bytes(card_text(spec), rows),
+        content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
 
 
@@ -124,13 +125,14 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
 
 
 def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
-    """What identifies each image: the SHA-256 of its file, or of its pixels where it has no file of its own."""
+    """What identifies each image: the SHA-256 of its file, and its frame there; or of its pixels where it has none."""
     if len(samples.files) == len(samples.table):
-        memo = HashMemo(cache)
+        memo = FileMemo(cache)
         try:
             digests = []
-            for done, path in enumerate(samples.files, start=1):
-                digests.append(memo(path))
+            for done, (path, image) in enumerate(zip(samples.files, samples.table["image"], strict=True), start=1):
+                _, frame = split_frame(str(image))
+                digests.append(memo(path) if frame is None else hash_bytes(memo(path), str(frame)))
                 if progress:
                     progress(done, len(samples.files))
         finally:

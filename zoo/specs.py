@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-Unit = Literal["image", "patient"]
+Unit = Literal["image", "clip", "patient"]
 CLASSIFICATION = ("binary", "multiclass", "ordinal", "multilabel", "regression")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -120,11 +120,13 @@ class Samples:
     """One row an image.
 
     `table` is a pandas DataFrame of N rows with the columns
-    `sample_id` (str, unique), `image` (what `read` takes: a path, or an index into an array),
+    `sample_id` (str, unique), `image` (what `read` takes: a path, a frame "scan.dcm#12", or an index into an array),
     and, where they exist, `split` (str: train, val, test, or empty), `patient` (str) and any metadata.
     `targets` is int64 (N,), float (N,) for regression, or float (N, L) for multi-label with NaN for unknown.
     `read(image)` returns the pixels: uint8 or uint16 (H, W) or (H, W, 3).
-    `files` lists the files the pixels come from (for the content hash); without it the pixels are hashed.
+    `files` lists the files the pixels come from (for the content hash), one a row, the same for all frames of a file;
+    without it the pixels are hashed. `reading` says how values became levels, where that was not left to the files: it
+    is part of the content hash and stands on the board.
     """
 
     table: pandas.DataFrame
@@ -132,6 +134,7 @@ class Samples:
     read: Callable[[Any], Array]
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()  # said on the card and above the leaderboard
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,8 @@ class DatasetSpec:
     image_size: int | None = None  # the set's own, where it has one
     positive: str = ""  # binary: the label called positive; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
-    unit: str = "auto"  # "image", "patient", or "auto": patient where all images of each patient share a label
+    unit: str = "auto"  # "image", "clip", "patient", or "auto": patient where all images of each share a label
+    reference_standard: str = ""  # who or what says the label: "biopsy", "two readers"
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train

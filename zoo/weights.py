@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.files import HashMemo
+from zoo.files import FileMemo
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import FetchRequest, ModelSpec, Weights
 
@@ -55,7 +55,7 @@ def find_all_weights(
     """
     if policy == "none":
         return [RANDOM for _ in choices]
-    memo = HashMemo(cache)
+    memo = FileMemo(cache)
     folder = cache / "weights"
     try:
         found = [find_on_disk(choice, weights_dir, folder) for choice in choices]

@@ -62,7 +62,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         unit=card.unit,
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),
-        intensity=card.intensity,
+        intensity=card.intensity if isinstance(card.intensity, tuple) else None,
         metadata=tuple(column for column in card.metadata if column not in card.hide),
         known_issues=tuple(card.known_issues),
     )
@@ -87,7 +87,7 @@ def read_below(root: Path, image: str) -> Array:
 
 def find_splits(card: Card, joined: Joined) -> list[str]:
     """train, val or test for every image; an empty list where nothing says."""
-    if card.split:
+    if card.split and card.split.column:
         meanings = card.split.meanings()
         column = joined.cells[card.split.column]
         splits = [meanings.get(text, "") if meanings else SPLIT_NAMES.get(text.lower(), "") for text in column]

@@ -49,6 +49,7 @@ class Patient(Part):
 
     column: str = Field(default="", description="Column with the patient.")
     regex: str = Field(default="", description="Expression on the image's path; its first group is the patient.")
+    tag: str = Field(default="", description='DICOM tag with the patient: "PatientID", "StudyInstanceUID".')
     none: str = Field(default="", description='Why there is no key: "not published: image level".')
     means: str = Field("patient", description='What the key stands for: "patient", "lesion", "eye".')
 
@@ -65,18 +66,23 @@ class Patient(Part):
 
     @model_validator(mode="after")
     def agree(self) -> Patient:
-        if sum(map(bool, (self.column, self.regex, self.none))) != 1:
-            raise ValueError("give exactly one of column, regex, none")
+        if sum(map(bool, (self.column, self.regex, self.tag, self.none))) != 1:
+            raise ValueError("give exactly one of column, regex, tag, none")
         return self
 
 
 class Split(Part):
-    """The official split: a column, and the values in it that mean train, val and test."""
+    """The official split: a column and the values in it that mean train, val and test; or files that list the images.
 
-    column: str
-    train: str | Names = ()
-    val: str | Names = ()
-    test: str | Names = ()
+    Without either, what zoo is to draw: `folds`, and the share `val` of train.
+    """
+
+    column: str = Field(default="", description="Column with the split.")
+    train: str | Names = Field(default=(), description="Values that mean train; without `column`, a file of names.")
+    val: str | Names | float = Field(default=(), description="The same for val; or the share of train to draw it from.")
+    test: str | Names = Field(default=(), description="The same for test.")
+    rest: str = Field(default="", description="A file with the names of all that is not in test.")
+    folds: int | None = Field(default=None, ge=2, description="Draw this many folds by patient.")
 
     def meanings(self) -> dict[str, str]:
         """Value in the column -> split."""
@@ -84,14 +90,55 @@ class Split(Part):
         return {
             value: split
             for split, values in given.items()
+            if not isinstance(values, float)
             for value in ([values] if isinstance(values, str) else values)
         }
 
 
 class Join(Part):
-    """The column of the table that names the image: by path, by file name, with or without suffix."""
+    """How a row of the table finds its image: a column with its path or name, or with the value of a DICOM tag."""
 
     column: str
+    tag: str = Field(default="", description='DICOM tag that the column holds: "SOPInstanceUID", "AccessionNumber".')
+
+
+class Masks(Part):
+    """Files that mark something in an image; they are no further images."""
+
+    path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
+    merge: Literal["union", "none"] = Field(default="union", description="What several masks of an image make.")
+
+
+class Slices(Part):
+    """Which slices of a volume are images."""
+
+    axis: int = Field(default=2, ge=0, le=2, description="Across which axis of the array slices are cut.")
+    step: int = Field(default=1, ge=1, description="Every how many slices one is taken.")
+    keep: Literal["all", "nonempty"] = Field(default="all", description="nonempty: slices of one value are left out.")
+
+
+class Frames(Part):
+    """Which frames of a clip, or of a folder of frames, are images."""
+
+    every: int = Field(default=1, ge=1, description="Every how many frames one is taken.")
+    max: int | None = Field(default=None, ge=1, description="At most so many a clip, from its start.")
+
+
+class Intensity(Part):
+    """How values beyond 8 bits become levels: one mapping for the whole set, recorded with every result."""
+
+    window: Literal["", "dicom"] | tuple[float, float] = Field(
+        default="", description='"dicom": each file\'s own VOI LUT or window; or [centre, width].'
+    )
+    levels: tuple[float, float] | None = Field(default=None, description="Values that become black and white.")
+    percentiles: tuple[float, float] | None = Field(default=None, description="The same, of all values of the set.")
+    bits: Literal[8, 16] = 16
+
+    @model_validator(mode="after")
+    def agree(self) -> Intensity:
+        if sum(map(bool, (self.window, self.levels, self.percentiles))) > 1:
+            raise ValueError("give one of window, levels, percentiles")
+        return self
 
 
 class Card(Part):
@@ -108,7 +155,8 @@ class Card(Part):
     citation: str = ""
     url: str = ""
     task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = ""
-    unit: Literal["auto", "image", "patient"] = "auto"
+    unit: Literal["auto", "image", "clip", "patient"] = "auto"
+    reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
     root: str = Field(default="", description="Folder of the data, where it is not the one this file is in.")
     images: str = Field(
         default="**/*",
@@ -123,13 +171,26 @@ class Card(Part):
     labels: Names | dict[str, str] = Field(default=(), description="Order of the labels, or value -> name, in order.")
     patient: Patient | None = None
     split: Split | None = None
+    masks: Masks | None = None
+    slices: Slices | None = None
+    frames: Frames | None = None
+    crop: Literal["", "ultrasound-region"] = Field(
+        default="", description="ultrasound-region: what lies in a DICOM's SequenceOfUltrasoundRegions."
+    )
     metadata: Names = Field(default=(), description="Columns worth reporting.")
     hide: Names = Field(default=(), description="Columns that leak the label.")
     symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = ()
-    intensity: tuple[float, float] | None = Field(
-        default=None, description="16 bit: the levels shown as black and white."
+    intensity: tuple[float, float] | Intensity | None = Field(
+        default=None, description="Two levels of 16-bit images shown as black and white; or how values become levels."
+    )
+    near_duplicates: Literal["group", "ignore"] = Field(
+        default="group", description="group: images that look alike stay on one side of every split zoo draws."
+    )
+    known_conflicts: tuple[tuple[str, str], ...] = Field(
+        default=(), description="Pairs of images, alike but with two labels, that are known and accepted."
     )
     known_issues: Names = ()
+    drop: Names = Field(default=(), description="Images to leave out, by path; `zoo audit --fix` writes such a list.")
 
     def columns(self) -> dict[str, str]:
         """Place in this file -> column of the table it names."""
@@ -190,9 +251,20 @@ def describe_mistake(mistake: Any) -> str:
 
 def known_keys(place: list[str]) -> list[str]:
     """The keys that may stand at a place: those of the file, or of one of its sections."""
-    sections: dict[str, type[Part]] = {"label": Label, "patient": Patient, "split": Split, "join": Join}
-    model = sections.get(place[0], Card) if place else Card
+    model = SECTIONS.get(place[0], Card) if place else Card
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+SECTIONS: dict[str, type[Part]] = {
+    "label": Label,
+    "patient": Patient,
+    "split": Split,
+    "join": Join,
+    "masks": Masks,
+    "slices": Slices,
+    "frames": Frames,
+    "intensity": Intensity,
+}
 
 
 def card_schema() -> dict[str, Any]:

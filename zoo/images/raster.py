@@ -1,15 +1,14 @@
-"""One image file to its pixels: uint8 or uint16, gray or RGB, upright, every level of the file kept."""
+"""A photograph or scan (PNG, JPEG, TIFF, ...) to its pixels: gray or RGB, upright, every level of the file kept."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import DataError
+from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, damaged, too_large
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
-SUFFIXES = frozenset(
+SUFFIXES = (
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .gif .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
 )
-IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
-MAX_PIXELS = 178_956_970  # where Pillow itself stops believing a header: 900 Mpx fit into 109 KB of PNG
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph
 
@@ -29,46 +26,22 @@ SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG;
 OTHER_BYTE_ORDER = {";16B": ";16L", ";16L": ";16B"}
 
 
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder name is left behind by an operating system, or hidden."""
-    return name.startswith(".") or name.lower() in IGNORED_NAMES
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name, without folders, is that of an image this module reads."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_ignored(name)  # noqa: PTH122  half of pathlib's time
-
-
-def is_image(path: Path) -> bool:
-    """Whether the path is that of an image this module reads; the file is not opened."""
-    return is_image_name(path.name) and "__MACOSX" not in path.parts
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an image file says before its pixels are decoded."""
-
-    width: int
-    height: int
-    channels: int
-
-
-def read_header(path: Path) -> Header:
-    """The size and channels of an image, as `read_image` will return it but for orientation."""
+def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: ARG001
+    """The size and channels of an image, as `read_frame` will return it but for orientation."""
     try:
         with open_image(path) as image:
             if image.mode in GRAY_MODES or "LA;16" in raw_mode(image):
-                return Header(*image.size, channels=1)
+                return Header(width=image.width, height=image.height, channels=1)
             if image.mode != "P":
-                return Header(*image.size, channels=3)
+                return Header(width=image.width, height=image.height, channels=3)
     except DataError:
         if path.suffix.lower() not in {".tif", ".tiff"}:
             raise
-    pixels = read_image(path)  # only the palette's colours tell whether it is gray
-    return Header(pixels.shape[1], pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
+    pixels = read_frame(path)  # only the palette's colours tell whether it is gray
+    return Header(width=pixels.shape[1], height=pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
 
 
-def read_image(path: Path) -> Array:
+def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:  # noqa: ARG001
     """Pixels uint8 or uint16, (H, W) or (H, W, 3), turned upright as EXIF says.
 
     1-bit becomes 0 and 255; a palette its colours, or gray where they all are; CMYK, YCbCr and LAB become RGB. Alpha is
@@ -122,20 +95,6 @@ def open_image(path: Path) -> Image:
             f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"
         )
     return image
-
-
-def too_large(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path}: {what} {MAX_PIXELS / 1e6:.0f} megapixels", fix="shrink it, or leave it out", code="image"
-    )
-
-
-def damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: cannot be decoded: {str(error) or type(error).__name__}",
-        fix="copy it again, or leave it out",
-        code="image",
-    )
 
 
 def first_bytes(path: Path) -> str:
@@ -294,40 +253,3 @@ def upright(pixels: Array, orientation: int) -> Array:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-# --- size ------------------------------------------------------------------------------------------------------------
-def fit_square(pixels: Array, size: int) -> Array:
-    """The whole image in a (size, size) square, same dtype: longest side resized, centred, zeros around.
-
-    Bilinear with antialias (Pillow widens the filter when it shrinks), which cannot overshoot: a bicubic filter would
-    invent levels beyond the brightest and darkest, and clip them.
-    """
-    height, width = pixels.shape[:2]
-    if height == width == size:
-        return pixels
-    scale = size / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    if (new_height, new_width) != (height, width):
-        pixels = resize(pixels, new_height, new_width)
-    square = np.zeros((size, size, *pixels.shape[2:]), pixels.dtype)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
-    square[top : top + new_height, left : left + new_width] = pixels
-    return square
-
-
-def resize(pixels: Array, height: int, width: int) -> Array:
-    """Bilinear, antialiased; 16 bits go through float32, which holds every level, and are rounded back."""
-    from PIL import Image
-
-    if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    planes = pixels[..., None] if pixels.ndim == 2 else pixels
-    resized = [
-        np.asarray(
-            Image.fromarray(planes[..., plane].astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-        )
-        for plane in range(planes.shape[2])
-    ]
-    stacked: Array = np.rint(np.stack(resized, axis=2)).astype(pixels.dtype)
-    return np.squeeze(stacked, axis=2) if pixels.ndim == 2 else stacked

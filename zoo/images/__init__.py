@@ -1,0 +1,89 @@
+"""One image file, or one frame of a file, to its pixels: uint8 or uint16, gray or RGB.
+
+Each kind of file has a module with `SUFFIXES`, `read_header(path, reading)` and `read_frame(path, frame, reading)`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from zoo.images import raster
+from zoo.images.reading import AS_STORED, Header, Reading
+from zoo.images.resizing import fit_square
+
+Array = np.ndarray[Any, Any]
+
+__all__ = [
+    "AS_STORED",
+    "Header",
+    "Reading",
+    "fit_square",
+    "frame_name",
+    "is_ignored",
+    "is_image",
+    "is_image_name",
+    "read_header",
+    "read_image",
+    "split_frame",
+]
+
+KINDS: tuple[ModuleType, ...] = (raster,)
+BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
+IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
+FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder name is left behind by an operating system, or hidden."""
+    return name.startswith(".") or name.lower() in IGNORED_NAMES
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name, without folders, is that of an image this room reads."""
+    return suffix_of(name) in BY_SUFFIX and not is_ignored(name)
+
+
+def suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  half of pathlib's time
+
+
+def is_image(path: Path) -> bool:
+    """Whether the path is that of an image this room reads; the file is not opened."""
+    return is_image_name(path.name) and "__MACOSX" not in path.parts
+
+
+def kind_of(path: Path) -> ModuleType:
+    return BY_SUFFIX.get(suffix_of(path.name), raster)
+
+
+def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
+    """What a file says of itself, as `read_image` will return it but for orientation."""
+    header: Header = kind_of(path).read_header(path, reading)
+    return header
+
+
+def read_image(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """Pixels uint8 or uint16, (H, W) or (H, W, 3), of a file or of one of its frames, counted from 0.
+
+    Anything that cannot be read is a DataError that names the file.
+    """
+    pixels: Array = kind_of(path).read_frame(path, frame, reading)
+    return pixels
+
+
+# --- frames in names -------------------------------------------------------------------------------------------------
+def frame_name(image: str, frame: int | None) -> str:
+    """How one frame of a file is called, in tables and messages: `scan.dcm#12`."""
+    return image if frame is None else f"{image}#{frame}"
+
+
+def split_frame(name: str) -> tuple[str, int | None]:
+    """The file and the frame in a name made by `frame_name`, of a file that has frames."""
+    found = FRAME.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, None)

@@ -1,0 +1,62 @@
+"""What an image file says before it is decoded, and how the files of one set are to become pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from zoo.errors import DataError
+
+MAX_PIXELS = 178_956_970  # where Pillow itself stops believing a header: 900 Mpx fit into 109 KB of PNG
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of itself. A file of several frames (slices, pages) holds images of one size."""
+
+    width: int
+    height: int
+    channels: int
+    frames: int | None = None  # None: one image, asked for without a number
+    bits: int = 8
+    values: tuple[float, float] = (
+        0.0,
+        255.0,
+    )  # the least and the greatest that its pixels could hold, in its own units
+    step: float = 1.0  # between two values that differ; 0 for floating point
+    modality: str = ""  # as DICOM writes it: "CT", "DX", "US"
+    has_window: bool = False  # it says itself how it is to be shown
+    tags: Mapping[str, str] = field(default_factory=dict)  # DICOM: keyword -> text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How every file of one set becomes uint8 or uint16: one explicit mapping, recorded, never one for each image.
+
+    What is in a set's `Reading` is part of its content hash. The default keeps 8- and 16-bit files as they are.
+    """
+
+    window: Literal["", "dicom"] = ""  # dicom: each file's own VOI LUT or window is the mapping
+    levels: tuple[float, float] | None = None  # values, in the file's units, that become 0 and the greatest level
+    bits: Literal[8, 16] = 8
+    crop: Literal["", "ultrasound-region"] = ""
+    axis: int = 2  # of a volume: the one that slices are cut across
+
+
+AS_STORED = Reading()
+
+
+def too_large(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: {what} {MAX_PIXELS / 1e6:.0f} megapixels", fix="shrink it, or leave it out", code="image"
+    )
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: cannot be decoded: {str(error) or type(error).__name__}",
+        fix="copy it again, or leave it out",
+        code="image",
+    )

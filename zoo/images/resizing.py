@@ -1,0 +1,45 @@
+"""Pixels of any shape to the square that a network takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def fit_square(pixels: Array, size: int) -> Array:
+    """The whole image in a (size, size) square, same dtype: longest side resized, centred, zeros around.
+
+    Bilinear with antialias (Pillow widens the filter when it shrinks), which cannot overshoot: a bicubic filter would
+    invent levels beyond the brightest and darkest, and clip them.
+    """
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    scale = size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_height, new_width) != (height, width):
+        pixels = resize(pixels, new_height, new_width)
+    square = np.zeros((size, size, *pixels.shape[2:]), pixels.dtype)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square[top : top + new_height, left : left + new_width] = pixels
+    return square
+
+
+def resize(pixels: Array, height: int, width: int) -> Array:
+    """Bilinear, antialiased; 16 bits go through float32, which holds every level, and are rounded back."""
+    from PIL import Image
+
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    resized = [
+        np.asarray(
+            Image.fromarray(planes[..., plane].astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        )
+        for plane in range(planes.shape[2])
+    ]
+    stacked: Array = np.rint(np.stack(resized, axis=2)).astype(pixels.dtype)
+    return np.squeeze(stacked, axis=2) if pixels.ndim == 2 else stacked
