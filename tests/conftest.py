@@ -59,7 +59,8 @@ def environment(tiny_site, own_cache):
     """The environment a command runs in: zoo-tiny installed, no color, wide lines."""
 
     def build(*sites, **variables):
-        path = os.pathsep.join(map(str, (*sites, tiny_site)))
+        inherited = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+        path = os.pathsep.join(map(str, (*sites, tiny_site, *inherited)))
         return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8", **variables}
 
     return build
