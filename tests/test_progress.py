@@ -129,7 +129,8 @@ def test_an_estimate_is_said_once_and_only_when_it_means_something(clock):
     clock.now += 5
     bench.progressed("a", {"step": 1, "num_steps": 1000})
     assert console.stream.getvalue() == ""
-    bench = replace(bench, num_runs=4)
+    bench = replace(bench, num_runs=4, decoded_bytes=10_000_000)
+    bench.progressed("a", {"stored_bytes": 45_000_000})
     bench.progressed("a", {"step": 500, "num_steps": 1000})
     bench.progressed("a", {"step": 600, "num_steps": 1000})
-    assert console.stream.getvalue() == "4 runs; about 35 s left\n"
+    assert console.stream.getvalue() == "4 runs; about 35 s left; disk: up to 190 MB\n"

@@ -121,6 +121,7 @@ class BenchProgress:
 
     console: Console
     num_runs: int
+    decoded_bytes: int = 0
     start: float = field(default_factory=time.monotonic)
     ended: int = 0
     estimated: bool = False
@@ -151,10 +152,12 @@ class BenchProgress:
         return f"; about {duration(elapsed / done * (self.num_runs - done))} left"
 
     def estimate(self) -> None:
-        """Once, after the first steps, say how long all of it will take."""
+        """Once, after the first steps, say how long all of it will take, and how much of the disk at most."""
         if not self.estimated and (left := self.left()):
             self.estimated = True
-            self.console.say(f"{self.num_runs} runs{left}")
+            known = [details["stored_bytes"] for _, details in self.flying.values() if "stored_bytes" in details]
+            disk = self.decoded_bytes + self.num_runs * max(known, default=0)
+            self.console.say(f"{self.num_runs} runs{left}; disk: up to {disk / 1e6:,.0f} MB")
 
     def redraw(self) -> None:
         parts = []

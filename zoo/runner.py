@@ -100,6 +100,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
     module = build(spec, run, dataset, assignment.weights)
     cost = measure_size(module, dataset)
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights else 0})
     pixels = open_pixels(dataset, *normalization(spec, run), device)
     fitted = fit(
         spec,
@@ -278,7 +279,8 @@ def carry_out(
     assignments, refused = prepare(waiting, plan, settings, console)
     results |= refused
     workers = default_workers(settings, plan.device, len(assignments))
-    progress = BenchProgress(console, len(assignments))
+    decoded = {a.dataset.images for a in assignments}
+    progress = BenchProgress(console, len(assignments), sum(path.stat().st_size for path in decoded))
     execute = registry.find("executor", settings.executor).execute
     events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
