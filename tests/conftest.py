@@ -194,6 +194,7 @@ FACTS = {
     "unit": "image",
     "has_patients": False,
     "patient": "none: image level",
+    "reference_standard": "",
     "modality": "",
     "license": "",
     "citation": "",

@@ -302,6 +302,26 @@ def test_val_is_drawn_from_train_where_the_official_one_cannot_select(tmp_path, 
     assert reason in split.notes[0]
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.125, 37.5), (0.3, 90)])
+def test_a_card_may_say_which_share_of_train_is_val(tmp_path, share, expected):
+    given = official(val=0, train=300)
+    source = open_it(tmp_path, noise(360, 3), **given)
+    split = draw_split(replace(source, spec=replace(source.spec, val_share=share)))
+    assert (split.folds[0] == "val").sum() == pytest.approx(expected, abs=1)
+    assert ((split.folds[0] == "test") == (given["splits"] == "test")).all()
+
+
+def test_a_card_may_say_how_many_folds_and_an_official_test_split_wins(tmp_path):
+    images, targets, patients = many(300, 60)
+    source = open_it(tmp_path, images, targets, patients=patients)
+    source = replace(source, spec=replace(source.spec, folds=3))
+    assert [len(draw_split(source, folds).folds) for folds in (None, 2)] == [3, 2]
+    source = open_it(tmp_path, noise(360, 3), **official())
+    split = draw_split(replace(source, spec=replace(source.spec, folds=3)))
+    assert split.origin == "official"
+    assert "the card's 3 folds are not drawn" in split.notes[0]
+
+
 def test_val_is_drawn_anew_by_patient_where_it_shares_patients_with_train(tmp_path):
     source, split = split_of(tmp_path, patients=[*range(60), *range(100, 160), *range(150, 390)], **official())
     assert "shares 10 patients with train" in split.notes[0]

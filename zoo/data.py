@@ -199,6 +199,7 @@ def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str
         "unit": dataset.unit,
         "has_patients": dataset.has_patients,
         "patient": spec.patient,
+        "reference_standard": spec.reference_standard,
         "modality": spec.modality,
         "license": spec.license,
         "citation": spec.citation,

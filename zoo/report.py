@@ -106,6 +106,8 @@ def statements(board: Board) -> list[str]:
         if facts["positive"] is not None:
             name = facts["labels"][facts["positive"]]
             lines[0] += f"; positive: {clean(name)}, prevalence {number(test['labels'][name] / test['images'], 2)}"
+    if facts.get("reference_standard"):  # results of before it was recorded lack it
+        lines[0] += f"; reference standard: {clean(facts['reference_standard'])}"
     lines.append(
         f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}; "
         f"{board.device}; torch {board.versions.get('torch', '?')}; zoo {board.versions.get('zoo-bench', '?')}"

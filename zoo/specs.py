@@ -164,6 +164,10 @@ class DatasetSpec:
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # columns of the table worth reporting
     known_issues: tuple[str, ...] = ()
+    known_conflicts: tuple[tuple[str, str], ...] = ()  # pairs of sample ids: alike, two labels, known and accepted
+    near_duplicates: str = "group"  # images that look alike stay on one side of every split drawn; or "ignore"
+    folds: int | None = None  # how many are drawn where nobody says, and no test split is official
+    val_share: float | None = None  # of train, where val must be drawn; default: a fifth
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------

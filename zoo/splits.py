@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,15 @@ def draw_split(source: Source, folds: int | None = None) -> Split:
 
     An official test split is never drawn again. Official val is kept where it has at least 50 images, 5 of each class
     and no patient of train; else it is drawn from train. Without an official test split one fifth is held out, or,
-    where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once.
+    where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once; the
+    card may say how many folds.
     Whatever is drawn keeps the images of one patient, and identical files, on one side.
     """
     groups = connected_groups(source)
     strata = stratify(source)
     notes: list[str] = []
+    if source.spec.folds and (source.splits == "test").any():
+        notes.append(f"the card's {source.spec.folds} folds are not drawn: there is an official test split")
     if (source.splits == "test").any():
         if folds and folds > 1:
             raise DataError(
@@ -56,7 +60,7 @@ def draw_split(source: Source, folds: int | None = None) -> Split:
         notes += find_leaks(source)
         assignment = draw_val(source, source.splits.copy(), groups, strata, notes)
         return make_split(source, [assignment], "official", notes)
-    num_folds = folds or default_folds(source, strata)
+    num_folds = folds or source.spec.folds or default_folds(source, strata)
     everyone = np.ones(len(strata), bool)
     if num_folds == 1:
         tested = [draw_part(source, everyone, groups, strata, SHARE)[0]]
@@ -107,7 +111,7 @@ def make_split(source: Source, assignments: Sequence[Array], origin: str, notes:
 
 
 def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
-    """Keep val where it can select a model, else draw a fifth of train by patient."""
+    """Keep val where it can select a model, else draw it from train by patient: a fifth, or the share the card says."""
     train, val = assignment == "train", assignment == "val"
     if val.any():
         reason = val_fault(source, train, val)
@@ -117,9 +121,10 @@ def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, no
     elif (source.splits == "test").any():
         notes.append("no official val: drawn from train")
     pool = train | val
-    drawn = draw_part(source, pool, groups, strata, SHARE)[0]
+    share = Fraction(source.spec.val_share or 1 / SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
+    drawn = draw_part(source, pool, groups, strata, share.denominator)[: share.numerator]
     assignment = np.where(pool, "train", assignment)
-    assignment[drawn] = "val"
+    assignment[np.concatenate(drawn)] = "val"
     return assignment
 
 

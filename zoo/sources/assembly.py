@@ -60,11 +60,16 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         image_size=own_size(headers),
         patient=patient_meaning(card, patients),
         unit=card.unit,
+        reference_standard=card.reference_standard,
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),
         intensity=card.intensity if isinstance(card.intensity, tuple) else None,
         metadata=tuple(column for column in card.metadata if column not in card.hide),
         known_issues=tuple(card.known_issues),
+        known_conflicts=card.known_conflicts,
+        near_duplicates=card.near_duplicates,
+        folds=card.split.folds if card.split else None,
+        val_share=card.split.val_share if card.split else None,
     )
     samples = Samples(
         table=build_table(card, joined, splits, patients),

@@ -79,10 +79,16 @@ class Split(Part):
 
     column: str = Field(default="", description="Column with the split.")
     train: str | Names = Field(default=(), description="Values that mean train; without `column`, a file of names.")
-    val: str | Names | float = Field(default=(), description="The same for val; or the share of train to draw it from.")
+    val: str | Names | Annotated[float, Field(gt=0, le=0.5)] = Field(
+        default=(), description="The same for val; or the share of train to draw it from."
+    )
     test: str | Names = Field(default=(), description="The same for test.")
     rest: str = Field(default="", description="A file with the names of all that is not in test.")
     folds: int | None = Field(default=None, ge=2, description="Draw this many folds by patient.")
+
+    @property
+    def val_share(self) -> float | None:
+        return self.val if isinstance(self.val, float) else None
 
     def meanings(self) -> dict[str, str]:
         """Value in the column -> split."""
