@@ -18,8 +18,8 @@ FLOORS = (
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
     {"files", "system", "progress", "images", "augmentation", "statistics", "tasks", "protocol"},
-    # What plugins hand over.
-    {"specs"},
+    # What plugins hand over; an archive unpacked.
+    {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor"},
     # Plugins to a registry; samples to a split.

@@ -1,0 +1,242 @@
+"""Archives as people download them, good and hostile: unpacked whole, or refused in one line with nothing written."""
+
+import io
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+
+import pytest
+
+from zoo.archives import MAX_HEADER_BYTES, find_unpacked, is_archive_name, unpack
+from zoo.errors import DataError
+
+FILES = {"set/benign/a.png": b"a" * 1000, "set/malignant/b.png": b"b" * 2000, "set/labels.csv": b"x,y\n"}
+LEFT_BEHIND = {"__MACOSX/set/._a.png": b"resource fork", "set/.DS_Store": b"\0\0\0\1Bud1", "set/Thumbs.db": b"?"}
+
+
+def make_zip(path, files=FILES, **changes):
+    """A zip of these files; `changes` are set on the first entry."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, (name, data) in enumerate(files.items()):
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            if not number:
+                for field, value in changes.items():
+                    setattr(entry, field, value)
+            archive.writestr(entry, data)
+    return path
+
+
+def make_tar(path, files=FILES, mode="w:gz", **changes):
+    with tarfile.open(path, mode) as archive:
+        for number, (name, data) in enumerate(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            if not number:
+                for field, value in changes.items():
+                    setattr(entry, field, value)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def found(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refusal(archive, tmp_path):
+    """The one line that refuses an archive; nothing is left of it, inside the folder or outside."""
+    home = tmp_path / "home"
+    home.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError) as caught:
+        unpack(archive, home / "data")
+    assert sorted(tmp_path.rglob("*")) == before
+    line = caught.value.line()
+    assert "\n" not in line
+    assert archive.name in line
+    return line
+
+
+# --- good ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz", "set.tgz", "set.tar.bz2", "set.tar.xz"])
+def test_every_kind_of_archive_is_unpacked_with_progress_and_without_what_a_mac_left(tmp_path, name):
+    everything = {**FILES, **LEFT_BEHIND}
+    mode = {"tgz": "w:gz", "gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz", "tar": "w"}.get(name.rpartition(".")[2])
+    archive = make_tar(tmp_path / name, everything, mode) if mode else make_zip(tmp_path / name, everything)
+    steps = []
+    folder = unpack(archive, tmp_path / "data", lambda done, total: steps.append((done, total)))
+    assert found(folder) == FILES
+    assert [done for done, _ in steps] == [1000, 3000, 3004]
+    assert is_archive_name(name)
+
+
+def test_an_archive_is_unpacked_once_and_again_when_the_file_is_another(tmp_path):
+    archive = make_zip(tmp_path / "Set (1).zip", {"a/x.png": b"1", "b/x.png": b"2"})
+    folder = find_unpacked(archive, tmp_path / "cache")
+    assert folder.name == "Set (1)"
+    (folder / "mark").touch()
+    assert find_unpacked(archive, tmp_path / "cache") == folder
+    assert (folder / "mark").exists()
+    make_zip(archive, {"a/x.png": b"11", "b/x.png": b"2"})
+    again = find_unpacked(archive, tmp_path / "cache")
+    assert again != folder
+    assert found(again) == {"a/x.png": b"11", "b/x.png": b"2"}
+
+
+def test_the_only_folder_of_an_archive_is_the_set(tmp_path):
+    assert find_unpacked(make_zip(tmp_path / "archive.zip"), tmp_path / "cache").name == "set"
+
+
+def test_an_archive_of_what_compresses_well_but_is_small_is_no_bomb(tmp_path):
+    data = {"labels.csv": b"0" * 5_000_000}
+    assert found(unpack(make_zip(tmp_path / "a.zip", data), tmp_path / "data")) == data
+
+
+# --- names and kinds of entries --------------------------------------------------------------------------------------
+NAMES = {
+    "../up.png": "leads out",
+    "set/../../up.png": "leads out",
+    "/etc/zoo.png": "an absolute path",
+    "C:/zoo.png": "an absolute path",
+    "c:zoo.png": "an absolute path",
+    "set\\..\\..\\up.png": "a backslash",
+    "set/\x1b[2Jx.png": "a control character",
+    "set/a\nb.png": "a control character",
+}
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_leads_elsewhere_or_cannot_be_shown_is_refused(tmp_path, make, name):
+    line = refusal(make(tmp_path / "a.zip", {"fine.png": b"1", name: b"2"}), tmp_path)
+    assert NAMES[name] in line
+    assert not re.search(r"[\x00-\x1f]", line)
+
+
+def test_a_nul_in_a_zips_name_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"safe.png_hidden": b"1"})
+    archive.write_bytes(archive.read_bytes().replace(b"safe.png_", b"safe.png\0"))
+    assert "a control character" in refusal(archive, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
+def test_a_zips_link_or_device_is_refused(tmp_path, kind):
+    archive = make_zip(tmp_path / "a.zip", {"link": b"/etc/passwd"}, external_attr=(kind | 0o644) << 16)
+    assert "'link': a link or device" in refusal(archive, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_a_tars_link_or_device_is_refused(tmp_path, kind):
+    archive = make_tar(tmp_path / "a.tar", {"link": b""}, "w", type=kind, linkname="../../etc/passwd")
+    assert "'link': a link or device" in refusal(archive, tmp_path)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png", b"1")
+        archive.writestr("a.png", b"2")
+    assert "'a.png' stands in it twice" in refusal(tmp_path / "a.zip", tmp_path)
+
+
+# --- bombs -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, make, monkeypatch):
+    import zoo.archives
+
+    written = []
+    write = zoo.archives.write
+    monkeypatch.setattr(zoo.archives, "write", lambda *given: written.append(given[1]) or write(*given))
+    archive = make(tmp_path / "a.zip", {str(number): bytes(30_000_000) for number in range(4)})
+    assert archive.stat().st_size < 500_000
+    assert "too much for any image set" in refusal(archive, tmp_path)
+    assert sum(written) <= 100 * 2**20
+
+
+def test_an_archive_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
+    import zoo.archives
+
+    usage = type("Usage", (), {"free": 2500})
+    monkeypatch.setattr(zoo.archives.shutil, "disk_usage", lambda folder: usage)
+    assert "more than the disk has room for" in refusal(make_zip(tmp_path / "a.zip"), tmp_path)
+
+
+def test_an_entry_that_holds_more_than_it_says_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"a.png": b"a" * 1000})
+    data = archive.read_bytes()
+    assert data.count(struct.pack("<L", 1000)) >= 2
+    archive.write_bytes(data.replace(struct.pack("<L", 1000), struct.pack("<L", 10)))
+    assert "damaged or truncated" in refusal(archive, tmp_path)
+
+
+def test_a_tar_with_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path):
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz", format=tarfile.GNU_FORMAT) as opened:
+        opened.addfile(tarfile.TarInfo("x" * (MAX_HEADER_BYTES + 10)))
+    assert "a header of" in refusal(archive, tmp_path)
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+def test_a_login_page_saved_as_a_zip_is_recognised(tmp_path):
+    page = tmp_path / "archive.zip"
+    page.write_text("\n<!DOCTYPE html>\n<html><head><title>Login | Kaggle</title>")
+    assert "a web page, not an archive" in refusal(page, tmp_path)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_archive_is_refused(tmp_path, make, share):
+    archive = make(
+        tmp_path / "a.zip", {f"{n}.png": bytes((i * n * 7919 >> 3) % 251 for i in range(9000)) for n in (1, 2)}
+    )
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
+    assert re.search("truncated|neither a zip nor a tar", refusal(archive, tmp_path))
+
+
+def test_a_flipped_bit_in_a_zip_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"a.png": bytes(range(256)) * 9}, compress_type=zipfile.ZIP_STORED)
+    data = bytearray(archive.read_bytes())
+    data[200] ^= 4
+    archive.write_bytes(bytes(data))
+    assert "CRC" in refusal(archive, tmp_path)
+
+
+def test_a_tar_whose_second_header_is_damaged_is_refused_and_not_cut_short(tmp_path):
+    archive = make_tar(tmp_path / "a.tar", {"a.png": b"1" * 100, "b.png": b"2" * 100}, "w")
+    data = bytearray(archive.read_bytes())
+    data[1024 + 150] ^= 255
+    archive.write_bytes(bytes(data))
+    assert "a header at byte 1024 cannot be read" in refusal(archive, tmp_path)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip")
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(bytes(data))
+    assert "encrypted" in refusal(archive, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "neither a zip nor a tar"),
+        (b"garbage " * 100, "neither a zip nor a tar"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7z archive"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive"),
+    ],
+    ids=["empty", "garbage", "7z", "rar"],
+)
+def test_what_is_no_archive_is_said(tmp_path, data, what):
+    (tmp_path / "a.zip").write_bytes(data)
+    assert what in refusal(tmp_path / "a.zip", tmp_path)
+
+
+def test_an_archive_without_files_is_said(tmp_path):
+    assert "without files" in refusal(make_zip(tmp_path / "a.zip", LEFT_BEHIND), tmp_path)
+
+
+def test_a_missing_archive_and_a_folder_are_said(tmp_path):
+    (tmp_path / "folder.zip").mkdir()
+    assert "not a regular file" in refusal(tmp_path / "folder.zip", tmp_path)
