@@ -64,7 +64,7 @@ def find_unpacked(archive: Path, cache: Path, progress: Progress | None = None) 
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
-    """Unpack a zip or tar to `folder`, whole or not at all; DataError, naming archive and entry, where it must not be."""
+    """Unpack a zip or tar to `folder`, whole or not at all; DataError names the archive and the entry at fault."""
     if not archive.is_file():
         raise DataError(f"{archive}: " + ("not a regular file" if archive.exists() else "no such file"))
     is_zip = recognise(archive)
