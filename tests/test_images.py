@@ -171,7 +171,7 @@ def damaged_file(folder: Path, how: str) -> Path:
         ("html", "web page"),
         ("pickle", "Python pickle"),
         ("text", "it begins with"),
-        ("bomb", "179 megapixels"),
+        ("bomb", "89 megapixels"),
     ],
 )
 def test_a_damaged_file_is_one_line_that_names_it(tmp_path, how, cause):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, damaged, too_large
+from zoo.images.reading import AS_STORED, Header, Reading, check_size, damaged, too_large
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +24,10 @@ SUFFIXES = (
 )
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph
+
+LARGE_PIXELS = 16_000_000  # threads decode images beyond it one at a time: two of 80 Mpx would hold 1.5 GB
+ALONE = threading.Lock()
+STRIP_PIXELS = 1 << 20  # what is blended with its alpha at once
 
 # Pillow keeps the high byte of 16-bit colour. The same bytes read in the other order give it the low byte.
 OTHER_BYTE_ORDER = {";16B": ";16L", ";16L": ";16B"}
@@ -53,20 +60,35 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
             if image.format == "TIFF" and is_scrambled_by_pillow(image):
                 return read_tiff(path)
             bits = stored_bits(image, path)
-            if bits > 8 and image.mode not in GRAY_MODES:
-                return np.ascontiguousarray(read_deep_colour(image, path))
-            image.load()
-            pixels = upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
-            # TIFF photometric 0: white is zero. Pillow inverts 8 bits, and 16 not.
-            if pixels.dtype == np.uint16 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
-                pixels = np.uint16(65535) - pixels
-            return np.ascontiguousarray(pixels)
+            check_size(path, image.width, image.height, len(image.getbands()), bits)
+            with alone_if_large(image.width * image.height):
+                return np.ascontiguousarray(decode(image, path, bits))
     except DataError as error:
         if error.code == "image-unknown" and path.suffix.lower() in {".tif", ".tiff"}:
             return read_tiff(path)
         raise
     except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
         raise damaged(path, error) from error
+
+
+def decode(image: Image, path: Path, bits: int) -> Array:
+    if bits > 8 and image.mode not in GRAY_MODES:
+        return read_deep_colour(image, path)
+    image.load()
+    pixels = upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
+    # TIFF photometric 0: white is zero. Pillow inverts 8 bits, and 16 not.
+    if pixels.dtype == np.uint16 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+        pixels = np.uint16(65535) - pixels
+    return pixels
+
+
+@contextmanager
+def alone_if_large(num_pixels: int) -> Iterator[None]:
+    if num_pixels <= LARGE_PIXELS:
+        yield
+        return
+    with ALONE:
+        yield
 
 
 def open_image(path: Path) -> Image:
@@ -85,9 +107,11 @@ def open_image(path: Path) -> Image:
         raise DataError(f"{path}: not an image: {first_bytes(path)}", code="image-unknown") from error
     except Exception as error:
         raise damaged(path, error) from error
-    if image.width * image.height > MAX_PIXELS:
+    try:
+        check_size(path, image.width, image.height)
+    except DataError:
         image.close()
-        raise too_large(path, f"{image.width} x {image.height} is more than")
+        raise
     if getattr(image, "n_frames", 1) > 1 and image.format not in SINGLE_FRAME_EXTRAS:
         frames = image.n_frames  # type: ignore[attr-defined]
         image.close()
@@ -144,20 +168,27 @@ def read_deep_colour(image: Image, path: Path) -> Array:
     if mode == "LA;16B":  # four bytes a pixel, the same as RGBA
         with PIL.Image.open(path, formats=FORMATS) as again:
             again.tile = [again.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
-            data = np.asarray(again).astype(np.uint16)
-        return upright(flatten(data[..., 0::2] << 8 | data[..., 1::2]), again.getexif().get(0x0112, 1))
+            data = np.asarray(again)
+        return upright(flatten(join_bytes(data[..., 0::2], data[..., 1::2])), again.getexif().get(0x0112, 1))
     order = mode[-4:].replace(";16N", ";16L" if np.little_endian else ";16B")
     if mode[:-4] in {"RGB", "RGBA"} and order in OTHER_BYTE_ORDER and image.format in {"PNG", "TIFF"}:
         with PIL.Image.open(path, formats=FORMATS) as again:
             again.tile = [with_raw_mode(tile, mode[:-4] + OTHER_BYTE_ORDER[order]) for tile in again.tile]  # type: ignore[attr-defined]
-            low = np.asarray(again).astype(np.uint16)
-        high = np.asarray(image).astype(np.uint16)
-        return upright(flatten(high << 8 | low), image.getexif().get(0x0112, 1))
+            low = np.asarray(again)
+        return upright(flatten(join_bytes(np.asarray(image), low)), image.getexif().get(0x0112, 1))
     if image.format == "TIFF":
         return read_tiff(path)
     raise DataError(
         f"{path}: {image.format} with 16-bit colour would lose its levels", fix="save it as 16-bit PNG", code="image"
     )
+
+
+def join_bytes(high: Array, low: Array) -> Array:
+    """uint16 of two arrays of uint8."""
+    joined = high.astype(np.uint16)
+    joined <<= 8
+    joined |= low
+    return joined
 
 
 def is_scrambled_by_pillow(image: Image) -> bool:
@@ -180,8 +211,7 @@ def read_tiff(path: Path) -> Array:
             page = tiff.pages[0]
             if len(tiff.pages) > 1:
                 raise DataError(f"{path}: {len(tiff.pages)} pages, expected one image", code="image")
-            if page.imagewidth * page.imagelength > MAX_PIXELS:
-                raise too_large(path, f"{page.imagewidth} x {page.imagelength} is more than")
+            check_size(path, page.imagewidth, page.imagelength, page.samplesperpixel, page.bitspersample)
             pixels = page.asarray()
             planes_first = page.planarconfig == 2 and pixels.ndim == 3
             tag = page.tags.get("Orientation")
@@ -236,12 +266,22 @@ def flatten(pixels: Array) -> Array:
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] in (2, 4):
-        opaque = np.iinfo(pixels.dtype).max
-        alpha = pixels[..., -1:]
-        pixels, kind = pixels[..., :-1], pixels.dtype
-        if (alpha != opaque).any():
-            pixels = ((pixels.astype(np.uint64) * alpha + opaque // 2) // opaque).astype(kind)
+        pixels = lay_over_black(pixels)
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def lay_over_black(pixels: Array) -> Array:
+    """The channels before the last, times the last; strip by strip, because 64-bit copies of a large image are 2 GB."""
+    opaque = np.iinfo(pixels.dtype).max
+    laid = np.empty((*pixels.shape[:2], pixels.shape[2] - 1), pixels.dtype)
+    num_rows = max(1, STRIP_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), num_rows):
+        strip = slice(top, top + num_rows)
+        colours, alpha = pixels[strip, :, :-1], pixels[strip, :, -1:]
+        if (alpha != opaque).any():
+            colours = (colours.astype(np.uint64) * alpha + opaque // 2) // opaque
+        laid[strip] = colours
+    return laid
 
 
 def upright(pixels: Array, orientation: int) -> Array:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from zoo.errors import DataError
 
-MAX_PIXELS = 178_956_970  # where Pillow itself stops believing a header: 900 Mpx fit into 109 KB of PNG
+MAX_PIXELS = 89_478_485  # where Pillow begins to doubt a header: 900 Mpx fit into 109 KB of PNG, 120 Mpx into 15
+MAX_BYTES = 240_000_000  # of pixels; what decodes them holds three to four times as much for a moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,18 @@ class Reading:
 
 
 AS_STORED = Reading()
+
+
+def check_size(path: Path, width: int, height: int, channels: int = 1, bits: int = 8) -> None:
+    """Refuse what would not fit into memory, before anything of it is decoded."""
+    if width * height > MAX_PIXELS:
+        raise too_large(path, f"{width} x {height} is more than")
+    if width * height * channels * -(-bits // 8) > MAX_BYTES:
+        raise DataError(
+            f"{path}: {width} x {height} in {channels} channels of {bits} bits is more than {MAX_BYTES / 1e6:.0f} MB",
+            fix="shrink it, or leave it out",
+            code="image",
+        )
 
 
 def too_large(path: Path, what: str) -> DataError:
