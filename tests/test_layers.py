@@ -48,9 +48,9 @@ ROOMS = {
         {"raster"},
     ),
     "sources": (
-        {"listing", "tables", "cards", "arrays"},
-        {"joining"},
-        {"targets", "guess"},
+        {"listing", "tables", "cards", "arrays", "headers"},
+        {"joining", "intensity"},
+        {"targets", "guess", "frames"},
         {"assembly"},
     ),
 }

@@ -1,12 +1,15 @@
 """One image file, or one frame of a file, to its pixels: uint8 or uint16, gray or RGB.
 
-Each kind of file has a module with `SUFFIXES`, `read_header(path, reading)` and `read_frame(path, frame, reading)`.
+Each kind of file has a module with `SUFFIXES`, `read_header(path, reading)` and `read_frame(path, frame, reading)`; one
+whose values go beyond 8 or 16 bits has `read_values(path, frame, reading)` too, one whose headers decide more than a
+size a `HEADER_VERSION`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,11 +28,13 @@ __all__ = [
     "Reading",
     "fit_square",
     "frame_name",
+    "header_version",
     "is_ignored",
     "is_image",
     "is_image_name",
     "read_header",
     "read_image",
+    "read_values",
     "split_frame",
 ]
 
@@ -62,6 +67,16 @@ def kind_of(path: Path) -> ModuleType:
     return BY_SUFFIX.get(suffix_of(path.name), raster)
 
 
+def header_version(path: Path) -> str:
+    """Of a file whose header decides more than a size (frames, values, tags): who reads it, in which version. Else "".
+
+    Such headers are read of all files of a set, and remembered as long as the version stays the same.
+    """
+    kind = kind_of(path)
+    version = getattr(kind, "HEADER_VERSION", None)
+    return f"{kind.__name__.rpartition('.')[2]}:{version}" if version else ""
+
+
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
     """What a file says of itself, as `read_image` will return it but for orientation."""
     header: Header = kind_of(path).read_header(path, reading)
@@ -75,6 +90,13 @@ def read_image(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     """
     pixels: Array = kind_of(path).read_frame(path, frame, reading)
     return pixels
+
+
+def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """What `read_image` makes levels of: the values in the file's own units (Hounsfield units, ...), none clipped."""
+    kind = kind_of(path)
+    values: Array = getattr(kind, "read_values", kind.read_frame)(path, frame, replace(reading, levels=None))
+    return values
 
 
 # --- frames in names -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images.reading import AS_STORED, Header, Reading, check_size, damaged, too_large
+from zoo.images.reading import AS_STORED, Header, Reading, check_size, damaged, to_levels, too_large
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,11 +44,16 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
     except DataError:
         if path.suffix.lower() not in {".tif", ".tiff"}:
             raise
-    pixels = read_frame(path)  # only the palette's colours tell whether it is gray
+    pixels = read_pixels(path)  # only the palette's colours tell whether it is gray
     return Header(width=pixels.shape[1], height=pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
 
 
-def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:  # noqa: ARG001
+def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """Pixels as `read_pixels` has them, mapped where the set says how."""
+    return to_levels(read_pixels(path, frame), reading)
+
+
+def read_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
     """Pixels uint8 or uint16, (H, W) or (H, W, 3), turned upright as EXIF says.
 
     1-bit becomes 0 and 255; a palette its colours, or gray where they all are; CMYK, YCbCr and LAB become RGB. Alpha is

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from zoo.errors import DataError
 
+Array = np.ndarray[Any, Any]
+
+STRIP_ROWS = 256
 MAX_PIXELS = 89_478_485  # where Pillow begins to doubt a header: 900 Mpx fit into 109 KB of PNG, 120 Mpx into 15
 MAX_BYTES = 240_000_000  # of pixels; what decodes them holds three to four times as much for a moment
 
@@ -17,7 +22,7 @@ MAX_BYTES = 240_000_000  # of pixels; what decodes them holds three to four time
 class Header:
     """What a file says of itself. A file of several frames (slices, pages) holds images of one size."""
 
-    width: int
+    width: int  # 0: it holds no pixels, and `skip` says what it is
     height: int
     channels: int
     frames: int | None = None  # None: one image, asked for without a number
@@ -29,6 +34,7 @@ class Header:
     step: float = 1.0  # between two values that differ; 0 for floating point
     modality: str = ""  # as DICOM writes it: "CT", "DX", "US"
     has_window: bool = False  # it says itself how it is to be shown
+    skip: str = ""  # why it is no image of the set unless somebody names it: "secondary capture"
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM: keyword -> text
 
 
@@ -59,6 +65,24 @@ def check_size(path: Path, width: int, height: int, channels: int = 1, bits: int
             fix="shrink it, or leave it out",
             code="image",
         )
+
+
+def to_levels(values: Array, reading: Reading) -> Array:
+    """Values in a file's units as uint8 or uint16: `reading.levels` span the type, what lies outside is clipped.
+
+    level = round((value - low) / (high - low) * greatest). Without `levels` the values are returned as they are.
+    """
+    if reading.levels is None:
+        return values
+    low, high = reading.levels
+    greatest = 2**reading.bits - 1
+    levels = np.empty(values.shape, np.uint8 if reading.bits == 8 else np.uint16)
+    for row in range(0, len(values), STRIP_ROWS):  # float64 takes eight times as much memory as 8 bits
+        scaled = values[row : row + STRIP_ROWS].astype(np.float64)
+        scaled -= low
+        scaled *= greatest / (high - low)
+        levels[row : row + STRIP_ROWS] = np.clip(np.rint(scaled, out=scaled), 0, greatest, out=scaled)
+    return levels
 
 
 def too_large(path: Path, what: str) -> DataError:

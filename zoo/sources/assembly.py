@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images import Header, read_header, read_image
+from zoo.images import Header, Reading, read_image, split_frame
 from zoo.sources.cards import Card, placeholders
+from zoo.sources.frames import expand_frames
+from zoo.sources.headers import Headers
+from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import PATH_FACTS, RESERVED, SPLIT_NAMES, Joined, join
 from zoo.sources.listing import Listing
 from zoo.sources.targets import understand_targets
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 SPLITS = ("train", "val", "test")
-MAX_LOOKED_AT = 2000  # headers, 0.05 ms each; of a larger set, as many evenly spread
 LARGEST_OWN_SIZE = 224  # smaller sets are shown at their own size; larger ones at the protocol's
 
 
@@ -39,11 +41,15 @@ class Assembled:
 
 def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
-    joined = join(card, listing, origin)
+    with Headers(listing.root) as found:
+        joined = join(card, listing, origin)
+        by_file = found.looked_at(joined.images)
+    joined = expand_frames(card, joined, by_file)
+    headers = list(by_file.values())
+    reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers)
     targets = understand_targets(card, joined)
     splits = find_splits(card, joined)
     patients, patient_notes = find_patients(card, joined)
-    headers = look_at_images(listing.root, joined.images)
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
@@ -74,9 +80,10 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     samples = Samples(
         table=build_table(card, joined, splits, patients),
         targets=targets.targets,
-        read=partial(read_below, listing.root),
-        files=tuple(listing.root / image for image in joined.images),
-        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *describe_channels(headers)),
+        read=partial(read_below, listing.root, reading),
+        files=tuple(file_and_frame(listing.root, image)[0] for image in joined.images),
+        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *describe_channels(headers), *reading_notes),
+        reading=record_reading(reading),
     )
     return Assembled(spec, samples)
 
@@ -85,9 +92,17 @@ def unset(request: object) -> Samples:  # noqa: ARG001
     raise AssertionError("replaced by find_source")
 
 
-def read_below(root: Path, image: str) -> Array:
-    """Pixels of an image named relative to the folder."""
-    return read_image(root / image)
+def read_below(root: Path, reading: Reading, image: str) -> Array:
+    """Pixels of an image, or of one frame of a file, named relative to the folder."""
+    path, frame = file_and_frame(root, image)
+    return read_image(path, frame, reading)
+
+
+def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:
+    name, frame = split_frame(image)
+    if frame is None or (root / image).is_file():  # a file may be called `scan#1`
+        return root / image, None
+    return root / name, frame
 
 
 def find_splits(card: Card, joined: Joined) -> list[str]:
@@ -157,11 +172,6 @@ def build_table(card: Card, joined: Joined, splits: list[str], patients: list[st
 
 
 # --- what the images are like ----------------------------------------------------------------------------------------
-def look_at_images(root: Path, images: tuple[str, ...]) -> list[Header]:
-    step = max(1, -(-len(images) // MAX_LOOKED_AT))
-    return [read_header(root / image) for image in images[::step]]
-
-
 def own_size(headers: list[Header]) -> int | None:
     """The longest side, where all images looked at share it and it is small."""
     sides = {max(header.width, header.height) for header in headers}
