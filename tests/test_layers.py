@@ -53,6 +53,10 @@ ROOMS = {
         {"targets", "guess", "frames"},
         {"assembly"},
     ),
+    "statistics": (
+        {"intervals", "weighted", "roc", "pairs"},
+        {"datasets"},
+    ),
 }
 # What `from zoo import ...` gives to plugins: it may lead to all rooms up to this floor.
 DOOR_FLOOR = 4

@@ -16,7 +16,15 @@ import numpy as np
 
 from zoo.errors import Undefined
 from zoo.specs import MetricRequest, MetricSpec
-from zoo.statistics import ratio, weighted_auroc, weighted_average_precision, weighted_spearman
+from zoo.statistics import (
+    auroc_influence,
+    jackknife_influence,
+    ratio,
+    ratio_influence,
+    weighted_auroc,
+    weighted_average_precision,
+    weighted_spearman,
+)
 
 Array = np.ndarray[Any, Any]
 ByLabel = Callable[[MetricRequest], Array]  # -> (K,)
@@ -146,6 +154,30 @@ def metric(
     )
 
 
+def decision_influence(request: MetricRequest, *, resampled: WeightedByLabel) -> Array:
+    """Influence values (N,) of a metric of targets and decisions: one unit of each (target, decision) is moved."""
+    pairs = np.column_stack([request.targets, decided_classes(request)])
+    kinds = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)  # NaN (unknown) equals NaN here
+    weighted = partial(resampled_mean_over_labels, request, values=resampled)
+    return jackknife_influence(weighted, len(request.targets), kinds)
+
+
+def decided_metric(name: str, title: str, tasks: tuple[str, ...], *functions: Any, **fields: Any) -> MetricSpec:
+    """The spec of a metric of targets and decisions alone."""
+    return metric(
+        name, title, tasks, *functions, influence=partial(decision_influence, resampled=functions[1]), **fields
+    )
+
+
+def mean_influence(request: MetricRequest, *, errors: Callable[[MetricRequest], list[tuple[Array, Array]]]) -> Array:
+    """Influence values (N,) of a mean of `errors`: (known (N,), its values) a column."""
+    columns = errors(request)
+    sums, counts = np.zeros((2, len(request.targets), len(columns)))
+    for i, (known, values) in enumerate(columns):
+        sums[known, i], counts[known, i] = values, 1.0
+    return ratio_influence(sums, counts)
+
+
 # --- from probabilities ----------------------------------------------------------------------------------------------
 def auroc(request: MetricRequest) -> Array:
     """Area under the ROC curve of each label against the rest; needs a positive and a negative."""
@@ -157,6 +189,16 @@ def auroc(request: MetricRequest) -> Array:
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
     return np.stack([weighted_auroc(c.positives, c.scores, known_weights(c, weights)) for c in columns], axis=1)
+
+
+def influence_on_auroc(request: MetricRequest) -> Array:
+    """Influence values (N,) of the mean AUROC: placements, see `zoo.statistics.auroc_influence`."""
+    num, found = len(request.targets), []
+    for column in filter(has_both, scored_columns(request)):
+        values = np.zeros(num)
+        values[column.known] = auroc_influence(column.positives, column.scores) * (num / len(column.positives))
+        found.append(values)
+    return np.asarray(np.mean(found, axis=0))
 
 
 def average_precision(request: MetricRequest) -> Array:
@@ -243,6 +285,11 @@ def resampled_ece(request: MetricRequest, weights: Array) -> Array:
     return np.stack(errors, axis=1)
 
 
+def refuse_influence(_: MetricRequest) -> Array:
+    # Its derivative jumps where a bin's error is 0: the variance comes out half as large again as the bootstrap's.
+    raise Undefined("ECE is no smooth function of the predictions: two of them cannot be tested for a difference")
+
+
 # --- from decisions --------------------------------------------------------------------------------------------------
 class Tally(NamedTuple):
     """Weight of the images by truth and decision, one column a label; (B, K)."""
@@ -281,6 +328,13 @@ def resampled_accuracy(request: MetricRequest, weights: Array) -> Array:
         t = tally(label_columns(request), weights)
         return ratio(t.hits + t.rejections, t.hits + t.misses + t.alarms + t.rejections)
     return ratio(weights @ (request.targets == request.decisions).astype(np.float64), weights.sum(axis=1))[:, None]
+
+
+def right_decisions(request: MetricRequest) -> list[tuple[Array, Array]]:
+    if is_multilabel(request):
+        return [(column.known, column.positives == column.decided) for column in label_columns(request)]
+    right = request.targets == request.decisions
+    return [(np.ones(len(right), dtype=bool), right)]
 
 
 def refuse_mean(request: MetricRequest) -> None:
@@ -446,6 +500,10 @@ def resampled_mae(request: MetricRequest, weights: Array) -> Array:
     return ratio(weights @ np.abs(request.targets - predicted_values(request)), weights.sum(axis=1))[:, None]
 
 
+def absolute_errors(request: MetricRequest) -> list[tuple[Array, Array]]:
+    return [(np.ones(len(request.targets), dtype=bool), np.abs(request.targets - predicted_values(request)))]
+
+
 def rmse(request: MetricRequest) -> Array:
     """Root of the mean squared error."""
     from sklearn.metrics import root_mean_squared_error
@@ -500,31 +558,35 @@ NO_DISTANCE = "one and the same class in targets and decisions"
 
 PLUS_MINUS = {"bounds": (-1.0, 1.0)}
 ERROR = {"higher_is_better": False, "bounds": (0.0, None)}
+OF_RIGHT = {"influence": partial(mean_influence, errors=right_decisions)}
+OF_SQUARES = {**ERROR, "bounds": (0.0, 2.0), "influence": partial(mean_influence, errors=squared_distances)}
+OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_errors)}
+
 
 METRICS = (
-    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS),
+    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS, influence=influence_on_auroc),
     metric(
         "average_precision", "average precision", CLASSES, average_precision, resampled_average_precision, NO_POSITIVES
     ),
-    metric("accuracy", "accuracy", CLASSES, accuracy, resampled_accuracy, NO_TARGETS, counts=count_right),
-    metric(
+    metric("accuracy", "accuracy", CLASSES, accuracy, resampled_accuracy, NO_TARGETS, counts=count_right, **OF_RIGHT),
+    decided_metric(
         "balanced_accuracy", "balanced accuracy", CLASSES, balanced_accuracy, resampled_balanced_accuracy, ONE_CLASS
     ),
-    metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
-    metric("recall_macro", "recall (macro)", CLASSES, recall, resampled_recall, NO_POSITIVES),
-    metric("sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, counts=count_found),
-    metric(
+    decided_metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
+    decided_metric("recall_macro", "recall (macro)", CLASSES, recall, resampled_recall, NO_POSITIVES),
+    decided_metric(
+        "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, counts=count_found
+    ),
+    decided_metric(
         "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, counts=count_rejected
     ),
-    metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
-    metric(
-        "brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, higher_is_better=False, bounds=(0.0, 2.0)
-    ),
-    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, higher_is_better=False),
-    metric(
+    decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
+    metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
+    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, higher_is_better=False, influence=refuse_influence),
+    decided_metric(
         "cohen_kappa", "kappa (quadratic)", ("ordinal",), cohen_kappa, resampled_cohen_kappa, NO_DISTANCE, **PLUS_MINUS
     ),
-    metric("mae", "MAE", ("ordinal", "regression"), mae, resampled_mae, NO_TARGETS, **ERROR),
+    metric("mae", "MAE", ("ordinal", "regression"), mae, resampled_mae, NO_TARGETS, **OF_ABSOLUTE),
     metric("rmse", "RMSE", ("regression",), rmse, resampled_rmse, NO_TARGETS, **ERROR),
     metric("r2", "R2", ("regression",), r2, resampled_r2, NO_SPREAD, bounds=(None, 1.0)),
     metric("spearman", "Spearman", ("regression",), spearman, resampled_spearman, NO_SPREAD, **PLUS_MINUS),

@@ -16,7 +16,7 @@ import numpy as np
 from zoo.errors import RunError, Undefined, clean
 from zoo.inference import Predictions
 from zoo.specs import Card, MetricRequest, MetricSpec, Unit
-from zoo.statistics import NUM_RESAMPLES, bootstrap_weights, percentile_interval, wilson_interval
+from zoo.statistics import NUM_RESAMPLES, bootstrap_weights, jackknife_influence, percentile_interval, wilson_interval
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -327,6 +327,26 @@ def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
     values = np.concatenate(chunks)
     if values.shape != (len(weights),):
         raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")
+    return values
+
+
+def unit_influence(metric: MetricSpec, part: Tested) -> Array:
+    """Influence values (N,) of the test units: the metric's own, or taken through `resample`, or leaving each out.
+
+    Left out: (N - 1)(T - T without i), the jackknife's pseudo-influence (Efron 1982, chapter 3).
+    """
+    request, num = part.request, len(part.patients)
+    if metric.influence is not None:
+        values = np.asarray(metric.influence(request), dtype=np.float64)
+    elif metric.resample is not None:
+        resampler = metric.resample
+        values = jackknife_influence(lambda weights: np.asarray(resampler(request, weights), dtype=np.float64), num)
+    else:
+        whole = compute(metric, request)
+        kept = ~np.eye(num, dtype=bool)
+        values = (num - 1) * (whole - np.array([compute(metric, repeated(request, keep)) for keep in kept]))
+    if values.shape != (num,) or not np.isfinite(values).all():
+        raise ValueError(f"expected {num} finite influence values")
     return values
 
 

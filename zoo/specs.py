@@ -194,6 +194,8 @@ class MetricSpec:
     `resample`, optional, computes the metric for B resamples at once: (request, weights float (B, N)) -> (B,), NaN
     where undefined; without it the interval calls `compute` once a resample. `counts` gives (successes, trials) where
     the metric is a proportion, so that its interval can be Wilson's; it raises `Undefined` for a task where it is none.
+    `influence`, optional, gives how fast the metric moves, times N, with the weight of each unit: (N,); without it the
+    tests between models take that derivative through `resample`, or leave every unit out once.
     `note`, optional, says what a reader must know of a value that is defined ("macro over 6 of 7 labels"), or "".
     """
 
@@ -208,6 +210,7 @@ class MetricSpec:
     resample: Callable[[MetricRequest, Array], Array] | None = None
     counts: Callable[[MetricRequest], tuple[int, int]] | None = None
     note: Callable[[MetricRequest], str] | None = None
+    influence: Callable[[MetricRequest], Array] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
