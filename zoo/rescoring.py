@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from zoo.errors import ResultsError
 from zoo.registry import Registry
 from zoo.results import Result, save_scores
-from zoo.scoring import Score, score
+from zoo.scoring import Score, score_run
 
 
 def rescore(
@@ -26,11 +26,9 @@ def rescore(
         old = stored_scores(result)
         names = dict.fromkeys([*(old or card.task.metrics), *added])
         metrics = {name: registry.find("metric", name) for name in names if name in registry.metrics or name in added}
-        runs = [[result.predictions()]]
         kept = {name: found for name, found in old.items() if name not in metrics}
-        scores: dict[str, dict[str, Score]] = {"scores": kept | score(runs, metrics, card, threshold=threshold)}
-        if card.unit == "patient":
-            scores["image_scores"] = score(runs, metrics, card, threshold=threshold, unit="image")
+        scores = score_run(result.predictions(), metrics, card, threshold=threshold)
+        scores["scores"] = kept | scores["scores"]
         save_scores(result, scores)
         undefined += sum(found.value is None for found in scores["scores"].values())
         progress(done, len(results))

@@ -16,15 +16,14 @@ from zoo.builtin import open_registry
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
 from zoo.errors import DataError, ZooError
 from zoo.executor import Event, Notify, can_fork
-from zoo.inference import Predictions, predict
+from zoo.inference import predict
 from zoo.models import build_model, count_flops, count_parameters
 from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
 from zoo.progress import BenchProgress, Console, duration
-from zoo.protocol import Protocol
 from zoo.registry import Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
-from zoo.scoring import Score, score, val_score
-from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, Card, MetricSpec, ModelSpec
+from zoo.scoring import Score, score_run, val_score
+from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from zoo.suites import Run, Suite, settle, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
 from zoo.training import Fitted, fit, plan_steps
@@ -117,7 +116,9 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     start = time.perf_counter()
     predictions = {s: predict(fitted.module, dataset, pixels, s, precision=run.precision) for s in splits}
     cost |= measure_cost(fitted, time.perf_counter() - start, sum(map(len, predictions.values())), device)
-    scores = score_predictions(predictions, metrics, dataset.card, run.protocol) if "test" in predictions else {}
+    scores: dict[str, dict[str, Score]] = {}
+    if "test" in predictions:
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
     result = Result(
         id=run.id,
         run=run.describe(),
@@ -184,16 +185,6 @@ def measure_cost(fitted: Fitted, predict_seconds: float, num_predicted: int, dev
         "inference_images_per_second": round(num_predicted / predict_seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
-
-
-def score_predictions(
-    predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, protocol: Protocol
-) -> dict[str, dict[str, Score]]:
-    """The scores of the dataset's unit, and beside them those of images where the unit is the patient."""
-    scores = {"scores": score([[predictions]], metrics, card, threshold=protocol.threshold)}
-    if card.unit == "patient":
-        scores["image_scores"] = score([[predictions]], metrics, card, threshold=protocol.threshold, unit="image")
-    return scores
 
 
 def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:

@@ -78,6 +78,17 @@ def score(
     return scores
 
 
+def score_run(
+    predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+) -> dict[str, dict[str, Score]]:
+    """All that stands in a run's `scores.json`: `scores` of the dataset's unit, and, where that is the patient,
+    `image_scores` beside them."""
+    scores = {"scores": score([[predictions]], metrics, card, threshold=threshold)}
+    if card.unit == "patient":
+        scores["image_scores"] = score([[predictions]], metrics, card, threshold=threshold, unit="image")
+    return scores
+
+
 def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
     """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
 
