@@ -1,22 +1,26 @@
 """The docs say what the code does: every hook, command and flag, the example as it is, and only commands that parse."""
 
+import importlib.util
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 
 from zoo import DatasetSpec, MetricSpec, ModelSpec
 from zoo.cli import zoo
 from zoo.metrics import METRICS
 from zoo.protocol import PROTOCOLS
-from zoo.registry import HOOKS
+from zoo.registry import HOOKS, FoundPlugin, load_registry
 from zoo.sources import card_schema
 from zoo.sources.cards import read_card
 from zoo.tasks import TASKS
+from zoo.testing import check_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -145,6 +149,29 @@ def test_the_example_plugin_stands_in_the_docs_as_it_is():
 def test_the_example_plugin_is_under_sixty_lines():
     module = read(ROOT / "plugins" / "zoo-example" / "src" / "zoo_example" / "__init__.py")
     assert len(module.splitlines()) < 60
+
+
+def test_the_plugin_of_one_card_in_the_docs_is_listed_and_read(tmp_path):
+    text = section(read("write-a-plugin.md"), "A dataset, without a line of code")
+    project, card = (block for language, block in code_blocks(text) if language == "toml")
+    package = tmp_path / "zoo_busi"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "dataset.toml").write_text(card, encoding="utf-8")
+    ((_, module),) = tomllib.loads(project)["project"]["entry-points"]["zoo.v1"].items()
+    specification = importlib.util.spec_from_file_location(module, package / "__init__.py")
+    registry = load_registry(
+        [FoundPlugin(name="zoo-busi", load=lambda: importlib.util.module_from_spec(specification))]
+    )
+    assert not registry.broken
+    busi = registry.datasets["busi"]
+    assert (busi.task.name, busi.labels) == ("multiclass", ("normal", "benign", "malignant"))
+    for number, label in enumerate(busi.labels * 2):
+        place = tmp_path / "data" / "busi" / label
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number * 20).save(place / f"{label} ({number}).png")
+        Image.new("L", (8, 8)).save(place / f"{label} ({number})_mask.png")
+    check_dataset(busi, tmp_path / "data" / "busi")
 
 
 def test_every_key_of_a_dataset_toml_is_described():

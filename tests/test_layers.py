@@ -48,7 +48,7 @@ ROOMS = {
         {"raster"},
     ),
     "sources": (
-        {"listing", "tables", "cards", "arrays", "headers"},
+        {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
         {"joining", "intensity"},
         {"targets", "guess", "frames"},
         {"assembly"},

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ZOO = [sys.executable, "-m", "zoo.cli"]
 
@@ -28,11 +29,32 @@ GIVES = """
     """
 NEVER_LOADED = "raise AssertionError('this must not be imported')"
 
-# distribution: the source of its module
+# distribution: the source of its module, or the cards in its package
 GOOD = {
     "zoo-good": GIVES.format(name="good_net"),
     "zoo-clash-a": GIVES.format(name="claimed_net"),
     "zoo-clash-b": GIVES.format(name="claimed_net"),
+    "zoo-cards": {
+        "dataset.toml": """
+            name = "spots"
+            task = "binary"
+            labels = ["clear", "spot"]
+            images = "{label}/*.png"
+            label = {positive = "spot"}
+            patient = {none = "not published"}
+            license = "CC0"
+            url = "https://example.org/spots"
+            """,
+        "grades.toml": """
+            task = "ordinal"
+            root = "$SPOTS_HOME/grades"
+            table = "grades.csv"
+            images = "{file}.png"
+            labels = {0 = "none", 1 = "mild", 2 = "severe"}
+            label = {column = "grade"}
+            license = "CC0"
+            """,
+    },
     "zoo-prints": GIVES.format(name="printing_net") + "\n    print('{not json}')",
 }
 # distribution: the source of its module, and what the reason must say
@@ -65,6 +87,15 @@ BROKEN = {
     ),
     "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
     "zoo-no-hooks": ("x = 1", "gives nothing"),
+    "zoo-bad-card": (
+        {"dataset.toml": 'task = "multiclas"\nlabels = "a"\nlicense = 3\n'},
+        "dataset.toml: 3 mistakes: task: 'multiclas'. Did you mean 'multiclass'",
+    ),
+    "zoo-torn-card": ({"skin.toml": "task = ["}, "skin.toml: not TOML: "),
+    "zoo-bad-card-name": (
+        {"card.toml": 'name = "../up"\ntask = "binary"\nlabels = ["a", "b"]\n'},
+        "dataset name '../up'",
+    ),
     "zoo-no-module": (None, "ModuleNotFoundError: No module named 'zoo_no_module'"),
     "zoo-no-attribute": ("x = 1", "AttributeError: "),
     "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; upgrade zoo-bench"),
@@ -78,8 +109,8 @@ ENTRY_POINTS = {
 }
 
 
-def write_wheel(folder: Path, name: str, source: str | None, version: str = "1.0") -> Path:
-    """A wheel of one module, with an entry point for zoo, as any build backend would make it."""
+def write_wheel(folder: Path, name: str, source: str | dict[str, str] | None, version: str = "1.0") -> Path:
+    """A wheel of one module, or of a package of files without code, with an entry point for zoo, as any backend does."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
@@ -87,7 +118,9 @@ def write_wheel(folder: Path, name: str, source: str | None, version: str = "1.0
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": ENTRY_POINTS.get(name, f"[zoo.v1]\n{name} = {module}\n"),
     }
-    if source is not None:
+    if isinstance(source, dict):
+        files |= {f"{module}/__init__.py": "", **{f"{module}/{file}": textwrap.dedent(source[file]) for file in source}}
+    elif source is not None:
         files[f"{module}.py"] = textwrap.dedent(source)
     record = ""
     for path, text in files.items():
@@ -207,6 +240,72 @@ def test_a_plugin_installed_twice_counts_once_and_the_first_one_serves(tmp_path,
     install([write_wheel(tmp_path, "zoo-good", GOOD["zoo-good"], version="2.0")], newer)
     listed = json.loads(zoo("plugin", "list", "--json", path=[newer, site]).stdout)["plugins"]
     assert [plugin["version"] for plugin in listed if plugin["name"] == "zoo-good"] == ["2.0"]
+
+
+# --- plugins that are cards ------------------------------------------------------------------------------------------
+def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_licence(site):
+    done = zoo("list", "datasets", "--json", path=[site])
+    items = {item["name"]: item for item in json.loads(done.stdout)["items"]}
+    assert {name: (items[name]["task"], items[name]["labels"]) for name in ("spots", "grades")} == {
+        "spots": ("binary", 2),
+        "grades": ("ordinal", 3),
+    }
+    assert {items[name]["plugin"] for name in ("spots", "grades")} == {"zoo-cards"}
+    assert items["spots"]["license"] == "CC0"
+
+
+def test_listing_a_card_imports_neither_pandas_nor_pydantic(site):
+    code = """
+import sys
+from zoo.registry import find_plugins, load_registry
+assert "spots" in load_registry(find_plugins()).datasets
+print(sorted({"torch", "pandas", "pydantic", "PIL"} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.fixture
+def spots(tmp_path):
+    """Images in the layout of the card `spots`, where ZOO_DATA says."""
+    for number in range(60):
+        image = tmp_path / "data" / "spots" / ("clear", "spot")[number % 2] / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 3 * number).save(image)
+    return tmp_path / "data"
+
+
+def bench_spots(tmp_path, **variables):
+    site = tmp_path / "site"  # alone: torch itself cannot be imported beside a distribution with damaged metadata
+    install([write_wheel(tmp_path, "zoo-cards", GOOD["zoo-cards"])], site)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    environment |= {"NO_COLOR": "1", "COLUMNS": "200", **{name: str(value) for name, value in variables.items()}}
+    words = ["bench", "--datasets", "spots", "--models", "constant", "--dry-run", "--offline", "--results", "results"]
+    return subprocess.run([*ZOO, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+
+def test_a_card_is_benchmarked_where_zoo_data_says(tmp_path, spots):
+    done = bench_spots(tmp_path, ZOO_DATA=spots)
+    assert done.returncode == 0, done.stderr
+    assert "spots" in done.stdout
+
+
+def test_a_card_is_benchmarked_from_a_zip_in_zoos_data_folder(tmp_path, spots):
+    cache = tmp_path / "cache"
+    shutil.make_archive(str(cache / "datasets" / "spots"), "zip", spots / "spots")
+    done = bench_spots(tmp_path, ZOO_CACHE=cache)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_card_without_data_names_the_folder_and_the_page(tmp_path):
+    done = bench_spots(tmp_path, ZOO_CACHE=tmp_path / "cache", ZOO_DATA=tmp_path / "data")
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if "data-missing" in line or "no data in" in line]
+    assert str(tmp_path / "data" / "spots") in line
+    assert str(tmp_path / "cache" / "datasets" / "spots") in line
+    assert "https://example.org/spots" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_an_uninstalled_plugin_is_gone(tmp_path, site):

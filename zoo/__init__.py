@@ -8,7 +8,7 @@ from zoo.files import download
 from zoo.hookspecs import hookimpl
 from zoo.models import load_weights
 from zoo.protocol import FINETUNE, Protocol
-from zoo.sources import read_npz_samples
+from zoo.sources import card_dataset, find_data, find_source, read_npz_samples
 from zoo.specs import (
     BuildRequest,
     DatasetSpec,
@@ -55,7 +55,10 @@ __all__ = [
     "Weights",
     "WeightsError",
     "ZooError",
+    "card_dataset",
     "download",
+    "find_data",
+    "find_source",
     "hookimpl",
     "load_weights",
     "read_npz_samples",

@@ -53,7 +53,8 @@ def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
     if isinstance(spec, ModelSpec):
         item |= {"family": spec.family, "image_size": spec.image_size, "weights": [w.tag for w in spec.weights]}
     elif isinstance(spec, DatasetSpec):
-        item |= {"task": spec.task.name, "labels": len(spec.labels), "modality": spec.modality, "license": spec.license}
+        kind = {} if spec.find else {"task": spec.task.name, "labels": len(spec.labels)}  # a family is of no one task
+        item |= {**kind, "modality": spec.modality, "license": spec.license}
     elif isinstance(spec, MetricSpec):
         item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
     return {**item, "title": spec.title}
@@ -127,15 +128,15 @@ def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
 
 
 def describe_dataset(name: str, registry: Registry) -> dict[str, Any]:
-    from zoo.planning import is_path
+    from zoo.planning import find_datasets, is_path
     from zoo.samples import open_source
-    from zoo.sources import find_source
     from zoo.splits import draw_split
 
-    if not is_path(name, registry):
+    if not registry.find_family(name) and not is_path(name, registry):
         return {**describe_spec(registry.find("dataset", name)), "plugin": registry.qualified("dataset", name)}
-    spec = find_source(Path(name))
-    source = open_source(spec, cache_root(), offline=True)
+    (found,) = find_datasets(name, registry, cache_root(), offline=True)
+    source = open_source(found, cache_root(), offline=True)
+    spec = source.spec
     split = draw_split(source)
     first = split.folds[0]
     splits = {part: int((first == part).sum()) for part in ("train", "val", "test")}

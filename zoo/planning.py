@@ -17,9 +17,9 @@ from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Source, open_source
+from zoo.samples import Progress, Source, open_source
 from zoo.sources import find_source
-from zoo.specs import DatasetSpec, MetricSpec
+from zoo.specs import DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
@@ -69,7 +69,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry, settings)
-    specs = choose_datasets(suite, registry)
+    specs = choose_datasets(suite, registry, settings, console)
     device = resolve_device(settings.device)
     with console.counting("weights", "bytes") as progress:
         initial = find_all_weights(
@@ -147,20 +147,33 @@ def choose_metrics(suite: Suite, registry: Registry) -> dict[str, MetricSpec]:
     return {name: registry.find("metric", name) for name in names}
 
 
-def choose_datasets(suite: Suite, registry: Registry) -> list[DatasetSpec | tuple[str, ZooError]]:
-    """Every dataset asked for: by name, or by path. A path that cannot be understood is refused, not raised."""
+def choose_datasets(
+    suite: Suite, registry: Registry, settings: Settings, console: Console
+) -> list[DatasetSpec | tuple[str, ZooError]]:
+    """Every dataset asked for: by name, prefix or path. One of the latter that cannot be had is refused, not raised."""
     if not suite.datasets:
         raise UsageError("nothing selected: no dataset", fix="--datasets NAME or PATH")
     chosen: list[DatasetSpec | tuple[str, ZooError]] = []
     for asked in suite.datasets:
-        if is_path(asked, registry):
-            try:
-                chosen.append(find_source(Path(asked)))
-            except DataError as error:
-                chosen.append((asked, error))
-        else:
-            chosen += [registry.find("dataset", name) for name in registry.match("dataset", asked)]
+        try:
+            with console.counting(f"bringing {asked}", "bytes") as progress:
+                chosen += find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)
+        except DataError as error:
+            chosen.append((asked, error))
     return chosen
+
+
+def find_datasets(
+    asked: str, registry: Registry, cache: Path, *, offline: bool = False, progress: Progress | None = None
+) -> list[DatasetSpec]:
+    """What a dataset's name means: that of a spec, a glob over names, `PREFIX:name`, or a path."""
+    if (family := registry.find_family(asked)) and family.find:
+        request = FetchRequest(name=asked, folder=cache / "datasets", offline=offline, progress=progress)
+        return [family.find(request)]
+    if is_path(asked, registry):
+        return [find_source(Path(asked), progress)]
+    matched = [registry.find("dataset", name) for name in registry.match("dataset", asked)]
+    return [spec for spec in matched if spec.find is None or len(matched) == 1]
 
 
 def is_path(asked: str, registry: Registry) -> bool:

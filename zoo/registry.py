@@ -11,15 +11,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, NamedTuple, overload
 
 import pluggy
 
 from zoo import hookspecs
-from zoo.errors import PluginError, UsageError, clean, nearest, unknown
+from zoo.errors import DataError, PluginError, UsageError, clean, nearest, unknown
 from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
+from zoo.sources import card_dataset
 from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
 
 Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
@@ -43,6 +45,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # becomes a folder's nam
 GROUP = re.compile(r"zoo\.v(\d+)")
 WILDCARDS = "*?["
 HUB = "hf-hub:"
+# Prefixes of names that a plugin looks up when they are asked for, and the plugin that does: never a distribution's.
+DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
@@ -189,6 +193,21 @@ class Registry:
         """All specs of one kind."""
         specs: Mapping[str, Any] = getattr(self, f"{kind}s")
         return specs
+
+    def find_family(self, name: str) -> DatasetSpec | None:
+        """The spec that stands for all called `PREFIX:...`, if `name` is such a one; an error if it is missing."""
+        prefix = next((prefix for prefix in DATASET_PREFIXES if name.startswith(prefix)), "")
+        if not prefix:
+            return None
+        family = self.datasets.get(prefix.rstrip(":"))
+        if family is None or family.find is None:
+            plugin = DATASET_PREFIXES[prefix]
+            if plugin in {broken.plugin for broken in self.broken}:
+                self.require_plugin(plugin)
+            raise UsageError(
+                f"dataset {name!r}: {plugin} is not installed", fix=f"pip install {plugin}", code="unknown-dataset"
+            )
+        return family
 
     # --- how a name is resolved ---
     def key(self, kind: Kind, name: str) -> str:
@@ -422,7 +441,8 @@ def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
             f"needs contract {found.group}; this zoo speaks v{CONTRACT}; upgrade {CORE if newer else found.name}"
         )
     plugin = found.load()
-    check_hooks(plugin)
+    if not check_hooks(plugin):
+        plugin = plugin_of_cards(plugin)
     # A manager of its own: pluggy drops or mixes up what others registered when one registration fails.
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -430,8 +450,8 @@ def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
     return {kind: call_hook(manager, kind) for kind in HOOKS}
 
 
-def check_hooks(plugin: object) -> None:
-    """Refuse a function that means to be a hook and is none: pluggy would pass it over in silence."""
+def check_hooks(plugin: object) -> int:
+    """The number of hooks. A function that means to be one and is none is refused: pluggy would pass it over."""
     hooks = list(HOOKS.values())
     num_marked = 0
     for name in dir(plugin):
@@ -444,8 +464,20 @@ def check_hooks(plugin: object) -> None:
         if not marked and name.startswith("register_") and callable(function) and is_own(function, plugin):
             raise PluginError(f"{name} is no hook. {hint(name)} Name it _{name} if it is for the plugin's own use")
         num_marked += marked
-    if not num_marked:
-        raise PluginError(f"gives nothing: no function is marked @hookimpl. {hint('')}")
+    return num_marked
+
+
+def plugin_of_cards(package: object) -> object:
+    """A package without hooks, whose cards (`dataset.toml`, or several TOML files) are its datasets."""
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    cards = sorted(card for folder in folders for card in folder.glob("*.toml") if card.name != "pyproject.toml")
+    if not cards:
+        raise PluginError(f"gives nothing: no function is marked @hookimpl, and it holds no dataset.toml. {hint('')}")
+    try:
+        specs = [card_dataset(card) for card in cards]
+    except DataError as error:
+        raise PluginError(str(error)) from error
+    return SimpleNamespace(register_datasets=hookimpl(lambda: specs))
 
 
 def hint(name: str) -> str:

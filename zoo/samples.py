@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Source:
 def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Source:
     """Open a dataset, compare it with its card, and hash every image. Raises DataError naming the row at fault."""
     samples = spec.samples(SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress))
+    spec = complete(spec, samples)
     check_samples(spec, samples)
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
@@ -63,6 +64,11 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         digests=digests,
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
+
+
+def complete(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
+    """The card as the files complete it, where it was listed without them."""
+    return spec if samples.spec is None else replace(samples.spec, name=spec.name, samples=spec.samples)
 
 
 def card_text(spec: DatasetSpec) -> str:

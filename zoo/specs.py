@@ -126,7 +126,8 @@ class Samples:
     `read(image)` returns the pixels: uint8 or uint16 (H, W) or (H, W, 3).
     `files` lists the files the pixels come from (for the content hash), one a row, the same for all frames of a file;
     without it the pixels are hashed. `reading` says how values became levels, where that was not left to the files: it
-    is part of the content hash and stands on the board.
+    is part of the content hash and stands on the board. `spec` is the card completed by what the files show (channels,
+    official splits), where they were not here when it was listed.
     """
 
     table: pandas.DataFrame
@@ -135,6 +136,7 @@ class Samples:
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()  # said on the card and above the leaderboard
     reading: Mapping[str, Any] = field(default_factory=dict)
+    spec: DatasetSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,7 @@ class DatasetSpec:
     near_duplicates: str = "group"  # images that look alike stay on one side of every split drawn; or "ignore"
     folds: int | None = None  # how many are drawn where nobody says, and no test split is official
     val_share: float | None = None  # of train, where val must be drawn; default: a fifth
+    find: Callable[[FetchRequest], DatasetSpec] | None = None  # stands for all called "NAME:...", found when asked
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------

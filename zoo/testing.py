@@ -22,7 +22,7 @@ from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.models import build_model, feature_extractor
 from zoo.models import layer_groups as layer_groups_of
 from zoo.registry import check_name, check_tags
-from zoo.samples import check_samples
+from zoo.samples import check_samples, complete
 from zoo.scoring import compute
 from zoo.specs import DatasetSpec, MetricRequest, MetricSpec, ModelSpec, Samples, SamplesRequest, Weights
 from zoo.tasks import TASKS, Task
@@ -231,6 +231,8 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
     """
     check_dataset_card(spec)
     samples, again = (open_samples(spec, folder, offline) for _ in range(2))
+    spec = complete(spec, samples)
+    check_dataset_card(spec)
     with step(f"dataset {spec.name!r}"):
         check_samples(spec, samples)
     check_table(spec, samples)
