@@ -21,13 +21,13 @@ FLOORS = (
     # What plugins hand over; an archive unpacked.
     {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
-    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor"},
-    # Plugins to a registry; samples to a split.
-    {"registry", "splits"},
+    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
+    # Plugins to a registry; samples to a split, and to what their images are.
+    {"registry", "splits", "survey"},
     # A split to decoded pixels and batches.
     {"data"},
-    # Images to predictions or features.
-    {"inference", "probes"},
+    # Images to predictions or features; a dataset to what is told of it.
+    {"inference", "probes", "datasheet"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id.

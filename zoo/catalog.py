@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, clean, unknown
+from zoo.errors import DataError, UsageError, ZooError, clean, unknown
 from zoo.files import cache_root
+from zoo.progress import Console
 from zoo.registry import WILDCARDS, Kind, Registry
 from zoo.specs import DatasetSpec, MetricSpec, ModelSpec
 from zoo.suites import MODEL_SETS, list_suites, load_suite
@@ -23,6 +24,8 @@ SINGULAR: dict[str, Kind] = {
     "protocols": "protocol",
     "executors": "executor",
 }
+
+LONG = 40  # characters of an item that gets a line of its own
 
 
 # --- list ------------------------------------------------------------------------------------------------------------
@@ -112,8 +115,10 @@ def cell(value: Any) -> str:
 
 
 # --- info ------------------------------------------------------------------------------------------------------------
-def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
-    """All that is known of one thing. A dataset given by path is opened, and its splits are drawn."""
+def describe_item(
+    kind: str, name: str, registry: Registry, *, console: Console | None = None, sheet: Path | None = None
+) -> dict[str, Any]:
+    """All that is known of one thing. A dataset is opened, its images are decoded, and its splits are drawn."""
     if kind == "suites":
         return dataclasses.asdict(load_suite(name))
     if kind == "models":
@@ -123,32 +128,49 @@ def describe_item(kind: str, name: str, registry: Registry) -> dict[str, Any]:
         default = choice.weights.tag if choice.weights else None
         return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
     if kind == "datasets":
-        return describe_dataset(name, registry)
+        return describe_dataset(name, registry, console or Console(), sheet)
     return {**describe_spec(registry.find(SINGULAR[kind], name)), "plugin": registry.qualified(SINGULAR[kind], name)}
 
 
-def describe_dataset(name: str, registry: Registry) -> dict[str, Any]:
+def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:
+    """A card and, where its data are on this machine, what they hold. A dataset given by path must be readable."""
     from zoo.planning import find_datasets, is_path
-    from zoo.samples import open_source
-    from zoo.splits import draw_split
 
-    if not registry.find_family(name) and not is_path(name, registry):
-        return {**describe_spec(registry.find("dataset", name)), "plugin": registry.qualified("dataset", name)}
-    (found,) = find_datasets(name, registry, cache_root(), offline=True)
-    source = open_source(found, cache_root(), offline=True)
-    spec = source.spec
-    split = draw_split(source)
-    first = split.folds[0]
-    splits = {part: int((first == part).sum()) for part in ("train", "val", "test")}
-    return {
-        **describe_spec(spec),
-        "images": len(source.sample_ids),
-        "patients": len(set(source.patients.tolist())) if source.has_patients else None,
-        "split": split.origin,
-        "splits": splits,
-        "notes": [*source.samples.notes, *split.notes],
-        "content_hash": source.content_hash,
-    }
+    if registry.find_family(name) or is_path(name, registry):
+        with console.counting(f"reading {name}") as progress:
+            (spec,) = find_datasets(name, registry, cache_root(), offline=True, progress=progress)
+        return describe_data(spec, console, sheet)
+    spec = registry.find("dataset", name)
+    plugin = {"plugin": registry.qualified("dataset", name)}
+    try:
+        return describe_data(spec, console, sheet) | plugin
+    except DataError as error:
+        if sheet:
+            raise
+        return {**describe_spec(spec), **plugin, "data": f"not shown: {error}"}
+
+
+def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> dict[str, Any]:
+    """What the images are, decoded once, and where their contact sheet lies."""
+    from zoo.datasheet import describe_source, draw_sheet
+    from zoo.samples import dataset_failed, open_source
+    from zoo.splits import draw_split
+    from zoo.survey import survey_images
+
+    cache = cache_root()
+    try:
+        with console.counting(f"reading {spec.name}") as progress:
+            source = open_source(spec, cache, offline=True, progress=progress)
+        split = draw_split(source)
+        with console.counting(f"decoding {spec.name}", "images") as progress:
+            survey = survey_images(source, cache, progress)
+        path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
+        facts = describe_source(source, split, survey) | draw_sheet(source, split, survey, path)
+        return describe_spec(source.spec) | facts
+    except (ZooError, OSError):
+        raise
+    except Exception as error:  # a dataset plugin may fail in any way
+        raise dataset_failed(error) from error
 
 
 def describe_spec(spec: Any) -> dict[str, Any]:
@@ -178,6 +200,8 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             lines.append(f"{indent}{name}:")
             lines += [f"{indent}  - " + "; ".join(f"{k} {cell(v)}" for k, v in item.items()) for item in value]
+        elif isinstance(value, list | tuple) and any(len(str(part)) > LONG for part in value):
+            lines += [f"{indent}{name}:", *(f"{indent}  - {clean(part)}" for part in value)]
         elif isinstance(value, list | tuple):
             lines.append(f"{indent}{name}: {', '.join(clean(part) for part in value)}")
         else:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     command = " ".join([a for a in arguments if not a.startswith("-")][: 2 if "plugin" in arguments[:1] else 1])
     signal.signal(signal.SIGTERM, terminate)
+    # Pillow warns in lines of its own of what zoo refuses in one, and of EXIF tags that zoo does not read.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
@@ -303,16 +306,28 @@ def list_(kind: str, pattern: str | None, as_json: bool) -> None:
 @click.option(
     "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
 )
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where a dataset's contact sheet (PNG) is written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def info(kind: str, name: str, results: Path, as_json: bool) -> None:
+def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
     """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
     from zoo.catalog import describe_item, describe_run, to_text
+    from zoo.registry import quiet_stdout
 
-    described = describe_run(name, results) if kind == "runs" else describe_item(kind, name, registry_with_warnings())
+    if sheet and kind != "datasets":
+        raise UsageError("--sheet is for datasets", fix="zoo info datasets PATH --sheet FILE")
+    with quiet_stdout():
+        if kind == "runs":
+            described = describe_run(name, results)
+        else:
+            described = describe_item(kind, name, registry_with_warnings(), sheet=sheet)
     if as_json:
         document = {"schema": 1, "command": "info", "kind": kind, "item": described}
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
+        if kind == "datasets" and "sizes" in described:
+            from zoo.datasheet import to_readable
+
+            described = to_readable(described)
         click.echo(to_text(described))
 
 

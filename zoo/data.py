@@ -14,7 +14,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.files import FileMemo, folder_written_whole, hash_file
 from zoo.images import fit_square
-from zoo.samples import SPLITS, Progress, Source
+from zoo.samples import SPLITS, Progress, Source, mixed_depth, wrong_channels
 from zoo.specs import Card, DatasetSpec, Unit
 from zoo.splits import Split
 from zoo.system import num_cores
@@ -79,12 +79,7 @@ def decode_all(source: Source, size: int, path: Path, progress: Progress | None)
     with ThreadPoolExecutor(num_cores()) as pool:
         for row, pixels in enumerate(pool.map(decode, range(len(images)))):
             if pixels.dtype != first.dtype:
-                raise DataError(
-                    f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {pixels.dtype}, "
-                    f"{source.sample_ids[0]} is {first.dtype}",
-                    fix="give all images the same bit depth",
-                    code="mixed-depth",
-                )
+                raise mixed_depth(source, row, str(pixels.dtype), str(first.dtype))
             array[row] = pixels
             if progress:
                 progress(row + 1, len(images))
@@ -100,11 +95,7 @@ def match_channels(pixels: Array, channels: int, source: Source, row: int) -> Ar
         return pixels
     if channels == 1 and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, :1]
-    raise DataError(
-        f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {pixels.shape[2]} channels; "
-        f"its card says {channels}",
-        code="channels",
-    )
+    raise wrong_channels(source, row, pixels.shape[2])
 
 
 # --- what a run opens ------------------------------------------------------------------------------------------------
@@ -216,17 +207,20 @@ def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str
 
 
 def count_split(dataset: Dataset, name: str) -> dict[str, Any]:
-    """Images and patients of one split, and images of each label: counts, or mean and deviation for a regression."""
     rows = dataset.index(name)
-    targets = dataset.targets[rows]
-    counts: dict[str, Any] = {"images": len(rows), "patients": len(np.unique(dataset.patients[rows]))}
-    if dataset.task.classes:
-        found = np.bincount(targets, minlength=len(dataset.labels))
-        counts["labels"] = {label: int(n) for label, n in zip(dataset.labels, found, strict=True)}
-    elif dataset.task == REGRESSION:
+    return count_images(dataset.task, dataset.labels, dataset.targets[rows], dataset.patients[rows])
+
+
+def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Array) -> dict[str, Any]:
+    """Images and patients of one split, and images of each label: counts, or mean and deviation for a regression."""
+    counts: dict[str, Any] = {"images": len(targets), "patients": len(np.unique(patients))}
+    if task.classes:
+        found = np.bincount(targets, minlength=len(labels))
+        counts["labels"] = {label: int(n) for label, n in zip(labels, found, strict=True)}
+    elif task == REGRESSION:
         counts |= {"mean": float(targets.mean()), "std": float(targets.std())}
     else:
-        counts["labels"] = {label: int(n) for label, n in zip(dataset.labels, np.nansum(targets, axis=0), strict=True)}
+        counts["labels"] = {label: int(n) for label, n in zip(labels, np.nansum(targets, axis=0), strict=True)}
     return counts
 
 
@@ -261,7 +255,11 @@ def measure_intensity(images: Path, train: Array) -> tuple[float, float]:
     if array.dtype == np.uint8:
         return 0.0, 255.0
     step = max(1, array.shape[1] // 64)
-    low, high = np.percentile(array[:, ::step, ::step][train], [0.1, 99.9])
+    return find_intensity(array[:, ::step, ::step][train])
+
+
+def find_intensity(levels: Array) -> tuple[float, float]:
+    low, high = np.percentile(levels, [0.1, 99.9])
     return float(low), float(max(high, low + 1))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Progress, Source, open_source
+from zoo.samples import Progress, Source, dataset_failed, open_source
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
@@ -202,11 +201,7 @@ def open_sources(
             refused.append((spec.name, error))
             continue
         except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-            refused.append(
-                (spec.name, DataError(what, fix="report it to whoever made the plugin", code="dataset-failed"))
-            )
+            refused.append((spec.name, dataset_failed(error)))
             continue
         same = sources.get(spec.name)
         if same and same[0].content_hash != source.content_hash:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,6 +129,32 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         if len(strange):
             sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
             refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+
+
+def dataset_failed(error: Exception) -> DataError:
+    """What a dataset plugin raised that it should not have, in one line with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    return DataError(what, fix="report it to whoever made the plugin", code="dataset-failed")
+
+
+def mixed_depth(source: Source, row: int, kind: str, first: str) -> DataError:
+    """An image of another depth than the set's first."""
+    return DataError(
+        f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {kind}, {source.sample_ids[0]} is {first}",
+        fix="give all images the same bit depth",
+        code="mixed-depth",
+    )
+
+
+def wrong_channels(source: Source, row: int, found: int) -> DataError:
+    """A colour image in a set whose card says gray."""
+    return DataError(
+        f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {found} channels; its card says "
+        f"{source.spec.channels}",
+        fix="convert it to gray, or leave it out",
+        code="channels",
+    )
 
 
 def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
