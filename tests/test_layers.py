@@ -52,6 +52,7 @@ ROOMS = {
         {"joining", "intensity"},
         {"targets", "guess", "frames"},
         {"assembly"},
+        {"colour"},
     ),
     "statistics": (
         {"intervals", "weighted", "roc", "pairs"},

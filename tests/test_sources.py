@@ -126,15 +126,6 @@ def test_class_folders_beat_the_label_column_but_take_patient_and_metadata(tmp_p
     assert "not column 'label'" in " ".join(samples.notes)
 
 
-def test_channels_are_one_only_if_all_files_are_gray(tmp_path):
-    assert find_source(images(tmp_path / "gray", "a/1.png", "b/2.png")).channels == 1
-    images(tmp_path / "mixed", "a/1.png", "b/2.png")
-    images(tmp_path / "mixed", "b/3.png", colour=True)
-    spec, samples = open_source(tmp_path / "mixed")
-    assert spec.channels == 3
-    assert "2 gray and 1 colour" in " ".join(samples.notes)
-
-
 # --- tables ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("column", "cells"),

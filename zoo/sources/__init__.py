@@ -46,9 +46,11 @@ def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
     return replace(understand(path).spec, samples=partial(open_source, path))
 
 
-def open_source(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  the files are already here
+def open_source(path: Path, request: SamplesRequest) -> Samples:
     """The Samples of a folder, table or card; looked up again, so that a worker process needs the path alone."""
-    return understand(path).samples
+    from zoo.sources.colour import settle_colour
+
+    return settle_colour(understand(path), request.progress)
 
 
 def understand(path: Path, root: Path | None = None) -> Assembled:
@@ -92,13 +94,16 @@ def open_card(
     card: Path, name: str, folder: Callable[[SamplesRequest], Path] | None, request: SamplesRequest
 ) -> Samples:
     """The Samples of a card's data, with the card as they complete it. It must have said the task and labels found."""
+    from zoo.sources.colour import settle_colour
+
     said = read_synopsis(card)
     root = folder(request) if folder else find_card_data(card, name, request)
     found = understand(card, root)
     for what in ("task", "labels"):
         if (a := getattr(said, what)) != (b := getattr(found.spec, what)):
             raise DataError(f"{card}: {what}: {show(a)}, but the data in {root} give {show(b)}", code="card")
-    return replace(found.samples, spec=replace(found.spec, name=name))
+    samples = settle_colour(found, request.progress)
+    return replace(samples, spec=replace(samples.spec or found.spec, name=name))
 
 
 def show(value: object) -> str:

@@ -37,6 +37,7 @@ class Assembled:
 
     spec: DatasetSpec  # its `samples` is still to be set
     samples: Samples
+    channel_notes: tuple[str, ...] = ()  # said unless the pixels show that all images are gray
 
 
 def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
@@ -82,10 +83,10 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(file_and_frame(listing.root, image)[0] for image in joined.images),
-        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *describe_channels(headers), *reading_notes),
+        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *reading_notes),
         reading=record_reading(reading),
     )
-    return Assembled(spec, samples)
+    return Assembled(spec, samples, describe_channels(headers))
 
 
 def unset(request: object) -> Samples:  # noqa: ARG001
