@@ -1,0 +1,233 @@
+"""From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
+
+python benchmarks/statistics/simulate.py --what coverage|claims|power [--repetitions N]
+
+Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from scipy.special import ndtri
+
+from zoo.statistics import (
+    ALPHA,
+    add_seed_variance,
+    auroc_influence,
+    bootstrap_weights,
+    compare_pairs,
+    holm,
+    logit_interval,
+    newcombe_interval,
+    percentile_interval,
+    placements,
+    sum_by_patient,
+    weighted_auroc,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+# --- coverage --------------------------------------------------------------------------------------------------------
+def cover_area(area: float, num_positives: int, num_negatives: int, repetitions: int) -> float:
+    """Share of logit-DeLong intervals (Newcombe's where the area is 1) that hold the true area; normal scores."""
+    random = np.random.default_rng([1, int(area * 1000), num_positives, num_negatives])
+    positives = np.arange(num_positives + num_negatives) < num_positives
+    scores = random.normal(size=(repetitions, len(positives))) + positives * np.sqrt(2) * ndtri(area)
+    of_positives, of_negatives = placements(positives, scores)
+    areas = of_positives.mean(axis=1)
+    variances = of_positives.var(axis=1, ddof=1) / num_positives + of_negatives.var(axis=1, ddof=1) / num_negatives
+    covered = 0
+    for value, variance in zip(areas, variances, strict=True):
+        at_edge = variance <= 0
+        low, high = (
+            newcombe_interval(value, num_positives, num_negatives) if at_edge else logit_interval(value, variance)
+        )
+        covered += low <= area <= high
+    return covered / repetitions
+
+
+def cover_clusters(
+    num_patients: int, num_images: int, repetitions: int, num_resamples: int = 2000
+) -> tuple[float, float]:
+    """Share of bootstrap intervals that hold the true area, by patient and by image; intraclass correlation .5.
+
+    A patient's images share their label; half of the patients, by chance, are positive. Area Phi(.6) = .726.
+    """
+    random = np.random.default_rng([2, num_patients, num_images])
+    truth, owner = 0.7257468822, np.repeat(np.arange(num_patients), num_images)
+    covered = np.zeros(2)
+    for repetition in range(repetitions):
+        positives = (random.random(num_patients) < 0.5)[owner]
+        scores = 1.2 * positives + random.normal(size=num_patients)[owner] + random.normal(size=len(owner))
+        for way, patients in enumerate((owner, np.arange(len(owner)))):
+            weights = bootstrap_weights(patients, num_resamples, repetition).astype(np.float64)
+            interval = percentile_interval(weighted_auroc(positives, scores, weights))
+            covered[way] += interval.low is not None and interval.low <= truth <= (interval.high or 0.0)
+    return float(covered[0] / repetitions), float(covered[1] / repetitions)
+
+
+def cover_seeds(num_seeds: int, seed_sd: float, repetitions: int) -> tuple[float, float]:
+    """Share of intervals of a mean over seeds that hold the mean over all seeds and patients: with and without s2/S."""
+    random = np.random.default_rng([3, num_seeds, int(seed_sd * 1000)])
+    setting = Setting(num_models=1, num_seeds=num_seeds, seed_sd=seed_sd, num_patients=1000)
+    covered = np.zeros(2)
+    for _ in range(repetitions):
+        values, influence = draw_board(setting, random)
+        value, seeds = float(values.mean()), values[0]
+        patients = logit_interval(value, float(influence[0].var(ddof=1)) / influence.shape[1])
+        for way, (low, high) in enumerate((add_seed_variance(patients, value, seeds, influence.shape[1]), patients)):
+            covered[way] += low <= setting.areas[0] <= high
+    return float(covered[0] / repetitions), float(covered[1] / repetitions)
+
+
+# --- boards ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A board with a known truth: AUROC, half of the patients positive, scores correlated between models."""
+
+    num_models: int = 10
+    num_seeds: int = 3
+    seed_sd: float = 0.0  # of the true area between seeds: .01 is one point
+    num_patients: int = 200
+    num_images: int = 1
+    lead: float = 0.0  # of the first model's area over the others'
+    shared: float = 0.7  # share of a score's variance that all models have in common: what is hard is hard for all
+
+    @property
+    def areas(self) -> Array:
+        areas = np.full(self.num_models, 0.85)
+        areas[0] += self.lead
+        return areas
+
+
+def draw_board(setting: Setting, random: np.random.Generator) -> tuple[Array, Array]:
+    """The areas (k, S) and the influence values by patient, averaged over seeds (k, n), of one simulated test.
+
+    A score is label x separation + noise, whose variance has a share common to all models, half of the rest of the
+    model, a quarter of the model's seed on this patient, a quarter of the seed on this image.
+    """
+    k, s, n = setting.num_models, setting.num_seeds, setting.num_patients
+    owner = np.repeat(np.arange(n), setting.num_images)
+    positives = (np.arange(n) % 2 == 0)[owner]
+    areas = np.clip(setting.areas[:, None] + setting.seed_sd * random.normal(size=(k, s)), 0.5, 0.995)
+    own = 1 - setting.shared
+    noise = np.sqrt(setting.shared) * random.normal(size=n)[owner]
+    noise = noise + np.sqrt(own / 2) * random.normal(size=(k, 1, n))[..., owner]
+    noise = noise + np.sqrt(own / 4) * random.normal(size=(k, s, n))[..., owner]
+    noise = noise + np.sqrt(own / 4) * random.normal(size=(k, s, len(owner)))
+    scores = (np.sqrt(2) * ndtri(areas)[..., None] * positives + noise).reshape(k * s, -1)
+    values = placements(positives, scores)[0].mean(axis=1).reshape(k, s)
+    influence = auroc_influence(positives, scores).reshape(k, s, -1).mean(axis=1)
+    return values, sum_by_patient(influence, owner)[1]
+
+
+def draw_boards(setting: Setting, repetitions: int) -> Iterator[tuple[Array, Array]]:
+    random = np.random.default_rng([4, setting.num_seeds, int(setting.seed_sd * 1000), setting.num_patients])
+    return (draw_board(setting, random) for _ in range(repetitions))
+
+
+def count_claims(setting: Setting, repetitions: int) -> dict[str, float]:
+    """Share of boards of equal models that claim any difference: by the rule, by Holm on patients alone, by naive z."""
+    from scipy.stats import norm
+
+    claims = dict.fromkeys(("rule", "patients only", "naive z"), 0)
+    for values, influence in draw_boards(setting, repetitions):
+        pairs = compare_pairs(influence, list(values))
+        z = np.divide(
+            pairs.difference,
+            np.sqrt(pairs.patient_variance),
+            out=np.zeros(len(pairs)),
+            where=pairs.patient_variance > 0,
+        )
+        naive = 2 * norm.sf(np.abs(z))
+        claims["rule"] += bool((pairs.p_holm < ALPHA).any())
+        claims["patients only"] += bool((holm(naive) < ALPHA).any())
+        claims["naive z"] += bool((naive < ALPHA).any())
+    return {name: count / repetitions for name, count in claims.items()}
+
+
+def find_power(setting: Setting, repetitions: int) -> dict[str, float]:
+    """How often the first model's lead is found: over one other, over any, over all; and false claims of the rest."""
+    found = dict.fromkeys(("one pair", "any", "all", "false claim"), 0.0)
+    for values, influence in draw_boards(setting, repetitions):
+        pairs = compare_pairs(influence, list(values))
+        claimed = pairs.p_holm < ALPHA
+        of_first = claimed[pairs.first == 0] & (pairs.difference[pairs.first == 0] > 0)
+        found["one pair"] += of_first.mean()
+        found["any"] += bool(of_first.any())
+        found["all"] += bool(of_first.all())
+        found["false claim"] += bool(claimed[pairs.first != 0].any())
+    return {name: total / repetitions for name, total in found.items()}
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def print_coverage(repetitions: int) -> None:
+    rows = []
+    for area, m, n in ((0.8, 50, 50), (0.9, 50, 50), (0.95, 50, 50), (0.95, 10, 90), (0.85, 10, 10), (0.99, 100, 900)):
+        covered = cover_area(area, m, n, 10 * repetitions)
+        rows.append([f"logit-DeLong, AUC {area}", f"{m} / {n}", percent(covered)])
+    for patients, images in ((60, 6), (200, 3)):
+        by_patient, by_image = cover_clusters(patients, images, max(repetitions // 2, 1))
+        rows.append([f"bootstrap by patient, {images} images each", f"{patients} patients", percent(by_patient)])
+        rows.append([f"bootstrap by image, {images} images each", f"{patients} patients", percent(by_image)])
+    for seeds in (3, 5):
+        for sd in (0.0, 0.01, 0.03):
+            both, alone = cover_seeds(seeds, sd, repetitions)
+            what = f"{seeds} seeds, SD {100 * sd:.0f} points"
+            rows += [[f"patients + seeds, {what}", "500 / 500", percent(both)]]
+            rows += [[f"patients alone, {what}", "500 / 500", percent(alone)]]
+    print_table(["interval", "cases", "covers"], rows)
+
+
+def print_claims(repetitions: int) -> None:
+    rows = []
+    for patients, images in ((200, 1), (1000, 1), (60, 6)):
+        for seeds in (3, 5):
+            for sd in (0.0, 0.01, 0.03):
+                setting = Setting(num_seeds=seeds, seed_sd=sd, num_patients=patients, num_images=images)
+                claims = count_claims(setting, repetitions)
+                rows.append([f"{patients} x {images}", str(seeds), f"{100 * sd:.0f}", *map(percent, claims.values())])
+    print_table(["patients x images", "seeds", "seed SD", "the rule", "Holm, patients only", "naive z"], rows)
+
+
+def print_power(repetitions: int) -> None:
+    rows = []
+    for models in (2, 10):
+        for seeds in (3, 5):
+            for sd in (0.0, 0.01, 0.03):
+                setting = Setting(num_models=models, num_seeds=seeds, seed_sd=sd, num_patients=1000, lead=0.03)
+                found = find_power(setting, repetitions)
+                rows.append([str(models), str(seeds), f"{100 * sd:.0f}", *map(percent, found.values())])
+    print_table(["models", "seeds", "seed SD", "one pair found", "any", "all", "false claim among the rest"], rows)
+
+
+TABLES = {"coverage": (print_coverage, 2000), "claims": (print_claims, 1000), "power": (print_power, 400)}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=TABLES, required=True)
+    parser.add_argument("--repetitions", type=int)
+    given = parser.parse_args()
+    show, usual = TABLES[given.what]
+    show(given.repetitions or usual)
