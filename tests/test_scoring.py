@@ -14,6 +14,7 @@ from zoo.inference import Predictions
 from zoo.metrics import METRICS
 from zoo.scoring import Card, choose_thresholds, score, val_score
 from zoo.specs import MetricSpec
+from zoo.statistics import add_seed_variance, delong_covariance, logit_interval, newcombe_interval
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
@@ -124,7 +125,7 @@ def test_value_is_the_mean_over_seeds_of_the_mean_over_folds():
     each = [roc_auc_score(run["test"].targets, run["test"].probabilities[:, 1]) for folds in runs for run in folds]
     assert scored.value == approx(np.mean(each))
     assert scored.low < scored.value < scored.high
-    assert scored.method == "image bootstrap, B=2000"
+    assert scored.method == "logit-DeLong; patients + seeds"
 
 
 def test_patient_unit_scores_the_mean_probability_of_each_patient():
@@ -137,7 +138,8 @@ def test_patient_unit_scores_the_mean_probability_of_each_patient():
     expected = roc_auc_score(truth[::4], chance.reshape(60, 4).mean(axis=1))
     assert score_one("auroc", run, card).value == approx(expected)
     assert score_one("auroc", run, card, unit="image").value == approx(roc_auc_score(truth, chance))
-    assert score_one("auroc", run, card).method == "patient-cluster bootstrap, B=2000"
+    assert score_one("auroc", run, card).method == "logit-DeLong"
+    assert score_one("auroc", run, card, unit="image").method == "patient-cluster bootstrap, B=2000"
 
 
 @pytest.mark.parametrize("task", [MULTICLASS, ORDINAL, MULTILABEL, REGRESSION])
@@ -227,7 +229,7 @@ def test_several_images_a_patient_or_several_seeds_are_bootstrapped():
     assert score_one("accuracy", shared, card).method == "patient-cluster bootstrap, B=2000"
     again = {**run, "test": replace(run["test"], probabilities=run["test"].probabilities ** 2)}
     scored = score([[run], [again]], {"accuracy": METRIC["accuracy"]}, card, threshold="val")["accuracy"]
-    assert scored.method == "patient-cluster bootstrap, B=2000"
+    assert scored.method == "patient-cluster bootstrap, B=2000; patients + seeds"
 
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
@@ -236,6 +238,67 @@ def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
     scored = score(pair, {"accuracy": METRIC["accuracy"]}, BINARY_CARD, threshold="val")["accuracy"]
     half = 1.96 * np.sqrt(scored.value * (1 - scored.value) / 400)
     assert (scored.low, scored.high) == approx((scored.value - half, scored.value + half), abs=0.006)
+
+
+def test_an_area_of_independent_images_has_delongs_interval():
+    run = binary_run(0)
+    positives, chance = run["test"].targets == 1, run["test"].probabilities[:, 1]
+    (area,), covariance = delong_covariance(positives, chance[None])
+    scored = score_one("auroc", run)
+    assert (scored.low, scored.high) == approx(logit_interval(area, covariance.item()))
+    assert scored.method == "logit-DeLong"
+
+
+def test_several_seeds_average_their_placements_and_add_their_variance():
+    run = binary_run(0)
+    chance = run["test"].probabilities[:, 1]
+    noise = np.random.default_rng(5).normal(0, 0.3, (3, 120))
+    runs = [
+        [{**run, "test": predictions(run["test"].targets, np.clip(chance + row, 0, 1), prefix="test")}] for row in noise
+    ]
+    areas, covariance = delong_covariance(run["test"].targets == 1, np.clip(chance + noise, 0, 1))
+    scored = score(runs, {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
+    alone = logit_interval(areas.mean(), covariance.mean())
+    assert (scored.low, scored.high) == approx(add_seed_variance(alone, areas.mean(), areas, 120))
+    assert scored.low < alone[0] and scored.high > alone[1]
+
+
+def test_independent_folds_average_their_variances():
+    folds = [binary_run(fold, prefix=f"f{fold}") for fold in range(3)]
+    found = [delong_covariance(run["test"].targets == 1, run["test"].probabilities[:, 1][None]) for run in folds]
+    scored = score([folds], {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
+    value, variance = np.mean([a.item() for a, _ in found]), np.sum([v.item() for _, v in found]) / 9
+    assert (scored.low, scored.high) == approx(logit_interval(value, variance))
+
+
+def test_an_area_averaged_over_classes_is_bootstrapped():
+    random = np.random.default_rng(0)
+    targets = random.integers(3, size=90)
+    run = {
+        split: predictions(targets, softmax(random.normal(size=(90, 3)) + np.eye(3)[targets]))
+        for split in ("val", "test")
+    }
+    scored = score_one("auroc", run, Card(task=MULTICLASS, labels=("a", "b", "c")))
+    assert scored.method == "image bootstrap, B=2000"
+
+
+def test_a_constant_predictor_has_no_interval_of_width_0():
+    targets = np.array([0, 1] * 30)
+    run = {split: predictions(targets, np.full(60, 0.3)) for split in ("val", "test")}
+    scored = score_one("auroc", run)
+    assert (scored.value, scored.low) == (0.5, None)
+    assert scored.reason == "no interval: every resample gives the same value"
+
+
+def test_an_interval_widened_by_seeds_stays_within_the_metrics_bounds():
+    runs = []
+    for seed in range(3):  # nearly all right, and one seed in three somewhat worse
+        targets = np.arange(60) % 2
+        chance = np.where(np.arange(60) < (8 if seed == 2 else 1), 1 - targets, targets) * 0.8 + 0.1
+        runs.append([{split: predictions(targets, chance) for split in ("val", "test")}])
+    for name in ("accuracy", "auroc"):
+        scored = score(runs, {name: METRIC[name]}, BINARY_CARD, threshold="half")[name]
+        assert scored.high == 1.0 and scored.low < scored.value < 1.0
 
 
 def test_correlated_images_widen_the_interval():
@@ -294,8 +357,8 @@ def test_a_perfect_auroc_is_not_printed_as_certain():
     targets = np.array([0, 1] * 30)
     run = {split: predictions(targets, targets * 0.8 + 0.1) for split in ("val", "test")}
     scored = score_one("auroc", run)
-    assert scored.value == 1.0 and scored.low is None and scored.high is None
-    assert scored.reason == "no interval: every resample gives the same value"
+    assert (scored.value, scored.high, scored.method) == (1.0, 1.0, "Newcombe 2006, method 5")
+    assert scored.low == approx(newcombe_interval(1.0, 30, 30)[0]) and 0.9 < scored.low < 1.0
     assert 0.9 < score_one("accuracy", run).low < 1.0
 
 

@@ -105,10 +105,6 @@ def has_both(column: Column) -> bool:
     return has_positives(column) and has_negatives(column)
 
 
-def has_images(column: Column) -> bool:
-    return len(column.positives) > 0
-
-
 # --- from values by label to a spec ----------------------------------------------------------------------------------
 def mean_over_labels(request: MetricRequest, *, values: ByLabel, undefined: str) -> float:
     """The mean of the values that exist; `Undefined` where none does."""
@@ -189,6 +185,13 @@ def auroc(request: MetricRequest) -> Array:
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
     return np.stack([weighted_auroc(c.positives, c.scores, known_weights(c, weights)) for c in columns], axis=1)
+
+
+def one_curve(request: MetricRequest) -> tuple[Array, Array]:
+    columns = scored_columns(request)
+    if len(columns) > 1:
+        raise Undefined("a mean over labels is not one area")
+    return columns[0].positives, columns[0].scores
 
 
 def influence_on_auroc(request: MetricRequest) -> Array:
@@ -286,8 +289,7 @@ def resampled_ece(request: MetricRequest, weights: Array) -> Array:
 
 
 def refuse_influence(_: MetricRequest) -> Array:
-    # Its derivative jumps where a bin's error is 0: the variance comes out half as large again as the bootstrap's.
-    raise Undefined("ECE is no smooth function of the predictions: two of them cannot be tested for a difference")
+    raise Undefined("ECE is no smooth function of the predictions: its differences are not tested")
 
 
 # --- from decisions --------------------------------------------------------------------------------------------------
@@ -319,7 +321,9 @@ def accuracy(request: MetricRequest) -> Array:
     from sklearn.metrics import accuracy_score
 
     if is_multilabel(request):
-        return by_column(label_columns(request), has_images, lambda c: accuracy_score(c.positives, c.decided))
+        return by_column(
+            label_columns(request), lambda c: len(c.positives), lambda c: accuracy_score(c.positives, c.decided)
+        )
     return np.array([accuracy_score(request.targets, request.decisions)])
 
 
@@ -564,7 +568,7 @@ OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_err
 
 
 METRICS = (
-    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS, influence=influence_on_auroc),
+    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS, curve=one_curve, influence=influence_on_auroc),
     metric(
         "average_precision", "average precision", CLASSES, average_precision, resampled_average_precision, NO_POSITIVES
     ),

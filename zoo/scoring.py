@@ -16,7 +16,17 @@ import numpy as np
 from zoo.errors import RunError, Undefined, clean
 from zoo.inference import Predictions
 from zoo.specs import Card, MetricRequest, MetricSpec, Unit
-from zoo.statistics import NUM_RESAMPLES, bootstrap_weights, jackknife_influence, percentile_interval, wilson_interval
+from zoo.statistics import (
+    NUM_RESAMPLES,
+    add_seed_variance,
+    bootstrap_weights,
+    delong_covariance,
+    jackknife_influence,
+    logit_interval,
+    newcombe_interval,
+    percentile_interval,
+    wilson_interval,
+)
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -27,6 +37,7 @@ BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they are resampled al
 CHUNK = 500_000  # weights that become floats at once; perf: 4 MB stay in the cache, 16 MB cost a third more
 MIN_CHUNK_RESAMPLES = 64  # of large test splits: 47,000 images make 24 MB, some 150 MB with what a metric makes of them
 TOLERANCE = 1e-9
+PATIENTS_AND_SEEDS = "patients + seeds"  # what an interval's method says where both vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,8 @@ def score(
 ) -> dict[str, Score]:
     """Score every metric: the mean over seeds of the mean over folds, within which it is computed.
 
-    The interval resamples the same patients for all seeds, and takes the same mean of every resample.
+    The interval resamples the same patients for all seeds, takes the same mean of every resample, and adds the variance
+    between seeds.
     """
     card = replace(card, unit=unit or card.unit)
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
@@ -71,9 +83,11 @@ def score(
     draws = draw_patients(tested) if intervals and not too_few else []
     scores = {}
     for name, metric in metrics.items():
-        scored = score_value(metric, tested, card)
-        if scored.value is not None and intervals:
-            scored = replace(scored, reason=too_few) if too_few else add_interval(scored, metric, tested, draws, card)
+        scored, seed_scores = score_value(metric, tested, card)
+        if scored.value is not None and intervals and too_few:
+            scored = replace(scored, reason=too_few)
+        elif scored.value is not None and intervals:
+            scored = add_interval(scored, seed_scores, metric, tested, draws, card)
         scores[name] = scored
     return scores
 
@@ -192,19 +206,28 @@ def best_threshold(targets: Array, scores: Array) -> float:
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
-def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Card) -> Score:
-    """The value without an interval. Undefined in one fold is undefined: a mean of the others would be another's."""
+def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Card) -> tuple[Score, Array]:
+    """The value without an interval, and the scores by seed (S,) that it is the mean of.
+
+    Undefined in one fold is undefined: a mean of the others would be another's.
+    """
+    none = np.empty(0)
     if card.task.name not in metric.tasks:
-        return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version)
+        return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version), none
     try:
-        values = [[compute(metric, part.request) for part in folds] for folds in tested]
+        seed_scores = score_seeds(metric, tested)
         notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
     except Undefined as reason:
-        return Score(value=None, reason=clean(reason), version=metric.version)
+        return Score(value=None, reason=clean(reason), version=metric.version), none
     except (Exception, SystemExit) as error:
-        return Score(value=None, reason=describe(error), version=metric.version)
+        return Score(value=None, reason=describe(error), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
-    return Score(value=mean_of_means(values), note=note, version=metric.version)
+    return Score(value=float(sum(seed_scores) / len(seed_scores)), note=note, version=metric.version), seed_scores
+
+
+def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> Array:
+    """The score of every seed (S,): its mean over folds."""
+    return np.array([np.mean([compute(metric, part.request) for part in folds]) for folds in tested])
 
 
 def compute(metric: MetricSpec, request: MetricRequest) -> float:
@@ -221,9 +244,9 @@ def compute(metric: MetricSpec, request: MetricRequest) -> float:
     return number
 
 
-def mean_of_means(values: Sequence[Sequence[Any]]) -> Any:
-    """The mean over seeds of the mean over folds, of numbers or of resampled values (B,)."""
-    return sum(sum(folds) / len(folds) for folds in values) / len(values)
+def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
+    """The mean over seeds of the mean over folds, of resampled values (B,)."""
+    return np.asarray(np.mean([np.mean(folds, axis=0) for folds in values], axis=0))
 
 
 def describe(error: BaseException) -> str:
@@ -282,30 +305,80 @@ def draw_patients(tested: Sequence[Sequence[Tested]]) -> list[Array]:
 
 
 def add_interval(
-    scored: Score, metric: MetricSpec, tested: Sequence[Sequence[Tested]], draws: Sequence[Array], card: Card
+    scored: Score,
+    seed_scores: Array,
+    metric: MetricSpec,
+    tested: Sequence[Sequence[Tested]],
+    draws: Sequence[Array],
+    card: Card,
 ) -> Score:
     """The score with its interval, or with the reason why it has none."""
     assert scored.value is not None
     try:
-        counts = proportion(metric, tested)
-        if counts is not None:
-            low, high = wilson_interval(*counts)
-            return replace(scored, low=low, high=high, method="wilson")
-        resampled = [
-            [resample(metric, part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested
-        ]
+        found = wilson_of(metric, tested) or area_interval(metric, tested)
+        found = found or bootstrap_interval(scored.value, metric, tested, draws, card)
+    except Undefined as reason:
+        return replace(scored, reason=f"no interval: {reason}")
     except (Exception, SystemExit) as error:
         return replace(scored, reason=f"no interval: {describe(error)}")
+    low, high, method = found
+    if len(seed_scores) > 1:
+        num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
+        low, high = add_seed_variance((low, high), scored.value, seed_scores, num_patients)
+        least, most = metric.bounds
+        low, high = low if least is None else max(low, least), high if most is None else min(high, most)
+        method += f"; {PATIENTS_AND_SEEDS}"
+    return replace(scored, low=low, high=high, method=method)
+
+
+def bootstrap_interval(
+    value: float, metric: MetricSpec, tested: Sequence[Sequence[Tested]], draws: Sequence[Array], card: Card
+) -> tuple[float, float, str]:
+    """Low, high and method, of patients drawn anew; Undefined where the resamples give none."""
+    resampled = [
+        [resample(metric, part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested
+    ]
     interval = percentile_interval(mean_of_means(resampled))
     if interval.low is None or interval.high is None:
-        return replace(scored, reason=f"no interval: {interval.reason}")
-    if not interval.low - TOLERANCE <= scored.value <= interval.high + TOLERANCE:
+        raise Undefined(str(interval.reason))
+    if not interval.low - TOLERANCE <= value <= interval.high + TOLERANCE:
         # As of ECE: resampling adds noise, noise adds error, and the percentiles miss the value they are meant for.
-        return replace(scored, reason="no interval: biased, the resampled values lie beside the value")
+        raise Undefined("biased, the resampled values lie beside the value")
     method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
     if interval.num_undefined:
         method += f", undefined in {interval.num_undefined}"
-    return replace(scored, low=interval.low, high=interval.high, method=method)
+    return interval.low, interval.high, method
+
+
+def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
+    counts = proportion(metric, tested)
+    return None if counts is None else (*wilson_interval(*counts), "wilson")
+
+
+def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
+    """Logit-DeLong where the value is one area under the ROC curve and every unit a patient of its own, else None.
+
+    The variance is that of the mean over seeds, from DeLong's covariance between them, over independent folds. Where it
+    is 0 because all areas of one fold are 0 or 1, Newcombe's interval; a constant predictor has none of these.
+    """
+    if metric.curve is None or any(len(np.unique(part.patients)) < len(part.patients) for part in tested[0]):
+        return None
+    areas, variances = [], []
+    for parts in zip(*tested, strict=True):  # the seeds of one fold
+        try:
+            curves = [metric.curve(part.request) for part in parts]
+        except Undefined:
+            return None
+        found, covariance = delong_covariance(curves[0][0], np.stack([scores for _, scores in curves]))
+        areas.append(float(found.mean()))
+        variances.append(float(covariance.mean()))
+    value, variance = sum(areas) / len(areas), sum(variances) / len(areas) ** 2
+    if 0 < value < 1 and variance > TOLERANCE**2:
+        return (*logit_interval(value, variance), "logit-DeLong")
+    if value in (0, 1) and len(areas) == 1:
+        positives = curves[0][0]
+        return (*newcombe_interval(value, int(positives.sum()), int((~positives).sum())), "Newcombe 2006, method 5")
+    return None
 
 
 def proportion(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[int, int] | None:

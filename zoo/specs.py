@@ -197,6 +197,8 @@ class MetricSpec:
     `resample`, optional, computes the metric for B resamples at once: (request, weights float (B, N)) -> (B,), NaN
     where undefined; without it the interval calls `compute` once a resample. `counts` gives (successes, trials) where
     the metric is a proportion, so that its interval can be Wilson's; it raises `Undefined` for a task where it is none.
+    `curve` gives (positives, scores), both (N,), where it is one area under the ROC curve, so that its interval can be
+    DeLong's; it raises `Undefined` where it is a mean of several.
     `influence`, optional, gives how fast the metric moves, times N, with the weight of each unit: (N,); without it the
     tests between models take that derivative through `resample`, or leave every unit out once.
     `note`, optional, says what a reader must know of a value that is defined ("macro over 6 of 7 labels"), or "".
@@ -212,6 +214,7 @@ class MetricSpec:
     citation: str = ""
     resample: Callable[[MetricRequest, Array], Array] | None = None
     counts: Callable[[MetricRequest], tuple[int, int]] | None = None
+    curve: Callable[[MetricRequest], tuple[Array, Array]] | None = None
     note: Callable[[MetricRequest], str] | None = None
     influence: Callable[[MetricRequest], Array] | None = None
 
