@@ -44,8 +44,9 @@ FLOORS = (
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
     "images": (
-        {"reading", "resizing"},
+        {"reading", "resizing", "recent"},
         {"raster"},
+        {"volumes"},
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},

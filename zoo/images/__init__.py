@@ -8,7 +8,9 @@ size a `HEADER_VERSION`.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.images import raster
+from zoo.images import raster, volumes
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.images.resizing import fit_square
 
@@ -26,19 +28,23 @@ __all__ = [
     "AS_STORED",
     "Header",
     "Reading",
+    "all_have_pages",
     "fit_square",
     "frame_name",
     "header_version",
     "is_ignored",
     "is_image",
     "is_image_name",
+    "is_tiff_name",
+    "is_volume_name",
     "read_header",
     "read_image",
     "read_values",
     "split_frame",
+    "without_suffix",
 ]
 
-KINDS: tuple[ModuleType, ...] = (raster,)
+KINDS: tuple[ModuleType, ...] = (raster, volumes)
 BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
 FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
@@ -55,7 +61,27 @@ def is_image_name(name: str) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122  half of pathlib's time
+    """The suffix, lower case, of a file name; `.nii.gz` is one."""
+    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122  half of pathlib's time
+    return os.path.splitext(stem)[1] + suffix if suffix == ".gz" else suffix  # noqa: PTH122
+
+
+def without_suffix(name: str) -> str:
+    """A path or file name without its suffix, which may be `.nii.gz`."""
+    return name[: len(name) - len(suffix_of(posixpath.basename(name)))]
+
+
+def is_volume_name(name: str) -> bool:
+    return suffix_of(posixpath.basename(name)) in volumes.SUFFIXES
+
+
+def is_tiff_name(name: str) -> bool:
+    return suffix_of(posixpath.basename(name)) in raster.TIFF_SUFFIXES
+
+
+def all_have_pages(tiffs: Iterable[Path]) -> bool:
+    """Whether each of these TIFFs holds several pages."""
+    return all(volumes.has_pages(path) for path in tiffs)
 
 
 def is_image(path: Path) -> bool:
@@ -63,23 +89,25 @@ def is_image(path: Path) -> bool:
     return is_image_name(path.name) and "__MACOSX" not in path.parts
 
 
-def kind_of(path: Path) -> ModuleType:
+def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
+    if reading.pages and suffix_of(path.name) in raster.TIFF_SUFFIXES:
+        return volumes
     return BY_SUFFIX.get(suffix_of(path.name), raster)
 
 
-def header_version(path: Path) -> str:
+def header_version(path: Path, reading: Reading = AS_STORED) -> str:
     """Of a file whose header decides more than a size (frames, values, tags): who reads it, in which version. Else "".
 
     Such headers are read of all files of a set, and remembered as long as the version stays the same.
     """
-    kind = kind_of(path)
+    kind = kind_of(path, reading)
     version = getattr(kind, "HEADER_VERSION", None)
     return f"{kind.__name__.rpartition('.')[2]}:{version}" if version else ""
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
     """What a file says of itself, as `read_image` will return it but for orientation."""
-    header: Header = kind_of(path).read_header(path, reading)
+    header: Header = kind_of(path, reading).read_header(path, reading)
     return header
 
 
@@ -88,13 +116,13 @@ def read_image(path: Path, frame: int | None = None, reading: Reading = AS_STORE
 
     Anything that cannot be read is a DataError that names the file.
     """
-    pixels: Array = kind_of(path).read_frame(path, frame, reading)
+    pixels: Array = kind_of(path, reading).read_frame(path, frame, reading)
     return pixels
 
 
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """What `read_image` makes levels of: the values in the file's own units (Hounsfield units, ...), none clipped."""
-    kind = kind_of(path)
+    kind = kind_of(path, reading)
     values: Array = getattr(kind, "read_values", kind.read_frame)(path, frame, replace(reading, levels=None))
     return values
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images.reading import AS_STORED, Header, Reading, check_size, damaged, to_levels, too_large
+from zoo.images.reading import (
+    AS_STORED,
+    Header,
+    Reading,
+    check_regular,
+    check_size,
+    damaged,
+    first_bytes,
+    to_levels,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +32,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM"
 SUFFIXES = (
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .gif .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
 )
+TIFF_SUFFIXES = (".tif", ".tiff")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph
 
@@ -42,7 +53,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
             if image.mode != "P":
                 return Header(width=image.width, height=image.height, channels=3)
     except DataError:
-        if path.suffix.lower() not in {".tif", ".tiff"}:
+        if path.suffix.lower() not in TIFF_SUFFIXES:
             raise
     pixels = read_pixels(path)  # only the palette's colours tell whether it is gray
     return Header(width=pixels.shape[1], height=pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
@@ -69,7 +80,7 @@ def read_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
             with alone_if_large(image.width * image.height):
                 return np.ascontiguousarray(decode(image, path, bits))
     except DataError as error:
-        if error.code == "image-unknown" and path.suffix.lower() in {".tif", ".tiff"}:
+        if error.code == "image-unknown" and path.suffix.lower() in TIFF_SUFFIXES:
             return read_tiff(path)
         raise
     except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
@@ -100,10 +111,7 @@ def open_image(path: Path) -> Image:
     """The opened file, its header read and believed; the caller closes it."""
     import PIL.Image
 
-    if not path.is_file():
-        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"), code="image")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
+    check_regular(path)
     try:
         image = PIL.Image.open(path, formats=FORMATS)
     except PIL.Image.DecompressionBombError as error:
@@ -124,19 +132,6 @@ def open_image(path: Path) -> Image:
             f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"
         )
     return image
-
-
-def first_bytes(path: Path) -> str:
-    """What a file that is no image begins with, in words where it is well known."""
-    with open(path, "rb") as stream:
-        start = stream.read(64)
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page, probably of a failed download"
-    if start.startswith(b"\x80") and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
-        return "it is a Python pickle"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; run `git lfs pull`"
-    return f"it begins with {start[:8]!r}"
 
 
 # --- bit depth -------------------------------------------------------------------------------------------------------

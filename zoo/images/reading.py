@@ -34,6 +34,8 @@ class Header:
     step: float = 1.0  # between two values that differ; 0 for floating point
     modality: str = ""  # as DICOM writes it: "CT", "DX", "US"
     has_window: bool = False  # it says itself how it is to be shown
+    is_volume: bool = False  # its frames are slices
+    blank: tuple[int, ...] = ()  # frames that hold one value only, where that is known
     skip: str = ""  # why it is no image of the set unless somebody names it: "secondary capture"
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM: keyword -> text
 
@@ -49,10 +51,32 @@ class Reading:
     levels: tuple[float, float] | None = None  # values, in the file's units, that become 0 and the greatest level
     bits: Literal[8, 16] = 8
     crop: Literal["", "ultrasound-region"] = ""
-    axis: int = 2  # of a volume: the one that slices are cut across
+    axis: int | None = None  # of a volume: the one that slices are cut across; None: as its kind of file has it
+    pages: bool = False  # the pages of a TIFF are slices of a volume
 
 
 AS_STORED = Reading()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a path that is no file, or an empty one."""
+    if not path.is_file():
+        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"), code="image")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
+
+
+def first_bytes(path: Path) -> str:
+    """What a file that is no image begins with, in words where it is well known."""
+    with open(path, "rb") as stream:
+        start = stream.read(64)
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, probably of a failed download"
+    if start.startswith(b"\x80") and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return "it is a Python pickle"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; run `git lfs pull`"
+    return f"it begins with {start[:8]!r}"
 
 
 def check_size(path: Path, width: int, height: int, channels: int = 1, bits: int = 8) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images import Header, Reading, read_image, split_frame
 from zoo.sources.cards import Card, placeholders
-from zoo.sources.frames import expand_frames
+from zoo.sources.frames import choose_axis, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import PATH_FACTS, RESERVED, SPLIT_NAMES, Joined, join
@@ -42,12 +42,13 @@ class Assembled:
 
 def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
-    with Headers(listing.root) as found:
-        joined = join(card, listing, origin)
+    joined = join(card, listing, origin)
+    looked_at = choose_axis(card, listing.root, joined.images)
+    with Headers(listing.root, looked_at) as found:
         by_file = found.looked_at(joined.images)
     joined = expand_frames(card, joined, by_file)
     headers = list(by_file.values())
-    reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers)
+    reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     targets = understand_targets(card, joined)
     splits = find_splits(card, joined)
     patients, patient_notes = find_patients(card, joined)
@@ -130,6 +131,9 @@ def find_patients(card: Card, joined: Joined) -> tuple[list[str], tuple[str, ...
         texts = [patient_in_name(card.patient.regex, image) for image in joined.images]
     elif "patient" in joined.captures[0] and not card.patient:
         texts = [captures["patient"] for captures in joined.captures]
+    elif joined.has_frames and not card.patient:
+        files = [split_frame(image)[0] for image in joined.images]
+        return files, ("nothing names the patient: every file of several slices or frames is taken as one",)
     else:
         return [], ()
     blank = texts.count("")

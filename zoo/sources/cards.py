@@ -118,9 +118,16 @@ class Masks(Part):
 class Slices(Part):
     """Which slices of a volume are images."""
 
-    axis: int = Field(default=2, ge=0, le=2, description="Across which axis of the array slices are cut.")
+    axis: int | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Across which axis of the array slices are cut. Default: 2 of a NIfTI, the pages of a TIFF.",
+    )
     step: int = Field(default=1, ge=1, description="Every how many slices one is taken.")
-    keep: Literal["all", "nonempty"] = Field(default="all", description="nonempty: slices of one value are left out.")
+    keep: Literal["all", "nonempty"] = Field(
+        default="nonempty", description="nonempty: slices of one value are left out."
+    )
 
 
 class Frames(Part):

@@ -3,33 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from zoo.images import Header, frame_name
-from zoo.sources.cards import Card
+from zoo.errors import DataError
+from zoo.images import AS_STORED, Header, Reading, all_have_pages, frame_name, is_tiff_name
+from zoo.sources.cards import Card, Frames, Slices
 from zoo.sources.joining import Joined
+
+WHOLE_VOLUME = Slices()
+WHOLE_CLIP = Frames()
+
+
+def choose_axis(card: Card, root: Path, images: tuple[str, ...]) -> Reading:
+    """How headers are to be read: across which axis slices are cut, and whether the pages of a TIFF are slices.
+
+    They are where the card speaks of slices, or where every TIFF has several pages: a stray one is a mistake.
+    """
+    tiffs = [root / image for image in images if is_tiff_name(image)]
+    pages = bool(tiffs) and (card.slices is not None or all_have_pages(tiffs))
+    return replace(AS_STORED, axis=card.slices.axis if card.slices else None, pages=pages)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The frames of a file that become images, counted from 0; None alone for a file that is one image."""
+
+    frames: tuple[int | None, ...]
+    num_blank: int = 0  # slices left out: they hold one value only
 
 
 def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> Joined:
     """One entry a frame of every file that has several, each with its file's row of the table."""
-    chosen = [choose_frames(card, headers.get(image)) for image in joined.images]
-    if all(frames == (None,) for frames in chosen):
+    found = [headers.get(image) for image in joined.images]
+    chosen = [choose_frames(card, header) for header in found]
+    if all(each.frames == (None,) for each in chosen):
         return joined
-    rows = [row for row, frames in enumerate(chosen) for _ in frames]
-    images = [frame_name(joined.images[row], frame) for row, frames in enumerate(chosen) for frame in frames]
-    clips = sum(frames != (None,) for frames in chosen)
-    note = f"{clips} files hold several frames: {len(images) - len(chosen) + clips} frames are read as images"
+    rows = [row for row, each in enumerate(chosen) for _ in each.frames]
+    if not rows:
+        raise DataError(f"{joined.images[0]}: every slice holds one value only, as in all other volumes")
     return replace(
         joined,
-        images=tuple(images),
+        images=tuple(frame_name(joined.images[row], frame) for row, each in enumerate(chosen) for frame in each.frames),
         captures=tuple(joined.captures[row] for row in rows),
         cells=joined.cells.iloc[rows],
-        notes=(*joined.notes, note),
+        has_frames=True,
+        notes=(*joined.notes, *describe_volumes(card, joined, found, chosen), *describe_clips(card, found, chosen)),
     )
 
 
-def choose_frames(card: Card, header: Header | None) -> tuple[int | None, ...]:  # noqa: ARG001
-    """The frames of a file that become images, counted from 0; None alone for a file that is one image."""
+def choose_frames(card: Card, header: Header | None) -> Chosen:
     if header is None or header.frames is None:
-        return (None,)
-    return tuple(range(header.frames))
+        return Chosen((None,))
+    if header.is_volume:
+        said = card.slices or WHOLE_VOLUME
+        frames = range(0, header.frames, said.step)
+        blank = set(header.blank).intersection(frames) if said.keep == "nonempty" else set()
+        return Chosen(tuple(frame for frame in frames if frame not in blank), len(blank))
+    clip = card.frames or WHOLE_CLIP
+    return Chosen(tuple(range(0, header.frames, clip.every)[: clip.max]))
+
+
+def describe_volumes(card: Card, joined: Joined, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
+    rows = [row for row, header in enumerate(headers) if header and header.is_volume]
+    if not rows:
+        return ()
+    said = card.slices or WHOLE_VOLUME
+    across = f"axis {said.axis}" if said.axis is not None else "axis 2 (of a TIFF, its pages)"
+    num_slices, num_blank = (
+        sum(f(chosen[row]) for row in rows) for f in (lambda c: len(c.frames), lambda c: c.num_blank)
+    )
+    left_out = f"; {num_blank} that hold one value only are left out" if num_blank else ""
+    every = f", every {said.step}th" if said.step > 1 else ""
+    guessed = "" if card.slices else " (guessed; in dataset.toml: slices = {axis = 2, step = 1})"
+    notes = [f"{len(rows)} volumes give {num_slices} slices across {across}{every}{left_out}{guessed}"]
+    empty = [joined.images[row] for row in rows if not chosen[row].frames]
+    if empty:
+        notes.append(f"{len(empty)} volumes have no slice left, {empty[0]} the first of them")
+    return tuple(notes)
+
+
+def describe_clips(card: Card, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
+    rows = [row for row, header in enumerate(headers) if header and header.frames and not header.is_volume]
+    if not rows:
+        return ()
+    said = card.frames or WHOLE_CLIP
+    num_frames = sum(len(chosen[row].frames) for row in rows)
+    every = f", every {said.every}th" if said.every > 1 else ""
+    most = f", at most {said.max} a file" if said.max else ""
+    return (f"{len(rows)} files hold several frames: {num_frames} frames are read as images{every}{most}",)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
+from zoo.images import without_suffix
 from zoo.sources.cards import Card, Join, Label, Patient, Split
 from zoo.sources.joining import RESERVED, SPLIT_NAMES
 from zoo.sources.listing import Listing, list_folder
@@ -184,7 +184,7 @@ class Masks:
 
 def guess_masks(listing: Listing) -> Masks:
     """Whether `x_mask.png` lies beside `x.png`: masks are no further images."""
-    stems = {posixpath.splitext(image)[0] for image in listing.images}
+    stems = {without_suffix(image) for image in listing.images}
     masks = [stem for stem in stems if "_mask" in stem and (found := MASK.fullmatch(stem)) and found["image"] in stems]
     return (
         Masks(("*_mask*",), (f"{len(masks)} masks beside images are not read as images",)) if masks else Masks((), ())

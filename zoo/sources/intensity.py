@@ -22,17 +22,22 @@ NUM_MEASURED = 64  # images decoded to find percentiles, or to count those with 
 NUM_QUANTILES = 1001  # remembered of each: percentiles in steps of .1
 MAX_VALUES = 1 << 18  # of an image, evenly spread, besides its least and greatest
 GREATEST_LEVEL = 65535
+MIN_LEVELS = 256  # what 8 bits would have given
 # Whoever took such an image chose how it is to be shown; CT and MR windows differ by what was looked for.
 SHOWN_AS_DECLARED = frozenset({"CR", "DX", "MG", "XA", "RF"})
 
 
-def choose_reading(card: Card, files: Sequence[Path], headers: Sequence[Header]) -> tuple[Reading, tuple[str, ...]]:
-    """The one way in which all files become pixels, and what should be said about it. `headers` are those of `files`.
+def choose_reading(
+    card: Card, files: Sequence[Path], headers: Sequence[Header], looked_at: Reading = AS_STORED
+) -> tuple[Reading, tuple[str, ...]]:
+    """The one way in which all files become pixels, and what should be said about it.
+
+    `headers` are those of `files`, read as `looked_at` cuts volumes.
 
     Where the card says nothing, 8 bits stay 8 bits, radiographs are shown as each file declares, and all else gets one
     level a step over the range that the headers allow.
     """
-    reading = replace(AS_STORED, crop=card.crop, axis=card.slices.axis if card.slices else AS_STORED.axis)
+    reading = replace(looked_at, crop=card.crop)
     if isinstance(card.intensity, Intensity):
         return read_as_said(card.intensity, reading, files, headers)
     if all(header.bits == 8 and header.values == (0, 255) and header.step == 1 for header in headers):
@@ -100,7 +105,7 @@ def read_whole_range(
     fits = step > 0 and (high - low) / step <= GREATEST_LEVEL + 1e-6
     if bits == 8 or not fits:
         reading = replace(reading, levels=(low, high), bits=bits)
-        return reading, (say_mapping(reading) + ", rounded",)
+        return reading, (say_mapping(reading) + ", rounded", *say_coarse(reading, headers))
     reading = replace(reading, levels=(low, low + GREATEST_LEVEL * step), bits=16)
     notes = [f"values {low:g} to {high:g} (as the headers allow) become levels 0 to {round((high - low) / step)}"]
     depths = sorted({header.bits for header in headers})
@@ -157,6 +162,21 @@ def say_mapping(reading: Reading) -> str:
     assert reading.levels
     low, high = reading.levels
     return f"values {low:g} to {high:g} become levels 0 to {2**reading.bits - 1}"
+
+
+def say_coarse(reading: Reading, headers: Sequence[Header]) -> tuple[str, ...]:
+    """A note where one file of large values leaves the others few levels: their scales differ."""
+    assert reading.levels
+    low, high = reading.levels
+    few = [
+        header for header in headers if header.values[1] - header.values[0] < MIN_LEVELS * (high - low) / GREATEST_LEVEL
+    ]
+    if reading.bits == 8 or not few:
+        return ()
+    return (
+        f"{len(few)} of {len(headers)} files span fewer than {MIN_LEVELS} of these levels: their scales differ; "
+        "save them on one scale, or say intensity = {percentiles = [0, 99]}",
+    )
 
 
 def say_clipped(reading: Reading, quantiles: np.ndarray[Any, Any]) -> str:

@@ -33,6 +33,7 @@ class Joined:
     cells: pandas.DataFrame  # (N, columns) text; the index is the line in the table, 0 for none
     table: str
     notes: tuple[str, ...]
+    has_frames: bool = False  # images are frames of files: `scan.dcm#12`
 
     def place(self, row: int) -> str:
         """Where row `row` comes from, for an error message."""
@@ -92,7 +93,10 @@ def match_files(card: Card, listing: Listing, deep: frozenset[str]) -> tuple[dic
             files[image] = captures
     if not files:
         raise DataError(f"{listing.root}: no image is named like {card.images!r}; {len(listing.images)} images there")
-    return files, [f"{count} images left out: {reason}" for reason, count in left_out.items()]
+    notes = [f"{count} images left out: {reason}" for reason, count in left_out.items()]
+    if listing.masks:
+        notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
+    return files, notes
 
 
 def row_of_keys(card: Card, table: pandas.DataFrame, files: dict[str, Captures], keys: list[str]) -> list[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import is_ignored, is_image_name
+from zoo.images import is_ignored, is_image_name, is_volume_name, without_suffix
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
+MASK_STEM = re.compile(r".+[-_](d?seg|segmentation|mask|labels?)([-_]?\d+)?", re.IGNORECASE)
+MASK_FOLDER = re.compile(r"(labels?|masks?|segs?|segmentations?)(Tr|Ts|Val)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Listing:
     root: Path
     images: tuple[str, ...]
     tables: tuple[str, ...]
+    masks: tuple[str, ...] = ()  # volumes that mark something in another one: no images
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -58,7 +63,26 @@ def list_folder(root: Path) -> Listing:
                 images.append(relative)
             else:
                 tables.append(relative)
-    return Listing(root, tuple(sorted(images, key=natural_key)), tuple(sorted(tables)))
+    masks = find_volume_masks(images)
+    images = sorted((image for image in images if image not in masks), key=natural_key)
+    return Listing(root, tuple(images), tuple(sorted(tables)), tuple(sorted(masks, key=natural_key)))
+
+
+def find_volume_masks(images: list[str]) -> frozenset[str]:
+    """Volumes named as the mask of one beside them: `labelsTr/a.nii.gz` of `imagesTr/a.nii.gz`, `a_seg.nii`."""
+    volumes = [image for image in images if is_volume_name(image)]
+    parts = [posixpath.split(without_suffix(volume)) for volume in volumes]
+    plain = {folder for folder, stem in parts if not MASK_STEM.fullmatch(stem)}
+    folders: dict[str, set[str]] = defaultdict(set)
+    for folder, stem in parts:
+        for name in (stem, stem.removesuffix("_0000")):  # nnU-Net numbers the channels of a volume
+            folders[name].add(folder)
+    return frozenset(
+        volume
+        for volume, (folder, stem) in zip(volumes, parts, strict=True)
+        if (MASK_STEM.fullmatch(stem) and folder in plain)
+        or (MASK_FOLDER.fullmatch(posixpath.basename(folder)) and folders[stem] != {folder})
+    )
 
 
 def matters(entry: os.DirEntry[str], *, at_top: bool) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
+from zoo.images import without_suffix
 
 if TYPE_CHECKING:
     import pandas
@@ -126,7 +127,7 @@ def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
     by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
         # perf: string functions; pathlib took half the time of reading a set of 20,000 files
-        without_suffix = posixpath.splitext(image)[0]
-        for name in {without_suffix, posixpath.basename(image), posixpath.basename(without_suffix)} - {image}:
+        stem = without_suffix(image)
+        for name in {stem, posixpath.basename(image), posixpath.basename(stem)} - {image}:
             by_name[name].append(image)
     return ImageIndex(root, frozenset(images), dict(by_name))
