@@ -50,8 +50,9 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"joining", "intensity"},
-        {"targets", "guess", "frames"},
+        {"selection", "intensity"},
+        {"joining"},
+        {"targets", "official", "guess", "frames"},
         {"assembly"},
         {"colour"},
     ),

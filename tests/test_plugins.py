@@ -110,7 +110,7 @@ ENTRY_POINTS = {
 
 
 def write_wheel(folder: Path, name: str, source: str | dict[str, str] | None, version: str = "1.0") -> Path:
-    """A wheel of one module, or of a package of files without code, with an entry point for zoo, as any backend does."""
+    """A wheel of one module, or of a package of files without code, with an entry point for zoo."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {

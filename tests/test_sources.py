@@ -230,7 +230,7 @@ def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_pat
     assert len(samples.table) == 2
     assert "1 further rows" in " ".join(samples.notes)
     table(tmp_path, "file,label,x", "a.png,p,1", "b.png,q,3", "a.png,q,2")
-    assert "labels.csv lines 2 and 4: a.png has the label 'p' and 'q'" in refusal(tmp_path)
+    assert "labels.csv line 2 and labels.csv line 4: a.png has the label 'p' and 'q'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

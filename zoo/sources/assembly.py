@@ -17,8 +17,9 @@ from zoo.sources.cards import Card, placeholders
 from zoo.sources.frames import choose_axis, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
-from zoo.sources.joining import PATH_FACTS, RESERVED, SPLIT_NAMES, Joined, join
+from zoo.sources.joining import PATH_FACTS, RESERVED, Joined, join
 from zoo.sources.listing import Listing
+from zoo.sources.official import find_splits
 from zoo.sources.targets import understand_targets
 from zoo.specs import DatasetSpec, Samples
 
@@ -50,7 +51,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     targets = understand_targets(card, joined)
-    splits = find_splits(card, joined)
+    splits, split_notes = find_splits(card, joined, listing)
     patients, patient_notes = find_patients(card, joined)
     spec = DatasetSpec(
         name=card.name or name,
@@ -72,7 +73,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),
         intensity=card.intensity if isinstance(card.intensity, tuple) else None,
-        metadata=tuple(column for column in card.metadata if column not in card.hide),
+        metadata=tuple(c for c in card.metadata if c not in card.hide and c in joined.cells),
         known_issues=tuple(card.known_issues),
         known_conflicts=card.known_conflicts,
         near_duplicates=card.near_duplicates,
@@ -84,7 +85,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(file_and_frame(listing.root, image)[0] for image in joined.images),
-        notes=(*notes, *joined.notes, *targets.notes, *patient_notes, *reading_notes),
+        notes=(*notes, *joined.notes, *targets.notes, *split_notes, *patient_notes, *reading_notes),
         reading=record_reading(reading),
     )
     return Assembled(spec, samples, describe_channels(headers))
@@ -105,22 +106,6 @@ def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:
     if frame is None or (root / image).is_file():  # a file may be called `scan#1`
         return root / image, None
     return root / name, frame
-
-
-def find_splits(card: Card, joined: Joined) -> list[str]:
-    """train, val or test for every image; an empty list where nothing says."""
-    if card.split and card.split.column:
-        meanings = card.split.meanings()
-        column = joined.cells[card.split.column]
-        splits = [meanings.get(text, "") if meanings else SPLIT_NAMES.get(text.lower(), "") for text in column]
-        for row, split in enumerate(splits):
-            if not split:
-                known = ", ".join(map(repr, meanings)) or "train, val, test"
-                raise DataError(f"{joined.place(row)}: unknown split {column.iloc[row]!r}; expected {known}")
-        return splits
-    if "split" in joined.captures[0]:
-        return [SPLIT_NAMES[captures["split"].lower()] for captures in joined.captures]
-    return []
 
 
 def find_patients(card: Card, joined: Joined) -> tuple[list[str], tuple[str, ...]]:

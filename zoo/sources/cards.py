@@ -86,6 +86,28 @@ class Split(Part):
     rest: str = Field(default="", description="A file with the names of all that is not in test.")
     folds: int | None = Field(default=None, ge=2, description="Draw this many folds by patient.")
 
+    @model_validator(mode="after")
+    def agree(self) -> Split:
+        if not self.model_fields_set:
+            raise ValueError("give column, files of names, val or folds")
+        if self.rest and (self.column or self.train):
+            raise ValueError("rest, a file of names, stands for train: not beside column or train")
+        if self.rest and not self.test:
+            raise ValueError("rest is what is not in test: give test too")
+        return self
+
+    def lists(self) -> list[tuple[str, str]]:
+        """Without a column: (key, file of names) of each list, the smaller ones first."""
+        if self.column:
+            return []
+        given = {"test": self.test, "val": self.val, "train": self.train, "rest": self.rest}
+        return [
+            (key, name)
+            for key, names in given.items()
+            if not isinstance(names, float) and names
+            for name in ([names] if isinstance(names, str) else names)
+        ]
+
     @property
     def val_share(self) -> float | None:
         return self.val if isinstance(self.val, float) else None
@@ -215,6 +237,17 @@ class Card(Part):
         return {place: column for place, column in named.items() if column}
 
     @property
+    def labelled_by_path(self) -> bool:
+        """Whether the folders say the label; a table then only adds to it."""
+        return not self.label.column and not self.label.columns
+
+    @property
+    def deciding_columns(self) -> list[str]:
+        """Columns in which rows of one image must agree."""
+        named = [*self.label.columns, self.label.column, self.patient.column if self.patient else ""]
+        return list(dict.fromkeys(column for column in [*named, self.split.column if self.split else ""] if column))
+
+    @property
     def leaves_files_open(self) -> bool:
         """Whether it says neither where the images nor where the table is: both are then guessed."""
         return not {"images", "table", "join"} & self.model_fields_set
@@ -288,13 +321,16 @@ def card_schema() -> dict[str, Any]:
 # --- patterns --------------------------------------------------------------------------------------------------------
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 Captures = Annotated[dict[str, str], "placeholder -> the text it stood for"]
+Compiled = Annotated[
+    tuple[re.Pattern[str], list[str]], "an expression, and the placeholders in the order of its groups"
+]
 
 
 def placeholders(pattern: str) -> list[str]:
     return list(dict.fromkeys(PLACEHOLDER.findall(pattern)))
 
 
-def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> tuple[re.Pattern[str], list[str]]:
+def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> Compiled:
     """A glob with {placeholders} as an expression on a posix path, and the placeholders in the order of its groups.
 
     A placeholder stays within a folder unless it is in `deep`: a column of a table may hold a path. One that is named
@@ -314,7 +350,7 @@ def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> tuple[r
     return re.compile(expression, re.DOTALL), names
 
 
-def match(compiled: tuple[re.Pattern[str], list[str]], path: str) -> Captures | None:
+def match(compiled: Compiled, path: str) -> Captures | None:
     expression, names = compiled
     found = expression.fullmatch(path)
     return None if found is None else {name: found[f"g{index}"] for index, name in enumerate(names)}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError
 from zoo.images import without_suffix
 from zoo.sources.cards import Card, Join, Label, Patient, Split
-from zoo.sources.joining import RESERVED, SPLIT_NAMES
+from zoo.sources.joining import RESERVED
 from zoo.sources.listing import Listing, list_folder
+from zoo.sources.selection import SPLIT_NAMES
 from zoo.sources.tables import ImageIndex, index_images, read_table
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from pathlib import Path
 from zoo.errors import DataError
 from zoo.images import is_ignored, is_image_name, is_volume_name, without_suffix
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
+# What Hugging Face's image folders keep beside the images of each split
+METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
 MASK_STEM = re.compile(r".+[-_](d?seg|segmentation|mask|labels?)([-_]?\d+)?", re.IGNORECASE)
 MASK_FOLDER = re.compile(r"(labels?|masks?|segs?|segmentations?)(Tr|Ts|Val)?", re.IGNORECASE)
@@ -21,12 +23,16 @@ MASK_FOLDER = re.compile(r"(labels?|masks?|segs?|segmentations?)(Tr|Ts|Val)?", r
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below `root`: posix paths relative to it, images anywhere, tables at its top."""
+    """What lies below `root`: posix paths relative to it, images anywhere, tables at its top.
+
+    `nested` are the tables in folders one below that are called as Hugging Face's image folders call them.
+    """
 
     root: Path
     images: tuple[str, ...]
     tables: tuple[str, ...]
     masks: tuple[str, ...] = ()  # volumes that mark something in another one: no images
+    nested: tuple[str, ...] = ()
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -54,7 +60,7 @@ def list_folder(root: Path) -> Listing:
             raise DataError(f"{root / folder}: cannot be listed: {error.strerror}") from error
         for entry in entries:
             relative = f"{folder}/{entry.name}" if folder else entry.name
-            if is_ignored(entry.name) or not matters(entry, at_top=not folder):
+            if is_ignored(entry.name) or not matters(entry, relative.count("/")):
                 continue
             check_entry(root, relative, entry)
             if entry.is_dir():
@@ -65,7 +71,13 @@ def list_folder(root: Path) -> Listing:
                 tables.append(relative)
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
-    return Listing(root, tuple(images), tuple(sorted(tables)), tuple(sorted(masks, key=natural_key)))
+    return Listing(
+        root,
+        images=tuple(images),
+        tables=tuple(sorted(table for table in tables if "/" not in table)),
+        masks=tuple(sorted(masks, key=natural_key)),
+        nested=tuple(sorted(table for table in tables if "/" in table)),
+    )
 
 
 def find_volume_masks(images: list[str]) -> frozenset[str]:
@@ -85,12 +97,13 @@ def find_volume_masks(images: list[str]) -> frozenset[str]:
     )
 
 
-def matters(entry: os.DirEntry[str], *, at_top: bool) -> bool:
+def matters(entry: os.DirEntry[str], depth: int) -> bool:
     if entry.is_dir() or is_image_name(entry.name):
         return True
-    return (
-        at_top and Path(entry.name).suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(Path(entry.name).stem)
-    )
+    if depth == 1:
+        return entry.name in METADATA_NAMES
+    name = Path(entry.name)
+    return depth == 0 and name.suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(name.stem)
 
 
 def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:

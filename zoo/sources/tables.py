@@ -1,14 +1,15 @@
-"""A CSV or TSV file to rows of text, every row with its line; and file names in it to the images they mean."""
+"""A CSV, TSV or JSON-lines file to rows of text, every row with its line; and names in it to the images they mean."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError
 from zoo.images import without_suffix
@@ -16,6 +17,7 @@ from zoo.images import without_suffix
 if TYPE_CHECKING:
     import pandas
 
+MAX_TABLE_BYTES = 200_000_000  # rows of text take six times as much memory; NIH's 112,120 rows are 8 MB
 LINE = "line"  # name of the index: the line of the file a row stands on
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -28,6 +30,8 @@ def read_table(path: Path) -> pandas.DataFrame:
     import pandas
 
     text = decode(path)
+    if path.suffix.lower() == ".jsonl":
+        return read_json_lines(path, text)
     header_line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -53,10 +57,58 @@ def read_table(path: Path) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
 
 
+def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
+    """One object a line, all with the same keys, as Hugging Face writes `metadata.jsonl`."""
+    import pandas
+
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    header: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path} line {number}"
+        try:
+            pairs = json.loads(line, object_pairs_hook=Pairs)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: not JSON: {error}") from error
+        if not isinstance(pairs, Pairs):
+            raise DataError(f"{place}: not an object", fix='write {"file_name": "a.png", "label": "x"}, one a line')
+        names = [name.strip() for name, _ in pairs]
+        if not header:
+            header = names
+            check_header(path, header)
+        if sorted(names) != sorted(header):
+            raise DataError(f"{place}: its keys are {', '.join(names)}; those of the first are {', '.join(header)}")
+        values = {name.strip(): to_text(value) for name, value in pairs}
+        lines.append(number)
+        rows.append([values[name] for name in header])
+    if not rows:
+        raise DataError(f"{path}: the file is empty")
+    return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object as it stands: a dict would keep the last of two equal keys without a word."""
+
+
+def to_text(value: Any) -> str:
+    """A JSON value as the cell of a table: words as they are, several joined by `|`, what is deeper as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list) and not isinstance(value, Pairs) and all(isinstance(part, str) for part in value):
+        return "|".join(value)
+    return json.dumps(dict(value) if isinstance(value, Pairs) else value)
+
+
 def decode(path: Path) -> str:
     """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
     if not path.is_file():
         raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"))
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise DataError(f"{path}: {path.stat().st_size / 1e6:.0f} MB; a table may have {MAX_TABLE_BYTES / 1e6:.0f} MB")
     data = path.read_bytes()
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -74,9 +126,9 @@ def decode(path: Path) -> str:
 def check_header(path: Path, header: list[str]) -> None:
     if not header:
         raise DataError(f"{path}: the file is empty")
-    for name in header:
-        if header.count(name) > 1:
-            raise DataError(f"{path}: {header.count(name)} columns are called {name!r}", fix="rename or remove one")
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise DataError(f"{path}: {count} columns are called {name!r}", fix="rename or remove one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +167,15 @@ class ImageIndex:
             else:
                 raise DataError(f"{cell!r} leads out of {self.root.name}", fix="write paths relative to the folder")
         return "/".join(parts)
+
+    def find_one(self, cell: str) -> str:
+        """The image a cell means; DataError where there is none, or where there are several."""
+        images = self.find(cell)
+        if not images:
+            raise DataError(f"no image {cell!r}", fix="add the file or drop the row")
+        if len(images) > 1:
+            raise DataError(f"{cell!r} may be {images[0]} or {images[1]}", fix="name the image by its path")
+        return images[0]
 
     def finds(self, cell: str) -> bool:
         try:

@@ -1,0 +1,79 @@
+"""A card and its joined rows to the split that the set came with: from folders, a column, or files of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.errors import DataError
+from zoo.images import split_frame
+from zoo.sources.cards import Card
+from zoo.sources.joining import Joined
+from zoo.sources.listing import Listing
+from zoo.sources.selection import SPLIT_NAMES
+from zoo.sources.tables import decode, index_images
+
+
+def find_splits(card: Card, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
+    """train, val or test for every image ("": in none), or nothing where nobody says; and notes."""
+    by_folder = [SPLIT_NAMES[c["split"].lower()] for c in joined.captures if "split" in c]
+    if card.split and card.split.column:
+        splits = read_column(card, joined)
+        for row, (split, folder) in enumerate(zip(splits, by_folder, strict=False)):
+            if split != folder:
+                raise DataError(
+                    f"{joined.place(row)}: its {card.split.column} says {split}, its folder {folder}",
+                    fix="correct one, or say `split` in dataset.toml",
+                )
+        return splits, []
+    if card.split and card.split.lists():
+        return read_lists(card, joined, listing)
+    return by_folder, []
+
+
+def read_column(card: Card, joined: Joined) -> list[str]:
+    assert card.split is not None
+    meanings = card.split.meanings()
+    texts = list(joined.cells[card.split.column])
+    splits = [meanings.get(text, "") if meanings else SPLIT_NAMES.get(text.lower(), "") for text in texts]
+    for row, split in enumerate(splits):
+        if not split:
+            known = ", ".join(map(repr, meanings)) or "train, val, test"
+            raise DataError(f"{joined.place(row)}: unknown split {texts[row]!r}; expected {known}")
+    for value, split in meanings.items():
+        if value not in texts:
+            raise DataError(f"split.{split}: no image has the {card.split.column} {value!r} in {joined.table}")
+    return splits
+
+
+def read_lists(card: Card, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
+    """Every image by the list it stands in. Names of images that are left out are no mistake; unknown ones are."""
+    assert card.split is not None
+    here = index_images(listing.root, joined.images)
+    everywhere = index_images(listing.root, listing.images)
+    found: dict[str, tuple[str, str]] = {}  # image -> split, where it says so
+    for key, file in card.split.lists():
+        split = "train" if key == "rest" else key
+        for line, name in read_list(listing.root / file):
+            place = f"{file} line {line}"
+            try:
+                image = (here if here.find(name) else everywhere).find_one(name)
+            except DataError as error:
+                raise DataError(f"{place}: {error.message}", fix="add the file or remove the line") from error
+            other = found.setdefault(image, (split, place))
+            if other[0] != split:
+                raise DataError(f"{place}: {image} is in {split}, and in {other[0]} by {other[1]}")
+    # a list names a file; its frames are images of their own
+    splits = [found.get(image, found.get(split_frame(image)[0], ("", "")))[0] for image in joined.images]
+    unlisted = splits.count("")
+    if unlisted == len(splits):
+        raise DataError(f"split: no image stands in {', '.join(file for _, file in card.split.lists())}")
+    return splits, [f"{unlisted} images stand in no list of the split: not used"] if unlisted else []
+
+
+def read_list(path: Path) -> list[tuple[int, str]]:
+    """The names in a file, one a line, each with its line."""
+    lines = [(number, line.strip()) for number, line in enumerate(decode(path).splitlines(), start=1)]
+    names = [(number, line) for number, line in lines if line]
+    if not names:
+        raise DataError(f"{path}: no names in it")
+    return names

@@ -1,0 +1,135 @@
+"""A card and a listing to the images the card means, and those it leaves out; every pattern that fits nothing told."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from dataclasses import dataclass
+
+from zoo.errors import DataError, nearest
+from zoo.images import without_suffix
+from zoo.sources.cards import Captures, Card, Compiled, compile_pattern, match, placeholders
+from zoo.sources.listing import Listing
+from zoo.sources.tables import ImageIndex, index_images
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "tests", "testset", "holdout"), "test"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The images of a set with what their paths say; `left_out` are no mistake where a table or a list names them."""
+
+    files: dict[str, Captures]
+    left_out: frozenset[str]  # dropped, excluded, or masks
+    notes: tuple[str, ...]
+    mistakes: tuple[str, ...]
+
+
+def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
+    """Sort every image of the folder into meant or left out; what is left out is counted, never silent.
+
+    Placeholders in `deep` may stand for a path.
+    """
+    index = index_images(listing.root, listing.images)
+    dropped, mistakes = find_all("drop", card.drop, index)
+    compiled = compile_pattern(card.images, deep)
+    excludes = compile_excludes(card)
+    masks, mask_pattern = {}, compile_pattern(card.masks.path) if card.masks else None
+    files: dict[str, Captures] = {}
+    left_out: set[str] = set()
+    counts: Counter[str] = Counter()
+    used: set[str] = set()
+    for image in listing.images:
+        captures = match(compiled, image)
+        excluded = [
+            pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(image, bare=bare)) is not None
+        ]
+        used.update(excluded)
+        if mask_pattern and (found := match(mask_pattern, image)) is not None:
+            masks[image] = found
+        elif image in dropped:
+            counts["named by drop"] += 1
+        elif excluded:
+            counts["excluded"] += 1
+        elif captures is None:
+            counts[f"not {card.images}"] += 1
+            continue
+        elif "split" in captures and "split" not in deep and captures["split"].lower() not in SPLIT_NAMES:
+            counts[f"in {captures['split']}, which is no split"] += 1
+            continue
+        else:
+            files[image] = captures
+            continue
+        left_out.add(image)
+    mistakes += [f"{place}: {pattern!r} names no image" for place, pattern in places(card) if pattern not in used]
+    mask_notes, mask_mistakes = describe_masks(card, files, masks)
+    mistakes += mask_mistakes
+    if not files:
+        there = f"{len(listing.images)} images there"
+        others = any(match(compiled, image) is not None for image in listing.images)
+        what = "all images are left out" if others else f"no image is named like {card.images!r}"
+        mistakes.append(f"images: {what}; {there}")
+    if listing.masks:
+        mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
+    notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
+    return Selection(files, frozenset(left_out), tuple(notes), tuple(mistakes))
+
+
+def find_all(place: str, names: tuple[str, ...], index: ImageIndex) -> tuple[set[str], list[str]]:
+    """The images that a list in the card names, by path or name, and a mistake for each that is not one image."""
+    found: set[str] = set()
+    mistakes = []
+    for number, name in enumerate(names):
+        try:
+            found.add(index.find_one(name))
+        except DataError as error:
+            hint = nearest(name, index.paths) if len(index.paths) <= 10_000 else ""  # seconds beyond
+            mistakes.append(f"{place}.{number}: {error.message}" + (f". {hint}" if hint else ""))
+    return found, mistakes
+
+
+def compile_excludes(card: Card) -> dict[str, tuple[Compiled, bool]]:
+    """Pattern -> its expression, and whether it speaks of the file's name alone."""
+    return {pattern: (compile_pattern(pattern), "/" not in pattern) for _, pattern in places(card)}
+
+
+def places(card: Card) -> list[tuple[str, str]]:
+    if isinstance(card.exclude, str):
+        return [("exclude", card.exclude)]
+    return [(f"exclude.{number}", pattern) for number, pattern in enumerate(card.exclude)]
+
+
+def name_of(image: str, *, bare: bool) -> str:
+    return image.rpartition("/")[2] if bare else image
+
+
+def describe_masks(card: Card, files: dict[str, Captures], masks: dict[str, Captures]) -> tuple[list[str], list[str]]:
+    """What is to be said of the masks, and what is wrong with their pattern: it must name masks of these images."""
+    if not card.masks:
+        return [], []
+    shared = [name for name in placeholders(card.masks.path) if name != "stem"]
+    if strange := [name for name in shared if name not in placeholders(card.images)]:
+        return [], [f"masks.path: {{{strange[0]}}} does not stand in `images`"]
+    if not masks:
+        return [], [f"masks.path: {card.masks.path!r} names no file"]
+    owners = {
+        (*(captures[name] for name in shared), stem)
+        for image, captures in files.items()
+        for stem in (without_suffix(posixpath.basename(image)),)
+    }
+    with_stem = "stem" in placeholders(card.masks.path)
+    orphans = [
+        mask
+        for mask, captures in masks.items()
+        if with_stem and (*(captures[name] for name in shared), captures["stem"]) not in owners
+    ]
+    if len(orphans) == len(masks):
+        return [], [f"masks.path: none of the {len(masks)} files it names, like {orphans[0]}, belongs to an image"]
+    notes = [f"{len(masks)} masks beside images are not read as images"]
+    if orphans:
+        notes.append(f"{len(orphans)} masks belong to no image: {orphans[0]} is one")
+    return notes, []
