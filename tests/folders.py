@@ -1,0 +1,52 @@
+"""Small folders of images, tables and cards, as tests of the sources write them, and what becomes of them."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.errors import DataError
+from zoo.sources import find_source
+from zoo.specs import DatasetSpec, Samples, SamplesRequest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def shared(name: str) -> Path:
+    if not (SHARED / name).exists():
+        pytest.skip(f"{name} is not in ../shared/data")
+    return SHARED / name
+
+
+def images(root: Path, *names: str, colour: bool = False) -> Path:
+    """Small image files below `root`, each with pixels of its own."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3) if colour else (8, 8), number, np.uint8)).save(path)
+    return root
+
+
+def table(root: Path, *rows: str, name: str = "labels.csv", encoding: str = "utf-8") -> Path:
+    (root / name).write_bytes("".join(f"{row}\n" for row in rows).encode(encoding))
+    return root
+
+
+def card(root: Path, text: str) -> Path:
+    (root / "dataset.toml").write_text(text, encoding="utf-8")
+    return root
+
+
+def open_source(path: Path) -> tuple[DatasetSpec, Samples]:
+    """The card and samples of a path, through a pickle as a worker process gets them."""
+    spec = find_source(path)
+    return spec, pickle.loads(pickle.dumps(spec.samples))(SamplesRequest(folder=path))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        find_source(path)
+    assert "\n" not in caught.value.line()
+    return caught.value.line()

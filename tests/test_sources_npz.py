@@ -1,0 +1,101 @@
+"""A file of arrays becomes a dataset, or one line that says what is wrong with it."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import open_source, refusal
+
+from zoo.errors import DataError
+from zoo.sources import read_npz_samples, safe_name
+from zoo.tasks import BINARY, MULTILABEL
+
+
+def save_npz(path: Path, **changes) -> Path:
+    arrays = {
+        f"{split}_{kind}": np.arange(n * 64, dtype=np.uint8).reshape(n, 8, 8)
+        if kind == "images"
+        else np.arange(n)[:, None] % 2
+        for split, n in (("train", 6), ("val", 4), ("test", 2))
+        for kind in ("images", "labels")
+    }
+    np.savez_compressed(path, **{name: value for name, value in (arrays | changes).items() if value is not None})
+    return path
+
+
+def test_an_npz_in_the_layout_of_medmnist_is_a_dataset(tmp_path):
+    path = save_npz(tmp_path / "My Set.npz")
+    spec, samples = open_source(path)
+    assert (spec.name, spec.task, spec.labels, spec.channels, spec.image_size) == ("my_set", BINARY, ("0", "1"), 1, 8)
+    assert spec.official_splits == ("train", "val", "test")
+    assert samples.table["sample_id"].iloc[6] == "val/0"
+    with np.load(path) as arrays:
+        for row, image in enumerate(samples.table["image"]):
+            split, number = image.split("/")
+            np.testing.assert_array_equal(samples.read(image), arrays[f"{split}_images"][int(number)])
+            assert samples.targets[row] == arrays[f"{split}_labels"][int(number), 0]
+
+
+def test_large_arrays_are_read_in_blocks_in_any_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.sources.arrays.BLOCK_BYTES", 130)  # two images of 64 bytes
+    path = save_npz(tmp_path / "a.npz")
+    read = pickle.loads(pickle.dumps(read_npz_samples(path).read))
+    with np.load(path) as arrays:
+        for number in (5, 0, 3, 3, 1, 4, 2, 0):
+            np.testing.assert_array_equal(read(f"train/{number}"), arrays["train_images"][number])
+
+
+def test_labels_of_an_npz_may_be_several_an_image_or_unsplit(tmp_path):
+    multihot = {
+        f"{split}_labels": np.eye(6, 3, dtype=np.uint8)[:n] for split, n in (("train", 6), ("val", 4), ("test", 2))
+    }
+    spec, samples = open_source(save_npz(tmp_path / "many.npz", **multihot))
+    assert (spec.task, samples.targets.shape) == (MULTILABEL, (12, 3))
+    np.savez(tmp_path / "plain.npz", images=np.zeros((3, 8, 8, 3), np.uint16), labels=np.array([3.0, 7.0, 3.0]))
+    spec, samples = open_source(tmp_path / "plain.npz")
+    assert (spec.labels, spec.channels, spec.official_splits) == (("3", "7"), 3, ())
+    assert samples.targets.tolist() == [0, 1, 0]
+    assert samples.read("images/2").dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train_images": np.array([object()] * 6)}, "train_images holds Python objects"),
+        ({"val_labels": None}, "val_images without its labels"),
+        ({"val_labels": np.zeros((3, 1), int)}, "4 val_images but val_labels of shape (3, 1)"),
+        ({"test_images": np.zeros((2, 8, 8), np.float32)}, "test_images is float32"),
+        ({"test_images": np.zeros((2, 9, 9), np.uint8)}, "different shapes"),
+        ({"train_labels": np.array([0, 1, np.nan, 0, 1, 0])}, "train_labels[2] is nan"),
+        ({"train_labels": np.array(["a"] * 6)}, "train_labels is <U1"),
+    ],
+)
+def test_an_npz_that_does_not_fit_is_one_line(tmp_path, changes, expected):
+    assert expected in refusal(save_npz(tmp_path / "a.npz", **changes))
+
+
+def test_labels_out_of_the_range_of_the_card_are_named(tmp_path):
+    path = save_npz(tmp_path / "a.npz", val_labels=np.array([0, 1, 2, 0]))
+    with pytest.raises(DataError, match=r"val_labels\[2\] is 2; expected 0 to 1"):
+        read_npz_samples(path, task=BINARY, labels=("no", "yes"))
+
+
+def test_npz_files_that_lie_or_are_damaged_are_refused_before_they_are_unpacked(tmp_path):
+    whole = save_npz(tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    assert "not a readable .npz" in refusal(tmp_path / "cut.npz")
+    (tmp_path / "page.npz").write_text("<html>login</html>")
+    assert "not a readable .npz" in refusal(tmp_path / "page.npz")
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("train_images.npy", "w") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**10, 32, 32)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    assert "10240000000128 bytes, not 128" in refusal(tmp_path / "huge.npz")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    assert "it holds x" in refusal(tmp_path / "other.npz")
+
+
+def test_names_become_safe_for_folders():
+    assert safe_name("My Täst (v1.2)") == "my_tast_v1.2"
+    assert safe_name("💊") == "dataset"

@@ -1,0 +1,146 @@
+"""A table beside images becomes a dataset, or one line that names the row."""
+
+import numpy as np
+import pytest
+from folders import images, open_source, refusal, table
+
+from zoo.sources import find_source
+from zoo.tasks import MULTICLASS, MULTILABEL, REGRESSION
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("image", ("a.png", "b.png", "c.png")),
+        ("image_id", ("a", "b", "c")),
+        ("Image Index", ("a.png", "b.png", "c.png")),
+        ("path", ("deep/a.png", "./deep/b.png", "deep\\c.png")),
+        ("whatever", ("deep/a", "deep/b", "deep/c")),
+    ],
+)
+def test_images_are_found_by_path_or_name_with_or_without_suffix(tmp_path, column, cells):
+    images(tmp_path, "deep/a.png", "deep/b.png", "deep/c.png")
+    table(tmp_path, f"{column},dx", f"{cells[0]},x", f"{cells[1]},y", f"{cells[2]},x")
+    spec, samples = open_source(tmp_path)
+    assert list(samples.table["image"]) == ["deep/a.png", "deep/b.png", "deep/c.png"]
+    assert samples.targets.tolist() == [0, 1, 0]
+    assert spec.labels == ("x", "y")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_are_read_as_text_whatever_their_encoding_and_delimiter(tmp_path, encoding, delimiter):
+    images(tmp_path, "007.png", "8.png", "9.png")
+    rows = ("id", "label", "patient"), ("007", "NA", "01"), ("8", "Übel", "1"), ("9", "NA", "1")
+    table(tmp_path, *(delimiter.join(row) for row in rows), encoding=encoding)
+    spec, samples = open_source(tmp_path)
+    assert spec.labels == ("NA", "Übel")
+    assert dict(zip(samples.table["image"], samples.table["patient"], strict=True)) == {
+        "007.png": "01",
+        "8.png": "1",
+        "9.png": "1",
+    }
+
+
+def test_the_table_itself_can_be_named(tmp_path):
+    images(tmp_path / "Set", "a.png", "b.png")
+    table(tmp_path / "Set", "file,label", "a.png,x", "b.png,y", name="first.csv")
+    table(tmp_path / "Set", "file,label", "a.png,y", "b.png,x", name="second.csv")
+    assert "first.csv and second.csv" in refusal(tmp_path / "Set")
+    spec, samples = open_source(tmp_path / "Set" / "second.csv")
+    assert spec.name == "set-second"
+    assert samples.targets.tolist() == [1, 0]
+
+
+def test_folders_that_only_hold_images_are_not_classes(tmp_path):
+    images(tmp_path, "images_part_1/a.jpg", "images_part_2/b.jpg")
+    table(tmp_path, "image_id,dx", "a,mel", "b,nv")
+    spec = find_source(tmp_path)
+    assert spec.labels == ("mel", "nv")
+    assert spec.positive == "mel"
+
+
+def test_joined_findings_become_multi_label_and_no_finding_is_none(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, "Image Index,Finding Labels", "a.png,Mass|Edema", "b.png,No Finding", "c.png,Mass")
+    spec, samples = open_source(tmp_path)
+    assert (spec.task, spec.labels) == (MULTILABEL, ("Edema", "Mass"))
+    assert samples.targets.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_one_hot_columns_are_classes_and_overlapping_ones_are_multi_label(tmp_path):
+    images(tmp_path / "one", "a.png", "b.png", "c.png")
+    table(tmp_path / "one", "image,MEL,NV,BCC", "a,1.0,0.0,0.0", "b,0.0,0.0,1.0", "c,0.0,1.0,0.0")
+    spec, samples = open_source(tmp_path / "one")
+    assert (spec.task, spec.labels, samples.targets.tolist()) == (MULTICLASS, ("MEL", "NV", "BCC"), [0, 2, 1])
+
+    images(tmp_path / "many", "a.png", "b.png")
+    table(tmp_path / "many", "image,Edema,Mass", "a,1,1", "b,0,")
+    spec, samples = open_source(tmp_path / "many")
+    assert spec.task == MULTILABEL
+    np.testing.assert_array_equal(samples.targets, [[1, 1], [0, np.nan]])
+
+
+def test_many_fractional_numbers_are_a_regression_and_many_whole_ones_a_question(tmp_path):
+    names = [f"{i}.png" for i in range(30)]
+    images(tmp_path, *names)
+    table(tmp_path, "file,target", *(f"{name},{i + 0.5}" for i, name in enumerate(names)))
+    spec, samples = open_source(tmp_path)
+    assert spec.task == REGRESSION
+    assert sorted(samples.targets.tolist()) == [i + 0.5 for i in range(30)]
+    table(tmp_path, "file,target", *(f"{name},{i}" for i, name in enumerate(names)))
+    assert "30 different whole numbers" in refusal(tmp_path)
+
+
+def test_split_patient_and_metadata_columns_are_recognised(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(
+        tmp_path, "img,class,Split,Patient ID,lesion_id,age", "a,x,train,1,l1,5", "b,y,VALID,2,l2,6", "c,y,Test,2,l3,7"
+    )
+    spec, samples = open_source(tmp_path)
+    assert list(samples.table["split"]) == ["train", "val", "test"]
+    assert list(samples.table["patient"]) == ["1", "2", "2"]
+    assert spec.metadata == ("lesion_id", "age")
+    assert "not 'lesion_id'" in " ".join(samples.notes)
+
+
+def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_path):
+    images(tmp_path, "a.png", "b.png")
+    table(tmp_path, "file,label,x", "a.png,p,1", "a.png,p,2", "b.png,q,3")
+    _, samples = open_source(tmp_path)
+    assert len(samples.table) == 2
+    assert "1 further rows" in " ".join(samples.notes)
+    table(tmp_path, "file,label,x", "a.png,p,1", "b.png,q,3", "a.png,q,2")
+    assert "labels.csv line 2 and labels.csv line 4: a.png has the label 'p' and 'q'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (("file,label", "a.png,x", "gone.png,y"), "line 3: no image 'gone.png'"),
+        (("file,label", "a.png,x", "../b.png,y"), "line 3: '../b.png' leads out of"),
+        (("file,label", "a.png,x", "/etc/b.png,y"), "line 3: '/etc/b.png' lies outside"),
+        (("file,label", "a.png,x", "b.png,"), "line 3 (b.png): no label"),
+        (("file,label", "a.png,x", "b.png,y,z"), "line 3: 3 cells, the header has 2"),
+        (("file,label", "a.png,x", "b.png"), "line 3: 1 cells, the header has 2"),
+        (("file,label,label", "a.png,x,x", "b.png,y,y"), "2 columns are called 'label'"),
+        (("file,label,dx", "a.png,x,x", "b.png,y,y"), "'label' and 'dx'"),
+        (("file,label", "a.png,x", "b.png,x"), "at least 2 labels for multiclass, got 1"),
+        (("file,label", "a.png,Mel", "b.png,mel"), "differ only in case"),
+        (("file,label,split", "a.png,x,train", "b.png,y,tset"), "line 3 (b.png): unknown split 'tset'"),
+        (("file,label", "a.png,x", "b.png,\0"), "line 3: a NUL character"),
+        (("file,label",), "no rows below the header"),
+        (("file,age", "a.png,1", "b.png,2"), "no column of labels.csv is called label"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_one_line_with_its_place(tmp_path, rows, expected):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, *rows)
+    assert expected in refusal(tmp_path)
+    assert "labels.csv" in refusal(tmp_path) or "labels for" in expected or "case" in expected
+
+
+def test_a_name_that_fits_two_files_names_both(tmp_path):
+    images(tmp_path, "images_1/a.png", "images_2/a.png", "images_1/b.png")
+    table(tmp_path, "image,label", "a,x", "b,y")
+    assert "'a' may be images_1/a.png or images_2/a.png" in refusal(tmp_path)
