@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.images import Header, Reading, read_image, split_frame
-from zoo.sources.cards import Card, placeholders
+from zoo.sources.cards import Card, card_error, placeholders
 from zoo.sources.frames import choose_axis, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import PATH_FACTS, RESERVED, Joined, join
 from zoo.sources.listing import Listing
 from zoo.sources.official import find_splits
+from zoo.sources.tables import index_images
 from zoo.sources.targets import understand_targets
 from zoo.specs import DatasetSpec, Samples
 
@@ -50,9 +52,14 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     joined = expand_frames(card, joined, by_file)
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
-    targets = understand_targets(card, joined)
-    splits, split_notes = find_splits(card, joined, listing)
-    patients, patient_notes = find_patients(card, joined)
+    conflicts, mistakes = find_conflicts(card, joined, listing)
+    (targets, (splits, split_notes), (patients, patient_notes)) = attempt_all(
+        origin,
+        mistakes,
+        lambda: understand_targets(card, joined),
+        lambda: find_splits(card, joined, listing),
+        lambda: find_patients(card, joined),
+    )
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
@@ -75,7 +82,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         intensity=card.intensity if isinstance(card.intensity, tuple) else None,
         metadata=tuple(c for c in card.metadata if c not in card.hide and c in joined.cells),
         known_issues=tuple(card.known_issues),
-        known_conflicts=card.known_conflicts,
+        known_conflicts=conflicts,
         near_duplicates=card.near_duplicates,
         folds=card.split.folds if card.split else None,
         val_share=card.split.val_share if card.split else None,
@@ -89,6 +96,38 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         reading=record_reading(reading),
     )
     return Assembled(spec, samples, describe_channels(headers))
+
+
+def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) -> list[Any]:
+    """What each step returns; where several fail, all that they say in one error."""
+    results: list[Any] = []
+    errors: list[DataError] = [card_error(origin, mistakes)] if mistakes else []
+    for step in steps:
+        try:
+            results.append(step())
+        except DataError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise card_error(origin, [*mistakes, *(str(error) for error in errors[bool(mistakes) :])])
+    return results
+
+
+def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """The card's known conflicts as pairs of sample ids; those of images that are left out are none any more."""
+    here = frozenset(joined.images)
+    index = index_images(listing.root, tuple({*joined.images, *listing.images}))
+    pairs, mistakes = [], []
+    for number, names in enumerate(card.known_conflicts):
+        try:
+            a, b = (index.find_one(name) for name in names)
+        except DataError as error:
+            mistakes.append(f"known_conflicts.{number}: {error.message}")
+            continue
+        if {a, b} <= here:
+            pairs.append((a, b))
+    return tuple(pairs), mistakes
 
 
 def unset(request: object) -> Samples:  # noqa: ARG001

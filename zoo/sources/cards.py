@@ -278,7 +278,7 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate(document)
     except ValidationError as error:
-        raise card_error(path, [describe_mistake(mistake) for mistake in error.errors()]) from error
+        raise card_error(path, describe_mistakes(error)) from error
 
 
 def card_error(path: Path, mistakes: list[str]) -> DataError:
@@ -286,13 +286,28 @@ def card_error(path: Path, mistakes: list[str]) -> DataError:
     return DataError(f"{path}: {count}{'; '.join(mistakes)}", code="card")
 
 
-def describe_mistake(mistake: Any) -> str:
-    place = [str(part) for part in mistake["loc"]]
-    if mistake["type"] == "extra_forbidden":
-        hint = nearest(place[-1], known_keys(place[:-1]))
-        return f"{'.'.join(place)}: unknown key" + (f". {hint}" if hint else "")
-    text = mistake["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(place)}: {text}" if place else text
+# What pydantic puts into the place of a mistake where a value may be of several kinds
+KIND = re.compile(r"str|float|constrained-float|Intensity|(tuple|dict|literal|lax-or-strict|function-\w+)\[.*\]")
+
+
+def describe_mistakes(error: ValidationError) -> list[str]:
+    """One text for each place; where a value may be of several kinds, what is wrong with it as each of them."""
+    by_place: dict[str, list[Any]] = {}
+    for mistake in error.errors():
+        place = [str(part) for part in mistake["loc"] if not KIND.fullmatch(str(part))]
+        by_place.setdefault(".".join(place), []).append({**mistake, "loc": place})
+    return [describe_mistake(place, mistakes) for place, mistakes in by_place.items()]
+
+
+def describe_mistake(place: str, mistakes: list[Any]) -> str:
+    if mistakes[0]["type"] == "extra_forbidden":
+        *above, key = mistakes[0]["loc"]
+        hint = nearest(key, known_keys(above))
+        return f"{place}: unknown key" + (f". {hint}" if hint else "")
+    near = [mistake for mistake in mistakes if not mistake["type"].endswith("_type")]  # right in kind, not in value
+    texts = [mistake["msg"].removeprefix("Value error, ") for mistake in near or mistakes]
+    text = " or ".join([texts[0], *(text.removeprefix("Input should be ") for text in texts[1:])])
+    return f"{place}: {text}" if place else text
 
 
 def known_keys(place: list[str]) -> list[str]:
