@@ -26,9 +26,11 @@ def noise(count, size=6, channels=(), dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (count, size, size, *channels), dtype=dtype)
 
 
-def make_spec(images, targets, task=BINARY, *, patients=None, splits=None, **card):
+def make_spec(images, targets, task=BINARY, *, patients=None, splits=None, sample_ids=None, **card):
     """A dataset in memory: an array of images, their targets, and where given their patients and splits."""
     table = pandas.DataFrame({"sample_id": [f"s{i:04}" for i in range(len(images))], "image": range(len(images))})
+    if sample_ids is not None:
+        table["sample_id"] = sample_ids
     if patients is not None:
         table["patient"] = [f"p{patient}" for patient in patients]
     if splits is not None:
@@ -550,6 +552,30 @@ def test_the_targets_of_a_regression_are_scaled_by_train(tmp_path):
 )
 def test_the_patient_is_the_unit_where_each_has_one_label(tmp_path, patients, targets, card, unit):
     assert unit_of(open_it(tmp_path, noise(4), targets, patients=patients, **card)) == unit
+
+
+@pytest.mark.parametrize(
+    ("unit", "targets", "patients", "said"),
+    [
+        ("clip", [0, 1, 1, 1], [0, 0, 1, 1], "a.avi#0 and a.avi#8 of a.avi have different labels"),
+        ("clip", [0, 0, 1, 1], [0, 1, 2, 2], "a.avi#0 and a.avi#8 have different patients"),
+        ("patient", [0, 0, 1, 0], [0, 0, 1, 1], "b.avi#0 and b.avi#8 of p1 have different labels"),
+        ("patient", [0, 0, 1, 1], None, "nothing says whose each image is"),
+        ("lesion", [0, 0, 1, 1], None, "unit 'lesion'"),
+    ],
+)
+def test_the_images_of_a_unit_must_agree(tmp_path, unit, targets, patients, said):
+    names = ["a.avi#0", "a.avi#8", "b.avi#0", "b.avi#8"]
+    with pytest.raises(DataError) as caught:
+        open_it(tmp_path, noise(4), targets, patients=patients, sample_ids=names, unit=unit)
+    assert said in caught.value.line()
+
+
+def test_the_clip_is_the_unit_where_the_card_says_so(tmp_path):
+    names = ["a.avi#0", "a.avi#8", "b.avi#0", "b.avi#8"]
+    assert unit_of(open_it(tmp_path, noise(4), [0, 0, 1, 1], sample_ids=names, unit="clip")) == "clip"
+    with pytest.raises(DataError, match="no image is a frame"):
+        open_it(tmp_path, noise(4), [0, 0, 1, 1], unit="clip")
 
 
 def test_patients_with_the_same_unknown_labels_share_a_target(tmp_path):

@@ -118,10 +118,19 @@ def test_bf16_probabilities_are_near_those_of_fp32():
 
 # --- patients --------------------------------------------------------------------------------------------------------
 def test_a_patients_probability_is_the_mean_over_its_images():
-    found = make_predictions().by_patient()
+    found = make_predictions().by_unit("patient")
     assert found.patients.tolist() == found.sample_ids.tolist() == ["p", "q"]
     assert found.targets.tolist() == [0, 1]
     np.testing.assert_allclose(found.probabilities, [[0.8, 0.2], [0.3, 0.7]])
+
+
+def test_a_clips_probability_is_the_mean_over_its_frames_and_it_keeps_its_patient():
+    clips = make_predictions(sample_ids=np.array(["a.avi#0", "b.avi#0", "a.avi#8", "b.avi#8"]))
+    found = clips.by_unit("clip")
+    assert found.sample_ids.tolist() == ["a.avi", "b.avi"]
+    assert found.patients.tolist() == clips.patients[:2].tolist()
+    np.testing.assert_allclose(found.probabilities, (clips.probabilities[:2] + clips.probabilities[2:]) / 2)
+    assert clips.by_unit("image") is clips
 
 
 # --- stored ----------------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
         ({"labels": ("no", "perhaps", "yes")}, "expected 2 labels, got 3"),
         ({"positive": "maybe"}, "`positive` is 'maybe'; expected a label of a binary task: no, yes"),
         ({"symmetries": ("flip",)}, "no symmetry 'flip'; one of hflip, vflip, rot90"),
-        ({"unit": "lesion"}, "`unit` is 'lesion': auto, image or patient"),
+        ({"unit": "lesion"}, "`unit` is 'lesion', expected one of auto, image, clip, patient"),
         ({"license": ""}, "`license` is empty"),
         ({"intensity": (400, -1000)}, "`intensity` runs from 400 to -1000"),
         ({"samples": Counting()}, "`samples` returned ndarray, expected Samples"),

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from zoo.errors import DataError
 from zoo.files import FileMemo, folder_written_whole, hash_file
 from zoo.images import fit_square
-from zoo.samples import SPLITS, Progress, Source, mixed_depth, wrong_channels
+from zoo.samples import SPLITS, Progress, Source, find_disagreement, mixed_depth, wrong_channels
 from zoo.specs import Card, DatasetSpec, Unit
 from zoo.splits import Split
 from zoo.system import num_cores
@@ -236,13 +236,10 @@ def positive_index(spec: DatasetSpec) -> int | None:
 def unit_of(source: Source) -> Unit:
     """What is scored: the card's unit, else the patient where all images of each patient share one target."""
     if source.spec.unit != "auto":
-        return "patient" if source.spec.unit == "patient" else "image"
+        return cast("Unit", source.spec.unit)  # one of them: the samples were checked
     if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
         return "image"
-    targets = np.asarray(source.samples.targets, dtype=float).reshape(len(source.patients), -1)
-    _, first, inverse = np.unique(source.patients, return_index=True, return_inverse=True)
-    same = np.isclose(targets, targets[first][inverse], equal_nan=True).all()
-    return "patient" if same else "image"
+    return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"
 
 
 def measure_intensity(images: Path, train: Array) -> tuple[float, float]:

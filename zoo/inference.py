@@ -12,6 +12,8 @@ import numpy as np
 
 from zoo.data import Dataset, Pixels
 from zoo.errors import ResultsError, RunError
+from zoo.images import clips_of
+from zoo.specs import Unit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,13 +37,24 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
-    def by_patient(self) -> Predictions:
-        """One row a patient: the mean probability of its images. Needs all images of a patient to share a target."""
-        patients, first, inverse = np.unique(self.patients, return_index=True, return_inverse=True)
-        sums = np.zeros((len(patients), self.probabilities.shape[1]))
+    def by_unit(self, unit: Unit) -> Predictions:
+        """One row a patient or clip: the mean probability of its images, which all share a target; images as they are.
+
+        The images of a clip are called `clip#0`, `clip#8`, ...
+        """
+        if unit == "image":
+            return self
+        owners = self.patients if unit == "patient" else clips_of(self.sample_ids)
+        units, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
+        sums = np.zeros((len(units), self.probabilities.shape[1]))
         np.add.at(sums, inverse, self.probabilities)
-        means = sums / np.bincount(inverse)[:, None]
-        return replace(self, sample_ids=patients, patients=patients, targets=self.targets[first], probabilities=means)
+        return replace(
+            self,
+            sample_ids=units,
+            patients=self.patients[first],
+            targets=self.targets[first],
+            probabilities=sums / np.bincount(inverse)[:, None],
+        )
 
 
 def predict(

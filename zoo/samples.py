@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.files import FileMemo, hash_bytes
-from zoo.images import split_frame
+from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
 from zoo.tasks import REGRESSION, Task
 
@@ -124,11 +124,50 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}")
     elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
         refuse("multi-label targets must be 0, 1 or NaN for unknown")
+    check_unit(spec, samples, refuse)
     if "split" in table.columns:
         strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
         if len(strange):
             sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
             refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+
+
+def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
+    """Where patients or clips are scored, all images of each must share their target, and a clip its patient."""
+    table, sample_ids = samples.table, samples.table["sample_id"].to_numpy().astype(np.str_)
+    if spec.unit not in ("auto", "image", "clip", "patient"):
+        refuse(f"unit {spec.unit!r}", fix="use image, clip, patient or auto")
+    if spec.unit in ("auto", "image"):
+        return
+    if spec.unit == "patient":
+        if "patient" not in table.columns:
+            refuse(
+                "unit is the patient, and nothing says whose each image is", fix="name the patient, or the unit image"
+            )
+        owners = table["patient"].to_numpy().astype(np.str_)
+    else:
+        owners = clips_of(sample_ids)
+        if (owners == sample_ids).all():
+            refuse(
+                "unit is the clip, and no image is a frame of one", fix="say frames = {every = 1}, or the unit image"
+            )
+    if rows := find_disagreement(owners, samples.targets):
+        first, second = (sample_ids[row] for row in rows)
+        refuse(f"unit is the {spec.unit}, and {first} and {second} of {owners[rows[0]]} have different labels")
+    if spec.unit == "clip" and "patient" in table.columns:
+        numbers = np.unique(table["patient"].to_numpy().astype(np.str_), return_inverse=True)[1]
+        if rows := find_disagreement(owners, numbers):
+            first, second = (sample_ids[row] for row in rows)
+            refuse(f"unit is the clip, and {first} and {second} have different patients")
+
+
+def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:
+    """Two rows of one owner with different targets; None where all agree. Unknown is the same as unknown."""
+    values = np.asarray(targets, dtype=float).reshape(len(owners), -1)
+    _, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
+    same = np.isclose(values, values[first][inverse], equal_nan=True).all(axis=1)
+    row = int(np.argmin(same))
+    return None if same[row] else (int(first[inverse[row]]), row)
 
 
 def dataset_failed(error: Exception) -> DataError:
@@ -160,12 +199,14 @@ def wrong_channels(source: Source, row: int, found: int) -> DataError:
 def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
     """What identifies each image: the SHA-256 of its file, and its frame there; or of its pixels where it has none."""
     if len(samples.files) == len(samples.table):
-        memo = FileMemo(cache)
+        memo, digest_of = FileMemo(cache), dict[Path, str]()
         try:
             digests = []
             for done, (path, image) in enumerate(zip(samples.files, samples.table["image"], strict=True), start=1):
                 _, frame = split_frame(str(image))
-                digests.append(memo(path) if frame is None else hash_bytes(memo(path), str(frame)))
+                if path not in digest_of:  # once for all frames of a file
+                    digest_of[path] = memo(path)
+                digests.append(digest_of[path] if frame is None else hash_bytes(digest_of[path], str(frame)))
                 if progress:
                     progress(done, len(samples.files))
         finally:

@@ -95,10 +95,10 @@ def score(
 def score_run(
     predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
 ) -> dict[str, dict[str, Score]]:
-    """All that stands in a run's `scores.json`: `scores` of the dataset's unit, and, where that is the patient,
-    `image_scores` beside them."""
+    """All that stands in a run's `scores.json`: `scores` of the dataset's unit and, where that is the patient or the
+    clip, `image_scores` beside them."""
     scores = {"scores": score([[predictions]], metrics, card, threshold=threshold)}
-    if card.unit == "patient":
+    if card.unit != "image":
         scores["image_scores"] = score([[predictions]], metrics, card, threshold=threshold, unit="image")
     return scores
 
@@ -122,8 +122,7 @@ def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
 def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
-    if card.unit == "patient":
-        val, test = val and val.by_patient(), test.by_patient()
+    val, test = val and val.by_unit(card.unit), test.by_unit(card.unit)
     thresholds = choose_thresholds(val, card, threshold)
     # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
     request = MetricRequest(
@@ -164,7 +163,7 @@ def positive_index(card: Card) -> int:
 def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
     """The thresholds (1,) of a binary or (L,) of a multi-label task, at or above which a label is decided for.
 
-    None where the largest probability decides. `val` are units, not images, where the patient is the unit.
+    None where the largest probability decides. `val` are units, not images, where the patient or clip is the unit.
     """
     if card.task.name == "binary":
         columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]

@@ -257,7 +257,8 @@ def check_dataset_card(spec: DatasetSpec) -> None:
         f"{name}: `positive` is {spec.positive!r}; expected a label of a binary task: {', '.join(spec.labels)}",
     )
     expect(spec.channels in (1, 3), f"{name}: `channels` is {spec.channels}, expected 1 (gray) or 3")
-    expect(spec.unit in ("auto", "image", "patient"), f"{name}: `unit` is {spec.unit!r}: auto, image or patient")
+    units = ("auto", "image", "clip", "patient")
+    expect(spec.unit in units, f"{name}: `unit` is {spec.unit!r}, expected one of {', '.join(units)}")
     for symmetry in spec.symmetries:
         expect(symmetry in SYMMETRIES, f"{name}: no symmetry {symmetry!r}; one of {', '.join(SYMMETRIES)}")
     low, high = spec.intensity or (0.0, 1.0)

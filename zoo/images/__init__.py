@@ -29,6 +29,7 @@ __all__ = [
     "Header",
     "Reading",
     "all_have_pages",
+    "clips_of",
     "fit_square",
     "frame_name",
     "header_version",
@@ -137,3 +138,8 @@ def split_frame(name: str) -> tuple[str, int | None]:
     """The file and the frame in a name made by `frame_name`, of a file that has frames."""
     found = FRAME.fullmatch(name)
     return (found[1], int(found[2])) if found else (name, None)
+
+
+def clips_of(names: Array) -> Array:
+    """The file of every name made by `frame_name`; a name without a frame is a clip of its own."""
+    return np.array([split_frame(str(name))[0] for name in names])
