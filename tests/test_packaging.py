@@ -54,6 +54,17 @@ def imported_distributions(folder: Path) -> set[str]:
     return {canonical(DISTRIBUTIONS.get(top, top)) for top in tops - own - set(sys.stdlib_module_names)}
 
 
+def optional(folder: Path) -> dict[str, list[str]]:
+    """A plugin's extras."""
+    return read_toml(folder / "pyproject.toml")["project"].get("optional-dependencies", {})
+
+
+def declared(folder: Path) -> list[str]:
+    """All that a plugin may need, extras among them."""
+    project = read_toml(folder / "pyproject.toml")["project"]
+    return [*project["dependencies"], *(wanted for extra in optional(folder).values() for wanted in extra)]
+
+
 PROJECT = read_toml(ROOT / "pyproject.toml")
 PINS = read_lines("constraints.txt")
 
@@ -86,7 +97,7 @@ def test_the_pins_cover_the_whole_installed_tree():
     for wanted in [*PROJECT["project"]["dependencies"], *extras, *PROJECT["dependency-groups"]["dev"]]:
         walk(canonical(wanted), frozenset())
     for folder in PLUGINS:
-        for wanted in read_toml(folder / "pyproject.toml")["project"]["dependencies"]:
+        for wanted in declared(folder):
             walk(canonical(wanted), frozenset())
     missing = {name for name, _ in seen} - {canonical(pin) for pin in PINS}
     assert not missing
@@ -94,7 +105,9 @@ def test_the_pins_cover_the_whole_installed_tree():
 
 def test_requirements_install_the_project_and_every_first_party_plugin_under_the_pins():
     extras = ",".join(PROJECT["project"]["optional-dependencies"])
-    expected = ["-c constraints.txt", f"-e .[{extras}]", *(f"-e plugins/{folder.name}" for folder in PLUGINS)]
+    plugins = [(folder.name, ",".join(optional(folder))) for folder in PLUGINS]
+    lines = [f"-e plugins/{name}[{extra}]" if extra else f"-e plugins/{name}" for name, extra in plugins]
+    expected = ["-c constraints.txt", f"-e .[{extras}]", *lines]
     assert read_lines("requirements.txt") == expected
 
 
@@ -130,8 +143,7 @@ def test_the_core_depends_on_what_it_imports_and_on_nothing_else():
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_a_plugin_depends_on_what_it_imports(folder):
-    declared = {canonical(wanted) for wanted in read_toml(folder / "pyproject.toml")["project"]["dependencies"]}
-    assert imported_distributions(folder / "src") <= declared
+    assert imported_distributions(folder / "src") <= set(map(canonical, declared(folder)))
 
 
 def test_no_tracked_file_names_the_host_of_a_package_registry():

@@ -116,23 +116,25 @@ def find_card_data(card: Path, name: str, request: SamplesRequest) -> Path:
     if os.environ.get("ZOO_DATA"):
         places.append(Path(os.environ["ZOO_DATA"]).expanduser() / name)
     places.append(request.folder)
-    return find_data(places, f"dataset {name!r}", document.get("url", ""), request.progress)
+    if found := find_data(places, request.progress):
+        return found
+    come_from = f"; they come from {document['url']}" if document.get("url") else ""
+    raise DataError(
+        f"dataset {name!r}: no data in {' or '.join(map(str, places))}",
+        fix=f"put them into {places[0]}, or {places[0].name}.zip beside it{come_from}",
+        code="data-missing",
+    )
 
 
-def find_data(places: list[Path], what: str, url: str = "", progress: Progress | None = None) -> Path:
-    """The first place that is a folder with something in it, or has an archive of its name beside it, unpacked."""
+def find_data(places: list[Path], progress: Progress | None = None) -> Path | None:
+    """The first place that is a folder with something in it, or has a zip of its name beside it, unpacked; or None."""
     for place in places:
         if place.is_dir() and any(True for _ in place.iterdir()):
             return place
         archive = place.with_name(f"{place.name}.zip")
         if archive.is_file():
             return find_unpacked(archive, cache_root(), progress)
-    raise DataError(
-        f"{what}: no data in {' or '.join(map(str, places))}",
-        fix=f"put them into {places[0]}, or {places[0].name}.zip beside it"
-        + (f"; they come from {url}" if url else ""),
-        code="data-missing",
-    )
+    return None
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

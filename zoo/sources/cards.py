@@ -130,6 +130,13 @@ class Join(Part):
     tag: str = Field(default="", description='DICOM tag that the column holds: "SOPInstanceUID", "AccessionNumber".')
 
 
+class Add(Part):
+    """A second table, whose columns are added to the first by a column that both have."""
+
+    table: str = Field(description="CSV or TSV file.")
+    by: str = Field(description="Column in both with the same values; in the second table each once.")
+
+
 class Masks(Part):
     """Files that mark something in an image; they are no further images."""
 
@@ -201,6 +208,7 @@ class Card(Part):
     )
     exclude: str | Names = Field(default=(), description="Patterns of files to leave out.")
     table: str = Field(default="", description="CSV or TSV file.")
+    add: Add | None = None
     join: Join | None = None
     label: Label = Label()
     labels: Names | dict[str, str] = Field(default=(), description="Order of the labels, or value -> name, in order.")
@@ -321,6 +329,7 @@ SECTIONS: dict[str, type[Part]] = {
     "patient": Patient,
     "split": Split,
     "join": Join,
+    "add": Add,
     "masks": Masks,
     "slices": Slices,
     "frames": Frames,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
-from zoo.sources.cards import Captures, Card, card_error, compile_pattern, match, placeholders
+from zoo.sources.cards import Add, Captures, Card, card_error, compile_pattern, match, placeholders
 from zoo.sources.listing import Listing
 from zoo.sources.selection import Selection, select_files
 from zoo.sources.tables import index_images, read_table
@@ -94,7 +94,29 @@ def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, l
     for name, table in zip(names, tables, strict=True):
         if lacking := [column for column in tables[0].columns if column not in table]:
             return None, [f"table: {name} has no column {lacking[0]!r}, {names[0]} has"]
-    return pandas.concat(tables), column_mistakes(card, list(tables[0].columns))
+    table = pandas.concat(tables)
+    if card.add:
+        try:
+            table = add_columns(table, card.add, inside(listing.root, card.add.table))
+        except DataError as error:
+            return None, [f"add: {error}"]
+    return table, column_mistakes(card, list(table.columns))
+
+
+def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFrame:
+    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have."""
+    other = read_table(path)
+    for name, columns in (("the table", table.columns), (add.table, other.columns)):
+        if add.by not in columns:
+            raise DataError(f"{name} has no column {add.by!r}. {nearest(add.by, list(columns))}".rstrip())
+    if both := [column for column in other.columns if column in table.columns and column != add.by]:
+        raise DataError(f"column {both[0]!r} stands in both tables", fix="rename or remove one")
+    repeated = other[add.by].duplicated()
+    if repeated.any():
+        line = other.index[repeated.to_numpy()][0]
+        raise DataError(f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice")
+    added = other.set_index(add.by).reindex(table[add.by]).fillna("")
+    return table.assign(**{column: added[column].to_numpy() for column in added.columns})
 
 
 def inside(root: Path, name: str) -> Path:
