@@ -65,7 +65,7 @@ def brain_mri_yes_no(root):
 
 
 def ham10000(root):
-    labels = "akiec bcc bkl df mel nv vasc".split()
+    labels = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
     rows = []
     for number in range(28):
         image = f"ISIC_{24306 + number:07}"
@@ -77,7 +77,7 @@ def ham10000(root):
 
 
 def isic2019(root):
-    labels = "MEL NV BCC AK BKL DF VASC SCC UNK".split()
+    labels = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
     truth, facts = [], []
     for number in range(32):
         image = f"ISIC_{number:07}" + ("_downsampled" if number % 3 == 0 else "")
@@ -338,7 +338,9 @@ def test_real_images_in_the_layout_of_ham10000_are_grouped_by_their_lesions(tmp_
         shutil.copy(path, part / path.name)
     header, *rows = (SHARED / "ham10000_mel_nv" / "HAM10000_metadata.csv").read_text().splitlines()
     column = header.split(",").index("image_id")
-    kept = [row for row in rows if row.split(",")[column] in images]  # the file describes all 10,015
+    # The file describes all 10,015 and writes diagnoses out; Kaggle's has their short names, as the folders here.
+    facts = [row.split(",") for row in rows if row.split(",")[column] in images]
+    kept = [",".join([lesion, image, images[image].parent.name, *more]) for lesion, image, _, *more in facts]
     (root / "HAM10000_metadata.csv").write_text("\n".join([header, *kept]) + "\n")
     monkeypatch.setenv("ZOO_KAGGLE", str(tmp_path / "kaggle"))
     source = opened("ham10000", tmp_path)
