@@ -144,3 +144,48 @@ def test_a_name_that_fits_two_files_names_both(tmp_path):
     images(tmp_path, "images_1/a.png", "images_2/a.png", "images_1/b.png")
     table(tmp_path, "image,label", "a,x", "b,y")
     assert "'a' may be images_1/a.png or images_2/a.png" in refusal(tmp_path)
+
+
+# --- a second table --------------------------------------------------------------------------------------------------
+ADD = """
+task = "multiclass"
+images = "{id}.png"
+table = "labels.csv"
+add = {table = "facts.csv", by = "id"}
+label = {column = "dx"}
+patient = {column = "lesion"}
+"""
+
+
+def two_tables(folder, *facts):
+    images(folder, "a.png", "b.png", "c.png")
+    table(folder, "id,dx", "a,x", "b,y", "c,x", name="labels.csv")
+    table(folder, *facts, name="facts.csv")
+    (folder / "dataset.toml").write_text(ADD)
+
+
+def test_a_second_table_adds_its_columns_in_whatever_order_and_blank_where_it_has_no_row(tmp_path):
+    two_tables(tmp_path, "age,id,lesion", "40,c,L1", "50,a,L1", "60,z,L9")
+    _, samples = open_source(tmp_path)
+    assert samples.table["patient"].tolist() == ["L1", "unknown b.png", "L1"]
+    assert samples.table["age"].tolist() == ["50", "", "40"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        (("key,lesion", "a,1"), "add: facts.csv has no column 'id'"),
+        (("id,lesion", "a,1", "a,2"), "add: facts.csv line 3: id 'a' stands in it twice"),
+        (("id,lesion,dx", "a,1,x"), "add: column 'dx' stands in both tables"),
+        (("id,stage", "a,1"), "patient.column: labels.csv has no column 'lesion'"),
+    ],
+)
+def test_a_second_table_that_cannot_be_added_is_said_with_its_place(tmp_path, facts, what):
+    two_tables(tmp_path, *facts)
+    assert what in refusal(tmp_path)
+
+
+def test_a_second_table_outside_the_folder_is_refused(tmp_path):
+    two_tables(tmp_path, "id,lesion", "a,1")
+    (tmp_path / "dataset.toml").write_text(ADD.replace("facts.csv", "../facts.csv"))
+    assert "leads out of" in refusal(tmp_path)
