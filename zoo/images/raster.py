@@ -19,6 +19,7 @@ from zoo.images.reading import (
     check_size,
     damaged,
     first_bytes,
+    open_tiff,
     to_levels,
     too_large,
 )
@@ -204,10 +205,8 @@ def with_raw_mode(tile: Any, mode: str) -> Any:
 
 def read_tiff(path: Path) -> Array:
     """The TIFFs Pillow does not know: separate planes, big TIFF of unusual depth."""
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             page = tiff.pages[0]
             if len(tiff.pages) > 1:
                 raise DataError(f"{path}: {len(tiff.pages)} pages, expected one image", code="image")

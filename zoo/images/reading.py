@@ -115,6 +115,16 @@ def too_large(path: Path, what: str) -> DataError:
     )
 
 
+def open_tiff(path: Path) -> Any:
+    """A `tifffile.TiffFile`, which logs on stderr what zoo says itself where it matters."""
+    import logging
+
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile.TiffFile(path)
+
+
 def damaged(path: Path, error: Exception) -> DataError:
     return DataError(
         f"{path}: cannot be decoded: {str(error) or type(error).__name__}",

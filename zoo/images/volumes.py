@@ -25,6 +25,7 @@ from zoo.images.reading import (
     check_size,
     damaged,
     first_bytes,
+    open_tiff,
     to_levels,
 )
 from zoo.images.recent import Recent
@@ -304,9 +305,7 @@ def is_plane(path: Path, reading: Reading) -> bool:
 
 def read_pages(path: Path) -> Array:
     """The pages of a TIFF as one array (pages, H, W) or (pages, H, W, 3); all must be of one size and kind."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         first = tiff.pages[0]
         shape, dtype = tuple(first.shape), first.dtype
         if dtype is None:
@@ -326,7 +325,7 @@ def count_pages(path: Path, tiff: Any) -> int:
         tiff.pages[MAX_SLICES]
     except IndexError:
         return len(tiff.pages)
-    raise DataError(f"{path}: more than {MAX_SLICES} pages", code="image")
+    raise DataError(f"{path}: more than {MAX_SLICES} pages", fix="check that it is whole", code="image")
 
 
 def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -349,10 +348,8 @@ def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype:
 
 def has_pages(path: Path) -> bool:
     """Whether a TIFF holds more than one page."""
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as tiff:
-            return tiff.pages[1] is not None
+        with open_tiff(path) as tiff:
+            return bool(tiff.pages[1].offset != tiff.pages[0].offset)  # a page may name itself as the next
     except Exception:  # one page, or damaged: whoever reads it says so
         return False

@@ -98,12 +98,19 @@ def find_volume_masks(images: list[str]) -> frozenset[str]:
 
 
 def matters(entry: os.DirEntry[str], depth: int) -> bool:
-    if entry.is_dir() or is_image_name(entry.name):
+    if is_image_name(entry.name) or is_folder(entry):
         return True
     if depth == 1:
         return entry.name in METADATA_NAMES
     name = Path(entry.name)
     return depth == 0 and name.suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(name.stem)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:

@@ -1,0 +1,268 @@
+"""A folder with one bad image is one line that names the file, in `zoo info` as in `zoo bench`; other datasets stand.
+
+One bench gets all of them, beside one good dataset; its memory is that of the whole process.
+"""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.samples import open_source
+from zoo.sources import find_source
+
+RANDOM = np.random.default_rng(11)
+MAX_SECONDS, MAX_BYTES = 10, 1.5e9
+NUM_IMAGES = 30
+posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs, links and wait4")
+
+
+# --- files that are not what they seem -------------------------------------------------------------------------------
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*extra, size=32):
+    """A good PNG with further chunks after its header."""
+    stream = io.BytesIO()
+    Image.fromarray(RANDOM.integers(0, 256, (size, size), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()[:33] + b"".join(extra) + stream.getvalue()[33:]
+
+
+def png_bomb(width, height):
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(width // 8 + 1)) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg(exif=b""):
+    stream = io.BytesIO()
+    Image.fromarray(RANDOM.integers(0, 256, (32, 32), dtype=np.uint8)).save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def tiff(pages, loop_to):
+    """Pages each of which names the next, the last one that numbered `loop_to`."""
+    stream = io.BytesIO()
+    Image.fromarray(RANDOM.integers(0, 256, (32, 32), dtype=np.uint8)).save(stream, "TIFF")
+    whole = bytearray(stream.getvalue() + b"\0" * (len(stream.getvalue()) % 2))
+    start = struct.unpack_from("<I", whole, 4)[0]
+    length = 2 + 12 * struct.unpack_from("<H", whole, start)[0]
+    starts, directory = [start], bytes(whole[start : start + length])
+    for _ in range(pages - 1):
+        starts.append(len(whole))
+        whole += directory + bytes(4) + b"\0" * (length % 2)
+    for at, following in zip(starts, [*starts[1:], starts[loop_to]], strict=True):
+        struct.pack_into("<I", whole, at + length, following)
+    return bytes(whole)
+
+
+def gif(frames):
+    stream = io.BytesIO()
+    first, *others = (Image.fromarray(RANDOM.integers(0, 256, (4, 4), dtype=np.uint8)) for _ in range(frames))
+    first.save(stream, "GIF", save_all=True, append_images=others)
+    return stream.getvalue()
+
+
+WHOLE = png(size=64)
+BOMB = zlib.compress(bytes(100_000_000), 9)
+# name of the set -> name of the file, its bytes, what is said of it
+FILES = {
+    "empty": ("x.png", b"", "the file is empty"),
+    "truncated": ("x.png", WHOLE[: len(WHOLE) // 2], "cannot be decoded"),
+    "flipped": ("x.png", WHOLE[:400] + bytes([WHOLE[400] ^ 0x55]) + WHOLE[401:], "cannot be decoded"),
+    "truncated_jpeg": ("x.jpg", jpeg()[:400], "cannot be decoded"),
+    "html": ("x.png", b"<!DOCTYPE html><html><body>Please log in</body></html>", "it is a web page"),
+    "pickle": ("x.png", b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x05hello\x94.", "it is a Python pickle"),
+    "bomb_900": ("x.png", png_bomb(30_000, 30_000), "more than 89 megapixels"),
+    "bomb_120": ("x.png", png_bomb(12_000, 10_000), "12000 x 10000 is more than 89 megapixels"),
+    "text_bomb": ("x.png", png(chunk(b"zTXt", b"Comment\0\0" + BOMB)), "cannot be decoded"),
+    "profile_bomb": ("x.png", png(chunk(b"iCCP", b"p\0\0" + BOMB)), "cannot be decoded"),
+    "tiff_loop": ("x.tif", tiff(3, loop_to=0), "pages"),
+    "gif": ("x.gif", gif(3000), "3000 pages or frames"),
+    "svg": ("x.png", b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    "eps": ("x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(rm) run", "not an image"),
+}
+# name of the set -> how an entry called `x.png` is made, what is said of it
+ENTRIES = {
+    "fifo": (os.mkfifo if os.name == "posix" else None, "neither a folder nor a regular file"),
+    "link_out": (lambda path: path.symlink_to("/etc/hostname"), "a link out of link_out"),
+    "link_to_nothing": (lambda path: path.symlink_to(path.with_name("absent.png")), "which does not exist"),
+    "link_to_itself": (lambda path: path.symlink_to(path.name), "x.png"),
+    "control": (lambda path: path.with_name("x\x1b[31m.png").write_bytes(png()), "a control character"),
+}
+
+
+def good_folder(root):
+    """Two classes of small gray images."""
+    for number in range(NUM_IMAGES):
+        folder = root / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        level = 60 + 100 * (number % 2)
+        pixels = RANDOM.integers(level - 50, level + 50, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def odd_folder(root):
+    """What is strange and none the less read, or left alone: nothing here may be refused."""
+    good_folder(root)
+    tag = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"
+    (root / "a" / "far_side.jpg").write_bytes(jpeg(b"Exif\0\0" + tag + b"\x01\0\0\0\x63\0\0\0\0\0\0\0"))
+    (root / "a" / "endless.jpg").write_bytes(jpeg(b"Exif\0\0" + tag + b"\xff\xff\xff\xff\x63\0\0\0\0\0\0\0"))
+    (root / "a" / "junk.jpg").write_bytes(jpeg(b"Exif\0\0" + b"\xff" * 60_000))
+    (root / "a" / "one_page_loop.tif").write_bytes(tiff(1, loop_to=0))
+    (root / "b" / "UPPER.PNG").write_bytes(png())
+    (root / "b" / "Upper.JPG").write_bytes(jpeg())
+    for mode in ("1", "LA", "RGBA", "P", "RGB"):
+        gray = Image.fromarray(RANDOM.integers(0, 256, (16, 16), dtype=np.uint8))
+        gray.convert(mode).save(root / "b" / f"mode_{mode}.png")
+    (root / "a" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (root / "a" / "._0.png").write_bytes(b"\0\5\26\7")
+    (root / "__MACOSX" / "a").mkdir(parents=True)
+    (root / "__MACOSX" / "a" / "0.png").write_bytes(b"\0\5\26\7")
+    (root / "b" / "folder.png").mkdir()
+    if os.name == "posix":
+        (root / "b" / "again").symlink_to(root, target_is_directory=True)
+    return root
+
+
+NUM_ODD = 11
+
+
+@pytest.fixture(scope="module")
+def bad_sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bad")
+    for name, (file, data, _) in FILES.items():
+        (good_folder(root / name) / "a" / file).write_bytes(data)
+    for name, (make, _) in ENTRIES.items() if os.name == "posix" else ():
+        make(good_folder(root / name) / "a" / "x.png")
+    odd_folder(root / "odd")
+    return root
+
+
+EXPECTED = {name: said for name, (_, _, said) in FILES.items()} | (
+    {name: said for name, (_, said) in ENTRIES.items()} if os.name == "posix" else {}
+)
+
+
+# --- in zoo info -----------------------------------------------------------------------------------------------------
+LOOK_AT_EACH = """
+import contextlib, io, json, resource, sys, time
+from zoo.cli import run
+found = {}
+run(["info", "datasets", sys.argv[1]])  # the imports
+for path in sys.argv[2:]:
+    told, start = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        status = run(["info", "datasets", path])
+    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"found": found, "peak": peak}))
+"""
+
+
+@pytest.fixture(scope="module")
+def looked_at(bad_sets, environment):
+    paths = [str(bad_sets / name) for name in ("odd", *EXPECTED, "odd")]
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK_AT_EACH, *paths], capture_output=True, text=True, env=environment(), timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@posix
+@pytest.mark.parametrize("name", EXPECTED)
+def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
+    status, told, seconds = looked_at["found"][name]
+    assert status == 4
+    assert told.count("\n") == 1 and told.startswith("zoo: error[")
+    assert EXPECTED[name] in told and f"{os.sep}{name}{os.sep}" in told and "/a/x" in told
+    assert "\x1b" not in told
+    assert seconds < MAX_SECONDS
+
+
+@posix
+def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
+    assert looked_at["peak"] < MAX_BYTES
+
+
+@posix
+def test_what_is_odd_but_whole_is_read(looked_at, bad_sets, tmp_path):
+    assert looked_at["found"]["odd"][:2] == [0, ""]
+    source = open_source(find_source(bad_sets / "odd"), tmp_path)
+    names = {name.rpartition("/")[2] for name in source.sample_ids.tolist()}
+    assert len(names) == NUM_IMAGES + NUM_ODD
+    assert source.spec.channels == 1  # RGB and RGBA files among them, gray in fact
+    assert {"UPPER.PNG", "Upper.JPG", "mode_RGBA.png", "far_side.jpg"} <= names
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_file_is_named(tmp_path, zoo):
+    path = good_folder(tmp_path / "set") / "a" / "0.png"
+    path.chmod(0)
+    done = zoo("info", "datasets", tmp_path / "set")
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1 and "a/0.png" in done.stderr
+
+
+# --- in zoo bench ----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
+    """Exit status, document, stderr, and the most memory the command itself has held."""
+    folder = tmp_path_factory.mktemp("bench")
+    datasets = [tiny_data / "binary.npz", *(bad_sets / name for name in (*EXPECTED, "odd"))]
+    arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, datasets)), "--protocol", "scratch", "--seeds", "1"]
+    arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
+    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as told:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [*command, "bench", *arguments, "--json"], env=environment(), stdout=out, stderr=told
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    document = json.loads((folder / "out").read_text())
+    return process.returncode, document, (folder / "err").read_text(), usage.ru_maxrss * 1024, seconds
+
+
+@posix
+def test_bench_refuses_each_bad_set_by_its_file_and_the_others_stand(benched):
+    status, document, told, _, _ = benched
+    assert status == 3
+    assert "Traceback" not in told and "\x1b" not in told and "Warning" not in told
+    refused = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    assert set(refused) == set(EXPECTED)
+    for name, message in refused.items():
+        assert EXPECTED[name] in message and "/a/x" in message and "\n" not in message
+    ok = {run["dataset"] for run in document["runs"] if run["status"] == "ok"}
+    assert ok == {"binary", "odd"}
+    assert {run["dataset"] for run in document["runs"] if run["status"] == "refused"} <= set(EXPECTED)
+
+
+@posix
+def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
+    _, _, _, peak, seconds = benched
+    assert peak < MAX_BYTES
+    assert seconds < MAX_SECONDS * len(EXPECTED)
+
+
+@posix
+@pytest.mark.slow
+def test_where_the_bad_image_is_in_the_only_set_nothing_runs(bad_sets, bench, tmp_path):
+    arguments = ["-m", "tiny_cnn", "-d", bad_sets / "truncated", "--protocol", "scratch", "--set", "steps=2"]
+    status, document, _ = bench(*arguments, "--set", "image_size=16", "--folds", 1, "--results", tmp_path)
+    assert status == 4
+    assert "x.png: cannot be decoded" in document["refused"][0]["message"]
+    assert not any(run["status"] == "ok" for run in document["runs"])
