@@ -32,8 +32,8 @@ FLOORS = (
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id.
     {"suites"},
-    # A run's folder.
-    {"results"},
+    # A run's folder; what an order of rows is worth.
+    {"results", "comparison"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.

@@ -9,7 +9,7 @@ import pytest
 
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
-from zoo.report import amount, disarm, number, to_csv, to_json, to_markdown, to_terminal
+from zoo.report import amount, disarm, number, share, to_csv, to_json, to_markdown, to_terminal
 from zoo.results import load_results
 
 HOSTILE = {
@@ -80,13 +80,18 @@ def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
         "baseline: class prior",
         "40 test images; images: clear 20, nodule 20; positive: nodule, prevalence .50",
         "split: official (55555555); dataset cccccccc; abacus, 1 thread; torch 2.11.0; zoo 0.1.0",
-        "ranks not tested, overlap of intervals is no test",
+        "intervals: 95 %, Newcombe's method 5; logit-DeLong (patients + seeds); seed SD beside",
+        "rank: 1 + the models that score detectably higher (t test over patients and seeds, Holm over 1 pair)",
+        "best score: net; no detectable difference from other_net",
+        "this test set of 40 images, with these seeds, finds a difference of .",
+        "would other patients change the winner? In ",
+        "would other seeds change the winner? In ",
         "net: 2 of 3 runs count",
         "net: oom: the loss is nan",
     ):
         assert told in text
-    rows = [line.split()[0] for line in text.splitlines() if re.match(r"^(- )? *(net|other_net|constant) ", line)]
-    assert rows[0] in {"net", "other_net"}
+    rows = re.findall(r"^([\d-]) +(net|other_net|constant) ", text, re.MULTILINE)
+    assert rows == [("1", "net"), ("1", "other_net"), ("-", "constant")]
     assert "\x1b" not in text
 
 
@@ -105,15 +110,47 @@ def test_the_numbers_of_all_formats_agree(boards):
     assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, width=200)
 
 
-def test_json_has_the_fields_of_the_contract_and_no_rank_that_was_not_tested(boards):
+def test_json_has_the_fields_of_the_contract_and_ranks_with_ties(boards):
     document = json.loads(to_json(boards))
     assert (document["schema"], document["command"]) == (1, "report")
     for item in document["leaderboard"]:
         assert {"dataset", "model", "rank", "tied_with", "metric", "value", "low", "high", "seeds", "coverage"} <= set(
             item
         )
-        assert (item["rank"], item["tied_with"]) == (None, [])
+    net, other, constant = document["leaderboard"]
+    assert (net["rank"], net["tied_with"], net["unranked"]) == (1, ["other_net"], None)
+    assert (other["rank"], other["tied_with"]) == (1, ["net"])
+    assert (constant["rank"], constant["tied_with"]) == (None, [])
+    assert constant["unranked"] == "a baseline is not ranked"
     assert [item["coverage"] for item in document["leaderboard"]] == ["2/3", "2/3", "1/1"]
+
+
+def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
+    (board,) = json.loads(to_json(boards))["boards"]
+    (pair,) = board["comparisons"]["pairs"]
+    assert (pair["first"], pair["second"], pair["winner"]) == ("net", "other_net", None)
+    items = json.loads(to_json(boards))["leaderboard"]
+    assert pair["difference"] == pytest.approx(items[0]["value"] - items[1]["value"])
+    assert pair["patient_variance"] > 0 and pair["seed_variance"] > 0 and pair["df"] > 2
+    assert 0 <= board["comparisons"]["seeds_change_winner"] < 0.5
+
+
+def test_the_interval_of_several_seeds_says_so_in_its_heading(boards):
+    assert "auroc [patients + seeds]" in to_terminal(boards, width=200)
+    assert r"auroc \[patients + seeds\]" in to_markdown(boards)
+
+
+def test_one_seed_is_never_ranked(tmp_path, store):
+    for model in ("a", "b"):
+        store(tmp_path, model=model)
+    boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    assert "no ranks: one seed is never ranked" in to_terminal(boards)
+    assert {item["rank"] for item in json.loads(to_json(boards))["leaderboard"]} == {None}
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.004, "under 1 %"), (0.014, "1 %"), (0.5, "50 %"), (None, "-")])
+def test_shares_do_not_claim_what_2000_draws_cannot_tell(value, text):
+    assert share(value) == text
 
 
 def test_markdown_is_one_table_with_as_many_cells_in_every_row(boards):

@@ -125,7 +125,7 @@ def test_value_is_the_mean_over_seeds_of_the_mean_over_folds():
     each = [roc_auc_score(run["test"].targets, run["test"].probabilities[:, 1]) for folds in runs for run in folds]
     assert scored.value == approx(np.mean(each))
     assert scored.low < scored.value < scored.high
-    assert scored.method == "logit-DeLong; patients + seeds"
+    assert scored.method == "logit-DeLong (patients + seeds)"
 
 
 def test_patient_unit_scores_the_mean_probability_of_each_patient():
@@ -229,7 +229,7 @@ def test_several_images_a_patient_or_several_seeds_are_bootstrapped():
     assert score_one("accuracy", shared, card).method == "patient-cluster bootstrap, B=2000"
     again = {**run, "test": replace(run["test"], probabilities=run["test"].probabilities ** 2)}
     scored = score([[run], [again]], {"accuracy": METRIC["accuracy"]}, card, threshold="val")["accuracy"]
-    assert scored.method == "patient-cluster bootstrap, B=2000; patients + seeds"
+    assert scored.method == "patient-cluster bootstrap, B=2000 (patients + seeds)"
 
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
@@ -357,7 +357,7 @@ def test_a_perfect_auroc_is_not_printed_as_certain():
     targets = np.array([0, 1] * 30)
     run = {split: predictions(targets, targets * 0.8 + 0.1) for split in ("val", "test")}
     scored = score_one("auroc", run)
-    assert (scored.value, scored.high, scored.method) == (1.0, 1.0, "Newcombe 2006, method 5")
+    assert (scored.value, scored.high, scored.method) == (1.0, 1.0, "Newcombe's method 5")
     assert scored.low == approx(newcombe_interval(1.0, 30, 30)[0]) and 0.9 < scored.low < 1.0
     assert 0.9 < score_one("accuracy", run).low < 1.0
 

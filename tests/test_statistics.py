@@ -38,6 +38,7 @@ from zoo.statistics import (
     placements,
     rank_with_ties,
     ratio_influence,
+    resample_scores,
     smallest_p,
     sum_by_patient,
     weighted_auroc,
@@ -457,18 +458,21 @@ def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
     random = np.random.default_rng(5)
     values = (random.random((2, 200)) < [[0.75], [0.70]]).astype(float)
     means = values.mean(axis=1)
-    tested = Measured(influence=values - means[:, None], seed_scores=[np.array([m]) for m in means])
+    tested = Measured(influence=values - means[:, None], seed_scores=[np.full(2, m) for m in means])
     drawn = bootstrap_weights(np.arange(200), 4000, 9) @ values.T
     ahead = (drawn[:, 0] > drawn[:, 1]).mean() + 0.5 * (drawn[:, 0] == drawn[:, 1]).mean()
     assert order_models([tested]).first_probability[0] == approx(ahead, abs=0.03)
 
 
-def test_seeds_are_drawn_with_the_variance_of_a_mean():
+def test_seeds_are_drawn_with_the_pair_rules_variance():
     seeds = np.array([0.6, 0.7, 0.8])
     tested = Measured(influence=np.zeros((2, 10)), seed_scores=[seeds, np.full(3, 0.7)])
     order = order_models([tested], num_resamples=4000)
     assert order.first_probability[0] == approx(0.5, abs=0.03)
     assert order.mean_rank_interval.tolist() == [[1, 2], [1, 2]]
+    drawn = resample_scores(tested, (0,), 4000, patients=False)
+    assert drawn.var(axis=0) == approx([0.01 / 3, 0.005 / 3], rel=0.08)
+    assert resample_scores(tested, (0,), seeds=False).std() == 0
 
 
 @pytest.mark.parametrize(("pairs", "needed"), [(1, 6), (10, 9), (45, 11)])

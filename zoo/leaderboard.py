@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.comparison import Comparisons, compare_rows
+from zoo.errors import Undefined, clean
 from zoo.results import Result
-from zoo.scoring import Score, score
-from zoo.specs import MetricSpec
+from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
+from zoo.specs import Card, MetricSpec
 
 COSTS = (
     "train_seconds",
@@ -38,6 +40,13 @@ class Row:
     tuned: str = ""
     errors: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
+    evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
+
+    @property
+    def label(self) -> str:
+        """The model with its weights tag, unless that is the name's end already: what `zoo compare` takes."""
+        plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
+        return self.model if plain else f"{self.model}.{self.weights}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,15 @@ class Board:
     rows: tuple[Row, ...]
     device: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    comparisons: Comparisons = field(default_factory=Comparisons)
+
+    def rank(self, row: int) -> int | None:
+        """The rank of the row at this position; None where it has none."""
+        return self.comparisons.ranks[row] if self.comparisons.ranks else None
+
+    def tied_with(self, row: int) -> list[str]:
+        """The models from which no difference could be detected."""
+        return [self.rows[other].label for other in self.comparisons.tied_with(row)]
 
     @property
     def num_seeds(self) -> int:
@@ -125,10 +143,10 @@ def build_board(
     shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
     known = {name: metrics[name] for name in shown if name in metrics}
     seeds = sorted({r.run["seed"] for r in group})
-    rows = [build_row(part, known, seeds) for part in group_rows(group)]
+    rows = [build_row(part, known, seeds, primary) for part in group_rows(group)]
     higher = metrics[primary].higher_is_better if primary in metrics else True
     rows.sort(key=lambda row: order(row, primary, higher))
-    controls = [build_row(part, known, [0]) for part in group_rows(baselines)]
+    controls = [build_row(part, known, [0], primary) for part in group_rows(baselines)]
     controls.sort(key=lambda row: order(row, primary, higher))
     run = (group or baselines)[0].run
     return Board(
@@ -143,6 +161,7 @@ def build_board(
         rows=(*rows, *controls),
         device=describe_device(first),
         versions=first.versions,
+        comparisons=compare_rows([row.evidence for row in (*rows, *controls)], higher),
     )
 
 
@@ -159,7 +178,7 @@ def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 
-def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int]) -> Row:
+def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
     """Score the seeds that have all their folds; a mean over whatever happens to exist would compare unlike things."""
     run = results[0].run
     finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
@@ -167,9 +186,14 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
     scores: Mapping[str, Score] = {}
+    evidence: Evidence | str = "no finished run"
     if complete:
         stored = [[result.predictions() for result in part] for part in complete]
-        scores = score(stored, metrics, complete[0][0].card(), threshold=run["protocol"]["threshold"])
+        card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
+        scores = score(stored, metrics, card, threshold=threshold)
+        evidence = "a baseline is not ranked"
+        if not is_baseline(results[0]):
+            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
     counted = [result for part in complete for result in part]
     return Row(
         model=run["shown"],
@@ -185,7 +209,20 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         tuned=run["tuned"],
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         run_ids=tuple(r.id for r in counted),
+        evidence=evidence,
     )
+
+
+def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold: ThresholdRule) -> Evidence | str:
+    """What the row is ranked by, or the reason why it is not; whatever a plugin's metric does costs only the rank."""
+    if metric is None:
+        return "the primary metric is not installed"
+    try:
+        return weigh_evidence(stored, metric, card, threshold=threshold)
+    except Undefined as reason:
+        return clean(reason)
+    except (Exception, SystemExit) as error:
+        return clean(f"{type(error).__name__}: {error}")
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:

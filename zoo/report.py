@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from zoo.errors import clean
 from zoo.leaderboard import Board, Row
-from zoo.scoring import Score
+from zoo.scoring import PATIENTS_AND_SEEDS, Score
 
 Format = Literal["terminal", "markdown", "csv", "json"]
 
@@ -95,11 +95,10 @@ def headings(board: Board) -> list[str]:
 def statements(board: Board) -> list[str]:
     """What a reader must know to judge the table: unit, test set, split, hashes, what was not tested."""
     facts, test = board.facts, board.facts["splits"]["test"]
-    unit = facts["patient"].partition(":")[0] if facts["has_patients"] else "image"
     lines = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
     counted = f"{test['images']} test images"
     if facts["has_patients"]:
-        counted += f" of {test['patients']} {unit}s"
+        counted += f" of {test['patients']} {case_name(board)}s"
     lines[0] += f"; {counted}"
     if "labels" in test:
         lines[0] += "; images: " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
@@ -117,12 +116,45 @@ def statements(board: Board) -> list[str]:
     lines += [clean(note) for note in facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
-    told = ", ".join(sorted(method for method in methods if method))
-    intervals = f"95 %, {told}" if told else "none"
-    lines.append(f"intervals: {intervals}; seed SD beside; ranks not tested, overlap of intervals is no test")
+    told = "; ".join(sorted(method for method in methods if method))
+    lines.append(f"intervals: {f'95 %, {told}' if told else 'none'}; seed SD beside; their overlap is no test")
+    lines += ranking_statements(board)
     for row in board.rows:
         lines += row_statements(row, board)
     return lines
+
+
+def ranking_statements(board: Board) -> list[str]:
+    """What the order is worth: the test, who could not be told apart, what could, and what would change the winner."""
+    found = board.comparisons
+    models = [position for position, row in enumerate(board.rows) if not row.baseline]
+    reasons = {board.rows[i].label: str(found.unranked[i]) for i in models if found.unranked[i] is not None}
+    if found.winner is None:
+        return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
+    tied = [clean(name) for name in board.tied_with(found.winner)]
+    best = f"best score: {clean(board.rows[found.winner].label)}"
+    lines = [
+        f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
+        f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
+        f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
+        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, finds a difference of "
+        f"{number(found.detectable)} with 80 % power" + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
+        f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
+        f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
+    ]
+    return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
+
+
+def case_name(board: Board) -> str:
+    """What is drawn anew: the patient (lesion, eye), or the image where no key is known."""
+    return clean(board.facts["patient"].partition(":")[0]) if board.facts["has_patients"] else "image"
+
+
+def share(value: float | None) -> str:
+    """`31 %`; `under 1 %` where it is rare, since 2000 draws do not tell more."""
+    if value is None:
+        return "-"
+    return "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
 def row_statements(row: Row, board: Board) -> list[str]:
@@ -145,9 +177,20 @@ def row_statements(row: Row, board: Board) -> list[str]:
 
 def shown_model(row: Row) -> str:
     """The model as a row calls it, its weights tag with it, and a mark where something deviates."""
-    tag = row.weights if row.weights != "random init" and not row.model.endswith(f".{row.weights}") else ""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
-    return clean(row.model) + (f".{clean(tag)}" if tag and not row.baseline else "") + mark
+    return clean(row.label) + mark
+
+
+def shown_rank(board: Board, row: int) -> str:
+    rank = board.rank(row)
+    return "-" if rank is None else str(rank)
+
+
+def scored_heading(board: Board) -> str:
+    """The primary metric, and what its intervals let vary where that is more than the patients."""
+    scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
+    varied = any(PATIENTS_AND_SEEDS in score.method for score in scores)
+    return f"{board.primary_metric} [{PATIENTS_AND_SEEDS}]" if varied else board.primary_metric
 
 
 BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
@@ -168,11 +211,13 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
         console.print(Text(title(board), style="bold"), soft_wrap=True)
         names = board.metrics[1 : 1 + TERMINAL_METRICS]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        columns = ["", "model", board.primary_metric, "seed SD", *(SHORT.get(n, n) for n in names)]
+        columns = ["rank", "model", scored_heading(board), "seed SD", *(SHORT.get(n, n) for n in names)]
         for column in (*columns, "train img/s", "params", "seconds"):
-            table.add_column(column, justify="left" if column in {"", "model"} else "right", no_wrap=column != "model")
-        for row in board.rows:
-            cells = ["-" if row.baseline else "", shown_model(row), with_interval(row.scores.get(board.primary_metric))]
+            justify: Literal["left", "right"] = "left" if column in {"rank", "model"} else "right"
+            table.add_column(Text(column), justify=justify, no_wrap=column != "model")
+        for position, row in enumerate(board.rows):
+            cells = [shown_rank(board, position), shown_model(row)]
+            cells.append(with_interval(row.scores.get(board.primary_metric)))
             cells.append(number(row.seed_sd.get(board.primary_metric)))
             cells += [number(row.scores[name].value) if name in row.scores else "-" for name in names]
             if row.baseline:
@@ -204,11 +249,11 @@ def to_markdown(boards: Sequence[Board]) -> str:
     for board in boards:
         lines += [f"## {escape(title(board))}", ""]
         lines += [f"**{escape(line)}**\n" for line in headings(board)]
-        columns = ["model", board.primary_metric, "seed SD", *board.metrics[1:]]
+        columns = ["rank", "model", scored_heading(board), "seed SD", *board.metrics[1:]]
         columns += ["train img/s", "test img/s", "peak memory", "params", "FLOPs", "seconds"]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        for row in board.rows:
-            cells = [shown_model(row) + (" (baseline)" if row.baseline else "")]
+        lines += ["| " + " | ".join(map(escape, columns)) + " |", "|" + "---|" * len(columns)]
+        for position, row in enumerate(board.rows):
+            cells = [shown_rank(board, position), shown_model(row) + (" (baseline)" if row.baseline else "")]
             cells += [
                 with_interval(row.scores.get(board.primary_metric)),
                 number(row.seed_sd.get(board.primary_metric)),
@@ -239,6 +284,8 @@ def to_csv(boards: Sequence[Board]) -> str:
         "primary_metric",
         "seeds",
         "coverage",
+        "rank",
+        "tied_with",
     ]
     for metric in metrics:
         names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_sd"]
@@ -249,7 +296,7 @@ def to_csv(boards: Sequence[Board]) -> str:
     writer.writerow(names)
     for board in boards:
         test = board.facts["splits"]["test"]
-        for row in board.rows:
+        for position, row in enumerate(board.rows):
             cells: list[Any] = [board.dataset, board.facts["task"], board.protocol, board.init]
             cells += [row.model, row.qualified, row.weights]
             cells += [
@@ -257,6 +304,8 @@ def to_csv(boards: Sequence[Board]) -> str:
                 board.primary_metric,
                 len(row.seeds),
                 f"{row.coverage[0]} of {row.coverage[1]}",
+                board.rank(position),
+                " ".join(board.tied_with(position)),
             ]
             for metric in metrics:
                 found = row.scores.get(metric)
@@ -277,10 +326,10 @@ def disarm(cell: Any) -> Any:
 
 
 def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
-    """The rows as `--json` shows them. `rank` is null until the tests that could give one are part of zoo."""
+    """The rows as `--json` shows them. `rank` is null where `unranked` says why."""
     items = []
     for board in boards:
-        for row in board.rows:
+        for position, row in enumerate(board.rows):
             found = row.scores.get(board.primary_metric)
             items.append(
                 {
@@ -291,8 +340,9 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "qualified": row.qualified,
                     "weights": row.weights,
                     "baseline": row.baseline,
-                    "rank": None,
-                    "tied_with": [],
+                    "rank": board.rank(position),
+                    "tied_with": board.tied_with(position),
+                    "unranked": board.comparisons.unranked[position],
                     "metric": board.primary_metric,
                     "value": found.value if found else None,
                     "low": found.low if found else None,
@@ -312,11 +362,30 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
     return items
 
 
+def describe_comparisons(board: Board) -> dict[str, Any]:
+    """The tests of a board as plain data, its rows by name."""
+    found = asdict(board.comparisons)
+    for pair in found["pairs"]:
+        for side in ("first", "second", "winner"):
+            pair[side] = None if pair[side] is None else board.rows[pair[side]].label
+    winner = board.comparisons.winner
+    kept = ("num_patients", "detectable", "patients_change_winner", "seeds_change_winner", "pairs")
+    return {"winner": None if winner is None else board.rows[winner].label, **{name: found[name] for name in kept}}
+
+
 def to_json(boards: Sequence[Board]) -> str:
     document = {
         "schema": 1,
         "command": "report",
-        "boards": [{"title": title(b), "statements": statements(b), "dataset": dict(b.facts)} for b in boards],
+        "boards": [
+            {
+                "title": title(board),
+                "statements": statements(board),
+                "dataset": dict(board.facts),
+                "comparisons": describe_comparisons(board),
+            }
+            for board in boards
+        ],
         "leaderboard": leaderboard_items(boards),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

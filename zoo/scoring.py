@@ -25,6 +25,7 @@ from zoo.statistics import (
     logit_interval,
     newcombe_interval,
     percentile_interval,
+    sum_by_patient,
     wilson_interval,
 )
 
@@ -59,6 +60,15 @@ class Tested:
 
     request: MetricRequest
     patients: Array  # (N,)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence:
+    """One metric of one row, as tests between rows see it."""
+
+    patients: Array  # (n,) str
+    influence: Array  # (n,) of each patient on the score, averaged over seeds
+    seed_scores: Array  # (S,)
 
 
 def score(
@@ -326,7 +336,7 @@ def add_interval(
         low, high = add_seed_variance((low, high), scored.value, seed_scores, num_patients)
         least, most = metric.bounds
         low, high = low if least is None else max(low, least), high if most is None else min(high, most)
-        method += f"; {PATIENTS_AND_SEEDS}"
+        method += f" ({PATIENTS_AND_SEEDS})"
     return replace(scored, low=low, high=high, method=method)
 
 
@@ -376,7 +386,7 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
         return (*logit_interval(value, variance), "logit-DeLong")
     if value in (0, 1) and len(areas) == 1:
         positives = curves[0][0]
-        return (*newcombe_interval(value, int(positives.sum()), int((~positives).sum())), "Newcombe 2006, method 5")
+        return (*newcombe_interval(value, int(positives.sum()), int((~positives).sum())), "Newcombe's method 5")
     return None
 
 
@@ -411,6 +421,27 @@ def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
     if values.shape != (len(weights),):
         raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")
     return values
+
+
+def weigh_evidence(runs: Runs, metric: MetricSpec, card: Card, *, threshold: ThresholdRule) -> Evidence:
+    """What a test against other rows needs; Undefined where there are too few cases, or no influence values."""
+    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    too_few = find_too_few(tested[0], card)
+    if too_few:
+        raise Undefined(too_few)
+    patients, influence = [], []
+    for parts in zip(*tested, strict=True):  # the seeds of one fold
+        values = np.mean([unit_influence(metric, part) for part in parts], axis=0)
+        owners, summed = sum_by_patient(values, parts[0].patients)
+        patients.append(owners)
+        influence.append(summed / len(owners))
+    # The score is the mean over folds: a patient of n moves it by its own fold's influence, over that fold's patients.
+    num_patients = sum(map(len, patients))
+    return Evidence(
+        patients=np.concatenate(patients),
+        influence=np.concatenate(influence) * (num_patients / len(patients)),
+        seed_scores=score_seeds(metric, tested),
+    )
 
 
 def unit_influence(metric: MetricSpec, part: Tested) -> Array:

@@ -9,6 +9,7 @@ from zoo.statistics.datasets import (
     datasets_needed,
     normalised_mean,
     order_models,
+    resample_scores,
     wilcoxon_holm,
 )
 from zoo.statistics.intervals import (
@@ -91,6 +92,7 @@ __all__ = [
     "rank_with_ties",
     "ratio",
     "ratio_influence",
+    "resample_scores",
     "smallest_p",
     "sum_by_patient",
     "weight_below",

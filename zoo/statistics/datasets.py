@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.statistics.intervals import NUM_RESAMPLES, bootstrap_weights
-from zoo.statistics.pairs import ALPHA, holm, smallest_p
+from zoo.statistics.pairs import ALPHA, holm, seed_variances, smallest_p
 
 Array = np.ndarray[Any, Any]
 
@@ -33,22 +33,26 @@ class Order:
     first_probability: Array  # of the best mean rank
 
 
-def resample_scores(tested: Measured, num_resamples: int, seed: Sequence[int]) -> Array:
-    """Scores (B, k) of other patients, the same for all models, and of other seeds.
+def resample_scores(
+    measured: Measured,
+    seed: Sequence[int],
+    num_resamples: int = NUM_RESAMPLES,
+    *,
+    patients: bool = True,
+    seeds: bool = True,
+) -> Array:
+    """Scores (B, k) of other patients, the same for all models, and of other seeds, or of one of the two.
 
-    To first order: score + mean influence of the drawn patients + mean deviation of as many seeds drawn with
-    replacement, the deviations times sqrt(S/(S - 1)), so that their variance is s^2/S. One seed has none to draw from.
+    To first order: score + mean influence of the drawn patients + a normal deviation of variance v_m/S, which is the
+    pair rule's (`seed_variances`): two or three seeds are too few values to draw from. Needs two seeds a model.
     """
-    num_patients = tested.influence.shape[1]
-    weights = bootstrap_weights(np.arange(num_patients), num_resamples, seed)
-    scores: Array = weights @ tested.influence.T / num_patients
-    scores += np.array([np.mean(values) for values in tested.seed_scores])
-    random = np.random.default_rng([*seed, 1])
-    for model, values in enumerate(tested.seed_scores):
-        if len(values) > 1:
-            scale = np.sqrt(len(values) / (len(values) - 1))
-            drawn = random.integers(len(values), size=(num_resamples, len(values)))
-            scores[:, model] += scale * (np.asarray(values) - np.mean(values))[drawn].mean(axis=1)
+    scores = np.tile([float(np.mean(values)) for values in measured.seed_scores], (num_resamples, 1))
+    if patients:
+        num_patients = measured.influence.shape[1]
+        scores += bootstrap_weights(np.arange(num_patients), num_resamples, seed) @ measured.influence.T / num_patients
+    if seeds:
+        random = np.random.default_rng([*seed, 1])
+        scores += random.normal(size=scores.shape) * np.sqrt(seed_variances(measured.seed_scores))
     return scores
 
 
@@ -75,7 +79,7 @@ def order_models(
         [descending_ranks(np.array([np.mean(values) for values in tested.seed_scores])) for tested in datasets]
     )
     ranks = [
-        descending_ranks(resample_scores(tested, num_resamples, (seed, number)))
+        descending_ranks(resample_scores(tested, (seed, number), num_resamples))
         for number, tested in enumerate(datasets)
     ]
     drawn = np.mean(ranks, axis=0)

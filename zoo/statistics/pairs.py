@@ -71,8 +71,7 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
     if num_patients < 2 or (seeds < 2).any():
         raise ValueError("a test needs two patients, and two seeds of every model")
     means = np.array([np.mean(scores) for scores in seed_scores])
-    between = np.array([np.var(scores, ddof=1) for scores in seed_scores])
-    floored = np.maximum(between, between.mean()) / seeds
+    floored = seed_variances(seed_scores)
     difference = means[first] - means[second]
     covariance = np.atleast_2d(np.cov(influence)) / num_patients
     variances = np.diag(covariance)
@@ -95,6 +94,14 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
         p=p,
         p_holm=holm(p),
     )
+
+
+def seed_variances(seed_scores: Sequence[Array]) -> Array:
+    """v_m/S_m of k models: the variance of their mean scores between draws of seeds, as `compare_pairs` takes it."""
+    seeds = np.array([len(scores) for scores in seed_scores])
+    between = np.array([np.var(scores, ddof=1) for scores in seed_scores])
+    floored: Array = np.maximum(between, between.mean()) / seeds
+    return floored
 
 
 def holm(p: Array) -> Array:
