@@ -22,8 +22,10 @@ FLOORS = (
     {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
-    # Plugins to a registry; samples to a split, and to what their images are.
-    {"registry", "splits", "survey"},
+    # Plugins to a registry; samples to what their images are, and which are copies.
+    {"registry", "fingerprints"},
+    # Samples to a split.
+    {"splits"},
     # A split to decoded pixels and batches.
     {"data"},
     # Images to predictions or features; a dataset to what is told of it.

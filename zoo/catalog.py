@@ -153,19 +153,19 @@ def describe_dataset(name: str, registry: Registry, console: Console, sheet: Pat
 def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> dict[str, Any]:
     """What the images are, decoded once, and where their contact sheet lies."""
     from zoo.datasheet import describe_source, draw_sheet
+    from zoo.fingerprints import take_fingerprints
     from zoo.samples import dataset_failed, open_source
     from zoo.splits import draw_split
-    from zoo.survey import survey_images
 
     cache = cache_root()
     try:
         with console.counting(f"reading {spec.name}") as progress:
             source = open_source(spec, cache, offline=True, progress=progress)
-        split = draw_split(source)
         with console.counting(f"decoding {spec.name}", "images") as progress:
-            survey = survey_images(source, cache, progress)
+            prints = take_fingerprints(source, cache, progress)
+        split = draw_split(source, prints=prints)
         path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
-        facts = describe_source(source, split, survey) | draw_sheet(source, split, survey, path)
+        facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, path)
         return describe_spec(source.spec) | facts
     except (ZooError, OSError):
         raise

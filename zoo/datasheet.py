@@ -12,10 +12,10 @@ import numpy as np
 from zoo.contact_sheet import Thumbnail, draw_contact_sheet
 from zoo.data import count_images, find_intensity, positive_index, unit_of
 from zoo.errors import clean
+from zoo.fingerprints import Fingerprints
 from zoo.images import fit_square
 from zoo.samples import SPLITS, Source
 from zoo.splits import Split
-from zoo.survey import Survey
 from zoo.tasks import REGRESSION
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ MEASURED_SIZE = 64
 SIDES = ("width", "height")
 
 
-def describe_source(source: Source, split: Split, survey: Survey) -> dict[str, Any]:
+def describe_source(source: Source, split: Split, prints: Fingerprints) -> dict[str, Any]:
     """The facts, as plain data; those of the first fold where there are several."""
     spec = source.spec
     targets, assignment = np.asarray(source.samples.targets), split.folds[0]
@@ -47,13 +47,13 @@ def describe_source(source: Source, split: Split, survey: Survey) -> dict[str, A
         "folds": len(split.folds),
         "splits": counts,
         "left_out_of_splits": int((assignment == "").sum()),
-        "sizes": describe_sizes(survey),
-        "bits": {int(bits): int((survey.bits == bits).sum()) for bits in np.unique(survey.bits)},
+        "sizes": describe_sizes(prints),
+        "bits": {int(bits): int((prints.bits == bits).sum()) for bits in np.unique(prints.bits)},
         "channels": {
             "read_as": spec.channels,
-            "gray_files": int((survey.channels == 1).sum()),
-            "colour_files": int((survey.channels == 3).sum()),
-            "colour_files_that_are_gray": int((survey.gray & (survey.channels == 3)).sum()),
+            "gray_files": int((prints.channels == 1).sum()),
+            "colour_files": int((prints.channels == 3).sum()),
+            "colour_files_that_are_gray": int((prints.gray & (prints.channels == 3)).sum()),
         },
         "notes": [*source.samples.notes, *split.notes],
         "known_issues": list(spec.known_issues),
@@ -66,12 +66,12 @@ def none_aloud(meaning: str) -> str:
     return meaning if meaning.startswith("none") else "none: image level"
 
 
-def describe_sizes(survey: Survey) -> dict[str, Any]:
-    sizes = Counter(zip(survey.widths.tolist(), survey.heights.tolist(), strict=True))
+def describe_sizes(prints: Fingerprints) -> dict[str, Any]:
+    sizes = Counter(zip(prints.widths.tolist(), prints.heights.tolist(), strict=True))
     (width, height), images = sizes.most_common(1)[0]
     return {
-        "width": spread(survey.widths),
-        "height": spread(survey.heights),
+        "width": spread(prints.widths),
+        "height": spread(prints.heights),
         "different": len(sizes),
         "most_common": {"width": width, "height": height, "images": images},
     }
@@ -114,12 +114,12 @@ def describe_counts(counts: Mapping[str, Any]) -> str:
 
 
 # --- the contact sheet -----------------------------------------------------------------------------------------------
-def draw_sheet(source: Source, split: Split, survey: Survey, path: Path) -> dict[str, Any]:
+def draw_sheet(source: Source, split: Split, prints: Fingerprints, path: Path) -> dict[str, Any]:
     """Write ten thumbnails, evenly over the classes, and tell where and of which images. No chance is in it."""
     rows = choose_rows(source)
     images = list(source.samples.table["image"])
     labels = [label_of(source, row) for row in rows]
-    intensity = set_intensity(source, split) if survey.bits[0] > 8 else (0.0, 255.0)
+    intensity = set_intensity(source, split) if prints.bits[0] > 8 else (0.0, 255.0)
     thumbnails = [
         Thumbnail(pixels=source.samples.read(images[row]), label=label) for row, label in zip(rows, labels, strict=True)
     ]

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from zoo.baselines import BASELINES
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, write_json
+from zoo.fingerprints import Fingerprints, take_fingerprints
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Progress, Source, dataset_failed, open_source
+from zoo.samples import Progress, Source, dataset_failed, discard_split, open_source
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
@@ -50,6 +51,7 @@ class Plan:
     runs: tuple[Run, ...]
     done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
     sources: Mapping[str, tuple[Source, Split]]  # by dataset name
+    prints: Mapping[str, Fingerprints]  # the same
     weights: Mapping[str, InitialWeights]  # by digest
     metrics: Mapping[str, MetricSpec]
     primary_metric: str  # "": each task's own
@@ -80,7 +82,8 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
             progress=progress,
         )
     say_fallbacks(choices, initial, console)
-    sources, refused = open_sources(specs, suite, settings, console)
+    opened, refused = open_sources(specs, suite, settings, console)
+    sources = {name: (source, split) for name, (source, split, _) in opened.items()}
     other = protocol
     if protocol.without_weights:
         other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
@@ -98,6 +101,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         runs=tuple(runs),
         done=find_all_done(runs, settings),
         sources=sources,
+        prints={name: prints for name, (_, _, prints) in opened.items()},
         weights={weights.digest: weights for weights in initial},
         metrics=metrics,
         primary_metric=suite.primary_metric,
@@ -183,34 +187,46 @@ def is_path(asked: str, registry: Registry) -> bool:
     return "/" in asked or "\\" in asked or asked.startswith(".") or os.path.exists(asked)  # noqa: PTH110
 
 
+Opened = tuple[Source, Split, Fingerprints]
+
+
 def open_sources(
     specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
-) -> tuple[dict[str, tuple[Source, Split]], list[tuple[str, ZooError]]]:
+) -> tuple[dict[str, Opened], list[tuple[str, ZooError]]]:
     """Open and split each dataset; those that cannot be used are returned beside, with the reason."""
-    sources: dict[str, tuple[Source, Split]] = {}
+    opened: dict[str, Opened] = {}
     refused: list[tuple[str, ZooError]] = []
     for spec in specs:
         if isinstance(spec, tuple):
             refused.append(spec)
             continue
         try:
-            with console.counting(f"reading {spec.name}") as progress:
-                source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
-                split = draw_split(source, suite.folds)
+            source, split, prints = open_and_split(spec, suite, settings, console)
         except DataError as error:
             refused.append((spec.name, error))
             continue
         except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
             refused.append((spec.name, dataset_failed(error)))
             continue
-        same = sources.get(spec.name)
+        same = opened.get(source.spec.name)
         if same and same[0].content_hash != source.content_hash:
             raise UsageError(
                 f"two datasets are called {spec.name!r}",
                 fix="give one another name in its dataset.toml, or run each alone",
             )
-        sources[spec.name] = (source, split)
-    return sources, refused
+        opened[source.spec.name] = (source, split, prints)
+    return opened, refused
+
+
+def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console: Console) -> Opened:
+    """One dataset opened, every image of it decoded and compared with all others, and split as the suite says."""
+    with console.counting(f"reading {spec.name}") as progress:
+        source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
+    if suite.resplit:
+        source = discard_split(source)
+    with console.counting(f"comparing the images of {spec.name}", "images") as progress:
+        prints = take_fingerprints(source, settings.cache, progress)
+    return source, draw_split(source, suite.folds, prints, drop_leaks=suite.drop_leaks), prints
 
 
 def find_all_done(runs: Sequence[Run], settings: Settings) -> dict[str, Result]:

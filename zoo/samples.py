@@ -72,6 +72,15 @@ def complete(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
     return spec if samples.spec is None else replace(samples.spec, name=spec.name, samples=spec.samples)
 
 
+def discard_split(source: Source) -> Source:
+    """The same images under another name, their official split forgotten; as it is where there is none."""
+    if not (source.splits == "test").any():
+        return source
+    samples = replace(source.samples, notes=(*source.samples.notes, "the official split is discarded: --resplit"))
+    spec = replace(source.spec, name=f"{source.spec.name}-resplit", official_splits=())
+    return replace(source, spec=spec, samples=samples, splits=np.full(len(source.splits), ""))
+
+
 def card_text(spec: DatasetSpec) -> str:
     """What of a card a run's outcome depends on: changed, it is another dataset and no run on it is done."""
     names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.files import hash_bytes
+from zoo.fingerprints import Fingerprints
 from zoo.samples import SPLITS, Source
 from zoo.tasks import REGRESSION
 
@@ -31,20 +32,25 @@ SPLIT_SEED = 0
 MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
 MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
 SHARE = 5  # one part in five is held out, for test and for val
+MAX_CHAIN = 0.5  # of all images: look-alikes that join more than these into one group are no copies
 
 
-def draw_split(source: Source, folds: int | None = None) -> Split:
+def draw_split(
+    source: Source, folds: int | None = None, prints: Fingerprints | None = None, *, drop_leaks: bool = False
+) -> Split:
     """Decide who trains, selects and tests, by patient, from a fixed seed.
 
     An official test split is never drawn again. Official val is kept where it has at least 50 images, 5 of each class
     and no patient of train; else it is drawn from train. Without an official test split one fifth is held out, or,
     where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once; the
     card may say how many folds.
-    Whatever is drawn keeps the images of one patient, and identical files, on one side.
+    Whatever is drawn keeps on one side the images of one patient, identical files and, where `prints` are given, images
+    of the same pixels and those that look alike. With `drop_leaks` an official split leaves out of train what is a copy
+    of val or test, and of val what is one of test.
     """
-    groups = connected_groups(source)
+    groups, chain = connected_groups(source, prints)
     strata = stratify(source)
-    notes: list[str] = []
+    notes: list[str] = [chain] if chain else []
     if source.spec.folds and (source.splits == "test").any():
         notes.append(f"the card's {source.spec.folds} folds are not drawn: there is an official test split")
     if (source.splits == "test").any():
@@ -57,8 +63,9 @@ def draw_split(source: Source, folds: int | None = None) -> Split:
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
             raise DataError(f"dataset {source.spec.name!r} has a test split and no train split", code="no-train")
-        notes += find_leaks(source)
-        assignment = draw_val(source, source.splits.copy(), groups, strata, notes)
+        notes += [] if drop_leaks else find_leaks(source)
+        given = drop_copies(source.splits, groups, notes) if drop_leaks else source.splits.copy()
+        assignment = draw_val(source, given, groups, strata, notes)
         return make_split(source, [assignment], "official", notes)
     num_folds = folds or source.spec.folds or default_folds(source, strata)
     everyone = np.ones(len(strata), bool)
@@ -91,6 +98,20 @@ def find_leaks(source: Source) -> list[str]:
                 "test scores are too high"
             )
     return lines
+
+
+def drop_copies(splits: Array, groups: Array, notes: list[str]) -> Array:
+    """The split without the images of train and val whose group is in test, then without those of train in val's."""
+    kept = splits.copy()
+    for later, earlier in (("test", ("train", "val")), ("val", ("train",))):
+        copies = np.isin(groups, groups[kept == later]) & np.isin(kept, earlier)
+        counts = [
+            f"{(copies & (kept == name)).sum()} images of {name}" for name in earlier if (copies & (kept == name)).any()
+        ]
+        if counts:
+            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(counts)}")
+        kept[copies] = ""
+    return kept
 
 
 def make_split(source: Source, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
@@ -143,19 +164,45 @@ def val_fault(source: Source, train: Array, val: Array) -> str:
     return ""
 
 
-def connected_groups(source: Source) -> Array:
-    """Number the images such that those of one patient, and byte-identical ones, share a number."""
+def connected_groups(source: Source, prints: Fingerprints | None) -> tuple[Array, str]:
+    """Number the images such that those of one patient, and copies of each other, share a number; what must be said.
+
+    Blank images are nobody's copies: they would join all patients that have one.
+    """
+    count = len(source.sample_ids)
+    links = [join_equal(source.patients)]
+    if prints is None:
+        return number_groups(count, [*links, join_equal(source.digests)]), ""
+    seen = np.flatnonzero(~prints.blank)
+    links += [seen[join_equal(keys[seen])] for keys in (source.digests, prints.pixels)]
+    copies = number_groups(count, links)
+    if source.spec.near_duplicates == "ignore" or not len(prints.alike):
+        return copies, ""
+    groups = number_groups(count, [*links, prints.alike])
+    chained = int(np.bincount(groups).max())
+    if chained > MAX_CHAIN * count and np.bincount(copies).max() < chained:
+        return copies, f"images that look alike chain {chained} of {count} into one group: they are not kept together"
+    return groups, ""
+
+
+def join_equal(keys: Array) -> Array:
+    """Pairs of rows (M, 2) that link each row to the first one with the same key."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    rows = np.arange(len(keys))
+    pairs: Array = np.column_stack([first[inverse], rows])
+    return pairs[first[inverse] != rows]
+
+
+def number_groups(count: int, links: Sequence[Array]) -> Array:
+    """The connected components of rows linked in pairs, numbered in the order of their first row."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    count = len(source.sample_ids)
-    _, patient = np.unique(source.patients, return_inverse=True)
-    _, digest = np.unique(source.digests, return_inverse=True)
-    rows = np.concatenate([np.arange(count), np.arange(count)])
-    columns = np.concatenate([count + patient, count + patient.max() + 1 + digest])
-    size = count + patient.max() + digest.max() + 2
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    return np.asarray(connected_components(graph, directed=False)[1][:count])
+    pairs = np.concatenate(links)
+    graph = coo_matrix((np.ones(len(pairs), np.int32), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse])
 
 
 def stratify(source: Source) -> Array:
@@ -190,8 +237,10 @@ def draw_part(source: Source, pool: Array, groups: Array, strata: Array, parts: 
     index = np.flatnonzero(pool)
     num_groups = len(np.unique(groups[index]))
     if num_groups < parts:
+        largest = np.unique(groups[index], return_counts=True)[1].max()
         raise DataError(
-            f"dataset {source.spec.name!r}: {num_groups} patients or groups cannot be cut into {parts} parts",
+            f"dataset {source.spec.name!r}: {num_groups} patients or groups cannot be cut into {parts} parts; "
+            f"the largest holds {largest} of {len(index)} images",
             fix="--folds 2, or give a set with more patients",
             code="too-few-patients",
         )

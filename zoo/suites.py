@@ -53,6 +53,9 @@ class Suite:
     seeds: tuple[int, ...] = (0, 1, 2)
     folds: int | None = None
     weights: Policy = "pretrained"
+    allow_leak: str = ""  # why a dataset whose split leaks is benchmarked as it is; stamped on every result
+    drop_leaks: bool = False  # leave the copies of test images out of train and val
+    resplit: bool = False  # discard official splits and draw others
 
     @property
     def label(self) -> str:
@@ -101,6 +104,9 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         seeds: int | list[int] = 3
         folds: int | None = Field(default=None, ge=1)
         weights: Literal["pretrained", "auto", "none"] = "pretrained"
+        allow_leak: str = ""
+        drop_leaks: bool = False
+        resplit: bool = False
         set: dict[str, str | int | float | bool] = {}
 
     try:
@@ -126,6 +132,9 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         seeds=parse_seeds(parsed.seeds),
         folds=parsed.folds,
         weights=parsed.weights,
+        allow_leak=parsed.allow_leak,
+        drop_leaks=parsed.drop_leaks,
+        resplit=parsed.resplit,
     )
 
 

@@ -1,0 +1,151 @@
+"""Copies stay on one side of whatever is drawn, and leave train and val of an official split where that is asked."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas
+import pytest
+
+from zoo.errors import DataError
+from zoo.fingerprints import Fingerprints
+from zoo.samples import Source, discard_split
+from zoo.specs import DatasetSpec, Samples
+from zoo.splits import draw_split
+from zoo.tasks import BINARY
+
+
+def make_source(count, *, patients=None, splits=None, digests=None, **card):
+    """A binary set of rows alone: nothing of it is ever decoded."""
+    ids = np.array([f"s{row:04}" for row in range(count)])
+    table = pandas.DataFrame({"sample_id": ids, "image": range(count)})
+    if patients is not None:
+        table["patient"] = [f"p{patient}" for patient in patients]
+    samples = Samples(table=table, targets=np.arange(count) % 2, read=lambda row: row)
+    return Source(
+        spec=DatasetSpec(
+            **{"name": "dots", "task": BINARY, "labels": ("a", "b"), "samples": lambda _: samples, **card}
+        ),
+        samples=samples,
+        sample_ids=ids,
+        patients=table["patient"].to_numpy().astype(str) if patients is not None else ids,
+        splits=np.array(splits if splits is not None else [""] * count),
+        digests=np.array(digests if digests is not None else [f"d{row}" for row in range(count)]),
+        content_hash="c",
+    )
+
+
+def make_prints(count, *, pixels=None, blank=(), alike=()):
+    return Fingerprints(
+        pixels=np.array(pixels if pixels is not None else [f"x{row}" for row in range(count)]),
+        blank=np.isin(np.arange(count), blank),
+        widths=np.full(count, 64),
+        heights=np.full(count, 64),
+        bits=np.full(count, 8),
+        channels=np.ones(count, int),
+        gray=np.ones(count, bool),
+        alike=np.array(alike, int).reshape(-1, 2),
+        skipped="",
+    )
+
+
+def cut(split, pairs):
+    """The pairs of rows whose two sides differ in some fold."""
+    return [pair for pair in pairs if any(fold[pair[0]] != fold[pair[1]] for fold in split.folds)]
+
+
+PAIRS = [(row, row + 100) for row in range(0, 80, 2)]
+
+
+def test_without_copies_the_split_is_the_one_drawn_without_fingerprints():
+    source = make_source(300, patients=np.arange(300) // 2)
+    assert draw_split(source, prints=make_prints(300)).hash == draw_split(source).hash
+
+
+def test_images_that_look_alike_stay_on_one_side():
+    source = make_source(300)
+    assert cut(draw_split(source), PAIRS)
+    assert not cut(draw_split(source, prints=make_prints(300, alike=PAIRS)), PAIRS)
+
+
+def test_images_of_the_same_pixels_in_different_files_stay_on_one_side():
+    pixels = [f"x{row}" for row in range(300)]
+    for first, second in PAIRS:
+        pixels[second] = pixels[first]
+    assert not cut(draw_split(make_source(300), prints=make_prints(300, pixels=pixels)), PAIRS)
+
+
+def test_a_card_may_have_images_that_look_alike_treated_as_any_others():
+    source = make_source(300, near_duplicates="ignore")
+    split = draw_split(source, prints=make_prints(300, alike=PAIRS))
+    assert split.hash == draw_split(source).hash
+
+
+def test_blank_images_do_not_join_their_patients():
+    blank = np.arange(0, 300, 3)  # one of each patient
+    pixels = ["black" if row in blank else f"x{row}" for row in range(300)]
+    source = make_source(300, patients=np.arange(300) // 3, digests=pixels)
+    split = draw_split(source, prints=make_prints(300, pixels=pixels, blank=blank))
+    assert len({fold[row] for fold in split.folds for row in blank}) == 3
+    assert not cut(split, [(row, row + 1) for row in blank])
+
+
+def test_look_alikes_that_chain_most_images_are_not_kept_together_and_that_is_said():
+    chain = [(row, row + 1) for row in range(200)]
+    split = draw_split(make_source(300), prints=make_prints(300, alike=chain))
+    assert "images that look alike chain 201 of 300 into one group: they are not kept together" in split.notes
+    assert split.hash == draw_split(make_source(300)).hash
+
+
+def test_a_set_of_one_image_is_refused_in_one_line():
+    with pytest.raises(DataError, match="1 patients or groups cannot be cut into 5 parts; the largest holds 60 of 60"):
+        draw_split(make_source(60), prints=make_prints(60, pixels=["x"] * 60))
+
+
+# --- official splits -------------------------------------------------------------------------------------------------
+OFFICIAL = np.repeat(["train", "val", "test"], [200, 60, 100])
+
+
+def test_leaks_are_dropped_from_train_and_val_and_test_is_whole():
+    alike = [(0, 300), (210, 301), (5, 220), (7, 8), (302, 303)]
+    source = make_source(360, splits=OFFICIAL)
+    split = draw_split(source, prints=make_prints(360, alike=alike), drop_leaks=True)
+    (fold,) = split.folds
+    assert np.flatnonzero(fold != OFFICIAL).tolist() == [0, 5, 210]
+    assert set(fold[[0, 5, 210]]) == {""}
+    assert split.notes == (
+        "left out as copies of test (same patient, same pixels or alike): 1 images of train and 1 images of val",
+        "left out as copies of val (same patient, same pixels or alike): 1 images of train",
+    )
+    assert split.hash != draw_split(source).hash
+
+
+def test_patients_of_test_are_dropped_from_train_and_val():
+    patients = np.arange(360)
+    patients[[300, 301]] = [3, 230]
+    source = make_source(360, splits=OFFICIAL, patients=patients)
+    (fold,) = draw_split(source, prints=make_prints(360), drop_leaks=True).folds
+    assert np.flatnonzero(fold == "").tolist() == [3, 230]
+
+
+def test_without_leaks_nothing_is_dropped_and_nothing_said():
+    source = make_source(360, splits=OFFICIAL)
+    split = draw_split(source, prints=make_prints(360), drop_leaks=True)
+    assert split.hash == draw_split(source).hash
+    assert not split.notes
+
+
+def test_val_drawn_anew_keeps_copies_on_one_side():
+    splits = np.where(OFFICIAL == "val", "train", OFFICIAL)
+    split = draw_split(make_source(360, splits=splits), prints=make_prints(360, alike=PAIRS))
+    assert not cut(split, PAIRS)
+
+
+def test_a_discarded_official_split_makes_a_dataset_of_another_name():
+    source = make_source(360, splits=OFFICIAL)
+    other = discard_split(source)
+    assert other.spec.name == "dots-resplit"
+    assert draw_split(other).origin != "official"
+    assert "the official split is discarded: --resplit" in other.samples.notes
+    plain = make_source(360)
+    assert discard_split(plain) is plain
+    assert discard_split(replace(source, splits=np.full(360, "train"))).spec.name == "dots"
