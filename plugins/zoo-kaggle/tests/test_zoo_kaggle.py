@@ -191,7 +191,7 @@ def test_a_login_page_saved_as_the_zip_is_recognised(tmp_path):
 
 def test_offline_and_absent_names_the_page_and_where_to_put_the_zip(tmp_path):
     line = refusal(tmp_path, "kaggle:me/set", offline=True)
-    assert "--offline" in line
+    assert "nothing is downloaded now" in line
     assert str(data_folder(tmp_path) / "me--set.zip") in line
     assert "https://www.kaggle.com/datasets/me/set" in line
 

@@ -39,7 +39,7 @@ def bring(handle: str, data: Path, *, offline: bool, progress: Progress | None =
     if found := find_data(places(handle, own), progress) or find_in_hub_cache(handle):
         return found
     if offline:
-        raise missing(handle, own, "not on this machine, and --offline forbids to download it")
+        raise missing(handle, own, "not on this machine, and nothing is downloaded now (--offline, or zoo info)")
     return download(handle, own)
 
 
