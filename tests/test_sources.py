@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +197,12 @@ def test_a_copy_of_real_class_folders_without_the_table_has_no_patients(tmp_path
     assert spec.patient == "none: image level"
     assert "patient" not in samples.table
     assert samples.targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_zip_is_read_like_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    root = images(tmp_path / "nodules", "benign/a.png", "benign/b.png", "malignant/c.png")
+    archive = shutil.make_archive(str(tmp_path / "download"), "zip", tmp_path, "nodules")
+    packed, plain = open_source(Path(archive)), open_source(root)
+    assert replace(packed[0], samples=None) == replace(plain[0], samples=None)
+    assert packed[1].targets.tolist() == plain[1].targets.tolist() == [0, 0, 1]
