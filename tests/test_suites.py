@@ -355,6 +355,13 @@ def test_the_nearest_size_is_one_the_model_takes(card, asked, size):
     assert nearest_size(model(**card), asked) == size
 
 
+def test_a_small_stem_takes_images_a_quarter_as_large():
+    """Published MedMNIST rows are of 28 px; with its own stem a ResNet wants 32."""
+    card = model(min_image_size=32)
+    assert (nearest_size(card, 28), nearest_size(card, 28, small_stem=True)) == (32, 28)
+    assert nearest_size(card, 4, small_stem=True) == 8
+
+
 # --- tuning ----------------------------------------------------------------------------------------------------------
 TUNED_RUN = replace(RUN, protocol=TUNED)
 
