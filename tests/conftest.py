@@ -195,6 +195,7 @@ FACTS = {
     "has_patients": False,
     "patient": "none: image level",
     "reference_standard": "",
+    "share_targets": True,
     "modality": "",
     "license": "",
     "citation": "",

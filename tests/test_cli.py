@@ -29,7 +29,7 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
     signal.signal(signal.SIGTERM, before)
 
 
-COMMANDS = ["bench", "list", "info", "report", "score", "why", "plugin", "plugin list", "doctor"]
+COMMANDS = ["bench", "list", "info", "report", "score", "bundle", "verify", "why", "plugin", "plugin list", "doctor"]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -260,6 +260,18 @@ def test_score_adds_a_metric(main, store, tmp_path):
     done = main("score", "--metrics", "mcc,brier")
     assert (done.status, done.out) == (0, "1 runs scored\n")
     assert {"mcc", "brier"} <= set(stored.scores())
+
+
+def test_a_bundle_is_made_verified_and_reported_and_a_forged_one_is_status_3(main, store, tmp_path):
+    store(tmp_path / "results")
+    assert main("bundle", "out").status == 0
+    verified = main("verify", "out")
+    assert verified.status == 0 and "no differences" in verified.out and "not detected: " in verified.out
+    assert "net (recomputed)" in main("report", "--results", "out").out
+    (scores,) = (tmp_path / "out").glob("*/*/*/scores.json")
+    scores.write_text(scores.read_text().replace('"value": 0.', '"value": 0.9'))
+    assert main("verify", "out").status == main("report", "--results", "out").status == 3
+    assert main("verify", "results").status == 5
 
 
 # --- as a process ----------------------------------------------------------------------------------------------------

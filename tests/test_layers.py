@@ -17,7 +17,7 @@ FLOORS = (
     # Every error a user can meet.
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
-    {"files", "system", "progress", "images", "augmentation", "statistics", "tasks", "protocol"},
+    {"files", "system", "progress", "images", "augmentation", "statistics", "tasks", "protocol", "pseudonyms"},
     # What plugins hand over; an archive unpacked.
     {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
@@ -37,9 +37,9 @@ FLOORS = (
     # A run's folder; what an order of rows is worth.
     {"results", "comparison"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring"},
+    {"planning", "builtin", "leaderboard", "rescoring", "bundles"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
-    {"runner", "report", "catalog", "testing"},
+    {"runner", "report", "catalog", "testing", "verifying"},
     # One short function a command.
     {"cli"},
 )

@@ -363,7 +363,9 @@ def doctor(as_json: bool) -> None:
 
 # --- results ---------------------------------------------------------------------------------------------------------
 @zoo.command()
-@click.option("--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders.")
+@click.option(
+    "--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders, and bundles."
+)
 @click.option(
     "--format",
     "form",
@@ -385,7 +387,7 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
         raise UsageError("--check compares with a file", fix="name it by --output")
     registry = registry_with_warnings()
     with quiet_stdout():
-        results = [r for r in read_results(folders or (Path("results"),)) if has_readable_scores(r)]
+        results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         boards = build_leaderboard(results, registry.metrics)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
@@ -418,6 +420,21 @@ def has_readable_scores(result: Result) -> bool:
         click.echo(f"zoo: warning: left out: {error}", err=True)
         return False
     return True
+
+
+def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
+    """The results of folders and of bundles; a bundle's rows are marked by what is known of them."""
+    from zoo.bundles import is_bundle
+    from zoo.progress import Console
+    from zoo.verifying import load_bundle, mark_reproduced
+
+    bundles = [path for path in folders if is_bundle(path)]
+    plain = [path for path in folders if path not in bundles]
+    own = read_results(plain) if plain else []
+    for path in bundles:
+        with Console().counting(f"verifying {path.name}", "runs") as progress:
+            own += mark_reproduced(load_bundle(path, registry, progress), own)
+    return own
 
 
 def read_results(folders: Sequence[Path]) -> list[Any]:
@@ -456,6 +473,57 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
         failed = rescore(stored, names, registry, progress)
     click.echo(f"{len(stored)} runs scored" + (f", {failed} scores without a value" if failed else ""))
     return 0
+
+
+@zoo.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+)
+@click.option("--key", type=click.Path(path_type=Path), help="The key of the pseudonyms (default: beside the results).")
+def bundle(output: Path, results: Path, key: Path | None) -> int:
+    """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
+    from zoo.bundles import is_bundle, make_bundle
+    from zoo.progress import Console
+    from zoo.pseudonyms import KEY_NAME, open_key
+    from zoo.registry import quiet_stdout
+
+    if is_bundle(results):
+        raise UsageError(f"{results}: is a bundle already", fix="share it as it is")
+    registry, stored = registry_with_warnings(), read_results([results])
+    place = key or results.resolve().parent / KEY_NAME
+    with quiet_stdout(), Console().counting("bundling", "runs") as progress:
+        made = make_bundle(stored, results, output, open_key(place), registry, progress)
+    for line in made.left_out:
+        click.echo(f"zoo: left out: {line}", err=True)
+    click.echo(f"{made.path}: {made.num_runs} runs; read it before you share it. The key stays here: {place}")
+    return 0
+
+
+@zoo.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE")
+@several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
+    """Compute every score of a bundle again, compare every hash; exit status 3 where anything differs."""
+    from zoo.planning import open_named
+    from zoo.progress import Console
+    from zoo.registry import quiet_stdout
+    from zoo.verifying import compare_data, describe_verification, open_bundle, to_lines
+    from zoo.verifying import verify as verify_bundle
+
+    registry = registry_with_warnings()
+    with quiet_stdout():
+        with Console().counting(f"verifying {path.name}", "runs") as progress:
+            found = verify_bundle(open_bundle(path), path.stem, registry, progress)
+        for name in datasets:
+            for source in open_named(name, registry):
+                compare_data(found, source)
+    if as_json:
+        click.echo(json.dumps(describe_verification(found, path), indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        click.echo("\n".join(to_lines(found)))
+    return EXIT_SOME_FAILED if found.differences else 0
 
 
 @zoo.command()

@@ -75,6 +75,12 @@ class ResultsError(ZooError):
     code, exit_status = "results", 5
 
 
+class VerifyError(ZooError):
+    """A bundle that differs from what its own predictions or manifest say."""
+
+    code, exit_status = "bundle-differs", 3
+
+
 class Undefined(Exception):  # noqa: N818 - it is an answer, not a fault
     """Raised by a metric whose value does not exist for these predictions; the message is the reason."""
 

@@ -26,7 +26,7 @@ class Predictions:
     """What a model answered for the images of one split: the record that every published number is computed from.
 
     `targets` and `probabilities` have the shapes of `zoo.tasks.Task`; `patients` repeats the sample id where the
-    dataset has no patient key.
+    dataset has no patient key. `targets` is empty in a bundle of a dataset whose licence keeps them.
     """
 
     sample_ids: Array  # (N,) str

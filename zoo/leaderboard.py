@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.comparison import Comparisons, compare_rows
 from zoo.errors import Undefined, clean
-from zoo.results import Result
+from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.specs import Card, MetricSpec
 
@@ -40,6 +40,7 @@ class Row:
     tuned: str = ""
     errors: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
+    provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
 
     @property
@@ -63,6 +64,7 @@ class Board:
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
+    bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
 
@@ -92,7 +94,7 @@ def build_leaderboard(results: Iterable[Result], metrics: Mapping[str, MetricSpe
         if not is_baseline(result):
             groups.setdefault(board_key(result), []).append(result)
     orphans: dict[tuple[str, ...], list[Result]] = {
-        data_key(r): [] for r in baselines if not any(key[:3] == data_key(r) for key in groups)
+        data_key(r): [] for r in baselines if not any(key[:4] == data_key(r) for key in groups)
     }
     for result in baselines:
         if data_key(result) in orphans:
@@ -107,7 +109,7 @@ def is_baseline(result: Result) -> bool:
 
 
 def data_key(result: Result) -> tuple[str, ...]:
-    return (result.run["dataset"], result.run["content_hash"], result.run["split_hash"])
+    return (result.run["dataset"], result.run["content_hash"], result.run["split_hash"], result.bundle)
 
 
 def board_key(result: Result) -> tuple[str, ...]:
@@ -160,6 +162,7 @@ def build_board(
         higher_is_better=higher,
         rows=(*rows, *controls),
         device=describe_device(first),
+        bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows([row.evidence for row in (*rows, *controls)], higher),
     )
@@ -187,14 +190,17 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
     scores: Mapping[str, Score] = {}
     evidence: Evidence | str = "no finished run"
-    if complete:
+    counted = [result for part in complete for result in part]
+    if any(result.provenance == "stated" for result in counted):
+        scores = {name: stated_score(complete, name) for name in metrics}
+        evidence = "its bundle holds no targets"
+    elif complete:
         stored = [[result.predictions() for result in part] for part in complete]
         card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
         scores = score(stored, metrics, card, threshold=threshold)
         evidence = "a baseline is not ranked"
         if not is_baseline(results[0]):
             evidence = find_evidence(stored, metrics.get(primary), card, threshold)
-    counted = [result for part in complete for result in part]
     return Row(
         model=run["shown"],
         qualified=run["model"],
@@ -210,6 +216,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         run_ids=tuple(r.id for r in counted),
         evidence=evidence,
+        provenance=strongest(results),
     )
 
 
@@ -223,6 +230,22 @@ def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold
         return clean(reason)
     except (Exception, SystemExit) as error:
         return clean(f"{type(error).__name__}: {error}")
+
+
+def strongest(results: Sequence[Result]) -> Provenance:
+    """What can be said of a row's runs: one that was carried out again here speaks for the row."""
+    found = {result.provenance for result in results}
+    order: tuple[Provenance, ...] = ("reproduced", "stated", "recomputed")
+    return next((provenance for provenance in order if provenance in found), "")
+
+
+def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
+    """The mean of what a bundle without targets says of its runs: no interval, since nothing can be resampled."""
+    found = [result.scores().get(name) for part in complete for result in part]
+    values = [score.value for score in found if score is not None and score.value is not None]
+    if len(values) < len(found):
+        return Score(value=None, reason="not stated for every run")
+    return Score(value=statistics.fmean(values), reason="stated by the bundle, which holds no targets")
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:

@@ -179,6 +179,12 @@ def find_datasets(
     return [spec for spec in matched if spec.find is None or len(matched) == 1]
 
 
+def open_named(asked: str, registry: Registry) -> list[Source]:
+    """The datasets that a name, glob or path means, opened with nothing downloaded."""
+    cache = cache_root()
+    return [open_source(spec, cache, offline=True) for spec in find_datasets(asked, registry, cache, offline=True)]
+
+
 def is_path(asked: str, registry: Registry) -> bool:
     """Whether a dataset is meant as a path: a name that is known wins over a folder of that name."""
     if asked in registry.datasets:

@@ -71,6 +71,7 @@ def title(board: Board) -> str:
     seeds = board.num_seeds
     told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
+    parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
     return " · ".join(part for part in parts if part)
 
 
@@ -119,9 +120,18 @@ def statements(board: Board) -> list[str]:
     told = "; ".join(sorted(method for method in methods if method))
     lines.append(f"intervals: {f'95 %, {told}' if told else 'none'}; seed SD beside; their overlap is no test")
     lines += ranking_statements(board)
+    if any(row.provenance == "recomputed" for row in board.rows):
+        lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
         lines += row_statements(row, board)
     return lines
+
+
+PROVENANCE_TEXT = {
+    "recomputed": "recomputed: scores computed again from a bundle's predictions, which nobody here can vouch for",
+    "reproduced": "reproduced: a run of this row was carried out again here and predicted the same",
+    "stated": "stated: the bundle holds no targets, so nothing was recomputed",
+}
 
 
 def ranking_statements(board: Board) -> list[str]:
@@ -160,7 +170,8 @@ def share(value: float | None) -> str:
 def row_statements(row: Row, board: Board) -> list[str]:
     """What is not ordinary about a row."""
     name = clean(row.model)
-    lines = [f"{name}: {clean(deviation)}" for deviation in row.deviations]
+    lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
+    lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")
     if row.coverage[0] < row.coverage[1]:
@@ -178,7 +189,8 @@ def row_statements(row: Row, board: Board) -> list[str]:
 def shown_model(row: Row) -> str:
     """The model as a row calls it, its weights tag with it, and a mark where something deviates."""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
-    return clean(row.label) + mark
+    origin = f" ({row.provenance})" if row.provenance else ""
+    return clean(row.label) + mark + origin
 
 
 def shown_rank(board: Board, row: int) -> str:
@@ -290,7 +302,17 @@ def to_csv(boards: Sequence[Board]) -> str:
     for metric in metrics:
         names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_sd"]
     costs = list(boards[0].rows[0].cost) if boards else []
-    names += [*costs, "deviations", "content_hash", "split_hash", "unit", "test_images", "test_patients"]
+    names += [
+        *costs,
+        "deviations",
+        "provenance",
+        "bundle",
+        "content_hash",
+        "split_hash",
+        "unit",
+        "test_images",
+        "test_patients",
+    ]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
@@ -312,7 +334,8 @@ def to_csv(boards: Sequence[Board]) -> str:
                 cells += [found.value, found.low, found.high] if found else [None, None, None]
                 cells.append(row.seed_sd.get(metric))
             cells += [row.cost[name] for name in costs]
-            cells += ["; ".join(row.deviations), board.facts["content_hash"], board.facts["split_hash"]]
+            cells += ["; ".join(row.deviations), row.provenance, board.bundle]
+            cells += [board.facts["content_hash"], board.facts["split_hash"]]
             cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
             writer.writerow([disarm(cell) for cell in cells])
     return stream.getvalue()
@@ -355,6 +378,8 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "cost": dict(row.cost),
                     "deviations": list(row.deviations),
                     "tuned": row.tuned,
+                    "provenance": row.provenance or None,
+                    "bundle": board.bundle or None,
                     "content_hash": board.facts["content_hash"],
                     "split_hash": board.facts["split_hash"],
                 }

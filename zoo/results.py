@@ -20,6 +20,9 @@ from zoo.tasks import find_task
 SCHEMA = 1
 WEIGHTS_FILE = "model.safetensors"
 Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
+# Of a bundle: scores computed again from its predictions; a run of it carried out again here; only said by it.
+Provenance = Literal["", "recomputed", "reproduced", "stated"]
+NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Result:
     created: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    bundle: str = ""  # the bundle it was read from; "" where it was run here
+    provenance: Provenance = ""
 
     @property
     def ok(self) -> bool:
@@ -49,7 +54,10 @@ class Result:
         """The stored predictions of val and test."""
         if self.folder is None or not self.ok:
             raise ResultsError(f"run {self.id[:8]} has no predictions")
-        return load_predictions(self.folder / "predictions.npz")
+        predictions = load_predictions(self.folder / "predictions.npz")
+        if any(len(part.targets) < len(part) for part in predictions.values()):
+            raise ResultsError(f"{self.folder}: its targets were left out of the bundle", code="no-targets")
+        return predictions
 
     def card(self) -> Card:
         """What scoring must know of the dataset."""
@@ -104,24 +112,36 @@ def save_result(
     folder = root / run.folder
     try:
         with folder_written_whole(folder) as temporary:
-            if predictions:
-                save_predictions(temporary / "predictions.npz", dict(predictions))
-            if history:
-                lines = [json.dumps(row, allow_nan=False) + "\n" for row in history]
-                (temporary / "history.jsonl").write_text("".join(lines), encoding="utf-8")
             if state:
                 from safetensors.torch import save_file
 
                 save_file(dict(state), temporary / WEIGHTS_FILE)
-            checksums = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
-            if scores:
-                write_json(temporary / "scores.json", scores_document(scores))
-            document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
-            document.pop("folder")
-            write_json(temporary / "result.json", document)
+            write_result(temporary, result, predictions, scores, history)
     except OSError as error:
         raise unusable(root, error) from error
     return folder
+
+
+def write_result(
+    folder: Path,
+    result: Result,
+    predictions: Mapping[str, Predictions] | None,
+    scores: Mapping[str, Mapping[str, Score]] | None,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the files of one run; `result.json` holds the checksums of all that are there by then but the scores."""
+    if predictions:
+        save_predictions(folder / "predictions.npz", dict(predictions))
+    if history:
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in history]
+        (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+    checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+    if scores:
+        write_json(folder / "scores.json", scores_document(scores))
+    document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
+    for name in NOT_STORED:
+        document.pop(name)
+    write_json(folder / "result.json", document)
 
 
 def scores_document(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
@@ -137,16 +157,17 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
         raise unusable(result.folder, error) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
+    """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
         raise ResultsError(f"{path}: holds no schema", fix="delete its folder and run again")
-    if document["schema"] > SCHEMA:
+    if document["schema"] > newest:
         raise ResultsError(
-            f"{path}: written in schema {document['schema']}; this zoo reads up to {SCHEMA}",
+            f"{path}: written in schema {document['schema']}; this zoo reads up to {newest}",
             fix="upgrade zoo-bench",
             code="newer-schema",
         )

@@ -159,6 +159,7 @@ class DatasetSpec:
     positive: str = ""  # binary: the label called positive; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
     unit: str = "auto"  # "image", "clip", "patient", or "auto": patient where all images of each share a label
+    share_targets: bool = True  # False: the licence keeps the targets, so `zoo bundle` leaves them out
     reference_standard: str = ""  # who or what says the label: "biopsy", "two readers"
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"

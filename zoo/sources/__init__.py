@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zoo.archives import find_unpacked, is_archive_name
 from zoo.errors import DataError
 from zoo.files import cache_root
-from zoo.sources.arrays import find_npz, read_npz_samples
+from zoo.sources.arrays import find_npz, read_members, read_npz_samples
 from zoo.sources.listing import TABLE_SUFFIXES, list_folder
 from zoo.sources.synopsis import read_document, read_synopsis, said_root
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
@@ -22,7 +22,7 @@ from zoo.specs import DatasetSpec, Samples, SamplesRequest
 if TYPE_CHECKING:
     from zoo.sources.assembly import Assembled
 
-__all__ = ["card_dataset", "card_schema", "find_data", "find_source", "read_npz_samples"]
+__all__ = ["card_dataset", "card_schema", "find_data", "find_source", "read_members", "read_npz_samples"]
 
 Progress = Callable[[int, int | None], None]
 

@@ -76,6 +76,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         image_size=own_size(headers),
         patient=patient_meaning(card, patients),
         unit=card.unit,
+        share_targets=card.share_targets,
         reference_standard=card.reference_standard,
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),

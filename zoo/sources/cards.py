@@ -198,6 +198,9 @@ class Card(Part):
     url: str = ""
     task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = ""
     unit: Literal["auto", "image", "clip", "patient"] = "auto"
+    share_targets: bool = Field(
+        default=True, description="false: the licence keeps the targets; `zoo bundle` leaves them out."
+    )
     reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
     root: str = Field(default="", description="Folder of the data, where it is not the one this file is in.")
     images: str = Field(

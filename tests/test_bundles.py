@@ -1,0 +1,164 @@
+"""Bundles: nothing in them names anybody, and every number can be computed again from them."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from zoo.bundles import MANIFEST, is_bundle, load_manifest, make_bundle
+from zoo.errors import ResultsError, UsageError
+from zoo.files import hash_file
+from zoo.metrics import METRICS
+from zoo.registry import Registry
+from zoo.results import load_results
+from zoo.scoring import score_run
+
+REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
+PATIENTS = {"unit": "patient", "has_patients": True, "patient": "patient"}
+SECRETS = {
+    "notes": ["/home/eve/lungs/t.csv: 3 rows left out", "LEAK: 2 images of test (3 images) are in train or val too"],
+    "known_issues": ["test0-7 has two labels"],
+    "audit": {"findings": [{"check": "pixels", "samples": ["test0-7", "val0-1.png"]}]},
+}
+
+
+def bundle(root, output, key=b"k" * 32, registry=REGISTRY):
+    return make_bundle(load_results(root)[0], root, output, key, registry, lambda done, total: None)
+
+
+def everything_in(folder):
+    """All text and all strings of arrays in a bundle."""
+    texts = [path.name for path in folder.rglob("*")]
+    for path in folder.rglob("*.*"):
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                texts += [str(name) for array in arrays.values() if array.dtype.kind == "U" for name in array.ravel()]
+        elif path.is_file():
+            texts.append(path.read_text())
+    return "\n".join(texts)
+
+
+def test_no_id_path_or_message_of_a_lab_is_in_a_bundle(tmp_path, store):
+    store(tmp_path / "results", facts=SECRETS, deviations=("leak allowed: 'Eve' said so of test0-9",))
+    store(tmp_path / "results", seed=1, status="failed")
+    bundle(tmp_path / "results", tmp_path / "out")
+    text = everything_in(tmp_path / "out")
+    for secret in ("test0-", "val0-", "/home", "lungs", "Eve", str(tmp_path), "the loss is nan"):
+        assert secret not in text
+    assert "2 images of test (3 images)" in text  # a leak is told all the same
+    assert "diverged" in text
+
+
+def test_rows_are_in_the_order_of_pseudonyms_and_keep_their_patients(tmp_path, store):
+    stored = store(tmp_path / "results", facts=PATIENTS).predictions()["test"]
+    bundle(tmp_path / "results", tmp_path / "out")
+    (shared,) = load_results(tmp_path / "out")[0]
+    test = shared.predictions()["test"]
+    assert list(test.sample_ids) == sorted(test.sample_ids)
+    order = np.argsort(stored.probabilities[:, 1])
+    again = np.argsort(test.probabilities[:, 1])
+    np.testing.assert_array_equal(stored.probabilities[order], test.probabilities[again])
+    np.testing.assert_array_equal(stored.targets[order], test.targets[again])
+    assert len(set(test.patients)) == len(set(stored.patients))
+
+
+def test_one_patient_has_one_pseudonym_within_a_lab_and_another_elsewhere(tmp_path, store):
+    names = {}
+    for place, key in (("a", b"1" * 32), ("b", b"1" * 32), ("c", b"2" * 32)):
+        store(tmp_path / place, seed=ord(place))
+        bundle(tmp_path / place, tmp_path / f"{place}.out", key)
+        (shared,) = load_results(tmp_path / f"{place}.out")[0]
+        names[place] = set(shared.predictions()["test"].patients)
+    assert names["a"] == names["b"] and not names["a"] & names["c"]
+
+
+def test_stored_scores_are_those_of_the_bundles_own_predictions(tmp_path, store):
+    store(tmp_path / "results", facts=PATIENTS, metrics=("auroc", "accuracy", "brier"))
+    bundle(tmp_path / "results", tmp_path / "out")
+    (shared,) = load_results(tmp_path / "out")[0]
+    again = score_run(
+        shared.predictions(), {n: REGISTRY.metrics[n] for n in shared.scores()}, shared.card(), threshold="val"
+    )
+    assert shared.scores() == again["scores"]
+    assert shared.read_scores("image_scores") == again["image_scores"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_the_same_results_and_key_give_the_same_bytes(tmp_path, store, name):
+    store(tmp_path / "results")
+    digests = set()
+    for place in ("one", "two"):
+        bundle(tmp_path / "results", tmp_path / place / name)
+        out = tmp_path / place / name
+        digests.add(hash_file(out / MANIFEST if out.is_dir() else out))
+    assert len(digests) == 1
+
+
+def test_the_manifest_has_the_checksum_of_every_other_file(tmp_path, store):
+    store(tmp_path / "results")
+    bundle(tmp_path / "results", tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        archive.extractall(tmp_path / "out")
+    manifest = load_manifest(tmp_path / "out")
+    files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert set(manifest["files"]) == files - {MANIFEST}
+    assert all(hash_file(tmp_path / "out" / name) == digest for name, digest in manifest["files"].items())
+    assert (manifest["schema"], manifest["kind"]) == (1, "zoo-bundle")
+    assert manifest["datasets"][0] | {"name": "dots", "split_hash": "5" * 64} == manifest["datasets"][0]
+
+
+def test_targets_stay_at_home_where_the_licence_keeps_them(tmp_path, store):
+    store(tmp_path / "results", facts={"share_targets": False})
+    made = bundle(tmp_path / "results", tmp_path / "out")
+    assert made.left_out == ("targets of dots: its licence keeps them",)
+    (shared,) = load_results(tmp_path / "out")[0]
+    with np.load(shared.folder / "predictions.npz") as arrays:
+        assert len(arrays["test_targets"]) == len(arrays["val_targets"]) == 0
+        assert len(arrays["test_probabilities"]) == 40
+    with pytest.raises(ResultsError, match="targets were left out"):
+        shared.predictions()
+    assert shared.scores()["auroc"].value is not None
+    assert load_manifest(tmp_path / "out")["datasets"][0]["targets"] == "left out"
+
+
+def test_tuning_runs_and_weights_are_not_shared(tmp_path, store):
+    store(tmp_path / "results")
+    (store(tmp_path / "results", seed=1).folder / "model.safetensors").write_bytes(b"weights")
+    store(tmp_path / "results", purpose="tune", seed=10_007)
+    assert bundle(tmp_path / "results", tmp_path / "out").num_runs == 2
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_score_whose_metric_is_gone_is_left_out_and_said(tmp_path, store):
+    store(tmp_path / "results")
+    made = bundle(
+        tmp_path / "results", tmp_path / "out", registry=Registry(metrics={"auroc": REGISTRY.metrics["auroc"]})
+    )
+    assert made.left_out == ("scores of accuracy: no plugin here gives it",)
+    assert set(load_results(tmp_path / "out")[0][0].scores()) == {"auroc"}
+
+
+def test_only_a_bundle_is_written_over(tmp_path, store):
+    store(tmp_path / "results")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all my work")
+    with pytest.raises(UsageError, match="exists, and is no bundle"):
+        bundle(tmp_path / "results", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    bundle(tmp_path / "results", tmp_path / "out")
+    store(tmp_path / "results", seed=1)
+    assert bundle(tmp_path / "results", tmp_path / "out").num_runs == 2
+
+
+def test_a_bundle_is_known_by_its_manifest(tmp_path, store):
+    store(tmp_path / "results")
+    bundle(tmp_path / "results", tmp_path / "out")
+    assert is_bundle(tmp_path / "out") and not is_bundle(tmp_path / "results")
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps({"schema": 1, "kind": "else"}))
+    with pytest.raises(ResultsError, match="not the manifest of a bundle"):
+        load_manifest(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ResultsError, match="no bundle"):
+        load_manifest(tmp_path / "out")

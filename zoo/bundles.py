@@ -1,0 +1,250 @@
+"""From a results folder to a bundle that can be shared: the same runs under pseudonyms, and a manifest of every file.
+
+A bundle is laid out like a results folder. Its scores are computed again from its own predictions: the bootstrap draws
+patients in the order of their names, so that other names give slightly other intervals.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ResultsError, UsageError
+from zoo.files import folder_written_whole, hash_file, write_json, written_whole
+from zoo.inference import Predictions
+from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
+from zoo.registry import Registry
+from zoo.results import Result, read_json, write_result
+from zoo.scoring import Score, score_run
+from zoo.system import versions
+
+SCHEMA = 1
+KIND = "zoo-bundle"
+MANIFEST = "manifest.json"
+# Of a result, what zoo's own words and a board's arithmetic are in: only paths are looked for. All else is free text.
+TECHNICAL = ("details", "cost", "system", "versions")
+TECHNICAL_OF_DATASET = {
+    *("name", "title", "task", "labels", "unit", "modality", "license", "citation", "reference_standard"),
+    *("content_hash", "split_hash", "split_origin", "splits"),
+}
+FREE_OF_RUN = {"deviations", "tuned"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What was written, and what was left out of it."""
+
+    path: Path
+    num_runs: int
+    left_out: tuple[str, ...]
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder or a zip says that it is a bundle; whether it is a sound one is another question."""
+    return (path / MANIFEST).is_file() or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle's folder, its parts of the types they should have."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
+    manifest = read_json(path, newest=SCHEMA)
+    datasets, files = manifest.get("datasets"), manifest.get("files")
+    sound = (
+        manifest.get("kind") == KIND
+        and isinstance(manifest.get("zoo"), str)
+        and isinstance(files, dict)
+        and all(isinstance(text, str) for pair in files.items() for text in pair)
+        and isinstance(datasets, list)
+        and all(isinstance(part, dict) and {*VERSION_OF_DATA, "targets"} <= set(part) for part in datasets)
+    )
+    if not sound:
+        raise ResultsError(f"{path}: not the manifest of a bundle", fix="ask for the bundle again")
+    return manifest
+
+
+VERSION_OF_DATA = ("name", "content_hash", "split_hash")
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+def make_bundle(
+    results: Sequence[Result],
+    root: Path,
+    output: Path,
+    key: bytes,
+    registry: Registry,
+    progress: Callable[[int, int | None], None],
+) -> Bundle:
+    """Write the runs below `root` to `output`, a folder or a `.zip`, whole or not at all.
+
+    Tuning runs are left out: they have seen no test image. The same results and key give the same bytes.
+    """
+    if output.exists() and not is_bundle(output):
+        raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
+    chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
+    if not chosen:
+        raise ResultsError(f"{root}: no runs that could be shared", fix="run `zoo bench` first")
+    try:
+        if output.suffix.lower() != ".zip":
+            with folder_written_whole(output) as temporary:
+                return fill_bundle(temporary, output, chosen, root, key, registry, progress)
+        with written_whole(output) as temporary, tempfile.TemporaryDirectory() as folder:
+            bundle = fill_bundle(Path(folder), output, chosen, root, key, registry, progress)
+            write_zip(Path(folder), temporary)
+            return bundle
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror or error}", fix="name a place that can be written to") from error
+
+
+def fill_bundle(
+    folder: Path,
+    output: Path,
+    results: Sequence[Result],
+    root: Path,
+    key: bytes,
+    registry: Registry,
+    progress: Callable[[int, int | None], None],
+) -> Bundle:
+    ids = ids_of_datasets(results)
+    left_out: list[str] = []
+    for done, result in enumerate(results, start=1):
+        assert result.folder is not None
+        place = folder / result.folder.relative_to(root)
+        place.mkdir(parents=True)
+        write_run(place, result, ids[result.run["dataset"]], Pseudonyms(key), registry, left_out)
+        progress(done, len(results))
+    manifest = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "zoo": versions().get("zoo-bench", ""),
+        "datasets": describe_datasets(results),
+        "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files_below(folder)},
+    }
+    write_json(folder / MANIFEST, manifest)
+    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Everything below a folder that is no folder, in the order of names; links to folders are not followed."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def describe_datasets(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Every version of the data that was benchmarked."""
+    found = {}
+    for result in results:
+        facts = result.dataset
+        targets = "shared" if facts.get("share_targets", True) else "left out"
+        found[version_of_data(result)] = {"targets": targets, "license": without_paths(facts.get("license", ""))}
+    return [{**dict(zip(VERSION_OF_DATA, key, strict=True)), **found[key]} for key in sorted(found)]
+
+
+def version_of_data(result: Result) -> tuple[str, ...]:
+    return result.run["dataset"], result.run["content_hash"], result.run["split_hash"]
+
+
+def ids_of_datasets(results: Sequence[Result]) -> dict[str, set[str]]:
+    """By dataset every sample and patient that was predicted, whole and without folder and suffix."""
+    found: dict[str, set[str]] = {}
+    for result in results:
+        ids = found.setdefault(result.run["dataset"], set())
+        if result.ok:
+            for part in result.predictions().values():
+                names = {str(name) for array in (part.sample_ids, part.patients) for name in array}
+                stems = {stem for name in names for stem in (PurePosixPath(name).name, PurePosixPath(name).stem)}
+                ids |= {name for name in names | stems if len(name) >= MIN_NAME_LENGTH}
+    return found
+
+
+def write_run(
+    place: Path, result: Result, ids: set[str], pseudonyms: Pseudonyms, registry: Registry, left_out: list[str]
+) -> None:
+    """One run's folder in the bundle: predictions under pseudonyms, scores computed from those, no weights."""
+    shared = shareable(result, ids)
+    if not result.ok:
+        write_result(place, shared, None, None, [])
+        return
+    predictions = {split: rename(part, pseudonyms) for split, part in result.predictions().items()}
+    metrics = {name: registry.metrics[name] for name in result.scores() if name in registry.metrics}
+    left_out += [f"scores of {name}: no plugin here gives it" for name in result.scores() if name not in metrics]
+    scores = score_run(predictions, metrics, result.card(), threshold=result.run["protocol"]["threshold"])
+    free = partial(without_names, ids=ids, kept=kept_words(result))
+    scores = {kind: {name: scrub(score, free) for name, score in part.items()} for kind, part in scores.items()}
+    if not result.dataset.get("share_targets", True):
+        left_out.append(f"targets of {result.run['dataset']}: its licence keeps them")
+        predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
+    write_result(place, shared, predictions, scores, read_history(result))
+
+
+def rename(part: Predictions, pseudonyms: Pseudonyms) -> Predictions:
+    """The rows under pseudonyms and in the order of these: their old order would tell who is who."""
+    sample_ids = np.array([pseudonyms(str(name)) for name in part.sample_ids])
+    patients = np.array([pseudonyms(str(name)) for name in part.patients])
+    order = np.argsort(sample_ids)
+    return Predictions(
+        sample_ids=sample_ids[order],
+        patients=patients[order],
+        targets=part.targets[order],
+        probabilities=part.probabilities[order],
+    )
+
+
+def read_history(result: Result) -> list[dict[str, Any]]:
+    """The numbers of every round."""
+    assert result.folder is not None
+    path = result.folder / "history.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [{name: value for name, value in row.items() if not isinstance(value, str | list | dict)} for row in rows]
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+def shareable(result: Result, ids: set[str]) -> Result:
+    """The result with every free text scrubbed and every error's message left out; ids and hashes stay."""
+    free = partial(without_names, ids=ids, kept=kept_words(result))
+
+    def split(part: Mapping[str, Any], is_free: Callable[[str], bool]) -> dict[str, Any]:
+        return {name: replace_texts(value, free if is_free(name) else without_paths) for name, value in part.items()}
+
+    technical: dict[str, Any] = {name: replace_texts(getattr(result, name), without_paths) for name in TECHNICAL}
+    error = result.error and {"code": result.error["code"], "message": f"{result.error['code']} (message left out)"}
+    return replace(
+        result,
+        **technical,
+        error=error,
+        run=split(result.run, lambda name: name in FREE_OF_RUN),
+        dataset=split(result.dataset, lambda name: name not in TECHNICAL_OF_DATASET),
+        deviations=tuple(map(free, result.deviations)),
+    )
+
+
+def kept_words(result: Result) -> set[str]:
+    """Words that look like ids and are none: labels, and the names of the run's own parts."""
+    run = result.run
+    return {*result.dataset.get("labels", ()), run["dataset"], run["model"], run["shown"], run["weights_tag"]}
+
+
+def scrub(score: Score, free: Callable[[str], str]) -> Score:
+    return replace(score, reason=score.reason and free(score.reason), note=free(score.note))
+
+
+# --- zip -------------------------------------------------------------------------------------------------------------
+def write_zip(folder: Path, path: Path) -> None:
+    """The files of a folder as a zip of the same bytes every time: in order, and without times."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files_below(folder):
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # its time is 1980-01-01
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o100644 << 16
+            entry.create_system = 3  # else it differs on Windows
+            with open(file, "rb") as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target)
