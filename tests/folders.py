@@ -25,7 +25,9 @@ def images(root: Path, *names: str, colour: bool = False) -> Path:
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8, 3) if colour else (8, 8), number, np.uint8)).save(path)
+        pixels = np.full((8, 8, 3) if colour else (8, 8), number % 256, np.uint8)
+        pixels[4:] = number // 256
+        Image.fromarray(pixels).save(path)
     return root
 
 

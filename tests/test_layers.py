@@ -52,7 +52,7 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity"},
+        {"selection", "intensity", "patients"},
         {"joining"},
         {"targets", "official", "guess", "frames"},
         {"assembly"},

@@ -4,7 +4,7 @@ import pytest
 from folders import card, images, open_source, refusal, table
 
 from zoo.sources import card_schema
-from zoo.tasks import ORDINAL, REGRESSION
+from zoo.tasks import MULTICLASS, ORDINAL, REGRESSION
 
 
 def test_a_card_says_what_cannot_be_guessed(tmp_path):
@@ -119,10 +119,10 @@ def test_a_card_that_does_not_fit_is_one_line(tmp_path, text, expected):
 def test_what_a_card_leaves_open_is_still_guessed(tmp_path):
     images(tmp_path, "a.png", "b.png", "c.png")
     table(tmp_path, "file,grade,patient", "a.png,0,p1", "b.png,1,p1", "c.png,2,p2")
-    assert "ordinal" in " ".join(open_source(tmp_path)[1].notes)
-    card(tmp_path, 'task = "ordinal"\ntitle = "Grades"\n')
+    assert open_source(tmp_path)[0].task == ORDINAL
+    card(tmp_path, 'task = "multiclass"\ntitle = "Grades"\n')
     spec, samples = open_source(tmp_path)
-    assert (spec.task, spec.title, spec.labels) == (ORDINAL, "Grades", ("0", "1", "2"))
+    assert (spec.task, spec.title, spec.labels) == (MULTICLASS, "Grades", ("0", "1", "2"))
     assert list(samples.table["patient"]) == ["p1", "p1", "p2"]
 
 

@@ -68,7 +68,7 @@ def understand(path: Path, root: Path | None = None) -> Assembled:
         name = safe_name(card_path.parent.name)
         if not card.leaves_files_open:
             return assemble(card, list_folder(root), card_path, name)
-        guess = guess_card(root, label_column=card.label.column)
+        guess = guess_card(root, card)
         return assemble(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(

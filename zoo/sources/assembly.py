@@ -22,7 +22,7 @@ from zoo.sources.joining import PATH_FACTS, RESERVED, Joined, join
 from zoo.sources.listing import Listing
 from zoo.sources.official import find_splits
 from zoo.sources.tables import index_images
-from zoo.sources.targets import understand_targets
+from zoo.sources.targets import Targets, understand_targets
 from zoo.specs import DatasetSpec, Samples
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         lambda: find_splits(card, joined, listing),
         lambda: find_patients(card, joined),
     )
+    lacking = describe_lacking(targets, splits)
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
@@ -93,7 +94,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(file_and_frame(listing.root, image)[0] for image in joined.images),
-        notes=(*notes, *joined.notes, *targets.notes, *split_notes, *patient_notes, *reading_notes),
+        notes=(*notes, *joined.notes, *targets.notes, *split_notes, *lacking, *patient_notes, *reading_notes),
         reading=record_reading(reading),
     )
     return Assembled(spec, samples, describe_channels(headers))
@@ -117,6 +118,8 @@ def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) ->
 
 def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[tuple[str, str], ...], list[str]]:
     """The card's known conflicts as pairs of sample ids; those of images that are left out are none any more."""
+    if not card.known_conflicts:
+        return (), []
     here = frozenset(joined.images)
     index = index_images(listing.root, tuple({*joined.images, *listing.images}))
     pairs, mistakes = [], []
@@ -129,6 +132,19 @@ def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[
         if {a, b} <= here:
             pairs.append((a, b))
     return tuple(pairs), mistakes
+
+
+def describe_lacking(targets: Targets, splits: list[str]) -> list[str]:
+    """One note for each official split without an image of a class that the set has."""
+    if not targets.task.classes:
+        return []
+    of_split = {split: np.array(splits) == split for split in SPLITS if split in splits}
+    present = np.unique(targets.targets)
+    notes = []
+    for split, rows in of_split.items():
+        lacking = [targets.labels[label] for label in present if label not in targets.targets[rows]]
+        notes += [f"{split} has no image of {', '.join(lacking)}"] if lacking else []
+    return notes
 
 
 def unset(request: object) -> Samples:  # noqa: ARG001
@@ -159,8 +175,10 @@ def find_patients(card: Card, joined: Joined) -> tuple[list[str], tuple[str, ...
     elif joined.has_frames and not card.patient:
         files = [split_frame(image)[0] for image in joined.images]
         return files, ("nothing names the patient: every file of several slices or frames is taken as one",)
-    else:
+    elif card.patient:
         return [], ()
+    else:
+        return [], ("no patient key: image level, images of a patient may be in two splits",)
     blank = texts.count("")
     note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
     return [text or f"unknown {image}" for text, image in zip(texts, joined.images, strict=True)], note

@@ -248,6 +248,10 @@ class Card(Part):
         return {place: column for place, column in named.items() if column}
 
     @property
+    def excludes(self) -> Names:
+        return (self.exclude,) if isinstance(self.exclude, str) else self.exclude
+
+    @property
     def labelled_by_path(self) -> bool:
         """Whether the folders say the label; a table then only adds to it."""
         return not self.label.column and not self.label.columns
@@ -269,12 +273,16 @@ class Card(Part):
         if "label" in said:
             label = {name: getattr(self.label, name) for name in self.label.model_fields_set}
             said["label"] = guessed.label.model_copy(update=label)
+        if "exclude" in said:
+            said["exclude"] = (*guessed.excludes, *self.excludes)
         return guessed.model_copy(update=said)
 
     @model_validator(mode="after")
     def agree(self) -> Card:
         if not self.table and self.columns() and not self.leaves_files_open:
             raise ValueError(f"{', '.join(self.columns())}: needs `table`, the file with these columns")
+        if self.labels and (self.label.bins or self.task == "regression"):
+            raise ValueError("labels: " + ("a regression has none" if not self.label.bins else "use label.names"))
         return self
 
 

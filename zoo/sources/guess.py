@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.images import without_suffix
-from zoo.sources.cards import Card, Join, Label, Patient, Split
-from zoo.sources.joining import RESERVED
+from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
+from zoo.sources.joining import RESERVED, read_tables
 from zoo.sources.listing import Listing, list_folder
-from zoo.sources.selection import SPLIT_NAMES
-from zoo.sources.tables import ImageIndex, index_images, read_table
+from zoo.sources.patients import guess_patient
+from zoo.sources.selection import SPLIT_NAMES, select_files
+from zoo.sources.tables import ImageIndex, index_images
 
 if TYPE_CHECKING:
     import pandas
@@ -41,6 +44,9 @@ CONTAINER_WORDS = frozenset(
     "png jpg jpeg tif tiff bmp".split()
 )
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
+MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
+NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
+NOTHING_SAID = Card()
 ENOUGH = 0.9  # of the rows must name an image here before an unusual column is believed to be the image's
 
 
@@ -74,27 +80,58 @@ def normalise(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
 
 
-def guess_card(path: Path, label_column: str = "") -> Guess:
-    """The card of a folder, or of a table whose images lie beside or below it; `label_column` is known, if any."""
+def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
+    """The card of a folder, or of a table whose images lie beside or below it; `said` is what a card says of it."""
     if path.is_file():
-        listing = list_folder(path.parent)
-        check_any_image(listing)
-        index = index_images(listing.root, listing.images)
-        table = study_table(path.name, read_table(path), index)
-        if table is None:
-            raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
-        return guess_from_table(listing, table, [], path)
-    listing = descend(list_folder(path))
-    check_any_image(listing)
-    index = index_images(listing.root, listing.images)
-    tables, broken = study_tables(listing, index, label_column)
-    masks = guess_masks(listing)
+        return name_patients(guess_named_table(path), said)
+    whole = descend(list_folder(path))
+    check_any_image(whole)
+    marks = find_masks(whole)
+    listing = replace(whole, images=meant_images(whole, marks, said))
+    if not listing.images:  # what is wrong with `said` is told when it is honoured
+        return Guess(marks, whole, ())
+    tables, notes = study_tables(listing, said.label.column)
     labelled_by_table = any(table.has_label for table in tables)
-    pattern = "" if label_column else guess_class_folders(listing, labelled_by_table=labelled_by_table)
+    pattern = "" if said.label.column else guess_class_folders(listing, labelled_by_table=labelled_by_table)
     if pattern:
-        return guess_from_folders(listing, pattern, tables, [*broken, *masks.notes], masks.exclude)
-    if not tables and broken:
-        raise DataError(broken[0])
+        guess = guess_from_folders(listing, pattern, tables, notes)
+    else:
+        guess = guess_from_table(listing, choose_table(path, listing, tables, notes), notes, path)
+    if "{split}" in guess.card.images:
+        check_split_folders(whole)
+    guess = name_patients(guess, said)
+    card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
+    return Guess(card, whole, guess.notes)
+
+
+def guess_named_table(path: Path) -> Guess:
+    listing = list_folder(path.parent)
+    check_any_image(listing)
+    table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images))
+    if table is None:
+        raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
+    return guess_from_table(listing, table, [], path)
+
+
+def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
+    """The images that neither the guess nor the card leaves out: the others say nothing of the set's shape."""
+    card = said.completed_by(marks).model_copy(update={"images": "**/*"})
+    return tuple(select_files(card, listing).files)
+
+
+def name_patients(guess: Guess, said: Card) -> Guess:
+    """With the patient that is in the file names, where nothing else says who it is."""
+    if guess.card.patient or said.patient:
+        return guess
+    notes = list(guess.notes)
+    patient = guess_patient(guess.listing.images, notes)
+    return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
+
+
+def choose_table(path: Path, listing: Listing, tables: list[Table], notes: list[str]) -> Table:
+    """The one table that can hold the labels; two are an error that names both."""
+    if not tables and notes:
+        raise DataError(notes[0])
     labelled = [table for table in tables if table.has_label] or tables
     if len(labelled) > 1:
         names = " and ".join(table.name for table in labelled)
@@ -106,7 +143,12 @@ def guess_card(path: Path, label_column: str = "") -> Guess:
             f"{path}: {len(listing.images)} images and nothing that labels them",
             fix="put them into one folder a class, or a CSV with their names and labels beside them",
         )
-    return guess_from_table(listing, labelled[0], [*broken, *masks.notes], path, masks.exclude)
+    for table in tables:
+        if table is not labelled[0]:
+            patients = patient_columns(table)
+            knows = f"; its column {patients[0]!r} may say the patient" if patients else ""
+            notes.append(f"{table.name} not used: no label in it{knows}")
+    return labelled[0]
 
 
 def check_any_image(listing: Listing) -> None:
@@ -148,18 +190,27 @@ def is_container(folder: str) -> bool:
     return folder.isdecimal() or bool(CONTAINER_WORDS & set(re.split(r"[^a-z]+", folder.lower())))
 
 
-def guess_from_folders(
-    listing: Listing, pattern: str, tables: list[Table], notes: list[str], exclude: tuple[str, ...]
-) -> Guess:
+def check_split_folders(listing: Listing) -> None:
+    """Refuse the folder of a split that holds no image: half of a download, say. Another would be drawn without it."""
+    filled = {image.split("/", 1)[0] for image in listing.images}
+    for folder in sorted(path for path in listing.root.iterdir() if path.is_dir()):
+        if folder.name.lower() in SPLIT_NAMES and folder.name not in filled:
+            raise DataError(f"{folder}: the folder of a split, and no image in it", fix="fill it or remove it")
+
+
+def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], notes: list[str]) -> Guess:
     """Class folders say the label (and split); a table beside them adds the patient and what else it knows."""
-    card = Card(images=pattern, exclude=exclude)
+    card = Card(images=pattern)
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
     taken = {table.image_column, *table.label_columns}
-    card = add_table(card, table, notes, taken, with_split="{split}" not in pattern)
+    in_splits = "{split}" in pattern
+    card = add_table(card, table, notes, taken, with_split=not in_splits)
     if table.label_columns:
         notes.append(f"labels are the folders' names, not column {table.label_columns[0]!r} of {table.name}")
+    if in_splits and (column := next((c for c in table.rows.columns if normalise(c) == "split"), "")):
+        notes.append(f"splits are the folders', not column {column!r} of {table.name}")
     return Guess(card, listing, tuple(notes))
 
 
@@ -177,29 +228,39 @@ def best_table(listing: Listing, tables: list[Table], notes: list[str]) -> Table
     return best
 
 
-@dataclass(frozen=True)
-class Masks:
-    exclude: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def guess_masks(listing: Listing) -> Masks:
-    """Whether `x_mask.png` lies beside `x.png`: masks are no further images."""
+# --- masks -----------------------------------------------------------------------------------------------------------
+def find_masks(listing: Listing) -> Card:
+    """What to leave out: `x_mask.png` beside `x.png`, and a folder `masks` whose files are named as images are."""
     stems = {without_suffix(image) for image in listing.images}
-    masks = [stem for stem in stems if "_mask" in stem and (found := MASK.fullmatch(stem)) and found["image"] in stems]
-    return (
-        Masks(("*_mask*",), (f"{len(masks)} masks beside images are not read as images",)) if masks else Masks((), ())
+    beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    names = set()
+    for image in listing.images:
+        *folders, _ = image.split("/")
+        stem = posixpath.basename(without_suffix(image))
+        folder = next((folder for folder in folders if MASK_FOLDER.fullmatch(folder)), "")
+        if folder:
+            found = MASK.fullmatch(stem)
+            by_folder[folder].append(found["image"] if found else stem)
+        else:
+            names.add(stem)
+    folders = [folder for folder, stems_there in by_folder.items() if names.issuperset(stems_there)]
+    return Card(
+        masks=Masks(path="**/{stem}_mask*") if beside else None,
+        exclude=tuple(f"**/{folder}/**" for folder in folders),
     )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-def study_tables(listing: Listing, index: ImageIndex, label_column: str) -> tuple[list[Table], list[str]]:
+def study_tables(listing: Listing, label_column: str) -> tuple[list[Table], list[str]]:
     """The tables that name images of the folder, and one note for each that cannot be read."""
+    index = index_images(listing.root, listing.images)
     tables: list[Table] = []
     broken: list[str] = []
-    for name in listing.tables:
+    nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
+    for name in (*listing.tables, *nested):
         try:
-            table = study_table(name, read_table(listing.root / name), index, label_column)
+            table = study_table(name, read_tables(listing, name, NESTED_COLUMN), index, label_column)
         except DataError as error:
             broken.append(error.message)
             continue
@@ -221,7 +282,8 @@ def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex, label_colu
     if not column:
         return None
     named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
-    labels = tuple(c for c in rows.columns if normalise(c) in LABEL_NAMES and c != column)
+    boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
+    labels = tuple(c for c in rows.columns if normalise(c) in LABEL_NAMES and c != column and not (boxes and c == "y"))
     if label_column in rows.columns:
         labels = (label_column,)
     return Table(name, rows, column, len(named) / len(index.paths), share, labels, one_hot_columns(rows, column))
@@ -239,13 +301,11 @@ def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...
         for column in rows.columns
         if column != image_column
         and normalise(column) not in known
-        and set(rows[column].unique()) <= {"0", "1", "0.0", "1.0", ""}
+        and {""} != set(rows[column].unique()) <= {"0", "1", "0.0", "1.0", ""}
     )
 
 
-def guess_from_table(
-    listing: Listing, table: Table, notes: list[str], path: Path, exclude: tuple[str, ...] = ()
-) -> Guess:
+def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Path) -> Guess:
     """The label from a column of the table, or from 0/1 columns."""
     if len(table.label_columns) > 1:
         raise DataError(
@@ -261,11 +321,14 @@ def guess_from_table(
     if table.label_columns:
         label = guess_label(table.rows, table.label_columns[0])
     else:
-        label = Label(columns=table.label_cells)
-        notes.append(f"labels are the 0/1 columns {', '.join(table.label_cells)}")
+        empty = [c for c in table.label_cells if not set(table.rows[c]) & {"1", "1.0"}]
+        label = Label(columns=tuple(c for c in table.label_cells if c not in empty))
+        notes.append(f"labels are the 0/1 columns {', '.join(label.columns)}")
+        if empty:
+            notes.append(f"no image has a 1 in {', '.join(empty)}: left out")
     in_splits = all(image.split("/", 1)[0].lower() in SPLIT_NAMES and "/" in image for image in listing.images)
-    card = Card(images="{split}/**/*" if in_splits else "**/*", exclude=exclude)
-    taken = {table.image_column, *table.label_columns, *label.columns}
+    card = Card(images="{split}/**/*" if in_splits else "**/*")
+    taken = {table.image_column, *table.label_columns, *table.label_cells}
     card = add_table(card, table, notes, taken, with_split=True)
     return Guess(card.model_copy(update={"label": label}), listing, tuple(notes))
 
@@ -280,18 +343,20 @@ def guess_label(rows: pandas.DataFrame, column: str) -> Label:
 
 def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, with_split: bool) -> Card:
     """The card with what the table says of an image besides its label: patient, split, metadata."""
-    patients = sorted(
-        (c for c in table.rows.columns if normalise(c) in PATIENT_NAMES), key=lambda c: rank(c, PATIENT_NAMES)
-    )
-    patients = [c for c in patients if c not in taken or c == table.image_column]
+    patients = [c for c in patient_columns(table) if c not in taken or c == table.image_column]
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
     split = guess_split(table, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
-    metadata = tuple(column for column in table.rows.columns if column not in taken and column not in RESERVED)
+    metadata = tuple(column for column in table.rows.columns if column and column not in {*taken, *RESERVED})
     update = {"table": table.name, "join": Join(column=table.image_column), "patient": patient, "split": split}
     return card.model_copy(update={**update, "metadata": metadata})
+
+
+def patient_columns(table: Table) -> list[str]:
+    named = [column for column in table.rows.columns if normalise(column) in PATIENT_NAMES]
+    return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
 
 
 def meaning(column: str) -> str:

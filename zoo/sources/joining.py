@@ -66,41 +66,44 @@ def join(card: Card, listing: Listing, origin: Path) -> Joined:
 
 
 def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str]]:
-    """The card's table, or those its pattern names one below the other, each row with its place; and what is wrong."""
-    import pandas
-
+    """The card's table, each row with its place; and what is wrong with it."""
     if not card.table:
         return None, []
-    nested = "*" in card.table
-    names = [card.table]
-    if nested:
-        pattern = compile_pattern(card.table)
-        names = [name for name in (*listing.tables, *listing.nested) if match(pattern, name) is not None]
-    tables = []
-    for name in names:
-        try:
-            table = read_table(inside(listing.root, name))
-        except DataError as error:
-            return None, [f"table: {error}"]
-        table.index = pandas.Index([f"{name} line {line}" for line in table.index])
-        if nested and card.join and card.join.column in table:
-            folder = posixpath.dirname(name)
-            table[card.join.column] = [
-                f"{folder}/{cell}" if folder and cell else cell for cell in table[card.join.column]
-            ]
-        tables.append(table)
-    if not tables:
-        return None, [f"table: no table is named like {card.table!r}"]
-    for name, table in zip(names, tables, strict=True):
-        if lacking := [column for column in tables[0].columns if column not in table]:
-            return None, [f"table: {name} has no column {lacking[0]!r}, {names[0]} has"]
-    table = pandas.concat(tables)
+    try:
+        table = read_tables(listing, card.table, card.join.column if card.join else "")
+    except DataError as error:
+        return None, [f"table: {error}"]
     if card.add:
         try:
             table = add_columns(table, card.add, inside(listing.root, card.add.table))
         except DataError as error:
             return None, [f"add: {error}"]
     return table, column_mistakes(card, list(table.columns))
+
+
+def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.DataFrame:
+    """A table, or all that a pattern names, one below the other; the index is the place, "labels.csv line 3".
+
+    Of those that a pattern names, the images are relative to the folder that each lies in.
+    """
+    import pandas
+
+    names = [name]
+    if "*" in name:
+        pattern = compile_pattern(name)
+        names = [each for each in (*listing.tables, *listing.nested) if match(pattern, each) is not None]
+    tables: list[pandas.DataFrame] = []
+    for each in names:
+        table = read_table(inside(listing.root, each))
+        table.index = pandas.Index([f"{each} line {line}" for line in table.index])
+        if "*" in name and image_column in table and (folder := posixpath.dirname(each)):
+            table[image_column] = [f"{folder}/{cell}" if cell else "" for cell in table[image_column]]
+        if tables and (differ := set(tables[0].columns) ^ set(table.columns)):
+            raise DataError(f"{names[0]} and {each}: only one has the column {min(differ)!r}", fix="give all the same")
+        tables.append(table)
+    if not tables:
+        raise DataError(f"no table is named like {name!r}")
+    return tables[0] if len(tables) == 1 else pandas.concat(tables)
 
 
 def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFrame:

@@ -99,7 +99,7 @@ def to_text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, list) and not isinstance(value, Pairs) and all(isinstance(part, str) for part in value):
-        return "|".join(value)
+        return "|".join(value) or "|"  # none, not unknown
     return json.dumps(dict(value) if isinstance(value, Pairs) else value)
 
 

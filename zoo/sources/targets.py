@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,8 @@ from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task,
 
 Array = np.ndarray[Any, Any]
 
+# Columns of grades: 0 to k in one of these are ordered
+GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})
 MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
 # One of two classes whose name holds such a word is the negative one: the other is called positive.
 NEGATIVE_WORDS = frozenset(
@@ -100,43 +103,85 @@ def is_regression(card: Card, texts: list[str]) -> bool:
     return True
 
 
-def check_numbers(joined: Joined, texts: list[str]) -> None:
-    """Refuse a `NaN` among numbers: it is no class. Among words it is one: nobody can tell it from an abbreviation."""
-    values = [to_number(text) for text in texts]
-    missing = [row for row, value in enumerate(values) if value is not None and not np.isfinite(value)]
-    if missing and None not in values and len(set(values)) > 1:
+def check_numbers(card: Card, joined: Joined, texts: list[str]) -> None:
+    """Refuse what is no class in a column of numbers: a word, a blank's `NaN`, -1 for unknown, 1.5, 1 beside 1.0.
+
+    Among words all are classes: nobody can tell a `NaN` there from an abbreviation. `4A` beside 4 is a grade.
+    """
+    values = {text: to_number(text) for text in dict.fromkeys(texts)}
+    finite = {text: value for text, value in values.items() if value is not None and np.isfinite(value)}
+    if len(finite) < 2 and None in values.values():
+        return
+    by_value = {value: text for text, value in reversed(finite.items())}  # the first to stand for it
+    wrong = {text: "among numbers" for text in values if text not in finite and not text[0].isdecimal()}
+    wrong |= {text: "is negative" for text, value in finite.items() if value < 0}
+    if not card.task:
+        wrong |= {text: "is no whole number: classes, or quantities?" for text, value in finite.items() if value % 1}
+    wrong |= {
+        text: f"and {by_value[value]!r} are one number" for text, value in finite.items() if by_value[value] != text
+    }
+    for text, what in wrong.items():
         raise DataError(
-            f"{joined.place(missing[0])}: label {texts[missing[0]]!r} among numbers",
-            fix="fill it, drop the row, or list it under `labels` in dataset.toml",
+            f"{joined.place(texts.index(text))}: label {text!r} {what}",
+            fix="correct it, drop the row, or in dataset.toml list all `labels`, or say task",
         )
 
 
 def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None) -> Targets:
-    names = dict(card.labels) if isinstance(card.labels, dict) else {label: label for label in card.labels}
+    names = said_names(card)
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
         check_case(names)
-        check_numbers(joined, texts)
+        if card.label.column:
+            check_numbers(card, joined, texts)
     labels = tuple(dict.fromkeys(names.values()))
     number = {text: labels.index(label) for text, label in names.items()}
     for row, text in enumerate(texts):
         if text not in number:
             hint = nearest(text, number) or f"labels are {', '.join(list(number)[:10])}"
             raise DataError(f"{joined.place(row)}: unknown label {text!r}. {hint}")
+    targets = np.array([number[text] for text in texts], dtype=np.int64)
+    return as_classes(card, names, labels, targets, task)
+
+
+def said_names(card: Card) -> dict[str, str]:
+    """Text of a label -> its name, as the card says; empty where it does not."""
+    return dict(card.labels) if isinstance(card.labels, dict) else {label: label for label in card.labels}
+
+
+def as_classes(
+    card: Card, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
+) -> Targets:
+    """Targets of classes, their task where the card does not name it, and notes on what was guessed or is lacking."""
+    notes = []
+    grades = is_grade(card.label.column) and 3 <= len(labels) <= 10 and labels == tuple(map(str, range(len(labels))))
+    if task is None and grades:
+        task = ORDINAL
+        notes.append(
+            f"column {card.label.column!r} holds 0 to {len(labels) - 1}: read as ordered grades (guessed; "
+            'else say task = "multiclass" in dataset.toml)'
+        )
     task = task or (BINARY if len(labels) == 2 else MULTICLASS)
     if len(labels) < task.min_labels or (task.max_labels and len(labels) > task.max_labels):
         expected = f"at least {task.min_labels}" if len(labels) < task.min_labels else f"at most {task.max_labels}"
         raise DataError(f"expected {expected} labels for {task}, got {len(labels)}: {', '.join(labels[:10])}")
-    targets = np.array([number[text] for text in texts], dtype=np.int64)
+    if card.label.positive and task != BINARY:
+        raise DataError(f"label.positive: there are {len(labels)} labels; it is for two")
+    if lacking := [label for index, label in enumerate(labels) if index not in set(targets.tolist())]:
+        notes.append(f"no image is labelled {', '.join(lacking)}")
     if task != BINARY:
-        grades = not card.task and all(text.lstrip("-").isdecimal() for text in names)
-        advice = 'whole numbers are read as classes; of ordered grades say task = "ordinal" in dataset.toml'
-        return Targets(task, labels, targets, notes=(advice,) if grades else ())
-    positive, note = choose_positive(card, names, labels)
-    return Targets(task, labels, targets, positive, note)
+        if not card.task and task == MULTICLASS and all(text.lstrip("-").isdecimal() for text in names):
+            notes.append('whole numbers are read as classes; of ordered grades say task = "ordinal" in dataset.toml')
+        return Targets(task, labels, targets, notes=tuple(notes))
+    positive, guessed = choose_positive(card, names, labels)
+    return Targets(task, labels, targets, positive, (*notes, *guessed))
 
 
-def check_case(names: dict[str, str]) -> None:
+def is_grade(column: str) -> bool:
+    return re.sub(r"[^a-z]+", "_", column.lower()).strip("_") in GRADE_COLUMNS
+
+
+def check_case(names: Iterable[str]) -> None:
     by_lower: dict[str, str] = {}
     for name in names:
         other = by_lower.setdefault(name.casefold(), name)
@@ -166,7 +211,7 @@ def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
         [] if text == card.label.none else [part.strip() for part in text.split(card.label.separator) if part.strip()]
         for text in texts
     ]
-    mapping = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
+    mapping = said_names(card)
     if not mapping:
         mapping = {label: label for label in sorted({label for each in lists for label in each}, key=natural_key)}
         check_case(mapping)
@@ -177,7 +222,12 @@ def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
             if label not in mapping:
                 raise DataError(f"{joined.place(row)}: unknown label {label!r}. {nearest(label, mapping)}".rstrip())
             targets[row, labels.index(mapping[label])] = 1.0
-    return Targets(MULTILABEL, labels, targets)
+    return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
+
+
+def never_positive(labels: tuple[str, ...], targets: Array) -> tuple[str, ...]:
+    lacking = [label for label, count in zip(labels, np.nansum(targets, axis=0), strict=True) if not count]
+    return (f"no image is labelled {', '.join(lacking)}",) if lacking else ()
 
 
 def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
@@ -187,29 +237,37 @@ def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
         row = int(outside[0])
         raise DataError(f"{joined.place(row)}: {texts[row]} lies outside the bins {edges[0]:g} to {edges[-1]:g}")
     names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in pairwise(card.label.bins))
-    return Targets(
-        find_task(card.task) if card.task else ORDINAL, names, np.digitize(values, edges[1:-1]).astype(np.int64)
-    )
+    grades = np.digitize(values, edges[1:-1]).astype(np.int64)
+    task = find_task(card.task) if card.task else ORDINAL
+    return as_classes(card, {name: name for name in names}, names, grades, task)
 
 
 def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     """0/1 columns: one class an image where every row has exactly one 1, else multi-label with blank for unknown."""
-    labels = card.label.columns
-    cells = joined.cells[list(labels)].to_numpy()
+    columns, names = card.label.columns, said_names(card)
+    if names and set(names) != set(columns):
+        odd = next((name for name in names if name not in columns), "") or min(set(columns) - set(names))
+        raise DataError(f"labels: {odd!r}; they must be the names in label.columns, each once")
+    columns = tuple(names) or columns  # in the order of `labels`
+    cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
     for text in np.unique(cells.astype(str)):
         value = to_number(text) if text else np.nan
         if value not in (0.0, 1.0) and text:
             row, column = map(int, np.argwhere(cells == text)[0])
-            raise DataError(f"{joined.place(row)}: {labels[column]} is {text!r}, expected 0, 1 or blank for unknown")
+            raise DataError(f"{joined.place(row)}: {columns[column]} is {text!r}, expected 0, 1 or blank for unknown")
         values[cells == text] = value
     not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
     one_each = len(not_one) == 0
     if task is None:
-        task = MULTILABEL if not one_each or len(labels) == 1 else BINARY if len(labels) == 2 else MULTICLASS
+        task = MULTILABEL if not one_each or len(columns) == 1 else BINARY if len(columns) == 2 else MULTICLASS
+    labels = tuple(names.get(column, column) for column in columns)
+    if len(set(labels)) < len(labels):
+        raise DataError("labels: 0/1 columns need names that differ")
+    check_case(labels)
     if not task.classes:
-        return Targets(task, labels, values)
+        return Targets(task, labels, values, notes=never_positive(labels, values))
     if not one_each:
-        raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(labels)}")
-    positive, notes = choose_positive(card, {label: label for label in labels}, labels) if task == BINARY else ("", ())
-    return Targets(task, labels, values.argmax(axis=1).astype(np.int64), positive, notes)
+        raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}")
+    said = names or {column: column for column in columns}
+    return as_classes(card, said, labels, values.argmax(axis=1).astype(np.int64), task)
