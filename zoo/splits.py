@@ -189,8 +189,8 @@ def join_equal(keys: Array) -> Array:
     """Pairs of rows (M, 2) that link each row to the first one with the same key."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rows = np.arange(len(keys))
-    pairs: Array = np.column_stack([first[inverse], rows])
-    return pairs[first[inverse] != rows]
+    pairs: Array = np.column_stack([first[inverse], rows])[first[inverse] != rows]
+    return pairs
 
 
 def number_groups(count: int, links: Sequence[Array]) -> Array:
