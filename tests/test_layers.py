@@ -47,14 +47,14 @@ FLOORS = (
 ROOMS = {
     "images": (
         {"reading", "resizing", "recent"},
-        {"raster"},
+        {"raster", "dicom"},
         {"volumes"},
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "patients"},
+        {"selection", "intensity", "screening", "names"},
         {"joining"},
-        {"targets", "official", "guess", "frames"},
+        {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
         {"colour"},
     ),

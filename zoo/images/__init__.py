@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.images import raster, volumes
+from zoo.errors import DataError
+from zoo.images import dicom, raster, volumes
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.images.resizing import fit_square
 
@@ -32,22 +33,25 @@ __all__ = [
     "clips_of",
     "fit_square",
     "frame_name",
+    "has_tags",
     "header_version",
     "is_ignored",
     "is_image",
     "is_image_name",
     "is_tiff_name",
+    "is_unnamed_image",
     "is_volume_name",
     "read_header",
     "read_image",
+    "read_tag",
     "read_values",
     "split_frame",
     "without_suffix",
 ]
 
-KINDS: tuple[ModuleType, ...] = (raster, volumes)
+KINDS: tuple[ModuleType, ...] = (raster, volumes, dicom)
 BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
-IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"})
+IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "dicomdir"})
 FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
 
 
@@ -93,7 +97,21 @@ def is_image(path: Path) -> bool:
 def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
     if reading.pages and suffix_of(path.name) in raster.TIFF_SUFFIXES:
         return volumes
-    return BY_SUFFIX.get(suffix_of(path.name), raster)
+    kind = BY_SUFFIX.get(suffix_of(path.name))
+    if kind is None:
+        return dicom if path.is_file() and is_unnamed_image(path) else raster
+    return kind
+
+
+def is_unnamed_image(path: Path) -> bool:
+    """Whether a regular file whose name says nothing of its kind (`IM000012`, `1.2.840.113619.5`) begins as DICOM."""
+    suffix = suffix_of(path.name)
+    return (not suffix or suffix[1:].isdecimal()) and not is_ignored(path.name) and dicom.carries_mark(path)
+
+
+def has_tags(path: Path) -> bool:
+    """Whether the file is DICOM: its header has tags, and may say that it is no image at all."""
+    return kind_of(path) is dicom
 
 
 def header_version(path: Path, reading: Reading = AS_STORED) -> str:
@@ -119,6 +137,13 @@ def read_image(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     """
     pixels: Array = kind_of(path, reading).read_frame(path, frame, reading)
     return pixels
+
+
+def read_tag(path: Path, keyword: str) -> str:
+    """The text of a DICOM element, "" where the file has none; DataError for what is not DICOM."""
+    if not has_tags(path):
+        raise DataError(f"{path}: not DICOM, it has no tag {keyword!r}")
+    return dicom.read_tag(path, keyword)
 
 
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:

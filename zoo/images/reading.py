@@ -59,7 +59,7 @@ AS_STORED = Reading()
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a path that is no file, or an empty one."""
+    """Refuse a path that is no file (a pipe would be waited for), or an empty one."""
     if not path.is_file():
         raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"), code="image")
     if path.stat().st_size == 0:

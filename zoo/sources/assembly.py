@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images import Header, Reading, read_image, split_frame
+from zoo.images import AS_STORED, Header, Reading, read_image, split_frame
 from zoo.sources.cards import Card, card_error, placeholders
 from zoo.sources.frames import choose_axis, expand_frames
 from zoo.sources.headers import Headers
@@ -21,6 +20,7 @@ from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import PATH_FACTS, RESERVED, Joined, join
 from zoo.sources.listing import Listing
 from zoo.sources.official import find_splits
+from zoo.sources.patients import find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
 from zoo.specs import DatasetSpec, Samples
@@ -45,21 +45,22 @@ class Assembled:
 
 def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
-    joined = join(card, listing, origin)
+    with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
+        joined = join(card, listing, origin, tagged)
     looked_at = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, looked_at) as found:
         by_file = found.looked_at(joined.images)
-    joined = expand_frames(card, joined, by_file)
+        joined = expand_frames(card, joined, by_file)
+        conflicts, mistakes = find_conflicts(card, joined, listing)
+        (targets, (splits, split_notes), patients) = attempt_all(
+            origin,
+            mistakes,
+            lambda: understand_targets(card, joined),
+            lambda: find_splits(card, joined, listing),
+            lambda: find_patients(card, joined, found),
+        )
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
-    conflicts, mistakes = find_conflicts(card, joined, listing)
-    (targets, (splits, split_notes), (patients, patient_notes)) = attempt_all(
-        origin,
-        mistakes,
-        lambda: understand_targets(card, joined),
-        lambda: find_splits(card, joined, listing),
-        lambda: find_patients(card, joined),
-    )
     lacking = describe_lacking(targets, splits)
     spec = DatasetSpec(
         name=card.name or name,
@@ -75,7 +76,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         samples=unset,
         channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
-        patient=patient_meaning(card, patients),
+        patient=patients.meaning,
         unit=card.unit,
         share_targets=card.share_targets,
         reference_standard=card.reference_standard,
@@ -90,11 +91,20 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         val_share=card.split.val_share if card.split else None,
     )
     samples = Samples(
-        table=build_table(card, joined, splits, patients),
+        table=build_table(card, joined, splits, patients.texts),
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
-        files=tuple(file_and_frame(listing.root, image)[0] for image in joined.images),
-        notes=(*notes, *joined.notes, *targets.notes, *split_notes, *lacking, *patient_notes, *reading_notes),
+        files=tuple(listing.root / file for file in joined.files),
+        notes=(
+            *notes,
+            *joined.notes,
+            *targets.notes,
+            *split_notes,
+            *lacking,
+            *patients.notes,
+            *reading_notes,
+            *describe_scans(card, headers),
+        ),
         reading=record_reading(reading),
     )
     return Assembled(spec, samples, describe_channels(headers))
@@ -164,40 +174,6 @@ def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:
     return root / name, frame
 
 
-def find_patients(card: Card, joined: Joined) -> tuple[list[str], tuple[str, ...]]:
-    """The patient of every image; an empty list where there is no key. A blank one is a patient of its own."""
-    if card.patient and card.patient.column:
-        texts = list(joined.cells[card.patient.column])
-    elif card.patient and card.patient.regex:
-        texts = [patient_in_name(card.patient.regex, image) for image in joined.images]
-    elif "patient" in joined.captures[0] and not card.patient:
-        texts = [captures["patient"] for captures in joined.captures]
-    elif joined.has_frames and not card.patient:
-        files = [split_frame(image)[0] for image in joined.images]
-        return files, ("nothing names the patient: every file of several slices or frames is taken as one",)
-    elif card.patient:
-        return [], ()
-    else:
-        return [], ("no patient key: image level, images of a patient may be in two splits",)
-    blank = texts.count("")
-    note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
-    return [text or f"unknown {image}" for text, image in zip(texts, joined.images, strict=True)], note
-
-
-def patient_in_name(expression: str, image: str) -> str:
-    found = re.search(expression, image)
-    if not found or not found[1]:
-        raise DataError(f"{image}: patient.regex {expression!r} finds no patient in this name")
-    return found[1]
-
-
-def patient_meaning(card: Card, patients: list[str]) -> str:
-    if patients:
-        return card.patient.means if card.patient else "patient"
-    reason = card.patient.none if card.patient else ""
-    return f"none: {reason}" if reason else "none: image level"
-
-
 def build_table(card: Card, joined: Joined, splits: list[str], patients: list[str]) -> pandas.DataFrame:
     """sample_id, image, split, patient where they exist, then the table's other columns but labels and hidden ones."""
     import pandas
@@ -224,6 +200,14 @@ def own_size(headers: list[Header]) -> int | None:
     """The longest side, where all images looked at share it and it is small."""
     sides = {max(header.width, header.height) for header in headers}
     return sides.pop() if len(sides) == 1 and max(sides) <= LARGEST_OWN_SIZE else None
+
+
+def describe_scans(card: Card, headers: list[Header]) -> tuple[str, ...]:
+    scans = sum(header.modality == "US" for header in headers)
+    if card.crop or not scans:
+        return ()
+    advice = 'text burnt into them can give the label away (in dataset.toml: crop = "ultrasound-region")'
+    return (f"{scans} ultrasound images: {advice}",)
 
 
 def describe_channels(headers: list[Header]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ def choose_axis(card: Card, root: Path, images: tuple[str, ...]) -> Reading:
     """
     tiffs = [root / image for image in images if is_tiff_name(image)]
     pages = bool(tiffs) and (card.slices is not None or all_have_pages(tiffs))
-    return replace(AS_STORED, axis=card.slices.axis if card.slices else None, pages=pages)
+    return replace(AS_STORED, axis=card.slices.axis if card.slices else None, pages=pages, crop=card.crop)
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> 
     return replace(
         joined,
         images=tuple(frame_name(joined.images[row], frame) for row, each in enumerate(chosen) for frame in each.frames),
+        files=tuple(joined.images[row] for row in rows),
         captures=tuple(joined.captures[row] for row in rows),
         cells=joined.cells.iloc[rows],
         has_frames=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError
 from zoo.images import without_suffix
 from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
+from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, read_tables
 from zoo.sources.listing import Listing, list_folder
-from zoo.sources.patients import guess_patient
+from zoo.sources.names import guess_patient
 from zoo.sources.selection import SPLIT_NAMES, select_files
 from zoo.sources.tables import ImageIndex, index_images
 
@@ -47,6 +49,9 @@ MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
 NOTHING_SAID = Card()
+# DICOM tags that a column may hold, from what names one image to what names many
+JOIN_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "AccessionNumber", "StudyInstanceUID", "PatientID")
+Tags = dict[str, dict[str, list[str]]]  # DICOM tag -> its value -> the images that have it
 ENOUGH = 0.9  # of the rows must name an image here before an unusual column is believed to be the image's
 
 
@@ -70,6 +75,7 @@ class Table:
     rows_found: float  # share of the rows that have an image
     label_columns: tuple[str, ...]  # by their names
     label_cells: tuple[str, ...]  # one-hot: the columns that hold only 0 and 1
+    tag: str = ""  # the DICOM tag that the image column holds, where it is no name
 
     @property
     def has_label(self) -> bool:
@@ -90,9 +96,10 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     listing = replace(whole, images=meant_images(whole, marks, said))
     if not listing.images:  # what is wrong with `said` is told when it is honoured
         return Guess(marks, whole, ())
-    tables, notes = study_tables(listing, said.label.column)
+    tags = index_tags(listing)
+    tables, notes = study_tables(listing, tags, said.label.column)
     labelled_by_table = any(table.has_label for table in tables)
-    pattern = "" if said.label.column else guess_class_folders(listing, labelled_by_table=labelled_by_table)
+    pattern = "" if said.label.column else guess_class_folders(listing, tags, labelled_by_table=labelled_by_table)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
@@ -107,7 +114,9 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
 def guess_named_table(path: Path) -> Guess:
     listing = list_folder(path.parent)
     check_any_image(listing)
-    table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images))
+    table = study_table(
+        path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), index_tags(listing)
+    )
     if table is None:
         raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
     return guess_from_table(listing, table, [], path)
@@ -174,13 +183,16 @@ def descend(listing: Listing) -> Listing:
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
-def guess_class_folders(listing: Listing, *, labelled_by_table: bool) -> str:
+def guess_class_folders(listing: Listing, tags: Tags, *, labelled_by_table: bool) -> str:
     """The pattern of class folders, with or without split folders above them, or "" where there are none."""
     parts = [image.split("/") for image in listing.images]
     inside_splits = {part[1] for part in parts if len(part) > 2 and part[0].lower() in SPLIT_NAMES}
     tops = {part[0] for part in parts if len(part) > 1 and part[0].lower() not in SPLIT_NAMES}
     for folders, pattern in ((inside_splits, "{split}/{label}/**/*"), (tops, "{label}/**/*")):
-        containers = labelled_by_table and all(is_container(folder) for folder in folders)
+        # folders may also be one a patient, a study or a series
+        containers = labelled_by_table and all(
+            is_container(folder) or any(folder in values for values in tags.values()) for folder in folders
+        )
         if len(folders) > 1 and not containers:
             return pattern
     return ""
@@ -252,7 +264,19 @@ def find_masks(listing: Listing) -> Card:
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-def study_tables(listing: Listing, label_column: str) -> tuple[list[Table], list[str]]:
+def index_tags(listing: Listing) -> Tags:
+    """The DICOM tags that tell images apart. An unreadable file is named later, unless it is left out."""
+    tags: Tags = {keyword: defaultdict(list) for keyword in JOIN_TAGS}
+    with Headers(listing.root) as headers:
+        for image in listing.images:
+            with suppress(DataError):
+                for header in headers.tagged([image]).values():
+                    for keyword in header.tags.keys() & tags.keys():
+                        tags[keyword][header.tags[keyword]].append(image)
+    return {keyword: by_value for keyword, by_value in tags.items() if len(by_value) > 1}
+
+
+def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[Table], list[str]]:
     """The tables that name images of the folder, and one note for each that cannot be read."""
     index = index_images(listing.root, listing.images)
     tables: list[Table] = []
@@ -260,7 +284,7 @@ def study_tables(listing: Listing, label_column: str) -> tuple[list[Table], list
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     for name in (*listing.tables, *nested):
         try:
-            table = study_table(name, read_tables(listing, name, NESTED_COLUMN), index, label_column)
+            table = study_table(name, read_tables(listing, name, NESTED_COLUMN), index, tags, label_column)
         except DataError as error:
             broken.append(error.message)
             continue
@@ -269,7 +293,9 @@ def study_tables(listing: Listing, label_column: str) -> tuple[list[Table], list
     return tables, broken
 
 
-def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex, label_column: str = "") -> Table | None:
+def study_table(
+    name: str, rows: pandas.DataFrame, index: ImageIndex, tags: Tags, label_column: str = ""
+) -> Table | None:
     """What a table's columns mean, or None where none of them names an image."""
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
@@ -279,14 +305,32 @@ def study_table(name: str, rows: pandas.DataFrame, index: ImageIndex, label_colu
         if share > best[2] and (usual or (share >= ENOUGH and rows[column].is_unique)):
             best = (column, 0, share)
     column, _, share = best
-    if not column:
+    by_tag = find_tag_column(rows, tags) if share < ENOUGH else None
+    if by_tag:
+        column, tag = by_tag
+        share = sum(cell in tags[tag] for cell in rows[column]) / len(rows)
+        named = {image for cell in rows[column] for image in tags[tag].get(cell, [])}
+    elif column:
+        named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
+    else:
         return None
-    named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
     boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
     labels = tuple(c for c in rows.columns if normalise(c) in LABEL_NAMES and c != column and not (boxes and c == "y"))
     if label_column in rows.columns:
         labels = (label_column,)
-    return Table(name, rows, column, len(named) / len(index.paths), share, labels, one_hot_columns(rows, column))
+    found, one_hot = len(named) / len(index.paths), one_hot_columns(rows, column)
+    return Table(name, rows, column, found, share, labels, one_hot, by_tag[1] if by_tag else "")
+
+
+def find_tag_column(rows: pandas.DataFrame, tags: Tags) -> tuple[str, str] | None:
+    """The column whose cells are values of a DICOM tag, nearly all of them, and at least half of the tag's values."""
+    for tag, by_value in tags.items():
+        for column in rows.columns:
+            cells = set(rows[column]) & by_value.keys()
+            share = sum(cell in cells for cell in rows[column]) / len(rows)
+            if share >= ENOUGH and 2 * len(cells) >= len(by_value) and normalise(column) not in LABEL_NAMES:
+                return column, tag
+    return None
 
 
 def rank(column: str, names: tuple[str, ...]) -> int:
@@ -350,7 +394,10 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
     split = guess_split(table, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     metadata = tuple(column for column in table.rows.columns if column and column not in {*taken, *RESERVED})
-    update = {"table": table.name, "join": Join(column=table.image_column), "patient": patient, "split": split}
+    if table.tag:
+        notes.append(f"column {table.image_column!r} of {table.name} holds the DICOM tag {table.tag} (guessed)")
+    join = Join(column=table.image_column, tag=table.tag)
+    update = {"table": table.name, "join": join, "patient": patient, "split": split}
     return card.model_copy(update={**update, "metadata": metadata})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from zoo.files import FileMemo, cache_root
-from zoo.images import AS_STORED, Header, Reading, header_version, read_header
+from zoo.images import AS_STORED, Header, Reading, has_tags, header_version, read_header, read_tag
 
 MAX_LOOKED_AT = 2000  # headers, 0.05 ms each; of a larger set, as many evenly spread
 
@@ -33,16 +34,31 @@ class Headers:
         if image not in self.known:
             path = self.root / image
             version = header_version(path, self.reading)
-            self.known[image] = self.remembered(path, version) if version else read_header(path, self.reading)
+            self.known[image] = self.remembered_header(path, version) if version else read_header(path, self.reading)
         return self.known[image]
 
-    def remembered(self, path: Path, version: str) -> Header:
-        if version not in self.memos:
-            axis = "" if self.reading.axis is None else f":axis{self.reading.axis}"
-            find = partial(find_header, self.reading)
-            self.memos[version] = FileMemo(cache_root(), what=f"header:{version}{axis}", find=find)
-        fact = self.memos[version](path)
+    def remembered_header(self, path: Path, version: str) -> Header:
+        axis = "" if self.reading.axis is None else f":axis{self.reading.axis}"
+        crop = f":{self.reading.crop}" if self.reading.crop else ""
+        fact = self.remembered(f"header:{version}{axis}{crop}", partial(find_header, self.reading), path)
         return Header(**{**fact, "values": tuple(fact["values"]), "blank": tuple(fact["blank"])})
+
+    def tag(self, image: str, keyword: str) -> str:
+        """The text of a DICOM tag, "" where the file has none."""
+        tags = self(image).tags
+        if keyword in tags:
+            return tags[keyword]
+        text: str = self.remembered(f"tag:1:{keyword}", partial(read_tag, keyword=keyword), self.root / image)
+        return text
+
+    def remembered(self, what: str, find: Callable[[Path], Any], path: Path) -> Any:
+        if what not in self.memos:
+            self.memos[what] = FileMemo(cache_root(), what=what, find=find)
+        return self.memos[what](path)
+
+    def tagged(self, images: Iterable[str]) -> dict[str, Header]:
+        """The headers of the DICOM files among the images."""
+        return {image: self(image) for image in images if has_tags(self.root / image)}
 
     def telling(self, images: tuple[str, ...]) -> dict[str, Header]:
         """The headers of all images that say more than a size: frames, values, tags."""

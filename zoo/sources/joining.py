@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
 from zoo.sources.cards import Add, Captures, Card, card_error, compile_pattern, match, placeholders
+from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
-from zoo.sources.selection import Selection, select_files
+from zoo.sources.screening import Screened, screen
+from zoo.sources.selection import select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
     import pandas
 
 RESERVED = ("sample_id", "image", "split", "patient")  # columns of Samples, which a table's own cannot replace
+Find = Callable[[dict[str, Captures]], list[list[str]]]  # files -> for every row of the table, those it means
 PATH_FACTS = ("label", "split", "patient")  # what a path may say of an image
 
 
@@ -27,6 +31,7 @@ class Joined:
     """One entry an image: its path, what its path says, and its row of the table (blank cells where it has none)."""
 
     images: tuple[str, ...]
+    files: tuple[str, ...]  # the same, but for frames of a file
     captures: tuple[Captures, ...]
     cells: pandas.DataFrame  # (N, columns) text; the index is the place of the row, "labels.csv line 3", or ""
     table: str
@@ -39,7 +44,7 @@ class Joined:
         return f"{place} ({self.images[row]})" if place else self.images[row]
 
 
-def join(card: Card, listing: Listing, origin: Path) -> Joined:
+def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined:
     """The images that the card's pattern names, each with its row of the card's table."""
     import pandas
 
@@ -56,13 +61,22 @@ def join(card: Card, listing: Listing, origin: Path) -> Joined:
     mistakes = [*selection.mistakes, *mistakes, *missing_lists(card, listing)]
     if mistakes:
         raise card_error(origin, mistakes)
-    files = selection.files
+    screened = screen(selection.files, headers)
+    files, notes = screened.files, [*selection.notes, *screened.notes]
     if table is None:
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
-        return Joined(tuple(files), tuple(files.values()), blank, "", selection.notes)
-    notes = list(selection.notes)
-    find_rows = row_of_keys if keys else row_of_column
-    return attach(card, table, files, find_rows(card, table, selection, listing.root, notes), notes)
+        return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes))
+    if card.join and card.join.tag:
+        find: Find = partial(find_by_tag, card, table, headers)
+    else:
+        find = partial(find_by_column, card, table, listing.root) if card.join else partial(find_by_keys, table, keys)
+    found = find(files)
+    if screened.spare:
+        files, found = add_named(screened, found, find(screened.spare), notes)
+    left_out = [*selection.left_out, *screened.skipped]
+    skipped = find_left_out(card, keys, left_out, found, find)
+    check_found(card, table, found, skipped, keys, notes)
+    return attach(card, table, files, found, notes)
 
 
 def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str]]:
@@ -151,86 +165,102 @@ def missing_lists(card: Card, listing: Listing) -> list[str]:
     return mistakes
 
 
-# --- which image a row means -----------------------------------------------------------------------------------------
-def row_of_keys(
-    card: Card,
-    table: pandas.DataFrame,
-    selection: Selection,
-    root: Path,  # noqa: ARG001  the same call as row_of_column's
-    notes: list[str],
-) -> list[str]:
-    """The image of every row, by the columns that stand in the pattern; "" for a row of an image that is left out."""
-    keys = [name for name in placeholders(card.images) if name in table.columns]
-    compiled = compile_pattern(card.images, frozenset(keys))
+# --- which images a row means ----------------------------------------------------------------------------------------
+def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Captures]) -> list[list[str]]:
+    """The images of every row, by the columns that stand in the pattern."""
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for image, captures in selection.files.items():
+    for image, captures in files.items():
         by_key[tuple(captures[key] for key in keys)].append(image)
-    others = [other for image in selection.left_out if (other := match(compiled, image)) is not None]
-    left_out = {tuple(captures[key] for key in keys) for captures in others}
-    rows = [tuple(row) for row in table[keys].itertuples(index=False)]
-    found = [by_key.get(row, []) for row in rows]
-    skipped = [not images and row in left_out for images, row in zip(found, rows, strict=True)]
-    return choose(card, table, found, [" ".join(row) for row in rows], skipped, notes)
+    return [by_key.get(tuple(row), []) for row in table[keys].itertuples(index=False)]
 
 
-def row_of_column(card: Card, table: pandas.DataFrame, selection: Selection, root: Path, notes: list[str]) -> list[str]:
-    """The image of every row, by a column with its path or name; "" for a row of an image that is left out."""
+def find_by_column(card: Card, table: pandas.DataFrame, root: Path, files: dict[str, Captures]) -> list[list[str]]:
+    """The images of every row, by a column with their path or name."""
     assert card.join is not None
-    index = index_images(root, tuple(selection.files))
-    others = index_images(root, tuple(selection.left_out))
+    index = index_images(root, tuple(files))
     found: list[list[str]] = []
-    cells = list(table[card.join.column])
-    for place, cell in zip(table.index, cells, strict=True):
+    for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:
             found.append(index.find(cell) if cell else [])
         except DataError as error:
             raise DataError(f"{place}: {error.message}", fix=error.fix) from error
-    skipped = [not images and bool(cell) and others.finds(cell) for images, cell in zip(found, cells, strict=True)]
-    return choose(card, table, found, cells, skipped, notes)
+    return found
 
 
-def choose(
+def find_by_tag(card: Card, table: pandas.DataFrame, headers: Headers, files: dict[str, Captures]) -> list[list[str]]:
+    """The images of every row, by a column with the value of a DICOM tag: all of an exam, where the tag names exams."""
+    assert card.join is not None
+    by_value: dict[str, list[str]] = defaultdict(list)
+    for image in files:
+        if value := headers.tag(image, card.join.tag):
+            by_value[value].append(image)
+    return [by_value.get(cell, []) for cell in table[card.join.column]]
+
+
+def add_named(
+    screened: Screened, found: list[list[str]], spare: list[list[str]], notes: list[str]
+) -> tuple[dict[str, Captures], list[list[str]]]:
+    """A row that means nothing but a screen capture or the like means it: that file is one of the set after all."""
+    both = [images or others for images, others in zip(found, spare, strict=True)]
+    named = {image for images in both for image in images if image in screened.spare}
+    if named:
+        notes.append(f"{len(named)} of these are read nevertheless: a row of the table means them alone")
+    return screened.files | {image: screened.spare[image] for image in screened.spare if image in named}, both
+
+
+def find_left_out(
+    card: Card, keys: list[str], left_out: Sequence[str], found: list[list[str]], find: Find
+) -> list[bool]:
+    """Whether a row without an image is of one that is left out: dropped, excluded, a mask, or without pixels."""
+    compiled = compile_pattern(card.images, frozenset(keys))
+    captures = {image: match(compiled, image) for image in left_out}
+    others = find({image: capture for image, capture in captures.items() if capture is not None})
+    return [not images and bool(other) for images, other in zip(found, others, strict=True)]
+
+
+def check_found(
     card: Card,
     table: pandas.DataFrame,
     found: list[list[str]],
-    cells: Sequence[str],
     skipped: Sequence[bool],
+    keys: list[str],
     notes: list[str],
-) -> list[str]:
-    """The one image of every row, or ""; none is an error, unless the table only adds to what the paths say."""
+) -> None:
+    """Every row means one image, or, by a tag, some; none is an error, unless the table only adds to the paths."""
+    columns, tag = (keys, "") if card.join is None else ([card.join.column], card.join.tag)
     if any(skipped):
         notes.append(f"{sum(skipped)} of {len(found)} rows of {card.table} are of images left out")
     missing = [row for row, images in enumerate(found) if not images and not skipped[row]]
     if missing and card.labelled_by_path:
         notes.append(f"{len(missing)} of {len(found)} rows of {card.table} name no image here")
     elif missing:
-        first = missing[0]
+        cell = " ".join(table[columns].iloc[missing[0]])
         more = f" (and {len(missing) - 1} rows more)" if len(missing) > 1 else ""
-        what = f"no image {cells[first]!r}" if cells[first] else "the image's name is blank"
-        raise DataError(f"{table.index[first]}: {what}{more}", fix="add the file or drop the row")
+        what = f"no image {cell!r}" if not tag else f"no image with the {tag} {cell!r}"
+        what = what if cell else "the image's name is blank"
+        raise DataError(f"{table.index[missing[0]]}: {what}{more}", fix="add the file or drop the row")
     for row, images in enumerate(found):
-        if len(images) > 1:
+        if len(images) > 1 and not tag:
             raise DataError(
-                f"{table.index[row]}: {cells[row]!r} may be {images[0]} or {images[1]}",
+                f"{table.index[row]}: {' '.join(table[columns].iloc[row])!r} may be {images[0]} or {images[1]}",
                 fix="name the image by its path",
             )
-    return [images[0] if images else "" for images in found]
 
 
 # --- one row an image ------------------------------------------------------------------------------------------------
 def attach(
-    card: Card, table: pandas.DataFrame, files: dict[str, Captures], row_of: list[str], notes: list[str]
+    card: Card, table: pandas.DataFrame, files: dict[str, Captures], found: list[list[str]], notes: list[str]
 ) -> Joined:
     """Rows of one image collapse where they agree on label, patient and split; else they are an error naming both."""
     import pandas
 
     position_of: dict[str, int] = {}
-    repeats: list[tuple[int, int]] = []  # a further row of an image, and its first
-    for position, image in enumerate(row_of):
-        if image and position_of.setdefault(image, position) != position:
-            repeats.append((position, position_of[image]))
+    repeats: dict[tuple[int, int], str] = {}  # a further row of an image, and its first
+    for position, image in ((position, image) for position, images in enumerate(found) for image in images):
+        if position_of.setdefault(image, position) != position:
+            repeats.setdefault((position, position_of[image]), image)
     if repeats:
-        table = collapse(card, table, row_of, repeats, notes)
+        table = collapse(card, table, repeats, notes)
     kept = [image for image in files if card.labelled_by_path or image in position_of]
     without = len(files) - len(position_of)
     if without:
@@ -239,11 +269,11 @@ def attach(
     positions = [position_of.get(image, -1) for image in kept]
     blank = pandas.DataFrame([[""] * table.shape[1]], columns=table.columns, index=[""], dtype=str)
     cells = pandas.concat([table, blank]).iloc[positions]  # -1 is the blank row at the end
-    return Joined(tuple(kept), tuple(files[image] for image in kept), cells, card.table, tuple(notes))
+    return Joined(tuple(kept), tuple(kept), tuple(files[image] for image in kept), cells, card.table, tuple(notes))
 
 
 def collapse(
-    card: Card, table: pandas.DataFrame, row_of: list[str], repeats: list[tuple[int, int]], notes: list[str]
+    card: Card, table: pandas.DataFrame, repeats: dict[tuple[int, int], str], notes: list[str]
 ) -> pandas.DataFrame:
     """The table without the columns in which rows of one image differ: boxes, say. What decides may not differ."""
     further, first = (table.iloc[list(positions)] for positions in zip(*repeats, strict=True))
@@ -252,10 +282,10 @@ def collapse(
     for column in card.deciding_columns:
         rows = differs[:, columns.index(column)].nonzero()[0]
         if len(rows):
-            b, a = repeats[rows[0]]
+            (b, a), image = list(repeats.items())[rows[0]]
             values = [str(table[column].iloc[row]) for row in (a, b)]
             raise DataError(
-                f"{table.index[a]} and {table.index[b]}: {row_of[a]} has the {column} {values[0]!r} and {values[1]!r}",
+                f"{table.index[a]} and {table.index[b]}: {image} has the {column} {values[0]!r} and {values[1]!r}",
                 fix="keep one row an image",
             )
     notes.append(f"{len(repeats)} further rows of {card.table} repeat an image and were taken as one")

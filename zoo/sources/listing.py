@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import is_ignored, is_image_name, is_volume_name, without_suffix
+from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, without_suffix
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
 # What Hugging Face's image folders keep beside the images of each split
@@ -65,10 +65,10 @@ def list_folder(root: Path) -> Listing:
             check_entry(root, relative, entry)
             if entry.is_dir():
                 pending.append(relative)
-            elif is_image_name(entry.name):
-                images.append(relative)
-            else:
+            elif Path(entry.name).suffix.lower() in TABLE_SUFFIXES:
                 tables.append(relative)
+            else:
+                images.append(relative)
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
     return Listing(
@@ -100,10 +100,12 @@ def find_volume_masks(images: list[str]) -> frozenset[str]:
 def matters(entry: os.DirEntry[str], depth: int) -> bool:
     if is_image_name(entry.name) or is_folder(entry):
         return True
+    name = Path(entry.name)
+    if name.suffix.lower() not in TABLE_SUFFIXES:
+        return entry.is_file() and is_unnamed_image(Path(entry.path))
     if depth == 1:
         return entry.name in METADATA_NAMES
-    name = Path(entry.name)
-    return depth == 0 and name.suffix.lower() in TABLE_SUFFIXES and not NOT_TABLES.fullmatch(name.stem)
+    return depth == 0 and not NOT_TABLES.fullmatch(name.stem)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,50 +1,77 @@
-"""Image names of a few well-known shapes to the card's patient: guessed on strong evidence only, and always said."""
+"""Joined images to whom each belongs: by a column, the path or a DICOM tag; frames of a file stay together."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from zoo.sources.cards import Patient
+from zoo.errors import DataError
+from zoo.sources.cards import Card
+from zoo.sources.headers import Headers
+from zoo.sources.joining import Joined
 
-
-@dataclass(frozen=True)
-class Shape:
-    """How the files of a well-known set are named. Every image must be named so."""
-
-    what: str
-    regex: str  # on the path; the group is the patient
-    pairs: bool = False  # some patient must have several images, else the names may mean something else
+GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
 
 
-SHAPES = (
-    Shape("an eye of each side: 10_left, 10_right", r"(?:^|/)([0-9]+)_(?:left|right)\.[^./]+$", pairs=True),
-    # The number alone is no key: person 1 with bacteria is in train, person 1 with a virus in test
-    Shape(
-        "Kermany's chest X-rays: person1_bacteria_2, IM-0115-0001",
-        r"(?:^|/)(person[0-9]+_(?:bacteria|virus)|(?:NORMAL2-)?IM-[0-9]+)[-_][^/]*$",
-    ),
-    Shape(
-        "Kermany's numbered patients: CNV-1016042-1, VIRUS-6875-0001",
-        r"(?:^|/)(?:CNV|DME|DRUSEN|NORMAL|BACTERIA|VIRUS)-([0-9]+)-[0-9]+\.[^./]+$",
-    ),
-)
+@dataclass(frozen=True, eq=False)
+class Patients:
+    """One text an image, or none at all where there is no key."""
+
+    texts: list[str]
+    meaning: str  # "patient", "study", "file"; "none: REASON"
+    notes: tuple[str, ...] = ()
 
 
-def guess_patient(images: tuple[str, ...], notes: list[str]) -> Patient | None:
-    """The patient in the names of the images, where they are of a known shape without an exception."""
-    for shape in SHAPES:
-        expression = re.compile(shape.regex)
-        found = []
-        for image in images:
-            match = expression.search(image)
-            if match is None:
-                break
-            found.append(match[1])
-        patients = Counter(found)
-        if len(found) < len(images) or (shape.pairs and max(patients.values()) < 2):
-            continue
-        notes.append(f"patient read from the file names ({shape.what}): {len(patients)} of {len(images)} images")
-        return Patient(regex=shape.regex, means="patient")
-    return None
+def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
+    """As the card says, else by the path, else by the tags of DICOM files. A blank one is a patient of its own."""
+    said = card.patient
+    if said and said.column:
+        return complete(list(joined.cells[said.column]), said.means, joined)
+    if said and said.regex:
+        return complete([patient_in_name(said.regex, image) for image in joined.images], said.means, joined)
+    if said and said.tag:
+        return complete([headers.tag(file, said.tag) for file in joined.files], said.means, joined)
+    if not said and "patient" in joined.captures[0]:
+        return complete([captures["patient"] for captures in joined.captures], "patient", joined)
+    found = Patients([], f"none: {said.none if said else 'image level'}")
+    if not said:
+        found = guess_by_tag(joined, headers)
+    if not found.texts and joined.has_frames:
+        note = "nothing names the patient: every file of several slices or frames is taken as one"
+        return Patients(list(joined.files), "file", (*found.notes, note))
+    if not found.texts and not said:
+        note = "no patient key: image level, images of a patient may be in two splits"
+        return replace(found, notes=(*found.notes, note))
+    return found
+
+
+def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:
+    blank = texts.count("")
+    note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
+    texts = [text or f"unknown {file}" for text, file in zip(texts, joined.files, strict=True)]
+    return Patients(texts, meaning, note)
+
+
+def patient_in_name(expression: str, image: str) -> str:
+    found = re.search(expression, image)
+    if not found or not found[1]:
+        raise DataError(f"{image}: patient.regex {expression!r} finds no patient in this name")
+    return found[1]
+
+
+def guess_by_tag(joined: Joined, headers: Headers) -> Patients:
+    """PatientID, where every file has one and they differ, else StudyInstanceUID; why not, if neither will do."""
+    files = tuple(dict.fromkeys(joined.files))
+    telling = headers.tagged(files)
+    if len(telling) < len(files):
+        return Patients([], "none: image level")
+    notes = []
+    for keyword, meaning in GUESSED_TAGS.items():
+        values = Counter(telling[file].tags.get(keyword, "") for file in files)
+        if "" not in values and len(values) > 1:
+            notes.append(f"the {meaning} is DICOM tag {keyword}: {len(values)} in {len(files)} files (guessed)")
+            return Patients([telling[file].tags[keyword] for file in joined.files], meaning, tuple(notes))
+        missing = f"missing in {values['']} of {len(files)} files" if "" in values else "the same in all files"
+        notes.append(f"DICOM tag {keyword} is {missing}: it tells no {meaning} apart")
+    return Patients([], "none: image level", tuple(notes))

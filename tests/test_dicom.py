@@ -1,0 +1,446 @@
+"""DICOM files to pixels, with pydicom's own decoding and lookup tables as the reference; hostile ones to one line."""
+
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+    generate_uid,
+)
+
+from zoo.errors import DataError
+from zoo.images import Reading, read_header, read_image, read_tag, read_values
+from zoo.images.dicom import codestream_size
+
+FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+HU = Reading(levels=(-1024.0, -1024.0 + 65535), bits=16)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def write(path, pixels=None, syntax=ExplicitVRLittleEndian, **elements):
+    """A small CT, or what `elements` make of it; `pixels` fill in size, depth and sign."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CTImageStorage, generate_uid(), "CT"
+    if pixels is not None:
+        frames = pixels.ndim - 2 - (pixels.shape[-1] == 3)
+        dataset.Rows, dataset.Columns = pixels.shape[frames : frames + 2]
+        dataset.SamplesPerPixel = 3 if pixels.shape[-1] == 3 else 1
+        dataset.PhotometricInterpretation = "RGB" if dataset.SamplesPerPixel == 3 else "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+        dataset.PixelData = pixels.tobytes()
+        if frames:
+            dataset.NumberOfFrames = len(pixels)
+        if dataset.SamplesPerPixel == 3:
+            dataset.PlanarConfiguration = 0
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def ramp(dtype=np.int16, low=-1000, shape=(8, 8)):
+    return (np.arange(np.prod(shape)).reshape(shape) * 40 + low).astype(dtype)
+
+
+def look_up_table(entries, start, bits, data):
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [entries, start, bits], np.asarray(data, "<u2").tobytes()
+    return table
+
+
+def refusal(path, frame=None, reading=HU):
+    """The one line that a file gives, from its header where that is enough."""
+    with pytest.raises(DataError) as caught:
+        read_header(path, reading)
+        read_image(path, frame, reading)
+    assert "\n" not in caught.value.line()
+    assert Path(path).name in caught.value.message
+    return caught.value.line()
+
+
+# --- what pydicom decodes --------------------------------------------------------------------------------------------
+DECODED = """
+    CT_small MR_small MR_small_RLE MR_small_bigendian MR_small_implicit MR_small_expb MR_small_jp2klossless
+    MR_small_jpeg_ls_lossless MR_small_padded 693_J2KI J2K_pixelrep_mismatch JPEG2000 examples_overlay
+    JPEGLSNearLossless_08 JPEGLSNearLossless_16
+"""
+COLOUR = """
+    ExplVR_BigEnd GDCMJ2K_TextGBR SC_jpeg_no_color_transform SC_rgb_dcmtk_+eb+cr SC_rgb_dcmtk_+eb+cy+n1
+    SC_rgb_dcmtk_+eb+cy+n2 SC_rgb_dcmtk_+eb+cy+s4 SC_rgb_gdcm_KY SC_rgb_jls_lossy_line SC_rgb_jpeg_dcmtk
+    SC_rgb_jpeg_lossy_gdcm SC_rgb_rle SC_rgb_rle_16bit SC_rgb_small_odd SC_rgb_small_odd_big_endian
+    SC_rgb_small_odd_jpeg SC_ybr_full_422_uncompressed examples_jpeg2k examples_rgb_color
+"""
+
+
+@pytest.mark.parametrize("name", DECODED.split())
+def test_gray_values_are_pydicoms_rescaled_pixels(name):
+    path = FILES / f"{name}.dcm"
+    dataset = pydicom.dcmread(path)
+    expected = apply_modality_lut(dataset.pixel_array, dataset)
+    header = read_header(path)
+    low, high = header.values
+    assert (header.height, header.width, header.channels) == (*expected.shape, 1)
+    assert low <= expected.min() <= expected.max() <= high
+    assert (read_values(path) == expected).all()
+    levels = read_image(path, reading=Reading(levels=(low, low + 65535), bits=16))
+    assert levels.dtype == np.uint16
+    assert (levels + low == expected).all()
+
+
+@pytest.mark.parametrize("name", COLOUR.split())
+def test_colour_is_pydicoms_rgb_whatever_its_space_and_planes(name):
+    path = FILES / f"{name}.dcm"
+    expected = pydicom.dcmread(path).pixel_array
+    assert read_header(path).channels == 3
+    assert (read_image(path) == expected).all()
+
+
+def test_a_palette_becomes_its_colours():
+    path = FILES / "examples_palette.dcm"
+    dataset = pydicom.dcmread(path)
+    pixels = read_image(path)
+    assert (pixels == apply_color_lut(dataset.pixel_array, dataset)).all()
+    assert read_header(path).values == (0, 65535)
+    assert pixels.dtype == np.uint16
+
+
+def test_frames_are_numbered_and_each_is_read_alone():
+    path = FILES / "examples_ybr_color.dcm"
+    expected = pydicom.dcmread(path).pixel_array
+    assert read_header(path).frames == len(expected) == 30
+    for frame in (0, 17, 29):
+        assert (read_image(path, frame) == expected[frame]).all()
+    assert "frame 30 of 30" in refusal(path, 30)
+    assert "30 frames, expected one image" in refusal(path)
+
+
+def test_deflated_files_and_files_without_a_preamble_are_read_as_others_are(tmp_path):
+    dataset = pydicom.dcmread(FILES / "image_dfl.dcm")
+    assert (read_image(FILES / "image_dfl.dcm") == dataset.pixel_array).all()
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian):
+        pixels = ramp(np.dtype(">i2") if syntax == ExplicitVRBigEndian else np.int16)
+        whole = write(tmp_path / "whole.dcm", pixels, syntax=syntax)
+        data = whole.read_bytes()
+        meta_length = struct.unpack("<L", data[140:144])[0]
+        (tmp_path / "bare.dcm").write_bytes(data[144 + meta_length :])
+        assert (read_values(tmp_path / "bare.dcm") == pixels).all()
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("dtype", "elements", "values", "step"),
+    [
+        (np.uint8, {}, (0, 255), 1),
+        (np.uint16, {"BitsStored": 12, "HighBit": 11}, (0, 4095), 1),
+        (np.int16, {}, (-32768, 32767), 1),
+        (np.uint16, {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 1, "RescaleIntercept": -1024}, (-1024, 3071), 1),
+        (np.uint8, {"RescaleSlope": -2, "RescaleIntercept": 10}, (-500, 10), 2),
+        (np.uint8, {"RescaleSlope": "0.5", "RescaleIntercept": 0}, (0, 127.5), 0.5),
+    ],
+)
+def test_the_possible_values_follow_from_the_header(tmp_path, dtype, elements, values, step):
+    header = read_header(write(tmp_path / "a.dcm", ramp(dtype, 0), **elements))
+    assert (header.values, header.step, header.bits) == (values, step, elements.get("BitsStored", 8 * dtype().itemsize))
+
+
+def test_a_modality_lut_is_applied(tmp_path):
+    lut = look_up_table(256, 0, 16, np.arange(256) * 7)
+    lut.ModalityLUTType = "US"
+    path = write(tmp_path / "a.dcm", ramp(np.uint8, 0), ModalityLUTSequence=[lut])
+    dataset = pydicom.dcmread(path)
+    assert (read_values(path) == apply_modality_lut(dataset.pixel_array, dataset)).all()
+    assert read_header(path).values == (0, 65535)
+
+
+def test_white_is_the_greatest_level_whichever_way_a_file_counts(tmp_path):
+    pixels = ramp(np.uint16, 0)
+    plain = {"BitsStored": 12, "HighBit": 11}
+    upright = write(tmp_path / "2.dcm", pixels, **plain)
+    inverted = write(tmp_path / "1.dcm", 4095 - pixels, PhotometricInterpretation="MONOCHROME1", **plain)
+    assert (read_image(inverted) == read_image(upright)).all()
+    assert (read_values(inverted) == pixels).all()
+
+
+def test_unused_high_bits_are_no_values(tmp_path):
+    pixels = np.array([[0xF123, 0x0FFF]], np.uint16)  # where overlays used to be kept
+    path = write(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
+    assert read_image(path).tolist() == [[0x123, 0xFFF]]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_the_declared_window_is_pydicoms(tmp_path, photometric, function):
+    path = write(
+        tmp_path / "a.dcm",
+        ramp(np.int16),
+        PhotometricInterpretation=photometric,
+        BitsStored=13,
+        HighBit=12,
+        RescaleSlope=1,
+        RescaleIntercept=-24,
+        WindowCenter=[40, 500],
+        WindowWidth=[400, 1500],
+        VOILUTFunction=function,
+    )
+    dataset = pydicom.dcmread(path)
+    shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
+    expected = (shown - (-4096 - 24)) / 8191
+    expected = 1 - expected if photometric == "MONOCHROME1" else expected
+    assert read_header(path).has_window
+    assert (read_image(path, reading=Reading(window="dicom", bits=16)) == np.rint(expected * 65535)).all()
+    assert (read_image(path, reading=Reading(window="dicom", bits=8)) == np.rint(expected * 255)).all()
+
+
+def test_a_voi_lut_is_pydicoms_and_comes_before_a_window(tmp_path):
+    lut = look_up_table(256, 100, 12, 4095 - np.arange(256))
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), VOILUTSequence=[lut], WindowCenter=1, WindowWidth=2)
+    dataset = pydicom.dcmread(path)
+    expected = apply_voi_lut(dataset.pixel_array, dataset)
+    assert (read_image(path, reading=Reading(window="dicom", bits=16)) == np.rint(expected / 4095 * 65535)).all()
+
+
+def test_a_voi_lut_of_eight_bits_and_many_entries_does_not_wrap_around(tmp_path):
+    lut = look_up_table(4096, 0, 8, np.arange(4096) // 16)
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), VOILUTSequence=[lut])
+    assert (read_image(path, reading=Reading(window="dicom")) == ramp(np.uint16, 0) // 16).all()
+
+
+def test_an_enhanced_file_has_a_rescale_and_a_window_of_each_frame(tmp_path):
+    def group(intercept, centre):
+        item, values, window = Dataset(), Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept = 1, intercept
+        window.WindowCenter, window.WindowWidth = centre, 500
+        item.PixelValueTransformationSequence, item.FrameVOILUTSequence = [values], [window]
+        return item
+
+    pixels = np.stack([ramp(np.uint16, 0), ramp(np.uint16, 100)])
+    groups = [group(-1000, 0), group(-500, 500)]
+    path = write(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11, PerFrameFunctionalGroupsSequence=groups)
+    header = read_header(path)
+    assert (header.frames, header.values, header.has_window) == (2, (-1000, 3595), True)
+    assert (read_values(path, 0) == pixels[0] - 1000.0).all()
+    assert (read_values(path, 1) == pixels[1] - 500.0).all()
+
+
+def test_floating_point_pixels_are_read_and_nothing_bounds_them(tmp_path):
+    values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), PixelData=None, FloatPixelData=values.tobytes())
+    dataset = pydicom.dcmread(path)
+    dataset.BitsAllocated = 32
+    del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.save_as(path)
+    assert read_header(path).values == (float("-inf"), float("inf"))
+    assert read_header(path).step == 0
+    assert (read_values(path) == values).all()
+
+
+def test_the_crop_is_the_box_around_the_regions_of_tissue(tmp_path):
+    def region(left, top, right, bottom, spatial=1):
+        item = Dataset()
+        item.RegionSpatialFormat = spatial
+        item.RegionLocationMinX0, item.RegionLocationMinY0 = left, top
+        item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right, bottom
+        return item
+
+    pixels = ramp(np.uint8, 0, (10, 12))
+    regions = [region(2, 3, 5, 8), region(4, 2, 7, 6), region(0, 9, 11, 9, spatial=3)]
+    path = write(tmp_path / "a.dcm", pixels, SequenceOfUltrasoundRegions=regions)
+    crop = Reading(crop="ultrasound-region")
+    assert (read_image(path, reading=crop) == pixels[2:9, 2:8]).all()
+    assert (read_header(path, crop).width, read_header(path, crop).height) == (6, 7)
+    assert "SequenceOfUltrasoundRegions" in refusal(write(tmp_path / "b.dcm", pixels), reading=crop)
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+def test_headers_keep_identifiers_and_no_names_and_other_tags_can_be_asked_for(tmp_path):
+    path = write(
+        tmp_path / "a.dcm", ramp(), PatientID="P1", PatientName="Doe^Jane", ImageType=["ORIGINAL", "PRIMARY"], KVP="120"
+    )
+    tags = read_header(path).tags
+    assert tags["PatientID"] == "P1"
+    assert tags["ImageType"] == "ORIGINAL\\PRIMARY"
+    assert "Jane" not in str(tags)
+    assert (read_tag(path, "KVP"), read_tag(path, "SliceThickness")) == ("120", "")
+    with pytest.raises(DataError, match="Did you mean 'PatientID'"):
+        read_tag(path, "PatientId")
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({}, ""),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, ""),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
+        ({"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "secondary capture"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"Modality": "SEG"}, "segmentation"),
+    ],
+)
+def test_what_is_no_image_of_a_patient_is_told(tmp_path, elements, expected):
+    assert read_header(write(tmp_path / "a.dcm", ramp(), **elements)).skip == expected
+
+
+@pytest.mark.parametrize("name", ["reportsi", "rtplan", "rtstruct", "test-SR", "waveform_ecg"])
+def test_objects_without_pixels_are_told_from_images_without_pixels(name, tmp_path):
+    header = read_header(FILES / f"{name}.dcm")
+    assert header.width == 0
+    assert header.skip.startswith("no pixels (")
+    assert "holds no pixels" in refusal(write(tmp_path / "a.dcm"))
+
+
+# --- damaged and hostile ---------------------------------------------------------------------------------------------
+def test_too_few_pixels_and_a_cut_file_are_told_by_the_header(tmp_path):
+    assert "8130 bytes of pixels, 64 x 64 pixels are 8192" in refusal(FILES / "MR_truncated.dcm")
+    pixels = ramp(np.uint16, 0)
+    assert "64 bytes of pixels, 8 x 8 pixels are 128" in refusal(
+        write(tmp_path / "few.dcm", pixels, PixelData=bytes(64))
+    )
+    assert "8 x 8 pixels in 3 frames are 384" in refusal(write(tmp_path / "three.dcm", pixels, NumberOfFrames=3))
+    whole = write(tmp_path / "whole.dcm", pixels)
+    for size in (0, 100, 132, 200, 300, whole.stat().st_size - 1):
+        (tmp_path / "cut.dcm").write_bytes(whole.read_bytes()[:size])
+        assert refusal(tmp_path / "cut.dcm")
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"Rows": 65535, "Columns": 65535}, "65535 x 65535 is more than"),
+        ({"NumberOfFrames": 2_000_000_000}, "2000000000 frames"),
+        ({"NumberOfFrames": 90_000}, "in 90000 frames are"),
+        ({"NumberOfFrames": -1}, "-1 frames"),
+        ({"Rows": 0}, "8 x 0 pixels"),
+        ({"BitsStored": 17}, "BitsStored 17 of BitsAllocated 16"),
+        ({"BitsAllocated": 7, "BitsStored": 7}, "BitsAllocated 7"),
+        ({"SamplesPerPixel": 3}, "3 samples a pixel"),
+        ({"PhotometricInterpretation": "HSV"}, "'HSV', expected one of MONOCHROME1"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope 0"),
+    ],
+)
+def test_layouts_that_nobody_means_are_refused_by_the_header(tmp_path, elements, expected):
+    assert expected in refusal(write(tmp_path / "a.dcm", ramp(np.uint16, 0), **elements))
+
+
+def test_what_is_not_dicom_is_told(tmp_path):
+    for name, data in {"text": b"hello", "page": b"<html></html>" * 50, "zeros": bytes(4000)}.items():
+        (tmp_path / f"{name}.dcm").write_bytes(data)
+        assert "not DICOM" in refusal(tmp_path / f"{name}.dcm")
+    (tmp_path / "marked.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 500)
+    assert refusal(tmp_path / "marked.dcm")
+    (tmp_path / "folder.dcm").mkdir()
+    assert "not a regular file" in refusal(tmp_path / "folder.dcm")
+
+
+def test_a_transfer_syntax_without_a_decoder_is_named_with_what_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "video.dcm", ramp())
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    dataset.PixelData = pydicom.encaps.encapsulate([bytes(100)])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+    assert "MPEG2 Main Profile / Main Level (1.2.840.10008.1.2.4.100)" in refusal(path)
+    decoder = pydicom.pixels.get_decoder(JPEG2000Lossless)
+    monkeypatch.setattr(decoder, "_available", {})
+    line = refusal(FILES / "MR_small_jp2klossless.dcm")
+    assert "JPEG 2000 Image Compression (Lossless Only) (1.2.840.10008.1.2.4.90)" in line
+    assert "pip install 'zoo-bench[codecs]'" in line
+
+
+def test_what_the_installed_decoders_refuse_is_one_line_with_their_reasons():
+    line = refusal(FILES / "JPGExtended.dcm")
+    assert "cannot be decoded as JPEG Extended" in line
+    assert "12-bit" in line
+
+
+def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path):
+    dataset = pydicom.dcmread(FILES / "MR_small_jp2klossless.dcm")
+    dataset.Rows = dataset.Columns = 32
+    dataset.save_as(tmp_path / "a.dcm")
+    assert "64 x 64 pixels inside, its header says 32 x 32" in refusal(tmp_path / "a.dcm", reading=Reading(window=""))
+    for name in ("SC_rgb_jpeg_dcmtk", "JPEGLSNearLossless_08", "693_J2KI"):
+        dataset = pydicom.dcmread(FILES / f"{name}.dcm")
+        (data,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
+        assert codestream_size(data) == (dataset.Columns, dataset.Rows)
+
+
+HOSTILE = """
+import resource, sys
+from pathlib import Path
+from zoo.errors import DataError
+from zoo.images import read_header, read_image
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+for path in sorted(Path(sys.argv[1]).glob("*.dcm")):
+    try:
+        read_header(path)
+        read_image(path)
+        print("read", path.name)
+    except DataError as error:
+        print(error.line())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_bombs_and_nests_take_neither_memory_nor_time(tmp_path):
+    inside = write(tmp_path / "inside", ramp(np.uint16, 0))
+    meta_end = 144 + struct.unpack("<L", inside.read_bytes()[140:144])[0]
+    deflater = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    head = inside.read_bytes()[meta_end:]
+    private = struct.pack("<HH2sHL", 0x6001, 0x1000, b"OB", 0, 2_000_000_000)
+    bomb = deflater.compress(head[:-140] + private) + b"".join(deflater.compress(bytes(1 << 20)) for _ in range(330))
+    uid = DeflatedExplicitVRLittleEndian.encode()
+    uid += b"\0" * (len(uid) % 2)
+    element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
+    meta = bytes(128) + b"DICM" + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(element)) + element
+    (tmp_path / "deflated.dcm").write_bytes(meta + bomb + deflater.flush())
+    explicit = inside.read_bytes()[:meta_end]
+    sequence = struct.pack("<HH2sHL", 0x0029, 0x1010, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
+    (tmp_path / "nest.dcm").write_bytes(explicit + sequence * 20_000)
+    huge = struct.pack("<HH2sHL", 0x0009, 0x1010, b"OB", 0, 0xFFFFFFF0)
+    (tmp_path / "length.dcm").write_bytes(explicit + huge + bytes(1000))
+    rle = write(tmp_path / "rle.dcm", ramp(np.uint8, 0))
+    dataset = pydicom.dcmread(rle)
+    dataset.compress(RLELossless)
+    dataset.NumberOfFrames = 99_999
+    dataset.save_as(rle)
+    inside.unlink()
+    done = subprocess.run([sys.executable, "-c", HOSTILE, tmp_path], capture_output=True, text=True, timeout=60)
+    *lines, memory = done.stdout.splitlines()
+    expected = {
+        "deflated.dcm": "deflated, and more than 292 MB when inflated",
+        "length.dcm": "holds no pixels",
+        "nest.dcm": "recursion",
+        "rle.dcm": "8 x 8 pixels in 99999 frames are at least 799992",
+    }
+    assert len(lines) == 4, done.stderr
+    assert all(name in line and what in line for line, (name, what) in zip(lines, expected.items(), strict=True))
+    assert int(memory) < 1500

@@ -1,0 +1,584 @@
+"""A DICOM file, or one frame of it, to its pixels: what it says of itself first, then one frame decoded and mapped.
+
+pydicom parses, decodes and applies lookup tables; what it would believe of a hostile or damaged file is checked here.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import DataError, nearest
+from zoo.images.reading import (
+    AS_STORED,
+    MAX_BYTES,
+    STRIP_ROWS,
+    Header,
+    Reading,
+    check_regular,
+    check_size,
+    damaged,
+    to_levels,
+)
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Array = np.ndarray[Any, Any]
+
+HEADER_VERSION = "1"  # raised when a header says something else of the same file
+SUFFIXES = (".dcm", ".dicom", ".ima")
+MARK = b"DICM"  # at byte 128
+MAX_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
+MAX_FRAMES = 100_000
+FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
+# What a header tells of each file. Names, dates of birth and free text are not among it: it is remembered on disk.
+KEPT_TAGS = tuple(
+    "PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID AccessionNumber StudyID "  # noqa: SIM905
+    "InstanceNumber Modality ImageType Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition "
+    "Laterality ImageLaterality PatientSex PatientAge PhotometricInterpretation BurnedInAnnotation".split()
+)
+PIXEL_TAGS = tuple(
+    "SamplesPerPixel PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored "  # noqa: SIM905
+    "HighBit PixelRepresentation RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth "
+    "VOILUTFunction VOILUTSequence RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
+    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData "
+    "BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
+    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData "
+    "SequenceOfUltrasoundRegions SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
+    "ExtendedOffsetTable ExtendedOffsetTableLengths".split()
+)
+FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
+PIXEL_ELEMENTS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A DICOM file parsed up to its pixels."""
+
+    path: Path
+    stream: IO[bytes]
+    dataset: Dataset
+    element: str  # keyword of the element with the pixels; "" where there is none
+    start: int  # where their value begins in the stream
+    length: int | None  # in bytes; None: encapsulated, it is not said
+
+    @property
+    def frames(self) -> int:
+        return int(self.dataset.get("NumberOfFrames") or 1)
+
+    @property
+    def photometric(self) -> str:
+        return str(self.dataset.get("PhotometricInterpretation", ""))
+
+    @property
+    def is_gray(self) -> bool:
+        return self.photometric in GRAY
+
+
+def carries_mark(path: Path) -> bool:
+    """Whether a file that nothing else tells of begins as DICOM does."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(132)[128:] == MARK
+    except OSError:
+        return False
+
+
+def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
+    """Size, frames, possible values and tags; no pixel is decoded.
+
+    A file without pixels that is not meant to have any (report, presentation state) is a Header of width 0.
+    """
+    with open_dicom(path) as file:
+        dataset = file.dataset
+        tags = {keyword: text for keyword in KEPT_TAGS if (text := tag_text(dataset, keyword))}
+        modality, skip = tags.get("Modality", ""), why_no_image(file)
+        if not file.element and skip:
+            return Header(width=0, height=0, channels=1, modality=modality, skip=skip, tags=tags)
+        check_layout(file)
+        left, top, right, bottom = region_of(file, reading)
+        views = [frame_view(file, frame) for frame in frames_that_differ(file)]
+        ranges = [value_range(file, view) for view in views]
+        return Header(
+            width=right - left,
+            height=bottom - top,
+            channels=1 if file.is_gray else 3,
+            frames=file.frames if file.frames > 1 else None,
+            bits=depth(file),
+            values=(min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)),
+            step=min(step for _, _, step in ranges),
+            modality=modality,
+            has_window=file.is_gray and all(has_window(view) for view in views),
+            skip=skip,
+            tags=tags,
+        )
+
+
+def read_tag(path: Path, keyword: str) -> str:
+    """The text of one element, of the file's top level; "" where it has none. For tags that headers do not keep."""
+    from pydicom.datadict import keyword_dict
+
+    if keyword not in keyword_dict:
+        raise DataError(f"DICOM has no tag {keyword!r}. {nearest(keyword, keyword_dict)}".rstrip())
+    with open_dicom(path, (keyword,)) as file:
+        return tag_text(file.dataset, keyword)
+
+
+def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """Pixels uint8 or uint16, (H, W) or (H, W, 3): black is zero, colour is RGB, levels as `reading` says.
+
+    With `window` the file's own VOI LUT or window is applied, else values become levels; without either, values that
+    are levels already stay as they are and others are a DataError.
+    """
+    with open_dicom(path) as file:
+        raw, view = decode(file, frame, reading)
+        if not file.is_gray:
+            colours = to_rgb(file, raw, view)
+            if reading.window:
+                reading = Reading(levels=(0, float(np.iinfo(colours.dtype).max)), bits=reading.bits)
+            return to_levels(colours, reading)
+        if reading.window:
+            return in_strips(raw, partial(shown_levels, file, view, reading))
+        if reading.levels is None:
+            return in_strips(raw, partial(stored_levels, file, view))
+        return in_strips(raw, lambda part: to_levels(to_values(file, view, part), reading))
+
+
+def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """Values in the file's units: rescaled, and inverted where the least is white."""
+    with open_dicom(path) as file:
+        raw, view = decode(file, frame, reading)
+        return to_values(file, view, raw) if file.is_gray else to_rgb(file, raw, view)
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> Iterator[Opened]:
+    """The file parsed up to its pixels; whatever goes wrong with it meanwhile is a DataError that names it."""
+    check_regular(path)
+    quieten()
+    try:
+        with open(path, "rb") as source:
+            yield parse(path, plain_stream(path, source), tags)
+    except DataError:
+        raise
+    except Exception as error:  # what a damaged file makes pydicom and its decoders raise cannot be listed
+        raise damaged(path, error) from error
+
+
+@cache
+def quieten() -> None:
+    """pydicom warns of what it mends, on stderr, once a file; what matters is checked here."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
+def plain_stream(path: Path, source: IO[bytes]) -> IO[bytes]:
+    """The file with a preamble, its transfer syntax said, and inflated: what pydicom can read frame by frame."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+    start = source.read(132)
+    if start[128:] != MARK and start[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        raise DataError(f"{path}: not DICOM: no {MARK.decode()} at byte 128", fix="leave it out", code="image-unknown")
+    source.seek(0)
+    read_preamble(source, force=True)
+    meta = _read_file_meta_info(source)
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return with_meta(ExplicitVRLittleEndian, inflate(path, source))
+    if not syntax or start[128:] != MARK:
+        body = source.read(MAX_BYTES + MAX_HEADER_BYTES)
+        return with_meta(syntax or guess_syntax(body), body)
+    source.seek(0)
+    return source
+
+
+def inflate(path: Path, source: IO[bytes]) -> bytes:
+    limit = MAX_BYTES + MAX_HEADER_BYTES
+    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source.read(limit), limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{path}: deflated, and more than {limit >> 20} MB when inflated", fix="leave it out")
+    return data
+
+
+def guess_syntax(body: bytes) -> str:
+    """The native transfer syntax of elements that nothing introduces."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if not body[4:6].isalpha():
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRBigEndian if body[:1] == b"\x00" else ExplicitVRLittleEndian)
+
+
+def with_meta(syntax: str, body: bytes) -> io.BytesIO:
+    uid = syntax.encode() + b"\0" * (len(syntax) % 2)
+    element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
+    length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(element))
+    return io.BytesIO(bytes(128) + MARK + length + element + body)
+
+
+def parse(path: Path, stream: IO[bytes], tags: tuple[str, ...]) -> Opened:
+    from pydicom import dcmread
+
+    dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*KEPT_TAGS, *PIXEL_TAGS, *tags])
+    little = bool(dataset.original_encoding[1])
+    order, start = "<" if little else ">", stream.tell()
+    head = stream.read(12)
+    if len(head) < 8:
+        return Opened(path, stream, dataset, "", start, 0)
+    group, number = struct.unpack(f"{order}HH", head[:4])
+    implicit = bool(dataset.original_encoding[0])
+    (length,) = struct.unpack(f"{order}L", head[4:8] if implicit else head[8:12].ljust(4, b"\0"))
+    element = PIXEL_ELEMENTS.get(group << 16 | number, "")
+    defined = None if length == UNDEFINED_LENGTH else length
+    return Opened(path, stream, dataset, element, start + (8 if implicit else 12), defined)
+
+
+def tag_text(dataset: Dataset, keyword: str) -> str:
+    from pydicom.multival import MultiValue
+
+    value = dataset.get(keyword)
+    if value is None:
+        return ""
+    texts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(str(text).strip("\0 ") for text in texts)
+
+
+# --- what a header says ----------------------------------------------------------------------------------------------
+def why_no_image(file: Opened) -> str:
+    """What the file is instead of an image that a scanner took, or ""."""
+    from pydicom.uid import UID
+
+    dataset = file.dataset
+    sop_class = UID(tag_text(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    image_type = [part.upper() for part in tag_text(dataset, "ImageType").split("\\")]
+    if not file.element:
+        means_pixels = "Image Storage" in sop_class.name or dataset.get("Rows")
+        return "" if means_pixels or not sop_class else f"no pixels ({sop_class.name})"
+    if any("LOCALIZER" in part for part in image_type):
+        return "localizer"
+    # not ImageType's second value SECONDARY alone: so is every image that was computed from others
+    if "Secondary Capture" in sop_class.name or any(part.startswith("SCREEN") for part in image_type):
+        return "secondary capture"
+    return OTHER_MODALITIES.get(tag_text(dataset, "Modality"), "")
+
+
+def check_layout(file: Opened) -> None:
+    """Refuse sizes, depths and encodings that nobody means or nothing decodes, before anything is decoded."""
+    dataset, path = file.dataset, file.path
+    if not file.element:
+        raise DataError(f"{path}: holds no pixels", fix="copy it again, or leave it out", code="image")
+    rows, columns, frames = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), file.frames
+    if rows < 1 or columns < 1 or not 1 <= frames <= MAX_FRAMES:
+        raise DataError(f"{path}: {columns} x {rows} pixels in {frames} frames", fix="leave it out", code="image")
+    samples, allocated = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
+    if file.photometric not in (*GRAY, *COLOUR):
+        known = ", ".join((*GRAY, *COLOUR))
+        raise DataError(f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {known}")
+    expected = 1 if file.is_gray or file.photometric == "PALETTE COLOR" else 3
+    if samples != expected:
+        raise DataError(f"{path}: {samples} samples a pixel, {file.photometric} has {expected}")
+    stored = int(dataset.get("BitsStored") or allocated)
+    if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated:
+        raise DataError(f"{path}: BitsStored {stored} of BitsAllocated {allocated}")
+    check_size(path, columns, rows, samples, allocated)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    check_decoder(path, syntax)
+    size = file.stream.seek(0, io.SEEK_END) - file.start
+    if syntax.is_compressed:
+        needed = FRAGMENT_BYTES * frames
+    else:
+        needed = math.ceil(rows * columns * samples * frames * allocated / 8)
+        needed = needed // 3 * 2 if file.photometric == "YBR_FULL_422" else needed
+    if (there := min(size, size if file.length is None else file.length)) < needed:
+        least = "at least " if syntax.is_compressed else ""
+        what = f"{columns} x {rows} pixels" + (f" in {frames} frames" if frames > 1 else "")
+        raise DataError(
+            f"{path}: {there} bytes of pixels, {what} are {least}{needed}",
+            fix="copy it again, or leave it out",
+            code="image",
+        )
+
+
+def check_decoder(path: Path, syntax: Any) -> None:
+    from pydicom.pixels import get_decoder
+
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError as error:
+        raise DataError(
+            f"{path}: no decoder for its transfer syntax, {syntax.name} ({syntax})",
+            fix="convert it to Explicit VR Little Endian",
+            code="codec",
+        ) from error
+    if not available:
+        raise DataError(
+            f"{path}: no decoder is installed for its transfer syntax, {syntax.name} ({syntax})",
+            fix="pip install 'zoo-bench[codecs]'",
+            code="codec",
+        )
+
+
+def depth(file: Opened) -> int:
+    if file.photometric == "PALETTE COLOR":
+        return int(file.dataset.RedPaletteColorLookupTableDescriptor[2])
+    return int(file.dataset.get("BitsStored") or file.dataset.BitsAllocated)
+
+
+def stored_range(file: Opened) -> tuple[float, float]:
+    bits = depth(file)
+    if file.dataset.get("PixelRepresentation") == 1:
+        return -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
+    return 0.0, 2.0**bits - 1
+
+
+def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
+    """The least and the greatest value a frame could hold, and the step between two that differ."""
+    if file.element != "PixelData":
+        return -math.inf, math.inf, 0.0
+    low, high = stored_range(file)
+    if not file.is_gray:
+        return low, high, 1.0
+    if view.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** int(view.ModalityLUTSequence[0].LUTDescriptor[2]) - 1, 1.0
+    if "RescaleSlope" not in view or "RescaleIntercept" not in view:
+        return low, high, 1.0
+    slope, intercept = float(view.RescaleSlope), float(view.RescaleIntercept)
+    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise DataError(f"{file.path}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}", code="image")
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return ends[0], ends[1], abs(slope)
+
+
+def has_window(view: Dataset) -> bool:
+    if view.get("VOILUTSequence"):
+        return all(keyword in view.VOILUTSequence[0] for keyword in ("LUTDescriptor", "LUTData"))
+    centre, width = first(view.get("WindowCenter")), first(view.get("WindowWidth"))
+    if centre is None or width is None:
+        return False
+    linear = str(view.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR"
+    return math.isfinite(float(centre)) and float(width) >= (1 if linear else 1e-9)
+
+
+def first(value: Any) -> Any:
+    """A window's centre and width may be several: the first is the one to show."""
+    from pydicom.multival import MultiValue
+
+    return (value[0] if len(value) else None) if isinstance(value, MultiValue) else value
+
+
+def frames_that_differ(file: Opened) -> range:
+    return range(file.frames if file.dataset.get("PerFrameFunctionalGroupsSequence") else 1)
+
+
+def frame_view(file: Opened, frame: int) -> Dataset:
+    """The dataset as it holds for one frame: what its functional groups say stands at the top level."""
+    from pydicom.dataset import Dataset
+
+    shared = file.dataset.get("SharedFunctionalGroupsSequence") or []
+    each = file.dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if not shared and not each:
+        return file.dataset
+    view = Dataset()
+    view.update(file.dataset)
+    view.file_meta = file.dataset.file_meta
+    for item in (*shared[:1], *each[frame : frame + 1]):
+        for keyword in FRAME_GROUPS:
+            for group in (item.get(keyword) or [])[:1]:
+                view.update(group)
+    return view
+
+
+def region_of(file: Opened, reading: Reading) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is read: all, or the box around the ultrasound regions.
+
+    Regions that show tissue in two dimensions are meant, where there are some; else all of them.
+    """
+    rows, columns = int(file.dataset.Rows), int(file.dataset.Columns)
+    if not reading.crop:
+        return 0, 0, columns, rows
+    regions = list(file.dataset.get("SequenceOfUltrasoundRegions") or [])
+    regions = [region for region in regions if region.get("RegionSpatialFormat") == 1] or regions
+    if not regions:
+        raise DataError(
+            f"{file.path}: has no SequenceOfUltrasoundRegions to crop to",
+            fix="exclude it, or leave `crop` out of dataset.toml",
+        )
+    left = max(0, min(int(region.RegionLocationMinX0) for region in regions))
+    top = max(0, min(int(region.RegionLocationMinY0) for region in regions))
+    right = min(columns, max(int(region.RegionLocationMaxX1) for region in regions) + 1)
+    bottom = min(rows, max(int(region.RegionLocationMaxY1) for region in regions) + 1)
+    if left >= right or top >= bottom:
+        raise DataError(f"{file.path}: its ultrasound regions lie outside its {columns} x {rows} pixels")
+    return left, top, right, bottom
+
+
+# --- pixels ----------------------------------------------------------------------------------------------------------
+def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Dataset]:
+    """One frame as it is stored, cropped, and the dataset as it holds for it; the other frames are not decoded."""
+    check_layout(file)
+    if frame is None and file.frames > 1:
+        raise DataError(f"{file.path}: {file.frames} frames, expected one image", code="image")
+    if frame is not None and frame >= file.frames:
+        raise DataError(f"{file.path}: frame {frame} of {file.frames}, counted from 0", code="image")
+    if file.dataset.file_meta.TransferSyntaxUID.is_compressed:
+        check_codestream(file, frame or 0)
+    raw = decode_stored(file, frame or 0)
+    rows, columns = int(file.dataset.Rows), int(file.dataset.Columns)
+    if raw.shape[:2] != (rows, columns):
+        raise DataError(f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}")
+    left, top, right, bottom = region_of(file, reading)
+    return raw[top:bottom, left:right], frame_view(file, frame or 0)
+
+
+def decode_stored(file: Opened, frame: int) -> Array:
+    from pydicom.pixels import pixel_array
+
+    try:
+        stored: Array = pixel_array(file.stream, index=frame)
+        return stored
+    except RuntimeError as error:  # a heading, then one line for each decoder that was tried
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:]) or str(error)
+        syntax = file.dataset.file_meta.TransferSyntaxUID
+        raise DataError(
+            f"{file.path}: cannot be decoded as {syntax.name} ({syntax}): {reasons}",
+            fix="convert it to Explicit VR Little Endian, or leave it out",
+            code="codec",
+        ) from error
+
+
+def check_codestream(file: Opened, frame: int) -> None:
+    """Refuse a JPEG inside whose own size is not that of the header: a decoder would allocate what it says."""
+    from pydicom.encaps import get_frame
+
+    file.stream.seek(file.start)
+    dataset = file.dataset
+    offsets = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    data = get_frame(file.stream, frame, number_of_frames=file.frames, extended_offsets=offsets)
+    size = codestream_size(data)
+    if size and size != (dataset.Columns, dataset.Rows):
+        raise DataError(
+            f"{file.path}: {size[0]} x {size[1]} pixels inside, its header says {dataset.Columns} x {dataset.Rows}",
+            fix="copy it again, or leave it out",
+            code="image",
+        )
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares none."""
+    if (at := data.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0 and len(data) >= at + 24:  # JPEG 2000: SOC, SIZ
+        right, bottom, left, top = struct.unpack(">4L", data[at + 8 : at + 24])
+        return right - left, bottom - top
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        else:
+            at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
+    return None
+
+
+def to_rgb(file: Opened, raw: Array, view: Dataset) -> Array:
+    """Colours uint8 or uint16; pydicom has made RGB of YBR and put the planes together."""
+    from pydicom.pixels import apply_color_lut
+
+    colours = apply_color_lut(raw, view) if file.photometric == "PALETTE COLOR" else raw
+    if colours.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file.path}: colours are {colours.dtype}, expected 8 or 16 bit", code="image")
+    return np.ascontiguousarray(colours[..., :3])
+
+
+def to_values(file: Opened, view: Dataset, raw: Array) -> Array:
+    """Rescale or modality LUT applied; MONOCHROME1 turned over within what the header allows."""
+    from pydicom.pixels import apply_modality_lut
+
+    values: Array = apply_modality_lut(raw, view)
+    if file.element != "PixelData" and not np.isfinite(values).all():
+        raise DataError(f"{file.path}: holds values that are no numbers", code="image")
+    if file.photometric == "MONOCHROME1":
+        low, high, _ = value_range(file, view)
+        if not math.isfinite(low):
+            raise DataError(f"{file.path}: floating-point values where the least is white", code="image")
+        values = low + high - values
+    return values
+
+
+def stored_levels(file: Opened, view: Dataset, part: Array) -> Array:
+    low, high, step = value_range(file, view)
+    if low < 0 or high > 65535 or step != 1 or low % 1:
+        raise DataError(
+            f"{file.path}: values {low:g} to {high:g} are no levels of 8 or 16 bits",
+            fix="open it as a set, which maps all files alike",
+        )
+    return to_values(file, view, part).astype(np.uint8 if high <= 255 else np.uint16)
+
+
+def shown_levels(file: Opened, view: Dataset, reading: Reading, part: Array) -> Array:
+    """Levels as the file's own VOI LUT or window shows them."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    if not has_window(view):
+        raise DataError(f"{file.path}: has no window and no VOI LUT", fix="say intensity.levels in dataset.toml")
+    values: Array = apply_modality_lut(part, view)
+    if view.get("VOILUTSequence"):
+        values, low, high = apply_lookup(view, values)
+    else:
+        low, high, _ = value_range(file, view)
+        values = apply_voi_lut(values, view)
+    if file.photometric == "MONOCHROME1":
+        values = low + high - values
+    return to_levels(values, Reading(levels=(low, high), bits=reading.bits))
+
+
+def apply_lookup(view: Dataset, values: Array) -> tuple[Array, float, float]:
+    """A VOI LUT applied, and the ends of its range.
+
+    pydicom takes the index in the type of the LUT's output: one of 8 bits with 4096 entries would wrap around. So it is
+    handed indices inside the table, and told of 16 bits.
+    """
+    from copy import deepcopy
+
+    from pydicom.dataset import Dataset
+    from pydicom.pixels import apply_voi
+
+    lut = Dataset()
+    lut.file_meta = view.file_meta
+    lut.VOILUTSequence = deepcopy(view.VOILUTSequence)[:1]
+    entries, start, bits = (int(number) for number in lut.VOILUTSequence[0].LUTDescriptor)
+    lut.VOILUTSequence[0].LUTDescriptor = [entries, start, 16]
+    inside = np.clip(np.rint(values), start, start + (entries or 65536) - 1).astype(np.int64)
+    return apply_voi(inside, lut), 0.0, 2.0**bits - 1
+
+
+def in_strips(raw: Array, work: Callable[[Array], Array]) -> Array:
+    """What `work` makes of an image, some rows at a time: between, it holds eight bytes a value."""
+    done = [work(raw[row : row + STRIP_ROWS]) for row in range(0, len(raw), STRIP_ROWS)]
+    return np.ascontiguousarray(np.concatenate(done))
