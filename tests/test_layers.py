@@ -48,11 +48,11 @@ ROOMS = {
     "images": (
         {"reading", "resizing", "recent"},
         {"raster", "dicom"},
-        {"volumes"},
+        {"volumes", "animation", "video"},
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "screening", "names"},
+        {"selection", "intensity", "screening", "names", "clips"},
         {"joining"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},

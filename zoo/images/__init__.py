@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images import dicom, raster, volumes
+from zoo.images import animation, dicom, raster, video, volumes
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.images.resizing import fit_square
 
@@ -49,7 +49,7 @@ __all__ = [
     "without_suffix",
 ]
 
-KINDS: tuple[ModuleType, ...] = (raster, volumes, dicom)
+KINDS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
 BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "dicomdir"})
 FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)

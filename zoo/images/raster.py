@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
 SUFFIXES = (
-    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .gif .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
+    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
 )
 TIFF_SUFFIXES = (".tif", ".tiff")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
@@ -123,11 +123,14 @@ def open_image(path: Path) -> Image:
         raise damaged(path, error) from error
     try:
         check_size(path, image.width, image.height)
+        frames = getattr(image, "n_frames", 1)  # counted now, through the whole of a GIF
     except DataError:
         image.close()
         raise
-    if getattr(image, "n_frames", 1) > 1 and image.format not in SINGLE_FRAME_EXTRAS:
-        frames = image.n_frames  # type: ignore[attr-defined]
+    except Exception as error:
+        image.close()
+        raise damaged(path, error) from error
+    if frames > 1 and image.format not in SINGLE_FRAME_EXTRAS:
         image.close()
         raise DataError(
             f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"

@@ -13,11 +13,11 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.images import AS_STORED, Header, Reading, read_image, split_frame
-from zoo.sources.cards import Card, card_error, placeholders
-from zoo.sources.frames import choose_axis, expand_frames
+from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
+from zoo.sources.frames import choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
-from zoo.sources.joining import PATH_FACTS, RESERVED, Joined, join
+from zoo.sources.joining import RESERVED, Joined, join
 from zoo.sources.listing import Listing
 from zoo.sources.official import find_splits
 from zoo.sources.patients import find_patients
@@ -46,7 +46,7 @@ class Assembled:
 def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
     with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
-        joined = join(card, listing, origin, tagged)
+        joined = expand_clips(card, join(card, listing, origin, tagged))
     looked_at = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, looked_at) as found:
         by_file = found.looked_at(joined.images)
@@ -130,7 +130,7 @@ def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[
     """The card's known conflicts as pairs of sample ids; those of images that are left out are none any more."""
     if not card.known_conflicts:
         return (), []
-    here = frozenset(joined.images)
+    sample_id = dict(zip(joined.images, joined.sample_ids, strict=True))
     index = index_images(listing.root, tuple({*joined.images, *listing.images}))
     pairs, mistakes = [], []
     for number, names in enumerate(card.known_conflicts):
@@ -139,8 +139,8 @@ def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[
         except DataError as error:
             mistakes.append(f"known_conflicts.{number}: {error.message}")
             continue
-        if {a, b} <= here:
-            pairs.append((a, b))
+        if a in sample_id and b in sample_id:
+            pairs.append((sample_id[a], sample_id[b]))
     return tuple(pairs), mistakes
 
 
@@ -178,7 +178,7 @@ def build_table(card: Card, joined: Joined, splits: list[str], patients: list[st
     """sample_id, image, split, patient where they exist, then the table's other columns but labels and hidden ones."""
     import pandas
 
-    columns: dict[str, Any] = {"sample_id": joined.images, "image": joined.images}
+    columns: dict[str, Any] = {"sample_id": joined.sample_ids, "image": joined.images}
     if splits:
         columns["split"] = splits
     if patients:

@@ -355,6 +355,7 @@ def card_schema() -> dict[str, Any]:
 
 # --- patterns --------------------------------------------------------------------------------------------------------
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+PATH_FACTS = ("label", "split", "patient")  # what a path may say of an image
 Captures = Annotated[dict[str, str], "placeholder -> the text it stood for"]
 Compiled = Annotated[
     tuple[re.Pattern[str], list[str]], "an expression, and the placeholders in the order of its groups"

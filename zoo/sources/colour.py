@@ -32,7 +32,7 @@ def settle_colour(found: Assembled, progress: Progress | None = None) -> Samples
     images = list(samples.table["image"])
     one_a_file = len(set(samples.files)) == len(images)
     if found.spec.channels == 1 or not one_a_file:
-        return samples
+        return replace(samples, notes=(*samples.notes, *found.channel_notes))
     is_gray = partial(is_file_gray, read=samples.read, images=dict(zip(samples.files, images, strict=True)))
     memo = FileMemo(cache_root(), what=f"gray:{VERSION}", find=is_gray)
     try:

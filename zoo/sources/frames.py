@@ -33,6 +33,38 @@ class Chosen:
     num_blank: int = 0  # slices left out: they hold one value only
 
 
+def expand_clips(card: Card, joined: Joined) -> Joined:
+    """The chosen frames of every clip in place of its first, each with the clip's row of the table."""
+    if not joined.clips:
+        return joined
+    said = card.frames or WHOLE_CLIP
+    rows, images, names = [], [], []
+    for row, image in enumerate(joined.images):
+        clip = joined.clips.get(image)
+        for number in range(0, len(clip.frames), said.every)[: said.max] if clip else (None,):
+            rows.append(row)
+            images.append(clip.frames[number] if clip and number is not None else image)
+            names.append(frame_name(clip.name if clip else image, number))
+    clips = [joined.clips[image] for image in joined.images if image in joined.clips]
+    num_frames = sum(len(clip.frames) for clip in clips)
+    note = f"{len(clips)} clips of {num_frames} frames in files of their own{describe_choice(said)}"
+    return replace(
+        joined,
+        images=tuple(images),
+        files=tuple(images),
+        names=tuple(names),
+        captures=tuple(joined.captures[row] for row in rows),
+        cells=joined.cells.iloc[rows],
+        has_frames=True,
+        notes=(*joined.notes, note),
+    )
+
+
+def describe_choice(said: Frames) -> str:
+    every = f", every {said.every}th" if said.every > 1 else ""
+    return every + (f", at most {said.max} a clip" if said.max else "")
+
+
 def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> Joined:
     """One entry a frame of every file that has several, each with its file's row of the table."""
     found = [headers.get(image) for image in joined.images]
@@ -46,6 +78,9 @@ def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> 
         joined,
         images=tuple(frame_name(joined.images[row], frame) for row, each in enumerate(chosen) for frame in each.frames),
         files=tuple(joined.images[row] for row in rows),
+        names=tuple(
+            frame_name(joined.sample_ids[row], frame) for row, each in enumerate(chosen) for frame in each.frames
+        ),
         captures=tuple(joined.captures[row] for row in rows),
         cells=joined.cells.iloc[rows],
         has_frames=True,
@@ -90,6 +125,4 @@ def describe_clips(card: Card, headers: list[Header | None], chosen: list[Chosen
         return ()
     said = card.frames or WHOLE_CLIP
     num_frames = sum(len(chosen[row].frames) for row in rows)
-    every = f", every {said.every}th" if said.every > 1 else ""
-    most = f", at most {said.max} a file" if said.max else ""
-    return (f"{len(rows)} files hold several frames: {num_frames} frames are read as images{every}{most}",)
+    return (f"{len(rows)} files hold several frames: {num_frames} frames are read as images{describe_choice(said)}",)

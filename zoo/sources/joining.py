@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
-from zoo.sources.cards import Add, Captures, Card, card_error, compile_pattern, match, placeholders
+from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compile_pattern, match, placeholders
+from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.screening import Screened, screen
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 RESERVED = ("sample_id", "image", "split", "patient")  # columns of Samples, which a table's own cannot replace
 Find = Callable[[dict[str, Captures]], list[list[str]]]  # files -> for every row of the table, those it means
-PATH_FACTS = ("label", "split", "patient")  # what a path may say of an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,13 @@ class Joined:
     cells: pandas.DataFrame  # (N, columns) text; the index is the place of the row, "labels.csv line 3", or ""
     table: str
     notes: tuple[str, ...]
-    has_frames: bool = False  # images are frames of files: `scan.dcm#12`
+    has_frames: bool = False  # images are frames of files or clips
+    clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, which stands for all
+    names: tuple[str, ...] = ()  # of the images, where they are not their paths: `frames/c1#8`
+
+    @property
+    def sample_ids(self) -> tuple[str, ...]:
+        return self.names or self.images
 
     def place(self, row: int) -> str:
         """Where row `row` comes from, for an error message."""
@@ -62,21 +68,24 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if mistakes:
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
-    files, notes = screened.files, [*selection.notes, *screened.notes]
+    files, clips = fold_clips(card, screened.files, frozenset(keys))
+    notes = [*selection.notes, *screened.notes]
     if table is None:
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
-        return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes))
+        return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes), clips=clips)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
+    elif card.join:
+        find = partial(find_by_column, card, table, listing.root, clips)
     else:
-        find = partial(find_by_column, card, table, listing.root) if card.join else partial(find_by_keys, table, keys)
+        find = partial(find_by_keys, table, keys)
     found = find(files)
     if screened.spare:
-        files, found = add_named(screened, found, find(screened.spare), notes)
+        files, found = add_named(screened, files, found, find(screened.spare), notes)
     left_out = [*selection.left_out, *screened.skipped]
     skipped = find_left_out(card, keys, left_out, found, find)
     check_found(card, table, found, skipped, keys, notes)
-    return attach(card, table, files, found, notes)
+    return replace(attach(card, table, files, found, notes), clips=clips)
 
 
 def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str]]:
@@ -174,10 +183,12 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
     return [by_key.get(tuple(row), []) for row in table[keys].itertuples(index=False)]
 
 
-def find_by_column(card: Card, table: pandas.DataFrame, root: Path, files: dict[str, Captures]) -> list[list[str]]:
+def find_by_column(
+    card: Card, table: pandas.DataFrame, root: Path, clips: Container[str], files: dict[str, Captures]
+) -> list[list[str]]:
     """The images of every row, by a column with their path or name."""
     assert card.join is not None
-    index = index_images(root, tuple(files))
+    index = index_images(root, tuple(files), clips)
     found: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:
@@ -205,7 +216,7 @@ def add_named(
     named = {image for images in both for image in images if image in screened.spare}
     if named:
         notes.append(f"{len(named)} of these are read nevertheless: a row of the table means them alone")
-    return screened.files | {image: screened.spare[image] for image in screened.spare if image in named}, both
+    return files | {image: screened.spare[image] for image in screened.spare if image in named}, both
 
 
 def find_left_out(

@@ -7,12 +7,13 @@ import io
 import json
 import posixpath
 from collections import Counter, defaultdict
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError
-from zoo.images import without_suffix
+from zoo.images import is_volume_name, without_suffix
 
 if TYPE_CHECKING:
     import pandas
@@ -184,11 +185,19 @@ class ImageIndex:
             return False
 
 
-def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
+def index_images(root: Path, images: tuple[str, ...], clips: Container[str] = ()) -> ImageIndex:
+    """Images by their names; a volume, or the first frame of one of the `clips`, also by a folder it has to itself."""
     by_name: dict[str, list[str]] = defaultdict(list)
+    by_folder: dict[str, list[str]] = defaultdict(list)
     for image in images:
         # perf: string functions; pathlib took half the time of reading a set of 20,000 files
         stem = without_suffix(image)
         for name in {stem, posixpath.basename(image), posixpath.basename(stem)} - {image}:
             by_name[name].append(image)
+        if image in clips or is_volume_name(image):
+            folders = [folder.as_posix() for folder in PurePosixPath(image).parents[:-1]]
+            for name in {*folders, *map(posixpath.basename, folders)}:
+                by_folder[name].append(image)
+    alone = {name: found for name, found in by_folder.items() if len(found) == 1 and name not in by_name}
+    by_name.update(alone)
     return ImageIndex(root, frozenset(images), dict(by_name))

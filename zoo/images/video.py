@@ -1,0 +1,197 @@
+"""One frame of a video to its pixels, the frames of a clip decoded one after the other and once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, check_regular, check_size, damaged, to_levels
+from zoo.images.recent import Recent
+
+Array = np.ndarray[Any, Any]
+
+# The demuxer is named, never guessed from the content: a playlist called `a.avi` could have other files read.
+FORMATS = {
+    ".avi": "avi",
+    ".mp4": "mov",
+    ".m4v": "mov",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "matroska",
+    ".mpg": "mpeg",
+    ".mpeg": "mpeg",
+}
+SUFFIXES = tuple(FORMATS)
+HEADER_VERSION = 1
+MAX_FRAMES = 1_000_000
+DECODED_PIXELS = 200_000_000  # clips up to here are decoded whole when first seen, in about a second
+KEPT_BYTES = 64 << 20  # of decoded frames of a clip: threads ask for them a little out of order
+RECENT_BYTES = 256 << 20
+SHORT = 0.9  # of the duration a file states: with fewer frames it has been cut
+
+
+def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: ARG001
+    """The size and number of frames. A short clip is decoded whole, so that it is known to be whole, and whether gray.
+
+    Of a long one the packets are counted, and it is taken for colour.
+    """
+    check_regular(path)
+    num_packets = count_packets(path)
+    frames = Decoder(path)
+    first = pixels_of(path, next(frames))
+    height, width = first.shape[:2]
+    if num_packets * width * height > DECODED_PIXELS:
+        return Header(width=width, height=height, channels=3, frames=num_packets)
+    channels, count = 1 if first.ndim == 2 else 3, 1
+    for frame in frames:
+        count += 1
+        channels = max(channels, 1 if pixels_of(path, frame).ndim == 2 else 3)
+    return Header(width=width, height=height, channels=channels, frames=count)
+
+
+def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
+    """Pixels uint8, (H, W) where they are gray or (H, W, 3), as the file says it is to be turned."""
+    check_regular(path)
+    return to_levels(RECENT(path).read(frame or 0), reading)
+
+
+class Clip:
+    """A video as far as it has been decoded, with the last frames kept. Safe to call from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.begin()
+
+    def begin(self) -> None:
+        self.position = 0
+        self.kept: OrderedDict[int, Any] = OrderedDict()  # as decoded: half the size of RGB
+        self.frames = Decoder(self.path)
+
+    def read(self, number: int) -> Array:
+        with self.lock:
+            if number not in self.kept and number < self.position:
+                self.begin()
+            while self.position <= number:
+                frame = next(self.frames, None)
+                if frame is None:
+                    raise DataError(f"{self.path}: frame {number} of {self.position}", code="image")
+                self.kept[self.position] = frame
+                self.position += 1
+                while len(self.kept) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.kept) > 1:
+                    self.kept.popitem(last=False)
+            return pixels_of(self.path, self.kept[number])
+
+
+def open_clip(path: Path) -> tuple[Clip, int]:
+    return Clip(path), KEPT_BYTES
+
+
+RECENT: Recent[Clip] = Recent(open_clip, RECENT_BYTES)
+
+
+# --- PyAV ------------------------------------------------------------------------------------------------------------
+def open_container(path: Path) -> Any:
+    """The container of a video that has a picture; whatever FFmpeg says against it is a DataError."""
+    try:
+        import av
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading videos needs the package av", fix="pip install 'zoo-bench[video]'", code="video-extra"
+        ) from error
+    try:
+        # "file:": what follows is a path, whatever it looks like
+        container = av.open(f"file:{path.resolve()}", format=FORMATS[path.suffix.lower()])
+    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+        raise damaged(path, error) from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"{path}: no video in it", code="image")
+    return container
+
+
+class Decoder:
+    """The frames of a video in the order in which they are shown.
+
+    No generator: one that waits at the end of the program is closed when the names it needs are gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_empty = path, True
+        self.container = open_container(path)
+        stream = self.container.streams.video[0]
+        stream.codec_context.thread_count = 1  # threads would be lost in a fork, and there is one a file already
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self.frames = self.container.decode(stream)
+
+    def __iter__(self) -> Decoder:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            frame = next(self.frames, None)
+        except Exception as error:
+            raise damaged(self.path, error) from error
+        if frame is None:
+            self.container.close()
+            if self.is_empty:
+                raise no_frame(self.path)
+            raise StopIteration
+        self.is_empty = False
+        deepest = max(component.bits for component in frame.format.components)
+        if deepest > 8:
+            raise DataError(
+                f"{self.path}: {deepest} bits a sample ({frame.format.name}), expected 8",
+                fix="convert it, all clips alike: ffmpeg -i IN -pix_fmt yuv420p OUT, or save frames as 16-bit files",
+                code="image",
+            )
+        return frame
+
+
+def count_packets(path: Path) -> int:
+    """How many frames are stored; a file with fewer than it says has been cut."""
+    with open_container(path) as container:
+        stream = container.streams.video[0]
+        check_size(path, stream.codec_context.width, stream.codec_context.height, 3)
+        count, end, seen = 0, 0.0, 0
+        try:
+            for seen, packet in enumerate(container.demux(stream)):
+                if packet.size:
+                    count += 1
+                    if packet.pts is not None and packet.time_base:
+                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if seen > MAX_FRAMES:
+                    break
+        except Exception as error:
+            raise damaged(path, error) from error
+        said, seconds = stream.frames, (container.duration or 0) / 1e6
+    if seen > MAX_FRAMES:
+        raise DataError(f"{path}: more than {MAX_FRAMES} frames", fix="cut it into clips", code="image")
+    if not count:
+        raise no_frame(path)
+    if count < said or (not said and end < SHORT * seconds):
+        claim = (
+            f"says {said} frames, and ends after {count}" if said else f"says {seconds:.2f} s, and ends at {end:.2f}"
+        )
+        raise DataError(f"{path}: it {claim}", fix="copy it again, or leave it out", code="image")
+    return count
+
+
+def no_frame(path: Path) -> DataError:
+    return DataError(f"{path}: no frame in it", fix="copy it again, or leave it out", code="image")
+
+
+def pixels_of(path: Path, frame: Any) -> Array:
+    """A frame as uint8, (H, W) where red, green and blue are one, else (H, W, 3); turned as the file says."""
+    check_size(path, frame.width, frame.height, 3)
+    pixels: Array = frame.to_ndarray(format="rgb24")
+    if frame.rotation % 360:
+        pixels = np.rot90(pixels, frame.rotation // 90)
+    if (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    return np.ascontiguousarray(pixels)
