@@ -38,6 +38,7 @@ __all__ = [
     "is_ignored",
     "is_image",
     "is_image_name",
+    "is_single_name",
     "is_tiff_name",
     "is_unnamed_image",
     "is_volume_name",
@@ -78,6 +79,11 @@ def without_suffix(name: str) -> str:
 
 def is_volume_name(name: str) -> bool:
     return suffix_of(posixpath.basename(name)) in volumes.SUFFIXES
+
+
+def is_single_name(name: str) -> bool:
+    """Whether the name is that of a file that holds one image."""
+    return BY_SUFFIX.get(suffix_of(posixpath.basename(name))) is raster
 
 
 def is_tiff_name(name: str) -> bool:

@@ -209,7 +209,11 @@ def find_by_tag(card: Card, table: pandas.DataFrame, headers: Headers, files: di
 
 
 def add_named(
-    screened: Screened, found: list[list[str]], spare: list[list[str]], notes: list[str]
+    screened: Screened,
+    files: dict[str, Captures],
+    found: list[list[str]],
+    spare: list[list[str]],
+    notes: list[str],
 ) -> tuple[dict[str, Captures], list[list[str]]]:
     """A row that means nothing but a screen capture or the like means it: that file is one of the set after all."""
     both = [images or others for images, others in zip(found, spare, strict=True)]

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from zoo.errors import DataError
+from zoo.images import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
@@ -38,8 +39,9 @@ def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
     if not said:
         found = guess_by_tag(joined, headers)
     if not found.texts and joined.has_frames:
-        note = "nothing names the patient: every file of several slices or frames is taken as one"
-        return Patients(list(joined.files), "file", (*found.notes, note))
+        note = "nothing names the patient: every volume or clip is taken as one"
+        wholes = [split_frame(sample_id)[0] for sample_id in joined.sample_ids]
+        return Patients(wholes, "file", (*found.notes, note))
     if not found.texts and not said:
         note = "no patient key: image level, images of a patient may be in two splits"
         return replace(found, notes=(*found.notes, note))
