@@ -27,7 +27,7 @@ FLOORS = (
     # Samples to a split.
     {"splits"},
     # A split to decoded pixels and batches.
-    {"data"},
+    {"data", "audit"},
     # Images to predictions or features; a dataset to what is told of it.
     {"inference", "probes", "datasheet"},
     # Names to files of weights; a network to a fitted one; predictions to scores.

@@ -159,6 +159,9 @@ def zoo() -> None:
 @click.option(
     "--run-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
 )
+@click.option("--allow-leak", metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked.")
+@click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
+@click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
 @click.option("--fresh", is_flag=True, help="Run again what is done already.")
@@ -206,7 +209,12 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
     else:
         suite = load_suite("quickstart")
     changes: dict[str, Any] = {
-        name: flags[name] for name in ("models", "datasets", "metrics", "protocol", "folds", "weights") if flags[name]
+        name: flags[name]
+        for name in (
+            *("models", "datasets", "metrics", "protocol", "folds", "weights"),
+            *("allow_leak", "drop_leaks", "resplit"),
+        )
+        if flags[name]
     }
     if flags["seeds"]:
         changes["seeds"] = parse_seeds(flags["seeds"])
@@ -329,6 +337,27 @@ def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool)
 
             described = to_readable(described)
         click.echo(to_text(described))
+
+
+@zoo.command("audit")
+@click.argument("datasets", nargs=-1, required=True, metavar="DATASET|PATH...")
+@click.option("--offline", is_flag=True, help="Do not try the network.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool) -> int:
+    """Look for leaks, duplicates and label conflicts; exit status 4 where a dataset is refused."""
+    from zoo.catalog import audit_lines, audit_named
+    from zoo.progress import Console
+    from zoo.registry import quiet_stdout
+
+    registry, console = registry_with_warnings(), Console()
+    with quiet_stdout():
+        audits = [audited for name in datasets for audited in audit_named(name, registry, console, offline=offline)]
+    if as_json:
+        document = {"schema": 1, "command": "audit", "datasets": [audited.describe() for audited in audits]}
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(line for audited in audits for line in audit_lines(audited)))
+    return EXIT_NOTHING_RAN if any(audited.verdict == "refuse" for audited in audits) else 0
 
 
 @zoo.group()

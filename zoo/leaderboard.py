@@ -12,6 +12,7 @@ from zoo.errors import Undefined, clean
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.specs import Card, MetricSpec
+from zoo.suites import LEAK_ALLOWED
 
 COSTS = (
     "train_seconds",
@@ -199,7 +200,9 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
         scores = score(stored, metrics, card, threshold=threshold)
         evidence = "a baseline is not ranked"
-        if not is_baseline(results[0]):
+        if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
+            evidence = "a row on a dataset that leaks is not ranked"
+        elif not is_baseline(results[0]):
             evidence = find_evidence(stored, metrics.get(primary), card, threshold)
     return Row(
         model=run["shown"],

@@ -7,11 +7,12 @@ import importlib
 import math
 import time
 from collections.abc import Container, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.audit import audit
 from zoo.builtin import open_registry
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
 from zoo.errors import DataError, ZooError
@@ -24,7 +25,7 @@ from zoo.registry import Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
 from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
-from zoo.suites import Run, Suite, settle, tuning_runs
+from zoo.suites import LEAK_ALLOWED, Run, Suite, settle, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
 from zoo.training import Fitted, fit, plan_steps
 from zoo.weights import find_model_spec
@@ -69,7 +70,7 @@ class Outcome:
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """Plan, prepare, tune where the protocol says so, carry out what is not done, and keep the best weights."""
     open_results(settings.results)
-    plan = plan_bench(suite, registry, settings, console)
+    plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
     describe_plan(plan, settings, console)
     runs, left_out = tune(plan, registry, settings, console)
     planned = {run.id for run in plan.runs}
@@ -83,7 +84,7 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
 
 def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """What `bench` would do, nothing of it done."""
-    plan = plan_bench(suite, registry, settings, console)
+    plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
     describe_plan(plan, settings, console)
     return Outcome(plan=plan, runs=plan.runs, results=plan.done, reused=frozenset(plan.done))
 
@@ -206,6 +207,26 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 
 
 # --- the steps of a bench, one level down ----------------------------------------------------------------------------
+def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
+    """The plan without the runs on datasets that leak; where that is allowed, with every such run stamped."""
+    refused, stamped = dict(plan.refused), set()
+    for name, (source, split) in plan.sources.items():
+        audited = audit(source, split, plan.prints[name])
+        for finding in audited.findings:
+            if finding.verdict == "warn":
+                console.say(f"{name}: {finding.message}")
+        error = audited.refusal()
+        if error and suite.allow_leak:
+            console.warn(f"{name}: leak allowed ({suite.allow_leak}): {error.message}")
+            stamped.add(name)
+        elif error:
+            refused[name] = error
+    runs = [run for run in plan.runs if run.dataset not in refused]
+    stamp = f"{LEAK_ALLOWED} {suite.allow_leak}"
+    runs = [replace(r, deviations=(*r.deviations, stamp)) if r.dataset in stamped else r for r in runs]
+    return replace(plan, runs=tuple(runs), refused=tuple(refused.items()))
+
+
 def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     """Say what will run before it does."""
     for name, error in plan.refused:

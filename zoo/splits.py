@@ -63,7 +63,6 @@ def draw_split(
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
             raise DataError(f"dataset {source.spec.name!r} has a test split and no train split", code="no-train")
-        notes += [] if drop_leaks else find_leaks(source)
         given = drop_copies(source.splits, groups, notes) if drop_leaks else source.splits.copy()
         assignment = draw_val(source, given, groups, strata, notes)
         return make_split(source, [assignment], "official", notes)
@@ -82,22 +81,6 @@ def draw_split(
     origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
     notes.append(f"no official test split: {origin} by {unit}")
     return make_split(source, assignments, origin, notes)
-
-
-def find_leaks(source: Source) -> list[str]:
-    """One line for patients, and one for identical images, that stand in the official test split and outside it."""
-    test = source.splits == "test"
-    lines = []
-    kinds = [("images", source.digests)] + ([("patients", source.patients)] if source.has_patients else [])
-    for what, keys in kinds:
-        shared = np.intersect1d(keys[test], keys[~test & (source.splits != "")])
-        if len(shared):
-            images = int(np.isin(keys[test], shared).sum())
-            lines.append(
-                f"LEAK: {len(shared)} {what} of test ({images} images) are in train or val too: "
-                "test scores are too high"
-            )
-    return lines
 
 
 def drop_copies(splits: Array, groups: Array, notes: list[str]) -> Array:
