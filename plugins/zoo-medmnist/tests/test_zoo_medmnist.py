@@ -34,7 +34,9 @@ def test_twelve_sets_come_in_four_sizes():
         *("pathmnist", "chestmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist"),
         *("breastmnist", "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist"),
     ]
-    assert set(SETS) == {f"{name}{suffix}" for name in names for suffix in ("", "_64", "_128", "_224")}
+    published = {"breastmnist_official", "pneumoniamnist_official"}
+    assert set(SETS) - published == {f"{name}{suffix}" for name in names for suffix in ("", "_64", "_128", "_224")}
+    assert published < set(SETS)
     assert [SETS[f"breastmnist{suffix}"].image_size for suffix in ("", "_64", "_128", "_224")] == [28, 64, 128, 224]
 
 
@@ -42,7 +44,7 @@ def test_twelve_sets_come_in_four_sizes():
 def test_a_card_is_complete_and_says_that_patients_are_unknown(spec):
     (file_name, md5), *rest = spec.checksums.items()
     assert not rest
-    assert file_name == f"{spec.name}.npz"
+    assert file_name == f"{spec.name.removesuffix('_official')}.npz"
     assert len(md5) == 32
     assert spec.url == f"https://zenodo.org/records/10519652/files/{file_name}?download=1"
     assert spec.license in {"CC BY 4.0", "CC BY-NC 4.0"}
@@ -254,14 +256,15 @@ def test_a_server_that_does_not_serve_is_one_line_with_the_url_and_the_place(tmp
 
 
 # --- real files ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["breastmnist", "pneumoniamnist", "retinamnist"])
+@pytest.mark.parametrize("name", ["breastmnist_official", "pneumoniamnist_official", "retinamnist"])
 def test_official_files_fit_their_cards(name, tmp_path, monkeypatch):
-    if not (SHARED / f"{name}.npz").exists():
-        pytest.skip(f"{name}.npz is not in ../shared/data")
+    plain = name.removesuffix("_official")
+    if not (SHARED / f"{plain}.npz").exists():
+        pytest.skip(f"{plain}.npz is not in ../shared/data")
     monkeypatch.setenv("MEDMNIST_ROOT", str(SHARED))
     spec = SETS[name]
     samples = spec.samples(request(tmp_path, offline=True))
-    facts = json.loads((Path(zoo_medmnist.__file__).parent / "facts.json").read_text(encoding="utf-8"))["sets"][name]
+    facts = json.loads((Path(zoo_medmnist.__file__).parent / "facts.json").read_text(encoding="utf-8"))["sets"][plain]
     assert samples.table["split"].value_counts().to_dict() == facts["num_images"]
     assert samples.notes == ()
     assert set(samples.targets.tolist()) == set(range(len(spec.labels)))
@@ -272,8 +275,24 @@ def test_breastmnists_known_issue_is_true(tmp_path, monkeypatch):
     if not (SHARED / "breastmnist.npz").exists():
         pytest.skip("breastmnist.npz is not in ../shared/data")
     monkeypatch.setenv("MEDMNIST_ROOT", str(SHARED))
-    samples = SETS["breastmnist"].samples(request(tmp_path, offline=True))
+    samples = SETS["breastmnist_official"].samples(request(tmp_path, offline=True))
     target = dict(zip(samples.table["sample_id"], samples.targets.tolist(), strict=True))
     np.testing.assert_array_equal(samples.read("train/115"), samples.read("test/76"))
     assert target["train/115"] != target["test/76"]
     assert "train[115] and test[76]" in SETS["breastmnist"].known_issues[0]
+
+
+@pytest.mark.parametrize(("name", "count"), [("breastmnist", 1), ("pneumoniamnist", 10)])
+def test_what_is_left_out_of_train_is_in_a_later_split_byte_for_byte(name, count, tmp_path, monkeypatch):
+    if not (SHARED / f"{name}.npz").exists():
+        pytest.skip(f"{name}.npz is not in ../shared/data")
+    monkeypatch.setenv("MEDMNIST_ROOT", str(SHARED))
+    whole = SETS[f"{name}_official"].samples(request(tmp_path, offline=True))
+    corrected = SETS[name].samples(request(tmp_path, offline=True))
+    dropped = set(whole.table["sample_id"]) - set(corrected.table["sample_id"])
+    later = whole.table.loc[whole.table["split"] != "train", "image"]
+    seen = {whole.read(image).tobytes() for image in later}
+    assert len(dropped) == count and all(whole.read(image).tobytes() in seen for image in dropped)
+    kept = corrected.table.loc[corrected.table["split"] == "train", "image"]
+    assert not seen & {corrected.read(image).tobytes() for image in kept}
+    assert f"{count} images of train left out" in corrected.notes[0]

@@ -117,9 +117,10 @@ class OfficialFile:
     md5: str
     task: Task
     labels: tuple[str, ...]
+    copies: tuple[str, ...] = ()  # sample ids to leave out
 
 
-def open_official(file: OfficialFile, copies: tuple[str, ...], request: SamplesRequest) -> Samples:
+def open_official(file: OfficialFile, request: SamplesRequest) -> Samples:
     """Samples of the file found on this machine, or downloaded; notes say what is left out or not official."""
     found, is_official = find_file(file, request.folder)
     if found is None:
@@ -133,7 +134,7 @@ def open_official(file: OfficialFile, copies: tuple[str, ...], request: SamplesR
         found = download(file.url, request.folder / file.name, md5=file.md5, progress=request.progress)
     samples = read_npz_samples(found, task=file.task, labels=file.labels)
     if is_official:
-        return leave_out(samples, copies)
+        return leave_out(samples, file.copies)
     return replace(samples, notes=(*samples.notes, f"{found} is not the official file: its md5 is not {file.md5}"))
 
 
@@ -178,13 +179,13 @@ def make_specs(name: str, facts: dict[str, Any], background: Background) -> list
 
 def make_spec(name: str, facts: dict[str, Any], background: Background, size: int) -> DatasetSpec:
     suffix = "" if size == 28 else f"_{size}"
-    copies = background.copies if size == 28 else ()
     file = OfficialFile(
         name=f"{name}{suffix}.npz",
         url=facts["urls"][str(size)],
         md5=facts["md5"][str(size)],
         task=TASKS[facts["task"]],
         labels=tuple(facts["labels"]),
+        copies=background.copies if size == 28 else (),
     )
     counts = facts["num_images"]
     return DatasetSpec(
@@ -195,7 +196,7 @@ def make_spec(name: str, facts: dict[str, Any], background: Background, size: in
         task=file.task,
         labels=file.labels,
         positive=background.positive,
-        samples=partial(open_official, file, copies),
+        samples=partial(open_official, file),
         license=facts["license"],
         citation=CITATION + background.source,
         url=file.url,

@@ -1,0 +1,221 @@
+"""The audit on sets with one fault each, on real sets, and as the gate of a bench."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.audit import audit
+from zoo.errors import DataError
+from zoo.fingerprints import take_fingerprints
+from zoo.samples import open_source
+from zoo.sources import find_source
+from zoo.splits import draw_split
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+RANDOM = np.random.default_rng(0)
+
+
+def write_set(root, *, size=64, patients=None):
+    """Class folders a and b in train, val and test, every image another; patient in the table where given."""
+    rows = ["image,patient"]
+    for split, count in (("train", 80), ("val", 60), ("test", 60)):
+        for number in range(count):
+            path = root / split / "ab"[number % 2] / f"{split}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), size)
+            rows.append(f"{path.name},{(patients or {}).get(path.name, path.stem)}")
+    if patients is not None:
+        (root / "patients.csv").write_text("\n".join(rows))
+    return root
+
+
+def save(path, levels, size=64):
+    Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC).save(path)
+
+
+def examine(root, cache, **options):
+    source = open_source(find_source(root), cache)
+    prints = take_fingerprints(source, cache)
+    return audit(source, draw_split(source, prints=prints, **options), prints)
+
+
+def found(audited, check):
+    return [finding for finding in audited.findings if finding.check == check]
+
+
+def test_a_clean_set_is_ok_and_says_that_patients_are_unknown(tmp_path):
+    audited = examine(write_set(tmp_path / "set"), tmp_path)
+    assert audited.verdict == "ok" and audited.refusal() is None
+    assert [finding.check for finding in audited.findings] == ["patient"]
+
+
+def test_the_same_pixels_in_two_splits_are_refused_though_the_files_differ(tmp_path):
+    root = write_set(tmp_path / "set")
+    Image.open(root / "train/a/train0.png").save(root / "test/a/test0.png", compress_level=0)
+    assert (root / "train/a/train0.png").read_bytes() != (root / "test/a/test0.png").read_bytes()
+    audited = examine(root, tmp_path)
+    (finding,) = found(audited, "identical")
+    assert (finding.verdict, finding.splits, finding.count) == ("refuse", ("train", "test"), 2)
+    error = audited.refusal()
+    assert isinstance(error, DataError) and error.code == "identical"
+    assert "train/a/train0.png (train)" in error.message and "test/a/test0.png (test)" in error.message
+    assert "--drop-leaks" in error.fix
+
+
+def test_dropping_leaks_mends_copies_and_not_conflicts_of_labels(tmp_path):
+    root = write_set(tmp_path / "set")
+    (root / "test/a/test0.png").write_bytes((root / "train/a/train0.png").read_bytes())
+    assert examine(root, tmp_path, drop_leaks=True).verdict == "ok"
+    (root / "test/b/test1.png").write_bytes((root / "train/a/train2.png").read_bytes())
+    audited = examine(root, tmp_path, drop_leaks=True)
+    (finding,) = found(audited, "label-conflict")
+    assert finding.verdict == "refuse" and "with two labels, 'b' and 'a'" in finding.message
+
+
+def test_a_conflict_within_a_split_is_a_warning_and_a_known_one_is_none(tmp_path):
+    root = write_set(tmp_path / "set")
+    (root / "test/b/test1.png").write_bytes((root / "test/a/test0.png").read_bytes())
+    assert found(examine(root, tmp_path), "label-conflict")[0].verdict == "warn"
+    (root / "dataset.toml").write_text('known_conflicts = [["test/a/test0.png", "test/b/test1.png"]]\n')
+    assert not found(examine(root, tmp_path), "label-conflict")
+
+
+def test_a_patient_in_two_splits_is_refused_by_name(tmp_path):
+    root = write_set(tmp_path / "set", patients={"train0.png": "P7", "test0.png": "P7", "test1.png": "P7"})
+    audited = examine(root, tmp_path)
+    (finding,) = found(audited, "patient")
+    assert (finding.verdict, finding.count) == ("refuse", 3)
+    assert "'P7' is in two splits" in finding.message and "with 2 test images" in finding.message
+    assert examine(root, tmp_path, drop_leaks=True).verdict == "ok"
+
+
+def test_look_alikes_are_refused_above_half_a_percent_of_test(tmp_path):
+    root = write_set(tmp_path / "set")
+    image = Image.open(root / "train/a/train0.png")
+    brighter = np.clip(np.asarray(image).astype(int) * 9 // 10 + 12, 0, 255).astype(np.uint8)
+    Image.fromarray(brighter).save(root / "test/a/test0.png")
+    (finding,) = found(examine(root, tmp_path), "near-duplicate")
+    assert finding.verdict == "refuse" and "1.7% of test" in finding.message  # one of 60
+    (root / "dataset.toml").write_text('near_duplicates = "ignore"\n')
+    assert not found(examine(root, tmp_path), "near-duplicate")
+
+
+def test_a_column_that_stands_for_the_label_is_told_and_one_of_noise_is_not(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    rows = ["image,label,scanner,age"]
+    for number in range(200):
+        save(root / f"{number}.png", RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
+        scanner = "GE" if (number % 2) ^ (number % 10 == 0) else "Siemens"
+        rows.append(f"{number}.png,{'ab'[number % 2]},{scanner},{RANDOM.integers(20, 90)}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    told = found(examine(root, tmp_path), "metadata")
+    assert [finding.message.split("'")[1] for finding in told] == ["scanner"]
+
+
+def test_blank_and_odd_images_are_told(tmp_path):
+    root = write_set(tmp_path / "set")
+    save(root / "train/a/train0.png", np.zeros((8, 8), np.uint8))
+    save(root / "train/a/train2.png", RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), size=640)
+    audited = examine(root, tmp_path)
+    assert audited.verdict == "warn"
+    assert found(audited, "blank")[0].samples == ("train/a/train0.png",)
+    assert found(audited, "size")[0].samples == ("train/a/train2.png",)
+
+
+def test_a_split_that_zoo_draws_is_never_refused(tmp_path):
+    root = tmp_path / "set"
+    for number in range(120):
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
+    for number in range(0, 20, 2):
+        (root / "a" / f"copy{number}.png").write_bytes((root / "a" / f"{number}.png").read_bytes())
+    audited = examine(root, tmp_path)
+    assert audited.verdict == "warn" and not found(audited, "identical")
+    assert found(audited, "identical-within")[0].count == 10
+
+
+# --- real sets -------------------------------------------------------------------------------------------------------
+def real(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"{name} is not in ../shared/data")
+    return SHARED / name
+
+
+def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_path):
+    audited = examine(real("breastmnist.npz"), tmp_path)
+    (finding,) = found(audited, "label-conflict")
+    assert (finding.verdict, finding.samples) == ("refuse", ("train/115", "test/76"))
+
+
+def test_pneumoniamnist_has_eight_images_of_val_in_train(tmp_path):
+    audited = examine(real("pneumoniamnist.npz"), tmp_path)
+    (finding,) = found(audited, "identical")
+    assert (finding.verdict, finding.splits) == ("refuse", ("train", "val"))
+    assert sum(sample.startswith("val/") for sample in finding.samples) == 8
+
+
+def test_ham10000_split_by_image_leaks_234_test_images_which_dropping_mends(tmp_path):
+    root = real("ham10000_mel_nv")
+    (finding,) = found(examine(root, tmp_path), "patient")
+    assert finding.verdict == "refuse"
+    assert "200 of 1563 lesions are, with 234 test images" in finding.message
+    mended = examine(root, tmp_path, drop_leaks=True)
+    assert mended.verdict == "warn" and not found(mended, "patient") and not found(mended, "near-duplicate")
+
+
+# --- the gate --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory):
+    root = write_set(tmp_path_factory.mktemp("sets") / "leaky", size=16)
+    (root / "test/a/test0.png").write_bytes((root / "train/a/train0.png").read_bytes())
+    return root
+
+
+def test_a_bench_refuses_a_dataset_that_leaks_in_one_line_and_runs_the_other(bench, leaking, tmp_path):
+    clean = write_set(tmp_path / "clean", size=16)
+    arguments = ("-m", "thumbnails", "--results", tmp_path / "results")
+    status, document, said = bench("-d", leaking, *arguments)
+    assert status == 4 and document["refused"][0]["code"] == "identical"
+    assert "test/a/test0.png (test) and train/a/train0.png (train) are the same image" in said
+    status, document, _ = bench("-d", f"{leaking},{clean}", *arguments)
+    assert status == 3 and {run["dataset"] for run in document["runs"]} == {"clean"}
+    assert all(run["status"] == "ok" for run in document["runs"])
+
+
+def test_a_leak_that_is_allowed_is_stamped_on_every_result_and_not_ranked(bench, leaking, tmp_path):
+    arguments = ("-d", leaking, "-m", "thumbnails", "--results", tmp_path / "results")
+    status, document, _ = bench(*arguments, "--allow-leak", "to see what it costs")
+    assert status == 0
+    assert all("leak allowed: to see what it costs" in run["deviations"] for run in document["runs"])
+    assert all(row["rank"] is None for row in document["leaderboard"])
+
+
+def test_dropped_leaks_make_another_split_without_a_stamp(bench, leaking, tmp_path):
+    arguments = ("-d", leaking, "-m", "thumbnails", "--results", tmp_path / "results", "--dry-run")
+    status, document, said = bench(*arguments, "--drop-leaks")
+    assert status == 0 and not any(run["deviations"] for run in document["runs"])
+    assert "left out as copies of test (same patient, same pixels or alike): 1 images of train" in said
+    ids = {run["id"] for run in document["runs"]}
+    _, allowed, _ = bench(*arguments, "--allow-leak", "x")
+    assert ids.isdisjoint(run["id"] for run in allowed["runs"])
+
+
+def test_zoo_audit_prints_a_table_or_one_document_and_exits_with_4(zoo, leaking):
+    done = zoo("audit", leaking)
+    assert done.returncode == 4
+    assert done.stdout.startswith("leaky: refuse\n  refuse  identical [train, test]: ")
+    done = zoo("audit", leaking, "--json")
+    (entry,) = json.loads(done.stdout)["datasets"]
+    assert (entry["dataset"], entry["verdict"]) == ("leaky", "refuse")
+    assert {"check", "verdict", "splits", "samples", "count"} <= set(entry["findings"][0])
+
+
+def test_a_dataset_that_cannot_be_read_is_refused_by_its_error(zoo, tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    done = zoo("audit", tmp_path / "x.npz")
+    assert done.returncode == 4 and "refuse  npz: " in done.stdout and "Traceback" not in done.stderr
