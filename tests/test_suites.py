@@ -241,6 +241,31 @@ def test_long_names_are_cut_and_stay_apart():
     assert max(len(one), len(other)) <= 80
 
 
+# --- a train split smaller than the batch ----------------------------------------------------------------------------
+def test_a_batch_larger_than_train_is_a_deviation_and_another_run(tmp_path):
+    def planned(count, protocol=FINETUNE):
+        return plan([data(tmp_path, count=count)], [(choice(model()), PRETRAINED)], protocol=protocol, baselines=[])[0]
+
+    small, large = planned(30), planned(60)  # 16 and 32 of them train
+    assert small.deviations == ("batch_size: 16 instead of 32",)
+    assert small.identity["batch_size"] == 16
+    assert (large.deviations, "batch_size" in large.identity) == ((), False)
+    assert replace(small, num_train=20).id != small.id
+    assert planned(30, replace(FINETUNE, batch_size=16)).deviations == ()
+    assert planned(30, replace(FINETUNE, method="probe")).deviations == ()
+
+
+def test_a_tuned_batch_is_compared_with_train_at_each_point(tmp_path):
+    protocol = override(FINETUNE, {"batch_size": "8,64"})
+    (run,) = plan(
+        [data(tmp_path, count=30)], [(choice(model()), PRETRAINED)], protocol=protocol, baselines=[], seeds=[0]
+    )
+    small, large = tuning_runs(run)
+    assert (small.deviations, large.deviations) == ((), ("batch_size: 16 instead of 64",))
+    assert settle(run, {small.id: 0.1, large.id: 0.9}).deviations == ("batch_size: 16 instead of 64",)
+    assert settle(run, {small.id: 0.9, large.id: 0.1}).deviations == ()
+
+
 # --- the plan --------------------------------------------------------------------------------------------------------
 def model(name="tiny", **change):
     return ModelSpec(name=name, build=lambda _: None, **change)

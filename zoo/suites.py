@@ -179,6 +179,7 @@ class Run:
     threads: int
     primary_metric: str = ""  # by which val selects
     purpose: Literal["score", "tune"] = "score"
+    num_train: int = 0  # images of train
     deviations: tuple[str, ...] = ()
     tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
 
@@ -202,7 +203,16 @@ class Run:
             "threads": self.threads,
             "primary_metric": self.primary_metric,
             "purpose": self.purpose,
+            # Left out where it is the protocol's own: those runs keep the id they have always had.
+            **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
         }
+
+    @property
+    def shrunk_batch(self) -> int | None:
+        """The images of train, where they are fewer than the protocol's batch; None where they are enough."""
+        if self.protocol.method != "finetune" or self.num_train >= self.protocol.batch_size:
+            return None
+        return self.num_train or None
 
     @cached_property
     def id(self) -> str:
@@ -295,7 +305,7 @@ def plan_run(
         deviations.append("weights: none found, random init")
     if size != asked:
         deviations.append(f"image_size: {size} instead of {asked}")
-    return Run(
+    run = Run(
         dataset=source.spec.name,
         content_hash=source.content_hash,
         split_hash=split.hash,
@@ -313,8 +323,19 @@ def plan_run(
         device_kind=machine.device_kind,
         threads=machine.threads,
         primary_metric=primary_metric,
+        num_train=int((split.folds[fold] == "train").sum()),
         deviations=tuple(deviations),
     )
+    return with_protocol(run, protocol)
+
+
+def with_protocol(run: Run, protocol: Protocol, **changes: Any) -> Run:
+    """The run under another protocol, its batch compared with train anew."""
+    run = replace(run, protocol=protocol, **changes)
+    others = tuple(deviation for deviation in run.deviations if not deviation.startswith("batch_size:"))
+    if run.shrunk_batch:
+        others += (f"batch_size: {run.shrunk_batch} instead of {protocol.batch_size}",)
+    return replace(run, deviations=others)
 
 
 def nearest_size(spec: ModelSpec, asked: int, *, small_stem: bool = False) -> int:
@@ -333,9 +354,9 @@ def tuning_runs(run: Run) -> list[Run]:
     """The runs on the tuning seed that decide the tuned fields of `run`: one for each point of its grid."""
     names = [name for name, _ in run.protocol.tune]
     return [
-        replace(
+        with_protocol(
             run,
-            protocol=replace(run.protocol, **dict(zip(names, point, strict=True)), tune=()),
+            replace(run.protocol, **dict(zip(names, point, strict=True)), tune=()),
             seed=TUNING_SEED,
             purpose="tune",
         )
@@ -358,7 +379,7 @@ def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
         ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
         edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
         notes.append(f"tuned {name}: {short(chosen)} of {', '.join(map(short, values))}{edge}")
-    return replace(run, protocol=winner.protocol, tuned="; ".join(notes))
+    return with_protocol(run, winner.protocol, tuned="; ".join(notes))
 
 
 def short(value: object) -> str:
