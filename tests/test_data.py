@@ -338,11 +338,6 @@ def test_an_official_test_split_is_never_drawn_again(tmp_path):
         draw_split(source, 5)
 
 
-def test_a_leak_into_the_official_test_split_is_said(tmp_path):
-    source = open_it(tmp_path, noise(360, 3), patients=[*range(300, 310), *range(350)], **official())
-    assert any("10 patients" in note for note in draw_split(source).notes)
-
-
 def test_a_test_split_without_a_train_split_is_refused(tmp_path):
     source = open_it(tmp_path, noise(4), [0, 1, 0, 1], splits=["test", "test", "", ""])
     with pytest.raises(DataError, match="a test split and no train split"):
