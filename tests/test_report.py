@@ -4,13 +4,17 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
+from zoo.errors import UsageError
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
-from zoo.report import amount, disarm, number, share, to_csv, to_json, to_markdown, to_terminal
+from zoo.report import amount, disarm, number, section_to_csv, share, to_csv, to_json, to_markdown, to_terminal
 from zoo.results import load_results
+from zoo.scoring import Score
+from zoo.sections import Section
 
 HOSTILE = {
     "labels": ["=cmd|' /C calc'!A0", "<script>alert(1)</script> | `x` \x1b[31m*bold*"],
@@ -232,3 +236,22 @@ def test_the_same_results_give_the_same_bytes(tmp_path, store, boards, form):
 @pytest.mark.parametrize("form", [to_terminal, to_markdown, to_csv, to_json])
 def test_no_boards_are_no_error(form):
     assert isinstance(form([]), str)
+
+
+def test_a_section_stands_below_its_board_in_every_format(boards):
+    section = Section(
+        name="groups",
+        title="by <sex>",
+        columns=("group", "auroc"),
+        rows=(("=F", Score(value=0.91, low=0.875, high=0.94)), ("M", Score(value=None, reason="too few"))),
+        notes=("2 groups",),
+    )
+    boards = [replace(boards[0], sections=(section,))]
+    assert ".910 [.875 .940]" in to_terminal(boards, width=120) and "2 groups" in to_terminal(boards, width=120)
+    assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
+    found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
+    assert found["rows"][1]["auroc"]["reason"] == "too few"
+    first, second = csv.DictReader(io.StringIO(section_to_csv(boards, "groups")))
+    assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
+    with pytest.raises(UsageError, match="no board has a table 'ages'"):
+        section_to_csv(boards, "ages")

@@ -405,7 +405,8 @@ def doctor(as_json: bool) -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
-def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool) -> int:
+@click.option("--table", metavar="NAME", help="With csv: the section of this name instead of the leaderboard.")
+def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool, table: str | None) -> int:
     """Build the leaderboard from stored results."""
     from zoo import report as reports
     from zoo.files import written_whole
@@ -414,12 +415,16 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
 
     if check and output is None:
         raise UsageError("--check compares with a file", fix="name it by --output")
+    if table and form != "csv":
+        raise UsageError("--table chooses what is written as csv", fix="add --format csv")
     registry = registry_with_warnings()
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         boards = build_leaderboard(results, registry.metrics)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
+    elif table:
+        text = reports.section_to_csv(boards, table)
     else:
         text = {"markdown": reports.to_markdown, "csv": reports.to_csv, "json": reports.to_json}[form](boards)
     if output is None:

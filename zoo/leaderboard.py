@@ -11,6 +11,7 @@ from zoo.comparison import Comparisons, compare_rows
 from zoo.errors import Undefined, clean
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
+from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.specs import Card, MetricSpec
 from zoo.suites import LEAK_ALLOWED
 
@@ -22,6 +23,8 @@ COSTS = (
     "num_parameters",
     "flops",
 )
+# What stands below every board, in this order.
+SECTIONS: tuple[SectionBuilder, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Row:
     run_ids: tuple[str, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
+    stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold, of what counts
 
     @property
     def label(self) -> str:
@@ -68,6 +72,7 @@ class Board:
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
+    sections: tuple[Section, ...] = ()
 
     def rank(self, row: int) -> int | None:
         """The rank of the row at this position; None where it has none."""
@@ -82,7 +87,9 @@ class Board:
         return max((len(row.seeds) for row in self.rows if not row.baseline), default=0)
 
 
-def build_leaderboard(results: Iterable[Result], metrics: Mapping[str, MetricSpec]) -> list[Board]:
+def build_leaderboard(
+    results: Iterable[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions | None = None
+) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
     Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Tuning runs are left
@@ -100,8 +107,9 @@ def build_leaderboard(results: Iterable[Result], metrics: Mapping[str, MetricSpe
     for result in baselines:
         if data_key(result) in orphans:
             orphans[data_key(result)].append(result)
-    boards = [build_board(group, matching(baselines, group), metrics) for _, group in sorted(groups.items())]
-    boards += [build_board([], group, metrics) for _, group in sorted(orphans.items())]
+    options = options or ReportOptions()
+    boards = [build_board(group, matching(baselines, group), metrics, options) for _, group in sorted(groups.items())]
+    boards += [build_board([], group, metrics, options) for _, group in sorted(orphans.items())]
     return [board for board in boards if board]
 
 
@@ -135,7 +143,7 @@ def row_key(result: Result) -> tuple[Any, ...]:
 
 
 def build_board(
-    group: Sequence[Result], baselines: Sequence[Result], metrics: Mapping[str, MetricSpec]
+    group: Sequence[Result], baselines: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
 ) -> Board | None:
     """One board, or None where nothing on it was ever finished."""
     finished = [r for r in (*group, *baselines) if r.ok]
@@ -151,10 +159,18 @@ def build_board(
     rows.sort(key=lambda row: order(row, primary, higher))
     controls = [build_row(part, known, [0], primary) for part in group_rows(baselines)]
     controls.sort(key=lambda row: order(row, primary, higher))
-    run = (group or baselines)[0].run
+    run, facts = (group or baselines)[0].run, describe_test(finished)
+    request = SectionRequest(
+        rows=[ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored) for r in (*rows, *controls) if r.stored],
+        card=first.card(),
+        facts=facts,
+        primary=metrics.get(primary),
+        threshold=run["protocol"]["threshold"],
+        options=options,
+    )
     return Board(
         dataset=run["dataset"],
-        facts=describe_test(finished),
+        facts=facts,
         protocol=run["protocol_label"],
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
@@ -166,6 +182,7 @@ def build_board(
         bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows([row.evidence for row in (*rows, *controls)], higher),
+        sections=tuple(section for build in SECTIONS if (section := build(request))),
     )
 
 
@@ -190,6 +207,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
     scores: Mapping[str, Score] = {}
+    stored: Runs = ()
     evidence: Evidence | str = "no finished run"
     counted = [result for part in complete for result in part]
     if any(result.provenance == "stated" for result in counted):
@@ -219,6 +237,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         run_ids=tuple(r.id for r in counted),
         evidence=evidence,
+        stored=stored,
         provenance=strongest(results),
     )
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from zoo.errors import clean
+from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
+from zoo.sections import Cell, Section
 
 Format = Literal["terminal", "markdown", "csv", "json"]
 
@@ -47,6 +48,13 @@ def with_interval(score: Score | None) -> str:
     if score.low is None or score.high is None:
         return number(score.value)
     return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
+
+
+def shown_cell(cell: Cell) -> str:
+    """A cell of a section as people read it."""
+    if isinstance(cell, Score):
+        return with_interval(cell)
+    return number(cell) if isinstance(cell, float) or cell is None else clean(str(cell))
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -245,6 +253,17 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
         for line in statements(board):
             console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
+        for section in board.sections:
+            console.print(Text(section.title, style="bold"), soft_wrap=True)
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+            for position, column in enumerate(section.columns):
+                table.add_column(Text(column), justify="right" if position else "left", no_wrap=position > 0)
+            for entries in section.rows:
+                table.add_row(*(Text(shown_cell(entry)) for entry in entries))
+            console.print(table)
+            for line in section.notes:
+                console.print(Text(clean(line), style="dim"), soft_wrap=True)
+            console.print()
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
@@ -278,6 +297,11 @@ def to_markdown(boards: Sequence[Board]) -> str:
         lines.append("")
         lines += [f"- {escape(line)}" for line in statements(board)]
         lines.append("")
+        for section in board.sections:
+            lines += [f"### {escape(section.title)}", ""]
+            lines += ["| " + " | ".join(map(escape, section.columns)) + " |", "|" + "---|" * len(section.columns)]
+            lines += ["| " + " | ".join(escape(shown_cell(cell)) for cell in cells) + " |" for cells in section.rows]
+            lines += ["", *(f"- {escape(line)}" for line in section.notes), ""]
     return "\n".join(lines)
 
 
@@ -341,6 +365,38 @@ def to_csv(boards: Sequence[Board]) -> str:
     return stream.getvalue()
 
 
+def section_to_csv(boards: Sequence[Board], name: str) -> str:
+    """One section of all boards, one line a row, each cell with an interval as three columns."""
+    found = [(board, section) for board in boards for section in board.sections if section.name == name]
+    if not found:
+        names = sorted({section.name for board in boards for section in board.sections})
+        raise UsageError(f"no board has a table {name!r}", fix=f"there are: {', '.join(names) or 'none'}")
+    columns = list(dict.fromkeys(column for _, section in found for column in section.columns))
+    wide = {
+        section.columns[i]
+        for _, section in found
+        for cells in section.rows
+        for i, cell in enumerate(cells)
+        if isinstance(cell, Score)
+    }
+    parts = {c: (c, f"{c}_low", f"{c}_high", f"{c}_reason") if c in wide else (c,) for c in columns}
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["dataset", "protocol", "init", *(disarm(part) for column in columns for part in parts[column])])
+    for board, section in found:
+        for cells in section.rows:
+            line: list[Any] = [board.dataset, board.protocol, board.init]
+            by_column = dict(zip(section.columns, cells, strict=True))
+            for column in columns:
+                cell = by_column.get(column)
+                if isinstance(cell, Score):
+                    line += [cell.value, cell.low, cell.high, cell.reason]
+                else:
+                    line += [cell] + [None] * (len(parts[column]) - 1)
+            writer.writerow([disarm(cell) for cell in line])
+    return stream.getvalue()
+
+
 def disarm(cell: Any) -> Any:
     if not isinstance(cell, str):
         return "" if cell is None else cell
@@ -398,6 +454,18 @@ def describe_comparisons(board: Board) -> dict[str, Any]:
     return {"winner": None if winner is None else board.rows[winner].label, **{name: found[name] for name in kept}}
 
 
+def describe_section(section: Section) -> dict[str, Any]:
+    """A section as plain data, its rows by column."""
+    rows = [
+        {
+            column: asdict(cell) if isinstance(cell, Score) else cell
+            for column, cell in zip(section.columns, cells, strict=True)
+        }
+        for cells in section.rows
+    ]
+    return {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
+
+
 def to_json(boards: Sequence[Board]) -> str:
     document = {
         "schema": 1,
@@ -408,6 +476,7 @@ def to_json(boards: Sequence[Board]) -> str:
                 "statements": statements(board),
                 "dataset": dict(board.facts),
                 "comparisons": describe_comparisons(board),
+                "sections": {section.name: describe_section(section) for section in board.sections},
             }
             for board in boards
         ],

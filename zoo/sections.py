@@ -1,0 +1,53 @@
+"""A table that stands below a board, as plain data: every format shows it without knowing what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.scoring import Runs, Score, ThresholdRule
+from zoo.specs import Card, MetricSpec
+
+Cell = Score | str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A named table: in the terminal and in markdown below its board, in json under `sections`, in csv by `--table`."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a reader asks of a report beside its defaults."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoredRow:
+    """One row of a board with the stored predictions that all of its numbers come from."""
+
+    label: str
+    baseline: bool
+    stored: Runs
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SectionRequest:
+    """A board as a section sees it: its rows in their order, best first and baselines last."""
+
+    rows: Sequence[ScoredRow]
+    card: Card
+    facts: Mapping[str, Any]  # data.describe_dataset
+    primary: MetricSpec | None  # None: the plugin that offers it is not installed
+    threshold: ThresholdRule
+    options: ReportOptions = field(default_factory=ReportOptions)
+
+
+# Builds a section, or None where the board has nothing to show in it.
+SectionBuilder = Callable[[SectionRequest], Section | None]
