@@ -34,10 +34,12 @@ FLOORS = (
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
-    # A run's folder; what an order of rows is worth.
-    {"results", "comparison"},
+    # A run's folder; what an order of rows is worth; numbers as people read them.
+    {"results", "comparison", "readable"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles"},
+    # A board's sentences.
+    {"statements"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
     {"runner", "report", "catalog", "testing", "verifying"},
     # One short function a command.

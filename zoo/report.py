@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
+from zoo.readable import amount, number, shown_cell, with_interval
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
-from zoo.sections import Cell, Section
+from zoo.sections import Section
+from zoo.statements import headings, statements, title
 
 Format = Literal["terminal", "markdown", "csv", "json"]
 
@@ -29,171 +31,7 @@ SHORT = {
 TERMINAL_METRICS = 4  # beside the primary one; the other formats show them all
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-def number(value: float | None, digits: int = 3) -> str:
-    """`.913`, `1.000`, `12.40`; a dash where there is none. Never rounded up to a certainty: .9996 stays below 1."""
-    if value is None:
-        return "-"
-    if abs(value) >= 10:
-        return f"{value:.4g}"
-    text = f"{value:.{digits}f}"
-    if text.lstrip("-") == f"{1:.{digits}f}" and abs(value) < 1:
-        text = text.replace("1." + "0" * digits, "0." + "9" * digits)
-    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
-
-
-def with_interval(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    if score.low is None or score.high is None:
-        return number(score.value)
-    return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
-
-
-def shown_cell(cell: Cell) -> str:
-    """A cell of a section as people read it."""
-    if isinstance(cell, Score):
-        return with_interval(cell)
-    return number(cell) if isinstance(cell, float) or cell is None else clean(str(cell))
-
-
-def amount(value: float | None, unit: str = "") -> str:
-    """A count with three digits and a prefix: `11.2 M`."""
-    if value is None:
-        return "-"
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:  # which rounds to the next prefix
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g}{' ' + unit if unit else ''}"
-
-
-# --- sentences -------------------------------------------------------------------------------------------------------
-def title(board: Board) -> str:
-    facts = board.facts
-    splits = facts["splits"]
-    if facts["num_folds"] > 1:
-        images = f"{splits['test']['images']} images, each tested once in {facts['num_folds']} folds"
-    else:
-        images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
-    unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
-    seeds = board.num_seeds
-    told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
-    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
-    parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
-    return " · ".join(part for part in parts if part)
-
-
-def initial_weights(board: Board) -> str:
-    if all(row.baseline for row in board.rows):
-        return ""
-    if board.init == "pretrained":
-        return "pretrained weights"
-    wanted = any(d.startswith("weights:") for row in board.rows for d in row.deviations)
-    return "random init: no weights reachable" if wanted else "random init"
-
-
-def headings(board: Board) -> list[str]:
-    """What must be read before the table."""
-    lines = []
-    if board.demonstration or board.facts["synthetic"]:
-        what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
-        lines.append(f"demonstration: {what}; these numbers say nothing about patients")
-    return lines
-
-
-def statements(board: Board) -> list[str]:
-    """What a reader must know to judge the table: unit, test set, split, hashes, what was not tested."""
-    facts, test = board.facts, board.facts["splits"]["test"]
-    lines = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
-    counted = f"{test['images']} test images"
-    if facts["has_patients"]:
-        counted += f" of {test['patients']} {case_name(board)}s"
-    lines[0] += f"; {counted}"
-    if "labels" in test:
-        lines[0] += "; images: " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
-        if facts["positive"] is not None:
-            name = facts["labels"][facts["positive"]]
-            lines[0] += f"; positive: {clean(name)}, prevalence {number(test['labels'][name] / test['images'], 2)}"
-    if facts.get("reference_standard"):  # results of before it was recorded lack it
-        lines[0] += f"; reference standard: {clean(facts['reference_standard'])}"
-    lines.append(
-        f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}; "
-        f"{board.device}; torch {board.versions.get('torch', '?')}; zoo {board.versions.get('zoo-bench', '?')}"
-    )
-    models = dict.fromkeys(clean(row.qualified) for row in board.rows if not row.baseline)
-    lines += [f"models: {', '.join(models)}"] if models else []
-    lines += [clean(note) for note in facts["notes"]]
-    lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
-    methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
-    told = "; ".join(sorted(method for method in methods if method))
-    lines.append(f"intervals: {f'95 %, {told}' if told else 'none'}; seed SD beside; their overlap is no test")
-    lines += ranking_statements(board)
-    if any(row.provenance == "recomputed" for row in board.rows):
-        lines.append(PROVENANCE_TEXT["recomputed"])
-    for row in board.rows:
-        lines += row_statements(row, board)
-    return lines
-
-
-PROVENANCE_TEXT = {
-    "recomputed": "recomputed: scores computed again from a bundle's predictions, which nobody here can vouch for",
-    "reproduced": "reproduced: a run of this row was carried out again here and predicted the same",
-    "stated": "stated: the bundle holds no targets, so nothing was recomputed",
-}
-
-
-def ranking_statements(board: Board) -> list[str]:
-    """What the order is worth: the test, who could not be told apart, what could, and what would change the winner."""
-    found = board.comparisons
-    models = [position for position, row in enumerate(board.rows) if not row.baseline]
-    reasons = {board.rows[i].label: str(found.unranked[i]) for i in models if found.unranked[i] is not None}
-    if found.winner is None:
-        return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
-    tied = [clean(name) for name in board.tied_with(found.winner)]
-    best = f"best score: {clean(board.rows[found.winner].label)}"
-    lines = [
-        f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
-        f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
-        f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
-        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, finds a difference of "
-        f"{number(found.detectable)} with 80 % power" + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
-        f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
-        f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
-    ]
-    return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
-
-
-def case_name(board: Board) -> str:
-    """What is drawn anew: the patient (lesion, eye), or the image where no key is known."""
-    return clean(board.facts["patient"].partition(":")[0]) if board.facts["has_patients"] else "image"
-
-
-def share(value: float | None) -> str:
-    """`31 %`; `under 1 %` where it is rare, since 2000 draws do not tell more."""
-    if value is None:
-        return "-"
-    return "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
-
-
-def row_statements(row: Row, board: Board) -> list[str]:
-    """What is not ordinary about a row."""
-    name = clean(row.model)
-    lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
-    lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
-    if row.tuned:
-        lines.append(f"{name}: {clean(row.tuned)}")
-    if row.coverage[0] < row.coverage[1]:
-        lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count")
-    lines += [f"{name}: {clean(error)}" for error in row.errors]
-    for metric in board.metrics[:1]:
-        found = row.scores.get(metric)
-        if found and found.reason and not row.baseline:
-            lines.append(f"{name}: {metric}: {clean(found.reason)}")
-        if found and found.note:
-            lines.append(f"{name}: {metric}: {clean(found.note)}")
-    return lines
-
-
+# --- cells -----------------------------------------------------------------------------------------------------------
 def shown_model(row: Row) -> str:
     """The model as a row calls it, its weights tag with it, and a mark where something deviates."""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""

@@ -1,0 +1,51 @@
+"""Numbers as people read them: `.913`, `.913 [.871 .944]`, `11.2 M`, `31 %`."""
+
+from __future__ import annotations
+
+from zoo.errors import clean
+from zoo.scoring import Score
+from zoo.sections import Cell
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`.913`, `1.000`, `12.40`; a dash where there is none. Never rounded up to a certainty: .9996 stays below 1."""
+    if value is None:
+        return "-"
+    if abs(value) >= 10:
+        return f"{value:.4g}"
+    text = f"{value:.{digits}f}"
+    if text.lstrip("-") == f"{1:.{digits}f}" and abs(value) < 1:
+        text = text.replace("1." + "0" * digits, "0." + "9" * digits)
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def with_interval(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    if score.low is None or score.high is None:
+        return number(score.value)
+    return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
+
+
+def shown_cell(cell: Cell) -> str:
+    """A cell of a section as people read it."""
+    if isinstance(cell, Score):
+        return with_interval(cell)
+    return number(cell) if isinstance(cell, float) or cell is None else clean(str(cell))
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A count with three digits and a prefix: `11.2 M`."""
+    if value is None:
+        return "-"
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:  # which rounds to the next prefix
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g}{' ' + unit if unit else ''}"
+
+
+def share(value: float | None) -> str:
+    """`31 %`; `under 1 %` where it is rare, since 2000 draws do not tell more."""
+    if value is None:
+        return "-"
+    return "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
