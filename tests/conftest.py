@@ -224,7 +224,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     from zoo.scoring import score
     from zoo.suites import Run
 
-    status, cost = changes.pop("status", "ok"), changes.pop("cost", {})
+    status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -266,7 +266,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         error=None if status == "ok" else {"code": "diverged", "message": "the loss is nan"},
         dataset=facts,
         deviations=run.deviations,
-        details={"primary_metric": metrics[0], "val_score": 0.5 + seed / 100},
+        details={"primary_metric": metrics[0], "val_score": 0.5 + seed / 100, **details},
         cost={"train_seconds": 1.0, "images_per_second": 100.0, "num_parameters": 1234, **cost},
         system={"processor": "abacus", "threads": 1},
         versions={"torch": "2.11.0", "zoo-bench": "0.1.0"},

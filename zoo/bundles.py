@@ -34,6 +34,7 @@ MANIFEST = "manifest.json"
 TECHNICAL = ("details", "cost", "system", "versions")
 TECHNICAL_OF_DATASET = {
     *("name", "title", "task", "labels", "unit", "modality", "license", "citation", "reference_standard"),
+    "derived_from",
     *("content_hash", "split_hash", "split_origin", "splits"),
 }
 FREE_OF_RUN = {"deviations", "tuned"}

@@ -191,6 +191,7 @@ def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str
         "has_patients": dataset.has_patients,
         "patient": spec.patient,
         "reference_standard": spec.reference_standard,
+        "derived_from": list(spec.derived_from),
         "share_targets": spec.share_targets,
         "modality": spec.modality,
         "license": spec.license,

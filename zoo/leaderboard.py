@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from zoo.comparison import Comparisons, compare_rows
 from zoo.errors import Undefined, clean
+from zoo.inference import Predictions
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
@@ -42,6 +46,8 @@ class Row:
     cost: Mapping[str, float | None]  # mean over runs
     deviations: tuple[str, ...]
     tuned: str = ""
+    num_tuning_runs: int = 0
+    pretraining: tuple[str, ...] | None = None  # what its initial weights were trained on; None: nobody says
     errors: tuple[str, ...] = ()
     run_ids: tuple[str, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
@@ -69,6 +75,7 @@ class Board:
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
+    dates: tuple[str, str] = ("", "")  # of the first and of the last run
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
@@ -160,6 +167,10 @@ def build_board(
     controls = [build_row(part, known, [0], primary) for part in group_rows(baselines)]
     controls.sort(key=lambda row: order(row, primary, higher))
     run, facts = (group or baselines)[0].run, describe_test(finished)
+    stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
+    if stored and first.card().has_patients:
+        facts["splits"]["test"] |= {"label_patients": count_label_patients(stored[0], first.card())}
+    created = sorted(r.created[:10] for r in finished if r.created)
     request = SectionRequest(
         rows=[ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored) for r in (*rows, *controls) if r.stored],
         card=first.card(),
@@ -179,6 +190,7 @@ def build_board(
         higher_is_better=higher,
         rows=(*rows, *controls),
         device=describe_device(first),
+        dates=(created[0], created[-1]) if created else ("", ""),
         bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows([row.evidence for row in (*rows, *controls)], higher),
@@ -234,12 +246,20 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         cost={name: mean_cost(counted, name) for name in COSTS},
         deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
         tuned=run["tuned"],
+        num_tuning_runs=run.get("num_tuning_runs", 0),  # not recorded by the first results
+        pretraining=find_pretraining(counted),
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         run_ids=tuple(r.id for r in counted),
         evidence=evidence,
         stored=stored,
         provenance=strongest(results),
     )
+
+
+def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
+    """What the row's initial weights were trained on, as its runs recorded it."""
+    names = next((result.details["pretraining"] for result in results if result.details.get("pretraining")), None)
+    return None if names is None else tuple(names)
 
 
 def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold: ThresholdRule) -> Evidence | str:
@@ -289,7 +309,7 @@ def mean_cost(results: Sequence[Result], name: str) -> float | None:
 
 def describe_test(finished: Sequence[Result]) -> dict[str, Any]:
     """The dataset's facts, its test split counted over all folds of one row."""
-    facts = dict(finished[0].dataset)
+    facts = copy.deepcopy(dict(finished[0].dataset))
     if facts["num_folds"] == 1:
         return facts
     folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
@@ -297,6 +317,19 @@ def describe_test(finished: Sequence[Result]) -> dict[str, Any]:
     if "labels" in finished[0].dataset["splits"]["test"]:
         test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
     return {**facts, "splits": {**facts["splits"], "test": test}}
+
+
+def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, int]:
+    """Test patients with at least one image of each label; a patient may count for several."""
+    if card.task.name == "regression":
+        return {}
+    counts = dict.fromkeys(card.labels, 0)
+    for position, label in enumerate(card.labels):
+        for fold in folds:
+            targets = fold["test"].targets
+            having = targets == position if targets.ndim == 1 else targets[:, position] == 1
+            counts[label] += len(np.unique(fold["test"].patients[having]))
+    return counts
 
 
 def describe_device(result: Result) -> str:

@@ -127,7 +127,11 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         status="ok",
         dataset=assignment.dataset_facts,
         deviations=run.deviations,
-        details={**describe_fit(fitted, assignment), "val_score": null_if_nan(select(predictions["val"]))},
+        details={
+            **describe_fit(fitted, assignment),
+            "pretraining": describe_pretraining(spec, run),
+            "val_score": null_if_nan(select(predictions["val"])),
+        },
         cost=cost,
         system=describe_system(device, run.threads),
         versions=versions(),
@@ -195,6 +199,13 @@ def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
         "primary_metric": assignment.primary_metric,
         "intensity": list(assignment.dataset.intensity),
     }
+
+
+def describe_pretraining(spec: ModelSpec, run: Run) -> list[str] | None:
+    """The data that its initial weights were trained on; None where nobody says, nothing for random init."""
+    if run.init == "random":
+        return []
+    return next((list(w.pretraining) for w in spec.weights if w.tag == run.weights_tag and w.pretraining), None)
 
 
 def null_if_nan(value: float) -> float | None:

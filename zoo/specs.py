@@ -161,6 +161,7 @@ class DatasetSpec:
     unit: str = "auto"  # "image", "clip", "patient", or "auto": patient where all images of each share a label
     share_targets: bool = True  # False: the licence keeps the targets, so `zoo bundle` leaves them out
     reference_standard: str = ""  # who or what says the label: "biopsy", "two readers"
+    derived_from: tuple[str, ...] = ()  # collections its images come from, so that weights trained on them are noticed
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from zoo.errors import clean
 from zoo.leaderboard import Board, Row
 from zoo.readable import number, share
@@ -41,28 +43,11 @@ def headings(board: Board) -> list[str]:
 
 
 def statements(board: Board) -> list[str]:
-    """What a reader must know to judge the table: unit, test set, split, hashes, what was not tested."""
-    facts, test = board.facts, board.facts["splits"]["test"]
-    lines = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
-    counted = f"{test['images']} test images"
-    if facts["has_patients"]:
-        counted += f" of {test['patients']} {case_name(board)}s"
-    lines[0] += f"; {counted}"
-    if "labels" in test:
-        lines[0] += "; images: " + ", ".join(f"{clean(label)} {n}" for label, n in test["labels"].items())
-        if facts["positive"] is not None:
-            name = facts["labels"][facts["positive"]]
-            lines[0] += f"; positive: {clean(name)}, prevalence {number(test['labels'][name] / test['images'], 2)}"
-    if facts.get("reference_standard"):  # results of before it was recorded lack it
-        lines[0] += f"; reference standard: {clean(facts['reference_standard'])}"
-    lines.append(
-        f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}; "
-        f"{board.device}; torch {board.versions.get('torch', '?')}; zoo {board.versions.get('zoo-bench', '?')}"
-    )
-    models = dict.fromkeys(clean(row.qualified) for row in board.rows if not row.baseline)
-    lines += [f"models: {', '.join(models)}"] if models else []
-    lines += [clean(note) for note in facts["notes"]]
-    lines += [f"known issue: {clean(issue)}" for issue in facts["known_issues"]]
+    """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
+    lines = [test_statement(board), split_statement(board), system_statement(board), *weights_statements(board)]
+    lines += tuning_statements(board)
+    lines += [clean(note) for note in board.facts["notes"]]
+    lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
     told = "; ".join(sorted(method for method in methods if method))
     lines.append(f"intervals: {f'95 %, {told}' if told else 'none'}; seed SD beside; their overlap is no test")
@@ -71,7 +56,86 @@ def statements(board: Board) -> list[str]:
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
         lines += row_statements(row, board)
+    return [*lines, NOT_SHOWN]
+
+
+NOT_SHOWN = (
+    "not shown: images of other hospitals, devices and years; recipes other than this one; what a model would do for "
+    "patients"
+)
+
+
+def test_statement(board: Board) -> str:
+    """What was tested on: the unit, how many, of which labels, and who says so."""
+    facts, test = board.facts, board.facts["splits"]["test"]
+    parts = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
+    counted = f"{test['images']} test images"
+    parts.append(counted + (f" of {test['patients']} {case_name(board)}s" if facts["has_patients"] else ""))
+    if "labels" in test:
+        parts.append("images: " + list_counts(test["labels"]))
+        if test.get("label_patients"):
+            parts.append(f"{case_name(board)}s: " + list_counts(test["label_patients"]))
+        if facts["positive"] is not None:
+            name = facts["labels"][facts["positive"]]
+            share_positive = number(test["labels"][name] / test["images"], 2)
+            parts.append(f"positive: {clean(name)}, prevalence {share_positive}")
+    if facts.get("reference_standard"):  # results of before it was recorded lack it
+        parts.append(f"reference standard: {clean(facts['reference_standard'])}")
+    return "; ".join(parts)
+
+
+def list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{clean(label)} {count}" for label, count in counts.items())
+
+
+def split_statement(board: Board) -> str:
+    facts = board.facts
+    return f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}"
+
+
+def system_statement(board: Board) -> str:
+    """Where and when the runs were carried out, and with what."""
+    first, last = board.dates
+    day = f"; {first}" + (f" to {last}" if last != first else "") if first else ""
+    versions = board.versions
+    return f"{board.device}; torch {versions.get('torch', '?')}; zoo {versions.get('zoo-bench', '?')}{day}"
+
+
+def weights_statements(board: Board) -> list[str]:
+    """Which plugin each model is from, and whether what its weights were trained on may hold this set's images."""
+    by_data: dict[tuple[str, ...] | None, list[str]] = {}
+    for row in board.rows:
+        if not row.baseline:
+            pretrained = row.weights != "random init"
+            name = clean(f"{row.qualified}.{row.weights}" if pretrained else row.qualified)
+            by_data.setdefault(row.pretraining if pretrained else (), []).append(name)
+    lines = []
+    for data, names in by_data.items():
+        models = ", ".join(dict.fromkeys(names))
+        lines.append(f"models: {models}" + ("" if data == () else f": pretrained on {overlap(data, board)}"))
     return lines
+
+
+def overlap(data: tuple[str, ...] | None, board: Board) -> str:
+    """The pretraining data of some weights, and what is known of this set's images among them."""
+    if data is None:
+        return "data that their plugin does not name: whether this set is among them is unknown"
+    own = {name.casefold() for name in (board.dataset, *board.facts.get("derived_from", ()))}
+    told = clean(", ".join(data))
+    shared = [clean(name) for name in data if name.casefold() in own]
+    if shared:
+        return f"{told}: THIS SET'S IMAGES ARE AMONG THEM ({', '.join(shared)})"
+    if all(name.startswith("imagenet-") for name in data):
+        return f"{told}: no overlap with this set is known"
+    return f"{told}: collected from the web in part; whether this set is among them is unknown"
+
+
+def tuning_statements(board: Board) -> list[str]:
+    models = [row for row in board.rows if not row.baseline]
+    tried = sorted({row.num_tuning_runs for row in models if row.tuned})
+    if tried:
+        return [f"tuning: {' or '.join(map(str, tried))} runs a model, on one seed of their own, chosen on val"]
+    return ["tuning: none, the protocol's values as they are"] if models else []
 
 
 PROVENANCE_TEXT = {

@@ -182,6 +182,7 @@ class Run:
     num_train: int = 0  # images of train
     deviations: tuple[str, ...] = ()
     tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
+    num_tuning_runs: int = 0  # that chose it
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -379,7 +380,7 @@ def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
         ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
         edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
         notes.append(f"tuned {name}: {short(chosen)} of {', '.join(map(short, values))}{edge}")
-    return with_protocol(run, winner.protocol, tuned="; ".join(notes))
+    return with_protocol(run, winner.protocol, tuned="; ".join(notes), num_tuning_runs=len(tuning_runs(run)))
 
 
 def short(value: object) -> str:

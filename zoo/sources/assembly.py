@@ -80,6 +80,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         unit=card.unit,
         share_targets=card.share_targets,
         reference_standard=card.reference_standard,
+        derived_from=card.derived_from,
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),
         intensity=card.intensity if isinstance(card.intensity, tuple) else None,

@@ -202,6 +202,9 @@ class Card(Part):
         default=True, description="false: the licence keeps the targets; `zoo bundle` leaves them out."
     )
     reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
+    derived_from: Names = Field(
+        default=(), description="Collections the images come from, so that weights trained on them are noticed."
+    )
     root: str = Field(default="", description="Folder of the data, where it is not the one this file is in.")
     images: str = Field(
         default="**/*",

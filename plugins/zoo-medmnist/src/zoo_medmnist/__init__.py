@@ -41,6 +41,7 @@ class Background:
 
     modality: str
     source: str
+    collection: str  # that weights may have been trained on
     positive: str = ""
     symmetries: tuple[str, ...] = ()  # only those under which the image stays as likely and its label the same
     known_issues: tuple[str, ...] = ()
@@ -54,35 +55,40 @@ BACKGROUNDS = {
     "pathmnist": Background(
         "histology, H&E",
         "Kather et al., PLOS Medicine 16:e1002730 (2019)",
+        "nct-crc-he-100k",
         symmetries=ANY_WAY_UP,
         known_issues=("test images come from another centre than train and val, by design",),
     ),
     "chestmnist": Background(
         "chest X-ray",
         "Wang et al., ChestX-ray8, CVPR 2017",
+        "chestx-ray14",
         known_issues=("labels were text-mined from reports",),
     ),
     "dermamnist": Background(
         "dermoscopy",
         "Tschandl et al., HAM10000, Scientific Data 5:180161 (2018)",
+        "ham10000",
         symmetries=ANY_WAY_UP,
         known_issues=(
             "split by image: lesions of HAM10000 with several images stand in more than one split "
             "(Abhishek et al., Scientific Data 12:196, 2025)",
         ),
     ),
-    "octmnist": Background("retinal OCT", "Kermany et al., Cell 172:1122 (2018)"),
+    "octmnist": Background("retinal OCT", "Kermany et al., Cell 172:1122 (2018)", "kermany-2018"),
     "pneumoniamnist": Background(
         "chest X-ray, children",
         "Kermany et al., Cell 172:1122 (2018)",
+        "kermany-2018",
         positive="pneumonia",
         known_issues=("at 28 px, 29 images are copies of others; 8 groups of copies cross the splits",),
         copies=tuple(f"train/{row}" for row in (289, 662, 1440, 1834, 2041, 3130, 3170, 3874, 4036, 4193)),
     ),
-    "retinamnist": Background("fundus photograph", "Liu et al., DeepDRiD, Patterns 3:100512 (2022)"),
+    "retinamnist": Background("fundus photograph", "Liu et al., DeepDRiD, Patterns 3:100512 (2022)", "deepdrid"),
     "breastmnist": Background(
         "breast ultrasound",
         "Al-Dhabyani et al., Data in Brief 28:104863 (2020)",
+        "busi",
         positive="malignant",
         known_issues=(
             "at 28 px, train[115] and test[76] are one image with opposite labels",
@@ -91,19 +97,22 @@ BACKGROUNDS = {
         copies=("train/115",),
     ),
     "bloodmnist": Background(
-        "blood cell microscopy", "Acevedo et al., Data in Brief 30:105474 (2020)", symmetries=ANY_WAY_UP
+        "blood cell microscopy", "Acevedo et al., Data in Brief 30:105474 (2020)", "acevedo-2020", symmetries=ANY_WAY_UP
     ),
     "tissuemnist": Background(
-        "kidney cortex microscopy", "Ljosa et al., BBBC051, Nature Methods 9:637 (2012)", symmetries=ANY_WAY_UP
+        "kidney cortex microscopy",
+        "Ljosa et al., BBBC051, Nature Methods 9:637 (2012)",
+        "bbbc051",
+        symmetries=ANY_WAY_UP,
     ),
     "organamnist": Background(
-        "abdominal CT, axial", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", known_issues=SIDES
+        "abdominal CT, axial", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", "lits", known_issues=SIDES
     ),
     "organcmnist": Background(
-        "abdominal CT, coronal", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", known_issues=SIDES
+        "abdominal CT, coronal", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", "lits", known_issues=SIDES
     ),
     "organsmnist": Background(
-        "abdominal CT, sagittal", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", known_issues=SIDES
+        "abdominal CT, sagittal", "Bilic et al., LiTS, Medical Image Analysis 84 (2023)", "lits", known_issues=SIDES
     ),
 }
 
@@ -199,6 +208,7 @@ def make_spec(name: str, facts: dict[str, Any], background: Background, size: in
         samples=partial(open_official, file),
         license=facts["license"],
         citation=CITATION + background.source,
+        derived_from=(background.collection, name),
         url=file.url,
         checksums={file.name: file.md5},
         channels=facts["channels"],

@@ -1,0 +1,68 @@
+"""What stands beside a table: all that a reader needs to judge it."""
+
+from dataclasses import replace
+
+import pytest
+
+from zoo.leaderboard import build_leaderboard
+from zoo.metrics import METRICS
+from zoo.results import load_results
+from zoo.statements import NOT_SHOWN, statements
+
+PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
+PATIENTS = {"has_patients": True, "patient": "patient"}
+
+
+def board_of(root):
+    (board,) = build_leaderboard(load_results(root)[0], {spec.name: spec for spec in METRICS})
+    return board
+
+
+def test_patients_of_each_label_are_counted_from_what_was_predicted(tmp_path, store):
+    store(tmp_path, facts=PATIENTS)
+    first = statements(board_of(tmp_path))[0]
+    assert "40 test images of 40 patients" in first
+    assert "images: clear 20, nodule 20; patients: clear 20, nodule 20; positive: nodule, prevalence .50" in first
+
+
+def test_images_alone_are_counted_where_there_is_no_patient_key(tmp_path, store):
+    store(tmp_path)
+    assert "patients:" not in statements(board_of(tmp_path))[0]
+
+
+def test_a_board_says_when_and_with_what_it_was_run(tmp_path, store):
+    store(tmp_path)
+    board = replace(board_of(tmp_path), dates=("2026-01-02", "2026-01-05"))
+    assert any(line.endswith("; 2026-01-02 to 2026-01-05") for line in statements(board))
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "told"),
+    [
+        (["imagenet-21k", "imagenet-1k"], "imagenet-21k, imagenet-1k: no overlap with this set is known"),
+        (["laion-2b", "imagenet-1k"], "collected from the web in part; whether this set is among them is unknown"),
+        (["HAM10000"], "THIS SET'S IMAGES ARE AMONG THEM (HAM10000)"),
+        (None, "data that their plugin does not name: whether this set is among them is unknown"),
+    ],
+)
+def test_what_the_weights_were_trained_on_is_held_against_the_set(tmp_path, store, pretraining, told):
+    store(tmp_path, details={"pretraining": pretraining}, facts={"derived_from": ["ham10000"]}, **PRETRAINED)
+    (line,) = [line for line in statements(board_of(tmp_path)) if line.startswith("models: ")]
+    assert line.startswith("models: zoo-tiny:net.t1: pretrained on ") and line.endswith(told)
+
+
+def test_random_init_was_trained_on_nothing(tmp_path, store):
+    store(tmp_path)
+    assert "models: zoo-tiny:net" in statements(board_of(tmp_path))
+
+
+def test_the_tuning_budget_is_said_even_where_it_is_none(tmp_path, store):
+    store(tmp_path)
+    assert "tuning: none, the protocol's values as they are" in statements(board_of(tmp_path))
+    store(tmp_path, seed=1, tuned="tuned learning_rate: 0.001 of 0.001, 0.01", num_tuning_runs=2)
+    assert "tuning: 2 runs a model, on one seed of their own, chosen on val" in statements(board_of(tmp_path))
+
+
+def test_the_last_line_says_what_a_board_cannot(tmp_path, store):
+    store(tmp_path)
+    assert statements(board_of(tmp_path))[-1] == NOT_SHOWN
