@@ -225,6 +225,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     from zoo.suites import Run
 
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
+    code = changes.pop("code", "diverged")
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -263,7 +264,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         run=run.describe(),
         identity=run.identity,
         status=status,
-        error=None if status == "ok" else {"code": "diverged", "message": "the loss is nan"},
+        error=None if status == "ok" else {"code": code, "message": "the loss is nan"},
         dataset=facts,
         deviations=run.deviations,
         details={"primary_metric": metrics[0], "val_score": 0.5 + seed / 100, **details},

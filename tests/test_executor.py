@@ -86,7 +86,7 @@ ENDINGS = {
     "cuda-memory": ("oom", "oom", "CUDA out of memory. Tried to allocate 2 GiB"),
     "exit": ("crashed", "crashed", "its process ended with exit status 3; its last words: its last words"),
     "segfault": ("crashed", "crashed", "killed by SIGSEGV"),
-    "kill": ("oom", "oom", "killed by SIGKILL: most likely the system was out of memory"),
+    "kill": ("oom", "killed", "killed by SIGKILL: most likely the system was out of memory"),
 }
 
 

@@ -206,3 +206,20 @@ def test_brier_is_the_mean_squared_error_of_the_positive_class(tmp_path, store):
     test = store(tmp_path, metrics=("brier",)).predictions()["test"]
     expected = brier_score_loss(test.targets, test.probabilities[:, 1])
     assert the_board(tmp_path).rows[0].scores["brier"].value == pytest.approx(expected, abs=1e-12)
+
+
+def test_rows_of_one_name_say_what_they_differ_in(tmp_path, store):
+    store(tmp_path)
+    store(tmp_path, image_size=32, threads=2)
+    store(tmp_path, model="other")
+    labels = {row.label for row in the_board(tmp_path).rows}
+    assert labels == {"net[image_size=28, threads=1]", "net[image_size=32, threads=2]", "other"}
+
+
+@pytest.mark.parametrize(
+    ("code", "faults"), [("diverged", (1,)), ("oom", (1,)), ("wrong-output", (1,)), ("killed", ()), ("run-error", ())]
+)
+def test_a_seed_that_the_model_itself_lost_is_told_from_one_that_was_never_run(tmp_path, store, code, faults):
+    store(tmp_path, seed=0)
+    store(tmp_path, seed=1, status="failed", code=code)
+    assert the_board(tmp_path).rows[0].faults == faults

@@ -142,8 +142,8 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
         alive = worker.process.is_alive()
     if not alive:
         worker.work = None
-        status, message = describe_death(worker)
-        yield Event(work=work, kind="ended", status=status, code=status, message=message)
+        status, code, message = describe_death(worker)
+        yield Event(work=work, kind="ended", status=status, code=code, message=message)
     elif timeout is not None and time.monotonic() - worker.started > timeout:
         end_worker(worker)
         worker.work = None
@@ -152,17 +152,20 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
         )
 
 
-def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str]:
-    """How a child ended that said nothing: by a signal, or by an exit of its own; with the last it wrote."""
+def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str, str]:
+    """How a child ended that said nothing: by a signal, or by an exit of its own; with the last it wrote.
+
+    Status, code and message. Killed is not `oom` by code: whose memory it was that ran out cannot be told.
+    """
     code = worker.process.exitcode
     last = tail(worker.stderr)
     said = f"; its last words: {last}" if last else ""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         if -code == getattr(signal, "SIGKILL", None):
-            return "oom", f"killed by {name}: most likely the system was out of memory{said}"
-        return "crashed", f"killed by {name}{said}"
-    return "crashed", f"its process ended with exit status {code}{said}"
+            return "oom", "killed", f"killed by {name}: most likely the system was out of memory{said}"
+        return "crashed", "crashed", f"killed by {name}{said}"
+    return "crashed", "crashed", f"its process ended with exit status {code}{said}"
 
 
 def tail(path: Path) -> str:

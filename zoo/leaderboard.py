@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ COSTS = (
     "num_parameters",
     "flops",
 )
+# What rows are kept apart by: everything of a run's identity but seed and fold.
+KEPT_APART = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
 # What stands below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = ()
 
@@ -48,7 +50,9 @@ class Row:
     tuned: str = ""
     num_tuning_runs: int = 0
     pretraining: tuple[str, ...] | None = None  # what its initial weights were trained on; None: nobody says
+    variant: str = ""  # what tells it from the rows of the same name on its board
     errors: tuple[str, ...] = ()
+    faults: tuple[int, ...] = ()  # seeds that were lost by what the model itself did
     run_ids: tuple[str, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
@@ -58,7 +62,8 @@ class Row:
     def label(self) -> str:
         """The model with its weights tag, unless that is the name's end already: what `zoo compare` takes."""
         plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
-        return self.model if plain else f"{self.model}.{self.weights}"
+        name = self.model if plain else f"{self.model}.{self.weights}"
+        return f"{name}[{self.variant}]" if self.variant else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,9 @@ class Board:
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
+    card: Card
+    threshold: ThresholdRule
+    primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
     dates: tuple[str, str] = ("", "")  # of the first and of the last run
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +103,10 @@ class Board:
 
 
 def build_leaderboard(
-    results: Iterable[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions | None = None
+    results: Iterable[Result],
+    metrics: Mapping[str, MetricSpec],
+    options: ReportOptions | None = None,
+    sections: Sequence[SectionBuilder] = SECTIONS,
 ) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
@@ -115,8 +126,9 @@ def build_leaderboard(
         if data_key(result) in orphans:
             orphans[data_key(result)].append(result)
     options = options or ReportOptions()
-    boards = [build_board(group, matching(baselines, group), metrics, options) for _, group in sorted(groups.items())]
-    boards += [build_board([], group, metrics, options) for _, group in sorted(orphans.items())]
+    parts = [(group, matching(baselines, group)) for _, group in sorted(groups.items())]
+    parts += [([], group) for _, group in sorted(orphans.items())]
+    boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
     return [board for board in boards if board]
 
 
@@ -144,13 +156,15 @@ def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Resul
 
 
 def row_key(result: Result) -> tuple[Any, ...]:
-    """What rows are kept apart by beside the model: everything of the identity but seed and fold."""
-    names = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
-    return tuple(result.run[name] for name in names)
+    return tuple(result.run[name] for name in KEPT_APART)
 
 
 def build_board(
-    group: Sequence[Result], baselines: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
+    group: Sequence[Result],
+    baselines: Sequence[Result],
+    metrics: Mapping[str, MetricSpec],
+    options: ReportOptions,
+    sections: Sequence[SectionBuilder],
 ) -> Board | None:
     """One board, or None where nothing on it was ever finished."""
     finished = [r for r in (*group, *baselines) if r.ok]
@@ -161,10 +175,10 @@ def build_board(
     shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
     known = {name: metrics[name] for name in shown if name in metrics}
     seeds = sorted({r.run["seed"] for r in group})
-    rows = [build_row(part, known, seeds, primary) for part in group_rows(group)]
+    rows = build_rows(group, known, seeds, primary)
     higher = metrics[primary].higher_is_better if primary in metrics else True
     rows.sort(key=lambda row: order(row, primary, higher))
-    controls = [build_row(part, known, [0], primary) for part in group_rows(baselines)]
+    controls = build_rows(baselines, known, [0], primary)
     controls.sort(key=lambda row: order(row, primary, higher))
     run, facts = (group or baselines)[0].run, describe_test(finished)
     stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
@@ -191,11 +205,30 @@ def build_board(
         rows=(*rows, *controls),
         device=describe_device(first),
         dates=(created[0], created[-1]) if created else ("", ""),
+        card=request.card,
+        threshold=request.threshold,
+        primary=request.primary,
         bundle=first.bundle,
         versions=first.versions,
-        comparisons=compare_rows([row.evidence for row in (*rows, *controls)], higher),
-        sections=tuple(section for build in SECTIONS if (section := build(request))),
+        comparisons=compare_rows(
+            [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)], higher
+        ),
+        sections=tuple(section for build in sections if (section := build(request))),
     )
+
+
+def build_rows(
+    results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
+) -> list[Row]:
+    """One row a model; rows of one name say what they differ in."""
+    rows, parts = [], group_rows(results)
+    for part in parts:
+        row = build_row(part, metrics, seeds, primary)
+        run = part[0].run
+        twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
+        differing = [name for name in KEPT_APART if len({twin[name] for twin in twins}) > 1]
+        rows.append(replace(row, variant=", ".join(f"{name}={str(run[name])[:20]}" for name in differing)))
+    return rows
 
 
 def group_rows(results: Sequence[Result]) -> list[list[Result]]:
@@ -229,11 +262,9 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         stored = [[result.predictions() for result in part] for part in complete]
         card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
         scores = score(stored, metrics, card, threshold=threshold)
-        evidence = "a baseline is not ranked"
+        evidence = find_evidence(stored, metrics.get(primary), card, threshold)
         if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
-        elif not is_baseline(results[0]):
-            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
     return Row(
         model=run["shown"],
         qualified=run["model"],
@@ -249,6 +280,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         num_tuning_runs=run.get("num_tuning_runs", 0),  # not recorded by the first results
         pretraining=find_pretraining(counted),
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
+        faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
         run_ids=tuple(r.id for r in counted),
         evidence=evidence,
         stored=stored,

@@ -22,6 +22,8 @@ WEIGHTS_FILE = "model.safetensors"
 Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
 # Of a bundle: scores computed again from its predictions; a run of it carried out again here; only said by it.
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
+# What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
+MODEL_FAULTS = ("diverged", "oom", "wrong-output")
 NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
 
 
@@ -49,6 +51,11 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def is_models_fault(self) -> bool:
+        """Whether the run failed by what the model did, and not by the machine, the plugin's code or the time given."""
+        return self.error is not None and self.error["code"] in MODEL_FAULTS
 
     def predictions(self) -> dict[str, Predictions]:
         """The stored predictions of val and test."""
