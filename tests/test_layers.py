@@ -17,7 +17,18 @@ FLOORS = (
     # Every error a user can meet.
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
-    {"files", "system", "progress", "images", "augmentation", "statistics", "tasks", "protocol", "pseudonyms"},
+    {
+        "files",
+        "caches",
+        "system",
+        "progress",
+        "images",
+        "augmentation",
+        "statistics",
+        "tasks",
+        "protocol",
+        "pseudonyms",
+    },
     # What plugins hand over; an archive unpacked.
     {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from zoo.caches import keep_within, limit_bytes, mark_used
 from zoo.errors import DataError
 from zoo.files import FileMemo, folder_written_whole, hash_file
 from zoo.images import fit_square
@@ -36,11 +37,13 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
     """
     from filelock import FileLock
 
-    folder = cache / "images" / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
+    kept = cache / "images"
+    folder = kept / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
     path = folder / "images.npy"
     if is_intact(folder, cache):
+        mark_used(folder)
         return path
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    kept.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if is_intact(folder, cache):  # another bench built it meanwhile
             return path
@@ -49,6 +52,7 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
             card = {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
             card["sha256"] = hash_file(temporary / "images.npy")
             (temporary / "card.json").write_text(json.dumps(card))
+    keep_within(cache, limit_bytes())
     return path
 
 

@@ -1,0 +1,89 @@
+"""What the cache holds is listed, cleared by kind, and kept within its limit."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from zoo.caches import choose_entries, describe_cache, keep_within, limit_bytes, list_entries
+from zoo.errors import UsageError
+
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Two decoded sets, used a month and a week ago, a download and the lock of a third."""
+    for kind, name, days in (("images", "old", 30), ("images", "new", 7), ("datasets", "dots.npz", 90)):
+        folder = tmp_path / kind / name
+        folder.mkdir(parents=True)
+        (folder / "images.npy").write_bytes(b"\0" * 1000)
+        os.utime(folder, (time.time() - days * DAY,) * 2)
+    (tmp_path / "images" / "third.lock").touch()
+    return tmp_path
+
+
+def names(entries):
+    return [entry.name for entry in entries]
+
+
+def test_entries_are_listed_with_their_size_the_least_recently_used_first(cache):
+    found = list_entries(cache)
+    assert [(entry.kind, entry.name, entry.size_bytes) for entry in found] == [
+        ("images", "old", 1000),
+        ("images", "new", 1000),
+        ("datasets", "dots.npz", 1000),
+    ]
+
+
+def test_downloads_are_cleared_only_when_asked_for(cache):
+    assert names(choose_entries(cache)) == ["old", "new"]
+    assert names(choose_entries(cache, ["datasets"])) == ["dots.npz"]
+    assert names(choose_entries(cache, everything=True)) == ["old", "new", "dots.npz"]
+    assert names(choose_entries(cache, older_days=10)) == ["old"]
+
+
+def test_an_unknown_kind_is_named(cache):
+    with pytest.raises(UsageError, match="unknown kind 'pictures'"):
+        choose_entries(cache, ["pictures"])
+
+
+def test_the_least_recently_used_go_until_the_rest_fits(cache):
+    assert names(keep_within(cache, 1500)) == ["old"]
+    assert names(list_entries(cache)) == ["new", "dots.npz"]
+
+
+def test_what_was_used_today_stays_even_beyond_the_limit(cache):
+    os.utime(cache / "images" / "old")
+    assert names(keep_within(cache, 0)) == ["new"]
+    assert (cache / "images" / "old" / "images.npy").exists()
+
+
+def test_the_limit_is_an_environment_variable(monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE_LIMIT_GB", "0.5")
+    assert limit_bytes() == 500_000_000
+    for wrong in ("much", "-1", "nan"):
+        monkeypatch.setenv("ZOO_CACHE_LIMIT_GB", wrong)
+        with pytest.raises(UsageError, match="ZOO_CACHE_LIMIT_GB"):
+            limit_bytes()
+
+
+def test_an_empty_cache_has_no_entries(tmp_path):
+    assert describe_cache(tmp_path / "none")["entries"] == []
+
+
+def run(cache, *arguments):
+    command = [sys.executable, "-m", "zoo.cli", *arguments]
+    environment = {**os.environ, "ZOO_CACHE": str(cache)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_lists_and_clears(cache):
+    listed = json.loads(run(cache, "cache", "list", "--json").stdout)
+    assert [entry["name"] for entry in listed["entries"]] == ["old", "new", "dots.npz"]
+    assert "2 entries removed" in run(cache, "cache", "clear").stdout
+    assert not (cache / "images" / "old").exists() and (cache / "datasets" / "dots.npz").exists()
+    assert run(cache, "cache", "clear", "pictures").returncode == 2
