@@ -16,7 +16,7 @@ from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, read_tables
 from zoo.sources.listing import Listing, list_folder
-from zoo.sources.names import guess_patient
+from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import SPLIT_NAMES, select_files
 from zoo.sources.tables import ImageIndex, index_images
 
@@ -33,6 +33,7 @@ LABEL_NAMES = tuple(
     "finding_label finding_labels grade severity level disease pathology condition classification outcome "
     "ground_truth y".split()
 )
+COHORT = "group"  # the label of BIDS' participants.tsv, where no other column is called like one
 PATIENT_NAMES = tuple(
     "patient patient_id patientid patient_no patient_number pid subject subject_id subjectid participant_id mrn case "  # noqa: SIM905
     "case_id caseid study study_id lesion lesion_id lesionid".split()
@@ -40,11 +41,6 @@ PATIENT_NAMES = tuple(
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
 SEPARATOR = "|"
-# Names of folders that hold images and say nothing about them: images_001, HAM10000_images_part_1, train_images
-CONTAINER_WORDS = frozenset(
-    "image images img imgs picture pictures photo photos part parts batch chunk data raw "  # noqa: SIM905
-    "png jpg jpeg tif tiff bmp".split()
-)
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
@@ -52,6 +48,7 @@ NOTHING_SAID = Card()
 # DICOM tags that a column may hold, from what names one image to what names many
 JOIN_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "AccessionNumber", "StudyInstanceUID", "PatientID")
 Tags = dict[str, dict[str, list[str]]]  # DICOM tag -> its value -> the images that have it
+MANY_LABELS = 20
 ENOUGH = 0.9  # of the rows must name an image here before an unusual column is believed to be the image's
 
 
@@ -76,10 +73,17 @@ class Table:
     label_columns: tuple[str, ...]  # by their names
     label_cells: tuple[str, ...]  # one-hot: the columns that hold only 0 and 1
     tag: str = ""  # the DICOM tag that the image column holds, where it is no name
+    by_folder: bool = False  # the image column names folders: a row means all images in one
 
     @property
     def has_label(self) -> bool:
         return bool(self.label_columns) or len(self.label_cells) > 1
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes it tells apart; 0 where its label is a quantity."""
+        values = [len(set(self.rows[column])) for column in self.label_columns] or [len(self.label_cells)]
+        return max(values) if max(values) <= MANY_LABELS else 0
 
 
 def normalise(column: str) -> str:
@@ -89,7 +93,7 @@ def normalise(column: str) -> str:
 def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     """The card of a folder, or of a table whose images lie beside or below it; `said` is what a card says of it."""
     if path.is_file():
-        return name_patients(guess_named_table(path), said)
+        return guess_named_table(path, said)
     whole = descend(list_folder(path))
     check_any_image(whole)
     marks = find_masks(whole)
@@ -97,29 +101,30 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     if not listing.images:  # what is wrong with `said` is told when it is honoured
         return Guess(marks, whole, ())
     tags = index_tags(listing)
-    tables, notes = study_tables(listing, tags, said.label.column)
-    labelled_by_table = any(table.has_label for table in tables)
-    pattern = "" if said.label.column else guess_class_folders(listing, tags, labelled_by_table=labelled_by_table)
+    tables, broken, strangers = study_tables(listing, tags, said.label.column)
+    notes = [*broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
+    pattern = "" if said.label.column else guess_class_folders(listing, tags, tables)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
-        guess = guess_from_table(listing, choose_table(path, listing, tables, notes), notes, path)
+        if not tables:
+            raise nothing_labels(path, listing, broken, strangers)
+        guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
-    guess = name_patients(guess, said)
+    guess = name_patients(guess, said, tags)
     card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
     return Guess(card, whole, guess.notes)
 
 
-def guess_named_table(path: Path) -> Guess:
+def guess_named_table(path: Path, said: Card) -> Guess:
     listing = list_folder(path.parent)
     check_any_image(listing)
-    table = study_table(
-        path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), index_tags(listing)
-    )
+    tags = index_tags(listing)
+    table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), tags)
     if table is None:
         raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
-    return guess_from_table(listing, table, [], path)
+    return name_patients(guess_from_table(listing, table, [], path), said, tags)
 
 
 def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
@@ -128,29 +133,39 @@ def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
     return tuple(select_files(card, listing).files)
 
 
-def name_patients(guess: Guess, said: Card) -> Guess:
-    """With the patient that is in the file names, where nothing else says who it is."""
+def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
+    """With the patient that is in names of files or folders, where nothing else says who it is."""
     if guess.card.patient or said.patient:
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
+    if patient is None and said.frames is None and not tags and "{label}" in guess.card.images:
+        patient = guess_patient_folder(guess.listing.images, guess.card.images.count("{"), notes)
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
 
 
-def choose_table(path: Path, listing: Listing, tables: list[Table], notes: list[str]) -> Table:
+def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: list[str]) -> DataError:
+    """What to say where neither a folder nor a table tells the label of the images."""
+    if broken:
+        return DataError(broken[0])
+    if strangers:
+        return DataError(
+            f"{path}: {len(listing.images)} images, and no column of {' or '.join(strangers)} names them",
+            fix='write their names into a column, or say how both fit in dataset.toml: images = "{COLUMN}_*.png"',
+        )
+    return DataError(
+        f"{path}: {len(listing.images)} images and nothing that labels them",
+        fix="put them into one folder a class, or a CSV with their names and labels beside them",
+    )
+
+
+def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
     """The one table that can hold the labels; two are an error that names both."""
-    if not tables and notes:
-        raise DataError(notes[0])
     labelled = [table for table in tables if table.has_label] or tables
     if len(labelled) > 1:
         names = " and ".join(table.name for table in labelled)
         raise DataError(
             f"{path}: both {names} could hold the labels", fix=f"name one as the dataset, or {say_in_toml('table')}"
-        )
-    if not labelled:
-        raise DataError(
-            f"{path}: {len(listing.images)} images and nothing that labels them",
-            fix="put them into one folder a class, or a CSV with their names and labels beside them",
         )
     for table in tables:
         if table is not labelled[0]:
@@ -183,23 +198,35 @@ def descend(listing: Listing) -> Listing:
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
-def guess_class_folders(listing: Listing, tags: Tags, *, labelled_by_table: bool) -> str:
+def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
     """The pattern of class folders, with or without split folders above them, or "" where there are none."""
-    parts = [image.split("/") for image in listing.images]
-    inside_splits = {part[1] for part in parts if len(part) > 2 and part[0].lower() in SPLIT_NAMES}
-    tops = {part[0] for part in parts if len(part) > 1 and part[0].lower() not in SPLIT_NAMES}
-    for folders, pattern in ((inside_splits, "{split}/{label}/**/*"), (tops, "{label}/**/*")):
-        # folders may also be one a patient, a study or a series
-        containers = labelled_by_table and all(
-            is_container(folder) or any(folder in values for values in tags.values()) for folder in folders
-        )
-        if len(folders) > 1 and not containers:
+    for depth, pattern in ((1, "{split}/{label}/**/*"), (0, "{label}/**/*")):
+        folders: dict[str, list[str]] = defaultdict(list)
+        for image in listing.images:
+            parts = image.split("/")
+            if len(parts) > depth + 1 and (parts[0].lower() in SPLIT_NAMES) == bool(depth):
+                folders[parts[depth]].append(image)
+        if len(folders) > 1 and not are_containers(folders, tags, tables):
             return pattern
     return ""
 
 
-def is_container(folder: str) -> bool:
-    return folder.isdecimal() or bool(CONTAINER_WORDS & set(re.split(r"[^a-z]+", folder.lower())))
+def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[Table]) -> bool:
+    """Whether folders are one a patient, an exam or a download, and a table says the label of what is in them."""
+    labelled = [table for table in tables if table.has_label]
+    if labelled and all(is_container(f) or any(f in values for values in tags.values()) for f in folders):
+        return True
+    shapes = {re.sub(r"\d+", "0", folder) for folder in folders}
+    are_numbered = len(shapes) == 1 and "0" in min(shapes)  # P001, P002, ...: grades may be called so too
+    patient_of = {image: patient for patient, images in tags.get("PatientID", {}).items() for image in images}
+    have_one_patient = bool(patient_of) and all(
+        len({patient_of.get(image, "") for image in images}) == 1 for images in folders.values()
+    )
+    if labelled:
+        named = any(table.by_folder for table in labelled)
+        return (named or are_numbered or have_one_patient) and len(folders) > max(t.num_labels for t in labelled)
+    by_row = any((table.by_folder and are_numbered) or (table.tag and have_one_patient) for table in tables)
+    return by_row and len(folders) > 2
 
 
 def check_split_folders(listing: Listing) -> None:
@@ -276,11 +303,12 @@ def index_tags(listing: Listing) -> Tags:
     return {keyword: by_value for keyword, by_value in tags.items() if len(by_value) > 1}
 
 
-def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[Table], list[str]]:
-    """The tables that name images of the folder, and one note for each that cannot be read."""
+def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[Table], list[str], list[str]]:
+    """The tables that name images of the folder, what is wrong with those that cannot be read, names of the others."""
     index = index_images(listing.root, listing.images)
     tables: list[Table] = []
     broken: list[str] = []
+    strangers: list[str] = []
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     for name in (*listing.tables, *nested):
         try:
@@ -288,9 +316,11 @@ def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[
         except DataError as error:
             broken.append(error.message)
             continue
-        if table is not None:
+        if table is None:
+            strangers.append(name)
+        else:
             tables.append(table)
-    return tables, broken
+    return tables, broken, strangers
 
 
 def study_table(
@@ -306,20 +336,50 @@ def study_table(
             best = (column, 0, share)
     column, _, share = best
     by_tag = find_tag_column(rows, tags) if share < ENOUGH else None
+    folder_column = find_folder_column(rows, index) if share < ENOUGH and not by_tag else ""
     if by_tag:
         column, tag = by_tag
         share = sum(cell in tags[tag] for cell in rows[column]) / len(rows)
         named = {image for cell in rows[column] for image in tags[tag].get(cell, [])}
+    elif folder_column:
+        column, share = folder_column, 1.0
+        named = {image for cell in rows[column] for image in index.find_folder(cell)}
     elif column:
         named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
     else:
         return None
-    boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
-    labels = tuple(c for c in rows.columns if normalise(c) in LABEL_NAMES and c != column and not (boxes and c == "y"))
-    if label_column in rows.columns:
-        labels = (label_column,)
     found, one_hot = len(named) / len(index.paths), one_hot_columns(rows, column)
-    return Table(name, rows, column, found, share, labels, one_hot, by_tag[1] if by_tag else "")
+    labels = (label_column,) if label_column in rows.columns else find_label_columns(rows, column, one_hot)
+    return Table(
+        name, rows, column, found, share, labels, one_hot, by_tag[1] if by_tag else "", by_folder=bool(folder_column)
+    )
+
+
+def find_label_columns(rows: pandas.DataFrame, image_column: str, one_hot: tuple[str, ...]) -> tuple[str, ...]:
+    boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
+    named = [c for c in rows.columns if c != image_column and normalise(c) in LABEL_NAMES and not (boxes and c == "y")]
+    cohort = [c for c in rows.columns if c != image_column and normalise(c) == COHORT]
+    return tuple(named or (cohort if len(one_hot) < 2 else []))
+
+
+def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
+    """The column whose cells name folders, each one of its own, that hold at least half of the images; or ""."""
+    for column in rows.columns:
+        cells = list(rows[column])
+        if normalise(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
+            continue
+        found = [index.find_folder(cell) for cell in cells if is_inside(cell)]
+        images = [image for folder in found for image in folder]
+        is_usual = normalise(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
+        is_named = sum(map(bool, found)) >= ENOUGH * len(cells) or (is_usual and images)
+        if is_named and len(set(images)) == len(images) and 2 * len(images) >= len(index.paths):
+            return str(column)
+    return ""
+
+
+def is_inside(cell: str) -> bool:
+    """Whether a cell may be a path below the folder."""
+    return bool(cell) and not cell.startswith(("/", "\\")) and ".." not in cell and cell[1:2] != ":"
 
 
 def find_tag_column(rows: pandas.DataFrame, tags: Tags) -> tuple[str, str] | None:
@@ -394,6 +454,10 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
     split = guess_split(table, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     metadata = tuple(column for column in table.rows.columns if column and column not in {*taken, *RESERVED})
+    if table.by_folder:
+        notes.append(
+            f"column {table.image_column!r} of {table.name} names folders: each row means all images of one (guessed)"
+        )
     if table.tag:
         notes.append(f"column {table.image_column!r} of {table.name} holds the DICOM tag {table.tag} (guessed)")
     join = Join(column=table.image_column, tag=table.tag)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
-        find = partial(find_by_column, card, table, listing.root, clips)
+        find = partial(find_by_column, card, table, listing.root)
     else:
         find = partial(find_by_keys, table, keys)
     found = find(files)
@@ -183,16 +183,14 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
     return [by_key.get(tuple(row), []) for row in table[keys].itertuples(index=False)]
 
 
-def find_by_column(
-    card: Card, table: pandas.DataFrame, root: Path, clips: Container[str], files: dict[str, Captures]
-) -> list[list[str]]:
-    """The images of every row, by a column with their path or name."""
+def find_by_column(card: Card, table: pandas.DataFrame, root: Path, files: dict[str, Captures]) -> list[list[str]]:
+    """The images of every row, by a column with their path or name, or with that of a folder: all in it."""
     assert card.join is not None
-    index = index_images(root, tuple(files), clips)
+    index = index_images(root, tuple(files))
     found: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:
-            found.append(index.find(cell) if cell else [])
+            found.append((index.find(cell) or index.find_folder(cell)) if cell else [])
         except DataError as error:
             raise DataError(f"{place}: {error.message}", fix=error.fix) from error
     return found
@@ -241,7 +239,7 @@ def check_found(
     keys: list[str],
     notes: list[str],
 ) -> None:
-    """Every row means one image, or, by a tag, some; none is an error, unless the table only adds to the paths."""
+    """Every row means one image, or all of a folder or tag. None is an error, unless the table only adds to paths."""
     columns, tag = (keys, "") if card.join is None else ([card.join.column], card.join.tag)
     if any(skipped):
         notes.append(f"{sum(skipped)} of {len(found)} rows of {card.table} are of images left out")
@@ -255,11 +253,19 @@ def check_found(
         what = what if cell else "the image's name is blank"
         raise DataError(f"{table.index[missing[0]]}: {what}{more}", fix="add the file or drop the row")
     for row, images in enumerate(found):
-        if len(images) > 1 and not tag:
+        if len(images) > 1 and not tag and not share_folder(card, keys, list(table[columns].iloc[row]), images):
             raise DataError(
                 f"{table.index[row]}: {' '.join(table[columns].iloc[row])!r} may be {images[0]} or {images[1]}",
                 fix="name the image by its path",
             )
+
+
+def share_folder(card: Card, keys: list[str], cells: list[str], images: list[str]) -> bool:
+    """Whether a row means several images because it names their folder; else its name of an image is ambiguous."""
+    if keys:
+        return not set(keys) & set(placeholders(posixpath.basename(card.images)))
+    folder = cells[0].replace("\\", "/").strip("/")
+    return all(f"/{folder}/" in f"/{image}" for image in images)
 
 
 # --- one row an image ------------------------------------------------------------------------------------------------

@@ -1,12 +1,20 @@
-"""Image names of a few well-known shapes to the card's patient: guessed on strong evidence only, and always said."""
+"""Names of images and folders to the card's patient: guessed on strong evidence only, and always said."""
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from zoo.sources.cards import Patient
+
+# Names of folders that hold images and say nothing about them: images_001, HAM10000_images_part_1, train_images
+CONTAINER_WORDS = frozenset(
+    "image images img imgs picture pictures photo photos part parts batch chunk data raw "  # noqa: SIM905
+    "png jpg jpeg tif tiff bmp".split()
+)
+MIN_FOLDERS = 5  # in every class: no fewer than there are folds
 
 
 @dataclass(frozen=True)
@@ -47,4 +55,42 @@ def guess_patient(images: tuple[str, ...], notes: list[str]) -> Patient | None:
             continue
         notes.append(f"patient read from the file names ({shape.what}): {len(patients)} of {len(images)} images")
         return Patient(regex=shape.regex, means="patient")
+    return None
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+def is_container(folder: str) -> bool:
+    return folder.isdecimal() or holds_images(folder)
+
+
+def holds_images(folder: str) -> bool:
+    return bool(CONTAINER_WORDS & set(re.split(r"[^a-z]+", folder.lower())))
+
+
+def guess_patient_folder(images: tuple[str, ...], depth: int, notes: list[str]) -> Patient | None:
+    """The folders below those of the classes as patients, exams or clips: whatever they are, they are not parted.
+
+    `depth` counts the folders that say split and class. Of nested folders the outermost are taken of which every class
+    has several. One name in two classes is one patient; in two official splits it may mean two.
+    """
+    folders = [image.split("/")[:-1] for image in images]
+    for level in range(depth, min(map(len, folders))):
+        in_class: dict[str, set[str]] = defaultdict(set)
+        for folder in folders:
+            in_class["/".join(folder[:depth])].add("/".join(folder[: level + 1]))
+        found = set[str]().union(*in_class.values())
+        if min(map(len, in_class.values())) < MIN_FOLDERS or len(found) == len(images):
+            continue
+        if any(holds_images(posixpath.basename(folder)) for folder in found):
+            continue
+        splits_of: dict[str, set[str]] = defaultdict(set)
+        for folder in folders:
+            splits_of[folder[level]].add(folder[0] if depth > 1 else "")
+        above = f"(?:[^/]+/){{{level}}}"
+        is_path = any(len(splits) > 1 for splits in splits_of.values())
+        notes.append(
+            f"the {len(images)} images lie in {len(found)} folders below the classes: those of one are kept together "
+            "(guessed; if they are frames of clips, say frames = {every = 1} in dataset.toml)"
+        )
+        return Patient(regex=f"^({above}[^/]+)/" if is_path else f"^{above}([^/]+)/", means="folder")
     return None

@@ -38,6 +38,9 @@ def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
     found = Patients([], f"none: {said.none if said else 'image level'}")
     if not said:
         found = guess_by_tag(joined, headers)
+    if not found.texts and (rows := shared_rows(joined)):
+        note = f"nothing names the patient: images of one row of {joined.table} are taken as of one"
+        return Patients(rows, "row", (*found.notes, note))
     if not found.texts and joined.has_frames:
         note = "nothing names the patient: every volume or clip is taken as one"
         wholes = [split_frame(sample_id)[0] for sample_id in joined.sample_ids]
@@ -46,6 +49,13 @@ def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
         note = "no patient key: image level, images of a patient may be in two splits"
         return replace(found, notes=(*found.notes, note))
     return found
+
+
+def shared_rows(joined: Joined) -> list[str]:
+    """The row of every image, or its path where it has none; nothing where a row means one image, volume or clip."""
+    wholes = [split_frame(sample_id)[0] for sample_id in joined.sample_ids]
+    rows = [str(place) or whole for place, whole in zip(joined.cells.index, wholes, strict=True)]
+    return rows if len(set(rows)) < len(set(wholes)) else []
 
 
 def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:

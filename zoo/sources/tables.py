@@ -7,13 +7,13 @@ import io
 import json
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError
-from zoo.images import is_volume_name, without_suffix
+from zoo.images import without_suffix
 
 if TYPE_CHECKING:
     import pandas
@@ -139,6 +139,7 @@ class ImageIndex:
     root: Path
     paths: frozenset[str]
     by_name: dict[str, list[str]]  # every shorter way of naming; several files where it is ambiguous
+    images: tuple[str, ...] = ()  # in the order of the set
 
     def find(self, cell: str) -> list[str]:
         """The images a cell may mean: none, one, or several where the name is ambiguous."""
@@ -150,6 +151,26 @@ class ImageIndex:
             return []
         tidy = self.tidy(cell)
         return [tidy] if tidy in self.paths else self.by_name.get(tidy, [])
+
+    @cached_property
+    def by_folder(self) -> dict[str, list[str]]:
+        """The images below each folder, by its path, and by its name where one folder alone has it."""
+        below: dict[str, list[str]] = defaultdict(list)
+        for image in self.images:
+            folder = posixpath.dirname(image)
+            while folder:
+                below[folder].append(image)
+                folder = posixpath.dirname(folder)
+        named: dict[str, set[str]] = defaultdict(set)
+        for folder in below:
+            named[posixpath.basename(folder)].add(folder)
+        return dict(below) | {name: below[min(folders)] for name, folders in named.items() if len(folders) == 1}
+
+    def find_folder(self, cell: str) -> list[str]:
+        """The images of the folder that a cell names by its path, or by its name."""
+        if cell in self.by_folder or ("/" not in cell and "\\" not in cell):
+            return self.by_folder.get(cell, [])
+        return self.by_folder.get(self.tidy(cell), [])
 
     def tidy(self, cell: str) -> str:
         """A path relative to the root, with forward slashes; DataError where it leads out of it."""
@@ -185,19 +206,12 @@ class ImageIndex:
             return False
 
 
-def index_images(root: Path, images: tuple[str, ...], clips: Container[str] = ()) -> ImageIndex:
-    """Images by their names; a volume, or the first frame of one of the `clips`, also by a folder it has to itself."""
+def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
+    """Images by their names."""
     by_name: dict[str, list[str]] = defaultdict(list)
-    by_folder: dict[str, list[str]] = defaultdict(list)
     for image in images:
         # perf: string functions; pathlib took half the time of reading a set of 20,000 files
         stem = without_suffix(image)
         for name in {stem, posixpath.basename(image), posixpath.basename(stem)} - {image}:
             by_name[name].append(image)
-        if image in clips or is_volume_name(image):
-            folders = [folder.as_posix() for folder in PurePosixPath(image).parents[:-1]]
-            for name in {*folders, *map(posixpath.basename, folders)}:
-                by_folder[name].append(image)
-    alone = {name: found for name, found in by_folder.items() if len(found) == 1 and name not in by_name}
-    by_name.update(alone)
-    return ImageIndex(root, frozenset(images), dict(by_name))
+    return ImageIndex(root, frozenset(images), dict(by_name), images)
