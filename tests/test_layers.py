@@ -43,8 +43,8 @@ FLOORS = (
     {"inference", "probes", "datasheet"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
-    # A suite to its runs, each with its id; what stands below a board.
-    {"suites", "sections"},
+    # A suite to its runs, each with its id; what stands below a board; what speaks against a row.
+    {"suites", "sections", "controls"},
     # A run's folder; what an order of rows is worth; numbers as people read them.
     {"results", "comparison", "readable"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.

@@ -173,6 +173,7 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     from zoo.planning import Settings, save_plan
     from zoo.progress import Console
     from zoo.registry import quiet_stdout
+    from zoo.results import load_scored_runs
     from zoo.runner import bench as run_bench
     from zoo.runner import plan_only
 
@@ -185,7 +186,10 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     with quiet_stdout():
         outcome = carry_out(suite, registry, settings, console)
         save_plan(outcome.runs, settings.results)
-        boards = [] if dry_run else build_leaderboard(outcome.results.values(), registry.metrics)
+        boards: list[Board] = []
+        if not dry_run:
+            scored = load_scored_runs(settings.results)
+            boards = build_leaderboard(outcome.results.values(), registry.metrics, scored_runs=scored)
     if as_json:
         document = describe_outcome(outcome, boards)
         click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.comparison import Comparisons, compare_rows
+from zoo.controls import count_configurations, find_degenerate, is_baseline, tested_on
 from zoo.errors import Undefined, clean
 from zoo.inference import Predictions
 from zoo.results import Provenance, Result
@@ -47,6 +48,7 @@ class Row:
     coverage: tuple[int, int]  # runs that count, runs there should be
     cost: Mapping[str, float | None]  # mean over runs
     deviations: tuple[str, ...]
+    degenerate: tuple[str, ...] = ()  # why it is worth no more than the constant predictor
     tuned: str = ""
     num_tuning_runs: int = 0
     pretraining: tuple[str, ...] | None = None  # what its initial weights were trained on; None: nobody says
@@ -85,6 +87,7 @@ class Board:
     primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
     dates: tuple[str, str] = ("", "")  # of the first and of the last run
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
+    num_configurations: int = 0  # model x protocol x initial weights, ever scored on this test set
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
@@ -107,17 +110,21 @@ def build_leaderboard(
     metrics: Mapping[str, MetricSpec],
     options: ReportOptions | None = None,
     sections: Sequence[SectionBuilder] = SECTIONS,
+    scored_runs: Iterable[Mapping[str, Any]] | None = None,
 ) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
     Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Tuning runs are left
-    out: they have seen no test image.
+    out: they have seen no test image. `scored_runs` are all that were ever scored (`Run.describe()`), where there are
+    more than these results.
     """
+    results = list(results)
+    uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
     scored = [r for r in results if r.run["purpose"] == "score" and r.dataset]
-    baselines = [r for r in scored if is_baseline(r)]
+    baselines = [r for r in scored if is_baseline(r.run)]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
-        if not is_baseline(result):
+        if not is_baseline(result.run):
             groups.setdefault(board_key(result), []).append(result)
     orphans: dict[tuple[str, ...], list[Result]] = {
         data_key(r): [] for r in baselines if not any(key[:4] == data_key(r) for key in groups)
@@ -129,11 +136,7 @@ def build_leaderboard(
     parts = [(group, matching(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
     boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
-    return [board for board in boards if board]
-
-
-def is_baseline(result: Result) -> bool:
-    return str(result.run["protocol_label"]).startswith("baseline@")
+    return [replace(board, num_configurations=uses[tested_on(board.facts)]) for board in boards if board]
 
 
 def data_key(result: Result) -> tuple[str, ...]:
@@ -181,6 +184,9 @@ def build_board(
     controls = build_rows(baselines, known, [0], primary)
     controls.sort(key=lambda row: order(row, primary, higher))
     run, facts = (group or baselines)[0].run, describe_test(finished)
+    rule: ThresholdRule = run["protocol"]["threshold"]
+    constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
+    rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
     stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
     if stored and first.card().has_patients:
         facts["splits"]["test"] |= {"label_patients": count_label_patients(stored[0], first.card())}
@@ -190,7 +196,7 @@ def build_board(
         card=first.card(),
         facts=facts,
         primary=metrics.get(primary),
-        threshold=run["protocol"]["threshold"],
+        threshold=rule,
         options=options,
     )
     return Board(
@@ -269,7 +275,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         model=run["shown"],
         qualified=run["model"],
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
-        baseline=is_baseline(results[0]),
+        baseline=is_baseline(results[0].run),
         scores=scores,
         seed_sd={name: seed_deviation(complete, name) for name in metrics},
         seeds=tuple(whole),
@@ -292,6 +298,14 @@ def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
     """What the row's initial weights were trained on, as its runs recorded it."""
     names = next((result.details["pretraining"] for result in results if result.details.get("pretraining")), None)
     return None if names is None else tuple(names)
+
+
+def flag_degenerate(
+    row: Row, constant: Score | None, primary: str, higher: bool, card: Card, rule: ThresholdRule
+) -> Row:
+    found = row.scores.get(primary)
+    reasons = find_degenerate(found, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
+    return replace(row, degenerate=reasons)
 
 
 def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold: ThresholdRule) -> Evidence | str:

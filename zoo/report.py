@@ -35,8 +35,8 @@ TERMINAL_METRICS = 4  # beside the primary one; the other formats show them all
 def shown_model(row: Row) -> str:
     """The model as a row calls it, its weights tag with it, and a mark where something deviates."""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
-    origin = f" ({row.provenance})" if row.provenance else ""
-    return clean(row.label) + mark + origin
+    words = [*(["degenerate"] if row.degenerate else []), *([row.provenance] if row.provenance else [])]
+    return clean(row.label) + mark + (f" ({', '.join(words)})" if words else "")
 
 
 def shown_rank(board: Board, row: int) -> str:
@@ -167,6 +167,7 @@ def to_csv(boards: Sequence[Board]) -> str:
     names += [
         *costs,
         "deviations",
+        "degenerate",
         "provenance",
         "bundle",
         "content_hash",
@@ -174,6 +175,7 @@ def to_csv(boards: Sequence[Board]) -> str:
         "unit",
         "test_images",
         "test_patients",
+        "configurations",
     ]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -196,9 +198,10 @@ def to_csv(boards: Sequence[Board]) -> str:
                 cells += [found.value, found.low, found.high] if found else [None, None, None]
                 cells.append(row.seed_sd.get(metric))
             cells += [row.cost[name] for name in costs]
-            cells += ["; ".join(row.deviations), row.provenance, board.bundle]
+            cells += ["; ".join(row.deviations), "; ".join(row.degenerate), row.provenance, board.bundle]
             cells += [board.facts["content_hash"], board.facts["split_hash"]]
             cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
+            cells.append(board.num_configurations)
             writer.writerow([disarm(cell) for cell in cells])
     return stream.getvalue()
 
@@ -271,6 +274,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "scores": {name: asdict(score) for name, score in row.scores.items()},
                     "cost": dict(row.cost),
                     "deviations": list(row.deviations),
+                    "degenerate": list(row.degenerate),
                     "tuned": row.tuned,
                     "provenance": row.provenance or None,
                     "bundle": board.bundle or None,
@@ -313,6 +317,7 @@ def to_json(boards: Sequence[Board]) -> str:
                 "title": title(board),
                 "statements": statements(board),
                 "dataset": dict(board.facts),
+                "configurations": board.num_configurations,
                 "comparisons": describe_comparisons(board),
                 "sections": {section.name: describe_section(section) for section in board.sections},
             }

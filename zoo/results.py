@@ -218,6 +218,19 @@ def load_results(root: Path) -> tuple[list[Result], list[str]]:
     return results, damaged
 
 
+def load_scored_runs(root: Path) -> list[dict[str, Any]]:
+    """What every finished run below `root` was (`Run.describe()`), nothing else opened; damaged ones are skipped."""
+    runs = []
+    for folder in find_result_folders(root):
+        try:
+            document = read_json(folder / "result.json")
+        except ResultsError:
+            continue
+        if document.get("status") == "ok" and isinstance(document.get("run"), dict):
+            runs.append(document["run"])
+    return runs
+
+
 def find_done(root: Path, run: Run) -> Result | None:
     """The finished result of exactly this run, or None; a failed or damaged one does not count."""
     folder = root / run.folder

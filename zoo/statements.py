@@ -45,7 +45,7 @@ def headings(board: Board) -> list[str]:
 def statements(board: Board) -> list[str]:
     """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
     lines = [test_statement(board), split_statement(board), system_statement(board), *weights_statements(board)]
-    lines += tuning_statements(board)
+    lines += [*tuning_statements(board), *usage_statements(board)]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
@@ -138,6 +138,13 @@ def tuning_statements(board: Board) -> list[str]:
     return ["tuning: none, the protocol's values as they are"] if models else []
 
 
+def usage_statements(board: Board) -> list[str]:
+    """How many configurations were scored on this test set: the best of many looks better than it is."""
+    times = board.num_configurations
+    what = f"configuration{'s' * (times != 1)} (model x protocol x initial weights)"
+    return [f"test set used by {times} {what} in this store"] if times else []
+
+
 PROVENANCE_TEXT = {
     "recomputed": "recomputed: scores computed again from a bundle's predictions, which nobody here can vouch for",
     "reproduced": "reproduced: a run of this row was carried out again here and predicted the same",
@@ -175,6 +182,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     """What is not ordinary about a row."""
     name = clean(row.model)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
+    lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
     lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")
