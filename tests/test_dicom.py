@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import ramp, write
+from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     RLELossless,
-    generate_uid,
 )
 
 from zoo.errors import DataError
@@ -36,38 +35,6 @@ def quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def write(path, pixels=None, syntax=ExplicitVRLittleEndian, **elements):
-    """A small CT, or what `elements` make of it; `pixels` fill in size, depth and sign."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CTImageStorage, generate_uid(), "CT"
-    if pixels is not None:
-        frames = pixels.ndim - 2 - (pixels.shape[-1] == 3)
-        dataset.Rows, dataset.Columns = pixels.shape[frames : frames + 2]
-        dataset.SamplesPerPixel = 3 if pixels.shape[-1] == 3 else 1
-        dataset.PhotometricInterpretation = "RGB" if dataset.SamplesPerPixel == 3 else "MONOCHROME2"
-        dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
-        dataset.HighBit = dataset.BitsStored - 1
-        dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-        dataset.PixelData = pixels.tobytes()
-        if frames:
-            dataset.NumberOfFrames = len(pixels)
-        if dataset.SamplesPerPixel == 3:
-            dataset.PlanarConfiguration = 0
-    for keyword, value in elements.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def ramp(dtype=np.int16, low=-1000, shape=(8, 8)):
-    return (np.arange(np.prod(shape)).reshape(shape) * 40 + low).astype(dtype)
 
 
 def look_up_table(entries, start, bits, data):

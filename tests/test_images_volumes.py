@@ -285,7 +285,7 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_and_it_is_said(
     assert samples.table["patient"].nunique() == 6
     assert spec.labels == ("sick", "well")
     notes = "\n".join(samples.notes)
-    assert "6 volumes give 36 slices across axis 2" in notes
+    assert "6 volumes give 36 slices across axis 2 (axial)" in notes
     assert "12 that hold one value only are left out (guessed" in notes
     assert "nothing names the patient" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]

@@ -74,6 +74,14 @@ def test_a_table_of_videos_gives_every_eighth_frame_and_at_most_so_many(tmp_path
     )
 
 
+@pytest.mark.parametrize(("step", "said"), [(1, ""), (2, ", every 2nd"), (3, ", every 3rd"), (8, ", every 8th")])
+def test_which_frames_were_taken_is_said_in_words(tmp_path, step, said):
+    save_frames(tmp_path / "a" / "c0", shades(0, count=9))
+    save_frames(tmp_path / "b" / "c1", shades(1, count=9))
+    (tmp_path / "dataset.toml").write_text(f"frames = {{every = {step}}}\n")
+    assert f"2 clips of 18 frames in files of their own{said}" in open_source(tmp_path)[1].notes
+
+
 def test_class_folders_of_videos_need_no_card(tmp_path):
     for number in range(4):
         save_video(tmp_path / ("sick" if number % 2 else "well") / f"{number}.mkv", shades(number, 3))

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import ramp, write
 from folders import card, images, open_source, refusal, table
 
 from zoo.samples import open_source as open_samples
@@ -66,8 +67,6 @@ def test_two_files_of_one_name_are_still_ambiguous(tmp_path):
 
 
 def test_folders_of_dicom_files_of_one_patient_each_are_no_classes(tmp_path):
-    from test_dicom import ramp, write
-
     for number in range(6):
         for view in range(2):
             path = tmp_path / "ABCDEF"[number] / f"IM{view}.dcm"

@@ -11,7 +11,7 @@ from zoo.fingerprints import Fingerprints
 from zoo.samples import Source, discard_split
 from zoo.specs import DatasetSpec, Samples
 from zoo.splits import draw_split
-from zoo.tasks import BINARY
+from zoo.tasks import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):
@@ -149,3 +149,15 @@ def test_a_discarded_official_split_makes_a_dataset_of_another_name():
     plain = make_source(360)
     assert discard_split(plain) is plain
     assert discard_split(replace(source, splits=np.full(360, "train"))).spec.name == "dots"
+
+
+def test_classes_of_too_few_images_are_named_with_what_to_do():
+    source = make_source(8, labels=tuple("abcd"), task=MULTICLASS)
+    source = replace(source, samples=replace(source.samples, targets=np.arange(8) % 4))
+    with pytest.raises(DataError) as caught:
+        draw_split(source)
+    assert caught.value.message == (
+        "dataset 'dots': 5 parts of each class are wanted, and none of the 4 classes (a, b, c, ...) has more than "
+        "2 images"
+    )
+    assert "say in a dataset.toml where the label is" in caught.value.fix

@@ -227,10 +227,15 @@ def draw_part(source: Source, pool: Array, groups: Array, strata: Array, parts: 
             fix="--folds 2, or give a set with more patients",
             code="too-few-patients",
         )
+    most = int(np.bincount(strata[index]).max())
+    if most < parts:
+        raise DataError(
+            f"dataset {source.spec.name!r}: {parts} parts of each class are wanted, and none of the "
+            f"{len(source.spec.labels)} classes ({', '.join(source.spec.labels[:3])}, ...) has more than {most} images",
+            fix="give more images of each; if these are no classes, say in a dataset.toml where the label is",
+            code="split",
+        )
     drawer = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=SPLIT_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts: said on the card by its count
-        try:
-            return [index[part] for _, part in drawer.split(index, strata[index], groups[index])]
-        except ValueError as error:
-            raise DataError(f"dataset {source.spec.name!r}: cannot be split: {error}", code="split") from error
+        return [index[part] for _, part in drawer.split(index, strata[index], groups[index])]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 SPLITS = ("train", "val", "test")
+# What may tell the class without the disease: who took a DICOM image, of what and of whom. The audit looks at it.
+TELLING_TAGS = tuple(
+    "Modality Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition Laterality ImageLaterality "  # noqa: SIM905
+    "PatientSex PatientAge".split()
+)
 LARGEST_OWN_SIZE = 224  # smaller sets are shown at their own size; larger ones at the protocol's
 
 
@@ -62,6 +68,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     lacking = describe_lacking(targets, splits)
+    told_by_tags = find_telling_tags(joined, by_file)
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
@@ -84,7 +91,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
         symmetries=tuple(card.symmetries),
         intensity=card.intensity if isinstance(card.intensity, tuple) else None,
-        metadata=tuple(c for c in card.metadata if c not in card.hide and c in joined.cells),
+        metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told_by_tags),
         known_issues=tuple(card.known_issues),
         known_conflicts=conflicts,
         near_duplicates=card.near_duplicates,
@@ -92,7 +99,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         val_share=card.split.val_share if card.split else None,
     )
     samples = Samples(
-        table=build_table(card, joined, splits, patients.texts),
+        table=build_table(card, joined, splits, patients.texts).assign(**told_by_tags),
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(listing.root / file for file in joined.files),
@@ -196,6 +203,17 @@ def build_table(card: Card, joined: Joined, splits: list[str], patients: list[st
     return pandas.DataFrame(columns)
 
 
+def find_telling_tags(joined: Joined, headers: Mapping[str, Header]) -> dict[str, list[str]]:
+    """The DICOM tags in which the images differ, each as a column; those of the table's own columns are left to it."""
+    known = {column.lower() for column in joined.cells.columns}
+    tags = [headers[file].tags if file in headers else {} for file in joined.files]
+    columns = {keyword: [each.get(keyword, "") for each in tags] for keyword in TELLING_TAGS}
+    columns["PatientAge"] = [re.sub(r"^0*(\d+)Y$", r"\1", age) for age in columns["PatientAge"]]  # 057Y
+    return {
+        keyword: cells for keyword, cells in columns.items() if len(set(cells)) > 1 and keyword.lower() not in known
+    }
+
+
 # --- what the images are like ----------------------------------------------------------------------------------------
 def own_size(headers: list[Header]) -> int | None:
     """The longest side, where all images looked at share it and it is small."""
@@ -204,11 +222,16 @@ def own_size(headers: list[Header]) -> int | None:
 
 
 def describe_scans(card: Card, headers: list[Header]) -> tuple[str, ...]:
+    """Notes on text in the pixels: it can give the label away."""
     scans = sum(header.modality == "US" for header in headers)
-    if card.crop or not scans:
-        return ()
-    advice = 'text burnt into them can give the label away (in dataset.toml: crop = "ultrasound-region")'
-    return (f"{scans} ultrasound images: {advice}",)
+    burnt = sum(header.tags.get("BurnedInAnnotation") == "YES" for header in headers)
+    notes = []
+    if burnt:
+        notes.append(f"{burnt} files say that text is burnt into their pixels: it can give the label away")
+    if scans and not card.crop:
+        advice = 'text burnt into them can give the label away (in dataset.toml: crop = "ultrasound-region")'
+        notes.append(f"{scans} ultrasound images: {advice}")
+    return tuple(notes)
 
 
 def describe_channels(headers: list[Header]) -> tuple[str, ...]:

@@ -61,8 +61,11 @@ def expand_clips(card: Card, joined: Joined) -> Joined:
 
 
 def describe_choice(said: Frames) -> str:
-    every = f", every {said.every}th" if said.every > 1 else ""
-    return every + (f", at most {said.max} a clip" if said.max else "")
+    return every_so_many(said.every) + (f", at most {said.max} a clip" if said.max else "")
+
+
+def every_so_many(step: int) -> str:
+    return "" if step == 1 else f", every {({2: '2nd', 3: '3rd'}).get(step, f'{step}th')}"
 
 
 def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> Joined:
@@ -105,18 +108,25 @@ def describe_volumes(card: Card, joined: Joined, headers: list[Header | None], c
     if not rows:
         return ()
     said = card.slices or WHOLE_VOLUME
-    across = f"axis {said.axis}" if said.axis is not None else "axis 2 (of a TIFF, its pages)"
+    across = f"axis {said.axis}" if said.axis is not None else usual_axes({joined.images[row] for row in rows})
     num_slices, num_blank = (
         sum(f(chosen[row]) for row in rows) for f in (lambda c: len(c.frames), lambda c: c.num_blank)
     )
     left_out = f"; {num_blank} that hold one value only are left out" if num_blank else ""
-    every = f", every {said.step}th" if said.step > 1 else ""
     guessed = "" if card.slices else " (guessed; in dataset.toml: slices = {axis = 2, step = 1})"
-    notes = [f"{len(rows)} volumes give {num_slices} slices across {across}{every}{left_out}{guessed}"]
+    notes = [
+        f"{len(rows)} volumes give {num_slices} slices across {across}{every_so_many(said.step)}{left_out}{guessed}"
+    ]
     empty = [joined.images[row] for row in rows if not chosen[row].frames]
     if empty:
         notes.append(f"{len(empty)} volumes have no slice left, {empty[0]} the first of them")
     return tuple(notes)
+
+
+def usual_axes(images: set[str]) -> str:
+    """What a volume is cut across where the card names no axis."""
+    tiffs = sum(map(is_tiff_name, images))
+    return "axis 2 (axial)" if not tiffs else "their pages" if tiffs == len(images) else "axis 2, of a TIFF its pages"
 
 
 def describe_clips(card: Card, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
@@ -125,4 +135,6 @@ def describe_clips(card: Card, headers: list[Header | None], chosen: list[Chosen
         return ()
     said = card.frames or WHOLE_CLIP
     num_frames = sum(len(chosen[row].frames) for row in rows)
-    return (f"{len(rows)} files hold several frames: {num_frames} frames are read as images{describe_choice(said)}",)
+    guessed = "" if card.frames else " (all of them; in dataset.toml: frames = {every = 8, max = 16})"
+    frames = f"{num_frames} frames are read as images{describe_choice(said)}{guessed}"
+    return (f"{len(rows)} files hold several frames: {frames}",)

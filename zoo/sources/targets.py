@@ -24,7 +24,7 @@ MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
 # One of two classes whose name holds such a word is the negative one: the other is called positive.
 NEGATIVE_WORDS = frozenset(
     "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
-    "uninfected".split()
+    "uninfected regular".split()
 )
 
 
