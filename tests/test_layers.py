@@ -39,7 +39,9 @@ FLOORS = (
     {"splits"},
     # A split to decoded pixels and batches.
     {"data", "audit"},
-    # Images to predictions or features; a dataset to what is told of it.
+    # Pixels to the features of a frozen network.
+    {"features"},
+    # Images to predictions; features to a head; a dataset to what is told of it.
     {"inference", "probes", "datasheet"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},

@@ -15,9 +15,10 @@ from torch import nn
 from zoo.baselines import BASELINES
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
+from zoo.features import extract_features
 from zoo.inference import predict
-from zoo.models import build_model
-from zoo.probes import fit_knn, fit_probe, solve_linear, to_logits
+from zoo.models import build_model, feature_extractor
+from zoo.probes import fit_knn, fit_probe, join, solve_linear, to_logits
 from zoo.protocol import KNN, LINEAR_PROBE
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
@@ -91,7 +92,11 @@ def split(dataset, pixels, name):
 
 def probe(dataset, pixels, *, penalties=(PENALTY,), select=lambda logits: 0.0, spec=PIXELS):
     protocol = replace(LINEAR_PROBE, regularizations=penalties)
-    return fit_probe(spec, build(dataset.task, dataset, spec), dataset, pixels, protocol, select, "fp32")
+    module = build(dataset.task, dataset, spec).eval()
+    extract = feature_extractor(spec, module)
+    features = extract_features(extract, pixels, "fp32")
+    head, details = fit_probe(features, dataset, protocol, select)
+    return join(extract, module, head), details
 
 
 def logistic(count):
@@ -180,8 +185,9 @@ def test_probing_trains_nothing_but_the_head():
     )
     module = build(BINARY, dataset, spec)
     before = {name: value.clone() for name, value in module[0].state_dict().items()}
-    fitted, _ = fit_probe(spec, module, dataset, pixels, LINEAR_PROBE, lambda _: 0.0, "fp32")
-    after = fitted.backbone[0].state_dict()
+    extract = feature_extractor(spec, module.eval())
+    head, _ = fit_probe(extract_features(extract, pixels, "fp32"), dataset, LINEAR_PROBE, lambda _: 0.0)
+    after = join(extract, module, head).backbone[0].state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
@@ -230,7 +236,10 @@ def votes(distances):
 
 
 def neighbours(dataset, pixels, **change):
-    return fit_knn(PIXELS, build(dataset.task, dataset), dataset, pixels, replace(KNN, **change), "fp32")
+    module = build(dataset.task, dataset).eval()
+    extract = feature_extractor(PIXELS, module)
+    features = extract_features(extract, pixels, "fp32")
+    return join(extract, module, fit_knn(features, dataset, replace(KNN, **change)))
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, ORDINAL], ids=str)

@@ -1,4 +1,4 @@
-"""From a frozen network to a fitted module: a linear head solved at once, or a nearest-neighbour vote."""
+"""From the features of a frozen network to a fitted head: a linear one solved at once, or a nearest-neighbour vote."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Pixels
+from zoo.data import Dataset
 from zoo.errors import RunError
-from zoo.models import feature_extractor
+from zoo.features import Extract, Features
 from zoo.protocol import Protocol
-from zoo.specs import ModelSpec
 from zoo.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -21,39 +20,13 @@ Array = np.ndarray[Any, Any]
 Select = Callable[[Array], float]  # logits of val (N, outputs) -> how good they are; higher is better
 
 
-def extract_features(
-    extract: Callable[[Tensor], Tensor], dataset: Dataset, pixels: Pixels, split: str, precision: str
-) -> Array:
-    """The features float64 (N, D) of a split, in the dataset's order."""
-    import torch
-
-    kind = pixels.device.partition(":")[0]
-    parts = []
-    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for rows in torch.from_numpy(dataset.index(split)).split(64):  # type: ignore[no-untyped-call]
-            parts.append(extract(pixels.normalize(pixels.batch(rows))).float().cpu())
-    features = torch.cat(parts).numpy().astype(np.float64)
-    if not np.isfinite(features).all():
-        raise RunError("the frozen features are not finite", code="diverged")
-    return features
-
-
 def fit_probe(
-    spec: ModelSpec,
-    module: nn.Module,
-    dataset: Dataset,
-    pixels: Pixels,
-    protocol: Protocol,
-    select: Select,
-    precision: str,
+    features: Features, dataset: Dataset, protocol: Protocol, select: Select
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Fit a linear head on frozen features, its L2 penalty chosen on val; returns the whole as one module."""
+    """A linear head on frozen features (N, D) -> logits, its L2 penalty chosen on val."""
     from threadpoolctl import threadpool_limits
 
-    module.eval()
-    extract = feature_extractor(spec, module)
-    train = extract_features(extract, dataset, pixels, "train", precision)
-    val = extract_features(extract, dataset, pixels, "val", precision)
+    train, val = features.of(dataset.index("train")), features.of(dataset.index("val"))
     center, spread = train.mean(axis=0), train.std(axis=0)
     spread[spread < 1e-8] = 1.0
     train, val = (train - center) / spread, (val - center) / spread
@@ -70,7 +43,8 @@ def fit_probe(
         raise RunError("the protocol lists no regularizations")
     quality, penalty, weight, bias = best
     weight = weight / spread
-    return head_on(extract, module, weight, bias - weight @ center), {"regularization": penalty, "val_score": quality}
+    head = linear_layer(weight, bias - weight @ center).to(features.device)
+    return head, {"regularization": penalty, "val_score": quality}
 
 
 def encode(dataset: Dataset, split: str) -> Array:
@@ -131,32 +105,18 @@ def logistic_regression(penalty: float, count: int) -> Any:
     return LogisticRegression(C=1.0 / max(penalty * count, 1e-12), max_iter=500, tol=1e-4)
 
 
-def head_on(extract: Callable[[Tensor], Tensor], module: nn.Module, weight: Array, bias: Array) -> nn.Module:
-    """One module that maps images to logits through frozen features and a solved linear layer."""
+def linear_layer(weight: Array, bias: Array) -> nn.Module:
     import torch
     from torch import nn
 
-    class Probe(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = module
-            self.head = nn.Linear(weight.shape[1], weight.shape[0])
-
-        def forward(self, images: Tensor) -> Tensor:
-            features = extract(images)  # under the caller's autocast, as those the head was solved on
-            with torch.autocast(images.device.type, enabled=False):
-                return self.head(features.float())  # type: ignore[no-any-return]
-
-    probe = Probe()
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
-        probe.head.weight.copy_(torch.from_numpy(weight))
-        probe.head.bias.copy_(torch.from_numpy(bias))
-    return probe.to(next(iter(module.parameters()), torch.zeros(0)).device)
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return layer
 
 
-def fit_knn(
-    spec: ModelSpec, module: nn.Module, dataset: Dataset, pixels: Pixels, protocol: Protocol, precision: str
-) -> nn.Module:
+def fit_knn(features: Features, dataset: Dataset, protocol: Protocol) -> nn.Module:
     """Weighted nearest-neighbour vote on L2-normalised frozen features (Wu et al. 2018; DINO, Caron et al. 2021).
 
     Each of the k nearest training images votes for its target with weight exp(cosine similarity / temperature).
@@ -165,28 +125,38 @@ def fit_knn(
     from torch import nn
     from torch.nn.functional import normalize
 
-    module.eval()
-    extract = feature_extractor(spec, module)
-    features = extract_features(extract, dataset, pixels, "train", precision)
-    bank = normalize(torch.from_numpy(features).float(), dim=1).to(pixels.device)
-    votes = torch.from_numpy(one_hot(dataset)).float().to(pixels.device)
+    bank = normalize(features.batch(torch.from_numpy(dataset.index("train"))), dim=1)
+    votes = torch.from_numpy(one_hot(dataset)).float().to(features.device)
     known = ~votes.isnan()
     k, temperature, task = min(protocol.neighbors, len(bank)), protocol.temperature, dataset.task
 
     class Neighbours(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = module
-
-        def forward(self, images: Tensor) -> Tensor:
-            features = normalize(extract(images).float(), dim=1)
-            with torch.autocast(images.device.type, enabled=False):  # bf16 similarities would change who is nearest
-                similarity, nearest = (features @ bank.T).topk(k, dim=1)
+        def forward(self, features: Tensor) -> Tensor:
+            similarity, nearest = (normalize(features, dim=1) @ bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
             return torch.from_numpy(to_logits(task, share.double().cpu().numpy())).float()
 
-    return Neighbours().to(pixels.device)
+    return Neighbours()
+
+
+def join(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
+    """One module that maps images to logits: the frozen network, then the head."""
+    import torch
+    from torch import nn
+
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = backbone
+            self.head = head
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = extract(images)  # under the caller's autocast, as those the head was fitted on
+            with torch.autocast(images.device.type, enabled=False):  # bf16 similarities would change who is nearest
+                return self.head(features.float())  # type: ignore[no-any-return]
+
+    return Frozen()
 
 
 def one_hot(dataset: Dataset) -> Array:

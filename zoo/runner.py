@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import math
-import time
 from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.audit import audit
 from zoo.builtin import open_registry
-from zoo.data import Dataset, cache_images, describe_dataset, open_dataset, open_pixels
+from zoo.data import Dataset, Pixels, cache_images, describe_dataset, open_dataset, open_pixels
 from zoo.errors import DataError, ZooError
 from zoo.executor import Event, Notify, can_fork
-from zoo.inference import predict
+from zoo.features import GetFeatures, extract_features, keep_features
+from zoo.inference import measure_throughput
 from zoo.models import build_model, count_flops, count_parameters
 from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
 from zoo.progress import BenchProgress, Console, duration
@@ -112,11 +113,11 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         precision=run.precision,
         val_score=select,
         notify=notify,
+        get_features=find_features(run, dataset, pixels, assignment.cache),
     )
     splits = ("val",) if run.purpose == "tune" else ("val", "test")  # tuning never sees test
-    start = time.perf_counter()
-    predictions = {s: predict(fitted.module, dataset, pixels, s, precision=run.precision) for s in splits}
-    cost |= measure_cost(fitted, time.perf_counter() - start, sum(map(len, predictions.values())), device)
+    predictions = {split: fitted.predict(dataset, pixels, split, run.precision) for split in splits}
+    cost |= measure_cost(fitted, dataset, pixels, run.precision)
     scores: dict[str, dict[str, Score]] = {}
     if "test" in predictions:
         scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
@@ -183,12 +184,34 @@ def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
     return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
 
 
-def measure_cost(fitted: Fitted, predict_seconds: float, num_predicted: int, device: str) -> dict[str, Any]:
+def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> GetFeatures:
+    """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    if run.init == "random":
+        return extract_features
+    made_by = {name: version for name, version in versions().items() if name in {"torch", "torchvision", "timm"}}
+    identity = {
+        "content": dataset.content_hash,
+        "size": run.image_size,
+        "scale": pixels.scale,
+        "mean": pixels.mean.flatten().tolist(),
+        "std": pixels.std.flatten().tolist(),
+        "model": run.model,
+        "weights": run.weights_digest,
+        "stem": run.protocol.stem,
+        "device": run.device_kind,
+        "threads": run.threads,
+        **made_by,
+    }
+    return keep_features(cache, json.dumps(identity, sort_keys=True))
+
+
+def measure_cost(fitted: Fitted, dataset: Dataset, pixels: Pixels, precision: str) -> dict[str, Any]:
+    speed = measure_throughput(fitted.module, pixels, dataset.index("val"), precision=precision)
     return {
         "train_seconds": round(fitted.train_seconds, 3),
         "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
-        "inference_images_per_second": round(num_predicted / predict_seconds, 1),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "inference_images_per_second": round(speed, 1),
+        "peak_memory_bytes": peak_memory_bytes(pixels.device),
     }
 
 

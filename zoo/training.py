@@ -13,9 +13,10 @@ import numpy as np
 from zoo.augmentation import augment
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
+from zoo.features import Features, GetFeatures, extract_features
 from zoo.inference import Predictions, predict
-from zoo.models import has_batch_norm, keep_depthwise_fp32, layer_groups
-from zoo.probes import encode, fit_knn, fit_probe
+from zoo.models import feature_extractor, has_batch_norm, keep_depthwise_fp32, layer_groups
+from zoo.probes import encode, fit_knn, fit_probe, join
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
 from zoo.system import device_kind, seed_children, torch_generator
@@ -43,6 +44,14 @@ class Fitted:
     details: dict[str, Any]
     train_seconds: float
     images_per_second: float | None
+    on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head, and what that maps from
+
+    def predict(self, dataset: Dataset, pixels: Pixels, split: str, precision: str) -> Predictions:
+        """Predict a split; by the head alone where the features of every image are there already."""
+        if self.on_features:
+            head, features = self.on_features
+            return predict(head, dataset, features, split, precision="fp32")
+        return predict(self.module, dataset, pixels, split, precision=precision)
 
 
 def fit(
@@ -56,6 +65,7 @@ def fit(
     precision: str,
     val_score: ValScore,
     notify: Notify,
+    get_features: GetFeatures = extract_features,
 ) -> Fitted:
     """Fit a module by the protocol's method; everything random follows from `seed`."""
     module = module.to(pixels.device)
@@ -64,14 +74,17 @@ def fit(
         return finetune(
             spec, module, dataset, pixels, protocol, seed=seed, precision=precision, val_score=val_score, notify=notify
         )
+    module.eval()
+    extract = feature_extractor(spec, module)
+    features = get_features(extract, pixels, precision)
     details: dict[str, Any] = {}
     if protocol.method == "probe":
-        score_logits = logits_scorer(dataset, val_score)
-        module, details = fit_probe(spec, module, dataset, pixels, protocol, score_logits, precision)
+        head, details = fit_probe(features, dataset, protocol, logits_scorer(dataset, val_score))
     else:
-        module = fit_knn(spec, module, dataset, pixels, protocol, precision)
+        head = fit_knn(features, dataset, protocol)
     return Fitted(
-        module=module,
+        module=join(extract, module, head),
+        on_features=(head, features),
         history=(),
         selected_step=None,
         details=details,
