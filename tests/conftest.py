@@ -225,7 +225,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     from zoo.suites import Run
 
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
-    code = changes.pop("code", "diverged")
+    code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)  # a patient
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -256,8 +256,9 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         targets = np.arange(40) % 2
         positive = 1 / (1 + np.exp(-(targets - 0.5 + noise * random.normal(size=40))))
         ids = np.array([f"{split}{fold}-{number}" for number in range(40)])
+        patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
         predictions[split] = Predictions(
-            sample_ids=ids, patients=ids, targets=targets, probabilities=np.stack([1 - positive, positive], axis=1)
+            sample_ids=ids, patients=patients, targets=targets, probabilities=np.stack([1 - positive, positive], axis=1)
         )
     result = Result(
         id=run.id,

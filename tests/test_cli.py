@@ -29,10 +29,10 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
     signal.signal(signal.SIGTERM, before)
 
 
-COMMANDS = ["bench", "list", "info", "report", "score", "bundle", "verify", "why", "plugin", "plugin list", "doctor"]
+COMMANDS = ["bench", "list", "info", "report", "score", "compare", "bundle", "verify", "why", "plugin", "doctor"]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "plugin list"])
 def test_every_command_explains_itself(main, command):
     done = main(*command.split(), "--help")
     assert done.status == 0
@@ -104,6 +104,7 @@ def test_the_version_is_that_of_the_distribution(main):
         ("report --check", "--check compares with a file"),
         ("report --format docx", "'docx' is not one of"),
         ("why abcdefgh", "unknown run 'abcdefgh'"),
+        ("compare resnet18", "Argument 'models' takes 2 values"),
         ("bnech", "No such command 'bnech'"),
         ("score --metrics aurok", "unknown metric 'aurok'"),
     ],

@@ -200,6 +200,20 @@ def test_the_same_command_gives_the_same_bits_however_many_run_at_once(seeds, be
     assert not np.array_equal(first["test_probabilities"], second["test_probabilities"])
 
 
+def test_a_model_is_compared_with_a_baseline_on_their_board(seeds, zoo):
+    root, document, _ = seeds
+    done = zoo("compare", "tiny_cnn", "constant", "--results", root, "--json")
+    assert done.returncode == 0, done.stderr
+    (board,) = json.loads(done.stdout)["boards"]
+    (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_cnn"]
+    assert board["first"]["score"]["value"] == row["value"]
+    assert board["single_runs"]["statement"] == "single runs: no statement on seeds"
+    first = next(run for run in runs_of(document, "tiny_cnn") if run["seed"] == 0)
+    assert board["single_runs"]["difference"] == pytest.approx(first["scores"]["auroc"]["value"] - 0.5)
+    done = zoo("compare", "tiny_cnn", "constnt", "--results", root)
+    assert (done.returncode, done.stdout) == (2, "") and "Did you mean 'constant'" in done.stderr
+
+
 def test_one_file_of_weights_a_model_is_kept_of_the_best_seed(seeds):
     root, document, _ = seeds
     (kept,) = root.rglob("model.safetensors")

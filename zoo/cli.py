@@ -531,6 +531,37 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
     return found
 
 
+@zoo.command("compare")
+@click.argument("models", nargs=2, metavar="MODEL MODEL")
+@click.option("--dataset", metavar="NAME", help="Only the boards of this dataset.")
+@click.option("--protocol", metavar="NAME", help="Only the boards of this protocol.")
+@click.option(
+    "--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders, and bundles."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def compare_(
+    models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
+) -> None:
+    """Test two models against each other on every board that holds both, and show where they disagree."""
+    from zoo import pair_report
+    from zoo.leaderboard import build_leaderboard
+    from zoo.pairing import compare_models, select_results
+    from zoo.registry import quiet_stdout
+
+    registry = registry_with_warnings()
+    with quiet_stdout():
+        stored = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
+        chosen = select_results(stored, dataset, protocol)
+        # perf: the other metrics' intervals and the sections of a board are not asked for here
+        primary = {r.details.get("primary_metric") for r in chosen}
+        metrics = {name: spec for name, spec in registry.metrics.items() if name in primary}
+        found = compare_models(build_leaderboard(chosen, metrics, sections=()), *models)
+    if as_json:
+        click.echo(json.dumps(pair_report.to_document(found), indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        click.echo(pair_report.to_terminal(found, width=terminal_width(), color=in_color()), nl=False)
+
+
 @zoo.command("score")
 @click.option(
     "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."

@@ -1,10 +1,15 @@
-"""Numbers as people read them: `.913`, `.913 [.871 .944]`, `11.2 M`, `31 %`."""
+"""Numbers and tables as people read them: `.913`, `.913 [.871 .944]`, `11.2 M`, `31 %`, `p .004`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zoo.errors import clean
 from zoo.scoring import Score
-from zoo.sections import Cell
+from zoo.sections import Cell, Section
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -49,3 +54,27 @@ def share(value: float | None) -> str:
     if value is None:
         return "-"
     return "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def p_value(value: float | None) -> str:
+    """`p .031`, `p < .001`; a dash where there is none."""
+    if value is None:
+        return "p -"
+    return "p < .001" if value < 0.001 else f"p {number(value)}"
+
+
+def print_section(section: Section, console: Console) -> None:
+    """A section's title, table and notes, drawn by rich."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(section.title, style="bold"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for position, column in enumerate(section.columns):
+        table.add_column(Text(column), justify="right" if position else "left", no_wrap=position > 0)
+    for entries in section.rows:
+        table.add_row(*(Text(shown_cell(entry)) for entry in entries))
+    console.print(table)
+    for line in section.notes:
+        console.print(Text(clean(line), style="dim"), soft_wrap=True)
+    console.print()

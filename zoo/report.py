@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
-from zoo.readable import amount, number, shown_cell, with_interval
+from zoo.readable import amount, number, print_section, shown_cell, with_interval
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 from zoo.statements import headings, statements, title
@@ -92,16 +92,7 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
             console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
         for section in board.sections:
-            console.print(Text(section.title, style="bold"), soft_wrap=True)
-            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            for position, column in enumerate(section.columns):
-                table.add_column(Text(column), justify="right" if position else "left", no_wrap=position > 0)
-            for entries in section.rows:
-                table.add_row(*(Text(shown_cell(entry)) for entry in entries))
-            console.print(table)
-            for line in section.notes:
-                console.print(Text(clean(line), style="dim"), soft_wrap=True)
-            console.print()
+            print_section(section, console)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 

@@ -45,6 +45,7 @@ from zoo.statistics.roc import (
     newcombe_interval,
     paired_delong,
     placements,
+    z_test,
 )
 from zoo.statistics.weighted import (
     jackknife_influence,
@@ -101,4 +102,5 @@ __all__ = [
     "weighted_spearman",
     "wilcoxon_holm",
     "wilson_interval",
+    "z_test",
 ]

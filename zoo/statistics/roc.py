@@ -131,18 +131,18 @@ def newcombe_interval(
 
 
 def paired_delong(positives: Array, first: Array, second: Array) -> Test:
-    """DeLong's test of two areas on the same units: z = (A - B)/sqrt(V_A + V_B - 2 C_AB); one run each, no seeds.
+    """DeLong's test of two areas on the same units: z = (A - B)/sqrt(V_A + V_B - 2 C_AB); one run each, no seeds."""
+    areas, covariance = delong_covariance(positives, np.stack([first, second]))
+    return z_test(float(areas[0] - areas[1]), float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
 
-    Equal areas of equal variance 0 are p = 1; a difference without any variance has no z (NaN).
-    """
+
+def z_test(difference: float, variance: float) -> Test:
+    """z = D/sqrt(V), two-sided. No difference is p = 1; a difference without any variance has no z (NaN)."""
     from scipy.special import ndtr
 
-    areas, covariance = delong_covariance(positives, np.stack([first, second]))
-    difference = areas[0] - areas[1]
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     if difference == 0:
         return Test(statistic=0.0, p=1.0)
     if not variance > 1e-15:
         return Test(statistic=float("nan"), p=float("nan"))
-    z = float(difference / np.sqrt(variance))
+    z = difference / variance**0.5
     return Test(statistic=z, p=float(2 * ndtr(-abs(z))))

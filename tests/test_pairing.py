@@ -1,0 +1,225 @@
+"""Two models side by side: names to rows, the board's own test, single runs, and where they disagree."""
+
+import json
+
+import numpy as np
+import pytest
+from pytest import approx
+from sklearn.metrics import roc_auc_score
+
+from zoo.errors import UsageError
+from zoo.leaderboard import build_leaderboard
+from zoo.metrics import METRICS
+from zoo.pair_report import to_document, to_terminal
+from zoo.pairing import BY_PROBABILITY, compare_models, find_label, select_results
+from zoo.results import load_results
+from zoo.statistics import mcnemar, paired_delong
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+PATIENTS = {"has_patients": True, "patient": "patient"}
+
+
+def boards_of(root):
+    return build_leaderboard(load_results(root)[0], BY_NAME)
+
+
+@pytest.fixture
+def three_seeds(tmp_path, store):
+    for model, noise in (("net", 0.5), ("other_net", 3.0), ("third", 1.0)):
+        for seed in range(3):
+            store(tmp_path, model=model, seed=seed, noise=noise)
+    return tmp_path
+
+
+def the_contrast(root, first="net", second="other_net"):
+    (found,) = compare_models(boards_of(root), first, second)
+    return found
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+def test_a_plain_or_qualified_name_means_a_row_where_it_is_the_only_one(tmp_path, store):
+    store(tmp_path, init="pretrained", weights_tag="demo")
+    boards = boards_of(tmp_path)
+    assert [find_label(boards, name) for name in ("net.demo", "net", "zoo-tiny:net")] == ["net.demo"] * 3
+
+
+def test_a_name_of_several_rows_is_an_error_that_names_them(tmp_path, store):
+    for tag in ("demo", "other"):
+        store(tmp_path, init="pretrained", weights_tag=tag, weights_digest=tag)
+    with pytest.raises(UsageError, match=r"'net' is 2 rows: net.demo, net.other"):
+        find_label(boards_of(tmp_path), "net")
+
+
+def test_an_unknown_name_is_an_error_with_the_nearest(three_seeds):
+    with pytest.raises(UsageError, match=r"no board holds a model 'othr_net'; fix: Did you mean 'other_net'"):
+        compare_models(boards_of(three_seeds), "net", "othr_net")
+
+
+def test_a_model_is_not_compared_with_itself(three_seeds):
+    with pytest.raises(UsageError, match="are the same model: net"):
+        compare_models(boards_of(three_seeds), "net", "zoo-tiny:net")
+
+
+def test_models_that_share_no_board_are_an_error_that_says_where_each_is(tmp_path, store):
+    store(tmp_path, model="net")
+    store(tmp_path, model="other_net", dataset="rings")
+    with pytest.raises(UsageError, match=r"no board holds both .*net: dots scratch@1; other_net: rings scratch@1"):
+        compare_models(boards_of(tmp_path), "net", "other_net")
+
+
+def test_results_are_chosen_by_dataset_and_protocol_and_keep_their_baselines(tmp_path, store):
+    for dataset in ("dots", "rings"):
+        store(tmp_path, dataset=dataset)
+        store(tmp_path, dataset=dataset, model="constant")
+    results = load_results(tmp_path)[0]
+    for protocol in ("scratch", "scratch@1"):
+        chosen = select_results(results, "dots", protocol)
+        assert sorted((r.run["dataset"], r.run["shown"]) for r in chosen) == [("dots", "constant"), ("dots", "net")]
+    with pytest.raises(UsageError, match="dataset 'dot'; fix: Did you mean 'dots'"):
+        select_results(results, "dot", None)
+    with pytest.raises(UsageError, match="protocol 'knn'; fix: there are: scratch, scratch@1"):
+        select_results(results, None, "knn")
+
+
+# --- over patients and seeds -----------------------------------------------------------------------------------------
+def test_the_test_is_the_boards_own_whichever_model_is_named_first(three_seeds):
+    there, back = the_contrast(three_seeds), the_contrast(three_seeds, "other_net", "net")
+    (pair,) = [p for p in there.board.comparisons.pairs if {p.first, p.second} == {there.first, there.second}]
+    assert (there.tested.p, there.tested.p_holm) == (pair.p, pair.p_holm)
+    assert back.tested.difference == -there.tested.difference
+    assert there.tested.difference == approx(there.rows[0].scores["auroc"].value - there.rows[1].scores["auroc"].value)
+    assert there.single is None and there.reason is None
+
+
+def test_every_board_that_holds_both_is_compared(three_seeds, store):
+    for model in ("net", "other_net"):
+        for seed in range(2):
+            store(three_seeds, dataset="rings", model=model, seed=seed)
+    store(three_seeds, dataset="stars")
+    found = compare_models(boards_of(three_seeds), "net", "other_net")
+    assert [(c.board.dataset, len(c.board.comparisons.pairs)) for c in found] == [("dots", 3), ("rings", 1)]
+
+
+def test_a_leaking_dataset_is_not_tested_and_says_why(tmp_path, store):
+    for model in ("net", "other_net"):
+        for seed in range(2):
+            store(tmp_path, model=model, seed=seed, deviations=("leak allowed: a control",))
+    found = the_contrast(tmp_path)
+    assert found.tested is None and found.single is None
+    assert found.reason == "net: a row on a dataset that leaks is not ranked"
+    assert found.ordered_by == BY_PROBABILITY
+
+
+# --- single runs -----------------------------------------------------------------------------------------------------
+def test_single_runs_are_delongs_and_mcnemars_and_say_so(tmp_path, store):
+    stored = [store(tmp_path, model=model, noise=noise) for model, noise in (("net", 1.0), ("other_net", 3.0))]
+    found = the_contrast(tmp_path)
+    test = [result.predictions()["test"] for result in stored]
+    expected = paired_delong(test[0].targets == 1, *(part.probabilities[:, 1] for part in test))
+    assert found.tested is None and found.single.method == "paired DeLong"
+    assert (found.single.statistic, found.single.p) == approx((expected.statistic, expected.p))
+    areas = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in test]
+    assert found.single.difference == approx(areas[0] - areas[1])
+    assert found.single.low < found.single.difference < found.single.high
+    assert found.single.mcnemar == mcnemar(found.single.only_first, found.single.only_second)
+    accuracy = [row.scores["accuracy"].value for row in found.rows]
+    assert found.single.only_first - found.single.only_second == round(40 * (accuracy[0] - accuracy[1]))
+    assert "single runs: no statement on seeds (seed 0)" in to_terminal([found])
+
+
+def test_a_baseline_is_compared_with_one_run_of_the_model(three_seeds, store):
+    store(three_seeds, model="constant", noise=0.0)
+    found = the_contrast(three_seeds, "net", "constant")
+    assert found.tested is None and found.single.seeds == (0, 0)
+
+
+def test_folds_average_their_areas_and_add_their_variances(tmp_path, store):
+    for model, noise in (("net", 1.0), ("other_net", 3.0)):
+        for fold in range(2):
+            store(tmp_path, model=model, noise=noise, fold=fold, num_folds=2)
+    found = the_contrast(tmp_path)
+    assert found.single.difference == approx(found.rows[0].scores["auroc"].value - found.rows[1].scores["auroc"].value)
+    assert found.single.p < 1 and len(found.disagreements) == 10
+
+
+def test_of_several_images_a_patient_mcnemars_test_is_not_given(tmp_path, store):
+    for model in ("net", "other_net"):
+        store(tmp_path, model=model, noise=2.0, facts=PATIENTS, images_each=2)
+    found = the_contrast(tmp_path)
+    assert found.single.method == "z of the paired influence by patient" and 0 < found.single.p <= 1
+    assert found.single.mcnemar is None and "independent" in found.single.mcnemar_reason
+
+
+# --- where they disagree ---------------------------------------------------------------------------------------------
+def test_without_a_case_the_difference_is_smaller_by_what_it_moves(three_seeds):
+    found = the_contrast(three_seeds)
+    assert [abs(part.moves) for part in found.disagreements] == sorted(
+        (abs(part.moves) for part in found.disagreements), reverse=True
+    )
+    part = found.disagreements[0]
+    scores = []
+    for row in found.rows:
+        tests = [run[0]["test"] for run in row.stored]
+        kept = tests[0].sample_ids != part.case
+        scores.append(np.mean([roc_auc_score(t.targets[kept], t.probabilities[kept, 1]) for t in tests]))
+    assert found.tested.difference - (scores[0] - scores[1]) == approx(part.moves, rel=0.1)
+
+
+def test_a_case_shows_its_target_and_what_each_model_gives_it_in_the_mean(three_seeds):
+    found = the_contrast(three_seeds)
+    part = found.disagreements[0]
+    for row, shown in zip(found.rows, (part.first, part.second), strict=True):
+        tests = [run[0]["test"] for run in row.stored]
+        (i,) = np.flatnonzero(tests[0].sample_ids == part.case)
+        target = tests[0].targets[i]
+        assert shown == approx(np.mean([test.probabilities[i, target] for test in tests]))
+        assert part.target == ("clear", "nodule")[target]
+
+
+def test_images_of_one_patient_are_one_case(tmp_path, store):
+    for model in ("net", "other_net"):
+        for seed in range(2):
+            store(tmp_path, model=model, seed=seed, noise=2.0, facts=PATIENTS, images_each=2)
+    found = the_contrast(tmp_path)
+    part = found.disagreements[0]
+    number = int(part.case[1:])
+    assert part.samples == (f"test0-{2 * number}", f"test0-{2 * number + 1}")
+    assert part.target == "clear x 1; nodule x 1"
+    assert f"{part.case}" in to_terminal([found], width=200)
+
+
+def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
+    for model in ("net", "other_net"):
+        for seed in range(2):
+            store(tmp_path, model=model, seed=seed, noise=0.0)
+    found = the_contrast(tmp_path)
+    assert found.disagreements == () and found.tested.p == 1.0
+    assert "there is no difference" in to_terminal([found])
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(three_seeds):
+    text = to_terminal([the_contrast(three_seeds)], width=200)
+    for told in (
+        "dots · binary",
+        "auroc of net less that of other_net: +.",
+        "after Holm over the board's 3 pairs: net is better",
+        "variance of the difference: ",
+        "these 40 images and these seeds find a difference of .",
+        "to find the difference seen, with 80 % power and these seeds: ",
+        "ordered by influence",
+    ):
+        assert told in text
+    assert "\x1b" not in text
+
+
+def test_the_document_is_json_and_names_models_not_positions(three_seeds):
+    document = json.loads(json.dumps(to_document([the_contrast(three_seeds)]), allow_nan=False))
+    assert (document["schema"], document["command"], document["models"]) == (1, "compare", ["net", "other_net"])
+    (board,) = document["boards"]
+    tested = board["tested"]
+    assert (tested["first"], tested["second"], tested["winner"]) == ("net", "other_net", "net")
+    assert tested["patient_share"] + tested["seed_share"] == approx(1)
+    assert board["single_runs"] is None and len(board["disagreements"]) == 10
+    assert {"case", "samples", "target", "first", "second", "moves"} == set(board["disagreements"][0])
+    assert board["first"]["seeds"] == [0, 1, 2]

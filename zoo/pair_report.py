@@ -1,0 +1,190 @@
+"""From two models side by side to what people and programs read: terminal and json."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from zoo.errors import clean
+from zoo.leaderboard import Row
+from zoo.pairing import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
+from zoo.readable import number, p_value, print_section, share, with_interval
+from zoo.sections import Cell, Section
+from zoo.statements import case_name, headings, title
+
+MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
+
+
+# --- terminal --------------------------------------------------------------------------------------------------------
+def to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: bool = False) -> str:
+    """A table a board, what the difference is worth, and where the two disagree."""
+    from rich.console import Console
+    from rich.text import Text
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=width or 120, force_terminal=color, no_color=not color, highlight=False)
+    for found in contrasts:
+        for line in headings(found.board):
+            console.print(Text(line, style="bold yellow"))
+        print_section(scores_section(found), console)
+        for line in tell_difference(found):
+            console.print(Text(line), soft_wrap=True)
+        console.print()
+        if found.disagreements:
+            print_section(disagreements_section(found), console)
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def scores_section(found: Contrast) -> Section:
+    metric = found.board.primary_metric
+    rows = tuple(
+        (clean(row.label), with_interval(row.scores.get(metric)), len(row.seeds), row.seed_sd.get(metric))
+        for row in found.rows
+    )
+    return Section(name="scores", title=title(found.board), columns=("model", metric, "seeds", "seed SD"), rows=rows)
+
+
+def tell_difference(found: Contrast) -> list[str]:
+    """The sentences: the difference and its test, what its noise is made of, and what it would take."""
+    board, names = found.board, [clean(row.label) for row in found.rows]
+    better = "higher" if board.higher_is_better else "lower"
+    what = f"{board.primary_metric} of {names[0]} less that of {names[1]}"
+    if found.single:
+        return tell_runs(found, found.single, f"{what} ({better} is better)")
+    if found.tested is None:
+        return [f"not tested: {clean(found.reason)}"]
+    pair = found.tested
+    pairs = len(board.comparisons.pairs)
+    verdict = "no detectable difference"
+    if pair.winner is not None:
+        verdict = f"{names[0] if pair.winner == found.first else names[1]} is better"
+    case, total = case_name(board), pair.patient_variance + pair.seed_variance
+    lines = [
+        f"{what}: {signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}] ({better} is better); "
+        f"{p_value(pair.p)}, and {p_value(pair.p_holm)} after Holm over the board's {pairs} "
+        f"pair{'s' * (pairs != 1)}: {verdict}",
+    ]
+    if total > 0:
+        parts = f"{share(pair.patient_variance / total)} {case}s, {share(pair.seed_variance / total)} seeds"
+        lines.append(f"variance of the difference: {parts}")
+    lines.append(
+        f"these {board.comparisons.num_patients} {case}s and these seeds find a difference of "
+        f"{number(pair.detectable)} with 80 % power"
+    )
+    if pair.patients_needed is not None:
+        lines.append(
+            f"to find the difference seen, with 80 % power and these seeds: {pair.patients_needed} {case}s in test"
+        )
+    elif pair.difference:
+        lines.append(f"no number of {case}s would separate them: the seeds alone hide the difference; run more seeds")
+    else:
+        lines.append(f"no number of {case}s would separate them: there is no difference")
+    return lines
+
+
+def tell_runs(found: Contrast, single: SingleRuns, what: str) -> list[str]:
+    seeds = f"seed {single.seeds[0]}" if len(set(single.seeds)) == 1 else f"seeds {single.seeds[0]}, {single.seeds[1]}"
+    lines = [
+        f"{SINGLE_RUNS} ({seeds})",
+        f"{what}: {signed(single.difference)} [{signed(single.low)} {signed(single.high)}]; "
+        f"{single.method}: {p_value(single.p)}" + ("" if single.p is not None else " (no variance)"),
+    ]
+    if single.mcnemar is None:
+        return [*lines, f"no McNemar test of the decisions: {clean(single.mcnemar_reason)}"]
+    names = [clean(row.label) for row in found.rows]
+    return [
+        *lines,
+        f"decided right by {names[0]} alone {single.only_first}, by {names[1]} alone {single.only_second}; McNemar: "
+        f"mid-{p_value(single.mcnemar.mid)}, exact {p_value(single.mcnemar.exact)}",
+    ]
+
+
+def disagreements_section(found: Contrast) -> Section:
+    board, case = found.board, case_name(found.board)
+    first, second = (clean(row.label) for row in found.rows)
+    several = any(len(part.samples) > 1 or part.samples[0] != part.case for part in found.disagreements)
+    last = "moves the difference by" if found.ordered_by == BY_INFLUENCE else "first less second"
+    columns = (case, *(["images"] if several else []), "target", first, second, last)
+    rows: list[tuple[Cell, ...]] = []
+    for part in found.disagreements:
+        more = len(part.samples) - MAX_SAMPLES
+        images = ", ".join(part.samples[:MAX_SAMPLES]) + (f" and {more} more" if more > 0 else "")
+        cells: list[Cell] = [part.case, *([images] if several else []), part.target, part.first, part.second]
+        rows.append((*cells, signed(part.moves, 4)))
+    shown = "predicted value" if board.card.task.name == "regression" else "probability of what is true"
+    return Section(
+        name="disagreements",
+        title=f"where they disagree most, of {board.facts['splits']['test']['images']} test images",
+        columns=columns,
+        rows=tuple(rows),
+        notes=(f"of each model: mean {shown}, over seeds and images; ordered by {found.ordered_by}",),
+    )
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return ("+" if value > 0 else "") + number(value, digits)
+
+
+# --- json ------------------------------------------------------------------------------------------------------------
+def to_document(contrasts: Sequence[Contrast]) -> dict[str, Any]:
+    """The document of `zoo compare --json`."""
+    return {
+        "schema": 1,
+        "command": "compare",
+        "models": [row.label for row in contrasts[0].rows] if contrasts else [],
+        "boards": [describe_contrast(found) for found in contrasts],
+    }
+
+
+def describe_contrast(found: Contrast) -> dict[str, Any]:
+    board, pair = found.board, found.tested
+    described: dict[str, Any] = {
+        "dataset": board.dataset,
+        "content_hash": board.facts["content_hash"],
+        "split_hash": board.facts["split_hash"],
+        "protocol": board.protocol,
+        "init": board.init,
+        "bundle": board.bundle or None,
+        "metric": board.primary_metric,
+        "higher_is_better": board.higher_is_better,
+        "case": case_name(board),
+        "first": describe_row(found.rows[0], board.primary_metric),
+        "second": describe_row(found.rows[1], board.primary_metric),
+        "tested": None,
+        "single_runs": None,
+        "reason": found.reason,
+        "ordered_by": found.ordered_by,
+        "disagreements": [asdict(part) for part in found.disagreements],
+    }
+    if pair is not None:
+        total = pair.patient_variance + pair.seed_variance
+        winner = None if pair.winner is None else board.rows[pair.winner].label
+        described["tested"] = {
+            **asdict(pair),
+            "first": found.rows[0].label,
+            "second": found.rows[1].label,
+            "winner": winner,
+            "num_pairs": len(board.comparisons.pairs),
+            "num_patients": board.comparisons.num_patients,
+            "patient_share": pair.patient_variance / total if total else None,
+            "seed_share": pair.seed_variance / total if total else None,
+        }
+    if found.single:
+        described["single_runs"] = {**asdict(found.single), "statement": SINGLE_RUNS}
+    return described
+
+
+def describe_row(row: Row, metric: str) -> dict[str, Any]:
+    score = row.scores.get(metric)
+    return {
+        "model": row.label,
+        "qualified": row.qualified,
+        "baseline": row.baseline,
+        "seeds": list(row.seeds),
+        "seed_sd": row.seed_sd.get(metric),
+        "score": asdict(score) if score else None,
+        "deviations": list(row.deviations),
+        "runs": list(row.run_ids),
+    }
