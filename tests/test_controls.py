@@ -1,22 +1,28 @@
-"""What speaks against a row: no better than the constant predictor, one answer for all, a test set looked at often."""
+"""What speaks against a row: no better than nothing, better on shuffled labels than it can be, chosen among many."""
+
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from zoo.controls import count_configurations, find_degenerate
+from zoo.controls import count_configurations, find_degenerate, judge, score_shuffles
 from zoo.inference import Predictions
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
-from zoo.protocol import FINETUNE, KNN
+from zoo.protocol import FINETUNE, KNN, SCRATCH
 from zoo.report import to_csv, to_markdown, to_terminal
 from zoo.results import load_results, load_scored_runs
 from zoo.scoring import Score
 from zoo.specs import Card
+from zoo.suites import as_control
 from zoo.tasks import BINARY, REGRESSION
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 CARD = Card(task=BINARY, labels=("clear", "nodule"), positive=1)
 CHANCE = Score(value=0.5)
+SHORT = replace(SCRATCH, epochs=None, steps=4)  # what `store` stores
 
 
 def predicted(positive, targets=(0, 1) * 10):
@@ -49,13 +55,13 @@ def test_a_row_whose_interval_is_above_chance_is_not_flagged():
 @pytest.mark.parametrize("low", [0.5, 0.41])
 def test_a_row_whose_interval_covers_the_constant_predictor_is_flagged(low):
     (reason,) = reasons(Score(value=0.6, low=low, high=0.8), GOOD)
-    assert reason == "its interval does not exceed the constant predictor's 0.500"
+    assert reason == "its interval does not exceed the constant predictor's .500"
 
 
 def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor():
     assert reasons(Score(value=0.6, reason="too few"), GOOD) == ()
     assert reasons(Score(value=0.5, reason="too few"), GOOD) == (
-        "its score does not exceed the constant predictor's 0.500",
+        "its score does not exceed the constant predictor's .500",
     )
 
 
@@ -120,7 +126,7 @@ def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
     assert {row.model: bool(row.degenerate) for row in board.rows} == {"good": False, "noise": True, "constant": False}
     for text in (to_terminal([board], width=200), to_markdown([board])):
         assert "noise (degenerate)" in text and "good (degenerate)" not in text
-        assert "noise: degenerate: its interval does not exceed the constant predictor's 0.500" in text
+        assert "noise: degenerate: its interval does not exceed the constant predictor's .500" in text
     assert "its interval does not exceed" in to_csv([board])
 
 
@@ -157,3 +163,159 @@ def test_a_bench_counts_what_was_scored_before_it_too(bench, zoo, tiny_data, tmp
     done = zoo("bench", *chosen, "--protocol", "knn")
     assert "test set used by 2 configurations" in done.stdout
     assert "test set used by 2 configurations" in zoo("report", "--results", tmp_path / "results").stdout
+
+
+# --- the control with shuffled labels --------------------------------------------------------------------------------
+def shuffles(values):
+    """Runs whose AUROC is each of `values`: of 10 x 10 pairs, so many are in the right order."""
+    found = []
+    for value in values:
+        right = round(value * 100)
+        positive = np.empty(20)
+        positive[0::2] = np.arange(10)  # of the negatives
+        positive[1::2] = [below - 0.5 for below in [*[10] * (right // 10), right % 10, *[0] * 9][:10]]
+        found.append([predicted((positive + 1) / 12)])
+    return found
+
+
+def judged(values):
+    scores = score_shuffles(shuffles(values), {"auroc": BY_NAME["auroc"]}, CARD, threshold="val")
+    return scores["auroc"], judge("net", scores, len(values), CARD)
+
+
+def test_the_interval_over_shuffles_is_students():
+    values = [0.4, 0.5, 0.6, 0.55, 0.45]
+    found, _ = judged(values)
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
+    assert found.method == "t over 5 shuffles"
+
+
+def test_an_interval_that_covers_chance_is_no_sign_of_a_leak():
+    _, verdict = judged([0.42, 0.5, 0.58] * 6 + [0.48, 0.54])
+    assert verdict.passed is True
+    assert verdict.text == "labels shuffled (20 shuffles): auroc .501 [.471 .531] covers .5: no sign of a leak"
+
+
+@pytest.mark.parametrize("center", [0.6, 0.4])
+def test_an_interval_that_does_not_cover_chance_is_said_loudly(center):
+    _, verdict = judged([center, center + 0.04, center - 0.04] * 7)
+    assert verdict.passed is False and "DOES NOT COVER .5" in verdict.text
+
+
+def test_fewer_shuffles_than_usual_are_said_and_one_says_nothing():
+    assert "(3 shuffles, fewer than the usual 20)" in judged([0.5, 0.4, 0.6])[1].text
+    _, verdict = judged([0.5])
+    assert verdict.passed is None and "no interval: one shuffle" in verdict.text
+
+
+def test_shuffled_runs_are_on_no_ordinary_board_and_count_as_no_use(tmp_path, store):
+    for seed in range(3):
+        store(tmp_path, seed=seed, noise=0.3)
+        store(tmp_path, seed=seed, noise=50.0, purpose="shuffle", protocol=as_control(SHORT))
+    plain, control = build_leaderboard(load_results(tmp_path)[0], BY_NAME)
+    assert (plain.is_control, control.is_control) == (False, True)
+    assert plain.rows[0].seeds == control.rows[0].seeds == (0, 1, 2)
+    assert plain.rows[0].scores["auroc"].value > 0.9
+    assert control.rows[0].scores["auroc"].method == "t over 3 shuffles"
+    assert control.protocol == f"{plain.protocol}+shuffled"
+    assert plain.num_configurations == 1
+    assert control.rank(0) is None and control.rows[0].degenerate == ()
+    assert plain.controls == control.controls
+
+
+def test_a_failed_control_heads_the_board_of_the_true_labels_too(tmp_path, store):
+    for seed in range(3):
+        store(tmp_path, seed=seed)
+        store(tmp_path, seed=seed, noise=0.3, purpose="shuffle", protocol=as_control(SHORT))
+    for board in build_leaderboard(load_results(tmp_path)[0], BY_NAME):
+        text = to_markdown([board])
+        assert "**CONTROL FAILED: net: labels shuffled (3 shuffles" in text
+        assert text.index("CONTROL FAILED") < text.index("| rank |")
+
+
+CHEAT = '''
+"""A network that knows the answer without having learned it: bright images are nodules."""
+from zoo import ModelSpec, hookimpl
+
+
+def build(request):
+    import torch
+    from torch import nn
+
+    class Cheat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            bright = images.mean((1, 2, 3), keepdim=False)[:, None]
+            return torch.cat([-bright, bright + 0 * self.bias], dim=1)
+
+    return Cheat()
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="cheat", build=build, tasks=("binary",))]
+'''
+
+
+@pytest.fixture(scope="module")
+def controlled(bench, install, tiny_data, tmp_path_factory):
+    """A network that learns and one that knows already, on shuffled labels."""
+    root = tmp_path_factory.mktemp("control")
+    install(root, "zoo-cheat", CHEAT)
+    chosen = ["-m", "tiny_cnn,cheat", "-d", tiny_data / "binary.npz", "--protocol", "scratch", "--set", "steps=4"]
+    chosen += ["--set", "image_size=16", "--shuffle-labels", "--seeds", 4, "--results", root / "results"]
+    status, document, _ = bench(*chosen, sites=[root])
+    assert status == 0
+    return root, document, chosen
+
+
+def test_the_control_finds_a_network_that_knows_the_labels_from_elsewhere(controlled, zoo):
+    root, document, _ = controlled
+    assert {(run["model"], run["protocol"]) for run in document["runs"]} == {
+        (model, "scratch@1+image_size=16+steps=4+shuffled") for model in ("tiny_cnn", "cheat")
+    }
+    told = zoo("report", "--results", root / "results", sites=[root]).stdout
+    assert "control: the labels of train and val were shuffled" in told
+    assert re.search(
+        r"^CONTROL FAILED: cheat: labels shuffled \(4 shuffles, fewer than the usual 20\): auroc \.[89]", told, re.M
+    )
+    assert "CONTROL FAILED: tiny_cnn" not in told and "4 shuffles" in told
+
+
+def test_a_control_is_a_run_of_its_own_and_done_once(controlled, bench):
+    root, _, chosen = controlled
+    _, again, _ = bench(*chosen, "--dry-run", sites=[root])
+    assert all(run["reused"] for run in again["runs"])
+    plain = [word for word in chosen if word != "--shuffle-labels"]
+    _, other, _ = bench(*plain, "--dry-run", sites=[root])
+    assert not any(run["reused"] for run in other["runs"])
+
+
+def test_val_and_train_were_shuffled_and_test_was_not(controlled, tiny_data):
+    root, _, _ = controlled
+    truth = np.load(tiny_data / "binary.npz")
+    stored = [result for result in load_results(root / "results")[0] if result.run["shown"] == "tiny_cnn"]
+    for result in stored:
+        found = result.predictions()
+        assert np.array_equal(found["test"].targets, truth["test_labels"].ravel())
+        assert not np.array_equal(found["val"].targets, truth["val_labels"].ravel())
+        assert found["val"].targets.sum() == truth["val_labels"].sum()
+    assert len({result.predictions()["val"].targets.tobytes() for result in stored}) == 4
+
+
+def test_a_grid_is_not_searched_on_noise_and_twenty_shuffles_are_usual(bench, tiny_data, tmp_path):
+    chosen = ["-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--protocol", "tuned", "--weights", "none"]
+    _, document, _ = bench(*chosen, "--shuffle-labels", "--dry-run", "--results", tmp_path)
+    assert {run["protocol"] for run in document["runs"]} == {"tuned@1+shuffled"}
+    assert sorted(run["seed"] for run in document["runs"]) == list(range(20))
+
+
+def test_a_bundle_of_a_control_verifies(controlled, zoo, tmp_path):
+    root, _, _ = controlled
+    assert zoo("bundle", tmp_path / "b.zip", "--results", root / "results", sites=[root]).returncode == 0
+    done = zoo("verify", tmp_path / "b.zip", sites=[root])
+    assert done.returncode == 0, done.stdout

@@ -42,13 +42,15 @@ FLOORS = (
     # Pixels to the features of a frozen network.
     {"features"},
     # Images to predictions; features to a head; a dataset to what is told of it.
-    {"inference", "probes", "datasheet"},
+    {"inference", "probes", "datasheet", "shuffling"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
-    # A suite to its runs, each with its id; what stands below a board; what speaks against a row.
-    {"suites", "sections", "controls"},
+    # A suite to its runs, each with its id; what stands below a board.
+    {"suites", "sections"},
     # A run's folder; what an order of rows is worth; numbers as people read them.
     {"results", "comparison", "readable"},
+    # What speaks against a row.
+    {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles"},
     # A board's sentences; two of its rows side by side.

@@ -162,6 +162,7 @@ def zoo() -> None:
 @click.option("--allow-leak", metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked.")
 @click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
 @click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
+@click.option("--shuffle-labels", is_flag=True, help="The control: shuffle the labels of train and val, 20 times.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
 @click.option("--fresh", is_flag=True, help="Run again what is done already.")
@@ -204,7 +205,7 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
 def suite_from_flags(flags: dict[str, Any]) -> Suite:
     """The suite asked for, with every flag that was given in place of what it says."""
-    from zoo.suites import STARTER, Suite, load_suite, parse_seeds
+    from zoo.suites import NUM_SHUFFLES, STARTER, Suite, load_suite, parse_seeds
 
     if flags["suite"]:
         suite = load_suite(flags["suite"])
@@ -216,10 +217,12 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
         name: flags[name]
         for name in (
             *("models", "datasets", "metrics", "protocol", "folds", "weights"),
-            *("allow_leak", "drop_leaks", "resplit"),
+            *("allow_leak", "drop_leaks", "resplit", "shuffle_labels"),
         )
         if flags[name]
     }
+    if flags["shuffle_labels"]:
+        changes["seeds"] = tuple(range(NUM_SHUFFLES))
     if flags["seeds"]:
         changes["seeds"] = parse_seeds(flags["seeds"])
     given = dict(setting.partition("=")[::2] for setting in flags["settings"])

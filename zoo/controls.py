@@ -1,16 +1,20 @@
-"""From a row to what speaks against it: it is no better than nothing, or its test set was looked at often."""
+"""From a row to what speaks against it: no better than nothing, better than it can be, or chosen among many."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from zoo.inference import Predictions
-from zoo.scoring import Runs, Score, ThresholdRule, decide
-from zoo.specs import Card
+from zoo.readable import number, with_interval
+from zoo.scoring import Runs, Score, ThresholdRule, decide, score
+from zoo.specs import Card, MetricSpec
+from zoo.statistics import mean_interval
+from zoo.suites import NUM_SHUFFLES
 
 SAME = 1e-6  # probabilities that differ by less do not tell two images apart
 
@@ -38,7 +42,7 @@ def find_degenerate(
     worst = found.value if bound is None else bound
     if worst <= constant.value if higher_is_better else worst >= constant.value:
         what = "its score" if bound is None else "its interval"
-        reasons.append(f"{what} does not exceed the constant predictor's {constant.value:.3f}")
+        reasons.append(f"{what} does not exceed the constant predictor's {number(constant.value)}")
     return tuple(reasons)
 
 
@@ -51,6 +55,61 @@ def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -
     request = decide(run, card, rule).request
     assert request.decisions is not None
     return len(np.unique(request.decisions)) == 1 and len(np.unique(request.targets)) > 1
+
+
+# --- the control with shuffled labels --------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What shuffled labels say of one model: `passed` is None where there is no interval to ask."""
+
+    model: str
+    passed: bool | None
+    text: str
+
+
+def score_shuffles(
+    runs: Runs, metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+) -> dict[str, Score]:
+    """Every metric's mean over shuffles, with its interval over them: the test set is one and the same."""
+    each = [score([folds], metrics, card, threshold=threshold, intervals=False) for folds in runs]
+    scores = {}
+    for name, metric in metrics.items():
+        values = [value for found in each if (value := found[name].value) is not None]
+        if not values:
+            scores[name] = Score(value=None, reason=each[0][name].reason, version=metric.version)
+            continue
+        left_out = len(each) - len(values)
+        mean = Score(
+            value=float(np.mean(values)),
+            note=f"undefined in {left_out} of {len(each)} shuffles" if left_out else "",
+            version=metric.version,
+        )
+        if len(values) < 2:
+            scores[name] = replace(mean, reason="no interval: one shuffle")
+            continue
+        low, high = mean_interval(np.array(values, dtype=float))
+        scores[name] = replace(mean, low=low, high=high, method=f"t over {len(values)} shuffles")
+    return scores
+
+
+def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card) -> Verdict:
+    """Whether the interval over shuffles covers chance, as it must where no label of test is known from elsewhere."""
+    name, chance, shown = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
+    found = scores.get(name)
+    told = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
+    told += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
+    if found is None or found.value is None or found.low is None or found.high is None:
+        reason = (found and found.reason) or f"{name} is not there"
+        return Verdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
+    value = f"{name} {with_interval(found)}"
+    if found.low <= chance <= found.high:
+        text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
+        return Verdict(model=model, passed=True, text=text)
+    text = (
+        f"labels shuffled ({told}): {value} DOES NOT COVER {shown}: the labels of test are known from elsewhere than "
+        "from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
+    )
+    return Verdict(model=model, passed=False, text=text)
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from zoo.comparison import Comparisons, compare_rows
-from zoo.controls import count_configurations, find_degenerate, is_baseline, tested_on
+from zoo.controls import Verdict, count_configurations, find_degenerate, is_baseline, judge, score_shuffles, tested_on
 from zoo.errors import Undefined, clean
 from zoo.inference import Predictions
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.specs import Card, MetricSpec
-from zoo.suites import LEAK_ALLOWED
+from zoo.suites import LEAK_ALLOWED, SHUFFLED
 
 COSTS = (
     "train_seconds",
@@ -88,6 +88,8 @@ class Board:
     dates: tuple[str, str] = ("", "")  # of the first and of the last run
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     num_configurations: int = 0  # model x protocol x initial weights, ever scored on this test set
+    is_control: bool = False  # its runs were trained on shuffled labels
+    controls: tuple[Verdict, ...] = ()  # what those say of its own rows, or of the board with the true labels
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
@@ -99,6 +101,12 @@ class Board:
     def tied_with(self, row: int) -> list[str]:
         """The models from which no difference could be detected."""
         return [self.rows[other].label for other in self.comparisons.tied_with(row)]
+
+    @property
+    def control_key(self) -> tuple[str, ...]:
+        """What a board shares with the one of the same runs on shuffled labels."""
+        facts, protocol = self.facts, self.protocol.removesuffix(f"+{SHUFFLED}")
+        return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, protocol, self.init
 
     @property
     def num_seeds(self) -> int:
@@ -114,9 +122,9 @@ def build_leaderboard(
 ) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
-    Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Tuning runs are left
-    out: they have seen no test image. `scored_runs` are all that were ever scored (`Run.describe()`), where there are
-    more than these results.
+    Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Runs on shuffled
+    labels have boards of their own. Tuning runs are left out: they have seen no test image. `scored_runs` are all that
+    were ever scored (`Run.describe()`), where there are more than these results.
     """
     results = list(results)
     uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
@@ -136,7 +144,30 @@ def build_leaderboard(
     parts = [(group, matching(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
     boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
-    return [replace(board, num_configurations=uses[tested_on(board.facts)]) for board in boards if board]
+    shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
+    verdicts = {key: board.controls for key, board in shuffled.items()}
+    found = [
+        replace(board, num_configurations=uses[tested_on(board.facts)], controls=verdicts.get(board.control_key, ()))
+        for board in boards
+        if board
+    ]
+    return found + list(shuffled.values())
+
+
+def build_controls(
+    results: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
+) -> dict[tuple[str, ...], Board]:
+    """The boards of runs on shuffled labels, by the key that they share with the board of the true labels."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(board_key(result), []).append(result)
+    boards = [build_board(group, [], metrics, options, ()) for _, group in sorted(groups.items())]
+    found = {}
+    for board in boards:
+        if board:
+            verdicts = tuple(judge(row.label, row.scores, len(row.seeds), board.card) for row in board.rows)
+            found[board.control_key] = replace(board, is_control=True, controls=verdicts)
+    return found
 
 
 def data_key(result: Result) -> tuple[str, ...]:
@@ -186,7 +217,8 @@ def build_board(
     run, facts = (group or baselines)[0].run, describe_test(finished)
     rule: ThresholdRule = run["protocol"]["threshold"]
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
-    rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+    if run["purpose"] == "score":
+        rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
     stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
     if stored and first.card().has_patients:
         facts["splits"]["test"] |= {"label_patients": count_label_patients(stored[0], first.card())}
@@ -267,8 +299,11 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     elif complete:
         stored = [[result.predictions() for result in part] for part in complete]
         card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
-        scores = score(stored, metrics, card, threshold=threshold)
-        evidence = find_evidence(stored, metrics.get(primary), card, threshold)
+        if run["purpose"] == "shuffle":
+            scores, evidence = score_shuffles(stored, metrics, card, threshold=threshold), "a control is not ranked"
+        else:
+            scores = score(stored, metrics, card, threshold=threshold)
+            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
         if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
     return Row(

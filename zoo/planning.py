@@ -21,7 +21,7 @@ from zoo.samples import Progress, Source, dataset_failed, discard_split, open_so
 from zoo.sources import find_source
 from zoo.specs import DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
-from zoo.suites import MODEL_SETS, Machine, Run, Suite, plan_runs, safe_name
+from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
 from zoo.weights import InitialWeights, find_all_weights, find_hub_model
 
@@ -96,6 +96,8 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         describe_machine(device, settings),
         [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES],
     )
+    if suite.shuffle_labels:
+        runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
     return Plan(
         runs=tuple(runs),
@@ -245,7 +247,7 @@ def find_all_done(runs: Sequence[Run], settings: Settings) -> dict[str, Result]:
 
 def has_weights(result: Result, run: Run, settings: Settings) -> bool:
     """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
-    if settings.keep_weights == "none" or run.protocol.name == "baseline" or run.purpose == "tune":
+    if settings.keep_weights == "none" or run.protocol.name == "baseline" or run.purpose != "score":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():

@@ -309,6 +309,8 @@ def to_json(boards: Sequence[Board]) -> str:
                 "statements": statements(board),
                 "dataset": dict(board.facts),
                 "configurations": board.num_configurations,
+                "is_control": board.is_control,
+                "controls": [asdict(found) for found in board.controls],
                 "comparisons": describe_comparisons(board),
                 "sections": {section.name: describe_section(section) for section in board.sections},
             }

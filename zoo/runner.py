@@ -25,6 +25,7 @@ from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
 from zoo.scoring import Score, score_run, val_score
+from zoo.shuffling import shuffle_labels
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, settle, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
@@ -389,11 +390,12 @@ def prepare(
         if run.dataset in faults:
             continue
         primary = plan.primary_metric or source.task.primary_metric
+        dataset = shuffle_labels(datasets[key], run.seed) if run.purpose == "shuffle" else datasets[key]
         assignments.append(
             Assignment(
                 run=run,
-                dataset=datasets[key],
-                dataset_facts=describe_dataset(datasets[key], source, split),
+                dataset=dataset,
+                dataset_facts=describe_dataset(dataset, source, split),
                 weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
                 metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
                 primary_metric=primary,

@@ -19,6 +19,7 @@ def title(board: Board) -> str:
     unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
     told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
+    told = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else told
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
     parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
     return " · ".join(part for part in parts if part)
@@ -39,6 +40,11 @@ def headings(board: Board) -> list[str]:
     if board.demonstration or board.facts["synthetic"]:
         what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
         lines.append(f"demonstration: {what}; these numbers say nothing about patients")
+    if board.is_control:
+        lines.append("control: the labels of train and val were shuffled; nothing here is a model's quality")
+    lines += [
+        f"CONTROL FAILED: {clean(found.model)}: {found.text}" for found in board.controls if found.passed is False
+    ]
     return lines
 
 
@@ -46,6 +52,7 @@ def statements(board: Board) -> list[str]:
     """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
     lines = [test_statement(board), split_statement(board), system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *usage_statements(board)]
+    lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}

@@ -23,6 +23,8 @@ from zoo.splits import Split
 from zoo.weights import InitialWeights, Policy
 
 ID_VERSION = 1  # raised when what a run id is made of, or how runs are carried out, changes
+NUM_SHUFFLES = 20  # of the control with shuffled labels
+SHUFFLED = "shuffled"  # how the control's protocol is marked: finetune@1+shuffled
 TUNING_SEED = 10_007  # no published suite uses it as a seed
 LEAK_ALLOWED = "leak allowed:"  # how the deviation of a run begins whose dataset is not refused though it leaks
 STARTER = (
@@ -57,6 +59,7 @@ class Suite:
     allow_leak: str = ""  # why a dataset whose split leaks is benchmarked as it is; stamped on every result
     drop_leaks: bool = False  # leave the copies of test images out of train and val
     resplit: bool = False  # discard official splits and draw others
+    shuffle_labels: bool = False  # the control: labels of train and val shuffled, once a seed
 
     @property
     def label(self) -> str:
@@ -178,7 +181,7 @@ class Run:
     device_kind: str
     threads: int
     primary_metric: str = ""  # by which val selects
-    purpose: Literal["score", "tune"] = "score"
+    purpose: Literal["score", "tune", "shuffle"] = "score"
     num_train: int = 0  # images of train
     deviations: tuple[str, ...] = ()
     tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
@@ -223,7 +226,7 @@ class Run:
     def folder(self) -> Path:
         """Where its result is kept, below the results folder."""
         fold = f".fold{self.fold}" if self.num_folds > 1 else ""
-        protocol = self.protocol.label if self.purpose == "score" else f"{self.protocol.label}.tuning"
+        protocol = f"{self.protocol.label}.tuning" if self.purpose == "tune" else self.protocol.label
         start = self.weights_tag if self.init == "pretrained" else "random"
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
@@ -328,6 +331,19 @@ def plan_run(
         deviations=tuple(deviations),
     )
     return with_protocol(run, protocol)
+
+
+def as_controls(runs: Sequence[Run]) -> list[Run]:
+    """The same runs on shuffled labels. Baselines are left out, and so is a grid: on noise nothing can be chosen."""
+    return [
+        replace(run, protocol=as_control(run.protocol), purpose="shuffle")
+        for run in runs
+        if run.protocol.name != BASELINE.name
+    ]
+
+
+def as_control(protocol: Protocol) -> Protocol:
+    return replace(protocol, tune=(), overrides=(*protocol.overrides, SHUFFLED))
 
 
 def with_protocol(run: Run, protocol: Protocol, **changes: Any) -> Run:

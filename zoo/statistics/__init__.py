@@ -18,6 +18,7 @@ from zoo.statistics.intervals import (
     Interval,
     add_seed_variance,
     bootstrap_weights,
+    mean_interval,
     percentile_interval,
     wilson_interval,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "jackknife_influence",
     "logit_interval",
     "mcnemar",
+    "mean_interval",
     "newcombe_interval",
     "normalised_mean",
     "order_models",

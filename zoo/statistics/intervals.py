@@ -77,6 +77,14 @@ def percentile_interval(values: Array, confidence: float = 0.95) -> Interval:
     return Interval(low=low, high=high, num_undefined=num_undefined)
 
 
+def mean_interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of a mean over independent values (B,), at least two: mean -+ t s / sqrt(B)."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
 def add_seed_variance(
     interval: tuple[float, float], value: float, seed_values: Array, num_patients: int, confidence: float = 0.95
 ) -> tuple[float, float]:
