@@ -1,0 +1,130 @@
+"""From two ways to do one thing to an honest ratio: taken in turns, with the rest of the machine watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+MAX_FOREIGN = 0.15  # of the machine's CPU time; above it a round says more about the neighbours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One figure of one way in one round, and how much of the machine others used meanwhile."""
+
+    value: float
+    foreign: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """Two ways in turns: the median of the rounds' ratios, and the medians of both."""
+
+    ratio: float
+    ours: float
+    theirs: float
+    lowest: float
+    highest: float
+    foreign: float  # of the worst round that counts
+    rounds: int
+    void: int  # rounds that others disturbed
+
+
+def take_turns(
+    ours: Callable[[], float],
+    theirs: Callable[[], float],
+    rounds: int,
+    *,
+    faster: Literal["share", "lower"],
+    any_machine: bool = False,
+) -> Ratio:
+    """Measure ABAB, and take every round again that others disturbed, unless any machine will do.
+
+    The ratio is ours / theirs; with `faster="lower"`, where values are seconds, theirs / ours: what was gained.
+    """
+    pairs: list[tuple[float, float, float]] = []
+    void = 0
+    while len(pairs) < rounds and void <= rounds:
+        one, other = watched(ours), watched(theirs)
+        foreign = max(one.foreign, other.foreign)
+        if foreign > MAX_FOREIGN and not any_machine:
+            void += 1
+            print(f"    void: others used {foreign:.0%} of the machine", flush=True)
+            continue
+        pairs.append((one.value, other.value, foreign))
+    if not pairs:
+        raise SystemExit("the machine is not quiet: every round was disturbed")
+    ratios = [theirs / ours if faster == "lower" else ours / theirs for ours, theirs, _ in pairs]
+    return Ratio(
+        ratio=statistics.median(ratios),
+        ours=statistics.median(pair[0] for pair in pairs),
+        theirs=statistics.median(pair[1] for pair in pairs),
+        lowest=min(ratios),
+        highest=max(ratios),
+        foreign=max(pair[2] for pair in pairs),
+        rounds=len(pairs),
+        void=void,
+    )
+
+
+def watched(measure: Callable[[], float]) -> Measured:
+    """Measure once, and compare what the machine did with what our own processes did. Linux; elsewhere unknown is 0."""
+    busy, own, start = machine_seconds(), own_seconds(), time.perf_counter()
+    value = measure()
+    elapsed = time.perf_counter() - start
+    if busy is None:
+        return Measured(value=value, foreign=0.0)
+    foreign = (machine_seconds() or 0.0) - busy - (own_seconds() - own)
+    return Measured(value=value, foreign=max(0.0, foreign) / (elapsed * (os.cpu_count() or 1)))
+
+
+def machine_seconds() -> float | None:
+    """CPU seconds that all processes have used since the start of the machine."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq = (int(field) for field in fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """CPU seconds of this process and of all its children that have ended."""
+    return sum(
+        part.ru_utime + part.ru_stime
+        for part in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
+    """The stdout of a command that must end well."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def run_json(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The last line of a command's stdout as a document."""
+    found: dict[str, Any] = json.loads(run(command, environment).strip().splitlines()[-1])
+    return found
+
+
+def seconds_of(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> float:
+    start = time.perf_counter()
+    run(command, environment)
+    return time.perf_counter() - start
