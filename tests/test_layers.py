@@ -53,8 +53,8 @@ FLOORS = (
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles"},
-    # A board's sentences; two of its rows side by side.
-    {"statements", "pairing"},
+    # A board's sentences; two of its rows side by side; several boards to one order.
+    {"statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
     {"runner", "report", "pair_report", "catalog", "testing", "verifying"},
     # One short function a command.

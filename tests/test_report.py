@@ -143,6 +143,18 @@ def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
     assert 0 <= board["comparisons"]["seeds_change_winner"] < 0.5
 
 
+def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patients(boards):
+    found = boards[0].comparisons
+    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+        assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
+        assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
+    line, *_ = csv.DictReader(io.StringIO(to_csv(boards)))
+    (told,) = json.loads(to_json(boards))["boards"]
+    for name in ("patients_change_winner", "seeds_change_winner"):
+        assert float(line[name]) == told["comparisons"][name] == getattr(found, name)
+    assert found.patients_change_winner != found.seeds_change_winner
+
+
 def test_the_interval_of_several_seeds_says_so_in_its_heading(boards):
     assert "auroc [patients + seeds]" in to_terminal(boards, width=200)
     assert r"auroc \[patients + seeds\]" in to_markdown(boards)

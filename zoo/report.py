@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from zoo.across import Across, find_across
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
 from zoo.readable import amount, number, print_section, shown_cell, with_interval
@@ -93,17 +94,28 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
         console.print()
         for section in board.sections:
             print_section(section, console)
+    for found in find_across(boards):
+        print_section(found.section, console)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def escape(text: str) -> str:
+    escaped = html.escape(clean(text), quote=False)
+    for character in "\\`*_~[]|":
+        escaped = escaped.replace(character, "\\" + character)
+    return escaped
+
+
+def section_lines(section: Section, level: str) -> list[str]:
+    """A section in markdown."""
+    lines = [f"{level} {escape(section.title)}", ""]
+    lines += ["| " + " | ".join(map(escape, section.columns)) + " |", "|" + "---|" * len(section.columns)]
+    lines += ["| " + " | ".join(escape(shown_cell(cell)) for cell in cells) + " |" for cells in section.rows]
+    return [*lines, "", *(f"- {escape(line)}" for line in section.notes), ""]
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
     """A section and a table a board. Names from data and plugins cannot become markup."""
-
-    def escape(text: str) -> str:
-        escaped = html.escape(clean(text), quote=False)
-        for character in "\\`*_~[]|":
-            escaped = escaped.replace(character, "\\" + character)
-        return escaped
 
     lines = []
     for board in boards:
@@ -127,10 +139,9 @@ def to_markdown(boards: Sequence[Board]) -> str:
         lines += [f"- {escape(line)}" for line in statements(board)]
         lines.append("")
         for section in board.sections:
-            lines += [f"### {escape(section.title)}", ""]
-            lines += ["| " + " | ".join(map(escape, section.columns)) + " |", "|" + "---|" * len(section.columns)]
-            lines += ["| " + " | ".join(escape(shown_cell(cell)) for cell in cells) + " |" for cells in section.rows]
-            lines += ["", *(f"- {escape(line)}" for line in section.notes), ""]
+            lines += section_lines(section, "###")
+    for found in find_across(boards):
+        lines += section_lines(found.section, "##")
     return "\n".join(lines)
 
 
@@ -167,6 +178,9 @@ def to_csv(boards: Sequence[Board]) -> str:
         "test_images",
         "test_patients",
         "configurations",
+        "label",
+        "patients_change_winner",
+        "seeds_change_winner",
     ]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -192,16 +206,19 @@ def to_csv(boards: Sequence[Board]) -> str:
             cells += ["; ".join(row.deviations), "; ".join(row.degenerate), row.provenance, board.bundle]
             cells += [board.facts["content_hash"], board.facts["split_hash"]]
             cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
-            cells.append(board.num_configurations)
+            cells += [board.num_configurations, row.label]
+            cells += [board.comparisons.patients_change_winner, board.comparisons.seeds_change_winner]
             writer.writerow([disarm(cell) for cell in cells])
     return stream.getvalue()
 
 
 def section_to_csv(boards: Sequence[Board], name: str) -> str:
     """One section of all boards, one line a row, each cell with an interval as three columns."""
-    found = [(board, section) for board in boards for section in board.sections if section.name == name]
+    known = [((b.dataset, b.protocol, b.init), section) for b in boards for section in b.sections]
+    known += [(("; ".join(part.datasets), part.protocol, part.init), part.section) for part in find_across(boards)]
+    found = [(place, section) for place, section in known if section.name == name]
     if not found:
-        names = sorted({section.name for board in boards for section in board.sections})
+        names = sorted({section.name for _, section in known})
         raise UsageError(f"no board has a table {name!r}", fix=f"there are: {', '.join(names) or 'none'}")
     columns = list(dict.fromkeys(column for _, section in found for column in section.columns))
     wide = {
@@ -215,9 +232,9 @@ def section_to_csv(boards: Sequence[Board], name: str) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["dataset", "protocol", "init", *(disarm(part) for column in columns for part in parts[column])])
-    for board, section in found:
+    for place, section in found:
         for cells in section.rows:
-            line: list[Any] = [board.dataset, board.protocol, board.init]
+            line: list[Any] = list(place)
             by_column = dict(zip(section.columns, cells, strict=True))
             for column in columns:
                 cell = by_column.get(column)
@@ -248,6 +265,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "protocol": board.protocol,
                     "init": board.init,
                     "model": row.model,
+                    "label": row.label,
                     "qualified": row.qualified,
                     "weights": row.weights,
                     "baseline": row.baseline,
@@ -299,6 +317,18 @@ def describe_section(section: Section) -> dict[str, Any]:
     return {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
 
 
+def describe_across(found: Across) -> dict[str, Any]:
+    """One order over datasets as plain data."""
+    return {
+        "protocol": found.protocol,
+        "init": found.init,
+        "over": found.over,
+        "datasets": list(found.datasets),
+        **describe_section(found.section),
+        "pairs": [{"first": first, "second": second, "p_holm": p} for first, second, p in found.pairs],
+    }
+
+
 def to_json(boards: Sequence[Board]) -> str:
     document = {
         "schema": 1,
@@ -316,6 +346,7 @@ def to_json(boards: Sequence[Board]) -> str:
             }
             for board in boards
         ],
+        "across": [describe_across(found) for found in find_across(boards)],
         "leaderboard": leaderboard_items(boards),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
