@@ -47,8 +47,8 @@ FLOORS = (
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
-    # A run's folder; what an order of rows is worth; numbers as people read them.
-    {"results", "comparison", "readable"},
+    # A run's folder; what an order of rows is worth; numbers as people read them; sections.
+    {"results", "comparison", "readable", "calibration"},
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
@@ -76,7 +76,7 @@ ROOMS = {
         {"colour"},
     ),
     "statistics": (
-        {"intervals", "weighted", "roc", "pairs"},
+        {"intervals", "weighted", "roc", "pairs", "calibration"},
         {"datasets"},
     ),
 }

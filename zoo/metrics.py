@@ -17,7 +17,10 @@ import numpy as np
 from zoo.errors import Undefined
 from zoo.specs import MetricRequest, MetricSpec
 from zoo.statistics import (
+    NUM_BINS,
+    SMALLEST,
     auroc_influence,
+    equal_mass_bins,
     jackknife_influence,
     ratio,
     ratio_influence,
@@ -30,7 +33,6 @@ Array = np.ndarray[Any, Any]
 ByLabel = Callable[[MetricRequest], Array]  # -> (K,)
 WeightedByLabel = Callable[[MetricRequest, Array], Array]  # weights (B, N) -> (B, K)
 
-NUM_BINS = 15
 CLASSES = ("binary", "multiclass", "ordinal", "multilabel")
 YES_NO = ("binary", "multilabel")  # each label is there or not
 
@@ -184,7 +186,7 @@ def auroc(request: MetricRequest) -> Array:
 
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
-    return np.stack([weighted_auroc(c.positives, c.scores, known_weights(c, weights)) for c in columns], axis=1)
+    return np.stack([weighted_auroc(c.positives, c.scores, known_weights(c.known, weights)) for c in columns], axis=1)
 
 
 def one_curve(request: MetricRequest) -> tuple[Array, Array]:
@@ -213,13 +215,13 @@ def average_precision(request: MetricRequest) -> Array:
 
 def resampled_average_precision(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
-    drawn = [weighted_average_precision(c.positives, c.scores, known_weights(c, weights)) for c in columns]
+    drawn = [weighted_average_precision(c.positives, c.scores, known_weights(c.known, weights)) for c in columns]
     return np.stack(drawn, axis=1)
 
 
-def known_weights(column: Column, weights: Array) -> Array:
+def known_weights(known: Array, weights: Array) -> Array:
     # Without the copy where nothing is unknown: half of a ten-class AUROC's time.
-    return weights if column.known.all() else weights.T[column.known].T
+    return weights if known.all() else weights.T[known].T
 
 
 def squared_distances(request: MetricRequest) -> list[tuple[Array, Array]]:
@@ -251,22 +253,51 @@ def weighted_mean(values: Array, known: Array, weights: Array) -> Array:
     return ratio(weights @ spread, weights @ known.astype(np.float64))
 
 
-def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, gaps by bin (n, 15)) a label: see `ece`."""
+def log_losses(request: MetricRequest) -> list[tuple[Array, Array]]:
+    """(known, losses) a label: see `log_loss`."""
     columns = scored_columns(request)
     if request.task.name in YES_NO:
-        sides = [(column.known, column.scores, column.positives) for column in columns]
+        told = [(column.known, np.where(column.positives, column.scores, 1 - column.scores)) for column in columns]
     else:
-        right = request.probabilities.argmax(axis=1) == request.targets
-        sides = [(columns[0].known, request.probabilities.max(axis=1), right)]
+        told = [(columns[0].known, np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0])]
+    return [(known, -np.log(np.maximum(share, SMALLEST))) for known, share in told]
+
+
+def log_loss(request: MetricRequest) -> Array:
+    """Mean over images of -log p of the class that is there, in nats; multi-label: of each label, averaged."""
+    return np.array([np.mean(losses) if len(losses) else np.nan for _, losses in log_losses(request)])
+
+
+def resampled_log_loss(request: MetricRequest, weights: Array) -> Array:
+    return np.stack([weighted_mean(losses, known, weights) for known, losses in log_losses(request)], axis=1)
+
+
+class Confidence(NamedTuple):
+    """What a model claims of the n images where it is known whether that is so."""
+
+    known: Array  # (N,) bool
+    claimed: Array  # (n,) probability
+    true: Array  # (n,) bool
+
+
+def confidences(request: MetricRequest) -> list[Confidence]:
+    """Of a binary task the positive class's probability, of several labels each label's, else the largest (top label)."""
+    columns = scored_columns(request)
+    if request.task.name in YES_NO:
+        return [Confidence(column.known, column.scores, column.positives) for column in columns]
+    right = request.probabilities.argmax(axis=1) == request.targets
+    return [Confidence(columns[0].known, request.probabilities.max(axis=1), right)]
+
+
+def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:
+    """(known, gaps by bin (n, 15)) a label: see `ece`."""
     gaps = []
-    for known, confidence, outcome in sides:
-        if len(confidence) == 0:
+    for known, claimed, true in confidences(request):
+        if len(claimed) == 0:
             gaps.append((known, np.zeros((0, NUM_BINS))))
             continue
-        edges = np.quantile(confidence, np.linspace(0, 1, NUM_BINS + 1)[1:-1])
-        bins = np.searchsorted(edges, confidence, side="left")
-        gaps.append((known, (bins[:, None] == np.arange(NUM_BINS)) * (confidence - outcome)[:, None]))
+        inside = equal_mass_bins(claimed)[:, None] == np.arange(NUM_BINS)
+        gaps.append((known, inside * (claimed - true)[:, None]))
     return gaps
 
 
@@ -280,12 +311,25 @@ def ece(request: MetricRequest) -> Array:
     return np.array([np.abs(gap.mean(axis=0)).sum() if len(gap) else np.nan for _, gap in calibration_gaps(request)])
 
 
-def resampled_ece(request: MetricRequest, weights: Array) -> Array:
-    errors = []
+def resampled_gaps(request: MetricRequest, weights: Array) -> list[tuple[Array, Array]]:
+    """(gaps of the whole split (15,), of the resamples (B, 15)) a label, each a share of all its images."""
+    found = []
     for known, gap in calibration_gaps(request):
-        drawn = np.abs(weights.T[known].T @ gap).sum(axis=1)
-        errors.append(ratio(drawn, weights @ known.astype(np.float64)))
-    return np.stack(errors, axis=1)
+        drawn = known_weights(known, weights)
+        found.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, drawn.sum(axis=1, keepdims=True))))
+    return found
+
+
+def resampled_ece(request: MetricRequest, weights: Array) -> Array:
+    return np.stack([np.abs(drawn).sum(axis=1) for _, drawn in resampled_gaps(request, weights)], axis=1)
+
+
+def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
+    """What chance alone makes an ECE of in each resample: the gaps' deviations from those of the split, summed (B, K).
+
+    |gap| <= |true gap| + |its deviation| in every bin, so ECE is at most the true one plus this.
+    """
+    return np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in resampled_gaps(request, weights)], axis=1)
 
 
 def refuse_influence(_: MetricRequest) -> Array:
@@ -564,6 +608,12 @@ PLUS_MINUS = {"bounds": (-1.0, 1.0)}
 ERROR = {"higher_is_better": False, "bounds": (0.0, None)}
 OF_RIGHT = {"influence": partial(mean_influence, errors=right_decisions)}
 OF_SQUARES = {**ERROR, "bounds": (0.0, 2.0), "influence": partial(mean_influence, errors=squared_distances)}
+OF_LOSSES = {**ERROR, "influence": partial(mean_influence, errors=log_losses)}
+OF_GAPS = {
+    "higher_is_better": False,
+    "influence": refuse_influence,
+    "noise": partial(resampled_mean_over_labels, values=noise_of_ece),
+}
 OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_errors)}
 
 
@@ -586,7 +636,8 @@ METRICS = (
     ),
     decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
     metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
-    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, higher_is_better=False, influence=refuse_influence),
+    metric("log_loss", "log loss", CLASSES, log_loss, resampled_log_loss, NO_TARGETS, **OF_LOSSES),
+    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, **OF_GAPS),
     decided_metric(
         "cohen_kappa", "kappa (quadratic)", ("ordinal",), cohen_kappa, resampled_cohen_kappa, NO_DISTANCE, **PLUS_MINUS
     ),

@@ -6,8 +6,9 @@ everything else from test. A metric that fails, or answers what no metric can, c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from zoo.statistics import (
     jackknife_influence,
     logit_interval,
     newcombe_interval,
+    noise_free_interval,
     percentile_interval,
     sum_by_patient,
     wilson_interval,
@@ -344,16 +346,23 @@ def bootstrap_interval(
     value: float, metric: MetricSpec, tested: Sequence[Sequence[Tested]], draws: Sequence[Array], card: Card
 ) -> tuple[float, float, str]:
     """Low, high and method, of patients drawn anew; Undefined where the resamples give none."""
-    resampled = [
-        [resample(metric, part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested
-    ]
-    interval = percentile_interval(mean_of_means(resampled))
+
+    def average(function: Callable[[Tested, Array], Array]) -> Array:
+        return mean_of_means(
+            [[function(part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested]
+        )
+
+    resampled = average(partial(resample, metric))
+    method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
+    if metric.noise is not None:
+        noise = average(partial(in_chunks, metric.noise))
+        interval, method = noise_free_interval(value, resampled, noise), f"{method}, less noise"
+    else:
+        interval = percentile_interval(resampled)
     if interval.low is None or interval.high is None:
         raise Undefined(str(interval.reason))
     if not interval.low - TOLERANCE <= value <= interval.high + TOLERANCE:
-        # As of ECE: resampling adds noise, noise adds error, and the percentiles miss the value they are meant for.
         raise Undefined("biased, the resampled values lie beside the value")
-    method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
     if interval.num_undefined:
         method += f", undefined in {interval.num_undefined}"
     return interval.low, interval.high, method
@@ -412,9 +421,14 @@ def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
     again = float(np.asarray(metric.resample(part.request, unit_weights)).item())
     if not np.isclose(again, whole, rtol=1e-6, atol=1e-6):
         raise ValueError(f"resample gives {again:.6g} for the test split itself, where compute gives {whole:.6g}")
+    return in_chunks(metric.resample, part, weights)
+
+
+def in_chunks(function: Callable[[MetricRequest, Array], Array], part: Tested, weights: Array) -> Array:
+    """What `function` gives for all resamples (B,), a part of them at a time."""
     rows = max(MIN_CHUNK_RESAMPLES, CHUNK // weights.shape[1])
     chunks = [
-        np.asarray(metric.resample(part.request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)
+        np.asarray(function(part.request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)
         for start in range(0, len(weights), rows)
     ]
     values = np.concatenate(chunks)

@@ -3,6 +3,15 @@
 docs/statistics.md says what is used where, and what it does not cover.
 """
 
+from zoo.statistics.calibration import (
+    NUM_BINS,
+    SMALLEST,
+    equal_mass_bins,
+    fit_temperature,
+    rescale_classes,
+    rescale_events,
+    rescale_grades,
+)
 from zoo.statistics.datasets import (
     Measured,
     Order,
@@ -19,6 +28,7 @@ from zoo.statistics.intervals import (
     add_seed_variance,
     bootstrap_weights,
     mean_interval,
+    noise_free_interval,
     percentile_interval,
     wilson_interval,
 )
@@ -62,8 +72,10 @@ from zoo.statistics.weighted import (
 __all__ = [
     "ALPHA",
     "MAX_UNDEFINED",
+    "NUM_BINS",
     "NUM_RESAMPLES",
     "POWER",
+    "SMALLEST",
     "Interval",
     "McNemar",
     "Measured",
@@ -79,13 +91,16 @@ __all__ = [
     "delong_covariance",
     "detectable_difference",
     "difference_intervals",
+    "equal_mass_bins",
     "find_better",
+    "fit_temperature",
     "holm",
     "jackknife_influence",
     "logit_interval",
     "mcnemar",
     "mean_interval",
     "newcombe_interval",
+    "noise_free_interval",
     "normalised_mean",
     "order_models",
     "paired_delong",
@@ -96,6 +111,9 @@ __all__ = [
     "ratio",
     "ratio_influence",
     "resample_scores",
+    "rescale_classes",
+    "rescale_events",
+    "rescale_grades",
     "smallest_p",
     "sum_by_patient",
     "weight_below",
