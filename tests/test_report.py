@@ -173,10 +173,17 @@ def test_shares_do_not_claim_what_2000_draws_cannot_tell(value, text):
     assert share(value) == text
 
 
-def test_markdown_is_one_table_with_as_many_cells_in_every_row(boards):
-    rows = [line for line in to_markdown(boards).splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 3
-    assert len({line.count("|") for line in rows}) == 1
+def tables(markdown):
+    """The lines of every table."""
+    return [part.splitlines() for part in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)]
+
+
+def test_markdown_is_a_table_a_board_and_one_a_section_with_as_many_cells_in_every_row(boards):
+    found = tables(to_markdown(boards))
+    assert len(found) == 1 + len(boards[0].sections)
+    assert len(found[0]) == 2 + 3
+    for rows in found:
+        assert len({line.count("|") for line in rows}) == 1
 
 
 def test_csv_has_one_line_a_row_and_empty_cells_for_what_is_not_there(boards):
@@ -193,9 +200,8 @@ def test_names_from_data_cannot_become_markup(hostile):
     assert r"\[link\](javascript" in text
     assert r"\`x\`" in text
     assert "\x1b" not in text and "\u202e" not in text
-    for line in text.splitlines():  # a pipe in a name would add a column
-        if line.startswith("|") and "---" not in line:
-            assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"\|", text.splitlines()[2]))
+    for head, rule, *rows in tables(text):  # a pipe in a name would add a column
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in (head, *rows)} == {rule.count("|")}
 
 
 def test_names_from_data_cannot_drive_the_terminal(hostile):
@@ -271,3 +277,21 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
     assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
     with pytest.raises(UsageError, match="no board has a table 'ages'"):
         section_to_csv(boards, "ages")
+
+
+def test_a_terminal_shows_the_columns_and_rows_of_a_section_that_it_has_room_for_and_names_the_others(boards):
+    section = Section(
+        name="wide",
+        title="wide",
+        columns=("model", "ECE", "log loss"),
+        rows=(("net", 0.1, 0.5), ("hidden", 0.2, 0.6)),
+        compact=("model", "ECE"),
+        compact_rows=1,
+        details={"bins": 15},
+    )
+    boards = [replace(boards[0], sections=(section,))]
+    text = to_terminal(boards, width=120)
+    assert "in the other formats: log loss and 1 more row" in text
+    assert ".500" not in text.partition("wide")[2] and "hidden" not in text
+    assert "| hidden | .200 | .600 |" in to_markdown(boards)
+    assert json.loads(to_json(boards))["boards"][0]["sections"]["wide"]["details"] == {"bins": 15}

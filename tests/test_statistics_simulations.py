@@ -33,6 +33,14 @@ def test_the_bootstrap_by_patient_covers_and_the_one_by_image_does_not(simulate)
     assert by_image < 0.80
 
 
+@pytest.mark.parametrize("num_images", [100, 300, 1000])
+@pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (0.8, 0.0), (0.5, 0.7)])
+def test_the_interval_of_ece_covers_where_percentiles_do_not(simulate, slope, shift, num_images):
+    truth, less_noise, percentiles = simulate.cover_calibration(slope, shift, num_images, 200)
+    assert less_noise >= 0.90
+    assert truth > 0.01 or percentiles == 0
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("sd", [0.0, 0.01, 0.03])
 def test_the_interval_of_a_mean_over_seeds_covers(simulate, seeds, sd):

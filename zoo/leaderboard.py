@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo import calibration
 from zoo.comparison import Comparisons, compare_rows
 from zoo.controls import Verdict, count_configurations, find_degenerate, is_baseline, judge, score_shuffles, tested_on
 from zoo.errors import Undefined, clean
@@ -31,7 +32,7 @@ COSTS = (
 # What rows are kept apart by: everything of a run's identity but seed and fold.
 KEPT_APART = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
 # What stands below every board, in this order.
-SECTIONS: tuple[SectionBuilder, ...] = ()
+SECTIONS: tuple[SectionBuilder, ...] = (calibration.build_section,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +225,11 @@ def build_board(
         facts["splits"]["test"] |= {"label_patients": count_label_patients(stored[0], first.card())}
     created = sorted(r.created[:10] for r in finished if r.created)
     request = SectionRequest(
-        rows=[ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored) for r in (*rows, *controls) if r.stored],
+        rows=[
+            ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored, seeds=r.seeds)
+            for r in (*rows, *controls)
+            if r.stored
+        ],
         card=first.card(),
         facts=facts,
         primary=metrics.get(primary),

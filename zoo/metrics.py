@@ -281,7 +281,7 @@ class Confidence(NamedTuple):
 
 
 def confidences(request: MetricRequest) -> list[Confidence]:
-    """Of a binary task the positive class's probability, of several labels each label's, else the largest (top label)."""
+    """Of a binary task the positive class's probability, multi-label each label's, else the largest (top label)."""
     columns = scored_columns(request)
     if request.task.name in YES_NO:
         return [Confidence(column.known, column.scores, column.positives) for column in columns]

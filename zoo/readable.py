@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import clean
 from zoo.scoring import Score
@@ -70,11 +70,22 @@ def print_section(section: Section, console: Console) -> None:
 
     console.print(Text(section.title, style="bold"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for position, column in enumerate(section.columns):
-        table.add_column(Text(column), justify="right" if position else "left", no_wrap=position > 0)
-    for entries in section.rows:
-        table.add_row(*(Text(shown_cell(entry)) for entry in entries))
+    shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
+    for position in shown:
+        justify: Literal["left", "right"] = "right" if position else "left"
+        table.add_column(Text(section.columns[position]), justify=justify, no_wrap=position > 0)
+    for entries in section.rows[: section.compact_rows]:
+        table.add_row(*(Text(shown_cell(entries[position])) for position in shown))
     console.print(table)
-    for line in section.notes:
+    for line in (*section.notes, *left_out(section)):
         console.print(Text(clean(line), style="dim"), soft_wrap=True)
     console.print()
+
+
+def left_out(section: Section) -> list[str]:
+    """What a terminal has no room for."""
+    columns = [column for column in section.columns if section.compact and column not in section.compact]
+    num_rows = 0 if section.compact_rows is None else max(len(section.rows) - section.compact_rows, 0)
+    more = f"{num_rows} more row{'s' * (num_rows > 1)}"
+    parts = [", ".join(columns)] * bool(columns) + [more] * bool(num_rows)
+    return [f"in the other formats: {' and '.join(parts)}"] if parts else []

@@ -314,7 +314,8 @@ def describe_section(section: Section) -> dict[str, Any]:
         }
         for cells in section.rows
     ]
-    return {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
+    described = {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
+    return described | ({"details": dict(section.details)} if section.details else {})
 
 
 def describe_across(found: Across) -> dict[str, Any]:

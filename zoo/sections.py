@@ -21,6 +21,9 @@ class Section:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    compact: tuple[str, ...] = ()  # the columns that a terminal has room for; empty: all
+    compact_rows: int | None = None  # and how many rows
+    details: Mapping[str, Any] = field(default_factory=dict)  # plain data that no table holds: curves; in json alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class ScoredRow:
     label: str
     baseline: bool
     stored: Runs
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

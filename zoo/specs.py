@@ -203,8 +203,8 @@ class MetricSpec:
     DeLong's; it raises `Undefined` where it is a mean of several.
     `influence`, optional, gives how fast the metric moves, times N, with the weight of each unit: (N,); without it the
     tests between models take that derivative through `resample`, or leave every unit out once.
-    `noise`, optional, is for a metric that chance can only raise, as a sum of errors over bins: what chance alone makes of
-    it in B resamples, (request, weights) -> (B,). Percentiles of `resample` would miss the value such a metric estimates.
+    `noise`, optional, is for a metric that chance can only raise, as a sum of errors over bins: what chance alone makes
+    of it in B resamples, (request, weights) -> (B,). Percentiles of `resample` would miss what such a metric estimates.
     `note`, optional, says what a reader must know of a value that is defined ("macro over 6 of 7 labels"), or "".
     """
 

@@ -1,6 +1,6 @@
 """From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
 
-python benchmarks/statistics/simulate.py --what coverage|claims|power [--repetitions N]
+python benchmarks/statistics/simulate.py --what coverage|calibration|claims|power [--repetitions N]
 
 Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
 """
@@ -16,10 +16,13 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 
+from zoo.metrics import METRICS
+from zoo.specs import MetricRequest
 from zoo.statistics import (
     ALPHA,
+    NUM_BINS,
     add_seed_variance,
     auroc_influence,
     bootstrap_weights,
@@ -27,11 +30,13 @@ from zoo.statistics import (
     holm,
     logit_interval,
     newcombe_interval,
+    noise_free_interval,
     percentile_interval,
     placements,
     sum_by_patient,
     weighted_auroc,
 )
+from zoo.tasks import BINARY
 
 Array = np.ndarray[Any, Any]
 
@@ -87,6 +92,43 @@ def cover_seeds(num_seeds: int, seed_sd: float, repetitions: int) -> tuple[float
         for way, (low, high) in enumerate((add_seed_variance(patients, value, seeds, influence.shape[1]), patients)):
             covered[way] += low <= setting.areas[0] <= high
     return float(covered[0] / repetitions), float(covered[1] / repetitions)
+
+
+def cover_calibration(
+    slope: float, shift: float, num_images: int, repetitions: int, num_resamples: int = 1000
+) -> tuple[float, float, float]:
+    """The true ECE, and the share of intervals that hold it: less noise, and of percentiles.
+
+    Logits are normal of SD 2; the truth has the logit shift + slope x logit, so that slope 1 and shift 0 is calibrated.
+    """
+    random = np.random.default_rng([5, int(100 * slope), int(100 * shift), num_images])
+    ece = next(spec for spec in METRICS if spec.name == "ece")
+
+    def draw(num: int) -> tuple[Array, Array]:
+        logits = 2 * random.normal(size=num)
+        return expit(logits), expit(shift + slope * logits)
+
+    claimed, true = draw(400_000)
+    bins = np.searchsorted(np.quantile(claimed, np.arange(1, NUM_BINS) / NUM_BINS), claimed)
+    truth = float(np.abs(np.bincount(bins, claimed - true)).sum() / len(claimed))
+    covered = np.zeros(2)
+    for repetition in range(repetitions):
+        claimed, true = draw(num_images)
+        targets = (random.random(num_images) < true).astype(np.int64)
+        probabilities = np.stack([1 - claimed, claimed], axis=1)
+        request = MetricRequest(
+            task=BINARY, labels=("a", "b"), targets=targets, probabilities=probabilities, decisions=targets, positive=1
+        )
+        weights = bootstrap_weights(np.arange(num_images), num_resamples, repetition).astype(np.float64)
+        assert ece.resample and ece.noise
+        resampled = ece.resample(request, weights)
+        intervals = (
+            noise_free_interval(ece.compute(request), resampled, ece.noise(request, weights)),
+            percentile_interval(resampled),
+        )
+        for way, interval in enumerate(intervals):
+            covered[way] += interval.low is not None and interval.low <= truth <= (interval.high or 0.0)
+    return truth, float(covered[0] / repetitions), float(covered[1] / repetitions)
 
 
 # --- boards ----------------------------------------------------------------------------------------------------------
@@ -200,6 +242,15 @@ def print_coverage(repetitions: int) -> None:
     print_table(["interval", "cases", "covers"], rows)
 
 
+def print_calibration(repetitions: int) -> None:
+    rows = []
+    for slope, shift in ((1.0, 0.0), (0.9, 0.15), (0.8, 0.0), (0.6, 0.0), (0.5, 0.7), (1.0, 1.0)):
+        for num_images in (100, 300, 1000):
+            truth, less_noise, percentiles = cover_calibration(slope, shift, num_images, repetitions)
+            rows.append([f"{truth:.3f}", str(num_images), percent(less_noise), percent(percentiles)])
+    print_table(["true ECE", "images", "less noise covers", "percentiles cover"], rows)
+
+
 def print_claims(repetitions: int) -> None:
     rows = []
     for patients, images in ((200, 1), (1000, 1), (60, 6)):
@@ -222,7 +273,12 @@ def print_power(repetitions: int) -> None:
     print_table(["models", "seeds", "seed SD", "one pair found", "any", "all", "false claim among the rest"], rows)
 
 
-TABLES = {"coverage": (print_coverage, 2000), "claims": (print_claims, 1000), "power": (print_power, 400)}
+TABLES = {
+    "coverage": (print_coverage, 2000),
+    "calibration": (print_calibration, 400),
+    "claims": (print_claims, 1000),
+    "power": (print_power, 400),
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,4 +1,4 @@
-"""From probabilities and what came true to a temperature, rescaled probabilities, and how well they can be relied on."""
+"""From probabilities and a loss to a temperature and rescaled probabilities; bins of equal mass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPERATURES = (0.01, 100.0)  # between which one is looked for; at an end there
 
 
 def equal_mass_bins(confidence: Array, num_bins: int = NUM_BINS) -> Array:
-    """The bin, 0 to `num_bins` - 1, of each of n probabilities: quantiles cut them (Nixon et al. 2019), equal ones share.
+    """The bin, 0 to `num_bins` - 1, of each of n probabilities, cut at quantiles (Nixon et al. 2019); equal ones share.
 
     Bins of equal width would leave most of them empty: a network's probabilities crowd near 0 and 1.
     """

@@ -1,0 +1,214 @@
+"""From stored predictions to how far their probabilities can be taken at their word, raw and after a temperature.
+
+Everything is counted in the unit that is scored. A run's temperature is fitted on its val split alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import Undefined
+from zoo.inference import Predictions
+from zoo.metrics import METRICS, confidences
+from zoo.scoring import BOOTSTRAP_SEED, Runs, Score, decide, score
+from zoo.sections import Cell, ScoredRow, Section, SectionRequest
+from zoo.specs import Card, MetricRequest
+from zoo.statistics import (
+    NUM_BINS,
+    bootstrap_weights,
+    equal_mass_bins,
+    fit_temperature,
+    percentile_interval,
+    ratio,
+    rescale_classes,
+    rescale_events,
+    rescale_grades,
+    wilson_interval,
+)
+
+Array = np.ndarray[Any, Any]
+Run = Mapping[str, Predictions]
+
+SHOWN = {spec.name: spec for spec in METRICS if spec.name in ("ece", "brier", "log_loss")}
+RESCALE = {"multilabel": rescale_events, "ordinal": rescale_grades}
+COLUMNS = ("model", "temperature", "ECE", "ECE after", "Brier", "Brier after", "log loss", "log loss after")
+WHAT = {
+    "binary": "of the positive class's probability",
+    "multilabel": "of each label's probability by itself, averaged over labels",
+    "multiclass": "of the largest probability (top label)",
+    "ordinal": "of the largest probability (top label)",
+}
+
+
+def build_section(request: SectionRequest) -> Section | None:
+    """The section `calibration`: ECE, Brier score and log loss of every row; reliability curves in its details."""
+    if request.card.task.name == "regression" or not request.rows:
+        return None
+    card = replace(request.card, unit="image")  # units are rows from here on
+    rows: list[tuple[Cell, ...]] = []
+    temperatures: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    reasons = []
+    for row in request.rows:
+        runs = [[by_unit(run, request.card) for run in folds] for folds in row.stored]
+        fitted = [[find_temperature(run, card) for run in folds] for folds in runs]
+        after = rescale_runs(runs, fitted, card)
+        raw_scores = score(runs, SHOWN, card, threshold="half")
+        scores = score(after, SHOWN, card, threshold="half") if after else {}
+        missing = first_reason(fitted)
+        reasons += [f"{row.label}: no temperature: {missing}"] if missing else []
+        none = Score(value=None, reason=missing)
+        pairs = [cell for name in ("ece", "brier", "log_loss") for cell in (raw_scores[name], scores.get(name, none))]
+        rows.append((row.label, mean_temperature(fitted), *pairs))
+        temperatures += describe_temperatures(row, fitted)
+        curves += describe_curves(row, runs, card, "raw") + describe_curves(row, after, card, "after")
+    return Section(
+        name="calibration",
+        title="Calibration: how far a probability can be taken at its word",
+        columns=COLUMNS,
+        rows=tuple(rows),
+        compact=COLUMNS[:6],
+        notes=(
+            f"ECE: mean distance of what is claimed from what came true, {NUM_BINS} bins of equal mass "
+            f"{WHAT[card.task.name]}; chance raises it, and its interval takes that out",
+            "after: at the temperature that minimises the log loss on val, fitted for each run; above 1 the model was "
+            "too sure of itself; intervals hold it fixed",
+            *reasons,
+        ),
+        details={"bins": NUM_BINS, "unit": request.card.unit, "temperatures": temperatures, "reliability": curves},
+    )
+
+
+def by_unit(run: Run, card: Card) -> Run:
+    return {split: part.by_unit(card.unit) for split, part in run.items()}
+
+
+# --- temperatures ----------------------------------------------------------------------------------------------------
+def find_temperature(run: Run, card: Card) -> float | str:
+    """The temperature of one run, or the reason why there is none."""
+    val = run.get("val")
+    if val is None:
+        return "no predictions of val"
+    targets = val.targets[~np.isnan(val.targets)]
+    if len(np.unique(targets)) < 2:
+        return "val holds one class only"
+    request = decide({"test": val}, card, "half").request
+
+    def loss(temperature: float) -> float:
+        return SHOWN["log_loss"].compute(replace(request, probabilities=rescale(val, temperature, card).probabilities))
+
+    try:
+        return fit_temperature(loss)
+    except Undefined as reason:
+        return str(reason)
+
+
+def rescale(part: Predictions, temperature: float, card: Card) -> Predictions:
+    """The predictions at another temperature; 1 leaves them as they are."""
+    function = RESCALE.get(card.task.name, rescale_classes)
+    return replace(part, probabilities=function(part.probabilities, temperature))
+
+
+def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: Card) -> Runs:
+    """The test split of every run at its temperature; empty where any has none, since a mean needs them all."""
+    rescaled = []
+    for folds, temperatures in zip(runs, fitted, strict=True):
+        parts = []
+        for run, temperature in zip(folds, temperatures, strict=True):
+            if isinstance(temperature, str):
+                return []
+            parts.append({"test": rescale(run["test"], temperature, card)})
+        rescaled.append(parts)
+    return rescaled
+
+
+def mean_temperature(fitted: Sequence[Sequence[float | str]]) -> float | None:
+    found = [temperature for folds in fitted for temperature in folds]
+    numbers = [temperature for temperature in found if not isinstance(temperature, str)]
+    return float(np.mean(numbers)) if len(numbers) == len(found) else None
+
+
+def first_reason(fitted: Sequence[Sequence[float | str]]) -> str | None:
+    """Why a row has no temperature: of the first run that has none, and how many there are."""
+    found = [temperature for folds in fitted for temperature in folds]
+    reasons = [temperature for temperature in found if isinstance(temperature, str)]
+    if not reasons:
+        return None
+    return f"{reasons[0]} ({len(reasons)} of {len(found)} runs)" if len(found) > 1 else reasons[0]
+
+
+def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": row.label,
+            "seed": row.seeds[number],
+            "fold": fold,
+            "temperature": None if isinstance(found, str) else found,
+            "reason": found if isinstance(found, str) else None,
+        }
+        for number, folds in enumerate(fitted)
+        for fold, found in enumerate(folds)
+    ]
+
+
+# --- reliability -----------------------------------------------------------------------------------------------------
+def describe_curves(row: ScoredRow, runs: Runs, card: Card, kind: str) -> list[dict[str, Any]]:
+    """One reliability curve a seed and, of several labels, a label; the folds of a seed make one curve together."""
+    curves = []
+    for number, folds in enumerate(runs):
+        test = join([run["test"] for run in folds])
+        request = decide({"test": test}, card, "half").request
+        for label, points in zip(curve_labels(card), find_points(request, test.patients), strict=True):
+            curves.append({"model": row.label, "seed": row.seeds[number], "label": label, "kind": kind, **points})
+    return curves
+
+
+def curve_labels(card: Card) -> tuple[str | None, ...]:
+    """The label that a curve is of; None: the largest probability's, whichever that is."""
+    if card.task.name == "multilabel":
+        return card.labels
+    return (card.labels[1 if card.positive is None else card.positive],) if card.task.name == "binary" else (None,)
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    names = ("sample_ids", "patients", "targets", "probabilities")
+    return Predictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def find_points(request: MetricRequest, patients: Array) -> list[dict[str, list[Any]]]:
+    """By curve the points, one a bin that is not empty: how many, what was claimed, the share that came true.
+
+    The share's 95 % interval is Wilson's where every unit has a patient of its own, else of patients drawn anew; null
+    where that gives none.
+    """
+    return [points_of(known, claimed, true, patients) for known, claimed, true in confidences(request)]
+
+
+def points_of(known: Array, claimed: Array, true: Array, patients: Array) -> dict[str, list[Any]]:
+    points: dict[str, list[Any]] = {name: [] for name in ("count", "claimed", "share", "low", "high")}
+    if not len(claimed):
+        return points
+    bins = equal_mass_bins(claimed)
+    filled = np.unique(bins)
+    inside = bins[:, None] == filled  # (n, K)
+    count, hits = inside.sum(axis=0), (inside & true[:, None]).sum(axis=0)
+    owners = patients[known]
+    if len(np.unique(owners)) == len(owners):
+        bounds: list[tuple[float | None, float | None]] = [
+            wilson_interval(int(h), int(n)) for h, n in zip(hits, count, strict=True)
+        ]
+    else:
+        weights = bootstrap_weights(owners, seed=BOOTSTRAP_SEED).astype(np.float64)
+        drawn = ratio(weights @ (inside & true[:, None]), weights @ inside)
+        bounds = [(found.low, found.high) for found in map(percentile_interval, drawn.T)]
+    return {
+        "count": count.tolist(),
+        "claimed": (claimed @ inside / count).tolist(),
+        "share": (hits / count).tolist(),
+        "low": [low for low, _ in bounds],
+        "high": [high for _, high in bounds],
+    }
