@@ -102,6 +102,55 @@ def test_a_results_folder_that_is_a_file_is_status_5_with_a_document(zoo, tiny_d
     assert done.stderr.count("\n") == 1
 
 
+# --- weights that do not fit -----------------------------------------------------------------------------------------
+def write_weights(path, **changes):
+    """What `tiny_pretrained` is built with, changed; None takes a tensor out."""
+    import torch
+
+    state = {"conv.weight": (8, 3, 3, 3), "conv.bias": (8,), "fc.weight": (10, 32), "fc.bias": (10,)} | changes
+    torch.save({name: torch.zeros(shape) for name, shape in state.items() if shape is not None}, path)
+
+
+MISFITS = {
+    "keys": ({"conv.bias": None, "fc.bias": None, "extra": (1,)}, "missing conv.bias; missing fc.bias; unknown extra"),
+    "shape": ({"fc.weight": (10, 31)}, "fc.weight has shape (10, 31), expected (10, 32)"),
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+def test_weights_that_do_not_fit_are_refused_by_file_and_keys_before_anything_starts(zoo, tiny_data, tmp_path, kind):
+    changes, said = MISFITS[kind]
+    path = tmp_path / "weights" / "tiny_pretrained.pth"
+    path.parent.mkdir()
+    write_weights(path, **changes)
+    arguments = ["-m", "tiny_cnn,tiny_pretrained", "-d", tiny_data / "binary.npz", *SETTINGS, "--json"]
+    results = tmp_path / "results"
+    done = zoo("bench", *arguments, "--weights-dir", path.parent, "--results", results)
+    assert done.returncode == 2, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["message"] == f"{path}: does not fit Sequential: {said}"
+    assert error["code"] == "weights-misfit" and error["fix"]
+    assert list(results.iterdir()) == []
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_weights_that_are_no_weights_are_refused_and_nothing_in_them_is_executed(zoo, tiny_data, tmp_path):
+    import torch
+
+    path = tmp_path / "weights" / "tiny_pretrained.pth"
+    path.parent.mkdir()
+    torch.save({"conv.weight": Bomb()}, path)
+    arguments = ["-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", *SETTINGS, "--weights-dir", path.parent]
+    done = zoo("bench", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"{path}: cannot be read as weights" in done.stderr and "; fix: " in done.stderr
+    assert not (tmp_path / "exploded").exists()
+
+
 # --- stopped and killed ----------------------------------------------------------------------------------------------
 def start(command, environment, tiny_data, results, steps):
     """A bench in a process group of its own, two runs of which nap a tenth of a second each step."""

@@ -1,6 +1,8 @@
 """A model's name to a local file of weights, or to random init that says so; silent hosts cost seconds, no minute."""
 
 import hashlib
+import os
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -11,9 +13,19 @@ import requests
 
 from zoo import weights
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.registry import ModelChoice
-from zoo.specs import ModelSpec, Weights
-from zoo.weights import InitialWeights, find_all_weights, find_local_weights, host_of, reachable_hosts
+from zoo.executor import can_fork
+from zoo.models import load_weights
+from zoo.registry import ModelChoice, Registry
+from zoo.specs import BuildRequest, ModelSpec, Weights
+from zoo.weights import (
+    InitialWeights,
+    Trial,
+    find_all_weights,
+    find_local_weights,
+    host_of,
+    reachable_hosts,
+    refuse_misfits,
+)
 
 HUB = "https://huggingface.co/timm/tiny.in1k/resolve/main/model.safetensors"
 
@@ -204,3 +216,88 @@ def test_the_hubs_host_follows_its_variable_and_others_do_not(monkeypatch):
     assert host_of(HUB) == "http://mirror.test"
     assert host_of("https://download.pytorch.org/models/a.pth") == "https://download.pytorch.org"
     assert host_of("") == ""
+
+
+# --- whether they fit ------------------------------------------------------------------------------------------------
+def build_line(request, *, log, fail=None):
+    """A network of one layer; every time that it is built is written down, in whatever process."""
+    import torch
+
+    with open(log, "a") as stream:
+        stream.write(f"{torch.empty(0).device.type}\n")
+    if fail:
+        fail()
+    module = torch.nn.Linear(2, 3)
+    load_weights(module, request.weights)
+    return module
+
+
+@pytest.fixture
+def line(tmp_path):
+    """A trial of a file of weights, and how often the network was built for it."""
+    import torch
+
+    log = tmp_path / "log"
+    log.touch()
+
+    def make(name="line.pth", state=None, **settings):
+        path = tmp_path / name
+        if not path.exists():
+            torch.save(torch.nn.Linear(2, 3).state_dict() if state is None else state, path)
+        spec = ModelSpec(name="line", build=partial(build_line, log=log, **settings))
+        request = BuildRequest(num_outputs=3, channels=1, image_size=1, weights=path)
+        return Trial(model="plugin:line", spec=spec, path=path, request=request)
+
+    make.built = lambda: log.read_text().split()
+    return make
+
+
+def test_weights_that_fit_are_tried_once_without_memory_for_the_network(line, tmp_path):
+    for _ in range(2):
+        refuse_misfits([line()], Registry(), tmp_path / "cache")
+    assert line.built() == ["meta"]
+
+
+def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
+    import torch
+
+    refuse_misfits([line()], Registry(), tmp_path / "cache")
+    torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "line.pth")
+    with pytest.raises(
+        WeightsError, match=r"line\.pth: does not fit Linear: missing bias; fix: give the file made for"
+    ):
+        refuse_misfits([line()], Registry(), tmp_path / "cache")
+
+
+def test_what_does_not_fit_is_tried_again_and_all_such_files_are_named(line, tmp_path):
+    trials = [line("good.pth"), line("one.pth", state={}), line("other.pth", state={})]
+    for _ in range(2):
+        with pytest.raises(WeightsError) as caught:
+            refuse_misfits(trials, Registry(), tmp_path / "cache")
+        said = f"{trials[1].path}: does not fit Linear: missing weight; missing bias (nor do {trials[2].path} fit)"
+        assert caught.value.message == said
+        assert (caught.value.code, caught.value.exit_status) == ("weights-misfit", 2)
+
+
+def raise_value_error():
+    raise ValueError("no such layer")
+
+
+@pytest.mark.parametrize("fail", [raise_value_error, partial(os._exit, 7), partial(signal.raise_signal, 9)])
+@pytest.mark.skipif(not can_fork(), reason="without fork, networks are tried in this process")
+def test_a_network_that_cannot_be_built_is_left_to_its_runs(line, tmp_path, fail):
+    refuse_misfits([line(fail=fail)], Registry(), tmp_path / "cache")
+    assert "meta" in line.built()
+
+
+def needs_values():
+    import torch
+
+    torch.ones(1).item()  # which a tensor without memory cannot give
+
+
+def test_a_network_that_cannot_be_built_without_memory_is_built_in_earnest(line, tmp_path):
+    refuse_misfits([line(fail=needs_values)], Registry(), tmp_path / "cache")
+    assert line.built() == ["meta", "cpu"]
+    with pytest.raises(WeightsError, match=r"bad\.pth: does not fit"):
+        refuse_misfits([line("bad.pth", state={}, fail=needs_values)], Registry(), tmp_path / "cache")

@@ -79,16 +79,29 @@ class FileMemo:
         return connection
 
     def __call__(self, path: Path) -> Any:
-        status = path.stat()
-        key = (self.what, str(path.resolve()), status.st_size, status.st_mtime_ns)
-        row = self.connection.execute(
-            "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
-        ).fetchone()
-        if row:
-            return json.loads(row[0])
+        key = self.key(path)
+        if (known := self.look_up(key)) is not None:
+            return known
         fact = self.find(path)
         self.fresh.append((*key, json.dumps(fact)))
         return fact
+
+    def recall(self, path: Path) -> Any:
+        """What is remembered of a file; None where nothing is."""
+        return self.look_up(self.key(path))
+
+    def remember(self, path: Path, fact: Any) -> None:
+        self.fresh.append((*self.key(path), json.dumps(fact)))
+
+    def key(self, path: Path) -> tuple[str, str, int, int]:
+        status = path.stat()
+        return self.what, str(path.resolve()), status.st_size, status.st_mtime_ns
+
+    def look_up(self, key: tuple[str, str, int, int]) -> Any:
+        row = self.connection.execute(
+            "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
+        ).fetchone()
+        return json.loads(row[0]) if row else None
 
     def close(self) -> None:
         with self.connection:

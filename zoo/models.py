@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -166,13 +167,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return tensors
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors, and all of them mean the same here
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise WeightsError(f"{path}: cannot be read as weights: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if isinstance(error, pickle.UnpicklingError):  # torch's own text says how to execute it all the same
+            reason = "it holds more than tensors, or is no pickle; nothing in it was executed"
+        raise WeightsError(
+            f"{path}: cannot be read as weights: {reason}",
+            fix="bring the file again, or save `module.state_dict()` alone",
+            code="weights-unreadable",
+        ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no table of tensors", fix="save `module.state_dict()`")
+        raise WeightsError(
+            f"{path}: holds no table of tensors", fix="save `module.state_dict()`", code="weights-unreadable"
+        )
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)
@@ -201,6 +210,7 @@ def load_weights(
         raise WeightsError(
             f"{path.name} does not fit {type(module).__name__}: {'; '.join(wrong[:3])}{more}",
             fix="give the file made for this architecture, or --weights none",
+            code="weights-misfit",
         )
     module.load_state_dict(state)
 

@@ -19,11 +19,18 @@ from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
 from zoo.samples import Progress, Source, dataset_failed, discard_split, open_source
 from zoo.sources import find_source
-from zoo.specs import DatasetSpec, FetchRequest, MetricSpec
+from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
 from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
-from zoo.weights import InitialWeights, find_all_weights, find_hub_model
+from zoo.weights import (
+    InitialWeights,
+    Trial,
+    find_all_weights,
+    find_hub_model,
+    find_model_spec,
+    refuse_misfits,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +106,17 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
+    done = find_all_done(runs, settings)
+    weights = {weights.digest: weights for weights in initial}
+    trials = list_trials([run for run in runs if run.id not in done], weights, sources, registry, settings.cache)
+    with console.counting("trying weights", "models") as progress:
+        refuse_misfits(trials, registry, settings.cache, progress)
     return Plan(
         runs=tuple(runs),
-        done=find_all_done(runs, settings),
+        done=done,
         sources=sources,
         prints={name: prints for name, (_, _, prints) in opened.items()},
-        weights={weights.digest: weights for weights in initial},
+        weights=weights,
         metrics=metrics,
         primary_metric=suite.primary_metric,
         protocol=protocol,
@@ -254,6 +266,33 @@ def has_weights(result: Result, run: Run, settings: Settings) -> bool:
         return True
     seeds = f"{safe_name(run.protocol.label)}.seed*/{WEIGHTS_FILE}"
     return settings.keep_weights == "best" and any(result.folder.parent.glob(seeds))
+
+
+def list_trials(
+    runs: Sequence[Run],
+    weights: Mapping[str, InitialWeights],
+    sources: Mapping[str, tuple[Source, Split]],
+    registry: Registry,
+    cache: Path,
+) -> list[Trial]:
+    """Each way in which these runs put a model and a file of weights together, once."""
+    trials: dict[tuple[Path, str], Trial] = {}
+    for run in runs:
+        path = weights[run.weights_digest].path if run.weights_digest else None
+        if path is None:
+            continue
+        card = sources[run.dataset][0].spec
+        request = BuildRequest(
+            num_outputs=card.task.num_outputs(len(card.labels)),
+            channels=card.channels,
+            image_size=run.image_size,
+            weights=path,
+            tag=run.weights_tag,
+        )
+        spec = find_model_spec(run.model, registry, cache)
+        trial = Trial(model=run.model, spec=spec, path=path, request=request)
+        trials.setdefault((path, trial.key), trial)
+    return list(trials.values())
 
 
 def say_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], console: Console) -> None:

@@ -362,8 +362,11 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
     if any(run.protocol.method == "finetune" for run in runs):
         names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
     core = ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model", "sklearn.metrics")
-    for name in (*core, *sorted(names)):
+    for name in core:
         importlib.import_module(name)
+    for name in sorted(names):
+        with contextlib.suppress(Exception):  # of a plugin: its runs say so, and the others stand
+            importlib.import_module(name)
 
 
 def prepare(

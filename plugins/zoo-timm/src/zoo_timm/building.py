@@ -13,6 +13,8 @@ from zoo import BuildRequest, WeightsError, ZooError, load_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+RIGHT_FILE = "give the file made for this architecture, or --weights none"
+
 
 def build_model(name: str, resizable: bool, request: BuildRequest) -> nn.Module:
     """Build the architecture as pretrained; the core replaces its head and first convolution afterwards.
@@ -49,7 +51,7 @@ def create_module(
     if weights is None:
         return timm.create_model(name, pretrained=False, **arguments, **size)
     if not weights.is_file():
-        raise WeightsError(f"{weights}: no such file")
+        raise WeightsError(f"{weights}: no such file", fix=RIGHT_FILE)
     if not timm.models.is_model_pretrained(name.partition(".")[0]):
         # timm knows of no weights and has nothing to convert; with `pretrained` some hybrids download their backbone's.
         module = timm.create_model(name, pretrained=False, **arguments, **size)
@@ -62,7 +64,9 @@ def create_module(
     except Exception as error:  # a file made for something else trips timm's converters in ways of their own
         load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
         reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{weights.name} does not fit {name} {dict(size)}: {reason}") from error
+        raise WeightsError(
+            f"{weights.name} does not fit {name} {dict(size)}: {reason}", fix=RIGHT_FILE, code="weights-misfit"
+        ) from error
     refuse_missing(weights, module, [key for line in missing for key in line])
     return module
 
@@ -101,7 +105,8 @@ def refuse_missing(path: Path, module: nn.Module, missing: list[str]) -> None:
             f"{path.name} does not fit {type(module).__name__}: "
             + "; ".join(f"missing {key}" for key in missing[:3])
             + more,
-            fix="give the file made for this architecture, or --weights none",
+            fix=RIGHT_FILE,
+            code="weights-misfit",
         )
 
 
