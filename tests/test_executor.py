@@ -68,10 +68,16 @@ def alive(pid):
 
 
 def test_events_of_one_work_come_in_order():
-    events = run(["step 3"], workers=1)
+    events = [event for event in run(["step 3"], workers=1) if event.kind != "progress" or event.details]
     assert [event.kind for event in events] == ["started", "progress", "progress", "progress", "ended"]
     assert [event.details["step"] for event in events[1:4]] == [1, 2, 3]
     assert events[-1].status == "ok"
+
+
+def test_work_that_says_nothing_is_told_to_go_on_every_second():
+    events = run(["sleep 3.5"], workers=1)
+    assert [event.kind for event in events] == ["started", "progress", "progress", "progress", "ended"]
+    assert not any(event.details for event in events)
 
 
 def test_nothing_to_do_is_done_at_once():
@@ -136,13 +142,13 @@ def test_fail_fast_starts_nothing_after_a_failure():
 
 
 def test_each_work_has_a_process_of_its_own_without_reuse():
-    pids = [event.details["pid"] for event in run(["step 1", "step 1"], workers=1) if event.kind == "progress"]
+    pids = [event.details["pid"] for event in run(["step 1", "step 1"], workers=1) if event.details]
     assert len(set(pids)) == 2
 
 
 def test_with_reuse_one_process_serves_until_it_crashes():
     events = run(["step 1", "raise", "step 2", "exit", "step 3"], workers=1, reuse=True)
-    pids = {event.work: event.details["pid"] for event in events if event.kind == "progress"}
+    pids = {event.work: event.details["pid"] for event in events if event.details}
     assert pids["step 1"] == pids["step 2"] != pids["step 3"]
 
 

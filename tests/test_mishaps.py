@@ -1,5 +1,6 @@
 """The installed command where things go wrong: networks that fail in every way, data refused, benches killed."""
 
+import itertools
 import json
 import os
 import signal
@@ -232,6 +233,58 @@ def test_a_bench_that_is_killed_goes_on_where_it_was(command, environment, tiny_
     assert f"6 runs, {len(done)} done already" in told
     assert len(list(results.glob("*/*/[!.]*/result.json"))) == 6
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+DAWDLER = """
+import time
+from functools import partial
+from zoo import ModelSpec, hookimpl
+from zoo_tiny import HEAD, build_failing
+
+
+def dawdle(logits):
+    time.sleep(12)
+    return logits
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="dawdles", build=partial(build_failing, fail=dawdle), imports=("takes_long",), **HEAD)]
+"""
+
+
+def test_away_from_a_terminal_no_ten_seconds_pass_in_silence(command, environment, install, tiny_data, tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    install(site, "zoo-dawdler", DAWDLER)
+    (site / "takes_long.py").write_text("import time\ntime.sleep(12)\n")
+    arguments = [
+        "-m",
+        "dawdles",
+        "-d",
+        tiny_data / "binary.npz",
+        "--protocol",
+        "scratch",
+        *SETTINGS,
+        "--set",
+        "steps=1",
+    ]
+    process = subprocess.Popen(
+        [*command, "bench", *map(str, arguments), "--seeds", "1", "--workers", "1", "--results", str(tmp_path / "r")],
+        env=environment(site),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    times, lines = [time.monotonic()], []
+    for line in process.stderr:
+        times.append(time.monotonic())
+        lines.append(line)
+    times.append(time.monotonic())
+    assert process.wait() == 0, lines
+    assert max(later - sooner for sooner, later in itertools.pairwise(times)) <= 10, lines
+    assert any(line.startswith("importing what the runs need: ") for line in lines)
+    assert any(line.startswith("run 1 of 3: binary dawdles seed 0 starting, ") for line in lines)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")

@@ -1,6 +1,8 @@
 """What is said while a bench goes on: a line that renews itself on a terminal, plain lines elsewhere."""
 
 import io
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -109,17 +111,50 @@ def test_names_cannot_drive_the_terminal():
     assert console.stream.getvalue() == "dots\\x1b[2J: \\x202eevil\n"
 
 
-def test_counting_is_silent_for_a_second_and_then_tells_every_ten(clock):
+def test_counting_is_silent_for_a_second_and_then_tells_within_ten(clock):
     console = Console(stream=io.StringIO())
-    with console.counting("decoding dots", "images") as progress:
+    with console.counting("decoding dots", "images", alone=False) as progress:
         progress(1, 100)
         assert console.stream.getvalue() == ""
         for _ in range(30):
             clock.now += 1
             progress(50, 100)
     lines = console.stream.getvalue().splitlines()
-    assert lines[0] == "decoding dots: [##########..........] 50 of 100 images, 10 s left"
-    assert len(lines) == 3
+    assert lines[0] == "decoding dots: [##########..........] 50 of 100 images, 6 s left"
+    assert len(lines) == 5
+
+
+def test_what_says_nothing_of_itself_is_said_to_go_on(monkeypatch):
+    monkeypatch.setattr(module, "PLAIN_SECONDS", 0.3)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
+    console = Console(stream=io.StringIO())
+    with console.counting("importing torch"):
+        time.sleep(1)
+    assert set(console.stream.getvalue().splitlines()) <= {"importing torch: 0 s", "importing torch: 1 s"}
+    assert 2 <= len(console.stream.getvalue().splitlines()) <= 3
+    assert threading.active_count() == 1  # a fork that follows takes no lock of a thread along
+
+
+def test_away_from_a_terminal_runs_that_say_nothing_for_long_are_named_with_step_and_time_left(clock):
+    console = Console(stream=io.StringIO())
+    bench = BenchProgress(console, 2, start=clock.now)
+    bench.started("dots net seed 0")
+    clock.now += 5
+    bench.progressed("dots net seed 0", {})
+    assert console.stream.getvalue() == ""
+    clock.now += 1
+    bench.progressed("dots net seed 0", {})
+    clock.now += 8
+    bench.progressed("dots net seed 0", {"step": 1, "num_steps": 4})
+    assert console.stream.getvalue().splitlines() == [
+        "run 1 of 2: dots net seed 0 starting, 6 s",
+        "2 runs; about 1 min 38 s left; disk: up to 0 MB",
+    ]
+    clock.now += 8
+    bench.progressed("dots net seed 0", {})
+    said = console.stream.getvalue().splitlines()[-1]
+    assert said == "run 1 of 2; about 2 min 34 s left: dots net seed 0 step 1/4"
 
 
 def test_an_estimate_is_said_once_and_only_when_it_means_something(clock):

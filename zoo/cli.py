@@ -20,6 +20,7 @@ from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from zoo.leaderboard import Board
+    from zoo.progress import Console
     from zoo.registry import Registry
     from zoo.results import Result
     from zoo.runner import Outcome
@@ -106,13 +107,14 @@ def several(*names: str, **settings: Any) -> Callable[..., Any]:
     return click.option(*names, multiple=True, callback=split_names, **settings)
 
 
-def registry_with_warnings() -> Registry:
+def registry_with_warnings(console: Console | None = None) -> Registry:
     """Everything installed; a broken plugin is one warning line, and the others serve on."""
     from zoo.builtin import open_registry
+    from zoo.progress import Console
 
     registry = open_registry()
     for broken in registry.broken:
-        click.echo(f"zoo: warning: plugin {broken.plugin} is broken and left out: {broken.reason}", err=True)
+        (console or Console()).warn(f"plugin {broken.plugin} is broken and left out: {broken.reason}")
     return registry
 
 
@@ -170,27 +172,30 @@ def zoo() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
     """Fine-tune and evaluate every model on every dataset, and print the leaderboard."""
-    from zoo.leaderboard import build_leaderboard
-    from zoo.planning import Settings, save_plan
     from zoo.progress import Console
-    from zoo.registry import quiet_stdout
-    from zoo.results import load_scored_runs
-    from zoo.runner import bench as run_bench
-    from zoo.runner import plan_only
 
-    suite = suite_from_flags(flags)
-    registry = registry_with_warnings()
+    console = Console()
+    with console.counting("starting"):
+        from zoo.leaderboard import build_leaderboard
+        from zoo.planning import Settings, save_plan
+        from zoo.registry import quiet_stdout
+        from zoo.results import load_scored_runs
+        from zoo.runner import bench as run_bench
+        from zoo.runner import plan_only
+
+        suite = suite_from_flags(flags)
+        registry = registry_with_warnings(console)
     names = ("results", "weights_dir", "keep_weights", "device", "threads", "executor", "workers", "run_timeout")
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
-    console = Console()
     carry_out = plan_only if dry_run else run_bench
     with quiet_stdout():
         outcome = carry_out(suite, registry, settings, console)
         save_plan(outcome.runs, settings.results)
         boards: list[Board] = []
         if not dry_run:
-            scored = load_scored_runs(settings.results)
-            boards = build_leaderboard(outcome.results.values(), registry.metrics, scored_runs=scored)
+            with console.counting("building the leaderboard"):
+                scored = load_scored_runs(settings.results)
+                boards = build_leaderboard(outcome.results.values(), registry.metrics, scored_runs=scored)
     if as_json:
         document = describe_outcome(outcome, boards)
         click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))

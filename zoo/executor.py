@@ -24,6 +24,7 @@ EndStatus = Literal["ok", "failed", "timeout", "oom", "crashed"]
 
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.2
+TICK_SECONDS = 1.0
 TAIL_LINES = 3
 
 
@@ -68,12 +69,14 @@ def execute(
     With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
     a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
     forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
-    asks for one or the other. Closing the generator ends all children.
+    asks for one or the other. Closing the generator ends all children. Where nothing happens, work in progress is
+    yielded once a second with nothing to tell, so that whoever reads can say that it goes on.
     """
     context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
     waiting = list(reversed(works))
     workers: list[Worker[Work]] = []
     free = list(devices)
+    last = time.monotonic()
     with TemporaryDirectory(prefix="zoo-") as scratch:
         try:
             while waiting or any(worker.work is not None for worker in workers):
@@ -86,8 +89,12 @@ def execute(
                     yield assign(worker, waiting.pop())
                 busy = [worker for worker in workers if worker.work is not None]
                 wait([w.connection for w in busy] + [w.process.sentinel for w in busy], POLL_SECONDS)
+                if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
+                    last = time.monotonic()
+                    yield Event(work=busy[0].work, kind="progress")
                 for worker in list(workers):
                     for event in collect(worker, timeout):
+                        last = time.monotonic()
                         yield event
                         if event.kind == "ended":
                             keep = event.status in {"ok", "failed"} and reuse

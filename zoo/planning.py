@@ -29,6 +29,7 @@ from zoo.weights import (
     find_all_weights,
     find_hub_model,
     find_model_spec,
+    import_all,
     refuse_misfits,
 )
 
@@ -78,7 +79,9 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry, settings)
     specs = choose_datasets(suite, registry, settings, console)
-    device = resolve_device(settings.device)
+    with console.counting("asking for the device"):  # which imports torch
+        device = resolve_device(settings.device)
+        machine = describe_machine(device, settings)
     with console.counting("weights", "bytes") as progress:
         initial = find_all_weights(
             choices,
@@ -100,16 +103,19 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         other,
         list(zip(choices, initial, strict=True)),
         list(sources.values()),
-        describe_machine(device, settings),
+        machine,
         [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES],
     )
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
-    done = find_all_done(runs, settings)
+    with console.counting("looking for finished runs", "runs") as progress:
+        done = find_all_done(runs, settings, progress)
     weights = {weights.digest: weights for weights in initial}
     trials = list_trials([run for run in runs if run.id not in done], weights, sources, registry, settings.cache)
-    with console.counting("trying weights", "models") as progress:
+    with console.counting("importing what the models need"):
+        import_all(name for trial in trials for name in ("torch", *trial.spec.imports))
+    with console.counting("trying weights", "models", alone=False) as progress:
         refuse_misfits(trials, registry, settings.cache, progress)
     return Plan(
         runs=tuple(runs),
@@ -246,15 +252,23 @@ def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console:
         source = discard_split(source)
     with console.counting(f"comparing the images of {spec.name}", "images") as progress:
         prints = take_fingerprints(source, settings.cache, progress)
-    return source, draw_split(source, suite.folds, prints, drop_leaks=suite.drop_leaks), prints
+    with console.counting(f"splitting {spec.name}"):
+        split = draw_split(source, suite.folds, prints, drop_leaks=suite.drop_leaks)
+    return source, split, prints
 
 
-def find_all_done(runs: Sequence[Run], settings: Settings) -> dict[str, Result]:
+def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | None = None) -> dict[str, Result]:
     """The runs that need not be carried out again: none with `--fresh`, and none without the weights asked for."""
     if settings.fresh:
         return {}
-    found = {run.id: find_done(settings.results, run) for run in runs}
-    return {run.id: result for run in runs if (result := found[run.id]) and has_weights(result, run, settings)}
+    done = {}
+    for number, run in enumerate(runs, start=1):
+        result = find_done(settings.results, run)
+        if result and has_weights(result, run, settings):
+            done[run.id] = result
+        if progress:
+            progress(number, len(runs))
+    return done
 
 
 def has_weights(result: Result, run: Run, settings: Settings) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import Any, TextIO
 from zoo.errors import clean
 
 QUIET_SECONDS = 1.0  # what takes less says nothing
-PLAIN_SECONDS = 10.0  # between two plain lines on the same thing
+# Away from a terminal something is said every ten seconds at the latest, on a machine with five times too much to do.
+PLAIN_SECONDS = 6.0
+BEAT_SECONDS = 1.0
 REFRESH_SECONDS = 0.2
 MIN_SHARE = 0.02  # of all work done before an estimate means anything
 
@@ -30,11 +33,13 @@ def duration(seconds: float) -> str:
 
 @dataclass(eq=False)
 class Console:
-    """Writes messages and progress. It starts no thread: one would be lost, with its locks held, in a forked child."""
+    """Writes messages and progress."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     live: str = ""
     last: float = 0.0
+    said: float = field(default_factory=lambda: time.monotonic())  # when a line was last written that stays
+    lock: threading.RLock = field(default_factory=threading.RLock)  # of the thread that `counting` may start
 
     @property
     def is_terminal(self) -> bool:
@@ -42,24 +47,29 @@ class Console:
 
     def say(self, message: str) -> None:
         """One line that stays."""
-        self.erase()
-        self.stream.write(clean(message) + "\n")
-        self.stream.flush()
-        self.draw()
+        with self.lock:
+            self.said = time.monotonic()
+            self.erase()
+            self.stream.write(clean(message) + "\n")
+            self.stream.flush()
+            self.draw()
 
     def warn(self, message: str) -> None:
         self.say(f"zoo: warning: {message}")
 
     def show(self, line: str) -> None:
-        """A line that the next one replaces; not shown where the stream is no terminal."""
-        if not self.is_terminal:
-            return
-        now = time.monotonic()
-        self.live, stale = clean(line), now - self.last >= REFRESH_SECONDS
-        if stale:
-            self.last = now
-            self.erase()
-            self.draw()
+        """A line that the next one replaces. Where the stream is no terminal, one that stays, after six seconds."""
+        with self.lock:
+            now = time.monotonic()
+            if not self.is_terminal:
+                if now - self.said >= PLAIN_SECONDS:
+                    self.say(line)
+                return
+            self.live = clean(line)
+            if now - self.last >= REFRESH_SECONDS:
+                self.last = now
+                self.erase()
+                self.draw()
 
     def erase(self) -> None:
         if self.is_terminal:
@@ -75,33 +85,56 @@ class Console:
 
     def done(self) -> None:
         """Drop the line that renews itself."""
-        self.erase()
-        self.live = ""
-        self.stream.flush()
+        with self.lock:
+            self.erase()
+            self.live = ""
+            self.stream.flush()
 
     @contextmanager
-    def counting(self, what: str, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
-        """Yield `progress(done, total)`: silent for the first second, then a bar, or a plain line every ten."""
+    def counting(
+        self, what: str, unit: str = "", *, alone: bool = True
+    ) -> Iterator[Callable[[int | None, int | None], None]]:
+        """Yield `progress(done, total)` and show how far it is; silent for the first second.
+
+        `alone`: a thread repeats what is known where nothing calls `progress`, as in an import. It must be False where
+        processes are forked: a fork takes no thread along, but the locks that it holds.
+        """
         start = time.monotonic()
-        said = start
+        known: tuple[int | None, int | None] = (None, None)
 
-        def progress(done: int, total: int | None) -> None:
-            nonlocal said
-            now = time.monotonic()
-            if now - start < QUIET_SECONDS:
-                return
-            amount = describe_amount(done, total, unit)
-            left = f", {duration((now - start) * (total - done) / done)} left" if total and done else ""
-            if self.is_terminal:
-                self.show(f"{what}: {amount}{left}")
-            elif now - said >= PLAIN_SECONDS:
-                said = now
-                self.say(f"{what}: {amount}{left}")
+        def progress(done: int | None, total: int | None) -> None:
+            nonlocal known
+            known = (done, total)
+            beat()
 
+        def beat() -> None:
+            waited = time.monotonic() - start
+            if waited >= QUIET_SECONDS:
+                self.show(f"{what}: {describe_wait(*known, unit, waited)}")
+
+        def keep_beating() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                beat()
+
+        ended = threading.Event()
+        thread = threading.Thread(target=keep_beating, daemon=True)
+        if alone:
+            thread.start()
         try:
             yield progress
         finally:
+            ended.set()
+            if alone:
+                thread.join()
             self.done()
+
+
+def describe_wait(done: int | None, total: int | None, unit: str, seconds: float) -> str:
+    """How far something is and how long it will take, or how long it has taken where neither is known."""
+    if done is None:
+        return duration(seconds)
+    left = f", {duration(seconds * (total - done) / done)} left" if total and done else ""
+    return f"{describe_amount(done, total, unit)}{left}"
 
 
 def describe_amount(done: int, total: int | None, unit: str) -> str:
@@ -161,10 +194,12 @@ class BenchProgress:
 
     def redraw(self) -> None:
         parts = []
-        for name, (_, details) in self.flying.items():
+        for name, (begun, details) in self.flying.items():
             text = name
             if "num_steps" in details:
                 text += f" step {details['step']}/{details['num_steps']}"
+            elif (waited := time.monotonic() - begun) >= QUIET_SECONDS:
+                text += f" starting, {duration(waited)}"
             if details.get("loss") is not None:
                 text += f" loss {details['loss']:.3f}"
             if details.get("val_score") is not None:

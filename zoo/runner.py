@@ -30,7 +30,7 @@ from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, settle, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
 from zoo.training import Fitted, fit, plan_steps
-from zoo.weights import find_model_spec
+from zoo.weights import find_model_spec, import_all
 
 if TYPE_CHECKING:
     from torch import nn
@@ -246,7 +246,8 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
     """The plan without the runs on datasets that leak; where that is allowed, with every such run stamped."""
     refused, stamped = dict(plan.refused), set()
     for name, (source, split) in plan.sources.items():
-        audited = audit(source, split, plan.prints[name])
+        with console.counting(f"auditing {name}"):
+            audited = audit(source, split, plan.prints[name])
         for finding in audited.findings:
             if finding.verdict == "warn":
                 console.say(f"{name}: {finding.message}")
@@ -322,7 +323,8 @@ def carry_out(
     results = {run.id: done[run.id] for run in runs if run.id in done}
     if not waiting:
         return results
-    preload(waiting, registry, settings)
+    with console.counting("importing what the runs need"):
+        preload(waiting, registry, settings)
     assignments, refused = prepare(waiting, plan, settings, console)
     results |= refused
     workers = default_workers(settings, plan.device, len(assignments))
@@ -364,9 +366,7 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
     core = ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model", "sklearn.metrics")
     for name in core:
         importlib.import_module(name)
-    for name in sorted(names):
-        with contextlib.suppress(Exception):  # of a plugin: its runs say so, and the others stand
-            importlib.import_module(name)
+    import_all(names)
 
 
 def prepare(

@@ -213,6 +213,13 @@ class Trial:
         return f"{self.model}.{asked.tag} {num_outputs} {channels} {asked.image_size}"
 
 
+def import_all(names: Iterable[str]) -> None:
+    """Import what models say they need, before workers are forked, which inherit it."""
+    for name in sorted(set(names)):
+        with suppress(Exception):  # the run that needs it says so, and the others stand
+            importlib.import_module(name)
+
+
 def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, progress: Progress | None = None) -> None:
     """Raise a WeightsError that names file and keys where weights do not fit their model.
 
@@ -230,9 +237,7 @@ def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, pro
         with remembered(trial) as memo:
             unknown += [] if memo.recall(trial.path) else [trial]
     misfits = {}
-    for done, (number, said) in enumerate(try_all(unknown), start=1):
-        if progress:
-            progress(done, len(unknown))
+    for number, said in try_all(unknown, progress):
         if "misfit" in said:
             misfits[number] = said
         elif "fits" in said:
@@ -251,13 +256,8 @@ def misfit(faults: Sequence[tuple[Path, dict[str, Any]]]) -> WeightsError:
     return WeightsError(f"{path}: {reason}{more}", fix=said["fix"], code=said["code"])
 
 
-def try_all(trials: Sequence[Trial]) -> Iterator[tuple[int, dict[str, Any]]]:
+def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number of each trial with what it said, in child processes: a `build` may crash, and may start threads."""
-    if not trials:
-        return
-    for name in sorted({name for trial in trials for name in ("torch", *trial.spec.imports)}):
-        with suppress(Exception):  # what cannot be imported is told by the run that needs it
-            importlib.import_module(name)
     if not can_fork():
         for number, trial in enumerate(trials):
             said: dict[str, Any] = {}
@@ -270,9 +270,12 @@ def try_all(trials: Sequence[Trial]) -> Iterator[tuple[int, dict[str, Any]]]:
         try_weights(trials[number], notify)
 
     heard: list[dict[str, Any]] = [{} for _ in trials]
-    workers = ["cpu"] * min(num_cores(), len(trials))
+    workers, done = ["cpu"] * min(num_cores(), len(trials)), 0
     for event in execute(range(len(trials)), carry_out, devices=workers, reuse=True, timeout=TRIAL_SECONDS):
         heard[event.work].update(event.details)
+        done += event.kind == "ended"
+        if progress:
+            progress(done, len(trials))
         if event.kind == "ended":
             yield event.work, heard[event.work]
 
