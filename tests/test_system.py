@@ -43,7 +43,7 @@ def test_a_cuda_device_that_is_not_there_is_refused(asked):
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CPU", "cpu:0"])
 def test_an_unknown_device_names_the_ones_there_are(asked):
-    with pytest.raises(UsageError, match="not one of auto, cpu, cuda, cuda:N, mps"):
+    with pytest.raises(UsageError, match="not a device; fix: one of auto, cpu, cuda, cuda:N, mps"):
         resolve_device(asked)
 
 

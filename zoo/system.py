@@ -35,24 +35,25 @@ def resolve_device(asked: str) -> str:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if asked == "cpu":
         return "cpu"
+    if asked not in ("auto", "mps") and not re.fullmatch(r"cuda(:[0-9]+)?", asked):
+        raise UsageError(f"--device {asked}: not a device", fix="one of auto, cpu, cuda, cuda:N, mps")
     import torch
 
     if asked == "auto":
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    if re.fullmatch(r"cuda(:[0-9]+)?", asked):
-        index = asked.partition(":")[2]
-        if not torch.cuda.is_available():
-            raise UsageError(f"--device {asked}: torch {torch.__version__} sees no CUDA device", fix="--device cpu")
-        if index and int(index) >= torch.cuda.device_count():
-            raise UsageError(f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices")
-        return asked
     if asked == "mps":
         if not torch.backends.mps.is_available():
             raise UsageError("--device mps: not available on this machine", fix="--device cpu")
         return asked
-    raise UsageError(f"--device {asked}: not one of auto, cpu, cuda, cuda:N, mps")
+    index = asked.partition(":")[2]
+    if not torch.cuda.is_available():
+        raise UsageError(f"--device {asked}: torch {torch.__version__} sees no CUDA device", fix="--device cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(f"--device {asked}: this machine has {count} CUDA devices", fix=f"cuda:0 to cuda:{count - 1}")
+    return asked
 
 
 def device_kind(device: str) -> str:
