@@ -73,7 +73,7 @@ ROOMS = {
         {"joining"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
-        {"colour"},
+        {"colour", "packed", "writing"},
     ),
     "statistics": (
         {"intervals", "weighted", "roc", "pairs", "calibration"},

@@ -115,6 +115,15 @@ class SamplesRequest:
     progress: Callable[[int, int | None], None] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where samples were read from, so that a `dataset.toml` can be written that reads them again."""
+
+    path: Path  # what says which images they are: a folder, a table, a `dataset.toml`, an npz
+    root: Path  # the folder that images are named from, or the npz
+    card_root: Path  # the same as a `dataset.toml` says it: in an archive, `set.zip/inner`
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """One row an image.
@@ -127,7 +136,8 @@ class Samples:
     `files` lists the files the pixels come from (for the content hash), one a row, the same for all frames of a file;
     without it the pixels are hashed. `reading` says how values became levels, where that was not left to the files: it
     is part of the content hash and stands on the board. `spec` is the card completed by what the files show (channels,
-    official splits), where they were not here when it was listed.
+    official splits), where they were not here when it was listed. `tables` are the files that labels, patients and
+    splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo.
     """
 
     table: pandas.DataFrame
@@ -137,6 +147,8 @@ class Samples:
     notes: tuple[str, ...] = ()  # said on the card and above the leaderboard
     reading: Mapping[str, Any] = field(default_factory=dict)
     spec: DatasetSpec | None = None
+    tables: tuple[Path, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,24 +5,35 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.archives import find_unpacked, is_archive_name
-from zoo.errors import DataError
-from zoo.files import cache_root
+from zoo.errors import DataError, UsageError
+from zoo.files import cache_root, written_whole
+from zoo.images import without_suffix
 from zoo.sources.arrays import find_npz, read_members, read_npz_samples
-from zoo.sources.listing import TABLE_SUFFIXES, list_folder
+from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder
 from zoo.sources.synopsis import read_document, read_synopsis, said_root
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
 
 if TYPE_CHECKING:
     from zoo.sources.assembly import Assembled
+    from zoo.sources.cards import Card
 
-__all__ = ["card_dataset", "card_schema", "find_data", "find_source", "read_members", "read_npz_samples"]
+__all__ = [
+    "card_dataset",
+    "card_schema",
+    "find_data",
+    "find_source",
+    "read_members",
+    "read_npz_samples",
+    "write_card",
+    "write_card_without",
+]
 
 Progress = Callable[[int, int | None], None]
 
@@ -36,47 +47,195 @@ def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
     A folder of class folders, with or without train, val and test above them; a table beside images, or a folder with
     one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; a zip or tar of any of these.
     """
+    path, archive = locate(path, progress)
+    if path.suffix.lower() == ".npz":
+        return find_npz(path, safe_name(path.stem))
+    return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
+
+
+def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
+    """The path in full; of an archive, the folder that it is unpacked to, and the archive."""
     path = path.expanduser().resolve()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", code="data")
     if is_archive_name(path.name) and not path.is_dir():
-        path = find_unpacked(path, cache_root(), progress)
-    if path.suffix.lower() == ".npz":
-        return find_npz(path, safe_name(path.stem))
-    return replace(understand(path).spec, samples=partial(open_source, path))
+        return find_unpacked(path, cache_root(), progress), path
+    return path, None
 
 
-def open_source(path: Path, request: SamplesRequest) -> Samples:
+def open_source(path: Path, archive: Path | None, request: SamplesRequest) -> Samples:
     """The Samples of a folder, table or card; looked up again, so that a worker process needs the path alone."""
     from zoo.sources.colour import settle_colour
 
-    return settle_colour(understand(path), request.progress)
+    return in_archive(settle_colour(understand(path), request.progress), path, archive)
 
 
-def understand(path: Path, root: Path | None = None) -> Assembled:
+def in_archive(samples: Samples, path: Path, archive: Path | None) -> Samples:
+    """The samples of an unpacked folder, which a card is to find in its archive: the cache may be deleted."""
+    if archive is None or samples.origin is None:
+        return samples
+    inner = samples.origin.root.relative_to(path.resolve())
+    return replace(samples, origin=replace(samples.origin, card_root=archive / inner))
+
+
+def understand(path: Path, root: Path | None = None, progress: Progress | None = None) -> Assembled:
     """A card, said or guessed, and the files it speaks of, put together; `root` overrules where it says they lie."""
     from zoo.sources.assembly import assemble
+    from zoo.sources.packed import assemble_packed
+
+    found = find_card(path, root, progress)
+    if isinstance(found.listing, Path):
+        return assemble_packed(found.card, found.listing, found.path, found.name)
+    return assemble(found.card, found.listing, found.path, found.name, found.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A card, said or guessed, and the files it speaks of: those of a folder, or an npz."""
+
+    card: Card
+    listing: Listing | Path
+    path: Path  # what the user named, or the card in it
+    name: str  # where the card does not say one
+    notes: tuple[str, ...] = ()  # on what was guessed
+
+
+def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
+    """The card of a folder, table or `.toml`, what it leaves open guessed; no label is read yet."""
     from zoo.sources.cards import read_card
     from zoo.sources.guess import guess_card
 
     card_path = path / CARD_NAME if path.is_dir() else path
     if card_path.suffix == ".toml" and card_path.is_file():
         card = read_card(card_path)
-        root = root or said_root(card_path, card.root)
+        said = said_root(card_path, card.root)
+        root = root or unpacked(said, progress)
+        name = safe_name(card_path.parent.name)
+        if root.suffix.lower() == ".npz" and root.is_file():
+            return Found(card, root, card_path, name)
         if not root.is_dir():
             raise DataError(f"{card_path}: root: no folder {root}")
-        name = safe_name(card_path.parent.name)
         if not card.leaves_files_open:
-            return assemble(card, list_folder(root), card_path, name)
+            return Found(card, list_folder(root), card_path, name)
         guess = guess_card(root, card)
-        return assemble(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
+        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             f"{path}: not a folder, .csv, .tsv, .npz, .zip or {CARD_NAME}", fix="name one of these as the dataset"
         )
     guess = guess_card(path)
     name = safe_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
-    return assemble(guess.card, guess.listing, path, name, guess.notes)
+    return Found(guess.card, guess.listing, path, name, guess.notes)
+
+
+def unpacked(root: Path, progress: Progress | None = None) -> Path:
+    """The folder that a card names: as it is, or inside an archive, `set.zip/inner`."""
+    for archive in (root, *root.parents):
+        if is_archive_name(archive.name) and archive.is_file():
+            return find_unpacked(archive, cache_root(), progress) / root.relative_to(archive)
+    return root
+
+
+# --- cards that zoo writes -------------------------------------------------------------------------------------------
+def write_card(path: Path, output: Path | None = None) -> Path:
+    """Write what was guessed of a folder, table, npz or archive to `output`, or beside it; read back, it is the same.
+
+    No pixel is decoded. UsageError where a file is there already, or none can be written.
+    """
+    from zoo.sources.writing import card_of_arrays, compose_card, relative_root
+
+    named = path.expanduser().resolve()
+    packed = named.is_file() and named.suffix.lower() not in TABLE_SUFFIXES  # others may lie beside an npz or archive
+    folder = named if named.is_dir() else named.parent
+    target = output or (folder / f"{without_suffix(named.name)}.toml" if packed else folder / CARD_NAME)
+    check_free(target)
+    path, archive = locate(path)
+    if path.suffix.lower() == ".npz":
+        spec, samples = find_npz(path, safe_name(path.stem)), read_npz_samples(path)
+        text = compose_card(card_of_arrays(spec), spec, relative_root(path, target), ())
+    else:
+        found, assembled = find_card(path), understand(path)
+        if is_card(found.path):
+            raise UsageError(f"{named}: {found.path.name} says already what it is", fix="correct that one")
+        spec, samples = assembled.spec, in_archive(assembled.samples, path, archive)
+        assert samples.origin
+        text = compose_card(found.card, spec, relative_root(samples.origin.card_root, target), found.notes)
+    write_new(target, text)
+    assert_same(samples, understand(target.resolve()).samples)
+    return target
+
+
+def write_card_without(spec: DatasetSpec, samples: Samples, dropped: Collection[str], target: Path) -> Path:
+    """Write a card of the same samples without those in `dropped`, by sample id; nothing else is touched.
+
+    The set's own card is kept as it stands, but for `name`, `root` and `drop`; where it has none, the guess is written.
+    """
+    from zoo.sources.writing import card_of_arrays, compose_card, files_of, leave_out, relative_root
+
+    check_free(target)
+    origin = samples.origin
+    if origin is None:
+        raise no_card(spec.name)
+    remarks = [
+        f"`zoo audit --fix` wrote this: {spec.name} without {len(dropped)} images that its audit found (`drop`)."
+    ]
+    changes: dict[str, object] = {"name": f"{spec.name}-fixed"}
+    changes |= {"root": relative_root(origin.card_root, target)}
+    if origin.root.is_file():
+        kept = set(samples.table["sample_id"]) - set(dropped)
+        changes["drop"] = [each for each in read_npz_samples(origin.root).table["sample_id"] if each not in kept]
+        own = is_card(origin.path)
+        text = read_text(origin.path) if own else compose_card(card_of_arrays(spec), spec, "", ())
+    else:
+        found = find_card(origin.path, origin.root)
+        assert not isinstance(found.listing, Path)
+        changes["drop"] = [*found.card.drop, *files_of(found.card, found.listing, samples, dropped)]
+        own = is_card(origin.path)
+        text = read_text(origin.path) if own else compose_card(found.card, spec, "", found.notes)
+    write_new(target, leave_out(text, changes, remarks))
+    return target
+
+
+def no_card(name: str) -> UsageError:
+    return UsageError(
+        f"dataset {name!r} is made by its plugin's code: no dataset.toml can say what that does",
+        fix="`zoo bench --drop-leaks` leaves the copies out",
+        code="no-card",
+    )
+
+
+def is_card(path: Path) -> bool:
+    return path.suffix == ".toml"
+
+
+def read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
+
+
+def check_free(target: Path) -> None:
+    if target.suffix != ".toml":
+        raise UsageError(f"{target}: the name of a card ends in .toml", fix=f"write {target.with_suffix('.toml').name}")
+    if target.exists():
+        raise UsageError(f"{target}: exists already, and is not overwritten", fix="name another file, or remove it")
+
+
+def write_new(target: Path, text: str) -> None:
+    try:
+        with written_whole(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{target}: {error.strerror}", fix="name a file that can be written (--output FILE)"
+        ) from error
+
+
+def assert_same(a: Samples, b: Samples) -> None:
+    """A card that reads other samples than those it was written from is a bug here, not a mistake of the user's."""
+    import numpy as np
+
+    assert a.table.equals(b.table), "the written card reads other rows"
+    assert np.array_equal(a.targets, b.targets, equal_nan=a.targets.dtype.kind == "f"), "the written card: other labels"
+    assert a.files == b.files, "the written card reads other files"
 
 
 # --- data that a card describes --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.specs import DatasetSpec, Origin, Samples, SamplesRequest
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
 
 Array = np.ndarray[Any, Any]
@@ -306,7 +306,13 @@ def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str,
     columns: dict[str, Any] = {"sample_id": images, "image": images}
     if "" not in npz.counts:
         columns["split"] = [split for split, count in npz.counts.items() for _ in range(count)]
-    return Samples(table=pandas.DataFrame(columns), targets=npz.labels.targets, read=NpzImages(path), files=(path,))
+    return Samples(
+        table=pandas.DataFrame(columns),
+        targets=npz.labels.targets,
+        read=NpzImages(path),
+        files=(path,),
+        origin=Origin(path=path, root=path, card_root=path),
+    )
 
 
 def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  the file is already here
@@ -315,7 +321,11 @@ def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  t
 
 def find_npz(path: Path, name: str) -> DatasetSpec:
     """A DatasetSpec for an npz that nobody has described."""
-    npz = understand_npz(path)
+    return describe_npz(understand_npz(path), name)
+
+
+def describe_npz(npz: NpzFile, name: str) -> DatasetSpec:
+    path = npz.path
     height, width = npz.image_shape[:2]
     return DatasetSpec(
         name=name,

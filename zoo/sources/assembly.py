@@ -24,7 +24,7 @@ from zoo.sources.official import find_splits
 from zoo.sources.patients import find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
-from zoo.specs import DatasetSpec, Samples
+from zoo.specs import DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
     import pandas
@@ -72,11 +72,6 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
-        description=card.description,
-        modality=card.modality,
-        license=card.license,
-        citation=card.citation,
-        url=card.url,
         task=targets.task,
         labels=targets.labels,
         positive=targets.positive,
@@ -84,19 +79,10 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
         patient=patients.meaning,
-        unit=card.unit,
-        share_targets=card.share_targets,
-        reference_standard=card.reference_standard,
-        derived_from=card.derived_from,
         official_splits=tuple(split for split in SPLITS if splits and split in splits),
-        symmetries=tuple(card.symmetries),
-        intensity=card.intensity if isinstance(card.intensity, tuple) else None,
         metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told_by_tags),
-        known_issues=tuple(card.known_issues),
         known_conflicts=conflicts,
-        near_duplicates=card.near_duplicates,
-        folds=card.split.folds if card.split else None,
-        val_share=card.split.val_share if card.split else None,
+        **said_of_any(card),
     )
     samples = Samples(
         table=build_table(card, joined, splits, patients.texts).assign(**told_by_tags),
@@ -114,8 +100,38 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
             *describe_scans(card, headers),
         ),
         reading=record_reading(reading),
+        tables=tuple(listing.root / name for name in tables_of(card) if "*" not in name),
+        origin=Origin(path=origin, root=listing.root, card_root=listing.root),
     )
     return Assembled(spec, samples, describe_channels(headers))
+
+
+def said_of_any(card: Card) -> dict[str, Any]:
+    """What a card says of a set however its images are kept."""
+    return {
+        "description": card.description,
+        "modality": card.modality,
+        "license": card.license,
+        "citation": card.citation,
+        "url": card.url,
+        "checksums": card.checksums,
+        "unit": card.unit,
+        "share_targets": card.share_targets,
+        "reference_standard": card.reference_standard,
+        "derived_from": card.derived_from,
+        "symmetries": tuple(card.symmetries),
+        "intensity": card.intensity if isinstance(card.intensity, tuple) else None,
+        "known_issues": tuple(card.known_issues),
+        "near_duplicates": card.near_duplicates,
+        "folds": card.split.folds if card.split else None,
+        "val_share": card.split.val_share if card.split else None,
+    }
+
+
+def tables_of(card: Card) -> list[str]:
+    """The files that labels, patients and splits are read from."""
+    lists = [name for _, name in card.split.lists()] if card.split else []
+    return [name for name in (card.table, card.add.table if card.add else "", *lists) if name]
 
 
 def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) -> list[Any]:

@@ -239,6 +239,9 @@ class Card(Part):
         default=(), description="Pairs of images, alike but with two labels, that are known and accepted."
     )
     known_issues: Names = ()
+    checksums: dict[str, str] = Field(
+        default_factory=dict, description="File below the root -> its md5, as published; the audit compares them."
+    )
     drop: Names = Field(default=(), description="Images to leave out, by path; `zoo audit --fix` writes such a list.")
 
     def columns(self) -> dict[str, str]:

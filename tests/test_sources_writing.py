@@ -1,0 +1,229 @@
+"""Cards that zoo writes: what was guessed, said, reads the same samples; and one that leaves images out."""
+
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+from folders import card, images, open_source, table
+
+from zoo.errors import UsageError
+from zoo.samples import open_source as open_samples
+from zoo.sources import find_source, write_card, write_card_without
+from zoo.sources.writing import leave_out, to_toml
+
+
+def class_folders(root):
+    return images(
+        root, *(f"{split}/{label}/{n} é.png" for split in ("train", "test") for label in "ab" for n in range(9))
+    )
+
+
+def nested_table(root):
+    names = [f"inner/images_1/p{n}.png" for n in range(12)]
+    images(root, *names)
+    rows = [f"p{n}.png,{'benign' if n % 2 else 'malignant'},P{n // 3},{n},{20 + n}" for n in range(12)]
+    return table(root / "inner", 'image,diagnosis,patient_id,"a ""b""",age', *rows)
+
+
+def grades(root):
+    images(root, *(f"{n}.png" for n in range(12)))
+    return table(root, "id_code,diagnosis", *(f"{n},{n % 4}" for n in range(12)))
+
+
+def lists_of_findings(root):
+    images(root, *(f"{n}.png" for n in range(9)))
+    cells = ["No Finding", "Mass|Edema", "Mass"]
+    return table(
+        root, "file,Finding Labels,split", *(f"{n}.png,{cells[n % 3]},{['train', 'test'][n % 2]}" for n in range(9))
+    )
+
+
+def one_hot(root):
+    images(root, *(f"{n}.png" for n in range(9)))
+    return table(
+        root, "image,MEL,NV,BKL,AK", *(f"{n},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},0" for n in range(9))
+    )
+
+
+def quantities(root):
+    images(root, *(f"{n}.png" for n in range(30)))
+    return table(root, "image,target", *(f"{n},{n / 7:.3f}" for n in range(30)))
+
+
+def masks_beside(root):
+    names = [
+        f"{label}/{label} ({n}){mask}.png" for label in ("benign", "normal") for n in range(4) for mask in ("", "_mask")
+    ]
+    return images(root, *names, "benign/masks/benign (1).png")
+
+
+def eyes(root):
+    images(root, *(f"{n // 2}_{'left' if n % 2 else 'right'}.png" for n in range(12)))
+    return table(root, "image,level", *(f"{n // 2}_{'left' if n % 2 else 'right'},{n % 3}" for n in range(12)))
+
+
+SHAPES = [class_folders, nested_table, grades, lists_of_findings, one_hot, quantities, masks_beside, eyes]
+
+
+def assert_equal_sets(path, written, cache):
+    """The same samples, the same card, the same hashes: runs on one are runs on both."""
+    (spec, samples), (other, others) = open_source(path), open_source(written)
+    assert samples.table.equals(others.table)
+    assert np.array_equal(samples.targets, others.targets, equal_nan=samples.targets.dtype.kind == "f")
+    for name in (
+        "name",
+        "title",
+        "task",
+        "labels",
+        "positive",
+        "patient",
+        "unit",
+        "metadata",
+        "channels",
+        "image_size",
+    ):
+        assert getattr(spec, name) == getattr(other, name), name
+    one, two = (open_samples(find_source(each), cache) for each in (path, written))
+    assert one.content_hash == two.content_hash
+    assert (one.patients == two.patients).all() and (one.splits == two.splits).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+def test_the_written_card_reads_the_very_same_samples_beside_the_data_and_elsewhere(shape, tmp_path):
+    root = shape(tmp_path / "My Set")
+    elsewhere = write_card(root, tmp_path / "other" / "card.toml")
+    assert_equal_sets(root, elsewhere, tmp_path / "cache")
+    before = open_source(root)[1].table
+    beside = write_card(root)
+    assert beside == root / "dataset.toml"
+    assert open_source(root)[1].table.equals(before)
+    assert_equal_sets(elsewhere, root, tmp_path / "cache")
+
+
+def test_a_table_named_itself_and_an_archive_and_arrays_have_cards_that_read_the_same(tmp_path):
+    root = nested_table(tmp_path / "set")
+    assert_equal_sets(root / "labels.csv", write_card(root / "labels.csv", tmp_path / "table.toml"), tmp_path / "cache")
+
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "set")
+    written = write_card(tmp_path / "packed.zip")
+    assert written == tmp_path / "packed.toml"
+    assert tomllib.loads(written.read_text())["root"] == "packed.zip/inner"
+    assert_equal_sets(tmp_path / "packed.zip", written, tmp_path / "cache")
+
+    arrays = {f"{s}_images": np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8) for s in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(20) % 3, test_labels=np.arange(20) % 3)
+    written = write_card(tmp_path / "a.npz")
+    assert written == tmp_path / "a.toml"
+    assert_equal_sets(tmp_path / "a.npz", written, tmp_path / "cache")
+
+
+def test_the_written_card_says_each_guess_and_what_nobody_knows(tmp_path):
+    text = write_card(grades(tmp_path / "set")).read_text()
+    assert tomllib.loads(text)["task"] == "ordinal"
+    assert '# license = "CC BY 4.0"' in text
+    assert "# patient = " in text and "a patient may be in two splits" in text
+    text = write_card(class_folders(tmp_path / "folders")).read_text()
+    assert "# split = " not in text and tomllib.loads(text)["images"] == "{split}/{label}/**/*"
+    text = write_card(eyes(tmp_path / "eyes")).read_text()
+    assert "# guessed: patient read from the file names (an eye of each side" in text
+
+
+def test_no_card_is_overwritten_and_none_is_written_for_a_set_that_has_one(tmp_path):
+    root = class_folders(tmp_path / "set")
+    written = write_card(root).read_text()
+    with pytest.raises(UsageError, match="exists already"):
+        write_card(root)
+    with pytest.raises(UsageError, match=r"dataset\.toml says already what it is"):
+        write_card(root, tmp_path / "other.toml")
+    with pytest.raises(UsageError, match=r"ends in \.toml"):
+        write_card(root, tmp_path / "other.txt")
+    assert (root / "dataset.toml").read_text() == written
+    assert not (tmp_path / "other.toml").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line_that_names_the_flag(tmp_path):
+    root = class_folders(tmp_path / "set")
+    with pytest.raises(UsageError, match=r"--output FILE"):
+        write_card(root, root / "train" / "a" / "0 é.png" / "x.toml")  # below a file, as root may write anywhere
+
+
+# --- cards that leave images out -------------------------------------------------------------------------------------
+def left(path):
+    return set(open_source(path)[1].table["sample_id"])
+
+
+def test_leaving_images_out_keeps_the_card_as_its_author_wrote_it(tmp_path):
+    root = class_folders(tmp_path / "set")
+    own = '# ours\nname = "skin"\ndrop = [\n  "train/a/0 é.png",  # blurred\n]\n\n[label]\npositive = "b"\n'
+    card(root, own)
+    spec, samples = open_source(root)
+    gone = {"train/b/1 é.png", "train/b/2 é.png"}
+    target = write_card_without(spec, samples, gone, tmp_path / "fixed.toml")
+    text = target.read_text()
+    assert "# ours" in text and '[label]\npositive = "b"' in text and "blurred" not in text
+    assert open_source(target)[0].name == "skin-fixed"
+    assert left(target) == left(root) - gone
+    assert (root / "dataset.toml").read_text() == own
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+def test_of_a_set_without_a_card_the_guess_is_written_with_what_is_left_out(shape, tmp_path):
+    root = shape(tmp_path / "set")
+    spec, samples = open_source(root)
+    gone = set(samples.table["sample_id"].iloc[[1, 4]])
+    target = write_card_without(spec, samples, gone, tmp_path / "fixed.toml")
+    assert left(target) == left(root) - gone
+    assert not (root / "dataset.toml").exists()
+
+
+def test_of_arrays_the_card_names_rows(tmp_path):
+    arrays = {f"{s}_images": np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8) for s in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(20) % 2, test_labels=np.arange(20) % 2)
+    spec, samples = open_source(tmp_path / "a.npz")
+    target = write_card_without(spec, samples, {"train/3", "test/0"}, tmp_path / "fixed.toml")
+    fixed, others = open_source(target)
+    assert set(samples.table["sample_id"]) - set(others.table["sample_id"]) == {"train/3", "test/0"}
+    assert others.targets.tolist() == [
+        t for i, t in zip(samples.table["sample_id"], samples.targets, strict=True) if i in left(target)
+    ]
+    assert (fixed.task, fixed.labels, fixed.official_splits) == (spec.task, spec.labels, spec.official_splits)
+    # a second time, from the card just written
+    again = write_card_without(fixed, others, {"train/5"}, tmp_path / "again.toml")
+    assert left(again) == left(target) - {"train/5"}
+
+
+def test_a_card_of_arrays_takes_no_key_of_files(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4) % 2)
+    (tmp_path / "x.toml").write_text('root = "a.npz"\nlabels = ["no", "yes"]\nlabel = {positive = "yes"}\n')
+    assert find_source(tmp_path / "x.toml").positive == "yes"
+    (tmp_path / "x.toml").write_text('root = "a.npz"\ntable = "t.csv"\nlabel = {column = "x"}\ndrop = ["images/9"]\n')
+    with pytest.raises(Exception, match=r"2 mistakes: table: does not fit a \.npz.*label\.column: does not fit"):
+        find_source(tmp_path / "x.toml")
+    (tmp_path / "x.toml").write_text('root = "a.npz"\ndrop = ["images/9"]\n')
+    with pytest.raises(Exception, match=r"drop\.0: no image 'images/9'"):
+        find_source(tmp_path / "x.toml")
+
+
+def test_a_frame_is_left_out_with_its_whole_clip_also_those_frames_that_are_not_read(tmp_path):
+    names = [f"{label}/{clip}/{frame}.png" for label in "ab" for clip in ("c1", "c10", "c2") for frame in range(6)]
+    root = card(images(tmp_path / "set", *names), 'images = "{label}/*/*.png"\nframes = {every = 3}\n')
+    spec, samples = open_source(root)
+    target = write_card_without(spec, samples, {"a/c1#3"}, tmp_path / "fixed.toml")
+    assert left(root) - left(target) == {"a/c1#0", "a/c1#3"}
+    assert tomllib.loads(target.read_text())["drop"] == [f"a/c1/{frame}.png" for frame in range(6)]
+
+
+def test_keys_that_cannot_be_cut_out_of_a_card_cost_its_comments_and_nothing_else():
+    text = 'description = """\ndrop = 1\n"""\n# lost\ndrop = ["a"]\n'
+    assert tomllib.loads(leave_out(text, {"drop": ["b"]}, ["said"])) == {"description": "drop = 1\n", "drop": ["b"]}
+    text = '# kept\n"drop" = [ # x\n "]",\n]\n[label]\ndrop = 3\n'
+    changed = leave_out(text, {"drop": ["b"]}, [])
+    assert tomllib.loads(changed) == {"drop": ["b"], "label": {"drop": 3}} and "# kept" in changed
+
+
+@pytest.mark.parametrize(
+    "value", ['a "b" \\ \t \x7f é 🩻', 3, -0.5, 1e-7, float("inf"), True, [], ["x"] * 40, {"a b": {"c": [1, 2]}}]
+)
+def test_what_is_written_as_toml_is_read_back(value):
+    assert tomllib.loads(f"x = {to_toml(value)}") == {"x": value}

@@ -1,0 +1,196 @@
+"""A set that was understood to the text of a `dataset.toml` that says so; and to that of one that leaves images out.
+
+Python reads TOML and does not write it. What a person wrote in a card stays as it stands, but for the keys that change.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import clean
+from zoo.images import clips_of
+from zoo.sources.cards import Card, placeholders
+from zoo.sources.clips import fold_clips
+from zoo.sources.listing import Listing, natural_key
+from zoo.sources.patients import GUESSED_TAGS
+from zoo.sources.selection import select_files
+from zoo.specs import DatasetSpec, Samples
+
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
+WIDTH = 110  # a list that is longer has an item a line
+DOCS = "docs/your-own-data.md"
+
+# What is said beside a key, and what stands commented out where nothing is known.
+REMARKS = {
+    "task": "binary, multiclass, ordinal, multilabel or regression",
+    "labels": "in this order",
+    "root": "the folder of the data",
+    "images": "{label}, {split} and {patient} are read from the path; ** also crosses folders",
+    "exclude": "left out",
+    "join": "the column that names the image",
+    "masks": "no images of their own",
+    "metadata": "columns worth reporting",
+}
+UNKNOWN = {
+    "modality": '"dermoscopy"',
+    "license": '"CC BY 4.0"',
+    "citation": '""',
+    "url": '""',
+    "reference_standard": '"biopsy"                # who or what says the label',
+    "patient": '{column = "patient_id"}            # nothing says whose an image is: a patient may be in two splits',
+    "split": '{column = "split"}                   # no official split: zoo draws one by patient',
+    "hide": '["column"]                            # columns that give the label away',
+    "symmetries": '["hflip"]                       # what does not change the label',
+}
+
+
+# --- a card of what was understood -----------------------------------------------------------------------------------
+def compose_card(card: Card, spec: DatasetSpec, root: str, notes: Sequence[str]) -> str:
+    """The text of a card that reads the same samples, every guess in it said; `root` as the file is to say it."""
+    keys = {**understood(card, spec), **({"root": root} if root else {})}
+    unknown = not_known(spec, arrays="images" not in keys)
+    lines = [f"# What zoo understood. Correct what is wrong; {DOCS} tells of every key.", "schema = 1"]
+    lines += [f"# guessed: {clean(note)}" for note in notes]
+    for name in Card.model_fields:
+        if name in keys:
+            remark = f"  # {REMARKS[name]}" if name in REMARKS else ""
+            text = to_toml(keys[name])
+            lines.append(f"{name} = {text}" + (remark if "\n" not in text else ""))
+        elif name in unknown:
+            lines.append(f"# {name} = {unknown[name]}")
+    return "\n".join(lines) + "\n"
+
+
+def not_known(spec: DatasetSpec, *, arrays: bool) -> dict[str, str]:
+    """The keys that are worth a thought, each with an example."""
+    known = {"split"} if spec.official_splits else set()
+    known |= set() if spec.patient.startswith("none") else {"patient"}
+    known |= {"patient", "split", "hide"} if arrays else set()
+    more = {"labels": to_toml([f"name of {label}" for label in spec.labels])} if arrays else {}
+    return {name: example for name, example in UNKNOWN.items() if name not in known} | more
+
+
+def understood(card: Card, spec: DatasetSpec) -> dict[str, Any]:
+    """The keys of the card, with what was read from the labels and the files: task, labels, positive, patient."""
+    keys = card.model_dump(by_alias=True, exclude_defaults=True)
+    of_files = "images" in keys or card.table != ""
+    keys |= {"name": spec.name, "task": spec.task.name}
+    if of_files:
+        keys["images"] = card.images
+    label = dict(keys.get("label", {}))
+    if spec.positive:
+        label["positive"] = spec.positive
+    if label:
+        keys["label"] = label
+    named_by_card = card.labels or card.label.columns or card.label.bins or spec.task.name == "regression"
+    numbers_of_arrays = not of_files and all(label.isdecimal() for label in spec.labels)
+    if not named_by_card and not numbers_of_arrays:
+        keys["labels"] = list(spec.labels)
+    tags = {meaning: keyword for keyword, meaning in GUESSED_TAGS.items()}
+    if of_files and card.patient is None and "patient" not in placeholders(card.images) and spec.patient in tags:
+        keys["patient"] = {"tag": tags[spec.patient], **({"means": spec.patient} if spec.patient != "patient" else {})}
+    return keys
+
+
+def card_of_arrays(spec: DatasetSpec) -> Card:
+    """What a card of an npz would say beside what its arrays do."""
+    texts = ("title", "description", "modality", "license", "citation", "url", "unit", "reference_standard")
+    said: dict[str, Any] = {name: getattr(spec, name) for name in texts}
+    said |= {"share_targets": spec.share_targets, "symmetries": spec.symmetries, "known_issues": spec.known_issues}
+    said |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
+    return Card(**said)
+
+
+# --- a card that leaves images out -----------------------------------------------------------------------------------
+def leave_out(text: str, changes: Mapping[str, Any], remarks: Sequence[str]) -> str:
+    """The text of a card with some keys in place of its own, all else as it stands, and remarks on top.
+
+    Where a key cannot be cut out of the text, all of it is written anew, its comments lost.
+    """
+    wanted = {**tomllib.loads(text), **changes}
+    head = [
+        *(f"# {clean(remark)}" for remark in remarks),
+        *(f"{key} = {to_toml(value)}" for key, value in changes.items()),
+    ]
+    rest = cut_keys(text.removeprefix("\ufeff").splitlines(), changes)
+    changed = "\n".join([*head, "", *rest]) + "\n"
+    try:
+        if tomllib.loads(changed) == wanted:
+            return changed
+    except tomllib.TOMLDecodeError:
+        pass
+    others = [f"{to_key(key)} = {to_toml(value)}" for key, value in wanted.items() if key not in changes]
+    return "\n".join([*head, "", *others]) + "\n"
+
+
+def cut_keys(lines: Sequence[str], keys: Collection[str]) -> list[str]:
+    """The lines without those that give a value to one of the keys, before the first section."""
+    kept: list[str] = []
+    row = 0
+    while row < len(lines) and not lines[row].lstrip().startswith("["):
+        found = TOP_KEY.match(lines[row])
+        end = row + 1
+        if found and found[1] in keys:
+            end = next((end for end in range(row + 1, len(lines) + 1) if is_whole(lines[row:end])), row + 1)
+        else:
+            kept.append(lines[row])
+        row = end
+    return [*kept, *lines[row:]]
+
+
+def is_whole(lines: Sequence[str]) -> bool:
+    try:
+        tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def files_of(card: Card, listing: Listing, samples: Samples, sample_ids: Collection[str]) -> list[str]:
+    """The files, as `drop` names them, of some images: a volume, or a clip with all its frames, whole."""
+    names = samples.table["sample_id"].to_numpy().astype(str)
+    wholes = clips_of(names)
+    dropped = set(wholes[[name in sample_ids for name in names]].tolist())
+    files = {
+        Path(path).relative_to(listing.root).as_posix()
+        for path, whole in zip(samples.files, wholes, strict=True)
+        if whole in dropped
+    }
+    deep = frozenset(name for name in placeholders(card.images) if card.table and not card.join)
+    _, clips = fold_clips(card, select_files(card, listing, deep).files, deep)
+    files |= {frame for clip in clips.values() if files & set(clip.frames) for frame in clip.frames}
+    return sorted(files, key=natural_key)
+
+
+def relative_root(root: Path, card: Path) -> str:
+    """A data folder as the card says it: from the card's own where it lies in that, else in full; "" for its own."""
+    folder = card.resolve().parent
+    if root == folder:
+        return ""
+    return root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
+
+
+# --- TOML ------------------------------------------------------------------------------------------------------------
+def to_toml(value: Any) -> str:
+    """A value as TOML writes it; a long list, an item a line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{to_key(key)} = {to_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    items = [to_toml(each) for each in value]
+    line = f"[{', '.join(items)}]"
+    return line if len(line) <= WIDTH else "\n".join(["[", *(f"    {item}," for item in items), "]"])
+
+
+def to_key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else to_toml(key)
