@@ -33,8 +33,8 @@ FLOORS = (
     {"specs", "archives"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
-    # Plugins to a registry; samples to what their images are, and which are copies.
-    {"registry", "fingerprints"},
+    # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
+    {"registry", "fingerprints", "pages"},
     # Samples to a split.
     {"splits"},
     # A split to decoded pixels and batches.
@@ -42,7 +42,7 @@ FLOORS = (
     # Pixels to the features of a frozen network.
     {"features"},
     # Images to predictions; features to a head; a dataset to what is told of it.
-    {"inference", "probes", "datasheet", "shuffling"},
+    {"inference", "probes", "datasheet", "shuffling", "exclusions"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
@@ -52,11 +52,11 @@ FLOORS = (
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring", "bundles"},
+    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page"},
     # A board's sentences; two of its rows side by side; several boards to one order.
     {"statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
-    {"runner", "report", "pair_report", "catalog", "testing", "verifying"},
+    {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},
     # One short function a command.
     {"cli"},
 )

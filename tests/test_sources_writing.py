@@ -3,9 +3,12 @@
 import shutil
 import tomllib
 
+import nibabel
 import numpy as np
 import pytest
 from folders import card, images, open_source, table
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from zoo.errors import UsageError
 from zoo.samples import open_source as open_samples
@@ -63,7 +66,37 @@ def eyes(root):
     return table(root, "image,level", *(f"{n // 2}_{'left' if n % 2 else 'right'},{n % 3}" for n in range(12)))
 
 
-SHAPES = [class_folders, nested_table, grades, lists_of_findings, one_hot, quantities, masks_beside, eyes]
+def volumes(root):
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"v{number}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 200, (8, 8, 3)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    return root
+
+
+def scans(root):
+    """Joined by a tag, the patient in another: both guessed."""
+    root.mkdir()
+    rows = ["uid,finding"]
+    for number in range(10):
+        scan = Dataset()
+        scan.file_meta = FileMetaDataset()
+        scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        scan.SOPClassUID, scan.SOPInstanceUID, scan.Modality = CTImageStorage, f"1.2.3.{number}", "CT"
+        scan.PatientID, scan.SamplesPerPixel, scan.PhotometricInterpretation = f"P{number // 2}", 1, "MONOCHROME2"
+        scan.Rows = scan.Columns = 8
+        scan.BitsAllocated, scan.BitsStored, scan.HighBit, scan.PixelRepresentation = 16, 12, 11, 0
+        scan.PixelData = np.arange(64, dtype=np.uint16).tobytes()
+        scan.save_as(root / f"{number}.dcm", enforce_file_format=True)
+        rows.append(f"1.2.3.{number},{'yes' if number // 2 % 2 else 'no'}")
+    return table(root, *rows)
+
+
+SHAPES = [
+    *(class_folders, nested_table, grades, lists_of_findings, one_hot, quantities, masks_beside, eyes),
+    *(volumes, scans),
+]
 
 
 def assert_equal_sets(path, written, cache):
@@ -125,6 +158,9 @@ def test_the_written_card_says_each_guess_and_what_nobody_knows(tmp_path):
     assert "# patient = " in text and "a patient may be in two splits" in text
     text = write_card(class_folders(tmp_path / "folders")).read_text()
     assert "# split = " not in text and tomllib.loads(text)["images"] == "{split}/{label}/**/*"
+    text = write_card(scans(tmp_path / "scans")).read_text()
+    assert tomllib.loads(text)["join"] == {"column": "uid", "tag": "SOPInstanceUID"}
+    assert tomllib.loads(text)["patient"] == {"tag": "PatientID"}
     text = write_card(eyes(tmp_path / "eyes")).read_text()
     assert "# guessed: patient read from the file names (an eye of each side" in text
 
@@ -173,7 +209,8 @@ def test_of_a_set_without_a_card_the_guess_is_written_with_what_is_left_out(shap
     spec, samples = open_source(root)
     gone = set(samples.table["sample_id"].iloc[[1, 4]])
     target = write_card_without(spec, samples, gone, tmp_path / "fixed.toml")
-    assert left(target) == left(root) - gone
+    wholes = {name.partition("#")[0] for name in gone}  # a volume goes with all its slices
+    assert left(target) == {name for name in left(root) if name.partition("#")[0] not in wholes}
     assert not (root / "dataset.toml").exists()
 
 

@@ -6,14 +6,17 @@ copies together), an official one can.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from zoo.errors import DataError
+from zoo.files import FileMemo, cache_root, hash_file
 from zoo.fingerprints import Fingerprints
 from zoo.samples import SPLITS, Source
 from zoo.splits import Split
@@ -26,10 +29,27 @@ MIN_CASES = 30  # of two classes, before a column of metadata is said to predict
 TELLING_AUROC = 0.7
 NUM_BINS = 10  # of a numeric column
 MAX_VALUES = 50  # of a column of text; more name the image rather than say something of it
+NUM_FOLDS = 5
 ODD_SIDE = 4.0  # times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
-FIX = "--drop-leaks leaves the copies out of train and val; --allow-leak REASON goes on and stamps every result"
-FIX_CONFLICT = "leave one of them out (`drop` in dataset.toml), or name the pair under `known_conflicts`"
+FIX = (
+    "--drop-leaks leaves the copies out of train and val, `zoo audit --fix OUT.toml` writes a card that does; "
+    "--allow-leak REASON goes on and stamps every result"
+)
+FIX_CONFLICT = (
+    "`zoo audit --fix OUT.toml` leaves both out; or name the pair under `known_conflicts` in dataset.toml to accept it"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A label that does not fit its image, by what the other images teach."""
+
+    sample: str
+    label: str  # of several labels an image may have: the one in doubt
+    given: str
+    suggested: str
+    score: float  # 0 to 1: how well the label given fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +63,8 @@ class Finding:
     count: int  # images concerned
     message: str
     fix: str = ""
+    pairs: tuple[tuple[str, str], ...] = ()  # the first of those that are wrong together
+    suspects: tuple[Suspect, ...] = ()  # all of them, the least fitting first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +93,11 @@ class Audit:
         return {
             "dataset": self.dataset,
             "verdict": self.verdict,
-            "findings": [{**asdict(f), "splits": list(f.splits), "samples": list(f.samples)} for f in self.findings],
+            "findings": [asdict(finding) for finding in self.findings],
         }
+
+    def with_finding(self, finding: Finding) -> Audit:
+        return Audit(dataset=self.dataset, findings=worst_first([*self.findings, finding]))
 
 
 def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
@@ -87,10 +112,15 @@ def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
         *find_alike(source, split, prints),
         *find_missing_classes(source, assignment),
         *find_odd_images(source, prints),
-        *find_telling_columns(source),
+        *find_telling_columns(source, prints),
+        *find_unofficial(source),
         *find_unchecked(source, prints),
     ]
-    return Audit(dataset=source.spec.name, findings=tuple(sorted(findings, key=lambda f: -RANKS.index(f.verdict))))
+    return Audit(dataset=source.spec.name, findings=worst_first(findings))
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: -RANKS.index(finding.verdict)))
 
 
 def unusable(dataset: str, error: DataError) -> Audit:
@@ -110,17 +140,21 @@ def copies(prints: Fingerprints, assignment: Array) -> Iterator[Array]:
     return (group for group in np.split(order, edges) if len(group) > 1)
 
 
-def find_conflicts(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[Finding]:
-    """Images of the same pixels with two labels: no model can be right about both."""
+def conflicting_pairs(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[tuple[int, int]]:
+    """Images of the same pixels with two labels: no model can be right about both. Known ones are accepted."""
     known = {frozenset(pair) for pair in source.spec.known_conflicts}
     targets = np.asarray(source.samples.targets, dtype=float).reshape(len(assignment), -1)
-    found: dict[Verdict, list[tuple[int, int]]] = {"refuse": [], "warn": []}
     for group in copies(prints, assignment):
         for a, b in combinations(group.tolist(), 2):
             same = np.array_equal(targets[a], targets[b], equal_nan=True)
-            if same or frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) in known:
-                continue
-            found["refuse" if assignment[a] != assignment[b] else "warn"].append((a, b))
+            if not same and frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) not in known:
+                yield a, b
+
+
+def find_conflicts(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[Finding]:
+    found: dict[Verdict, list[tuple[int, int]]] = {"refuse": [], "warn": []}
+    for a, b in conflicting_pairs(source, assignment, prints):
+        found["refuse" if assignment[a] != assignment[b] else "warn"].append((a, b))
     for verdict, pairs in found.items():
         if pairs:
             (a, b), where = pairs[0], sorted_splits(assignment[[row for pair in pairs for row in pair]])
@@ -133,6 +167,7 @@ def find_conflicts(source: Source, assignment: Array, prints: Fingerprints) -> I
                 message=f"{called(source, assignment, a)} and {called(source, assignment, b)} are one image with two "
                 f"labels, {label_of(source, a)} and {label_of(source, b)}" + and_more(len(pairs) - 1, "pair"),
                 fix=FIX_CONFLICT,
+                pairs=named_pairs(source, pairs),
             )
 
 
@@ -153,6 +188,7 @@ def find_identical(source: Source, assignment: Array, prints: Fingerprints) -> I
             message=f"{called(source, assignment, a)} and {called(source, assignment, b)} are the same image"
             + and_more(len(across) - 1, "group"),
             fix=FIX,
+            pairs=named_pairs(source, [first_across(assignment, group) for group in across]),
         )
     if within:
         group = within[0]
@@ -164,6 +200,7 @@ def find_identical(source: Source, assignment: Array, prints: Fingerprints) -> I
             count=sum(map(len, within)) - len(within),
             message=f"{called(source, assignment, group[0])} and {source.sample_ids[group[1]]} are the same image"
             + and_more(len(within) - 1, "group"),
+            pairs=named_pairs(source, [(int(group[0]), int(group[1])) for group in within]),
         )
 
 
@@ -177,7 +214,8 @@ def find_shared_patients(source: Source, assignment: Array) -> Iterator[Finding]
     if not len(shared):
         return
     theirs = rows[np.isin(inverse, shared)]
-    a, b = first_across(assignment, rows[inverse == shared[0]])
+    pairs = [first_across(assignment, rows[inverse == patient]) for patient in shared[:MOST_NAMED]]
+    a, b = pairs[0]
     word = source.spec.patient.partition(":")[0] or "patient"
     tested = int((in_split[2, shared]).sum())
     yield Finding(
@@ -189,6 +227,7 @@ def find_shared_patients(source: Source, assignment: Array) -> Iterator[Finding]
         message=f"{word} {str(patients[shared[0]])!r} is in two splits ({called(source, assignment, a)}, "
         f"{called(source, assignment, b)}): {len(shared)} of {len(patients)} {word}s are, with {tested} test images",
         fix=FIX,
+        pairs=named_pairs(source, pairs),
     )
 
 
@@ -217,6 +256,7 @@ def find_alike(source: Source, split: Split, prints: Fingerprints) -> Iterator[F
         + and_more(len(pairs) - 1, "pair")
         + f"; {share:.1%} of test has such a neighbour outside it",
         fix=FIX,
+        pairs=named_pairs(source, pairs.tolist()),
     )
 
 
@@ -265,71 +305,121 @@ def find_odd_images(source: Source, prints: Fingerprints) -> Iterator[Finding]:
         )
 
 
-def find_telling_columns(source: Source) -> Iterator[Finding]:
-    """Columns of metadata that alone predict the label: a scanner or a folder may stand for the disease."""
-    targets = np.asarray(source.samples.targets)
+def find_telling_columns(source: Source, prints: Fingerprints) -> Iterator[Finding]:
+    """What alone predicts the label beside the pixels: a scanner, a folder or a format may stand for the disease."""
     if not source.task.classes:
         return
-    for column in source.spec.metadata:
-        if column not in source.samples.table.columns:
+    targets = np.asarray(source.samples.targets)
+    present = np.flatnonzero(np.bincount(targets, minlength=len(source.spec.labels)) >= MIN_CASES)
+    rows = np.flatnonzero(np.isin(targets, present))
+    patients = source.patients[rows]
+    if len(present) < 2 or len(np.unique(patients)) < NUM_FOLDS:
+        return
+    classes = np.searchsorted(present, targets[rows])
+    folds: list[tuple[Array, Array]] = []
+    for what, cells in columns_beside_pixels(source, prints).items():
+        values = bin_numbers(cells[rows])
+        if not 2 <= len(np.unique(values)) <= MAX_VALUES:
             continue
-        cells = source.samples.table[column].astype(str).to_numpy().astype(np.str_)
-        known = cells != ""
-        counts = np.bincount(targets[known], minlength=len(source.spec.labels))
-        if (counts >= MIN_CASES).sum() < 2:
-            continue
-        area = predict_from_column(cells[known], targets[known], source.patients[known])
-        if area is not None and area > TELLING_AUROC:
+        folds = folds or draw_folds(classes, patients)
+        area = predict_from_column(values, classes, folds)
+        if area > TELLING_AUROC:
             yield Finding(
                 check="metadata",
                 verdict="warn",
                 splits=(),
                 samples=(),
-                count=int(known.sum()),
-                message=f"column {column!r} alone predicts the label: AUROC {area:.2f} on other patients",
+                count=len(rows),
+                message=f"{what} alone predicts the label: AUROC {area:.2f} on other patients",
             )
 
 
-def predict_from_column(cells: Array, targets: Array, patients: Array) -> float | None:
-    """AUROC, macro over classes, of each value's share of classes among other patients; None for a column of names.
+def columns_beside_pixels(source: Source, prints: Fingerprints) -> Mapping[str, Array]:
+    """Texts (N,) by what they are: the columns of metadata, the official split, and how the image was stored."""
+    table = source.samples.table
+    named = {f"column {name!r}": table[name] for name in source.spec.metadata if name in table.columns}
+    columns = {what: cells.astype(str).to_numpy().astype(np.str_) for what, cells in named.items()}
+    columns["the official split"] = source.splits
+    columns["the image's width"], columns["the image's height"] = prints.widths.astype(str), prints.heights.astype(str)
+    columns["whether a file is stored in colour"] = prints.channels.astype(str)
+    if len(source.samples.files) == len(table):
+        columns["the file's type"] = np.array([path.suffix.lower() for path in source.samples.files])
+    return columns
 
-    Numbers are cut into tenths of their order. Five folds by patient; a value that the others lack says the prior.
-    """
-    from sklearn.metrics import roc_auc_score
+
+def draw_folds(classes: Array, patients: Array) -> list[tuple[Array, Array]]:
+    import warnings
+
     from sklearn.model_selection import StratifiedGroupKFold
 
-    values = bin_numbers(cells)
-    if len(np.unique(values)) < 2 or len(np.unique(values)) > MAX_VALUES:
-        return None
-    present = np.flatnonzero(np.bincount(targets) >= MIN_CASES)
-    kept = np.isin(targets, present)
-    values, patients, classes = values[kept], patients[kept], np.searchsorted(present, targets[kept])
-    if len(np.unique(patients)) < 5:
-        return None
+    drawer = StratifiedGroupKFold(n_splits=NUM_FOLDS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with few patients: its fold may lack it
+        return list(drawer.split(classes, classes, patients))
+
+
+def predict_from_column(values: Array, classes: Array, folds: Sequence[tuple[Array, Array]]) -> float:
+    """AUROC, macro over classes, of each value's share of classes among other patients.
+
+    Five folds by patient; a value that the others lack says the prior.
+    """
+    from sklearn.metrics import roc_auc_score
+
     _, codes = np.unique(values, return_inverse=True)
-    one_hot = np.eye(len(present))[classes]
+    one_hot = np.eye(int(classes.max()) + 1)[classes]
     predicted = np.zeros_like(one_hot)
-    folds = StratifiedGroupKFold(n_splits=5, shuffle=True, random_state=0)
-    for fitted, tested in folds.split(codes, classes, patients):
+    for fitted, tested in folds:
         prior = one_hot[fitted].mean(axis=0)
-        sums = np.zeros((codes.max() + 1, len(present)))
+        sums = np.zeros((codes.max() + 1, one_hot.shape[1]))
         np.add.at(sums, codes[fitted], one_hot[fitted])
         shares = (sums + prior) / (sums.sum(axis=1, keepdims=True) + 1)
         predicted[tested] = shares[codes[tested]]
-    areas = [roc_auc_score(one_hot[:, i], predicted[:, i]) for i in range(len(present))]
+    areas = [roc_auc_score(one_hot[:, i], predicted[:, i]) for i in range(one_hot.shape[1])]
     return float(np.mean(areas))
 
 
 def bin_numbers(cells: Array) -> Array:
+    """A column of numbers cut into tenths of their order; its blanks and words stay what they are, as all texts do."""
+    numbers = np.array([to_number(cell) for cell in cells.tolist()])
+    known = np.isfinite(numbers)
+    if 2 * known.sum() < len(cells) or len(np.unique(numbers[known])) <= NUM_BINS:
+        return cells
+    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, NUM_BINS + 1)[1:-1]))
+    return np.where(known, np.searchsorted(edges, numbers, side="right").astype(np.str_), cells)
+
+
+def to_number(cell: str) -> float:
     try:
-        numbers = cells.astype(float)
+        return float(cell)
     except ValueError:
-        return cells
-    if not np.isfinite(numbers).all() or len(np.unique(numbers)) <= NUM_BINS:
-        return cells
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, NUM_BINS + 1)[1:-1]))
-    binned: Array = np.searchsorted(edges, numbers, side="right").astype(np.str_)
-    return binned
+        return float("nan")
+
+
+def find_unofficial(source: Source) -> Iterator[Finding]:
+    """Files that are not those the card's checksums are of."""
+    if not source.spec.checksums:
+        return
+    memo = FileMemo(cache_root(), what="md5", find=partial(hash_file, algorithm="md5"))
+    try:
+        for path in dict.fromkeys((*source.samples.files, *source.samples.tables)):
+            expected = checksum_of(path, source.spec.checksums)
+            if expected and (found := memo(path)) != expected:
+                yield Finding(
+                    check="checksum",
+                    verdict="warn",
+                    splits=(),
+                    samples=(),
+                    count=1,
+                    message=f"{path.name} is not the official file: its md5 is {found}, the card says {expected}",
+                )
+    finally:
+        memo.close()
+
+
+def checksum_of(path: Path, checksums: Mapping[str, str]) -> str:
+    """What a card says of a file, by its name or by its path below the root; "" where it says nothing."""
+    place = path.as_posix()
+    return next((md5 for name, md5 in checksums.items() if place.endswith(f"/{name}")), "")
 
 
 def find_unchecked(source: Source, prints: Fingerprints) -> Iterator[Finding]:
@@ -350,6 +440,10 @@ MOST_NAMED = 20
 
 def names(source: Source, rows: Sequence[int] | Array) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(source.sample_ids[row]) for row in list(rows)[:MOST_NAMED]))
+
+
+def named_pairs(source: Source, pairs: Iterable[Sequence[int]]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(source.sample_ids[a]), str(source.sample_ids[b])) for a, b in list(pairs)[:MOST_NAMED])
 
 
 def called(source: Source, assignment: Array, row: int) -> str:

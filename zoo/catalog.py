@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.audit import Audit, audit, unusable
 from zoo.errors import DataError, UsageError, ZooError, clean, unknown
 from zoo.files import cache_root
 from zoo.progress import Console
@@ -172,41 +171,6 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
         raise
     except Exception as error:  # a dataset plugin may fail in any way
         raise dataset_failed(error) from error
-
-
-def audit_named(asked: str, registry: Registry, console: Console, *, offline: bool) -> list[Audit]:
-    """The audits of the datasets that a name, glob or path means; one that cannot be opened is refused."""
-    from zoo.planning import Settings, find_datasets, open_and_split
-    from zoo.samples import dataset_failed
-    from zoo.suites import Suite
-
-    settings, suite = Settings(offline=offline), Suite(name="audit")
-    try:
-        with console.counting(f"bringing {asked}", "bytes") as progress:
-            specs = find_datasets(asked, registry, settings.cache, offline=offline, progress=progress)
-    except DataError as error:
-        return [unusable(asked, error)]
-    audits = []
-    for spec in specs:
-        try:
-            audits.append(audit(*open_and_split(spec, suite, settings, console)))
-        except DataError as error:
-            audits.append(unusable(spec.name, error))
-        except (ZooError, OSError):
-            raise
-        except Exception as error:  # a dataset plugin may fail in any way
-            audits.append(unusable(spec.name, dataset_failed(error)))
-    return audits
-
-
-def audit_lines(audited: Audit) -> list[str]:
-    """An audit as plain text: the verdict, then a line a finding, the worst first."""
-    lines = [f"{clean(audited.dataset)}: {audited.verdict}"]
-    for finding in audited.findings:
-        where = f" [{', '.join(finding.splits)}]" if finding.splits else ""
-        fix = f"; fix: {finding.fix}" if finding.fix else ""
-        lines.append(f"  {finding.verdict:6}  {finding.check}{where}: {clean(finding.message)}{fix}")
-    return lines
 
 
 def describe_spec(spec: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
 
 
 class Terminated(BaseException):
@@ -353,23 +354,47 @@ def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool)
 
 @zoo.command("audit")
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET|PATH...")
+@click.option("--fix", "fixed_card", type=click.Path(path_type=Path), metavar="OUT.toml", help=FIX_HELP)
+@click.option("--write", is_flag=True, help="Write what is guessed of a PATH to a dataset.toml beside it.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where --write puts it, instead.")
+@click.option("--html", type=click.Path(path_type=Path), help="A page of the findings, with the images.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool) -> int:
+def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Look for leaks, duplicates and label conflicts; exit status 4 where a dataset is refused."""
-    from zoo.catalog import audit_lines, audit_named
+    from zoo import auditing
+    from zoo.pages import write_page
+    from zoo.planning import Settings
     from zoo.progress import Console
     from zoo.registry import quiet_stdout
+    from zoo.sources import write_card
 
-    registry, console = registry_with_warnings(), Console()
+    fixed_card, write, output = flags["fixed_card"], flags["write"], flags["output"]
+    if (fixed_card or write) and len(datasets) > 1:
+        raise UsageError("--fix and --write are for one dataset", fix="name one, and call again for each other")
+    if output and not write:
+        raise UsageError("--output says where --write writes", fix="add --write")
+    if write:
+        click.echo(f"zoo: wrote {write_card(Path(datasets[0]), output)}: read it, and correct what is wrong", err=True)
+    registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
-        audits = [audited for name in datasets for audited in audit_named(name, registry, console, offline=offline)]
+        examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
+        if fixed_card and len(examined) > 1:
+            raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")
+        fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
+        if flags["html"]:
+            write_page(auditing.to_page(examined), flags["html"])
+            click.echo(f"zoo: wrote {flags['html']}", err=True)
+    audits = [each.audit for each in examined]
     if as_json:
         document = {"schema": 1, "command": "audit", "datasets": [audited.describe() for audited in audits]}
+        document |= {"fixed": auditing.describe_fixed(fixed)} if fixed else {}
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(line for audited in audits for line in audit_lines(audited)))
-    return EXIT_NOTHING_RAN if any(audited.verdict == "refuse" for audited in audits) else 0
+        click.echo("\n".join(line for audited in audits for line in auditing.to_lines(audited)))
+        click.echo("\n".join(auditing.fixed_lines(fixed))) if fixed else None
+    left = [fixed.audit] if fixed else audits
+    return EXIT_NOTHING_RAN if any(audited.verdict == "refuse" for audited in left) else 0
 
 
 @zoo.group()

@@ -1,0 +1,168 @@
+"""`zoo audit --fix`: a card without what makes the split untrustworthy; `--write`: a card of what was guessed."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import SHARED
+from PIL import Image
+
+from zoo.audit import audit
+from zoo.exclusions import choose_exclusions
+from zoo.fingerprints import take_fingerprints
+from zoo.samples import open_source
+from zoo.sources import find_source
+from zoo.splits import draw_split
+
+RANDOM = np.random.default_rng(1)
+
+
+def write_set(root, *, patients=None, counts=(("train", 80), ("val", 60), ("test", 60))):
+    """Class folders a and b, every image another; of 16 px, so that what looks alike plays no part."""
+    rows = ["image,patient"]
+    for split, count in counts:
+        for number in range(count):
+            path = root / split / "ab"[number % 2] / f"{split}{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(RANDOM.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+            rows.append(f"{path.name},{(patients or {}).get(path.name, path.stem)}")
+    if patients is not None:
+        (root / "patients.csv").write_text("\n".join(rows))
+    return root
+
+
+def copy(root, original, *others):
+    for other in others:
+        (root / other).write_bytes((root / original).read_bytes())
+
+
+def choose(root, cache):
+    source = open_source(find_source(root), cache)
+    return choose_exclusions(source, take_fingerprints(source, cache))
+
+
+def content(root):
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
+def test_train_and_val_give_way_to_test_and_train_to_val(tmp_path):
+    root = write_set(tmp_path / "set")
+    copy(root, "test/a/test0.png", "train/a/train0.png", "val/a/val0.png")
+    copy(root, "val/a/val2.png", "train/a/train2.png")
+    chosen = choose(root, tmp_path)
+    assert chosen.sample_ids == {"train/a/train0.png", "val/a/val0.png", "train/a/train2.png"}
+    assert len(chosen.notes) == 2 and "1 images of train and 1 images of val" in chosen.notes[0]
+
+
+def test_all_images_of_a_patient_of_test_leave_train_and_val(tmp_path):
+    root = write_set(
+        tmp_path / "set", patients={"train0.png": "P", "train1.png": "P", "val3.png": "P", "test9.png": "P"}
+    )
+    assert choose(root, tmp_path).sample_ids == {"train/a/train0.png", "train/b/train1.png", "val/b/val3.png"}
+
+
+def test_both_images_of_a_conflict_go_also_that_of_test_and_it_is_said(tmp_path):
+    root = write_set(tmp_path / "set")
+    copy(root, "train/a/train0.png", "test/b/test1.png")
+    copy(root, "train/a/train2.png", "train/b/train3.png")  # within a split
+    chosen = choose(root, tmp_path)
+    assert chosen.sample_ids == {
+        *("train/a/train0.png", "test/b/test1.png"),
+        *("train/a/train2.png", "train/b/train3.png"),
+    }
+    assert "4 images, 1 of them of test; scores are no longer those of the official test split" in chosen.notes[0]
+
+
+def test_a_known_conflict_and_copies_within_a_split_stay(tmp_path):
+    root = write_set(tmp_path / "set")
+    copy(root, "test/a/test0.png", "test/b/test1.png", "test/a/test2.png")
+    pairs = '[["test/a/test0.png", "test/b/test1.png"], ["test/a/test2.png", "test/b/test1.png"]]'
+    (root / "dataset.toml").write_text(f"known_conflicts = {pairs}\n")
+    assert not choose(root, tmp_path).sample_ids
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+def test_the_written_card_passes_and_nothing_else_is_touched(zoo, bench, tmp_path):
+    root = write_set(tmp_path / "set", patients={"train5.png": "P", "test5.png": "P"})
+    copy(root, "test/a/test0.png", "train/a/train0.png")
+    copy(root, "train/a/train2.png", "test/b/test1.png")
+    before = content(root)
+    assert zoo("audit", root).returncode == 4
+    done = zoo("audit", root, "--fix", tmp_path / "fixed.toml")
+    assert done.returncode == 0, done.stderr
+    assert content(root) == before
+    card = tomllib.loads((tmp_path / "fixed.toml").read_text())
+    assert card["drop"] == [
+        *("test/b/test1.png", "train/a/train0.png", "train/a/train2.png", "train/b/train5.png"),
+    ]
+    assert (card["name"], card["root"]) == ("set-fixed", "set")
+    assert f"zoo bench --datasets {tmp_path / 'fixed.toml'}" in done.stdout
+    assert "4 images left out" in done.stdout and "set-fixed: ok" in done.stdout
+    status, document, _ = bench("-d", tmp_path / "fixed.toml", "-m", "thumbnails", "--results", tmp_path / "results")
+    assert status == 0 and {run["dataset"] for run in document["runs"]} == {"set-fixed"}
+
+
+def test_a_card_that_is_there_is_copied_with_its_comments_and_never_overwritten(zoo, tmp_path):
+    root = write_set(tmp_path / "set")
+    copy(root, "test/a/test0.png", "train/a/train0.png")
+    own = '# from ward 7\nname = "ward"\nlicense = "CC0"\n'
+    (root / "dataset.toml").write_text(own)
+    done = zoo("audit", root, "--fix", root / "dataset.toml")
+    assert done.returncode == 2 and "exists already, and is not overwritten" in done.stderr
+    assert zoo("audit", root, "--fix", tmp_path / "fixed.toml").returncode == 0
+    text = (tmp_path / "fixed.toml").read_text()
+    assert "# from ward 7" in text and tomllib.loads(text)["license"] == "CC0"
+    assert (root / "dataset.toml").read_text() == own
+
+
+def test_of_a_set_without_fault_no_card_is_written(zoo, tmp_path):
+    root = write_set(tmp_path / "set")
+    done = zoo("audit", root, "--fix", tmp_path / "fixed.toml")
+    assert done.returncode == 0 and "nothing to leave out: no card was written" in done.stdout
+    assert not (tmp_path / "fixed.toml").exists()
+
+
+def test_what_cannot_be_opened_or_is_made_by_code_is_one_line(zoo, tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    done = zoo("audit", tmp_path / "x.npz", "--fix", tmp_path / "fixed.toml")
+    assert done.returncode == 4 and "cannot be opened" in done.stderr and "Traceback" not in done.stderr
+    done = zoo("audit", tmp_path, tmp_path, "--fix", tmp_path / "fixed.toml")
+    assert done.returncode == 2 and "--fix and --write are for one dataset" in done.stderr
+
+
+def test_json_has_what_was_left_out(zoo, tmp_path):
+    root = write_set(tmp_path / "set")
+    copy(root, "test/a/test0.png", "train/a/train0.png")
+    fixed = json.loads(zoo("audit", root, "--fix", tmp_path / "fixed.toml", "--json").stdout)["fixed"]
+    assert fixed["left_out"] == ["train/a/train0.png"]
+    assert (fixed["path"], fixed["audit"]["verdict"]) == (str(tmp_path / "fixed.toml"), "ok")
+
+
+def test_write_puts_a_card_beside_the_data_or_where_it_is_told(zoo, tmp_path):
+    root = write_set(tmp_path / "set")
+    done = zoo("audit", root, "--write", "--output", tmp_path / "card.toml")
+    assert done.returncode == 0 and f"wrote {tmp_path / 'card.toml'}" in done.stderr
+    assert not (root / "dataset.toml").exists()
+    assert zoo("audit", root, "--write").returncode == 0
+    assert tomllib.loads((root / "dataset.toml").read_text())["labels"] == ["a", "b"]
+    done = zoo("audit", root, "--write")
+    assert done.returncode == 2 and "exists already" in done.stderr
+    assert zoo("audit", root, "--output", tmp_path / "x.toml").returncode == 2
+
+
+# --- a real set ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["breastmnist.npz", "pneumoniamnist.npz", "nih1000"])
+def test_real_sets_pass_once_fixed(name, zoo, tmp_path):
+    path: Path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in ../shared/data")
+    assert zoo("audit", path).returncode == 4
+    done = zoo("audit", path, "--fix", tmp_path / "fixed.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    source = open_source(find_source(tmp_path / "fixed.toml"), tmp_path)
+    prints = take_fingerprints(source, tmp_path)
+    assert audit(source, draw_split(source, prints=prints), prints).verdict != "refuse"

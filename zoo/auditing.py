@@ -1,0 +1,156 @@
+"""From a dataset's name to its audit, and from that to lines, and to a card of the set without what is wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.audit import Audit, Suspect, audit, unusable
+from zoo.audit_page import Shown, build_page
+from zoo.errors import DataError, UsageError, ZooError, clean
+from zoo.exclusions import Exclusions, choose_exclusions
+from zoo.fingerprints import Fingerprints
+from zoo.planning import Settings, find_datasets, open_and_split
+from zoo.progress import Console
+from zoo.registry import Registry
+from zoo.samples import Source, dataset_failed
+from zoo.sources import find_source, write_card_without
+from zoo.specs import DatasetSpec
+from zoo.splits import Split
+from zoo.suites import Suite
+
+NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """An audit, and what it was made of where the dataset could be opened."""
+
+    audit: Audit
+    source: Source | None = None
+    split: Split | None = None
+    prints: Fingerprints | None = None
+
+    @property
+    def shown(self) -> Shown | None:
+        if self.source is None or self.split is None or self.prints is None:
+            return None
+        return Shown(self.source, self.split, self.prints)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fixed:
+    """A card written without what was wrong, audited in its turn."""
+
+    path: Path | None  # None: there was nothing to leave out
+    exclusions: Exclusions
+    audit: Audit
+
+
+def examine_named(asked: str, registry: Registry, console: Console, settings: Settings) -> list[Examined]:
+    """The datasets that a name, glob or path means, each audited; one that cannot be opened is refused."""
+    try:
+        with console.counting(f"bringing {asked}", "bytes") as progress:
+            specs = find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)
+    except DataError as error:
+        return [Examined(audit=unusable(asked, error))]
+    return [examine(spec, console, settings) for spec in specs]
+
+
+def examine(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
+    try:
+        source, split, prints = open_and_split(spec, Suite(name="audit"), settings, console)
+        return Examined(audit=audit(source, split, prints), source=source, split=split, prints=prints)
+    except DataError as error:
+        return Examined(audit=unusable(spec.name, error))
+    except (ZooError, OSError):
+        raise
+    except Exception as error:  # a dataset plugin may fail in any way
+        return Examined(audit=unusable(spec.name, dataset_failed(error)))
+
+
+# --- a card without what is wrong ------------------------------------------------------------------------------------
+def fix(examined: Examined, target: Path, console: Console, settings: Settings) -> Fixed:
+    """Write a card that leaves out what makes the split untrustworthy, read it back, and audit what it reads."""
+    source, prints = examined.source, examined.prints
+    if source is None or prints is None:
+        finding = examined.audit.findings[0]
+        raise DataError(f"{examined.audit.dataset}: cannot be opened: {finding.message}", fix=finding.fix, code="data")
+    exclusions = choose_exclusions(source, prints)
+    if not exclusions.sample_ids:
+        return Fixed(path=None, exclusions=exclusions, audit=examined.audit)
+    written = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
+    try:
+        again = examine(find_source(written), console, settings)
+        if again.source is not None:
+            check_rest(source, again.source, exclusions)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+    return Fixed(path=written, exclusions=exclusions, audit=again.audit)
+
+
+def check_rest(source: Source, rest: Source, exclusions: Exclusions) -> None:
+    """What the card reads must be the set without what is left out (a volume or clip whole), with the same labels."""
+    row_of = {sample_id: row for row, sample_id in enumerate(source.sample_ids.tolist())}
+    strange = [sample_id for sample_id in rest.sample_ids.tolist() if sample_id not in row_of]
+    rows = [row_of.get(sample_id, 0) for sample_id in rest.sample_ids.tolist()]
+    targets, others = (np.asarray(s.samples.targets, dtype=float) for s in (source, rest))
+    same = (
+        not strange and source.spec.labels == rest.spec.labels and np.array_equal(targets[rows], others, equal_nan=True)
+    )
+    if not same or exclusions.sample_ids & set(rest.sample_ids.tolist()):
+        raise UsageError(
+            f"dataset {source.spec.name!r}: a dataset.toml does not read the images that its plugin reads",
+            fix="`zoo bench --drop-leaks` leaves the copies out",
+            code="no-card",
+        )
+
+
+def to_page(examined: Sequence[Examined]) -> str:
+    """All audits as one HTML page."""
+    return build_page([(each.audit, each.shown) for each in examined])
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+def to_lines(audited: Audit) -> list[str]:
+    """An audit as plain text: the verdict, then a line a finding, the worst first."""
+    lines = [f"{clean(audited.dataset)}: {audited.verdict}"]
+    for finding in audited.findings:
+        where = f" [{', '.join(finding.splits)}]" if finding.splits else ""
+        fix = f"; fix: {finding.fix}" if finding.fix else ""
+        lines.append(f"  {finding.verdict:6}  {finding.check}{where}: {clean(finding.message)}{fix}")
+        lines += [f"          {suspect_line(suspect)}" for suspect in finding.suspects[:NAMED_SUSPECTS]]
+        if len(finding.suspects) > NAMED_SUSPECTS:
+            lines.append(f"          ... and {len(finding.suspects) - NAMED_SUSPECTS} more: --html FILE or --json")
+    return lines
+
+
+def suspect_line(suspect: Suspect) -> str:
+    what = f"{suspect.label}: " if suspect.label else ""
+    return clean(f"{suspect.score:.2f}  {suspect.sample}: {what}{suspect.given}, rather {suspect.suggested}")
+
+
+def fixed_lines(fixed: Fixed) -> list[str]:
+    """What was left out, and how to use what was written."""
+    if fixed.path is None:
+        return ["nothing to leave out: no card was written"]
+    lines = [clean(note) for note in fixed.exclusions.notes]
+    lines.append(f"{fixed.path}: {len(fixed.exclusions.sample_ids)} images left out; no file of the data was touched")
+    lines += ["audited again, it is", *(f"  {line}" for line in to_lines(fixed.audit))]
+    if fixed.audit.verdict != "refuse":
+        lines.append(f"use it: zoo bench --datasets {fixed.path}")
+    return lines
+
+
+def describe_fixed(fixed: Fixed) -> dict[str, Any]:
+    return {
+        "path": str(fixed.path) if fixed.path else None,
+        "left_out": sorted(fixed.exclusions.sample_ids),
+        "notes": list(fixed.exclusions.notes),
+        "audit": fixed.audit.describe(),
+    }
