@@ -1,5 +1,6 @@
 """The audit on sets with one fault each, on real sets, and as the gate of a bench."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -116,6 +117,73 @@ def test_a_column_that_stands_for_the_label_is_told_and_one_of_noise_is_not(tmp_
     assert [finding.message.split("'")[1] for finding in told] == ["scanner"]
 
 
+def told_of(cells, labels, tmp_path, *, sizes=None, suffixes=None):
+    """What is said of one column `x`, of 200 images labelled a and b."""
+    root = tmp_path / "set"
+    root.mkdir()
+    rows = ["image,label,x"]
+    for number, (cell, label) in enumerate(zip(cells, labels, strict=True)):
+        name = f"{number}{suffixes[number] if suffixes else '.png'}"
+        save(root / name, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), sizes[number] if sizes else 16)
+        rows.append(f"{name},{label},{cell}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return [finding.message for finding in found(examine(root, tmp_path), "metadata")]
+
+
+LABELS = ["ab"[number % 2] for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "expected"),
+    [
+        (lambda n: f"{40 + n % 23}.5", lambda n: f"{55 + n % 23}.5", True),  # ages
+        (lambda n: f"{40 + n % 23}.5" if n % 3 else "unknown", lambda n: f"{55 + n % 23}.5", True),
+        (lambda n: f"{40 + n % 23}.5", lambda n: f"{40 + n % 23}.5", False),
+        (lambda n: "", lambda n: "grade 2" if n % 8 else "", True),  # filled in for the sick alone
+        (lambda n: f"study {n}", lambda n: f"study {n}", False),  # a name
+        (lambda n: "1", lambda n: "1", False),
+    ],
+    ids=["numbers", "numbers and words", "the same numbers", "blanks", "names", "one value"],
+)
+def test_columns_of_numbers_words_and_blanks_are_told_where_they_stand_for_the_label(of_a, of_b, expected, tmp_path):
+    cells = [(of_a if label == "a" else of_b)(number) for number, label in enumerate(LABELS)]
+    told = told_of(cells, LABELS, tmp_path)
+    assert [message.startswith("column 'x' alone predicts the label: AUROC ") for message in told] == [True] * expected
+
+
+def test_sizes_and_types_of_files_that_stand_for_the_label_are_told(tmp_path):
+    sizes = [16 if label == "a" else 20 for label in LABELS]
+    suffixes = [".png" if label == "a" else ".bmp" for label in LABELS]
+    told = told_of(["1"] * 200, LABELS, tmp_path, sizes=sizes, suffixes=suffixes)
+    assert [message.partition(" alone")[0] for message in told] == [
+        *("the image's width", "the image's height", "the file's type"),
+    ]
+    assert all("AUROC 1.00" in message for message in told)
+
+
+def test_an_official_split_that_stands_for_the_label_is_told(tmp_path):
+    root = tmp_path / "set"
+    for split, mostly, rarely in (("train", "a", "b"), ("test", "b", "a")):
+        for number in range(100):
+            path = root / split / (rarely if number % 8 == 0 else mostly) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), 16)
+    (finding,) = found(examine(root, tmp_path), "metadata")
+    assert finding.message.startswith("the official split alone predicts the label")
+
+
+def test_a_file_that_is_not_the_one_the_card_has_the_checksum_of_is_told(tmp_path):
+    root = write_set(tmp_path / "set", size=16, patients={})
+    md5 = {name: hashlib.md5((root / name).read_bytes()).hexdigest() for name in ("patients.csv", "test/a/test0.png")}
+    card = "checksums = {" + ", ".join(f'"{name}" = "{value}"' for name, value in md5.items()) + "}\n"
+    (root / "dataset.toml").write_text(card)
+    assert not found(examine(root, tmp_path), "checksum")
+    (root / "patients.csv").write_text((root / "patients.csv").read_text() + "\n\n")
+    (finding,) = found(examine(root, tmp_path), "checksum")
+    assert finding.verdict == "warn" and "patients.csv is not the official file" in finding.message
+    assert md5["patients.csv"] in finding.message
+
+
 def test_blank_and_odd_images_are_told(tmp_path):
     root = write_set(tmp_path / "set")
     save(root / "train/a/train0.png", np.zeros((8, 8), np.uint8))
@@ -166,6 +234,16 @@ def test_ham10000_split_by_image_leaks_234_test_images_which_dropping_mends(tmp_
     assert "200 of 1563 lesions are, with 234 test images" in finding.message
     mended = examine(root, tmp_path, drop_leaks=True)
     assert mended.verdict == "warn" and not found(mended, "patient") and not found(mended, "near-duplicate")
+
+
+def test_a_file_of_medmnist_saved_anew_is_not_the_official_one(zoo, tmp_path):
+    with np.load(real("breastmnist.npz")) as arrays:
+        np.savez(tmp_path / "breastmnist.npz", **arrays)
+    done = zoo("audit", "breastmnist", "--offline", MEDMNIST_ROOT=str(tmp_path))
+    assert "warn    checksum: breastmnist.npz is not the official file: its md5 is " in done.stdout
+    assert "750601b1f35ba3300ea97c75c52ff8f6" in done.stdout
+    done = zoo("audit", "breastmnist", "--offline", MEDMNIST_ROOT=str(SHARED))
+    assert done.returncode == 0 and "checksum" not in done.stdout
 
 
 # --- the gate --------------------------------------------------------------------------------------------------------
