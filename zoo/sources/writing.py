@@ -102,7 +102,7 @@ def card_of_arrays(spec: DatasetSpec) -> Card:
     """What a card of an npz would say beside what its arrays do."""
     texts = ("title", "description", "modality", "license", "citation", "url", "unit", "reference_standard")
     said: dict[str, Any] = {name: getattr(spec, name) for name in texts}
-    said |= {"share_targets": spec.share_targets, "symmetries": spec.symmetries, "known_issues": spec.known_issues}
+    said |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
     said |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
     return Card(**said)
 
