@@ -66,3 +66,17 @@ def test_the_tuning_budget_is_said_even_where_it_is_none(tmp_path, store):
 def test_the_last_line_says_what_a_board_cannot(tmp_path, store):
     store(tmp_path)
     assert statements(board_of(tmp_path))[-1] == NOT_SHOWN
+
+
+def test_a_unit_that_is_no_patient_is_called_by_its_own_name(tmp_path, store):
+    store(tmp_path, facts={"has_patients": True, "patient": "lesion", "unit": "patient"})
+    assert statements(board_of(tmp_path))[0].startswith("unit: lesion; 40 test images of 40 lesions")
+
+
+def test_seeds_that_draw_nothing_are_said_to_agree(tmp_path, store):
+    told = "the seeds gave the same predictions: this recipe draws nothing at random"
+    for seed in range(2):
+        store(tmp_path / "probe", seed=seed, noise=0.0)
+        store(tmp_path / "trained", seed=seed)
+    assert told in statements(board_of(tmp_path / "probe"))
+    assert told not in statements(board_of(tmp_path / "trained"))

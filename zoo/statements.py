@@ -51,7 +51,7 @@ def headings(board: Board) -> list[str]:
 def statements(board: Board) -> list[str]:
     """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
     lines = [test_statement(board), split_statement(board), system_statement(board), *weights_statements(board)]
-    lines += [*tuning_statements(board), *usage_statements(board)]
+    lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
@@ -75,7 +75,8 @@ NOT_SHOWN = (
 def test_statement(board: Board) -> str:
     """What was tested on: the unit, how many, of which labels, and who says so."""
     facts, test = board.facts, board.facts["splits"]["test"]
-    parts = [f"unit: {facts['unit']}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
+    unit = case_name(board) if facts["unit"] == "patient" else facts["unit"]
+    parts = [f"unit: {unit}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
     counted = f"{test['images']} test images"
     parts.append(counted + (f" of {test['patients']} {case_name(board)}s" if facts["has_patients"] else ""))
     if "labels" in test:
@@ -143,6 +144,14 @@ def tuning_statements(board: Board) -> list[str]:
     if tried:
         return [f"tuning: {' or '.join(map(str, tried))} runs a model, on one seed of their own, chosen on val"]
     return ["tuning: none, the protocol's values as they are"] if models else []
+
+
+def seed_statements(board: Board) -> list[str]:
+    """Where nothing is drawn at random: seeds that agree to the last digit are one fit, and no sign of certainty."""
+    spreads = [row.seed_sd.get(board.primary_metric) for row in board.rows if not row.baseline and len(row.seeds) > 1]
+    if spreads and all(spread == 0 for spread in spreads):
+        return ["the seeds gave the same predictions: this recipe draws nothing at random"]
+    return []
 
 
 def usage_statements(board: Board) -> list[str]:
