@@ -104,7 +104,7 @@ def test_text_shows_no_control_character():
 # --- runs ------------------------------------------------------------------------------------------------------------
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path, store):
     stored = store(tmp_path)
-    described = catalog.describe_run(stored.id[:6], tmp_path)
+    described = catalog.describe_run(stored.id[:6], tmp_path, REGISTRY)
     assert described["id"] == stored.id
     assert described["scores"]["auroc"]["value"] == stored.scores()["auroc"].value
     json.dumps(described)
@@ -114,7 +114,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path, store):
 def test_a_run_that_is_not_there_is_an_error_of_usage(tmp_path, store, asked, said):
     store(tmp_path)
     with pytest.raises(UsageError, match=said):
-        catalog.describe_run(asked, tmp_path)
+        catalog.describe_run(asked, tmp_path, REGISTRY)
     with pytest.raises(UsageError, match=said):
         catalog.explain_run(asked, tmp_path)
 

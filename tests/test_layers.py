@@ -52,7 +52,7 @@ FLOORS = (
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page"},
+    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing"},
     # A board's sentences; two of its rows side by side; several boards to one order.
     {"statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.

@@ -129,7 +129,14 @@ def describe_item(
         return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
     if kind == "datasets":
         return describe_dataset(name, registry, console or Console(), sheet)
-    return {**describe_spec(registry.find(SINGULAR[kind], name)), "plugin": registry.qualified(SINGULAR[kind], name)}
+    spec, plugin = registry.find(SINGULAR[kind], name), registry.qualified(SINGULAR[kind], name)
+    return {**describe_spec(spec), "plugin": plugin, **formula_of(spec)}
+
+
+def formula_of(spec: Any) -> dict[str, str]:
+    from zoo.metrics import describe_formula
+
+    return {"formula": describe_formula(spec)} if isinstance(spec, MetricSpec) else {}
 
 
 def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:
@@ -210,13 +217,11 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
-def describe_run(run_id: str, root: Path) -> dict[str, Any]:
+def describe_run(run_id: str, root: Path, registry: Registry) -> dict[str, Any]:
     """A stored run with its inputs, hashes, versions, and how each score and interval was computed."""
-    result = find_run(run_id, stored_results(root))
-    described = dataclasses.asdict(result)
-    described["folder"] = str(result.folder)
-    described["scores"] = {name: dataclasses.asdict(score) for name, score in result.scores().items()}
-    return described
+    from zoo.tracing import trace_run
+
+    return trace_run(find_run(run_id, stored_results(root)), registry.metrics)
 
 
 def stored_results(root: Path) -> list[Any]:

@@ -338,7 +338,7 @@ def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool)
         raise UsageError("--sheet is for datasets", fix="zoo info datasets PATH --sheet FILE")
     with quiet_stdout():
         if kind == "runs":
-            described = describe_run(name, results)
+            described = describe_run(name, results, registry_with_warnings())
         else:
             described = describe_item(kind, name, registry_with_warnings(), sheet=sheet)
     if as_json:

@@ -131,6 +131,14 @@ def labels_note(request: MetricRequest, *, values: ByLabel) -> str:
     return f"macro over {num_found} of {len(found)} labels" if num_found < len(found) else ""
 
 
+def describe_formula(metric: MetricSpec) -> str:
+    """What a metric says of itself: the docstring of what computes it, on one line."""
+    compute: Any = metric.compute
+    while isinstance(compute, partial):
+        compute = compute.keywords.get("values", compute.func)
+    return " ".join((compute.__doc__ or "").split())
+
+
 def metric(
     name: str,
     title: str,

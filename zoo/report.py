@@ -181,6 +181,7 @@ def to_csv(boards: Sequence[Board]) -> str:
         "label",
         "patients_change_winner",
         "seeds_change_winner",
+        "runs",
     ]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -208,6 +209,7 @@ def to_csv(boards: Sequence[Board]) -> str:
             cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
             cells += [board.num_configurations, row.label]
             cells += [board.comparisons.patients_change_winner, board.comparisons.seeds_change_winner]
+            cells.append(" ".join(row.run_ids))
             writer.writerow([disarm(cell) for cell in cells])
     return stream.getvalue()
 
@@ -283,6 +285,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "scores": {name: asdict(score) for name, score in row.scores.items()},
                     "cost": dict(row.cost),
                     "deviations": list(row.deviations),
+                    "runs": list(row.run_ids),
                     "degenerate": list(row.degenerate),
                     "tuned": row.tuned,
                     "provenance": row.provenance or None,

@@ -190,6 +190,10 @@ def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) 
     return np.array([best_threshold(targets.astype(np.float64), val.probabilities[:, i]) for targets, i in columns])
 
 
+def describe_threshold_rule() -> str:
+    return " ".join((best_threshold.__doc__ or "").split())
+
+
 def best_threshold(targets: Array, scores: Array) -> float:
     """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
 

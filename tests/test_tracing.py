@@ -1,0 +1,95 @@
+"""A stored run told so that each of its numbers can be computed again by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from pytest import approx
+from sklearn.metrics import recall_score
+
+from zoo.files import hash_file
+from zoo.metrics import METRICS
+from zoo.report import leaderboard_items
+from zoo.scoring import BOOTSTRAP_SEED
+from zoo.statistics import bootstrap_weights, weighted_average_precision
+from zoo.tracing import trace_run
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+ALL = ("auroc", "average_precision", "sensitivity")
+
+
+def test_every_file_is_there_with_its_size_and_sha256(tmp_path, store):
+    stored = store(tmp_path)
+    files = {file["name"]: file for file in trace_run(stored, BY_NAME)["files"]}
+    assert list(files) == ["history.jsonl", "predictions.npz", "result.json", "scores.json"]
+    for name in ("history.jsonl", "predictions.npz"):
+        path = stored.folder / name
+        assert (files[name]["sha256"], files[name]["bytes"]) == (hash_file(path), path.stat().st_size)
+    assert (files["scores.json"]["sha256"], files["scores.json"]["state"]) == (None, "made again by `zoo score`")
+
+
+def test_the_threshold_told_is_the_one_the_decisions_were_taken_at(tmp_path, store):
+    stored = store(tmp_path, metrics=ALL)
+    traced = trace_run(stored, BY_NAME)
+    (threshold,) = traced["thresholds"]["values"].values()
+    assert list(traced["thresholds"]["values"]) == ["nodule"]
+    assert traced["thresholds"]["chosen_on"] == "val, 40 images" and "Youden" in traced["thresholds"]["rule"]
+    test = stored.predictions()["test"]
+    found = recall_score(test.targets, test.probabilities[:, 1] >= threshold)
+    assert found == traced["scores"]["sensitivity"]["value"]
+
+
+def test_an_interval_can_be_drawn_again_from_what_is_told(tmp_path, store):
+    stored = store(tmp_path, metrics=ALL)
+    traced = trace_run(stored, BY_NAME)
+    score = traced["scores"]["average_precision"]
+    how = traced["intervals"][score["method"]]
+    assert (how["resamples"], how["seed"]) == (2000, [BOOTSTRAP_SEED, 0])
+    test = stored.predictions()["test"]
+    weights = bootstrap_weights(test.patients, how["resamples"], tuple(how["seed"])).astype(float)
+    drawn = weighted_average_precision(test.targets == 1, test.probabilities[:, 1], weights)
+    assert np.quantile(drawn, [0.025, 0.975]).tolist() == approx([score["low"], score["high"]])
+
+
+def test_every_score_tells_its_formula_and_version_and_every_interval_its_own(tmp_path, store):
+    traced = trace_run(store(tmp_path, metrics=ALL), BY_NAME)
+    assert traced["scores"]["auroc"]["formula"].startswith("Area under the ROC curve")
+    for score in traced["scores"].values():
+        assert score["formula"] and score["version"] == score["installed_version"] == 1
+        assert traced["intervals"][score["method"]]["formula"]
+    assert "Wilson 1927" in traced["intervals"]["wilson"]["formula"]
+
+
+def test_what_was_counted_is_told_by_label(tmp_path, store):
+    facts = {"has_patients": True, "patient": "patient"}
+    traced = trace_run(store(tmp_path, facts=facts, images_each=4), BY_NAME)
+    assert (traced["test"]["images"], traced["test"]["patients"], traced["test"]["unit"]) == (40, 10, "image")
+    assert traced["test"]["labels"]["nodule"] == {"units": 20, "patients with it": 10, "patients without it": 10}
+
+
+def test_a_score_whose_plugin_is_gone_keeps_its_number(tmp_path, store):
+    traced = trace_run(store(tmp_path), {})
+    assert traced["scores"]["auroc"]["value"] is not None and traced["scores"]["auroc"]["formula"] is None
+
+
+def test_a_failed_run_tells_how_it_ended(tmp_path, store):
+    traced = trace_run(store(tmp_path, status="failed"), BY_NAME)
+    assert traced["error"]["code"] == "diverged" and "scores" not in traced
+    json.dumps(traced)
+
+
+def test_the_runs_of_a_row_are_named_on_the_board(tmp_path, store):
+    from zoo.leaderboard import build_leaderboard
+
+    stored = [store(tmp_path, seed=seed) for seed in range(2)]
+    (row,) = leaderboard_items(build_leaderboard(stored, BY_NAME))
+    assert row["runs"] == [result.id for result in stored]
+    values = [trace_run(result, BY_NAME)["scores"]["auroc"]["value"] for result in stored]
+    assert row["value"] == approx(np.mean(values))
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_every_metric_of_the_core_says_what_it_is(name):
+    from zoo.metrics import describe_formula
+
+    assert len(describe_formula(BY_NAME[name])) > 20
