@@ -1,6 +1,7 @@
 """Intervals, tests and weighted metrics against published values, scipy, statsmodels and scikit-learn."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import scikit_posthocs
 import scipy.stats
 from pytest import approx
 from scipy.stats import binom, binomtest, spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 from statsmodels.stats import contingency_tables, multitest, power, proportion
 
+from zoo.errors import Undefined
+from zoo.metrics import METRICS
+from zoo.specs import MetricRequest
 from zoo.statistics import (
     Measured,
     add_seed_variance,
@@ -47,14 +51,19 @@ from zoo.statistics import (
     wilcoxon_holm,
     wilson_interval,
 )
+from zoo.tasks import BINARY
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "stat_reference.json"
+REFERENCE = Path(__file__).with_name("stat_reference.json")
+ASAH = Path(os.environ.get("ZOO_ASAH", "aSAH.csv"))  # the data frame of the R package pROC, GPL-3: not ours to ship
 
 
 def reference() -> dict:
-    if not REFERENCE.exists():
-        pytest.skip("stat_reference.json is not beside this checkout")
     return json.loads(REFERENCE.read_text())
+
+
+def test_every_reference_value_is_held_by_a_test():
+    source = Path(__file__).read_text()
+    assert [name for name in reference() if f'["{name}"]' not in source] == []
 
 
 # --- Wilson ----------------------------------------------------------------------------------------------------------
@@ -75,7 +84,7 @@ def test_wilson_covers_as_often_as_computed_exactly():
     for trials, expected in reference()["exact_coverage_wilson_p095"].items():
         n = int(trials)
         covered = [low <= 0.95 <= high for low, high in (wilson_interval(k, n) for k in range(n + 1))]
-        assert np.dot(covered, binom.pmf(np.arange(n + 1), n, 0.95)) == approx(expected, abs=1e-5)
+        assert np.dot(covered, binom.pmf(np.arange(n + 1), n, 0.95)) == approx(expected, abs=1e-6)
 
 
 def test_wilson_refuses_what_is_no_proportion():
@@ -196,10 +205,9 @@ def test_walds_interval_of_the_reference_follows_from_our_variance():
 
 
 def test_delong_is_procs():
-    path = REFERENCE.parent / "data" / "aSAH.csv"
-    if not path.exists():
-        pytest.skip("aSAH (R package pROC, GPL-3) is not ours to ship: write its data frame to shared/data/aSAH.csv")
-    known, table = reference()["delong_aSAH_pROC"], pandas.read_csv(path)
+    if not ASAH.exists():
+        pytest.skip("aSAH (R package pROC, GPL-3) is not ours to ship: name a csv of its data frame by ZOO_ASAH")
+    known, table = reference()["delong_aSAH_pROC"], pandas.read_csv(ASAH)
     positives, names = (table["outcome"] == "Poor").to_numpy(), ["wfns", "s100b", "ndka"]
     areas, covariance = delong_covariance(positives, table[names].to_numpy(dtype=float).T)
     for i, name in enumerate(names):
@@ -520,3 +528,23 @@ def test_the_other_reference_values_are_those_of_the_oracles():
     for t, p, inflation in (("t", "p", bengio["test_train_ratio"]), ("naive_t", "naive_p", 0.0)):
         found = d.mean() / (d.var(ddof=1) * (1 / len(d) + inflation)) ** 0.5
         assert (found, 2 * scipy.stats.t.sf(found, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
+
+
+def test_where_scikit_learn_answers_with_a_number_or_nan_zoo_gives_none_and_a_reason():
+    told = reference()["sklearn_1_9"]
+    one_class, scores = np.zeros(4, dtype=int), np.linspace(0.1, 0.7, 4)
+    request = MetricRequest(
+        task=BINARY,
+        labels=("a", "b"),
+        targets=one_class,
+        probabilities=np.stack([1 - scores, scores], axis=1),
+        decisions=np.ones(4, dtype=int),
+    )
+    with pytest.warns(UserWarning):
+        assert np.isnan(roc_auc_score(one_class, scores)) and told["roc_auc_single_class"].startswith("nan")
+        assert average_precision_score(one_class, scores) == float(told["average_precision_no_positive"].split()[0])
+    assert matthews_corrcoef(one_class, request.decisions) == float(told["mcc_constant_pred"])
+    assert reference()["single_class_auc"].startswith("null")
+    for name in ("auroc", "average_precision", "mcc"):
+        with pytest.raises(Undefined):
+            next(spec for spec in METRICS if spec.name == name).compute(request)
