@@ -115,6 +115,7 @@ def find_label(boards: Sequence[Board], name: str) -> str:
 
 def compare_models(boards: Sequence[Board], first: str, second: str) -> list[Contrast]:
     """The two models on every board that holds both; UsageError where a name is unknown or means several."""
+    boards = [board for board in boards if not board.is_control]
     one, other = find_label(boards, first), find_label(boards, second)
     if one == other:
         raise UsageError(f"{first!r} and {second!r} are the same model: {one}", fix="give two different ones")

@@ -27,17 +27,18 @@ from zoo.statistics import (
     bootstrap_weights,
     logit_interval,
     newcombe_interval,
+    noise_free_interval,
     percentile_interval,
     wilson_interval,
 )
 
-# The functions that made an interval, by how its method begins.
+# The functions that made an interval, by what its method says.
 INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
     ("wilson", (wilson_interval,)),
     ("logit-DeLong", (logit_interval,)),
     ("Newcombe's method 5", (newcombe_interval,)),
-    ("patient-cluster bootstrap", (bootstrap_weights, percentile_interval)),
-    ("image bootstrap", (bootstrap_weights, percentile_interval)),
+    ("less noise", (bootstrap_weights, noise_free_interval)),
+    ("bootstrap", (bootstrap_weights, percentile_interval)),
 )
 ON_A_BOARD = (
     "mean over the seeds of this score, within a seed over its folds; the interval there draws the same patients for "
@@ -135,7 +136,7 @@ def trace_intervals(scores: Iterable[Score]) -> dict[str, Any]:
     """How each method of an interval that stands in the scores works, with what was drawn and from which seed."""
     found = {}
     for method in sorted({score.method for score in scores if score.low is not None}):
-        functions = next((functions for start, functions in INTERVALS if method.startswith(start)), ())
+        functions = next((functions for said, functions in INTERVALS if said in method), ())
         drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if "bootstrap" in method else {}
         formula = " ".join(" ".join((function.__doc__ or "").split()) for function in functions)
         found[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": formula or None}

@@ -1,6 +1,6 @@
 """From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
 
-python benchmarks/statistics/simulate.py --what coverage|calibration|claims|power [--repetitions N]
+python benchmarks/statistics/simulate.py --what coverage|calibration|claims|power|across [--repetitions N]
 
 Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
 """
@@ -23,6 +23,7 @@ from zoo.specs import MetricRequest
 from zoo.statistics import (
     ALPHA,
     NUM_BINS,
+    Measured,
     add_seed_variance,
     auroc_influence,
     bootstrap_weights,
@@ -31,6 +32,7 @@ from zoo.statistics import (
     logit_interval,
     newcombe_interval,
     noise_free_interval,
+    order_models,
     percentile_interval,
     placements,
     sum_by_patient,
@@ -211,6 +213,34 @@ def find_power(setting: Setting, repetitions: int) -> dict[str, float]:
     return {name: total / repetitions for name, total in found.items()}
 
 
+def order_across(setting: Setting, num_datasets: int, repetitions: int) -> dict[str, float]:
+    """Of the order over several datasets: how often the interval of a mean rank holds the expected one, over all models
+    and for the first; how often some model is called first with 95 %, and how often rightly.
+
+    Expected is the mean rank over 20,000 draws of patients and seeds.
+    """
+    random = np.random.default_rng([5, num_datasets, setting.num_models, int(setting.lead * 1000)])
+    drawn = [rank(draw_board(setting, random)[0].mean(axis=1)) for _ in range(20_000 // num_datasets)]
+    expected = np.mean(drawn, axis=0)
+    found = dict.fromkeys(("all", "first", "claims", "right"), 0.0)
+    for repetition in range(repetitions):
+        boards = [draw_board(setting, random) for _ in range(num_datasets)]
+        measured = [Measured(influence=influence, seed_scores=list(values)) for values, influence in boards]
+        order = order_models(measured, num_resamples=1000, seed=repetition)
+        low, high = order.mean_rank_interval.T
+        covered = (low <= expected) & (expected <= high)
+        claimed = order.first_probability > 0.95
+        found["all"] += covered.mean()
+        found["first"] += covered[0]
+        found["claims"] += claimed.any()
+        found["right"] += claimed[0]
+    return {name: total / repetitions for name, total in found.items()}
+
+
+def rank(scores: Array) -> Array:
+    return (scores[:, None] < scores).sum(axis=1) + 1.0
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     print("| " + " | ".join(columns) + " |")
@@ -273,11 +303,24 @@ def print_power(repetitions: int) -> None:
     print_table(["models", "seeds", "seed SD", "one pair found", "any", "all", "false claim among the rest"], rows)
 
 
+def print_across(repetitions: int) -> None:
+    rows = []
+    for models in (3, 10):
+        for sets in (3, 10):
+            for lead in (0.0, 0.03):
+                setting = Setting(num_models=models, seed_sd=0.01, num_patients=200, lead=lead)
+                found = order_across(setting, sets, repetitions)
+                rows.append([str(models), str(sets), f"{100 * lead:.0f}", *map(percent, found.values())])
+    columns = ["models", "datasets", "lead of the first, points", "interval of a mean rank covers", "of the first"]
+    print_table([*columns, "P(rank 1) > .95 for some model", "for the first"], rows)
+
+
 TABLES = {
     "coverage": (print_coverage, 2000),
     "calibration": (print_calibration, 400),
     "claims": (print_claims, 1000),
     "power": (print_power, 400),
+    "across": (print_across, 200),
 }
 
 if __name__ == "__main__":
