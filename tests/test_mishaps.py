@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SETTINGS = ["--set", "image_size=16"]
 SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
@@ -91,6 +93,28 @@ def test_where_every_dataset_is_refused_nothing_runs_and_the_status_is_4(bench, 
     assert document["runs"] == document["leaderboard"] == []
     assert document["refused"][0]["code"] == "data"
     assert "no such file or folder" in told
+
+
+def test_sets_far_too_small_are_refused_each_in_a_sentence_of_its_own(bench, tmp_path):
+    rng = np.random.default_rng(0)
+    counts = {"one": {"a": 1}, "two": {"a": 1, "b": 1}, "five": {"a": 3, "b": 2}, "rare": {"a": 20, "b": 1}}
+    for name, classes in counts.items():
+        for label, count in classes.items():
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / label / f"{label}{number}.png")
+    names = ",".join(str(tmp_path / name) for name in counts)
+    status, document, told = bench("-m", "tiny_cnn", "-d", names, *SCRATCH, "--results", tmp_path / "results")
+    assert status == 4, told
+    said = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    assert set(said) == set(counts)
+    assert "1 image" in said["one"]
+    assert "there are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough" in said["two"]
+    assert "there are 5 images (a: 3, b: 2), and 7 images of each of two classes are enough" in said["five"]
+    assert "train would hold one class only; there are 21 images (a: 20, b: 1)" in said["rare"]
+    assert all("; fix: " in message for message in said.values())
+    assert "n_splits" not in told
 
 
 def test_a_results_folder_that_is_a_file_is_status_5_with_a_document(zoo, tiny_data, tmp_path):

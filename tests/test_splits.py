@@ -1,5 +1,6 @@
 """Copies stay on one side of whatever is drawn, and leave train and val of an official split where that is asked."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -97,7 +98,9 @@ def test_look_alikes_that_chain_most_images_are_not_kept_together_and_that_is_sa
 
 
 def test_a_set_of_one_image_is_refused_in_one_line():
-    with pytest.raises(DataError, match="1 patients or groups cannot be cut into 5 parts; the largest holds 60 of 60"):
+    with pytest.raises(
+        DataError, match="1 image cannot be cut into 5 parts; there are 60 images, copies counted as one"
+    ):
         draw_split(make_source(60), prints=make_prints(60, pixels=["x"] * 60))
 
 
@@ -151,13 +154,79 @@ def test_a_discarded_official_split_makes_a_dataset_of_another_name():
     assert discard_split(replace(source, splits=np.full(360, "train"))).spec.name == "dots"
 
 
-def test_classes_of_too_few_images_are_named_with_what_to_do():
-    source = make_source(8, labels=tuple("abcd"), task=MULTICLASS)
-    source = replace(source, samples=replace(source.samples, targets=np.arange(8) % 4))
+# --- small sets ------------------------------------------------------------------------------------------------------
+def small(targets, *, labels="ab", task=BINARY, **more):
+    """A set of these targets."""
+    source = make_source(len(targets), labels=tuple(labels), task=task, **more)
+    return replace(source, samples=replace(source.samples, targets=np.asarray(targets)))
+
+
+PER_PATIENT = np.repeat(np.arange(10), 3)
+SMALL = {
+    "one image a class": (
+        small([0, 1]),
+        "dataset 'dots' is too small for train, val and test in 5 folds: 2 images cannot be cut into 5 parts; there "
+        "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: give more images of a and b",
+    ),
+    "five images": (
+        small([0, 0, 0, 1, 1]),
+        "5 parts of each class are wanted, and none has more than 3 images left; there are 5 images (a: 3, b: 2), and ",
+    ),
+    "all positives of one patient": (
+        small((PER_PATIENT == 4).astype(int), patients=PER_PATIENT),
+        "train would hold one class only; there are 30 images of 10 patients (a: 9, b: 1), and 7 patients of each of "
+        "two classes are enough; fix: give more patients of b",
+    ),
+    "one patient a class": (
+        small(np.repeat([0, 1], 15), patients=np.repeat([0, 1], 15)),
+        "2 patients cannot be cut into 5 parts; there are 30 images of 2 patients (a: 1, b: 1), and 7 patients of each",
+    ),
+    "a class of one image": (small([0] * 40 + [1]), "there are 41 images (a: 40, b: 1), and 7 images of each of two"),
+    "small official train": (
+        small([0, 1] * 5, splits=["train"] * 6 + ["test"] * 4),
+        "is too small for a val split drawn from train: 5 parts of each class are wanted, and none has more than 3 "
+        "images left; there are 6 images (a: 3, b: 3), and 5 images of each of two classes are enough",
+    ),
+    "many classes": (
+        small(np.arange(12) % 6, labels="abcdef", task=MULTICLASS),
+        "there are 12 images (a: 2, b: 2, c: 2, d: 2, ...), and 7 images of each of two classes are enough; fix: give "
+        "more images of each class; if these are no classes, say in a dataset.toml where the label is",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_set_that_is_too_small_is_told_what_is_there_what_is_enough_and_what_to_give(name):
+    source, said = SMALL[name]
     with pytest.raises(DataError) as caught:
         draw_split(source)
-    assert caught.value.message == (
-        "dataset 'dots': 5 parts of each class are wanted, and none of the 4 classes (a, b, c, ...) has more than "
-        "2 images"
-    )
-    assert "say in a dataset.toml where the label is" in caught.value.fix
+    assert said in str(caught.value)
+    assert (caught.value.code, caught.value.exit_status) == ("too-small", 4)
+
+
+def test_fewer_patients_than_folds_are_told_how_many_folds_would_do():
+    source = small(np.repeat(np.arange(8) % 2, 3), patients=np.repeat(np.arange(8), 3))
+    with pytest.raises(DataError, match=r"8 patients cannot be cut into 10 parts.* or take fewer folds by --folds 5"):
+        draw_split(source, 10)
+
+
+@pytest.mark.parametrize("folds", [None, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("more", [0, 50])
+def test_as_many_of_each_class_as_are_said_to_be_enough_are_enough(folds, images, more):
+    few = small([0, 1])
+    with pytest.raises(DataError) as caught:
+        draw_split(few, folds)
+    enough = int(re.search(r"and (\d+) images of each", caught.value.message)[1])
+    owners = np.repeat(np.arange(2 * enough + more), images)
+    split = draw_split(small((owners < enough).astype(int), patients=owners), folds)
+    targets = (owners < enough).astype(int)
+    for fold in split.folds:
+        assert all(set(targets[fold == name]) == {0, 1} for name in ("train", "val"))
+        assert (fold == "test").any()
+
+
+def test_a_class_too_rare_for_all_splits_is_named_in_a_note():
+    split = draw_split(small([0] * 40 + [1] * 40 + [2], labels="abc", task=MULTICLASS))
+    assert "class 'c' has 1 image, too few for train, val and test alike" in split.notes
+    assert not any("class 'a'" in note for note in split.notes)

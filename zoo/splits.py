@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,10 +29,15 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
+class TooSmall(Exception):  # noqa: N818 - made a DataError by whoever knows the whole set
+    """A set, or what is left of it, that cannot be cut as wanted; the message says where, of {unit}s."""
+
+
 SPLIT_SEED = 0
 MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
 MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
 SHARE = 5  # one part in five is held out, for test and for val
+MAX_NAMED = 4  # classes in a message
 MAX_CHAIN = 0.5  # of all images: look-alikes that join more than these into one group are no copies
 
 
@@ -50,7 +56,7 @@ def draw_split(
     """
     groups, chain = connected_groups(source, prints)
     strata = stratify(source)
-    notes: list[str] = [chain] if chain else []
+    notes = [*([chain] if chain else []), *name_rare_classes(source, groups)]
     if source.spec.folds and (source.splits == "test").any():
         notes.append(f"the card's {source.spec.folds} folds are not drawn: there is an official test split")
     if (source.splits == "test").any():
@@ -62,25 +68,107 @@ def draw_split(
             )
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
-            raise DataError(f"dataset {source.spec.name!r} has a test split and no train split", code="no-train")
+            raise DataError(
+                f"dataset {source.spec.name!r} has a test split and no train split",
+                fix="say who trains by a split called train, or discard the split by --resplit",
+                code="no-train",
+            )
         given = drop_copies(source.splits, groups, notes) if drop_leaks else source.splits.copy()
-        assignment = draw_val(source, given, groups, strata, notes)
-        return make_split(source, [assignment], "official", notes)
+        try:
+            return make_split(source, [draw_val(source, given, groups, strata, notes)], "official", notes)
+        except TooSmall as fault:
+            raise refuse_small(source, given != "test", groups, None, fault) from fault
     num_folds = folds or source.spec.folds or default_folds(source, strata)
-    everyone = np.ones(len(strata), bool)
-    if num_folds == 1:
-        tested = [draw_part(source, everyone, groups, strata, SHARE)[0]]
-    else:
-        tested = draw_part(source, everyone, groups, strata, num_folds)
+    try:
+        assignments = draw_folds(source, groups, strata, num_folds)
+    except TooSmall as fault:
+        raise refuse_small(source, np.ones(len(strata), bool), groups, num_folds, fault) from fault
+    origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
+    notes.append(f"no official test split: {origin} by {unit_word(source)}")
+    return make_split(source, assignments, origin, notes)
+
+
+def draw_folds(source: Source, groups: Array, strata: Array, num_folds: int) -> list[Array]:
+    """Who trains, selects and tests in each fold; with one fold, a fifth is held out."""
+    parts = draw_part(np.ones(len(strata), bool), groups, strata, SHARE if num_folds == 1 else num_folds)
     assignments = []
-    for part in tested:
+    for part in parts[:num_folds]:
         assignment = np.full(len(strata), "train", dtype="<U5")
         assignment[part] = "test"
-        assignments.append(draw_val(source, assignment, groups, strata, []))
-    unit = source.spec.patient.partition(":")[0] if source.has_patients else "image"
-    origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
-    notes.append(f"no official test split: {origin} by {unit}")
-    return make_split(source, assignments, origin, notes)
+        assignment = draw_val(source, assignment, groups, strata, [])
+        if source.task.classes and len(np.unique(strata[assignment == "train"])) < 2:
+            raise TooSmall("train would hold one class only")
+        assignments.append(assignment)
+    return assignments
+
+
+def name_rare_classes(source: Source, groups: Array) -> list[str]:
+    """One note for each class that cannot stand in train, val and test alike."""
+    if not source.task.classes:
+        return []
+    targets, notes = np.asarray(source.samples.targets), []
+    for number, label in enumerate(source.spec.labels):
+        count = len(np.unique(groups[targets == number]))
+        if 0 < count < len(SPLITS):
+            counted = f"{count} {unit_word(source)}{'s' * (count != 1)}"
+            notes.append(f"class {label!r} has {counted}, too few for train, val and test alike")
+    return notes
+
+
+def unit_word(source: Source) -> str:
+    """What is kept on one side: "patient", "lesion", or "image" where there is no patient key."""
+    if not source.has_patients:
+        return "image"
+    word = source.spec.patient.partition(":")[0]
+    return "patient" if word == "none" else word  # its table has a column that its card does not know
+
+
+def val_share(source: Source) -> Fraction:
+    return Fraction(source.spec.val_share or 1 / SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
+
+
+def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, fault: TooSmall) -> DataError:
+    """The error that says what there is, how much would be enough, and of what more is needed.
+
+    `rows` are those that may be cut; `folds` is None where only val is drawn.
+    """
+    unit, enough = unit_word(source), enough_units(folds, val_share(source).denominator)
+    num_units = len(np.unique(groups[rows]))
+    there = f"{rows.sum()} images" + (f" of {num_units} {unit}{'s' * (num_units != 1)}" if source.has_patients else "")
+    if num_units < len(np.unique(source.patients[rows])):
+        there += ", copies counted as one"
+    what = "a val split drawn from train" if folds is None else "train, val and test"
+    what += f" in {folds} folds" if folds and folds > 1 else ""
+    fix = f"give more {unit}s"
+    if source.task.classes:
+        targets = np.asarray(source.samples.targets)
+        found = [(len(np.unique(groups[rows & (targets == k)])), label) for k, label in enumerate(source.spec.labels)]
+        rare = sorted((count, label) for count, label in found if count < enough)
+        there += f" ({', '.join(f'{label}: {count}' for count, label in found[:MAX_NAMED])}"
+        there += ", ...)" if len(found) > MAX_NAMED else ")"
+        wanted = f"{enough} {unit}s of each of two classes"
+        fix += f" of {' and '.join(label for _, label in rare[:2])}" if 0 < len(rare) <= 2 else " of each class"
+        if len(found) > MAX_NAMED and len(rare) == len(found):
+            fix += "; if these are no classes, say in a dataset.toml where the label is"
+    else:
+        wanted = f"{enough * len(np.unique(stratify(source)))} {unit}s"
+    if folds and folds > SHARE:
+        fix += f", or take fewer folds by --folds {SHARE}"
+    return DataError(
+        f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {there}, "
+        f"and {wanted} are enough",
+        fix=fix,
+        code="too-small",
+    )
+
+
+def enough_units(folds: int | None, val_parts: int) -> int:
+    """How many of one class suffice: with the part that tests taken out, one for every part that val is drawn from."""
+    tested = SHARE if folds == 1 else folds
+    enough = val_parts
+    while tested and (enough < tested or enough - math.ceil(enough / tested) < val_parts):
+        enough += 1
+    return enough
 
 
 def drop_copies(splits: Array, groups: Array, notes: list[str]) -> Array:
@@ -103,11 +191,15 @@ def make_split(source: Source, assignments: Sequence[Array], origin: str, notes:
             if not (assignment == name).any():
                 raise DataError(
                     f"dataset {source.spec.name!r}: the {name} split is empty",
-                    fix="give more images",
+                    fix="give it more images, or draw other splits by --resplit",
                     code="empty-split",
                 )
         if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[assignment == "train"])) < 2:
-            raise DataError(f"dataset {source.spec.name!r}: train holds one class only", code="single-class")
+            raise DataError(
+                f"dataset {source.spec.name!r}: train holds one class only",
+                fix="give train images of the others, or draw other splits by --resplit",
+                code="single-class",
+            )
     lines = [
         f"{i}\t{g}\t{a}" for a in assignments for i, g, a in zip(source.sample_ids, source.patients, a, strict=True)
     ]
@@ -125,8 +217,8 @@ def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, no
     elif (source.splits == "test").any():
         notes.append("no official val: drawn from train")
     pool = train | val
-    share = Fraction(source.spec.val_share or 1 / SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
-    drawn = draw_part(source, pool, groups, strata, share.denominator)[: share.numerator]
+    share = val_share(source)
+    drawn = draw_part(pool, groups, strata, share.denominator)[: share.numerator]
     assignment = np.where(pool, "train", assignment)
     assignment[np.concatenate(drawn)] = "val"
     return assignment
@@ -211,30 +303,18 @@ def default_folds(source: Source, strata: Array) -> int:
     return 5 if source.task.classes and smallest / SHARE < MIN_TEST_CLASS else 1
 
 
-def draw_part(source: Source, pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:
+def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:
     """Cut the pool into parts of like size and class balance, no group in two of them; returns index arrays."""
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold
 
     index = np.flatnonzero(pool)
-    num_groups = len(np.unique(groups[index]))
+    num_groups, most = len(np.unique(groups[index])), np.bincount(strata[index]).max(initial=0)
     if num_groups < parts:
-        largest = np.unique(groups[index], return_counts=True)[1].max()
-        raise DataError(
-            f"dataset {source.spec.name!r}: {num_groups} patients or groups cannot be cut into {parts} parts; "
-            f"the largest holds {largest} of {len(index)} images",
-            fix="--folds 2, or give a set with more patients",
-            code="too-few-patients",
-        )
-    most = int(np.bincount(strata[index]).max())
+        raise TooSmall(f"{num_groups} {{unit}}{'s' * (num_groups != 1)} cannot be cut into {parts} parts")
     if most < parts:
-        raise DataError(
-            f"dataset {source.spec.name!r}: {parts} parts of each class are wanted, and none of the "
-            f"{len(source.spec.labels)} classes ({', '.join(source.spec.labels[:3])}, ...) has more than {most} images",
-            fix="give more images of each; if these are no classes, say in a dataset.toml where the label is",
-            code="split",
-        )
+        raise TooSmall(f"{parts} parts of each class are wanted, and none has more than {most} images left")
     drawer = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=SPLIT_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts: said on the card by its count
