@@ -103,6 +103,8 @@ def test_the_version_is_that_of_the_distribution(main):
         ("info suites quick", "unknown suite 'quick'"),
         ("report --check", "--check compares with a file"),
         ("report --format docx", "'docx' is not one of"),
+        ("report --sensitivity 0.9 --specificity 0.9", "one threshold cannot reach both"),
+        ("report --prevalence 2", "2.0 is not in the range 0<x<1"),
         ("why abcdefgh", "unknown run 'abcdefgh'"),
         ("compare resnet18", "Argument 'models' takes 2 values"),
         ("bnech", "No such command 'bnech'"),
@@ -198,6 +200,15 @@ def test_report_in_every_format(main, store, tmp_path):
     assert main("report", "--format", "markdown").out.startswith("## dots")
     assert main("report", "--format", "csv").out.startswith("dataset,task,")
     assert json.loads(main("report", "--format", "json").out)["leaderboard"][0]["model"] == "net"
+
+
+def test_report_tells_operating_points_at_what_is_asked_for(main, store, tmp_path):
+    store(tmp_path / "results")
+    out = main("report", "--sensitivity", "0.9", "--prevalence", "0.02").out
+    assert "the highest threshold with a sensitivity of at least 90 % on val" in out
+    assert "PPV at 2 %" in out
+    lines = main("report", "--format", "csv", "--table", "operating", "--specificity", "0.8").out.splitlines()
+    assert "specificity on val" in lines[0] and lines[1].startswith("dots,")
 
 
 def test_report_check_tells_a_stale_file_by_status_3(main, store, tmp_path):

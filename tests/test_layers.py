@@ -48,7 +48,7 @@ FLOORS = (
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
     # A run's folder; what an order of rows is worth; numbers as people read them; sections.
-    {"results", "comparison", "readable", "calibration"},
+    {"results", "comparison", "readable", "calibration", "operating"},
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
@@ -77,7 +77,7 @@ ROOMS = {
     ),
     "statistics": (
         {"intervals", "weighted", "roc", "pairs", "calibration"},
-        {"datasets"},
+        {"datasets", "predictive"},
     ),
 }
 # What `from zoo import ...` gives to plugins: it may lead to all rooms up to this floor.

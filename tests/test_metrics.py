@@ -20,6 +20,7 @@ from zoo.tasks import BINARY, TASKS, softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
 TASK_METRICS = [(task, name) for task, spec in TASKS.items() for name in spec.metrics]
+TASK_METRICS += [(task, name) for name in ("log_loss", "ppv", "npv") for task in METRIC[name].tasks]
 
 
 def make_request(task: str, *, seed: int = 0, num: int = 150, num_labels: int = 4) -> MetricRequest:
@@ -74,6 +75,17 @@ def sklearn_value(name: str, request: MetricRequest, weight: np.ndarray | None =
             sk.recall_score(t, d, pos_label=0, sample_weight=w)
             if single
             else sk.recall_score(1 - t, ~d, average="macro", sample_weight=w)
+        ),
+        "ppv": lambda: sk.precision_score(t, d, average="binary" if single else "macro", sample_weight=w),
+        "npv": lambda: (
+            sk.precision_score(t, d, pos_label=0, sample_weight=w)
+            if single
+            else sk.precision_score(1 - t, ~d, average="macro", sample_weight=w)
+        ),
+        "log_loss": lambda: (
+            sk.log_loss(t, p, sample_weight=w)
+            if single
+            else np.mean([sk.log_loss(t[:, i], p[:, i], sample_weight=w) for i in range(t.shape[1])])
         ),
         "mcc": lambda: sk.matthews_corrcoef(t, d, sample_weight=w) if single else each_label(sk.matthews_corrcoef),
         "brier": lambda: (

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from zoo.registry import Registry
     from zoo.results import Result
     from zoo.runner import Outcome
+    from zoo.sections import ReportOptions
     from zoo.suites import Suite
 
 KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
+SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
 
 
 class Terminated(BaseException):
@@ -481,7 +483,12 @@ def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -
 @click.option("--output", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
 @click.option("--table", metavar="NAME", help="With csv: the section of this name instead of the leaderboard.")
-def report(folders: tuple[Path, ...], form: str, output: Path | None, check: bool, table: str | None) -> int:
+@click.option("--prevalence", type=SHARE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
+@click.option("--sensitivity", type=SHARE, metavar="S", help="The threshold that reaches this sensitivity on val.")
+@click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
+def report(
+    folders: tuple[Path, ...], form: str, output: Path | None, check: bool, table: str | None, **asked: Any
+) -> int:
     """Build the leaderboard from stored results."""
     from zoo import report as reports
     from zoo.files import written_whole
@@ -492,10 +499,11 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
         raise UsageError("--check compares with a file", fix="name it by --output")
     if table and form != "csv":
         raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+    options = options_from_flags(asked)
     registry = registry_with_warnings()
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
-        boards = build_leaderboard(results, registry.metrics)
+        boards = build_leaderboard(results, registry.metrics, options)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     elif table:
@@ -515,6 +523,17 @@ def report(folders: tuple[Path, ...], form: str, output: Path | None, check: boo
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
+    """What `zoo report` was asked for beside its defaults."""
+    from zoo.scoring import Reach
+    from zoo.sections import ReportOptions
+
+    wanted = [Reach(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
+    if len(wanted) > 1:
+        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
+    return ReportOptions(prevalence=asked["prevalence"], reach=wanted[0] if wanted else None)
 
 
 def has_readable_scores(result: Result) -> bool:

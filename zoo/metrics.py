@@ -483,6 +483,44 @@ def count_rejected(request: MetricRequest) -> tuple[int, int]:
     return int((~column.positives & ~column.decided).sum()), int((~column.positives).sum())
 
 
+def ppv(request: MetricRequest) -> Array:
+    """Positive predictive value, the precision: the share of positives among what is called positive."""
+    from sklearn.metrics import precision_score
+
+    columns = decided_columns(request)
+    return by_column(columns, lambda c: c.decided.any(), lambda c: precision_score(c.positives, c.decided))
+
+
+def resampled_ppv(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    return ratio(t.hits, t.hits + t.alarms)
+
+
+def count_called(request: MetricRequest) -> tuple[int, int]:
+    refuse_mean(request)
+    column = decided_columns(request)[0]
+    return int((column.positives & column.decided).sum()), int(column.decided.sum())
+
+
+def npv(request: MetricRequest) -> Array:
+    """Negative predictive value: the share of negatives among what is called negative."""
+    from sklearn.metrics import precision_score
+
+    columns = decided_columns(request)
+    return by_column(columns, lambda c: not c.decided.all(), lambda c: precision_score(~c.positives, ~c.decided))
+
+
+def resampled_npv(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    return ratio(t.rejections, t.rejections + t.misses)
+
+
+def count_cleared(request: MetricRequest) -> tuple[int, int]:
+    refuse_mean(request)
+    column = decided_columns(request)[0]
+    return int((~column.positives & ~column.decided).sum()), int((~column.decided).sum())
+
+
 def mcc(request: MetricRequest) -> Array:
     """Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged.
 
@@ -607,6 +645,8 @@ def resampled_spearman(request: MetricRequest, weights: Array) -> Array:
 ONE_CLASS = "one class only in the targets"
 NO_POSITIVES = "no positives in the targets"
 NO_NEGATIVES = "no negatives in the targets"
+NO_CALLED = "nothing is called positive"
+NO_CLEARED = "nothing is called negative"
 NO_TARGETS = "no known targets"
 NO_SPREAD = "the targets, or the predictions, are all equal"
 NO_CHOICE = "one class only in the targets or in the decisions"
@@ -642,6 +682,8 @@ METRICS = (
     decided_metric(
         "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, counts=count_rejected
     ),
+    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, counts=count_called),
+    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, counts=count_cleared),
     decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
     metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
     metric("log_loss", "log loss", CLASSES, log_loss, resampled_log_loss, NO_TARGETS, **OF_LOSSES),

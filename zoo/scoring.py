@@ -33,7 +33,6 @@ from zoo.statistics import (
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
-ThresholdRule = Literal["val", "half"]
 
 MIN_CASES = 10
 BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they are resampled alike
@@ -41,6 +40,18 @@ CHUNK = 500_000  # weights that become floats at once; perf: 4 MB stay in the ca
 MIN_CHUNK_RESAMPLES = 64  # of large test splits: 47,000 images make 24 MB, some 150 MB with what a metric makes of them
 TOLERANCE = 1e-9
 PATIENTS_AND_SEEDS = "patients + seeds"  # what an interval's method says where both vary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The threshold that reaches a sensitivity or a specificity on val, and as much of the other as can then be had."""
+
+    metric: Literal["sensitivity", "specificity"]
+    least: float
+
+
+# On val the largest sensitivity + specificity; one half; or what must be reached on val.
+ThresholdRule = Literal["val", "half"] | Reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,39 +196,71 @@ def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) 
         num_thresholds = len(card.labels)
     else:
         return None
+    if isinstance(rule, Reach) and val is None:
+        raise Undefined("no predictions of val")
     if val is None or rule == "half":
         return np.full(num_thresholds, 0.5)
-    return np.array([best_threshold(targets.astype(np.float64), val.probabilities[:, i]) for targets, i in columns])
+    found = []
+    for targets, i in columns:
+        known = ~np.isnan(targets.astype(np.float64))
+        positives, scores = targets[known] == 1, val.probabilities[known, i]
+        if isinstance(rule, Reach):
+            found.append(reaching_threshold(positives, scores, rule))
+        else:
+            best = youden_threshold(positives, scores)
+            found.append(0.5 if best is None else best)
+    return np.array(found)
 
 
 def describe_threshold_rule() -> str:
-    return " ".join((best_threshold.__doc__ or "").split())
+    return " ".join((youden_threshold.__doc__ or "").split()) + " None becomes .5."
 
 
-def best_threshold(targets: Array, scores: Array) -> float:
+def youden_threshold(positives: Array, scores: Array) -> float | None:
     """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
 
     It lies midway between two neighbouring scores. Among equal J the one with the fewest errors, then the one nearest
-    .5. It is .5 where a class is missing, or where none is better than chance (J = 0: a constant predictor).
+    .5. None where a class is missing, or where no threshold is better than chance (J = 0: a constant predictor).
     """
-    known = ~np.isnan(targets)
-    positives, scores = targets[known] == 1, scores[known]
     num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
     if num_positives == 0 or num_negatives == 0:
-        return 0.5
-    distinct = np.unique(scores)
-    lower, upper = distinct[:-1], distinct[1:]
-    middle = (lower + upper) / 2
-    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
+        return None
+    middle = between(scores)
     hits = num_positives - np.searchsorted(np.sort(scores[positives]), middle, side="left")
     alarms = num_negatives - np.searchsorted(np.sort(scores[~positives]), middle, side="left")
     # In whole numbers: J times positives times negatives, so that ties are ties.
     youden = hits * num_negatives - alarms * num_positives
     if len(middle) == 0 or youden.max() <= 0:
-        return 0.5
+        return None
     errors = num_positives - hits + alarms
     best = np.lexsort((np.abs(middle - 0.5), errors, -youden))[0]
     return float(middle[best])
+
+
+def between(scores: Array) -> Array:
+    """The middles of neighbouring scores, ascending."""
+    distinct = np.unique(scores)
+    lower, upper = distinct[:-1], distinct[1:]
+    middle = (lower + upper) / 2
+    return np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
+
+
+def reaching_threshold(positives: Array, scores: Array, rule: Reach) -> float:
+    """The highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
+
+    It lies midway between two neighbouring scores; 0 calls every unit positive, and one above every score none.
+    Undefined without a unit to count.
+    """
+    counted = positives if rule.metric == "sensitivity" else ~positives
+    if not counted.any():
+        raise Undefined(f"val has no {'positives' if rule.metric == 'sensitivity' else 'negatives'}")
+    highest = float(scores.max())
+    above = (highest + 1) / 2 if highest < 1 else float(np.nextafter(1.0, 2.0))
+    candidates = np.array([0.0, *between(scores), above])
+    called = counted.sum() - np.searchsorted(np.sort(scores[counted]), candidates, side="left")
+    right = called if rule.metric == "sensitivity" else counted.sum() - called
+    enough = candidates[right >= rule.least * counted.sum() - TOLERANCE]
+    return float(enough[-1] if rule.metric == "sensitivity" else enough[0])
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -373,8 +416,21 @@ def bootstrap_interval(
 
 
 def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
-    counts = proportion(metric, tested)
-    return None if counts is None else (*wilson_interval(*counts), "wilson")
+    """Wilson's interval where the value is one proportion of independent units, of one fold, else None.
+
+    Of several seeds it is that of their mean share, of their mean number of trials, as if all seeds were right and
+    wrong on the same units: at most too wide, and there is one where a bootstrap has width 0.
+    """
+    if metric.counts is None or len(tested[0]) > 1:
+        return None
+    if len(np.unique(tested[0][0].patients)) < len(tested[0][0].patients):
+        return None
+    try:
+        counts = np.array([metric.counts(folds[0].request) for folds in tested], dtype=np.float64)
+    except Undefined:
+        return None
+    trials = float(counts[:, 1].mean())
+    return (*wilson_interval(float((counts[:, 0] / counts[:, 1]).mean()) * trials, trials), "wilson")
 
 
 def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
@@ -401,19 +457,6 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
         positives = curves[0][0]
         return (*newcombe_interval(value, int(positives.sum()), int((~positives).sum())), "Newcombe's method 5")
     return None
-
-
-def proportion(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[int, int] | None:
-    """(successes, trials) where the value is one proportion of independent units: one run, one unit a patient."""
-    if metric.counts is None or len(tested) > 1 or len(tested[0]) > 1:
-        return None
-    part = tested[0][0]
-    if len(np.unique(part.patients)) < len(part.patients):
-        return None
-    try:
-        return metric.counts(part.request)
-    except Undefined:
-        return None
 
 
 def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zoo.scoring import Runs, Score, ThresholdRule
+from zoo.scoring import Reach, Runs, Score, ThresholdRule
 from zoo.specs import Card, MetricSpec
 
 Cell = Score | str | int | float | None
@@ -29,6 +29,9 @@ class Section:
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What a reader asks of a report beside its defaults."""
+
+    prevalence: float | None = None  # of the positive class, where the test split's is not the clinic's
+    reach: Reach | None = None  # a sensitivity or specificity that the threshold must reach on val
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -47,6 +47,7 @@ from zoo.statistics.pairs import (
     rank_with_ties,
     smallest_p,
 )
+from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
 from zoo.statistics.roc import (
     Test,
     auroc_influence,
@@ -107,9 +108,12 @@ __all__ = [
     "patients_needed",
     "percentile_interval",
     "placements",
+    "predictive_intervals",
+    "predictive_values",
     "rank_with_ties",
     "ratio",
     "ratio_influence",
+    "ratio_interval",
     "resample_scores",
     "rescale_classes",
     "rescale_events",

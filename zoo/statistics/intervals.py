@@ -24,7 +24,7 @@ class Interval:
     num_undefined: int = 0
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion: the p that solve |p_hat - p| = z sqrt(p (1 - p) / n).
 
     centre (p_hat + z^2/2n) / (1 + z^2/n), half width z sqrt(p_hat (1 - p_hat)/n + z^2/4n^2) / (1 + z^2/n).
