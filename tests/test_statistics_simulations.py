@@ -46,7 +46,7 @@ def test_the_interval_of_ece_covers_where_percentiles_do_not(simulate, slope, sh
 def test_the_interval_of_a_mean_over_seeds_covers(simulate, seeds, sd):
     both, alone = simulate.cover_seeds(seeds, sd, 1000)
     assert both >= 0.92
-    assert sd < 0.03 or alone < 0.70
+    assert sd < 0.03 or alone < 0.80
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
