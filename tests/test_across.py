@@ -133,6 +133,16 @@ def test_one_diverged_seed_of_two_halves_the_lead_over_chance(fill, tmp_path, st
     assert cells_of(found)["brittle"]["mean (score - chance)/(1 - chance)"] == approx(np.mean(leads))
 
 
+def test_without_a_constant_predictor_a_failure_cannot_be_scored(tmp_path, store):
+    for dataset in ("dots", "rings"):
+        for model in ("good", "fair"):
+            for seed in range(2):
+                store(tmp_path, dataset=dataset, model=model, seed=seed)
+    store(tmp_path, dataset="dots", model="good", seed=2, status="failed", code="oom")
+    store(tmp_path, dataset="rings", model="good", seed=2)
+    assert find_across(boards_of(tmp_path)) == []  # one dataset is left to both
+
+
 def test_what_the_machine_lost_leaves_its_dataset_out_for_all_and_both_orders_are_shown(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for dataset, status in (("dots", "ok"), ("rings", "ok"), ("stars", "crashed")):
@@ -142,8 +152,8 @@ def test_what_the_machine_lost_leaves_its_dataset_out_for_all_and_both_orders_ar
     assert (every.over, every.datasets) == ("all", ("dots", "rings", "stars"))
     assert set(every.models) == set(NOISE)
     assert (common.over, common.datasets, common.models[0]) == ("common", ("dots", "rings"), "late")
-    assert cells_of(common)["late"]["datasets"] == "2/3"
-    assert "late: not ranked here; not run: stars (no finished run)" in notes_of(every)
+    assert (cells_of(common)["late"]["datasets"], cells_of(common)["good"]["datasets"]) == ("2/3", "3/3")
+    assert "late: not ranked here; not run: stars (no finished run; crashed: the loss is nan)" in notes_of(every)
 
 
 def test_a_model_of_one_dataset_does_not_cost_the_others_theirs(fill, tmp_path, store):

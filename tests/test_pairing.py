@@ -213,6 +213,13 @@ def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(
     assert "\x1b" not in text
 
 
+def test_what_deviates_on_either_row_is_told(three_seeds, store):
+    for seed in range(2):
+        store(three_seeds, model="small", seed=seed, deviations=("image_size: 64 instead of 28",))
+    text = to_terminal([the_contrast(three_seeds, "net", "small")], width=200)
+    assert "small: image_size: 64 instead of 28" in text and "small: 2 of 3 runs count" in text
+
+
 def test_the_document_is_json_and_names_models_not_positions(three_seeds):
     document = json.loads(json.dumps(to_document([the_contrast(three_seeds)]), allow_nan=False))
     assert (document["schema"], document["command"], document["models"]) == (1, "compare", ["net", "other_net"])

@@ -118,7 +118,7 @@ def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Te
     """The row's evidence, with the constant predictor in place of each seed that the model itself lost."""
     lost, own = len(row.faults), row.evidence
     if isinstance(own, str) and (not lost or row.seeds):
-        return own
+        return "; ".join([own, *row.errors])
     if lost and constant is None:
         return "no constant predictor that could stand for its failures"
     parts = [own] * len(row.seeds) if isinstance(own, Evidence) else []
@@ -172,6 +172,7 @@ def rank_across(
     normalised = normalise(boards, measured)
     best_first = np.argsort(found.mean_rank, kind="stable").tolist()
     names = tuple(models[i] for i in best_first)
+    counts = {model: sum(isinstance(row.get(model), Tested) for row in table.values()) for model in models}
     first = boards[0]
     weights = "pretrained weights" if first.init == "pretrained" else "random init"
     pairs = test_pairs(models, measured, normalised)
@@ -183,7 +184,8 @@ def rank_across(
         ),
         columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALISED}", "datasets", "failures"),
         rows=tuple(
-            describe_row(i, models[i], found, normalised, tested, f"{len(boards)}/{num_datasets}") for i in best_first
+            describe_row(i, models[i], found, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
+            for i in best_first
         ),
         notes=(
             f"over {', '.join(board.dataset for board in boards)}; rank 1 is the best, equal scores share a mean rank",

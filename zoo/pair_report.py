@@ -12,7 +12,7 @@ from zoo.leaderboard import Row
 from zoo.pairing import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.readable import number, p_value, print_section, share, with_interval
 from zoo.sections import Cell, Section
-from zoo.statements import case_name, headings, title
+from zoo.statements import case_name, headings, row_statements, title
 
 MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
 
@@ -31,6 +31,9 @@ def to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: 
         print_section(scores_section(found), console)
         for line in tell_difference(found):
             console.print(Text(line), soft_wrap=True)
+        for row in found.rows:
+            for line in row_statements(row, found.board):
+                console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
         if found.disagreements:
             print_section(disagreements_section(found), console)
@@ -186,5 +189,6 @@ def describe_row(row: Row, metric: str) -> dict[str, Any]:
         "seed_sd": row.seed_sd.get(metric),
         "score": asdict(score) if score else None,
         "deviations": list(row.deviations),
+        "degenerate": list(row.degenerate),
         "runs": list(row.run_ids),
     }
