@@ -243,10 +243,13 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
 def print_boards(boards: Sequence[Board], results: Path) -> None:
     from zoo.report import to_terminal
 
-    click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
+    # The order is what a bench ends with; the sections would push it off the screen.
+    click.echo(to_terminal(boards, width=terminal_width(), color=in_color(), sections=False), nl=False)
     if boards:
         elsewhere = "" if results == Path("results") else f" --results {results}"
-        click.echo(f"{results}  ·  zoo report{elsewhere} --format markdown")
+        below = dict.fromkeys(s.title.partition(":")[0].lower() for board in boards for s in board.sections)
+        more = f" shows {' and '.join(below)} too" if below else " shows this again"
+        click.echo(f"results are in {results}; `zoo report{elsewhere}`{more}")
 
 
 def in_color() -> bool:

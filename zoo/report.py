@@ -56,8 +56,10 @@ BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
-def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool = False) -> str:
-    """A table a board, drawn by rich; plain text where color is off."""
+def to_terminal(
+    boards: Sequence[Board], width: int | None = None, color: bool = False, *, sections: bool = True
+) -> str:
+    """A table a board, and its sections below; drawn by rich, plain text where color is off."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -92,7 +94,7 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
         for line in statements(board):
             console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
-        for section in board.sections:
+        for section in board.sections if sections else ():
             print_section(section, console)
     for found in find_across(boards):
         print_section(found.section, console)
