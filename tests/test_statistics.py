@@ -483,6 +483,13 @@ def test_seeds_are_drawn_with_the_pair_rules_variance():
     assert resample_scores(tested, (0,), seeds=False).std() == 0
 
 
+def test_a_model_that_fails_at_times_does_not_blur_the_others():
+    seed_scores = [np.array([0.9, 0.5]), np.array([0.80, 0.82]), np.array([0.7, 0.7])]
+    steady = Measured(influence=np.zeros((3, 10)), seed_scores=seed_scores, steady=np.array([False, True, True]))
+    drawn = resample_scores(steady, (0,), 4000, patients=False)
+    assert drawn.var(axis=0) == approx([0.08 / 2, 0.0002 / 2, 0.0001 / 2], rel=0.08)
+
+
 @pytest.mark.parametrize(("pairs", "needed"), [(1, 6), (10, 9), (45, 11)])
 def test_datasets_needed_are_those_of_the_protocol(pairs, needed):
     assert datasets_needed(pairs) == needed

@@ -213,6 +213,7 @@ def measure(tested: Sequence[Tested]) -> Measured:
     return Measured(
         influence=np.stack([part.evidence.influence for part in tested]),
         seed_scores=[part.evidence.seed_scores for part in tested],
+        steady=np.array([part.num_faults == 0 for part in tested]),
     )
 
 

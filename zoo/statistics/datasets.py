@@ -18,10 +18,14 @@ CHUNK = 64  # resamples
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """k models on one dataset, higher being better: influence by patient (k, n), and each model's scores by seed."""
+    """k models on one dataset, higher being better: influence by patient (k, n), and each model's scores by seed.
+
+    A model that is not `steady` failed in some seeds: how far its scores spread says nothing of the others'.
+    """
 
     influence: Array
     seed_scores: Sequence[Array]
+    steady: Array | None = None  # bool (k,); None: all are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +61,7 @@ def resample_scores(
             scores[rows] += weights[rows] @ measured.influence.T / num_patients
     if seeds:
         random = np.random.default_rng([*seed, 1])
-        scores += random.normal(size=scores.shape) * np.sqrt(seed_variances(measured.seed_scores))
+        scores += random.normal(size=scores.shape) * np.sqrt(seed_variances(measured.seed_scores, measured.steady))
     return scores
 
 

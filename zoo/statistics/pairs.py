@@ -96,11 +96,15 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
     )
 
 
-def seed_variances(seed_scores: Sequence[Array]) -> Array:
-    """v_m/S_m of k models: the variance of their mean scores between draws of seeds, as `compare_pairs` takes it."""
+def seed_variances(seed_scores: Sequence[Array], steady: Array | None = None) -> Array:
+    """v_m/S_m of k models: the variance of their mean scores between draws of seeds, as `compare_pairs` takes it.
+
+    The least is the mean over the `steady` models, bool (k,); all of them where nobody says.
+    """
     seeds = np.array([len(scores) for scores in seed_scores])
     between = np.array([np.var(scores, ddof=1) for scores in seed_scores])
-    floored: Array = np.maximum(between, between.mean()) / seeds
+    usual = between if steady is None else between[steady]
+    floored: Array = np.maximum(between, usual.mean() if len(usual) else 0.0) / seeds
     return floored
 
 
