@@ -1,24 +1,23 @@
-"""Files are whole or absent: durable writes, remembered hashes, and downloads from a server on this machine."""
+"""Files are whole or absent: durable writes, remembered hashes, and what killed processes leave behind."""
 
 import hashlib
 import json
 import os
-import re
-import threading
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from zoo.errors import DataError
 from zoo.files import (
     FileMemo,
     cache_root,
-    download,
+    discard,
     folder_written_whole,
     hash_bytes,
     hash_file,
+    sweep,
     write_json,
     written_whole,
 )
@@ -167,136 +166,95 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pat
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["old.txt"]
 
 
-# --- downloads -------------------------------------------------------------------------------------------------------
-class Server(BaseHTTPRequestHandler):
-    """Serves CONTENT: /whole resumes, /plain does not, /cut stops half-way, /away and /back redirect."""
-
-    def __init__(self, log, *arguments):
-        self.log = log
-        super().__init__(*arguments)
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        asked = self.headers.get("Range", "")
-        self.log.append((self.path, asked))
-        if self.path == "/away":
-            return self.answer(302, b"", Location="file:///etc/hostname")
-        if self.path == "/back":
-            return self.answer(302, b"", Location="/whole")
-        if self.path == "/missing":
-            return self.answer(404, b"no")
-        start = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked else 0
-        if self.path == "/plain" or not asked:
-            body = CONTENT[: len(CONTENT) // 2] if self.path == "/cut" else CONTENT
-            return self.answer(200, body, length=len(CONTENT))
-        if start >= len(CONTENT):
-            return self.answer(416, b"", **{"Content-Range": f"bytes */{len(CONTENT)}"})
-        span = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
-        return self.answer(206, CONTENT[start:], **{"Content-Range": span})
-
-    def answer(self, status, body, length=None, **headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": len(body) if length is None else length, **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(body)
+# --- what killed processes leave -------------------------------------------------------------------------------------
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from zoo import files
+what, path = sys.argv[1], Path(sys.argv[2])
+if what == "moved":  # killed when the old folder is set aside and the new one not in its place yet
+    rename = Path.rename
+    def rename_once(self, target):
+        if self.suffix == ".tmp":
+            print("ready", flush=True)
+            time.sleep(600)
+        return rename(self, target)
+    Path.rename = rename_once
+write = files.written_whole if what == "file" else files.folder_written_whole
+with write(path) as temporary:
+    (temporary if what == "file" else temporary / "half.txt").write_text("half")
+    if what != "moved":
+        print("ready", flush=True)
+        time.sleep(600)
+"""
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """The address of a running server, and the list of what it is asked."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    log = []
-    running = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, log))
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}", log
-    running.shutdown()
-    running.server_close()
-    thread.join()
+def writer():
+    """Start a process that stops in the midst of writing; all are killed in the end."""
+    started = []
+
+    def start(what, path):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, what, str(path)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(tmp_path, writer, what):
+    dead, living = (tmp_path / "a" / "b" / name for name in ("dead", "living"))
+    process = writer(what, dead)
+    writer(what, living)
+    assert sweep(tmp_path, 2) == []
+    process.kill()
+    process.wait()
+    (gone,) = sweep(tmp_path, 2)
+    assert gone.name.startswith(".dead.")
+    left = {path.name.split(".")[1] for path in (tmp_path / "a" / "b").iterdir()}
+    assert left == {"living"}
 
 
-def test_a_download_is_whole_and_tells_how_far_it_is(server, tmp_path):
-    told = []
-    path = download(f"{server[0]}/whole", tmp_path / "a.npz", md5=MD5, progress=lambda *now: told.append(now))
-    assert path.read_bytes() == CONTENT
-    assert names(tmp_path) == ["a.npz"]
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+def test_an_old_folder_that_was_set_aside_when_its_bench_was_killed_comes_back(tmp_path, writer):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old.txt").touch()
+    process = writer("moved", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    process.kill()
+    process.wait()
+    sweep(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["old.txt"]
 
 
-def test_a_file_that_is_there_is_not_asked_for(server, tmp_path):
-    (tmp_path / "a.npz").write_bytes(CONTENT)
-    assert download(f"{server[0]}/whole", tmp_path / "a.npz", md5=MD5) == tmp_path / "a.npz"
-    assert server[1] == []
+def test_what_an_older_version_left_without_a_lock_is_removed_and_other_names_are_let_alone(tmp_path):
+    (tmp_path / ".run.0a1b2c3d.tmp").mkdir()
+    kept = {".run.tmp", "run.0a1b2c3d.tmp", ".a.npz.lock", "a.npz.part", ".hidden"}
+    for name in kept:
+        (tmp_path / name).touch()
+    assert [path.name for path in sweep(tmp_path, 0)] == [".run.0a1b2c3d.tmp"]
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def test_a_file_that_is_there_with_another_md5_is_named_and_kept(server, tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"mine")
-    with pytest.raises(DataError, match=f"a.npz: expected md5 {MD5}, got .*; fix: delete .*a.npz"):
-        download(f"{server[0]}/whole", tmp_path / "a.npz", md5=MD5)
-    assert (tmp_path / "a.npz").read_bytes() == b"mine"
+def test_a_lock_with_nothing_to_guard_may_be_about_to_be_taken_and_goes_after_an_hour(tmp_path):
+    lock = tmp_path / ".run.0a1b2c3d.tmp.lock"
+    lock.touch()
+    sweep(tmp_path, 0)
+    assert lock.exists()
+    os.utime(lock, (0, time.time() - 3700))
+    sweep(tmp_path, 0)
+    assert not lock.exists()
 
 
-def test_a_cut_download_keeps_what_arrived_and_goes_on_from_there(server, tmp_path):
-    address, log = server
-    with pytest.raises(DataError, match=f"{address}/cut: .*run again") as caught:
-        download(f"{address}/cut", tmp_path / "a.npz", md5=MD5)
-    assert caught.value.code == "download"
-    assert names(tmp_path) == ["a.npz.part"]
-    arrived = (tmp_path / "a.npz.part").stat().st_size
-    assert 0 < arrived < len(CONTENT)
-    assert download(f"{address}/cut", tmp_path / "a.npz", md5=MD5).read_bytes() == CONTENT
-    assert log[-1] == ("/cut", f"bytes={arrived}-")
-    assert names(tmp_path) == ["a.npz"]
-
-
-def test_a_server_that_does_not_resume_starts_over(server, tmp_path):
-    (tmp_path / "a.npz.part").write_bytes(b"half")
-    assert download(f"{server[0]}/plain", tmp_path / "a.npz", md5=MD5).read_bytes() == CONTENT
-
-
-def test_a_part_that_is_whole_already_is_not_brought_again(server, tmp_path):
-    (tmp_path / "a.npz.part").write_bytes(CONTENT)
-    assert download(f"{server[0]}/whole", tmp_path / "a.npz", md5=MD5).read_bytes() == CONTENT
-    assert len(server[1]) == 1
-
-
-def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
-    (tmp_path / "a.npz.part").write_bytes(CONTENT + b"more")
-    assert download(f"{server[0]}/whole", tmp_path / "a.npz", md5=MD5).read_bytes() == CONTENT
-
-
-def test_a_wrong_md5_leaves_nothing_to_go_on_from(server, tmp_path):
-    with pytest.raises(DataError, match=f"/whole: expected md5 {'0' * 32}, got {MD5}"):
-        download(f"{server[0]}/whole", tmp_path / "a.npz", md5="0" * 32)
-    assert names(tmp_path) == []
-
-
-def test_a_redirect_is_followed(server, tmp_path):
-    assert download(f"{server[0]}/back", tmp_path / "a", md5=MD5).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("page", ["/away", "/missing"])
-def test_a_redirect_to_a_local_file_and_a_missing_page_are_refused(server, tmp_path, page):
-    with pytest.raises(DataError, match=f"{page}: (InvalidSchema|HTTPError)"):
-        download(server[0] + page, tmp_path / "a")
-    assert names(tmp_path) == []
-
-
-def test_a_local_address_is_refused(tmp_path):
-    (tmp_path / "secret").write_text("x")
-    with pytest.raises(DataError, match="InvalidSchema"):
-        download((tmp_path / "secret").as_uri(), tmp_path / "a")
-
-
-def test_a_server_that_is_not_there_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/a: ConnectionError"):
-        download("http://127.0.0.1:9/a", tmp_path / "a", timeout=1)
+def test_what_is_discarded_is_gone_with_its_lock(tmp_path):
+    (tmp_path / "entry").mkdir()
+    (tmp_path / "entry" / "file").touch()
+    discard(tmp_path / "entry")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        discard(tmp_path / "entry")

@@ -19,7 +19,6 @@ FLOORS = (
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
     {
         "files",
-        "caches",
         "system",
         "progress",
         "images",
@@ -29,8 +28,8 @@ FLOORS = (
         "protocol",
         "pseudonyms",
     },
-    # What plugins hand over; an archive unpacked.
-    {"specs", "archives"},
+    # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought.
+    {"specs", "archives", "caches", "downloads"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.

@@ -3,8 +3,9 @@
 What a plugin needs is importable from here, `from zoo import ModelSpec, hookimpl`; torch is not imported by it.
 """
 
+from zoo.downloads import download
 from zoo.errors import DataError, Undefined, WeightsError, ZooError
-from zoo.files import download
+from zoo.files import written_whole
 from zoo.hookspecs import hookimpl
 from zoo.models import load_weights
 from zoo.protocol import FINETUNE, Protocol
@@ -62,4 +63,5 @@ __all__ = [
     "hookimpl",
     "load_weights",
     "read_npz_samples",
+    "written_whole",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
+from zoo.files import discard
 
 # Folders below the cache, and what an entry of each is. What is downloaded costs a network to have again.
 MADE = {
@@ -103,15 +103,10 @@ def remove(entries: Iterable[Entry]) -> int:
     """Remove entries, each whole or not at all for whoever looks on; returns the bytes that are free again."""
     freed = 0
     for entry in entries:
-        aside = entry.path.with_name(f".{entry.name}.{os.getpid()}.old")
         try:
-            entry.path.rename(aside)
+            discard(entry.path)
         except FileNotFoundError:
             continue
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink()
         freed += entry.size_bytes
     return freed
 

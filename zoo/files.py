@@ -1,23 +1,26 @@
-"""Files that are whole or absent: content hashes, durable writes, cache folders, downloads."""
+"""Files that are whole or absent: content hashes, durable writes, what was left half-written removed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import DataError
-
 if TYPE_CHECKING:
     import sqlite3
 
-CHUNK_BYTES = 1 << 16  # what is lost at most when a download is cut
+CHUNK_BYTES = 1 << 16
+# What `temporary_beside` and `folder_written_whole` leave where they are killed.
+LEFT_OVER = re.compile(r"(?P<stem>\.(?P<target>.+)\.[0-9a-f]{8})\.(tmp|old|tmp\.lock)")
+OLD_SECONDS = 3600.0  # a lock with nothing to guard is held for microseconds
 
 
 def cache_root() -> Path:
@@ -120,20 +123,48 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# --- what is written whole -------------------------------------------------------------------------------------------
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` that nobody else uses; whatever lies there is removed when the block ends.
+
+    A lock beside it says that it is in use. The kernel drops it with this process, however that ends, so that `sweep`
+    can tell what is left over from what is being written.
+    """
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with FileLock(lock_of(temporary)):
+        try:
+            yield temporary
+        finally:
+            remove(temporary)
+            with suppress(OSError):  # Windows removes no file that is open
+                lock_of(temporary).unlink()
+
+
+def lock_of(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.lock")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, or nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well it becomes `path`, durably, else it is gone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with temporary_beside(path) as temporary:
         yield temporary
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -149,11 +180,9 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
     A folder that is there already is replaced: set aside, then removed once the new one stands.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside = temporary.with_suffix(".old")
-    temporary.mkdir()
-    try:
+    with temporary_beside(folder) as temporary:
+        aside = temporary.with_suffix(".old")
+        temporary.mkdir()
         yield temporary
         for path in temporary.iterdir():
             if path.is_dir():  # an unpacked archive: it can be made again, and syncing 100,000 files takes minutes
@@ -170,87 +199,49 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
                 aside.rename(folder)
             raise
         sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
 
 
-def download(
-    url: str,
-    path: Path,
-    *,
-    md5: str = "",
-    progress: Callable[[int, int | None], None] | None = None,
-    timeout: float = 15.0,
-) -> Path:
-    """Bring `url` to `path`, whole or not at all: resumed by range, its checksum compared, then renamed.
+def discard(path: Path) -> None:
+    """Remove a file or a folder, whole or not at all for whoever looks on. Raises FileNotFoundError."""
+    with temporary_beside(path) as temporary:
+        path.rename(temporary)
 
-    A file that is there already is kept where its md5 agrees. Only http and https are followed, also in redirects.
-    Raises DataError naming the URL and the file.
+
+def sweep(root: Path, depth: int) -> list[Path]:
+    """Remove what processes that are no more left half-written, down to `depth` folders below `root`; return what went.
+
+    A folder that one of them had set aside, and not replaced yet, takes its place again.
     """
-    import requests
+    from filelock import FileLock, Timeout
 
-    if path.exists():
-        if not md5 or hash_file(path, "md5") == md5:
-            return path
-        raise DataError(
-            f"{path.name}: expected md5 {md5}, got {hash_file(path, 'md5')}",
-            fix=f"delete {path} and run again",
-            code="checksum",
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    found = {}
+    for level in range(depth + 1):
+        for path in root.glob("*/" * level + ".*"):
+            if match := LEFT_OVER.fullmatch(path.name):
+                found[path.with_name(f"{match['stem']}.tmp")] = path.with_name(match["target"])
+    gone = []
+    for temporary, target in sorted(found.items()):
+        lock, aside = lock_of(temporary), temporary.with_suffix(".old")
+        if not temporary.exists() and not aside.exists() and not is_old(lock):
+            continue  # whoever made the lock may be about to take it
+        try:
+            with FileLock(lock, timeout=0):
+                if not target.exists():
+                    with suppress(FileNotFoundError):
+                        aside.rename(target)
+                remove(aside)
+                remove(temporary)
+                with suppress(OSError):
+                    lock.unlink()
+        except (Timeout, OSError):  # in use, or not ours to remove
+            continue
+        gone.append(temporary)
+    return gone
+
+
+def is_old(path: Path) -> bool:
     try:
-        done, total = receive(url, partial, progress, timeout)
-    except requests.RequestException as error:
-        raise DataError(
-            f"{url}: {type(error).__name__}: {error}",
-            fix=f"check the network and run again (what arrived is kept), or put the file at {path}",
-            code="download",
-        ) from error
-    if total is not None and done != total:
-        raise DataError(
-            f"{url}: got {done} of {total} bytes", fix="run again: it goes on where it stopped", code="download"
-        )
-    if md5 and (found := hash_file(partial, "md5")) != md5:
-        partial.unlink()
-        raise DataError(
-            f"{url}: expected md5 {md5}, got {found}",
-            fix=f"run again, or put the right file at {path}",
-            code="checksum",
-        )
-    partial.replace(path)
-    sync_folder(path.parent)
-    return path
-
-
-def receive(
-    url: str, partial: Path, progress: Callable[[int, int | None], None] | None, timeout: float
-) -> tuple[int, int | None]:
-    """Append to `partial` what it lacks of `url`; returns the bytes it then has and, where known, should have."""
-    import requests
-
-    start = partial.stat().st_size if partial.exists() else 0
-    # Not compressed on the way: range and length must be those of the file.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, stream=True, timeout=timeout, headers=headers) as response:
-        if start and response.status_code == 416:
-            if response.headers.get("Content-Range") == f"bytes */{start}":
-                return start, start  # all had arrived
-            partial.unlink()  # longer than the file
-            return receive(url, partial, progress, timeout)
-        response.raise_for_status()
-        if response.status_code != 206:  # this server does not resume
-            start = 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and "Content-Encoding" not in response.headers else None
-        done = start
-        with open(partial, "ab" if start else "wb") as stream:
-            for chunk in response.iter_content(CHUNK_BYTES):
-                stream.write(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-            stream.flush()
-            os.fsync(stream.fileno())
-    return done, total
+        return time.time() - path.stat().st_mtime > OLD_SECONDS
+    except FileNotFoundError:
+        return False

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from zoo.baselines import BASELINES
 from zoo.errors import DataError, UsageError, ZooError
-from zoo.files import cache_root, hash_bytes, write_json
+from zoo.files import cache_root, hash_bytes, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
@@ -32,6 +32,8 @@ from zoo.weights import (
     import_all,
     refuse_misfits,
 )
+
+CACHE_DEPTH = 2  # unpacked/KEY/NAME, datasets/NAME/FILE: what is written whole lies no deeper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +134,10 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
 
 
 def open_cache(folder: Path) -> None:
+    """Make the cache folder, and remove what killed processes left half-written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder, depth=CACHE_DEPTH)
     except OSError as error:
         raise UsageError(
             f"cache folder {folder}: {error.strerror}",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, write_json
+from zoo.files import folder_written_whole, hash_file, sweep, write_json
 from zoo.inference import Predictions, load_predictions, save_predictions
 from zoo.scoring import Score
 from zoo.specs import Card
@@ -24,6 +24,7 @@ Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashe
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
 # What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
+RUN_DEPTH = 3  # folders between a results folder and the files of a run
 NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
 
 
@@ -246,9 +247,10 @@ def find_done(root: Path, run: Run) -> Result | None:
 
 
 def open_results(root: Path) -> Path:
-    """Make the results folder and try writing to it, before anything starts."""
+    """Make the results folder, try writing to it, and remove what killed benches left, before anything starts."""
     try:
         root.mkdir(parents=True, exist_ok=True)
+        sweep(root, depth=RUN_DEPTH)
         probe = root / ".writable"
         probe.write_bytes(b"\0" * 4096)
         probe.unlink(missing_ok=True)  # another bench may be trying the same folder

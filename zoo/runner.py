@@ -363,7 +363,14 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
     names = {name for model in models for name in find_model_spec(model, registry, settings.cache).imports}
     if any(run.protocol.method == "finetune" for run in runs):
         names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
-    core = ("torch", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model", "sklearn.metrics")
+    core = (
+        "torch",
+        "filelock",
+        "torch.utils.flop_counter",
+        "safetensors.torch",
+        "sklearn.linear_model",
+        "sklearn.metrics",
+    )
     for name in core:
         importlib.import_module(name)
     import_all(names)

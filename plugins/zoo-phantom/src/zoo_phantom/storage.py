@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo import DataError
+from zoo import DataError, written_whole
 from zoo_phantom.exact import Array
 from zoo_phantom.paint import paint
 from zoo_phantom.scenes import Scenes
@@ -48,19 +46,6 @@ def keep_slices(path: Path, scenes: Scenes, sha256: str, progress: Callable[[int
             fix="report this with the output of `zoo doctor`: the same bytes should be painted everywhere",
             code="checksum",
         )
-    save_whole(path, images)
+    with written_whole(path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, images.astype("<u2"), allow_pickle=False)
     return path
-
-
-def save_whole(path: Path, images: Array) -> None:
-    """Write beside `path` under another name, then rename: other processes see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            np.save(stream, images.astype("<u2"), allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -108,18 +107,8 @@ def silent_bar(progress: Callable[[int, int | None], None] | None) -> type[tqdm[
 def download_url(url: str, request: FetchRequest) -> Path:
     """Download a file into the request's folder and compare it with the hash in its name, where there is one."""
     path = request.folder / url.rpartition("/")[2]
-    try:
-        download(url, path, progress=request.progress)
-    except DataError as error:
-        raise WeightsError(error.message, fix=error.fix) from error
     expected = HASH_IN_NAME.search(path.name)
-    if expected:
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if not digest.startswith(expected[1]):
-            path.unlink()
-            raise WeightsError(
-                f"{url}: expected a sha256 that starts with {expected[1]}, got {digest[:8]}",
-                fix=f"run again, or put the right file at {path}",
-            )
-    return path
+    try:
+        return download(url, path, sha256=expected[1] if expected else "", progress=request.progress)
+    except DataError as error:
+        raise WeightsError(error.message, fix=error.fix, code=error.code) from error

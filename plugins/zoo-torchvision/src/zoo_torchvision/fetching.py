@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -36,18 +35,8 @@ def fetch_weights(urls: Mapping[str, str], request: FetchRequest) -> Path | None
 
 def download_weights(url: str, path: Path, request: FetchRequest) -> Path:
     """Download to `path` and compare with the start of the sha256 that its name holds."""
-    try:
-        download(url, path, progress=request.progress)
-    except DataError as error:
-        raise WeightsError(error.message, fix=error.fix, code="weights") from error
     expected = HASH_IN_NAME.search(path.name)
-    if expected:
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if not digest.startswith(expected[1]):
-            path.unlink()
-            raise WeightsError(
-                f"{url}: expected a sha256 that starts with {expected[1]}, got {digest[:8]}",
-                fix=f"run again, or put the right file at {path}",
-            )
-    return path
+    try:
+        return download(url, path, sha256=expected[1] if expected else "", progress=request.progress)
+    except DataError as error:
+        raise WeightsError(error.message, fix=error.fix, code=error.code) from error
