@@ -17,7 +17,6 @@ from zoo.cli import zoo
 from zoo.metrics import METRICS
 from zoo.protocol import PROTOCOLS
 from zoo.registry import HOOKS, FoundPlugin, load_registry
-from zoo.sources import card_schema
 from zoo.sources.cards import read_card
 from zoo.tasks import TASKS
 from zoo.testing import check_dataset
@@ -172,12 +171,6 @@ def test_the_plugin_of_one_card_in_the_docs_is_listed_and_read(tmp_path):
         Image.new("L", (8, 8), number * 20).save(place / f"{label} ({number}).png")
         Image.new("L", (8, 8)).save(place / f"{label} ({number})_mask.png")
     check_dataset(busi, tmp_path / "data" / "busi")
-
-
-def test_every_key_of_a_dataset_toml_is_described():
-    keys = set(card_schema()["properties"])
-    text = section(read("your-own-data.md"), "dataset.toml")
-    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == keys
 
 
 def toml_blocks() -> list[str]:

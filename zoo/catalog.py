@@ -26,6 +26,7 @@ SINGULAR: dict[str, Kind] = {
 }
 
 LONG = 40  # characters of an item that gets a line of its own
+SENTENCES = frozenset({"notes", "known_issues"})  # one a line, however short
 
 
 # --- list ------------------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
             lines.append(f"{indent}{name}:")
             lines += [f"{indent}  - " + "; ".join(f"{k} {cell(v)}" for k, v in item.items()) for item in value]
-        elif isinstance(value, list | tuple) and any(len(str(part)) > LONG for part in value):
+        elif isinstance(value, list | tuple) and (key in SENTENCES or any(len(str(part)) > LONG for part in value)):
             lines += [f"{indent}{name}:", *(f"{indent}  - {clean(part)}" for part in value)]
         elif isinstance(value, list | tuple):
             lines.append(f"{indent}{name}: {', '.join(clean(part) for part in value)}")

@@ -86,7 +86,9 @@ def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
     sizes, channels = facts["sizes"], facts["channels"]
     width, height = (" / ".join(str(sizes[side][key]) for key in ("min", "median", "max")) for side in SIDES)
     gray, equal = channels["gray_files"], channels["colour_files_that_are_gray"]
-    aloud = facts["patient"].replace("none", "NONE", 1) + "; every image stands for itself: say so if it does not"
+    told = facts["patient"] != none_aloud("")  # the card says why
+    aloud = facts["patient"].replace("none", "NONE", 1) + "; every image stands for itself"
+    aloud += "" if told else ": say so if it does not"
     folds = f"{facts['split']}; the first of {facts['folds']} folds:" if facts["folds"] > 1 else facts["split"]
     levels = f"; black is {facts['shown_from_to'][0]:g}, white {facts['shown_from_to'][1]:g}"
     shown = {

@@ -68,6 +68,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     lacking = describe_lacking(targets, splits)
+    official_splits = tuple(split for split in SPLITS if split in splits)
     told_by_tags = find_telling_tags(joined, by_file)
     spec = DatasetSpec(
         name=card.name or name,
@@ -79,7 +80,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
         patient=patients.meaning,
-        official_splits=tuple(split for split in SPLITS if splits and split in splits),
+        official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone parts nothing
         metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told_by_tags),
         known_conflicts=conflicts,
         **said_of_any(card),

@@ -29,7 +29,11 @@ class Label(Part):
         default="", description='Between several labels of an image: "|". Makes the task multilabel.'
     )
     none: str = Field(default="", description='Text that means no label at all: "No Finding".')
-    positive: str = Field(default="", description="Binary: the label called positive. Default: the last.")
+    positive: str = Field(
+        default="",
+        description="Binary: the label called positive. Default: the one not called normal, negative, benign or so, "
+        "else the last.",
+    )
     bins: tuple[float, ...] = Field(default=(), description="Edges that turn a number into grades: [0, 40, 50, 100].")
     names: Names = Field(default=(), description="Names of the grades, one fewer than edges.")
 
@@ -124,9 +128,12 @@ class Split(Part):
 
 
 class Join(Part):
-    """How a row of the table finds its image: a column with its path or name, or with the value of a DICOM tag."""
+    """How a row of the table finds its images, where no column stands in `images`."""
 
-    column: str
+    column: str = Field(
+        description="Column with the path or name of an image, with or without suffix; with those of a folder, whose "
+        "images all have the row; or with the value of `tag`."
+    )
     tag: str = Field(default="", description='DICOM tag that the column holds: "SOPInstanceUID", "AccessionNumber".')
 
 
@@ -141,7 +148,9 @@ class Masks(Part):
     """Files that mark something in an image; they are no further images."""
 
     path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
-    merge: Literal["union", "none"] = Field(default="union", description="What several masks of an image make.")
+    merge: Literal["union", "none"] = Field(
+        default="union", description="What several masks of an image make. Masks are not read yet."
+    )
 
 
 class Slices(Part):
@@ -174,7 +183,7 @@ class Intensity(Part):
     )
     levels: tuple[float, float] | None = Field(default=None, description="Values that become black and white.")
     percentiles: tuple[float, float] | None = Field(default=None, description="The same, of all values of the set.")
-    bits: Literal[8, 16] = 16
+    bits: Literal[8, 16] = Field(default=16, description="How many levels: 256 or 65,536.")
 
     @model_validator(mode="after")
     def agree(self) -> Intensity:
@@ -186,51 +195,71 @@ class Intensity(Part):
 class Card(Part):
     """What cannot be guessed about a set of images."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema", description="Version of this format.")
     name: str = Field(
         default="", pattern=r"^[a-z0-9_.\-]*$", description="Lower case; the folder's name is the default."
     )
-    title: str = ""
-    description: str = ""
-    modality: str = ""
-    license: str = ""
-    citation: str = ""
-    url: str = ""
-    task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = ""
-    unit: Literal["auto", "image", "clip", "patient"] = "auto"
+    title: str = Field(default="", description="For the board; the folder's name is the default.")
+    description: str = Field(default="", description="A sentence or two.")
+    modality: str = Field(default="", description='How the images were made: "dermoscopy", "chest X-ray".')
+    license: str = Field(default="", description='"CC BY 4.0".')
+    citation: str = Field(default="", description="The paper.")
+    url: str = Field(default="", description="Where the data come from.")
+    task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = Field(
+        default="", description="What is asked of an image; guessed from the labels."
+    )
+    unit: Literal["auto", "image", "clip", "patient"] = Field(
+        default="auto",
+        description="What is scored. auto: the patient where all images of each share a label, else the image.",
+    )
     share_targets: bool = Field(
         default=True, description="false: the licence keeps the targets; `zoo bundle` leaves them out."
     )
     reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
     derived_from: Names = Field(
-        default=(), description="Collections the images come from, so that weights trained on them are noticed."
+        default=(),
+        description='Collections the images come from, lower case: "ham10000". A board says where weights were trained '
+        "on one.",
     )
-    root: str = Field(default="", description="Folder of the data, where it is not the one this file is in.")
+    root: str = Field(
+        default="",
+        description="Folder of the data, where this file lies elsewhere; or an archive, a folder in it "
+        "(`set.zip/inner`), or a `.npz`.",
+    )
     images: str = Field(
         default="**/*",
         min_length=1,
-        description="Pattern of the image files. {label}, {split}, {patient} are read from the path; {a column of the "
-        "table} joins the row. * and ? stay within a folder, ** does not.",
+        description="Pattern of the image files. {label}, {split}, {patient} are read from the path, {clip} makes one "
+        "clip of its frames, {a column of the table} joins the row.",
     )
     exclude: str | Names = Field(default=(), description="Patterns of files to leave out.")
-    table: str = Field(default="", description="CSV or TSV file.")
-    add: Add | None = None
-    join: Join | None = None
-    label: Label = Label()
-    labels: Names | dict[str, str] = Field(default=(), description="Order of the labels, or value -> name, in order.")
-    patient: Patient | None = None
-    split: Split | None = None
-    masks: Masks | None = None
-    slices: Slices | None = None
-    frames: Frames | None = None
+    table: str = Field(default="", description="CSV, TSV or JSON-lines file.")
+    add: Add | None = Field(default=None, description="A second table.")
+    join: Join | None = Field(default=None, description="How a row finds its images.")
+    label: Label = Field(default=Label(), description="Where the label is, and how it is read.")
+    labels: Names | dict[str, str] = Field(
+        default=(),
+        description="Order of the labels, or a table from the value in the data to the name shown, in order.",
+    )
+    patient: Patient | None = Field(default=None, description="Who an image belongs to.")
+    split: Split | None = Field(default=None, description="The official split, or how to draw one.")
+    masks: Masks | None = Field(default=None, description="Files that are masks.")
+    slices: Slices | None = Field(default=None, description="Which slices of a volume.")
+    frames: Frames | None = Field(default=None, description="Which frames of a clip.")
     crop: Literal["", "ultrasound-region"] = Field(
         default="", description="ultrasound-region: what lies in a DICOM's SequenceOfUltrasoundRegions."
     )
-    metadata: Names = Field(default=(), description="Columns worth reporting.")
-    hide: Names = Field(default=(), description="Columns that leak the label.")
-    symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = ()
+    metadata: Names = Field(
+        default=(), description="Columns worth reporting; `zoo audit` warns of one that tells the label."
+    )
+    hide: Names = Field(default=(), description="Columns that leak the label: kept out of everything.")
+    symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = Field(
+        default=(), description="What does not change the label. None by default: left is not right in a chest."
+    )
     intensity: tuple[float, float] | Intensity | None = Field(
-        default=None, description="Two levels of 16-bit images shown as black and white; or how values become levels."
+        default=None,
+        description="Two levels of 16-bit images that become 0 and 1, by default the .1 and 99.9 percentiles of train; "
+        "or a section: how values become levels.",
     )
     near_duplicates: Literal["group", "ignore"] = Field(
         default="group", description="group: images that look alike stay on one side of every split zoo draws."
@@ -238,11 +267,15 @@ class Card(Part):
     known_conflicts: tuple[tuple[str, str], ...] = Field(
         default=(), description="Pairs of images, alike but with two labels, that are known and accepted."
     )
-    known_issues: Names = ()
+    known_issues: Names = Field(default=(), description="Said on the board.")
     checksums: dict[str, str] = Field(
-        default_factory=dict, description="File below the root -> its md5, as published; the audit compares them."
+        default_factory=dict,
+        description="File below the root -> its md5, as published; the [audit](audit.md) compares them.",
     )
-    drop: Names = Field(default=(), description="Images to leave out, by path; `zoo audit --fix` writes such a list.")
+    drop: Names = Field(
+        default=(),
+        description="Images to leave out, by path or name; `zoo audit SET --fix OUT.toml` writes such a list.",
+    )
 
     def columns(self) -> dict[str, str]:
         """Place in this file -> column of the table it names."""
@@ -355,8 +388,32 @@ SECTIONS: dict[str, type[Part]] = {
 
 
 def card_schema() -> dict[str, Any]:
-    """The JSON schema of `dataset.toml`."""
-    return Card.model_json_schema()
+    """The JSON schema of `dataset.toml`, as `docs/dataset.schema.json` publishes it."""
+    schema: dict[str, Any] = plain_schema(Card.model_json_schema())
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "dataset.toml: what cannot be guessed about a set of images", **schema}
+
+
+def plain_schema(node: Any) -> Any:
+    """Without what says nothing of a TOML file: null, which it cannot hold, empty defaults, titles made of names."""
+    if isinstance(node, list):
+        return [plain_schema(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    kinds = [kind for kind in node.get("anyOf", []) if kind != {"type": "null"}]
+    alone = kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
+    node = {**{key: value for key, value in node.items() if key != "anyOf"}, **alone}
+    plain = {}
+    for key, value in node.items():
+        if key in ("properties", "$defs"):
+            plain[key] = {name: plain_schema(each) for name, each in value.items()}
+        elif key != "title" and not (key == "default" and is_empty(value)):
+            plain[key] = plain_schema(value)
+    return plain
+
+
+def is_empty(default: Any) -> bool:
+    return not any(default.values()) if isinstance(default, dict) else default in (None, "", [])
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------

@@ -113,7 +113,8 @@ def describe_volumes(card: Card, joined: Joined, headers: list[Header | None], c
         sum(f(chosen[row]) for row in rows) for f in (lambda c: len(c.frames), lambda c: c.num_blank)
     )
     left_out = f"; {num_blank} that hold one value only are left out" if num_blank else ""
-    guessed = "" if card.slices else " (guessed; in dataset.toml: slices = {axis = 2, step = 1})"
+    axis = 0 if all(is_tiff_name(joined.images[row]) for row in rows) else 2
+    guessed = "" if card.slices else f" (guessed; in dataset.toml: slices = {{axis = {axis}, step = 1}})"
     notes = [
         f"{len(rows)} volumes give {num_slices} slices across {across}{every_so_many(said.step)}{left_out}{guessed}"
     ]

@@ -1,0 +1,69 @@
+"""The keys of `dataset.toml`, from zoo/sources/cards.py to dataset.schema.json and the tables of dataset-toml.md.
+
+    python docs/make_reference.py
+
+A comment `<!-- keys of Label -->` in the page stands above the table of that section; `Card` is the file itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo.sources import card_schema
+
+DOCS = Path(__file__).resolve().parent
+SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"
+TABLE = re.compile(r"(?<=<!-- keys of )(\w+)( -->\n)(?:\|.*\n)*")
+WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+def schema_text() -> str:
+    return json.dumps(card_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def page_text(page: str) -> str:
+    """The page with every table made anew."""
+    schema = card_schema()
+    sections = {"Card": schema, **schema["$defs"]}
+    return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
+
+
+def key_table(section: dict[str, Any]) -> str:
+    required = section.get("required", [])
+    rows = ["| key | value | meaning |", "|---|---|---|"]
+    for name, key in section["properties"].items():
+        default = f" Default: `{to_toml(key['default'])}`." if key.get("default") not in (None, {}) else ""
+        meaning = ("Must be given. " if name in required else "") + key["description"] + default
+        rows.append(f"| `{name}` | {kind_of(key)} | {meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) + "\n"
+
+
+def kind_of(key: dict[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "$ref" in key:
+        name = key["$ref"].rpartition("/")[2].lower()
+        return f"[section](#{name})"
+    if "anyOf" in key:
+        return " or ".join(kind_of(each) for each in key["anyOf"])
+    if "const" in key:
+        return f"`{to_toml(key['const'])}`"
+    if "enum" in key:
+        return " or ".join(f"`{to_toml(value)}`" for value in key["enum"] if value != "")
+    if key["type"] == "array":
+        items = key.get("prefixItems")
+        return f"[{', '.join(map(kind_of, items))}]" if items else f"list of {kind_of(key['items'])}"
+    if key["type"] == "object":
+        return "table of text"
+    return WORDS[key["type"]]
+
+
+def to_toml(value: Any) -> str:
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,73 @@
+"""The pages about own data say what the code does: every set that they show is built and read, every key is listed."""
+
+import json
+import sys
+
+import pytest
+from documented_shapes import BUILDERS, PAGE, blocks, build, printed, sections, tree
+
+from zoo.errors import DataError
+from zoo.sources import card_schema
+from zoo.sources.cards import read_card
+
+DOCS = PAGE.parent
+SHAPES = sections(PAGE.read_text(encoding="utf-8"))
+REWRITE = "run `python tests/documented_shapes.py`, and read what changed"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    sys.path.insert(0, str(DOCS))
+    try:
+        import make_reference
+
+        yield make_reference
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+# --- your-own-data.md ------------------------------------------------------------------------------------------------
+def test_every_shape_that_is_built_is_shown():
+    assert set(SHAPES) == set(BUILDERS)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_set_as_the_page_shows_it_is_read_as_the_page_says(name, tmp_path):
+    shown_tree, card, shown_print = blocks(SHAPES[name])
+    path = build(name, tmp_path, card)
+    assert tree(path, bool(card)) + "\n" == shown_tree, REWRITE
+    assert printed(path) + "\n" == shown_print, REWRITE
+
+
+# --- dataset-toml.md -------------------------------------------------------------------------------------------------
+def test_the_published_schema_and_the_tables_of_keys_are_those_of_the_code(reference):
+    told = "run `python docs/make_reference.py`"
+    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), told
+    page = reference.PAGE.read_text(encoding="utf-8")
+    assert page == reference.page_text(page), told
+
+
+def test_the_page_has_a_table_for_the_file_and_for_each_of_its_sections(reference):
+    tables = [found[1] for found in reference.TABLE.finditer(reference.PAGE.read_text(encoding="utf-8"))]
+    assert sorted(tables) == sorted(["Card", *card_schema()["$defs"]])
+
+
+def test_every_key_has_a_description():
+    schema = card_schema()
+    for name, section in {"": schema, **schema["$defs"]}.items():
+        for key, about in section["properties"].items():
+            assert about.get("description"), f"{name}.{key}"
+
+
+def test_the_schema_holds_nothing_that_toml_cannot():
+    assert "null" not in json.dumps(card_schema())
+
+
+def test_the_mistakes_on_the_page_are_told_as_it_says(tmp_path):
+    page = (DOCS / "dataset-toml.md").read_text(encoding="utf-8")
+    shown, card, _ = blocks(page.partition("## Mistakes")[2])
+    path = tmp_path / "dataset.toml"
+    path.write_text(card, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_card(path)
+    assert caught.value.message == shown.replace("\n", " ").strip().replace("dataset.toml", str(path))
