@@ -318,6 +318,18 @@ def test_a_table_names_volumes_and_masks_beside_them_are_no_images(tmp_path, cel
     assert any("8 masks beside volumes" in note for note in samples.notes)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_cut_stack_is_named_and_not_the_whole_ones_beside_it(tmp_path, share):
+    for number in range(4):
+        path = tmp_path / "ab"[number % 2] / f"{number}.tif"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, BRAIN.astype(np.uint16), photometric="minisblack")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=r"b/3\.tif: "):
+        find_source(tmp_path)
+
+
 def test_tiffs_that_all_have_pages_are_stacks_and_a_stray_one_is_a_mistake(tmp_path):
     for number in range(4):
         folder = tmp_path / "ab"[number % 2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,6 +274,8 @@ def open_npy(path: Path) -> Array:
     except Exception as error:
         start = first_bytes(path)
         cause = f"not a NumPy array: {start}" if "NUMPY" not in start else f"cannot be read: {error}"
+        if "Python objects" in str(error):
+            cause = "holds Python objects, which could run code when read"
         raise DataError(
             f"{path}: {' '.join(cause.split())}", fix="save it as an array of numbers", code="image"
         ) from error
@@ -312,6 +315,7 @@ def read_pages(path: Path) -> Array:
             raise DataError(f"{path}: holds {first.bitspersample}-bit samples, which no array can hold", code="image")
         check_size(path, first.imagewidth, first.imagelength, first.samplesperpixel, dtype.itemsize * 8)
         num_pages = count_pages(path, tiff)
+        check_chain(path, tiff, num_pages)
         check_bytes(path, (num_pages, *shape), dtype)
         page = read_page(path, first, 0, shape, dtype)
         pages = np.empty((num_pages, *page.shape), dtype)
@@ -326,6 +330,17 @@ def count_pages(path: Path, tiff: Any) -> int:
     except IndexError:
         return len(tiff.pages)
     raise DataError(f"{path}: more than {MAX_SLICES} pages", fix="check that it is whole", code="image")
+
+
+def check_chain(path: Path, tiff: Any, num_pages: int) -> None:
+    """Refuse a stack whose last page names one behind the end of the file: it has been cut."""
+    last = tiff.pages[num_pages - 1]
+    if (offset := next_page_offset(tiff, last)) >= tiff.filehandle.size:
+        raise DataError(
+            f"{path}: page {num_pages - 1} names the next at byte {offset}, the file ends at {tiff.filehandle.size}",
+            fix="copy it again, or leave it out",
+            code="image",
+        )
 
 
 def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -347,9 +362,21 @@ def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype:
 
 
 def has_pages(path: Path) -> bool:
-    """Whether a TIFF holds more than one page."""
+    """Whether a TIFF holds more than one page. A damaged one may: it is named when it is read like those beside it."""
     try:
         with open_tiff(path) as tiff:
-            return bool(tiff.pages[1].offset != tiff.pages[0].offset)  # a page may name itself as the next
-    except Exception:  # one page, or damaged: whoever reads it says so
-        return False
+            first = tiff.pages[0]
+            return next_page_offset(tiff, first) not in (0, first.offset)  # a page may name itself as the next
+    except Exception:
+        return True
+
+
+def next_page_offset(tiff: Any, page: Any) -> int:
+    """Where a page says that the next one is; 0 for none. tifffile leaves out a page that lies beyond the end."""
+    layout = tiff.tiff
+    stream = tiff.filehandle
+    stream.seek(page.offset)
+    (num_tags,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
+    stream.seek(page.offset + layout.tagnosize + num_tags * layout.tagsize)
+    (offset,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
+    return int(offset)

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images import AS_STORED, Header, Reading, read_image, split_frame
 from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
-from zoo.sources.frames import choose_axis, expand_clips, expand_frames
+from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import RESERVED, Joined, join
@@ -55,6 +55,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         joined = expand_clips(card, join(card, listing, origin, tagged))
     looked_at = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, looked_at) as found:
+        check_frame_sizes(joined, found)
         by_file = found.looked_at(joined.images)
         joined = expand_frames(card, joined, by_file)
         conflicts, mistakes = find_conflicts(card, joined, listing)

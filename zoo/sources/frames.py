@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Header, Reading, all_have_pages, frame_name, is_tiff_name
+from zoo.images import AS_STORED, Header, Reading, all_have_pages, frame_name, is_tiff_name, split_frame
 from zoo.sources.cards import Card, Frames, Slices
 from zoo.sources.joining import Joined
 
@@ -58,6 +58,25 @@ def expand_clips(card: Card, joined: Joined) -> Joined:
         has_frames=True,
         notes=(*joined.notes, note),
     )
+
+
+def check_frame_sizes(joined: Joined, find_header: Callable[[str], Header]) -> None:
+    """Refuse a clip whose frames, files of their own, differ in size: something else lies among them."""
+    if not joined.clips:
+        return
+    first: dict[str, tuple[str, Header]] = {}
+    for image, name in zip(joined.images, joined.sample_ids, strict=True):
+        clip, frame = split_frame(name)
+        if frame is None:
+            continue
+        header = find_header(image)
+        other, expected = first.setdefault(clip, (image, header))
+        if (header.width, header.height) != (expected.width, expected.height):
+            raise DataError(
+                f"{image}: {header.width} x {header.height} pixels, {other} of the same clip has "
+                f"{expected.width} x {expected.height}",
+                fix="leave out what is no frame of it (exclude, in dataset.toml)",
+            )
 
 
 def describe_choice(said: Frames) -> str:

@@ -1,0 +1,338 @@
+"""One bad DICOM file, volume, video or folder of frames is one line that names it, soon, and the other sets stand.
+
+As tests/test_bad_images.py, for scans: each set is looked at by `zoo info`, then one bench gets all of them.
+"""
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from dicom_files import write as write_dicom
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, JPEG2000Lossless
+
+from zoo.samples import open_source
+from zoo.sources import find_source
+
+RANDOM = np.random.default_rng(17)
+MAX_SECONDS, MAX_BYTES = 10, 1.5e9
+NUM_FILES = 8  # good ones beside the bad one
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+HTJ2K, MPEG4 = "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.102"
+posix = pytest.mark.skipif(os.name != "posix", reason="wait4 and memory")
+
+
+# --- good files ------------------------------------------------------------------------------------------------------
+def scan(path, **elements):
+    return write_dicom(path, RANDOM.integers(-500, 500, (32, 32)).astype(np.int16), **elements)
+
+
+def volume(path, shape=(12, 12, 6), dtype=np.int16, change=None):
+    values = RANDOM.integers(0, 900, shape).astype(dtype)
+    if change is not None:
+        values[1, 1, 1] = change
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    return path
+
+
+def array(path, shape=(6, 12, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, RANDOM.integers(0, 900, shape).astype(np.uint16))
+    return path
+
+
+def stack(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, RANDOM.integers(0, 900, (6, 24, 24)).astype(np.uint16), photometric="minisblack")
+    return path
+
+
+def video(path, frames=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg" if path.suffix == ".avi" else "mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuvj420p" if path.suffix == ".avi" else "yuv420p"
+        for frame in RANDOM.integers(0, 255, (frames, 32, 32), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+    return path
+
+
+def folder_of_frames(path):
+    path.mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(RANDOM.integers(0, 256, (16, 16), dtype=np.uint8)).save(path / f"{number}.png")
+    return path
+
+
+# suffix of a good file -> how it is made, what the card says
+KINDS = {
+    ".dcm": (scan, ""),
+    ".nii.gz": (volume, ""),
+    ".nii": (volume, ""),
+    ".npy": (array, "slices = {axis = 0}"),
+    ".tif": (stack, "slices = {axis = 0}"),
+    ".avi": (video, ""),
+    ".mp4": (video, ""),
+    "": (folder_of_frames, "frames = {every = 1}"),
+}
+
+
+# --- bad files -------------------------------------------------------------------------------------------------------
+def cut(make, share=0.5):
+    def bad(path):
+        data = make(path).read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+
+    return bad
+
+
+def holding(data):
+    return lambda path: path.write_bytes(data)
+
+
+def dicom(**elements):
+    return lambda path: scan(path, **elements)
+
+
+def packed(path, syntax):
+    """A file that says how its pixels are packed; what is in them nobody gets to see."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = UID(syntax)
+    scan(path, file_meta=meta, PixelData=encapsulate([bytes(64)]))
+
+
+def packed_smaller(path):
+    """A header of 32 x 64 around a codestream of 32 x 32."""
+    dataset = pydicom.dcmread(scan(path, compress=JPEG2000Lossless))
+    dataset.Rows = 64
+    dataset.save_as(path)
+
+
+def nifti_header(path, shape):
+    """A header that claims a shape, and a kilobyte behind it."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header["dim"][: len(shape) + 1] = (len(shape), *shape)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    data = header.binaryblock + bytes(4 + 1024)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def npy_header(path, shape, descr="<u2"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    path.write_bytes(stream.getvalue() + bytes(1024))
+
+
+def objects(path):
+    np.save(path, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+
+
+def pages_of_two_sizes(path):
+    with tifffile.TiffWriter(path) as writer:
+        for size in (24, 24, 12):
+            writer.write(RANDOM.integers(0, 900, (size, size)).astype(np.uint16), photometric="minisblack")
+
+
+def no_frames(path):
+    """A video whose header is whole and that ends before its first frame."""
+    data = video(path, frames=1).read_bytes()
+    path.write_bytes(data[: data.index(b"movi") + 4])
+
+
+def frames_of_two_sizes(path):
+    folder_of_frames(path)
+    Image.fromarray(RANDOM.integers(0, 256, (48, 32), dtype=np.uint8)).save(path / "3.png")
+
+
+def broken_frame(path):
+    folder_of_frames(path)
+    (path / "3.png").write_bytes((path / "2.png").read_bytes()[:60])
+
+
+# name of the set -> suffix, how the bad file is made, what is said of it
+FILES = {
+    "dicom_no_pixels": (".dcm", dicom(PixelData=None), "holds no pixels"),
+    "dicom_few_pixels": (".dcm", dicom(PixelData=bytes(100)), "100 bytes of pixels, 32 x 32 pixels are 2048"),
+    "dicom_cut": (".dcm", cut(scan, 0.7), "bytes of pixels, 32 x 32 pixels are 2048"),
+    "dicom_cut_early": (".dcm", cut(scan, 0.2), "x.dcm"),
+    "dicom_wide": (".dcm", dicom(Rows=65535, Columns=65535), "65535 x 65535 is more than 89 megapixels"),
+    "dicom_flat": (".dcm", dicom(Rows=0), "32 x 0 pixels"),
+    "dicom_long": (".dcm", dicom(NumberOfFrames=2**31 - 1), "32 x 32 pixels in 2147483647 frames"),
+    "dicom_frames": (".dcm", dicom(NumberOfFrames=90_000), "32 x 32 pixels in 90000 frames are 184320000"),
+    "dicom_depth": (".dcm", dicom(BitsStored=20), "BitsStored 20 of BitsAllocated 16"),
+    "dicom_colour": (".dcm", dicom(PhotometricInterpretation="CIELAB"), "PhotometricInterpretation 'CIELAB'"),
+    "dicom_syntax": (".dcm", lambda p: packed(p, MPEG4), "no decoder for its transfer syntax, MPEG-4"),
+    "dicom_codestream": (".dcm", packed_smaller, "its header says 32 x 64"),
+    "dicom_html": (".dcm", holding(HTML), "not DICOM"),
+    "dicom_empty": (".dcm", holding(b""), "the file is empty"),
+    "nifti_cut": (".nii", cut(volume), "the file ends early"),
+    "nifti_gz_cut": (".nii.gz", cut(volume), "x.nii.gz"),
+    "nifti_huge": (".nii", lambda p: nifti_header(p, (30_000, 30_000, 30_000)), "the file ends early"),
+    "nifti_gz_huge": (".nii.gz", lambda p: nifti_header(p, (30_000, 30_000, 30_000)), "the file ends early"),
+    "nifti_nan": (".nii.gz", lambda p: volume(p, dtype=np.float32, change=np.nan), "in slice 1 are NaN or infinite"),
+    "nifti_four": (".nii.gz", lambda p: volume(p, (12, 12, 6, 3)), "expected a volume of 3 axes"),
+    "nifti_html": (".nii.gz", holding(HTML), "it is a web page"),
+    "npy_objects": (".npy", objects, "holds Python objects, which could run code when read"),
+    "npy_pickle": (
+        ".npy",
+        holding(b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x05hello\x94."),
+        "a Python pickle",
+    ),
+    "npy_huge": (".npy", lambda p: npy_header(p, (5_000, 1_000, 1_000_000)), "x.npy"),
+    "npy_four": (".npy", lambda p: array(p, (6, 12, 12, 5)), "expected a volume of 3 axes"),
+    "npy_cut": (".npy", cut(array), "x.npy"),
+    "tiff_cut": (".tif", cut(stack), "page 0 names the next at byte"),
+    "tiff_cut_late": (".tif", cut(stack, 0.98), "cannot be decoded"),
+    "tiff_sizes": (".tif", pages_of_two_sizes, "page 2 is uint16 (12, 12), page 0 is uint16 (24, 24)"),
+    "video_cut": (".avi", cut(video), "says 8 frames, and ends after"),
+    "video_mp4_cut": (".mp4", cut(video), "x.mp4"),
+    "video_html": (".mp4", holding(HTML), "cannot be decoded"),
+    "video_none": (".avi", no_frames, "no frame in it"),
+    "frames_sizes": ("", frames_of_two_sizes, "32 x 48 pixels, a/x/0.png of the same clip has 16 x 16"),
+    "frames_broken": ("", broken_frame, "3.png: cannot be decoded"),
+}
+
+
+def good_folder(root, suffix):
+    """Two classes of good files of one kind, with the card they need."""
+    make, card = KINDS[suffix]
+    for number in range(NUM_FILES):
+        make(root / "ab"[number % 2] / f"{number}{suffix}")
+    (root / "dataset.toml").write_text(f"{card}\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bad_sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bad")
+    for name, (suffix, make, _) in FILES.items():
+        make(good_folder(root / name, suffix) / "a" / f"x{suffix}")
+    return root
+
+
+@pytest.mark.parametrize("suffix", KINDS, ids=lambda suffix: suffix or "frames")
+def test_the_good_files_alone_are_read(suffix, tmp_path):
+    source = open_source(find_source(good_folder(tmp_path / "set", suffix)), tmp_path)
+    assert len(source.sample_ids) >= NUM_FILES
+    assert all(source.samples.read(image).size >= 144 for image in source.samples.table["image"])
+
+
+def only_line(told):
+    """The one line that is not progress, which a slow machine sees."""
+    (line,) = [line for line in told.splitlines() if not line.startswith(("reading ", "decoding "))]
+    assert line.startswith("zoo: error[")
+    return line
+
+
+# --- in zoo info -----------------------------------------------------------------------------------------------------
+LOOK_AT_EACH = """
+import contextlib, io, json, resource, sys, time
+from zoo.cli import run
+found = {}
+run(["info", "datasets", sys.argv[1]])  # the imports
+for path in sys.argv[2:]:
+    told, start = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        status = run(["info", "datasets", path])
+    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"found": found, "peak": peak}))
+"""
+
+
+@pytest.fixture(scope="module")
+def looked_at(bad_sets, environment):
+    paths = [str(bad_sets / name) for name in (next(iter(FILES)), *FILES)]
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK_AT_EACH, *paths], capture_output=True, text=True, env=environment(), timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@posix
+@pytest.mark.parametrize("name", FILES)
+def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
+    status, told, seconds = looked_at["found"][name]
+    assert status == 4
+    line = only_line(told)
+    assert FILES[name][2] in line and "a/x" in line
+    assert "Traceback" not in told and "\x1b" not in told
+    assert seconds < MAX_SECONDS
+
+
+@posix
+def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
+    assert looked_at["peak"] < MAX_BYTES
+
+
+def test_a_syntax_whose_decoder_is_not_installed_is_named_with_what_to_install(tmp_path, zoo):
+    """The codecs are made impossible to import, as where they are not installed."""
+    root = good_folder(tmp_path / "set", ".dcm")
+    packed(root / "a" / "x.dcm", HTJ2K)
+    site = tmp_path / "site"
+    site.mkdir()
+    for module in ("gdcm", "pylibjpeg", "openjpeg", "libjpeg", "rle", "jpeg_ls"):
+        (site / f"{module}.py").write_text("raise ImportError('not installed')\n")
+    done = zoo("info", "datasets", root, sites=[site])
+    assert done.returncode == 4
+    line = only_line(done.stderr)
+    assert "a/x.dcm: no decoder is installed for its transfer syntax, High-Throughput JPEG 2000" in line
+    assert "pip install 'zoo-bench[codecs]'" in line
+
+
+# --- in zoo bench ----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
+    """Exit status, document, stderr, and the most memory the command itself has held."""
+    folder = tmp_path_factory.mktemp("bench")
+    datasets = [tiny_data / "binary.npz", *(bad_sets / name for name in FILES)]
+    arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, datasets)), "--protocol", "scratch", "--seeds", "1"]
+    arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
+    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as told:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [*command, "bench", *arguments, "--json"], env=environment(), stdout=out, stderr=told
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    document = json.loads((folder / "out").read_text())
+    return process.returncode, document, (folder / "err").read_text(), usage.ru_maxrss * 1024, seconds
+
+
+@posix
+def test_bench_refuses_each_bad_set_by_its_file_and_the_other_one_stands(benched):
+    status, document, told, _, _ = benched
+    assert status == 3
+    assert "Traceback" not in told and "\x1b" not in told and "Warning" not in told
+    refused = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    assert set(refused) == set(FILES)
+    for name, message in refused.items():
+        assert FILES[name][2] in message and "a/x" in message and "\n" not in message
+    assert {run["dataset"] for run in document["runs"] if run["status"] == "ok"} == {"binary"}
+
+
+@posix
+def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
+    _, _, _, peak, seconds = benched
+    assert peak < MAX_BYTES
+    assert seconds < MAX_SECONDS * len(FILES)
