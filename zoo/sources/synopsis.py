@@ -12,7 +12,7 @@ from zoo.specs import DatasetSpec, Samples
 from zoo.tasks import REGRESSION, TASKS, Task
 
 TEXTS = ("title", "description", "modality", "license", "citation", "url", "reference_standard", "unit")
-LISTS = ("symmetries", "metadata", "known_issues")
+LISTS = ("symmetries", "metadata", "known_issues", "derived_from")
 
 
 def read_synopsis(path: Path) -> DatasetSpec:

@@ -1,18 +1,23 @@
 """Every card against a small replica of its set: the real folders, names and columns around tiny images."""
 
 import csv
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
 from zoo import SamplesRequest
 from zoo.errors import DataError
-from zoo.images import is_image_name
+from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
 from zoo.sources.cards import read_card
 from zoo.splits import draw_split
@@ -45,7 +50,8 @@ def chest_xray_pneumonia(root):
     names += ["train/NORMAL/IM-0539-0001-0001.jpeg", "train/NORMAL/IM-0539-0001-0002.jpeg"]
     names += ["train/PNEUMONIA/person1_bacteria_1.jpeg", "train/PNEUMONIA/person1_bacteria_2.jpeg"]
     names += ["train/PNEUMONIA/person100_virus_184.jpeg"]
-    names += ["val/NORMAL/NORMAL2-IM-1427-0001.jpeg", "val/PNEUMONIA/person1946_bacteria_4874.jpeg"]
+    names += [f"val/NORMAL/NORMAL2-IM-{number}-0001.jpeg" for number in range(1427, 1435)]
+    names += [f"val/PNEUMONIA/person{number}_bacteria_{number * 2}.jpeg" for number in range(1946, 1954)]
     names += ["test/NORMAL/IM-0001-0001.jpeg", "test/NORMAL/NORMAL2-IM-0340-0001.jpeg"]
     names += ["test/PNEUMONIA/person1_virus_6.jpeg", "test/PNEUMONIA/person100_bacteria_475.jpeg"]
     draw(root, *(f"chest_xray/{name}" for name in names), *(f"chest_xray/chest_xray/{name}" for name in names))
@@ -95,12 +101,12 @@ def isic2019(root):
 def siim_isic_melanoma(root):
     columns = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
     rows = []
-    for number in range(12):
+    for number in range(36):
         image, ill = f"ISIC_{2637011 + number}", number % 4 == 0
         kind = ["melanoma", "malignant", "1"] if ill else ["unknown", "benign", "0"]
         rows.append([image, f"IP_{number // 3:07}", "male", "45.0", "head/neck", *kind])
-        draw(root, f"jpeg/train/{image}.jpg")
-    draw(root, "jpeg/test/ISIC_0052060.jpg")
+        draw(root, f"jpeg/train/{image}.jpg", size=(64, 64))
+    draw(root, "jpeg/test/ISIC_0052060.jpg", size=(64, 64))
     write_csv(root, "train.csv", columns, rows)
     write_csv(root, "test.csv", columns.partition(",diagnosis")[0], [["ISIC_0052060"] * 5])
     write_csv(root, "sample_submission.csv", "image_name,target", [["ISIC_0052060", "0"]])
@@ -119,24 +125,43 @@ def diabetic_retinopathy(root):
     write_csv(root, "trainLabels.csv", "image,level", rows)
 
 
-def rsna_pneumonia(root):
-    if not is_image_name("0004cfab.dcm"):
-        pytest.skip("DICOM is not read yet")
-    pydicom = pytest.importorskip("pydicom")
-    from pydicom.data import get_testdata_file
+def radiograph(path, pixels, **elements):
+    """A file as RSNA's are: a JPEG of 8 bits that calls itself a secondary capture."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    facts = {"SOPClassUID": SecondaryCaptureImageStorage, "SOPInstanceUID": generate_uid(), "Modality": "CR"}
+    facts |= {"ConversionType": "WSD", "BodyPartExamined": "CHEST", "PhotometricInterpretation": "MONOCHROME2"}
+    facts |= {"Rows": len(pixels), "Columns": pixels.shape[1], "SamplesPerPixel": 1, "PixelRepresentation": 0}
+    facts |= {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": encapsulate([stream.getvalue()])}
+    for keyword, value in {**facts, **elements}.items():
+        setattr(dataset, keyword, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
 
-    source = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
-    rows = []
+
+def rsna_pneumonia(root):
+    rows, kinds = [], []
     for number in range(8):
         name = f"0004cfab-14fd-4e49-80ba-63a80b6bdd{number:02}"
-        source.PatientID = source.SOPInstanceUID = source.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 1}"
-        (root / "stage_2_train_images").mkdir(parents=True, exist_ok=True)
-        source.PixelData = np.full((128, 128), number * 10, dtype=np.int16).tobytes()
-        source.save_as(root / "stage_2_train_images" / f"{name}.dcm")
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32), dtype=np.uint8)
+        view = {"ViewPosition": "AP" if number % 2 else "PA", "PatientSex": "MF"[number // 2 % 2]}
+        radiograph(root / "stage_2_train_images" / f"{name}.dcm", pixels, PatientID=name, **view)
         boxes = [["264.0", "152.0", "213.0", "379.0"], ["562.0", "152.0", "256.0", "453.0"]]
         rows += [[name, *box, "1"] for box in boxes] if number % 2 else [[name, "", "", "", "", "0"]]
+        kinds += (
+            [[name, "Lung Opacity"]] * 2
+            if number % 2
+            else [[name, ("Normal", "No Lung Opacity / Not Normal")[number // 4]]]
+        )
+    radiograph(
+        root / "stage_2_test_images" / "0000a175-0e68-4ca4-b1af-167204a7e099.dcm", pixels[::-1].copy(), PatientID="x"
+    )
     write_csv(root, "stage_2_train_labels.csv", "patientId,x,y,width,height,Target", rows)
-    write_csv(root, "stage_2_detailed_class_info.csv", "patientId,class", [[row[0], "Normal"] for row in rows])
+    write_csv(root, "stage_2_detailed_class_info.csv", "patientId,class", kinds)
+    write_csv(root, "stage_2_sample_submission.csv", "patientId,PredictionString", [["0000a175", "0.5 0 0 100 100"]])
 
 
 def pcam_kaggle(root):
@@ -173,12 +198,12 @@ def covid_radiography(root):
 
 # name: how it is laid out, images by label, patients (None: no key), official splits
 REPLICAS = {
-    "chest-xray-pneumonia": (chest_xray_pneumonia, {"normal": 9, "pneumonia": 6}, 13, ("train", "val", "test")),
+    "chest-xray-pneumonia": (chest_xray_pneumonia, {"normal": 16, "pneumonia": 13}, 27, ("train", "val", "test")),
     "brain-tumor-mri": (brain_tumor_mri, dict.fromkeys(READY["brain-tumor-mri"].labels, 6), None, ("train", "test")),
     "brain-mri-yes-no": (brain_mri_yes_no, {"no tumour": 3, "tumour": 3}, None, ()),
     "ham10000": (ham10000, dict.fromkeys(READY["ham10000"].labels, 4), 7, ()),
     "isic2019": (isic2019, dict.fromkeys(READY["isic2019"].labels, 4), 17, ()),
-    "siim-isic-melanoma": (siim_isic_melanoma, {"benign": 9, "melanoma": 3}, 4, ()),
+    "siim-isic-melanoma": (siim_isic_melanoma, {"benign": 27, "melanoma": 9}, 12, ()),
     "aptos2019": (aptos2019, dict.fromkeys(READY["aptos2019"].labels, 2), None, ()),
     "diabetic-retinopathy": (diabetic_retinopathy, dict.fromkeys(READY["diabetic-retinopathy"].labels, 4), 10, ()),
     "rsna-pneumonia": (rsna_pneumonia, {"no lung opacity": 4, "lung opacity": 4}, 8, ()),
@@ -274,7 +299,7 @@ def test_the_val_of_kermany_is_drawn_anew_and_said_to_be(replica, tmp_path):
     source = opened("chest-xray-pneumonia", tmp_path)
     split = draw_split(source)
     assert (split.folds[0] == "test").tolist() == (source.splits == "test").tolist()
-    assert any("val" in note for note in split.notes)
+    assert any("official val (16 images) is under 50 images: val drawn anew" in note for note in split.notes)
 
 
 @pytest.mark.parametrize("name", ["chest-xray-pneumonia", "brain-mri-yes-no", "malaria-cells"])
@@ -305,12 +330,44 @@ def test_both_eyes_of_a_patient_have_one_patient_and_their_own_grades(replica, t
     assert SPECS["diabetic-retinopathy"].unit == "image"
 
 
-def test_rows_of_several_boxes_are_one_image(replica, tmp_path):
+def test_rows_of_several_boxes_are_one_image_and_boxes_are_hidden(replica, tmp_path):
     replica("rsna-pneumonia")
     source = opened("rsna-pneumonia", tmp_path)
     assert len(source.sample_ids) == 8
     assert any("4 further rows" in note for note in source.samples.notes)
-    assert not {"x", "width"} & set(source.samples.table.columns)
+    assert not {"x", "y", "width", "height", "class"} & set(source.samples.table.columns)
+
+
+def test_radiographs_of_rsna_are_read_as_their_jpegs_although_they_call_themselves_captures(replica, tmp_path):
+    root = replica("rsna-pneumonia")
+    samples = opened("rsna-pneumonia", tmp_path).samples
+    assert any("all 8 images are of the kind secondary capture: they are read" in note for note in samples.notes)
+    for image in samples.table["image"]:
+        assert image.startswith("stage_2_train_images/")
+        assert (samples.read(image) == pydicom.dcmread(root / image).pixel_array).all()
+
+
+def test_the_view_that_tells_of_the_bedside_is_a_column_for_the_audit(replica, tmp_path):
+    replica("rsna-pneumonia")
+    source = opened("rsna-pneumonia", tmp_path)
+    assert set(source.spec.metadata) == {"ViewPosition", "PatientSex"}
+    views = dict(zip(source.samples.table["ViewPosition"], source.samples.targets, strict=True))
+    assert views == {"AP": 1, "PA": 0}
+
+
+def test_an_image_that_stands_in_siim_under_two_patients_is_not_parted(replica, tmp_path):
+    root = replica("siim-isic-melanoma") / "jpeg" / "train"
+    twins = [root / f"ISIC_{number}.jpg" for number in (2637012, 2637017)]  # of two patients, both benign
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    photograph = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
+    for quality, twin in zip((95, 80), twins, strict=True):
+        photograph.save(twin, quality=quality)  # as such copies are: not the same bytes
+    source = opened("siim-isic-melanoma", tmp_path)
+    split = draw_split(source, folds=3, prints=take_fingerprints(source, tmp_path / "cache"))
+    rows = [list(source.sample_ids).index(f"jpeg/train/{twin.name}") for twin in twins]
+    assert all(fold[rows[0]] == fold[rows[1]] for fold in split.folds)
+    apart = draw_split(source, folds=3)
+    assert any(fold[rows[0]] != fold[rows[1]] for fold in apart.folds)  # their patients alone would part them
 
 
 def test_isic_finds_lesions_in_its_second_table_and_an_image_without_is_on_its_own(replica, tmp_path):
