@@ -98,7 +98,7 @@ BROKEN = {
     ),
     "zoo-no-module": (None, "ModuleNotFoundError: No module named 'zoo_no_module'"),
     "zoo-no-attribute": ("x = 1", "AttributeError: "),
-    "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; upgrade zoo-bench"),
+    "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; fix: upgrade zoo-bench"),
     "zoo-two-entries": (NEVER_LOADED, "2 entry points in zoo.v1, expected 1"),
     "zoo-damaged": (NEVER_LOADED, "its entry_points.txt is damaged: "),
 }

@@ -136,7 +136,7 @@ def test_a_plugin_without_hooks_is_broken():
         ([model("-tiny")], "model name '-tiny'"),
         ([model("")], "model name ''"),
         ([model("tiny\n")], "model name"),
-        ([model("tiny.v2")], "no dots"),
+        ([model("tiny.v2")], "without dots"),
         ([model("tiny", "a", "a")], "a weights tag is given twice: a, a"),
         ([model("tiny", "a/b")], "weights tag name 'a/b'"),
     ],
@@ -147,7 +147,7 @@ def test_a_wrong_answer_is_named(answer, words):
 
 def test_a_newer_contract_is_not_loaded():
     found = plugin("new", error=AssertionError("must not be imported"), group=f"zoo.v{CONTRACT + 1}")
-    assert reason(found) == "needs contract zoo.v2; this zoo speaks v1; upgrade zoo-bench"
+    assert reason(found) == "needs contract zoo.v2; this zoo speaks v1; fix: upgrade zoo-bench"
 
 
 def test_an_older_contract_asks_for_a_newer_plugin():

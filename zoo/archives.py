@@ -66,21 +66,26 @@ def find_unpacked(archive: Path, cache: Path, progress: Progress | None = None) 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Path:
     """Unpack a zip or tar to `folder`, whole or not at all; DataError names the archive and the entry at fault."""
     if not archive.is_file():
-        raise DataError(f"{archive}: " + ("not a regular file" if archive.exists() else "no such file"))
+        raise DataError(
+            f"{archive}: " + ("not a regular file" if archive.exists() else "no such file"),
+            fix="name a .zip or .tar file, or the folder it unpacks to",
+        )
     is_zip = recognise(archive)
     try:
         with folder_written_whole(folder) as temporary:
             limit = largest_amount(archive, temporary)
             (unpack_zip if is_zip else unpack_tar)(archive, temporary, limit, progress)
             if not any(temporary.iterdir()):
-                raise DataError(f"{archive}: an archive without files")
+                raise DataError(f"{archive}: an archive without files", fix="bring it again, or name another")
     except DAMAGE as error:
         raise DataError(
             f"{archive}: damaged or truncated: {error or type(error).__name__}", fix="download it again", code="archive"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{archive}: cannot be unpacked to {folder}: {error.strerror or error}", code="archive"
+            f"{archive}: cannot be unpacked to {folder}: {error.strerror or error}",
+            fix="make room, or set ZOO_CACHE to another folder",
+            code="archive",
         ) from error
     return folder
 
@@ -131,7 +136,11 @@ def check_name(archive: Path, name: str) -> None:
     """Refuse a name that would be written elsewhere, or that cannot be shown."""
 
     def refuse(what: str) -> None:
-        raise DataError(f"{archive}: entry {name!r}: {what}; nothing was unpacked", code="archive")
+        raise DataError(
+            f"{archive}: entry {name!r}: {what}; nothing was unpacked",
+            fix="unpack it yourself and name the folder",
+            code="archive",
+        )
 
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
         refuse("a control character in its name")
@@ -156,7 +165,9 @@ def unpack_zip(archive: Path, folder: Path, limit: int, progress: Progress | Non
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise DataError(
-                    f"{archive}: entry {entry.filename!r}: a link or device; nothing was unpacked", code="archive"
+                    f"{archive}: entry {entry.filename!r}: a link or device; nothing was unpacked",
+                    fix="unpack it yourself and name the folder",
+                    code="archive",
                 )
             if entry.flag_bits & 0x1:
                 raise DataError(
@@ -179,7 +190,11 @@ class Header(tarfile.TarInfo):
 
     def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in LONG_HEADERS and self.size > MAX_HEADER_BYTES:
-            raise DataError(f"{opened.name!s}: a header of {self.size} bytes", code="archive")
+            raise DataError(
+                f"{opened.name!s}: a header of {self.size} bytes",
+                fix="unpack it yourself and name the folder",
+                code="archive",
+            )
         result: tarfile.TarInfo = super()._proc_member(opened)  # type: ignore[misc]
         return result
 
@@ -193,7 +208,9 @@ def unpack_tar(archive: Path, folder: Path, limit: int, progress: Progress | Non
             check_name(archive, entry.name)
             if not (entry.isreg() or entry.isdir()):
                 raise DataError(
-                    f"{archive}: entry {entry.name!r}: a link or device; nothing was unpacked", code="archive"
+                    f"{archive}: entry {entry.name!r}: a link or device; nothing was unpacked",
+                    fix="unpack it yourself and name the folder",
+                    code="archive",
                 )
             tarfile.data_filter(entry, str(folder))
             if entry.isdir() or is_left_out(entry.name):
@@ -215,7 +232,11 @@ def place(archive: Path, folder: Path, name: str) -> Path:
     """Where an entry is written; each name once."""
     path = folder / name
     if path.exists():
-        raise DataError(f"{archive}: entry {name!r} stands in it twice; nothing was unpacked", code="archive")
+        raise DataError(
+            f"{archive}: entry {name!r} stands in it twice; nothing was unpacked",
+            fix="unpack it yourself and name the folder",
+            code="archive",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

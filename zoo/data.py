@@ -235,7 +235,10 @@ def positive_index(spec: DatasetSpec) -> int | None:
     if spec.task.name != "binary":
         return None
     if spec.positive and spec.positive not in spec.labels:
-        raise DataError(f"dataset {spec.name!r}: positive class {spec.positive!r} is none of {', '.join(spec.labels)}")
+        raise DataError(
+            f"dataset {spec.name!r}: positive class {spec.positive!r} is none of {', '.join(spec.labels)}",
+            fix="name one of them as `positive`",
+        )
     return spec.labels.index(spec.positive) if spec.positive else 1
 
 

@@ -54,7 +54,11 @@ def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Featur
             parts.append(extract(pixels.normalize(pixels.batch(rows))).float().cpu())
     values = torch.cat(parts)
     if not torch.isfinite(values).all():
-        raise RunError("the frozen features are not finite", code="diverged")
+        raise RunError(
+            "the frozen features are not finite",
+            fix="say --set precision=fp32, or leave the model out",
+            code="diverged",
+        )
     return Features(values=values, device=pixels.device)
 
 

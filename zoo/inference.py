@@ -79,7 +79,11 @@ def predict(
     logits = torch.cat(outputs).cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
         first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
-        raise RunError(f"the model's output for {dataset.sample_ids[first]} is not finite", code="diverged")
+        raise RunError(
+            f"the model's output for {dataset.sample_ids[first]} is not finite",
+            fix="a lower --set learning_rate, or --set precision=fp32",
+            code="diverged",
+        )
     mean, std = dataset.target_scale
     return Predictions(
         sample_ids=dataset.sample_ids[rows],

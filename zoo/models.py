@@ -242,7 +242,10 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
 
         return extract
     if not spec.classifier:
-        raise RunError(f"model {spec.name!r} names no classifier and no features: it cannot be probed frozen")
+        raise RunError(
+            f"model {spec.name!r} names no classifier and no features: it cannot be probed frozen",
+            fix="give its spec `classifier` or `features`, or choose a protocol that trains it",
+        )
     for name in spec.classifier.split(","):
         parent, attribute, old = submodule(module, name)
         # A convolutional head is followed by pooling over the channels it was given.

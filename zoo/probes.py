@@ -40,7 +40,7 @@ def fit_probe(
             if best is None or quality > best[0]:
                 best = (quality, penalty, weight, bias)
     if best is None:
-        raise RunError("the protocol lists no regularizations")
+        raise RunError("the protocol lists no regularizations", fix="give it some, or leave the field out")
     quality, penalty, weight, bias = best
     weight = weight / spread
     head = linear_layer(weight, bias - weight @ center).to(features.device)

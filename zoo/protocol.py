@@ -64,7 +64,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.method == "finetune" and (self.steps is None) == (self.epochs is None):
-            raise UsageError(f"protocol {self.name!r}: set exactly one of steps, epochs", code="bad-protocol")
+            raise UsageError(
+                f"protocol {self.name!r}: set exactly one of steps, epochs",
+                fix="--set steps=N or --set epochs=N, the other none",
+                code="bad-protocol",
+            )
 
     @property
     def label(self) -> str:
@@ -218,7 +222,7 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
     """Turn the text of one `--set` value into the type its field is declared with."""
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise UsageError(f"--set {name}={text}: not one of {', '.join(get_args(kind))}")
+            raise UsageError(f"--set {name}={text}: not one of {', '.join(get_args(kind))}", fix="choose one of these")
         return text
     options = get_args(kind) or (kind,)
     if type(None) in options and text.lower() == "none":

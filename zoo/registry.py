@@ -352,7 +352,7 @@ def find_in_distribution(distribution: metadata.Distribution) -> Iterator[FoundP
     try:
         points = [point for point in distribution.entry_points if GROUP.fullmatch(point.group)]
     except Exception as error:  # the parser raises whatever the text makes it raise
-        fault = PluginError(f"its entry_points.txt is damaged: {reason_of(error)}")
+        fault = PluginError(f"its entry_points.txt is damaged: {reason_of(error)}", fix="install it again")
         yield FoundPlugin(name=canonical(name or "unknown"), version=version, load=raising(fault))
         return
     if not points:
@@ -402,7 +402,7 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
     for plugin in found:
         try:
             if plugin.name in given:
-                raise PluginError("a plugin of this name is loaded already")
+                raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
             with quiet_stdout():
                 given[plugin.name] = load_plugin(plugin)
         except KeyboardInterrupt:
@@ -438,7 +438,7 @@ def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
     if contract(found.group) != CONTRACT:
         newer = contract(found.group) > CONTRACT
         raise PluginError(
-            f"needs contract {found.group}; this zoo speaks v{CONTRACT}; upgrade {CORE if newer else found.name}"
+            f"needs contract {found.group}; this zoo speaks v{CONTRACT}", fix=f"upgrade {CORE if newer else found.name}"
         )
     plugin = found.load()
     if not check_hooks(plugin):
@@ -460,7 +460,7 @@ def check_hooks(plugin: object) -> int:
         if marked and name not in hooks:
             raise PluginError(f"{name} is marked @hookimpl but is no hook. {hint(name)}")
         if not marked and name in hooks:
-            raise PluginError(f"{name} is not marked as a hook; write @hookimpl above a plain function")
+            raise PluginError(f"{name} is not marked as a hook", fix="write @hookimpl above a plain function")
         if not marked and name.startswith("register_") and callable(function) and is_own(function, plugin):
             raise PluginError(f"{name} is no hook. {hint(name)} Name it _{name} if it is for the plugin's own use")
         num_marked += marked
@@ -476,7 +476,7 @@ def plugin_of_cards(package: object) -> object:
     try:
         specs = [card_dataset(card) for card in cards]
     except DataError as error:
-        raise PluginError(str(error)) from error
+        raise PluginError(error.message, fix=error.fix) from error
     return SimpleNamespace(register_datasets=hookimpl(lambda: specs))
 
 
@@ -511,7 +511,7 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
             raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
         check_name(kind, spec.name)
         if spec.name in names:
-            raise PluginError(f"{hook} gives {kind} {spec.name!r} twice")
+            raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
         names.add(spec.name)
         if isinstance(spec, ModelSpec):
             check_tags(spec)
@@ -525,9 +525,11 @@ def described(value: object) -> str:
 def check_name(what: str, name: object) -> None:
     """Refuse a name that could not be typed, be a folder, or be told from a qualified or tagged one."""
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise PluginError(f"{what} name {name!r}: only letters, digits, '_', '.', '-' (not first: '.', '-')")
+        raise PluginError(f"{what} name {name!r}: expected letters, digits, '_', '.', '-' (not first: '.', '-')")
     if what == "model" and "." in name:
-        raise PluginError(f"model name {name!r}: no dots; what follows one is read as a weights tag")
+        raise PluginError(
+            f"model name {name!r}: what follows a dot is read as a weights tag", fix="write a name without dots"
+        )
 
 
 def check_tags(spec: ModelSpec) -> None:
@@ -535,7 +537,10 @@ def check_tags(spec: ModelSpec) -> None:
     for tag in tags:
         check_name(f"model {spec.name!r}: weights tag", tag)
     if len(set(tags)) < len(tags):
-        raise PluginError(f"model {spec.name!r}: a weights tag is given twice: {', '.join(tags)}")
+        raise PluginError(
+            f"model {spec.name!r}: a weights tag is given twice: {', '.join(tags)}",
+            fix="give each set of weights a tag of its own",
+        )
 
 
 def reason_of(error: BaseException) -> str:

@@ -61,10 +61,16 @@ class Result:
     def predictions(self) -> dict[str, Predictions]:
         """The stored predictions of val and test."""
         if self.folder is None or not self.ok:
-            raise ResultsError(f"run {self.id[:8]} has no predictions")
+            raise ResultsError(
+                f"run {self.id[:8]} has no predictions", fix="run it again: only a finished run has them"
+            )
         predictions = load_predictions(self.folder / "predictions.npz")
         if any(len(part.targets) < len(part) for part in predictions.values()):
-            raise ResultsError(f"{self.folder}: its targets were left out of the bundle", code="no-targets")
+            raise ResultsError(
+                f"{self.folder}: its targets were left out of the bundle",
+                fix="ask whoever made the bundle, or put the dataset beside it",
+                code="no-targets",
+            )
         return predictions
 
     def card(self) -> Card:

@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int | None], None]
 
 SPLITS = ("train", "val", "test")
+MAKER = "report it to whoever made the plugin"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,40 +100,55 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     """Compare samples with their card; the first thing that is wrong is a DataError with its row."""
     table, targets, name = samples.table, np.asarray(samples.targets), spec.name
 
-    def refuse(what: str, fix: str = "") -> None:
+    def refuse(what: str, fix: str) -> None:
         raise DataError(f"dataset {name!r}: {what}", fix=fix)
 
     if not len(table):
-        refuse("it has no images")
+        refuse("it has no images", "give it some")
     for column in ("sample_id", "image"):
         if column not in table.columns:
-            refuse(f"its table has no column {column!r}")
+            refuse(f"its table has no column {column!r}", MAKER)
     if "patient" in table.columns and table["patient"].isna().any():
-        refuse(f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do")
+        refuse(
+            f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do",
+            "fill it, or drop the row",
+        )
     repeated = table["sample_id"][table["sample_id"].duplicated()]
     if len(repeated):
-        refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows")
+        refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows", "give each row an id of its own")
     if len(targets) != len(table):
-        refuse(f"{len(targets)} targets for {len(table)} images")
+        refuse(f"{len(targets)} targets for {len(table)} images", MAKER)
     labels, task = len(spec.labels), spec.task
     if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
-        refuse(f"expected {'at least ' if labels < task.min_labels else ''}{task.min_labels} labels, got {labels}")
+        refuse(
+            f"expected {'at least ' if labels < task.min_labels else ''}{task.min_labels} labels, got {labels}",
+            "correct `labels` or `task`",
+        )
     if task.classes:
         if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
-            refuse(f"targets are {targets.dtype} of shape {targets.shape}, expected integers ({len(table)},)")
+            refuse(f"targets are {targets.dtype} of shape {targets.shape}, expected integers ({len(table)},)", MAKER)
         wrong = np.flatnonzero((targets < 0) | (targets >= labels))
         if len(wrong):
-            refuse(f"{table['sample_id'].iloc[wrong[0]]}: label {targets[wrong[0]]}, expected 0 to {labels - 1}")
+            refuse(
+                f"{table['sample_id'].iloc[wrong[0]]}: label {targets[wrong[0]]}, expected 0 to {labels - 1}",
+                "correct it, or drop the row",
+            )
         if len(np.unique(targets)) < 2:
-            refuse(f"every image is {spec.labels[int(targets[0])]!r}; there is nothing to learn")
+            refuse(
+                f"every image is {spec.labels[int(targets[0])]!r}; there is nothing to learn",
+                "give images of another class, or say where the label is",
+            )
     elif task == REGRESSION:
         wrong = np.flatnonzero(~np.isfinite(targets)) if targets.ndim == 1 else np.arange(1)
         if len(wrong):
-            refuse(f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number")
+            refuse(
+                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number",
+                "correct it, or drop the row",
+            )
     elif targets.shape != (len(table), labels):
-        refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}")
+        refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)
     elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
-        refuse("multi-label targets must be 0, 1 or NaN for unknown")
+        refuse("multi-label targets must be 0, 1 or NaN for unknown", "correct them")
     check_unit(spec, samples, refuse)
     if "split" in table.columns:
         strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
@@ -162,12 +178,18 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             )
     if rows := find_disagreement(owners, samples.targets):
         first, second = (sample_ids[row] for row in rows)
-        refuse(f"unit is the {spec.unit}, and {first} and {second} of {owners[rows[0]]} have different labels")
+        refuse(
+            f"unit is the {spec.unit}, and {first} and {second} of {owners[rows[0]]} have different labels",
+            "correct one, or name the unit image",
+        )
     if spec.unit == "clip" and "patient" in table.columns:
         numbers = np.unique(table["patient"].to_numpy().astype(np.str_), return_inverse=True)[1]
         if rows := find_disagreement(owners, numbers):
             first, second = (sample_ids[row] for row in rows)
-            refuse(f"unit is the clip, and {first} and {second} have different patients")
+            refuse(
+                f"unit is the clip, and {first} and {second} have different patients",
+                "correct one, or name the unit image",
+            )
 
 
 def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:
@@ -183,7 +205,7 @@ def dataset_failed(error: Exception) -> DataError:
     """What a dataset plugin raised that it should not have, in one line with its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-    return DataError(what, fix="report it to whoever made the plugin", code="dataset-failed")
+    return DataError(what, fix=MAKER, code="dataset-failed")
 
 
 def mixed_depth(source: Source, row: int, kind: str, first: str) -> DataError:

@@ -137,7 +137,10 @@ def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
     except Undefined:
         return float("nan")
     except Exception as error:
-        raise RunError(f"metric {metric.name!r} failed on val: {describe(error)}") from error
+        raise RunError(
+            f"metric {metric.name!r} failed on val: {describe(error)}",
+            fix="report it to whoever made the metric, or leave it out of --metrics",
+        ) from error
     return value if metric.higher_is_better else -value
 
 

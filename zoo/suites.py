@@ -77,7 +77,11 @@ def load_suite(name: str) -> Suite:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise UsageError(f"suite {name}: no such file", code="bad-suite")
+            raise UsageError(
+                f"suite {name}: no such file",
+                fix="correct the path; `zoo list suites` shows what comes with zoo",
+                code="bad-suite",
+            )
         text = path.read_text(encoding="utf-8-sig", errors="replace")  # editors on Windows put a mark in front
     elif name in list_suites():
         text = (resources.files("zoo") / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8")
@@ -86,7 +90,7 @@ def load_suite(name: str) -> Suite:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"suite {name}: {error}", code="bad-suite") from error
+        raise UsageError(f"suite {name}: {error}", fix="correct that line", code="bad-suite") from error
     return parse_suite(document, name)
 
 
@@ -122,7 +126,9 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
             place = ".".join(str(part) for part in fault["loc"])
             hint = nearest(place, known) if fault["type"] == "extra_forbidden" else ""
             faults.append(f"{place}: {fault['msg']} {hint}".strip())
-        raise UsageError(f"suite {clean(origin)}: {'; '.join(faults)}", code="bad-suite") from error
+        raise UsageError(
+            f"suite {clean(origin)}: {'; '.join(faults)}", fix="correct these", code="bad-suite"
+        ) from error
     return Suite(
         name=parsed.name,
         version=parsed.version,
@@ -300,6 +306,7 @@ def plan_run(
         raise UsageError(
             f"model {choice.shown!r} does not do {source.task.name} (dataset {source.spec.name!r}); "
             f"it does {', '.join(choice.spec.tasks)}",
+            fix="leave one of the two out",
             code="wrong-task",
         )
     asked = protocol.image_size or source.spec.image_size or 224

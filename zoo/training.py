@@ -150,7 +150,11 @@ def finetune(
             mean_loss = total_loss.item() / (step % every or every)
             train_seconds += time.perf_counter() - start
             if not math.isfinite(mean_loss):
-                raise RunError(f"the training loss is {mean_loss} by step {step} of {num_steps}", code="diverged")
+                raise RunError(
+                    f"the training loss is {mean_loss} by step {step} of {num_steps}",
+                    fix="a lower --set learning_rate, or --set precision=fp32",
+                    code="diverged",
+                )
             val = predict(module, dataset, pixels, "val", precision=precision)
             row = {"step": step, "num_steps": num_steps, "loss": mean_loss, **describe_val(val, dataset, val_score)}
             history.append({**row, "train_seconds": train_seconds})

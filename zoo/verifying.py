@@ -174,10 +174,10 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     try:
         read_members(path)
     except DataError as error:
-        raise ResultsError(error.message) from error
+        raise ResultsError(error.message, fix=error.fix) from error
     predictions = load_predictions(path)
     if "test" not in predictions:
-        raise ResultsError(f"{path.name}: holds no predictions of test")
+        raise ResultsError(f"{path.name}: holds no predictions of test", fix="make the bundle again with `zoo bundle`")
     return predictions
 
 

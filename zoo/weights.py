@@ -94,7 +94,9 @@ def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool)
     """The model that `hf-hub:owner/name` holds, described by the hub's own files: from its cache, else downloaded."""
     family = registry.find("model", HUB.rstrip(":"))
     if family.find is None:
-        raise UsageError(f"model {name!r}: the plugin that offers {family.name!r} cannot look names up")
+        raise UsageError(
+            f"model {name!r}: the plugin that offers {family.name!r} cannot look names up", fix="update the plugin"
+        )
     offline = offline or not reachable_hosts({HUB_URL})
     spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
     return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name)
@@ -135,7 +137,7 @@ def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | 
     if folder is None:
         return None
     if not folder.is_dir():
-        raise UsageError(f"--weights-dir {folder}: not a folder")
+        raise UsageError(f"--weights-dir {folder}: not a folder", fix="name the folder that holds the files")
     names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
     if weights:
         names = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names) + names

@@ -148,7 +148,9 @@ def read_image(path: Path, frame: int | None = None, reading: Reading = AS_STORE
 def read_tag(path: Path, keyword: str) -> str:
     """The text of a DICOM element, "" where the file has none; DataError for what is not DICOM."""
     if not has_tags(path):
-        raise DataError(f"{path}: not DICOM, it has no tag {keyword!r}")
+        raise DataError(
+            f"{path}: not DICOM, it has no tag {keyword!r}", fix="leave `tags` out of dataset.toml, or give DICOM files"
+        )
     return dicom.read_tag(path, keyword)
 
 

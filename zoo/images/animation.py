@@ -36,7 +36,9 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     check_regular(path)
     frames = RECENT(path)
     if frame >= len(frames):
-        raise DataError(f"{path}: frame {frame} of {len(frames)}", code="image")
+        raise DataError(
+            f"{path}: frame {frame} of {len(frames)}", fix="name a frame that is there, counted from 0", code="image"
+        )
     return to_levels(frames[frame].copy(), reading)
 
 

@@ -297,10 +297,15 @@ def check_layout(file: Opened) -> None:
         raise DataError(f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {known}")
     expected = 1 if file.is_gray or file.photometric == "PALETTE COLOR" else 3
     if samples != expected:
-        raise DataError(f"{path}: {samples} samples a pixel, {file.photometric} has {expected}")
+        raise DataError(
+            f"{path}: {samples} samples a pixel, {file.photometric} has {expected}",
+            fix="copy it again, or leave it out",
+        )
     stored = int(dataset.get("BitsStored") or allocated)
     if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated:
-        raise DataError(f"{path}: BitsStored {stored} of BitsAllocated {allocated}")
+        raise DataError(
+            f"{path}: BitsStored {stored} of BitsAllocated {allocated}", fix="copy it again, or leave it out"
+        )
     check_size(path, columns, rows, samples, allocated)
     syntax = dataset.file_meta.TransferSyntaxUID
     check_decoder(path, syntax)
@@ -365,7 +370,11 @@ def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
         return low, high, 1.0
     slope, intercept = float(view.RescaleSlope), float(view.RescaleIntercept)
     if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
-        raise DataError(f"{file.path}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}", code="image")
+        raise DataError(
+            f"{file.path}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}",
+            fix="correct its rescaling, or leave it out",
+            code="image",
+        )
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return ends[0], ends[1], abs(slope)
 
@@ -429,7 +438,10 @@ def region_of(file: Opened, reading: Reading) -> tuple[int, int, int, int]:
     right = min(columns, max(int(region.RegionLocationMaxX1) for region in regions) + 1)
     bottom = min(rows, max(int(region.RegionLocationMaxY1) for region in regions) + 1)
     if left >= right or top >= bottom:
-        raise DataError(f"{file.path}: its ultrasound regions lie outside its {columns} x {rows} pixels")
+        raise DataError(
+            f"{file.path}: its ultrasound regions lie outside its {columns} x {rows} pixels",
+            fix="leave `crop` out of dataset.toml, or leave the file out",
+        )
     return left, top, right, bottom
 
 
@@ -440,13 +452,20 @@ def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Da
     if frame is None and file.frames > 1:
         raise DataError(f"{file.path}: {file.frames} frames, expected one image", code="image")
     if frame is not None and frame >= file.frames:
-        raise DataError(f"{file.path}: frame {frame} of {file.frames}, counted from 0", code="image")
+        raise DataError(
+            f"{file.path}: frame {frame} of {file.frames}, counted from 0",
+            fix="name a frame that is there",
+            code="image",
+        )
     if file.dataset.file_meta.TransferSyntaxUID.is_compressed:
         check_codestream(file, frame or 0)
     raw = decode_stored(file, frame or 0)
     rows, columns = int(file.dataset.Rows), int(file.dataset.Columns)
     if raw.shape[:2] != (rows, columns):
-        raise DataError(f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}")
+        raise DataError(
+            f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}",
+            fix="copy it again, or leave it out",
+        )
     left, top, right, bottom = region_of(file, reading)
     return raw[top:bottom, left:right], frame_view(file, frame or 0)
 
@@ -522,11 +541,15 @@ def to_values(file: Opened, view: Dataset, raw: Array) -> Array:
 
     values: Array = apply_modality_lut(raw, view)
     if file.element != "PixelData" and not np.isfinite(values).all():
-        raise DataError(f"{file.path}: holds values that are no numbers", code="image")
+        raise DataError(f"{file.path}: holds values that are no numbers", fix="leave it out", code="image")
     if file.photometric == "MONOCHROME1":
         low, high, _ = value_range(file, view)
         if not math.isfinite(low):
-            raise DataError(f"{file.path}: floating-point values where the least is white", code="image")
+            raise DataError(
+                f"{file.path}: floating-point values where the least is white",
+                fix="convert it to MONOCHROME2, or leave it out",
+                code="image",
+            )
         values = low + high - values
     return values
 

@@ -118,7 +118,9 @@ def open_image(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image: {first_bytes(path)}", code="image-unknown") from error
+        raise DataError(
+            f"{path}: not an image: {first_bytes(path)}", fix="leave it out, or convert it to PNG", code="image-unknown"
+        ) from error
     except Exception as error:
         raise damaged(path, error) from error
     try:
@@ -245,7 +247,11 @@ def to_array(image: Image, path: Path) -> Array:
     if mode.startswith("I"):
         levels = np.asarray(image)
         if levels.dtype != np.uint16 and (levels.min() < 0 or levels.max() > 65535):
-            raise DataError(f"{path}: levels {levels.min()} to {levels.max()} do not fit 16 bits", code="image")
+            raise DataError(
+                f"{path}: levels {levels.min()} to {levels.max()} do not fit 16 bits",
+                fix="map them to 16 bit, all images alike",
+                code="image",
+            )
         return levels.astype(np.uint16)
     if mode == "F":
         raise DataError(

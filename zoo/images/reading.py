@@ -61,7 +61,11 @@ AS_STORED = Reading()
 def check_regular(path: Path) -> None:
     """Refuse a path that is no file (a pipe would be waited for), or an empty one."""
     if not path.is_file():
-        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"), code="image")
+        raise DataError(
+            f"{path}: " + ("not a regular file" if path.exists() else "no such file"),
+            fix="bring the file, or take it out of the table",
+            code="image",
+        )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
 

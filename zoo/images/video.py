@@ -80,7 +80,11 @@ class Clip:
             while self.position <= number:
                 frame = next(self.frames, None)
                 if frame is None:
-                    raise DataError(f"{self.path}: frame {number} of {self.position}", code="image")
+                    raise DataError(
+                        f"{self.path}: frame {number} of {self.position}",
+                        fix="copy it again, or name a frame that is there",
+                        code="image",
+                    )
                 self.kept[self.position] = frame
                 self.position += 1
                 while len(self.kept) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.kept) > 1:
@@ -111,7 +115,7 @@ def open_container(path: Path) -> Any:
         raise damaged(path, error) from error
     if not container.streams.video:
         container.close()
-        raise DataError(f"{path}: no video in it", code="image")
+        raise DataError(f"{path}: no video in it", fix="leave it out", code="image")
     return container
 
 

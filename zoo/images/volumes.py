@@ -88,7 +88,11 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
     low, high = sorted(value * volume.slope + volume.intercept for value in (found.low, found.high))
     dtype = volume.array.dtype
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{path}: its header scales values to {low:g} and {high:g}", code="image")
+        raise DataError(
+            f"{path}: its header scales values to {low:g} and {high:g}",
+            fix="correct its header, or leave it out",
+            code="image",
+        )
     as_stored = dtype == np.uint8 and (volume.slope, volume.intercept) == (1.0, 0.0)
     return Header(
         width=width,
@@ -107,7 +111,11 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     """One slice as uint8 or uint16, mapped as the set says."""
     levels = to_levels(read_values(path, frame, reading), reading)
     if levels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: {levels.dtype} values, and no range to map to levels", code="image")
+        raise DataError(
+            f"{path}: {levels.dtype} values, and no range to map to levels",
+            fix="say intensity = {levels = [low, high]} in dataset.toml",
+            code="image",
+        )
     return levels
 
 
@@ -118,7 +126,9 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
     volume = open_volume(path)
     num_slices = volume.array.shape[volume.across(reading.axis)]
     if frame >= num_slices:
-        raise DataError(f"{path}: slice {frame} of {num_slices}", code="image")
+        raise DataError(
+            f"{path}: slice {frame} of {num_slices}", fix="name a slice that is there, counted from 0", code="image"
+        )
     return volume.values(frame, reading.axis)
 
 
@@ -187,7 +197,11 @@ def check_shape(path: Path, array: Array) -> Array:
             code="image",
         )
     if min(array.shape) < 1 or max(array.shape) > MAX_SLICES:
-        raise DataError(f"{path}: an array of shape {array.shape} is no volume", code="image")
+        raise DataError(
+            f"{path}: an array of shape {array.shape} is no volume",
+            fix="save it as (H, W, slices), or leave it out",
+            code="image",
+        )
     if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
         raise DataError(f"{path}: holds {array.dtype}, expected whole or floating-point numbers", code="image")
     for axis in range(3):
@@ -214,7 +228,9 @@ def read_nifti(path: Path) -> Volume:
     try:
         image: Any = nibabel.load(path)
     except ImageFileError as error:
-        raise DataError(f"{path}: not a NIfTI file: {first_bytes(path)}", code="image") from error
+        raise DataError(
+            f"{path}: not a NIfTI file: {first_bytes(path)}", fix="copy it again, or leave it out", code="image"
+        ) from error
     proxy = image.dataobj
     shape, dtype = tuple(proxy.shape), proxy.dtype
     while len(shape) > 3 and shape[-1] == 1:
@@ -233,14 +249,22 @@ def read_nifti(path: Path) -> Volume:
     if np.isfinite(turns).all():
         array = nibabel.orientations.apply_orientation(array, turns)
     if not (math.isfinite(proxy.slope) and math.isfinite(proxy.inter)) or proxy.slope == 0:
-        raise DataError(f"{path}: its header scales values by {proxy.slope:g} and adds {proxy.inter:g}", code="image")
+        raise DataError(
+            f"{path}: its header scales values by {proxy.slope:g} and adds {proxy.inter:g}",
+            fix="correct its header, or leave it out",
+            code="image",
+        )
     return Volume(check_shape(path, array), float(proxy.slope), float(proxy.inter), is_anatomical=True)
 
 
 def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """The array behind a header, which is not believed: mapped where it lies, else unpacked and its CRC checked."""
     if min(shape) < 1 or offset < 0:
-        raise DataError(f"{path}: its header says an array of shape {shape}, which is no volume", code="image")
+        raise DataError(
+            f"{path}: its header says an array of shape {shape}, which is no volume",
+            fix="save it as (H, W, slices), or leave it out",
+            code="image",
+        )
     size, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size
     is_packed = path.suffix.lower() == ".gz"
     most = stored * MAX_RATIO if is_packed else stored
@@ -312,7 +336,11 @@ def read_pages(path: Path) -> Array:
         first = tiff.pages[0]
         shape, dtype = tuple(first.shape), first.dtype
         if dtype is None:
-            raise DataError(f"{path}: holds {first.bitspersample}-bit samples, which no array can hold", code="image")
+            raise DataError(
+                f"{path}: holds {first.bitspersample}-bit samples, which no array can hold",
+                fix="save it with 8 or 16 bits",
+                code="image",
+            )
         check_size(path, first.imagewidth, first.imagelength, first.samplesperpixel, dtype.itemsize * 8)
         num_pages = count_pages(path, tiff)
         check_chain(path, tiff, num_pages)

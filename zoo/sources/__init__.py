@@ -57,7 +57,9 @@ def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | N
     """The path in full; of an archive, the folder that it is unpacked to, and the archive."""
     path = path.expanduser().resolve()
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder", code="data")
+        raise DataError(
+            f"{path}: no such file or folder", fix="correct the path; `zoo list datasets` shows the names", code="data"
+        )
     if is_archive_name(path.name) and not path.is_dir():
         return find_unpacked(path, cache_root(), progress), path
     return path, None
@@ -114,7 +116,7 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         if root.suffix.lower() == ".npz" and root.is_file():
             return Found(card, root, card_path, name)
         if not root.is_dir():
-            raise DataError(f"{card_path}: root: no folder {root}")
+            raise DataError(f"{card_path}: root: no folder {root}", fix="correct `root`, or put the data there")
         if not card.leaves_files_open:
             return Found(card, list_folder(root), card_path, name)
         guess = guess_card(root, card)
@@ -260,7 +262,11 @@ def open_card(
     found = understand(card, root)
     for what in ("task", "labels"):
         if (a := getattr(said, what)) != (b := getattr(found.spec, what)):
-            raise DataError(f"{card}: {what}: {show(a)}, but the data in {root} give {show(b)}", code="card")
+            raise DataError(
+                f"{card}: {what}: {show(a)}, but the data in {root} give {show(b)}",
+                fix="correct the card, or bring the data it was written for",
+                code="card",
+            )
     samples = settle_colour(found, request.progress)
     return replace(samples, spec=replace(samples.spec or found.spec, name=name))
 

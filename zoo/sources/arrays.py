@@ -181,11 +181,17 @@ def find_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Membe
         if not there:
             continue
         if len(there) == 1:
-            raise DataError(f"{path}: {there[0]} without its {'labels' if there[0].endswith('images') else 'images'}")
+            raise DataError(
+                f"{path}: {there[0]} without its {'labels' if there[0].endswith('images') else 'images'}",
+                fix="save both: numpy.savez(path, train_images=..., train_labels=..., ...)",
+            )
         images, labels = members[f"{prefix}images"], members[f"{prefix}labels"]
         check_images(path, images)
         if not labels.shape or images.shape[0] != labels.shape[0]:
-            raise DataError(f"{path}: {images.shape[0]} {images.name} but {labels.name} of shape {labels.shape}")
+            raise DataError(
+                f"{path}: {images.shape[0]} {images.name} but {labels.name} of shape {labels.shape}",
+                fix="save as many labels as images, in the same order",
+            )
         splits[split] = (images, labels)
     if not splits:
         raise DataError(
@@ -198,7 +204,10 @@ def find_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Membe
         raise DataError(f"{path}: both images and train_images; expected one or the other")
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise DataError(f"{path}: the splits have images of different shapes: {sorted(map(str, shapes))}")
+        raise DataError(
+            f"{path}: the splits have images of different shapes: {sorted(map(str, shapes))}",
+            fix="resize them to one shape",
+        )
     return splits
 
 
@@ -219,7 +228,7 @@ def check_labels(path: Path, name: str, values: Array) -> Array:
         raise DataError(f"{path}: {name} is {values.dtype} {values.shape}; expected whole numbers, (N, 1) or (N, L)")
     if values.dtype.kind == "f" and not np.isfinite(values).all() and (values.ndim == 1 or values.shape[1] == 1):
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
-        raise DataError(f"{path}: {name}[{row}] is {values.reshape(len(values), -1)[row][0]}")
+        raise DataError(f"{path}: {name}[{row}] is {values.reshape(len(values), -1)[row][0]}", fix="save whole numbers")
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
@@ -236,7 +245,9 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
     """Task, label names and targets of the label arrays by name; a given task or names win over the guess."""
     if len({values.shape[1:] for values in parts.values()}) > 1:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in parts.items())
-        raise DataError(f"{path}: the label arrays differ in shape: {shapes}")
+        raise DataError(
+            f"{path}: the label arrays differ in shape: {shapes}", fix="give all splits the same columns of labels"
+        )
     together = np.concatenate(list(parts.values()))
     if together.ndim == 2:
         return understand_multilabel(path, parts, together.astype(float), names)
@@ -283,7 +294,9 @@ class NpzFile:
 def understand_npz(path: Path, task: Task | None = None, labels: tuple[str, ...] = ()) -> NpzFile:
     """Read the headers and labels of an npz; its images are not touched."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
+        raise DataError(
+            f"{path}: no such file" if not path.exists() else f"{path}: not a regular file", fix="correct the path"
+        )
     splits = find_splits(path, read_members(path))
     parts = {member.name: check_labels(path, member.name, load_array(path, member)) for _, member in splits.values()}
     return NpzFile(

@@ -330,9 +330,9 @@ def read_card(path: Path) -> Card:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not TOML: {error}", code="card") from error
+        raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}", code="card") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error
     try:
         return Card.model_validate(document)
     except ValidationError as error:
@@ -341,7 +341,9 @@ def read_card(path: Path) -> Card:
 
 def card_error(path: Path, mistakes: list[str]) -> DataError:
     count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
-    return DataError(f"{path}: {count}{'; '.join(mistakes)}", code="card")
+    return DataError(
+        f"{path}: {count}{'; '.join(mistakes)}", fix="correct these; docs/your-own-data.md lists all keys", code="card"
+    )
 
 
 # What pydantic puts into the place of a mistake where a value may be of several kinds

@@ -59,7 +59,10 @@ def shared_captures(
                 if text == of_all[first][name]:
                     continue
                 if name in PATH_FACTS:
-                    raise DataError(f"clip {clip.name}: {first} and {frame} differ in their {name}")
+                    raise DataError(
+                        f"clip {clip.name}: {first} and {frame} differ in their {name}",
+                        fix="correct one, or give each frame a clip of its own",
+                    )
                 differ.add(name)
     return {
         image: {name: text for name, text in captures.items() if name not in differ} for image, captures in kept.items()

@@ -95,7 +95,10 @@ def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> 
         return joined
     rows = [row for row, each in enumerate(chosen) for _ in each.frames]
     if not rows:
-        raise DataError(f"{joined.images[0]}: every slice holds one value only, as in all other volumes")
+        raise DataError(
+            f"{joined.images[0]}: every slice holds one value only, as in all other volumes",
+            fix="bring the images themselves: these may be masks, or empty",
+        )
     return replace(
         joined,
         images=tuple(frame_name(joined.images[row], frame) for row, each in enumerate(chosen) for frame in each.frames),

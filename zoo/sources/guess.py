@@ -147,7 +147,7 @@ def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
 def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: list[str]) -> DataError:
     """What to say where neither a folder nor a table tells the label of the images."""
     if broken:
-        return DataError(broken[0])
+        return DataError(broken[0], fix="correct that table, or remove it")
     if strangers:
         return DataError(
             f"{path}: {len(listing.images)} images, and no column of {' or '.join(strangers)} names them",
@@ -177,7 +177,10 @@ def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
 
 def check_any_image(listing: Listing) -> None:
     if not listing.images:
-        raise DataError(f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it")
+        raise DataError(
+            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it",
+            fix="name the folder that holds them, or an archive, CSV or npz",
+        )
 
 
 def say_in_toml(what: str) -> str:

@@ -129,7 +129,10 @@ def read_percentiles(
     quantiles = measure(reading, files, headers)
     low, high = np.percentile(quantiles, [lower, upper])
     if high <= low:
-        raise DataError(f"intensity.percentiles {lower:g} and {upper:g} are both {low:g} in {len(quantiles)} images")
+        raise DataError(
+            f"intensity.percentiles {lower:g} and {upper:g} are both {low:g} in {len(quantiles)} images",
+            fix="say wider percentiles, or levels = [low, high]",
+        )
     reading = replace(reading, levels=(float(low), float(high)), bits=bits)
     measured = f"percentiles {lower:g} and {upper:g} of {len(quantiles)} images: {say_mapping(reading)}"
     return reading, (measured, say_clipped(reading, quantiles))

@@ -125,7 +125,7 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
             raise DataError(f"{names[0]} and {each}: only one has the column {min(differ)!r}", fix="give all the same")
         tables.append(table)
     if not tables:
-        raise DataError(f"no table is named like {name!r}")
+        raise DataError(f"no table is named like {name!r}", fix="correct the name, or bring the table")
     return tables[0] if len(tables) == 1 else pandas.concat(tables)
 
 
@@ -140,7 +140,10 @@ def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFra
     repeated = other[add.by].duplicated()
     if repeated.any():
         line = other.index[repeated.to_numpy()][0]
-        raise DataError(f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice")
+        raise DataError(
+            f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice",
+            fix="keep one row for each",
+        )
     added = other.set_index(add.by).reindex(table[add.by]).fillna("")
     return table.assign(**{column: added[column].to_numpy() for column in added.columns})
 
@@ -149,7 +152,7 @@ def inside(root: Path, name: str) -> Path:
     """The path of a file that a card names, which must lie below the root."""
     path = (root / name).resolve()
     if not path.is_relative_to(root):
-        raise DataError(f"{name!r} leads out of {root.name}")
+        raise DataError(f"{name!r} leads out of {root.name}", fix="name files inside the folder")
     return path
 
 

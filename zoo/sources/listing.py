@@ -57,7 +57,9 @@ def list_folder(root: Path) -> Listing:
         try:
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError(f"{root / folder}: cannot be listed: {error.strerror}") from error
+            raise DataError(
+                f"{root / folder}: cannot be listed: {error.strerror}", fix="make the folder readable, or remove it"
+            ) from error
         for entry in entries:
             relative = f"{folder}/{entry.name}" if folder else entry.name
             if is_ignored(entry.name) or not matters(entry, relative.count("/")):

@@ -41,7 +41,10 @@ def read_column(card: Card, joined: Joined) -> list[str]:
             raise DataError(f"{joined.place(row)}: unknown split {texts[row]!r}; expected {known}")
     for value, split in meanings.items():
         if value not in texts:
-            raise DataError(f"split.{split}: no image has the {card.split.column} {value!r} in {joined.table}")
+            raise DataError(
+                f"split.{split}: no image has the {card.split.column} {value!r} in {joined.table}",
+                fix="correct the value in dataset.toml",
+            )
     return splits
 
 
@@ -61,12 +64,18 @@ def read_lists(card: Card, joined: Joined, listing: Listing) -> tuple[list[str],
                 raise DataError(f"{place}: {error.message}", fix="add the file or remove the line") from error
             other = found.setdefault(image, (split, place))
             if other[0] != split:
-                raise DataError(f"{place}: {image} is in {split}, and in {other[0]} by {other[1]}")
+                raise DataError(
+                    f"{place}: {image} is in {split}, and in {other[0]} by {other[1]}",
+                    fix="name it in one of them only",
+                )
     # a list names a file; its frames are images of their own
     splits = [found.get(image, found.get(split_frame(image)[0], ("", "")))[0] for image in joined.images]
     unlisted = splits.count("")
     if unlisted == len(splits):
-        raise DataError(f"split: no image stands in {', '.join(file for _, file in card.split.lists())}")
+        raise DataError(
+            f"split: no image stands in {', '.join(file for _, file in card.split.lists())}",
+            fix="write the images' names as they are in the folder",
+        )
     return splits, [f"{unlisted} images stand in no list of the split: not used"] if unlisted else []
 
 
@@ -75,5 +84,5 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     lines = [(number, line.strip()) for number, line in enumerate(decode(path).splitlines(), start=1)]
     names = [(number, line) for number, line in lines if line]
     if not names:
-        raise DataError(f"{path}: no names in it")
+        raise DataError(f"{path}: no names in it", fix="write one name a line, or leave the file out of `split`")
     return names

@@ -68,7 +68,10 @@ def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:
 def patient_in_name(expression: str, image: str) -> str:
     found = re.search(expression, image)
     if not found or not found[1]:
-        raise DataError(f"{image}: patient.regex {expression!r} finds no patient in this name")
+        raise DataError(
+            f"{image}: patient.regex {expression!r} finds no patient in this name",
+            fix="correct the expression, or name a column: patient = {column = ...}",
+        )
     return found[1]
 
 

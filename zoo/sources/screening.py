@@ -38,7 +38,10 @@ def screen(files: dict[str, Captures], headers: Headers) -> Screened:
         skipped = {file: why for file, why in skipped.items() if file not in kept}
     if not kept:
         file, why = next(iter(skipped.items()))
-        raise DataError(f"{headers.root}: none of {len(skipped)} files is an image; {file}: {why}")
+        raise DataError(
+            f"{headers.root}: none of {len(skipped)} files is an image; {file}: {why}",
+            fix="convert them to PNG, or name the folder that holds images",
+        )
     notes += [f"{count} files left out: {why}" for why, count in Counter(skipped.values()).items()]
     return Screened(kept, spare, skipped, tuple(notes))
 

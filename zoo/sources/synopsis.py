@@ -32,7 +32,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
             mistakes.append(f"{name}: expected a list of texts")
     if mistakes or task is None:
         count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
-        raise DataError(f"{path}: {count}{'; '.join(mistakes)}", code="card")
+        raise DataError(f"{path}: {count}{'; '.join(mistakes)}", fix="correct these", code="card")
     shown: dict[str, Any] = {name: document[name] for name in TEXTS if name in document}
     shown |= {name: tuple(document[name]) for name in LISTS if name in document}
     name, patient = document.get("name") or name_of_file(path), said_patient(document)
@@ -43,9 +43,9 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not TOML: {error}", code="card") from error
+        raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}", code="card") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error
 
 
 def not_opened(request: object) -> Samples:  # noqa: ARG001

@@ -47,14 +47,17 @@ def read_table(path: Path) -> pandas.DataFrame:
                 header = [cell.strip() for cell in row]
                 continue
             if len(row) != len(header):
-                raise DataError(f"{path} line {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+                raise DataError(
+                    f"{path} line {reader.line_num}: {len(row)} cells, the header has {len(header)}",
+                    fix="quote cells that hold the separator, or remove what is too many",
+                )
             lines.append(reader.line_num)
             rows.append([cell.strip() for cell in row])
     except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+        raise DataError(f"{path} line {reader.line_num}: {error}", fix="correct that line") from error
     check_header(path, header)
     if not rows:
-        raise DataError(f"{path}: no rows below the header")
+        raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
 
 
@@ -72,7 +75,7 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
         try:
             pairs = json.loads(line, object_pairs_hook=Pairs)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not JSON: {error}") from error
+            raise DataError(f"{place}: not JSON: {error}", fix="write one JSON object a line") from error
         if not isinstance(pairs, Pairs):
             raise DataError(f"{place}: not an object", fix='write {"file_name": "a.png", "label": "x"}, one a line')
         names = [name.strip() for name, _ in pairs]
@@ -80,12 +83,15 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
             header = names
             check_header(path, header)
         if sorted(names) != sorted(header):
-            raise DataError(f"{place}: its keys are {', '.join(names)}; those of the first are {', '.join(header)}")
+            raise DataError(
+                f"{place}: its keys are {', '.join(names)}; those of the first are {', '.join(header)}",
+                fix="give all lines the same keys",
+            )
         values = {name.strip(): to_text(value) for name, value in pairs}
         lines.append(number)
         rows.append([values[name] for name in header])
     if not rows:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty", fix="write a header and one row an image")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
 
 
@@ -107,9 +113,14 @@ def to_text(value: Any) -> str:
 def decode(path: Path) -> str:
     """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
     if not path.is_file():
-        raise DataError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"))
+        raise DataError(
+            f"{path}: " + ("not a regular file" if path.exists() else "no such file"), fix="correct the path"
+        )
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise DataError(f"{path}: {path.stat().st_size / 1e6:.0f} MB; a table may have {MAX_TABLE_BYTES / 1e6:.0f} MB")
+        raise DataError(
+            f"{path}: {path.stat().st_size / 1e6:.0f} MB; a table may have {MAX_TABLE_BYTES / 1e6:.0f} MB",
+            fix="split it, or leave columns out",
+        )
     data = path.read_bytes()
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -120,13 +131,15 @@ def decode(path: Path) -> str:
             f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text", fix="save it as CSV UTF-8"
         ) from error
     if "\0" in text:
-        raise DataError(f"{path} line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character")
+        raise DataError(
+            f"{path} line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character", fix="save it as CSV UTF-8"
+        )
     return text
 
 
 def check_header(path: Path, header: list[str]) -> None:
     if not header:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty", fix="write a header and one row an image")
     for name, count in Counter(header).items():
         if count > 1:
             raise DataError(f"{path}: {count} columns are called {name!r}", fix="rename or remove one")

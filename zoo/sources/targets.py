@@ -52,7 +52,10 @@ def understand_targets(card: Card, joined: Joined) -> Targets:
     if task == REGRESSION or (task is None and not card.labels and is_regression(card, texts)):
         return Targets(REGRESSION, (card.label.column or "value",), numbers(joined, texts))
     if task == MULTILABEL:
-        raise DataError("task = 'multilabel' needs label.columns or label.separator in dataset.toml")
+        raise DataError(
+            "task = 'multilabel' needs label.columns or label.separator in dataset.toml",
+            fix='label = {columns = [...]}, or {column = ..., separator = "|"}',
+        )
     return from_classes(card, joined, texts, task)
 
 
@@ -83,7 +86,7 @@ def numbers(joined: Joined, texts: list[str]) -> Array:
     values = [to_number(text) for text in texts]
     for row, value in enumerate(values):
         if value is None or not np.isfinite(value):
-            raise DataError(f"{joined.place(row)}: {texts[row]!r} is not a number")
+            raise DataError(f"{joined.place(row)}: {texts[row]!r} is not a number", fix="correct it or drop the row")
     return np.array(values, dtype=float)
 
 
@@ -139,7 +142,7 @@ def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None
     for row, text in enumerate(texts):
         if text not in number:
             hint = nearest(text, number) or f"labels are {', '.join(list(number)[:10])}"
-            raise DataError(f"{joined.place(row)}: unknown label {text!r}. {hint}")
+            raise DataError(f"{joined.place(row)}: unknown label {text!r}", fix=hint)
     targets = np.array([number[text] for text in texts], dtype=np.int64)
     return as_classes(card, names, labels, targets, task)
 
@@ -166,7 +169,9 @@ def as_classes(
         expected = f"at least {task.min_labels}" if len(labels) < task.min_labels else f"at most {task.max_labels}"
         raise DataError(f"expected {expected} labels for {task}, got {len(labels)}: {', '.join(labels[:10])}")
     if card.label.positive and task != BINARY:
-        raise DataError(f"label.positive: there are {len(labels)} labels; it is for two")
+        raise DataError(
+            f"label.positive: there are {len(labels)} labels; it is for two", fix="leave label.positive out"
+        )
     if lacking := [label for index, label in enumerate(labels) if index not in set(targets.tolist())]:
         notes.append(f"no image is labelled {', '.join(lacking)}")
     if task != BINARY:
@@ -197,7 +202,9 @@ def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) 
     said = card.label.positive
     if said:
         if said not in names and said not in labels:
-            raise DataError(f"label.positive: no label {said!r}; there are {', '.join(labels)}")
+            raise DataError(
+                f"label.positive: no label {said!r}; there are {', '.join(labels)}", fix="name one of these"
+            )
         return names.get(said, said), ()
     negative = [label for label in labels if NEGATIVE_WORDS & set(re.split(r"[^a-z]+", label.lower()))]
     if labels == ("0", "1"):
@@ -235,7 +242,10 @@ def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
     outside = np.flatnonzero((values < edges[0]) | (values > edges[-1]))
     if len(outside):
         row = int(outside[0])
-        raise DataError(f"{joined.place(row)}: {texts[row]} lies outside the bins {edges[0]:g} to {edges[-1]:g}")
+        raise DataError(
+            f"{joined.place(row)}: {texts[row]} lies outside the bins {edges[0]:g} to {edges[-1]:g}",
+            fix="widen the bins, or drop the row",
+        )
     names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in pairwise(card.label.bins))
     grades = np.digitize(values, edges[1:-1]).astype(np.int64)
     task = find_task(card.task) if card.task else ORDINAL
@@ -247,7 +257,7 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     columns, names = card.label.columns, said_names(card)
     if names and set(names) != set(columns):
         odd = next((name for name in names if name not in columns), "") or min(set(columns) - set(names))
-        raise DataError(f"labels: {odd!r}; they must be the names in label.columns, each once")
+        raise DataError(f"labels: {odd!r}", fix="name what is in label.columns, each once")
     columns = tuple(names) or columns  # in the order of `labels`
     cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
@@ -263,7 +273,7 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
         task = MULTILABEL if not one_each or len(columns) == 1 else BINARY if len(columns) == 2 else MULTICLASS
     labels = tuple(names.get(column, column) for column in columns)
     if len(set(labels)) < len(labels):
-        raise DataError("labels: 0/1 columns need names that differ")
+        raise DataError("labels: 0/1 columns need names that differ", fix="rename one")
     check_case(labels)
     if not task.classes:
         return Targets(task, labels, values, notes=never_positive(labels, values))

@@ -128,6 +128,9 @@ def explain(error: Exception, handle: str, own: Path) -> NoReturn:
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         raise missing(handle, own, f"Kaggle cannot be reached ({kind})", "run again when it can") from error
     if isinstance(error, OSError) and error.errno:
-        raise DataError(f"kaggle:{handle}: {error.filename or 'the download'}: {error.strerror}") from error
+        raise DataError(
+            f"kaggle:{handle}: {error.filename or 'the download'}: {error.strerror}",
+            fix="make room there and run again, or put the files into ZOO_KAGGLE",
+        ) from error
     text = " ".join(str(error).split())[:200]
     raise missing(handle, own, f"the download failed: {kind}: {text}", "run again") from error

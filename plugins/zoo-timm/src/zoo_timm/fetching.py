@@ -59,7 +59,10 @@ def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest)
             fix=f"accept it at {endpoint}/{repository}, set HF_TOKEN, and run again",
         ) from error
     except EntryNotFoundError as error:
-        raise WeightsError(f"{endpoint}/{repository} holds none of {', '.join(names)}") from error
+        raise WeightsError(
+            f"{endpoint}/{repository} holds none of {', '.join(names)}",
+            fix="give a local file with --weights-dir, or --weights none",
+        ) from error
     except Exception as error:  # httpx's, requests' and the hub's own errors, which differ between its versions
         reason = (str(error).splitlines() or [""])[0]
         raise WeightsError(

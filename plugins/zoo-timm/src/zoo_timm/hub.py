@@ -37,7 +37,11 @@ def find_hub_model(request: FetchRequest) -> ModelSpec:
     architecture = document.get("architecture", "")
     known = {spec.name: spec for spec in zoo_timm.register_models()}
     if architecture not in known:
-        raise ZooError(f"{name}: its architecture {architecture!r} is not one of timm's", code="unknown-model")
+        raise ZooError(
+            f"{name}: its architecture {architecture!r} is not one of timm's",
+            fix="pip install --upgrade timm, or write a plugin for it",
+            code="unknown-model",
+        )
     return describe_hub_model(name, repository, document, known[architecture])
 
 
