@@ -122,7 +122,9 @@ def bring(part: Part, path: Path, progress: Progress | None, timeout: float) -> 
         ) from error
     except OSError as error:
         raise DataError(
-            f"{part.path}: {error.strerror or error}", fix="make room, or set ZOO_CACHE to another folder", code="cache"
+            f"{part.path}: {error.strerror or error}",
+            fix="make room, or set ZOO_CACHE to another folder",
+            code="cache-unusable",
         ) from error
     if total is not None and done != total:
         raise DataError(
