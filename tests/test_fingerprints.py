@@ -244,7 +244,7 @@ def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(
     source = open_source(find_source(SHARED / "pneumoniamnist.npz"), tmp_path)
     looks = [look_at(source.samples.read(image)) for image in source.samples.table["image"][::5]]
     _, first = np.unique([look.pixels for look in looks], return_index=True)
-    hashes, thumbnails = np.array([looks[i].hash for i in first]), np.stack([looks[i].thumbnail for i in first])
+    hashes, thumbnails = np.array([looks[i].hashes for i in first]), np.stack([looks[i].thumbnail for i in first])
     assert sum(len(rows) for rows, _ in near_hashes(hashes)) > 300
     assert sum(map(len, find_alike(hashes, thumbnails))) == 0
 

@@ -41,7 +41,9 @@ FLOORS = (
     # Pixels to the features of a frozen network.
     {"features"},
     # Images to predictions; features to a head; a dataset to what is told of it.
-    {"inference", "probes", "datasheet", "shuffling", "exclusions"},
+    {"inference", "probes", "datasheet", "shuffling", "matching", "exclusions"},
+    # Two datasets to what they share.
+    {"overlap"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
@@ -51,9 +53,9 @@ FLOORS = (
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing"},
-    # A board's sentences; two of its rows side by side; several boards to one order.
-    {"statements", "pairing", "across"},
+    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere"},
+    # A plan to the work of each process; a board's sentences; two of its rows side by side; several boards to one order.
+    {"assignments", "statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
     {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},
     # One short function a command.

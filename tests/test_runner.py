@@ -51,7 +51,7 @@ def assignments(registry, tiny_data, tmp_path):
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
     settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
     plan = plan_bench(suite, registry, settings, console)
-    return runner.prepare(plan.runs, plan, settings, console)[0]
+    return runner.assign(plan.runs, plan, settings, console)[0]
 
 
 def weights_below(root):

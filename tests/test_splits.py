@@ -44,6 +44,7 @@ def make_prints(count, *, pixels=None, blank=(), alike=()):
         bits=np.full(count, 8),
         channels=np.ones(count, int),
         gray=np.ones(count, bool),
+        hashes=np.zeros(count, np.uint64),
         alike=np.array(alike, int).reshape(-1, 2),
         skipped="",
     )

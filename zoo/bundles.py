@@ -35,6 +35,8 @@ TECHNICAL = ("details", "cost", "system", "versions")
 TECHNICAL_OF_DATASET = {
     *("name", "title", "task", "labels", "unit", "modality", "license", "citation", "reference_standard"),
     "derived_from",
+    "val_unit",
+    "external",
     *("content_hash", "split_hash", "split_origin", "splits"),
 }
 FREE_OF_RUN = {"deviations", "tuned"}

@@ -167,6 +167,9 @@ def zoo() -> None:
 @click.option("--allow-leak", metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked.")
 @click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
 @click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
+@several("--test-on", metavar="NAME|PATH[:test],...", help="Other datasets to test every model on too.")
+@several("--label-map", metavar="ITS=OURS,...", help="Labels of those in the words of the dataset trained on.")
+@click.option("--distinct-patients", is_flag=True, help="Patients of the same name there are other people.")
 @click.option("--shuffle-labels", is_flag=True, help="The control: shuffle the labels of train and val, 20 times.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
@@ -204,7 +207,7 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
         click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
     elif dry_run:
         for planned in outcome.runs:
-            state = "done" if planned.id in outcome.plan.done else "to run"
+            state = "done" if planned.id in outcome.reused else "to run"
             click.echo(f"{planned.id[:8]}  {state:6}  {planned.folder.as_posix()}")
     else:
         print_boards(boards, settings.results)
@@ -225,19 +228,25 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
         name: flags[name]
         for name in (
             *("models", "datasets", "metrics", "protocol", "folds", "weights"),
-            *("allow_leak", "drop_leaks", "resplit", "shuffle_labels"),
+            *("allow_leak", "drop_leaks", "resplit", "shuffle_labels", "test_on", "distinct_patients"),
         )
         if flags[name]
     }
+    if flags["label_map"]:
+        changes["label_map"] = tuple(parse_pair("--label-map", pair) for pair in flags["label_map"])
     if flags["shuffle_labels"]:
         changes["seeds"] = tuple(range(NUM_SHUFFLES))
     if flags["seeds"]:
         changes["seeds"] = parse_seeds(flags["seeds"])
-    given = dict(setting.partition("=")[::2] for setting in flags["settings"])
-    for setting in flags["settings"]:
-        if "=" not in setting:
-            raise UsageError(f"--set {setting}: expected FIELD=VALUE")
+    given = dict(parse_pair("--set", setting) for setting in flags["settings"])
     return replace(suite, **changes, settings=tuple(sorted({**dict(suite.settings), **given}.items())))
+
+
+def parse_pair(flag: str, text: str) -> tuple[str, str]:
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if not name or not sign:
+        raise UsageError(f"{flag} {text}: expected {'FIELD=VALUE' if flag == '--set' else 'ITS_LABEL=OUR_LABEL'}")
+    return name, value
 
 
 def print_boards(boards: Sequence[Board], results: Path) -> None:
@@ -287,6 +296,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
                 "weights": run.weights_tag or None,
                 "init": run.init,
                 "dataset": run.dataset,
+                "tested_on": run.tested_on or None,
                 "protocol": run.protocol.label,
                 "seed": run.seed,
                 "fold": run.fold,
@@ -630,7 +640,7 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
 
     registry = registry_with_warnings()
     names = [name for pattern in metrics for name in registry.match("metric", pattern)]
-    stored = [result for result in read_results([results]) if result.ok and result.run["purpose"] == "score"]
+    stored = [result for result in read_results([results]) if result.ok and result.run["purpose"] != "tune"]
     with quiet_stdout(), Console().counting("scoring", "runs") as progress:
         failed = rescore(stored, names, registry, progress)
     click.echo(f"{len(stored)} runs scored" + (f", {failed} scores without a value" if failed else ""))

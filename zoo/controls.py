@@ -113,9 +113,13 @@ def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------
+SCORED = ("score", "external")  # purposes of runs whose numbers are a model's quality
+CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest")
+
+
 def tested_on(run: Mapping[str, Any]) -> tuple[str, ...]:
     """What makes two runs' test images the same; `run` is `Run.describe()`."""
-    return run["content_hash"], run["split_hash"]
+    return (run["test_hash"],) if run.get("test_hash") else (run["content_hash"], run["split_hash"])
 
 
 def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, ...]]:
@@ -124,9 +128,9 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
     The best of many looks better than it is. Baselines and controls are not chosen among: they do not count.
     """
     seen = {
-        (tested_on(run), run["model"], run["protocol_label"], run["init"], run["weights_digest"])
+        (tested_on(run), *(run[name] for name in CONFIGURATION))
         for run in runs
-        if run["purpose"] == "score" and not is_baseline(run)
+        if run["purpose"] in SCORED and not is_baseline(run)
     }
     return Counter(configuration[0] for configuration in seen)
 

@@ -124,6 +124,7 @@ class Dataset:
     split_hash: str
     fold: int
     num_folds: int
+    scale: tuple[float, float] | None = None  # of a regression, where its models were trained on another dataset
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
@@ -132,6 +133,8 @@ class Dataset:
     @cached_property
     def target_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training targets of a regression; (0, 1) for every other task."""
+        if self.scale is not None:
+            return self.scale
         if self.task != REGRESSION:
             return 0.0, 1.0
         train = self.targets[self.index("train")]

@@ -21,7 +21,7 @@ from zoo.system import num_cores
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 1  # raised when decoding changes, or what is kept of it
+VERSION = 2  # raised when decoding changes, or what is kept of it
 MIN_SIDE = 48  # below it, images of one kind look alike: at 28 px pHash alone makes 454 false pairs in 948,000
 MAX_DISTANCE = 8  # of 64 bits that differ
 MIN_CORRELATION = 0.98
@@ -44,6 +44,7 @@ class Fingerprints:
     bits: Array  # (N,) int64: 8 or 16
     channels: Array  # (N,) int64: 1 or 3, as read
     gray: Array  # (N,) bool: one channel, or three that are equal
+    hashes: Array  # (N,) uint64: the pHash
     alike: Array  # (M, 2) int64: rows; of images with the same pixels the first stands for all
     skipped: str  # why images were not compared by what they look like, or ""
 
@@ -59,11 +60,11 @@ class Look:
     bits: int
     channels: int
     gray: bool
-    hash: np.uint64
+    hashes: np.uint64
     thumbnail: Array  # (SIDE * SIDE,) uint8, stretched from its darkest to its brightest
 
 
-PER_IMAGE = ("pixels", "blank", "widths", "heights", "bits", "channels", "gray")
+PER_IMAGE = ("pixels", "blank", "widths", "heights", "bits", "channels", "gray", "hashes")
 
 
 def take_fingerprints(source: Source, cache: Path, progress: Progress | None = None) -> Fingerprints:
@@ -76,7 +77,7 @@ def take_fingerprints(source: Source, cache: Path, progress: Progress | None = N
     path = cache / "fingerprints" / f"{content[:20]}-v{VERSION}.npz"
     found = load_fingerprints(path, len(source.digests))
     if found is None:
-        found = compare(*look_at_all(source, progress))
+        found = compare_all(*look_at_all(source, progress))
         with written_whole(path) as temporary, open(temporary, "wb") as stream:
             np.savez_compressed(stream, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
     check_alike(source, found)
@@ -97,12 +98,12 @@ def load_fingerprints(path: Path, num_images: int) -> Fingerprints | None:
 
 
 # --- one image -------------------------------------------------------------------------------------------------------
-def look_at_all(source: Source, progress: Progress | None) -> tuple[Fingerprints, Array, Array]:
-    """What every image is, nothing compared yet; their hashes (N,) uint64 and thumbnails (N, SIDE * SIDE) uint8."""
+def look_at_all(source: Source, progress: Progress | None) -> tuple[Fingerprints, Array]:
+    """What every image is, nothing compared yet, and their thumbnails (N, SIDE * SIDE) uint8."""
     from concurrent.futures import ThreadPoolExecutor
 
     images = list(source.samples.table["image"])
-    hashes, thumbnails = np.zeros(len(images), np.uint64), np.zeros((len(images), SIDE * SIDE), np.uint8)
+    thumbnails = np.zeros((len(images), SIDE * SIDE), np.uint8)
     facts: list[tuple[Any, ...]] = []
     faults = []
 
@@ -118,13 +119,13 @@ def look_at_all(source: Source, progress: Progress | None) -> tuple[Fingerprints
                 faults.append(seen)
             else:
                 facts.append(tuple(getattr(seen, name) for name in PER_IMAGE))
-                hashes[row], thumbnails[row] = seen.hash, seen.thumbnail
+                thumbnails[row] = seen.thumbnail
             if progress:
                 progress(row + 1, len(images))
     if faults:
         raise unreadable(faults)
     columns = dict(zip(PER_IMAGE, map(np.array, zip(*facts, strict=True)), strict=True))
-    return Fingerprints(**columns, alike=np.zeros((0, 2), np.int64), skipped=""), hashes, thumbnails
+    return Fingerprints(**columns, alike=np.zeros((0, 2), np.int64), skipped=""), thumbnails
 
 
 def unreadable(faults: Sequence[DataError]) -> DataError:
@@ -164,7 +165,7 @@ def look_at(pixels: Array) -> Look:
         bits=8 * pixels.dtype.itemsize,
         channels=channels,
         gray=gray,
-        hash=perceptual_hash(levels),
+        hashes=perceptual_hash(levels),
         thumbnail=np.rint(stretched).astype(np.uint8).ravel(),
     )
 
@@ -193,17 +194,87 @@ def perceptual_hash(levels: Array) -> np.uint64:
 
 
 # --- all with all ----------------------------------------------------------------------------------------------------
-def compare(found: Fingerprints, hashes: Array, thumbnails: Array) -> Fingerprints:
+def compare_all(found: Fingerprints, thumbnails: Array) -> Fingerprints:
     """Add the pairs that look alike. Images of the same pixels and blank ones are not compared."""
-    smallest = int(min(found.widths.min(), found.heights.min()))
-    if smallest < MIN_SIDE:
-        return replace(found, skipped=f"images of {smallest} px, under {MIN_SIDE}, are too small to tell a copy")
+    if small := too_small(found):
+        return replace(found, skipped=small)
     _, first = np.unique(found.pixels, return_index=True)
     rows = np.sort(first[~found.blank[first]])
-    pairs = list(find_alike(hashes[rows], thumbnails[rows]))
+    pairs = list(find_alike(found.hashes[rows], thumbnails[rows]))
     if sum(map(len, pairs)) >= MAX_PAIRS:
-        return replace(found, skipped=f"over {MAX_PAIRS:,} pairs of images look alike: too many to tell a copy")
+        return replace(found, skipped=TOO_MANY)
     return replace(found, alike=rows[np.concatenate(pairs)] if pairs else found.alike)
+
+
+TOO_MANY = f"over {MAX_PAIRS:,} pairs of images look alike: too many to tell a copy"
+
+
+def too_small(found: Fingerprints) -> str:
+    """Why images cannot be compared by what they look like, or ""."""
+    smallest = int(min(found.widths.min(), found.heights.min()))
+    return f"images of {smallest} px, under {MIN_SIDE}, are too small to tell a copy" if smallest < MIN_SIDE else ""
+
+
+def find_alike_across(
+    one: Source, its: Fingerprints, other: Source, others: Fingerprints, progress: Progress | None = None
+) -> tuple[Array, str]:
+    """The pairs (M, 2) of a row of `one` and a row of `other` that look alike, or why that cannot be told.
+
+    Only images whose hashes are near are decoded again. Images of the same pixels and blank ones are not compared.
+    """
+    none = np.zeros((0, 2), np.int64)
+    if small := too_small(its) or too_small(others):
+        return none, small
+    found = list(near_across(its.hashes, others.hashes))
+    pairs = np.concatenate(found) if found else none
+    kept = ~its.blank[pairs[:, 0]] & ~others.blank[pairs[:, 1]]
+    pairs = pairs[kept & (its.pixels[pairs[:, 0]] != others.pixels[pairs[:, 1]])]
+    if len(pairs) >= MAX_PAIRS:
+        return none, TOO_MANY
+    rows = [np.unique(pairs[:, side], return_inverse=True) for side in (0, 1)]
+    wanted = [(one, row) for row in rows[0][0]] + [(other, row) for row in rows[1][0]]
+    thumbnails = read_thumbnails(wanted, progress)
+    first, second = rows[0][1], len(rows[0][0]) + rows[1][1]
+    return pairs[correlate(thumbnails, first, second) >= MIN_CORRELATION] if len(pairs) else pairs, ""
+
+
+def near_across(one: Array, other: Array) -> Iterator[Array]:
+    """Pairs (M, 2) of rows of two sets of hashes within MAX_DISTANCE, up to MAX_PAIRS and a block more."""
+    count = 0
+    for top in range(0, len(one), BLOCK):
+        for left in range(0, len(other), BLOCK):
+            distances = np.bitwise_count(one[top : top + BLOCK, None] ^ other[None, left : left + BLOCK])
+            found = np.argwhere(distances <= MAX_DISTANCE)
+            yield found + np.array([top, left])
+            count += len(found)
+            if count >= MAX_PAIRS:
+                return
+
+
+def read_thumbnails(wanted: Sequence[tuple[Source, int]], progress: Progress | None) -> Array:
+    """The thumbnails (N, SIDE * SIDE) uint8 of some images of some sets, decoded by threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def read(place: tuple[Source, int]) -> Array:
+        source, row = place
+        return look_at(source.samples.read(source.samples.table["image"].iloc[row])).thumbnail
+
+    thumbnails = np.zeros((len(wanted), SIDE * SIDE), np.uint8)
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for done, seen in enumerate(pool.map(read, wanted), start=1):
+            thumbnails[done - 1] = seen
+            if progress:
+                progress(done, len(wanted))
+    return thumbnails
+
+
+def select(found: Fingerprints, rows: Array) -> Fingerprints:
+    """The fingerprints of some rows, numbered anew."""
+    place = np.full(len(found.pixels), -1)
+    place[rows] = np.arange(len(rows))
+    alike = place[found.alike]
+    chosen = {name: getattr(found, name)[rows] for name in PER_IMAGE}
+    return replace(found, **chosen, alike=alike[(alike >= 0).all(axis=1)])
 
 
 def find_alike(hashes: Array, thumbnails: Array) -> Iterator[Array]:

@@ -12,14 +12,23 @@ import numpy as np
 
 from zoo import calibration, operating
 from zoo.comparison import Comparisons, compare_rows
-from zoo.controls import Verdict, count_configurations, find_degenerate, is_baseline, judge, score_shuffles, tested_on
+from zoo.controls import (
+    SCORED,
+    Verdict,
+    count_configurations,
+    find_degenerate,
+    is_baseline,
+    judge,
+    score_shuffles,
+    tested_on,
+)
 from zoo.errors import Undefined, clean
 from zoo.inference import Predictions
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.specs import Card, MetricSpec
-from zoo.suites import LEAK_ALLOWED, SHUFFLED
+from zoo.suites import LEAK_ALLOWED, SHUFFLED, trained_and_tested
 
 COSTS = (
     "train_seconds",
@@ -129,14 +138,14 @@ def build_leaderboard(
     """
     results = list(results)
     uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
-    scored = [r for r in results if r.run["purpose"] == "score" and r.dataset]
+    scored = [r for r in results if r.run["purpose"] in SCORED and r.dataset]
     baselines = [r for r in scored if is_baseline(r.run)]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
         if not is_baseline(result.run):
             groups.setdefault(board_key(result), []).append(result)
     orphans: dict[tuple[str, ...], list[Result]] = {
-        data_key(r): [] for r in baselines if not any(key[:4] == data_key(r) for key in groups)
+        data_key(r): [] for r in baselines if not any(key[:-2] == data_key(r) for key in groups)
     }
     for result in baselines:
         if data_key(result) in orphans:
@@ -148,7 +157,11 @@ def build_leaderboard(
     shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
     verdicts = {key: board.controls for key, board in shuffled.items()}
     found = [
-        replace(board, num_configurations=uses[tested_on(board.facts)], controls=verdicts.get(board.control_key, ()))
+        replace(
+            board,
+            num_configurations=uses[tested_on({**board.facts, **board.facts.get("external", {})})],
+            controls=verdicts.get(board.control_key, ()),
+        )
         for board in boards
         if board
     ]
@@ -172,7 +185,9 @@ def build_controls(
 
 
 def data_key(result: Result) -> tuple[str, ...]:
-    return (result.run["dataset"], result.run["content_hash"], result.run["split_hash"], result.bundle)
+    run = result.run
+    elsewhere = run.get("tested_on", ""), run.get("test_hash", "")  # older results do not know of it
+    return (run["dataset"], run["content_hash"], run["split_hash"], *elsewhere, result.bundle)
 
 
 def board_key(result: Result) -> tuple[str, ...]:
@@ -218,7 +233,7 @@ def build_board(
     run, facts = (group or baselines)[0].run, describe_test(finished)
     rule: ThresholdRule = run["protocol"]["threshold"]
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
-    if run["purpose"] == "score":
+    if run["purpose"] in SCORED:
         rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
     stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
     if stored and first.card().has_patients:
@@ -237,7 +252,7 @@ def build_board(
         options=options,
     )
     return Board(
-        dataset=run["dataset"],
+        dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=facts,
         protocol=run["protocol_label"],
         demonstration=bool(run["protocol"]["demonstration"]),
@@ -294,6 +309,8 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     folds = range(run["num_folds"])
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
+    if run["purpose"] == "external":  # every fold's model is tested on the same images: they are no parts of a whole
+        complete = [[result] for part in complete for result in part]
     scores: Mapping[str, Score] = {}
     stored: Runs = ()
     evidence: Evidence | str = "no finished run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from zoo.baselines import BASELINES
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
+from zoo.matching import OFFICIAL_TEST, External, match
+from zoo.overlap import check_overlap
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
@@ -62,6 +64,7 @@ class Plan:
     done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
     sources: Mapping[str, tuple[Source, Split]]  # by dataset name
     prints: Mapping[str, Fingerprints]  # the same
+    externals: Mapping[str, tuple[External, ...]]  # by dataset name: what its models are tested on beside
     weights: Mapping[str, InitialWeights]  # by digest
     metrics: Mapping[str, MetricSpec]
     primary_metric: str  # "": each task's own
@@ -95,6 +98,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         )
     say_fallbacks(choices, initial, console)
     opened, refused = open_sources(specs, suite, settings, console)
+    externals, unmatched = plan_externals(opened, suite, registry, settings, console)
     sources = {name: (source, split) for name, (source, split, _) in opened.items()}
     other = protocol
     if protocol.without_weights:
@@ -124,11 +128,12 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         done=done,
         sources=sources,
         prints={name: prints for name, (_, _, prints) in opened.items()},
+        externals=externals,
         weights=weights,
         metrics=metrics,
         primary_metric=suite.primary_metric,
         protocol=protocol,
-        refused=tuple(refused),
+        refused=(*refused, *unmatched),
         device=device,
     )
 
@@ -250,15 +255,91 @@ def open_sources(
 
 def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console: Console) -> Opened:
     """One dataset opened, every image of it decoded and compared with all others, and split as the suite says."""
-    with console.counting(f"reading {spec.name}") as progress:
-        source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
+    source, prints = open_and_compare(spec, settings, console)
     if suite.resplit:
         source = discard_split(source)
-    with console.counting(f"comparing the images of {spec.name}", "images") as progress:
-        prints = take_fingerprints(source, settings.cache, progress)
     with console.counting(f"splitting {spec.name}"):
         split = draw_split(source, suite.folds, prints, drop_leaks=suite.drop_leaks)
     return source, split, prints
+
+
+def open_and_compare(spec: DatasetSpec, settings: Settings, console: Console) -> tuple[Source, Fingerprints]:
+    with console.counting(f"reading {spec.name}") as progress:
+        source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
+    with console.counting(f"comparing the images of {spec.name}", "images") as progress:
+        return source, take_fingerprints(source, settings.cache, progress)
+
+
+Tested = tuple[str, Source, Fingerprints]  # the name asked for with
+
+
+def plan_externals(
+    opened: Mapping[str, Opened], suite: Suite, registry: Registry, settings: Settings, console: Console
+) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
+    """What the models of each dataset are tested on beside; what cannot be is returned beside, with the reason."""
+    if not suite.test_on:
+        return {}, []
+    if suite.shuffle_labels:
+        raise UsageError("--shuffle-labels is a control of one dataset", fix="leave --test-on out")
+    others, refused = open_tested(suite, registry, settings, console)
+    pairs = [
+        (own, other) for own in opened.values() for other in others if own[0].content_hash != other[1].content_hash
+    ]
+    if opened and others and not pairs:
+        raise UsageError(
+            f"--test-on {','.join(suite.test_on)}: it is what is trained on, and tested on its own test split anyway",
+            fix="name another dataset",
+        )
+    found: dict[str, list[External]] = {}
+    for own, other in pairs:
+        trained = own[0].spec.name
+        try:
+            found.setdefault(trained, []).append(match_and_compare(own, other, suite, settings, console))
+        except DataError as error:
+            refused.append((f"{trained} -> {other[0]}", error))
+    return {name: tuple(externals) for name, externals in found.items()}, refused
+
+
+def open_tested(
+    suite: Suite, registry: Registry, settings: Settings, console: Console
+) -> tuple[list[Tested], list[tuple[str, ZooError]]]:
+    """Open each dataset of `--test-on`; it is not split, since all of it is tested on."""
+    opened: list[Tested] = []
+    refused: list[tuple[str, ZooError]] = []
+    for asked in suite.test_on:
+        ending = OFFICIAL_TEST if asked.endswith(OFFICIAL_TEST) else ""
+        named = replace(suite, datasets=(asked.removesuffix(ending),))
+        for spec in choose_datasets(named, registry, settings, console):
+            if isinstance(spec, tuple):
+                refused.append(spec)
+                continue
+            try:
+                source, prints = open_and_compare(spec, settings, console)
+            except DataError as error:
+                refused.append((spec.name, error))
+                continue
+            except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
+                refused.append((spec.name, dataset_failed(error)))
+                continue
+            opened.append((f"{source.spec.name}{ending}", source, prints))
+    return opened, refused
+
+
+def match_and_compare(own: Opened, other: Tested, suite: Suite, settings: Settings, console: Console) -> External:
+    """One dataset as the models of another can be tested on it, with what the two share."""
+    (trained, split, prints), (name, tested, others) = own, other
+    external = match(trained, tested, others, dict(suite.label_map), name=name)
+    with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
+        return check_overlap(
+            trained,
+            split,
+            prints,
+            external,
+            settings.cache,
+            drop=suite.drop_leaks,
+            distinct_patients=suite.distinct_patients,
+            progress=progress,
+        )
 
 
 def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | None = None) -> dict[str, Result]:

@@ -81,6 +81,7 @@ class Result:
             positive=self.dataset["positive"],
             unit=self.dataset["unit"],
             has_patients=self.dataset["has_patients"],
+            val_unit=self.dataset.get("val_unit"),
         )
 
     def scores(self) -> dict[str, Score]:

@@ -12,43 +12,31 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.audit import audit
+from zoo.assignments import Assignment, assign, longest_first, name_work, refusal
+from zoo.audit import Audit, audit
 from zoo.builtin import open_registry
-from zoo.data import Dataset, Pixels, cache_images, describe_dataset, open_dataset, open_pixels
-from zoo.errors import DataError, ZooError
+from zoo.data import Dataset, Pixels, open_pixels
+from zoo.elsewhere import predict_elsewhere
+from zoo.errors import ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.features import GetFeatures, extract_features, keep_features
 from zoo.inference import measure_throughput
+from zoo.matching import External
 from zoo.models import build_model, count_flops, count_parameters
+from zoo.overlap import audit_external
 from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
 from zoo.scoring import Score, score_run, val_score
-from zoo.shuffling import shuffle_labels
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
-from zoo.suites import LEAK_ALLOWED, Run, Suite, settle, tuning_runs
+from zoo.suites import LEAK_ALLOWED, Run, Suite, external_runs, settle, trained_and_tested, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
-from zoo.training import Fitted, fit, plan_steps
+from zoo.training import Fitted, fit, reopen
 from zoo.weights import find_model_spec, import_all
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """A run with the local files it needs: what is handed to a worker process."""
-
-    run: Run
-    dataset: Dataset
-    dataset_facts: Mapping[str, Any]
-    weights: Path | None
-    metrics: tuple[str, ...]
-    primary_metric: str
-    results: Path
-    cache: Path
-    keep_weights: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +53,7 @@ class Outcome:
         """Code and message by dataset: refused at planning, or when its images were decoded."""
         late = [r for r in self.results.values() if r.status == "refused" and r.error]
         return {name: (error.code, str(error)) for name, error in self.plan.refused} | {
-            r.run["dataset"]: (r.error["code"], r.error["message"]) for r in late if r.error
+            trained_and_tested(r.run): (r.error["code"], r.error["message"]) for r in late if r.error
         }
 
 
@@ -75,6 +63,7 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
     plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
     describe_plan(plan, settings, console)
     runs, left_out = tune(plan, registry, settings, console)
+    runs += external_runs(runs, plan.externals)
     planned = {run.id for run in plan.runs}
     done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
     results = carry_out(runs, done, plan, registry, settings, console)
@@ -88,13 +77,15 @@ def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Con
     """What `bench` would do, nothing of it done."""
     plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
     describe_plan(plan, settings, console)
-    return Outcome(plan=plan, runs=plan.runs, results=plan.done, reused=frozenset(plan.done))
+    elsewhere = external_runs(plan.runs, plan.externals)
+    done = {**plan.done, **find_all_done(elsewhere, settings)}
+    return Outcome(plan=plan, runs=(*plan.runs, *elsewhere), results=done, reused=frozenset(done))
 
 
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
-    """One run, in its worker process: build, fit, predict val and test once, score, save."""
+    """One run, in its worker process: build, fit, predict val and test once, score, save; then test it elsewhere."""
     registry = registry or open_registry()  # a spawned worker inherits nothing
-    run, dataset = assignment.run, assignment.dataset
+    run, dataset, result = assignment.run, assignment.dataset, assignment.done
     prepare_process(run)
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
@@ -104,43 +95,51 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     cost = measure_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights else 0})
     pixels = open_pixels(dataset, *normalization(spec, run), device)
-    fitted = fit(
-        spec,
-        module,
-        dataset,
-        pixels,
-        run.protocol,
-        seed=run.seed,
-        precision=run.precision,
-        val_score=select,
-        notify=notify,
-        get_features=find_features(run, dataset, pixels, assignment.cache),
-    )
-    splits = ("val",) if run.purpose == "tune" else ("val", "test")  # tuning never sees test
+    if assignment.kept:
+        fitted = reopen(module, assignment.kept, pixels, run.precision)
+    else:
+        fitted = fit(
+            spec,
+            module,
+            dataset,
+            pixels,
+            run.protocol,
+            seed=run.seed,
+            precision=run.precision,
+            val_score=select,
+            notify=notify,
+            get_features=find_features(run, dataset, pixels, assignment.cache),
+        )
+    splits = ("val",) if run.purpose == "tune" or result else ("val", "test")  # test is read once, and not to tune
     predictions = {split: fitted.predict(dataset, pixels, split, run.precision) for split in splits}
-    cost |= measure_cost(fitted, dataset, pixels, run.precision)
-    scores: dict[str, dict[str, Score]] = {}
-    if "test" in predictions:
-        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-    result = Result(
-        id=run.id,
-        run=run.describe(),
-        identity=run.identity,
-        status="ok",
-        dataset=assignment.dataset_facts,
-        deviations=run.deviations,
-        details={
-            **describe_fit(fitted, assignment),
-            "pretraining": describe_pretraining(spec, run),
-            "val_score": null_if_nan(select(predictions["val"])),
-        },
-        cost=cost,
-        system=describe_system(device, run.threads),
-        versions=versions(),
-        created=now(),
-    )
-    state = state_of(fitted.module) if assignment.keep_weights else None
-    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    if result is None:
+        cost |= measure_cost(fitted, dataset, pixels, run.precision)
+        scores: dict[str, dict[str, Score]] = {}
+        if "test" in predictions:
+            scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+        result = Result(
+            id=run.id,
+            run=run.describe(),
+            identity=run.identity,
+            status="ok",
+            dataset=assignment.dataset_facts,
+            deviations=run.deviations,
+            details={
+                **describe_fit(fitted, assignment),
+                "pretraining": describe_pretraining(spec, run),
+                "val_score": null_if_nan(select(predictions["val"])),
+            },
+            cost=cost,
+            system=describe_system(device, run.threads),
+            versions=versions(),
+            created=now(),
+        )
+        state = state_of(fitted.module) if assignment.keep_weights else None
+        save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    for test in assignment.elsewhere:
+        val = predictions["val"]
+        predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
 
 
 # --- the steps of a run, one level down ------------------------------------------------------------------------------
@@ -248,28 +247,48 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
     for name, (source, split) in plan.sources.items():
         with console.counting(f"auditing {name}"):
             audited = audit(source, split, plan.prints[name])
-        for finding in audited.findings:
-            if finding.verdict == "warn":
-                console.say(f"{name}: {finding.message}")
-        error = audited.refusal()
-        if error and suite.allow_leak:
-            console.warn(f"{name}: leak allowed ({suite.allow_leak}): {error.message}")
+        if admit(audited, suite, refused, console):
             stamped.add(name)
-        elif error:
-            refused[name] = error
     runs = [run for run in plan.runs if run.dataset not in refused]
     stamp = f"{LEAK_ALLOWED} {suite.allow_leak}"
     runs = [replace(r, deviations=(*r.deviations, stamp)) if r.dataset in stamped else r for r in runs]
-    return replace(plan, runs=tuple(runs), refused=tuple(refused.items()))
+    externals: dict[str, tuple[External, ...]] = {}
+    for name, parts in plan.externals.items():
+        for external in parts if name not in refused else ():
+            audited = audit_external(name, external)
+            allowed = suite.allow_leak if admit(audited, suite, refused, console) else ""
+            if audited.dataset not in refused:
+                externals[name] = (*externals.get(name, ()), replace(external, leak_allowed=allowed))
+    return replace(plan, runs=tuple(runs), externals=externals, refused=tuple(refused.items()))
+
+
+def admit(audited: Audit, suite: Suite, refused: dict[str, ZooError], console: Console) -> bool:
+    """Say what an audit found, and add what it refuses to `refused`; True where that was allowed by the suite."""
+    name = audited.dataset
+    for finding in audited.findings:
+        if finding.verdict == "warn":
+            console.say(f"{name}: {finding.message}")
+    error = audited.refusal()
+    if error and suite.allow_leak:
+        console.warn(f"{name}: leak allowed ({suite.allow_leak}): {error.message}")
+    elif error:
+        refused[name] = error
+    return bool(error and suite.allow_leak)
 
 
 def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     """Say what will run before it does."""
     for name, error in plan.refused:
-        say_refused(name, error, console)
+        console.say(refusal(name, error))
     for source, split in plan.sources.values():
         for note in (*source.samples.notes, *split.notes):
             console.say(f"{source.spec.name}: {note}")
+    for name, externals in plan.externals.items():
+        for external in externals:
+            for note in (*external.source.samples.notes, *external.notes):
+                console.say(f"{external.name}: {note}")
+            labels = ", ".join(f"{theirs!r} as {ours!r}" for theirs, ours in external.labels.items())
+            console.say(f"{name} -> {external.name}: tested on {len(external.rows)} images there too, {labels}")
     waiting = sum(run.id not in plan.done for run in plan.runs)
     reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
     models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
@@ -277,10 +296,6 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
         f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {len(models)} models with the "
         f"baselines, {len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
     )
-
-
-def say_refused(name: str, error: ZooError, console: Console) -> None:
-    console.say(f"zoo: error[{error.code}] {name}: refused: {error}")
 
 
 def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:
@@ -325,7 +340,7 @@ def carry_out(
         return results
     with console.counting("importing what the runs need"):
         preload(waiting, registry, settings)
-    assignments, refused = prepare(waiting, plan, settings, console)
+    assignments, refused = assign(waiting, plan, settings, console)
     results |= refused
     workers = default_workers(settings, plan.device, len(assignments))
     decoded = {a.dataset.images for a in assignments}
@@ -341,15 +356,15 @@ def carry_out(
     )
     with contextlib.closing(events):  # whatever goes wrong here, no worker outlives it
         for event in events:
-            run = event.work.run
-            name = f"{run.dataset} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+            name = name_work(event.work)
             if event.kind == "started":
                 progress.started(name)
             elif event.kind == "progress":
                 progress.progressed(name, event.details)
             else:
-                results[run.id] = conclude(event, settings)
-                progress.finished(name, describe_result(results[run.id]))
+                found = conclude_all(event, settings)
+                results |= {result.id: result for result in found}
+                progress.finished(name, "; ".join(map(describe_result, found)))
     console.done()
     return results
 
@@ -376,92 +391,40 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
     import_all(names)
 
 
-def prepare(
-    runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
-) -> tuple[list[Assignment], dict[str, Result]]:
-    """Decode every dataset at every size once, and hand each run its files.
-
-    The runs on a dataset with an image that cannot be decoded are refused; the others stand.
-    """
-    datasets: dict[tuple[str, int, int], Dataset] = {}
-    faults: dict[str, DataError] = {}
-    assignments = []
-    for run in runs:
-        source, split = plan.sources[run.dataset]
-        key = (run.dataset, run.image_size, run.fold)
-        if key not in datasets and run.dataset not in faults:
-            try:
-                with console.counting(f"decoding {run.dataset} at {run.image_size} px", "images") as progress:
-                    images = cache_images(source, run.image_size, settings.cache, progress)
-                datasets[key] = open_dataset(source, split, run.fold, images)
-            except DataError as error:
-                faults[run.dataset] = error
-                say_refused(run.dataset, error, console)
-        if run.dataset in faults:
-            continue
-        primary = plan.primary_metric or source.task.primary_metric
-        dataset = shuffle_labels(datasets[key], run.seed) if run.purpose == "shuffle" else datasets[key]
-        assignments.append(
-            Assignment(
-                run=run,
-                dataset=dataset,
-                dataset_facts=describe_dataset(dataset, source, split),
-                weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
-                metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
-                primary_metric=primary,
-                results=settings.results,
-                cache=settings.cache,
-                keep_weights=settings.keep_weights != "none"
-                and run.purpose == "score"
-                and run.protocol.name != "baseline",
-            )
-        )
-    return assignments, {run.id: refuse(run, faults[run.dataset]) for run in runs if run.dataset in faults}
-
-
-def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
-    """The runs that most likely take longest first, so that no core is idle at the end."""
-
-    def work(assignment: Assignment) -> int:
-        run, protocol = assignment.run, assignment.run.protocol
-        images = int((assignment.dataset.assignment == "train").sum())
-        steps = plan_steps(protocol, images)[0] if protocol.method == "finetune" else 0
-        return (steps * protocol.batch_size + images) * run.image_size**2
-
-    return sorted(assignments, key=work, reverse=True)
-
-
-def refuse(run: Run, error: ZooError) -> Result:
-    """What is said of a run whose data cannot be used. It is not stored: nothing was tried."""
-    return Result(
-        id=run.id,
-        run=run.describe(),
-        identity=run.identity,
-        status="refused",
-        error={"code": error.code, "message": str(error)},
-    )
+def conclude_all(event: Event[Assignment], settings: Settings) -> list[Result]:
+    """What came of the run of an assignment, where it was not done before, and of its tests elsewhere."""
+    work = event.work
+    own = [] if work.done else [conclude(event, settings)]
+    return own + [conclude_run(event, test.run, test.facts, settings) for test in work.elsewhere]
 
 
 def conclude(event: Event[Assignment], settings: Settings) -> Result:
+    return conclude_run(event, event.work.run, event.work.dataset_facts, settings)
+
+
+def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], settings: Settings) -> Result:
     """The result of work that ended: as its worker saved it, or a record of how it failed.
 
-    A finished result that `--fresh` was to repeat is not replaced by a failure.
+    A finished result that `--fresh` was to repeat is not replaced by a failure. Of several runs in one piece of work
+    those stand that were saved before it failed.
     """
-    run = event.work.run
     if event.status == "ok":
         return load_result(settings.results / run.folder)
+    saved = find_done(settings.results, run)
+    if saved and event.work.elsewhere and not settings.fresh:
+        return saved
     failed = Result(
         id=run.id,
         run=run.describe(),
         identity=run.identity,
         status=event.status or "failed",
         error={"code": event.code, "message": event.message},
-        dataset=event.work.dataset_facts,
+        dataset=facts,
         deviations=run.deviations,
         versions=versions(),
         created=now(),
     )
-    if find_done(settings.results, run) is None:
+    if saved is None:
         save_result(settings.results, run, failed)
     return failed
 
@@ -476,6 +439,8 @@ def describe_result(result: Result) -> str:
     if found is None:
         return f"done in {seconds}, val {result.details['val_score']}"
     shown = f"{name} {found.value:.3f}" if found.value is not None else f"{name} undefined ({found.reason})"
+    if result.run["tested_on"]:
+        return f"{shown} on {result.run['tested_on']}"
     return f"{shown}, trained in {seconds}"
 
 

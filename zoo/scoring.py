@@ -98,7 +98,7 @@ def score(
     The interval resamples the same patients for all seeds, takes the same mean of every resample, and adds the variance
     between seeds.
     """
-    card = replace(card, unit=unit or card.unit)
+    card = replace(card, unit=unit, val_unit=unit) if unit else card
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
     if not tested or not all(tested):
         raise ValueError("nothing to score: expected at least one seed with at least one fold")
@@ -148,7 +148,7 @@ def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
 def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
-    val, test = val and val.by_unit(card.unit), test.by_unit(card.unit)
+    val, test = val and val.by_unit(card.val_unit or card.unit), test.by_unit(card.unit)
     thresholds = choose_thresholds(val, card, threshold)
     # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
     request = MetricRequest(

@@ -184,6 +184,9 @@ class DatasetSpec:
     near_duplicates: str = "group"  # images that look alike stay on one side of every split drawn; or "ignore"
     folds: int | None = None  # how many are drawn where nobody says, and no test split is official
     val_share: float | None = None  # of train, where val must be drawn; default: a fifth
+    label_map: Mapping[str, str] = field(
+        default_factory=dict
+    )  # label -> what sets call it whose models are tested here
     find: Callable[[FetchRequest], DatasetSpec] | None = None  # stands for all called "NAME:...", found when asked
 
 
@@ -245,6 +248,7 @@ class Card:
     positive: int | None = None  # binary: the index of the positive class
     unit: Unit = "image"
     has_patients: bool = False  # a patient key exists; else every image is its own
+    val_unit: Unit | None = None  # of val, by which thresholds are chosen, where it is of another dataset than test
 
 
 # --- executors -------------------------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def headings(board: Board) -> list[str]:
 
 def statements(board: Board) -> list[str]:
     """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
-    lines = [test_statement(board), split_statement(board), system_statement(board), *weights_statements(board)]
+    lines = [test_statement(board), split_statement(board), *external_statements(board)]
+    lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
@@ -99,6 +100,24 @@ def list_counts(counts: Mapping[str, int]) -> str:
 def split_statement(board: Board) -> str:
     facts = board.facts
     return f"split: {facts['split_origin']} ({facts['split_hash'][:8]}); dataset {facts['content_hash'][:8]}"
+
+
+def external_statements(board: Board) -> list[str]:
+    """What the models of another dataset were tested on, and by whose val they decide."""
+    external = board.facts.get("external")
+    if not external:
+        return []
+    labels = ", ".join(f"{clean(theirs)} as {clean(ours)}" for theirs, ours in external["labels"].items())
+    trained, tested = clean(board.facts["name"]), clean(external["dataset"])
+    lines = [
+        f"external: trained on {trained}; tested on {tested} ({external['content_hash'][:8]}), its labels: {labels}"
+    ]
+    lines.append(f"thresholds are those of {trained}'s val; no image of {tested} was used to choose anything")
+    if external["folds"] > 1:
+        lines.append(
+            f"the models of all {external['folds']} folds were tested on the same images: each counts as a seed"
+        )
+    return lines
 
 
 def system_statement(board: Board) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from zoo.errors import UsageError, clean, nearest, unknown
 from zoo.files import hash_bytes
+from zoo.matching import External
 from zoo.protocol import BASELINE, Protocol, resolved_fields
 from zoo.registry import ModelChoice
 from zoo.samples import Source
@@ -60,6 +61,9 @@ class Suite:
     drop_leaks: bool = False  # leave the copies of test images out of train and val
     resplit: bool = False  # discard official splits and draw others
     shuffle_labels: bool = False  # the control: labels of train and val shuffled, once a seed
+    test_on: tuple[str, ...] = ()  # other datasets that the models are tested on
+    label_map: tuple[tuple[str, str], ...] = ()  # label of those -> that of the dataset trained on; "": none
+    distinct_patients: bool = False  # patients of the same name there are other people
 
     @property
     def label(self) -> str:
@@ -115,6 +119,9 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         allow_leak: str = ""
         drop_leaks: bool = False
         resplit: bool = False
+        test_on: list[str] = []
+        label_map: dict[str, str] = {}
+        distinct_patients: bool = False
         set: dict[str, str | int | float | bool] = {}
 
     try:
@@ -145,6 +152,9 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         allow_leak=parsed.allow_leak,
         drop_leaks=parsed.drop_leaks,
         resplit=parsed.resplit,
+        test_on=tuple(parsed.test_on),
+        label_map=tuple(parsed.label_map.items()),
+        distinct_patients=parsed.distinct_patients,
     )
 
 
@@ -187,7 +197,9 @@ class Run:
     device_kind: str
     threads: int
     primary_metric: str = ""  # by which val selects
-    purpose: Literal["score", "tune", "shuffle"] = "score"
+    purpose: Literal["score", "tune", "shuffle", "external"] = "score"
+    tested_on: str = ""  # external: the dataset that the model is tested on in place of its own test split
+    test_hash: str = ""  # external: of those images and their labels
     num_train: int = 0  # images of train
     deviations: tuple[str, ...] = ()
     tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
@@ -213,8 +225,9 @@ class Run:
             "threads": self.threads,
             "primary_metric": self.primary_metric,
             "purpose": self.purpose,
-            # Left out where it is the protocol's own: those runs keep the id they have always had.
+            # Left out where they are nothing special: those runs keep the id they have always had.
             **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
+            **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
         }
 
     @property
@@ -236,7 +249,16 @@ class Run:
         start = self.weights_tag if self.init == "pretrained" else "random"
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
-        return Path(safe_name(self.dataset)) / safe_name(model) / name
+        return Path(safe_name(self.data.replace(" -> ", ".to."))) / safe_name(model) / name
+
+    @property
+    def data(self) -> str:
+        return trained_and_tested({"dataset": self.dataset, "tested_on": self.tested_on})
+
+    @property
+    def trained_as(self) -> Run:
+        """The run whose model this one tests elsewhere; itself where it tests its own."""
+        return replace(self, purpose="score", tested_on="", test_hash="") if self.tested_on else self
 
     def describe(self) -> dict[str, Any]:
         """The run as plain data, as it stands in `result.json`."""
@@ -246,6 +268,11 @@ class Run:
             "protocol_label": self.protocol.label,
             "deviations": list(self.deviations),
         }
+
+
+def trained_and_tested(run: Mapping[str, Any]) -> str:
+    """What a run (`Run.describe()`) was trained and tested on, in one name; older results do not say the latter."""
+    return f"{run['dataset']} -> {run['tested_on']}" if run.get("tested_on") else str(run["dataset"])
 
 
 def safe_name(name: str) -> str:
@@ -338,6 +365,22 @@ def plan_run(
         deviations=tuple(deviations),
     )
     return with_protocol(run, protocol)
+
+
+def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:
+    """The tests elsewhere of the models of some runs: one a run and each dataset that goes with the run's own."""
+    return [external_run(run, external) for run in runs for external in externals.get(run.dataset, ())]
+
+
+def external_run(run: Run, external: External) -> Run:
+    stamp = (f"{LEAK_ALLOWED} {external.leak_allowed}",) if external.leak_allowed else ()
+    return replace(
+        run,
+        purpose="external",
+        tested_on=external.name,
+        test_hash=external.hash,
+        deviations=(*run.deviations, *stamp),
+    )
 
 
 def as_controls(runs: Sequence[Run]) -> list[Run]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,6 +90,24 @@ def fit(
         selected_step=None,
         details=details,
         train_seconds=time.perf_counter() - start,
+        images_per_second=None,
+    )
+
+
+def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> Fitted:
+    """A network that was fine-tuned before, from the weights that were kept of it."""
+    import torch
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(weights))
+    if precision == "bf16" and device_kind(pixels.device) == "cpu":
+        keep_depthwise_fp32(module)
+    return Fitted(
+        module=module.to(pixels.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        history=(),
+        selected_step=None,
+        details={},
+        train_seconds=0.0,
         images_per_second=None,
     )
 

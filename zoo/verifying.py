@@ -215,7 +215,7 @@ def check_alike(
     result: Result, test: Predictions, tested: dict[tuple[Any, ...], Predictions], file: str, found: Verification
 ) -> None:
     """All runs on one fold of one version of the data were tested on the same samples with the same targets."""
-    first = tested.setdefault((*version_of_data(result), result.run["fold"]), test)
+    first = tested.setdefault((*version_of_data(result), result.run.get("test_hash", ""), result.run["fold"]), test)
     for name in ("sample_ids", "patients", "targets"):
         if not np.array_equal(getattr(first, name), getattr(test, name), equal_nan=name == "targets"):
             found.differs(file, f"test: other {name} than the other runs on the same split")

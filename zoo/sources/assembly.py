@@ -66,6 +66,8 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
             lambda: find_splits(card, joined, listing),
             lambda: find_patients(card, joined, found),
         )
+    if mistakes := find_unknown_labels(card, targets.labels):
+        raise card_error(origin, mistakes)
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     lacking = describe_lacking(targets, splits)
@@ -108,6 +110,10 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     return Assembled(spec, samples, describe_channels(headers))
 
 
+def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:
+    return [f"label_map: no label {label!r}; there are {', '.join(labels)}" for label in card.label_map if label not in labels]
+
+
 def said_of_any(card: Card) -> dict[str, Any]:
     """What a card says of a set however its images are kept."""
     return {
@@ -127,6 +133,7 @@ def said_of_any(card: Card) -> dict[str, Any]:
         "near_duplicates": card.near_duplicates,
         "folds": card.split.folds if card.split else None,
         "val_share": card.split.val_share if card.split else None,
+        "label_map": card.label_map,
     }
 
 

@@ -276,6 +276,10 @@ class Card(Part):
         default=(),
         description="Images to leave out, by path or name; `zoo audit SET --fix OUT.toml` writes such a list.",
     )
+    label_map: dict[str, str] = Field(
+        default_factory=dict,
+        description="Label -> what other sets call it whose models are [tested on this one](external-validation.md).",
+    )
 
     def columns(self) -> dict[str, str]:
         """Place in this file -> column of the table it names."""

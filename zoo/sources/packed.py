@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.errors import nearest
 from zoo.sources.arrays import describe_npz, read_npz_samples, understand_npz
-from zoo.sources.assembly import Assembled, said_of_any
+from zoo.sources.assembly import Assembled, find_unknown_labels, said_of_any
 from zoo.sources.cards import Card, card_error
 from zoo.specs import Origin
 from zoo.tasks import find_task
@@ -36,6 +36,7 @@ def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assem
     ]
     if positive and positive not in npz.labels.names:
         mistakes.append(f"label.positive: no label {positive!r}; there are {', '.join(npz.labels.names)}")
+    mistakes += find_unknown_labels(card, npz.labels.names)
     if mistakes:
         raise card_error(card_path, mistakes)
     kept = ~np.isin(sample_ids, card.drop)

@@ -1,0 +1,166 @@
+"""From planned runs to the work that is handed to worker processes: each run with the local files it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.data import Dataset, cache_images, describe_dataset, open_dataset
+from zoo.elsewhere import Elsewhere
+from zoo.errors import DataError, ZooError
+from zoo.matching import describe_external, open_external
+from zoo.planning import Plan, Settings
+from zoo.progress import Console
+from zoo.results import WEIGHTS_FILE, Result, find_done
+from zoo.samples import Source
+from zoo.shuffling import shuffle_labels
+from zoo.suites import Run
+from zoo.training import plan_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A run with the local files it needs, and its tests elsewhere: what is handed to a worker process."""
+
+    run: Run
+    dataset: Dataset
+    dataset_facts: Mapping[str, Any]
+    weights: Path | None
+    metrics: tuple[str, ...]
+    primary_metric: str
+    results: Path
+    cache: Path
+    keep_weights: bool
+    done: Result | None = None  # of the run, where only its tests elsewhere are missing
+    kept: Path | None = None  # its trained weights; None: it is trained, or trained again
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+
+def assign(
+    runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
+) -> tuple[list[Assignment], dict[str, Result]]:
+    """Decode every dataset at every size once, and hand each run its files; a test elsewhere goes with its training.
+
+    The runs on a dataset with an image that cannot be decoded are refused; the others stand.
+    """
+    faults: dict[str, DataError] = {}
+    datasets: dict[tuple[str, int, int], Dataset] = {}
+
+    def open_decoded(run: Run, source: Source, then: Callable[[Path], Dataset]) -> Dataset | None:
+        key = (run.data, run.image_size, run.fold)
+        if key not in datasets and run.data not in faults:
+            try:
+                with console.counting(f"decoding {run.data} at {run.image_size} px", "images") as progress:
+                    datasets[key] = then(cache_images(source, run.image_size, settings.cache, progress))
+            except DataError as error:
+                faults[run.data] = error
+                console.say(refusal(run.data, error))
+        return datasets.get(key)
+
+    assignments = []
+    asked = {run.id for run in runs}
+    for run, tests in by_training(runs):
+        source, split = plan.sources[run.dataset]
+        dataset = open_decoded(run, source, partial(open_dataset, source, split, run.fold))
+        if dataset is None:
+            continue
+        if run.purpose == "shuffle":
+            dataset = shuffle_labels(dataset, run.seed)
+        facts = describe_dataset(dataset, source, split)
+        elsewhere = []
+        for test in tests:
+            external = next(part for part in plan.externals[run.dataset] if part.hash == test.test_hash)
+            other = open_decoded(test, external.source, partial(open_external, external, dataset))
+            if other is not None:
+                told = describe_external(external, other, dataset, facts)
+                elsewhere.append(Elsewhere(run=test, dataset=other, facts=told))
+        done = None if run.id in asked else find_done(settings.results, run)
+        if done and not elsewhere:
+            continue
+        primary = plan.primary_metric or source.task.primary_metric
+        assignments.append(
+            Assignment(
+                run=run,
+                dataset=dataset,
+                dataset_facts=facts,
+                weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
+                metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
+                primary_metric=primary,
+                results=settings.results,
+                cache=settings.cache,
+                keep_weights=settings.keep_weights != "none"
+                and run.purpose == "score"
+                and run.protocol.name != "baseline",
+                done=done,
+                kept=find_weights(done),
+                elsewhere=tuple(elsewhere),
+            )
+        )
+    say_trained_again(assignments, console)
+    refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
+    return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
+    """Each run that trains, with the tests elsewhere of its model; those of one that is done come with that too."""
+    found: dict[str, tuple[Run, list[Run]]] = {}
+    for run in runs:
+        own = run.trained_as
+        tests = found.setdefault(own.id, (own, []))[1]
+        if run.tested_on:
+            tests.append(run)
+    return list(found.values())
+
+
+def find_weights(done: Result | None) -> Path | None:
+    """The trained weights that were kept of a run; None for frozen networks, whose head is fitted again in seconds."""
+    if done is None or done.folder is None or done.run["protocol"]["method"] != "finetune":
+        return None
+    path = done.folder / WEIGHTS_FILE
+    return path if path.exists() else None
+
+
+def say_trained_again(assignments: Sequence[Assignment], console: Console) -> None:
+    again = [a for a in assignments if a.done and not a.kept and a.run.protocol.method == "finetune"]
+    if again:
+        console.say(
+            f"{len(again)} finished runs are trained again to be tested elsewhere: their weights were not kept "
+            "(--keep-weights all keeps them)"
+        )
+
+
+def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """The runs that most likely take longest first, so that no core is idle at the end."""
+
+    def work(assignment: Assignment) -> int:
+        run, protocol = assignment.run, assignment.run.protocol
+        images = int((assignment.dataset.assignment == "train").sum())
+        trains = protocol.method == "finetune" and not assignment.kept
+        steps = plan_steps(protocol, images)[0] if trains else 0
+        return (steps * protocol.batch_size + images) * run.image_size**2
+
+    return sorted(assignments, key=work, reverse=True)
+
+
+def name_work(assignment: Assignment) -> str:
+    """What the line of progress calls it."""
+    run = assignment.elsewhere[0].run if assignment.done else assignment.run
+    return f"{run.data} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+
+
+def refuse(run: Run, error: ZooError) -> Result:
+    """What is said of a run whose data cannot be used. It is not stored: nothing was tried."""
+    return Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="refused",
+        error={"code": error.code, "message": str(error)},
+    )
+
+
+def refusal(name: str, error: ZooError) -> str:
+    return f"zoo: error[{error.code}] {name}: refused: {error}"
