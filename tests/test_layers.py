@@ -54,7 +54,7 @@ FLOORS = (
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere"},
-    # A plan to the work of each process; a board's sentences; two of its rows side by side; several boards to one order.
+    # A plan to each process's work; a board's sentences; two of its rows side by side; several boards to one order.
     {"assignments", "statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
     {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},

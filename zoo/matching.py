@@ -83,7 +83,11 @@ def keep(external: External, kept: Array, note: str) -> External:
     """The same with some of its images only; `kept` is bool (n,)."""
     source, rows = external.source, np.flatnonzero(kept)
     if not len(rows):
-        raise DataError(f"dataset {external.name!r}: {note}, and none is left", code="no-test")
+        raise DataError(
+            f"dataset {external.name!r}: {note}, and none is left",
+            fix="name a dataset that shares less with the one trained on",
+            code="no-test",
+        )
     return replace(
         external,
         source=subset(source, rows, np.asarray(source.samples.targets)[rows]),
@@ -104,6 +108,7 @@ def match_labels(trained: Source, tested: Source, label_map: Mapping[str, str]) 
         raise DataError(
             f"{trained.spec.name!r} is {trained.task}, {tested.spec.name!r} is {tested.task}: models of one cannot be "
             "tested on the other",
+            fix="name a dataset of the same kind of answer",
             code="wrong-task",
         )
     for label, wanted in label_map.items():

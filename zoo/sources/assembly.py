@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,11 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
 
 
 def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:
-    return [f"label_map: no label {label!r}; there are {', '.join(labels)}" for label in card.label_map if label not in labels]
+    return [
+        f"label_map: no label {label!r}; there are {', '.join(labels)}"
+        for label in card.label_map
+        if label not in labels
+    ]
 
 
 def said_of_any(card: Card) -> dict[str, Any]:
