@@ -65,11 +65,11 @@ def find_across(boards: Sequence[Board]) -> list[Across]:
     """The orders over every group of boards of one protocol and kind of initial weights, where it has two datasets.
 
     One over all datasets, of the models that have them all; and where a model lacks some, one of all models over the
-    datasets that they have in common.
+    datasets that they have in common. Controls are left out, and tests elsewhere, whose seeds are another board's.
     """
     groups: dict[tuple[str, str], list[Board]] = {}
     for board in boards:
-        if any(not row.baseline for row in board.rows):
+        if any(not row.baseline for row in board.rows) and not board.is_control and not board.is_external:
             groups.setdefault((board.protocol, board.init), []).append(board)
     found = []
     for group in groups.values():

@@ -84,7 +84,7 @@ def build_section(request: SectionRequest) -> Section | None:
 
 
 def by_unit(run: Run, card: Card) -> Run:
-    return {split: part.by_unit(card.unit) for split, part in run.items()}
+    return {split: part.by_unit(card.unit_of(split)) for split, part in run.items()}
 
 
 # --- temperatures ----------------------------------------------------------------------------------------------------

@@ -113,6 +113,11 @@ class Board:
         return [self.rows[other].label for other in self.comparisons.tied_with(row)]
 
     @property
+    def is_external(self) -> bool:
+        """Whether its models were trained on another dataset than the one tested on."""
+        return "external" in self.facts
+
+    @property
     def control_key(self) -> tuple[str, ...]:
         """What a board shares with the one of the same runs on shuffled labels."""
         facts, protocol = self.facts, self.protocol.removesuffix(f"+{SHUFFLED}")

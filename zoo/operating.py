@@ -112,7 +112,10 @@ def ask(request: SectionRequest) -> Iterator[Question]:
     """Every row and label, as a binary task of the units."""
     card = request.card
     for row in request.rows:
-        runs = [[{split: p.by_unit(card.unit) for split, p in run.items()} for run in folds] for folds in row.stored]
+        runs = [
+            [{split: p.by_unit(card.unit_of(split)) for split, p in run.items()} for run in folds]
+            for folds in row.stored
+        ]
         if card.task.name == "binary":
             label = card.labels[1 if card.positive is None else card.positive]
             yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image"))

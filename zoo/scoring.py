@@ -148,7 +148,7 @@ def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
 def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
-    val, test = val and val.by_unit(card.val_unit or card.unit), test.by_unit(card.unit)
+    val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
     thresholds = choose_thresholds(val, card, threshold)
     # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
     request = MetricRequest(

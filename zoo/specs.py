@@ -250,6 +250,10 @@ class Card:
     has_patients: bool = False  # a patient key exists; else every image is its own
     val_unit: Unit | None = None  # of val, by which thresholds are chosen, where it is of another dataset than test
 
+    def unit_of(self, split: str) -> Unit:
+        """What is scored of a split: val's own where test is another dataset's."""
+        return self.val_unit if split == "val" and self.val_unit else self.unit
+
 
 # --- executors -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def list_files(result: Result) -> list[dict[str, Any]]:
 def trace_thresholds(predictions: Mapping[str, Predictions], card: Card, rule: Any) -> dict[str, Any]:
     """The thresholds at which labels were decided for, as val gave them; of several classes there are none."""
     val = predictions.get("val")
-    units = val.by_unit(card.unit) if val is not None else None
+    units = val.by_unit(card.unit_of("val")) if val is not None else None
     thresholds = choose_thresholds(units, card, rule)
     if thresholds is None:
         none = "a number is predicted" if card.task.name == "regression" else "the largest probability decides"
