@@ -354,7 +354,31 @@ def test_volumes_of_different_depth_share_one_mapping_and_coarse_ones_are_told(t
     low, high = samples.reading["levels"]
     values = nibabel.load(tmp_path / "b" / "3.nii").get_fdata()[:, :, 0].T[::-1, ::-1]
     assert np.abs(samples.read("b/3.nii#0") - (values - low) / (high - low) * 65535).max() <= 0.5 + 1e-6
-    assert any("3 of 4 files span fewer than 256" in note for note in samples.notes)
+    assert any("3 of 4 volumes span under 10% of this range and are nearly black" in note for note in samples.notes)
+
+
+def test_volumes_without_a_unit_may_each_have_their_own_levels(tmp_path):
+    for number, scale in enumerate((1, 1, 50, 1000)):
+        array = np.random.default_rng(number).random((6, 6, 4)).astype(np.float32) * scale
+        nifti(tmp_path / "ab"[number % 2] / f"{number}.nii", array)
+    (tmp_path / "dataset.toml").write_text('intensity = {percentiles = [10, 90], each = "volume"}\n')
+    _, samples = open_source(tmp_path)
+    assert samples.reading == {"percentiles": (10.0, 90.0), "bits": 16}
+    assert any("percentiles 10 and 90 of each volume become levels 0 to 65535" in note for note in samples.notes)
+    for image in ("a/0.nii", "a/2.nii", "b/3.nii"):
+        values = nibabel.load(tmp_path / image).get_fdata()
+        low, high = np.percentile(values, [10, 90])
+        expected = np.clip((values[:, :, 2].T[::-1, ::-1] - low) / (high - low), 0, 1) * 65535
+        assert np.abs(samples.read(f"{image}#2") - expected).max() < 65535 / 500  # quantiles in steps of a thousandth
+
+
+def test_levels_of_each_volume_are_refused_where_there_is_none(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        np.save(tmp_path / label / "x.npy", BRAIN[:, :, 0].astype(np.uint16))
+    (tmp_path / "dataset.toml").write_text('intensity = {percentiles = [0, 99], each = "volume"}\n')
+    with pytest.raises(DataError, match=r"x\.npy: is no volume, and intensity\.each is 'volume'"):
+        find_source(tmp_path)
 
 
 def test_the_second_look_reads_no_volume(tmp_path, monkeypatch):

@@ -49,6 +49,7 @@ class Reading:
 
     window: Literal["", "dicom"] = ""  # dicom: each file's own VOI LUT or window is the mapping
     levels: tuple[float, float] | None = None  # values, in the file's units, that become 0 and the greatest level
+    percentiles: tuple[float, float] | None = None  # instead of levels: those of each volume by itself
     bits: Literal[8, 16] = 8
     crop: Literal["", "ultrasound-region"] = ""
     axis: int | None = None  # of a volume: the one that slices are cut across; None: as its kind of file has it

@@ -10,7 +10,8 @@ import gzip
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ RECENT_BYTES = 1 << 29
 MAX_RATIO = 1032  # what deflate can reach
 CHUNK_BYTES = 1 << 20
 MAX_SLICES = 100_000
+MAX_VALUES = 1 << 20  # of a volume, for its quantiles
+NUM_QUANTILES = 1001
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,19 @@ class Volume:
         if (self.slope, self.intercept) != (1.0, 0.0):
             plane = plane * self.slope + self.intercept
         return np.ascontiguousarray(plane)
+
+    @cached_property
+    def quantiles(self) -> Array:
+        """Of the whole volume, in steps of a thousandth, from values evenly spread over it."""
+        spread = np.arange(0, self.array.size, max(1, -(-self.array.size // MAX_VALUES)))
+        values = self.array[np.unravel_index(spread, self.array.shape)].astype(np.float64)
+        found: Array = np.quantile(values * self.slope + self.intercept, np.linspace(0, 1, NUM_QUANTILES))
+        return found
+
+    def levels_between(self, percentiles: tuple[float, float]) -> tuple[float, float]:
+        """The values that become black and white; of a volume of one value, that one is black."""
+        low, high = np.interp(percentiles, np.linspace(0, 100, NUM_QUANTILES), self.quantiles)
+        return float(low), float(high) if high > low else float(low) + 1.0
 
     def cut(self, frame: int, axis: int | None) -> Array:
         plane: Array = self.array[(slice(None),) * self.across(axis) + (frame,)]
@@ -109,7 +125,10 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """One slice as uint8 or uint16, mapped as the set says."""
-    levels = to_levels(read_values(path, frame, reading), reading)
+    values = read_values(path, frame, reading)
+    if reading.percentiles and frame is not None:
+        reading = replace(reading, levels=open_volume(path).levels_between(reading.percentiles))
+    levels = to_levels(values, reading)
     if levels.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {levels.dtype} values, and no range to map to levels",

@@ -183,12 +183,18 @@ class Intensity(Part):
     )
     levels: tuple[float, float] | None = Field(default=None, description="Values that become black and white.")
     percentiles: tuple[float, float] | None = Field(default=None, description="The same, of all values of the set.")
+    each: Literal["set", "volume"] = Field(
+        default="set",
+        description="volume: the percentiles are those of each volume by itself, for values without a unit, as of MR.",
+    )
     bits: Literal[8, 16] = Field(default=16, description="How many levels: 256 or 65,536.")
 
     @model_validator(mode="after")
     def agree(self) -> Intensity:
         if sum(map(bool, (self.window, self.levels, self.percentiles))) > 1:
             raise ValueError("give one of window, levels, percentiles")
+        if self.each == "volume" and not self.percentiles:
+            raise ValueError('each = "volume" needs percentiles')
         return self
 
 

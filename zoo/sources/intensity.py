@@ -22,7 +22,7 @@ NUM_MEASURED = 64  # images decoded to find percentiles, or to count those with 
 NUM_QUANTILES = 1001  # remembered of each: percentiles in steps of .1
 MAX_VALUES = 1 << 18  # of an image, evenly spread, besides its least and greatest
 GREATEST_LEVEL = 65535
-MIN_LEVELS = 256  # what 8 bits would have given
+DARK = 0.1  # of the range of all volumes: one that spans less is hardly seen
 # Whoever took such an image chose how it is to be shown; CT and MR windows differ by what was looked for.
 SHOWN_AS_DECLARED = frozenset({"CR", "DX", "MG", "XA", "RF"})
 
@@ -71,6 +71,8 @@ def read_as_said(
         return replace(reading, window="dicom", bits=said.bits), (
             f"every file is shown in the window or VOI LUT that it declares, as {said.bits} bits",
         )
+    if said.percentiles and said.each == "volume":
+        return read_each_volume(said.percentiles, said.bits, reading, files, headers)
     if said.percentiles:
         return read_percentiles(said.percentiles, said.bits, reading, files, headers)
     levels = said.levels
@@ -105,14 +107,37 @@ def read_whole_range(
     fits = step > 0 and (high - low) / step <= GREATEST_LEVEL + 1e-6
     if bits == 8 or not fits:
         reading = replace(reading, levels=(low, high), bits=bits)
-        return reading, (say_mapping(reading) + ", rounded", *say_coarse(reading, headers))
+        return reading, (say_mapping(reading) + ", rounded", *say_scales(headers, low, high))
     reading = replace(reading, levels=(low, low + GREATEST_LEVEL * step), bits=16)
     notes = [f"values {low:g} to {high:g} (as the headers allow) become levels 0 to {round((high - low) / step)}"]
     depths = sorted({header.bits for header in headers})
     if len(depths) > 1:
         shallower = ", ".join(map(str, depths[:-1]))
         notes.append(f"files of {shallower} and {depths[-1]} bits: the same value is the same level in all")
-    return reading, tuple(notes)
+    return reading, (*notes, *say_scales(headers, low, high))
+
+
+def read_each_volume(
+    percentiles: tuple[float, float],
+    bits: Literal[8, 16],
+    reading: Reading,
+    files: Sequence[Path],
+    headers: Sequence[Header],
+) -> tuple[Reading, tuple[str, ...]]:
+    """Two percentiles of every volume by itself: what MR needs, whose values have no unit."""
+    for path, header in zip(files, headers, strict=True):
+        if not header.is_volume:
+            raise DataError(f"{path}: is no volume, and intensity.each is 'volume'", fix="leave `each` out")
+    low, high = check_percentiles(percentiles)
+    note = f"percentiles {low:g} and {high:g} of each volume become levels 0 to {2**bits - 1}, in each by itself"
+    return replace(reading, percentiles=(low, high), bits=bits), (note,)
+
+
+def check_percentiles(percentiles: tuple[float, float]) -> tuple[float, float]:
+    lower, upper = percentiles
+    if not 0 <= lower < upper <= 100:
+        raise DataError(f"intensity.percentiles: expected 0 <= low < high <= 100, got {list(percentiles)}")
+    return lower, upper
 
 
 def read_percentiles(
@@ -123,9 +148,7 @@ def read_percentiles(
     headers: Sequence[Header],
 ) -> tuple[Reading, tuple[str, ...]]:
     """Two percentiles of the values of images evenly spread over the set, every image counting alike."""
-    lower, upper = percentiles
-    if not 0 <= lower < upper <= 100:
-        raise DataError(f"intensity.percentiles: expected 0 <= low < high <= 100, got {list(percentiles)}")
+    lower, upper = check_percentiles(percentiles)
     quantiles = measure(reading, files, headers)
     low, high = np.percentile(quantiles, [lower, upper])
     if high <= low:
@@ -167,18 +190,16 @@ def say_mapping(reading: Reading) -> str:
     return f"values {low:g} to {high:g} become levels 0 to {2**reading.bits - 1}"
 
 
-def say_coarse(reading: Reading, headers: Sequence[Header]) -> tuple[str, ...]:
-    """A note where one file of large values leaves the others few levels: their scales differ."""
-    assert reading.levels
-    low, high = reading.levels
-    few = [
-        header for header in headers if header.values[1] - header.values[0] < MIN_LEVELS * (high - low) / GREATEST_LEVEL
-    ]
-    if reading.bits == 8 or not few:
+def say_scales(headers: Sequence[Header], low: float, high: float) -> tuple[str, ...]:
+    """A note where some volumes leave the others in the dark: values without a unit, as of MR, on different scales."""
+    if not all(header.is_volume for header in headers):  # the range of others is what their headers allow
+        return ()
+    dark = [header for header in headers if header.values[1] - header.values[0] < DARK * (high - low)]
+    if not dark:
         return ()
     return (
-        f"{len(few)} of {len(headers)} files span fewer than {MIN_LEVELS} of these levels: their scales differ; "
-        "save them on one scale, or say intensity = {percentiles = [0, 99]}",
+        f"{len(dark)} of {len(headers)} volumes span under {DARK:.0%} of this range and are nearly black: their scales "
+        'differ; say intensity = {percentiles = [0, 99.5], each = "volume"} where values have no unit, as in MR',
     )
 
 
