@@ -158,9 +158,12 @@ def table_of_boxes(root):
 @shape
 def table_of_grades(root):
     table(
-        root, "image,level", *(f"{n // 2}_{('left', 'right')[n % 2]},{n // 6}" for n in range(2, 30)), name="grades.csv"
+        root,
+        "image,level",
+        *(f"{n // 2}_{('left', 'right')[n % 2]},{n // 12}" for n in range(2, 60)),
+        name="grades.csv",
     )
-    draw(root, *(f"train/{n // 2}_{('left', 'right')[n % 2]}.png" for n in range(2, 30)))
+    draw(root, *(f"train/{n // 2}_{('left', 'right')[n % 2]}.png" for n in range(2, 60)))
 
 
 @shape
