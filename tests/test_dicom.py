@@ -247,6 +247,12 @@ def test_the_crop_is_the_box_around_the_regions_of_tissue(tmp_path):
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------
+def test_a_tag_of_a_file_that_is_no_dicom_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"a\.png: not DICOM, it has no tag 'PatientID'"):
+        read_tag(tmp_path / "a.png", "PatientID")
+
+
 def test_headers_keep_identifiers_and_no_names_and_other_tags_can_be_asked_for(tmp_path):
     path = write(
         tmp_path / "a.dcm", ramp(), PatientID="P1", PatientName="Doe^Jane", ImageType=["ORIGINAL", "PRIMARY"], KVP="120"
@@ -314,6 +320,67 @@ def test_too_few_pixels_and_a_cut_file_are_told_by_the_header(tmp_path):
 )
 def test_layouts_that_nobody_means_are_refused_by_the_header(tmp_path, elements, expected):
     assert expected in refusal(write(tmp_path / "a.dcm", ramp(np.uint16, 0), **elements))
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    values = np.full((8, 8), np.nan, np.float32)
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), PixelData=None, BitsAllocated=32, BitsStored=32, HighBit=31)
+    dataset = pydicom.dcmread(path)
+    dataset.FloatPixelData = values.tobytes()
+    dataset.save_as(path)
+    assert "holds values that are no numbers" in refusal(path)
+    dataset.FloatPixelData, dataset.PhotometricInterpretation = np.ones_like(values).tobytes(), "MONOCHROME1"
+    dataset.save_as(path)
+    assert "floating-point values where the least is white" in refusal(path)
+
+
+def test_colours_of_32_bits_are_refused(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint32)
+    assert "colours are uint32, expected 8 or 16 bit" in refusal(write(tmp_path / "a.dcm", pixels))
+
+
+def test_values_that_are_no_levels_need_a_mapping_of_the_set(tmp_path):
+    path = write(tmp_path / "a.dcm", ramp())
+    assert "values -32768 to 32767 are no levels of 8 or 16 bits" in refusal(path, reading=Reading())
+
+
+def test_a_window_that_a_file_does_not_have_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", ramp())
+    assert "has no window and no VOI LUT" in refusal(path, reading=Reading(window="dicom", bits=16))
+
+
+def test_a_colour_image_in_a_set_of_windowed_ones_keeps_its_colours(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    path = write(tmp_path / "a.dcm", pixels)
+    assert (read_image(path, None, Reading(window="dicom", bits=16)) == pixels.astype(np.uint16) * 257).all()
+
+
+def test_regions_outside_of_the_image_are_refused(tmp_path):
+    region = Dataset()
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 100, 100
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 120, 120
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), SequenceOfUltrasoundRegions=[region])
+    assert "its ultrasound regions lie outside its 8 x 8 pixels" in refusal(
+        path, reading=Reading(crop="ultrasound-region")
+    )
+
+
+def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.images.dicom.MAX_BYTES", 1000)
+    monkeypatch.setattr("zoo.images.dicom.MAX_HEADER_BYTES", 1000)
+    path = write(tmp_path / "a.dcm", np.zeros((64, 64), np.uint16), DeflatedExplicitVRLittleEndian)
+    assert "deflated, and more than 0 MB when inflated" in refusal(path)
+
+
+def test_frames_that_an_extended_table_of_offsets_finds_are_decoded(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (3, 16, 16)).astype(np.uint16)
+    path = write(tmp_path / "a.dcm", pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, encapsulate_ext=True)
+    dataset.save_as(path)
+    assert "ExtendedOffsetTable" in pydicom.dcmread(path)
+    for frame in range(3):
+        assert (read_image(path, frame, Reading()) == pixels[frame]).all()
 
 
 def test_what_is_not_dicom_is_told(tmp_path):

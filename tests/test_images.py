@@ -195,6 +195,71 @@ def test_several_pages_and_float_pixels_are_refused_not_guessed_at(tmp_path):
         read_image(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("suffix", [".pgm", ".jp2", ".jfif"])
+def test_gray_files_of_the_rarer_formats_are_read(tmp_path, suffix):
+    Image.fromarray(GRAY8).save(tmp_path / f"a{suffix}")
+    expected = np.asarray(Image.open(tmp_path / f"a{suffix}").convert("L"))
+    assert (read_image(tmp_path / f"a{suffix}") == expected).all()
+    assert read_header(tmp_path / f"a{suffix}").width == 17
+
+
+def test_16_bits_of_a_pgm_and_of_a_jpeg_2000_keep_every_level(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 17 11 65535\n" + GRAY16.astype(">u2").tobytes())
+    Image.fromarray(GRAY16).save(tmp_path / "a.jp2")  # lossless, as Pillow writes it
+    for name in ("a.pgm", "a.jp2"):
+        assert read_image(tmp_path / name).dtype == np.uint16
+        assert (read_image(tmp_path / name) == GRAY16).all()
+
+
+def test_16_bit_colour_that_would_lose_its_levels_is_refused(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 17 11 65535\n" + RGB16.astype(">u2").tobytes())
+    with pytest.raises(DataError, match=r"a\.ppm: PPM with 16-bit colour would lose its levels"):
+        read_image(tmp_path / "a.ppm")
+
+
+def test_levels_beyond_16_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="levels 70000 to 70000 do not fit 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("mode", "value", "key"), [("L", 10, 10), ("RGB", (9, 8, 7), (9, 8, 7))])
+def test_the_level_that_a_png_calls_transparent_is_laid_over_black(tmp_path, mode, value, key):
+    image = Image.new(mode, (2, 1), 200 if mode == "L" else (200, 201, 202))
+    image.putpixel((0, 0), value)
+    image.save(tmp_path / "a.png", transparency=key)
+    assert read_image(tmp_path / "a.png")[0].tolist() == ([0, 200] if mode == "L" else [[0, 0, 0], [200, 201, 202]])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "layout", "cause"),
+    [
+        (RANDOM.integers(0, 9, (8, 8), dtype=np.int64), {}, "int64 of shape"),
+        (
+            RANDOM.integers(0, 9, (8, 8, 5), dtype=np.uint8),
+            {"photometric": "minisblack", "planarconfig": "contig"},
+            "5",
+        ),
+    ],
+    ids=["64 bit", "five channels"],
+)
+def test_tiffs_of_other_depths_and_channels_are_refused(tmp_path, pixels, layout, cause):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **layout)
+    with pytest.raises(DataError, match=cause):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_webp_is_read_in_colour(tmp_path):
+    Image.fromarray(RGB8).save(tmp_path / "a.webp", lossless=True)
+    assert (read_image(tmp_path / "a.webp") == RGB8).all()
+
+
+@pytest.mark.parametrize("pixels", [GRAY8, GRAY16], ids=["8 bit", "16 bit"])
+def test_a_tiff_on_its_side_where_white_is_zero_is_inverted_and_turned(tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", extratags=[(274, 3, 1, 6, True)])
+    assert (read_image(tmp_path / "a.tif") == np.iinfo(pixels.dtype).max - np.rot90(pixels, -1)).all()
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(DataError, match="no such file"):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,36 @@ def refusal(path: Path) -> str:
     assert "\n" not in line
     assert path.name in line
     return line
+
+
+def test_a_frame_beyond_the_end_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.avi", pictures(3), "mjpeg", "yuvj420p")
+    with pytest.raises(DataError, match=r"a\.avi: frame 7 of 3"):
+        read_image(path, 7)
+    path = write_gif(tmp_path / "a.gif", pictures(3))
+    with pytest.raises(DataError, match=r"a\.gif: frame 7 of 3"):
+        read_image(path, 7)
+
+
+def test_a_video_that_says_it_is_to_be_turned_is_turned(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in pictures(2):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # by a quarter, as telephones say it
+    track = data.index(b"tkhd")
+    at = data.index(upright, track)
+    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    (first, _) = reference(path)
+    assert read_header(path).width == 48
+    assert read_image(path, 0).shape[:2] == (64, 48)
+    assert (read_image(path, 0) == np.rot90(first, -1)).all()
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------
