@@ -90,6 +90,14 @@ def test_protocols_are_orders_of_their_own(fill):
     assert sorted(part.protocol for part in found) == ["knn@1", "scratch@1"]
 
 
+def test_external_tests_are_no_datasets_of_their_own(fill):
+    from dataclasses import replace
+
+    boards = boards_of(fill(["dots", "rings"]))
+    elsewhere = replace(boards[1], facts={**boards[1].facts, "external": {"dataset": "rings"}})
+    assert find_across([boards[0], elsewhere]) == []
+
+
 # --- tests over the datasets -----------------------------------------------------------------------------------------
 def test_too_few_datasets_are_not_tested_and_it_says_how_many_it_takes(fill):
     (found,) = find_across(boards_of(fill(["dots", "rings"])))

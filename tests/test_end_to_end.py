@@ -169,6 +169,25 @@ def test_ordinal_and_regression_scores_are_scikit_learns_of_the_stored_predictio
     assert 20 < values.mean() < 90  # in years, not in standard deviations
 
 
+def test_every_task_is_compared_and_traced(finetuned, zoo, results):
+    done = zoo("compare", "tiny_cnn", "constant", "--results", results, "--json")
+    assert done.returncode == 0, done.stderr
+    boards = {board["dataset"]: board for board in json.loads(done.stdout)["boards"]}
+    assert set(boards) == {Path(name).stem for name in DATASETS}
+    for name, board in boards.items():
+        assert board["reason"] is None and board["single_runs"]["difference"] is not None, name
+        assert board["disagreements"] and board["ordered_by"] == "influence", name
+    assert boards["binary"]["single_runs"]["method"] == "paired DeLong"
+    assert boards["table"]["single_runs"]["mcnemar"] and not boards["multilabel"]["single_runs"]["mcnemar"]
+    assert zoo("compare", "tiny_cnn", "constant", "--results", results).returncode == 0
+    for run in runs_of(finetuned[1], "tiny_cnn"):
+        done = zoo("info", "runs", run["id"], "--results", results, "--json")
+        item = json.loads(done.stdout)["item"]
+        assert {name: score["value"] for name, score in item["scores"].items()} == {
+            name: score["value"] for name, score in run["scores"].items()
+        }
+
+
 def test_the_constant_predictor_is_chance(finetuned):
     values = {run["dataset"]: run["scores"] for run in runs_of(finetuned[1], "constant")}
     assert values["binary"]["auroc"]["value"] == values["table"]["auroc"]["value"] == 0.5

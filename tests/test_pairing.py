@@ -11,7 +11,7 @@ from zoo.errors import UsageError
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
 from zoo.pair_report import to_document, to_terminal
-from zoo.pairing import BY_PROBABILITY, compare_models, find_label, select_results
+from zoo.pairing import BY_PROBABILITY, compare_models, describe_target, find_label, of_truth, select_results
 from zoo.results import load_results
 from zoo.statistics import mcnemar, paired_delong
 
@@ -195,6 +195,34 @@ def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
     found = the_contrast(tmp_path)
     assert found.disagreements == () and found.tested.p == 1.0
     assert "there is no difference" in to_terminal([found])
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "expected"),
+    [
+        ("multiclass", np.array([1, 0]), [0.6, 0.5]),
+        ("multilabel", np.array([[1.0, 0.0], [np.nan, np.nan]]), [(0.3 + 0.4) / 2, np.nan]),
+        ("multilabel", np.array([[1.0, np.nan], [np.nan, 1.0]]), [0.3, 0.2]),
+        ("regression", np.array([2.0, 3.0]), [0.3, 0.5]),
+    ],
+)
+def test_what_is_true_has_a_probability_in_every_task(task, targets, expected):
+    probabilities = np.array([[0.3, 0.6], [0.5, 0.2]])
+    assert of_truth(probabilities, targets, task) == approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (np.array([1, 1]), "mass"),
+        (np.array([0, 1, 1]), "none seen x 1; mass x 2"),
+        (np.array([[1.0, 1.0]]), "none seen, mass"),
+        (np.array([[0.0, np.nan]]), "none"),
+        (np.array([61.5, 62.5]), "62"),
+    ],
+)
+def test_a_target_is_told_by_its_labels(targets, told):
+    assert describe_target(targets, ("none seen", "mass")) == told
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------

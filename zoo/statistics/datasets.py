@@ -76,12 +76,16 @@ def descending_ranks(scores: Array) -> Array:
 def order_models(
     datasets: Sequence[Measured], num_resamples: int = NUM_RESAMPLES, seed: int = 0, confidence: float = 0.95
 ) -> Order:
-    """Mean rank over the datasets, and the chance to beat another model on one of them, with percentile intervals.
+    """Mean rank over the datasets, and the chance to beat another model on one of them, with bootstrap intervals.
 
     Patients are drawn anew within every dataset, seeds within every model; the datasets stay. So the intervals speak of
     these datasets with other patients and seeds, not of other datasets: of those a test across datasets would speak
     (`wilcoxon_holm`). Win probability of a model: the share of (dataset, other model) that it beats, ties a half, which
     is (k - rank)/(k - 1) averaged over datasets (the area that Vargha & Delaney 2000 call A).
+
+    Ranks drawn anew are noisier than those seen, so they lie nearer to the middle: percentiles of them hold the first
+    model's expected mean rank in 38 % (10 models, 10 datasets), and percentiles moved by that bias are too short for
+    the others (87 %). So the interval reaches from the lower to the upper bound of both, within 1 and k.
     """
     num_models = len(datasets[0].seed_scores)
     observed = np.stack(
@@ -93,8 +97,10 @@ def order_models(
     ]
     drawn = np.mean(ranks, axis=0)
     tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
-    interval = np.quantile(drawn, tails, axis=0).T
     mean_rank = observed.mean(axis=0)
+    low, high = np.quantile(drawn, tails, axis=0)
+    bias = drawn.mean(axis=0) - mean_rank
+    interval = np.clip([low - np.maximum(bias, 0), high - np.minimum(bias, 0)], 1, num_models).T
     leading = drawn == drawn.min(axis=1, keepdims=True)
 
     def to_wins(ranks: Array) -> Array:
