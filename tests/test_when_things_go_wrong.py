@@ -45,7 +45,7 @@ def texts(value: ast.expr) -> Iterator[str]:
 def codes():
     files = [*ROOT.glob("zoo/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")]
     found = {code for path in files for code in codes_in(path.read_text(encoding="utf-8"))}
-    ends = {"oom", "timeout", "crashed", "run-error"}  # of runs: see the next test
+    ends = {"oom", "killed", "timeout", "crashed", "run-error"}  # of runs: see the next test
     return found | ends
 
 
