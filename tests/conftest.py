@@ -229,6 +229,10 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
 
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)  # a patient
+    prefix, same_test = (
+        changes.pop("prefix", ""),
+        changes.pop("same_test", False),
+    )  # of names; one test set of all folds
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -259,7 +263,8 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         targets = np.arange(40) % 2
         away = 0.0 if noise is None else targets - 0.5 + noise * random.normal(size=40)
         positive = np.broadcast_to(1 / (1 + np.exp(-away)), 40)
-        ids = np.array([f"{split}{fold}-{number}" for number in range(40)])
+        part = f"{prefix}{split}{'' if same_test and split == 'test' else fold}"
+        ids = np.array([f"{part}-{number}" for number in range(40)])
         patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
         predictions[split] = Predictions(
             sample_ids=ids, patients=patients, targets=targets, probabilities=np.stack([1 - positive, positive], axis=1)

@@ -49,11 +49,11 @@ FLOORS = (
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
     # A run's folder; what an order of rows is worth; numbers as people read them; sections.
-    {"results", "comparison", "readable", "calibration", "operating"},
+    {"results", "comparison", "readable", "calibration", "operating", "ensembles"},
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere"},
+    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere", "exporting"},
     # A plan to each process's work; a board's sentences; two of its rows side by side; several boards to one order.
     {"assignments", "statements", "pairing", "across"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.

@@ -499,8 +499,16 @@ def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -
 @click.option("--prevalence", type=SHARE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
 @click.option("--sensitivity", type=SHARE, metavar="S", help="The threshold that reaches this sensitivity on val.")
 @click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
+@click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="Write every test prediction to this CSV instead.")
 def report(
-    folders: tuple[Path, ...], form: str, output: Path | None, check: bool, table: str | None, **asked: Any
+    folders: tuple[Path, ...],
+    form: str,
+    output: Path | None,
+    check: bool,
+    table: str | None,
+    predictions: Path | None,
+    **asked: Any,
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo import report as reports
@@ -516,6 +524,8 @@ def report(
     registry = registry_with_warnings()
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
+        if predictions:
+            return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
@@ -546,7 +556,27 @@ def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
     wanted = [Reach(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
     if len(wanted) > 1:
         raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
-    return ReportOptions(prevalence=asked["prevalence"], reach=wanted[0] if wanted else None)
+    return ReportOptions(
+        prevalence=asked["prevalence"], reach=wanted[0] if wanted else None, ensembles=asked["ensembles"]
+    )
+
+
+def export_predictions(results: Sequence[Result], path: Path) -> int:
+    from zoo.exporting import write_predictions
+    from zoo.files import written_whole
+    from zoo.progress import Console
+
+    try:
+        with (
+            written_whole(path) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as stream,
+            Console().counting("writing predictions", "runs") as progress,
+        ):
+            lines, runs = write_predictions(results, stream, progress)
+    except OSError as error:
+        raise UsageError(f"--predictions {path}: {error.strerror}", fix="name a file that can be written") from error
+    click.echo(f"{path}: {lines} predictions of {runs} runs", err=True)
+    return 0
 
 
 def has_readable_scores(result: Result) -> bool:

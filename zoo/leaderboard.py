@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import calibration, operating
+from zoo import calibration, ensembles, operating
 from zoo.comparison import Comparisons, compare_rows
 from zoo.controls import (
     SCORED,
@@ -41,7 +41,7 @@ COSTS = (
 # What rows are kept apart by: everything of a run's identity but seed and fold.
 KEPT_APART = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
 # What stands below every board, in this order.
-SECTIONS: tuple[SectionBuilder, ...] = (calibration.build_section, operating.build_section)
+SECTIONS: tuple[SectionBuilder, ...] = (calibration.build_section, operating.build_section, ensembles.build_section)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ def build_board(
     created = sorted(r.created[:10] for r in finished if r.created)
     request = SectionRequest(
         rows=[
-            ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored, seeds=r.seeds)
+            ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored, seeds=seeds_of(r))
             for r in (*rows, *controls)
             if r.stored
         ],
@@ -278,6 +278,12 @@ def build_board(
         ),
         sections=tuple(section for build in sections if (section := build(request))),
     )
+
+
+def seeds_of(row: Row) -> tuple[int, ...]:
+    """The seed of each part of `stored`: on another dataset the folds of one seed are parts of their own."""
+    each = len(row.stored) // max(1, len(row.seeds))
+    return tuple(seed for seed in row.seeds for _ in range(each))
 
 
 def build_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import clean
 from zoo.scoring import Score
@@ -47,6 +47,14 @@ def amount(value: float | None, unit: str = "") -> str:
         if value >= size * 0.9995:  # which rounds to the next prefix
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g}{' ' + unit if unit else ''}"
+
+
+def disarm(cell: Any) -> Any:
+    """A cell of a CSV file: a text that a spreadsheet would take for a formula gets a quote in front."""
+    if not isinstance(cell, str):
+        return "" if cell is None else cell
+    text = clean(cell)
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\\x09", "\\x0d")) else text
 
 
 def share(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoo.across import Across, find_across
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
-from zoo.readable import amount, number, print_section, shown_cell, with_interval
+from zoo.readable import amount, disarm, number, print_section, shown_cell, with_interval
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 from zoo.statements import headings, statements, title
@@ -248,13 +248,6 @@ def section_to_csv(boards: Sequence[Board], name: str) -> str:
                     line += [cell] + [None] * (len(parts[column]) - 1)
             writer.writerow([disarm(cell) for cell in line])
     return stream.getvalue()
-
-
-def disarm(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return "" if cell is None else cell
-    text = clean(cell)
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\\x09", "\\x0d")) else text
 
 
 def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ class ReportOptions:
 
     prevalence: float | None = None  # of the positive class, where the test split's is not the clinic's
     reach: Reach | None = None  # a sensitivity or specificity that the threshold must reach on val
+    ensembles: bool = False  # the mean probability of a model's seeds as a row of its own
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

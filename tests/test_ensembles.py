@@ -1,0 +1,126 @@
+"""Ensembles from stored predictions: the mean probability of seeds, and of folds where those saw the same images."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from zoo.ensembles import average
+from zoo.inference import Predictions
+from zoo.leaderboard import build_leaderboard
+from zoo.metrics import METRICS
+from zoo.report import section_to_csv, to_markdown, to_terminal
+from zoo.results import load_results
+from zoo.sections import ReportOptions
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def boards_of(root, **options):
+    return build_leaderboard(load_results(root)[0], BY_NAME, ReportOptions(**{"ensembles": True, **options}))
+
+
+def section_of(board):
+    return next((section for section in board.sections if section.name == "ensembles"), None)
+
+
+def auroc_of_mean(results):
+    test = [result.predictions()["test"] for result in results]
+    return roc_auc_score(test[0].targets, np.mean([part.probabilities[:, 1] for part in test], axis=0))
+
+
+def test_an_ensemble_of_seeds_has_the_score_of_their_mean_probability(tmp_path, store):
+    stored = [store(tmp_path, seed=seed, noise=3.0) for seed in range(3)]
+    (board,) = boards_of(tmp_path)
+    (row,) = section_of(board).rows
+    cells = dict(zip(section_of(board).columns, row, strict=True))
+    assert (cells["model"], cells["ensemble of"]) == ("net", "3 seeds")
+    assert cells["auroc"].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
+    assert cells["auroc"].value > cells["auroc of its members"].value
+    assert cells["auroc of its members"].value == pytest.approx(board.rows[0].scores["auroc"].value)
+    assert "seeds" not in cells["auroc"].method  # over patients alone
+
+
+def test_in_cross_validation_the_seeds_of_each_fold_are_averaged_and_folds_are_not_mixed(tmp_path, store):
+    stored = {(s, f): store(tmp_path, seed=s, fold=f, num_folds=2, noise=3.0) for s in range(2) for f in range(2)}
+    (board,) = boards_of(tmp_path)
+    (row,) = section_of(board).rows
+    expected = np.mean([auroc_of_mean([stored[s, fold] for s in range(2)]) for fold in range(2)])
+    assert row[1] == "2 seeds" and row[2].value == pytest.approx(expected, abs=1e-12)
+
+
+def test_on_another_dataset_all_folds_and_seeds_are_averaged(tmp_path, store):
+    facts = {
+        "num_folds": 1,
+        "val_unit": "image",
+        "external": {"folds": 2, "dataset": "b", "test_hash": "t", "labels": {}},
+    }
+    facts["external"] |= {"content_hash": "d" * 64, "left_out": {}}
+    changes = {"purpose": "external", "tested_on": "b", "test_hash": "t", "num_folds": 2}
+    for seed in range(2):
+        for fold in range(2):
+            store(tmp_path, seed=seed, fold=fold, noise=3.0, same_test=True, facts=facts, **changes)
+    stored = load_results(tmp_path)[0]
+    (board,) = boards_of(tmp_path)
+    (row,) = section_of(board).rows
+    assert row[1] == "2 seeds x 2 folds"
+    assert row[2].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
+
+
+def test_ensembles_are_shown_only_where_they_are_asked_for_and_there_are_several_seeds(tmp_path, store):
+    store(tmp_path, seed=0)
+    store(tmp_path, model="constant")
+    assert section_of(boards_of(tmp_path)[0]) is None
+    store(tmp_path, seed=1)
+    assert section_of(boards_of(tmp_path, ensembles=False)[0]) is None
+    assert [row[0] for row in section_of(boards_of(tmp_path)[0]).rows] == ["net"]
+
+
+def test_ensembles_are_not_ranked_and_stand_below_the_models_in_every_format(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, seed=seed)
+    boards = boards_of(tmp_path)
+    assert [row.model for row in boards[0].rows] == ["net"]
+    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+        assert (
+            text.index("net") < text.index("Ensembles: the mean probability") < text.index("2 seeds", text.index("Ens"))
+        )
+        assert "not ranked among single ones" in text
+    (line,) = csv.DictReader(io.StringIO(section_to_csv(boards, "ensembles")))
+    assert (line["model"], line["ensemble of"]) == ("net", "2 seeds") and float(line["auroc"]) > 0.5
+
+
+def part(names, values):
+    ids = np.array(names)
+    values = np.array(values, float)
+    return Predictions(
+        sample_ids=ids,
+        patients=ids,
+        targets=np.arange(len(ids)) % 2,
+        probabilities=np.stack([1 - values, values], axis=1),
+    )
+
+
+def test_val_images_of_different_folds_stay_apart_and_those_of_one_are_averaged():
+    test = part(["t"], [0.5])
+    runs = [{"val": part(["a", "b"], [0.2, 0.4]), "test": test}, {"val": part(["a", "b"], [0.4, 0.6]), "test": test}]
+    one = average(runs)["val"]
+    assert one.sample_ids.tolist() == ["a", "b"] and one.probabilities[:, 1] == pytest.approx([0.3, 0.5])
+    several = average([*runs, {"val": part(["b", "c"], [0.9, 0.1]), "test": test}])["val"]
+    assert several.sample_ids.tolist() == ["0/a", "0/b", "1/b", "1/c"]
+    assert several.probabilities[:, 1] == pytest.approx([0.3, 0.5, 0.9, 0.1])
+
+
+def test_members_tested_on_other_images_are_no_ensemble():
+    runs = [{"test": part(["a", "b"], [0.2, 0.4])}, {"test": part(["b", "a"], [0.2, 0.4])}]
+    with pytest.raises(ValueError, match="not tested on the same images"):
+        average(runs)
+
+
+def test_the_command_shows_them_by_a_flag(zoo, tmp_path, store):
+    for seed in range(2):
+        store(tmp_path / "results", seed=seed)
+    assert "Ensembles" not in zoo("report", cwd=tmp_path).stdout
+    assert "Ensembles: the mean probability" in zoo("report", "--ensembles", cwd=tmp_path).stdout

@@ -1,0 +1,106 @@
+"""From a board's stored predictions to its ensembles: the mean probability of a model's seeds, and of its folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from zoo.inference import Predictions
+from zoo.metrics import METRICS
+from zoo.scoring import Runs, score
+from zoo.sections import Cell, Section, SectionRequest
+from zoo.specs import MetricSpec
+
+Array = np.ndarray[Any, Any]
+Run = Mapping[str, Predictions]
+
+MIN_MEMBERS = 2
+MOST_METRICS = 5  # of the task's own, the primary one among them
+
+
+def build_section(request: SectionRequest) -> Section | None:
+    """The section `ensembles`, where it is asked for and a model has several seeds or folds to take the mean of."""
+    if not request.options.ensembles or request.primary is None:
+        return None
+    metrics = choose_metrics(request)
+    rows: list[tuple[Cell, ...]] = []
+    for row in request.rows:
+        if row.baseline:
+            continue
+        folds, described = ensembles_of(row.stored, request.facts)
+        if not folds:
+            continue
+        scores = score([folds], metrics, request.card, threshold=request.threshold)
+        single = score(row.stored, {request.primary.name: request.primary}, request.card, threshold=request.threshold)
+        mean = replace(single[request.primary.name], low=None, high=None)
+        rows.append((row.label, described, *scores.values(), mean))
+    if not rows:
+        return None
+    return Section(
+        name="ensembles",
+        title="Ensembles: the mean probability of several trainings of one model",
+        columns=("model", "ensemble of", *metrics, f"{request.primary.name} of its members"),
+        rows=tuple(rows),
+        notes=(
+            "an ensemble is another model, as many times as costly, and not ranked among single ones; its interval is "
+            "over patients alone; thresholds are chosen on val from its own mean probabilities",
+        ),
+    )
+
+
+def choose_metrics(request: SectionRequest) -> dict[str, MetricSpec]:
+    assert request.primary is not None
+    known = {spec.name: spec for spec in METRICS}
+    names = [name for name in request.card.task.metrics[:MOST_METRICS] if name in known]
+    return {request.primary.name: request.primary} | {n: known[n] for n in names if n != request.primary.name}
+
+
+def ensembles_of(stored: Runs, facts: Mapping[str, Any]) -> tuple[list[Run], str]:
+    """The ensembles of one row, one for each set of test images, and what they are of; none of fewer than two runs.
+
+    In cross-validation a fold's images are tested by the models of that fold alone: only its seeds can be averaged. On
+    another dataset the models of all folds were tested on the same images.
+    """
+    num_folds = facts.get("external", {}).get("folds", 1)
+    if num_folds > 1:
+        members = [run for part in stored for run in part]
+        told = f"{len(members) // num_folds} seeds x {num_folds} folds"
+        return ([average(members)] if len(members) >= MIN_MEMBERS else []), told
+    if len(stored) < MIN_MEMBERS:
+        return [], ""
+    return [average(parts) for parts in zip(*stored, strict=True)], f"{len(stored)} seeds"
+
+
+def average(members: Sequence[Run]) -> Run:
+    """One run with the mean probabilities. Where the members have different val images, each val is its own part."""
+    parts: dict[bytes, list[Predictions]] = {}
+    for run in members:
+        if "val" in run:
+            parts.setdefault(np.asarray(run["val"].sample_ids).tobytes(), []).append(run["val"])
+    means = [mean_of(found) for found in parts.values()]
+    test = mean_of([run["test"] for run in members])
+    return {"val": join(means), "test": test} if means else {"test": test}
+
+
+def mean_of(parts: Sequence[Predictions]) -> Predictions:
+    first = parts[0]
+    if any(not np.array_equal(part.sample_ids, first.sample_ids) for part in parts):
+        raise ValueError("the members were not tested on the same images in the same order")
+    return replace(first, probabilities=np.mean([part.probabilities for part in parts], axis=0))
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Several parts below each other. An image that is val of several folds is there once a fold, as another image."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [[f"{number}/{name}" for name in part.sample_ids] for number, part in enumerate(parts)]
+    owners = [[f"{number}/{name}" for name in part.patients] for number, part in enumerate(parts)]
+    return Predictions(
+        sample_ids=np.concatenate([np.array(each) for each in names]),
+        patients=np.concatenate([np.array(each) for each in owners]),
+        targets=np.concatenate([part.targets for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+    )
