@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import numpy as np
 
 from zoo.audit import Audit, Suspect, audit, unusable
 from zoo.audit_page import Shown, build_page
+from zoo.baselines import THUMBNAILS
 from zoo.errors import DataError, UsageError, ZooError, clean
 from zoo.exclusions import Exclusions, choose_exclusions
 from zoo.fingerprints import Fingerprints
+from zoo.label_noise import Backbone, find_label_noise
 from zoo.planning import Settings, find_datasets, open_and_split
 from zoo.progress import Console
-from zoo.registry import Registry
+from zoo.registry import ModelChoice, Registry
 from zoo.samples import Source, dataset_failed
 from zoo.sources import find_source, write_card_without
 from zoo.specs import DatasetSpec
 from zoo.splits import Split
-from zoo.suites import Suite
+from zoo.suites import STARTER, Suite
+from zoo.system import resolve_device
+from zoo.weights import RANDOM, InitialWeights, find_all_weights
 
 NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
 
@@ -71,6 +76,52 @@ def examine(spec: DatasetSpec, console: Console, settings: Settings) -> Examined
         raise
     except Exception as error:  # a dataset plugin may fail in any way
         return Examined(audit=unusable(spec.name, dataset_failed(error)))
+
+
+# --- labels in doubt --------------------------------------------------------------------------------------------------
+def choose_backbone(
+    asked: str, weights_dir: Path | None, registry: Registry, console: Console, settings: Settings
+) -> Backbone:
+    """The network asked for, whose weights must be had; else the first of `starter` that has some, else thumbnails."""
+    find = partial(find_all_weights, weights_dir=weights_dir, cache=settings.cache)
+    with console.counting("weights", "bytes") as progress:
+        if asked:
+            choice = registry.find_model(asked)
+            (found,) = find([choice], "pretrained", offline=settings.offline, progress=progress)
+            return as_backbone(choice, found)
+        choices = [registry.find_model(name) for name in STARTER if name in registry.models]
+        here = find(choices, "auto", offline=True)
+        if not any(found.path for found in here) and not settings.offline:
+            here[:1] = find(choices[:1], "auto", offline=False, progress=progress)
+    for choice, found in zip(choices, here, strict=True):
+        if found.path:
+            return as_backbone(choice, found)
+    console.warn(
+        "NO PRETRAINED WEIGHTS here and none reachable: labels are judged by 8x8 thumbnails, which see little "
+        "(--features MODEL --weights-dir FOLDER gives more)"
+    )
+    return Backbone(shown="8x8 thumbnails, for want of weights", spec=THUMBNAILS, weights=RANDOM)
+
+
+def as_backbone(choice: ModelChoice, found: InitialWeights) -> Backbone:
+    shown = f"features of {choice.spec.name}.{found.tag}" if found.path else f"features of {choice.shown}, random init"
+    return Backbone(shown=shown, spec=choice.spec, weights=found)
+
+
+def add_label_noise(examined: Examined, backbone: Backbone, console: Console, settings: Settings) -> Examined:
+    """With the labels in doubt among the findings."""
+    if examined.source is None or examined.split is None or examined.prints is None:
+        return examined
+    finding = find_label_noise(
+        examined.source,
+        examined.split,
+        examined.prints,
+        backbone,
+        cache=settings.cache,
+        device=resolve_device(settings.device),
+        console=console,
+    )
+    return replace(examined, audit=examined.audit.with_finding(finding))
 
 
 # --- a card without what is wrong ------------------------------------------------------------------------------------

@@ -45,22 +45,21 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
     )
 
 
-BASELINES = (
-    ModelSpec(
-        name="constant",
-        title="the class prior of train, whatever the image",
-        family="baseline",
-        build=build_constant,
-        channels=1,
-        classifier="classifier",
-    ),
-    ModelSpec(
-        name="thumbnails",
-        title="logistic regression on 8x8 thumbnails: what needs no network",
-        family="baseline",
-        build=build_thumbnails,
-        channels=1,
-        classifier="classifier",
-        min_image_size=SIDE,
-    ),
+CONSTANT = ModelSpec(
+    name="constant",
+    title="the class prior of train, whatever the image",
+    family="baseline",
+    build=build_constant,
+    channels=1,
+    classifier="classifier",
 )
+THUMBNAILS = ModelSpec(
+    name="thumbnails",
+    title="logistic regression on 8x8 thumbnails: what needs no network",
+    family="baseline",
+    build=build_thumbnails,
+    channels=1,
+    classifier="classifier",
+    min_image_size=SIDE,
+)
+BASELINES = (CONSTANT, THUMBNAILS)

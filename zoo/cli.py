@@ -373,11 +373,15 @@ def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool)
 @click.option("--write", is_flag=True, help="Write what is guessed of a PATH to a dataset.toml beside it.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where --write puts it, instead.")
 @click.option("--html", type=click.Path(path_type=Path), help="A page of the findings, with the images.")
+@click.option("--label-noise", is_flag=True, help="Look for labels that do not fit their images (needs cleanlab).")
+@click.option("--features", metavar="MODEL", default="", help="The frozen network that --label-noise looks with.")
+@click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of .pth or .safetensors files.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Look for leaks, duplicates and label conflicts; exit status 4 where a dataset is refused."""
     from zoo import auditing
+    from zoo.label_noise import require_cleanlab
     from zoo.pages import write_page
     from zoo.planning import Settings
     from zoo.progress import Console
@@ -389,11 +393,18 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         raise UsageError("--fix and --write are for one dataset", fix="name one, and call again for each other")
     if output and not write:
         raise UsageError("--output says where --write writes", fix="add --write")
+    if flags["features"] and not flags["label_noise"]:
+        raise UsageError("--features is what --label-noise looks with", fix="add --label-noise")
+    if flags["label_noise"]:
+        require_cleanlab()
     if write:
         click.echo(f"zoo: wrote {write_card(Path(datasets[0]), output)}: read it, and correct what is wrong", err=True)
     registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
         examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
+        if flags["label_noise"]:
+            backbone = auditing.choose_backbone(flags["features"], flags["weights_dir"], registry, console, settings)
+            examined = [auditing.add_label_noise(each, backbone, console, settings) for each in examined]
         if fixed_card and len(examined) > 1:
             raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")
         fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
