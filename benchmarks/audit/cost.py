@@ -1,0 +1,81 @@
+"""What the audit costs: milliseconds an image, and seconds for 20,000 images compared with 20,000; by the clock, and of
+all cores together, which other work on the machine does not lengthen.
+
+    python benchmarks/audit/cost.py DATA/ham10000_mel_nv
+
+Images are those of the set given. For the pairs, their hashes and thumbnails are repeated with a few bits and levels
+changed until there are 20,000: as many near neighbours as a set of that kind has, and more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas  # noqa: F401  imported before the clock starts, as are the next two: 2 s whatever the set
+import scipy.fft  # noqa: F401
+import sklearn.model_selection  # noqa: F401
+
+from zoo.audit import audit
+from zoo.fingerprints import find_alike, look_at_all, take_fingerprints
+from zoo.samples import open_source
+from zoo.sources import find_source
+from zoo.splits import draw_split
+from zoo.system import num_cores
+
+
+class Watch:
+    """Seconds since it was last looked at: by the clock, and of all cores."""
+
+    def __init__(self) -> None:
+        self.seconds = self.core_seconds = 0.0
+        self.look()
+
+    def look(self) -> tuple[float, float]:
+        now, cores = time.perf_counter(), time.process_time()
+        passed = now - self.seconds, cores - self.core_seconds
+        self.seconds, self.core_seconds = now, cores
+        return passed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--pairs", type=int, default=20_000)
+    arguments = parser.parse_args()
+    steps = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache, watch = Path(folder), Watch()
+        source = open_source(find_source(arguments.dataset), cache)
+        steps["opened and hashed"] = watch.look()
+        prints = take_fingerprints(source, cache)
+        steps["decoded and compared"] = watch.look()
+        split = draw_split(source, prints=prints)
+        steps["split"] = watch.look()
+        findings = audit(source, split, prints).findings
+        steps[f"checked, {len(findings)} findings"] = watch.look()
+    count, width, height = len(source.sample_ids), np.median(prints.widths), np.median(prints.heights)
+    print(f"{source.spec.name}: {count} images of {width:.0f} x {height:.0f}, {num_cores()} cores; ms an image")
+    steps["all"] = tuple(np.sum(list(steps.values()), axis=0))
+    for name, (seconds, core_seconds) in steps.items():
+        print(f"  {name:24} {1000 * seconds / count:6.2f}, of all cores {1000 * core_seconds / count:6.2f}")
+
+    _, hashes, thumbnails = look_at_all(source, None)
+    random = np.random.default_rng(0)
+    rows = np.arange(arguments.pairs) % count
+    flips = np.left_shift(np.uint64(1), random.integers(0, 64, (arguments.pairs, 4)).astype(np.uint64))
+    many = hashes[rows] ^ np.bitwise_xor.reduce(flips, axis=1)
+    noise = random.integers(-12, 13, (arguments.pairs, thumbnails.shape[1]), dtype=np.int16)
+    small = (thumbnails[rows] + noise).clip(0, 255).astype(np.uint8)
+    watch = Watch()
+    alike = sum(map(len, find_alike(many, small)))
+    seconds, core_seconds = watch.look()
+    pairs = f"{arguments.pairs:,} x {arguments.pairs:,}"
+    print(f"{pairs} compared in {seconds:.1f} s, of all cores {core_seconds:.1f} s; {alike:,} pairs alike")
+
+
+if __name__ == "__main__":
+    main()

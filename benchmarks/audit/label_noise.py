@@ -1,0 +1,57 @@
+"""How many labels flipped on purpose `zoo audit --label-noise` gives back, on a real set, with a given network.
+
+python benchmarks/audit/label_noise.py DATA/breastmnist.npz --features MODEL --weights-dir WEIGHTS
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from zoo.auditing import choose_backbone
+from zoo.builtin import open_registry
+from zoo.fingerprints import take_fingerprints
+from zoo.label_noise import find_label_noise
+from zoo.planning import Settings
+from zoo.progress import Console
+from zoo.samples import open_source
+from zoo.sources import find_source
+from zoo.splits import draw_split
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--features", default="")
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--share", type=float, default=0.05, help="of labels flipped")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    settings, console = Settings(offline=True), Console()
+    backbone = choose_backbone(arguments.features, arguments.weights_dir, open_registry(), console, settings)
+    source = open_source(find_source(arguments.dataset), settings.cache)
+    prints = take_fingerprints(source, settings.cache)
+    split = draw_split(source, prints=prints)
+    print(f"{source.spec.name}: {len(source.sample_ids)} images, {backbone.shown}")
+    for seed in range(arguments.seeds):
+        random = np.random.default_rng(seed)
+        targets, labels = np.asarray(source.samples.targets).copy(), len(source.spec.labels)
+        rows = random.choice(len(targets), round(arguments.share * len(targets)), replace=False)
+        targets[rows] = (targets[rows] + random.integers(1, labels, len(rows))) % labels
+        wrong = set(source.sample_ids[rows].tolist())
+        noisy = replace(source, samples=replace(source.samples, targets=targets))
+        finding = find_label_noise(noisy, split, prints, backbone, cache=settings.cache, device="cpu", console=console)
+        found = [suspect.sample for suspect in finding.suspects]
+        hits = len(wrong & set(found))
+        first = np.mean([sample in wrong for sample in found[: len(wrong)]]) if found else float("nan")
+        print(
+            f"seed {seed}: {len(wrong)} flipped, {len(found)} in doubt, recall {hits / len(wrong):.2f}, "
+            f"precision {hits / max(1, len(found)):.2f}, of the first {len(wrong)} {first:.2f}  ({finding.message})"
+        )
+
+
+if __name__ == "__main__":
+    main()
