@@ -233,6 +233,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         changes.pop("prefix", ""),
         changes.pop("same_test", False),
     )  # of names; one test set of all folds
+    metadata = changes.pop("metadata", {})
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -267,7 +268,11 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         ids = np.array([f"{part}-{number}" for number in range(40)])
         patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
         predictions[split] = Predictions(
-            sample_ids=ids, patients=patients, targets=targets, probabilities=np.stack([1 - positive, positive], axis=1)
+            sample_ids=ids,
+            patients=patients,
+            targets=targets,
+            probabilities=np.stack([1 - positive, positive], axis=1),
+            metadata=metadata,
         )
     result = Result(
         id=run.id,

@@ -24,8 +24,11 @@ SECRETS = {
 }
 
 
-def bundle(root, output, key=b"k" * 32, registry=REGISTRY):
-    return make_bundle(load_results(root)[0], root, output, key, registry, lambda done, total: None)
+METADATA = {"sex": np.array(["F", "M"] * 20), "age": (np.arange(40) + 40).astype(str)}
+
+
+def bundle(root, output, key=b"k" * 32, registry=REGISTRY, metadata=()):
+    return make_bundle(load_results(root)[0], root, output, key, registry, lambda done, total: None, metadata)
 
 
 def everything_in(folder):
@@ -121,6 +124,36 @@ def test_targets_stay_at_home_where_the_licence_keeps_them(tmp_path, store):
         shared.predictions()
     assert shared.scores()["auroc"].value is not None
     assert load_manifest(tmp_path / "out")["datasets"][0]["targets"] == "left out"
+
+
+def test_metadata_stay_at_home_unless_they_are_asked_for(tmp_path, store):
+    store(tmp_path / "results", metadata=METADATA)
+    made = bundle(tmp_path / "results", tmp_path / "out")
+    assert made.left_out == ("metadata of dots: age, sex (--metadata shares them)",)
+    (shared,) = load_results(tmp_path / "out")[0]
+    assert shared.predictions()["test"].metadata == {}
+    with np.load(shared.folder / "predictions.npz") as arrays:
+        assert not [name for name in arrays if "metadata" in name]
+    assert "metadata" not in load_manifest(tmp_path / "out")
+
+
+def test_a_column_that_is_asked_for_goes_along_with_its_image_and_is_in_the_manifest(tmp_path, store):
+    stored = store(tmp_path / "results", metadata=METADATA).predictions()["test"]
+    made = bundle(tmp_path / "results", tmp_path / "out", metadata=("sex",))
+    assert made.left_out == ("metadata of dots: age (--metadata shares them)",)
+    assert load_manifest(tmp_path / "out")["metadata"] == ["sex"]
+    test = load_results(tmp_path / "out")[0][0].predictions()["test"]
+    assert list(test.metadata) == ["sex"]
+    by_probability = (np.argsort(part.probabilities[:, 1]) for part in (stored, test))
+    first, second = (part.metadata["sex"][order] for part, order in zip((stored, test), by_probability, strict=True))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_column_that_no_result_has_is_refused_before_anything_is_written(tmp_path, store):
+    store(tmp_path / "results", metadata=METADATA)
+    with pytest.raises(UsageError, match="no result has a column 'scanner'; fix: there are: age, sex"):
+        bundle(tmp_path / "results", tmp_path / "out", metadata=("scanner",))
+    assert not (tmp_path / "out").exists()
 
 
 def test_tuning_runs_and_weights_are_not_shared(tmp_path, store):

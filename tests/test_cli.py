@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from zoo import cli
@@ -104,6 +105,7 @@ def test_the_version_is_that_of_the_distribution(main):
         ("report --check", "--check compares with a file"),
         ("report --format docx", "'docx' is not one of"),
         ("report --sensitivity 0.9 --specificity 0.9", "one threshold cannot reach both"),
+        ("report --by age:-1", "a width is a number above 0"),
         ("report --prevalence 2", "2.0 is not in the range 0<x<1"),
         ("why abcdefgh", "unknown run 'abcdefgh'"),
         ("compare resnet18", "Argument 'models' takes 2 values"),
@@ -209,6 +211,18 @@ def test_report_tells_operating_points_at_what_is_asked_for(main, store, tmp_pat
     assert "PPV at 2 %" in out
     lines = main("report", "--format", "csv", "--table", "operating", "--specificity", "0.8").out.splitlines()
     assert "specificity on val" in lines[0] and lines[1].startswith("dots,")
+
+
+def test_report_tells_scores_by_group_also_of_a_bundle_that_shares_the_column(main, store, tmp_path):
+    store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20), "age": np.arange(40).astype(str)})
+    out = main("report", "--by", "sex,age:20").out
+    assert "Subgroups" in out and "0 to <20" in out
+    assert main("bundle", "out", "--metadata", "sex").status == 0
+    assert main("verify", "out").status == 0
+    told = main("report", "--results", "out", "--by", "sex", "--format", "csv", "--table", "subgroups").out
+    assert [line.split(",")[5] for line in told.splitlines()[1:]] == ["F", "M"]
+    store(tmp_path / "old")
+    assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "sex").out
 
 
 def test_report_check_tells_a_stale_file_by_status_3(main, store, tmp_path):

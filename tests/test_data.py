@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, unit_of
+from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, select_metadata, unit_of
 from zoo.errors import DataError
 from zoo.samples import open_source
 from zoo.specs import DatasetSpec, Samples
@@ -589,3 +589,49 @@ def test_a_split_is_counted_by_images_patients_and_labels(tmp_path):
     source = open_it(tmp_path, noise(360, 3), patients=np.arange(360) // 2, channels=1, **official())
     dataset = open_dataset(source, draw_split(source), 0, cache_images(source, 3, tmp_path))
     assert count_split(dataset, "test") == {"images": 60, "patients": 30, "labels": {"a": 30, "b": 30}}
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+def kept(tmp_path, columns, patients=None):
+    """The columns of a table of 200 images that results would keep."""
+    spec = make_spec(noise(200), np.arange(200) % 2, patients=patients, metadata=tuple(columns))
+    samples = spec.samples(None)
+    spec = replace(spec, samples=lambda _: replace(samples, table=samples.table.assign(**columns)))
+    return select_metadata(open_source(spec, tmp_path))
+
+
+def test_columns_that_group_images_are_kept_as_text(tmp_path):
+    random = np.random.default_rng(0)
+    columns = {
+        "sex": random.choice(["F", "M", None], 200),
+        "age": random.integers(20, 90, 200),
+        "dose": random.normal(size=200),
+        "scanner": random.choice([" A ", "B"], 200),
+        "weight": pandas.array([70.5, None, 81.0, 81.0] * 50),
+    }
+    found = kept(tmp_path, columns)
+    assert list(found) == list(columns)
+    assert set(found["sex"]) == {"F", "M", ""} and set(found["scanner"]) == {"A", "B"}
+    assert found["age"].tolist() == [str(age) for age in columns["age"]]
+    assert found["weight"][:4].tolist() == ["70.5", "", "81.0", "81.0"]
+
+
+def test_ids_free_text_and_what_is_the_same_for_all_are_not_kept(tmp_path):
+    patients = np.repeat(np.arange(50), 4)
+    columns = {
+        "exam": np.arange(200) + 7_000_000,
+        "file": [f"scan{i}.dcm" for i in range(200)],
+        "subject": [f"Smith {patient}" for patient in patients],
+        "record": patients * 31,
+        "comment": ["seen twice, motion in the upper part, compare with the exam of May", "artefact"] * 100,
+        "hospital": ["here"] * 200,
+        "nothing": [""] * 200,
+    }
+    assert kept(tmp_path, columns, patients) == {}
+
+
+def test_only_what_the_card_calls_metadata_is_kept(tmp_path):
+    spec = make_spec(noise(20), np.arange(20) % 2)
+    samples = spec.samples(None)
+    spec = replace(spec, samples=lambda _: replace(samples, table=samples.table.assign(sex=["F", "M"] * 10)))
+    assert select_metadata(open_source(spec, tmp_path)) == {}

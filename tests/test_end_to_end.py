@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import images, table
 from sklearn import metrics as reference
+
+from zoo.inference import load_predictions
 
 SETTINGS = ["--set", "image_size=16"]
 SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
@@ -395,6 +398,26 @@ def test_without_a_test_split_each_patient_is_tested_once(bench, zoo, tiny_data,
     assert images["auroc"]["value"] == pytest.approx(
         reference.roc_auc_score(parts[0]["test_targets"], parts[0]["test_probabilities"][:, 1])
     )
+
+
+def test_a_bench_keeps_what_the_table_says_of_an_image_for_scores_by_group(bench, zoo, tmp_path):
+    random = np.random.default_rng(0)
+    names = [f"{number:03}.png" for number in range(200)]
+    splits = np.repeat(["train", "val", "test"], [60, 60, 80])
+    labels, sexes, ages = random.choice(["a", "b"], 200), random.choice(["F", "M"], 200), random.integers(20, 80, 200)
+    rows = [",".join(map(str, cells)) for cells in zip(names, labels, splits, sexes, ages, strict=True)]
+    table(images(tmp_path / "data", *names), "file,label,split,sex,age", *rows)
+    arguments = ["-m", "tiny_cnn", "-d", tmp_path / "data", *SCRATCH, "--seeds", 1, "--results", tmp_path / "results"]
+    status, document, said = bench(*arguments)
+    assert status == 0, said
+    stored = load_predictions(folder_of(tmp_path / "results", runs_of(document, "tiny_cnn")[0]) / "predictions.npz")
+    assert stored["test"].metadata["sex"].tolist() == sexes[splits == "test"].tolist()
+    assert stored["val"].metadata["age"].tolist() == ages[splits == "val"].astype(str).tolist()
+    report = json.loads(zoo("report", "--results", tmp_path / "results", "--by", "sex", "--format", "json").stdout)
+    rows = report["boards"][0]["sections"]["subgroups"]["rows"]
+    assert {row["group"]: row["images"] for row in rows} == {
+        name: int((sexes[splits == "test"] == name).sum()) for name in "FM"
+    }
 
 
 # --- tuning and weights ----------------------------------------------------------------------------------------------

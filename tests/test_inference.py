@@ -133,6 +133,30 @@ def test_a_clips_probability_is_the_mean_over_its_frames_and_it_keeps_its_patien
     assert clips.by_unit("image") is clips
 
 
+def test_metadata_go_along_with_their_images():
+    dataset, pixels = make_dataset([0, 1, 1, 0], ["test", "train", "test", "val"])
+    dataset = replace(dataset, metadata={"sex": np.array(["F", "M", "M", ""])})
+    found = predict(Level(), dataset, pixels, "test", precision="fp32")
+    assert found.metadata["sex"].tolist() == ["F", "M"]
+
+
+def test_a_patient_has_the_value_its_images_share_the_mean_of_their_numbers_or_several():
+    metadata = {
+        "sex": np.array(["F", "M", "F", "M"]),
+        "age": np.array(["50", "61", "51", "61"]),
+        "view": np.array(["AP", "PA", "PA", "PA"]),
+        "site": np.array(["", "", "x", ""]),
+    }
+    found = make_predictions(metadata=metadata).by_unit("patient")
+    assert found.patients.tolist() == ["p", "q"]
+    assert {name: values.tolist() for name, values in found.metadata.items()} == {
+        "sex": ["M", "F"],
+        "age": ["61", "50.5"],
+        "view": ["PA", "several"],
+        "site": ["", "x"],
+    }
+
+
 # --- stored ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, REGRESSION], ids=str)
 def test_predictions_come_back_as_they_were_stored(tmp_path, task):
@@ -147,6 +171,21 @@ def test_predictions_come_back_as_they_were_stored(tmp_path, task):
     for split, predictions in found.items():
         for name in ("sample_ids", "patients", "targets", "probabilities"):
             np.testing.assert_array_equal(getattr(predictions, name), getattr(stored[split], name))
+
+
+def test_metadata_come_back_whatever_their_columns_are_called(tmp_path):
+    metadata = {"sex": np.array(["F", "", "M", "F"]), "../a/b:10 Ä": np.array(["1", "2", "3", "4"])}
+    save_predictions(tmp_path / "p.npz", {split: make_predictions(metadata=metadata) for split in ("val", "test")})
+    for part in load_predictions(tmp_path / "p.npz").values():
+        assert {name: values.tolist() for name, values in part.metadata.items()} == {
+            name: values.tolist() for name, values in metadata.items()
+        }
+
+
+def test_metadata_that_do_not_fit_their_samples_are_a_damaged_file(tmp_path):
+    save_predictions(tmp_path / "p.npz", {"test": make_predictions(metadata={"sex": np.array(["F", "M"])})})
+    with pytest.raises(ResultsError, match="metadata that do not fit its samples"):
+        load_predictions(tmp_path / "p.npz")
 
 
 def test_stored_predictions_need_no_pickle(tmp_path):

@@ -49,7 +49,7 @@ FLOORS = (
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
     # A run's folder; what an order of rows is worth; numbers as people read them; sections.
-    {"results", "comparison", "readable", "calibration", "operating", "ensembles", "label_noise"},
+    {"results", "comparison", "readable", "calibration", "operating", "subgroups", "ensembles", "label_noise"},
     # What speaks against a row.
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ResultsError, UsageError
+from zoo.errors import ResultsError, UsageError, clean
 from zoo.files import folder_written_whole, hash_file, write_json, written_whole
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
@@ -87,22 +87,25 @@ def make_bundle(
     key: bytes,
     registry: Registry,
     progress: Callable[[int, int | None], None],
+    metadata: Sequence[str] = (),
 ) -> Bundle:
     """Write the runs below `root` to `output`, a folder or a `.zip`, whole or not at all.
 
-    Tuning runs are left out: they have seen no test image. The same results and key give the same bytes.
+    Tuning runs are left out: they have seen no test image. Of metadata only the columns that are named come along, as
+    they are. The same results and key give the same bytes.
     """
     if output.exists() and not is_bundle(output):
         raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
     chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
     if not chosen:
         raise ResultsError(f"{root}: no runs that could be shared", fix="run `zoo bench` first")
+    check_columns(chosen, metadata)
     try:
         if output.suffix.lower() != ".zip":
             with folder_written_whole(output) as temporary:
-                return fill_bundle(temporary, output, chosen, root, key, registry, progress)
+                return fill_bundle(temporary, output, chosen, root, key, registry, progress, metadata)
         with written_whole(output) as temporary, tempfile.TemporaryDirectory() as folder:
-            bundle = fill_bundle(Path(folder), output, chosen, root, key, registry, progress)
+            bundle = fill_bundle(Path(folder), output, chosen, root, key, registry, progress, metadata)
             write_zip(Path(folder), temporary)
             return bundle
     except OSError as error:
@@ -117,6 +120,7 @@ def fill_bundle(
     key: bytes,
     registry: Registry,
     progress: Callable[[int, int | None], None],
+    metadata: Sequence[str],
 ) -> Bundle:
     ids = ids_of_datasets(results)
     left_out: list[str] = []
@@ -124,13 +128,14 @@ def fill_bundle(
         assert result.folder is not None
         place = folder / result.folder.relative_to(root)
         place.mkdir(parents=True)
-        write_run(place, result, ids[result.run["dataset"]], Pseudonyms(key), registry, left_out)
+        write_run(place, result, ids[result.run["dataset"]], Pseudonyms(key), registry, metadata, left_out)
         progress(done, len(results))
     manifest = {
         "schema": SCHEMA,
         "kind": KIND,
         "zoo": versions().get("zoo-bench", ""),
         "datasets": describe_datasets(results),
+        **({"metadata": sorted(metadata)} if metadata else {}),
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files_below(folder)},
     }
     write_json(folder / MANIFEST, manifest)
@@ -170,14 +175,23 @@ def ids_of_datasets(results: Sequence[Result]) -> dict[str, set[str]]:
 
 
 def write_run(
-    place: Path, result: Result, ids: set[str], pseudonyms: Pseudonyms, registry: Registry, left_out: list[str]
+    place: Path,
+    result: Result,
+    ids: set[str],
+    pseudonyms: Pseudonyms,
+    registry: Registry,
+    metadata: Sequence[str],
+    left_out: list[str],
 ) -> None:
     """One run's folder in the bundle: predictions under pseudonyms, scores computed from those, no weights."""
     shared = shareable(result, ids)
     if not result.ok:
         write_result(place, shared, None, None, [])
         return
-    predictions = {split: rename(part, pseudonyms) for split, part in result.predictions().items()}
+    stored = result.predictions()
+    predictions = {split: rename(part, pseudonyms, metadata) for split, part in stored.items()}
+    if kept_back := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
+        left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(kept_back))} (--metadata shares them)")
     metrics = {name: registry.metrics[name] for name in result.scores() if name in registry.metrics}
     left_out += [f"scores of {name}: no plugin here gives it" for name in result.scores() if name not in metrics]
     scores = score_run(predictions, metrics, result.card(), threshold=result.run["protocol"]["threshold"])
@@ -189,7 +203,18 @@ def write_run(
     write_result(place, shared, predictions, scores, read_history(result))
 
 
-def rename(part: Predictions, pseudonyms: Pseudonyms) -> Predictions:
+def check_columns(results: Sequence[Result], metadata: Sequence[str]) -> None:
+    """UsageError where no result has a column that is asked for."""
+    if not metadata:
+        return
+    known = {name for r in results if r.ok for part in r.predictions().values() for name in part.metadata}
+    for name in metadata:
+        if name not in known:
+            there = clean(", ".join(sorted(known))) or "none"
+            raise UsageError(f"--metadata: no result has a column {name!r}", fix=f"there are: {there}")
+
+
+def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str]) -> Predictions:
     """The rows under pseudonyms and in the order of these: their old order would tell who is who."""
     sample_ids = np.array([pseudonyms(str(name)) for name in part.sample_ids])
     patients = np.array([pseudonyms(str(name)) for name in part.patients])
@@ -199,6 +224,7 @@ def rename(part: Predictions, pseudonyms: Pseudonyms) -> Predictions:
         patients=patients[order],
         targets=part.targets[order],
         probabilities=part.probabilities[order],
+        metadata={name: part.metadata[name][order] for name in sorted(metadata) if name in part.metadata},
     )
 
 

@@ -175,8 +175,15 @@ def curve_labels(card: Card) -> tuple[str | None, ...]:
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    names = ("sample_ids", "patients", "targets", "probabilities")
-    return Predictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    def stack(name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Predictions(
+        sample_ids=stack("sample_ids"),
+        patients=stack("patients"),
+        targets=stack("targets"),
+        probabilities=stack("probabilities"),
+    )
 
 
 def find_points(request: MetricRequest, patients: Array) -> list[dict[str, list[Any]]]:

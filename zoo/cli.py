@@ -512,6 +512,7 @@ def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -
 @click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
 @click.option("--predictions", type=click.Path(path_type=Path), help="Write every test prediction to this CSV instead.")
+@several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
 def report(
     folders: tuple[Path, ...],
     form: str,
@@ -562,13 +563,16 @@ def report(
 def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
     """What `zoo report` was asked for beside its defaults."""
     from zoo.scoring import Reach
-    from zoo.sections import ReportOptions
+    from zoo.sections import ReportOptions, parse_by
 
     wanted = [Reach(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
     if len(wanted) > 1:
         raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
     return ReportOptions(
-        prevalence=asked["prevalence"], reach=wanted[0] if wanted else None, ensembles=asked["ensembles"]
+        prevalence=asked["prevalence"],
+        reach=wanted[0] if wanted else None,
+        by=parse_by(asked["by"]),
+        ensembles=asked["ensembles"],
     )
 
 
@@ -694,7 +698,8 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
     "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
 )
 @click.option("--key", type=click.Path(path_type=Path), help="The key of the pseudonyms (default: beside the results).")
-def bundle(output: Path, results: Path, key: Path | None) -> int:
+@several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
+def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
     """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
     from zoo.bundles import is_bundle, make_bundle
     from zoo.progress import Console
@@ -706,7 +711,7 @@ def bundle(output: Path, results: Path, key: Path | None) -> int:
     registry, stored = registry_with_warnings(), read_results([results])
     place = key or results.resolve().parent / KEY_NAME
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
-        made = make_bundle(stored, results, output, open_key(place), registry, progress)
+        made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
         click.echo(f"zoo: left out: {line}", err=True)
     click.echo(f"{made.path}: {made.num_runs} runs; read it before you share it. The key stays here: {place}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -125,6 +125,7 @@ class Dataset:
     fold: int
     num_folds: int
     scale: tuple[float, float] | None = None  # of a regression, where its models were trained on another dataset
+    metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
@@ -182,7 +183,58 @@ def open_dataset(source: Source, split: Split, fold: int, images: Path) -> Datas
         split_hash=split.hash,
         fold=fold,
         num_folds=len(split.folds),
+        metadata=select_metadata(source),
     )
+
+
+MAX_VALUES = 50  # of a column of texts; more name the image rather than say something of it
+MAX_LENGTH = 60  # of a text; longer ones are somebody's sentences
+MAX_DISTINCT = 0.9  # whole numbers a known cell, or values a patient that are that one's alone; above it they are ids
+
+
+def select_metadata(source: Source) -> dict[str, Array]:
+    """The columns of the table that results are kept with, so that they can be scored by group: no ids, no free text.
+
+    A column of numbers, or of at most 50 texts that several images share; "" where unknown.
+    """
+    table = source.samples.table
+    found = {}
+    for name in source.spec.metadata:
+        if name not in table.columns:
+            continue
+        cells = table[name]
+        values = cells.astype(str).where(cells.notna(), "").str.strip().to_numpy().astype(np.str_)
+        if says_something(values, source.patients):
+            found[name] = values
+    return found
+
+
+def says_something(values: Array, patients: Array) -> bool:
+    """Whether a column groups images, and neither names them nor their patients."""
+    known = values != ""
+    distinct, codes = np.unique(values[known], return_inverse=True)
+    if len(distinct) < 2 or max(map(len, distinct.tolist())) > MAX_LENGTH:
+        return False
+    numbers = read_numbers(distinct)
+    if numbers is not None and (numbers != np.round(numbers)).any():
+        return True
+    owners = np.unique(patients[known], return_inverse=True)[1]
+    one_patient_each = len(np.unique(codes * (owners.max() + 1) + owners)) == len(distinct)
+    if one_patient_each and len(distinct) > MAX_DISTINCT * (owners.max() + 1):
+        return False
+    most = min(MAX_VALUES, len(codes) / 2) if numbers is None else MAX_DISTINCT * len(codes)
+    return bool(len(distinct) <= most)
+
+
+def read_numbers(values: Array) -> Array | None:
+    """The values as float, NaN where empty; None where any is no finite number, or all are empty."""
+    known = values != ""
+    numbers = np.full(len(values), np.nan)
+    try:
+        numbers[known] = values[known].astype(np.float64)
+    except ValueError:
+        return None
+    return numbers if known.any() and np.isfinite(numbers[known]).all() else None
 
 
 def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str, Any]:

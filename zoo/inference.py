@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Pixels
+from zoo.data import Dataset, Pixels, read_numbers
 from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
@@ -36,6 +37,7 @@ class Predictions:
     patients: Array  # (N,) str
     targets: Array  # (N,) or (N, L)
     probabilities: Array  # (N, C) float64
+    metadata: Mapping[str, Array] = field(default_factory=dict)  # by column (N,) str, "" where unknown
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -43,7 +45,8 @@ class Predictions:
     def by_unit(self, unit: Unit) -> Predictions:
         """One row a patient or clip: the mean probability of its images, which all share a target; images as they are.
 
-        The images of a clip are called `clip#0`, `clip#8`, ...
+        The images of a clip are called `clip#0`, `clip#8`, ... Of metadata that differ between images numbers are
+        averaged, and a text becomes `SEVERAL`.
         """
         if unit == "image":
             return self
@@ -57,7 +60,24 @@ class Predictions:
             patients=self.patients[first],
             targets=self.targets[first],
             probabilities=sums / np.bincount(inverse)[:, None],
+            metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
         )
+
+
+SEVERAL = "several"
+
+
+def merge_values(values: Array, first: Array, inverse: Array) -> Array:
+    """What the images of each unit have in common (U,): their text, the mean of their numbers, or `SEVERAL`."""
+    shared = values[first].astype(object)
+    for unit in np.unique(inverse[values != shared[inverse]]):
+        known = [value for value in values[inverse == unit] if value]
+        numbers = read_numbers(np.array(known))
+        if len(set(known)) == 1:
+            shared[unit] = known[0]
+        else:
+            shared[unit] = SEVERAL if numbers is None else f"{numbers.mean():.6g}"
+    return shared.astype(np.str_)
 
 
 def predict(
@@ -90,6 +110,7 @@ def predict(
         patients=dataset.patients[rows],
         targets=dataset.targets[rows],
         probabilities=dataset.task.to_probabilities(logits) * std + mean,
+        metadata={name: values[rows] for name, values in dataset.metadata.items()},
     )
 
 
@@ -112,6 +133,7 @@ def measure_throughput(module: nn.Module, pixels: Pixels, rows: Array, *, precis
 
 SPLITS = ("val", "test")
 FIELDS = ("sample_ids", "patients", "targets", "probabilities")
+COLUMNS = "metadata_columns"  # the names of the columns, which are stored by their number: a name may hold anything
 
 
 def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
@@ -123,18 +145,29 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
         for split, part in predictions.items()
         for name in FIELDS
     }
+    columns = list(dict.fromkeys(name for part in predictions.values() for name in part.metadata))
+    if columns:
+        arrays[COLUMNS] = np.array(columns, dtype=np.str_)
+    for split, part in predictions.items():
+        for number, name in enumerate(columns):
+            arrays[f"{split}_metadata_{number}"] = part.metadata[name].astype(np.str_)
     with open(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def read_split(arrays: Mapping[str, Array], split: str, columns: Sequence[str]) -> Predictions:
+    metadata = {name: arrays[f"{split}_metadata_{number}"] for number, name in enumerate(columns)}
+    part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, metadata=metadata)
+    if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
+        raise ValueError(f"{split}: metadata that do not fit its samples")
+    return part
 
 
 def load_predictions(path: Path) -> dict[str, Predictions]:
     """Read what `save_predictions` wrote; a damaged file is a ResultsError that names it."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {
-                split: Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS})
-                for split in SPLITS
-                if f"{split}_sample_ids" in arrays
-            }
+            columns = arrays[COLUMNS].tolist() if COLUMNS in arrays else []
+            return {split: read_split(arrays, split, columns) for split in SPLITS if f"{split}_sample_ids" in arrays}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

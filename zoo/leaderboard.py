@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import calibration, ensembles, operating
+from zoo import calibration, ensembles, operating, subgroups
 from zoo.comparison import Comparisons, compare_rows
 from zoo.controls import (
     SCORED,
@@ -41,7 +41,12 @@ COSTS = (
 # What rows are kept apart by: everything of a run's identity but seed and fold.
 KEPT_APART = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
 # What stands below every board, in this order.
-SECTIONS: tuple[SectionBuilder, ...] = (calibration.build_section, operating.build_section, ensembles.build_section)
+SECTIONS: tuple[SectionBuilder, ...] = (
+    calibration.build_section,
+    operating.build_section,
+    subgroups.build_section,
+    ensembles.build_section,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,12 +90,14 @@ def build_section(request: SectionRequest) -> Section | None:
         if point and point.fallbacks:
             counted = f"{point.fallbacks} of {sum(map(len, point.thresholds))} runs"
             reasons.append(f"{' '.join(place)}: threshold .5 in {counted}: on val no threshold is better than chance")
+    columns = columns_of(multilabel, options.reach, options.prevalence)
     per_model = len(request.card.labels) if multilabel else 1
     return Section(
         name="operating",
         title="Operating point: " + describe_rule(rule),
-        columns=columns_of(multilabel, options.reach, options.prevalence),
+        columns=columns,
         rows=tuple(rows),
+        compact=tuple(c for c in columns if c not in ("PPV", "NPV")) if options.prevalence else (),
         compact_rows=per_model * max(COMPACT_ROWS // per_model, 1) if multilabel else None,
         notes=(*notes_of(questions, options.prevalence), *methods_of(rows), *reasons),
         details={

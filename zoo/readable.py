@@ -35,7 +35,10 @@ def with_interval(score: Score | None) -> str:
 def shown_cell(cell: Cell) -> str:
     """A cell of a section as people read it."""
     if isinstance(cell, Score):
-        return with_interval(cell)
+        few = cell.value is None and (cell.reason or "").startswith("too few")
+        return "too few" if few else with_interval(cell)
+    if isinstance(cell, float) and 0 < cell < 0.0005:  # a p value
+        return "< .001"
     return number(cell) if isinstance(cell, float) or cell is None else clean(str(cell))
 
 
@@ -80,8 +83,9 @@ def print_section(section: Section, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
     for position in shown:
-        justify: Literal["left", "right"] = "right" if position else "left"
-        table.add_column(Text(section.columns[position]), justify=justify, no_wrap=position > 0)
+        texts = position == 0 or all(isinstance(entries[position], str) for entries in section.rows)
+        justify: Literal["left", "right"] = "left" if texts else "right"
+        table.add_column(Text(section.columns[position]), justify=justify)
     for entries in section.rows[: section.compact_rows]:
         table.add_row(*(Text(shown_cell(entries[position])) for position in shown))
     console.print(table)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.errors import UsageError
 from zoo.scoring import Reach, Runs, Score, ThresholdRule
 from zoo.specs import Card, MetricSpec
 
@@ -27,12 +28,26 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class By:
+    """A column of metadata whose values make groups; numbers are cut to ranges of this width."""
+
+    column: str
+    width: float | None = None
+
+    @property
+    def text(self) -> str:
+        """As it is typed."""
+        return self.column if self.width is None else f"{self.column}:{self.width:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What a reader asks of a report beside its defaults."""
 
     prevalence: float | None = None  # of the positive class, where the test split's is not the clinic's
     reach: Reach | None = None  # a sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # the mean probability of a model's seeds as a row of its own
+    by: tuple[By, ...] = ()  # groups that are scored apart
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +71,31 @@ class SectionRequest:
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
 
+    @property
+    def case_name(self) -> str:
+        """What is drawn anew, as the dataset calls it: patient, lesion, eye; the image where no key is known."""
+        return str(self.facts["patient"]).partition(":")[0] if self.card.has_patients else "image"
+
+    @property
+    def unit_name(self) -> str:
+        """What is scored, as the dataset calls it."""
+        return self.case_name if self.card.unit == "patient" else self.card.unit
+
 
 # Builds a section, or None where the board has nothing to show in it.
 SectionBuilder = Callable[[SectionRequest], Section | None]
+
+
+def parse_by(texts: Sequence[str]) -> tuple[By, ...]:
+    """`sex` or `age:10`; a column may hold a colon itself, so that only a number behind the last one is a width."""
+    found = []
+    for text in texts:
+        column, colon, width = text.rpartition(":")
+        try:
+            by = By(column=column, width=float(width)) if colon else By(column=text)
+        except ValueError:
+            by = By(column=text)
+        if by.width is not None and not (0 < by.width < float("inf")):
+            raise UsageError(f"--by {text}: a width is a number above 0", fix="write COLUMN:WIDTH, as age:10")
+        found.append(by)
+    return tuple(found)

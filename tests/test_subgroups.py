@@ -1,0 +1,324 @@
+"""Scores by group: who is in which, what each group scores, how far it is from the rest, and what is not told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pytest import approx
+from scipy.stats import norm
+from sklearn.metrics import recall_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from zoo.errors import UsageError
+from zoo.inference import Predictions
+from zoo.metrics import METRICS
+from zoo.scoring import Card, Reach, choose_thresholds, score
+from zoo.sections import By, ReportOptions, ScoredRow, SectionRequest, parse_by
+from zoo.statistics import independent_difference, wilson_interval
+from zoo.subgroups import build_section
+from zoo.tasks import BINARY, MULTICLASS
+
+METRIC = {metric.name: metric for metric in METRICS}
+CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)
+BY_PATIENT = replace(CARD, has_patients=True)
+FACTS = {"patient": "patient"}
+
+
+def draw_run(seed=0, num=300, weak="none", columns=None, patients=None):
+    """Predictions that follow the targets; not those of the images whose `scanner` is `weak`."""
+    fixed, random, run = np.random.default_rng(5), np.random.default_rng(seed), {}
+    for split in ("val", "test"):
+        ids = np.array([f"{split}{i}" for i in range(num)])
+        targets = fixed.integers(2, size=num)
+        metadata = {"sex": fixed.choice(["F", "M"], num), "scanner": fixed.choice(["a", "b", "c"], num)}
+        metadata["age"] = fixed.integers(20, 80, num).astype(str)
+        metadata["age"][:30] = ""
+        strength = np.where(metadata["scanner"] == weak, 0.0, 2.0)
+        positive = 1 / (1 + np.exp(-(strength * (targets - 0.5) + random.normal(size=num))))
+        run[split] = Predictions(
+            sample_ids=ids,
+            patients=ids if patients is None else patients,
+            targets=targets,
+            probabilities=np.column_stack([1 - positive, positive]),
+            metadata=metadata if columns is None else columns,
+        )
+    return run
+
+
+def section_of(*runs, by, card=CARD, primary="auroc", others=(), **options):
+    rows = [ScoredRow(label="net", baseline=False, stored=[[run] for run in runs], seeds=tuple(range(len(runs))))]
+    request = SectionRequest(
+        rows=[*rows, *others],
+        card=card,
+        facts=FACTS,
+        primary=METRIC.get(primary),
+        threshold="val",
+        options=ReportOptions(by=parse_by(by), **options),
+    )
+    return build_section(request)
+
+
+def by_group(section):
+    """The cells of every group, by column and group."""
+    rows = [dict(zip(section.columns, cells, strict=True)) for cells in section.rows]
+    return {(row["by"], row["group"]): row for row in rows}
+
+
+# --- who is in which group -------------------------------------------------------------------------------------------
+def test_what_is_typed_names_columns_and_widths():
+    assert parse_by(("sex", "age:10", "b:1.5", "icd:10:5")) == (
+        By(column="sex"),
+        By(column="age", width=10.0),
+        By(column="b", width=1.5),
+        By(column="icd:10", width=5.0),
+    )
+    assert parse_by(("size:large",)) == (By(column="size:large"),)
+    with pytest.raises(UsageError, match="a width is a number above 0"):
+        parse_by(("age:0",))
+
+
+def test_texts_are_groups_in_their_order_and_every_unit_is_in_one():
+    run = draw_run()
+    found = by_group(section_of(run, by=["sex", "scanner"]))
+    assert list(found) == [("sex", "F"), ("sex", "M"), ("scanner", "a"), ("scanner", "b"), ("scanner", "c")]
+    for column in ("sex", "scanner"):
+        counts = {name: row["images"] for (by, name), row in found.items() if by == column}
+        values, numbers = np.unique(run["test"].metadata[column], return_counts=True)
+        assert counts == dict(zip(values, numbers, strict=True))
+
+
+def test_a_width_cuts_numbers_to_ranges_and_unknown_ones_are_a_group_of_their_own():
+    run = draw_run()
+    found = by_group(section_of(run, by=["age:20"]))
+    ages = run["test"].metadata["age"]
+    known = np.array([float(age) for age in ages if age])
+    assert list(found) == [("age:20", f"{low} to <{low + 20}") for low in (20, 40, 60)] + [("age:20", "unknown")]
+    assert found["age:20", "40 to <60"]["images"] == ((known >= 40) & (known < 60)).sum()
+    assert found["age:20", "unknown"]["images"] == 30
+
+
+def test_numbers_without_a_width_are_cut_at_quartiles_which_is_said():
+    run = draw_run()
+    section = section_of(run, by=["age"])
+    counts = [row["images"] for (_, name), row in by_group(section).items() if name != "unknown"]
+    assert len(counts) == 4 and max(counts) - min(counts) < 20
+    assert any("cut at the quartiles of test" in note for note in section.notes)
+
+
+def test_few_different_numbers_are_groups_as_they_are():
+    grades = np.random.default_rng(0).choice(["1", "2", "10"], 300)
+    found = by_group(section_of(draw_run(columns={"grade": grades}), by=["grade"]))
+    assert [name for _, name in found] == ["1", "2", "10"]
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("sez", "no column 'sez'. Did you mean 'sex'? There are: sex, scanner, age"),
+        ("sex:10", "sex:10: the column holds texts, which have no width"),
+        ("site", "site: all of test is 'one': there are no groups"),
+    ],
+)
+def test_a_column_that_makes_no_groups_is_told_and_the_others_stand(by, said):
+    run = draw_run()
+    if by == "site":
+        one = np.full(300, "one")
+        run = {s: replace(p, metadata={**p.metadata, "site": one}) for s, p in run.items()}
+    section = section_of(run, by=[by, "sex"])
+    assert said in section.notes
+    assert {row["by"] for row in by_group(section).values()} == {"sex"}
+
+
+def test_results_without_metadata_say_what_to_do():
+    section = section_of(draw_run(columns={}), by=["sex"])
+    assert section.rows == ()
+    assert section.notes == ("these results hold no metadata; run again with `zoo bench --fresh`",)
+
+
+def test_an_older_row_without_metadata_takes_them_from_another_that_was_tested_on_the_same_images():
+    old, other = draw_run(1, columns={}), draw_run(2, columns={}, num=200)
+    rows = [
+        ScoredRow(label=label, baseline=False, stored=[[run]], seeds=(0,))
+        for label, run in (("old", old), ("elsewhere", other))
+    ]
+    section = section_of(draw_run(), by=["sex"], others=rows)
+    assert [row[0] for row in section.rows] == ["net", "net", "old", "old"]
+    assert "elsewhere: left out, tested on other images" in section.notes
+
+
+def test_nothing_is_built_unless_it_is_asked_for():
+    assert section_of(draw_run(), by=[]) is None
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+def test_a_groups_scores_are_scikit_learns_at_the_threshold_of_all_of_val():
+    run = draw_run()
+    found, test = by_group(section_of(run, by=["scanner"])), run["test"]
+    (threshold,) = choose_thresholds(run["val"], CARD, "val")
+    for name in "abc":
+        inside = test.metadata["scanner"] == name
+        targets, positive = test.targets[inside], test.probabilities[inside, 1]
+        row = found["scanner", name]
+        assert row["auroc"].value == approx(roc_auc_score(targets, positive))
+        assert row["sensitivity"].value == approx(recall_score(targets, positive >= threshold))
+        assert row["specificity"].value == approx(recall_score(targets, positive >= threshold, pos_label=0))
+        assert (row["images +"], row["images -"]) == (targets.sum(), (1 - targets).sum())
+        assert row["auroc"].low < row["auroc"].value < row["auroc"].high
+
+
+def test_the_threshold_is_the_one_that_was_asked_for():
+    run = draw_run()
+    rule = Reach(metric="sensitivity", least=0.95)
+    (threshold,) = choose_thresholds(run["val"], CARD, rule)
+    inside = run["test"].metadata["sex"] == "F"
+    expected = recall_score(run["test"].targets[inside], run["test"].probabilities[inside, 1] >= threshold)
+    assert by_group(section_of(run, by=["sex"], reach=rule))["sex", "F"]["sensitivity"].value == approx(expected)
+
+
+def test_several_seeds_are_averaged_and_widen_the_interval():
+    runs = [draw_run(seed) for seed in range(3)]
+    alone = [by_group(section_of(run, by=["sex"]))["sex", "F"]["auroc"] for run in runs]
+    together = by_group(section_of(*runs, by=["sex"]))["sex", "F"]["auroc"]
+    assert together.value == approx(np.mean([found.value for found in alone]))
+    assert together.method == "logit-DeLong (patients + seeds)"
+
+
+def test_a_group_of_too_few_is_counted_and_not_scored():
+    site = np.array(["rare"] * 15 + ["common"] * 285)
+    found = by_group(section_of(draw_run(columns={"site": site}), by=["site"]))
+    rare, common = found["site", "rare"], found["site", "common"]
+    assert rare["images"] == 15
+    for name in ("auroc", "sensitivity", "specificity", "auroc less rest's"):
+        assert rare[name].value is None and rare[name].reason.startswith("too few: ")
+    assert rare["p (Holm)"] is None and common["p (Holm)"] is None
+    assert common["auroc"].value is not None
+    assert common["auroc less rest's"].reason.startswith("the rest: too few: ")
+
+
+def test_too_few_counts_patients_not_images():
+    patients = np.repeat([f"p{i}" for i in range(30)], 10)
+    sex = np.repeat(["F", "M"], [80, 220])
+    found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
+    assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
+    assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients)"
+    assert found["sex", "M"]["auroc"].method == "patient-cluster bootstrap, B=2000"
+
+
+def test_where_the_patient_is_scored_it_is_counted_and_its_images_say_its_group():
+    run = draw_run()
+    patients = np.array([f"p{t}-{i % 30:02}" for i, t in enumerate(run["test"].targets)])
+    sex = np.array(["F" if int(name[-2:]) % 2 else "M" for name in patients])
+    age = np.array([str(30 + int(name[-2:]) + i % 2) for i, name in enumerate(patients)])
+    run["test"] = replace(run["test"], patients=patients, metadata={"sex": sex, "age": age})
+    section = section_of(run, by=["sex", "age:10"], card=replace(BY_PATIENT, unit="patient"))
+    found, units = by_group(section), run["test"].by_unit("patient")
+    assert found["sex", "F"]["patients"] == sum(int(name[-2:]) % 2 for name in units.patients)
+    inside = np.array([int(name[-2:]) % 2 == 1 for name in units.patients])
+    expected = roc_auc_score(units.targets[inside], units.probabilities[inside, 1])
+    assert found["sex", "F"]["auroc"].value == approx(expected)
+    assert sum(row["patients"] for (by, _), row in found.items() if by == "age:10") == len(units)
+
+
+def test_folds_are_scored_apart_and_averaged():
+    folds = [draw_run(fold) for fold in range(2)]
+    folds[1] = {s: replace(p, sample_ids=np.char.add("x", p.sample_ids)) for s, p in folds[1].items()}
+    folds = [{s: replace(p, patients=p.sample_ids) for s, p in run.items()} for run in folds]
+    row = ScoredRow(label="net", baseline=False, stored=[folds], seeds=(0,))
+    request = SectionRequest(
+        rows=[row], card=CARD, facts=FACTS, primary=METRIC["auroc"], threshold="val",
+        options=ReportOptions(by=parse_by(["sex"])),
+    )  # fmt: skip
+    found = by_group(build_section(request))["sex", "F"]
+    areas = []
+    for run in folds:
+        test, inside = run["test"], run["test"].metadata["sex"] == "F"
+        areas.append(roc_auc_score(test.targets[inside], test.probabilities[inside, 1]))
+    assert found["auroc"].value == approx(np.mean(areas))
+
+
+def test_of_several_classes_only_the_primary_metric_is_shown():
+    random = np.random.default_rng(0)
+    targets = random.integers(3, size=300)
+    probabilities = random.dirichlet(np.ones(3), 300) * 0.5 + np.eye(3)[targets] * 0.5
+    run = {s: replace(p, targets=targets, probabilities=probabilities) for s, p in draw_run().items()}
+    section = section_of(run, by=["sex"], card=Card(task=MULTICLASS, labels=("a", "b", "c")))
+    assert section.columns == ("model", "by", "group", "images", "auroc", "auroc less rest's", "p (Holm)")
+    assert all(row["auroc"].value is not None for row in by_group(section).values())
+
+
+# --- differences -----------------------------------------------------------------------------------------------------
+def test_the_difference_is_the_groups_score_less_that_of_all_other_units():
+    run = draw_run(weak="c")
+    found, test = by_group(section_of(run, by=["scanner"]))["scanner", "c"], run["test"]
+    inside = test.metadata["scanner"] == "c"
+    areas = [roc_auc_score(test.targets[kept], test.probabilities[kept, 1]) for kept in (inside, ~inside)]
+    difference = found["auroc less rest's"]
+    assert difference.value == approx(areas[0] - areas[1])
+    assert difference.low < difference.value < difference.high < 0
+    assert found["p (Holm)"] < 0.001
+
+
+def test_the_interval_of_two_proportions_is_newcombes_by_statsmodels():
+    first, second = wilson_interval(56, 70), wilson_interval(48, 80)
+    low, high, p = independent_difference(56 / 70, 48 / 80, first, second)
+    assert (low, high) == approx((0.0524, 0.3339), abs=5e-5)  # Newcombe 1998, Statistics in Medicine 17:873, method 10
+    expected = confint_proportions_2indep(56, 70, 48, 80, method="newcomb")
+    assert (low, high) == approx(expected, abs=1e-9)
+    assert p < 0.05
+
+
+def test_p_is_5_percent_where_the_interval_ends_at_0():
+    low, _, p = independent_difference(0.2, 0.0, (0.0, 0.3), (-0.1, 0.0))
+    assert low == approx(0.0) and p == approx(0.05)
+    assert independent_difference(0.5, 0.5, (0.4, 0.6), (0.4, 0.6))[2] == 1.0
+    z = norm.isf(0.001 / 2) / norm.isf(0.025)
+    assert independent_difference(0.0, z, (0.0, 0.6), (z - 0.8, 1.0))[2] == approx(0.001)
+
+
+def test_p_values_are_adjusted_by_holm_over_all_groups_of_a_model():
+    run = draw_run(weak="c")
+    found = by_group(section_of(run, by=["scanner", "age:20"]))
+    raw = []
+    for row in found.values():
+        difference = row["auroc less rest's"]
+        half = difference.value - difference.low if difference.value > 0 else difference.high - difference.value
+        raw.append(2 * norm.sf(abs(difference.value) / half * norm.isf(0.025)))
+    expected = multipletests(raw, method="holm")[1]
+    assert [row["p (Holm)"] for row in found.values()] == approx(expected)
+
+
+def test_of_two_groups_the_test_is_counted_once():
+    alone = by_group(section_of(draw_run(), by=["sex"]))
+    female, male = alone["sex", "F"], alone["sex", "M"]
+    difference = female["auroc less rest's"]
+    assert male["auroc less rest's"].value == approx(-difference.value)
+    half = difference.high - difference.value if difference.value < 0 else difference.value - difference.low
+    expected = 2 * norm.sf(abs(difference.value) / half * norm.isf(0.025))
+    assert female["p (Holm)"] == male["p (Holm)"] == approx(expected)
+
+
+def test_a_perfect_group_has_a_difference_with_an_interval():
+    run = draw_run()
+    test = run["test"]
+    sure = test.metadata["sex"] == "F"
+    probabilities = np.where(sure[:, None], 0.05 + 0.9 * np.eye(2)[test.targets], test.probabilities)
+    run["test"] = replace(test, probabilities=probabilities)
+    found = by_group(section_of(run, by=["sex"]))["sex", "F"]
+    assert found["auroc"].value == 1.0 and found["auroc"].method == "Newcombe's method 5"
+    assert 0 < found["auroc less rest's"].low < found["auroc less rest's"].value
+
+
+def test_a_score_by_group_is_the_score_of_those_units_alone():
+    run = draw_run()
+    inside = run["test"].metadata["scanner"] == "a"
+    names = ("sample_ids", "patients", "targets", "probabilities")
+    part = Predictions(**{name: getattr(run["test"], name)[inside] for name in names})
+    expected = score([[{**run, "test": part}]], {"auroc": METRIC["auroc"]}, CARD, threshold="val")["auroc"]
+    assert by_group(section_of(run, by=["scanner"]))["scanner", "a"]["auroc"] == expected
+
+
+def test_an_error_is_lower_where_it_is_better_and_its_difference_keeps_its_sign():
+    run = draw_run(weak="c")
+    found = by_group(section_of(run, by=["scanner"], primary="brier"))["scanner", "c"]
+    assert found["brier less rest's"].value > 0

@@ -1,0 +1,281 @@
+"""From stored predictions and metadata to scores by group, and how far each group is from the rest.
+
+Everything is counted in the unit that is scored, at thresholds that the whole of val chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.data import read_numbers
+from zoo.errors import Undefined, nearest
+from zoo.inference import SEVERAL, Predictions
+from zoo.metrics import METRICS
+from zoo.scoring import Runs, Score, ThresholdRule, decide, find_too_few, score
+from zoo.sections import By, Cell, ScoredRow, Section, SectionRequest
+from zoo.specs import Card, MetricSpec
+from zoo.statistics import holm, independent_difference
+
+Array = np.ndarray[Any, Any]
+Run = Mapping[str, Predictions]
+
+MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given
+OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivity", "specificity")}
+UNKNOWN = "unknown"
+LESS = "less rest's"
+NO_METADATA = "these results hold no metadata; run again with `zoo bench --fresh`"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Some of the tested units: those of one value, or of one range, of one column."""
+
+    by: str
+    name: str
+    members: tuple[Array, ...]  # by fold, bool (N,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One model on one group."""
+
+    scores: Mapping[str, Score]
+    differences: Mapping[str, Score]  # from all other units
+    p: float | None  # of the primary metric's difference, by itself
+
+
+def build_section(request: SectionRequest) -> Section | None:
+    """The section `subgroups` of every column that was asked for; None where none was."""
+    if not request.options.by:
+        return None
+    metrics = metrics_of(request)
+    rows = [row for row in request.rows if not row.baseline] or list(request.rows)
+    runs = [by_unit(row, request.card) for row in rows]
+    tests = find_metadata(runs)
+    columns = columns_of(request, metrics)
+    empty = Section(name="subgroups", title="Subgroups", columns=columns, rows=())
+    if tests is None or not metrics:
+        return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
+    groups, notes = make_all_groups(request.options.by, tests)
+    card, rule = replace(request.card, unit="image"), request.options.reach or request.threshold  # units are rows
+    table: list[tuple[Cell, ...]] = []
+    for row, stored in zip(rows, runs, strict=True):
+        if not same_units(stored, tests):
+            notes.append(f"{row.label}: left out, tested on other {request.unit_name}s")
+            continue
+        measured = [measure(stored, group, metrics, card, rule) for group in groups]
+        for group, found, p in zip(groups, measured, adjust(measured, groups), strict=True):
+            table.append((row.label, group.by, group.name, *cells_of(found, p, group, tests, card)))
+    return replace(
+        empty,
+        rows=tuple(table),
+        compact=columns[len(rows) == 1 : columns.index("p (Holm)") + 1],
+        notes=(*(notes_of(request, metrics) if table else ()), *notes),
+    )
+
+
+def by_unit(row: ScoredRow, card: Card) -> list[list[Run]]:
+    return [[{split: part.by_unit(card.unit) for split, part in run.items()} for run in folds] for folds in row.stored]
+
+
+def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
+    """The tested units of every fold with their metadata, of the first row that has them; None where none has."""
+    for seeds in runs:
+        tests = [run["test"] for run in seeds[0]]
+        if all(test.metadata for test in tests):
+            return tests
+    return None
+
+
+def same_units(runs: Runs, tests: Sequence[Predictions]) -> bool:
+    """Whether all seeds were tested, fold by fold, on the units whose metadata are known."""
+    return all(
+        len(folds) == len(tests)
+        and all(np.array_equal(run["test"].sample_ids, t.sample_ids) for run, t in zip(folds, tests, strict=True))
+        for folds in runs
+    )
+
+
+def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
+    """The primary metric and, of a binary task, sensitivity and specificity."""
+    if request.primary is None:
+        return {}
+    others = OF_DECISIONS if request.card.task.name == "binary" else {}
+    return {request.primary.name: request.primary, **others}
+
+
+# --- groups ----------------------------------------------------------------------------------------------------------
+def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions]) -> tuple[list[Group], list[str]]:
+    """The groups of all columns that make any, and notes on these and on the others."""
+    groups: list[Group] = []
+    notes: list[str] = []
+    for by in asked:
+        try:
+            made, told = make_groups(by, tests)
+        except Undefined as reason:
+            made, told = [], [str(reason)]
+        groups += made
+        notes += told
+    return groups, notes
+
+
+def make_groups(by: By, tests: Sequence[Predictions]) -> tuple[list[Group], list[str]]:
+    """The groups of one column, and what must be known of them. Undefined where it makes none."""
+    known = tests[0].metadata
+    if by.column not in known:
+        hint = nearest(by.column, known)
+        raise Undefined(f"no column {by.column!r}. {hint + ' ' if hint else ''}There are: {', '.join(known)}")
+    values = np.concatenate([part.metadata[by.column] for part in tests])
+    names, order, notes = name_groups(by, values)
+    ends = np.cumsum([len(part) for part in tests])[:-1]
+    found = [
+        Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
+    ]
+    if SEVERAL in names:
+        notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
+    if len(found) < 2:
+        raise Undefined(f"{by.column}: all of test is {found[0].name!r}: there are no groups")
+    return found, notes
+
+
+def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
+    """The group of every value (N,), the groups in their order, the unknown last, and notes."""
+    numbers = read_numbers(values)
+    if by.width is not None and numbers is None:
+        raise Undefined(f"{by.text}: the column holds texts, which have no width")
+    if numbers is None or (by.width is None and len(np.unique(values[values != ""])) <= MAX_CATEGORIES):
+        names = np.where(values == "", UNKNOWN, values)
+        order = sorted(set(names.tolist()) - {UNKNOWN}, key=(lambda v: (float(v), v)) if numbers is not None else None)
+        return names, [*order, UNKNOWN], []
+    known = ~np.isnan(numbers)
+    notes = []
+    if by.width is not None:
+        bins = np.floor(numbers[known] / by.width)
+        labels = {float(b): f"{b * by.width:g} to <{(b + 1) * by.width:g}" for b in np.unique(bins)}
+    else:
+        bins = np.searchsorted(np.quantile(numbers[known], [0.25, 0.5, 0.75]), numbers[known], side="left")
+        parts = {float(b): numbers[known][bins == b] for b in np.unique(bins)}
+        labels = {b: f"{part.min():g} to {part.max():g}" for b, part in parts.items()}
+        notes.append(f"{by.column}: cut at the quartiles of test; {by.column}:10 makes groups of 10")
+    names = np.full(len(values), UNKNOWN, dtype=object)
+    names[known] = [labels[float(b)] for b in bins]
+    return names.astype(np.str_), [*labels.values(), UNKNOWN], notes
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+def measure(runs: Runs, group: Group, metrics: Mapping[str, MetricSpec], card: Card, rule: ThresholdRule) -> Measured:
+    """The scores of a group and their differences from all other units; none where it has too few cases."""
+    inside = [[select(run, kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
+    outside = [[select(run, ~kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
+    if not all(kept.any() for kept in group.members):
+        reason = f"too few: none in one of {len(group.members)} folds"
+        return nothing(metrics, reason, reason)
+    try:
+        tested, rest = ([[decide(run, card, rule) for run in folds] for folds in part] for part in (inside, outside))
+    except Undefined as reason:  # val has no threshold that reaches what is asked for
+        return nothing(metrics, str(reason), str(reason))
+    if too_few := find_too_few(tested[0], card):
+        return nothing(metrics, too_few, too_few)
+    scores = score(inside, metrics, card, threshold=rule)
+    too_few = find_too_few(rest[0], card) or ("none in one fold" if any(k.all() for k in group.members) else None)
+    if too_few:
+        return replace(nothing(metrics, "", f"the rest: {too_few}"), scores=scores)
+    of_rest = score(outside, metrics, card, threshold=rule)
+    found = {name: differ(scores[name], of_rest[name]) for name in metrics}
+    differences = {name: difference for name, (difference, _) in found.items()}
+    return Measured(scores=scores, differences=differences, p=next(iter(found.values()))[1])
+
+
+def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> Measured:
+    return Measured(
+        scores={name: Score(value=None, reason=reason) for name in metrics},
+        differences={name: Score(value=None, reason=of_difference) for name in metrics},
+        p=None,
+    )
+
+
+def select(run: Run, inside: Array) -> Run:
+    """The run with some units of test only; val stays whole."""
+    return {**run, "test": part_of(run["test"], inside)}
+
+
+def part_of(test: Predictions, inside: Array) -> Predictions:
+    return Predictions(
+        sample_ids=test.sample_ids[inside],
+        patients=test.patients[inside],
+        targets=test.targets[inside],
+        probabilities=test.probabilities[inside],
+    )
+
+
+def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
+    """Group less rest, with its interval and its p, from the intervals of the two, as if they were independent.
+
+    Patients with units on both sides make the two alike, and this then too careful.
+    """
+    if group.value is None or rest.value is None:
+        return Score(value=None, reason=group.reason if group.value is None else f"the rest: {rest.reason}"), None
+    value = group.value - rest.value
+    if group.low is None or group.high is None or rest.low is None or rest.high is None:
+        return Score(value=value, reason=group.reason if group.low is None else f"the rest: {rest.reason}"), None
+    low, high, p = independent_difference(group.value, rest.value, (group.low, group.high), (rest.low, rest.high))
+    return Score(value=value, low=low, high=high, method="MOVER of the two intervals"), p
+
+
+def adjust(measured: Sequence[Measured], groups: Sequence[Group]) -> list[float | None]:
+    """Holm's adjusted p over all groups of one model; of two groups of a column the test is one, told twice."""
+    sizes = {by: sum(group.by == by for group in groups) for by in {group.by for group in groups}}
+    tested = [i for i, found in enumerate(measured) if found.p is not None]
+    twins: dict[str, int] = {}
+    for i in tested:
+        if sizes[groups[i].by] == 2:
+            twins.setdefault(groups[i].by, i)
+    family = [i for i in tested if twins.get(groups[i].by, i) == i]
+    adjusted: list[float | None] = [None] * len(measured)
+    for i, p in zip(family, holm(np.array([measured[i].p for i in family])), strict=True):
+        adjusted[i] = float(p)
+    for i in tested:
+        adjusted[i] = adjusted[twins.get(groups[i].by, i)]
+    return adjusted
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+def columns_of(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
+    counted = [f"{request.unit_name}s"]
+    if request.card.task.name == "binary":
+        counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
+    differences = [f"{name} {LESS}" for name in metrics]
+    return ("model", "by", "group", *counted, *metrics, differences[0], "p (Holm)", *differences[1:])
+
+
+def cells_of(
+    measured: Measured, p: float | None, group: Group, tests: Sequence[Predictions], card: Card
+) -> Iterator[Cell]:
+    names = list(measured.scores)
+    yield int(sum(inside.sum() for inside in group.members))
+    if card.task.name == "binary":
+        positive = 1 if card.positive is None else card.positive
+        inside = [part_of(test, kept) for test, kept in zip(tests, group.members, strict=True)]
+        for of_positives in (True, False):
+            sides = [part.patients[(part.targets == positive) == of_positives] for part in inside]
+            yield sum(len(np.unique(patients)) for patients in sides)
+    yield from (measured.scores[name] for name in names)
+    yield measured.differences[names[0]]
+    yield p
+    yield from (measured.differences[name] for name in names[1:])
+
+
+def notes_of(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> list[str]:
+    notes = [
+        f"{LESS}: of the group less that of all other {request.unit_name}s. The largest of several gaps would be large "
+        "by chance alone",
+        f"p: of the difference in {next(iter(metrics))}, after Holm over all of a model's groups",
+        f"too few: under 10 {request.case_name}s with, or without, what is asked for; such a group is not scored",
+    ]
+    if len(metrics) > 1:
+        notes.append("sensitivity and specificity at the threshold that all of val chose")
+    return notes
