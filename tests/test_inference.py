@@ -224,3 +224,11 @@ def test_a_damaged_file_is_read_right_or_named(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ResultsError, match=r"none\.npz: cannot be read.*fix: delete its folder and run again"):
         load_predictions(tmp_path / "none.npz")
+
+
+def test_val_and_test_may_be_of_two_datasets_with_columns_of_their_own(tmp_path):
+    ages, sites = np.array(["40", "", "50", "60"]), np.array(["a", "a", "b", "b"])
+    stored = {"val": make_predictions(metadata={"age": ages}), "test": make_predictions(metadata={"site": sites})}
+    save_predictions(tmp_path / "p.npz", stored)
+    found = load_predictions(tmp_path / "p.npz")
+    assert list(found["val"].metadata) == ["age"] and found["test"].metadata["site"].tolist() == sites.tolist()

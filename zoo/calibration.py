@@ -48,7 +48,7 @@ def build_section(request: SectionRequest) -> Section | None:
     """The section `calibration`: ECE, Brier score and log loss of every row; reliability curves in its details."""
     if request.card.task.name == "regression" or not request.rows:
         return None
-    card = replace(request.card, unit="image")  # units are rows from here on
+    card = replace(request.card, unit="image", val_unit=None)  # units are rows from here on
     rows: list[tuple[Cell, ...]] = []
     temperatures: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,6 @@ def measure_throughput(module: nn.Module, pixels: Pixels, rows: Array, *, precis
 
 SPLITS = ("val", "test")
 FIELDS = ("sample_ids", "patients", "targets", "probabilities")
-COLUMNS = "metadata_columns"  # the names of the columns, which are stored by their number: a name may hold anything
 
 
 def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
@@ -145,18 +144,18 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
         for split, part in predictions.items()
         for name in FIELDS
     }
-    columns = list(dict.fromkeys(name for part in predictions.values() for name in part.metadata))
-    if columns:
-        arrays[COLUMNS] = np.array(columns, dtype=np.str_)
-    for split, part in predictions.items():
-        for number, name in enumerate(columns):
-            arrays[f"{split}_metadata_{number}"] = part.metadata[name].astype(np.str_)
+    for split, part in predictions.items():  # by number: a column may be called anything
+        if part.metadata:
+            arrays[f"{split}_columns"] = np.array(list(part.metadata), dtype=np.str_)
+        for number, values in enumerate(part.metadata.values()):
+            arrays[f"{split}_column_{number}"] = values.astype(np.str_)
     with open(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
-def read_split(arrays: Mapping[str, Array], split: str, columns: Sequence[str]) -> Predictions:
-    metadata = {name: arrays[f"{split}_metadata_{number}"] for number, name in enumerate(columns)}
+def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
+    columns = arrays[f"{split}_columns"].tolist() if f"{split}_columns" in arrays else []
+    metadata = {name: arrays[f"{split}_column_{number}"] for number, name in enumerate(columns)}
     part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, metadata=metadata)
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
         raise ValueError(f"{split}: metadata that do not fit its samples")
@@ -167,7 +166,6 @@ def load_predictions(path: Path) -> dict[str, Predictions]:
     """Read what `save_predictions` wrote; a damaged file is a ResultsError that names it."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            columns = arrays[COLUMNS].tolist() if COLUMNS in arrays else []
-            return {split: read_split(arrays, split, columns) for split in SPLITS if f"{split}_sample_ids" in arrays}
+            return {split: read_split(arrays, split) for split in SPLITS if f"{split}_sample_ids" in arrays}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

@@ -120,7 +120,7 @@ def ask(request: SectionRequest) -> Iterator[Question]:
         ]
         if card.task.name == "binary":
             label = card.labels[1 if card.positive is None else card.positive]
-            yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image"))
+            yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image", val_unit=None))
             continue
         for number, label in enumerate(card.labels):
             alone = [[{s: one_label(p, number) for s, p in run.items()} for run in folds] for folds in runs]
@@ -129,7 +129,7 @@ def ask(request: SectionRequest) -> Iterator[Question]:
                 row=row,
                 label=label,
                 runs=alone,
-                card=replace(card, task=BINARY, labels=labels, positive=1, unit="image"),
+                card=replace(card, task=BINARY, labels=labels, positive=1, unit="image", val_unit=None),
             )
 
 

@@ -61,7 +61,10 @@ def build_section(request: SectionRequest) -> Section | None:
     if tests is None or not metrics:
         return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
     groups, notes = make_all_groups(request.options.by, tests)
-    card, rule = replace(request.card, unit="image"), request.options.reach or request.threshold  # units are rows
+    card, rule = (
+        replace(request.card, unit="image", val_unit=None),
+        request.options.reach or request.threshold,
+    )  # units are rows
     table: list[tuple[Cell, ...]] = []
     for row, stored in zip(rows, runs, strict=True):
         if not same_units(stored, tests):
@@ -79,7 +82,10 @@ def build_section(request: SectionRequest) -> Section | None:
 
 
 def by_unit(row: ScoredRow, card: Card) -> list[list[Run]]:
-    return [[{split: part.by_unit(card.unit) for split, part in run.items()} for run in folds] for folds in row.stored]
+    return [
+        [{split: part.by_unit(card.unit_of(split)) for split, part in run.items()} for run in folds]
+        for folds in row.stored
+    ]
 
 
 def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
