@@ -98,6 +98,7 @@ def test_the_page_has_counts_sizes_and_every_finding(text):
     assert "width 24 / 24 / 24, height 16 / 16 / 16" in page.text
     for check in ("label-conflict", "identical", "blank"):
         assert check in page.text
+    assert "<code>zoo audit --fix OUT.toml</code> leaves both out" in text
 
 
 def test_names_are_text_whatever_is_in_them(text):

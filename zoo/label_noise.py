@@ -104,7 +104,7 @@ def find_label_noise(
 def conclude(doubts: list[Doubt], source: Source, backbone: Backbone) -> Finding:
     """What the features can judge, and which labels they doubt."""
     judged = [doubt for doubt in doubts if doubt.auroc >= MIN_AUROC]
-    how = f"{backbone.shown}, out of fold by patient"
+    how = f"{backbone.shown}, out of fold" + (" by patient" if source.has_patients else "")
     if not judged:
         best = max(doubt.auroc for doubt in doubts)
         return note(
@@ -160,7 +160,7 @@ def find_features(
     pixels = open_pixels(dataset, told.mean, told.std, device)
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
     identity += [list(told.mean), list(told.std), device]
-    with console.counting(f"features of {source.spec.name} by {backbone.shown}", "images") as progress:
+    with console.counting(f"{source.spec.name}: {backbone.shown}", "images") as progress:
         extract = counted(feature_extractor(spec, module), len(source.sample_ids), progress)
         found = kept_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
     values = found.values.numpy().astype(np.float64)
