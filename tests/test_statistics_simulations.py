@@ -64,3 +64,11 @@ def test_a_lead_of_3_points_is_found_with_1000_patients(simulate):
     assert simulate.find_power(alone, 100)["one pair"] > 0.8
     among_ten = simulate.Setting(num_patients=1000, lead=0.03)
     assert simulate.find_power(among_ten, 50)["any"] > 0.8
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.03])
+def test_intervals_of_mean_ranks_hold_a_leaders_too_and_equal_models_have_no_first(simulate, lead):
+    setting = simulate.Setting(num_models=10, seed_sd=0.01, num_patients=200, lead=lead)
+    found = simulate.order_across(setting, 10, 25)
+    assert found["first"] >= 0.9 and found["all"] >= 0.9
+    assert found["claims"] == found["right"] if lead else found["claims"] <= 0.04
