@@ -15,6 +15,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images import AS_STORED, Header, Reading, read_image, split_frame
 from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
+from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
@@ -72,7 +73,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
     lacking = describe_lacking(targets, splits)
     official_splits = tuple(split for split in SPLITS if split in splits)
-    told_by_tags = find_telling_tags(joined, by_file)
+    told = find_path_columns(card, joined) | find_telling_tags(joined, by_file)
     spec = DatasetSpec(
         name=card.name or name,
         title=card.title or listing.root.name,
@@ -84,12 +85,12 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         image_size=own_size(headers),
         patient=patients.meaning,
         official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone parts nothing
-        metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told_by_tags),
+        metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told),
         known_conflicts=conflicts,
         **said_of_any(card),
     )
     samples = Samples(
-        table=build_table(card, joined, splits, patients.texts).assign(**told_by_tags),
+        table=build_table(card, joined, splits, patients.texts).assign(**told),
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(listing.root / file for file in joined.files),
@@ -226,10 +227,14 @@ def build_table(card: Card, joined: Joined, splits: list[str], patients: list[st
     for column in joined.cells.columns:
         if column not in used and column not in RESERVED:
             columns[column] = list(joined.cells[column])
-    for capture in joined.captures[0]:
-        if capture not in columns and capture not in PATH_FACTS and capture not in used:
-            columns[capture] = [captures[capture] for captures in joined.captures]
     return pandas.DataFrame(columns)
+
+
+def find_path_columns(card: Card, joined: Joined) -> dict[str, list[str]]:
+    """What paths say beside label, split, patient and clip (a site, a view), as columns: the audit looks at them."""
+    others = set(joined.cells.columns) | {*PATH_FACTS, *RESERVED, CLIP, *card.hide}
+    names = [name for name in joined.captures[0] if name not in others]
+    return {name: [captures[name] for captures in joined.captures] for name in names}
 
 
 def find_telling_tags(joined: Joined, headers: Mapping[str, Header]) -> dict[str, list[str]]:

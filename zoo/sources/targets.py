@@ -265,7 +265,9 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
         value = to_number(text) if text else np.nan
         if value not in (0.0, 1.0) and text:
             row, column = map(int, np.argwhere(cells == text)[0])
-            raise DataError(f"{joined.place(row)}: {columns[column]} is {text!r}, expected 0, 1 or blank for unknown")
+            raise DataError(
+                f"{joined.place(row)}: {columns[column]} is {str(text)!r}, expected 0, 1 or blank for unknown"
+            )
         values[cells == text] = value
     not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
     one_each = len(not_one) == 0
