@@ -196,6 +196,36 @@ def huge_header(path: Path, dims: tuple[int, ...], data: bytes = b"\0" * 1000) -
     return path
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("dim", (3, 6, 0, 6, 1, 1, 1, 1), "which is no volume"),
+        ("vox_offset", 100_000, "ends early"),
+        ("datatype", 1792, "complex128"),  # with its bitpix, below
+    ],
+)
+def test_headers_that_nobody_means_are_refused(tmp_path, field, value, expected):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((6, 6, 6))
+    header.set_data_dtype(np.int16)
+    header["vox_offset"], header["magic"], header["scl_slope"] = 352, b"n+1", 1
+    header[field] = value
+    if field == "datatype":
+        header["bitpix"] = 128
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + b"\0" * 4 + np.arange(3500, dtype=np.int16).tobytes() * 2)
+    assert expected in refusal(tmp_path / "a.nii")
+
+
+def test_a_slice_beyond_the_end_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a\.nii: slice 7 of 7"):
+        read_values(nifti(tmp_path / "a.nii"), 7)
+
+
+def test_values_that_are_no_levels_need_a_range(tmp_path):
+    with pytest.raises(DataError, match="int16 values, and no range to map to levels"):
+        read_image(nifti(tmp_path / "a.nii"), 0)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_header_of_30000_cubed_is_not_believed(tmp_path, name):
     start = time.monotonic()
@@ -302,6 +332,17 @@ def test_axis_step_and_keep_are_honoured(tmp_path):
     assert np.array_equal(samples.read("sick/p1.nii.gz#2"), blank_at_the_ends(1)[:, 2, :].T[::-1, ::-1])
     (tmp_path / "dataset.toml").write_text('slices = {step = 2, keep = "all"}\n')
     assert len(open_source(tmp_path)[1].table) == 6 * 4
+
+
+def test_volumes_of_one_value_have_no_slice_left_and_are_said(tmp_path):
+    root = class_folders(tmp_path)
+    nifti(root / "sick" / "blank.nii.gz", np.full((5, 6, 7), 3, np.int16))
+    _, samples = open_source(root)
+    assert any("1 volumes have no slice left, sick/blank.nii.gz the first" in note for note in samples.notes)
+    for path in root.rglob("*.nii.gz"):
+        nifti(path, np.full((5, 6, 7), 3, np.int16))
+    with pytest.raises(DataError, match="every slice holds one value only, as in all other volumes"):
+        find_source(root)
 
 
 @pytest.mark.parametrize("cell", ["p{}", "p{}.nii.gz", "scans/p{}.nii.gz"])
