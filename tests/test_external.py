@@ -9,6 +9,7 @@ from conftest import draw_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from zoo.files import hash_file
 from zoo.results import load_results
 
 SETTINGS = ["-m", "tiny_cnn", "--protocol", "scratch", "--set", "steps=6", "--set", "image_size=16", "--seeds", 2]
@@ -127,6 +128,7 @@ def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_
     assert {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()} == own
     after = {result.run["seed"]: result for result in stored(results)}
     assert sorted(result.details["weights"] for result in after.values()) == ["kept", "trained again"]
+    assert all(result.details["val_differs"] < 1e-6 and not result.deviations for result in after.values())
     for seed, result in after.items():
         np.testing.assert_allclose(result.predictions()["test"].probabilities, before[seed], atol=1e-6)
 
@@ -200,3 +202,22 @@ def test_zoo_why_tells_a_test_elsewhere_from_the_training(tested, zoo, sets):
     run = next(run for run in document["runs"] if run["tested_on"])
     told = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
     assert told["identity"]["tested_on"] == "there" and told["identity"]["purpose"] == "external"
+
+
+def test_a_model_trained_again_that_predicts_otherwise_than_the_finished_run_says_so(tested, bench, sets, tmp_path):
+    """As on another machine: here the finished run's stored predictions are moved, and its checksum with them."""
+    results = shutil.copytree(tested[0], tmp_path / "results")
+    shutil.rmtree(results / "here.to.there")
+    for path in results.glob("here/tiny_cnn*/*/predictions.npz"):
+        arrays = dict(np.load(path))
+        arrays["val_probabilities"] = np.roll(arrays["val_probabilities"], 1, axis=0)
+        np.savez_compressed(path, **arrays)
+        document = json.loads((path.parent / "result.json").read_text())
+        document["checksums"]["predictions.npz"] = hash_file(path)
+        (path.parent / "result.json").write_text(json.dumps(document))
+    status, _, _ = bench(*SETTINGS, "-d", "here", "--test-on", "there", "--results", results, cwd=sets)
+    assert status == 0
+    for result in stored(results):
+        assert result.details["val_differs"] > 0.01
+        (deviation,) = result.deviations
+        assert f"weights: {result.details['weights']}, and val predicted up to " in deviation

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from folders import shared
 from PIL import Image
 
 from zoo.errors import DataError
@@ -176,3 +177,24 @@ def test_where_dropping_leaves_nothing_the_pair_is_refused(sets, tmp_path):
     )
     with pytest.raises(DataError, match="and none is left"):
         check(sets[0], tested, drop=True)
+
+
+def write_part(root, part):
+    """One split of HAM10000 as a dataset of its own, with the lesion of every image."""
+    source = shared("ham10000_mel_nv")
+    shutil.copytree(source / part, root / part)
+    lines = (source / "labels.csv").read_text().splitlines()
+    (root / "labels.csv").write_text("\n".join([lines[0], *(line for line in lines if line.startswith(f"{part}/"))]))
+    card = ['table = "labels.csv"', 'join = {column = "path"}', 'label = {column = "label"}']
+    (root / "dataset.toml").write_text("\n".join([*card, 'patient = {column = "lesion_id", means = "lesion"}\n']))
+    return root
+
+
+def test_the_published_halves_of_ham10000_share_200_lesions(tmp_path):
+    trained, tested = (write_part(tmp_path / part, part) for part in ("train", "test"))
+    external = check(trained, tested, folds=5)
+    found = findings(external)["patient", "refuse"]
+    assert found.count == 234
+    assert "is in train (train or val) and test: 200 are, with 234 images tested on" in found.message
+    dropped = check(trained, tested, folds=5, drop=True)
+    assert len(dropped.rows) <= 1000 - 234 and audit_external("train", dropped).refusal() is None

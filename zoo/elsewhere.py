@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoo.data import Dataset, Pixels, open_pixels
 from zoo.inference import Predictions, predict
 from zoo.results import Result, now, save_result
@@ -16,6 +18,9 @@ from zoo.suites import Run
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+MAX_DIFFERENCE = 1e-3  # of a probability: another processor rounds otherwise, and training makes more of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,25 +46,29 @@ def predict_elsewhere(
     """Predict the other dataset's images once, decide at the thresholds of val, and save that beside `trained`.
 
     `pixels` and `val` are of the dataset trained on: the other's images are normalised as those. `weights` says where
-    the module's are from: "its own", "kept", or "trained again".
+    the module's are from: "its own", "kept", or "trained again". Where `trained` was finished before, the module must
+    predict val as that did, or the result says how much it does not.
     """
     run, dataset = test.run, test.dataset
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
     found = predict(module, dataset, open_pixels(dataset, mean, std, pixels.device), "test", precision=run.precision)
     predictions = {"val": val, "test": found}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
+    differs = compare_val(val, trained)
+    told = f"weights: {weights}, and val predicted up to {differs:.2g} otherwise than by the finished run"
     result = replace(
         trained,
         id=run.id,
         run=run.describe(),
         identity=run.identity,
         dataset=test.facts,
-        deviations=run.deviations,
+        deviations=(*run.deviations, *([told] if differs > MAX_DIFFERENCE else [])),
         details={
             **trained.details,
             "intensity": list(dataset.intensity),
             "trained_run": trained.id,
             "weights": weights,
+            "val_differs": differs,
         },
         created=now(),
         checksums={},
@@ -67,3 +76,10 @@ def predict_elsewhere(
     )
     scores = score_run(predictions, metrics, card, threshold=run.protocol.threshold)
     save_result(results, run, result, predictions, scores)
+
+
+def compare_val(val: Predictions, trained: Result) -> float:
+    """The largest difference of val's predictions from those stored; 0 where nothing was stored before."""
+    if trained.folder is None:
+        return 0.0
+    return float(np.abs(val.probabilities - trained.predictions()["val"].probabilities).max())

@@ -292,9 +292,11 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     waiting = sum(run.id not in plan.done for run in plan.runs)
     reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
     models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
+    control = any(run.purpose == "shuffle" for run in plan.runs)
+    counted = f"{len(models)} models" + (" on shuffled labels" if control else " with the baselines")
     console.say(
-        f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {len(models)} models with the "
-        f"baselines, {len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
+        f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
+        f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
     )
 
 

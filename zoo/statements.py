@@ -64,7 +64,8 @@ def statements(board: Board) -> list[str]:
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
         lines += row_statements(row, board)
-    return [*lines, NOT_SHOWN]
+    others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
+    return [*lines, NOT_SHOWN.replace("other hospitals", others)]
 
 
 NOT_SHOWN = (
