@@ -198,3 +198,10 @@ def test_the_published_halves_of_ham10000_share_200_lesions(tmp_path):
     assert "is in train (train or val) and test: 200 are, with 234 images tested on" in found.message
     dropped = check(trained, tested, folds=5, drop=True)
     assert len(dropped.rows) <= 1000 - 234 and audit_external("train", dropped).refusal() is None
+
+
+def test_what_is_wrong_with_the_images_tested_on_themselves_is_said(sets, tested):
+    for place in (10, 11, 13):  # of labels a, b and b
+        copy(sets[1], 0, tested, place)
+    found = findings(check(sets[0], tested))
+    assert found["label-conflict", "warn"].count > 0 and found["identical-within", "warn"].count == 3

@@ -7,7 +7,7 @@ copies together), an official one can.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -73,6 +73,7 @@ class Audit:
 
     dataset: str
     findings: tuple[Finding, ...]
+    is_pair: bool = False  # of a dataset trained on and another tested on
 
     @property
     def verdict(self) -> Verdict:
@@ -85,7 +86,8 @@ class Audit:
             return None
         first = refusing[0]
         others = ", ".join(dict.fromkeys(finding.check for finding in refusing[1:]))
-        more = f" (and: {others}; `zoo audit` lists all)" if others else ""
+        where = "" if self.is_pair else "; `zoo audit` lists all"
+        more = f" (and: {others}{where})" if others else ""
         return DataError(f"dataset {self.dataset!r}: {first.message}{more}", fix=first.fix, code=first.check)
 
     def describe(self) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class Audit:
         }
 
     def with_finding(self, finding: Finding) -> Audit:
-        return Audit(dataset=self.dataset, findings=worst_first([*self.findings, finding]))
+        return replace(self, findings=worst_first([*self.findings, finding]))
 
 
 def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:

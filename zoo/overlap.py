@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import MAX_ALIKE, MOST_NAMED, Audit, Finding, note
+from zoo.audit import (
+    MAX_ALIKE,
+    MOST_NAMED,
+    Audit,
+    Finding,
+    find_conflicts,
+    find_identical,
+    find_odd_images,
+    note,
+    worst_first,
+)
 from zoo.files import hash_bytes, written_whole
 from zoo.fingerprints import VERSION, Fingerprints, find_alike_across
 from zoo.matching import External, keep
@@ -115,7 +125,7 @@ def touched(external: External, found: Overlap) -> Array:
 
 def audit_external(dataset: str, external: External) -> Audit:
     """The audit of a pair of datasets."""
-    return Audit(dataset=f"{dataset} -> {external.name}", findings=external.findings)
+    return Audit(dataset=f"{dataset} -> {external.name}", findings=worst_first(external.findings), is_pair=True)
 
 
 def describe(trained: Source, external: External, found: Overlap, distinct_patients: bool) -> Iterator[Finding]:
@@ -160,6 +170,10 @@ def describe(trained: Source, external: External, found: Overlap, distinct_patie
             f"on have such a neighbour in train or val of {trained.spec.name}",
             fix=fix,
         )
+    everywhere = np.full(len(tested.sample_ids), "test")
+    yield from find_conflicts(tested, everywhere, external.prints)
+    yield from find_identical(tested, everywhere, external.prints)
+    yield from find_odd_images(tested, external.prints)
     if found.skipped:
         yield note("near-duplicate", f"copies that are not identical were not looked for: {found.skipped}")
     if not distinct_patients and not (trained.has_patients and tested.has_patients):
