@@ -41,6 +41,14 @@ def test_the_interval_of_ece_covers_where_percentiles_do_not(simulate, slope, sh
     assert truth > 0.01 or percentiles == 0
 
 
+@pytest.mark.parametrize("area", [0.75, 0.95])
+@pytest.mark.parametrize("sizes", [[(50, 100)] * 2, [(10, 10), (100, 200)], [(10, 10)] * 4])
+def test_of_equal_groups_at_most_7_percent_of_models_have_one_named(simulate, sizes, area):
+    covers, claims = simulate.claim_groups(sizes, area, 400)
+    assert covers >= 0.94
+    assert claims <= 0.07
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("sd", [0.0, 0.01, 0.03])
 def test_the_interval_of_a_mean_over_seeds_covers(simulate, seeds, sd):

@@ -1,6 +1,6 @@
 """From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
 
-python benchmarks/statistics/simulate.py --what coverage|calibration|claims|power|across [--repetitions N]
+python benchmarks/statistics/simulate.py --what coverage|calibration|groups|claims|power|across [--repetitions N]
 
 Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
 """
@@ -28,7 +28,9 @@ from zoo.statistics import (
     auroc_influence,
     bootstrap_weights,
     compare_pairs,
+    delong_covariance,
     holm,
+    independent_difference,
     logit_interval,
     newcombe_interval,
     noise_free_interval,
@@ -241,6 +243,40 @@ def rank(scores: Array) -> Array:
     return (scores[:, None] < scores).sum(axis=1) + 1.0
 
 
+def claim_groups(sizes: list[tuple[int, int]], area: float, repetitions: int) -> tuple[float, float]:
+    """Share of equal groups whose interval of group less rest holds 0, and of models of which any group is named.
+
+    `sizes` are positives and negatives a group; three seeds of one model, one image a patient, as `zoo report --by`.
+    """
+    random = np.random.default_rng([6, int(1000 * area), len(sizes), *sizes[0]])
+    positives = np.concatenate([np.arange(m + n) < m for m, n in sizes])
+    groups = np.repeat(np.arange(len(sizes)), [m + n for m, n in sizes])
+    covered = claimed = 0
+    for _ in range(repetitions):
+        noise = np.sqrt(0.7) * random.normal(size=len(groups)) + np.sqrt(0.3) * random.normal(size=(3, len(groups)))
+        scores = np.sqrt(2) * ndtri(area) * positives + noise
+        p_values = []
+        for group in range(len(sizes)):
+            sides = [area_of_seeds(positives[kept], scores[:, kept]) for kept in (groups == group, groups != group)]
+            values, bounds = [value for value, _ in sides], [interval for _, interval in sides]
+            low, high, p = independent_difference(values[0], values[1], bounds[0], bounds[1])
+            covered += low <= 0 <= high
+            p_values.append(p)
+        family = p_values[:1] if len(sizes) == 2 else p_values  # of two groups the test is one
+        claimed += bool((holm(np.array(family)) < ALPHA).any())
+    return covered / repetitions / len(sizes), claimed / repetitions
+
+
+def area_of_seeds(positives: Array, scores: Array) -> tuple[float, tuple[float, float]]:
+    """The mean area of the seeds' scores (S, N) and its interval, as a board has it."""
+    areas, covariance = delong_covariance(positives, scores)
+    value, variance = float(areas.mean()), float(covariance.mean())
+    inner = 0 < value < 1 and variance > 1e-18
+    counts = int(positives.sum()), int((~positives).sum())
+    interval = logit_interval(value, variance) if inner else newcombe_interval(value, *counts)
+    return value, add_seed_variance(interval, value, areas, len(positives))
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     print("| " + " | ".join(columns) + " |")
@@ -281,6 +317,15 @@ def print_calibration(repetitions: int) -> None:
     print_table(["true ECE", "images", "less noise covers", "percentiles cover"], rows)
 
 
+def print_groups(repetitions: int) -> None:
+    rows = []
+    for sizes in ([(50, 100)] * 2, [(10, 10), (100, 200)], [(10, 10)] * 4, [(10, 10), *[(30, 60)] * 3]):
+        for area in (0.75, 0.85, 0.95):
+            covers, claims = claim_groups(sizes, area, repetitions)
+            rows.append([", ".join(f"{m} / {n}" for m, n in sizes), str(area), percent(covers), percent(claims)])
+    print_table(["positives / negatives a group", "AUROC", "group less rest covers 0", "any group named"], rows)
+
+
 def print_claims(repetitions: int) -> None:
     rows = []
     for patients, images in ((200, 1), (1000, 1), (60, 6)):
@@ -318,6 +363,7 @@ def print_across(repetitions: int) -> None:
 TABLES = {
     "coverage": (print_coverage, 2000),
     "calibration": (print_calibration, 400),
+    "groups": (print_groups, 1000),
     "claims": (print_claims, 1000),
     "power": (print_power, 400),
     "across": (print_across, 200),

@@ -91,7 +91,7 @@ def noise_free_interval(value: float, values: Array, noise: Array, confidence: f
     Low is `value` less the upper percentile of `noise` (B,), what chance alone makes of the sum, since the value is at
     most the true one plus that; high is 2 value - the lower percentile of the resampled values (B,), which takes their
     bias out (the basic bootstrap: Davison & Hinkley 1997, section 5.2.1), and at least the value. From 0 upwards.
-    It covers 92 to 100 %, where percentiles cover 0 to 95 % and nothing of a calibrated model (15 bins, 100 to 1,000
+    It covers 91 to 100 %, where percentiles cover 0 to 95 % and nothing of a calibrated model (15 bins, 100 to 1,000
     images, true error 0 to .16: tests/test_statistics_simulations.py).
     """
     tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
