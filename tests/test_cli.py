@@ -40,6 +40,13 @@ def test_every_command_explains_itself(main, command):
     assert "Usage: zoo" in done.out and not done.err
 
 
+@pytest.mark.parametrize("command", ["", "plugin", "cache"])
+def test_a_command_without_what_it_needs_shows_its_help_and_is_status_2(main, command):
+    done = main(*command.split())
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Usage: zoo") and "Commands:\n" in done.err
+
+
 FLAGS = [
     "--models",
     "--datasets",

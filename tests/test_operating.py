@@ -184,7 +184,7 @@ def test_fewer_than_10_positives_have_no_interval():
     run = {split: predictions(targets.astype(int), positive / 2) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.1))
     for name in ("sensitivity", "PPV", "PPV at 10 %"):
-        assert cells[name].low is None and cells[name].reason == "too few: 6 positives"
+        assert cells[name].low is None and cells[name].reason == "too few: 6 positives, 10 are needed"
 
 
 def test_a_positive_class_that_is_the_first_label_is_the_one_that_is_found():

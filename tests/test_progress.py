@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from zoo import progress as module
-from zoo.progress import BenchProgress, Console, describe_amount, duration
+from zoo.progress import BenchProgress, Console, describe_amount, describe_wait, duration
 
 
 class Terminal(io.StringIO):
@@ -50,6 +50,11 @@ def test_durations_read_as_people_say_them(seconds, text):
 )
 def test_amounts_are_a_bar_where_the_total_is_known(amount, text):
     assert describe_amount(*amount) == text
+
+
+def test_a_first_image_is_too_little_for_an_estimate():
+    assert describe_wait(1, 780, "images", 1.7) == "[....................] 1 of 780 images"
+    assert describe_wait(78, 780, "images", 10) == "[##..................] 78 of 780 images, 1 min 30 s left"
 
 
 def test_where_there_is_no_terminal_only_lines_that_stay_are_written(clock):

@@ -335,7 +335,7 @@ def test_fewer_than_10_positives_have_no_interval():
     for name in ("auroc", "accuracy"):
         scored = score_one(name, run)
         assert scored.value is not None and scored.low is None and scored.high is None
-        assert scored.reason == "too few: 6 positives"
+        assert scored.reason == "too few: 6 positives, 10 are needed"
 
 
 def test_too_few_counts_patients_over_all_folds():
@@ -349,7 +349,7 @@ def test_too_few_counts_patients_over_all_folds():
     card = replace(BINARY_CARD, has_patients=True)
     folds = [fold(0), fold(100), fold(200)]
     scored = score([folds[:2]], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
-    assert scored.reason == "too few: 8 positives (patients)"
+    assert scored.reason == "too few: 8 positives (patients), 10 are needed"
     scored = score([folds], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
     assert scored.reason is None
 
@@ -359,7 +359,7 @@ def test_too_few_of_one_label_names_it():
     probabilities = softmax(np.random.default_rng(0).normal(size=(65, 3)) + np.eye(3)[targets])
     run = {split: predictions(targets, probabilities) for split in ("val", "test")}
     scored = score_one("auroc", run, Card(task=MULTICLASS, labels=("a", "b", "rare")))
-    assert scored.value is not None and scored.reason == "too few: 5 positives of 'rare'"
+    assert scored.value is not None and scored.reason == "too few: 5 positives of 'rare', 10 are needed"
 
 
 def test_a_perfect_auroc_is_not_printed_as_certain():

@@ -96,6 +96,14 @@ def test_npz_files_that_lie_or_are_damaged_are_refused_before_they_are_unpacked(
     assert "it holds x" in refusal(tmp_path / "other.npz")
 
 
+def test_of_two_numbers_the_positive_one_is_a_guess_that_is_told_and_of_two_names_the_one_not_called_benign(tmp_path):
+    path = save_npz(tmp_path / "scans.npz")
+    assert "positive label: 1 (guessed)" in open_source(path)[1].notes
+    (tmp_path / "card.toml").write_text('root = "scans.npz"\nlabels = ["malignant", "benign"]\n')
+    spec, samples = open_source(tmp_path / "card.toml")
+    assert spec.positive == "malignant" and "positive label: malignant (guessed)" in samples.notes
+
+
 def test_names_become_safe_for_folders():
     assert safe_name("My Täst (v1.2)") == "my_tast_v1.2"
     assert safe_name("💊") == "dataset"

@@ -318,3 +318,21 @@ near_duplicates = "group"
 known_conflicts = [["benign (433)", "malignant (145)"]]
 """,
 }
+
+
+def test_names_that_share_beginnings_are_pointed_out_with_what_to_say_if_they_are_patients(tmp_path):
+    names = [f"{'ab'[number % 2]}/P{number:03d}_{view}.png" for number in range(6) for view in (1, 2)]
+    _, samples = open_source(images(tmp_path, *names))
+    assert "patient" not in samples.table  # a hint, no guess
+    (hint,) = [note for note in samples.notes if "share 6 beginnings" in note]
+    assert "P000_1.png and P000_2.png" in hint
+    (tmp_path / "dataset.toml").write_text(hint.rpartition("dataset.toml ")[2] + "\n")
+    _, samples = open_source(tmp_path)
+    assert set(samples.table["patient"]) == {f"P{number:03d}" for number in range(6)}
+
+
+@pytest.mark.parametrize("name", ["{label}/{number}.png", "{label}/img_{number}.png", "{label}/2024_{number}.png"])
+def test_names_that_count_images_are_not_pointed_out(tmp_path, name):
+    names = [name.format(label="ab"[number % 2], number=number) for number in range(12)]
+    _, samples = open_source(images(tmp_path, *names))
+    assert not any("beginnings" in note for note in samples.notes)

@@ -80,3 +80,20 @@ def test_seeds_that_draw_nothing_are_said_to_agree(tmp_path, store):
         store(tmp_path / "trained", seed=seed)
     assert told in statements(board_of(tmp_path / "probe"))
     assert told not in statements(board_of(tmp_path / "trained"))
+
+
+def test_equal_scores_of_seeds_that_predict_otherwise_are_not_said_to_agree(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, seed=seed, noise=0.01)  # both AUROC 1, of different probabilities
+    board = board_of(tmp_path)
+    assert board.rows[0].seed_sd["auroc"] == 0
+    assert not any("same predictions" in line for line in statements(board))
+
+
+def test_a_reason_that_no_model_has_an_interval_is_said_once(tmp_path, store):
+    for model in ("a", "b"):
+        store(tmp_path, model=model, facts={"has_patients": True, "patient": "patient"}, images_each=10)
+    lines = statements(board_of(tmp_path))
+    (told,) = [line for line in lines if line.startswith("intervals: ")]
+    assert told.startswith("intervals: none: too few: ") and told.endswith("10 are needed")
+    assert not any(line.startswith(("a: auroc", "b: auroc")) for line in lines)

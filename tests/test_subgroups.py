@@ -201,7 +201,7 @@ def test_too_few_counts_patients_not_images():
     sex = np.repeat(["F", "M"], [80, 220])
     found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
     assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
-    assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients)"
+    assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients), 10 are needed"
     assert found["sex", "M"]["auroc"].method == "patient-cluster bootstrap, B=2000"
 
 

@@ -68,6 +68,9 @@ def run(arguments: Sequence[str]) -> int:
         return status if isinstance(status, int) else 0
     except ZooError as error:
         return complain(error, command, as_json)
+    except click.exceptions.NoArgsIsHelpError as error:  # `zoo` alone asks what there is
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return EXIT_USAGE
     except click.ClickException as error:
         hint = f"`zoo {command} --help`" if command.partition(" ")[0] in zoo.commands else "`zoo --help`"
         return complain(UsageError(error.format_message().rstrip("."), fix=hint), command, as_json)
@@ -688,7 +691,9 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
     stored = [result for result in read_results([results]) if result.ok and result.run["purpose"] != "tune"]
     with quiet_stdout(), Console().counting("scoring", "runs") as progress:
         failed = rescore(stored, names, registry, progress)
-    click.echo(f"{len(stored)} runs scored" + (f", {failed} scores without a value" if failed else ""))
+    click.echo(
+        f"{len(stored)} runs scored" + (f", {failed} score{'s' * (failed != 1)} without a value" if failed else "")
+    )
     return 0
 
 

@@ -96,7 +96,7 @@ def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
         "patient": facts["patient"] if facts["patients"] is not None else aloud,
         "split": folds,
         "splits": {name: describe_counts(counts) for name, counts in facts["splits"].items()},
-        "sizes": f"width {width}, height {height} (min / median / max); {sizes['different']} different",
+        "sizes": f"width {width}, height {height} (min / median / max); {describe_variety(sizes['different'])}",
         "bits": ", ".join(f"{count} images of {bits}" for bits, count in facts["bits"].items()),
         "channels": f"{gray} gray files, {channels['colour_files']} colour"
         + (f" of which {equal} are gray in fact" if equal else "")
@@ -105,6 +105,10 @@ def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     left_out = [name for name, value in facts.items() if value in (None, [], 0) or name.startswith("shown")]
     return {name: value for name, value in shown.items() if name not in left_out}
+
+
+def describe_variety(num_sizes: int) -> str:
+    return "all of one size" if num_sizes == 1 else f"{num_sizes} sizes"
 
 
 def describe_counts(counts: Mapping[str, Any]) -> str:

@@ -133,7 +133,7 @@ def describe_wait(done: int | None, total: int | None, unit: str, seconds: float
     """How far something is and how long it will take, or how long it has taken where neither is known."""
     if done is None:
         return duration(seconds)
-    left = f", {duration(seconds * (total - done) / done)} left" if total and done else ""
+    left = f", {duration(seconds * (total - done) / done)} left" if total and done >= MIN_SHARE * total > 0 else ""
     return f"{describe_amount(done, total, unit)}{left}"
 
 

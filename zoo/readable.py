@@ -17,11 +17,16 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "-"
     if abs(value) >= 10:
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     text = f"{value:.{digits}f}"
     if text.lstrip("-") == f"{1:.{digits}f}" and abs(value) < 1:
         text = text.replace("1." + "0" * digits, "0." + "9" * digits)
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def rounded(value: float | None, digits: int) -> str:
+    """The same to so many digits, however large: a column of seconds is read from top to bottom."""
+    return number(None if value is None else round(value, digits), digits)
 
 
 def with_interval(score: Score | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoo.across import Across, find_across
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
-from zoo.readable import amount, disarm, number, print_section, shown_cell, with_interval
+from zoo.readable import amount, disarm, number, print_section, rounded, shown_cell, with_interval
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 from zoo.statements import headings, statements, title
@@ -85,7 +85,7 @@ def to_terminal(
                 cells += ["", "", ""]
             else:
                 cells += [amount(row.cost["images_per_second"]), amount(row.cost["num_parameters"])]
-                cells.append(number(row.cost["train_seconds"], 0))
+                cells.append(rounded(row.cost["train_seconds"], 0))
             table.add_row(*(Text(cell) for cell in cells), style="dim" if row.baseline else "")
         console.print(table)
         for row in board.rows:
@@ -135,7 +135,7 @@ def to_markdown(boards: Sequence[Board]) -> str:
             cells += [number(row.scores[name].value) if name in row.scores else "-" for name in board.metrics[1:]]
             cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]
             cells += [amount(row.cost["peak_memory_bytes"], "B"), amount(row.cost["num_parameters"])]
-            cells += [amount(row.cost["flops"]), number(row.cost["train_seconds"], 1)]
+            cells += [amount(row.cost["flops"]), rounded(row.cost["train_seconds"], 1)]
             lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
         lines.append("")
         lines += [f"- {escape(line)}" for line in statements(board)]

@@ -316,7 +316,7 @@ def describe(error: BaseException) -> str:
 
 # --- intervals -------------------------------------------------------------------------------------------------------
 def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
-    """ "too few: 6 positives" where an interval would be guesswork, else None.
+    """ "too few: 6 positives, 10 are needed" where an interval would be guesswork, else None.
 
     Counted are patients, over all folds. Fewer than 10 with and 10 without the positive class; of several classes or
     labels every one that occurs is asked, since macro averages hang on the rarest; of numbers, fewer than 10 patients.
@@ -324,7 +324,7 @@ def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
     unit = "patients" if card.has_patients else "images"
     if card.task.name == "regression":
         num_patients = sum(len(np.unique(part.patients)) for part in folds)
-        return f"too few: {num_patients} {unit}" if num_patients < MIN_CASES else None
+        return f"too few: {num_patients} {unit}, {MIN_CASES} are needed" if num_patients < MIN_CASES else None
     # positives and negatives a label, (2, L)
     cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
@@ -341,7 +341,7 @@ def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
         return None
     num, side, i = min(found)
     label = "" if card.task.name == "binary" else f" of {card.labels[i]!r}"
-    return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}"
+    return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
 
 
 def count_cases(part: Tested) -> Array:

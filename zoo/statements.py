@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from zoo.errors import clean
 from zoo.leaderboard import Board, Row
 from zoo.readable import number, share
@@ -56,9 +58,7 @@ def statements(board: Board) -> list[str]:
     lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
-    methods = {row.scores[board.primary_metric].method for row in board.rows if board.primary_metric in row.scores}
-    told = "; ".join(sorted(method for method in methods if method))
-    lines.append(f"intervals: {f'95 %, {told}' if told else 'none'}; seed SD beside; their overlap is no test")
+    lines.append(interval_statement(board))
     lines += ranking_statements(board)
     if any(row.provenance == "recomputed" for row in board.rows):
         lines.append(PROVENANCE_TEXT["recomputed"])
@@ -66,6 +66,23 @@ def statements(board: Board) -> list[str]:
         lines += row_statements(row, board)
     others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
     return [*lines, NOT_SHOWN.replace("other hospitals", others)]
+
+
+def interval_statement(board: Board) -> str:
+    """How the intervals were made, or why there are none."""
+    found = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
+    told = "; ".join(sorted({score.method for score in found if score.method}))
+    if told:
+        return f"intervals: 95 %, {told}; seed SD beside; their overlap is no test"
+    reason = shared_reason(board)
+    return f"intervals: none{f': {clean(reason)}' if reason else ''}"
+
+
+def shared_reason(board: Board) -> str:
+    """Why no model has an interval, where it is one reason for all, so that it need not be said of each."""
+    found = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
+    reasons = {score.reason or "" if score else "" for score in found}
+    return reasons.pop() if len(reasons) == 1 else ""
 
 
 NOT_SHOWN = (
@@ -168,17 +185,29 @@ def tuning_statements(board: Board) -> list[str]:
 
 def seed_statements(board: Board) -> list[str]:
     """Where nothing is drawn at random: seeds that agree to the last digit are one fit, and no sign of certainty."""
-    spreads = [row.seed_sd.get(board.primary_metric) for row in board.rows if not row.baseline and len(row.seeds) > 1]
-    if spreads and all(spread == 0 for spread in spreads):
+    models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
+    if models and all(predicts_alike(row) for row in models):
         return ["the seeds gave the same predictions: this recipe draws nothing at random"]
     return []
+
+
+def predicts_alike(row: Row) -> bool:
+    """Whether all seeds gave the same probabilities. Equal scores do not tell: a small test set has few values."""
+    if len(row.stored) < 2:
+        return False
+    first, *others = row.stored
+    return all(
+        np.array_equal(one["test"].probabilities, other["test"].probabilities)
+        for folds in others
+        for one, other in zip(first, folds, strict=True)
+    )
 
 
 def usage_statements(board: Board) -> list[str]:
     """How many configurations were scored on this test set: the best of many looks better than it is."""
     times = board.num_configurations
     what = f"configuration{'s' * (times != 1)} (model x protocol x initial weights)"
-    return [f"test set used by {times} {what} in this store"] if times else []
+    return [f"test set used by {times} {what} in this results folder"] if times else []
 
 
 PROVENANCE_TEXT = {
@@ -227,7 +256,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
         found = row.scores.get(metric)
-        if found and found.reason and not row.baseline:
+        if found and found.reason and not row.baseline and found.reason != shared_reason(board):
             lines.append(f"{name}: {metric}: {clean(found.reason)}")
         if found and found.note:
             lines.append(f"{name}: {metric}: {clean(found.note)}")

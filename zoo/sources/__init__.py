@@ -161,7 +161,7 @@ def write_card(path: Path, output: Path | None = None) -> Path:
             raise UsageError(f"{named}: {found.path.name} says already what it is", fix="correct that one")
         spec, samples = assembled.spec, in_archive(assembled.samples, path, archive)
         assert samples.origin
-        text = compose_card(found.card, spec, relative_root(samples.origin.card_root, target), found.notes)
+        text = compose_card(found.card, spec, relative_root(samples.origin.card_root, target), samples.notes)
     write_new(target, text)
     assert_same(samples, understand(target.resolve()).samples)
     return target

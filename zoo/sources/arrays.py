@@ -7,7 +7,7 @@ import os
 import threading
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -329,7 +329,11 @@ def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str,
 
 
 def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  the file is already here
-    return read_npz_samples(path)
+    samples, labels = read_npz_samples(path), understand_npz(path).labels
+    if labels.task != BINARY:
+        return samples
+    # The numbers do not say which is the illness: in breastmnist 0 is malignant
+    return replace(samples, notes=(f"positive label: {labels.names[1]} (guessed)",))
 
 
 def find_npz(path: Path, name: str) -> DatasetSpec:

@@ -58,6 +58,25 @@ def guess_patient(images: tuple[str, ...], notes: list[str]) -> Patient | None:
     return None
 
 
+# The part of a name before its last piece, where a number is in it: P017 of P017_2, 042-L of 042-L-CC
+STEM = r"([^/]*[0-9][^/]*)[-_ ][A-Za-z0-9]+\.[^./]+$"
+
+
+def suggest_patient(images: tuple[str, ...]) -> str:
+    """What to say in dataset.toml if the names tell the patient, where many share a part; no more than a hint."""
+    expression = re.compile(STEM)
+    found = [match[1] for image in images if (match := expression.search(image))]
+    stems = Counter(found)
+    shared = [stem for stem, count in stems.items() if count > 1]
+    if len(found) < len(images) or len(stems) < MIN_FOLDERS or 2 * len(shared) < len(stems):
+        return ""
+    first, second = [posixpath.basename(i) for i, stem in zip(images, found, strict=True) if stem == shared[0]][:2]
+    return (
+        f"the names of the {len(images)} images share {len(stems)} beginnings, as {first} and {second} do: if each is "
+        f"a patient, say in dataset.toml patient = {{regex = '{STEM}'}}"
+    )
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 def is_container(folder: str) -> bool:
     return folder.isdecimal() or holds_images(folder)

@@ -11,8 +11,9 @@ from zoo.errors import nearest
 from zoo.sources.arrays import describe_npz, read_npz_samples, understand_npz
 from zoo.sources.assembly import Assembled, find_unknown_labels, said_of_any
 from zoo.sources.cards import Card, card_error
+from zoo.sources.targets import guess_positive, guessed_positive
 from zoo.specs import Origin
-from zoo.tasks import find_task
+from zoo.tasks import BINARY, find_task
 
 # What files and tables need; in a .npz the arrays say it.
 NOT_IN_ARRAYS = frozenset(
@@ -39,6 +40,9 @@ def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assem
     mistakes += find_unknown_labels(card, npz.labels.names)
     if mistakes:
         raise card_error(card_path, mistakes)
+    guessed = npz.labels.task == BINARY and not positive
+    if guessed:
+        positive = guess_positive(npz.labels.names)
     kept = ~np.isin(sample_ids, card.drop)
     conflicts = tuple(pair for pair in card.known_conflicts if not set(pair) & set(card.drop))
     found = describe_npz(npz, card.name or name)
@@ -54,7 +58,10 @@ def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assem
         samples,
         table=samples.table[kept].reset_index(drop=True),
         targets=samples.targets[kept],
-        notes=(f"{len(card.drop)} images left out: named by drop",) if card.drop else (),
+        notes=(
+            *((f"{len(card.drop)} images left out: named by drop",) if card.drop else ()),
+            *((guessed_positive(positive),) if guessed else ()),
+        ),
         origin=Origin(path=card_path, root=path, card_root=path),
     )
     return Assembled(spec, samples)

@@ -11,6 +11,7 @@ from zoo.images import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
+from zoo.sources.names import suggest_patient
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
 
@@ -47,7 +48,8 @@ def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
         return Patients(wholes, "file", (*found.notes, note))
     if not found.texts and not said:
         note = "no patient key: image level, images of a patient may be in two splits"
-        return replace(found, notes=(*found.notes, note))
+        hint = suggest_patient(tuple(joined.images))
+        return replace(found, notes=(*found.notes, note, *([hint] if hint else [])))
     return found
 
 

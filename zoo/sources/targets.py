@@ -24,7 +24,7 @@ MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
 # One of two classes whose name holds such a word is the negative one: the other is called positive.
 NEGATIVE_WORDS = frozenset(
     "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
-    "uninfected regular".split()
+    "uninfected regular well unremarkable".split()
 )
 
 
@@ -206,11 +206,20 @@ def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) 
                 f"label.positive: no label {said!r}; there are {', '.join(labels)}", fix="name one of these"
             )
         return names.get(said, said), ()
+    positive = guess_positive(labels)
+    return positive, (guessed_positive(positive),)
+
+
+def guess_positive(labels: tuple[str, ...]) -> str:
+    """Of two labels the one that is not called normal, benign or so; else the last."""
     negative = [label for label in labels if NEGATIVE_WORDS & set(re.split(r"[^a-z]+", label.lower()))]
     if labels == ("0", "1"):
         negative = ["0"]
-    positive = labels[1] if len(negative) != 1 else next(label for label in labels if label not in negative)
-    return positive, (f"positive label: {positive} (guessed)",)
+    return labels[1] if len(negative) != 1 else next(label for label in labels if label not in negative)
+
+
+def guessed_positive(positive: str) -> str:
+    return f"positive label: {positive} (guessed)"
 
 
 def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:

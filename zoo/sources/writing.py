@@ -43,7 +43,8 @@ UNKNOWN = {
     "citation": '""',
     "url": '""',
     "reference_standard": '"biopsy"                # who or what says the label',
-    "patient": '{column = "patient_id"}            # nothing says whose an image is: a patient may be in two splits',
+    "patient": '{column = "patient_id"}            # or {regex = "(P[0-9]+)_"} on the path. Nothing says whose '
+    "an image is: a patient may be in two splits",
     "split": '{column = "split"}                   # no official split: zoo draws one by patient',
     "hide": '["column"]                            # columns that give the label away',
     "symmetries": '["hflip"]                       # what does not change the label',
@@ -56,7 +57,7 @@ def compose_card(card: Card, spec: DatasetSpec, root: str, notes: Sequence[str])
     keys = {**understood(card, spec), **({"root": root} if root else {})}
     unknown = not_known(spec, arrays="images" not in keys)
     lines = [f"# What zoo understood. Correct what is wrong; {DOCS} tells of every key.", "schema = 1"]
-    lines += [f"# guessed: {clean(note)}" for note in notes]
+    lines += [f"# guessed: {clean(note).removesuffix(' (guessed)')}" for note in notes]
     for name in Card.model_fields:
         if name in keys:
             remark = f"  # {REMARKS[name]}" if name in REMARKS else ""
