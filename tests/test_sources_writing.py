@@ -3,9 +3,9 @@
 import shutil
 import tomllib
 
-import nibabel
 import numpy as np
 import pytest
+from documented_shapes import PAGE, blocks, build, sections
 from folders import card, images, open_source, table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -34,14 +34,6 @@ def grades(root):
     return table(root, "id_code,diagnosis", *(f"{n},{n % 4}" for n in range(12)))
 
 
-def lists_of_findings(root):
-    images(root, *(f"{n}.png" for n in range(9)))
-    cells = ["No Finding", "Mass|Edema", "Mass"]
-    return table(
-        root, "file,Finding Labels,split", *(f"{n}.png,{cells[n % 3]},{['train', 'test'][n % 2]}" for n in range(9))
-    )
-
-
 def one_hot(root):
     images(root, *(f"{n}.png" for n in range(9)))
     return table(
@@ -54,25 +46,9 @@ def quantities(root):
     return table(root, "image,target", *(f"{n},{n / 7:.3f}" for n in range(30)))
 
 
-def masks_beside(root):
-    names = [
-        f"{label}/{label} ({n}){mask}.png" for label in ("benign", "normal") for n in range(4) for mask in ("", "_mask")
-    ]
-    return images(root, *names, "benign/masks/benign (1).png")
-
-
 def eyes(root):
     images(root, *(f"{n // 2}_{'left' if n % 2 else 'right'}.png" for n in range(12)))
     return table(root, "image,level", *(f"{n // 2}_{'left' if n % 2 else 'right'},{n % 3}" for n in range(12)))
-
-
-def volumes(root):
-    for number in range(6):
-        path = root / "ab"[number % 2] / f"v{number}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        values = np.random.default_rng(number).integers(0, 200, (8, 8, 3)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
-    return root
 
 
 def scans(root):
@@ -93,10 +69,14 @@ def scans(root):
     return table(root, *rows)
 
 
-SHAPES = [
-    *(class_folders, nested_table, grades, lists_of_findings, one_hot, quantities, masks_beside, eyes),
-    *(volumes, scans),
-]
+SHAPES = {shape.__name__: shape for shape in (class_folders, nested_table, grades, one_hot, quantities, eyes, scans)}
+DOCUMENTED = {name: blocks(section)[1] for name, section in sections(PAGE.read_text(encoding="utf-8")).items()}
+WITHOUT_CARD = [*SHAPES, *(name for name, own in DOCUMENTED.items() if not own)]
+
+
+def make(name, folder):
+    """A set of this page, or one that docs/your-own-data.md shows, with its card where it has one."""
+    return SHAPES[name](folder / "My Set") if name in SHAPES else build(name, folder, DOCUMENTED[name])
 
 
 def assert_equal_sets(path, written, cache):
@@ -122,16 +102,16 @@ def assert_equal_sets(path, written, cache):
     assert (one.patients == two.patients).all() and (one.splits == two.splits).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+@pytest.mark.parametrize("shape", WITHOUT_CARD)
 def test_the_written_card_reads_the_very_same_samples_beside_the_data_and_elsewhere(shape, tmp_path):
-    root = shape(tmp_path / "My Set")
+    root = make(shape, tmp_path)
     elsewhere = write_card(root, tmp_path / "other" / "card.toml")
     assert_equal_sets(root, elsewhere, tmp_path / "cache")
     before = open_source(root)[1].table
     beside = write_card(root)
-    assert beside == root / "dataset.toml"
+    assert beside == (root / "dataset.toml" if root.is_dir() else root.with_suffix(".toml"))
     assert open_source(root)[1].table.equals(before)
-    assert_equal_sets(elsewhere, root, tmp_path / "cache")
+    assert_equal_sets(elsewhere, beside, tmp_path / "cache")
 
 
 def test_a_table_named_itself_and_an_archive_and_arrays_have_cards_that_read_the_same(tmp_path):
@@ -203,15 +183,16 @@ def test_leaving_images_out_keeps_the_card_as_its_author_wrote_it(tmp_path):
     assert (root / "dataset.toml").read_text() == own
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
-def test_of_a_set_without_a_card_the_guess_is_written_with_what_is_left_out(shape, tmp_path):
-    root = shape(tmp_path / "set")
+@pytest.mark.parametrize("shape", [*SHAPES, *DOCUMENTED])
+def test_a_card_said_or_guessed_is_written_with_what_is_left_out(shape, tmp_path):
+    root = make(shape, tmp_path)
+    before = [path for path in root.rglob("*") if root.is_dir()]
     spec, samples = open_source(root)
     gone = set(samples.table["sample_id"].iloc[[1, 4]])
     target = write_card_without(spec, samples, gone, tmp_path / "fixed.toml")
     wholes = {name.partition("#")[0] for name in gone}  # a volume goes with all its slices
     assert left(target) == {name for name in left(root) if name.partition("#")[0] not in wholes}
-    assert not (root / "dataset.toml").exists()
+    assert [path for path in root.rglob("*") if root.is_dir()] == before
 
 
 def test_of_arrays_the_card_names_rows(tmp_path):

@@ -24,7 +24,7 @@ from zoo.specs import DatasetSpec, Samples
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
 WIDTH = 110  # a list that is longer has an item a line
-DOCS = "docs/your-own-data.md"
+DOCS = "docs/dataset-toml.md"
 
 # What is said beside a key, and what stands commented out where nothing is known.
 REMARKS = {
