@@ -396,8 +396,8 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         raise UsageError("--fix and --write are for one dataset", fix="name one, and call again for each other")
     if output and not write:
         raise UsageError("--output says where --write writes", fix="add --write")
-    if flags["features"] and not flags["label_noise"]:
-        raise UsageError("--features is what --label-noise looks with", fix="add --label-noise")
+    if (flags["features"] or flags["weights_dir"]) and not flags["label_noise"]:
+        raise UsageError("--features and --weights-dir are what --label-noise looks with", fix="add --label-noise")
     if flags["label_noise"]:
         require_cleanlab()
     if write:
