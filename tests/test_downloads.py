@@ -103,8 +103,7 @@ def server(monkeypatch):
 
 
 def names(folder):
-    """The files of a folder, but for those that only lock."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_download_is_whole_and_tells_how_far_it_is(server, tmp_path):

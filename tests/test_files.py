@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from zoo.files import (
     folder_written_whole,
     hash_bytes,
     hash_file,
+    locked,
     sweep,
     write_json,
     written_whole,
@@ -234,21 +234,19 @@ def test_an_old_folder_that_was_set_aside_when_its_bench_was_killed_comes_back(t
 
 def test_what_an_older_version_left_without_a_lock_is_removed_and_other_names_are_let_alone(tmp_path):
     (tmp_path / ".run.0a1b2c3d.tmp").mkdir()
-    kept = {".run.tmp", "run.0a1b2c3d.tmp", ".a.npz.lock", "a.npz.part", ".hidden"}
+    kept = {".run.tmp", "run.0a1b2c3d.tmp", "a.lock", "a.npz.part", ".hidden"}
     for name in kept:
         (tmp_path / name).touch()
     assert [path.name for path in sweep(tmp_path, 0)] == [".run.0a1b2c3d.tmp"]
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def test_a_lock_with_nothing_to_guard_may_be_about_to_be_taken_and_goes_after_an_hour(tmp_path):
-    lock = tmp_path / ".run.0a1b2c3d.tmp.lock"
-    lock.touch()
-    sweep(tmp_path, 0)
-    assert lock.exists()
-    os.utime(lock, (0, time.time() - 3700))
-    sweep(tmp_path, 0)
-    assert not lock.exists()
+def test_a_lock_that_nobody_holds_is_removed_and_one_that_is_held_is_not(tmp_path):
+    (tmp_path / ".run.lock").touch()
+    with locked(tmp_path / ".other.lock"):
+        sweep(tmp_path, 0)
+        assert [path.name for path in tmp_path.iterdir()] == [".other.lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_discarded_is_gone_with_its_lock(tmp_path):

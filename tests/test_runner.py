@@ -88,13 +88,13 @@ def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry,
 def test_what_is_handed_to_a_worker_can_be_pickled(assignments):
     again = pickle.loads(pickle.dumps(assignments))
     assert [a.run.id for a in again] == [a.run.id for a in assignments]
-    assert pickle.loads(pickle.dumps(partial(runner.execute_run, registry=None))).func is runner.execute_run
+    assert pickle.loads(pickle.dumps(partial(runner.claim_and_execute, registry=None))).func is runner.claim_and_execute
 
 
 @pytest.mark.skipif(not can_fork(), reason="spawning is all there is here, and every other test does it")
 def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assignments):
     chosen = [assignment for assignment in assignments if assignment.run.shown == "tiny_cnn"]
-    carry_out = partial(runner.execute_run, registry=None)
+    carry_out = partial(runner.claim_and_execute, registry=None)
     events = list(execute(chosen, carry_out, devices=["cpu"], reuse=False, start_method="spawn"))
     assert (events[-1].status, events[-1].message) == ("ok", "")
     spawned = runner.conclude(events[-1], Settings(results=chosen[0].results))

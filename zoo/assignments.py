@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from zoo.data import Dataset, cache_images, describe_dataset, open_dataset
 from zoo.elsewhere import Elsewhere
 from zoo.errors import DataError, ZooError
 from zoo.matching import describe_external, open_external
-from zoo.planning import Plan, Settings
+from zoo.planning import KeepWeights, Plan, Settings, has_weights, kept_of
 from zoo.progress import Console
 from zoo.results import WEIGHTS_FILE, Result, find_done
 from zoo.samples import Source
@@ -33,7 +33,8 @@ class Assignment:
     primary_metric: str
     results: Path
     cache: Path
-    keep_weights: bool
+    keep_weights: KeepWeights
+    fresh: bool
     done: Result | None = None  # of the run, where only its tests elsewhere are missing
     kept: Path | None = None  # its trained weights; None: it is trained, or trained again
     elsewhere: tuple[Elsewhere, ...] = ()
@@ -91,9 +92,8 @@ def assign(
                 primary_metric=primary,
                 results=settings.results,
                 cache=settings.cache,
-                keep_weights=settings.keep_weights != "none"
-                and run.purpose == "score"
-                and run.protocol.name != "baseline",
+                keep_weights=kept_of(run, settings.keep_weights),
+                fresh=settings.fresh,
                 done=done,
                 kept=find_weights(done),
                 elsewhere=tuple(elsewhere),
@@ -102,6 +102,20 @@ def assign(
     say_trained_again(assignments, console)
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def left_to_do(assignment: Assignment) -> Assignment | None:
+    """What another bench has not finished since this was planned; None where nothing is left."""
+    if assignment.fresh:
+        return assignment
+    done = assignment.done
+    if done is None:
+        done = find_done(assignment.results, assignment.run)
+        if done is None or not has_weights(done, assignment.run, assignment.keep_weights):
+            return assignment
+        assignment = replace(assignment, done=done, kept=find_weights(done))
+    missing = tuple(test for test in assignment.elsewhere if find_done(assignment.results, test.run) is None)
+    return replace(assignment, elsewhere=missing) if missing else None
 
 
 def by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.caches import keep_within, limit_bytes, mark_used
 from zoo.errors import DataError
-from zoo.files import FileMemo, folder_written_whole, hash_file
+from zoo.files import FileMemo, folder_written_whole, hash_file, locked
 from zoo.images import fit_square
 from zoo.samples import SPLITS, Progress, Source, find_disagreement, mixed_depth, wrong_channels
 from zoo.specs import Card, DatasetSpec, Unit
@@ -35,16 +35,12 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
 
     Built by threads (decoding and resizing release the interpreter), published by rename, keyed by content.
     """
-    from filelock import FileLock
-
-    kept = cache / "images"
-    folder = kept / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
+    folder = cache / "images" / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
     path = folder / "images.npy"
     if is_intact(folder, cache):
         mark_used(folder)
         return path
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder.with_name(f".{folder.name}.lock")):
         if is_intact(folder, cache):  # another bench built it meanwhile
             return path
         with folder_written_whole(folder) as temporary:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.files import CHUNK_BYTES, hash_file, sync_folder
+from zoo.files import CHUNK_BYTES, hash_file, locked, sync_folder
 
 Progress = Callable[[int, int | None], None]
 
@@ -30,14 +30,12 @@ def download(
     processes that want one file, one downloads and the others wait. Only http and https are followed, also in
     redirects. Raises DataError naming the URL and the file.
     """
-    from filelock import FileLock
-
     expected = {"md5": md5, "sha256": sha256}
     if path.exists():
         return check_digest(path, expected)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Part(url=url, path=path.with_name(f"{path.name}.part"), is_checked=bool(md5 or sha256))
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with locked(path.with_name(f".{path.name}.lock")):
         if path.exists():  # another process brought it meanwhile
             return check_digest(path, expected)
         was_resumed = bring(part, path, progress, timeout)

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.caches import keep_within, limit_bytes, mark_used
 from zoo.data import Pixels
 from zoo.errors import RunError
-from zoo.files import hash_bytes, written_whole
+from zoo.files import hash_bytes, locked, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,14 +69,11 @@ def kept_features(
 
     `identity` names all that they depend on beside the code. A damaged file is made again.
     """
-    from filelock import FileLock
-
     path = cache / "features" / f"{hash_bytes(str(VERSION), precision, *identity)[:32]}.safetensors"
     found = load(path, pixels.device)
     if found:
         return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # one seed computes them, the others wait
+    with locked(path.with_name(f".{path.name}.lock")):  # one seed computes them, the others wait
         found = load(path, pixels.device)
         if found is None:
             found = extract_features(extract, pixels, precision)

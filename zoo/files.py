@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 16
 # What `temporary_beside` and `folder_written_whole` leave where they are killed.
 LEFT_OVER = re.compile(r"(?P<stem>\.(?P<target>.+)\.[0-9a-f]{8})\.(tmp|old|tmp\.lock)")
-OLD_SECONDS = 3600.0  # a lock with nothing to guard is held for microseconds
 
 
 def cache_root() -> Path:
@@ -123,25 +121,39 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# --- locks -----------------------------------------------------------------------------------------------------------
+@contextmanager
+def locked(path: Path, timeout: float = -1.0) -> Iterator[None]:
+    """Hold a lock that no other process has; the file that stands for it is gone afterwards.
+
+    The kernel drops it with this process, however that ends: no clock and no other machine's word is asked. Raises
+    filelock.Timeout where another process holds it for longer than `timeout`; below zero it is waited for.
+    """
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=timeout):
+        try:
+            yield
+        finally:
+            # While it is held: whoever waits for this file sees that it is gone, and makes another (filelock 3.24).
+            with suppress(OSError):  # Windows removes no file that is open
+                path.unlink()
+
+
 # --- what is written whole -------------------------------------------------------------------------------------------
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` that nobody else uses; whatever lies there is removed when the block ends.
 
-    A lock beside it says that it is in use. The kernel drops it with this process, however that ends, so that `sweep`
-    can tell what is left over from what is being written.
+    A lock beside it says that it is in use, so that `sweep` can tell what is left over from what is being written.
     """
-    from filelock import FileLock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with FileLock(lock_of(temporary)):
+    with locked(lock_of(temporary)):
         try:
             yield temporary
         finally:
             remove(temporary)
-            with suppress(OSError):  # Windows removes no file that is open
-                lock_of(temporary).unlink()
 
 
 def lock_of(temporary: Path) -> Path:
@@ -213,35 +225,24 @@ def sweep(root: Path, depth: int) -> list[Path]:
 
     A folder that one of them had set aside, and not replaced yet, takes its place again.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    found = {}
-    for level in range(depth + 1):
-        for path in root.glob("*/" * level + ".*"):
-            if match := LEFT_OVER.fullmatch(path.name):
-                found[path.with_name(f"{match['stem']}.tmp")] = path.with_name(match["target"])
+    hidden = [path for level in range(depth + 1) for path in root.glob("*/" * level + ".*")]
+    found = {path: match for path in hidden if (match := LEFT_OVER.fullmatch(path.name))}
+    temporaries = {
+        path.with_name(f"{match['stem']}.tmp"): path.with_name(match["target"]) for path, match in found.items()
+    }
     gone = []
-    for temporary, target in sorted(found.items()):
-        lock, aside = lock_of(temporary), temporary.with_suffix(".old")
-        if not temporary.exists() and not aside.exists() and not is_old(lock):
-            continue  # whoever made the lock may be about to take it
-        try:
-            with FileLock(lock, timeout=0):
-                if not target.exists():
-                    with suppress(FileNotFoundError):
-                        aside.rename(target)
-                remove(aside)
-                remove(temporary)
-                with suppress(OSError):
-                    lock.unlink()
-        except (Timeout, OSError):  # in use, or not ours to remove
-            continue
-        gone.append(temporary)
+    for temporary, target in sorted(temporaries.items()):
+        with suppress(Timeout, OSError), locked(lock_of(temporary), timeout=0):  # else in use, or not ours to remove
+            aside = temporary.with_suffix(".old")
+            if aside.exists() and not target.exists():
+                aside.rename(target)
+            remove(aside)
+            remove(temporary)
+            gone.append(temporary)
+    for path in hidden:
+        if path.suffix == ".lock" and path not in found and path.exists():
+            with suppress(Timeout, OSError), locked(path, timeout=0):
+                pass
     return gone
-
-
-def is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > OLD_SECONDS
-    except FileNotFoundError:
-        return False

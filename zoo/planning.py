@@ -35,6 +35,8 @@ from zoo.weights import (
     refuse_misfits,
 )
 
+KeepWeights = Literal["best", "all", "none"]
+
 CACHE_DEPTH = 2  # unpacked/KEY/NAME, datasets/NAME/FILE: what is written whole lies no deeper
 
 
@@ -45,7 +47,7 @@ class Settings:
     results: Path = Path("results")
     cache: Path = field(default_factory=cache_root)
     weights_dir: Path | None = None
-    keep_weights: Literal["best", "all", "none"] = "best"
+    keep_weights: KeepWeights = "best"
     device: str = "auto"
     threads: int = 1
     workers: int | None = None
@@ -349,22 +351,27 @@ def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | 
     done = {}
     for number, run in enumerate(runs, start=1):
         result = find_done(settings.results, run)
-        if result and has_weights(result, run, settings):
+        if result and has_weights(result, run, settings.keep_weights):
             done[run.id] = result
         if progress:
             progress(number, len(runs))
     return done
 
 
-def has_weights(result: Result, run: Run, settings: Settings) -> bool:
+def kept_of(run: Run, keep_weights: KeepWeights) -> KeepWeights:
+    """What `--keep-weights` means for a run: nothing of a baseline, a tuning run or a control."""
+    return "none" if run.protocol.name == "baseline" or run.purpose != "score" else keep_weights
+
+
+def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
-    if settings.keep_weights == "none" or run.protocol.name == "baseline" or run.purpose != "score":
+    if kept_of(run, keep_weights) == "none":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():
         return True
     seeds = f"{safe_name(run.protocol.label)}.seed*/{WEIGHTS_FILE}"
-    return settings.keep_weights == "best" and any(result.folder.parent.glob(seeds))
+    return keep_weights == "best" and any(result.folder.parent.glob(seeds))
 
 
 def list_trials(

@@ -175,6 +175,11 @@ class BenchProgress:
         self.ended += 1
         self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.left()}")
 
+    def put_off(self, name: str) -> None:
+        """It was started and is not ours to carry out, for now."""
+        self.flying.pop(name, None)
+        self.redraw()
+
     def left(self) -> str:
         """How long the rest takes, at the pace so far of runs and of steps within them."""
         shares = [known["step"] / known["num_steps"] for _, known in self.flying.values() if "num_steps" in known]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, sweep, write_json
+from zoo.files import folder_written_whole, hash_file, locked, sweep, write_json
 from zoo.inference import Predictions, load_predictions, save_predictions
 from zoo.scoring import Score
 from zoo.specs import Card
@@ -24,6 +25,7 @@ Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashe
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
 # What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
+RESULTS_UNUSABLE = "results-unusable"
 RUN_DEPTH = 3  # folders between a results folder and the files of a run
 NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
 
@@ -108,6 +110,27 @@ def parse_score(values: Mapping[str, Any]) -> Score:
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
             raise TypeError(f"{number!r} is no number")
     return found
+
+
+# --- one run, one process --------------------------------------------------------------------------------------------
+@contextmanager
+def claim(root: Path, run: Run) -> Iterator[bool]:
+    """Whether this process, and no other, may carry out a run and write its folder until the block ends.
+
+    A process that is killed has its claim no longer, whatever the clock says.
+    """
+    from filelock import Timeout
+
+    folder = root / run.folder
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), timeout=0))
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise unusable(root, error) from error
+        yield True
 
 
 def now() -> str:
@@ -199,9 +222,11 @@ def load_result(folder: Path) -> Result:
         raise ResultsError(f"{folder}/result.json: {error}", fix="delete the folder and run again") from error
     for name, checksum in result.checksums.items():
         path = folder / name
-        if name == WEIGHTS_FILE and not path.exists():
-            continue  # only the best seed's weights are kept
-        if not path.is_file() or hash_file(path) != checksum:
+        try:
+            is_whole = hash_file(path) == checksum
+        except OSError:
+            is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
+        if not is_whole:
             raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
     return result
 
@@ -270,5 +295,5 @@ def unusable(root: Path, error: OSError) -> ResultsError:
     return ResultsError(
         f"results folder {clean(root)}: {error.strerror or error}",
         fix="give a folder that can be written to, with room, by --results",
-        code="results-unusable",
+        code=RESULTS_UNUSABLE,
     )

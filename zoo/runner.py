@@ -6,18 +6,19 @@ import contextlib
 import importlib
 import json
 import math
+import time
 from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.assignments import Assignment, assign, longest_first, name_work, refusal
+from zoo.assignments import Assignment, assign, left_to_do, longest_first, name_work, refusal
 from zoo.audit import Audit, audit
 from zoo.builtin import open_registry
 from zoo.data import Dataset, Pixels, open_pixels
 from zoo.elsewhere import predict_elsewhere
-from zoo.errors import ZooError
+from zoo.errors import ResultsError, ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.features import GetFeatures, extract_features, keep_features
 from zoo.inference import measure_throughput
@@ -27,7 +28,17 @@ from zoo.overlap import audit_external
 from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
-from zoo.results import WEIGHTS_FILE, Result, find_done, load_result, now, open_results, save_result
+from zoo.results import (
+    RESULTS_UNUSABLE,
+    WEIGHTS_FILE,
+    Result,
+    claim,
+    find_done,
+    load_result,
+    now,
+    open_results,
+    save_result,
+)
 from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, external_runs, settle, trained_and_tested, tuning_runs
@@ -37,6 +48,9 @@ from zoo.weights import find_model_spec, import_all
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+WAIT_SECONDS = 0.5  # between two looks at what another bench carries out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +96,17 @@ def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Con
     return Outcome(plan=plan, runs=(*plan.runs, *elsewhere), results=done, reused=frozenset(done))
 
 
+def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """Carry out, in a worker process, what another bench is not at and has not finished since it was planned."""
+    with claim(assignment.results, assignment.run) as is_ours:
+        if not is_ours:
+            notify({"taken": True})
+        elif left := left_to_do(assignment):
+            execute_run(left, device, notify, registry=registry)
+
+
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
-    """One run, in its worker process: build, fit, predict val and test once, score, save; then test it elsewhere."""
+    """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset, result = assignment.run, assignment.dataset, assignment.done
     prepare_process(run)
@@ -93,7 +116,8 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
     module = build(spec, run, dataset, assignment.weights)
     cost = measure_size(module, dataset)
-    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights else 0})
+    keeps_weights = assignment.keep_weights != "none"
+    notify({"stored_bytes": 4 * cost["num_parameters"] if keeps_weights else 0})
     pixels = open_pixels(dataset, *normalization(spec, run), device)
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
@@ -134,7 +158,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             versions=versions(),
             created=now(),
         )
-        state = state_of(fitted.module) if assignment.keep_weights else None
+        state = state_of(fitted.module) if keeps_weights else None
         save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
     for test in assignment.elsewhere:
@@ -344,31 +368,62 @@ def carry_out(
         preload(waiting, registry, settings)
     assignments, refused = assign(waiting, plan, settings, console)
     results |= refused
-    workers = default_workers(settings, plan.device, len(assignments))
     decoded = {a.dataset.images for a in assignments}
     progress = BenchProgress(console, len(assignments), sum(path.stat().st_size for path in decoded))
+    while assignments:
+        concluded, assignments = execute_all(assignments, progress, plan.device, registry, settings)
+        results |= concluded
+        if settings.fail_fast and not all(result.ok for result in concluded.values()):
+            break
+        if assignments:
+            wait_for_others(assignments, console)
+    console.done()
+    return results
+
+
+def execute_all(
+    assignments: Sequence[Assignment], progress: BenchProgress, device: str, registry: Registry, settings: Settings
+) -> tuple[dict[str, Result], list[Assignment]]:
+    """Results by run id of what was carried out, and what was not, because another bench is at it."""
     execute = registry.find("executor", settings.executor).execute
     events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
-        partial(execute_run, registry=registry if can_fork() else None),
-        devices=[plan.device] * workers,
-        reuse=device_kind(plan.device) != "cpu",
+        partial(claim_and_execute, registry=registry if can_fork() else None),
+        devices=[device] * default_workers(settings, device, len(assignments)),
+        reuse=device_kind(device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
     )
+    results: dict[str, Result] = {}
+    taken: dict[str, Assignment] = {}
     with contextlib.closing(events):  # whatever goes wrong here, no worker outlives it
         for event in events:
             name = name_work(event.work)
             if event.kind == "started":
                 progress.started(name)
+            elif event.details.get("taken"):
+                taken[event.work.run.id] = event.work
             elif event.kind == "progress":
                 progress.progressed(name, event.details)
+            elif event.work.run.id in taken:
+                progress.put_off(name)
             else:
                 found = conclude_all(event, settings)
                 results |= {result.id: result for result in found}
                 progress.finished(name, "; ".join(map(describe_result, found)))
-    console.done()
-    return results
+    return results, list(taken.values())
+
+
+def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None:
+    """Wait until another bench is no longer at one of these runs: it finished it, failed, or is no more."""
+    count = len(assignments)
+    with console.counting(f"waiting for {count} run{'s' * (count > 1)} that another bench carries out"):
+        while True:
+            for assignment in assignments:
+                with claim(assignment.results, assignment.run) as is_free:
+                    if is_free:
+                        return
+            time.sleep(WAIT_SECONDS)
 
 
 def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None:
@@ -412,6 +467,9 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
     """
     if event.status == "ok":
         return load_result(settings.results / run.folder)
+    if event.code == RESULTS_UNUSABLE:  # so are those of the runs to come
+        message, _, fix = event.message.partition("; fix: ")
+        raise ResultsError(message, fix=fix, code=event.code)
     saved = find_done(settings.results, run)
     if saved and event.work.elsewhere and not settings.fresh:
         return saved
@@ -426,8 +484,9 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
         versions=versions(),
         created=now(),
     )
-    if saved is None:
-        save_result(settings.results, run, failed)
+    with claim(settings.results, event.work.run) as is_ours:
+        if is_ours and find_done(settings.results, run) is None:
+            save_result(settings.results, run, failed)
     return failed
 
 
@@ -460,4 +519,4 @@ def keep_best_weights(results: Iterable[Result], reused: Container[str]) -> None
         old = [result for result in candidates if result.id in reused]
         for result in candidates if len(old) < 2 else [r for r in candidates if r not in old]:
             if result is not best and result.folder:
-                (result.folder / WEIGHTS_FILE).unlink()
+                (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may choose too
