@@ -92,6 +92,13 @@ def shout(logits):
     return logits
 
 
+def build_noted(request):
+    """A network that writes down that it was built: a run builds its own once."""
+    with open(os.environ["TINY_BUILDS"], "a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    return build_tiny(request)
+
+
 def raise_at_build(request):
     raise ValueError("cannot be built")
 
@@ -116,6 +123,7 @@ def register_models():
         ModelSpec(name="tiny_cnn", title="five layers", build=build_tiny, imports=("zoo_tiny",), **HEAD),
         ModelSpec(name="tiny_pretrained", build=build_tiny, weights=(Weights(tag="demo"),), **HEAD),
         ModelSpec(name="wrong_shape", build=partial(build_tiny, outputs=3), first_conv="conv"),
+        ModelSpec(name="noted", build=build_noted, **HEAD),
         ModelSpec(name="unbuildable", build=raise_at_build, **HEAD),
         ModelSpec(name="binary_only", build=build_tiny, tasks=("binary",), **HEAD),
         *(ModelSpec(name=name, build=partial(build_failing, fail=fail), **HEAD) for name, fail in FAILURES.items()),

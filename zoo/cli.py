@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, ZooError, room_needed
 
 if TYPE_CHECKING:
     from zoo.leaderboard import Board
@@ -63,7 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     # Pillow warns in lines of its own of what zoo refuses in one, and of EXIF tags that zoo does not read.
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
-        status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
+        with room_needed():
+            status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except ZooError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,6 +78,7 @@ def decode_all(source: Source, size: int, path: Path, progress: Progress | None)
 
     first = decode(0)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape))
+    reserve(path)
     with ThreadPoolExecutor(num_cores()) as pool:
         for row, pixels in enumerate(pool.map(decode, range(len(images)))):
             if pixels.dtype != first.dtype:
@@ -85,6 +88,18 @@ def decode_all(source: Source, size: int, path: Path, progress: Progress | None)
                 progress(row + 1, len(images))
     array.flush()
     return str(first.dtype)
+
+
+def reserve(path: Path) -> None:
+    """Take the room of a mapped file from the disk at once: where there is too little, writing to it ends a process."""
+    with open(path, "rb+") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        except AttributeError:  # macOS, Windows
+            return
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def match_channels(pixels: Array, channels: int, source: Source, row: int) -> Array:

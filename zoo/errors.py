@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def clean(text: object) -> str:
@@ -73,6 +75,24 @@ class ResultsError(ZooError):
     """A results folder that is full, read-only, not a folder, or written by a newer zoo."""
 
     code, exit_status = "results", 5
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@contextmanager
+def room_needed() -> Iterator[None]:
+    """Make of a disk that takes no more what it is: nothing of ours, and mended in a minute."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise ResultsError(
+            f"{error.filename or 'a disk'}: {error.strerror}",
+            fix="make room (`zoo cache list` shows what the cache holds); the same command then goes on",
+            code="no-room",
+        ) from error
 
 
 class VerifyError(ZooError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic, Literal, TypeVar
 
-from zoo.errors import ZooError, clean
+from zoo.errors import ZooError, clean, room_needed
 from zoo.specs import ExecutorSpec
 
 Work = TypeVar("Work")
@@ -236,7 +236,8 @@ def detach(stderr: Path) -> None:
 def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
     """Carry out one piece of work; what goes wrong becomes a status and one line."""
     try:
-        carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
+        with room_needed():
+            carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
     except ZooError as error:
         return {"kind": "ended", "status": "failed", "code": error.code, "message": str(error)}
     except MemoryError as error:

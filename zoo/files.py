@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import UsageError
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -62,8 +64,12 @@ class FileMemo:
         path = folder / "files.sqlite3"
         try:
             self.connection = self.connect(path)
-        except sqlite3.OperationalError:
-            raise  # locked or not writable: it may be whole
+        except sqlite3.OperationalError as error:  # locked or not writable: it may be whole
+            raise UsageError(
+                f"{path}: {error}",
+                fix="make room, or set ZOO_CACHE to a folder that can be written to",
+                code="cache-unusable",
+            ) from error
         except sqlite3.DatabaseError:  # damaged: all it held can be computed again
             path.unlink()
             self.connection = self.connect(path)
@@ -105,7 +111,10 @@ class FileMemo:
         return json.loads(row[0]) if row else None
 
     def close(self) -> None:
-        with self.connection:
+        import sqlite3
+
+        # A full disk: what is not remembered is found out again.
+        with suppress(sqlite3.OperationalError), self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", self.fresh)
         self.connection.close()
 

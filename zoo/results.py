@@ -25,7 +25,6 @@ Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashe
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
 # What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
-RESULTS_UNUSABLE = "results-unusable"
 RUN_DEPTH = 3  # folders between a results folder and the files of a run
 NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
 
@@ -295,5 +294,5 @@ def unusable(root: Path, error: OSError) -> ResultsError:
     return ResultsError(
         f"results folder {clean(root)}: {error.strerror or error}",
         fix="give a folder that can be written to, with room, by --results",
-        code=RESULTS_UNUSABLE,
+        code="results-unusable",
     )

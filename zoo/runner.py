@@ -29,7 +29,6 @@ from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_be
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import (
-    RESULTS_UNUSABLE,
     WEIGHTS_FILE,
     Result,
     claim,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+NO_DISK = {"results-unusable", "no-room"}  # codes of errors that meet every run to come, too
 WAIT_SECONDS = 0.5  # between two looks at what another bench carries out
 
 
@@ -467,7 +467,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
     """
     if event.status == "ok":
         return load_result(settings.results / run.folder)
-    if event.code == RESULTS_UNUSABLE:  # so are those of the runs to come
+    if event.code in NO_DISK:
         message, _, fix = event.message.partition("; fix: ")
         raise ResultsError(message, fix=fix, code=event.code)
     saved = find_done(settings.results, run)
