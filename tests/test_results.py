@@ -160,16 +160,19 @@ def test_a_missing_model_file_is_no_damage(tmp_path, store):
 
 def test_a_file_in_place_of_the_results_folder_is_an_error(tmp_path):
     (tmp_path / "results").write_text("")
-    with pytest.raises(ResultsError, match="fix: give a folder that can be written to"):
-        open_results(tmp_path / "results")
+    with (
+        pytest.raises(ResultsError, match="fix: give a folder that can be written to"),
+        open_results(tmp_path / "results"),
+    ):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_results_folder_is_an_error(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir(mode=0o500)
-    with pytest.raises(ResultsError, match="Permission denied"):
-        open_results(folder)
+    with pytest.raises(ResultsError, match="Permission denied"), open_results(folder):
+        pass
 
 
 def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path, store):

@@ -21,6 +21,9 @@ for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.
     importlib.import_module(name)
 for line in sys.stdin:
     asked = json.loads(line)
+    if "shell" in asked:
+        print(os.system(asked["shell"]), flush=True)
+        continue
     if "wait" in asked:
         print(os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1]), flush=True)
         continue
@@ -33,6 +36,7 @@ for line in sys.stdin:
         os.dup2(os.open(path, (os.O_WRONLY | os.O_CREAT | os.O_APPEND) if number else os.O_RDONLY), number)
     os.chdir(asked["folder"])
     os.environ.update(asked["environment"])
+    exec(asked["first"])
     from zoo import cli
     sys.argv = ["zoo", *asked["arguments"]]
     cli.main()
@@ -62,13 +66,18 @@ class Bench:
 class Warm:
     """Starts commands; `close` ends the process that has everything imported."""
 
-    def __init__(self, environment, folder: Path):
+    def __init__(self, environment, folder: Path, before=()):
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [*before, sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
-    def start(self, *arguments, folder=None, **environment) -> Bench:
+    def start(self, *arguments, first="", **environment) -> Bench:
+        """Start a command; `first` is code that its process executes before, to bring about a fault."""
         self.count += 1
         stdout, stderr = (self.folder / f"{self.count}.{name}" for name in ("stdout", "stderr"))
         stderr.touch()
@@ -76,10 +85,15 @@ class Warm:
             "arguments": list(map(str, arguments)),
             "stdout": str(stdout),
             "stderr": str(stderr),
-            "folder": str(folder or self.folder),
+            "folder": str(self.folder),
+            "first": first,
             "environment": environment,
         }
         return Bench(int(ask(self.server, asked)), stdout, stderr, self.server)
+
+    def shell(self, command: str):
+        """Do something else where the commands run."""
+        assert ask(self.server, {"shell": command}).strip() == "0", command
 
     def run(self, *arguments, **settings):
         """Exit status, stdout and stderr of a command."""
@@ -88,8 +102,8 @@ class Warm:
         return status, bench.stdout.read_text(), bench.told()
 
     def close(self):
-        self.server.stdin.close()
-        self.server.wait(30)
+        self.server.kill()
+        self.server.wait()
 
 
 def ask(server, question) -> str:

@@ -277,17 +277,23 @@ def find_done(root: Path, run: Run) -> Result | None:
     return result if result.ok and result.id == run.id else None
 
 
-def open_results(root: Path) -> Path:
-    """Make the results folder, try writing to it, and remove what killed benches left, before anything starts."""
+@contextmanager
+def open_results(root: Path) -> Iterator[None]:
+    """Make the results folder and try writing to it; before and after, remove what killed processes left in it."""
+    probe = root / ".writable"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        sweep(root, depth=RUN_DEPTH)
-        probe = root / ".writable"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink(missing_ok=True)  # another bench may be trying the same folder
+        sweep(root, RUN_DEPTH)
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)  # another bench may be trying the same folder
     except OSError as error:
         raise unusable(root, error) from error
-    return root
+    try:
+        yield
+    finally:
+        sweep(root, RUN_DEPTH)
 
 
 def unusable(root: Path, error: OSError) -> ResultsError:

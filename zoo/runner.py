@@ -73,18 +73,18 @@ class Outcome:
 
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """Plan, prepare, tune where the protocol says so, carry out what is not done, and keep the best weights."""
-    open_results(settings.results)
-    plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
-    describe_plan(plan, settings, console)
-    runs, left_out = tune(plan, registry, settings, console)
-    runs += external_runs(runs, plan.externals)
-    planned = {run.id for run in plan.runs}
-    done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
-    results = carry_out(runs, done, plan, registry, settings, console)
-    reused = frozenset(run.id for run in runs if run.id in done)
-    if settings.keep_weights == "best":
-        keep_best_weights(results.values(), reused)
-    return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
+    with open_results(settings.results):
+        plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
+        describe_plan(plan, settings, console)
+        runs, left_out = tune(plan, registry, settings, console)
+        runs += external_runs(runs, plan.externals)
+        planned = {run.id for run in plan.runs}
+        done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
+        results = carry_out(runs, done, plan, registry, settings, console)
+        reused = frozenset(run.id for run in runs if run.id in done)
+        if settings.keep_weights == "best":
+            keep_best_weights(results.values(), reused)
+        return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
 
 
 def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:

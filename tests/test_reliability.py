@@ -1,0 +1,311 @@
+"""What a bench promises whatever befalls it, each promise tried through the command line: see docs/reliability.md."""
+
+import errno
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import Warm, alive, descendants, wait_for
+
+from zoo.results import find_result_folders, load_result
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, looks into /proc, sends signals")
+
+SCRATCH = ["--protocol", "scratch", "--set", "image_size=16"]
+DONE = re.compile(r"^\[\d+ of \d+\] binary (\S+) seed (\d+): (?!FAILED)", re.MULTILINE)  # what a bench acknowledged
+
+
+@pytest.fixture(scope="module")
+def warm(environment, tmp_path_factory):
+    server = Warm(environment(), tmp_path_factory.mktemp("warm"))
+    yield server
+    server.close()
+
+
+def grid(tiny_data, results, *, model="tiny_cnn", seeds=10, steps=4, workers=2):
+    """A bench of `seeds` runs of a model and two of the baselines."""
+    arguments = ["bench", "-m", model, "-d", tiny_data / "binary.npz", *SCRATCH, "--set", f"steps={steps}"]
+    return [*arguments, "--seeds", seeds, "--workers", workers, "--results", results]
+
+
+def stored(results):
+    """What was measured, by model and seed: every prediction, every score. A folder that is not whole is an error."""
+    found = {}
+    for folder in find_result_folders(results):
+        result = load_result(folder)
+        if result.ok:
+            predictions = {
+                split: (part.sample_ids.tolist(), part.probabilities) for split, part in result.predictions().items()
+            }
+            scores = json.loads((folder / "scores.json").read_text())
+            found[result.run["shown"], str(result.run["seed"])] = predictions, scores
+    return found
+
+
+def assert_same(found, expected):
+    assert set(found) <= set(expected)
+    for key, (predictions, scores) in found.items():
+        for split, (sample_ids, probabilities) in predictions.items():
+            assert sample_ids == expected[key][0][split][0]
+            np.testing.assert_array_equal(probabilities, expected[key][0][split][1])
+        assert scores == expected[key][1]
+
+
+def acknowledged(told):
+    """Model and seed of every run that a bench said is done."""
+    return set(DONE.findall(told))
+
+
+def left_over(results):
+    return list(Path(results).rglob(".*"))
+
+
+# --- killed ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kills", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_not(warm, tiny_data, tmp_path, kills):
+    begun = time.monotonic()
+    status, _, told = warm.run(*grid(tiny_data, tmp_path / "whole"))
+    seconds = time.monotonic() - begun
+    expected = stored(tmp_path / "whole")
+    assert (status, len(expected), len(acknowledged(told))) == (0, 12, 12)
+    draw, folders, said = random.Random(kills), [tmp_path / "0"], set()
+    for number in range(kills):
+        bench = warm.start(*grid(tiny_data, folders[-1]))
+        time.sleep(draw.uniform(0, seconds))
+        bench.kill()
+        status = bench.wait()
+        assert status in (-signal.SIGKILL, 0), bench.told()
+        said |= acknowledged(bench.told())
+        found = stored(folders[-1])
+        assert_same(found, expected)
+        assert said <= set(found), "a run was said to be done and is not there"
+        if len(found) == len(expected):
+            folders.append(tmp_path / str(number + 1))
+            said = set()
+    for folder in folders:
+        assert warm.run(*grid(tiny_data, folder))[0] == 0
+        assert_same(stored(folder), expected)
+        assert len(stored(folder)) == len(expected)
+        assert left_over(folder) == []
+
+
+def test_a_killed_bench_takes_its_workers_and_all_they_started_along(warm, tiny_data, tmp_path):
+    pids = tmp_path / "pids"
+    bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
+    workers = [int(pid) for pid in pids.read_text().split()][::2]
+    bench.kill()
+    bench.wait()
+    wait_for(lambda: not any(map(alive, workers)), seconds=10)
+    for pid in map(int, pids.read_text().split()):  # what a worker itself had started is nobody's child now
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, tmp_path, number, status):
+    pids = tmp_path / "pids"
+    bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
+    below = descendants(bench.pid)
+    assert set(map(int, pids.read_text().split())) <= set(below)
+    begun = time.monotonic()
+    bench.kill(number)
+    assert bench.wait() == status, bench.told()
+    assert time.monotonic() - begun < 10
+    assert not any(map(alive, below))
+    assert left_over(tmp_path / "r") == []
+
+
+# --- done is durable -------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_run_is_said_to_be_done_after_its_files_its_rename_and_its_folder_are_on_the_disk(
+    command, environment, tiny_data, tmp_path
+):
+    log, results = tmp_path / "calls", tmp_path / "results"
+    traced = ["strace", "-f", "-y", "-s", "200", "-o", log, "-e", "trace=fsync,rename,renameat,renameat2,write"]
+    subprocess.run(
+        [*map(str, traced), *command, *map(str, grid(tiny_data, results, seeds=2, workers=1))],
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
+    calls = log.read_text(errors="replace").splitlines()
+    said = [number for number, call in enumerate(calls) if re.search(r'write\(2<.*"\[\d of 4\] binary', call)]
+    assert len(said) == 4
+    start = 0
+    for number in said:
+        before, start = calls[start:number], number
+        renamed = [
+            n for n, call in enumerate(before) if "rename" in call and f"{results}/binary" in call.split(" = ")[0]
+        ]
+        renamed = [
+            n for n in renamed if re.search(r'\.tmp", .*"[^"]*/[^./"][^/"]*"', before[n]) and ".json" not in before[n]
+        ]
+        (at,) = renamed
+        temporary = re.search(r'"([^"]*\.tmp)"', before[at])[1]
+        synced = [re.search(r"fsync\(\d+<([^>]*)>", call) for call in before[:at]]
+        synced = {match[1] for match in synced if match}
+        assert {f"{temporary}/{name}" for name in ("result.json", "scores.json", "predictions.npz")} <= synced
+        assert temporary in synced
+        after = [re.search(r"fsync\(\d+<([^>]*)>", call) for call in before[at:]]
+        assert str(Path(temporary).parent) in {match[1] for match in after if match}
+
+
+FAULTY_DISK = """
+import os
+real = os.fsync
+
+def fsync(descriptor):
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    if os.path.basename(path).endswith(os.environ["FAULT"]):
+        number = int(os.environ["ERRNO"])
+        raise OSError(number, os.strerror(number), path)
+    return real(descriptor)
+
+os.fsync = fsync
+"""
+
+
+@pytest.mark.parametrize("fault", ["predictions.npz", "history.jsonl", ".tmp", "tiny_cnn.random"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
+def test_a_run_whose_files_cannot_be_made_durable_is_not_said_to_be_done(warm, tiny_data, tmp_path, fault, number):
+    results = tmp_path / "results"
+    arguments = grid(tiny_data, results, seeds=1, workers=1)
+    status, _, told = warm.run(*arguments, first=FAULTY_DISK, FAULT=fault, ERRNO=str(number))
+    assert status == 5, told
+    assert os.strerror(number) in told and "; fix: " in told and "Traceback" not in told
+    assert ("tiny_cnn", "0") not in acknowledged(told)
+    assert left_over(results) == []
+    assert warm.run(*arguments)[0] == 0
+    assert len(stored(results)) == 3
+
+
+# --- a disk that is full, or read-only -------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def elsewhere(environment, tmp_path_factory):
+    """Commands in a room of their own, where a user may mount disks."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)], capture_output=True)
+    if probe.returncode:
+        pytest.skip("this machine lets no user mount a disk of his own")
+    server = Warm(environment(), folder, before=["unshare", "-rm"])
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def disk(elsewhere, tmp_path):
+    """Mount a disk of some size; returns its folder as those commands know it, and the same as seen from here."""
+
+    def mount(size):
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        elsewhere.shell(f"mount -t tmpfs -o size={size} none {folder}")
+        return folder, Path(f"/proc/{elsewhere.server.pid}/root{folder}")
+
+    return mount
+
+
+def room(folder):
+    statistics = os.statvfs(folder)
+    return statistics.f_bavail * statistics.f_frsize
+
+
+def test_a_full_disk_ends_a_bench_within_ten_seconds_and_it_goes_on_when_there_is_room(elsewhere, disk, tiny_data):
+    folder, seen = disk("200k")
+    arguments = [*grid(tiny_data, folder / "results", workers=1), "--keep-weights", "all"]
+    bench = elsewhere.start(*arguments)
+    wait_for(lambda: not alive(bench.pid) or room(seen) < 24_000, seconds=120)  # too little for one more run
+    begun = time.monotonic()
+    assert bench.wait() == 5, bench.told()
+    assert time.monotonic() - begun < 10
+    told = bench.told()
+    assert "error[results-unusable] results folder " in told and "No space left on device; fix: " in told
+    done = acknowledged(told)
+    assert 1 <= len(done) < 12
+    found = stored(seen / "results")
+    assert done <= set(found)
+    elsewhere.shell(f"mount -o remount,size=20m {folder}")
+    status, _, told = elsewhere.run(*arguments)
+    assert status == 0, told
+    assert f"12 runs, {len(found)} done already" in told
+    whole = stored(seen / "results")
+    assert len(whole) == 12
+    assert_same(found, whole)
+    assert left_over(seen / "results") == []
+
+
+def test_a_full_disk_for_the_cache_is_said_and_no_process_dies_of_it(elsewhere, disk, tiny_data, tmp_path):
+    folder, seen = disk("200k")  # the images at 64 pixels take 640
+    arguments = [*grid(tiny_data, tmp_path / "r", seeds=1), "--set", "image_size=64"]
+    status, _, told = elsewhere.run(*arguments, ZOO_CACHE=str(folder / "cache"))
+    assert status == 5, told
+    assert re.search(r"zoo: error\[no-room\] .*images.npy: No space left on device; fix: make room", told), told
+    assert list((seen / "cache" / "images").iterdir()) == []
+
+
+def test_a_results_folder_that_is_read_only_is_told_before_anything_starts_and_can_be_reported(
+    elsewhere, disk, tiny_data
+):
+    folder, _ = disk("20m")
+    results = folder / "results"
+    assert elsewhere.run(*grid(tiny_data, results, seeds=1))[0] == 0
+    elsewhere.shell(f"mount -o remount,ro {folder}")
+    begun = time.monotonic()
+    status, _, told = elsewhere.run(*grid(tiny_data, results, seeds=2))
+    assert (status, time.monotonic() - begun < 10) == (5, True)
+    assert "error[results-unusable]" in told and "Read-only file system; fix: give a folder" in told
+    assert "baselines, " not in told
+    status, shown, _ = elsewhere.run("report", "--results", results)
+    assert status == 0 and "tiny_cnn" in shown
+
+
+# --- several benches on one folder -----------------------------------------------------------------------------------
+def test_eight_benches_with_overlapping_grids_carry_out_each_run_once(warm, tiny_data, tmp_path):
+    builds, results = tmp_path / "builds", tmp_path / "results"
+    seeds = ["0,1,2", "1,2,3", "2,3,4", "3,4,5", "0,2,4", "1,3,5", "0,5", "0,1,2,3,4,5"]
+    arguments = [grid(tiny_data, results, model="noted", seeds=chosen, workers=1) for chosen in seeds]
+    benches = [warm.start(*each, TINY_BUILDS=str(builds)) for each in arguments]
+    assert [bench.wait() for bench in benches] == [0] * 8, "\n".join(bench.told() for bench in benches)
+    assert len(builds.read_text().split()) == 6
+    assert len(stored(results)) == 6 + 2
+    assert left_over(results) == []
+    for bench, chosen in zip(benches, seeds, strict=True):
+        assert {seed for model, seed in acknowledged(bench.told()) if model == "noted"} <= set(chosen.split(","))
+
+
+def test_a_run_of_a_bench_that_dies_is_taken_over_whatever_the_clock_says(warm, tiny_data, tmp_path):
+    results = tmp_path / "results"
+    arguments = grid(tiny_data, results, model="naps", seeds=1, steps=30)  # three seconds
+    first = warm.start(*arguments)
+    (lock,) = wait_for(lambda: list(results.glob("binary/naps.random/.*.lock")))
+    os.utime(lock, (0, time.time() + 10 * 365 * 24 * 3600))  # its owner's clock is ten years ahead
+    second = warm.start(*arguments)
+    wait_for(lambda: "[2 of 3]" in second.told())  # the baselines are done: it waits
+    first.kill()
+    assert second.wait() == 0, second.told()
+    assert acknowledged(second.told()) >= {("naps", "0")}
+    assert len(stored(results)) == 3
+    assert left_over(results) == []
+
+
+def test_a_bench_waits_for_a_run_that_another_carries_out_and_takes_its_result(warm, tiny_data, tmp_path):
+    results = tmp_path / "results"
+    arguments = grid(tiny_data, results, model="naps", seeds=1, steps=30)
+    first = warm.start(*arguments)
+    wait_for(lambda: list(results.glob("binary/naps.random/.*.lock")))
+    second = warm.start(*arguments)
+    assert (first.wait(), second.wait()) == (0, 0), second.told()
+    line = re.compile(r"naps seed 0: (.*?)(;|$)", re.MULTILINE)
+    assert line.search(first.told())[1] == line.search(second.told())[1]
+    assert len(stored(results)) == 3
