@@ -217,16 +217,15 @@ def test_a_download_arrives_whole_and_is_not_repeated(tmp_path, file):
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["tiny.npz"]
 
 
-def test_a_download_that_breaks_off_leaves_no_file_and_goes_on_where_it_stopped(tmp_path, file):
+def test_a_download_that_breaks_off_leaves_no_file_and_the_next_one_is_whole(tmp_path, file):
     data = published(tmp_path)
     with server(data, "cut") as (url, _), pytest.raises(DataError, match=r"tiny\.npz"):
         open_official(replace(file, url=url), request(tmp_path))
     assert not (tmp_path / "own" / "tiny.npz").exists()
     kept = (tmp_path / "own" / "tiny.npz.part").stat().st_size
     assert 0 < kept <= len(data) // 2
-    with server(data) as (url, asked):
+    with server(data) as (url, _):  # at another address: tests/test_downloads.py goes on at the same one
         check_tiny(open_official(replace(file, url=url), request(tmp_path)))
-        assert asked == [f"bytes={kept}-"]
 
 
 def test_a_server_that_ignores_ranges_sends_it_all_again(tmp_path, file):
