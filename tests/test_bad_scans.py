@@ -279,6 +279,7 @@ def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
     assert seconds < MAX_SECONDS
 
 
+@pytest.mark.slow  # a child's peak begins at its parent's, which is large late in a whole suite: run this file alone
 @posix
 def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
     assert looked_at["peak"] < MAX_BYTES
@@ -331,6 +332,7 @@ def test_bench_refuses_each_bad_set_by_its_file_and_the_other_one_stands(benched
     assert {run["dataset"] for run in document["runs"] if run["status"] == "ok"} == {"binary"}
 
 
+@pytest.mark.slow  # a child's peak begins at its parent's, which is large late in a whole suite: run this file alone
 @posix
 def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
     _, _, _, peak, seconds = benched

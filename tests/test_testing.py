@@ -118,8 +118,8 @@ def test_a_model_that_keeps_the_contract_passes(spec):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "res net"}, "model name 'res net': only letters"),
-        ({"name": "net.v2"}, "no dots; what follows one is read as a weights tag"),
+        ({"name": "res net"}, "model name 'res net': expected letters"),
+        ({"name": "net.v2"}, "what follows a dot is read as a weights tag"),
         ({"tasks": ("binary", "multi-class")}, "no task 'multi-class'. Did you mean 'multiclass'"),
         ({"tasks": ()}, "`tasks` is empty"),
         ({"build": lambda request: Tiny()}, "`build` cannot be pickled"),
@@ -250,7 +250,7 @@ def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "dots/2"}, "dataset name 'dots/2': only letters"),
+        ({"name": "dots/2"}, "dataset name 'dots/2': expected letters"),
         ({"samples": lambda request: Dots()(request)}, "`samples` cannot be pickled"),
         ({"task": "binary"}, "`task` is 'binary', expected a Task such as zoo.BINARY"),
         ({"labels": ("no", "no")}, "two labels have one name"),
@@ -384,7 +384,7 @@ def test_an_error_rate_passes_when_lower_is_better():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "a b"}, "metric name 'a b': only letters"),
+        ({"name": "a b"}, "metric name 'a b': expected letters"),
         ({"tasks": ("detection",)}, "no task 'detection'"),
         ({"compute": lambda request: 1.0}, "`compute` cannot be pickled"),
         ({"compute": not_a_number}, "expected a finite number, got nan (raise Undefined where there is none)"),
