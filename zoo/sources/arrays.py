@@ -349,6 +349,7 @@ def describe_npz(npz: NpzFile, name: str) -> DatasetSpec:
         title=path.name,
         task=npz.labels.task,
         labels=npz.labels.names,
+        positive=npz.labels.names[1] if npz.labels.task == BINARY else "",
         samples=partial(open_npz, path),
         channels=3 if len(npz.image_shape) == 3 else 1,
         image_size=max(height, width),
