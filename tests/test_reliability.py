@@ -70,7 +70,7 @@ def left_over(results):
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kills", [10, *(pytest.param(kills, marks=pytest.mark.slow) for kills in (30, 100))])
+@pytest.mark.parametrize("kills", [3, *(pytest.param(kills, marks=pytest.mark.slow) for kills in (30, 100))])
 def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_not(warm, tiny_data, tmp_path, kills):
     begun = time.monotonic()
     status, _, told = warm.run(*grid(tiny_data, tmp_path / "whole"))
