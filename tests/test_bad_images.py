@@ -4,24 +4,19 @@ One bench gets all of them, beside one good dataset; its memory is that of the w
 """
 
 import io
-import json
 import os
 import struct
-import subprocess
-import sys
-import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_sets import MAX_BYTES, MAX_SECONDS, bench_all, look_at_each, refused_by
 from PIL import Image
 
 from zoo.samples import open_source
 from zoo.sources import find_source
 
 RANDOM = np.random.default_rng(11)
-MAX_SECONDS, MAX_BYTES = 10, 1.5e9
 NUM_IMAGES = 30
 posix = pytest.mark.skipif(os.name != "posix", reason="FIFOs, links and wait4")
 
@@ -149,35 +144,16 @@ EXPECTED = {name: said for name, (_, _, said) in FILES.items()} | (
 
 
 # --- in zoo info -----------------------------------------------------------------------------------------------------
-LOOK_AT_EACH = """
-import contextlib, io, json, resource, sys, time
-from zoo.cli import run
-found = {}
-run(["info", "datasets", sys.argv[1]])  # the imports
-for path in sys.argv[2:]:
-    told, start = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-        status = run(["info", "datasets", path])
-    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"found": found, "peak": peak}))
-"""
-
-
 @pytest.fixture(scope="module")
 def looked_at(bad_sets, environment):
-    paths = [str(bad_sets / name) for name in ("odd", *EXPECTED, "odd")]
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK_AT_EACH, *paths], capture_output=True, text=True, env=environment(), timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    paths = [bad_sets / name for name in (*EXPECTED, "odd")]
+    return look_at_each(bad_sets / "odd", paths, environment())
 
 
 @posix
 @pytest.mark.parametrize("name", EXPECTED)
 def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
-    status, told, seconds = looked_at["found"][name]
+    status, told, seconds = looked_at.document[name]
     assert status == 4
     assert told.count("\n") == 1 and told.startswith("zoo: error[")
     assert EXPECTED[name] in told and f"{os.sep}{name}{os.sep}" in told and "/a/x" in told
@@ -187,12 +163,12 @@ def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
 
 @posix
 def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
-    assert looked_at["peak"] < MAX_BYTES
+    assert looked_at.peak < MAX_BYTES
 
 
 @posix
 def test_what_is_odd_but_whole_is_read(looked_at, bad_sets, tmp_path):
-    assert looked_at["found"]["odd"][:2] == [0, ""]
+    assert looked_at.document["odd"][:2] == [0, ""]
     source = open_source(find_source(bad_sets / "odd"), tmp_path)
     names = {name.rpartition("/")[2] for name in source.sample_ids.tolist()}
     assert len(names) == NUM_IMAGES + NUM_ODD
@@ -212,29 +188,13 @@ def test_an_unreadable_file_is_named(tmp_path, zoo):
 # --- in zoo bench ----------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
-    """Exit status, document, stderr, and the most memory the command itself has held."""
-    folder = tmp_path_factory.mktemp("bench")
-    datasets = [tiny_data / "binary.npz", *(bad_sets / name for name in (*EXPECTED, "odd"))]
-    arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, datasets)), "--protocol", "scratch", "--seeds", "1"]
-    arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
-    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as told:
-        start = time.monotonic()
-        process = subprocess.Popen(
-            [*command, "bench", *arguments, "--json"], env=environment(), stdout=out, stderr=told
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - start
-    document = json.loads((folder / "out").read_text())
-    return process.returncode, document, (folder / "err").read_text(), usage.ru_maxrss * 1024, seconds
+    bad = [bad_sets / name for name in (*EXPECTED, "odd")]
+    return bench_all(command, tiny_data / "binary.npz", bad, environment(), tmp_path_factory.mktemp("bench"))
 
 
 @posix
 def test_bench_refuses_each_bad_set_by_its_file_and_the_others_stand(benched):
-    status, document, told, _, _ = benched
-    assert status == 3
-    assert "Traceback" not in told and "\x1b" not in told and "Warning" not in told
-    refused = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    document, refused = benched.document, refused_by(benched)
     assert set(refused) == set(EXPECTED)
     for name, message in refused.items():
         assert EXPECTED[name] in message and "/a/x" in message and "\n" not in message
@@ -245,9 +205,8 @@ def test_bench_refuses_each_bad_set_by_its_file_and_the_others_stand(benched):
 
 @posix
 def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
-    _, _, _, peak, seconds = benched
-    assert peak < MAX_BYTES
-    assert seconds < MAX_SECONDS * len(EXPECTED)
+    assert benched.peak < MAX_BYTES
+    assert benched.seconds < MAX_SECONDS * len(EXPECTED)
 
 
 @posix

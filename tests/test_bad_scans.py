@@ -5,12 +5,7 @@ As tests/test_bad_images.py, for scans: each set is looked at by `zoo info`, the
 
 import gzip
 import io
-import json
 import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import av
 import nibabel
@@ -18,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from bad_sets import MAX_BYTES, MAX_SECONDS, bench_all, look_at_each, refused_by
 from dicom_files import write as write_dicom
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
@@ -28,7 +24,6 @@ from zoo.samples import open_source
 from zoo.sources import find_source
 
 RANDOM = np.random.default_rng(17)
-MAX_SECONDS, MAX_BYTES = 10, 1.5e9
 NUM_FILES = 8  # good ones beside the bad one
 HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 HTJ2K, MPEG4 = "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.102"
@@ -242,36 +237,18 @@ def only_line(told):
 
 
 # --- in zoo info -----------------------------------------------------------------------------------------------------
-LOOK_AT_EACH = """
-import contextlib, io, json, resource, sys, time
-from zoo.cli import run
-found = {}
-run(["info", "datasets", sys.argv[1]])  # the imports
-for path in sys.argv[2:]:
-    told, start = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-        status = run(["info", "datasets", path])
-    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"found": found, "peak": peak}))
-"""
-
-
 @pytest.fixture(scope="module")
 def looked_at(bad_sets, environment):
-    paths = [str(bad_sets / name) for name in (next(iter(FILES)), *FILES)]
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK_AT_EACH, *paths], capture_output=True, text=True, env=environment(), timeout=400
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    paths = [bad_sets / name for name in FILES]
+    found = look_at_each(paths[0], paths, environment())
+    assert "Warning" not in found.told
+    return found
 
 
 @posix
 @pytest.mark.parametrize("name", FILES)
 def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
-    status, told, seconds = looked_at["found"][name]
+    status, told, seconds = looked_at.document[name]
     assert status == 4
     line = only_line(told)
     assert FILES[name][2] in line and "a/x" in line
@@ -279,10 +256,9 @@ def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
     assert seconds < MAX_SECONDS
 
 
-@pytest.mark.slow  # a child's peak begins at its parent's, which is large late in a whole suite: run this file alone
 @posix
 def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
-    assert looked_at["peak"] < MAX_BYTES
+    assert looked_at.peak < MAX_BYTES
 
 
 def test_a_syntax_whose_decoder_is_not_installed_is_named_with_what_to_install(tmp_path, zoo):
@@ -303,38 +279,20 @@ def test_a_syntax_whose_decoder_is_not_installed_is_named_with_what_to_install(t
 # --- in zoo bench ----------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
-    """Exit status, document, stderr, and the most memory the command itself has held."""
-    folder = tmp_path_factory.mktemp("bench")
-    datasets = [tiny_data / "binary.npz", *(bad_sets / name for name in FILES)]
-    arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, datasets)), "--protocol", "scratch", "--seeds", "1"]
-    arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
-    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as told:
-        start = time.monotonic()
-        process = subprocess.Popen(
-            [*command, "bench", *arguments, "--json"], env=environment(), stdout=out, stderr=told
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - start
-    document = json.loads((folder / "out").read_text())
-    return process.returncode, document, (folder / "err").read_text(), usage.ru_maxrss * 1024, seconds
+    bad = [bad_sets / name for name in FILES]
+    return bench_all(command, tiny_data / "binary.npz", bad, environment(), tmp_path_factory.mktemp("bench"))
 
 
 @posix
 def test_bench_refuses_each_bad_set_by_its_file_and_the_other_one_stands(benched):
-    status, document, told, _, _ = benched
-    assert status == 3
-    assert "Traceback" not in told and "\x1b" not in told and "Warning" not in told
-    refused = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    document, refused = benched.document, refused_by(benched)
     assert set(refused) == set(FILES)
     for name, message in refused.items():
         assert FILES[name][2] in message and "a/x" in message and "\n" not in message
     assert {run["dataset"] for run in document["runs"] if run["status"] == "ok"} == {"binary"}
 
 
-@pytest.mark.slow  # a child's peak begins at its parent's, which is large late in a whole suite: run this file alone
 @posix
 def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
-    _, _, _, peak, seconds = benched
-    assert peak < MAX_BYTES
-    assert seconds < MAX_SECONDS * len(FILES)
+    assert benched.peak < MAX_BYTES
+    assert benched.seconds < MAX_SECONDS * len(FILES)

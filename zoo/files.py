@@ -195,6 +195,25 @@ def write_json(path: Path, document: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def keep_arrays(path: Path, **arrays: Any) -> None:
+    """Keep arrays in the cache, for `kept_arrays` to find."""
+    import numpy as np
+
+    with written_whole(path) as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def kept_arrays(path: Path) -> dict[str, Any] | None:
+    """All arrays of a file in the cache; None where it is absent or not what was written: they can be made again."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)  # read whole, so that every checksum of the archive is compared
+    except Exception:  # what a damaged archive makes zipfile, zlib and numpy raise cannot be listed
+        return None
+
+
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; when the block ends well it becomes `folder`, durably, else it is gone.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import hash_bytes, written_whole
+from zoo.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.samples import Progress, Source, mixed_depth, wrong_channels
 from zoo.system import num_cores
 
@@ -78,23 +78,19 @@ def take_fingerprints(source: Source, cache: Path, progress: Progress | None = N
     found = load_fingerprints(path, len(source.digests))
     if found is None:
         found = compare_all(*look_at_all(source, progress))
-        with written_whole(path) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(stream, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
+        keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
     check_alike(source, found)
     return found
 
 
 def load_fingerprints(path: Path, num_images: int) -> Fingerprints | None:
     """What was found before; None where there is nothing, or nothing whole."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {field.name: stored[field.name] for field in fields(Fingerprints)}
-        found = Fingerprints(**{**arrays, "skipped": str(arrays["skipped"])})
-        whole = all(len(arrays[name]) == num_images for name in PER_IMAGE)
-        whole &= found.alike.shape[1:] == (2,) and not (found.alike.size and found.alike.max() >= num_images)
-    except Exception:  # absent, or damaged in one of many ways: it is found again
+    arrays = kept_arrays(path)
+    if arrays is None or set(arrays) != {field.name for field in fields(Fingerprints)}:
         return None
-    return found if whole else None
+    found = Fingerprints(**{**arrays, "skipped": str(arrays["skipped"])})
+    whole = all(arrays[name].shape == (num_images,) for name in PER_IMAGE) and found.alike.shape[1:] == (2,)
+    return found if whole and not (found.alike.size and found.alike.max() >= num_images) else None
 
 
 # --- one image -------------------------------------------------------------------------------------------------------

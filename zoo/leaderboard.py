@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -234,36 +233,20 @@ def build_board(
     primary = first.details["primary_metric"]
     shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
     known = {name: metrics[name] for name in shown if name in metrics}
-    seeds = sorted({r.run["seed"] for r in group})
-    rows = build_rows(group, known, seeds, primary)
     higher = metrics[primary].higher_is_better if primary in metrics else True
-    rows.sort(key=lambda row: order(row, primary, higher))
-    controls = build_rows(baselines, known, [0], primary)
-    controls.sort(key=lambda row: order(row, primary, higher))
-    run, facts = (group or baselines)[0].run, describe_test(finished)
+    run = (group or baselines)[0].run
+    rows, controls = (
+        sorted(build_rows(part, known, seeds, primary), key=lambda row: order(row, primary, higher))
+        for part, seeds in ((group, sorted({r.run["seed"] for r in group})), (baselines, [0]))
+    )
     rule: ThresholdRule = run["protocol"]["threshold"]
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
         rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
-    stored = next((row.stored for row in (*rows, *controls) if row.stored), ())
-    if stored and first.card().has_patients:
-        facts["splits"]["test"] |= {"label_patients": count_label_patients(stored[0], first.card())}
     created = sorted(r.created[:10] for r in finished if r.created)
-    request = SectionRequest(
-        rows=[
-            ScoredRow(label=r.label, baseline=r.baseline, stored=r.stored, seeds=seeds_of(r))
-            for r in (*rows, *controls)
-            if r.stored
-        ],
-        card=first.card(),
-        facts=facts,
-        primary=metrics.get(primary),
-        threshold=rule,
-        options=options,
-    )
-    return Board(
+    board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
-        facts=facts,
+        facts=describe_test(finished, [*rows, *controls]),
         protocol=run["protocol_label"],
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
@@ -273,16 +256,33 @@ def build_board(
         rows=(*rows, *controls),
         device=describe_device(first),
         dates=(created[0], created[-1]) if created else ("", ""),
-        card=request.card,
-        threshold=request.threshold,
-        primary=request.primary,
+        card=first.card(),
+        threshold=rule,
+        primary=metrics.get(primary),
         bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows(
             [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)], higher
         ),
-        sections=tuple(section for build in sections if (section := build(request))),
     )
+    return replace(board, sections=build_sections(board, options, sections))
+
+
+def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
+    """The tables below a board, from the predictions of its rows."""
+    request = SectionRequest(
+        rows=[
+            ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
+            for row in board.rows
+            if row.stored
+        ],
+        card=board.card,
+        facts=board.facts,
+        primary=board.primary,
+        threshold=board.threshold,
+        options=options,
+    )
+    return tuple(section for build in builders if (section := build(request)))
 
 
 def seeds_of(row: Row) -> tuple[int, ...]:
@@ -426,15 +426,18 @@ def mean_cost(results: Sequence[Result], name: str) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def describe_test(finished: Sequence[Result]) -> dict[str, Any]:
-    """The dataset's facts, its test split counted over all folds of one row."""
-    facts = copy.deepcopy(dict(finished[0].dataset))
-    if facts["num_folds"] == 1:
-        return facts
-    folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
-    test: dict[str, Any] = {name: sum(part[name] for part in folds.values()) for name in ("images", "patients")}
-    if "labels" in finished[0].dataset["splits"]["test"]:
-        test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
+def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:
+    """The dataset's facts, its test split counted over all folds of one row, and its patients by label."""
+    facts, card = finished[0].dataset, finished[0].card()
+    test: dict[str, Any] = dict(facts["splits"]["test"])
+    if facts["num_folds"] > 1:
+        folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
+        test |= {name: sum(part[name] for part in folds.values()) for name in ("images", "patients")}
+        if "labels" in test:
+            test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
+    stored = next((row.stored for row in rows if row.stored), ())
+    if stored and card.has_patients:
+        test["label_patients"] = count_label_patients(stored[0], card)
     return {**facts, "splits": {**facts["splits"], "test": test}}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,15 @@ class Column(NamedTuple):
     positives: Array  # (n,) bool
     scores: Array  # (n,) probability of the label
     decided: Array  # (n,) bool: decided for the label
+
+    @property
+    def negatives(self) -> Array:
+        return ~self.positives
+
+    @property
+    def cleared(self) -> Array:
+        """Decided against."""
+        return ~self.decided
 
 
 def positive_index(request: MetricRequest) -> int:
@@ -345,6 +355,9 @@ def refuse_influence(_: MetricRequest) -> Array:
 
 
 # --- from decisions --------------------------------------------------------------------------------------------------
+Mask = Callable[[Column], Array]  # which of a label's images: bool (n,)
+
+
 class Tally(NamedTuple):
     """Weight of the images by truth and decision, one column a label; (B, K)."""
 
@@ -355,7 +368,7 @@ class Tally(NamedTuple):
 
 
 def tally(columns: list[Column], weights: Array) -> Tally:
-    def count(select: Callable[[Column], Array]) -> Array:
+    def count(select: Mask) -> Array:
         chosen = np.zeros((weights.shape[1], len(columns)))
         for i, column in enumerate(columns):
             chosen[column.known, i] = select(column)
@@ -446,6 +459,13 @@ def resampled_f1(request: MetricRequest, weights: Array) -> Array:
     return ratio(np.where(t.hits + t.misses > 0, 2 * t.hits, np.nan), 2 * t.hits + t.misses + t.alarms)
 
 
+def count_rate(request: MetricRequest, of: Mask, right: Mask) -> tuple[int, int]:
+    """How many of some images are right, and how many there are: what Wilson's interval of a rate is made of."""
+    refuse_mean(request)
+    column = decided_columns(request)[0]
+    return int((of(column) & right(column)).sum()), int(of(column).sum())
+
+
 def sensitivity(request: MetricRequest) -> Array:
     """Recall of the positive class; multi-label: of each label, averaged."""
     from sklearn.metrics import recall_score
@@ -458,29 +478,17 @@ def resampled_sensitivity(request: MetricRequest, weights: Array) -> Array:
     return ratio(t.hits, t.hits + t.misses)
 
 
-def count_found(request: MetricRequest) -> tuple[int, int]:
-    refuse_mean(request)
-    column = decided_columns(request)[0]
-    return int((column.positives & column.decided).sum()), int(column.positives.sum())
-
-
 def specificity(request: MetricRequest) -> Array:
     """Recall of the negative class; multi-label: of the images without each label, averaged."""
     from sklearn.metrics import recall_score
 
     columns = decided_columns(request)
-    return by_column(columns, has_negatives, lambda c: recall_score(~c.positives, ~c.decided))
+    return by_column(columns, has_negatives, lambda c: recall_score(c.negatives, c.cleared))
 
 
 def resampled_specificity(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
     return ratio(t.rejections, t.rejections + t.alarms)
-
-
-def count_rejected(request: MetricRequest) -> tuple[int, int]:
-    refuse_mean(request)
-    column = decided_columns(request)[0]
-    return int((~column.positives & ~column.decided).sum()), int((~column.positives).sum())
 
 
 def ppv(request: MetricRequest) -> Array:
@@ -496,29 +504,17 @@ def resampled_ppv(request: MetricRequest, weights: Array) -> Array:
     return ratio(t.hits, t.hits + t.alarms)
 
 
-def count_called(request: MetricRequest) -> tuple[int, int]:
-    refuse_mean(request)
-    column = decided_columns(request)[0]
-    return int((column.positives & column.decided).sum()), int(column.decided.sum())
-
-
 def npv(request: MetricRequest) -> Array:
     """Negative predictive value: the share of negatives among what is called negative."""
     from sklearn.metrics import precision_score
 
     columns = decided_columns(request)
-    return by_column(columns, lambda c: not c.decided.all(), lambda c: precision_score(~c.positives, ~c.decided))
+    return by_column(columns, lambda c: not c.decided.all(), lambda c: precision_score(c.negatives, c.cleared))
 
 
 def resampled_npv(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
     return ratio(t.rejections, t.rejections + t.misses)
-
-
-def count_cleared(request: MetricRequest) -> tuple[int, int]:
-    refuse_mean(request)
-    column = decided_columns(request)[0]
-    return int((~column.positives & ~column.decided).sum()), int((~column.decided).sum())
 
 
 def mcc(request: MetricRequest) -> Array:
@@ -662,6 +658,10 @@ OF_GAPS = {
     "influence": refuse_influence,
     "noise": partial(resampled_mean_over_labels, values=noise_of_ece),
 }
+OF_POSITIVES = {"counts": partial(count_rate, of=attrgetter("positives"), right=attrgetter("decided"))}
+OF_NEGATIVES = {"counts": partial(count_rate, of=attrgetter("negatives"), right=attrgetter("cleared"))}
+OF_CALLED = {"counts": partial(count_rate, of=attrgetter("decided"), right=attrgetter("positives"))}
+OF_CLEARED = {"counts": partial(count_rate, of=attrgetter("cleared"), right=attrgetter("negatives"))}
 OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_errors)}
 
 
@@ -677,13 +677,13 @@ METRICS = (
     decided_metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
     decided_metric("recall_macro", "recall (macro)", CLASSES, recall, resampled_recall, NO_POSITIVES),
     decided_metric(
-        "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, counts=count_found
+        "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, **OF_POSITIVES
     ),
     decided_metric(
-        "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, counts=count_rejected
+        "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, **OF_NEGATIVES
     ),
-    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, counts=count_called),
-    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, counts=count_cleared),
+    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, **OF_CALLED),
+    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, **OF_CLEARED),
     decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
     metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
     metric("log_loss", "log loss", CLASSES, log_loss, resampled_log_loss, NO_TARGETS, **OF_LOSSES),

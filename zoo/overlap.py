@@ -20,7 +20,7 @@ from zoo.audit import (
     note,
     worst_first,
 )
-from zoo.files import hash_bytes, written_whole
+from zoo.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.fingerprints import VERSION, Fingerprints, find_alike_across
 from zoo.matching import External, keep
 from zoo.samples import Progress, Source
@@ -100,17 +100,12 @@ def find_alike_kept(
     """`find_alike_across`, remembered by what the images of both are."""
     key = hash_bytes(*its.pixels.tolist(), "and", *others.pixels.tolist())
     path = cache / "fingerprints" / f"{key[:20]}-across-v{VERSION}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            alike, skipped = stored["alike"], str(stored["skipped"])
-        if alike.shape[1:] == (2,):
-            return alike, skipped
-    except Exception:  # absent, or damaged in one of many ways: it is found again
-        pass
-    alike, skipped = find_alike_across(one, its, other, others, progress)
-    with written_whole(path) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, alike=alike, skipped=skipped)
-    return alike, skipped
+    kept = kept_arrays(path)
+    if kept is None or set(kept) != {"alike", "skipped"}:
+        alike, skipped = find_alike_across(one, its, other, others, progress)
+        keep_arrays(path, alike=alike, skipped=skipped)
+        return alike, skipped
+    return kept["alike"], str(kept["skipped"])
 
 
 def touched(external: External, found: Overlap) -> Array:

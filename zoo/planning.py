@@ -105,26 +105,15 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     other = protocol
     if protocol.without_weights:
         other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
-    runs = plan_runs(
-        suite,
-        protocol,
-        other,
-        list(zip(choices, initial, strict=True)),
-        list(sources.values()),
-        machine,
-        [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES],
-    )
+    starts = list(zip(choices, initial, strict=True))
+    runs = plan_runs(suite, protocol, other, starts, list(sources.values()), machine, list_baselines())
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, settings, progress)
     weights = {weights.digest: weights for weights in initial}
-    trials = list_trials([run for run in runs if run.id not in done], weights, sources, registry, settings.cache)
-    with console.counting("importing what the models need"):
-        import_all(name for trial in trials for name in ("torch", *trial.spec.imports))
-    with console.counting("trying weights", "models", alone=False) as progress:
-        refuse_misfits(trials, registry, settings.cache, progress)
+    try_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
     return Plan(
         runs=tuple(runs),
         done=done,
@@ -138,6 +127,26 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         refused=(*refused, *unmatched),
         device=device,
     )
+
+
+def list_baselines() -> list[ModelChoice]:
+    return [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES]
+
+
+def try_weights(
+    runs: Sequence[Run],
+    weights: Mapping[str, InitialWeights],
+    sources: Mapping[str, tuple[Source, Split]],
+    registry: Registry,
+    settings: Settings,
+    console: Console,
+) -> None:
+    """Refuse weights that do not fit their model before anything starts."""
+    trials = list_trials(runs, weights, sources, registry, settings.cache)
+    with console.counting("importing what the models need"):
+        import_all(name for trial in trials for name in ("torch", *trial.spec.imports))
+    with console.counting("trying weights", "models", alone=False) as progress:
+        refuse_misfits(trials, registry, settings.cache, progress)
 
 
 def open_cache(folder: Path) -> None:

@@ -150,70 +150,54 @@ def to_markdown(boards: Sequence[Board]) -> str:
 def to_csv(boards: Sequence[Board]) -> str:
     """One line a row with every score and cost; a text a spreadsheet would take for a formula gets a quote in front."""
     metrics = list(dict.fromkeys(name for board in boards for name in board.metrics))
-    names = [
-        "dataset",
-        "task",
-        "protocol",
-        "init",
-        "model",
-        "qualified",
-        "weights",
-        "baseline",
-        "primary_metric",
-        "seeds",
-        "coverage",
-        "rank",
-        "tied_with",
-    ]
-    for metric in metrics:
-        names += [metric, f"{metric}_low", f"{metric}_high", f"{metric}_seed_sd"]
-    costs = list(boards[0].rows[0].cost) if boards else []
-    names += [
-        *costs,
-        "deviations",
-        "degenerate",
-        "provenance",
-        "bundle",
-        "content_hash",
-        "split_hash",
-        "unit",
-        "test_images",
-        "test_patients",
-        "configurations",
-        "label",
-        "patients_change_winner",
-        "seeds_change_winner",
-        "runs",
-    ]
+    lines = [csv_line(board, place, metrics) for board in boards for place in range(len(board.rows))]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
-    for board in boards:
-        test = board.facts["splits"]["test"]
-        for position, row in enumerate(board.rows):
-            cells: list[Any] = [board.dataset, board.facts["task"], board.protocol, board.init]
-            cells += [row.model, row.qualified, row.weights]
-            cells += [
-                int(row.baseline),
-                board.primary_metric,
-                len(row.seeds),
-                f"{row.coverage[0]} of {row.coverage[1]}",
-                board.rank(position),
-                " ".join(board.tied_with(position)),
-            ]
-            for metric in metrics:
-                found = row.scores.get(metric)
-                cells += [found.value, found.low, found.high] if found else [None, None, None]
-                cells.append(row.seed_sd.get(metric))
-            cells += [row.cost[name] for name in costs]
-            cells += ["; ".join(row.deviations), "; ".join(row.degenerate), row.provenance, board.bundle]
-            cells += [board.facts["content_hash"], board.facts["split_hash"]]
-            cells += [board.facts["unit"], test["images"], test["patients"] if board.facts["has_patients"] else None]
-            cells += [board.num_configurations, row.label]
-            cells += [board.comparisons.patients_change_winner, board.comparisons.seeds_change_winner]
-            cells.append(" ".join(row.run_ids))
-            writer.writerow([disarm(cell) for cell in cells])
+    writer.writerow(lines[0] if lines else ())
+    writer.writerows([disarm(cell) for cell in line.values()] for line in lines)
     return stream.getvalue()
+
+
+def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]:
+    """A row of a board by the names of the columns, in their order."""
+    row, facts, test = board.rows[place], board.facts, board.facts["splits"]["test"]
+    line: dict[str, Any] = {
+        "dataset": board.dataset,
+        "task": facts["task"],
+        "protocol": board.protocol,
+        "init": board.init,
+        "model": row.model,
+        "qualified": row.qualified,
+        "weights": row.weights,
+        "baseline": int(row.baseline),
+        "primary_metric": board.primary_metric,
+        "seeds": len(row.seeds),
+        "coverage": f"{row.coverage[0]} of {row.coverage[1]}",
+        "rank": board.rank(place),
+        "tied_with": " ".join(board.tied_with(place)),
+    }
+    for name in metrics:
+        found = row.scores.get(name)
+        line |= {name: found and found.value, f"{name}_low": found and found.low, f"{name}_high": found and found.high}
+        line[f"{name}_seed_sd"] = row.seed_sd.get(name)
+    return {
+        **line,
+        **row.cost,
+        "deviations": "; ".join(row.deviations),
+        "degenerate": "; ".join(row.degenerate),
+        "provenance": row.provenance,
+        "bundle": board.bundle,
+        "content_hash": facts["content_hash"],
+        "split_hash": facts["split_hash"],
+        "unit": facts["unit"],
+        "test_images": test["images"],
+        "test_patients": test["patients"] if facts["has_patients"] else None,
+        "configurations": board.num_configurations,
+        "label": row.label,
+        "patients_change_winner": board.comparisons.patients_change_winner,
+        "seeds_change_winner": board.comparisons.seeds_change_winner,
+        "runs": " ".join(row.run_ids),
+    }
 
 
 def section_to_csv(boards: Sequence[Board], name: str) -> str:

@@ -21,7 +21,7 @@ from zoo.elsewhere import predict_elsewhere
 from zoo.errors import ResultsError, ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.features import GetFeatures, extract_features, keep_features
-from zoo.inference import measure_throughput
+from zoo.inference import Predictions, measure_throughput
 from zoo.matching import External
 from zoo.models import build_model, count_flops, count_parameters
 from zoo.overlap import audit_external
@@ -39,7 +39,7 @@ from zoo.results import (
     save_result,
 )
 from zoo.scoring import Score, score_run, val_score
-from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, external_runs, settle, trained_and_tested, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
 from zoo.training import Fitted, fit, reopen
@@ -108,7 +108,7 @@ def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, re
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
     """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
     registry = registry or open_registry()  # a spawned worker inherits nothing
-    run, dataset, result = assignment.run, assignment.dataset, assignment.done
+    run, dataset = assignment.run, assignment.dataset
     prepare_process(run)
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
@@ -116,8 +116,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
     module = build(spec, run, dataset, assignment.weights)
     cost = measure_size(module, dataset)
-    keeps_weights = assignment.keep_weights != "none"
-    notify({"stored_bytes": 4 * cost["num_parameters"] if keeps_weights else 0})
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     pixels = open_pixels(dataset, *normalization(spec, run), device)
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
@@ -134,39 +133,49 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             notify=notify,
             get_features=find_features(run, dataset, pixels, assignment.cache),
         )
-    splits = ("val",) if run.purpose == "tune" or result else ("val", "test")  # test is read once, and not to tune
-    predictions = {split: fitted.predict(dataset, pixels, split, run.precision) for split in splits}
-    if result is None:
-        cost |= measure_cost(fitted, dataset, pixels, run.precision)
-        scores: dict[str, dict[str, Score]] = {}
-        if "test" in predictions:
-            scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        result = Result(
-            id=run.id,
-            run=run.describe(),
-            identity=run.identity,
-            status="ok",
-            dataset=assignment.dataset_facts,
-            deviations=run.deviations,
-            details={
-                **describe_fit(fitted, assignment),
-                "pretraining": describe_pretraining(spec, run),
-                "val_score": null_if_nan(select(predictions["val"])),
-            },
-            cost=cost,
-            system=describe_system(device, run.threads),
-            versions=versions(),
-            created=now(),
-        )
-        state = state_of(fitted.module) if keeps_weights else None
-        save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    val = fitted.predict(dataset, pixels, "val", run.precision)
+    details = {"pretraining": describe_pretraining(spec, run), "val_score": null_if_nan(select(val))}
+    result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
     for test in assignment.elsewhere:
-        val = predictions["val"]
         predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
 
 
 # --- the steps of a run, one level down ------------------------------------------------------------------------------
+def score_and_save(
+    assignment: Assignment,
+    fitted: Fitted,
+    pixels: Pixels,
+    val: Predictions,
+    metrics: Mapping[str, MetricSpec],
+    cost: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> Result:
+    """Read test once, unless the run is there to tune, and save all that the run has found."""
+    run, dataset = assignment.run, assignment.dataset
+    predictions: dict[str, Predictions] = {"val": val}
+    scores: dict[str, dict[str, Score]] = {}
+    if run.purpose != "tune":
+        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+    result = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="ok",
+        dataset=assignment.dataset_facts,
+        deviations=run.deviations,
+        details={**describe_fit(fitted, assignment), **details},
+        cost={**cost, **measure_cost(fitted, dataset, pixels, run.precision)},
+        system=describe_system(pixels.device, run.threads),
+        versions=versions(),
+        created=now(),
+    )
+    state = state_of(fitted.module) if assignment.keep_weights != "none" else None
+    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    return result
+
+
 def prepare_process(run: Run) -> None:
     import torch
 
