@@ -19,6 +19,7 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
     """Carry out a command line as the installed command does, from an empty folder: `status`, `out`, `err`."""
     monkeypatch.syspath_prepend(str(tiny_site))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):

@@ -50,7 +50,6 @@ class Worker(Generic[Work]):
     stderr: Path
     work: Work | None = None
     started: float = 0.0
-    served: int = 0
     finished: dict[str, Any] | None = None
 
 

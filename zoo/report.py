@@ -18,8 +18,6 @@ from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 from zoo.statements import headings, statements, title
 
-Format = Literal["terminal", "markdown", "csv", "json"]
-
 SHORT = {
     "balanced_accuracy": "bal. acc",
     "f1_macro": "f1",

@@ -8,14 +8,12 @@ import re
 import sys
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-
-DeviceKind = Literal["cpu", "cuda", "mps"]
 
 
 def versions() -> dict[str, str]:
