@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 # Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread.
 WORKERS ?= 2
 
-.PHONY: help setup setup-dev bench test test-slow speed check format clean
+.PHONY: help setup setup-dev bench test test-slow speed speed-gpu check format clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -39,6 +39,9 @@ test-slow: setup-dev  ## The tests that take minutes.
 
 speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on this machine: half an hour, nothing else running.
 	$(BIN)/python benchmarks/speed/speed.py
+
+speed-gpu: setup-dev  ## The same on a GPU.
+	$(BIN)/python benchmarks/speed/speed.py G1 G2 G3 G4
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from warm import Warm
 
 SPLITS = {"train": 60, "val": 60, "test": 40}
 
@@ -67,16 +69,36 @@ def environment(tiny_site, own_cache):
 
 
 @pytest.fixture(scope="session")
-def zoo(command, environment):
-    """Run the command as a user does, from an empty folder or `cwd`."""
+def warm(environment, tmp_path_factory):
+    """Commands that start in a blink, forked from a process that has imported what they need."""
+    server = Warm(environment(), tmp_path_factory.mktemp("warm"))
+    yield server
+    server.close()
 
-    def run(*arguments, sites=(), cwd=None, timeout=300, **variables):
+
+@pytest.fixture(scope="session")
+def zoo(request, command, environment):
+    """Run the command as a user does, from an empty folder or `cwd`.
+
+    Where it can be forked it is: importing torch anew for each would be most of what the tests do. `sites` are folders
+    of other plugins; with those, or `forked=False`, it is a process of its own from the start.
+    """
+
+    def run(*arguments, sites=(), cwd=None, timeout=300, forked=sys.platform == "linux", **variables):
+        words = [*command, *map(str, arguments)]
+        settings = environment(*sites, **variables)
+        if forked and not sites:
+            warm = request.getfixturevalue("warm")
+            status, out, err = warm.run(*arguments, folder=cwd or Path.cwd(), seconds=timeout, **settings)
+            if status == -signal.SIGALRM:
+                raise subprocess.TimeoutExpired(words, timeout, out, err)
+            return subprocess.CompletedProcess(words, status, out, err)
         return subprocess.run(
-            [*command, *map(str, arguments)],
+            words,
             capture_output=True,
             text=True,
             encoding="utf-8",
-            env=environment(*sites, **variables),
+            env=settings,
             cwd=cwd,
             timeout=timeout,
             stdin=subprocess.DEVNULL,

@@ -22,14 +22,13 @@ FLOORS = (
         "system",
         "progress",
         "images",
-        "augmentation",
         "statistics",
         "tasks",
         "protocol",
         "pseudonyms",
     },
-    # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought.
-    {"specs", "archives", "caches", "downloads"},
+    # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought; a batch augmented.
+    {"specs", "archives", "caches", "downloads", "augmentation"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
@@ -54,8 +53,9 @@ FLOORS = (
     {"controls"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere", "exporting"},
-    # A plan to each process's work; a board's sentences; two of its rows side by side; several boards to one order.
-    {"assignments", "statements", "pairing", "across"},
+    # A plan to each process's work; results to how fast their models answer; a board's sentences; two of its rows side
+    # by side; several boards to one order.
+    {"assignments", "statements", "pairing", "across", "timing"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
     {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},
     # One short function a command.

@@ -8,7 +8,7 @@ import pytest
 
 from zoo.builtin import open_registry
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.planning import Settings, default_workers, is_path, load_plan, plan_bench, save_plan
+from zoo.planning import Settings, is_path, load_plan, plan_bench, save_plan, worker_devices
 from zoo.progress import Console
 from zoo.protocol import PROTOCOLS
 from zoo.registry import Registry
@@ -246,14 +246,25 @@ def test_on_a_cpu_threads_and_precision_are_in_the_identity_and_workers_are_not(
     assert first_id(threads=1) != first_id(threads=2)
 
 
-@pytest.mark.parametrize(("workers", "device", "expected"), [(3, "cpu", 3), (None, "cuda", 1), (2, "cuda", 2)])
-def test_workers_are_as_asked_or_one_a_gpu(workers, device, expected):
-    assert default_workers(Settings(workers=workers), device, 10) == expected
+@pytest.mark.parametrize(
+    ("workers", "device", "expected"),
+    [
+        (3, "cpu", ["cpu"] * 3),
+        (None, "cuda", ["cuda:0", "cuda:1"]),
+        (3, "cuda", ["cuda:0", "cuda:1", "cuda:0"]),
+        (None, "cuda:1", ["cuda:1"]),
+        (2, "cuda:1", ["cuda:1"] * 2),
+        (None, "mps", ["mps"]),
+    ],
+)
+def test_workers_are_as_asked_or_one_a_gpu(workers, device, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert worker_devices(Settings(workers=workers), device, 10) == expected
 
 
 def test_there_are_never_more_workers_than_runs():
-    assert default_workers(Settings(threads=1), "cpu", 1) == 1
-    assert default_workers(Settings(threads=10_000), "cpu", 5) == 1
+    assert worker_devices(Settings(threads=1), "cpu", 1) == ["cpu"]
+    assert worker_devices(Settings(threads=10_000), "cpu", 5) == ["cpu"]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:99", "mps:1"])

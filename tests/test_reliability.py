@@ -24,13 +24,6 @@ SCRATCH = ["--protocol", "scratch", "--set", "image_size=16"]
 DONE = re.compile(r"^\[\d+ of \d+\] binary (\S+) seed (\d+): (?!FAILED)", re.MULTILINE)  # what a bench acknowledged
 
 
-@pytest.fixture(scope="module")
-def warm(environment, tmp_path_factory):
-    server = Warm(environment(), tmp_path_factory.mktemp("warm"))
-    yield server
-    server.close()
-
-
 def grid(tiny_data, results, *, model="tiny_cnn", seeds=10, steps=4, workers=2):
     """A bench of `seeds` runs of a model and two of the baselines."""
     arguments = ["bench", "-m", model, "-d", tiny_data / "binary.npz", *SCRATCH, "--set", f"steps={steps}"]

@@ -231,3 +231,14 @@ def test_a_class_too_rare_for_all_splits_is_named_in_a_note():
     split = draw_split(small([0] * 40 + [1] * 40 + [2], labels="abc", task=MULTICLASS))
     assert "class 'c' has 1 image, too few for train, val and test alike" in split.notes
     assert not any("class 'a'" in note for note in split.notes)
+
+
+def test_what_looks_like_a_test_image_leaves_train_also_where_look_alikes_chain():
+    splits = np.array(["train"] * 200 + ["val"] * 100 + ["test"] * 60)
+    chain = [(row, row + 1) for row in range(359)]  # all are linked: no group of copies
+    split = draw_split(make_source(360, splits=splits), prints=make_prints(360, alike=chain), drop_leaks=True)
+    (fold,) = split.folds
+    assert any("chain 360 of 360 into one group" in note for note in split.notes)
+    assert fold[299] == "" and fold[300] == "test"
+    assert fold[199] == "" and fold[200] == "val"
+    assert (fold == "").sum() == 2

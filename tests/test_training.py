@@ -469,3 +469,60 @@ def test_a_penalty_whose_score_is_undefined_loses():
     protocol = replace(LINEAR_PROBE, regularizations=(1.0, 0.1, 0.01))
     fitted = train(dataset, pixels, protocol, val_score=scores(math.nan, 0.5, math.nan))
     assert fitted.details == {"regularization": 0.1, "val_score": 0.5}
+
+
+# --- memory that runs out --------------------------------------------------------------------------------------------
+class Greedy(Tiny):
+    """Holds so many images at once, and no more; what it was shown is kept."""
+
+    def __init__(self, outputs, most):
+        super().__init__(outputs)
+        self.most, self.shown = most, []
+        self.norm = nn.Identity()  # a norm over a batch would not be the same in parts
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError(f"{len(images)} images are too many")
+        self.shown.append(len(images))
+        return super().forward(images)
+
+
+def fit_greedy(most, **changes):
+    dataset, pixels = make()
+    torch.manual_seed(3)
+    module = Greedy(2, most)
+    return module, train(dataset, pixels, replace(SHORT, **changes), module=module)
+
+
+def test_a_batch_that_does_not_fit_goes_in_halves_and_teaches_the_same():
+    whole, found = fit_greedy(1000)
+    parts, again = fit_greedy(5)
+    assert found.deviations == () and again.deviations == ("out of memory: batches of 16 in parts of 4",)
+    assert set(parts.shown) == {4} and max(whole.shown) > 16
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert again.history[-1]["loss"] == pytest.approx(found.history[-1]["loss"], rel=1e-4)
+
+
+def test_a_batch_whose_size_is_no_multiple_of_its_parts_weighs_every_image_alike():
+    whole, _ = fit_greedy(1000, batch_size=11)
+    parts, found = fit_greedy(4, batch_size=11)
+    assert found.deviations == ("out of memory: batches of 11 in parts of 3",)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_where_one_image_is_too_much_the_run_ends():
+    with pytest.raises(torch.OutOfMemoryError, match="1 images are too many"):
+        fit_greedy(0)
+
+
+def test_prediction_takes_smaller_batches_where_memory_runs_out():
+    dataset, pixels = make()
+    torch.manual_seed(3)
+    module = Greedy(2, 1000)
+    expected = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    module.most = 3
+    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert max(module.shown[1:]) <= 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVER = """
-import importlib, json, os, sys
+import importlib, json, os, signal, sys
 
 for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model",
              "sklearn.metrics", "sklearn.model_selection", "filelock", "zoo.runner", "zoo.leaderboard", "zoo.report",
@@ -36,6 +36,7 @@ for line in sys.stdin:
         os.dup2(os.open(path, (os.O_WRONLY | os.O_CREAT | os.O_APPEND) if number else os.O_RDONLY), number)
     os.chdir(asked["folder"])
     os.environ.update(asked["environment"])
+    signal.alarm(asked["seconds"])
     exec(asked["first"])
     from zoo import cli
     sys.argv = ["zoo", *asked["arguments"]]
@@ -60,7 +61,7 @@ class Bench:
         return int(ask(self.server, {"wait": self.pid}))
 
     def told(self) -> str:
-        return self.stderr.read_text()
+        return self.stderr.read_text(encoding="utf-8")
 
 
 class Warm:
@@ -76,8 +77,11 @@ class Warm:
             env=environment,
         )
 
-    def start(self, *arguments, first="", **environment) -> Bench:
-        """Start a command; `first` is code that its process executes before, to bring about a fault."""
+    def start(self, *arguments, first="", folder=None, seconds=0, **environment) -> Bench:
+        """Start a command; `first` is code that its process executes before, to bring about a fault.
+
+        After so many `seconds`, if any, SIGALRM ends it.
+        """
         self.count += 1
         stdout, stderr = (self.folder / f"{self.count}.{name}" for name in ("stdout", "stderr"))
         stderr.touch()
@@ -85,7 +89,8 @@ class Warm:
             "arguments": list(map(str, arguments)),
             "stdout": str(stdout),
             "stderr": str(stderr),
-            "folder": str(self.folder),
+            "folder": str(folder or self.folder),
+            "seconds": seconds,
             "first": first,
             "environment": environment,
         }
@@ -99,7 +104,7 @@ class Warm:
         """Exit status, stdout and stderr of a command."""
         bench = self.start(*arguments, **settings)
         status = bench.wait()
-        return status, bench.stdout.read_text(), bench.told()
+        return status, bench.stdout.read_text(encoding="utf-8"), bench.told()
 
     def close(self):
         self.server.kill()

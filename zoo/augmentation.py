@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from zoo.system import send
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,7 +31,7 @@ def augment(images: Tensor, *, symmetries: Sequence[str], one_of: bool, generato
     """
     import torch
 
-    count = len(images)
+    count, device = len(images), str(images.device)
     for symmetry in symmetries:
         images = apply_symmetry(images, symmetry, torch.randint(0, 4, (count,), generator=generator))
     if not one_of:
@@ -39,13 +41,13 @@ def augment(images: Tensor, *, symmetries: Sequence[str], one_of: bool, generato
     images = images.clone()
     geometric = torch.nonzero((chosen >= 1) & (chosen <= len(GEOMETRIC)))[:, 0]
     if len(geometric):
-        rows = geometric.to(images.device)
-        images[rows] = warp(images[rows], matrices(chosen[geometric], strength[geometric]))
+        rows = send(geometric, device)
+        images[rows] = warp(images[rows], send(matrices(chosen[geometric], strength[geometric]), device))
     for number, name in enumerate(PHOTOMETRIC, start=1 + len(GEOMETRIC)):
         picked = torch.nonzero(chosen == number)[:, 0]
         if len(picked):
-            rows = picked.to(images.device)
-            images[rows] = PHOTOMETRY[name](images[rows], strength[picked, 0].to(images.device))
+            rows = send(picked, device)
+            images[rows] = PHOTOMETRY[name](images[rows], send(strength[picked, 0], device))
     return images
 
 
@@ -54,12 +56,12 @@ def apply_symmetry(images: Tensor, symmetry: str, draw: Tensor) -> Tensor:
     import torch
 
     shape = (-1, 1, 1, 1)
-    odd = (draw % 2 == 1).to(images.device).reshape(shape)
+    odd = send(draw % 2 == 1, str(images.device)).reshape(shape)
     if symmetry == "hflip":
         return torch.where(odd, images.flip(3), images)
     if symmetry == "vflip":
         return torch.where(odd, images.flip(2), images)
-    half = (draw >= 2).to(images.device).reshape(shape)
+    half = send(draw >= 2, str(images.device)).reshape(shape)
     images = torch.where(half, images.flip((2, 3)), images)
     return torch.where(odd, images.rot90(1, (2, 3)), images)
 
@@ -82,7 +84,7 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
     """Resample images (K, C, H, W) by affine maps (K, 2, 3), bilinear, zeros outside as in the padding."""
     from torch.nn.functional import affine_grid, grid_sample
 
-    grid = affine_grid(maps.to(images), list(images.shape), align_corners=False)
+    grid = affine_grid(maps, list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

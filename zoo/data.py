@@ -20,7 +20,7 @@ from zoo.images import fit_square
 from zoo.samples import SPLITS, Progress, Source, find_disagreement, mixed_depth, wrong_channels
 from zoo.specs import Card, DatasetSpec, Unit
 from zoo.splits import Split
-from zoo.system import num_cores
+from zoo.system import num_cores, send
 from zoo.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class Pixels:
         import torch
 
         # index_select: 13 us a batch against 112 us for images[rows]
-        chosen = self.images.index_select(0, rows.to(self.images.device)).to(self.device, non_blocking=True)
+        chosen = send(self.images.index_select(0, send(rows, str(self.images.device))), self.device)
         if chosen.dtype == torch.int16:
             chosen = chosen.to(torch.int32) & 0xFFFF
         low, high = self.scale
@@ -365,16 +365,34 @@ def open_pixels(dataset: Dataset, mean: Sequence[float], std: Sequence[float], d
     import torch
 
     array = np.load(dataset.images, mmap_mode="c")  # copy-on-write: torch warns about read-only arrays
-    channels = array.shape[3]
     images = torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
     if device.startswith("cuda") and array.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         images = images.to(device)
+    return as_pixels(images, dataset.intensity, mean, std, device)
+
+
+def random_pixels(
+    count: int, image_size: int, channels: int, mean: Sequence[float], std: Sequence[float], device: str
+) -> Pixels:
+    """Noise where decoded images would be, to measure a network's speed on."""
+    import torch
+
+    images = torch.randint(0, 256, (count, image_size, image_size, channels), dtype=torch.uint8, device=device)
+    return as_pixels(images, (0.0, 255.0), mean, std, device)
+
+
+def as_pixels(
+    images: Tensor, scale: tuple[float, float], mean: Sequence[float], std: Sequence[float], device: str
+) -> Pixels:
+    import torch
+
+    channels = images.shape[3]
     if len(mean) != channels:  # gray: the mean of the model's channels
         mean, std = [float(np.mean(mean))] * channels, [float(np.mean(std))] * channels
     shape = (1, channels, 1, 1)
     return Pixels(
         images=images,
-        scale=dataset.intensity,
+        scale=scale,
         mean=torch.tensor(list(mean), device=device).reshape(shape),
         std=torch.tensor(list(std), device=device).reshape(shape),
         device=device,

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.audit import and_more, called, conflicting_pairs
 from zoo.fingerprints import Fingerprints
 from zoo.samples import Source
-from zoo.splits import connected_groups, drop_copies
+from zoo.splits import connected_groups, drop_copies, look_alikes
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +45,6 @@ def choose_exclusions(source: Source, prints: Fingerprints) -> Exclusions:
     kept = source.splits.copy()
     kept[rows] = ""
     if (kept == "test").any():
-        left = drop_copies(kept, connected_groups(source, prints)[0], notes)
+        left = drop_copies(kept, connected_groups(source, prints)[0], look_alikes(source, prints), notes)
         rows = np.union1d(rows, np.flatnonzero((left == "") & (kept != "")))
     return Exclusions(sample_ids=frozenset(source.sample_ids[rows].tolist()), notes=tuple(notes))

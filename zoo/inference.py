@@ -19,10 +19,10 @@ from zoo.images import clips_of
 from zoo.specs import Unit
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Array = np.ndarray[Any, Any]
-THROUGHPUT_BATCH, MAX_TIMED, MAX_TIMED_SECONDS = 32, 8, 1.0
+WARM_UP, MAX_TIMED, MAX_TIMED_SECONDS = 2, 30, 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,13 +90,14 @@ def predict(
     import torch
 
     rows = dataset.index(split)
-    kind = pixels.device.partition(":")[0]
-    outputs = []
     module.eval()
-    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for part in torch.from_numpy(rows).split(batch_size):  # type: ignore[no-untyped-call]
-            outputs.append(module(pixels.normalize(pixels.batch(part))).float())
-    logits = torch.cat(outputs).cpu().numpy().astype(np.float64)
+    found = try_forward(module, pixels, rows, precision, batch_size)
+    while found is None:
+        batch_size //= 2
+        if pixels.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        found = try_forward(module, pixels, rows, precision, batch_size)
+    logits = found.cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
         first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
         raise RunError(
@@ -114,21 +115,41 @@ def predict(
     )
 
 
-def measure_throughput(module: nn.Module, pixels: Pixels, rows: Array, *, precision: str) -> float:
-    """Images a second in batches of 32, from decoded pixels to logits: the median of up to 8 after a warm-up."""
+def try_forward(
+    module: nn.Module, pixels: Pixels | Features, rows: Array, precision: str, batch_size: int
+) -> Tensor | None:
+    """The logits of some rows; None where there is not the memory for so many images at once."""
     import torch
 
-    batch = torch.from_numpy(np.resize(rows, THROUGHPUT_BATCH))
+    kind = pixels.device.partition(":")[0]
+    outputs = []
+    try:
+        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            for part in torch.from_numpy(rows).split(batch_size):  # type: ignore[no-untyped-call]
+                outputs.append(module(pixels.normalize(pixels.batch(part))).float())
+    except torch.OutOfMemoryError:
+        if batch_size == 1:
+            raise
+        return None
+    return torch.cat(outputs)
+
+
+def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, precision: str) -> float:
+    """Seconds of one batch from decoded pixels to logits on the host: the median of up to 30 after a warm-up."""
+    import torch
+
+    batch = torch.arange(batch_size)
     kind = pixels.device.partition(":")[0]
     module.eval()
     seconds: list[float] = []
     with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        module(pixels.normalize(pixels.batch(batch))).float().cpu()
+        for _ in range(WARM_UP):
+            module(pixels.normalize(pixels.batch(batch))).float().cpu()
         while len(seconds) < MAX_TIMED and sum(seconds) < MAX_TIMED_SECONDS:
             start = time.perf_counter()
             module(pixels.normalize(pixels.batch(batch))).float().cpu()
             seconds.append(time.perf_counter() - start)
-    return THROUGHPUT_BATCH / float(np.median(seconds))
+    return float(np.median(seconds))
 
 
 SPLITS = ("val", "test")

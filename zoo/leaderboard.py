@@ -33,6 +33,7 @@ COSTS = (
     "train_seconds",
     "images_per_second",
     "inference_images_per_second",
+    "latency_seconds",
     "peak_memory_bytes",
     "num_parameters",
     "flops",

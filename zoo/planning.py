@@ -420,13 +420,18 @@ def say_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeigh
         )
 
 
-def default_workers(settings: Settings, device: str, num_runs: int) -> int:
-    """How many runs go at once: on a CPU one for each `threads` cores, else one."""
-    if settings.workers:
-        return settings.workers
-    if device_kind(device) != "cpu":
-        return 1
-    return max(1, min(num_runs, num_cores() // settings.threads))
+def worker_devices(settings: Settings, device: str, num_runs: int) -> list[str]:
+    """The device of each worker: as many as `settings` say, else one for each `threads` cores, or for each GPU.
+
+    `cuda` without a number means all GPUs of the machine, each with runs of its own.
+    """
+    devices = [device]
+    if device == "cuda":
+        import torch
+
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    count = settings.workers or (num_cores() // settings.threads if device == "cpu" else len(devices))
+    return [devices[number % len(devices)] for number in range(max(1, min(num_runs, count)))]
 
 
 # --- the last plan, for `zoo why` ------------------------------------------------------------------------------------

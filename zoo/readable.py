@@ -57,6 +57,10 @@ def amount(value: float | None, unit: str = "") -> str:
     return f"{value:.3g}{' ' + unit if unit else ''}"
 
 
+def milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.3g} ms"
+
+
 def disarm(cell: Any) -> Any:
     """A cell of a CSV file: a text that a spreadsheet would take for a formula gets a quote in front."""
     if not isinstance(cell, str):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoo.across import Across, find_across
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Board, Row
-from zoo.readable import amount, disarm, number, print_section, rounded, shown_cell, with_interval
+from zoo.readable import amount, disarm, milliseconds, number, print_section, rounded, shown_cell, with_interval
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 from zoo.statements import headings, statements, title
@@ -122,7 +122,7 @@ def to_markdown(boards: Sequence[Board]) -> str:
         lines += [f"## {escape(title(board))}", ""]
         lines += [f"**{escape(line)}**\n" for line in headings(board)]
         columns = ["rank", "model", scored_heading(board), "seed SD", *board.metrics[1:]]
-        columns += ["train img/s", "test img/s", "peak memory", "params", "FLOPs", "seconds"]
+        columns += ["train img/s", "test img/s", "latency", "peak memory", "params", "FLOPs", "seconds"]
         lines += ["| " + " | ".join(map(escape, columns)) + " |", "|" + "---|" * len(columns)]
         for position, row in enumerate(board.rows):
             cells = [shown_rank(board, position), shown_model(row) + (" (baseline)" if row.baseline else "")]
@@ -132,8 +132,9 @@ def to_markdown(boards: Sequence[Board]) -> str:
             ]
             cells += [number(row.scores[name].value) if name in row.scores else "-" for name in board.metrics[1:]]
             cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]
-            cells += [amount(row.cost["peak_memory_bytes"], "B"), amount(row.cost["num_parameters"])]
-            cells += [amount(row.cost["flops"]), rounded(row.cost["train_seconds"], 1)]
+            cells += [milliseconds(row.cost["latency_seconds"]), amount(row.cost["peak_memory_bytes"], "B")]
+            cells += [amount(row.cost["num_parameters"]), amount(row.cost["flops"])]
+            cells.append(rounded(row.cost["train_seconds"], 1))
             lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
         lines.append("")
         lines += [f"- {escape(line)}" for line in statements(board)]

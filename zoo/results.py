@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from zoo.tasks import find_task
 
 SCHEMA = 1
 WEIGHTS_FILE = "model.safetensors"
+TIMING_FILE = "timing.json"
+TIMINGS = ("latency_seconds", "inference_images_per_second")
 Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
 # Of a bundle: scores computed again from its predictions; a run of it carried out again here; only said by it.
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
@@ -194,6 +197,25 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
         raise unusable(result.folder, error) from error
 
 
+def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
+    """Note beside a run how fast its model answers, measured after it."""
+    try:
+        write_json(folder / TIMING_FILE, {"schema": SCHEMA, "timing": dict(timing)})
+    except OSError as error:
+        raise unusable(folder, error) from error
+
+
+def read_timing(folder: Path | None) -> dict[str, float]:
+    """What `save_timing` noted; empty where nothing was, or it cannot be read: it is measured again."""
+    if folder is None or not (folder / TIMING_FILE).exists():
+        return {}
+    try:
+        timing = read_json(folder / TIMING_FILE)["timing"]
+        return {name: float(timing[name]) for name in TIMINGS if 0 < float(timing[name]) < math.inf}
+    except (KeyError, TypeError, ValueError, ResultsError):
+        return {}
+
+
 def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
     try:
@@ -227,7 +249,7 @@ def load_result(folder: Path) -> Result:
             is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
         if not is_whole:
             raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
-    return result
+    return replace(result, cost={**result.cost, **read_timing(folder)})
 
 
 def find_result_folders(root: Path) -> Iterator[Path]:

@@ -21,11 +21,11 @@ from zoo.elsewhere import predict_elsewhere
 from zoo.errors import ResultsError, ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.features import GetFeatures, extract_features, keep_features
-from zoo.inference import Predictions, measure_throughput
+from zoo.inference import Predictions
 from zoo.matching import External
 from zoo.models import build_model, count_flops, count_parameters
 from zoo.overlap import audit_external
-from zoo.planning import Plan, Settings, default_workers, find_all_done, plan_bench
+from zoo.planning import Plan, Settings, find_all_done, plan_bench, worker_devices
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import (
@@ -42,6 +42,7 @@ from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, external_runs, settle, trained_and_tested, tuning_runs
 from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
+from zoo.timing import time_models
 from zoo.training import Fitted, fit, reopen
 from zoo.weights import find_model_spec, import_all
 
@@ -72,7 +73,7 @@ class Outcome:
 
 
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
-    """Plan, prepare, tune where the protocol says so, carry out what is not done, and keep the best weights."""
+    """Plan, tune where the protocol says so, carry out what is not done, time the models, and keep the best weights."""
     with open_results(settings.results):
         plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
         describe_plan(plan, settings, console)
@@ -81,6 +82,7 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
         planned = {run.id for run in plan.runs}
         done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
         results = carry_out(runs, done, plan, registry, settings, console)
+        results = time_models(results, plan.device, registry, settings, console)
         reused = frozenset(run.id for run in runs if run.id in done)
         if settings.keep_weights == "best":
             keep_best_weights(results.values(), reused)
@@ -109,7 +111,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset = assignment.run, assignment.dataset
-    prepare_process(run)
+    prepare_process(run, device)
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
@@ -164,9 +166,9 @@ def score_and_save(
         identity=run.identity,
         status="ok",
         dataset=assignment.dataset_facts,
-        deviations=run.deviations,
+        deviations=(*run.deviations, *fitted.deviations),
         details={**describe_fit(fitted, assignment), **details},
-        cost={**cost, **measure_cost(fitted, dataset, pixels, run.precision)},
+        cost={**cost, **measure_cost(fitted, pixels.device)},
         system=describe_system(pixels.device, run.threads),
         versions=versions(),
         created=now(),
@@ -176,14 +178,14 @@ def score_and_save(
     return result
 
 
-def prepare_process(run: Run) -> None:
+def prepare_process(run: Run, device: str) -> None:
     import torch
 
     tune_allocator()
     if run.threads:
         torch.set_num_threads(run.threads)
     if run.device_kind == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # this worker may have served other runs
+        torch.cuda.reset_peak_memory_stats(device)  # this worker may have served other runs
 
 
 def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
@@ -238,13 +240,11 @@ def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> Ge
     return keep_features(cache, json.dumps(identity, sort_keys=True))
 
 
-def measure_cost(fitted: Fitted, dataset: Dataset, pixels: Pixels, precision: str) -> dict[str, Any]:
-    speed = measure_throughput(fitted.module, pixels, dataset.index("val"), precision=precision)
+def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:
     return {
         "train_seconds": round(fitted.train_seconds, 3),
         "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
-        "inference_images_per_second": round(speed, 1),
-        "peak_memory_bytes": peak_memory_bytes(pixels.device),
+        "peak_memory_bytes": peak_memory_bytes(device),
     }
 
 
@@ -254,6 +254,7 @@ def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
         "selected_step": fitted.selected_step,
         "primary_metric": assignment.primary_metric,
         "intensity": list(assignment.dataset.intensity),
+        "channels": assignment.dataset.channels,
     }
 
 
@@ -398,7 +399,7 @@ def execute_all(
     events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
         partial(claim_and_execute, registry=registry if can_fork() else None),
-        devices=[device] * default_workers(settings, device, len(assignments)),
+        devices=worker_devices(settings, device, len(assignments)),
         reuse=device_kind(device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,

@@ -73,7 +73,9 @@ def draw_split(
                 fix="say who trains by a split called train, or discard the split by --resplit",
                 code="no-train",
             )
-        given = drop_copies(source.splits, groups, notes) if drop_leaks else source.splits.copy()
+        given = source.splits.copy()
+        if drop_leaks:
+            given = drop_copies(given, groups, look_alikes(source, prints), notes)
         try:
             return make_split(source, [draw_val(source, given, groups, strata, notes)], "official", notes)
         except TooSmall as fault:
@@ -171,17 +173,26 @@ def enough_units(folds: int | None, val_parts: int) -> int:
     return enough
 
 
-def drop_copies(splits: Array, groups: Array, notes: list[str]) -> Array:
-    """The split without the images of train and val whose group is in test, then without those of train in val's."""
+def look_alikes(source: Source, prints: Fingerprints | None) -> Array:
+    """Pairs of rows (M, 2) that look alike, none where they were not sought or the card says to ignore them."""
+    return np.empty((0, 2), int) if prints is None or source.spec.near_duplicates == "ignore" else prints.alike
+
+
+def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) -> Array:
+    """The splits without the images of train and val whose group is in test, then without those of train in val's.
+
+    What looks like one of test goes too: where look-alikes chain, they are in no group.
+    """
     kept = splits.copy()
     for later, earlier in (("test", ("train", "val")), ("val", ("train",))):
-        copies = np.isin(groups, groups[kept == later]) & np.isin(kept, earlier)
-        counts = [
-            f"{(copies & (kept == name)).sum()} images of {name}" for name in earlier if (copies & (kept == name)).any()
-        ]
-        if counts:
-            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(counts)}")
-        kept[copies] = ""
+        is_copy = np.isin(groups, groups[kept == later])
+        is_copy[alike[(kept[alike] == later).any(axis=1)]] = True
+        is_copy &= np.isin(kept, earlier)
+        counts = {name: int((is_copy & (kept == name)).sum()) for name in earlier}
+        told = [f"{count} images of {name}" for name, count in counts.items() if count]
+        if told:
+            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(told)}")
+        kept[is_copy] = ""
     return kept
 
 
@@ -251,9 +262,10 @@ def connected_groups(source: Source, prints: Fingerprints | None) -> tuple[Array
     seen = np.flatnonzero(~prints.blank)
     links += [seen[join_equal(keys[seen])] for keys in (source.digests, prints.pixels)]
     copies = number_groups(count, links)
-    if source.spec.near_duplicates == "ignore" or not len(prints.alike):
+    alike = look_alikes(source, prints)
+    if not len(alike):
         return copies, ""
-    groups = number_groups(count, [*links, prints.alike])
+    groups = number_groups(count, [*links, alike])
     chained = int(np.bincount(groups).max())
     if chained > MAX_CHAIN * count and np.bincount(copies).max() < chained:
         return copies, f"images that look alike chain {chained} of {count} into one group: they are not kept together"

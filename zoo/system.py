@@ -14,6 +14,7 @@ from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 def versions() -> dict[str, str]:
@@ -160,6 +161,13 @@ def processor_name() -> str:
     except OSError:
         return platform.processor()
     return platform.processor()
+
+
+def send(tensor: Tensor, device: str) -> Tensor:
+    """A tensor on a device. To a GPU it goes by way of pinned memory, so that the host does not wait for it."""
+    if device.startswith("cuda") and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def seed_children(seed: int, *names: str) -> dict[str, int]:

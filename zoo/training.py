@@ -20,7 +20,7 @@ from zoo.models import feature_extractor, has_batch_norm, keep_depthwise_fp32, l
 from zoo.probes import encode, fit_knn, fit_probe, join
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
-from zoo.system import device_kind, seed_children, torch_generator
+from zoo.system import device_kind, seed_children, send, torch_generator
 from zoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Fitted:
     details: dict[str, Any]
     train_seconds: float
     images_per_second: float | None
+    deviations: tuple[str, ...] = ()  # from the protocol, that only fitting brought about
     on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head, and what that maps from
 
     def predict(self, dataset: Dataset, pixels: Pixels, split: str, precision: str) -> Predictions:
@@ -153,6 +154,10 @@ def finetune(
     optimizer = build_optimizer(spec, module, protocol)
     seeds = seed_children(seed, *USES)
     batches = draw_batches(dataset, pixels, protocol, seeds)
+    size = batch_size(dataset, protocol)
+    stepper = Stepper(
+        module=module, optimizer=optimizer, task=dataset.task, protocol=protocol, precision=precision, part=size
+    )
     keeper = Keeper(module, select_last=selects_last(dataset, protocol))
     history: list[dict[str, Any]] = []
     total_loss, train_seconds, start = torch.zeros((), device=pixels.device), 0.0, time.perf_counter()
@@ -162,7 +167,7 @@ def finetune(
         for step in range(1, num_steps + 1):
             set_learning_rate(optimizer, protocol, step, num_steps)
             # perf: summed on the device and read once a round; every .item() would make a GPU wait
-            total_loss += take_step(module, optimizer, *next(batches), dataset.task, protocol, precision)
+            total_loss += stepper.step(*next(batches))
             if step % every and step != num_steps:
                 notify({"step": step, "num_steps": num_steps})
                 continue
@@ -189,31 +194,63 @@ def finetune(
         selected_step=keeper.step,
         details={"steps": num_steps, "selected_by": "last step" if keeper.select_last else "best val score"},
         train_seconds=train_seconds,
-        images_per_second=num_steps * batch_size(dataset, protocol) / train_seconds,
+        images_per_second=num_steps * size / train_seconds,
+        deviations=(f"out of memory: batches of {size} in parts of {stepper.part}",) * (stepper.part < size),
     )
 
 
-def take_step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    targets: Tensor,
-    task: Task,
-    protocol: Protocol,
-    precision: str,
-) -> Tensor:
-    """One forward, backward and update; returns the loss, still on the device."""
-    import torch
+@dataclass(kw_only=True, eq=False)
+class Stepper:
+    """One forward, backward and update a call. Once memory runs out, a batch goes through the network in parts."""
 
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        logits = module(images)
-    loss = task.loss(logits.float(), targets)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if protocol.clip_norm:
-        torch.nn.utils.clip_grad_norm_(module.parameters(), protocol.clip_norm)
-    optimizer.step()
-    return loss.detach()
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    protocol: Protocol
+    precision: str
+    part: int  # images that go through the network at once
+
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Update the weights by one batch; returns its loss, still on the device."""
+        import torch
+
+        loss = self.try_gradients(images, targets)
+        while loss is None:
+            self.part = math.ceil(self.part / 2)
+            if images.is_cuda:
+                torch.cuda.empty_cache()
+            loss = self.try_gradients(images, targets)
+        if self.protocol.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.protocol.clip_norm)
+        self.optimizer.step()
+        return loss
+
+    def try_gradients(self, images: Tensor, targets: Tensor) -> Tensor | None:
+        """The batch's loss and gradients; None where there is not the memory for so many images at once."""
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            parts = [
+                self.add_gradients(some, theirs, len(some) / len(images))
+                for some, theirs in zip(torch.split(images, self.part), torch.split(targets, self.part), strict=True)
+            ]
+        except torch.OutOfMemoryError:
+            if self.part == 1:
+                raise
+            return None
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+    def add_gradients(self, images: Tensor, targets: Tensor, share: float) -> Tensor:
+        import torch
+
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = self.module(images)
+        loss = self.task.loss(logits.float(), targets)
+        if share < 1:
+            loss = loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 # --- the budget ------------------------------------------------------------------------------------------------------
@@ -251,7 +288,7 @@ def draw_batches(
         images = pixels.batch(rows[chosen])
         if symmetries or one_of:
             images = augment(images, symmetries=symmetries, one_of=one_of, generator=draws)
-        yield pixels.normalize(images), targets[chosen.to(targets.device)]
+        yield pixels.normalize(images), targets.index_select(0, send(chosen, pixels.device))
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------

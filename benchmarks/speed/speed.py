@@ -1,6 +1,6 @@
 """Measure zoo against what people would do without it, side by side on this machine, and write the table of README.md.
 
-python benchmarks/speed/speed.py [S1 S3 ...] [--rounds 3] [--quick] [--write]
+python benchmarks/speed/speed.py [S1 S3 G1 ...] [--rounds 3] [--quick]
 
 Peers are installed into a virtual environment of their own below ZOO_SPEED_FOLDER (default: a folder in the system's
 temporary one). Rounds that other programs disturb are void. `--quick` shrinks the work: it shows that the scripts run,
@@ -326,6 +326,59 @@ def s9(asked: Asked) -> Iterator[Line]:
     yield Line(name="S9", what=what, found=found, wanted=100.0)
 
 
+# --- the table of a GPU ----------------------------------------------------------------------------------------------
+CUDA = ("--device", "cuda")
+
+
+def on_gpu(data: Path, size: int, batch: int, steps: int) -> tuple[object, ...]:
+    """The arguments of a bench that fine-tunes a resnet18 on a GPU, with flips and nothing else."""
+    return short_run(data, "resnet18", size, steps, *CUDA, "--set", f"batch_size={batch}", "--set", "augmentation=none")
+
+
+def g1(asked: Asked) -> Iterator[Line]:
+    data, steps = radiographs(asked), asked.of(400, 4)
+    for batch, size in ((256, 224), (32, 128)):
+        bare = ("bare", "--channels", 1, "--batch", batch, "--size", size, "--steps", steps, *CUDA)
+        found = asked.compare(
+            partial(cost, SPEED, *on_gpu(data, size, batch, steps)), partial(figure, SPEED, *bare), faster="share"
+        )
+        what = f"step in a run / bare step, resnet18 at {size} px, batches of {batch}"
+        yield Line(name="G1", what=what, found=found, wanted=0.97)
+
+
+def g2(asked: Asked) -> Iterator[Line]:
+    data, steps = radiographs(asked), asked.of(100, 3)
+    for workers, wanted in ((CORES, 2.0), (0, 20.0)):
+        common = ("--data", data, "--size", 224, "--batch", 64, "--augment", "flip", "--workers", workers, *CUDA)
+        found = asked.compare(
+            partial(cost, SPEED, *on_gpu(data, 224, 64, asked.of(400, 3))),
+            partial(figure, SPEED, "tutorial", *common, "--steps", steps if workers else asked.of(20, 3)),
+            faster="share",
+        )
+        what = f"training / tutorial script with {workers} loader workers, resnet18 at 224 px"
+        yield Line(name="G2", what=what, found=found, wanted=wanted)
+
+
+def g3(asked: Asked) -> Iterator[Line]:
+    data = radiographs(asked)
+    common = ("--data", data, "--size", 224, "--batch", 64, "--augment", "flip", "--workers", CORES, "--compile", *CUDA)
+    found = asked.compare(
+        partial(cost, SPEED, *on_gpu(data, 224, 64, asked.of(400, 3))),
+        partial(figure, SPEED, "timm", *common, "--warm-up", 20, "--steps", asked.of(100, 3)),
+        faster="share",
+    )
+    yield Line(
+        name="G3", what="training / timm, bf16, channels_last, compiled, resnet18 at 224 px", found=found, wanted=1.5
+    )
+
+
+def g4(asked: Asked) -> Iterator[Line]:
+    ours = on_gpu(radiographs(asked), 224, 256, asked.of(400, 3))
+    found = asked.compare(partial(cost, SPEED, *ours), lambda: 18_000.0, faster="share")
+    yield Line(name="G4", what="training, resnet18 at 224 px / 18,000 images a second", found=found, wanted=1.0)
+
+
+GPU_TABLE: dict[str, Callable[[Asked], Iterator[Line]]] = {"G1": g1, "G2": g2, "G3": g3, "G4": g4}
 TABLE: dict[str, Callable[[Asked], Iterator[Line]]] = {
     "S1": s1,
     "S2": s2,
@@ -355,17 +408,20 @@ def to_markdown(lines: list[Line]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="S1", help=f"of {', '.join(TABLE)}; all where none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="S1", help=f"of {', '.join([*TABLE, *GPU_TABLE])}; all S where none is given"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    unknown = [name for name in asked.names if name not in TABLE]
+    tables = TABLE | GPU_TABLE
+    unknown = [name for name in asked.names if name not in tables]
     if unknown:
-        parser.error(f"{unknown[0]}: not one of {', '.join(TABLE)}")
+        parser.error(f"{unknown[0]}: not one of {', '.join(tables)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     for name in asked.names or TABLE:
-        for line in TABLE[name](Asked(asked.rounds, asked.quick)):
+        for line in tables[name](Asked(asked.rounds, asked.quick)):
             print(f"{line.name} {line.what}: {line.found.ratio:.2f} ({'met' if line.met else 'NOT MET'})", flush=True)
             lines.append(line)
     print(to_markdown(lines))

@@ -1,0 +1,134 @@
+"""From finished runs to how fast their models answer: each network measured alone, after the grid."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.builtin import open_registry
+from zoo.data import random_pixels
+from zoo.executor import Event, Notify, can_fork
+from zoo.inference import measure_forward
+from zoo.controls import is_baseline
+from zoo.models import build_model, keep_depthwise_fp32
+from zoo.planning import Settings
+from zoo.progress import Console
+from zoo.registry import Registry
+from zoo.results import Result, read_timing, save_timing
+from zoo.system import device_kind, tune_allocator
+from zoo.weights import find_model_spec
+
+THROUGHPUT_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What the speed of a model follows from: not its weights, nor the data it was trained on."""
+
+    model: str
+    stem: str
+    num_outputs: int
+    channels: int
+    image_size: int
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A network to be measured, and the folders of the runs that it speaks for: what is handed to a worker process."""
+
+    network: Network
+    folders: tuple[Path, ...]
+    cache: Path
+
+
+def time_models(
+    results: Mapping[str, Result], device: str, registry: Registry, settings: Settings, console: Console
+) -> dict[str, Result]:
+    """The results, each with how fast its model answers; what was not measured before is measured now.
+
+    Nothing else of this bench goes on meanwhile: two at a time, each would be told slower than it is. A model that
+    cannot be measured is a warning, and its speed is unknown.
+    """
+    waiting = find_untimed(results, settings.cache)
+    if not waiting:
+        return dict(results)
+    execute = registry.find("executor", settings.executor).execute
+    events = execute(
+        waiting,
+        partial(time_network, registry=registry if can_fork() else None),
+        devices=[device],
+        reuse=device_kind(device) != "cpu",
+        timeout=settings.run_timeout,
+    )
+    count = 0
+    with console.counting("timing each model alone", "models", alone=False) as progress, contextlib.closing(events):
+        for event in events:
+            count += event.kind == "ended"
+            progress(count, len(waiting))
+            say_untimed(event, console)
+    return {i: replace(result, cost={**result.cost, **read_timing(result.folder)}) for i, result in results.items()}
+
+
+def say_untimed(event: Event[Timed], console: Console) -> None:
+    if event.kind == "ended" and event.status != "ok":
+        console.warn(f"{event.work.network.model}: its speed could not be measured alone: {event.message}")
+
+
+def find_untimed(results: Mapping[str, Result], cache: Path) -> list[Timed]:
+    """The networks of finished runs beside which no speed is noted; baselines are not worth measuring."""
+    folders: dict[Network, list[Path]] = {}
+    for result in results.values():
+        run = result.run
+        if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
+            continue
+        if "channels" in result.details and not read_timing(result.folder):  # the first results do not tell them
+            network = Network(
+                model=run["model"],
+                stem=run["protocol"]["stem"],
+                num_outputs=result.card().task.num_outputs(len(result.dataset["labels"])),
+                channels=result.details["channels"],
+                image_size=run["image_size"],
+                precision=run["precision"],
+                threads=run["threads"],
+            )
+            folders.setdefault(network, []).append(result.folder)
+    return [Timed(network=network, folders=tuple(found), cache=cache) for network, found in folders.items()]
+
+
+def time_network(timed: Timed, device: str, _: Notify, *, registry: Registry | None) -> None:
+    """Measure a network in a worker process that has the machine to itself, and note it beside its runs."""
+    timing = measure_network(timed.network, device, registry or open_registry(), timed.cache)
+    for folder in timed.folders:
+        save_timing(folder, timing)
+
+
+def measure_network(network: Network, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
+    """Latency of one image and throughput of batches of 32, from decoded pixels to logits in the host's memory."""
+    import torch
+
+    tune_allocator()
+    if network.threads:
+        torch.set_num_threads(network.threads)
+    spec = find_model_spec(network.model, registry, cache)
+    module = build_model(
+        spec,
+        num_outputs=network.num_outputs,
+        channels=network.channels,
+        image_size=network.image_size,
+        stem=network.stem,
+    )
+    pixels = random_pixels(THROUGHPUT_BATCH, network.image_size, network.channels, spec.mean, spec.std, device)
+    if network.precision == "bf16" and device_kind(device) == "cpu":
+        keep_depthwise_fp32(module)
+    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seconds = [measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)]
+    return {
+        "latency_seconds": float(f"{seconds[0]:.4g}"),
+        "inference_images_per_second": round(THROUGHPUT_BATCH / seconds[1], 1),
+    }
