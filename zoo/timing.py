@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.builtin import open_registry
+from zoo.controls import is_baseline
 from zoo.data import random_pixels
 from zoo.executor import Event, Notify, can_fork
 from zoo.inference import measure_forward
-from zoo.controls import is_baseline
 from zoo.models import build_model, keep_depthwise_fp32
 from zoo.planning import Settings
 from zoo.progress import Console
