@@ -265,12 +265,12 @@ def test_a_results_folder_that_is_read_only_is_told_before_anything_starts_and_c
 
 # --- several benches on one folder -----------------------------------------------------------------------------------
 def test_eight_benches_with_overlapping_grids_carry_out_each_run_once(warm, tiny_data, tmp_path):
-    builds, results = tmp_path / "builds", tmp_path / "results"
+    trainings, results = tmp_path / "trainings", tmp_path / "results"
     seeds = ["0,1,2", "1,2,3", "2,3,4", "3,4,5", "0,2,4", "1,3,5", "0,5", "0,1,2,3,4,5"]
     arguments = [grid(tiny_data, results, model="noted", seeds=chosen, workers=1) for chosen in seeds]
-    benches = [warm.start(*each, TINY_BUILDS=str(builds)) for each in arguments]
+    benches = [warm.start(*each, TINY_TRAININGS=str(trainings)) for each in arguments]
     assert [bench.wait() for bench in benches] == [0] * 8, "\n".join(bench.told() for bench in benches)
-    assert len(builds.read_text().split()) == 6
+    assert len(trainings.read_text().split()) == 6
     assert len(stored(results)) == 6 + 2
     assert left_over(results) == []
     for bench, chosen in zip(benches, seeds, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 from zoo.builtin import open_registry
 from zoo.controls import is_baseline
 from zoo.data import random_pixels
-from zoo.executor import Event, Notify, can_fork
+from zoo.executor import Notify, can_fork
+from zoo.files import locked
 from zoo.inference import measure_forward
 from zoo.models import build_model, keep_depthwise_fp32
 from zoo.planning import Settings
@@ -52,12 +53,21 @@ def time_models(
 ) -> dict[str, Result]:
     """The results, each with how fast its model answers; what was not measured before is measured now.
 
-    Nothing else of this bench goes on meanwhile: two at a time, each would be told slower than it is. A model that
-    cannot be measured is a warning, and its speed is unknown.
+    Nothing else of this bench goes on meanwhile, and no other one on the same results measures: two at a time, each
+    would be told slower than it is. A model that cannot be measured is a warning, and its speed is unknown.
     """
-    waiting = find_untimed(results, settings.cache)
-    if not waiting:
+    if not find_untimed(results, settings.cache):
         return dict(results)
+    with contextlib.ExitStack() as stack:
+        with console.counting("waiting for another bench that times its models"):
+            stack.enter_context(locked(settings.results / ".timing.lock"))
+        measure_all(find_untimed(results, settings.cache), device, registry, settings, console)
+    return {i: replace(result, cost={**result.cost, **read_timing(result.folder)}) for i, result in results.items()}
+
+
+def measure_all(
+    waiting: Sequence[Timed], device: str, registry: Registry, settings: Settings, console: Console
+) -> None:
     execute = registry.find("executor", settings.executor).execute
     events = execute(
         waiting,
@@ -71,13 +81,8 @@ def time_models(
         for event in events:
             count += event.kind == "ended"
             progress(count, len(waiting))
-            say_untimed(event, console)
-    return {i: replace(result, cost={**result.cost, **read_timing(result.folder)}) for i, result in results.items()}
-
-
-def say_untimed(event: Event[Timed], console: Console) -> None:
-    if event.kind == "ended" and event.status != "ok":
-        console.warn(f"{event.work.network.model}: its speed could not be measured alone: {event.message}")
+            if event.kind == "ended" and event.status != "ok":
+                console.warn(f"{event.work.network.model}: its speed could not be measured alone: {event.message}")
 
 
 def find_untimed(results: Mapping[str, Result], cache: Path) -> list[Timed]:
