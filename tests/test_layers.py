@@ -29,8 +29,9 @@ FLOORS = (
     },
     # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought; a batch augmented.
     {"specs", "archives", "caches", "downloads", "augmentation"},
-    # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
-    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
+    # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process,
+    # a training interrupted.
+    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet", "checkpoints"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
     {"registry", "fingerprints", "pages"},
     # Samples to a split.

@@ -17,9 +17,9 @@ from zoo.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.training import (
+    Batches,
     Keeper,
     build_optimizer,
-    draw_batches,
     fit,
     negative_log_likelihood,
     parameter_groups,
@@ -92,7 +92,16 @@ TINY = ModelSpec(
 
 
 def train(
-    dataset, pixels, protocol=SHORT, *, seed=0, dropout=0.0, val_score=None, notify=lambda row: None, module=None
+    dataset,
+    pixels,
+    protocol=SHORT,
+    *,
+    seed=0,
+    dropout=0.0,
+    val_score=None,
+    notify=lambda row: None,
+    module=None,
+    checkpoints=None,
 ):
     if module is None:
         torch.manual_seed(0)
@@ -108,6 +117,7 @@ def train(
         precision="fp32",
         val_score=val_score or (lambda predictions: -negative_log_likelihood(predictions, dataset)),
         notify=notify,
+        checkpoints=checkpoints,
     )
 
 
@@ -237,7 +247,7 @@ def test_the_optimizer_is_the_one_named_and_follows_the_schedule(name, kind):
 
 # --- batches ---------------------------------------------------------------------------------------------------------
 def batches(dataset, pixels, protocol, count, seeds=None):
-    drawn = draw_batches(dataset, pixels, protocol, seeds or {"order": 1, "augmentation": 2})
+    drawn = Batches(dataset, pixels, protocol, seeds or {"order": 1, "augmentation": 2})
     return [next(drawn) for _ in range(count)]
 
 

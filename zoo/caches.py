@@ -18,6 +18,7 @@ from zoo.files import discard
 MADE = {
     "images": "images decoded at one size",
     "features": "features of a frozen network",
+    "checkpoints": "trainings that were interrupted",
     "fingerprints": "what the audit compares images by",
     "unpacked": "unpacked archives",
     "sheets": "contact sheets",

@@ -104,8 +104,11 @@ def execute(
                             if fail_fast and event.status != "ok":
                                 waiting.clear()
         finally:
-            for worker in workers:
-                end_worker(worker)
+            try:
+                ask_to_end(workers)
+            finally:
+                for worker in workers:
+                    end_worker(worker)
 
 
 def can_fork() -> bool:
@@ -180,6 +183,16 @@ def tail(path: Path) -> str:
     except OSError:
         return ""
     return clean(" | ".join(line.strip() for line in lines[-TAIL_LINES:] if line.strip()))[-400:]
+
+
+def ask_to_end(workers: Sequence[Worker[Any]]) -> None:
+    """Tell busy children to end, and give them some seconds: one that trains keeps its state first."""
+    busy = [worker.process for worker in workers if worker.work is not None and worker.process.is_alive()]
+    for process in busy:
+        process.terminate()
+    end = time.monotonic() + GRACE_SECONDS
+    for process in busy:
+        process.join(max(0.0, end - time.monotonic()))
 
 
 def end_worker(worker: Worker[Any]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.assignments import Assignment, assign, left_to_do, longest_first, name_work, refusal
 from zoo.audit import Audit, audit
 from zoo.builtin import open_registry
+from zoo.checkpoints import Checkpoints, find_checkpoints
 from zoo.data import Dataset, Pixels, open_pixels
 from zoo.elsewhere import predict_elsewhere
 from zoo.errors import ResultsError, ZooError
@@ -120,6 +121,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     cost = measure_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     pixels = open_pixels(dataset, *normalization(spec, run), device)
+    checkpoints = find_own_checkpoints(assignment)
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
     else:
@@ -134,10 +136,12 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=find_features(run, dataset, pixels, assignment.cache),
+            checkpoints=checkpoints,
         )
     val = fitted.predict(dataset, pixels, "val", run.precision)
     details = {"pretraining": describe_pretraining(spec, run), "val_score": null_if_nan(select(val))}
     result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
+    checkpoints.drop()
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
     for test in assignment.elsewhere:
         predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
@@ -217,6 +221,15 @@ def normalization(spec: ModelSpec, run: Run) -> tuple[tuple[float, ...], tuple[f
 def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
     shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
     return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
+
+
+def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
+    """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
+    results, computing = str(assignment.results.resolve()), json.dumps(versions(), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
+    if assignment.fresh:
+        checkpoints.drop()
+    return checkpoints
 
 
 def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> GetFeatures:

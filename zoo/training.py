@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.augmentation import augment
+from zoo.checkpoints import Checkpoints, State
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
@@ -68,13 +70,26 @@ def fit(
     val_score: ValScore,
     notify: Notify,
     get_features: GetFeatures = extract_features,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Fit a module by the protocol's method; everything random follows from `seed`."""
+    """Fit a module by the protocol's method; everything random follows from `seed`.
+
+    With `checkpoints` a fine-tuning that was interrupted goes on from the last one, to the same weights.
+    """
     module = module.to(pixels.device)
     start = time.perf_counter()
     if protocol.method == "finetune":
         return finetune(
-            spec, module, dataset, pixels, protocol, seed=seed, precision=precision, val_score=val_score, notify=notify
+            spec,
+            module,
+            dataset,
+            pixels,
+            protocol,
+            seed=seed,
+            precision=precision,
+            val_score=val_score,
+            notify=notify,
+            checkpoints=checkpoints,
         )
     module.eval()
     extract = feature_extractor(spec, module)
@@ -143,6 +158,7 @@ def finetune(
     precision: str,
     val_score: ValScore,
     notify: Notify,
+    checkpoints: Checkpoints | None,
 ) -> Fitted:
     """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
     import torch
@@ -151,88 +167,92 @@ def finetune(
         keep_depthwise_fp32(module)
     module = module.to(memory_format=torch.channels_last)
     num_steps, every = plan_steps(protocol, len(dataset.index("train")))
-    optimizer = build_optimizer(spec, module, protocol)
     seeds = seed_children(seed, *USES)
-    batches = draw_batches(dataset, pixels, protocol, seeds)
     size = batch_size(dataset, protocol)
-    stepper = Stepper(
-        module=module, optimizer=optimizer, task=dataset.task, protocol=protocol, precision=precision, part=size
+    training = Training(
+        module=module,
+        optimizer=build_optimizer(spec, module, protocol),
+        batches=Batches(dataset, pixels, protocol, seeds),
+        keeper=Keeper(module, select_last=selects_last(dataset, protocol)),
+        total_loss=torch.zeros((), device=pixels.device),
+        part=size,
     )
-    keeper = Keeper(module, select_last=selects_last(dataset, protocol))
-    history: list[dict[str, Any]] = []
-    total_loss, train_seconds, start = torch.zeros((), device=pixels.device), 0.0, time.perf_counter()
-    with torch.random.fork_rng(devices=[pixels.device] if pixels.device.startswith("cuda") else []):
+    on_device = [pixels.device] if pixels.device.startswith("cuda") else []
+    listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()
+    with torch.random.fork_rng(devices=on_device), listening:
         torch.manual_seed(seeds["dropout"])
+        resumed_at = training.resume(checkpoints.load() if checkpoints else None)
         module.train()
-        for step in range(1, num_steps + 1):
-            set_learning_rate(optimizer, protocol, step, num_steps)
-            # perf: summed on the device and read once a round; every .item() would make a GPU wait
-            total_loss += stepper.step(*next(batches))
-            if step % every and step != num_steps:
-                notify({"step": step, "num_steps": num_steps})
-                continue
-            mean_loss = total_loss.item() / (step % every or every)
-            train_seconds += time.perf_counter() - start
-            if not math.isfinite(mean_loss):
-                raise RunError(
-                    f"the training loss is {mean_loss} by step {step} of {num_steps}",
-                    fix="a lower --set learning_rate, or --set precision=fp32",
-                    code="diverged",
-                )
-            val = predict(module, dataset, pixels, "val", precision=precision)
-            row = {"step": step, "num_steps": num_steps, "loss": mean_loss, **describe_val(val, dataset, val_score)}
-            history.append({**row, "train_seconds": train_seconds})
-            keeper.offer(step, row["val_score"], row["val_loss"])
-            notify(row)
-            module.train()
-            total_loss.zero_()
-            start = time.perf_counter()
-    keeper.restore()
+        while training.step < num_steps:
+            set_learning_rate(training.optimizer, protocol, training.step + 1, num_steps)
+            training.take_step(dataset.task, protocol, precision)
+            told = {"step": training.step, "num_steps": num_steps}
+            if training.step % every == 0 or training.step == num_steps:
+                loss = training.mean_loss(training.step % every or every)
+                training.pause()
+                val = predict(module, dataset, pixels, "val", precision=precision)
+                told |= {"loss": loss, **describe_val(val, dataset, val_score)}
+                training.history.append({**told, "train_seconds": training.seconds})
+                training.keeper.offer(training.step, told["val_score"], told["val_loss"])
+                module.train()
+                training.since = time.perf_counter()
+            notify(told)
+            if checkpoints:
+                checkpoints.keep(training.state)
+    training.keeper.put_back()
     return Fitted(
         module=module,
-        history=tuple(history),
-        selected_step=keeper.step,
-        details={"steps": num_steps, "selected_by": "last step" if keeper.select_last else "best val score"},
-        train_seconds=train_seconds,
-        images_per_second=num_steps * size / train_seconds,
-        deviations=(f"out of memory: batches of {size} in parts of {stepper.part}",) * (stepper.part < size),
+        history=tuple(training.history),
+        selected_step=training.keeper.step,
+        details={
+            "steps": num_steps,
+            "selected_by": "last step" if training.keeper.select_last else "best val score",
+            **({"resumed_at": resumed_at} if resumed_at else {}),
+        },
+        train_seconds=training.seconds,
+        images_per_second=num_steps * size / training.seconds,
+        deviations=(f"out of memory: batches of {size} in parts of {training.part}",) * (training.part < size),
     )
-
-
 @dataclass(kw_only=True, eq=False)
-class Stepper:
-    """One forward, backward and update a call. Once memory runs out, a batch goes through the network in parts."""
+class Training:
+    """A training that goes on: all that changes from one step to the next."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    task: Task
-    protocol: Protocol
-    precision: str
-    part: int  # images that go through the network at once
+    batches: Batches
+    keeper: Keeper
+    total_loss: Tensor  # of this round's steps; perf: on the device, every .item() would make a GPU wait
+    part: int  # images that go through the network at once: fewer than a batch once memory ran out
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0  # of training, before `since`
+    since: float = field(default_factory=time.perf_counter)
 
-    def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Update the weights by one batch; returns its loss, still on the device."""
+    def take_step(self, task: Task, protocol: Protocol, precision: str) -> None:
+        """Update the weights by one batch."""
         import torch
 
-        loss = self.try_gradients(images, targets)
+        images, targets = next(self.batches)
+        loss = self.try_gradients(images, targets, task, precision)
         while loss is None:
             self.part = math.ceil(self.part / 2)
             if images.is_cuda:
                 torch.cuda.empty_cache()
-            loss = self.try_gradients(images, targets)
-        if self.protocol.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.protocol.clip_norm)
+            loss = self.try_gradients(images, targets, task, precision)
+        if protocol.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), protocol.clip_norm)
         self.optimizer.step()
-        return loss
+        self.total_loss += loss
+        self.step += 1
 
-    def try_gradients(self, images: Tensor, targets: Tensor) -> Tensor | None:
+    def try_gradients(self, images: Tensor, targets: Tensor, task: Task, precision: str) -> Tensor | None:
         """The batch's loss and gradients; None where there is not the memory for so many images at once."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
         try:
             parts = [
-                self.add_gradients(some, theirs, len(some) / len(images))
+                add_gradients(self.module, some, theirs, task, precision, len(some) / len(images))
                 for some, theirs in zip(torch.split(images, self.part), torch.split(targets, self.part), strict=True)
             ]
         except torch.OutOfMemoryError:
@@ -241,16 +261,72 @@ class Stepper:
             return None
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
-    def add_gradients(self, images: Tensor, targets: Tensor, share: float) -> Tensor:
+    def mean_loss(self, num_steps: int) -> float:
+        """The mean loss of the round's steps, and the next round begins. RunError where it is no number."""
+        mean = self.total_loss.item() / num_steps
+        if not math.isfinite(mean):
+            raise RunError(
+                f"the training loss is {mean} by step {self.step}",
+                fix="a lower --set learning_rate, or --set precision=fp32",
+                code="diverged",
+            )
+        self.total_loss.zero_()
+        return mean
+
+    def pause(self) -> None:
+        """Whatever follows is not training, until `since` is set again."""
+        self.seconds += time.perf_counter() - self.since
+
+    def state(self) -> State:
+        """All that the next step follows from, and all that is told of those before."""
         import torch
 
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.module(images)
-        loss = self.task.loss(logits.float(), targets)
-        if share < 1:
-            loss = loss * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        device = self.total_loss.device
+        return {
+            "step": self.step,
+            "part": self.part,
+            "history": self.history,
+            "seconds": self.seconds + time.perf_counter() - self.since,
+            "total_loss": self.total_loss,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "batches": self.batches.state(),
+            "keeper": self.keeper.state(),
+            "random": torch.get_rng_state(),
+            "random_on_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def resume(self, state: State | None) -> int:
+        """Go on from a state, if there is one; returns the step that it was kept after, 0 where training begins."""
+        import torch
+
+        if state:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.batches.restore(state["batches"])
+            self.keeper.restore(state["keeper"])
+            self.total_loss.copy_(state["total_loss"])
+            torch.set_rng_state(state["random"])
+            if state["random_on_device"] is not None:
+                torch.cuda.set_rng_state(state["random_on_device"], self.total_loss.device)
+            self.step, self.part, self.history = state["step"], state["part"], state["history"]
+            self.seconds, self.since = state["seconds"], time.perf_counter()
+        return self.step
+
+
+def add_gradients(
+    module: nn.Module, images: Tensor, targets: Tensor, task: Task, precision: str, share: float
+) -> Tensor:
+    """Add the gradients of some images, a `share` of their batch; returns their part of its loss, on the device."""
+    import torch
+
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        logits = module(images)
+    loss = task.loss(logits.float(), targets)
+    if share < 1:
+        loss = loss * share
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 # --- the budget ------------------------------------------------------------------------------------------------------
@@ -268,27 +344,44 @@ def batch_size(dataset: Dataset, protocol: Protocol) -> int:
     return min(protocol.batch_size, len(dataset.index("train")))
 
 
-def draw_batches(
-    dataset: Dataset, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of images and encoded targets without end: one permutation after the other, every batch full."""
-    import torch
+class Batches:
+    """Batches of images and encoded targets without end: one permutation after the other, every batch full."""
 
-    rows = torch.from_numpy(dataset.index("train"))
-    targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
-    targets = (targets.float() if targets.is_floating_point() else targets).to(pixels.device)  # MPS has no float64
-    symmetries = dataset.symmetries if protocol.symmetries else ()
-    size, one_of = batch_size(dataset, protocol), protocol.augmentation == "one-of"
-    order, draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
-    waiting = rows[:0]
-    while True:
-        while len(waiting) < size:
-            waiting = torch.cat([waiting, torch.randperm(len(rows), generator=order)])
-        chosen, waiting = waiting[:size], waiting[size:]
-        images = pixels.batch(rows[chosen])
-        if symmetries or one_of:
-            images = augment(images, symmetries=symmetries, one_of=one_of, generator=draws)
-        yield pixels.normalize(images), targets.index_select(0, send(chosen, pixels.device))
+    def __init__(self, dataset: Dataset, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+        import torch
+
+        targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
+        targets = targets.float() if targets.is_floating_point() else targets  # MPS has no float64
+        self.pixels, self.targets = pixels, targets.to(pixels.device)
+        self.rows = torch.from_numpy(dataset.index("train"))
+        self.size = batch_size(dataset, protocol)
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
+        self.one_of = protocol.augmentation == "one-of"
+        self.order, self.draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
+        self.waiting = self.rows[:0]
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        import torch
+
+        while len(self.waiting) < self.size:
+            self.waiting = torch.cat([self.waiting, torch.randperm(len(self.rows), generator=self.order)])
+        chosen, self.waiting = self.waiting[: self.size], self.waiting[self.size :]
+        images = self.pixels.batch(self.rows[chosen])
+        if self.symmetries or self.one_of:
+            images = augment(images, symmetries=self.symmetries, one_of=self.one_of, generator=self.draws)
+        return self.pixels.normalize(images), self.targets.index_select(0, send(chosen, self.pixels.device))
+
+    def state(self) -> State:
+        states = {"order": self.order.get_state(), "draws": self.draws.get_state()}
+        return {**states, "waiting": self.waiting.clone()}  # a view would be kept with all it is a view of
+
+    def restore(self, state: State) -> None:
+        self.order.set_state(state["order"])
+        self.draws.set_state(state["draws"])
+        self.waiting = state["waiting"]
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------
@@ -389,7 +482,7 @@ class Keeper:
         self.select_last = select_last
         self.best: tuple[float, float] | None = None
         self.step: int | None = None
-        self.state: dict[str, Tensor] | None = None
+        self.weights: dict[str, Tensor] | None = None
 
     def offer(self, step: int, score: float | None, loss: float | None) -> None:
         if self.select_last:
@@ -398,8 +491,15 @@ class Keeper:
         quality = (-math.inf if score is None else score, -math.inf if loss is None else -loss)
         if self.best is None or quality > self.best:
             self.best, self.step = quality, step
-            self.state = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+            self.weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
 
-    def restore(self) -> None:
-        if self.state is not None:
-            self.module.load_state_dict(self.state)
+    def put_back(self) -> None:
+        """Give the module the weights that were kept."""
+        if self.weights is not None:
+            self.module.load_state_dict(self.weights)
+
+    def state(self) -> State:
+        return {"best": self.best, "step": self.step, "weights": self.weights}
+
+    def restore(self, state: State) -> None:
+        self.best, self.step, self.weights = state["best"], state["step"], state["weights"]

@@ -1,0 +1,222 @@
+"""A training that is interrupted goes on where it was, to the bits of one that was not."""
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_training import SHORT, Tiny, make, train
+from warm import wait_for
+
+from zoo.checkpoints import Checkpoints, find_checkpoints
+from zoo.results import load_results
+
+OFTEN = "import zoo.checkpoints; zoo.checkpoints.EVERY_SECONDS = 0.3"
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, sends signals")
+
+
+# --- one training ----------------------------------------------------------------------------------------------------
+class StopAt(Checkpoints):
+    """Keeps the state after one step, and ends the training there."""
+
+    at: int
+
+    def keep(self, state):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == self.at:
+            self.save(state())
+            raise KeyboardInterrupt
+
+
+def new_module():
+    torch.manual_seed(0)
+    return Tiny(2, dropout=0.3)
+
+
+def interrupted(folder, at, *arguments, **settings):
+    """Train until after step `at`, then go on in a new module; what came of it."""
+    stopping = StopAt(folder=folder, key="run")
+    stopping.at = at
+    with pytest.raises(KeyboardInterrupt):
+        train(*arguments, module=new_module(), checkpoints=stopping, **settings)
+    return train(*arguments, module=new_module(), checkpoints=Checkpoints(folder=folder, key="run"), **settings)
+
+
+@pytest.mark.parametrize("at", [1, 7, 10, 19, 29])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_it_goes_on_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
+    dataset, pixels = make(symmetries=("hflip", "rot90"))
+    protocol = replace(SHORT, optimizer=optimizer, augmentation="one-of", symmetries=True, warmup=0.1)
+    whole = train(dataset, pixels, protocol, module=new_module())
+    found = interrupted(tmp_path, at, dataset, pixels, protocol)
+    for one, other in zip(whole.module.state_dict().values(), found.module.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert found.details["resumed_at"] == at and "resumed_at" not in whole.details
+    kept = ("step", "loss", "val_loss", "val_score")
+    assert [[row[k] for k in kept] for row in found.history] == [[row[k] for k in kept] for row in whole.history]
+    assert found.selected_step == whole.selected_step
+    assert [row["train_seconds"] for row in found.history] == sorted(row["train_seconds"] for row in found.history)
+
+
+def test_the_best_weights_so_far_are_kept_too(tmp_path):
+    dataset, pixels = make()
+    scores = iter([0.9, 0.2, 0.1, 0.9, 0.2, 0.1])
+    protocol = replace(SHORT, select_by="val")
+    whole = train(dataset, pixels, protocol, module=new_module(), val_score=lambda _: next(scores))
+    found = interrupted(tmp_path, 15, dataset, pixels, protocol, val_score=lambda _: next(scores))
+    assert whole.selected_step == found.selected_step == 10
+    for one, other in zip(whole.module.parameters(), found.module.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_parts_of_a_batch_stay_as_small_as_memory_made_them(tmp_path):
+    from test_training import Greedy
+
+    dataset, pixels = make()
+
+    def greedy():
+        torch.manual_seed(0)
+        return Greedy(2, 5)
+
+    stopping = StopAt(folder=tmp_path, key="run")
+    stopping.at = 3
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, pixels, SHORT, module=greedy(), checkpoints=stopping)
+    found = train(dataset, pixels, SHORT, module=greedy(), checkpoints=Checkpoints(folder=tmp_path, key="run"))
+    assert found.deviations == ("out of memory: batches of 16 in parts of 4",)
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+STATE = {"step": 3, "weights": torch.arange(1000.0), "best": (1.0, -0.5), "none": None}
+
+
+def test_a_new_state_replaces_the_old_one_and_dropping_leaves_nothing(tmp_path):
+    checkpoints = Checkpoints(folder=tmp_path / "checkpoints", key="a")
+    other = Checkpoints(folder=tmp_path / "checkpoints", key="b")
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2):
+        checkpoints.save({**STATE, "step": step})
+    other.save(STATE)
+    assert len(checkpoints.files()) == 1 and checkpoints.load()["step"] == 2
+    checkpoints.drop()
+    assert checkpoints.load() is None and other.load()["step"] == 3
+    assert sorted(path.name[0] for path in (tmp_path / "checkpoints").iterdir()) == ["b"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_file_is_not_gone_on_from(seed, tmp_path):
+    checkpoints = Checkpoints(folder=tmp_path, key="a")
+    checkpoints.save(STATE)
+    (path,) = checkpoints.files()
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    if seed % 2:
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+    else:
+        del content[random.integers(len(content)) :]
+    path.write_bytes(content)
+    assert checkpoints.load() is None
+
+
+def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    checkpoints = Checkpoints(folder=tmp_path, key="a")
+    checkpoints.save({"step": Trap()})
+    assert checkpoints.load() is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_where_it_cannot_be_kept_the_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.checkpoints.EVERY_SECONDS", 0.0)
+    dataset, pixels = make()
+    (tmp_path / "file").write_text("no folder")
+    expected = train(dataset, pixels, module=new_module())
+    found = train(dataset, pixels, module=new_module(), checkpoints=Checkpoints(folder=tmp_path / "file", key="a"))
+    for one, other in zip(expected.module.parameters(), found.module.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_another_run_folder_or_version_goes_on_from_nothing(tmp_path):
+    keys = {find_checkpoints(tmp_path, *names).key for names in (("a", "b", "c"), ("a", "b", "d"), ("a", "bc", ""))}
+    assert len(keys) == 3
+
+
+# --- a bench ---------------------------------------------------------------------------------------------------------
+def arguments(tiny_data, results, *others):
+    words = ["bench", "-m", "naps", "-d", tiny_data / "binary.npz", "--protocol", "scratch", "--set", "image_size=16"]
+    return [*words, "--set", "steps=50", "--set", "rounds=5", "--seeds", 1, "--results", results, *others]
+
+
+def only_naps(results):
+    (found,) = [result for result in load_results(results)[0] if result.run["shown"] == "naps"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(warm, tiny_data, tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed") / "results"
+    status, _, said = warm.run(*arguments(tiny_data, results))
+    assert status == 0, said
+    return only_naps(results)
+
+
+def assert_same(found, expected):
+    for split in ("val", "test"):
+        one, other = found.predictions()[split], expected.predictions()[split]
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert found.id == expected.id and found.scores() == expected.scores()
+
+
+def kept(cache):
+    return list((cache / "checkpoints").glob("*.pt"))
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_data, undisturbed, tmp_path):
+    results, cache = tmp_path / "results", tmp_path / "cache"
+    first = OFTEN if number == signal.SIGKILL else ""  # who is asked to end keeps its state, whatever the time
+    bench = warm.start(*arguments(tiny_data, results), first=first, ZOO_CACHE=cache)
+    if number == signal.SIGKILL:
+        wait_for(lambda: kept(cache))
+    else:
+        wait_for(lambda: "[2 of 3]" in bench.told())
+        time.sleep(1.5)  # into the training, which takes five
+    start = time.monotonic()
+    bench.kill(number)
+    assert bench.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert time.monotonic() - start < 10
+    assert len(kept(cache)) == 1
+    status, _, said = warm.run(*arguments(tiny_data, results), ZOO_CACHE=cache)
+    assert status == 0, said
+    found = only_naps(results)
+    assert found.details["resumed_at"] >= 1
+    assert_same(found, undisturbed)
+    assert not kept(cache)
+
+
+@on_linux
+def test_fresh_begins_anew_and_a_cleared_cache_too(warm, tiny_data, undisturbed, tmp_path):
+    results, cache = tmp_path / "results", tmp_path / "cache"
+    for others in (["--fresh"], []):
+        bench = warm.start(*arguments(tiny_data, results), first=OFTEN, ZOO_CACHE=cache)
+        wait_for(lambda: kept(cache))
+        bench.kill()
+        bench.wait()
+        if not others:
+            assert warm.run("cache", "clear", "checkpoints", ZOO_CACHE=cache)[0] == 0
+            assert not kept(cache)
+        assert warm.run(*arguments(tiny_data, results, *others), ZOO_CACHE=cache)[0] == 0
+        found = only_naps(results)
+        assert "resumed_at" not in found.details
+        assert_same(found, undisturbed)
+        for path in results.rglob("result.json"):  # the second time it is to run again
+            if json.loads(path.read_text())["run"]["shown"] == "naps":
+                path.unlink()
