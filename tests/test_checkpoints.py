@@ -64,11 +64,10 @@ def test_it_goes_on_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
 
 
 def test_the_best_weights_so_far_are_kept_too(tmp_path):
-    dataset, pixels = make()
+    dataset, pixels = make(count=400)  # enough of val to choose by
     scores = iter([0.9, 0.2, 0.1, 0.9, 0.2, 0.1])
-    protocol = replace(SHORT, select_by="val")
-    whole = train(dataset, pixels, protocol, module=new_module(), val_score=lambda _: next(scores))
-    found = interrupted(tmp_path, 15, dataset, pixels, protocol, val_score=lambda _: next(scores))
+    whole = train(dataset, pixels, module=new_module(), val_score=lambda _: next(scores))
+    found = interrupted(tmp_path, 15, dataset, pixels, val_score=lambda _: next(scores))
     assert whole.selected_step == found.selected_step == 10
     for one, other in zip(whole.module.parameters(), found.module.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -183,7 +182,7 @@ def kept(cache):
 def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     first = OFTEN if number == signal.SIGKILL else ""  # who is asked to end keeps its state, whatever the time
-    bench = warm.start(*arguments(tiny_data, results), first=first, ZOO_CACHE=cache)
+    bench = warm.start(*arguments(tiny_data, results), first=first, ZOO_CACHE=str(cache))
     if number == signal.SIGKILL:
         wait_for(lambda: kept(cache))
     else:
@@ -194,7 +193,7 @@ def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_da
     assert bench.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     assert time.monotonic() - start < 10
     assert len(kept(cache)) == 1
-    status, _, said = warm.run(*arguments(tiny_data, results), ZOO_CACHE=cache)
+    status, _, said = warm.run(*arguments(tiny_data, results), ZOO_CACHE=str(cache))
     assert status == 0, said
     found = only_naps(results)
     assert found.details["resumed_at"] >= 1
@@ -206,14 +205,14 @@ def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_da
 def test_fresh_begins_anew_and_a_cleared_cache_too(warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     for others in (["--fresh"], []):
-        bench = warm.start(*arguments(tiny_data, results), first=OFTEN, ZOO_CACHE=cache)
+        bench = warm.start(*arguments(tiny_data, results), first=OFTEN, ZOO_CACHE=str(cache))
         wait_for(lambda: kept(cache))
         bench.kill()
         bench.wait()
         if not others:
-            assert warm.run("cache", "clear", "checkpoints", ZOO_CACHE=cache)[0] == 0
+            assert warm.run("cache", "clear", "checkpoints", ZOO_CACHE=str(cache))[0] == 0
             assert not kept(cache)
-        assert warm.run(*arguments(tiny_data, results, *others), ZOO_CACHE=cache)[0] == 0
+        assert warm.run(*arguments(tiny_data, results, *others), ZOO_CACHE=str(cache))[0] == 0
         found = only_naps(results)
         assert "resumed_at" not in found.details
         assert_same(found, undisturbed)

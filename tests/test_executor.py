@@ -125,14 +125,14 @@ def test_work_that_hangs_is_ended_in_time_with_all_it_started():
     assert not any(alive(pid) for pid in pids)
 
 
-def test_closing_the_generator_ends_every_child_at_once():
+def test_closing_the_generator_asks_every_child_to_end_and_ends_those_that_do_not():
     events = execute(["hang", "hang"], carry_out, devices=["cpu", "cpu"], reuse=False)
     pids = []
     while len(pids) < 4:
         pids += next(events).details.get("pids", [])
     start = time.monotonic()
     events.close()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8  # five seconds for both, who do not listen
     assert not any(alive(pid) for pid in pids)
     assert not multiprocessing.active_children()
 

@@ -176,6 +176,7 @@ def finetune(
         keeper=Keeper(module, select_last=selects_last(dataset, protocol)),
         total_loss=torch.zeros((), device=pixels.device),
         part=size,
+        num_steps=num_steps,
     )
     on_device = [pixels.device] if pixels.device.startswith("cuda") else []
     listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()
@@ -186,10 +187,9 @@ def finetune(
         while training.step < num_steps:
             set_learning_rate(training.optimizer, protocol, training.step + 1, num_steps)
             training.take_step(dataset.task, protocol, precision)
-            told = {"step": training.step, "num_steps": num_steps}
+            told: dict[str, Any] = {"step": training.step, "num_steps": num_steps}
             if training.step % every == 0 or training.step == num_steps:
-                loss = training.mean_loss(training.step % every or every)
-                training.pause()
+                loss = training.end_round(training.step % every or every)
                 val = predict(module, dataset, pixels, "val", precision=precision)
                 told |= {"loss": loss, **describe_val(val, dataset, val_score)}
                 training.history.append({**told, "train_seconds": training.seconds})
@@ -213,6 +213,8 @@ def finetune(
         images_per_second=num_steps * size / training.seconds,
         deviations=(f"out of memory: batches of {size} in parts of {training.part}",) * (training.part < size),
     )
+
+
 @dataclass(kw_only=True, eq=False)
 class Training:
     """A training that goes on: all that changes from one step to the next."""
@@ -223,6 +225,7 @@ class Training:
     keeper: Keeper
     total_loss: Tensor  # of this round's steps; perf: on the device, every .item() would make a GPU wait
     part: int  # images that go through the network at once: fewer than a batch once memory ran out
+    num_steps: int
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0  # of training, before `since`
@@ -261,21 +264,21 @@ class Training:
             return None
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
-    def mean_loss(self, num_steps: int) -> float:
-        """The mean loss of the round's steps, and the next round begins. RunError where it is no number."""
-        mean = self.total_loss.item() / num_steps
+    def end_round(self, count: int) -> float:
+        """The mean loss of the round's `count` steps; what follows is no training, until `since` is set again.
+
+        RunError where the loss is not finite.
+        """
+        mean = self.total_loss.item() / count
+        self.seconds += time.perf_counter() - self.since
         if not math.isfinite(mean):
             raise RunError(
-                f"the training loss is {mean} by step {self.step}",
+                f"the training loss is {mean} by step {self.step} of {self.num_steps}",
                 fix="a lower --set learning_rate, or --set precision=fp32",
                 code="diverged",
             )
         self.total_loss.zero_()
         return mean
-
-    def pause(self) -> None:
-        """Whatever follows is not training, until `since` is set again."""
-        self.seconds += time.perf_counter() - self.since
 
     def state(self) -> State:
         """All that the next step follows from, and all that is told of those before."""
