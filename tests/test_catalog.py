@@ -1,4 +1,4 @@
-"""What `list`, `info`, `why` and `doctor` show, as plain data."""
+"""What `list`, `info`, `why` show, as plain data."""
 
 import json
 
@@ -9,7 +9,7 @@ from zoo.builtin import open_registry
 from zoo.errors import UsageError
 from zoo.planning import save_plan
 from zoo.protocol import FINETUNE
-from zoo.registry import BrokenPlugin, Registry
+from zoo.registry import Registry
 from zoo.specs import DatasetSpec, MetricSpec, ModelSpec, Weights
 from zoo.tasks import BINARY
 
@@ -155,21 +155,3 @@ def test_why_a_planned_run_is_not_the_same_says_field_by_field(tmp_path, store, 
     assert explained["nearest"] == [
         {"id": stored.id[:8], "differs in": "seed: 1 here, 0 there; protocol.steps: 5 here, 4 there"}
     ]
-
-
-# --- doctor ----------------------------------------------------------------------------------------------------------
-def test_doctor_says_what_is_missing():
-    broken = BrokenPlugin(plugin="zoo-bad", version="1.0", reason="ImportError: no cuda")
-    found = catalog.examine(Registry(broken=(broken,)))
-    assert any("zoo-bad is broken: ImportError: no cuda" in line for line in found["advice"])
-    assert any("no model plugin is installed" in line for line in found["advice"])
-    assert found["versions"]["torch"] and found["system"]["cores"] >= 1
-    json.dumps(found)
-
-
-def test_doctor_says_that_the_cache_cannot_be_used(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file" / "cache"))
-    found = catalog.examine(Registry())
-    assert not found["cache"]["writable"]
-    assert any("set ZOO_CACHE" in line for line in found["advice"])

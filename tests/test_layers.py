@@ -34,8 +34,8 @@ FLOORS = (
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet", "checkpoints"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
     {"registry", "fingerprints", "pages"},
-    # Samples to a split.
-    {"splits"},
+    # Samples to a split; installed plugins to those that can be imported.
+    {"splits", "probing"},
     # A split to decoded pixels and batches.
     {"data", "audit"},
     # Pixels to the features of a frozen network.
@@ -50,8 +50,8 @@ FLOORS = (
     {"suites", "sections"},
     # A run's folder; what an order of rows is worth; numbers as people read them; sections.
     {"results", "comparison", "readable", "calibration", "operating", "subgroups", "ensembles", "label_noise"},
-    # What speaks against a row.
-    {"controls"},
+    # What speaks against a row; what would go wrong on this machine.
+    {"controls", "diagnosis"},
     # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
     {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere", "exporting"},
     # A plan to each process's work; results to how fast their models answer; a board's sentences; two of its rows side

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -101,6 +102,19 @@ BROKEN = {
     "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; fix: upgrade zoo-bench"),
     "zoo-two-entries": (NEVER_LOADED, "2 entry points in zoo.v1, expected 1"),
     "zoo-damaged": (NEVER_LOADED, "its entry_points.txt is damaged: "),
+    "zoo-exits-at-once": ("import os; os._exit(0)", "its import ends the process, with exit status 0"),
+    "zoo-segfault": ("import ctypes; ctypes.string_at(0)", "its import crashes: killed by SIGSEGV"),
+    "zoo-aborts": (GIVES.format(name="n") + "\n    import os; os.abort()", "its import crashes: killed by SIGABRT"),
+    "zoo-kills": ("import os; os.kill(os.getpid(), 9)", "its import crashes: killed by SIGKILL"),
+    "zoo-hook-exits": (
+        "import os\nfrom zoo import hookimpl\n@hookimpl\ndef register_models(): os._exit(7)",
+        "its import ends the process, with exit status 7",
+    ),
+    "zoo-hangs": (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)'])\ntime.sleep(987)",
+        "its import did not end within 10 s",
+    ),
 }
 ENTRY_POINTS = {
     "zoo-no-attribute": "[zoo.v1]\nzoo-no-attribute = zoo_no_attribute:plugin\n",
@@ -143,9 +157,15 @@ def install(wheels: list[Path], target: Path) -> None:
         zipfile.ZipFile(wheel).extractall(target)
 
 
-def zoo(*arguments: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
+def zoo(*arguments: str, path: list[Path], **variables: str) -> subprocess.CompletedProcess[str]:
     """The command, as a user types it, with the plugins of these folders installed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "NO_COLOR": "1", "COLUMNS": "200"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        **variables,
+    }
     return subprocess.run([*ZOO, *arguments], capture_output=True, text=True, env=environment, encoding="utf-8")
 
 
@@ -193,6 +213,34 @@ def test_each_kind_of_broken_plugin_is_named_with_its_reason(plugins, name):
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_plugin_among_broken_ones_serves(plugins, name):
     assert (plugins[name]["status"], plugins[name]["version"]) == ("ok", "1.0")
+
+
+def test_what_hangs_or_crashes_at_import_is_tried_once_and_leaves_no_process(site, plugins):
+    for words in (["list", "models"], ["plugin", "list"]):
+        start = time.monotonic()
+        assert zoo(*words, path=[site]).returncode == 0
+        assert time.monotonic() - start < 5
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(b"time.sleep(987)" in command for command in commands)
+
+
+def test_a_plugin_that_was_mended_is_tried_again(tmp_path):
+    target = tmp_path / "site"
+    install([write_wheel(tmp_path, "zoo-mended", "import os; os._exit(1)")], target)
+    assert "zoo-mended" in zoo("list", "models", path=[target]).stderr
+    (target / "zoo_mended.py").write_text(textwrap.dedent(GIVES.format(name="mended_net")))
+    done = zoo("list", "models", path=[target])
+    assert "mended_net" in done.stdout and "zoo-mended" not in done.stderr
+
+
+@pytest.mark.parametrize("memo", ["", "[]", '{"a": 1}', "\x00"])
+def test_a_memory_that_is_damaged_is_made_again(memo, tmp_path):
+    cache, target = tmp_path / "cache", tmp_path / "site"
+    install([write_wheel(tmp_path, "zoo-gone", "import os; os._exit(1)")], target)
+    (cache / "plugins").mkdir(parents=True)
+    (cache / "plugins" / "tried.json").write_text(memo)
+    done = zoo("list", "models", path=[target], ZOO_CACHE=str(cache))
+    assert done.returncode == 0 and "its import ends the process, with exit status 1" in done.stderr
 
 
 def test_a_distribution_without_metadata_goes_by_its_entry_point(plugins):
@@ -257,8 +305,8 @@ def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_licence(site):
 def test_listing_a_card_imports_neither_pandas_nor_pydantic(site):
     code = """
 import sys
-from zoo.registry import find_plugins, load_registry
-assert "spots" in load_registry(find_plugins()).datasets
+from zoo.builtin import open_registry
+assert "spots" in open_registry().datasets
 print(sorted({"torch", "pandas", "pydantic", "PIL"} & set(sys.modules)))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
@@ -324,3 +372,67 @@ print(sorted({"torch", "torchvision", "timm", "pandas", "sklearn", "scipy", "ric
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- plugins that change the process they are loaded into -----------------------------------------------------------
+VANDAL = """
+    import os, random, sys
+    import torch
+    from zoo import ModelSpec, hookimpl
+
+    def spoil():
+        os.chdir("/")
+        os.environ["OMP_NUM_THREADS"] = "7"
+        os.environ.pop("ZOO_CACHE", None)
+        random.seed(0)
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(3)
+        torch.use_deterministic_algorithms(True)
+
+    spoil()
+
+    def build(request):
+        spoil()
+        torch.set_grad_enabled(True)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(request.num_outputs)).float()
+
+    @hookimpl
+    def register_models():
+        return [ModelSpec(name="vandal", build=build)]
+    """
+
+
+def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, environment, tiny_data):
+    target = tmp_path / "site"
+    install([write_wheel(tmp_path, "zoo-vandal", VANDAL)], target)
+    shutil.copy(tiny_data / "binary.npz", tmp_path / "set.npz")
+    words = [
+        "bench",
+        "-d",
+        "./set.npz",
+        "--protocol",
+        "scratch",
+        "--set",
+        "image_size=16",
+        "--set",
+        "steps=5",
+        "--json",
+    ]
+    found = {}
+    for name, sites, models in (("alone", [], "tiny_cnn"), ("beside", [target], "vandal,tiny_cnn")):
+        done = subprocess.run(
+            [*ZOO, *words, "-m", models, "--seeds", "1", "--results", name],
+            capture_output=True,
+            text=True,
+            env=environment(*sites),
+            cwd=tmp_path,
+        )
+        assert done.returncode in (0, 3), done.stderr  # its own run may fail
+        runs = json.loads(done.stdout)["runs"]
+        found[name] = next(run for run in runs if run["model"] == "tiny_cnn")
+    assert found["alone"]["id"] == found["beside"]["id"]
+    assert found["alone"]["scores"] == found["beside"]["scores"]
+    both = [next((tmp_path / name).rglob("tiny_cnn.random/*/predictions.npz")).read_bytes() for name in found]
+    assert both[0] == both[1]

@@ -11,7 +11,7 @@ import pytest
 
 from zoo.bundles import MANIFEST, files_below, make_bundle, write_zip
 from zoo.errors import ResultsError, VerifyError
-from zoo.files import hash_bytes, hash_file
+from zoo.files import SEAL, hash_bytes, hash_file, write_sealed
 from zoo.inference import load_predictions, save_predictions
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
@@ -46,18 +46,19 @@ def told(found):
 def with_right_checksums(folder):
     """Put the checksums right, as one would who wants to deceive."""
     for path in folder.glob("*/*/*/result.json"):
-        document = json.loads(path.read_text())
-        document["checksums"] = {name: hash_file(path.parent / name) for name in document["checksums"]}
-        path.write_text(json.dumps(document))
-    manifest = json.loads((folder / MANIFEST).read_text())
+        change_json(
+            path, lambda d, at=path.parent: d.update(checksums={name: hash_file(at / name) for name in d["checksums"]})
+        )
     files = {p.relative_to(folder).as_posix(): hash_file(p) for p in files_below(folder) if p.name != MANIFEST}
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "files": files}))
+    change_json(folder / MANIFEST, lambda d: d.update(files=files))
 
 
 def change_json(path, change):
+    """Change a document, and seal it again."""
     document = json.loads(path.read_text())
+    document.pop(SEAL)
     change(document)
-    path.write_text(json.dumps(document))
+    write_sealed(path, document)
 
 
 @pytest.fixture

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 from zoo.baselines import BASELINES
 from zoo.executor import EXECUTORS
+from zoo.files import cache_root
 from zoo.metrics import METRICS
+from zoo.probing import keep_from_harm
 from zoo.protocol import PROTOCOLS
 from zoo.registry import Kind, Registry, Spec, find_plugins, load_registry
 
 
 def open_registry() -> Registry:
-    """Load every installed plugin; the core's own specs go the same way as a plugin's."""
+    """Load every installed plugin whose import ends; the core's own specs go the same way as a plugin's."""
     builtin: dict[Kind, Sequence[Spec]] = {
         "model": BASELINES,
         "metric": METRICS,
         "protocol": PROTOCOLS,
         "executor": EXECUTORS,
     }
-    return load_registry(find_plugins(), builtin=builtin)
+    return load_registry(keep_from_harm(find_plugins(), cache_root()), builtin=builtin)

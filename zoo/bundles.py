@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ResultsError, UsageError, clean
-from zoo.files import folder_written_whole, hash_file, write_json, written_whole
+from zoo.files import folder_written_whole, hash_file, write_sealed, written_whole
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
 from zoo.registry import Registry
@@ -138,7 +138,7 @@ def fill_bundle(
         **({"metadata": sorted(metadata)} if metadata else {}),
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files_below(folder)},
     }
-    write_json(folder / MANIFEST, manifest)
+    write_sealed(folder / MANIFEST, manifest)
     return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)))
 
 

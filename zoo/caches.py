@@ -23,6 +23,7 @@ MADE = {
     "unpacked": "unpacked archives",
     "sheets": "contact sheets",
     "plans": "what `zoo why` knows of the last plans",
+    "plugins": "which plugins can be imported",
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
 KINDS = {**MADE, **DOWNLOADED}

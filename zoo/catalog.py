@@ -1,11 +1,9 @@
-"""From the registry and stored results to what `list`, `info`, `why` and `doctor` show, as plain data."""
+"""From the registry and stored results to what `list`, `info` and `why` show, as plain data."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -296,39 +294,3 @@ def compare_identities(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
 
 def short(value: Any) -> Any:
     return value[:8] if isinstance(value, str) and len(value) == 64 else value
-
-
-# --- doctor ----------------------------------------------------------------------------------------------------------
-def examine(registry: Registry) -> dict[str, Any]:
-    """The machine, versions, plugins and caches; `advice` says what is missing and how to mend it."""
-    from zoo.system import available_memory_bytes, describe_system, resolve_device, versions
-
-    advice = []
-    cache = cache_root()
-    device = resolve_device("auto")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        writable = os.access(cache, os.W_OK)
-        free = shutil.disk_usage(cache).free
-    except OSError as error:
-        writable, free = False, 0
-        advice.append(f"cache {cache}: {error.strerror}; set ZOO_CACHE to a folder that can be written to")
-    if writable and free < 2e9:
-        advice.append(f"cache {cache}: {free / 1e9:.1f} GB free; decoded images and weights need room")
-    if device == "cpu":
-        advice.append("no GPU seen by torch: fine for the quickstart and small sets, slow for 224 px")
-    advice += [
-        f"plugin {b.plugin} is broken: {b.reason}; repair or `pip uninstall {b.plugin}`" for b in registry.broken
-    ]
-    if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
-        advice.append("no model plugin is installed: pip install zoo-timm zoo-torchvision")
-    memory = available_memory_bytes()
-    return {
-        "system": {**describe_system(device, 1), "available_memory_gb": memory and round(memory / 1e9, 1)},
-        "versions": versions(),
-        "plugins": {
-            p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins
-        },
-        "cache": {"folder": str(cache), "writable": writable, "free_gb": round(free / 1e9, 1)},
-        "advice": advice or ["nothing is missing"],
-    }

@@ -447,13 +447,16 @@ def plugin_list(as_json: bool) -> None:
 
 
 @zoo.command()
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="The results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def doctor(as_json: bool) -> None:
-    """Check the machine, versions, plugins and caches, and say what is missing."""
+def doctor(results: Path, as_json: bool) -> None:
+    """Check the machine, versions, plugins, cache and results, and say what is wrong and how to mend it."""
     from zoo.builtin import open_registry
-    from zoo.catalog import examine, to_text
+    from zoo.catalog import to_text
+    from zoo.diagnosis import examine
+    from zoo.files import cache_root
 
-    found = examine(open_registry())
+    found = examine(open_registry(), cache_root(), results)
     click.echo(json.dumps({"schema": 1, "command": "doctor", **found}, indent=1) if as_json else to_text(found))
 
 

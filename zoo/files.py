@@ -90,7 +90,7 @@ class FileMemo:
         if (known := self.look_up(key)) is not None:
             return known
         fact = self.find(path)
-        self.fresh.append((*key, json.dumps(fact)))
+        self.note(key, fact)
         return fact
 
     def recall(self, path: Path) -> Any:
@@ -98,23 +98,36 @@ class FileMemo:
         return self.look_up(self.key(path))
 
     def remember(self, path: Path, fact: Any) -> None:
-        self.fresh.append((*self.key(path), json.dumps(fact)))
+        self.note(self.key(path), fact)
 
     def key(self, path: Path) -> tuple[str, str, int, int]:
         status = path.stat()
         return self.what, str(path.resolve()), status.st_size, status.st_mtime_ns
 
     def look_up(self, key: tuple[str, str, int, int]) -> Any:
-        row = self.connection.execute(
-            "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
-        ).fetchone()
-        return json.loads(row[0]) if row else None
+        import sqlite3
+
+        try:
+            row = self.connection.execute(
+                "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
+            ).fetchone()
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            return None  # a damaged page
+        checksum, _, fact = str(row[0]).partition(" ") if row else ("", "", "")
+        return json.loads(fact) if row and checksum == self.checksum(key, fact) else None
+
+    def checksum(self, key: tuple[str, str, int, int], fact: str) -> str:
+        return hash_bytes(json.dumps(key), fact)[:16]
+
+    def note(self, key: tuple[str, str, int, int], fact: Any) -> None:
+        text = json.dumps(fact)
+        self.fresh.append((*key, f"{self.checksum(key, text)} {text}"))
 
     def close(self) -> None:
         import sqlite3
 
-        # A full disk: what is not remembered is found out again.
-        with suppress(sqlite3.OperationalError), self.connection:
+        # A full disk, a damaged file: what is not remembered is found out again.
+        with suppress(sqlite3.DatabaseError), self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", self.fresh)
         self.connection.close()
 
@@ -193,6 +206,24 @@ def write_json(path: Path, document: Any) -> None:
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+SEAL = "seal"
+
+
+def write_sealed(path: Path, document: dict[str, Any]) -> None:
+    """`write_json` of a document that carries its own digest, so that `unseal` can tell whether it was damaged."""
+    write_json(path, {**document, SEAL: digest_of(document)})
+
+
+def unseal(document: dict[str, Any]) -> bool:
+    """Take the seal off, and tell whether the rest is what was sealed; documents of before there were seals pass."""
+    seal = document.pop(SEAL, None)
+    return seal is None or seal == digest_of(document)
+
+
+def digest_of(document: dict[str, Any]) -> str:
+    return hash_bytes(json.dumps(document, sort_keys=True, ensure_ascii=True))
 
 
 def keep_arrays(path: Path, **arrays: Any) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import difflib
 import fnmatch
 import inspect
+import os
+import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +59,7 @@ class FoundPlugin:
     name: str  # of its distribution
     version: str = ""
     group: str = f"zoo.v{CONTRACT}"
+    module: str = ""  # that its entry point names
     load: Callable[[], object]
 
 
@@ -363,7 +366,9 @@ def find_in_distribution(distribution: metadata.Distribution) -> Iterator[FoundP
     load = points[0].load
     if len(points) > 1:
         load = raising(PluginError(f"{len(points)} entry points in {group}, expected 1"))
-    yield FoundPlugin(name=canonical(name or points[0].name), version=version, group=group, load=load)
+    yield FoundPlugin(
+        name=canonical(name or points[0].name), version=version, group=group, module=points[0].module, load=load
+    )
 
 
 def describe_distribution(distribution: metadata.Distribution) -> tuple[str, str]:
@@ -403,7 +408,7 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
         try:
             if plugin.name in given:
                 raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
-            with quiet_stdout():
+            with quiet_stdout(), process_unchanged():
                 given[plugin.name] = load_plugin(plugin)
         except KeyboardInterrupt:
             raise
@@ -431,6 +436,25 @@ def quiet_stdout() -> Iterator[None]:
     """What a plugin prints goes to stderr: stdout may be one JSON document that a program reads."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def process_unchanged() -> Iterator[None]:
+    """What a plugin does to the working folder, the environment and Python's random numbers ends with the block."""
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:  # removed under the command's feet
+        folder = None
+    environment, numbers = dict(os.environ), random.getstate()
+    try:
+        yield
+    finally:
+        if folder:
+            os.chdir(folder)
+        if dict(os.environ) != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+        random.setstate(numbers)
 
 
 def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, locked, sweep, write_json
+from zoo.files import folder_written_whole, hash_file, locked, sweep, unseal, write_sealed
 from zoo.inference import Predictions, load_predictions, save_predictions
 from zoo.scoring import Score
 from zoo.specs import Card
@@ -177,11 +177,11 @@ def write_result(
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
     checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     if scores:
-        write_json(folder / "scores.json", scores_document(scores))
+        write_sealed(folder / "scores.json", scores_document(scores))
     document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
     for name in NOT_STORED:
         document.pop(name)
-    write_json(folder / "result.json", document)
+    write_sealed(folder / "result.json", document)
 
 
 def scores_document(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
     """Replace the scores beside a result, whole."""
     assert result.folder is not None
     try:
-        write_json(result.folder / "scores.json", scores_document(scores))
+        write_sealed(result.folder / "scores.json", scores_document(scores))
     except OSError as error:
         raise unusable(result.folder, error) from error
 
@@ -200,7 +200,7 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
 def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
     """Note beside a run how fast its model answers, measured after it."""
     try:
-        write_json(folder / TIMING_FILE, {"schema": SCHEMA, "timing": dict(timing)})
+        write_sealed(folder / TIMING_FILE, {"schema": SCHEMA, "timing": dict(timing)})
     except OSError as error:
         raise unusable(folder, error) from error
 
@@ -230,6 +230,8 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
             fix="upgrade zoo-bench",
             code="newer-schema",
         )
+    if not unseal(document):
+        raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
     return document
 
 
@@ -292,6 +294,7 @@ def find_done(root: Path, run: Run) -> Result | None:
         return None
     try:
         result = load_result(folder)
+        result.scores()
     except ResultsError as error:
         if error.code == "newer-schema":
             raise

@@ -183,9 +183,15 @@ def score_and_save(
 
 
 def prepare_process(run: Run, device: str) -> None:
+    """Make torch what it is at its start, whatever a plugin or a run before has made of it in this process."""
     import torch
 
     tune_allocator()
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(False)
     if run.threads:
         torch.set_num_threads(run.threads)
     if run.device_kind == "cuda":
