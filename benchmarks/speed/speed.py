@@ -148,7 +148,19 @@ def s1(asked: Asked) -> Iterator[Line]:
     for model in ("resnet18", "mobilenetv3_small_100", "efficientnet_b0"):
         for augmentation, wanted in (("none", 0.97), ("one-of", 0.90)):
             others = ("--threads", 1, "--set", f"augmentation={augmentation}", "--set", "symmetries=false")
-            bare = ("bare", "--model", model, "--channels", 1, "--threads", 1, "--steps", steps)
+            bare = (
+                "bare",
+                "--model",
+                model,
+                "--channels",
+                1,
+                "--threads",
+                1,
+                "--steps",
+                steps,
+                "--warm-up",
+                0,
+            )  # as ours
             found = asked.compare(
                 partial(cost, SPEED, *short_run(data, model, 128, steps, *others)),
                 partial(figure, SPEED, *bare, threads=1),
