@@ -137,6 +137,17 @@ def test_closing_the_generator_asks_every_child_to_end_and_ends_those_that_do_no
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize(("available", "at_once"), [(10**15, 3), (1, 1), (None, 3)])
+def test_no_further_run_starts_where_there_is_no_memory_for_it(monkeypatch, available, at_once):
+    monkeypatch.setattr("zoo.executor.available_memory_bytes", lambda: available)
+    running, most = 0, 0
+    works = [f"sleep 0.{number}" for number in (31, 32, 33, 34)]
+    for event in execute(works, carry_out, devices=["cpu"] * 3, reuse=False):
+        running += (event.kind == "started") - (event.kind == "ended")
+        most = max(most, running)
+    assert (most, running) == (at_once, 0)
+
+
 def test_fail_fast_starts_nothing_after_a_failure():
     assert list(ended(["raise", "step 1", "step 2"], workers=1, fail_fast=True)) == ["raise"]
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import ZooError, clean, room_needed
 from zoo.specs import ExecutorSpec
+from zoo.system import available_memory_bytes, peak_memory_of
 
 Work = TypeVar("Work")
 Notify = Callable[[dict[str, Any]], None]
@@ -82,7 +83,7 @@ def execute(
                 for worker in workers:
                     if waiting and worker.work is None:
                         yield assign(worker, waiting.pop())
-                while waiting and free:
+                while waiting and free and has_room(workers):
                     worker = start_worker(context, carry_out, free.pop(0), Path(scratch), reuse)
                     workers.append(worker)
                     yield assign(worker, waiting.pop())
@@ -109,6 +110,13 @@ def execute(
             finally:
                 for worker in workers:
                     end_worker(worker)
+
+
+def has_room(workers: Sequence[Worker[Any]]) -> bool:
+    """Whether there is memory for a further run as large as the largest that goes on; a single one always goes."""
+    held = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
+    available = available_memory_bytes()
+    return not held or available is None or available > max(held)
 
 
 def can_fork() -> bool:

@@ -8,6 +8,7 @@ import re
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
@@ -73,13 +74,30 @@ def num_cores() -> int:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that can be had without swapping, or None where the system does not say."""
+    """Memory that can be had without swapping, in this container where it is one; None where nobody says."""
     try:
         with open("/proc/meminfo") as stream:
             fields = dict(line.split(":", 1) for line in stream)
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+        return available if limit == "max" else max(0, min(available, int(limit) - int(used) + int(cached)))
+    except (OSError, KeyError, ValueError):
+        return available
+
+
+def peak_memory_of(pid: int) -> int:
+    """The most memory another process has held, in bytes; 0 where it is gone or the system does not say."""
+    try:
+        with open(f"/proc/{pid}/status") as stream:
+            fields = dict(line.split(":", 1) for line in stream)
+        return int(fields["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
 
 
 @cache
