@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,8 @@ class Checkpoints:
         with temporary_beside(self.folder / self.key) as temporary:
             with open(temporary, "wb") as stream:
                 torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
             path = self.folder / f"{self.key}.{hash_file(temporary)}.pt"
             temporary.replace(path)
         sync_folder(self.folder)

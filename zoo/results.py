@@ -210,8 +210,9 @@ def read_timing(folder: Path | None) -> dict[str, float]:
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:
-        timing = read_json(folder / TIMING_FILE)["timing"]
-        return {name: float(timing[name]) for name in TIMINGS if 0 < float(timing[name]) < math.inf}
+        told = read_json(folder / TIMING_FILE)["timing"]
+        timing = {name: float(told[name]) for name in TIMINGS}
+        return timing if all(0 < value < math.inf for value in timing.values()) else {}
     except (KeyError, TypeError, ValueError, ResultsError):
         return {}
 
