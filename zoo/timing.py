@@ -12,6 +12,7 @@ from typing import Any
 from zoo.builtin import open_registry
 from zoo.controls import is_baseline
 from zoo.data import random_pixels
+from zoo.errors import ZooError
 from zoo.executor import Notify, can_fork
 from zoo.files import locked
 from zoo.inference import measure_forward
@@ -21,7 +22,7 @@ from zoo.progress import Console
 from zoo.registry import Registry
 from zoo.results import Result, read_timing, save_timing
 from zoo.system import device_kind, tune_allocator
-from zoo.weights import find_model_spec
+from zoo.weights import find_model_spec, import_all
 
 THROUGHPUT_BATCH = 32
 
@@ -68,6 +69,12 @@ def time_models(
 def measure_all(
     waiting: Sequence[Timed], device: str, registry: Registry, settings: Settings, console: Console
 ) -> None:
+    names: set[str] = set()
+    for timed in waiting:
+        with contextlib.suppress(ZooError):  # a model that is no longer installed: its process says so
+            names |= set(find_model_spec(timed.network.model, registry, settings.cache).imports)
+    with console.counting("importing what the models need"):  # once, and not in every process
+        import_all(names)
     execute = registry.find("executor", settings.executor).execute
     events = execute(
         waiting,
