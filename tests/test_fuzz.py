@@ -116,6 +116,21 @@ def mutate(content, changes):
 fuzzed = settings(max_examples=EXAMPLES, deadline=20_000, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
+def fuzz(name, make, read):
+    """Write what `make(changes)` gives to a file, and read it; nothing may be written beside it."""
+
+    @fuzzed
+    @given(CHANGES)
+    def check(changes):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_bytes(make(changes))
+            read(path)
+            assert {each.name for each in Path(folder).iterdir()} == {name}
+
+    check()
+
+
 def in_one_line(error):
     assert "\n" not in error.line() and len(error.line()) < 2000
 
@@ -134,15 +149,11 @@ def read_all(path):
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_file(name):
-    @fuzzed
-    @given(CHANGES)
-    def check(changes):
-        with TemporaryDirectory() as folder:
-            path = Path(folder, name)
-            path.write_bytes(mutate(IMAGES[name], changes))
-            read_all(path)
+    fuzz(name, lambda changes: mutate(IMAGES[name], changes), read_all)
 
-    check()
+
+def test_a_compressed_volume_whose_inside_is_mutated():
+    fuzz("x.nii.gz", lambda changes: gzip.compress(mutate(IMAGES["volume.nii"], changes)), read_all)
 
 
 def understand(root):
@@ -175,15 +186,8 @@ def test_a_table_and_a_card(name):
 
 
 def test_an_npz():
-    @fuzzed
-    @given(CHANGES)
-    def check(changes):
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "set.npz")
-            path.write_bytes(mutate(npz(), changes))
-            understand(path)
-
-    check()
+    whole = npz()
+    fuzz("set.npz", lambda changes: mutate(whole, changes), understand)
 
 
 def test_an_archive(monkeypatch, tmp_path):
@@ -193,26 +197,4 @@ def test_an_archive(monkeypatch, tmp_path):
         for number in range(20):
             archive.writestr(f"set/{number}.png", of_pillow(GRAY8 // (1 + number), "PNG"))
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
-
-    @fuzzed
-    @given(CHANGES)
-    def check(changes):
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "set.zip")
-            path.write_bytes(mutate(stream.getvalue(), changes))
-            understand(path)
-            assert {each.name for each in Path(folder).iterdir()} == {"set.zip"}
-
-    check()
-
-
-def test_a_compressed_volume_whose_inside_is_mutated():
-    @fuzzed
-    @given(CHANGES)
-    def check(changes):
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "x.nii.gz")
-            path.write_bytes(gzip.compress(mutate(IMAGES["volume.nii"], changes)))
-            read_all(path)
-
-    check()
+    fuzz("set.zip", lambda changes: mutate(stream.getvalue(), changes), understand)

@@ -91,7 +91,7 @@ def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_
         assert left_over(folder) == []
 
 
-def test_a_killed_bench_takes_its_workers_and_all_they_started_along(warm, tiny_data, tmp_path):
+def test_a_killed_bench_takes_its_workers_along(warm, tiny_data, tmp_path):
     pids = tmp_path / "pids"
     bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
@@ -99,6 +99,7 @@ def test_a_killed_bench_takes_its_workers_and_all_they_started_along(warm, tiny_
     bench.kill()
     bench.wait()
     wait_for(lambda: not any(map(alive, workers)), seconds=10)
+    assert not descendants(bench.pid)
     for pid in map(int, pids.read_text().split()):  # what a worker itself had started is nobody's child now
         if alive(pid):
             os.kill(pid, signal.SIGKILL)

@@ -455,8 +455,10 @@ def doctor(results: Path, as_json: bool) -> None:
     from zoo.catalog import to_text
     from zoo.diagnosis import examine
     from zoo.files import cache_root
+    from zoo.progress import Console
 
-    found = examine(open_registry(), cache_root(), results)
+    with Console().counting("comparing what is stored with its digests"):
+        found = examine(open_registry(), cache_root(), results)
     click.echo(json.dumps({"schema": 1, "command": "doctor", **found}, indent=1) if as_json else to_text(found))
 
 

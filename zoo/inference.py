@@ -17,6 +17,7 @@ from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
 from zoo.specs import Unit
+from zoo.system import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,16 +88,11 @@ def predict(
 
     Raises RunError where an output is not finite: a number computed from it would look like any other.
     """
-    import torch
-
     rows = dataset.index(split)
     module.eval()
-    found = try_forward(module, pixels, rows, precision, batch_size)
-    while found is None:
-        batch_size //= 2
-        if pixels.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        found = try_forward(module, pixels, rows, precision, batch_size)
+    found, _ = within_memory(
+        lambda size: forward(module, pixels, rows, size, precision=precision), batch_size, pixels.device
+    )
     logits = found.cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
         first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
@@ -115,40 +111,27 @@ def predict(
     )
 
 
-def try_forward(
-    module: nn.Module, pixels: Pixels | Features, rows: Array, precision: str, batch_size: int
-) -> Tensor | None:
-    """The logits of some rows; None where there is not the memory for so many images at once."""
+def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
+    """The logits of some rows (N, outputs) float32, on the device."""
     import torch
 
     kind = pixels.device.partition(":")[0]
-    outputs = []
-    try:
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            for part in torch.from_numpy(rows).split(batch_size):  # type: ignore[no-untyped-call]
-                outputs.append(module(pixels.normalize(pixels.batch(part))).float())
-    except torch.OutOfMemoryError:
-        if batch_size == 1:
-            raise
-        return None
-    return torch.cat(outputs)
+    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        parts = torch.from_numpy(rows).split(batch_size)  # type: ignore[no-untyped-call]
+        return torch.cat([module(pixels.normalize(pixels.batch(part))).float() for part in parts])
 
 
 def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, precision: str) -> float:
     """Seconds of one batch from decoded pixels to logits on the host: the median of 3 to 30 after a warm-up."""
-    import torch
-
-    batch = torch.arange(batch_size)
-    kind = pixels.device.partition(":")[0]
+    rows = np.arange(batch_size)
     module.eval()
     seconds: list[float] = []
-    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for _ in range(WARM_UP):
-            module(pixels.normalize(pixels.batch(batch))).float().cpu()
-        while len(seconds) < MIN_TIMED or (len(seconds) < MAX_TIMED and sum(seconds) < ENOUGH_SECONDS):
-            start = time.perf_counter()
-            module(pixels.normalize(pixels.batch(batch))).float().cpu()
-            seconds.append(time.perf_counter() - start)
+    for _ in range(WARM_UP):
+        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+    while len(seconds) < MIN_TIMED or (len(seconds) < MAX_TIMED and sum(seconds) < ENOUGH_SECONDS):
+        start = time.perf_counter()
+        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+        seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
 
 

@@ -255,6 +255,15 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
     return lambda images: module(images).flatten(1)
 
 
+def place(module: nn.Module, device: str, precision: str) -> nn.Module:
+    """The module on a device, in the layout and with the exceptions from `precision` that are fastest there."""
+    import torch
+
+    if precision == "bf16" and device == "cpu":
+        keep_depthwise_fp32(module)
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def keep_depthwise_fp32(module: nn.Module) -> None:
     """Run depthwise convolutions in float32 under CPU autocast: oneDNN's bfloat16 ones are slower (mobilenet 0.8x)."""
     import torch

@@ -42,10 +42,18 @@ from zoo.results import (
 from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import LEAK_ALLOWED, Run, Suite, external_runs, settle, trained_and_tested, tuning_runs
-from zoo.system import describe_system, device_kind, peak_memory_bytes, seed_children, tune_allocator, versions
+from zoo.system import (
+    describe_system,
+    device_kind,
+    forget_peak_memory,
+    peak_memory_bytes,
+    prepare_torch,
+    seed_children,
+    versions,
+)
 from zoo.timing import time_models
 from zoo.training import Fitted, fit, reopen
-from zoo.weights import find_model_spec, import_all
+from zoo.weights import find_model_spec, import_all, imports_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,7 +120,8 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset = assignment.run, assignment.dataset
-    prepare_process(run, device)
+    prepare_torch(run.threads)
+    forget_peak_memory(device)  # this worker may have served other runs
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
@@ -180,22 +189,6 @@ def score_and_save(
     state = state_of(fitted.module) if assignment.keep_weights != "none" else None
     save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
     return result
-
-
-def prepare_process(run: Run, device: str) -> None:
-    """Make torch what it is at its start, whatever a plugin or a run before has made of it in this process."""
-    import torch
-
-    tune_allocator()
-    torch.set_default_dtype(torch.float32)
-    torch.set_default_device(None)
-    torch.set_grad_enabled(True)
-    torch.set_float32_matmul_precision("highest")
-    torch.use_deterministic_algorithms(False)
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    if run.device_kind == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # this worker may have served other runs
 
 
 def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
@@ -460,8 +453,7 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
 
     Nothing is computed here: the threads that torch starts for that do not survive a fork.
     """
-    models = {run.model for run in runs}
-    names = {name for model in models for name in find_model_spec(model, registry, settings.cache).imports}
+    names = imports_of({run.model for run in runs}, registry, settings.cache)
     if any(run.protocol.method == "finetune" for run in runs):
         names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
     core = (

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Answer = TypeVar("Answer")
 
 
 def versions() -> dict[str, str]:
@@ -138,6 +142,28 @@ def tune_allocator() -> None:
     mallopt(top_pad, 256 << 20)
 
 
+def prepare_torch(threads: int) -> None:
+    """Make torch what it is at its start, whatever a plugin or a run before has made of it in this process."""
+    import torch
+
+    tune_allocator()
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(False)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def forget_peak_memory(device: str) -> None:
+    """Begin anew to watch a GPU's memory."""
+    if device_kind(device) == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: str) -> int | None:
     """The most memory this process has held: on the device for CUDA, else resident; None where unknown."""
     if device_kind(device) == "cuda":
@@ -179,6 +205,22 @@ def processor_name() -> str:
     except OSError:
         return platform.processor()
     return platform.processor()
+
+
+def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
+    """What `attempt(size)` gives, and the size: halved each time the memory of the device runs out."""
+    import torch
+
+    while True:
+        try:
+            return attempt(size), size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        # Outside of the block: the exception held all that the attempt had allocated.
+        size = math.ceil(size / 2)
+        if device_kind(device) == "cuda":
+            torch.cuda.empty_cache()
 
 
 def send(tensor: Tensor, device: str) -> Tensor:

@@ -12,17 +12,16 @@ from typing import Any
 from zoo.builtin import open_registry
 from zoo.controls import is_baseline
 from zoo.data import random_pixels
-from zoo.errors import ZooError
 from zoo.executor import Notify, can_fork
 from zoo.files import locked
 from zoo.inference import measure_forward
-from zoo.models import build_model, keep_depthwise_fp32
+from zoo.models import build_model, place
 from zoo.planning import Settings
 from zoo.progress import Console
 from zoo.registry import Registry
 from zoo.results import Result, read_timing, save_timing
-from zoo.system import device_kind, tune_allocator
-from zoo.weights import find_model_spec, import_all
+from zoo.system import device_kind, prepare_torch
+from zoo.weights import find_model_spec, import_all, imports_of
 
 THROUGHPUT_BATCH = 32
 
@@ -69,12 +68,8 @@ def time_models(
 def measure_all(
     waiting: Sequence[Timed], device: str, registry: Registry, settings: Settings, console: Console
 ) -> None:
-    names: set[str] = set()
-    for timed in waiting:
-        with contextlib.suppress(ZooError):  # a model that is no longer installed: its process says so
-            names |= set(find_model_spec(timed.network.model, registry, settings.cache).imports)
     with console.counting("importing what the models need"):  # once, and not in every process
-        import_all(names)
+        import_all(imports_of({timed.network.model for timed in waiting}, registry, settings.cache))
     execute = registry.find("executor", settings.executor).execute
     events = execute(
         waiting,
@@ -122,11 +117,7 @@ def time_network(timed: Timed, device: str, _: Notify, *, registry: Registry | N
 
 def measure_network(network: Network, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
     """Latency of one image and throughput of batches of 32, from decoded pixels to logits in the host's memory."""
-    import torch
-
-    tune_allocator()
-    if network.threads:
-        torch.set_num_threads(network.threads)
+    prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry, cache)
     module = build_model(
         spec,
@@ -136,9 +127,7 @@ def measure_network(network: Network, device: str, registry: Registry, cache: Pa
         stem=network.stem,
     )
     pixels = random_pixels(THROUGHPUT_BATCH, network.image_size, network.channels, spec.mean, spec.std, device)
-    if network.precision == "bf16" and device_kind(device) == "cpu":
-        keep_depthwise_fp32(module)
-    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = place(module, device, network.precision)
     seconds = [measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)]
     return {
         "latency_seconds": float(f"{seconds[0]:.4g}"),

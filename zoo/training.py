@@ -18,11 +18,11 @@ from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
 from zoo.inference import Predictions, predict
-from zoo.models import feature_extractor, has_batch_norm, keep_depthwise_fp32, layer_groups
+from zoo.models import feature_extractor, has_batch_norm, layer_groups, place
 from zoo.probes import encode, fit_knn, fit_probe, join
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
-from zoo.system import device_kind, seed_children, send, torch_generator
+from zoo.system import seed_children, send, torch_generator, within_memory
 from zoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -112,14 +112,11 @@ def fit(
 
 def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> Fitted:
     """A network that was fine-tuned before, from the weights that were kept of it."""
-    import torch
     from safetensors.torch import load_file
 
     module.load_state_dict(load_file(weights))
-    if precision == "bf16" and device_kind(pixels.device) == "cpu":
-        keep_depthwise_fp32(module)
     return Fitted(
-        module=module.to(pixels.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        module=place(module, pixels.device, precision),
         history=(),
         selected_step=None,
         details={},
@@ -163,9 +160,7 @@ def finetune(
     """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
     import torch
 
-    if precision == "bf16" and device_kind(pixels.device) == "cpu":
-        keep_depthwise_fp32(module)
-    module = module.to(memory_format=torch.channels_last)
+    module = place(module, pixels.device, precision)
     num_steps, every = plan_steps(protocol, len(dataset.index("train")))
     seeds = seed_children(seed, *USES)
     size = batch_size(dataset, protocol)
@@ -236,33 +231,25 @@ class Training:
         import torch
 
         images, targets = next(self.batches)
-        loss = self.try_gradients(images, targets, task, precision)
-        while loss is None:
-            self.part = math.ceil(self.part / 2)
-            if images.is_cuda:
-                torch.cuda.empty_cache()
-            loss = self.try_gradients(images, targets, task, precision)
+        loss, self.part = within_memory(
+            lambda part: self.find_gradients(images, targets, part, task, precision), self.part, str(images.device)
+        )
         if protocol.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), protocol.clip_norm)
         self.optimizer.step()
         self.total_loss += loss
         self.step += 1
 
-    def try_gradients(self, images: Tensor, targets: Tensor, task: Task, precision: str) -> Tensor | None:
-        """The batch's loss and gradients; None where there is not the memory for so many images at once."""
+    def find_gradients(self, images: Tensor, targets: Tensor, part: int, task: Task, precision: str) -> Tensor:
+        """The batch's loss and gradients, `part` images at a time."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            parts = [
-                add_gradients(self.module, some, theirs, task, precision, len(some) / len(images))
-                for some, theirs in zip(torch.split(images, self.part), torch.split(targets, self.part), strict=True)
-            ]
-        except torch.OutOfMemoryError:
-            if self.part == 1:
-                raise
-            return None
-        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+        losses = [
+            add_gradients(self.module, some, theirs, task, precision, len(some) / len(images))
+            for some, theirs in zip(torch.split(images, part), torch.split(targets, part), strict=True)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def end_round(self, count: int) -> float:
         """The mean loss of the round's `count` steps; what follows is no training, until `since` is set again.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from zoo.errors import DataError, UsageError, WeightsError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.executor import Notify, can_fork, execute
 from zoo.files import FileMemo
 from zoo.registry import HUB, ModelChoice, Registry
@@ -213,6 +213,15 @@ class Trial:
         num_outputs = 0 if self.spec.classifier else asked.num_outputs
         channels = 0 if self.spec.first_conv else asked.channels
         return f"{self.model}.{asked.tag} {num_outputs} {channels} {asked.image_size}"
+
+
+def imports_of(models: Iterable[str], registry: Registry, cache: Path) -> set[str]:
+    """The modules that planned models say they need; of one that is no longer installed none: its run says so."""
+    names: set[str] = set()
+    for model in models:
+        with suppress(ZooError):
+            names |= set(find_model_spec(model, registry, cache).imports)
+    return names
 
 
 def import_all(names: Iterable[str]) -> None:
