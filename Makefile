@@ -40,11 +40,11 @@ test: setup-dev  ## All tests but the slow ones.
 test-slow: setup-dev  ## The tests that take minutes.
 	$(PYTEST) -m slow
 
-speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on this machine: half an hour, nothing else running.
-	$(BIN)/python benchmarks/speed/speed.py
+speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on this machine, into benchmarks/speed/README.md: over an hour, nothing else running.
+	$(BIN)/python benchmarks/speed/speed.py --note
 
 speed-gpu: setup-dev  ## The same on a GPU.
-	$(BIN)/python benchmarks/speed/speed.py G1 G2 G3 G4
+	$(BIN)/python benchmarks/speed/speed.py --note G1 G2 G3 G4
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check

@@ -186,7 +186,7 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
     console = Console()
     with console.counting("starting"):
-        from zoo.leaderboard import build_leaderboard
+        from zoo.leaderboard import SECTIONS, build_leaderboard
         from zoo.planning import Settings, save_plan
         from zoo.registry import quiet_stdout
         from zoo.results import load_scored_runs
@@ -205,7 +205,10 @@ def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
         if not dry_run:
             with console.counting("building the leaderboard"):
                 scored = load_scored_runs(settings.results)
-                boards = build_leaderboard(outcome.results.values(), registry.metrics, scored_runs=scored)
+                # a bench ends with the order; the sections would push it off the screen, and are a third of the time
+                boards = build_leaderboard(
+                    outcome.results.values(), registry.metrics, sections=SECTIONS if as_json else (), scored_runs=scored
+                )
     if as_json:
         document = describe_outcome(outcome, boards)
         click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
@@ -256,13 +259,10 @@ def parse_pair(flag: str, text: str) -> tuple[str, str]:
 def print_boards(boards: Sequence[Board], results: Path) -> None:
     from zoo.report import to_terminal
 
-    # The order is what a bench ends with; the sections would push it off the screen.
-    click.echo(to_terminal(boards, width=terminal_width(), color=in_color(), sections=False), nl=False)
+    click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
     if boards:
         elsewhere = "" if results == Path("results") else f" --results {results}"
-        below = dict.fromkeys(s.title.partition(":")[0].lower() for board in boards for s in board.sections)
-        more = f" shows {' and '.join(below)} too" if below else " shows this again"
-        click.echo(f"results are in {results}; `zoo report{elsewhere}`{more}")
+        click.echo(f"results are in {results}; `zoo report{elsewhere}` says more of each model")
 
 
 def in_color() -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Array = np.ndarray[Any, Any]
-WARM_UP, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.5
+WARM_UP, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

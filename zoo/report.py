@@ -54,9 +54,7 @@ BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
-def to_terminal(
-    boards: Sequence[Board], width: int | None = None, color: bool = False, *, sections: bool = True
-) -> str:
+def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool = False) -> str:
     """A table a board, and its sections below; drawn by rich, plain text where color is off."""
     from rich.console import Console
     from rich.table import Table
@@ -92,7 +90,7 @@ def to_terminal(
         for line in statements(board):
             console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
-        for section in board.sections if sections else ():
+        for section in board.sections:
             print_section(section, console)
     for found in find_across(boards):
         print_section(found.section, console)

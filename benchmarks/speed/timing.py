@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,14 +28,29 @@ class Measured:
 class Ratio:
     """Two ways in turns: the median of the rounds' ratios, and the medians of both."""
 
-    ratio: float
-    ours: float
-    theirs: float
-    lowest: float
-    highest: float
-    foreign: float  # of the worst round that counts
-    rounds: int
-    void: int  # rounds that others disturbed
+    pairs: tuple[tuple[float, float], ...]  # ours and theirs, a round each
+    gain: bool  # theirs / ours instead of ours / theirs: of seconds, what was gained
+    foreign: float  # of the machine, in the worst round that counts
+
+    @property
+    def ratios(self) -> list[float]:
+        return [theirs / ours if self.gain else ours / theirs for ours, theirs in self.pairs]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def ours(self) -> float:
+        return statistics.median(ours for ours, _ in self.pairs)
+
+    @property
+    def theirs(self) -> float:
+        return statistics.median(theirs for _, theirs in self.pairs)
+
+    def without(self, ours: float, theirs: float) -> Ratio:
+        """The same less what both ways spend on something else."""
+        return replace(self, pairs=tuple((a - ours, b - theirs) for a, b in self.pairs))
 
 
 def take_turns(
@@ -50,8 +65,8 @@ def take_turns(
 
     The ratio is ours / theirs; with `faster="lower"`, where values are seconds, theirs / ours: what was gained.
     """
-    pairs: list[tuple[float, float, float]] = []
-    void = 0
+    pairs: list[tuple[float, float]] = []
+    worst, void = 0.0, 0
     while len(pairs) < rounds and void <= rounds:
         one, other = watched(ours), watched(theirs)
         foreign = max(one.foreign, other.foreign)
@@ -59,20 +74,11 @@ def take_turns(
             void += 1
             print(f"    void: others used {foreign:.0%} of the machine", flush=True)
             continue
-        pairs.append((one.value, other.value, foreign))
+        pairs.append((one.value, other.value))
+        worst = max(worst, foreign)
     if not pairs:
         raise SystemExit("the machine is not quiet: every round was disturbed")
-    ratios = [theirs / ours if faster == "lower" else ours / theirs for ours, theirs, _ in pairs]
-    return Ratio(
-        ratio=statistics.median(ratios),
-        ours=statistics.median(pair[0] for pair in pairs),
-        theirs=statistics.median(pair[1] for pair in pairs),
-        lowest=min(ratios),
-        highest=max(ratios),
-        foreign=max(pair[2] for pair in pairs),
-        rounds=len(pairs),
-        void=void,
-    )
+    return Ratio(pairs=tuple(pairs), gain=faster == "lower", foreign=worst)
 
 
 def watched(measure: Callable[[], float]) -> Measured:
