@@ -15,6 +15,15 @@ from PIL import Image
 
 SETTINGS = ["--set", "image_size=16"]
 SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
+SPOILT = {
+    "mislabelled": "dataset 'mislabelled': s07: label 2, expected 0 to 1",
+    "unreadable": "OSError: torn (zoo_tiny.py:",
+    "colourful": "dataset 'colourful': s07 has 3 channels; its card says 1",
+    "flat": "dataset 'flat': s07",
+    "empty": "dataset 'empty': s07",
+    "deeper": "dataset 'deeper': s07 is uint16, s00 is uint8",
+    "wordy": "dataset 'wordy': s07",
+}
 
 
 def runs_of(document, model):
@@ -40,7 +49,7 @@ FAILURES = {
 @pytest.fixture(scope="module")
 def failures(bench, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
-    datasets = f"{tiny_data / 'binary.npz'},unopenable,{tiny_data / 'nowhere'}"
+    datasets = ",".join([str(tiny_data / "binary.npz"), "unopenable", str(tiny_data / "nowhere"), *SPOILT])
     arguments = ["-m", ",".join(FAILURES), "-d", datasets, *SCRATCH, "--seeds", 1, "--run-timeout", 8]
     pids = folder / "pids"
     return *bench(*arguments, "--results", folder / "results", TINY_PIDS=str(pids)), pids
@@ -69,8 +78,15 @@ def test_with_failures_the_status_is_3_and_the_others_stand(failures):
 
 def test_datasets_that_cannot_be_opened_are_refused_by_name(failures, tiny_data):
     refused = {item["dataset"]: item for item in failures[1]["refused"]}
-    assert set(refused) == {"unopenable", str(tiny_data / "nowhere")}
+    assert set(refused) == {"unopenable", str(tiny_data / "nowhere"), *SPOILT}
     assert refused["unopenable"]["message"].startswith("KeyError: 'column 7' (zoo_tiny.py:")
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_dataset_that_yields_something_else_than_its_card_says_is_refused_with_its_image(failures, name):
+    (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
+    assert SPOILT[name] in found["message"] and "\n" not in found["message"]
+    assert "; fix: " in found["message"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

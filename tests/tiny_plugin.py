@@ -10,7 +10,7 @@ import sys
 import time
 from functools import partial
 
-from zoo import BINARY, DatasetSpec, ModelSpec, Weights, hookimpl, load_weights
+from zoo import BINARY, DatasetSpec, ModelSpec, Samples, Weights, hookimpl, load_weights
 
 CHANNELS = 8
 
@@ -86,6 +86,14 @@ def nap(logits):
     return logits
 
 
+def sleep(logits):
+    """A step of a minute, which SIGTERM does not cut short: a training keeps its state first."""
+    with open(os.environ["TINY_PIDS"], "a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    time.sleep(60)
+    return logits
+
+
 def shout(logits):
     print("{not json}")
     os.write(1, b"{not json either}\n")
@@ -119,6 +127,7 @@ FAILURES = {
     "naps": nap,
     "noted": note,
     "shouts": shout,
+    "sleeps": sleep,
 }
 HEAD = {"classifier": "fc", "first_conv": "conv"}
 
@@ -140,6 +149,50 @@ def fail_to_open(request):
     raise KeyError("column 7")
 
 
+def draw_samples(request, spoil):
+    """Forty images of noise, of two classes, of which `spoil` changes the targets and one image."""
+    import numpy as np
+    import pandas as pd
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    table = pd.DataFrame({"sample_id": [f"s{row:02}" for row in range(40)], "image": range(40)})
+    targets, seventh = spoil(np.arange(40) % 2, images[7])
+    return Samples(table=table, targets=targets, read=lambda row: seventh() if row == 7 else images[row])
+
+
+def mislabel(targets, image):
+    targets[7] = 2
+    return targets, lambda: image
+
+
+def tear(targets, image):
+    def read():
+        raise OSError("torn")
+
+    return targets, read
+
+
+def as_colour(image):
+    import numpy as np
+
+    return np.stack([image, image[::-1], image.T], axis=2)
+
+
+SPOILT = {
+    "mislabelled": mislabel,
+    "unreadable": tear,
+    "colourful": lambda targets, image: (targets, lambda: as_colour(image)),
+    "flat": lambda targets, image: (targets, lambda: image[0]),
+    "empty": lambda targets, image: (targets, lambda: image[:0]),
+    "deeper": lambda targets, image: (targets, lambda: image.astype("uint16")),
+    "wordy": lambda targets, image: (targets, lambda: "seven"),
+}
+
+
 @hookimpl
 def register_datasets():
-    return [DatasetSpec(name="unopenable", task=BINARY, labels=("a", "b"), samples=fail_to_open)]
+    card = {"task": BINARY, "labels": ("a", "b"), "channels": 1}
+    return [
+        DatasetSpec(name="unopenable", **card, samples=fail_to_open),
+        *(DatasetSpec(name=name, **card, samples=partial(draw_samples, spoil=spoil)) for name, spoil in SPOILT.items()),
+    ]

@@ -48,7 +48,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # said by now, where its reader left or its disk is full
         sys.stdout.flush()
     sys.stderr.flush()
     # perf: Python takes torch and scikit-learn down piece by piece, 1 to 3 s in which nothing is left to be done
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with room_needed():
             status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
-        sys.stdout.flush()
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except ZooError as error:
         return complain(error, command, as_json)

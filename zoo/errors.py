@@ -77,7 +77,7 @@ class ResultsError(ZooError):
     code, exit_status = "results", 5
 
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 @contextmanager
@@ -88,9 +88,12 @@ def room_needed() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
+        mend = "make room (`zoo cache list` shows what the cache holds)"
+        if error.errno == errno.EFBIG:
+            mend = "raise the limit on the size of files (`ulimit -f`)"
         raise ResultsError(
             f"{error.filename or 'a disk'}: {error.strerror}",
-            fix="make room (`zoo cache list` shows what the cache holds); the same command then goes on",
+            fix=f"{mend}; the same command then goes on",
             code="no-room",
         ) from error
 
