@@ -308,12 +308,12 @@ def s7(asked: Asked) -> Iterator[Line]:
 
 # `zoo` with its first training step noted by the clock that all processes share.
 NOTED = """
-import sys, time
+import os, sys, time
 note = sys.argv.pop(1)
 from zoo import cli, training
 step = training.Training.take_step
 def noting(self, *arguments):
-    if self.step == 0:
+    if self.step == 0 and not os.path.exists(note):
         open(note, "w").write(str(time.monotonic()))
     step(self, *arguments)
 training.Training.take_step = noting
