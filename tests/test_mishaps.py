@@ -19,10 +19,10 @@ SPOILT = {
     "mislabelled": "dataset 'mislabelled': s07: label 2, expected 0 to 1",
     "unreadable": "OSError: torn (zoo_tiny.py:",
     "colourful": "dataset 'colourful': s07 has 3 channels; its card says 1",
-    "flat": "dataset 'flat': s07",
-    "empty": "dataset 'empty': s07",
+    "flat": "dataset 'flat': s07 is uint8 of shape (16,), expected uint8 or uint16 pixels",
+    "empty": "dataset 'empty': s07 is uint8 of shape (0, 16), expected uint8 or uint16 pixels",
     "deeper": "dataset 'deeper': s07 is uint16, s00 is uint8",
-    "wordy": "dataset 'wordy': s07",
+    "wordy": "dataset 'wordy': s07 is str, expected uint8 or uint16 pixels",
 }
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from zoo.audit import Audit, Suspect, audit, unusable
 from zoo.audit_page import Shown, build_page
 from zoo.baselines import THUMBNAILS
-from zoo.errors import DataError, UsageError, ZooError, clean
+from zoo.errors import DataError, UsageError, clean
 from zoo.exclusions import Exclusions, choose_exclusions
 from zoo.fingerprints import Fingerprints
 from zoo.label_noise import Backbone, find_label_noise
 from zoo.planning import Settings, find_datasets, open_and_split
 from zoo.progress import Console
 from zoo.registry import ModelChoice, Registry
-from zoo.samples import Source, dataset_failed
+from zoo.samples import Source
 from zoo.sources import find_source, write_card_without
 from zoo.specs import DatasetSpec
 from zoo.splits import Split
@@ -72,10 +72,6 @@ def examine(spec: DatasetSpec, console: Console, settings: Settings) -> Examined
         return Examined(audit=audit(source, split, prints), source=source, split=split, prints=prints)
     except DataError as error:
         return Examined(audit=unusable(spec.name, error))
-    except (ZooError, OSError):
-        raise
-    except Exception as error:  # a dataset plugin may fail in any way
-        return Examined(audit=unusable(spec.name, dataset_failed(error)))
 
 
 # --- labels in doubt --------------------------------------------------------------------------------------------------

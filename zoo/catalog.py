@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import DataError, UsageError, ZooError, clean, unknown
+from zoo.errors import DataError, UsageError, clean, unknown
 from zoo.files import cache_root
 from zoo.progress import Console
 from zoo.registry import WILDCARDS, Kind, Registry
@@ -160,23 +160,19 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
     """What the images are, decoded once, and where their contact sheet lies."""
     from zoo.datasheet import describe_source, draw_sheet
     from zoo.fingerprints import take_fingerprints
-    from zoo.samples import dataset_failed, open_source
+    from zoo.samples import failures_told, open_source
     from zoo.splits import draw_split
 
     cache = cache_root()
-    try:
+    with failures_told():
         with console.counting(f"reading {spec.name}") as progress:
             source = open_source(spec, cache, offline=True, progress=progress)
         with console.counting(f"decoding {spec.name}", "images") as progress:
             prints = take_fingerprints(source, cache, progress)
         split = draw_split(source, prints=prints)
-        path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
-        facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, path)
-        return describe_spec(source.spec) | facts
-    except (ZooError, OSError):
-        raise
-    except Exception as error:  # a dataset plugin may fail in any way
-        raise dataset_failed(error) from error
+        facts = describe_source(source, split, prints)
+    path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
+    return describe_spec(source.spec) | facts | draw_sheet(source, split, prints, path)
 
 
 def describe_spec(spec: Any) -> dict[str, Any]:

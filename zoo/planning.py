@@ -19,7 +19,7 @@ from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Progress, Source, dataset_failed, discard_split, open_source
+from zoo.samples import Progress, Source, discard_split, failures_told, open_source
 from zoo.sources import find_source
 from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
@@ -248,11 +248,8 @@ def open_sources(
             continue
         try:
             source, split, prints = open_and_split(spec, suite, settings, console)
-        except DataError as error:
+        except DataError as error:  # the other datasets stand
             refused.append((spec.name, error))
-            continue
-        except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
-            refused.append((spec.name, dataset_failed(error)))
             continue
         same = opened.get(source.spec.name)
         if same and same[0].content_hash != source.content_hash:
@@ -264,6 +261,7 @@ def open_sources(
     return opened, refused
 
 
+@failures_told()
 def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console: Console) -> Opened:
     """One dataset opened, every image of it decoded and compared with all others, and split as the suite says."""
     source, prints = open_and_compare(spec, settings, console)
@@ -274,6 +272,7 @@ def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console:
     return source, split, prints
 
 
+@failures_told()
 def open_and_compare(spec: DatasetSpec, settings: Settings, console: Console) -> tuple[Source, Fingerprints]:
     with console.counting(f"reading {spec.name}") as progress:
         source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
@@ -326,11 +325,8 @@ def open_tested(
                 continue
             try:
                 source, prints = open_and_compare(spec, settings, console)
-            except DataError as error:
+            except DataError as error:  # the other datasets stand
                 refused.append((spec.name, error))
-                continue
-            except Exception as error:  # a dataset plugin may fail in any way; the other datasets stand
-                refused.append((spec.name, dataset_failed(error)))
                 continue
             opened.append((f"{source.spec.name}{ending}", source, prints))
     return opened, refused

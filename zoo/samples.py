@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.errors import DataError
+from zoo.errors import DataError, ZooError, room_needed
 from zoo.files import FileMemo, hash_bytes
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
@@ -50,6 +52,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
     samples = spec.samples(SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress))
     spec = complete(spec, samples)
     check_samples(spec, samples)
+    samples = replace(samples, read=partial(read_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
     patients = table["patient"].to_numpy().astype(np.str_) if "patient" in table.columns else sample_ids
@@ -65,6 +68,25 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         splits=splits,
         digests=digests,
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
+    )
+
+
+def read_pixels(samples: Samples, name: str, image: Any) -> Array:
+    """What a dataset gives as an image, if it is one: a DataError names it where it is not."""
+    pixels = samples.read(image)
+    if (
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype in (np.uint8, np.uint16)
+        and pixels.ndim in (2, 3)
+        and pixels.size
+    ):
+        return pixels
+    found = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+    sample_id = samples.table["sample_id"][samples.table["image"] == image].iloc[0]
+    raise DataError(
+        f"dataset {name!r}: {sample_id} is {found}, expected uint8 or uint16 pixels of shape (H, W) or (H, W, 3)",
+        fix=f"correct it, or leave it out; of a plugin's dataset: {MAKER}",
+        code="image",
     )
 
 
@@ -201,11 +223,21 @@ def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:
     return None if same[row] else (int(first[inverse[row]]), row)
 
 
-def dataset_failed(error: Exception) -> DataError:
-    """What a dataset plugin raised that it should not have, in one line with its place."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-    return DataError(what, fix=MAKER, code="dataset-failed")
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """What a dataset plugin raises that it should not have is a DataError of one line, with its place.
+
+    A disk without room is not its fault, and meets every other dataset too: that is a ResultsError.
+    """
+    try:
+        with room_needed():
+            yield
+    except ZooError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        raise DataError(what, fix=MAKER, code="dataset-failed") from error
 
 
 def mixed_depth(source: Source, row: int, kind: str, first: str) -> DataError:
