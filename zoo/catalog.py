@@ -170,9 +170,9 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
         with console.counting(f"decoding {spec.name}", "images") as progress:
             prints = take_fingerprints(source, cache, progress)
         split = draw_split(source, prints=prints)
-        facts = describe_source(source, split, prints)
-    path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
-    return describe_spec(source.spec) | facts | draw_sheet(source, split, prints, path)
+        path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
+        facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, path)
+        return describe_spec(source.spec) | facts
 
 
 def describe_spec(spec: Any) -> dict[str, Any]:
