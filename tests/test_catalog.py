@@ -119,6 +119,18 @@ def test_a_run_that_is_not_there_is_an_error_of_usage(tmp_path, store, asked, sa
         catalog.explain_run(asked, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda i, root: catalog.describe_run(i, root, REGISTRY), catalog.explain_run], ids=["info", "why"]
+)
+def test_a_damaged_run_that_is_asked_for_is_named(tmp_path, store, capsys, ask):
+    stored = store(tmp_path)
+    (stored.folder / "predictions.npz").write_bytes(b"")
+    with pytest.raises(UsageError, match="unknown run"):
+        ask(stored.id[:8], tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"left out: {stored.folder}/predictions.npz: is not what was written" in said
+
+
 def test_an_unknown_run_names_the_nearest(tmp_path, store):
     stored = store(tmp_path)
     typo = stored.id[:6] + ("00" if stored.id[6:8] != "00" else "11")

@@ -220,9 +220,13 @@ def describe_run(run_id: str, root: Path, registry: Registry) -> dict[str, Any]:
 
 
 def stored_results(root: Path) -> list[Any]:
+    """Every readable result; a damaged one is a warning."""
     from zoo.results import load_results
 
-    return load_results(root)[0] if root.is_dir() else []
+    results, damaged = load_results(root) if root.is_dir() else ([], [])
+    for line in damaged:
+        Console().warn(f"left out: {line}")
+    return results
 
 
 def find_run(run_id: str, results: Sequence[Any]) -> Any:
