@@ -378,7 +378,7 @@ print(sorted({"torch", "torchvision", "timm", "pandas", "sklearn", "scipy", "ric
 VANDAL = """
     import os, random, sys
     import torch
-    from zoo import ModelSpec, hookimpl
+    from zoo import BINARY, DatasetSpec, MetricSpec, ModelSpec, Samples, hookimpl
 
     def spoil():
         os.chdir("/")
@@ -401,6 +401,26 @@ VANDAL = """
     @hookimpl
     def register_models():
         return [ModelSpec(name="vandal", build=build)]
+
+    def compute(request):
+        spoil()
+        return 0.5
+
+    @hookimpl
+    def register_metrics():
+        return [MetricSpec(name="vandalism", tasks=("binary",), compute=compute)]
+
+    def open_samples(request):
+        import numpy as np
+        import pandas as pd
+        spoil()
+        images = np.random.default_rng(0).integers(0, 256, (80, 16, 16), dtype=np.uint8)
+        table = pd.DataFrame({"sample_id": [f"s{row:02}" for row in range(80)], "image": range(80)})
+        return Samples(table=table, targets=np.arange(80) % 2, read=lambda row: images[row])
+
+    @hookimpl
+    def register_datasets():
+        return [DatasetSpec(name="ruins", task=BINARY, labels=("a", "b"), channels=1, samples=open_samples)]
     """
 
 
@@ -410,8 +430,6 @@ def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, envi
     shutil.copy(tiny_data / "binary.npz", tmp_path / "set.npz")
     words = [
         "bench",
-        "-d",
-        "./set.npz",
         "--protocol",
         "scratch",
         "--set",
@@ -421,9 +439,12 @@ def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, envi
         "--json",
     ]
     found = {}
-    for name, sites, models in (("alone", [], "tiny_cnn"), ("beside", [target], "vandal,tiny_cnn")):
+    for name, sites, models, datasets, metrics in (
+        ("alone", [], "tiny_cnn", "./set.npz", "auroc,accuracy"),
+        ("beside", [target], "vandal,tiny_cnn", "ruins,./set.npz", "auroc,vandalism,accuracy"),
+    ):
         done = subprocess.run(
-            [*ZOO, *words, "-m", models, "--seeds", "1", "--results", name],
+            [*ZOO, *words, "-m", models, "-d", datasets, "--metrics", metrics, "--seeds", "1", "--results", name],
             capture_output=True,
             text=True,
             env=environment(*sites),
@@ -431,8 +452,9 @@ def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, envi
         )
         assert done.returncode in (0, 3), done.stderr  # its own run may fail
         runs = json.loads(done.stdout)["runs"]
-        found[name] = next(run for run in runs if run["model"] == "tiny_cnn")
+        found[name] = next(run for run in runs if run["model"] == "tiny_cnn" and run["dataset"] == "set")
+        found[name]["scores"].pop("vandalism", None)
     assert found["alone"]["id"] == found["beside"]["id"]
     assert found["alone"]["scores"] == found["beside"]["scores"]
-    both = [next((tmp_path / name).rglob("tiny_cnn.random/*/predictions.npz")).read_bytes() for name in found]
+    both = [next((tmp_path / name).rglob("set/tiny_cnn.random/*/predictions.npz")).read_bytes() for name in found]
     assert both[0] == both[1]

@@ -6,8 +6,6 @@ import contextlib
 import difflib
 import fnmatch
 import inspect
-import os
-import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
 from zoo.sources import card_dataset
 from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
+from zoo.system import process_unchanged
 
 Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
 Spec = ModelSpec | DatasetSpec | MetricSpec | Protocol | ExecutorSpec
@@ -436,25 +435,6 @@ def quiet_stdout() -> Iterator[None]:
     """What a plugin prints goes to stderr: stdout may be one JSON document that a program reads."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-@contextlib.contextmanager
-def process_unchanged() -> Iterator[None]:
-    """What a plugin does to the working folder, the environment and Python's random numbers ends with the block."""
-    try:
-        folder = Path.cwd()
-    except FileNotFoundError:  # removed under the command's feet
-        folder = None
-    environment, numbers = dict(os.environ), random.getstate()
-    try:
-        yield
-    finally:
-        if folder:
-            os.chdir(folder)
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-        random.setstate(numbers)
 
 
 def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:

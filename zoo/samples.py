@@ -17,6 +17,7 @@ from zoo.errors import DataError, ZooError, room_needed
 from zoo.files import FileMemo, hash_bytes
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.system import process_unchanged
 from zoo.tasks import REGRESSION, Task
 
 Array = np.ndarray[Any, Any]
@@ -49,7 +50,9 @@ class Source:
 
 def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Source:
     """Open a dataset, compare it with its card, and hash every image. Raises DataError naming the row at fault."""
-    samples = spec.samples(SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress))
+    request = SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress)
+    with process_unchanged():
+        samples = spec.samples(request)
     spec = complete(spec, samples)
     check_samples(spec, samples)
     samples = replace(samples, read=partial(read_pixels, samples, spec.name))

@@ -30,6 +30,7 @@ from zoo.statistics import (
     sum_by_patient,
     wilson_interval,
 )
+from zoo.system import process_unchanged
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -84,6 +85,7 @@ class Evidence:
     seed_scores: Array  # (S,)
 
 
+@process_unchanged()
 def score(
     runs: Runs,
     metrics: Mapping[str, MetricSpec],
@@ -126,6 +128,7 @@ def score_run(
     return scores
 
 
+@process_unchanged()
 def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
     """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import platform
+import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -154,6 +156,35 @@ def prepare_torch(threads: int) -> None:
     torch.use_deterministic_algorithms(False)
     if threads:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def process_unchanged() -> Iterator[None]:
+    """What foreign code does to this process ends with the block: working folder, environment, random numbers, and of
+    torch, where it is there, its random numbers, gradients, default type and threads."""
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:  # removed under the command's feet
+        folder = None
+    environment, numbers, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
+    if torch:
+        drawn, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
+        gradients = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        if folder:
+            os.chdir(folder)
+        if dict(os.environ) != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+        random.setstate(numbers)
+        if torch:
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(gradients)
+            torch.set_rng_state(drawn)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def forget_peak_memory(device: str) -> None:
