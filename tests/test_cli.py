@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -373,3 +374,48 @@ def read_all(descriptor):
             os.close(descriptor)
             return data.decode()
         data += part
+
+
+# --- what a shell, a disk and a plugin may do ------------------------------------------------------------------------
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's redirections")
+@pytest.mark.parametrize(
+    "line", ["{zoo} list models >&-", "{zoo} list models resnet18 2>&-", "{zoo} list datasets >&- 2>&-"]
+)
+def test_closed_streams_are_no_error(line, command, environment):
+    words = " ".join(map(shlex.quote, command))
+    done = subprocess.run(line.format(zoo=words), shell=True, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--prevalence", "nan"], "nan"),
+        (["bench", "--run-timeout", "nan"], "nan"),
+        (["bench", "--seeds", "99999999999999999999"], "expected at most 10000"),
+        (["bench", "--seeds", "1000000000"], "expected at most 10000"),
+        (["bench", "--seeds", "1,99999999999999999999"], "each below 2**63"),
+        (["bench", "-m", "hf-hub:", "--offline"], "say hf-hub:owner/name"),
+        (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map is for --test-on"),
+    ],
+)
+def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):
+    done = zoo(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "; fix: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
+@pytest.mark.parametrize("words", [["audit", "--html"], ["info", "datasets", "--sheet"]])
+def test_what_is_no_file_is_not_replaced_by_one(zoo, tiny_data, tmp_path, words):
+    os.mkfifo(tmp_path / "pipe")
+    done = zoo(*words[:-1], tiny_data / "folders", words[-1], tmp_path / "pipe")
+    assert done.returncode == 2 and "Not a regular file; fix: " in done.stderr, done.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_cache_that_is_a_file_is_told_by_every_command_that_needs_it(zoo, tiny_data, tmp_path):
+    (tmp_path / "cache").write_text("")
+    for words in (["info", "datasets"], ["audit"]):
+        done = zoo(*words, tiny_data / "folders", ZOO_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 2 and "error[cache-unusable]" in done.stderr, done.stderr

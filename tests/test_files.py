@@ -17,6 +17,8 @@ from zoo.files import (
     hash_bytes,
     hash_file,
     locked,
+    parse_toml,
+    read_regular,
     sweep,
     write_json,
     written_whole,
@@ -43,16 +45,48 @@ def test_a_file_name_that_is_no_unicode_can_be_hashed():
 
 def test_a_remembered_hash_needs_no_second_reading(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
+    read = []
+
+    def find(path):
+        read.append(path)
+        return hash_file(path)
+
+    for _ in range(2):
+        memo = FileMemo(tmp_path / "cache", find=find)
+        assert memo(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
+        memo.close()
+    assert len(read) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows notes no time of change")
+def test_files_of_one_size_and_time_that_change_places_are_read_again(tmp_path):
     memo = FileMemo(tmp_path / "cache")
-    first = memo(tmp_path / "a")
+    for name, content in (("a", b"one"), ("b", b"two")):
+        (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / name, ns=(0, 10**18))  # as an archive gives them
+    before = [memo(tmp_path / name) for name in "ab"]
     memo.close()
-    # The same size and time, another content: only a memo that does not read gives the old digest.
-    status = (tmp_path / "a").stat()
-    (tmp_path / "a").write_bytes(b"two")
-    os.utime(tmp_path / "a", ns=(0, status.st_mtime_ns))
+    (tmp_path / "a").rename(tmp_path / "c")
+    (tmp_path / "b").rename(tmp_path / "a")
+    (tmp_path / "c").rename(tmp_path / "b")
     memo = FileMemo(tmp_path / "cache")
-    assert memo(tmp_path / "a") == first == hashlib.sha256(b"one").hexdigest()
+    assert [memo(tmp_path / name) for name in "ba"] == before
     memo.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
+def test_a_pipe_is_neither_waited_for_nor_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for use in (hash_file, read_regular, lambda path: write_json(path, {})):
+        with pytest.raises(OSError, match="Not a regular file"):
+            use(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("text", ["x=" + "[" * 50_000, "x=" + "[" * 3_000 + "]" * 3_000, "x=" + "9" * 5_000, "x"])
+def test_what_is_no_toml_that_can_be_read_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        parse_toml(text)
 
 
 def test_a_changed_file_is_hashed_again(tmp_path):
@@ -85,7 +119,7 @@ def test_two_benches_may_hash_at_the_same_time(tmp_path):
     other.close()
     one.close()
     both = FileMemo(tmp_path / "cache")
-    assert both.connection.execute("SELECT count(*) FROM facts").fetchone() == (2,)
+    assert both.connection.execute("SELECT count(*) FROM known").fetchone() == (2,)
     both.close()
 
 

@@ -26,6 +26,7 @@ FLOORS = (
         "tasks",
         "protocol",
         "pseudonyms",
+        "records",
     },
     # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought; a batch augmented.
     {"specs", "archives", "caches", "downloads", "augmentation"},

@@ -15,6 +15,7 @@ from zoo.results import (
     find_done,
     load_result,
     load_results,
+    load_scored_runs,
     open_results,
     save_result,
     save_scores,
@@ -182,3 +183,43 @@ def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path,
     with pytest.raises(ResultsError, match=r"results folder .*blocked: Not a directory") as caught:
         save_result(blocked, run_of(stored), stored)
     assert caught.value.exit_status == 5
+
+
+def test_scores_of_another_run_are_not_shown(tmp_path, store):
+    one, other = store(tmp_path, seed=0), store(tmp_path, seed=1)
+    shutil.copy(other.folder / "scores.json", one.folder / "scores.json")
+    with pytest.raises(ResultsError, match=r"scores\.json: cannot be read; fix: `zoo score` makes it again"):
+        load_result(one.folder).scores()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("cost", "train_seconds"), "x"),
+        (("cost", "train_seconds"), 1e300),
+        (("versions",), []),
+        (("system",), None),
+        (("deviations",), [7]),
+        (("details",), []),
+        (("run", "shown"), {}),
+        (("run", "num_folds"), 10**30),
+        (("run", "fold"), "x"),
+        (("dataset", "notes"), 7),
+        (("dataset", "labels"), "ab"),
+        (("status",), 7),
+        (("id",), None),
+    ],
+)
+def test_a_field_that_is_none_of_what_it_may_be_is_named(tmp_path, store, place, value):
+    folder = store(tmp_path).folder
+    document = json.loads((folder / "result.json").read_text())
+    document.pop("seal")  # as whoever writes it anew leaves it out
+    *above, last = place
+    part = document
+    for name in above:
+        part = part[name]
+    part[last] = value
+    (folder / "result.json").write_text(json.dumps(document))
+    with pytest.raises(ResultsError, match=rf"result.json: {'.'.join(place)}"):
+        load_result(folder)
+    assert load_scored_runs(tmp_path) == []

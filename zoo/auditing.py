@@ -17,7 +17,7 @@ from zoo.errors import DataError, UsageError, clean
 from zoo.exclusions import Exclusions, choose_exclusions
 from zoo.fingerprints import Fingerprints
 from zoo.label_noise import Backbone, find_label_noise
-from zoo.planning import Settings, find_datasets, open_and_split
+from zoo.planning import Settings, find_datasets, open_and_split, open_cache
 from zoo.progress import Console
 from zoo.registry import ModelChoice, Registry
 from zoo.samples import Source
@@ -58,6 +58,7 @@ class Fixed:
 
 def examine_named(asked: str, registry: Registry, console: Console, settings: Settings) -> list[Examined]:
     """The datasets that a name, glob or path means, each audited; one that cannot be opened is refused."""
+    open_cache(settings.cache)
     try:
         with console.counting(f"bringing {asked}", "bytes") as progress:
             specs = find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)

@@ -160,10 +160,12 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
     """What the images are, decoded once, and where their contact sheet lies."""
     from zoo.datasheet import describe_source, draw_sheet
     from zoo.fingerprints import take_fingerprints
+    from zoo.planning import open_cache
     from zoo.samples import failures_told, open_source
     from zoo.splits import draw_split
 
     cache = cache_root()
+    open_cache(cache)
     with failures_told():
         with console.counting(f"reading {spec.name}") as progress:
             source = open_source(spec, cache, offline=True, progress=progress)

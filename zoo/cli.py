@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.errors import UsageError, ZooError, room_needed
+from zoo.errors import ResultsError, UsageError, ZooError, room_needed
 
 if TYPE_CHECKING:
     from zoo.leaderboard import Board
@@ -31,7 +32,19 @@ KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
-SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not: it passes every comparison that click makes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
+
+SHARE = Number(min=0, max=1, min_open=True, max_open=True)
 
 
 class Terminated(BaseException):
@@ -44,6 +57,9 @@ def terminate(*_: Any) -> NoReturn:
 
 def main() -> NoReturn:
     """What the installed command calls."""
+    for name in ("stdout", "stderr"):  # closed by whoever started it: `zoo list models >&-`
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):  # a name that this terminal's encoding lacks must not end a bench
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -85,7 +101,12 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except SystemExit as error:  # click, where the reader left
         return error.code if isinstance(error.code, int) else EXIT_BUG
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            fix = "see that it can be read and written, and is what its name says"
+            return complain(
+                ResultsError(f"{error.filename}: {error.strerror}", fix=fix, code="unusable"), command, as_json
+            )
         import traceback
 
         traceback.print_exc()
@@ -166,7 +187,7 @@ def zoo() -> None:
 @click.option("--executor", default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
 @click.option(
-    "--run-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
+    "--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
 )
 @click.option("--allow-leak", metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked.")
 @click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
@@ -488,7 +509,7 @@ def cache_list(as_json: bool) -> None:
 
 @cache.command("clear")
 @click.argument("kinds", nargs=-1)
-@click.option("--older", type=click.FloatRange(0), metavar="DAYS", help="Only what was not used for so many days.")
+@click.option("--older", type=Number(0), metavar="DAYS", help="Only what was not used for so many days.")
 @click.option("--all", "everything", is_flag=True, help="Downloads too.")
 def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -> None:
     """Remove what can be made again: of all KINDS, or of those named; downloads only where named or with --all."""

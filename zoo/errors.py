@@ -24,7 +24,7 @@ class ZooError(Exception):
     """Something a user can mend: `message` says what was met, `fix` what to do about it."""
 
     code = "error"
-    exit_status = 1
+    exit_status = 2
 
     def __init__(self, message: str, *, fix: str = "", code: str = "") -> None:
         super().__init__(message)

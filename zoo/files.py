@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,26 @@ def cache_root() -> Path:
     return user_cache_path("zoo")
 
 
+MAX_NESTING = 50  # no card and no suite is deeper than five; pydantic gives up at some hundreds
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML document. ValueError where it is none, is nested too deep, or has a number of thousands of digits."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    level: list[Any] = [document]
+    for _ in range(MAX_NESTING):
+        level = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
+        level = [part for part in level if isinstance(part, dict | list)]
+    if level:
+        raise ValueError("nested too deep")
+    return document
+
+
 def hash_bytes(*parts: bytes | str) -> str:
     """SHA-256, in hex, of the parts one after the other, each preceded by its length so that none can slide."""
     digest = hashlib.sha256()
@@ -42,14 +63,30 @@ def hash_bytes(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
+def require_regular(path: Path) -> None:
+    """Raise OSError for what would be waited for without end, or replaced by a file: a pipe, a device."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def read_regular(path: Path) -> str:
+    """The text of a file that is one."""
+    require_regular(path)
+    return path.read_text(encoding="utf-8")
+
+
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """The digest of a file's bytes, in hex."""
+    require_regular(path)
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 class FileMemo:
-    """What was found out about files, remembered by path, size and modification time, so that a set is read once.
+    """What was found out about files, remembered by path, size and times, so that a set is read once.
+
+    Of the times the one of the last change counts too, which no program can set back, and the number of the file: an
+    archive may give all its files one time of modification, and then two of them change places.
 
     By default their SHA-256. `what` names another fact (and the version of the code that finds it), `find` finds it;
     a fact is any JSON document.
@@ -60,7 +97,7 @@ class FileMemo:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.what, self.find = what, find
-        self.fresh: list[tuple[str, str, int, int, str]] = []  # written at the end: a transaction stops other benches
+        self.fresh: list[tuple[str, str, int, str, str]] = []  # written at the end: a transaction stops other benches
         path = folder / "files.sqlite3"
         try:
             self.connection = self.connect(path)
@@ -80,8 +117,8 @@ class FileMemo:
         connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
         with connection:
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS facts "
-                "(what TEXT, path TEXT, size INTEGER, mtime INTEGER, fact TEXT, PRIMARY KEY (what, path))"
+                "CREATE TABLE IF NOT EXISTS known "
+                "(what TEXT, path TEXT, size INTEGER, stamp TEXT, fact TEXT, PRIMARY KEY (what, path))"
             )
         return connection
 
@@ -100,26 +137,27 @@ class FileMemo:
     def remember(self, path: Path, fact: Any) -> None:
         self.note(self.key(path), fact)
 
-    def key(self, path: Path) -> tuple[str, str, int, int]:
+    def key(self, path: Path) -> tuple[str, str, int, str]:
         status = path.stat()
-        return self.what, str(path.resolve()), status.st_size, status.st_mtime_ns
+        stamp = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        return self.what, str(path.resolve()), status.st_size, stamp
 
-    def look_up(self, key: tuple[str, str, int, int]) -> Any:
+    def look_up(self, key: tuple[str, str, int, str]) -> Any:
         import sqlite3
 
         try:
             row = self.connection.execute(
-                "SELECT fact FROM facts WHERE what = ? AND path = ? AND size = ? AND mtime = ?", key
+                "SELECT fact FROM known WHERE what = ? AND path = ? AND size = ? AND stamp = ?", key
             ).fetchone()
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             return None  # a damaged page
         checksum, _, fact = str(row[0]).partition(" ") if row else ("", "", "")
         return json.loads(fact) if row and checksum == self.checksum(key, fact) else None
 
-    def checksum(self, key: tuple[str, str, int, int], fact: str) -> str:
+    def checksum(self, key: tuple[str, str, int, str], fact: str) -> str:
         return hash_bytes(json.dumps(key), fact)[:16]
 
-    def note(self, key: tuple[str, str, int, int], fact: Any) -> None:
+    def note(self, key: tuple[str, str, int, str], fact: Any) -> None:
         text = json.dumps(fact)
         self.fresh.append((*key, f"{self.checksum(key, text)} {text}"))
 
@@ -128,7 +166,7 @@ class FileMemo:
 
         # A full disk, a damaged file: what is not remembered is found out again.
         with suppress(sqlite3.DatabaseError), self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", self.fresh)
+            self.connection.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", self.fresh)
         self.connection.close()
 
 
@@ -193,6 +231,9 @@ def remove(path: Path) -> None:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well it becomes `path`, durably, else it is gone."""
+    require_regular(path)
+    if path.is_symlink():
+        path = path.resolve()
     with temporary_beside(path) as temporary:
         yield temporary
         with open(temporary, "rb+") as stream:

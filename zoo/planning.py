@@ -288,6 +288,8 @@ def plan_externals(
 ) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
     """What the models of each dataset are tested on beside; what cannot be is returned beside, with the reason."""
     if not suite.test_on:
+        if suite.label_map:
+            raise UsageError("--label-map is for --test-on", fix="say --test-on DATASET too, or leave it out")
         return {}, []
     if suite.shuffle_labels:
         raise UsageError("--shuffle-labels is a control of one dataset", fix="leave --test-on out")

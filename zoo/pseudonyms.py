@@ -42,6 +42,8 @@ def open_key(path: Path) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
                 stream.write(secrets.token_hex(KEY_BYTES) + "\n")
+        if not path.is_file():
+            raise ValueError("a device would be read without end")
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except FileExistsError:  # another process made it meanwhile
         return open_key(path)

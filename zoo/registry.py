@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import fnmatch
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -432,8 +433,13 @@ def plugin_of_specs(name: str, version: str, specs: Mapping[Kind, Sequence[Spec]
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """What a plugin prints goes to stderr: stdout may be one JSON document that a program reads."""
-    with contextlib.redirect_stdout(sys.stderr):
+    """What a plugin prints goes to stderr, by whatever way: stdout may be one JSON document that a program reads."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # stdout or stderr are closed
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
         yield
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, locked, sweep, unseal, write_sealed
+from zoo.files import folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
 from zoo.inference import Predictions, load_predictions, save_predictions
+from zoo.records import find_fault
 from zoo.scoring import Score
 from zoo.specs import Card
 from zoo.suites import Run
@@ -98,6 +99,8 @@ class Result:
         path = self.folder / "scores.json"
         try:
             document = read_json(path)
+            if document.get("run", self.id) != self.id:  # the first documents do not name their run
+                raise TypeError("of another run")
             return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
         except (TypeError, AttributeError, ResultsError) as error:
             if isinstance(error, ResultsError) and error.code == "newer-schema":
@@ -177,22 +180,26 @@ def write_result(
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
     checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     if scores:
-        write_sealed(folder / "scores.json", scores_document(scores))
+        write_sealed(folder / "scores.json", scores_document(result, scores))
     document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
     for name in NOT_STORED:
         document.pop(name)
     write_sealed(folder / "result.json", document)
 
 
-def scores_document(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
-    return {"schema": SCHEMA, **{kind: {n: asdict(s) for n, s in part.items()} for kind, part in scores.items()}}
+def scores_document(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "run": result.id,
+        **{kind: {n: asdict(s) for n, s in part.items()} for kind, part in scores.items()},
+    }
 
 
 def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> None:
     """Replace the scores beside a result, whole."""
     assert result.folder is not None
     try:
-        write_sealed(result.folder / "scores.json", scores_document(scores))
+        write_sealed(result.folder / "scores.json", scores_document(result, scores))
     except OSError as error:
         raise unusable(result.folder, error) from error
 
@@ -220,7 +227,7 @@ def read_timing(folder: Path | None) -> dict[str, float]:
 def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
@@ -240,6 +247,8 @@ def load_result(folder: Path) -> Result:
     """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
     document = read_json(folder / "result.json")
     document.pop("schema")
+    if fault := find_fault(document):
+        raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
     try:
         result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
     except TypeError as error:
@@ -283,7 +292,7 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
             document = read_json(folder / "result.json")
         except ResultsError:
             continue
-        if document.get("status") == "ok" and isinstance(document.get("run"), dict):
+        if document.get("status") == "ok" and not find_fault(document):
             runs.append(document["run"])
     return runs
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import UsageError, clean, nearest, unknown
-from zoo.files import hash_bytes
+from zoo.files import hash_bytes, parse_toml
 from zoo.matching import External
 from zoo.protocol import BASELINE, Protocol, resolved_fields
 from zoo.registry import ModelChoice
@@ -26,6 +25,7 @@ from zoo.weights import InitialWeights, Policy
 ID_VERSION = 1  # raised when what a run id is made of, or how runs are carried out, changes
 NUM_SHUFFLES = 20  # of the control with shuffled labels
 SHUFFLED = "shuffled"  # how the control's protocol is marked: finetune@1+shuffled
+MAX_SEEDS = 10_000
 TUNING_SEED = 10_007  # no published suite uses it as a seed
 LEAK_ALLOWED = "leak allowed:"  # how the deviation of a run begins whose dataset is not refused though it leaks
 STARTER = (
@@ -92,8 +92,8 @@ def load_suite(name: str) -> Suite:
     else:
         raise unknown("suite", name, list_suites())
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise UsageError(f"suite {name}: {error}", fix="correct that line", code="bad-suite") from error
     return parse_suite(document, name)
 
@@ -166,7 +166,13 @@ def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
         except ValueError:
             raise UsageError(f"--seeds {seeds}: expected a number, or seeds separated by commas") from None
         seeds = numbers if "," in seeds else numbers[0]
+    if isinstance(seeds, int) and seeds > MAX_SEEDS:
+        raise UsageError(f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}", fix="`--seeds 7,` names one seed")
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if len(found) > MAX_SEEDS or any(seed >= 2**63 for seed in found):
+        raise UsageError(
+            f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}, each below 2**63", fix="name smaller ones"
+        )
     if not found or min(found) < 0 or len(set(found)) != len(found) or TUNING_SEED in found:
         raise UsageError(f"seeds {seeds!r}: expected at least one, each different and not negative")
     return found

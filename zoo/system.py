@@ -7,7 +7,9 @@ import os
 import platform
 import random
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -160,12 +162,13 @@ def prepare_torch(threads: int) -> None:
 
 @contextmanager
 def process_unchanged() -> Iterator[None]:
-    """What foreign code does to this process ends with the block: working folder, environment, random numbers, and of
-    torch, where it is there, its random numbers, gradients, default type and threads."""
+    """What foreign code does to this process ends with the block: working folder, environment, signals, random numbers,
+    and of torch, where it is there, its random numbers, gradients, default type and threads."""
     try:
         folder = Path.cwd()
     except FileNotFoundError:  # removed under the command's feet
         folder = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     environment, numbers, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
     if torch:
         drawn, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
@@ -179,6 +182,10 @@ def process_unchanged() -> Iterator[None]:
             os.environ.clear()
             os.environ.update(environment)
         random.setstate(numbers)
+        for number, handler in handlers.items():
+            changed = handler is not None and signal.getsignal(number) is not handler
+            if changed and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
         if torch:
             torch.set_default_dtype(dtype)
             torch.set_grad_enabled(gradients)

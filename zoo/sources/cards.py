@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zoo.errors import DataError, nearest
+from zoo.files import parse_toml
 
 Names = tuple[str, ...]
 
@@ -88,7 +88,7 @@ class Split(Part):
     )
     test: str | Names = Field(default=(), description="The same for test.")
     rest: str = Field(default="", description="A file with the names of all that is not in test.")
-    folds: int | None = Field(default=None, ge=2, description="Draw this many folds by patient.")
+    folds: int | None = Field(default=None, ge=2, le=1000, description="Draw this many folds by patient.")
 
     @model_validator(mode="after")
     def agree(self) -> Split:
@@ -338,8 +338,8 @@ class Card(Part):
 def read_card(path: Path) -> Card:
     """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error

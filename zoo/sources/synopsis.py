@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, nearest
+from zoo.files import parse_toml
 from zoo.specs import DatasetSpec, Samples
 from zoo.tasks import REGRESSION, TASKS, Task
 
@@ -41,8 +41,8 @@ def read_synopsis(path: Path) -> DatasetSpec:
 
 def read_document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error

@@ -29,7 +29,7 @@ def find_hub_model(request: FetchRequest) -> ModelSpec:
     name = request.name
     repository = name.removeprefix(PREFIX)
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ZooError(f"{name}: expected {PREFIX}owner/name", code="unknown-model")
+        raise ZooError(f"{name}: is no name of a model", fix=f"say {PREFIX}owner/name", code="unknown-model")
     path = fetch_from_hub(repository, ("config.json",), request)
     if path is None:
         raise WeightsError(f"{name}: config.json is not in the hub's cache", fix="run once without --offline")

@@ -1,0 +1,109 @@
+"""What a stored run may hold, field by field: a bundle comes with whatever somebody wrote into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """Fields that are not named here come from older and newer versions, and are not looked at."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class ProtocolRecord(Record):
+    threshold: str
+    demonstration: bool = False
+    stem: str = "own"
+    tune: list[Any] = []
+
+
+class RunRecord(Record):
+    dataset: str
+    content_hash: str
+    split_hash: str
+    fold: Count
+    num_folds: Annotated[int, Field(ge=1, le=1_000_000)]
+    model: str
+    shown: str
+    init: Literal["pretrained", "random"]
+    weights_tag: str
+    protocol: ProtocolRecord
+    protocol_label: str
+    seed: Annotated[int, Field(ge=0)]
+    image_size: Count
+    precision: str
+    device_kind: str = ""
+    threads: Count
+    purpose: str
+    tested_on: str = ""
+    test_hash: str = ""
+    deviations: list[str] = []
+    tuned: str = ""
+    num_tuning_runs: Count = 0
+
+
+class DatasetRecord(Record):
+    name: str
+    title: str = ""
+    task: str
+    labels: list[str]
+    positive: int | None
+    unit: str
+    has_patients: bool
+    patient: str = ""
+    content_hash: str
+    split_hash: str
+    split_origin: str = ""
+    notes: list[str] = []
+    known_issues: list[str] = []
+    derived_from: list[str] = []
+    splits: dict[str, dict[str, Any]] = {}
+
+
+class DetailsRecord(Record):
+    primary_metric: str | None = None
+    selected_by: str | None = None
+    selected_step: int | None = None
+    channels: Count = 1
+    val_score: Finite | None = None
+    pretraining: list[str] | None = None
+
+
+class ErrorRecord(Record):
+    code: str
+    message: str
+
+
+class ResultRecord(Record):
+    id: Annotated[str, Field(min_length=8)]
+    run: RunRecord
+    identity: dict[str, Any]
+    status: Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
+    error: ErrorRecord | None = None
+    dataset: DatasetRecord | None = None
+    deviations: list[str] = []
+    details: DetailsRecord = DetailsRecord()
+    cost: dict[str, Amount | None] = {}
+    system: dict[str, str | int | float | None] = {}
+    versions: dict[str, str] = {}
+    created: str = ""
+    checksums: dict[str, str] = {}
+
+
+def find_fault(document: Mapping[str, Any]) -> str:
+    """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
+    try:
+        # A run that failed may know nothing of its dataset.
+        ResultRecord.model_validate({**document, "dataset": document.get("dataset") or None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ""
