@@ -102,7 +102,8 @@ def find_fault(document: Mapping[str, Any]) -> str:
     """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
     try:
         # A run that failed may know nothing of its dataset.
-        ResultRecord.model_validate({**document, "dataset": document.get("dataset") or None})
+        dataset = document.get("dataset", {})
+        ResultRecord.model_validate({**document, "dataset": None if dataset == {} else dataset})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
