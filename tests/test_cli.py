@@ -419,3 +419,34 @@ def test_a_cache_that_is_a_file_is_told_by_every_command_that_needs_it(zoo, tiny
     for words in (["info", "datasets"], ["audit"]):
         done = zoo(*words, tiny_data / "folders", ZOO_CACHE=str(tmp_path / "cache"))
         assert done.returncode == 2 and "error[cache-unusable]" in done.stderr, done.stderr
+
+
+def test_a_folder_that_was_removed_is_one_line(tmp_path):
+    code = "import os, sys; os.rmdir(os.getcwd()); from zoo.cli import run; os._exit(run(sys.argv[1:]))"
+    told = "zoo: error[usage] the working folder is no more; fix: cd to one that is there\n"
+    for words, status in ((["doctor"], 2), (["bench", "--dry-run"], 2), (["list", "metrics"], 0)):
+        (tmp_path / "gone").mkdir()
+        python = [sys.executable, "-c", code, *words]
+        done = subprocess.run(python, cwd=tmp_path / "gone", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (status, told if status else "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_limit_on_memory_is_one_line(command, environment, tiny_data, tmp_path):
+    line = " ".join(["ulimit -v 1500000;", *map(shlex.quote, command), "bench -m tiny_cnn --offline -d"])
+    done = subprocess.run(
+        f"{line} {shlex.quote(str(tiny_data / 'binary.npz'))}",
+        shell=True,
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (2, 3), done.stderr
+    assert "Traceback" not in done.stderr and "; fix: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["../x", ".", "./resnet18", ""])
+def test_a_name_that_begins_with_a_dot_is_told_whole(zoo, tmp_path, name):
+    done = zoo("bench", "-m", name or ",", "--dry-run", "--offline", cwd=tmp_path)
+    assert done.returncode == 2 and "unknown model ''" not in done.stderr, done.stderr

@@ -63,6 +63,8 @@ BROKEN = {
     "zoo-import-error": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
     "zoo-raises": ("raise OSError('no licence file')", "OSError: no licence file"),
     "zoo-syntax-error": ("def register_models(:", "SyntaxError: "),
+    "zoo-interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "zoo-closes": ("import os, sys; os.close(1); sys.stdout = None; raise ValueError('closed')", "ValueError: closed"),
     "zoo-exits": ("import sys; sys.exit(0)", "SystemExit: it called sys.exit(0)"),
     "zoo-recursion": ("def f(): f()\nf()", "RecursionError: "),
     "zoo-raising-hook": (

@@ -105,10 +105,12 @@ def test_a_killed_bench_takes_its_workers_along(warm, tiny_data, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("apart", ["0", "1"], ids=["child", "in a session of its own"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, tmp_path, number, status):
+def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, tmp_path, number, status, apart):
     pids = tmp_path / "pids"
-    bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
+    arguments = grid(tiny_data, tmp_path / "r", model="hangs", seeds=2)
+    bench = warm.start(*arguments, TINY_PIDS=str(pids), TINY_APART=apart)
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
     below = descendants(bench.pid)
     assert set(map(int, pids.read_text().split())) <= set(below)

@@ -70,7 +70,8 @@ def segfault(logits):
 
 def hang(logits):
     """Start a child of its own, tell whoever asks about it, and never come back."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    apart = os.environ.get("TINY_APART") == "1"
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=apart)
     if os.environ.get("TINY_PIDS"):
         with open(os.environ["TINY_PIDS"], "a") as stream:
             stream.write(f"{os.getpid()}\n{child.pid}\n")

@@ -29,6 +29,7 @@ from zoo.system import versions
 
 SCHEMA = 1
 KIND = "zoo-bundle"
+ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # somebody who names one wants one
 MANIFEST = "manifest.json"
 # Of a result, what zoo's own words and a board's arithmetic are in: only paths are looked for. All else is free text.
 TECHNICAL = ("details", "cost", "system", "versions")
@@ -94,6 +95,8 @@ def make_bundle(
     Tuning runs are left out: they have seen no test image. Of metadata only the columns that are named come along, as
     they are. The same results and key give the same bytes.
     """
+    if output.suffix.lower() in ARCHIVES:
+        raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="name it so")
     if output.exists() and not is_bundle(output):
         raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
     chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 import warnings
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.errors import ResultsError, UsageError, ZooError, room_needed
+from zoo.errors import ResultsError, RunError, UsageError, ZooError, clean, room_needed
 
 if TYPE_CHECKING:
     from zoo.leaderboard import Board
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+NO_MEMORY = re.compile("cannot allocate memory|failed to map segment", re.IGNORECASE)
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
 
 
@@ -79,6 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     # Pillow warns in lines of its own of what zoo refuses in one, and of EXIF tags that zoo does not read.
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
+        if command.partition(" ")[0] not in ("list", "plugin"):
+            require_folder()
         with room_needed():
             status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
             sys.stdout.flush()
@@ -107,11 +111,22 @@ def run(arguments: Sequence[str]) -> int:
             return complain(
                 ResultsError(f"{error.filename}: {error.strerror}", fix=fix, code="unusable"), command, as_json
             )
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            spent = RunError(f"out of memory: {clean(error)[:200]}", fix="free some, or raise `ulimit -v`", code="oom")
+            return complain(spent, command, as_json)
         import traceback
 
         traceback.print_exc()
         click.echo("zoo: this is a bug in zoo; please report it with the lines above and `zoo doctor`", err=True)
         return EXIT_BUG
+
+
+def require_folder() -> None:
+    """Raise where the working folder was removed: libraries that are imported later end the process over it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working folder is no more", fix="cd to one that is there") from error
 
 
 def complain(error: ZooError, command: str, as_json: bool) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import ZooError, clean, room_needed
 from zoo.specs import ExecutorSpec
-from zoo.system import available_memory_bytes, peak_memory_of
+from zoo.system import available_memory_bytes, family_of, peak_memory_of
 
 Work = TypeVar("Work")
 Notify = Callable[[dict[str, Any]], None]
@@ -52,6 +52,7 @@ class Worker(Generic[Work]):
     work: Work | None = None
     started: float = 0.0
     finished: dict[str, Any] | None = None
+    family: list[int] = field(default_factory=list)  # what it had started when it was told to end
 
 
 def execute(
@@ -195,12 +196,13 @@ def tail(path: Path) -> str:
 
 def ask_to_end(workers: Sequence[Worker[Any]]) -> None:
     """Tell busy children to end, and give them some seconds: one that trains keeps its state first."""
-    busy = [worker.process for worker in workers if worker.work is not None and worker.process.is_alive()]
-    for process in busy:
-        process.terminate()
+    busy = [worker for worker in workers if worker.work is not None and worker.process.is_alive()]
+    for worker in busy:
+        worker.family = family_of(worker.process.pid)
+        worker.process.terminate()
     end = time.monotonic() + GRACE_SECONDS
-    for process in busy:
-        process.join(max(0.0, end - time.monotonic()))
+    for worker in busy:
+        worker.process.join(max(0.0, end - time.monotonic()))
 
 
 def end_worker(worker: Worker[Any]) -> None:
@@ -211,9 +213,14 @@ def end_worker(worker: Worker[Any]) -> None:
         worker.process.join(GRACE_SECONDS)
     with contextlib.suppress(OSError):
         worker.connection.close()
+    if worker.process.is_alive():
+        worker.family = family_of(worker.process.pid)
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
+    for pid in worker.family:  # what began a session of its own is in another group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     if worker.process.is_alive():
         worker.process.kill()
     worker.process.join()

@@ -8,7 +8,9 @@ import fnmatch
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -139,6 +141,8 @@ class Registry:
         A tag that only one of several same-named architectures has chooses that one.
         """
         qualifier, architecture, tag = split_model_name(name)
+        if not architecture:
+            raise self.not_found("model", name)
         asked = f"{qualifier}:{architecture}" if qualifier else architecture
         if not tag:
             return self.choose(self.key("model", asked), "")
@@ -408,11 +412,11 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
         try:
             if plugin.name in given:
                 raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
-            with quiet_stdout(), process_unchanged():
+            with quiet_stdout(), process_unchanged(), noted_interrupts() as interrupts:
                 given[plugin.name] = load_plugin(plugin)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
+            if isinstance(error, KeyboardInterrupt) and interrupts:
+                raise
             listed.append(Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error)))
             continue
         counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
@@ -429,6 +433,26 @@ def plugin_of_specs(name: str, version: str, specs: Mapping[Kind, Sequence[Spec]
     return FoundPlugin(
         name=name, version=version, load=lambda: SimpleNamespace(**{HOOKS[kind]: hook(specs[kind]) for kind in specs})
     )
+
+
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """The interrupts that came from outside, a plugin's own KeyboardInterrupt not among them; main thread only."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield [signal.SIGINT]  # nobody can tell: whatever interrupts is taken for one from outside
+        return
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

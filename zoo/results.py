@@ -276,7 +276,10 @@ def load_results(root: Path) -> tuple[list[Result], list[str]]:
     results, damaged = [], []
     for folder in find_result_folders(root):
         try:
-            results.append(load_result(folder))
+            result = load_result(folder)
+            if not folder.name.endswith(f".{result.id[:8]}"):
+                raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
+            results.append(result)
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise

@@ -108,6 +108,24 @@ def peak_memory_of(pid: int) -> int:
         return 0
 
 
+def family_of(pid: int) -> list[int]:
+    """The processes below one, those that began a session of their own too; empty where the system does not say."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):  # it ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(path.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
 @cache
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 natively; emulated it is slower than float32."""
