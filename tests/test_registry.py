@@ -1,7 +1,10 @@
 """Plugins in memory to registries: what is isolated, which name means what, and what the errors say."""
 
+import os
 import pickle
+import signal
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -88,9 +91,18 @@ def test_an_exception_that_cannot_be_shown_is_contained():
     assert "cannot be shown: RuntimeError" in reason(plugin("bad", error=UnspeakableError()))
 
 
-def test_a_keyboard_interrupt_passes_through():
+def test_an_interrupt_from_outside_passes_through():
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
     with pytest.raises(KeyboardInterrupt):
-        load_registry([plugin("slow", error=KeyboardInterrupt())])
+        load_registry([replace(plugin("slow"), load=interrupt)])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_a_plugin_raises_itself_is_contained():
+    assert reason(plugin("bad", error=KeyboardInterrupt())) == "KeyboardInterrupt"
 
 
 def test_a_reason_is_one_line_without_control_characters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import math
@@ -59,6 +60,9 @@ def terminate(*_: Any) -> NoReturn:
 
 def main() -> NoReturn:
     """What the installed command calls."""
+    # perf: importing torch, timm, scikit-learn and pandas makes objects by the hundred thousand, looked through for
+    # cycles every 700: 5.2 s instead of 6.1
+    gc.set_threshold(100_000, 50, 50)
     for name in ("stdout", "stderr"):  # closed by whoever started it: `zoo list models >&-`
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
