@@ -441,7 +441,8 @@ def noted_interrupts() -> Iterator[list[int]]:
     noted: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield [signal.SIGINT]  # nobody can tell: whatever interrupts is taken for one from outside
+        # Ignored, as in a shell's background, none comes from outside; else nobody can tell, and it is taken for one.
+        yield [] if before is signal.SIG_IGN else [signal.SIGINT]
         return
 
     def note(number: int, frame: Any) -> None:
