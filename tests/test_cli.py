@@ -21,7 +21,7 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
     monkeypatch.syspath_prepend(str(tiny_site))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*arguments):
         status = cli.run([str(argument) for argument in arguments])
@@ -29,7 +29,8 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
         return SimpleNamespace(status=status, out=out, err=err)
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
 
 
 COMMANDS = ["bench", "list", "info", "report", "score", "compare", "bundle", "verify", "why", "plugin", "doctor"]

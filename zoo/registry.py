@@ -408,19 +408,22 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
         found.insert(0, plugin_of_specs(CORE, metadata.version(CORE), builtin))
     listed: list[Plugin] = []
     given: dict[str, dict[Kind, list[Any]]] = {}
-    for plugin in found:
-        try:
-            if plugin.name in given:
-                raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
-            with quiet_stdout(), process_unchanged(), noted_interrupts() as interrupts:
-                given[plugin.name] = load_plugin(plugin)
-        except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
-            if isinstance(error, KeyboardInterrupt) and interrupts:
-                raise
-            listed.append(Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error)))
-            continue
-        counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
-        listed.append(Plugin(name=plugin.name, version=plugin.version, counts=counts))
+    with noted_interrupts() as interrupts:
+        for plugin in found:
+            try:
+                if plugin.name in given:
+                    raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
+                with quiet_stdout(), process_unchanged():
+                    given[plugin.name] = load_plugin(plugin)
+            except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
+                if isinstance(error, KeyboardInterrupt) and interrupts:
+                    raise
+                listed.append(
+                    Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error))
+                )
+                continue
+            counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
+            listed.append(Plugin(name=plugin.name, version=plugin.version, counts=counts))
     return index_specs(given, listed)
 
 
