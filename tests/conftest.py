@@ -53,7 +53,7 @@ def install():
 def command():
     """The installed `zoo`, as words of a command line."""
     script = shutil.which("zoo", path=str(Path(sys.executable).parent))
-    return [script] if script else [sys.executable, "-m", "zoo.cli"]
+    return [script] if script else [sys.executable, "-m", "zoo"]
 
 
 @pytest.fixture(scope="session")

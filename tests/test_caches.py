@@ -76,7 +76,7 @@ def test_an_empty_cache_has_no_entries(tmp_path):
 
 
 def run(cache, *arguments):
-    command = [sys.executable, "-m", "zoo.cli", *arguments]
+    command = [sys.executable, "-m", "zoo", *arguments]
     environment = {**os.environ, "ZOO_CACHE": str(cache)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 

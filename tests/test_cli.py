@@ -43,6 +43,12 @@ def test_every_command_explains_itself(main, command):
     assert "Usage: zoo" in done.out and not done.err
 
 
+def test_what_an_option_may_be_is_told_in_one_line(main):
+    done = main("list")
+    assert done.status == 2
+    assert "Choose from: models, datasets" in done.err and done.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["", "plugin", "cache"])
 def test_a_command_without_what_it_needs_shows_its_help_and_is_status_2(main, command):
     done = main(*command.split())
@@ -321,6 +327,28 @@ def test_help_and_lists_import_nothing_heavy(arguments, environment):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_is_there_before_numpy_would_be(environment):
+    code = "import sys; from zoo.cli import run; run(['--help']); print('numpy' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stderr.splitlines()[-1] == "False"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT ends a process otherwise there")
+def test_ctrl_c_while_zoo_is_imported_ends_it_without_a_word(environment):
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'click': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from zoo.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe's reader leaves differently there")

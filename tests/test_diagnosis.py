@@ -49,7 +49,7 @@ def test_a_disk_with_little_room(zoo, tmp_path):
 
     folder = tmp_path / "small"
     folder.mkdir()
-    words = [sys.executable, "-m", "zoo.cli", "doctor", "--json", "--results", str(folder / "results")]
+    words = [sys.executable, "-m", "zoo", "doctor", "--json", "--results", str(folder / "results")]
     script = f"mount -t tmpfs -o size=1M none {folder} && exec {' '.join(words)}"
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
     if "unshare" in done.stderr:

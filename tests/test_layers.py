@@ -6,6 +6,7 @@ door, `from zoo import ...`.
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,8 @@ FLOORS = (
     {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},
     # One short function a command.
     {"cli"},
+    # What the installed command calls.
+    {"__main__"},
 )
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
@@ -167,6 +170,15 @@ def test_a_room_is_entered_by_its_name():
 def test_the_front_door_leads_to_lower_floors_only():
     too_high = {room for room, _ in imported_rooms(MODULES[""]) if FLOOR[room] > DOOR_FLOOR}
     assert not too_high
+
+
+def test_what_the_front_door_gives_is_what_it_says_to_a_type_checker():
+    import zoo
+
+    given = {name: getattr(import_module(module), name) for module, name, _ in imports(MODULES[""]) if "zoo." in module}
+    assert sorted(given) == sorted(zoo.__all__)
+    assert [name for name in given if getattr(zoo, name) is not given[name]] == []
+    assert set(zoo.__all__) < set(dir(zoo))
 
 
 def test_plugins_come_in_by_the_front_door():

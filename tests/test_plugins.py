@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ZOO = [sys.executable, "-m", "zoo.cli"]
+ZOO = [sys.executable, "-m", "zoo"]
 
 GIVES = """
     from zoo import ModelSpec, hookimpl

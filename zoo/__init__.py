@@ -3,35 +3,30 @@
 What a plugin needs is importable from here, `from zoo import ModelSpec, hookimpl`; torch is not imported by it.
 """
 
-from zoo.downloads import download
-from zoo.errors import DataError, Undefined, WeightsError, ZooError
-from zoo.files import written_whole
-from zoo.hookspecs import hookimpl
-from zoo.models import load_weights
-from zoo.protocol import FINETUNE, Protocol
-from zoo.sources import card_dataset, find_data, find_source, read_npz_samples
-from zoo.specs import (
-    BuildRequest,
-    DatasetSpec,
-    ExecutorSpec,
-    FetchRequest,
-    MetricRequest,
-    MetricSpec,
-    ModelSpec,
-    Samples,
-    SamplesRequest,
-    Weights,
-)
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-
-def __getattr__(name: str) -> str:
-    if name == "__version__":  # looked up when asked for: it costs 20 ms
-        from importlib import metadata
-
-        return metadata.version("zoo-bench")
-    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-
+if TYPE_CHECKING:
+    from zoo.downloads import download
+    from zoo.errors import DataError, Undefined, WeightsError, ZooError
+    from zoo.files import written_whole
+    from zoo.hookspecs import hookimpl
+    from zoo.models import load_weights
+    from zoo.protocol import FINETUNE, Protocol
+    from zoo.sources import card_dataset, find_data, find_source, read_npz_samples
+    from zoo.specs import (
+        BuildRequest,
+        DatasetSpec,
+        ExecutorSpec,
+        FetchRequest,
+        MetricRequest,
+        MetricSpec,
+        ModelSpec,
+        Samples,
+        SamplesRequest,
+        Weights,
+    )
+    from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task
 
 __all__ = [
     "BINARY",
@@ -65,3 +60,22 @@ __all__ = [
     "read_npz_samples",
     "written_whole",
 ]
+# Where they live, the lightest first. perf: numpy and pandas are not imported for `from zoo import hookimpl`
+_MODULES = ("errors", "tasks", "protocol", "specs", "hookspecs", "files", "downloads", "models", "sources")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("zoo-bench")
+    if name in __all__:
+        for module in map(import_module, (f"zoo.{module}" for module in _MODULES)):
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

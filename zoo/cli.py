@@ -59,7 +59,7 @@ def terminate(*_: Any) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """What the installed command calls."""
+    """Run the words this process was started with, and end it."""
     # perf: importing torch, timm, scikit-learn and pandas makes objects by the hundred thousand, looked through for
     # cycles every 700: 5.2 s instead of 6.1
     gc.set_threshold(100_000, 50, 50)
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_USAGE
     except click.ClickException as error:
         hint = f"`zoo {command} --help`" if command.partition(" ")[0] in zoo.commands else "`zoo --help`"
-        return complain(UsageError(error.format_message().rstrip("."), fix=hint), command, as_json)
+        return complain(UsageError(" ".join(error.format_message().split()).rstrip("."), fix=hint), command, as_json)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nzoo: stopped; what was done is kept, the same command goes on from there", err=True)
         return EXIT_SIGINT
@@ -807,7 +807,3 @@ def why(run_id: str, results: Path, as_json: bool) -> None:
 
     explained = explain_run(run_id, results)
     click.echo(json.dumps({"schema": 1, "command": "why", **explained}, indent=1) if as_json else to_text(explained))
-
-
-if __name__ == "__main__":
-    main()

@@ -220,7 +220,7 @@ def test_a_checkpoint_on_the_hub_is_benchmarked_by_its_name(hub, tmp_path):
     arrays = {f"{name}_images": rng.integers(0, 256, (n, 32, 32), dtype=np.uint8) for name, n in splits.items()}
     arrays |= {f"{name}_labels": (np.arange(n) % 2).reshape(-1, 1) for name, n in splits.items()}
     np.savez(tmp_path / "dots.npz", **arrays)
-    command = [sys.executable, "-m", "zoo.cli", "bench", "--models", "hf-hub:lab/lesions"]
+    command = [sys.executable, "-m", "zoo", "bench", "--models", "hf-hub:lab/lesions"]
     command += ["--datasets", str(tmp_path / "dots.npz"), "--set", "steps=2", "--set", "image_size=32", "--seeds", "1"]
     command += ["--results", str(tmp_path / "results"), "--json"]
     settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "ZOO_CACHE": str(tmp_path / "cache")}
