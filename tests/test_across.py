@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 from pytest import approx
 
-from zoo.across import find_across
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.across import find_across
 from zoo.metrics import METRICS
 from zoo.protocol import KNN
 from zoo.report import section_to_csv, to_json, to_markdown, to_terminal

@@ -11,7 +11,7 @@ from folders import SHARED
 from PIL import Image
 
 from zoo.audit import audit
-from zoo.exclusions import choose_exclusions
+from zoo.audit.exclusions import choose_exclusions
 from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
 from zoo.sources import find_source

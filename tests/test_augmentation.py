@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.functional as reference
 
-from zoo.augmentation import OPERATIONS, PHOTOMETRY, apply_symmetry, augment, matrices, warp
+from zoo.training.augmentation import OPERATIONS, PHOTOMETRY, apply_symmetry, augment, matrices, warp
 
 SIZE = 48
 

@@ -11,8 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
-from zoo.calibration import build_section, find_temperature, rescale
 from zoo.inference import Predictions
+from zoo.leaderboard.calibration import build_section, find_temperature, rescale
 from zoo.metrics import METRICS
 from zoo.scoring import Card
 from zoo.sections import ScoredRow, SectionRequest

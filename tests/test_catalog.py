@@ -5,11 +5,11 @@ import json
 import pytest
 
 from zoo import catalog
-from zoo.builtin import open_registry
 from zoo.errors import UsageError
 from zoo.planning import save_plan
 from zoo.protocol import FINETUNE
 from zoo.registry import Registry
+from zoo.registry.builtin import open_registry
 from zoo.specs import DatasetSpec, MetricSpec, ModelSpec, Weights
 from zoo.tasks import BINARY
 

@@ -13,10 +13,10 @@ import torch
 from test_training import SHORT, Tiny, make, train
 from warm import wait_for
 
-from zoo.checkpoints import Checkpoints, find_checkpoints
 from zoo.results import load_results
+from zoo.training.checkpoints import Checkpoints, find_checkpoints
 
-OFTEN = "import zoo.checkpoints; zoo.checkpoints.EVERY_SECONDS = 0.3"
+OFTEN = "import zoo.training.checkpoints; zoo.training.checkpoints.EVERY_SECONDS = 0.3"
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, sends signals")
 
 
@@ -133,7 +133,7 @@ def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
 
 
 def test_where_it_cannot_be_kept_the_training_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.checkpoints.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("zoo.training.checkpoints.EVERY_SECONDS", 0.0)
     dataset, pixels = make()
     (tmp_path / "file").write_text("no folder")
     expected = train(dataset, pixels, module=new_module())

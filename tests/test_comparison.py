@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 from pytest import approx
 
-from zoo.comparison import compare_rows
 from zoo.inference import Predictions
+from zoo.leaderboard.comparison import compare_rows
 from zoo.metrics import METRICS
 from zoo.scoring import Card, Evidence, decide, weigh_evidence
 from zoo.statistics import bootstrap_weights

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.controls import count_configurations, find_degenerate, judge, score_shuffles
 from zoo.inference import Predictions
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.controls import count_configurations, find_degenerate, judge, score_shuffles
 from zoo.metrics import METRICS
 from zoo.protocol import FINETUNE, KNN, SCRATCH
 from zoo.report import to_csv, to_markdown, to_terminal

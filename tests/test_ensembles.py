@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from zoo.ensembles import average
 from zoo.inference import Predictions
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.ensembles import average
 from zoo.metrics import METRICS
 from zoo.report import section_to_csv, to_markdown, to_terminal
 from zoo.results import load_results

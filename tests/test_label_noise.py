@@ -84,8 +84,8 @@ def test_a_real_set_with_5_percent_flipped_labels_gives_back_over_half(tmp_path)
         wrong |= {f"{split}/{row}" for row in rows}
     np.savez(tmp_path / "flipped.npz", **arrays)
     from zoo.auditing import choose_backbone
-    from zoo.builtin import open_registry
     from zoo.planning import Settings
+    from zoo.registry.builtin import open_registry
 
     settings = Settings(cache=tmp_path, offline=True)
     backbone = choose_backbone("tf_efficientnet_lite0", weights, open_registry(), Console(), settings)

@@ -18,49 +18,35 @@ FLOORS = (
     # Every error a user can meet.
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
-    {
-        "files",
-        "system",
-        "progress",
-        "images",
-        "statistics",
-        "tasks",
-        "protocol",
-        "pseudonyms",
-        "records",
-    },
-    # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought; a batch augmented.
-    {"specs", "archives", "caches", "downloads", "augmentation"},
-    # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process,
-    # a training interrupted.
-    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet", "checkpoints"},
+    {"files", "system", "progress", "images", "statistics", "tasks", "protocol", "pseudonyms", "records"},
+    # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought.
+    {"specs", "archives", "caches", "downloads"},
+    # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
+    {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
     {"registry", "fingerprints", "pages"},
-    # Samples to a split; installed plugins to those that can be imported.
-    {"splits", "probing"},
+    # Samples to a split.
+    {"splits"},
     # A split to decoded pixels and batches.
-    {"data", "audit"},
-    # Pixels to the features of a frozen network.
-    {"features"},
-    # Images to predictions; features to a head; a dataset to what is told of it.
-    {"inference", "probes", "datasheet", "shuffling", "matching", "exclusions"},
-    # Two datasets to what they share.
-    {"overlap"},
+    {"data"},
+    # A split to what speaks against it; pixels to the features of a frozen network.
+    {"audit", "features"},
+    # Images to predictions; a dataset to what is told of it.
+    {"inference", "datasheet", "shuffling"},
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections"},
-    # A run's folder; what an order of rows is worth; numbers as people read them; sections.
-    {"results", "comparison", "readable", "calibration", "operating", "subgroups", "ensembles", "label_noise"},
-    # What speaks against a row; what would go wrong on this machine.
-    {"controls", "diagnosis"},
-    # Before the work: the plan and the registry of all that is installed. After it: boards, and scores made again.
-    {"planning", "builtin", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere", "exporting"},
-    # A plan to each process's work; results to how fast their models answer; a board's sentences; two of its rows side
-    # by side; several boards to one order.
-    {"assignments", "statements", "pairing", "across", "timing"},
+    # A run's folder; numbers as people read them; labels that a model doubts.
+    {"results", "readable", "label_noise"},
+    # What would go wrong on this machine.
+    {"diagnosis"},
+    # Before the work: the plan. After it: boards, scores made again, and what is told of one run or given to others.
+    {"planning", "leaderboard", "rescoring", "bundles", "audit_page", "tracing", "elsewhere"},
+    # A plan to each process's work; results to how fast their models answer, and to a table of predictions.
+    {"assignments", "timing", "exporting"},
     # The table of contents, and what is shown to people; the conformance kit that plugins' tests call.
-    {"runner", "report", "pair_report", "catalog", "auditing", "testing", "verifying"},
+    {"runner", "report", "catalog", "auditing", "testing", "verifying"},
     # One short function a command.
     {"cli"},
     # What the installed command calls.
@@ -68,10 +54,31 @@ FLOORS = (
 )
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
+    "audit": (
+        {"leaks"},
+        {"matching", "exclusions"},
+        {"overlap"},
+    ),
     "images": (
         {"reading", "resizing", "recent"},
         {"raster", "dicom"},
         {"volumes", "animation", "video"},
+    ),
+    "leaderboard": (
+        {"comparison", "calibration", "operating", "subgroups", "ensembles", "controls"},
+        {"ranking"},
+        {"across", "pairing"},
+    ),
+    "registry": (
+        {"finding"},
+        {"lookup"},
+        {"loading"},
+        {"probing"},
+        {"builtin"},
+    ),
+    "report": (
+        {"statements"},
+        {"boards", "pairs"},
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
@@ -84,6 +91,10 @@ ROOMS = {
     "statistics": (
         {"intervals", "weighted", "roc", "pairs", "calibration"},
         {"datasets", "predictive"},
+    ),
+    "training": (
+        {"augmentation", "checkpoints", "probes"},
+        {"fitting"},
     ),
 }
 # What `from zoo import ...` gives to plugins: it may lead to all rooms up to this floor.

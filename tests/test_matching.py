@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.audit.matching import describe_external, find_levels, match, match_labels, open_external, read_gray
 from zoo.data import cache_images, describe_dataset, open_dataset
 from zoo.errors import DataError, UsageError
 from zoo.fingerprints import take_fingerprints
-from zoo.matching import describe_external, find_levels, match, match_labels, open_external, read_gray
 from zoo.samples import open_source
 from zoo.sources import find_source
 from zoo.splits import draw_split

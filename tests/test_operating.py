@@ -12,8 +12,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from zoo.errors import Undefined
 from zoo.inference import Predictions
+from zoo.leaderboard.operating import build_section
 from zoo.metrics import METRICS
-from zoo.operating import build_section
 from zoo.scoring import Card, Reach, choose_thresholds
 from zoo.sections import ReportOptions, ScoredRow, SectionRequest
 from zoo.statistics import predictive_intervals, predictive_values, ratio_interval, wilson_interval

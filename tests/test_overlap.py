@@ -7,10 +7,10 @@ import pytest
 from folders import shared
 from PIL import Image
 
+from zoo.audit.matching import match
+from zoo.audit.overlap import audit_external, check_overlap
 from zoo.errors import DataError
 from zoo.fingerprints import take_fingerprints
-from zoo.matching import match
-from zoo.overlap import audit_external, check_overlap
 from zoo.samples import open_source
 from zoo.sources import find_source
 from zoo.splits import draw_split
@@ -129,7 +129,7 @@ def test_few_look_alikes_among_many_images_are_a_warning(sets, tmp_path):
 def test_the_second_time_the_pairs_are_remembered(sets, tested, monkeypatch):
     copy(sets[0], 3, tested, 7, brighter)
     first = check(sets[0], tested).findings
-    monkeypatch.setattr("zoo.overlap.find_alike_across", None)
+    monkeypatch.setattr("zoo.audit.overlap.find_alike_across", None)
     assert check(sets[0], tested).findings == first
 
 

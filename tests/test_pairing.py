@@ -9,9 +9,16 @@ from sklearn.metrics import roc_auc_score
 
 from zoo.errors import UsageError
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.pairing import (
+    BY_PROBABILITY,
+    compare_models,
+    describe_target,
+    find_label,
+    of_truth,
+    select_results,
+)
 from zoo.metrics import METRICS
-from zoo.pair_report import to_document, to_terminal
-from zoo.pairing import BY_PROBABILITY, compare_models, describe_target, find_label, of_truth, select_results
+from zoo.report import pair_to_document, pair_to_terminal
 from zoo.results import load_results
 from zoo.statistics import mcnemar, paired_delong
 
@@ -124,7 +131,7 @@ def test_single_runs_are_delongs_and_mcnemars_and_say_so(tmp_path, store):
     assert found.single.mcnemar == mcnemar(found.single.only_first, found.single.only_second)
     accuracy = [row.scores["accuracy"].value for row in found.rows]
     assert found.single.only_first - found.single.only_second == round(40 * (accuracy[0] - accuracy[1]))
-    assert "single runs: no statement on seeds (seed 0)" in to_terminal([found])
+    assert "single runs: no statement on seeds (seed 0)" in pair_to_terminal([found])
 
 
 def test_a_baseline_is_compared_with_one_run_of_the_model(three_seeds, store):
@@ -185,7 +192,7 @@ def test_images_of_one_patient_are_one_case(tmp_path, store):
     number = int(part.case[1:])
     assert part.samples == (f"test0-{2 * number}", f"test0-{2 * number + 1}")
     assert part.target == "clear x 1; nodule x 1"
-    assert f"{part.case}" in to_terminal([found], width=200)
+    assert f"{part.case}" in pair_to_terminal([found], width=200)
 
 
 def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
@@ -194,7 +201,7 @@ def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
             store(tmp_path, model=model, seed=seed, noise=0.0)
     found = the_contrast(tmp_path)
     assert found.disagreements == () and found.tested.p == 1.0
-    assert "there is no difference" in to_terminal([found])
+    assert "there is no difference" in pair_to_terminal([found])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,7 @@ def test_a_target_is_told_by_its_labels(targets, told):
 
 # --- formats ---------------------------------------------------------------------------------------------------------
 def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(three_seeds):
-    text = to_terminal([the_contrast(three_seeds)], width=200)
+    text = pair_to_terminal([the_contrast(three_seeds)], width=200)
     for told in (
         "dots · binary",
         "auroc of net less that of other_net: +.",
@@ -244,12 +251,12 @@ def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(
 def test_what_deviates_on_either_row_is_told(three_seeds, store):
     for seed in range(2):
         store(three_seeds, model="small", seed=seed, deviations=("image_size: 64 instead of 28",))
-    text = to_terminal([the_contrast(three_seeds, "net", "small")], width=200)
+    text = pair_to_terminal([the_contrast(three_seeds, "net", "small")], width=200)
     assert "small: image_size: 64 instead of 28" in text and "small: 2 of 3 runs count" in text
 
 
 def test_the_document_is_json_and_names_models_not_positions(three_seeds):
-    document = json.loads(json.dumps(to_document([the_contrast(three_seeds)]), allow_nan=False))
+    document = json.loads(json.dumps(pair_to_document([the_contrast(three_seeds)]), allow_nan=False))
     assert (document["schema"], document["command"], document["models"]) == (1, "compare", ["net", "other_net"])
     (board,) = document["boards"]
     tested = board["tested"]

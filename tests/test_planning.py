@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from zoo.builtin import open_registry
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.planning import Settings, is_path, load_plan, plan_bench, save_plan, worker_devices
 from zoo.progress import Console
 from zoo.protocol import PROTOCOLS
 from zoo.registry import Registry
+from zoo.registry.builtin import open_registry
 from zoo.specs import ModelSpec, Weights
 from zoo.suites import Suite
 

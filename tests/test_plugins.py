@@ -307,7 +307,7 @@ def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_licence(site):
 def test_listing_a_card_imports_neither_pandas_nor_pydantic(site):
     code = """
 import sys
-from zoo.builtin import open_registry
+from zoo.registry import open_registry
 assert "spots" in open_registry().datasets
 print(sorted({"torch", "pandas", "pydantic", "PIL"} & set(sys.modules)))
 """

@@ -18,10 +18,10 @@ from zoo.errors import RunError
 from zoo.features import extract_features
 from zoo.inference import predict
 from zoo.models import build_model, feature_extractor
-from zoo.probes import fit_knn, fit_probe, join, solve_linear, to_logits
 from zoo.protocol import KNN, LINEAR_PROBE
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
+from zoo.training.probes import fit_knn, fit_probe, join, solve_linear, to_logits
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 PENALTY = 0.01

@@ -12,7 +12,7 @@ from zoo.errors import UsageError
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
 from zoo.readable import amount, number, share
-from zoo.report import disarm, section_to_csv, to_csv, to_json, to_markdown, to_terminal
+from zoo.report.boards import disarm, section_to_csv, to_csv, to_json, to_markdown, to_terminal
 from zoo.results import load_results
 from zoo.scoring import Score
 from zoo.sections import Section

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from zoo import runner
-from zoo.builtin import open_registry
 from zoo.executor import Event, can_fork, execute
 from zoo.planning import Settings, plan_bench
 from zoo.progress import Console
+from zoo.registry.builtin import open_registry
 from zoo.results import load_results
 from zoo.suites import Suite
 

@@ -6,8 +6,8 @@ import pytest
 
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
+from zoo.report.statements import NOT_SHOWN, statements
 from zoo.results import load_results
-from zoo.statements import NOT_SHOWN, statements
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}

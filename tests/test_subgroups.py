@@ -12,11 +12,11 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from zoo.errors import UsageError
 from zoo.inference import Predictions
+from zoo.leaderboard.subgroups import build_section
 from zoo.metrics import METRICS
 from zoo.scoring import Card, Reach, choose_thresholds, score
 from zoo.sections import By, ReportOptions, ScoredRow, SectionRequest, parse_by
 from zoo.statistics import independent_difference, wilson_interval
-from zoo.subgroups import build_section
 from zoo.tasks import BINARY, MULTICLASS
 
 METRIC = {metric.name: metric for metric in METRICS}

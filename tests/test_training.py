@@ -16,7 +16,7 @@ from zoo.inference import Predictions, predict
 from zoo.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
-from zoo.training import (
+from zoo.training.fitting import (
     Batches,
     Keeper,
     build_optimizer,

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo.audit import describe_external, open_external
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset
 from zoo.elsewhere import Elsewhere
 from zoo.errors import DataError, ZooError
-from zoo.matching import describe_external, open_external
 from zoo.planning import KeepWeights, Plan, Settings, has_weights, kept_of
 from zoo.progress import Console
 from zoo.results import WEIGHTS_FILE, Result, find_done

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import Audit, Suspect, audit, unusable
+from zoo.audit import Audit, Exclusions, Suspect, audit, choose_exclusions, unusable
 from zoo.audit_page import Shown, build_page
 from zoo.baselines import THUMBNAILS
 from zoo.errors import DataError, UsageError, clean
-from zoo.exclusions import Exclusions, choose_exclusions
 from zoo.fingerprints import Fingerprints
 from zoo.label_noise import Backbone, find_label_noise
 from zoo.planning import Settings, find_datasets, open_and_split, open_cache

@@ -156,8 +156,8 @@ def several(*names: str, **settings: Any) -> Callable[..., Any]:
 
 def registry_with_warnings(console: Console | None = None) -> Registry:
     """Everything installed; a broken plugin is one warning line, and the others serve on."""
-    from zoo.builtin import open_registry
     from zoo.progress import Console
+    from zoo.registry import open_registry
 
     registry = open_registry()
     for broken in registry.broken:
@@ -476,8 +476,8 @@ def plugin() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def plugin_list(as_json: bool) -> None:
     """List the plugins, what each gives, and why a broken one is."""
-    from zoo.builtin import open_registry
     from zoo.catalog import list_plugins, to_lines
+    from zoo.registry import open_registry
 
     items = list_plugins(open_registry())
     if as_json:
@@ -491,11 +491,11 @@ def plugin_list(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def doctor(results: Path, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and say what is wrong and how to mend it."""
-    from zoo.builtin import open_registry
     from zoo.catalog import to_text
     from zoo.diagnosis import examine
     from zoo.files import cache_root
     from zoo.progress import Console
+    from zoo.registry import open_registry
 
     with Console().counting("comparing what is stored with its digests"):
         found = examine(open_registry(), cache_root(), results)
@@ -702,10 +702,9 @@ def compare_(
     models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
 ) -> None:
     """Test two models against each other on every board that holds both, and show where they disagree."""
-    from zoo import pair_report
-    from zoo.leaderboard import build_leaderboard
-    from zoo.pairing import compare_models, select_results
+    from zoo.leaderboard import build_leaderboard, compare_models, select_results
     from zoo.registry import quiet_stdout
+    from zoo.report import pair_to_document, pair_to_terminal
 
     registry = registry_with_warnings()
     with quiet_stdout():
@@ -716,9 +715,9 @@ def compare_(
         metrics = {name: spec for name, spec in registry.metrics.items() if name in primary}
         found = compare_models(build_leaderboard(chosen, metrics, sections=()), *models)
     if as_json:
-        click.echo(json.dumps(pair_report.to_document(found), indent=1, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(pair_to_document(found), indent=1, allow_nan=False, ensure_ascii=False))
     else:
-        click.echo(pair_report.to_terminal(found, width=terminal_width(), color=in_color()), nl=False)
+        click.echo(pair_to_terminal(found, width=terminal_width(), color=in_color()), nl=False)
 
 
 @zoo.command("score")

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from zoo.controls import SCORED
 from zoo.inference import Predictions
+from zoo.leaderboard import SCORED
 from zoo.readable import disarm
 from zoo.results import Result
 

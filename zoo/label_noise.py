@@ -20,12 +20,12 @@ from zoo.errors import UsageError
 from zoo.features import kept_features
 from zoo.fingerprints import Fingerprints
 from zoo.models import build_model, feature_extractor
-from zoo.probes import solve_linear
 from zoo.samples import Source
 from zoo.specs import ModelSpec
 from zoo.splits import Split, connected_groups
 from zoo.suites import nearest_size
 from zoo.tasks import BINARY, MULTICLASS, REGRESSION
+from zoo.training import solve_linear
 from zoo.weights import InitialWeights
 
 if TYPE_CHECKING:

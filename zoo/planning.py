@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.audit import OFFICIAL_TEST, External, check_overlap, match
 from zoo.baselines import BASELINES
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
-from zoo.matching import OFFICIAL_TEST, External, match
-from zoo.overlap import check_overlap
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry

@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.assignments import Assignment, assign, left_to_do, longest_first, name_work, refusal
-from zoo.audit import Audit, audit
-from zoo.builtin import open_registry
-from zoo.checkpoints import Checkpoints, find_checkpoints
+from zoo.audit import Audit, External, audit, audit_external
 from zoo.data import Dataset, Pixels, open_pixels
 from zoo.elsewhere import predict_elsewhere
 from zoo.errors import ResultsError, ZooError
 from zoo.executor import Event, Notify, can_fork
 from zoo.features import GetFeatures, extract_features, keep_features
 from zoo.inference import Predictions
-from zoo.matching import External
 from zoo.models import build_model, count_flops, count_parameters
-from zoo.overlap import audit_external
 from zoo.planning import Plan, Settings, find_all_done, plan_bench, worker_devices
 from zoo.progress import BenchProgress, Console, duration
-from zoo.registry import Registry
+from zoo.registry import Registry, open_registry
 from zoo.results import (
     WEIGHTS_FILE,
     Result,
@@ -52,7 +48,7 @@ from zoo.system import (
     versions,
 )
 from zoo.timing import time_models
-from zoo.training import Fitted, fit, reopen
+from zoo.training import Checkpoints, Fitted, find_checkpoints, fit, reopen
 from zoo.weights import find_model_spec, import_all, imports_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.audit import External
 from zoo.errors import UsageError, clean, nearest, unknown
 from zoo.files import hash_bytes, parse_toml
-from zoo.matching import External
 from zoo.protocol import BASELINE, Protocol, resolved_fields
 from zoo.registry import ModelChoice
 from zoo.samples import Source

@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.builtin import open_registry
-from zoo.controls import is_baseline
 from zoo.data import random_pixels
 from zoo.executor import Notify, can_fork
 from zoo.files import locked
 from zoo.inference import measure_forward
+from zoo.leaderboard import is_baseline
 from zoo.models import build_model, place
 from zoo.planning import Settings
 from zoo.progress import Console
-from zoo.registry import Registry
+from zoo.registry import Registry, open_registry
 from zoo.results import Result, read_timing, save_timing
 from zoo.system import device_kind, prepare_torch
 from zoo.weights import find_model_spec, import_all, imports_of

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from zoo.auditing import choose_backbone
-from zoo.builtin import open_registry
 from zoo.fingerprints import take_fingerprints
 from zoo.label_noise import find_label_noise
 from zoo.planning import Settings
 from zoo.progress import Console
+from zoo.registry.builtin import open_registry
 from zoo.samples import open_source
 from zoo.sources import find_source
 from zoo.splits import draw_split

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import (
+from zoo.audit.leaks import (
     MAX_ALIKE,
     MOST_NAMED,
     Audit,
@@ -20,9 +20,9 @@ from zoo.audit import (
     note,
     worst_first,
 )
+from zoo.audit.matching import External, keep
 from zoo.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.fingerprints import VERSION, Fingerprints, find_alike_across
-from zoo.matching import External, keep
 from zoo.samples import Progress, Source
 from zoo.splits import Split
 

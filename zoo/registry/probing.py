@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 
 from zoo.errors import PluginError
 from zoo.files import write_json
-from zoo.registry import FoundPlugin, find_plugins, load_plugin, raising
+from zoo.registry.finding import FoundPlugin, find_plugins, raising
+from zoo.registry.loading import load_plugin
 
 SECONDS = 10.0  # for one plugin; without kept bytecode `import torch` alone takes four
 POLL_SECONDS = 0.01
@@ -93,7 +94,7 @@ def try_until_one_fails(names: Sequence[str]) -> tuple[list[str], str]:
             [
                 sys.executable,
                 "-c",
-                "import sys; from zoo.probing import try_alone; try_alone(*sys.argv[1:])",
+                "import sys; from zoo.registry.probing import try_alone; try_alone(*sys.argv[1:])",
                 log,
                 *names,
             ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import Finding
+from zoo.audit.leaks import Finding
 from zoo.data import Dataset, count_split, find_intensity, open_dataset, unit_of
 from zoo.errors import DataError, UsageError, nearest
 from zoo.files import hash_bytes

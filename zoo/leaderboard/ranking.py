@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo import calibration, ensembles, operating, subgroups
-from zoo.comparison import Comparisons, compare_rows
-from zoo.controls import (
+from zoo.errors import Undefined, clean
+from zoo.inference import Predictions
+from zoo.leaderboard import calibration, ensembles, operating, subgroups
+from zoo.leaderboard.comparison import Comparisons, compare_rows
+from zoo.leaderboard.controls import (
     SCORED,
     Verdict,
     count_configurations,
@@ -21,8 +23,6 @@ from zoo.controls import (
     score_shuffles,
     tested_on,
 )
-from zoo.errors import Undefined, clean
-from zoo.inference import Predictions
 from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest

@@ -8,17 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 from zoo.errors import clean
-from zoo.leaderboard import Row
-from zoo.pairing import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
+from zoo.leaderboard import BY_INFLUENCE, SINGLE_RUNS, Contrast, Row, SingleRuns
 from zoo.readable import number, p_value, print_section, share, with_interval
+from zoo.report.statements import case_name, headings, row_statements, title
 from zoo.sections import Cell, Section
-from zoo.statements import case_name, headings, row_statements, title
 
 MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
 
 
 # --- terminal --------------------------------------------------------------------------------------------------------
-def to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: bool = False) -> str:
+def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: bool = False) -> str:
     """A table a board, what the difference is worth, and where the two disagree."""
     from rich.console import Console
     from rich.text import Text
@@ -131,7 +130,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 # --- json ------------------------------------------------------------------------------------------------------------
-def to_document(contrasts: Sequence[Contrast]) -> dict[str, Any]:
+def pair_to_document(contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """The document of `zoo compare --json`."""
     return {
         "schema": 1,

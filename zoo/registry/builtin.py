@@ -8,9 +8,11 @@ from zoo.baselines import BASELINES
 from zoo.executor import EXECUTORS
 from zoo.files import cache_root
 from zoo.metrics import METRICS
-from zoo.probing import keep_from_harm
 from zoo.protocol import PROTOCOLS
-from zoo.registry import Kind, Registry, Spec, find_plugins, load_registry
+from zoo.registry.finding import find_plugins
+from zoo.registry.loading import load_registry
+from zoo.registry.lookup import Kind, Registry, Spec
+from zoo.registry.probing import keep_from_harm
 
 
 def open_registry() -> Registry:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import and_more, called, conflicting_pairs
+from zoo.audit.leaks import and_more, called, conflicting_pairs
 from zoo.fingerprints import Fingerprints
 from zoo.samples import Source
 from zoo.splits import connected_groups, drop_copies, look_alikes

@@ -1,6 +1,7 @@
 """From boards and the names of two models to how the two differ, how sure that is, and where they disagree.
 
-A pure function of boards. The test of two rows is the board's own (`zoo.comparison`); docs/statistics.md says the rest.
+A pure function of boards. The test of two rows is the board's own, that of `comparison`; docs/statistics.md says the
+rest.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.comparison import MIN_SEEDS, Difference
-from zoo.controls import is_baseline
 from zoo.errors import Undefined, UsageError, clean, nearest
-from zoo.leaderboard import Board, Row
+from zoo.leaderboard.comparison import MIN_SEEDS, Difference
+from zoo.leaderboard.controls import is_baseline
+from zoo.leaderboard.ranking import Board, Row
 from zoo.results import Result
 from zoo.scoring import Evidence, Tested, decide, weigh_evidence
 from zoo.statistics import McNemar, Test, delong_covariance, mcnemar, z_test

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.comparison import MIN_SEEDS
-from zoo.leaderboard import Board, Row
+from zoo.leaderboard.comparison import MIN_SEEDS
+from zoo.leaderboard.ranking import Board, Row
 from zoo.scoring import Evidence, Score
 from zoo.sections import Cell, Section
 from zoo.statistics import (

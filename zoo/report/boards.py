@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from zoo.across import Across, find_across
 from zoo.errors import UsageError, clean
-from zoo.leaderboard import Board, Row
+from zoo.leaderboard import Across, Board, Row, find_across
 from zoo.readable import amount, disarm, milliseconds, number, print_section, rounded, shown_cell, with_interval
+from zoo.report.statements import headings, statements, title
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
-from zoo.statements import headings, statements, title
 
 SHORT = {
     "balanced_accuracy": "bal. acc",

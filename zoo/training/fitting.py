@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.augmentation import augment
-from zoo.checkpoints import Checkpoints, State
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
 from zoo.inference import Predictions, predict
 from zoo.models import feature_extractor, has_batch_norm, layer_groups, place
-from zoo.probes import encode, fit_knn, fit_probe, join
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
 from zoo.system import seed_children, send, torch_generator, within_memory
 from zoo.tasks import Task
+from zoo.training.augmentation import augment
+from zoo.training.checkpoints import Checkpoints, State
+from zoo.training.probes import encode, fit_knn, fit_probe, join
 
 if TYPE_CHECKING:
     import torch

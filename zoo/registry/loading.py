@@ -1,0 +1,252 @@
+"""Plugins loaded, each by itself, to a registry of what they give; one that fails is a line of it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pluggy
+
+from zoo import hookspecs
+from zoo.errors import DataError, PluginError
+from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
+from zoo.protocol import Protocol
+from zoo.registry.finding import FoundPlugin, contract, reason_of
+from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry, Spec
+from zoo.sources import card_dataset
+from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec
+from zoo.system import process_unchanged
+
+SPEC_TYPES: dict[Kind, type[Any]] = {
+    "model": ModelSpec,
+    "dataset": DatasetSpec,
+    "metric": MetricSpec,
+    "protocol": Protocol,
+    "executor": ExecutorSpec,
+}
+HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in SPEC_TYPES}
+CORE = "zoo-bench"
+# A bare name that several offer means the first of these. The core comes first: installing a stranger's plugin must
+# not change, or take away, what `auroc` or `finetune` means in a published suite.
+PRECEDENCE = (CORE, "zoo-timm", "zoo-torchvision")
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # becomes a folder's name; a leading "-" would read as a flag
+
+
+def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequence[Spec]] | None = None) -> Registry:
+    """Load every plugin by itself and index what they give; one that fails is listed as broken, with its reason.
+
+    `builtin` are the core's own specs; they are one more plugin.
+    """
+    found = list(plugins)
+    if builtin:
+        found.insert(0, plugin_of_specs(CORE, metadata.version(CORE), builtin))
+    listed: list[Plugin] = []
+    given: dict[str, dict[Kind, list[Any]]] = {}
+    with noted_interrupts() as interrupts:
+        for plugin in found:
+            try:
+                if plugin.name in given:
+                    raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
+                with quiet_stdout(), process_unchanged():
+                    given[plugin.name] = load_plugin(plugin)
+            except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
+                if isinstance(error, KeyboardInterrupt) and interrupts:
+                    raise
+                listed.append(
+                    Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error))
+                )
+                continue
+            counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
+            listed.append(Plugin(name=plugin.name, version=plugin.version, counts=counts))
+    return index_specs(given, listed)
+
+
+def plugin_of_specs(name: str, version: str, specs: Mapping[Kind, Sequence[Spec]]) -> FoundPlugin:
+    """A plugin made of values instead of a module."""
+
+    def hook(given: Sequence[Spec]) -> Callable[[], list[Spec]]:
+        return hookimpl(lambda: list(given))
+
+    return FoundPlugin(
+        name=name, version=version, load=lambda: SimpleNamespace(**{HOOKS[kind]: hook(specs[kind]) for kind in specs})
+    )
+
+
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """The interrupts that came from outside, a plugin's own KeyboardInterrupt not among them; main thread only."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        # Ignored, as in a shell's background, none comes from outside; else nobody can tell, and it is taken for one.
+        yield [] if before is signal.SIG_IGN else [signal.SIGINT]
+        return
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """What a plugin prints goes to stderr, by whatever way: stdout may be one JSON document that a program reads."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # stdout or stderr are closed
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
+        yield
+
+
+def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
+    """Import one plugin, check its hooks, call them and check what they return. Raises whatever is wrong with it."""
+    if contract(found.group) != CONTRACT:
+        newer = contract(found.group) > CONTRACT
+        raise PluginError(
+            f"needs contract {found.group}; this zoo speaks v{CONTRACT}", fix=f"upgrade {CORE if newer else found.name}"
+        )
+    plugin = found.load()
+    if not check_hooks(plugin):
+        plugin = plugin_of_cards(plugin)
+    # A manager of its own: pluggy drops or mixes up what others registered when one registration fails.
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name=found.name)
+    return {kind: call_hook(manager, kind) for kind in HOOKS}
+
+
+def check_hooks(plugin: object) -> int:
+    """The number of hooks. A function that means to be one and is none is refused: pluggy would pass it over."""
+    hooks = list(HOOKS.values())
+    num_marked = 0
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        marked = inspect.isroutine(function) and isinstance(getattr(function, f"{PROJECT}_impl", None), dict)
+        if marked and name not in hooks:
+            raise PluginError(f"{name} is marked @hookimpl but is no hook. {hint(name)}")
+        if not marked and name in hooks:
+            raise PluginError(f"{name} is not marked as a hook", fix="write @hookimpl above a plain function")
+        if not marked and name.startswith("register_") and callable(function) and is_own(function, plugin):
+            raise PluginError(f"{name} is no hook. {hint(name)} Name it _{name} if it is for the plugin's own use")
+        num_marked += marked
+    return num_marked
+
+
+def plugin_of_cards(package: object) -> object:
+    """A package without hooks, whose cards (`dataset.toml`, or several TOML files) are its datasets."""
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    cards = sorted(card for folder in folders for card in folder.glob("*.toml") if card.name != "pyproject.toml")
+    if not cards:
+        raise PluginError(f"gives nothing: no function is marked @hookimpl, and it holds no dataset.toml. {hint('')}")
+    try:
+        specs = [card_dataset(card) for card in cards]
+    except DataError as error:
+        raise PluginError(error.message, fix=error.fix) from error
+    return SimpleNamespace(register_datasets=hookimpl(lambda: specs))
+
+
+def hint(name: str) -> str:
+    """The hook that `name` is probably meant to be, else all of them. `register_` in front makes any two look alike."""
+    plurals = [f"{kind}s" for kind in HOOKS]
+    close = difflib.get_close_matches(name.removeprefix("register_"), plurals, n=1)
+    return f"Did you mean 'register_{close[0]}'?" if close else f"The hooks are {', '.join(HOOKS.values())}."
+
+
+def is_own(function: object, plugin: object) -> bool:
+    """Whether a plugin's module, or one of its package, defines this function rather than importing a library's."""
+    if not isinstance(plugin, ModuleType):
+        return True
+    defined_in: str = getattr(function, "__module__", None) or ""
+    return defined_in.partition(".")[0] == plugin.__name__.partition(".")[0]
+
+
+def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
+    """Call one hook of the only registered plugin; return its specs, checked."""
+    hook, wanted = HOOKS[kind], SPEC_TYPES[kind]
+    caller = getattr(manager.hook, hook)
+    if not caller.get_hookimpls():
+        return []
+    answers = caller()  # pluggy leaves out None
+    specs = answers[0] if answers else None
+    if not isinstance(specs, (list, tuple)):
+        raise PluginError(f"{hook} returned {described(specs)}, expected a list of {wanted.__name__}")
+    names: set[str] = set()
+    for index, spec in enumerate(specs):
+        if not isinstance(spec, wanted):
+            raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
+        check_name(kind, spec.name)
+        if spec.name in names:
+            raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
+        names.add(spec.name)
+        if isinstance(spec, ModelSpec):
+            check_tags(spec)
+    return list(specs)
+
+
+def described(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def check_name(what: str, name: object) -> None:
+    """Refuse a name that could not be typed, be a folder, or be told from a qualified or tagged one."""
+    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
+        raise PluginError(f"{what} name {name!r}: expected letters, digits, '_', '.', '-' (not first: '.', '-')")
+    if what == "model" and "." in name:
+        raise PluginError(
+            f"model name {name!r}: what follows a dot is read as a weights tag", fix="write a name without dots"
+        )
+
+
+def check_tags(spec: ModelSpec) -> None:
+    tags = [weights.tag for weights in spec.weights]
+    for tag in tags:
+        check_name(f"model {spec.name!r}: weights tag", tag)
+    if len(set(tags)) < len(tags):
+        raise PluginError(
+            f"model {spec.name!r}: a weights tag is given twice: {', '.join(tags)}",
+            fix="give each set of weights a tag of its own",
+        )
+
+
+def index_specs(given: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequence[Plugin]) -> Registry:
+    """Put every spec under the shortest name that denotes it, and the list of plugins beside them."""
+    keyed: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in SPEC_TYPES}
+    owners: dict[Kind, dict[str, tuple[str, ...]]] = {}
+    for kind in SPEC_TYPES:
+        offers: dict[str, dict[str, Any]] = {}
+        for distribution, specs in given.items():
+            for spec in specs[kind]:
+                offers.setdefault(spec.name, {})[distribution] = spec
+        owners[kind] = {name: by_precedence(offered) for name, offered in offers.items()}
+        for name, offered in offers.items():
+            first = owners[kind][name][0]
+            wins = len(offered) == 1 or first in PRECEDENCE
+            for distribution in owners[kind][name]:
+                key = name if wins and distribution == first else f"{distribution}:{name}"
+                keyed[f"{kind}s"][key] = offered[distribution]
+    broken = tuple(BrokenPlugin(p.name, p.version, p.reason) for p in plugins if p.status == "broken")
+    return Registry(**keyed, owners=owners, plugins=tuple(plugins), broken=broken)
+
+
+def by_precedence(distributions: Iterable[str]) -> tuple[str, ...]:
+    """The distribution that a bare name means first, then the others by name: never by the order they were loaded."""
+    ranked = {name: rank for rank, name in enumerate(PRECEDENCE)}
+    return tuple(sorted(distributions, key=lambda name: (ranked.get(name, len(ranked)), name)))

@@ -1,0 +1,286 @@
+"""What a name means: every spec that can be asked for, under the shortest name that denotes it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, overload
+
+from zoo.errors import PluginError, UsageError, nearest, unknown
+from zoo.protocol import Protocol
+from zoo.registry.finding import canonical
+from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
+
+Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
+Spec = ModelSpec | DatasetSpec | MetricSpec | Protocol | ExecutorSpec
+WILDCARDS = "*?["
+HUB = "hf-hub:"
+# Prefixes of names that a plugin looks up when they are asked for, and the plugin that does: never a distribution's.
+DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """One line of `zoo plugin list`: `counts` says how many specs of each kind it gives, `reason` why it is broken."""
+
+    name: str
+    version: str = ""
+    status: Literal["ok", "broken"] = "ok"
+    reason: str = ""
+    counts: Mapping[Kind, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that gives nothing, and why; the others serve on."""
+
+    plugin: str
+    version: str
+    reason: str
+
+
+class ModelName(NamedTuple):
+    """The parts of `distribution:architecture.weights_tag`; what is not said is empty."""
+
+    qualifier: str
+    architecture: str
+    tag: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """What a model's name means. Two names for the same architecture and weights give equal choices."""
+
+    name: str  # "zoo-timm:resnet18"
+    spec: ModelSpec
+    weights: Weights | None  # None where the model has no pretrained weights at all
+    shown: str  # the shortest name for it: "resnet18", "resnet18.a1_in1k" where the tag is not the default one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Every spec that can be asked for, under the shortest name that denotes it.
+
+    That is the plain name, or `distribution:name` where another plugin's is meant by the plain one or where nobody's
+    is. `owners[kind][plain name]` lists the distributions that offer a name, the one it means first.
+    """
+
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    datasets: Mapping[str, DatasetSpec] = field(default_factory=dict)
+    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    executors: Mapping[str, ExecutorSpec] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
+    broken: tuple[BrokenPlugin, ...] = ()
+    owners: Mapping[Kind, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    @overload
+    def find(self, kind: Literal["model"], name: str) -> ModelSpec: ...
+    @overload
+    def find(self, kind: Literal["dataset"], name: str) -> DatasetSpec: ...
+    @overload
+    def find(self, kind: Literal["metric"], name: str) -> MetricSpec: ...
+    @overload
+    def find(self, kind: Literal["protocol"], name: str) -> Protocol: ...
+    @overload
+    def find(self, kind: Literal["executor"], name: str) -> ExecutorSpec: ...
+    def find(self, kind: Kind, name: str) -> Spec:
+        """The spec called `name` or `distribution:name`. A model's weights tag is for `find_model`."""
+        spec: Spec = self.specs(kind)[self.key(kind, name)]
+        return spec
+
+    def find_model(self, name: str) -> ModelChoice:
+        """The architecture and weights that `name` means; without a tag, the weights the model lists first.
+
+        A tag that only one of several same-named architectures has chooses that one.
+        """
+        qualifier, architecture, tag = split_model_name(name)
+        if not architecture:
+            raise self.not_found("model", name)
+        asked = f"{qualifier}:{architecture}" if qualifier else architecture
+        if not tag:
+            return self.choose(self.key("model", asked), "")
+        rivals = [self.key("model", asked)] if qualifier else self.keys_of("model", architecture)
+        if not rivals:
+            raise self.not_found("model", architecture)
+        having = [key for key in rivals if find_weights(self.models[key], tag)]
+        if not having:
+            raise unknown_tag(
+                architecture, tag, [weights.tag for key in rivals for weights in self.models[key].weights]
+            )
+        if len(having) > 1 and having[0] != architecture:
+            raise ambiguous("model", f"{architecture}.{tag}", [f"{key}.{tag}" for key in having])
+        return self.choose(having[0], tag)
+
+    def match(self, kind: Kind, pattern: str) -> list[str]:
+        """The names a glob stands for; a plain name stands for itself, and must exist too.
+
+        `resnet*` goes over the names that need no distribution in front, `zoo-torchvision:*` over all of one plugin,
+        and `resnet18.*` over the weights of models.
+        """
+        if not any(character in pattern for character in WILDCARDS):
+            if kind == "model":
+                self.find_model(pattern)
+            else:
+                self.find(kind, pattern)
+            return [pattern]
+        qualifier, architecture, tag = split_model_name(pattern) if kind == "model" else (*split_qualifier(pattern), "")
+        if qualifier:
+            self.require_plugin(qualifier)
+        names = [key for key in self.specs(kind) if self.matches(kind, key, qualifier, architecture, bool(tag))]
+        if tag:
+            tagged = [
+                f"{key if qualifier else split_qualifier(key)[1]}.{weights.tag}"
+                for key in names
+                for weights in self.models[key].weights
+                if fnmatch.fnmatchcase(weights.tag, tag)
+            ]
+            names = list(dict.fromkeys(tagged))
+        if not names:
+            raise UsageError(
+                f"no {kind} matches {pattern!r}",
+                fix=f"`zoo list {kind}s` shows the {len(self.specs(kind))} installed",
+                code=f"unknown-{kind}",
+            )
+        return names
+
+    def qualified(self, kind: Kind, name: str) -> str:
+        """`distribution:name` for any name of a spec; a registry made by hand knows no distributions."""
+        key = self.key(kind, name)
+        owners = self.owners.get(kind, {}).get(key, ())
+        return f"{owners[0]}:{key}" if owners else key
+
+    def specs(self, kind: Kind) -> Mapping[str, Any]:
+        """All specs of one kind."""
+        specs: Mapping[str, Any] = getattr(self, f"{kind}s")
+        return specs
+
+    def find_family(self, name: str) -> DatasetSpec | None:
+        """The spec that stands for all called `PREFIX:...`, if `name` is such a one; an error if it is missing."""
+        prefix = next((prefix for prefix in DATASET_PREFIXES if name.startswith(prefix)), "")
+        if not prefix:
+            return None
+        family = self.datasets.get(prefix.rstrip(":"))
+        if family is None or family.find is None:
+            plugin = DATASET_PREFIXES[prefix]
+            if plugin in {broken.plugin for broken in self.broken}:
+                self.require_plugin(plugin)
+            raise UsageError(
+                f"dataset {name!r}: {plugin} is not installed", fix=f"pip install {plugin}", code="unknown-dataset"
+            )
+        return family
+
+    # --- how a name is resolved ---
+    def key(self, kind: Kind, name: str) -> str:
+        """The shortest name of what `name` denotes, or an error that says what is there instead."""
+        specs = self.specs(kind)
+        if name in specs:
+            return name
+        qualifier, plain = split_qualifier(name)
+        if not qualifier:
+            rivals = self.keys_of(kind, plain)
+            raise ambiguous(kind, plain, rivals) if rivals else self.not_found(kind, name)
+        if f"{qualifier}:{plain}" in specs:  # asked for as `Zoo_X:`
+            return f"{qualifier}:{plain}"
+        self.require_plugin(qualifier)
+        if self.owners.get(kind, {}).get(plain, ("",))[0] == qualifier and plain in specs:
+            return plain
+        raise self.not_found(kind, name)
+
+    def keys_of(self, kind: Kind, plain: str) -> list[str]:
+        """The keys of all specs whose plain name this is, the one it means first."""
+        specs = self.specs(kind)
+        others = [f"{owner}:{plain}" for owner in self.owners.get(kind, {}).get(plain, ())]
+        return [key for key in (plain, *others) if key in specs]
+
+    def matches(self, kind: Kind, key: str, qualifier: str, pattern: str, tagged: bool) -> bool:
+        """Whether a glob means this key. Without a qualifier a plain name stands for one spec, except by a tag."""
+        owner, plain = split_qualifier(self.qualified(kind, key))
+        if qualifier:
+            return owner == qualifier and fnmatch.fnmatchcase(plain, pattern)
+        secondary = key != plain and plain in self.specs(kind)
+        return (tagged or not secondary) and fnmatch.fnmatchcase(plain, pattern)
+
+    def choose(self, key: str, tag: str) -> ModelChoice:
+        spec = self.models[key]
+        weights = find_weights(spec, tag)
+        name, shown = self.qualified("model", key), key
+        if weights and weights != spec.weights[0]:
+            plain = split_qualifier(key)[1]
+            having = [rival for rival in self.keys_of("model", plain) if find_weights(self.models[rival], weights.tag)]
+            shown = f"{plain if having == [key] else key}.{weights.tag}"
+        return ModelChoice(name=name, spec=spec, weights=weights, shown=shown)
+
+    def require_plugin(self, name: str) -> None:
+        """Raise where no plugin of this name serves."""
+        for broken in self.broken:
+            if broken.plugin == name:
+                raise PluginError(
+                    f"plugin {name} {broken.version}".rstrip() + f" is broken: {broken.reason}",
+                    fix=f"repair it, or `pip uninstall {name}`",
+                    code="broken-plugin",
+                )
+        serving = {plugin.name for plugin in self.plugins}
+        if name not in serving:
+            raise UsageError(
+                f"unknown plugin {name!r}",
+                fix=f"{nearest(name, serving)} `zoo plugin list` shows the {len(serving)} installed".strip(),
+                code="unknown-plugin",
+            )
+
+    def not_found(self, kind: Kind, name: str) -> UsageError | PluginError:
+        """The error for a name that nobody offers: it may be a broken plugin's own name, or one it would have given."""
+        if canonical(name) in {broken.plugin for broken in self.broken}:
+            self.require_plugin(canonical(name))
+        error = unknown(kind, name, self.specs(kind))
+        if not self.broken:
+            return error
+        names = ", ".join(broken.plugin for broken in self.broken)
+        return UsageError(error.message, fix=f"{error.fix}; broken, may offer it: {names}", code=error.code)
+
+
+def split_qualifier(name: str) -> tuple[str, str]:
+    """Split `distribution:name`; the distribution is empty where none is said. `hf-hub:owner/name` is one name."""
+    if name.startswith(HUB):
+        return "", name
+    distribution, colon, plain = name.partition(":")
+    return (canonical(distribution), plain) if colon else ("", name)
+
+
+def split_model_name(name: str) -> ModelName:
+    """Split a model's name at the colon and at the first dot: no architecture has a dot in its name.
+
+    `timm/` means `zoo-timm:`; `hf-hub:owner/name` is one name.
+    """
+    if name.startswith(HUB):
+        return ModelName("", name, "")
+    if name.startswith("timm/"):
+        name = "zoo-timm:" + name.removeprefix("timm/")
+    qualifier, plain = split_qualifier(name)
+    architecture, _, tag = plain.partition(".")
+    return ModelName(qualifier, architecture, tag)
+
+
+def find_weights(spec: ModelSpec, tag: str) -> Weights | None:
+    """The weights of that tag, or the default ones without a tag; None where there are none."""
+    return next((weights for weights in spec.weights if tag in ("", weights.tag)), None)
+
+
+def unknown_tag(architecture: str, tag: str, tags: Sequence[str]) -> UsageError:
+    message = f"model {architecture!r} has no weights {tag!r}"
+    if not tags:
+        return UsageError(message, fix=f"it has none; ask for plain {architecture!r}", code="unknown-weights")
+    close = difflib.get_close_matches(tag, tags, n=3, cutoff=0.4) or list(tags)[:5]
+    return UsageError(
+        message,
+        fix=f"one of {', '.join(close)}; `zoo info models {architecture}` shows all {len(tags)}",
+        code="unknown-weights",
+    )
+
+
+def ambiguous(kind: Kind, name: str, keys: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"{kind} {name!r} is offered by {len(keys)} plugins", fix=f"say {' or '.join(keys)}", code=f"ambiguous-{kind}"
+    )
