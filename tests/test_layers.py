@@ -69,6 +69,10 @@ ROOMS = {
         {"ranking"},
         {"across", "pairing"},
     ),
+    "metrics": (
+        {"labels"},
+        {"probabilities", "decisions", "numbers"},
+    ),
     "registry": (
         {"finding"},
         {"lookup"},
