@@ -663,6 +663,7 @@ def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
     from zoo.progress import Console
     from zoo.verifying import load_bundle, mark_reproduced
 
+    folders = list({path.resolve(): path for path in folders}.values())
     bundles = [path for path in folders if is_bundle(path)]
     plain = [path for path in folders if path not in bundles]
     own = read_results(plain) if plain else []
@@ -677,12 +678,12 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
     from zoo.errors import ResultsError
     from zoo.results import load_results
 
-    found = []
+    found: list[Any] = []
     for folder in folders:
         if not folder.is_dir():
             raise ResultsError(f"{folder}: not a folder", fix="give one by --results, or run `zoo bench` first")
         results, damaged = load_results(folder)
-        found += results
+        found += [result for result in results if result.id not in {other.id for other in found}]
         for line in damaged:
             click.echo(f"zoo: warning: left out: {line}", err=True)
     if not found:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import ZooError, clean, room_needed
@@ -27,6 +26,9 @@ GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.2
 TICK_SECONDS = 1.0
 TAIL_LINES = 3
+TAIL_BYTES = 4096
+MAX_READS = 100  # at once, of a child that prints without end
+ENDING = {number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,8 @@ class Worker(Generic[Work]):
     process: Any
     connection: Connection
     device: str
-    stderr: Path
+    heard: Connection | None  # what it and its libraries print; None when nobody can any more
+    words: bytes = b""  # the last of it
     work: Work | None = None
     started: float = 0.0
     finished: dict[str, Any] | None = None
@@ -78,39 +81,43 @@ def execute(
     workers: list[Worker[Work]] = []
     free = list(devices)
     last = time.monotonic()
-    with TemporaryDirectory(prefix="zoo-") as scratch:
-        try:
-            while waiting or any(worker.work is not None for worker in workers):
-                for worker in workers:
-                    if waiting and worker.work is None:
-                        yield assign(worker, waiting.pop())
-                while waiting and free and has_room(workers):
-                    worker = start_worker(context, carry_out, free.pop(0), Path(scratch), reuse)
-                    workers.append(worker)
+    try:
+        while waiting or any(worker.work is not None for worker in workers):
+            for worker in workers:
+                if waiting and worker.work is None:
                     yield assign(worker, waiting.pop())
-                busy = [worker for worker in workers if worker.work is not None]
-                wait([w.connection for w in busy] + [w.process.sentinel for w in busy], POLL_SECONDS)
-                if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
+            while waiting and free and has_room(workers):
+                worker = start_worker(context, carry_out, free.pop(0), reuse)
+                workers.append(worker)
+                yield assign(worker, waiting.pop())
+            busy = [worker for worker in workers if worker.work is not None]
+            wait([source for worker in busy for source in sources_of(worker)], POLL_SECONDS)
+            if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
+                last = time.monotonic()
+                yield Event(work=busy[0].work, kind="progress")
+            for worker in list(workers):
+                for event in collect(worker, timeout):
                     last = time.monotonic()
-                    yield Event(work=busy[0].work, kind="progress")
-                for worker in list(workers):
-                    for event in collect(worker, timeout):
-                        last = time.monotonic()
-                        yield event
-                        if event.kind == "ended":
-                            keep = event.status in {"ok", "failed"} and reuse
-                            if not keep:
-                                end_worker(worker)
-                                workers.remove(worker)
-                                free.append(worker.device)
-                            if fail_fast and event.status != "ok":
-                                waiting.clear()
+                    yield event
+                    if event.kind == "ended":
+                        keep = event.status in {"ok", "failed"} and reuse
+                        if not keep:
+                            end_worker(worker)
+                            workers.remove(worker)
+                            free.append(worker.device)
+                        if fail_fast and event.status != "ok":
+                            waiting.clear()
+    finally:
+        try:
+            ask_to_end(workers)
         finally:
-            try:
-                ask_to_end(workers)
-            finally:
-                for worker in workers:
-                    end_worker(worker)
+            for worker in workers:
+                end_worker(worker)
+
+
+def sources_of(worker: Worker[Any]) -> list[Any]:
+    """What wakes the parent when this child says, prints or ends something."""
+    return [worker.connection, worker.process.sentinel, *([worker.heard] if worker.heard else [])]
 
 
 def has_room(workers: Sequence[Worker[Any]]) -> bool:
@@ -125,13 +132,40 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def start_worker(context: Any, carry_out: Any, device: str, scratch: Path, reuse: bool) -> Worker[Any]:
+def start_worker(context: Any, carry_out: Any, device: str, reuse: bool) -> Worker[Any]:
     ours, theirs = context.Pipe()
-    stderr = scratch / f"{os.urandom(4).hex()}.stderr"
-    process = context.Process(target=serve, args=(theirs, carry_out, device, stderr, reuse), daemon=False)
-    process.start()
+    heard, printed = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(theirs, printed, os.getpid(), carry_out, device, reuse), daemon=False)
+    with signals_held():  # until the child has handlers of its own
+        process.start()
     theirs.close()
-    return Worker(process=process, connection=ours, device=device, stderr=stderr)
+    printed.close()
+    return Worker(process=process, connection=ours, device=device, heard=heard)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """What asks this process to end is heard when the block is over; a child that starts meanwhile holds it, too."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def listen(worker: Worker[Any]) -> None:
+    """Keep the last of what a child printed; not read, it would have to wait."""
+    for _ in range(MAX_READS):
+        if worker.heard is None or not worker.heard.poll():
+            return
+        printed = os.read(worker.heard.fileno(), 1 << 16)
+        worker.words = (worker.words + printed)[-TAIL_BYTES:]
+        if not printed:
+            worker.heard.close()
+            worker.heard = None
 
 
 def assign(worker: Worker[Work], work: Work) -> Event[Work]:
@@ -144,6 +178,7 @@ def assign(worker: Worker[Work], work: Work) -> Event[Work]:
 def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]]:
     """Yield what a worker has said since last asked, and how its work ended where it did."""
     work = worker.work
+    listen(worker)
     if work is None:
         return
     alive = worker.process.is_alive()  # asked first: what a child said before it ended is still in the pipe
@@ -176,7 +211,8 @@ def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str, str]:
     Status, code and message. Killed is not `oom` by code: whose memory it was that ran out cannot be told.
     """
     code = worker.process.exitcode
-    last = tail(worker.stderr)
+    listen(worker)
+    last = tail(worker.words)
     said = f"; its last words: {last}" if last else ""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -186,11 +222,8 @@ def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str, str]:
     return "crashed", "crashed", f"its process ended with exit status {code}{said}"
 
 
-def tail(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
+def tail(words: bytes) -> str:
+    lines = words.decode("utf-8", errors="replace").splitlines()
     return clean(" | ".join(line.strip() for line in lines[-TAIL_LINES:] if line.strip()))[-400:]
 
 
@@ -211,8 +244,11 @@ def end_worker(worker: Worker[Any]) -> None:
         with contextlib.suppress(OSError):
             worker.connection.send(None)  # a forked child holds both ends of its pipe: closing ours tells it nothing
         worker.process.join(GRACE_SECONDS)
-    with contextlib.suppress(OSError):
-        worker.connection.close()
+    for connection in (worker.connection, worker.heard):
+        if connection:
+            with contextlib.suppress(OSError):
+                connection.close()
+    worker.heard = None
     if worker.process.is_alive():
         worker.family = family_of(worker.process.pid)
     if os.name == "posix":
@@ -226,9 +262,9 @@ def end_worker(worker: Worker[Any]) -> None:
     worker.process.join()
 
 
-def serve(connection: Connection, carry_out: Any, device: str, stderr: Path, reuse: bool) -> None:
+def serve(connection: Connection, printed: Connection, parent: int, carry_out: Any, device: str, reuse: bool) -> None:
     """The child's life: take work, carry it out, say how it ended; until told to end, or nobody listens any more."""
-    detach(stderr)
+    detach(printed, parent)
     while True:
         try:
             work = connection.recv()
@@ -245,19 +281,23 @@ def serve(connection: Connection, carry_out: Any, device: str, stderr: Path, reu
             return
 
 
-def detach(stderr: Path) -> None:
-    """Leave the terminal's process group (the parent answers Ctrl-C); keep what libraries write for a post-mortem."""
-    if os.name == "posix":
-        os.setsid()
+def detach(printed: Connection, parent: int) -> None:
+    """Leave the terminal's process group (the parent answers Ctrl-C); send the parent what libraries print."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphan when the parent is killed
+        if os.getppid() != parent:  # it was killed before
+            os._exit(1)
+    if os.name == "posix":
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    descriptor = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(descriptor, 2)
-    os.dup2(descriptor, 1)
+    if os.name == "posix":  # Windows has pipes that are no files: there it goes to the terminal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        os.dup2(printed.fileno(), 2)
+        os.dup2(printed.fileno(), 1)
 
 
 def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class DetailsRecord(Record):
     channels: Count = 1
     val_score: Finite | None = None
     pretraining: list[str] | None = None
+    keep_weights: str | None = None
 
 
 class ErrorRecord(Record):

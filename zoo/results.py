@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
@@ -134,7 +135,7 @@ def claim(root: Path, run: Run) -> Iterator[bool]:
             yield False
             return
         except OSError as error:
-            raise unusable(root, error) from error
+            raise unusable(root, error, f" ({folder.parent}/.{folder.name}.lock)") from error
         yield True
 
 
@@ -156,9 +157,9 @@ def save_result(
     try:
         with folder_written_whole(folder) as temporary:
             if state:
-                from safetensors.torch import save_file
+                from safetensors.torch import save
 
-                save_file(dict(state), temporary / WEIGHTS_FILE)
+                (temporary / WEIGHTS_FILE).write_bytes(save(dict(state)))  # its own writer hides that a disk is full
             write_result(temporary, result, predictions, scores, history)
     except OSError as error:
         raise unusable(root, error) from error
@@ -228,6 +229,8 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
     try:
         document = json.loads(read_regular(path))
+    except PermissionError as error:
+        raise unreadable(path) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
@@ -257,6 +260,8 @@ def load_result(folder: Path) -> Result:
         path = folder / name
         try:
             is_whole = hash_file(path) == checksum
+        except PermissionError as error:
+            raise unreadable(path) from error
         except OSError:
             is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
         if not is_whole:
@@ -264,27 +269,46 @@ def load_result(folder: Path) -> Result:
     return replace(result, cost={**result.cost, **read_timing(folder)})
 
 
-def find_result_folders(root: Path) -> Iterator[Path]:
-    """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot."""
-    for path in sorted(root.glob("*/*/*/result.json")):
-        if not path.parent.name.startswith("."):
-            yield path.parent
+def unreadable(path: Path) -> ResultsError:
+    """It may be whole: nothing may be written in its place."""
+    return ResultsError(f"{path}: may not be read", fix="let it be read: `chmod -R u+rwX`", code="unreadable")
+
+
+def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
+    """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot.
+
+    A folder above them that may not be read stands for all that it holds.
+    """
+    try:
+        if depth == 0:
+            if (root / "result.json").exists():
+                yield root
+            return
+        below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except PermissionError:
+        yield root
+        return
+    for path in below:
+        yield from find_result_folders(path, depth - 1)
 
 
 def load_results(root: Path) -> tuple[list[Result], list[str]]:
     """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
-    results, damaged = [], []
+    results: dict[str, Result] = {}
+    damaged = []
     for folder in find_result_folders(root):
         try:
             result = load_result(folder)
             if not folder.name.endswith(f".{result.id[:8]}"):
                 raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
-            results.append(result)
+            if result.id in results:
+                raise ResultsError(f"{folder}: a copy of {results[result.id].folder}", fix="delete one of them")
+            results[result.id] = result
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise
             damaged.append(str(error))
-    return results, damaged
+    return list(results.values()), damaged
 
 
 def load_scored_runs(root: Path) -> list[dict[str, Any]]:
@@ -309,7 +333,7 @@ def find_done(root: Path, run: Run) -> Result | None:
         result = load_result(folder)
         result.scores()
     except ResultsError as error:
-        if error.code == "newer-schema":
+        if error.code in ("newer-schema", "unreadable"):
             raise
         return None
     return result if result.ok and result.id == run.id else None
@@ -318,14 +342,11 @@ def find_done(root: Path, run: Run) -> Result | None:
 @contextmanager
 def open_results(root: Path) -> Iterator[None]:
     """Make the results folder and try writing to it; before and after, remove what killed processes left in it."""
-    probe = root / ".writable"
     try:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root, RUN_DEPTH)
-        try:
-            probe.write_bytes(b"\0" * 4096)
-        finally:
-            probe.unlink(missing_ok=True)  # another bench may be trying the same folder
+        with TemporaryFile(dir=root) as probe:
+            probe.write(b"\0" * 4096)
     except OSError as error:
         raise unusable(root, error) from error
     try:
@@ -334,9 +355,9 @@ def open_results(root: Path) -> Iterator[None]:
         sweep(root, RUN_DEPTH)
 
 
-def unusable(root: Path, error: OSError) -> ResultsError:
+def unusable(root: Path, error: OSError, place: str = "") -> ResultsError:
     return ResultsError(
-        f"results folder {clean(root)}: {error.strerror or error}",
+        f"results folder {clean(root)}: {error.strerror or error}{place}",
         fix="give a folder that can be written to, with room, by --results",
         code="results-unusable",
     )

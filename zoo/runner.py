@@ -7,7 +7,7 @@ import importlib
 import json
 import math
 import time
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -90,7 +90,7 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
         results = time_models(results, plan.device, registry, settings, console)
         reused = frozenset(run.id for run in runs if run.id in done)
         if settings.keep_weights == "best":
-            keep_best_weights(results.values(), reused)
+            keep_best_weights(results.values())
         return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
 
 
@@ -144,7 +144,11 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             checkpoints=checkpoints,
         )
     val = fitted.predict(dataset, pixels, "val", run.precision)
-    details = {"pretraining": describe_pretraining(spec, run), "val_score": null_if_nan(select(val))}
+    details = {
+        "pretraining": describe_pretraining(spec, run),
+        "val_score": null_if_nan(select(val)),
+        "keep_weights": assignment.keep_weights,
+    }
     result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
     checkpoints.drop()
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
@@ -522,18 +526,17 @@ def describe_result(result: Result) -> str:
     return f"{shown}, trained in {seconds}"
 
 
-def keep_best_weights(results: Iterable[Result], reused: Container[str]) -> None:
+def keep_best_weights(results: Iterable[Result]) -> None:
     """Keep the weights of one seed a model, dataset and protocol: the one with the best val score.
 
-    Several that were there before were asked for by `--keep-weights all`: those stay.
+    Those of a run that `--keep-weights all` was asked for stay.
     """
     kept: dict[tuple[Path, str], list[Result]] = {}
-    for result in results:
+    for result in sorted(results, key=lambda r: (r.run["fold"], r.run["seed"])):  # of equal scores the first one's
         if result.ok and result.folder and (result.folder / WEIGHTS_FILE).exists():
             kept.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
     for candidates in kept.values():
         best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
-        old = [result for result in candidates if result.id in reused]
-        for result in candidates if len(old) < 2 else [r for r in candidates if r not in old]:
-            if result is not best and result.folder:
+        for result in candidates:
+            if result is not best and result.folder and result.details.get("keep_weights") == "best":
                 (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may choose too
