@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from zoo.caches import choose_entries, describe_cache, keep_within, limit_bytes, list_entries
+from zoo.caches import choose_entries, describe_cache, in_use, keep_within, limit_bytes, list_entries
 from zoo.errors import UsageError
 
 DAY = 24 * 3600
@@ -87,3 +87,16 @@ def test_the_command_lists_and_clears(cache):
     assert "2 entries removed" in run(cache, "cache", "clear").stdout
     assert not (cache / "images" / "old").exists() and (cache / "datasets" / "dots.npz").exists()
     assert run(cache, "cache", "clear", "pictures").returncode == 2
+
+
+def test_what_a_bench_reads_from_is_not_cleared_and_one_that_died_reads_no_more(cache):
+    with in_use(cache):
+        with pytest.raises(UsageError, match="a bench is using the cache; fix: wait for its end"):
+            choose_entries(cache)
+        assert names(choose_entries(cache, older_days=10)) == ["old"]
+    code = "import os, sys; from pathlib import Path; from zoo.caches import in_use\n"
+    code += "with in_use(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, cache])
+    assert list(cache.glob(".bench-*"))
+    assert names(choose_entries(cache)) == ["old", "new"]
+    assert not list(cache.glob(".bench-*"))

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from zoo.errors import RunError
-from zoo.executor import can_fork, execute
+from zoo.executor import can_fork, detach, execute
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
 
@@ -182,3 +182,44 @@ def test_works_go_through_both_ways_of_starting_a_process(method):
     found = {str(event.work): event for event in events if event.kind == "ended"}
     assert found["{}"].status == "ok"
     assert found["()"].message.startswith("TypeError: 'tuple' object does not support item assignment")
+
+
+# --- what a child prints, and when it can be ended -------------------------------------------------------------------
+def test_what_a_child_prints_needs_no_temporary_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    (event,) = ended(["exit 3"]).values()
+    assert event.message.endswith("its last words: its last words")
+
+
+def test_a_child_that_prints_without_end_neither_waits_nor_fills_anything():
+    def shout(work, device, notify):
+        for _ in range(2000):
+            os.write(1, b"x" * 10_000 + b"\n")
+        os.write(2, b"hoarse\n")
+        os._exit(1)
+
+    (event,) = [e for e in execute(["shout"], shout, devices=["cpu"], reuse=False) if e.kind == "ended"]
+    assert event.status == "crashed" and event.message.endswith("| hoarse")
+
+
+def test_a_child_that_is_ended_before_it_has_handlers_of_its_own_does_not_run_its_parents(monkeypatch, capfd):
+    def fail(*_):
+        raise ZeroDivisionError("the parent's handler")
+
+    detach_from_terminal = os.setsid
+    monkeypatch.setattr(os, "setsid", lambda: (os.kill(os.getpid(), signal.SIGTERM), detach_from_terminal()))
+    before = signal.signal(signal.SIGTERM, fail)
+    try:
+        (event,) = ended(["sleep 0"]).values()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (event.status, event.message) == ("crashed", "killed by SIGTERM")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_child_whose_parent_was_killed_before_it_could_ask_to_die_with_it_ends():
+    ours, _ = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=detach, args=(ours, 1))
+    child.start()
+    child.join(10)
+    assert child.exitcode == 1

@@ -23,6 +23,12 @@ SPOILT = {
     "empty": "dataset 'empty': s07 is uint8 of shape (0, 16), expected uint8 or uint16 pixels",
     "deeper": "dataset 'deeper': s07 is uint16, s00 is uint8",
     "wordy": "dataset 'wordy': s07 is str, expected uint8 or uint16 pixels",
+    "quitting": "SystemExit",
+}
+LEAVING = {
+    "leaves": "SystemExit: 0 (zoo_tiny.py:",
+    "leaves_at_once": "SystemExit: 0 (",
+    "interrupts": "KeyboardInterrupt",
 }
 
 
@@ -49,7 +55,7 @@ FAILURES = {
 @pytest.fixture(scope="module")
 def failures(bench, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("failures")
-    datasets = ",".join([str(tiny_data / "binary.npz"), "unopenable", str(tiny_data / "nowhere"), *SPOILT])
+    datasets = ",".join([str(tiny_data / "binary.npz"), "unopenable", str(tiny_data / "nowhere"), *SPOILT, *LEAVING])
     arguments = ["-m", ",".join(FAILURES), "-d", datasets, *SCRATCH, "--seeds", 1, "--run-timeout", 8]
     pids = folder / "pids"
     return *bench(*arguments, "--results", folder / "results", TINY_PIDS=str(pids)), pids
@@ -78,7 +84,7 @@ def test_with_failures_the_status_is_3_and_the_others_stand(failures):
 
 def test_datasets_that_cannot_be_opened_are_refused_by_name(failures, tiny_data):
     refused = {item["dataset"]: item for item in failures[1]["refused"]}
-    assert set(refused) == {"unopenable", str(tiny_data / "nowhere"), *SPOILT}
+    assert set(refused) == {"unopenable", str(tiny_data / "nowhere"), *SPOILT, *LEAVING}
     assert refused["unopenable"]["message"].startswith("KeyError: 'column 7' (zoo_tiny.py:")
 
 
@@ -87,6 +93,12 @@ def test_a_dataset_that_yields_something_else_than_its_card_says_is_refused_with
     (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
     assert SPOILT[name] in found["message"] and "\n" not in found["message"]
     assert "; fix: " in found["message"]
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_a_dataset_that_would_end_the_process_is_refused_and_the_others_are_carried_out(failures, name):
+    (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
+    assert found["message"].startswith(LEAVING[name]) and found["code"] == "dataset-failed"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -241,7 +253,7 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 
 
 @posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
     children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)

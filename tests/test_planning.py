@@ -2,12 +2,13 @@
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.planning import Settings, is_path, load_plan, plan_bench, save_plan, worker_devices
+from zoo.planning import Settings, is_path, load_plan, open_cache, plan_bench, save_plan, worker_devices
 from zoo.progress import Console
 from zoo.protocol import PROTOCOLS
 from zoo.registry import Registry
@@ -282,3 +283,22 @@ def test_a_cache_that_cannot_be_used_is_an_error_of_usage(plan, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="set ZOO_CACHE to a folder"):
         plan("binary.npz", settings=Settings(results=tmp_path, cache=tmp_path / "file" / "cache", device="cpu"))
+
+
+# --- what the cache holds beside -------------------------------------------------------------------------------------
+def test_a_plan_that_cannot_be_kept_is_no_error_and_no_pipe_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    (tmp_path / "plans").touch()
+    save_plan([], tmp_path / "results")
+    (tmp_path / "plans").unlink()
+    save_plan([], tmp_path / "results")
+    (path,) = (tmp_path / "plans").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert load_plan(tmp_path / "results") == {}
+
+
+def test_a_file_in_the_place_of_a_folder_of_the_cache_is_named(tmp_path):
+    (tmp_path / "fingerprints").touch()
+    with pytest.raises(UsageError, match=rf"cache folder {tmp_path}/fingerprints: File exists; fix: set ZOO_CACHE"):
+        open_cache(tmp_path)

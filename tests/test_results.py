@@ -2,7 +2,9 @@
 
 import json
 import os
+import pickle
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -223,3 +225,67 @@ def test_a_field_that_is_none_of_what_it_may_be_is_named(tmp_path, store, place,
     with pytest.raises(ResultsError, match=rf"result.json: {'.'.join(place)}"):
         load_result(folder)
     assert load_scored_runs(tmp_path) == []
+
+
+# --- what may not be read, written through, or counted twice ---------------------------------------------------------
+MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without the right to read everything
+READ = "import sys; from pathlib import Path; from zoo.results import *; "
+mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+
+
+@mortal
+@pytest.mark.parametrize("place", ["dots", "dots/net.random"])
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, store, place):
+    store(tmp_path)
+    (tmp_path / place).chmod(0)
+    code = READ + "print(load_results(Path(sys.argv[1])))"
+    done = subprocess.run([*MAY_NOT, sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    (tmp_path / place).chmod(0o700)
+    assert f"{tmp_path / place}/result.json: may not be read; fix: let it be read" in done.stdout, done.stderr
+
+
+@mortal
+@pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
+def test_a_run_that_may_not_be_read_is_not_taken_for_damaged_nor_done_again(tmp_path, store, name):
+    stored = store(tmp_path)
+    (stored.folder / name).chmod(0)
+    (tmp_path / "run").write_bytes(pickle.dumps(run_of(stored)))
+    for code in ("load_result(Path(sys.argv[2]))", "find_done(Path(sys.argv[1]), pickle.load(open('run', 'rb')))"):
+        command = [*MAY_NOT, sys.executable, "-c", "import pickle; " + READ + code, tmp_path, stored.folder]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert f"{name}: may not be read; fix: let it be read" in done.stderr, done.stdout
+
+
+def test_a_copy_of_a_run_counts_once_and_is_named(tmp_path, store):
+    stored = store(tmp_path)
+    shutil.copytree(stored.folder.parent, stored.folder.parent.with_name("copy.random"))
+    results, damaged = load_results(tmp_path)
+    assert len(results) == 1 and len(damaged) == 1
+    assert ": a copy of " in damaged[0] and "; fix: delete one of them" in damaged[0]
+
+
+def test_trying_a_results_folder_writes_through_no_link(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / ".writable").symlink_to(tmp_path / "victim")
+    with open_results(root):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_weights_that_a_full_disk_does_not_take_are_a_full_disk(tmp_path, store):
+    import resource
+
+    import torch
+
+    stored = store(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(ResultsError, match="File too large") as caught:
+            save_result(tmp_path / "other", run_of(stored), stored, state={"w": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "results-unusable"

@@ -184,6 +184,25 @@ def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path
     assert {"seed0", "seed1"} <= set(weights_below(tmp_path))
 
 
+def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not(bench, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.runner.keep_best_weights", lambda results: None)  # it did not come to that
+        bench(seeds=(0, 1))
+    assert len(weights_below(tmp_path)) == 2
+    bench(seeds=(0, 1, 2))
+    assert len(weights_below(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_equal_val_scores_the_first_seed_keeps_its_weights_whichever_ended_first(bench, tmp_path, backwards):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.runner.keep_best_weights", lambda results: None)
+        results = bench(seeds=(0, 1, 2)).results.values()
+    ended = [replace(r, details={**r.details, "val_score": 0.5}) for r in results]
+    runner.keep_best_weights(sorted(ended, key=lambda r: r.run["seed"], reverse=backwards))
+    assert weights_below(tmp_path) == ["seed0"]
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_stand(bench, tmp_path):
     folder = tmp_path / "spoilt"

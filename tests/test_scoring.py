@@ -1,6 +1,7 @@
 """From predictions to scores: thresholds from val, means over folds and seeds, intervals, and what has no number."""
 
 import json
+import signal
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -391,12 +392,29 @@ def scribble(request):
     return 0.5
 
 
+def interrupt(request):
+    raise KeyboardInterrupt
+
+
+def replace_the_mean(request):
+    np.mean = lambda *_, **__: 0.123
+    return 0.5
+
+
 def share_of_positives(request):
     if not request.targets.any():
         raise Undefined("no positives")
     return float(request.targets.mean())
 
 
+@pytest.fixture
+def interruptible():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("compute", "reason"),
     [
@@ -408,6 +426,7 @@ def share_of_positives(request):
         (lambda request: 1.7, "ValueError: 1.7 is outside the metric's bounds 0.0 to 1.0"),
         (lambda request: exit(3), "SystemExit: 3"),
         (scribble, "ValueError: assignment destination is read-only"),
+        (interrupt, "KeyboardInterrupt"),
     ],
 )
 def test_a_misbehaving_metric_costs_only_its_own_score(compute, reason):
@@ -416,6 +435,15 @@ def test_a_misbehaving_metric_costs_only_its_own_score(compute, reason):
     scores = score([[run]], metrics, BINARY_CARD, threshold="val")
     assert scores["bad"].value is None and scores["bad"].reason.startswith(reason)
     assert scores["bad"].version == 4
+    assert scores["auroc"] == score_one("auroc", run)
+
+
+def test_a_metric_that_replaces_functions_of_numpy_changes_no_other_score():
+    run = binary_run(0)
+    metrics = {"bad": MetricSpec(name="bad", compute=replace_the_mean), "auroc": METRIC["auroc"]}
+    mean = np.mean
+    scores = score([[run]], metrics, BINARY_CARD, threshold="val")
+    assert np.mean is mean
     assert scores["auroc"] == score_one("auroc", run)
 
 

@@ -150,6 +150,18 @@ def fail_to_open(request):
     raise KeyError("column 7")
 
 
+def leave(request):
+    sys.exit(0)
+
+
+def leave_at_once(request):
+    os._exit(0)
+
+
+def interrupt(request):
+    raise KeyboardInterrupt
+
+
 def draw_samples(request, spoil):
     """Forty images of noise, of two classes, of which `spoil` changes the targets and one image."""
     import numpy as np
@@ -187,6 +199,7 @@ SPOILT = {
     "empty": lambda targets, image: (targets, lambda: image[:0]),
     "deeper": lambda targets, image: (targets, lambda: image.astype("uint16")),
     "wordy": lambda targets, image: (targets, lambda: "seven"),
+    "quitting": lambda targets, image: (targets, sys.exit),
 }
 
 
@@ -195,5 +208,8 @@ def register_datasets():
     card = {"task": BINARY, "labels": ("a", "b"), "channels": 1}
     return [
         DatasetSpec(name="unopenable", **card, samples=fail_to_open),
+        DatasetSpec(name="leaves", **card, samples=leave),
+        DatasetSpec(name="leaves_at_once", **card, samples=leave_at_once),
+        DatasetSpec(name="interrupts", **card, samples=interrupt),
         *(DatasetSpec(name=name, **card, samples=partial(draw_samples, spoil=spoil)) for name, spoil in SPOILT.items()),
     ]

@@ -15,7 +15,7 @@ from zoo.errors import DataError, ZooError
 from zoo.planning import KeepWeights, Plan, Settings, has_weights, kept_of
 from zoo.progress import Console
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Source
+from zoo.samples import Source, failures_told
 from zoo.shuffling import shuffle_labels
 from zoo.suites import Run
 from zoo.training import plan_steps
@@ -54,7 +54,10 @@ def assign(
         key = (run.data, run.image_size, run.fold)
         if key not in datasets and run.data not in faults:
             try:
-                with console.counting(f"decoding {run.data} at {run.image_size} px", "images") as progress:
+                with (
+                    failures_told(),
+                    console.counting(f"decoding {run.data} at {run.image_size} px", "images") as progress,
+                ):
                     datasets[key] = then(cache_images(source, run.image_size, settings.cache, progress))
             except DataError as error:
                 faults[run.data] = error

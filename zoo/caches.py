@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
-from zoo.files import discard
+from zoo.files import discard, locked
 
 # Folders below the cache, and what an entry of each is. What is downloaded costs a network to have again.
 MADE = {
@@ -29,6 +30,7 @@ DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"
 KINDS = {**MADE, **DOWNLOADED}
 
 DEFAULT_LIMIT_GB = 100.0
+BENCH_LOCK = ".bench-*.lock"
 IN_USE_SECONDS = 24 * 3600.0  # an entry used since may be open in a bench that runs now
 
 
@@ -95,6 +97,26 @@ def measure(path: Path) -> int:
     return total
 
 
+@contextmanager
+def in_use(cache: Path) -> Iterator[None]:
+    """Say to whoever would clear the cache that a bench reads from it."""
+    with locked(cache / BENCH_LOCK.replace("*", uuid.uuid4().hex[:8])):
+        yield
+
+
+def is_in_use(cache: Path) -> bool:
+    """Whether a bench that lives reads from the cache; what one that died left behind is removed."""
+    from filelock import Timeout
+
+    for path in cache.glob(BENCH_LOCK):
+        try:
+            with locked(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+    return False
+
+
 def mark_used(path: Path) -> None:
     """Note that an entry was used now; a cache that cannot be written to is used all the same."""
     with suppress(OSError):
@@ -135,6 +157,8 @@ def choose_entries(
     cache: Path, kinds: Sequence[str] = (), *, older_days: float | None = None, everything: bool = False
 ) -> list[Entry]:
     """The entries of some kinds, of all that can be made again where none is named, or of everything."""
+    if older_days is None and is_in_use(cache):
+        raise UsageError("a bench is using the cache", fix="wait for its end, or say --older DAYS", code="cache-in-use")
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise UsageError(f"unknown kind {unknown[0]!r} of cache", fix=f"there are: {', '.join(KINDS)}")

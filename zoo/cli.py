@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import json
@@ -14,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
 KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
-EXIT_SIGINT, EXIT_SIGTERM = 130, 143
+EXIT_SIGNALS = 128  # and the number of the signal
+SPENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 NO_MEMORY = re.compile("cannot allocate memory|failed to map segment", re.IGNORECASE)
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
 
@@ -51,11 +54,11 @@ SHARE = Number(min=0, max=1, min_open=True, max_open=True)
 
 
 class Terminated(BaseException):
-    """Raised by SIGTERM, so that children are ended and temporary folders removed on the way out."""
+    """Raised by SIGTERM, and by SIGHUP where a terminal is closed, so that children are ended on the way out."""
 
 
-def terminate(*_: Any) -> NoReturn:
-    raise Terminated
+def terminate(number: int, _: Any) -> NoReturn:
+    raise Terminated(number)
 
 
 def main() -> NoReturn:
@@ -69,12 +72,21 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name that this terminal's encoding lacks must not end a bench
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    end = os._exit
+    os._exit = partial(refuse_to_end, end, os.getpid())  # type: ignore[assignment]
     status = run(sys.argv[1:])
-    with contextlib.suppress(OSError):  # said by now, where its reader left or its disk is full
-        sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # said by now, where its reader left or its disk is full
+            stream.flush()
     # perf: Python takes torch and scikit-learn down piece by piece, 1 to 3 s in which nothing is left to be done
-    os._exit(status)
+    end(status)
+
+
+def refuse_to_end(end: Callable[[int], NoReturn], process: int, status: int) -> NoReturn:
+    """In the place of `os._exit`, by which a plugin would end a bench with status 0 and nothing done."""
+    if os.getpid() != process:
+        end(status)
+    raise SystemExit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -82,6 +94,8 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     command = " ".join([a for a in arguments if not a.startswith("-")][: 2 if "plugin" in arguments[:1] else 1])
     signal.signal(signal.SIGTERM, terminate)
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, terminate)
     # Pillow warns in lines of its own of what zoo refuses in one, and of EXIF tags that zoo does not read.
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
@@ -94,22 +108,25 @@ def run(arguments: Sequence[str]) -> int:
     except ZooError as error:
         return complain(error, command, as_json)
     except click.exceptions.NoArgsIsHelpError as error:  # `zoo` alone asks what there is
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        tell(error.ctx.get_help() if error.ctx else "")
         return EXIT_USAGE
     except click.ClickException as error:
         hint = f"`zoo {command} --help`" if command.partition(" ")[0] in zoo.commands else "`zoo --help`"
         return complain(UsageError(" ".join(error.format_message().split()).rstrip("."), fix=hint), command, as_json)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nzoo: stopped; what was done is kept, the same command goes on from there", err=True)
-        return EXIT_SIGINT
-    except Terminated:
-        click.echo("zoo: terminated; what was done is kept, the same command goes on from there", err=True)
-        return EXIT_SIGTERM
+        tell("\nzoo: stopped; what was done is kept, the same command goes on from there")
+        return EXIT_SIGNALS + signal.SIGINT
+    except Terminated as error:
+        tell("zoo: terminated; what was done is kept, the same command goes on from there")
+        return EXIT_SIGNALS + int(error.args[0])
     except BrokenPipeError:  # the reader of our output left: `zoo list models | head`
         return 0
-    except SystemExit as error:  # click, where the reader left
-        return error.code if isinstance(error.code, int) else EXIT_BUG
+    except SystemExit as error:  # click, where the reader left; else a plugin, which must not end well what is not done
+        return error.code if isinstance(error.code, int) and error.code else EXIT_BUG
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in SPENT:
+            spent = RunError(f"the system: {error.strerror}", fix="raise it: `ulimit -n`, `ulimit -u`", code="limit")
+            return complain(spent, command, as_json)
         if isinstance(error, OSError) and error.filename is not None:
             fix = "see that it can be read and written, and is what its name says"
             return complain(
@@ -120,9 +137,16 @@ def run(arguments: Sequence[str]) -> int:
             return complain(spent, command, as_json)
         import traceback
 
-        traceback.print_exc()
-        click.echo("zoo: this is a bug in zoo; please report it with the lines above and `zoo doctor`", err=True)
+        tell(
+            traceback.format_exc() + "zoo: this is a bug in zoo; please report it with the lines above and `zoo doctor`"
+        )
         return EXIT_BUG
+
+
+def tell(text: str) -> None:
+    """On stderr, if anybody listens."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def require_folder() -> None:
@@ -135,10 +159,11 @@ def require_folder() -> None:
 
 def complain(error: ZooError, command: str, as_json: bool) -> int:
     """Say what is wrong on stderr, and with `--json` as a document on stdout too; return the exit status."""
-    click.echo(error.line(), err=True)
+    tell(error.line())
     if as_json:
         found = {"code": error.code, "message": error.message, "fix": error.fix}
-        click.echo(json.dumps({"schema": 1, "command": command, "error": found}))
+        with contextlib.suppress(OSError):
+            click.echo(json.dumps({"schema": 1, "command": command, "error": found}))
     return error.exit_status
 
 

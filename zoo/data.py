@@ -364,7 +364,14 @@ def open_pixels(dataset: Dataset, mean: Sequence[float], std: Sequence[float], d
     """Map the cache into memory; on a GPU keep it there where it takes less than half of what is free."""
     import torch
 
-    array = np.load(dataset.images, mmap_mode="c")  # copy-on-write: torch warns about read-only arrays
+    try:
+        array = np.load(dataset.images, mmap_mode="c")  # copy-on-write: torch warns about read-only arrays
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{dataset.images}: removed since it was decoded",
+            fix="leave the cache be while a bench runs; the same command decodes it again",
+            code="cache-removed",
+        ) from error
     images = torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
     if device.startswith("cuda") and array.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         images = images.to(device)

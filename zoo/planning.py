@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from zoo.audit import OFFICIAL_TEST, External, check_overlap, match
 from zoo.baselines import BASELINES
+from zoo.caches import KINDS
 from zoo.errors import DataError, UsageError, ZooError
-from zoo.files import cache_root, hash_bytes, sweep, write_json
+from zoo.files import cache_root, hash_bytes, read_regular, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
@@ -151,11 +153,12 @@ def try_weights(
 def open_cache(folder: Path) -> None:
     """Make the cache folder, and remove what killed processes left half-written in it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for kind in ("", *KINDS):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
         sweep(folder, depth=CACHE_DEPTH)
     except OSError as error:
         raise UsageError(
-            f"cache folder {folder}: {error.strerror}",
+            f"cache folder {error.filename or folder}: {error.strerror}",
             fix="set ZOO_CACHE to a folder that can be written to",
             code="cache-unusable",
         ) from error
@@ -438,13 +441,15 @@ def plan_path(results: Path) -> Path:
 
 
 def save_plan(runs: Sequence[Run], results: Path) -> None:
-    write_json(plan_path(results), {run.id: run.identity for run in runs})
+    """Keep it where that is possible: what was done does not depend on it."""
+    with suppress(OSError):
+        write_json(plan_path(results), {run.id: run.identity for run in runs})
 
 
 def load_plan(results: Path) -> dict[str, dict[str, Any]]:
     """The identities of the last plan by run id; empty where there is none."""
     try:
-        plan: dict[str, dict[str, Any]] = json.loads(plan_path(results).read_text(encoding="utf-8"))
+        plan: dict[str, dict[str, Any]] = json.loads(read_regular(plan_path(results)))
     except (OSError, ValueError):
         return {}
     return plan

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -50,8 +50,7 @@ class Console:
         with self.lock:
             self.said = time.monotonic()
             self.erase()
-            self.stream.write(clean(message) + "\n")
-            self.stream.flush()
+            self.write(clean(message) + "\n")
             self.draw()
 
     def warn(self, message: str) -> None:
@@ -71,24 +70,28 @@ class Console:
                 self.erase()
                 self.draw()
 
+    def write(self, text: str) -> None:
+        """A terminal that was closed, or a reader that left, is no reason to end a bench."""
+        with suppress(OSError):
+            self.stream.write(text)
+            self.stream.flush()
+
     def erase(self) -> None:
         if self.is_terminal:
-            self.stream.write("\r\x1b[K")
+            self.write("\r\x1b[K")
 
     def draw(self) -> None:
         if self.live and self.is_terminal:
             import shutil
 
             width = shutil.get_terminal_size().columns - 1
-            self.stream.write(self.live[:width])
-            self.stream.flush()
+            self.write(self.live[:width])
 
     def done(self) -> None:
         """Drop the line that renews itself."""
         with self.lock:
             self.erase()
             self.live = ""
-            self.stream.flush()
 
     @contextmanager
     def counting(

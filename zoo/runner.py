@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.assignments import Assignment, assign, left_to_do, longest_first, name_work, refusal
 from zoo.audit import Audit, External, audit, audit_external
+from zoo.caches import in_use
 from zoo.data import Dataset, Pixels, open_pixels
 from zoo.elsewhere import predict_elsewhere
 from zoo.errors import ResultsError, ZooError
@@ -79,7 +80,7 @@ class Outcome:
 
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
     """Plan, tune where the protocol says so, carry out what is not done, time the models, and keep the best weights."""
-    with open_results(settings.results):
+    with open_results(settings.results), in_use(settings.cache):
         plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
         describe_plan(plan, settings, console)
         runs, left_out = tune(plan, registry, settings, console)

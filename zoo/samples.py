@@ -17,7 +17,7 @@ from zoo.errors import DataError, ZooError, room_needed
 from zoo.files import FileMemo, hash_bytes
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
-from zoo.system import process_unchanged
+from zoo.system import noted_interrupts, process_unchanged
 from zoo.tasks import REGRESSION, Task
 
 Array = np.ndarray[Any, Any]
@@ -233,11 +233,13 @@ def failures_told() -> Iterator[None]:
     A disk without room is not its fault, and meets every other dataset too: that is a ResultsError.
     """
     try:
-        with room_needed():
+        with noted_interrupts() as interrupts, room_needed():
             yield
     except ZooError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and interrupts:
+            raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         raise DataError(what, fix=MAKER, code="dataset-failed") from error

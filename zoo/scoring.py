@@ -30,7 +30,7 @@ from zoo.statistics import (
     sum_by_patient,
     wilson_interval,
 )
-from zoo.system import process_unchanged
+from zoo.system import noted_interrupts, process_unchanged
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -279,11 +279,14 @@ def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Ca
     if card.task.name not in metric.tasks:
         return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version), none
     try:
-        seed_scores = score_seeds(metric, tested)
+        with noted_interrupts() as interrupts, process_unchanged():
+            seed_scores = score_seeds(metric, tested)
         notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
     except Undefined as reason:
         return Score(value=None, reason=clean(reason), version=metric.version), none
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and interrupts:
+            raise
         return Score(value=None, reason=describe(error), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
     return Score(value=float(sum(seed_scores) / len(seed_scores)), note=note, version=metric.version), seed_scores

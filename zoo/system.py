@@ -178,22 +178,50 @@ def prepare_torch(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+PATCHED = ("builtins", "os", "numpy", "numpy.random")
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """The interrupts that came from outside, a plugin's own KeyboardInterrupt not among them; main thread only."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        # Ignored, as in a shell's background, none comes from outside; else nobody can tell, and it is taken for one.
+        yield [] if before is signal.SIG_IGN else [signal.SIGINT]
+        return
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def process_unchanged() -> Iterator[None]:
     """What foreign code does to this process ends with the block: working folder, environment, signals, random numbers,
-    and of torch, where it is there, its random numbers, gradients, default type and threads."""
+    functions of Python and numpy that it put others in the place of, and of torch, where it is there, its random
+    numbers, gradients, default type and threads."""
     try:
         folder = Path.cwd()
     except FileNotFoundError:  # removed under the command's feet
         folder = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     environment, numbers, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
+    libraries = [(vars(module), dict(vars(module))) for name in PATCHED if (module := sys.modules.get(name))]
     if torch:
         drawn, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
         gradients = torch.is_grad_enabled()
     try:
         yield
     finally:
+        for names, before in libraries:
+            names.update(before)
         if folder:
             os.chdir(folder)
         if dict(os.environ) != environment:

@@ -7,9 +7,7 @@ import difflib
 import inspect
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +24,7 @@ from zoo.registry.finding import FoundPlugin, contract, reason_of
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry, Spec
 from zoo.sources import card_dataset
 from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec
-from zoo.system import process_unchanged
+from zoo.system import noted_interrupts, process_unchanged
 
 SPEC_TYPES: dict[Kind, type[Any]] = {
     "model": ModelSpec,
@@ -81,27 +79,6 @@ def plugin_of_specs(name: str, version: str, specs: Mapping[Kind, Sequence[Spec]
     return FoundPlugin(
         name=name, version=version, load=lambda: SimpleNamespace(**{HOOKS[kind]: hook(specs[kind]) for kind in specs})
     )
-
-
-@contextlib.contextmanager
-def noted_interrupts() -> Iterator[list[int]]:
-    """The interrupts that came from outside, a plugin's own KeyboardInterrupt not among them; main thread only."""
-    noted: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        # Ignored, as in a shell's background, none comes from outside; else nobody can tell, and it is taken for one.
-        yield [] if before is signal.SIG_IGN else [signal.SIGINT]
-        return
-
-    def note(number: int, frame: Any) -> None:
-        noted.append(number)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zoo.errors import PluginError
-from zoo.files import write_json
+from zoo.files import read_regular, write_json
 from zoo.registry.finding import FoundPlugin, find_plugins, raising
 from zoo.registry.loading import load_plugin
 
@@ -54,7 +54,7 @@ def disarmed(plugin: FoundPlugin, reason: str) -> FoundPlugin:
 def read_memo(path: Path) -> dict[str, str]:
     """What was found before, by key; nothing where that cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
