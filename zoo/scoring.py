@@ -85,7 +85,6 @@ class Evidence:
     seed_scores: Array  # (S,)
 
 
-@process_unchanged()
 def score(
     runs: Runs,
     metrics: Mapping[str, MetricSpec],
@@ -106,15 +105,30 @@ def score(
         raise ValueError("nothing to score: expected at least one seed with at least one fold")
     too_few = find_too_few(tested[0], card)
     draws = draw_patients(tested) if intervals and not too_few else []
-    scores = {}
-    for name, metric in metrics.items():
-        scored, seed_scores = score_value(metric, tested, card)
-        if scored.value is not None and intervals and too_few:
-            scored = replace(scored, reason=too_few)
-        elif scored.value is not None and intervals:
-            scored = add_interval(scored, seed_scores, metric, tested, draws, card)
-        scores[name] = scored
-    return scores
+    return {
+        name: score_metric(metric, tested, card, draws if intervals else None, too_few)
+        for name, metric in metrics.items()
+    }
+
+
+@process_unchanged()
+def score_metric(
+    metric: MetricSpec,
+    tested: Sequence[Sequence[Tested]],
+    card: Card,
+    draws: Sequence[Array] | None,
+    too_few: str | None,
+) -> Score:
+    """The score of one metric, with an interval unless `draws` is None or there are too few patients for one.
+
+    What a plugin's metric does to this process, it does to no other metric.
+    """
+    scored, seed_scores = score_value(metric, tested, card)
+    if scored.value is None or draws is None:
+        return scored
+    if too_few:
+        return replace(scored, reason=too_few)
+    return add_interval(scored, seed_scores, metric, tested, draws, card)
 
 
 def score_run(
@@ -279,7 +293,7 @@ def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Ca
     if card.task.name not in metric.tasks:
         return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version), none
     try:
-        with noted_interrupts() as interrupts, process_unchanged():
+        with noted_interrupts() as interrupts:
             seed_scores = score_seeds(metric, tested)
         notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
     except Undefined as reason:
