@@ -1,5 +1,6 @@
 """The command line itself: words in, one exit status out, one line where something is wrong."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 
@@ -432,6 +434,41 @@ def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):
     done = zoo(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "; fix: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def leaf_params(group=cli.zoo):
+    """Every option and argument of every command, flags left out."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from leaf_params(command)
+        else:
+            yield from (param for param in command.params if not getattr(param, "is_flag", False))
+
+
+def test_no_option_takes_an_empty_text():
+    taken = []
+    for param in leaf_params():
+        with contextlib.suppress(click.BadParameter):
+            taken.append(f"{param.name}: {param.type.convert('', param, None)!r}")
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--output", ""], "'--output': expected a path, got none"),
+        (["report", "--predictions", "."], "'--predictions': File '.' is a directory"),
+        (["audit", "data", "--html", ""], "'--html': expected a path, got none"),
+        (["info", "datasets", "data", "--sheet", ""], "'--sheet': expected a path, got none"),
+        (["bench", "--suite", ""], "'--suite': expected a text, got none"),
+        (["bench", "--seeds", " "], "'--seeds': expected a text, got none"),
+        (["report", "--format", "csv", "--table", ""], "'--table': expected a text, got none"),
+        (["bench", "-d", "data", "-d", ""], "expected a text, got none"),
+    ],
+)
+def test_an_empty_path_or_text_is_a_mistake_of_usage(main, words, said):
+    done = main(*words)
+    assert (done.status, done.out) == (2, "") and said in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
