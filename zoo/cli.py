@@ -9,10 +9,11 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,6 +35,7 @@ KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 NO_MEMORY = re.compile("cannot allocate memory|failed to map segment", re.IGNORECASE)
+MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come back
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
 
 
@@ -231,7 +233,9 @@ def zoo() -> None:
     metavar="auto|cpu|cuda|cuda:N|mps",
     help="Where runs compute.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads a CPU run uses.")
+@click.option(
+    "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads a CPU run uses."
+)
 @click.option("--executor", type=TEXT, default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
 @click.option(
@@ -332,8 +336,8 @@ def print_boards(boards: Sequence[Board], results: Path) -> None:
 
     click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
     if boards:
-        elsewhere = "" if results == Path("results") else f" --results {results}"
-        click.echo(f"results are in {results}; `zoo report{elsewhere}` says more of each model")
+        elsewhere = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
+        click.echo(f"results are in {clean(results)}; `zoo report{elsewhere}` says more of each model")
 
 
 def in_color() -> bool:
@@ -471,7 +475,8 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
     if flags["label_noise"]:
         require_cleanlab()
     if write:
-        click.echo(f"zoo: wrote {write_card(Path(datasets[0]), output)}: read it, and correct what is wrong", err=True)
+        written = clean(write_card(Path(datasets[0]), output))
+        click.echo(f"zoo: wrote {written}: read it, and correct what is wrong", err=True)
     registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
         examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
@@ -485,7 +490,7 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
             write_page(auditing.to_page(examined), flags["html"])
-            click.echo(f"zoo: wrote {flags['html']}", err=True)
+            click.echo(f"zoo: wrote {clean(flags['html'])}", err=True)
     audits = [each.audit for each in examined]
     if as_json:
         document = {"schema": 1, "command": "audit", "datasets": [audited.describe() for audited in audits]}
@@ -551,7 +556,7 @@ def cache_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": 1, "command": "cache list", **found}, ensure_ascii=False))
         return
-    click.echo("\n".join([*to_lines(found["entries"]), f"{found['folder']}: {found['gigabytes']:.2f} GB"]))
+    click.echo("\n".join([*to_lines(found["entries"]), f"{clean(found['folder'])}: {found['gigabytes']:.2f} GB"]))
     click.echo(
         f"decoded images and features are kept to {found['limit_gigabytes']:g} GB, the least recently used go first"
     )
@@ -612,6 +617,9 @@ def report(
         raise UsageError("--check compares with a file", fix="name it by --output")
     if table and form != "csv":
         raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+    if predictions:
+        of_boards = {"output": output, "table": table, "format": form not in ("terminal", "csv"), **asked}
+        refuse_ignored([f"--{name}" for name, given in of_boards.items() if given])
     options = options_from_flags(asked)
     registry = registry_with_warnings()
     with quiet_stdout():
@@ -619,6 +627,8 @@ def report(
         if predictions:
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
+    for line in tell_groupless(boards, options):
+        click.echo(f"zoo: warning: {clean(line)}", err=True)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     elif table:
@@ -630,7 +640,7 @@ def report(
         return 0
     if check:
         stale = not output.is_file() or output.read_bytes() != text.encode()
-        click.echo(f"{output}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
+        click.echo(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
         return EXIT_SOME_FAILED if stale else 0
     try:
         with written_whole(output) as temporary:
@@ -638,6 +648,13 @@ def report(
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def refuse_ignored(flags: Sequence[str]) -> None:
+    """Raise where flags of boards stand beside --predictions."""
+    if flags:
+        told = f"--predictions is written instead of a board: nothing would come of {', '.join(flags)}"
+        raise UsageError(told, fix="call zoo report once for each")
 
 
 def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
@@ -656,6 +673,17 @@ def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
     )
 
 
+def tell_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A line for each column of `--by` that makes no group on any board, with what the boards say of it."""
+    tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
+    grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    for by in options.by:
+        if by.text not in grouped:
+            own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]
+            yield f"--by {by.text}: no groups: {'; '.join(own or notes) or 'there is no board'}"
+
+
 def export_predictions(results: Sequence[Result], path: Path) -> int:
     from zoo.exporting import write_predictions
     from zoo.files import written_whole
@@ -670,7 +698,7 @@ def export_predictions(results: Sequence[Result], path: Path) -> int:
             lines, runs = write_predictions(results, stream, progress)
     except OSError as error:
         raise UsageError(f"--predictions {path}: {error.strerror}", fix="name a file that can be written") from error
-    click.echo(f"{path}: {lines} predictions of {runs} runs", err=True)
+    click.echo(f"{clean(path)}: {lines} predictions of {runs} runs", err=True)
     return 0
 
 
@@ -715,7 +743,7 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
         results, damaged = load_results(folder)
         found += results
         for line in damaged:
-            click.echo(f"zoo: warning: left out: {line}", err=True)
+            click.echo(f"zoo: warning: left out: {clean(line)}", err=True)
     if not found:
         raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
     return found
@@ -788,8 +816,9 @@ def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, .
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
-        click.echo(f"zoo: left out: {line}", err=True)
-    click.echo(f"{made.path}: {made.num_runs} runs; read it before you share it. The key stays here: {place}")
+        click.echo(f"zoo: left out: {clean(line)}", err=True)
+    where, kept = clean(made.path), clean(place)
+    click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
     return 0
 
 
