@@ -4,6 +4,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from zoo.audit import audit
 from zoo.audit.exclusions import choose_exclusions
+from zoo.auditing import Fixed, fixed_lines
 from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
 from zoo.sources import find_source
@@ -132,6 +134,14 @@ def test_what_cannot_be_opened_or_is_made_by_code_is_one_line(zoo, tmp_path):
     assert done.returncode == 4 and "cannot be opened" in done.stderr and "Traceback" not in done.stderr
     done = zoo("audit", tmp_path, tmp_path, "--fix", tmp_path / "fixed.toml")
     assert done.returncode == 2 and "--fix and --write are for one dataset" in done.stderr
+
+
+def test_the_command_that_uses_a_card_can_be_typed_wherever_it_was_written():
+    passed = SimpleNamespace(dataset="set", verdict="ok", findings=())
+    nothing = SimpleNamespace(notes=(), sample_ids=())
+    told = fixed_lines(Fixed(path=Path("my data\x1b/fixed.toml"), exclusions=nothing, audit=passed))
+    assert told[-1] == "use it: zoo bench --datasets 'my data\\x1b/fixed.toml'"
+    assert not any("\x1b" in line for line in told)
 
 
 def test_json_has_what_was_left_out(zoo, tmp_path):

@@ -65,7 +65,7 @@ def test_what_was_used_today_stays_even_beyond_the_limit(cache):
 def test_the_limit_is_an_environment_variable(monkeypatch):
     monkeypatch.setenv("ZOO_CACHE_LIMIT_GB", "0.5")
     assert limit_bytes() == 500_000_000
-    for wrong in ("much", "-1", "nan"):
+    for wrong in ("much", "-1", "nan", "inf", "1e300"):
         monkeypatch.setenv("ZOO_CACHE_LIMIT_GB", wrong)
         with pytest.raises(UsageError, match="ZOO_CACHE_LIMIT_GB"):
             limit_bytes()

@@ -67,6 +67,10 @@ def test_lines_have_columns_as_wide_as_they_must_be():
     assert lines == ["name    labels", "a       1, 2", "longer  1, 2, 3 and 3 more"]
 
 
+def test_lines_show_no_control_character():
+    assert catalog.to_lines([{"labels": ["b\x1b", "c"]}]) == ["labels", "b\\x1b, c"]
+
+
 def test_info_leaves_out_what_is_callable_or_empty():
     described = catalog.describe_item("models", "tiny", REGISTRY)
     assert (described["name"], described["plugin"]) == ("tiny", "zoo-tiny:tiny")

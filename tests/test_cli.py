@@ -1,5 +1,6 @@
 """The command line itself: words in, one exit status out, one line where something is wrong."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,12 +8,16 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 
 from zoo import cli
+from zoo.leaderboard import build_leaderboard
+from zoo.results import load_results
 
 
 @pytest.fixture
@@ -118,6 +123,11 @@ def test_the_version_is_that_of_the_distribution(main):
         ("list modles", "'modles' is not one of"),
         ("info models tinny_cnn", "Did you mean 'tiny_cnn'"),
         ("info suites quick", "unknown suite 'quick'"),
+        ("bench --threads 5000", "5000 is not in the range 1<=x<=512"),
+        ("bench --threads 99999999999999999999", "is not in the range 1<=x<=512"),
+        ("bench --set image_size=1000000", "--set image_size=1000000: expected at most 8192"),
+        ("report --predictions x --output y --ensembles", "nothing would come of --output, --ensembles; fix: "),
+        ("report --predictions x --format markdown --by sex", "nothing would come of --format, --by; fix: "),
         ("report --check", "--check compares with a file"),
         ("report --format docx", "'docx' is not one of"),
         ("report --sensitivity 0.9 --specificity 0.9", "one threshold cannot reach both"),
@@ -239,6 +249,27 @@ def test_report_tells_scores_by_group_also_of_a_bundle_that_shares_the_column(ma
     assert [line.split(",")[5] for line in told.splitlines()[1:]] == ["F", "M"]
     store(tmp_path / "old")
     assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "sex").out
+
+
+def test_a_column_that_makes_no_group_anywhere_is_a_warning_in_every_format(main, store, tmp_path):
+    store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20)})
+    for form in ("csv", "json", "terminal"):
+        done = main("report", "--by", "nope,sex", "--format", form)
+        assert done.status == 0
+        assert done.err == "zoo: warning: --by nope: no groups: no such column. There are: sex\n"
+    store(tmp_path / "old", dataset="other")
+    assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "x\x1b").err
+    assert main("report", "--by", "sex", "--results", "results", "--results", "old").err == ""
+
+
+def test_where_results_are_is_told_in_one_line_with_a_command_that_can_be_typed(store, tmp_path, capsys):
+    store(tmp_path)
+    boards = build_leaderboard(load_results(tmp_path)[0], {}, sections=())
+    cli.print_boards(boards, Path("r\nnew\x1b[31m line"))
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == (
+        r"results are in r\x0anew\x1b[31m line; `zoo report --results 'r\x0anew\x1b[31m line'` says more of each model"
+    )
 
 
 def test_report_check_tells_a_stale_file_by_status_3(main, store, tmp_path):
@@ -432,6 +463,41 @@ def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):
     done = zoo(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "; fix: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def leaf_params(group=cli.zoo):
+    """Every option and argument of every command, flags left out."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from leaf_params(command)
+        else:
+            yield from (param for param in command.params if not getattr(param, "is_flag", False))
+
+
+def test_no_option_takes_an_empty_text():
+    taken = []
+    for param in leaf_params():
+        with contextlib.suppress(click.BadParameter):
+            taken.append(f"{param.name}: {param.type.convert('', param, None)!r}")
+    assert not taken
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--output", ""], "'--output': expected a path, got none"),
+        (["report", "--predictions", "."], "'--predictions': File '.' is a directory"),
+        (["audit", "data", "--html", ""], "'--html': expected a path, got none"),
+        (["info", "datasets", "data", "--sheet", ""], "'--sheet': expected a path, got none"),
+        (["bench", "--suite", ""], "'--suite': expected a text, got none"),
+        (["bench", "--seeds", " "], "'--seeds': expected a text, got none"),
+        (["report", "--format", "csv", "--table", ""], "'--table': expected a text, got none"),
+        (["bench", "-d", "data", "-d", ""], "expected a text, got none"),
+    ],
+)
+def test_an_empty_path_or_text_is_a_mistake_of_usage(main, words, said):
+    done = main(*words)
+    assert (done.status, done.out) == (2, "") and said in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")

@@ -37,6 +37,15 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     assert f"results folder {tmp_path / 'file' / 'results'}: cannot be written to; give by --results" in found
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_a_link_to_nothing_where_a_folder_should_be(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    told = f"{tmp_path / 'link'} is a link to what is not there; make {tmp_path / 'gone'}, or"
+    found = advice(tmp_path, cache=tmp_path / "link" / "cache", results=tmp_path / "link")
+    assert f"cache {tmp_path / 'link' / 'cache'}: {told} set ZOO_CACHE to another folder" in found
+    assert f"results folder {tmp_path / 'link'}: {told} give by --results another folder" in found
+
+
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_not_ours(tmp_path):
     (tmp_path / "cache").mkdir(mode=0o500)

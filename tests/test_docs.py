@@ -119,6 +119,14 @@ def test_command_line_describes_no_command_that_does_not_exist():
     assert sorted(headings) == sorted(leaf_commands())
 
 
+def test_every_kind_of_cache_is_described():
+    from zoo.caches import KINDS
+
+    table, _, _ = section(read("command-line.md"), "zoo cache clear").partition("| flag |")
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert {kind for cell in cells for kind in re.findall(r"`(\w+)`", cell)} == set(KINDS)
+
+
 def test_every_exit_status_is_described():
     from zoo import cli, errors
 

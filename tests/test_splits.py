@@ -205,6 +205,12 @@ def test_a_set_that_is_too_small_is_told_what_is_there_what_is_enough_and_what_t
     assert (caught.value.code, caught.value.exit_status) == ("too-small", 4)
 
 
+@pytest.mark.parametrize("folds", [99_999_999_999, 10**400])
+def test_any_number_of_folds_that_is_too_large_is_told_at_once(folds):
+    with pytest.raises(DataError, match=f"40 images cannot be cut into {folds} parts.* and {folds} images of each of"):
+        draw_split(make_source(40), folds)
+
+
 def test_fewer_patients_than_folds_are_told_how_many_folds_would_do():
     source = small(np.repeat(np.arange(8) % 2, 3), patients=np.repeat(np.arange(8), 3))
     with pytest.raises(DataError, match=r"8 patients cannot be cut into 10 parts.* or take fewer folds by --folds 5"):

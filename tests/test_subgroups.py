@@ -115,7 +115,7 @@ def test_few_different_numbers_are_groups_as_they_are():
 @pytest.mark.parametrize(
     ("by", "said"),
     [
-        ("sez", "no column 'sez'. Did you mean 'sex'? There are: sex, scanner, age"),
+        ("sez", "sez: no such column. Did you mean 'sex'? There are: sex, scanner, age"),
         ("sex:10", "sex:10: the column holds texts, which have no width"),
         ("site", "site: all of test is 'one': there are no groups"),
     ],

@@ -372,6 +372,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line():
     assert caught.value.code == "diverged"
 
 
+class Pooled(Tiny):
+    """Normalises one value an image and channel, as a ResNet's last stage does at 32 px."""
+
+    def forward(self, images):
+        return self.fc(self.norm(self.conv(images).mean(dim=(2, 3), keepdim=True)).flatten(1))
+
+
+def test_batch_normalisation_of_one_image_is_one_line_that_says_what_to_do():
+    dataset, pixels = make()
+    one = replace(SHORT, batch_size=1)
+    with pytest.raises(RunError, match=r"needs two images in a batch.*; fix: --set batch_size=2") as caught:
+        train(dataset, pixels, one, module=Pooled(2))
+    assert caught.value.code == "batch-of-one"
+    without = Pooled(2)
+    without.norm = nn.GroupNorm(1, 4)
+    assert train(dataset, pixels, one, module=without).details["steps"] == 30
+    assert train(dataset, pixels, one).details["steps"] == 30, "6x6 values of one image are enough"
+
+
+def test_an_epoch_of_one_image_more_than_a_batch_ends_in_no_batch_of_one():
+    dataset, pixels = make(count=55)  # 33 in train
+    protocol = replace(SHORT, batch_size=32, steps=None, epochs=3)
+    assert train(dataset, pixels, protocol, module=Pooled(2)).details["steps"] == 6
+
+
 # --- what val selects ------------------------------------------------------------------------------------------------
 BEST = replace(SHORT, schedule="constant", warmup=0.0, select_by="best")  # so that a shorter run is the same, cut
 

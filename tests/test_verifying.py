@@ -1,6 +1,7 @@
 """What is found in a stranger's bundle, and what is said where nothing can be found."""
 
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -307,6 +308,9 @@ def test_a_bundle_that_differs_is_not_shown(shared, first):
     with pytest.raises(VerifyError, match="checksum differs") as caught:
         load_bundle(shared, REGISTRY, silent)
     assert caught.value.exit_status == 3
+    spaced = shared.rename(shared.with_name("my bundle"))
+    with pytest.raises(VerifyError, match=re.escape(f"`zoo verify '{spaced}'` shows every difference")):
+        load_bundle(spaced, REGISTRY, silent)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

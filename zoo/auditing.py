@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -169,7 +170,7 @@ def to_lines(audited: Audit) -> list[str]:
     lines = [f"{clean(audited.dataset)}: {audited.verdict}"]
     for finding in audited.findings:
         where = f" [{', '.join(finding.splits)}]" if finding.splits else ""
-        fix = f"; fix: {finding.fix}" if finding.fix else ""
+        fix = f"; fix: {clean(finding.fix)}" if finding.fix else ""
         lines.append(f"  {finding.verdict:6}  {finding.check}{where}: {clean(finding.message)}{fix}")
         lines += [f"          {suspect_line(suspect)}" for suspect in finding.suspects[:NAMED_SUSPECTS]]
         if len(finding.suspects) > NAMED_SUSPECTS:
@@ -187,10 +188,11 @@ def fixed_lines(fixed: Fixed) -> list[str]:
     if fixed.path is None:
         return ["nothing to leave out: no card was written"]
     lines = [clean(note) for note in fixed.exclusions.notes]
-    lines.append(f"{fixed.path}: {len(fixed.exclusions.sample_ids)} images left out; no file of the data was touched")
+    path, count = clean(fixed.path), len(fixed.exclusions.sample_ids)
+    lines.append(f"{path}: {count} images left out; no file of the data was touched")
     lines += ["audited again, it is", *(f"  {line}" for line in to_lines(fixed.audit))]
     if fixed.audit.verdict != "refuse":
-        lines.append(f"use it: zoo bench --datasets {fixed.path}")
+        lines.append(f"use it: zoo bench --datasets {shlex.quote(path)}")
     return lines
 
 

@@ -52,7 +52,7 @@ def limit_bytes() -> int:
         limit = float(text) if text else DEFAULT_LIMIT_GB
     except ValueError:
         limit = -1.0
-    if not 0 <= limit < float("inf"):
+    if not 0 <= limit * 1e9 < float("inf"):
         raise UsageError(
             f"ZOO_CACHE_LIMIT_GB={text}: expected a number of gigabytes", fix="export ZOO_CACHE_LIMIT_GB=100"
         )

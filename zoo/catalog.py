@@ -106,9 +106,9 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, list | tuple):
         return (
-            ", ".join(map(str, value))
+            ", ".join(map(clean, value))
             if len(value) <= 4
-            else f"{', '.join(map(str, value[:3]))} and {len(value) - 3} more"
+            else f"{', '.join(map(clean, value[:3]))} and {len(value) - 3} more"
         )
     return clean(value)
 

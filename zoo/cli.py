@@ -10,10 +10,11 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
 EXIT_SIGNALS = 128  # and the number of the signal
 SPENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 NO_MEMORY = re.compile("cannot allocate memory|failed to map segment", re.IGNORECASE)
+MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come back
 FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustworthy."
 
 
@@ -50,7 +52,29 @@ class Number(click.FloatRange):
         return number
 
 
+class Text(click.types.StringParamType):
+    """A text that says something: an empty one would pass for an option that was not given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(super().convert(value, param, ctx))
+        if not text.strip():
+            self.fail("expected a text, got none", param, ctx)
+        return text
+
+
+class SomePath(click.Path):
+    """A path that was typed: `Path("")` is the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, got none", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 SHARE = Number(min=0, max=1, min_open=True, max_open=True)
+TEXT = Text()
+PATH = SomePath(path_type=Path)
+FILE = SomePath(path_type=Path, dir_okay=False)
 
 
 class Terminated(BaseException):
@@ -176,7 +200,7 @@ def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:
 
 
 def several(*names: str, **settings: Any) -> Callable[..., Any]:
-    return click.option(*names, multiple=True, callback=split_names, **settings)
+    return click.option(*names, type=TEXT, multiple=True, callback=split_names, **settings)
 
 
 def registry_with_warnings(console: Console | None = None) -> Registry:
@@ -206,14 +230,18 @@ def zoo() -> None:
 @zoo.command()
 @several("--models", "-m", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
 @several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
-@click.option("--suite", metavar="NAME|FILE.toml", help="A suite; flags given beside it win.")
+@click.option("--suite", type=TEXT, metavar="NAME|FILE.toml", help="A suite; flags given beside it win.")
 @several("--metrics", metavar="NAME,...", help="Metrics beside the task's own.")
-@click.option("--protocol", metavar="NAME", help="The training recipe (default finetune; quickstart: quick).")
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field of the protocol.")
-@click.option("--seeds", metavar="N|a,b,c", help="How many seeds, or which (default 3).")
+@click.option(
+    "--protocol", type=TEXT, metavar="NAME", help="The training recipe (default finetune; quickstart: quick)."
+)
+@click.option(
+    "--set", "settings", type=TEXT, multiple=True, metavar="FIELD=VALUE", help="Change a field of the protocol."
+)
+@click.option("--seeds", type=TEXT, metavar="N|a,b,c", help="How many seeds, or which (default 3).")
 @click.option("--folds", type=click.IntRange(min=1), help="Cross-validation by patient in K folds; 1: hold-out.")
 @click.option("--weights", type=click.Choice(["pretrained", "auto", "none"]), help="Initial weights.")
-@click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of .pth or .safetensors files.")
+@click.option("--weights-dir", type=PATH, help="Folder of .pth or .safetensors files.")
 @click.option(
     "--keep-weights",
     type=click.Choice(["best", "all", "none"]),
@@ -221,19 +249,26 @@ def zoo() -> None:
     show_default=True,
     help="Keep the trained weights of the best seed on val, of all, or of none.",
 )
+@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
 @click.option(
-    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
+    "--device",
+    type=TEXT,
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N|mps",
+    help="Where runs compute.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where runs compute."
+    "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads a CPU run uses."
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads a CPU run uses.")
-@click.option("--executor", default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
+@click.option("--executor", type=TEXT, default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
 @click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
 @click.option(
     "--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
 )
-@click.option("--allow-leak", metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked.")
+@click.option(
+    "--allow-leak", type=TEXT, metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked."
+)
 @click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
 @click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
 @several("--test-on", metavar="NAME|PATH[:test],...", help="Other datasets to test every model on too.")
@@ -326,8 +361,8 @@ def print_boards(boards: Sequence[Board], results: Path) -> None:
 
     click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
     if boards:
-        elsewhere = "" if results == Path("results") else f" --results {results}"
-        click.echo(f"results are in {results}; `zoo report{elsewhere}` says more of each model")
+        elsewhere = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
+        click.echo(f"results are in {clean(results)}; `zoo report{elsewhere}` says more of each model")
 
 
 def in_color() -> bool:
@@ -392,7 +427,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
 # --- what is there ---------------------------------------------------------------------------------------------------
 @zoo.command("list")
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("pattern", required=False)
+@click.argument("pattern", type=TEXT, required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_(kind: str, pattern: str | None, as_json: bool) -> None:
     """List what is installed, all or what matches PATTERN (a glob, or a part of a name)."""
@@ -407,11 +442,9 @@ def list_(kind: str, pattern: str | None, as_json: bool) -> None:
 
 @zoo.command()
 @click.argument("kind", type=click.Choice([*KINDS[:5], "runs"]))
-@click.argument("name")
-@click.option(
-    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where a dataset's contact sheet (PNG) is written.")
+@click.argument("name", type=TEXT)
+@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--sheet", type=FILE, help="Where a dataset's contact sheet (PNG) is written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
     """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
@@ -437,14 +470,14 @@ def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool)
 
 
 @zoo.command("audit")
-@click.argument("datasets", nargs=-1, required=True, metavar="DATASET|PATH...")
-@click.option("--fix", "fixed_card", type=click.Path(path_type=Path), metavar="OUT.toml", help=FIX_HELP)
+@click.argument("datasets", type=TEXT, nargs=-1, required=True, metavar="DATASET|PATH...")
+@click.option("--fix", "fixed_card", type=FILE, metavar="OUT.toml", help=FIX_HELP)
 @click.option("--write", is_flag=True, help="Write what is guessed of a PATH to a dataset.toml beside it.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where --write puts it, instead.")
-@click.option("--html", type=click.Path(path_type=Path), help="A page of the findings, with the images.")
+@click.option("--output", type=FILE, help="Where --write puts it, instead.")
+@click.option("--html", type=FILE, help="A page of the findings, with the images.")
 @click.option("--label-noise", is_flag=True, help="Look for labels that do not fit their images (needs cleanlab).")
-@click.option("--features", metavar="MODEL", default="", help="The frozen network that --label-noise looks with.")
-@click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of .pth or .safetensors files.")
+@click.option("--features", type=TEXT, metavar="MODEL", help="The frozen network that --label-noise looks with.")
+@click.option("--weights-dir", type=PATH, help="Folder of .pth or .safetensors files.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
@@ -467,19 +500,22 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
     if flags["label_noise"]:
         require_cleanlab()
     if write:
-        click.echo(f"zoo: wrote {write_card(Path(datasets[0]), output)}: read it, and correct what is wrong", err=True)
+        written = clean(write_card(Path(datasets[0]), output))
+        click.echo(f"zoo: wrote {written}: read it, and correct what is wrong", err=True)
     registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
         examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
         if flags["label_noise"]:
-            backbone = auditing.choose_backbone(flags["features"], flags["weights_dir"], registry, console, settings)
+            backbone = auditing.choose_backbone(
+                flags["features"] or "", flags["weights_dir"], registry, console, settings
+            )
             examined = [auditing.add_label_noise(each, backbone, console, settings) for each in examined]
         if fixed_card and len(examined) > 1:
             raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")
         fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
             write_page(auditing.to_page(examined), flags["html"])
-            click.echo(f"zoo: wrote {flags['html']}", err=True)
+            click.echo(f"zoo: wrote {clean(flags['html'])}", err=True)
     audits = [each.audit for each in examined]
     if as_json:
         document = {"schema": 1, "command": "audit", "datasets": [audited.describe() for audited in audits]}
@@ -512,7 +548,7 @@ def plugin_list(as_json: bool) -> None:
 
 
 @zoo.command()
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="The results folder.")
+@click.option("--results", type=PATH, default=Path("results"), help="The results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def doctor(results: Path, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and say what is wrong and how to mend it."""
@@ -545,14 +581,14 @@ def cache_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": 1, "command": "cache list", **found}, ensure_ascii=False))
         return
-    click.echo("\n".join([*to_lines(found["entries"]), f"{found['folder']}: {found['gigabytes']:.2f} GB"]))
+    click.echo("\n".join([*to_lines(found["entries"]), f"{clean(found['folder'])}: {found['gigabytes']:.2f} GB"]))
     click.echo(
         f"decoded images and features are kept to {found['limit_gigabytes']:g} GB, the least recently used go first"
     )
 
 
 @cache.command("clear")
-@click.argument("kinds", nargs=-1)
+@click.argument("kinds", type=TEXT, nargs=-1)
 @click.option("--older", type=Number(0), metavar="DAYS", help="Only what was not used for so many days.")
 @click.option("--all", "everything", is_flag=True, help="Downloads too.")
 def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -> None:
@@ -567,9 +603,7 @@ def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -
 
 # --- results ---------------------------------------------------------------------------------------------------------
 @zoo.command()
-@click.option(
-    "--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders, and bundles."
-)
+@click.option("--results", "folders", type=PATH, multiple=True, help="Results folders, and bundles.")
 @click.option(
     "--format",
     "form",
@@ -578,14 +612,16 @@ def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -
     show_default=True,
     help="What to write.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
+@click.option("--output", type=FILE, help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
-@click.option("--table", metavar="NAME", help="With csv: the section of this name instead of the leaderboard.")
+@click.option(
+    "--table", type=TEXT, metavar="NAME", help="With csv: the section of this name instead of the leaderboard."
+)
 @click.option("--prevalence", type=SHARE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
 @click.option("--sensitivity", type=SHARE, metavar="S", help="The threshold that reaches this sensitivity on val.")
 @click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
-@click.option("--predictions", type=click.Path(path_type=Path), help="Write every test prediction to this CSV instead.")
+@click.option("--predictions", type=FILE, help="Write every test prediction to this CSV instead.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
 def report(
     folders: tuple[Path, ...],
@@ -606,6 +642,9 @@ def report(
         raise UsageError("--check compares with a file", fix="name it by --output")
     if table and form != "csv":
         raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+    if predictions:
+        of_boards = {"output": output, "table": table, "format": form not in ("terminal", "csv"), **asked}
+        refuse_ignored([f"--{name}" for name, given in of_boards.items() if given])
     options = options_from_flags(asked)
     registry = registry_with_warnings()
     with quiet_stdout():
@@ -613,6 +652,8 @@ def report(
         if predictions:
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
+    for line in tell_groupless(boards, options):
+        click.echo(f"zoo: warning: {clean(line)}", err=True)
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     elif table:
@@ -624,7 +665,7 @@ def report(
         return 0
     if check:
         stale = not output.is_file() or output.read_bytes() != text.encode()
-        click.echo(f"{output}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
+        click.echo(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
         return EXIT_SOME_FAILED if stale else 0
     try:
         with written_whole(output) as temporary:
@@ -632,6 +673,13 @@ def report(
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def refuse_ignored(flags: Sequence[str]) -> None:
+    """Raise where flags of boards stand beside --predictions."""
+    if flags:
+        told = f"--predictions is written instead of a board: nothing would come of {', '.join(flags)}"
+        raise UsageError(told, fix="call zoo report once for each")
 
 
 def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
@@ -650,6 +698,17 @@ def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
     )
 
 
+def tell_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A line for each column of `--by` that makes no group on any board, with what the boards say of it."""
+    tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
+    grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    for by in options.by:
+        if by.text not in grouped:
+            own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]
+            yield f"--by {by.text}: no groups: {'; '.join(own or notes) or 'there is no board'}"
+
+
 def export_predictions(results: Sequence[Result], path: Path) -> int:
     from zoo.exporting import write_predictions
     from zoo.files import written_whole
@@ -664,7 +723,7 @@ def export_predictions(results: Sequence[Result], path: Path) -> int:
             lines, runs = write_predictions(results, stream, progress)
     except OSError as error:
         raise UsageError(f"--predictions {path}: {error.strerror}", fix="name a file that can be written") from error
-    click.echo(f"{path}: {lines} predictions of {runs} runs", err=True)
+    click.echo(f"{clean(path)}: {lines} predictions of {runs} runs", err=True)
     return 0
 
 
@@ -710,19 +769,17 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
         results, damaged = load_results(folder)
         found += [result for result in results if result.id not in {other.id for other in found}]
         for line in damaged:
-            click.echo(f"zoo: warning: left out: {line}", err=True)
+            click.echo(f"zoo: warning: left out: {clean(line)}", err=True)
     if not found:
         raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
     return found
 
 
 @zoo.command("compare")
-@click.argument("models", nargs=2, metavar="MODEL MODEL")
-@click.option("--dataset", metavar="NAME", help="Only the boards of this dataset.")
-@click.option("--protocol", metavar="NAME", help="Only the boards of this protocol.")
-@click.option(
-    "--results", "folders", type=click.Path(path_type=Path), multiple=True, help="Results folders, and bundles."
-)
+@click.argument("models", type=TEXT, nargs=2, metavar="MODEL MODEL")
+@click.option("--dataset", type=TEXT, metavar="NAME", help="Only the boards of this dataset.")
+@click.option("--protocol", type=TEXT, metavar="NAME", help="Only the boards of this protocol.")
+@click.option("--results", "folders", type=PATH, multiple=True, help="Results folders, and bundles.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def compare_(
     models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
@@ -747,9 +804,7 @@ def compare_(
 
 
 @zoo.command("score")
-@click.option(
-    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
+@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
 @several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
 def score_(results: Path, metrics: tuple[str, ...]) -> int:
     """Compute scores again from stored predictions; no GPU, no training."""
@@ -769,11 +824,9 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
 
 
 @zoo.command()
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option(
-    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
-@click.option("--key", type=click.Path(path_type=Path), help="The key of the pseudonyms (default: beside the results).")
+@click.argument("output", type=PATH)
+@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--key", type=FILE, help="The key of the pseudonyms (default: beside the results).")
 @several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
 def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
     """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
@@ -789,13 +842,14 @@ def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, .
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
-        click.echo(f"zoo: left out: {line}", err=True)
-    click.echo(f"{made.path}: {made.num_runs} runs; read it before you share it. The key stays here: {place}")
+        click.echo(f"zoo: left out: {clean(line)}", err=True)
+    where, kept = clean(made.path), clean(place)
+    click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
     return 0
 
 
 @zoo.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.argument("path", type=PATH, metavar="BUNDLE")
 @several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
@@ -821,10 +875,8 @@ def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
 
 
 @zoo.command()
-@click.argument("run_id")
-@click.option(
-    "--results", type=click.Path(path_type=Path), default="results", show_default=True, help="Results folder."
-)
+@click.argument("run_id", type=TEXT)
+@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def why(run_id: str, results: Path, as_json: bool) -> None:
     """Tell, field by field, why a run is, or is not, the same as one already done."""

@@ -50,9 +50,7 @@ def examine(registry: Registry, cache: Path, results: Path) -> dict[str, Any]:
 
 def describe_folder(folder: Path) -> dict[str, Any]:
     """Whether a folder, or the one it would be made in, can be written to and locked, and how much room there is."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = find_place(folder)
     writable = place.is_dir() and os.access(place, os.W_OK)
     try:
         free = shutil.disk_usage(place).free
@@ -64,6 +62,13 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "locks": can_lock(place) if writable else False,
         "free_gb": round(free / 1e9, 1),
     }
+
+
+def find_place(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there; a link to nothing is in the way of what is below."""
+    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def can_lock(folder: Path) -> bool:
@@ -83,8 +88,10 @@ def can_lock(folder: Path) -> bool:
 
 
 def look_at_folder(what: str, found: dict[str, Any], mend: str) -> Iterator[str]:
-    where = f"{what} {found['folder']}"
-    if not found["writable"]:
+    where, place = f"{what} {found['folder']}", find_place(Path(found["folder"]))
+    if place.is_symlink() and not place.exists():
+        yield f"{where}: {place} is a link to what is not there; make {place.readlink()}, or {mend} another folder"
+    elif not found["writable"]:
         yield f"{where}: cannot be written to; {mend} a folder that can"
     elif not found["locks"]:
         yield f"{where}: its file system knows no locks; let one bench at a time use it, or {mend} another"

@@ -201,6 +201,8 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
             raise UsageError(f"--set {name}={text}: expected one value", fix="bench once for each value")
+        if len(set(parsed)) < len(parsed):
+            raise UsageError(f"--set {name}={text}: a value stands there twice", fix="name each value once")
         changes[name] = parsed[0]
         if len(parsed) > 1:
             tune[name] = parsed
@@ -216,6 +218,9 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
 
 
 POSITIVE = {"steps", "epochs", "batch_size", "image_size", "neighbors", "temperature"}
+MAX_IMAGE_SIZE = 8192  # more than a mammogram has; a million is a typing error that takes 3 TB an image
+MAX_BUDGET = 10**9  # more would be years on any device
+MOST = {"image_size": MAX_IMAGE_SIZE} | dict.fromkeys(("steps", "epochs", "min_steps", "max_steps"), MAX_BUDGET)
 
 
 def parse_field(name: str, text: str, kind: Any) -> Any:
@@ -236,7 +241,7 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
             value = int(text)
             if value < 0 or (value == 0 and name in POSITIVE):
                 raise ValueError
-            return value
+            return within_most(name, value)
         number = float(text)
         if not 0 <= number < float("inf") or (number == 0 and name in POSITIVE):
             raise ValueError
@@ -246,6 +251,13 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
         least = "" if bool in options else " above 0" if name in POSITIVE else ", 0 or more"
         also = " or none" if type(None) in options else ""
         raise UsageError(f"--set {name}={text}: expected {kind_name}{least}{also}") from None
+
+
+def within_most(name: str, value: int) -> int:
+    """The value, where it is not certainly a mistake."""
+    if value > MOST.get(name, value):
+        raise UsageError(f"--set {name}={value}: expected at most {MOST[name]}", fix="name a smaller one")
+    return value
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -167,8 +166,8 @@ def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, 
 def enough_units(folds: int | None, val_parts: int) -> int:
     """How many of one class suffice: with the part that tests taken out, one for every part that val is drawn from."""
     tested = SHARE if folds == 1 else folds
-    enough = val_parts
-    while tested and (enough < tested or enough - math.ceil(enough / tested) < val_parts):
+    enough = max(val_parts, tested or 0)
+    while tested and enough - -(-enough // tested) < val_parts:
         enough += 1
     return enough
 

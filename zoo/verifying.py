@@ -6,6 +6,7 @@ A bundle is a stranger's: nothing in it is believed or executed. Invented predic
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,8 @@ def load_bundle(path: Path, registry: Registry, progress: Progress) -> list[Resu
     if found.differences:
         file, what = found.differences[0]
         more = f" (and {len(found.differences) - 1} more)" if len(found.differences) > 1 else ""
-        raise VerifyError(f"{path}: {file}: {what}{more}", fix=f"`zoo verify {path}` shows every difference")
+        fix = f"`zoo verify {shlex.quote(clean(path))}` shows every difference"
+        raise VerifyError(f"{path}: {file}: {what}{more}", fix=fix)
     return found.results
 
 

@@ -134,7 +134,7 @@ def make_groups(by: By, tests: Sequence[Predictions]) -> tuple[list[Group], list
     known = tests[0].metadata
     if by.column not in known:
         hint = nearest(by.column, known)
-        raise Undefined(f"no column {by.column!r}. {hint + ' ' if hint else ''}There are: {', '.join(known)}")
+        raise Undefined(f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(known)}")
     values = np.concatenate([part.metadata[by.column] for part in tests])
     names, order, notes = name_groups(by, values)
     ends = np.cumsum([len(part) for part in tests])[:-1]
@@ -144,7 +144,7 @@ def make_groups(by: By, tests: Sequence[Predictions]) -> tuple[list[Group], list
     if SEVERAL in names:
         notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
     if len(found) < 2:
-        raise Undefined(f"{by.column}: all of test is {found[0].name!r}: there are no groups")
+        raise Undefined(f"{by.text}: all of test is {found[0].name!r}: there are no groups")
     return found, notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -310,13 +310,28 @@ def add_gradients(
     """Add the gradients of some images, a `share` of their batch; returns their part of its loss, on the device."""
     import torch
 
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"), two_values_needed():
         logits = module(images)
     loss = task.loss(logits.float(), targets)
     if share < 1:
         loss = loss * share
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
+
+
+@contextlib.contextmanager
+def two_values_needed() -> Iterator[None]:
+    """Make of torch's refusal to normalise a channel of one value what it is: a batch of one image."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            "batch normalisation needs two images in a batch to train on, and there is one",
+            fix="--set batch_size=2, or give train more images",
+            code="batch-of-one",
+        ) from error
 
 
 # --- the budget ------------------------------------------------------------------------------------------------------
