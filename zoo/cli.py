@@ -501,7 +501,7 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         require_cleanlab()
     if write:
         written = clean(write_card(Path(datasets[0]), output))
-        click.echo(f"zoo: wrote {written}: read it, and correct what is wrong", err=True)
+        tell(f"zoo: wrote {written}: read it, and correct what is wrong")
     registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
         examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
@@ -515,7 +515,7 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
             write_page(auditing.to_page(examined), flags["html"])
-            click.echo(f"zoo: wrote {clean(flags['html'])}", err=True)
+            tell(f"zoo: wrote {clean(flags['html'])}")
     audits = [each.audit for each in examined]
     if as_json:
         document = {"schema": 1, "command": "audit", "datasets": [audited.describe() for audited in audits]}
@@ -653,7 +653,7 @@ def report(
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
     for line in tell_groupless(boards, options):
-        click.echo(f"zoo: warning: {clean(line)}", err=True)
+        tell(f"zoo: warning: {clean(line)}")
     if form == "terminal":
         text = reports.to_terminal(boards, width=terminal_width(), color=output is None and in_color())
     elif table:
@@ -665,7 +665,7 @@ def report(
         return 0
     if check:
         stale = not output.is_file() or output.read_bytes() != text.encode()
-        click.echo(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}", err=True)
+        tell(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}")
         return EXIT_SOME_FAILED if stale else 0
     try:
         with written_whole(output) as temporary:
@@ -723,7 +723,7 @@ def export_predictions(results: Sequence[Result], path: Path) -> int:
             lines, runs = write_predictions(results, stream, progress)
     except OSError as error:
         raise UsageError(f"--predictions {path}: {error.strerror}", fix="name a file that can be written") from error
-    click.echo(f"{clean(path)}: {lines} predictions of {runs} runs", err=True)
+    tell(f"{clean(path)}: {lines} predictions of {runs} runs")
     return 0
 
 
@@ -736,7 +736,7 @@ def has_readable_scores(result: Result) -> bool:
     except ResultsError as error:
         if error.code == "newer-schema":
             raise
-        click.echo(f"zoo: warning: left out: {error}", err=True)
+        tell(f"zoo: warning: left out: {error}")
         return False
     return True
 
@@ -769,7 +769,7 @@ def read_results(folders: Sequence[Path]) -> list[Any]:
         results, damaged = load_results(folder)
         found += [result for result in results if result.id not in {other.id for other in found}]
         for line in damaged:
-            click.echo(f"zoo: warning: left out: {clean(line)}", err=True)
+            tell(f"zoo: warning: left out: {clean(line)}")
     if not found:
         raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
     return found
@@ -842,7 +842,7 @@ def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, .
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
-        click.echo(f"zoo: left out: {clean(line)}", err=True)
+        tell(f"zoo: left out: {clean(line)}")
     where, kept = clean(made.path), clean(place)
     click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
     return 0

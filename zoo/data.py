@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -90,6 +90,19 @@ def decode_all(source: Source, size: int, path: Path, progress: Progress | None)
     return str(first.dtype)
 
 
+def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:
+    """Decoded images, mapped. Raises DataError where somebody cleared the cache meanwhile."""
+    try:
+        images: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: removed since it was decoded",
+            fix="leave the cache be while a bench runs; the same command decodes it again",
+            code="cache-removed",
+        ) from error
+    return images
+
+
 def reserve(path: Path) -> None:
     """Take the room of a mapped file from the disk at once: where there is too little, writing to it ends a process."""
     with open(path, "rb+") as stream:
@@ -165,11 +178,11 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        return int(np.load(self.images, mmap_mode="r").shape[3])
+        return int(map_images(self.images).shape[3])
 
     @property
     def image_size(self) -> int:
-        return int(np.load(self.images, mmap_mode="r").shape[1])
+        return int(map_images(self.images).shape[1])
 
 
 def open_dataset(source: Source, split: Split, fold: int, images: Path) -> Dataset:
@@ -323,7 +336,7 @@ def measure_intensity(images: Path, train: Array) -> tuple[float, float]:
     Nothing is clipped: levels beyond them become numbers below 0 and above 1. A 12-bit image divided by 65,535 would
     use one sixteenth of the range.
     """
-    array = np.load(images, mmap_mode="r")
+    array = map_images(images)
     if array.dtype == np.uint8:
         return 0.0, 255.0
     step = max(1, array.shape[1] // 64)
@@ -364,14 +377,7 @@ def open_pixels(dataset: Dataset, mean: Sequence[float], std: Sequence[float], d
     """Map the cache into memory; on a GPU keep it there where it takes less than half of what is free."""
     import torch
 
-    try:
-        array = np.load(dataset.images, mmap_mode="c")  # copy-on-write: torch warns about read-only arrays
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{dataset.images}: removed since it was decoded",
-            fix="leave the cache be while a bench runs; the same command decodes it again",
-            code="cache-removed",
-        ) from error
+    array = map_images(dataset.images, "c")  # copy-on-write: torch warns about read-only arrays
     images = torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
     if device.startswith("cuda") and array.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         images = images.to(device)

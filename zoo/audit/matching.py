@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.audit.leaks import Finding
-from zoo.data import Dataset, count_split, find_intensity, open_dataset, unit_of
+from zoo.data import Dataset, count_split, find_intensity, map_images, open_dataset, unit_of
 from zoo.errors import DataError, UsageError, nearest
 from zoo.files import hash_bytes
 from zoo.fingerprints import Fingerprints, select
@@ -243,7 +243,7 @@ def open_external(external: External, trained: Dataset, images: Path) -> Dataset
 
 def find_levels(external: External, trained: Dataset, images: Path) -> tuple[tuple[float, float], str]:
     """The levels that become 0 and 1, and what must be said of them: those of train, where both have as many bits."""
-    array, own = np.load(images, mmap_mode="r"), np.load(trained.images, mmap_mode="r")
+    array, own = map_images(images), map_images(trained.images)
     if array.dtype == own.dtype:
         return trained.intensity, ""
     bits = f"{8 * array.itemsize}-bit images, {trained.name}'s are {8 * own.itemsize}-bit"
