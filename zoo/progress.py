@@ -71,10 +71,13 @@ class Console:
                 self.draw()
 
     def write(self, text: str) -> None:
-        """A terminal that was closed, or a reader that left, is no reason to end a bench."""
-        with suppress(OSError):
+        """A terminal that was closed, or a reader that left, is no reason to end a bench: all goes nowhere then."""
+        try:
             self.stream.write(text)
             self.stream.flush()
+        except OSError:
+            with suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
 
     def erase(self) -> None:
         if self.is_terminal:
