@@ -147,7 +147,7 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
 def test_dots_and_doubled_slashes_in_a_name_say_nothing(tmp_path, make):
     names = ["./a/1.png", "a//2.png", "a/./3.png", "./b/4.png"]
-    folder = unpack(make(tmp_path / "a.zip", {name: b"1" for name in names}), tmp_path / "data")
+    folder = unpack(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path / "data")
     assert sorted(found(folder)) == ["a/1.png", "a/2.png", "a/3.png", "b/4.png"]
 
 
@@ -178,7 +178,7 @@ def test_a_tar_of_a_folder_as_it_stands_is_unpacked(tmp_path):
     ids=range(10),
 )
 def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, names, what):
-    line = refusal(make(tmp_path / "a.zip", {name: b"1" for name in names}), tmp_path)
+    line = refusal(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path)
     assert what in line
     assert "fix: unpack it yourself" in line
 
