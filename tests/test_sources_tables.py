@@ -42,6 +42,25 @@ def test_tables_are_read_as_text_whatever_their_encoding_and_delimiter(tmp_path,
     }
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (",image,label", "0,a.png,x", "1,b.png,y"),  # the index that pandas writes
+        (",image,label", "17,a.png,x", "4,b.png,y"),  # of a table that was shuffled
+        ("image,label,", "a.png,x,", "b.png,y,"),
+        ("image,label,", "a.png,x", "b.png,y"),
+        (",image,,label,,", "0,a.png,,x,,", "1,b.png,,y,,"),
+    ],
+)
+def test_a_column_without_a_name_is_passed_over_where_it_is_blank_or_an_index(tmp_path, rows):
+    images(tmp_path, "a.png", "b.png")
+    table(tmp_path, *rows)
+    spec, samples = open_source(tmp_path)
+    assert spec.labels == ("x", "y")
+    assert list(samples.table.columns) == ["sample_id", "image"]
+    assert find_source(tmp_path / "labels.csv").labels == ("x", "y")
+
+
 def test_the_table_itself_can_be_named(tmp_path):
     images(tmp_path / "Set", "a.png", "b.png")
     table(tmp_path / "Set", "file,label", "a.png,x", "b.png,y", name="first.csv")
@@ -123,6 +142,10 @@ def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_pat
         (("file,label", "a.png,x", "b.png,"), "line 3 (b.png): no label"),
         (("file,label", "a.png,x", "b.png,y,z"), "line 3: 3 cells, the header has 2"),
         (("file,label", "a.png,x", "b.png"), "line 3: 1 cells, the header has 2"),
+        ((",file,label", "p1,a.png,x", "p2,b.png,y"), "line 2: 'p1' stands in column 1, which has no name"),
+        ((",file,label", "1,a.png,x", "1,b.png,y"), "line 2: '1' stands in column 1, which has no name"),
+        (("file,,label", "a.png,,x", "b.png,0,y"), "line 3: '0' stands in column 2, which has no name"),
+        (("file,label,", "a.png,x,", "b.png,y,,"), "line 3: 4 cells, the header has 3"),
         (("file,label,label", "a.png,x,x", "b.png,y,y"), "2 columns are called 'label'"),
         (("file,label,dx", "a.png,x,x", "b.png,y,y"), "'label' and 'dx'"),
         (("file,label", "a.png,x", "b.png,x"), "at least 2 labels for multiclass, got 1"),
