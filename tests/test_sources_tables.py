@@ -150,7 +150,10 @@ def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_pat
         (("file,label,dx", "a.png,x,x", "b.png,y,y"), "'label' and 'dx'"),
         (("file,label", "a.png,x", "b.png,x"), "at least 2 labels for multiclass, got 1"),
         (("file,label", "a.png,Mel", "b.png,mel"), "differ only in case"),
-        (("file,label,split", "a.png,x,train", "b.png,y,tset"), "line 3 (b.png): unknown split 'tset'"),
+        (
+            ("file,label,split", "a.png,x,train", "b.png,y,tset"),
+            "unknown split 'tset'; expected train, val, test; fix: correct",
+        ),
         (("file,label", "a.png,x", "b.png,\0"), "line 3: a NUL character"),
         (("file,label",), "no rows below the header"),
         (("file,age", "a.png,1", "b.png,2"), "no column of labels.csv is called label"),
