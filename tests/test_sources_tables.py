@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from folders import images, open_source, refusal, table
+from folders import card, images, open_source, refusal, table
 
 from zoo.sources import find_source
 from zoo.tasks import MULTICLASS, MULTILABEL, REGRESSION
@@ -215,3 +215,41 @@ def test_a_second_table_outside_the_folder_is_refused(tmp_path):
     two_tables(tmp_path, "id,lesion", "a,1")
     (tmp_path / "dataset.toml").write_text(ADD.replace("facts.csv", "../facts.csv"))
     assert "leads out of" in refusal(tmp_path)
+
+
+# --- Unicode ---------------------------------------------------------------------------------------------------------
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"  # é as one character, and as a Mac writes it
+
+
+def test_labels_and_patients_in_two_unicode_forms_are_one(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    rows = f"a.png,{COMPOSED},{DECOMPOSED}1", f"b.png,{DECOMPOSED},{COMPOSED}1", "c.png,x,2", "d.png,x,3"
+    table(tmp_path, "image,label,patient", *rows)
+    spec, samples = open_source(tmp_path)
+    assert spec.labels == ("x", COMPOSED)
+    assert samples.targets.tolist() == [1, 1, 0, 0]
+    assert samples.table["patient"].tolist() == [f"{COMPOSED}1", f"{COMPOSED}1", "2", "3"]
+    card(
+        tmp_path,
+        f'table = "labels.csv"\njoin = {{column = "image"}}\nlabels = ["{DECOMPOSED}", "x"]\n'
+        f'label = {{column = "label", positive = "{DECOMPOSED}"}}\nlabel_map = {{"{DECOMPOSED}" = "y"}}\n',
+    )
+    spec, samples = open_source(tmp_path)
+    assert (spec.labels, spec.positive, spec.label_map) == ((COMPOSED, "x"), COMPOSED, {COMPOSED: "y"})
+
+
+def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):
+    images(tmp_path, f"{COMPOSED}/a.png", f"{DECOMPOSED}/b.png", "x/c.png")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this disk takes both names for one")
+    spec, samples = open_source(tmp_path)
+    assert spec.labels == ("x", COMPOSED)
+    assert sorted(samples.table["image"]) == sorted([f"{COMPOSED}/a.png", f"{DECOMPOSED}/b.png", "x/c.png"])
+
+
+def test_columns_and_lists_of_labels_are_read_in_one_unicode_form(tmp_path):
+    images(tmp_path, "a.png", "b.png", "c.png")
+    table(tmp_path, f"image,{DECOMPOSED},x", "a.png,1,0", "b.png,0,1", "c.png,0,1")
+    assert open_source(tmp_path)[0].labels == (COMPOSED, "x")
+    table(tmp_path, "image,label", f"a.png,{COMPOSED}|x", f"b.png,{DECOMPOSED}", "c.png,x")
+    assert open_source(tmp_path)[1].targets.tolist() == [[1, 1], [0, 1], [1, 0]]
