@@ -1,10 +1,16 @@
 """A table beside images becomes a dataset, or one line that names the row."""
 
+import time
+
 import numpy as np
+import pandas
 import pytest
 from folders import card, images, open_source, refusal, table
 
 from zoo.sources import find_source
+from zoo.sources.cards import Card
+from zoo.sources.guess import Table, add_table
+from zoo.sources.joining import column_mistakes
 from zoo.tasks import MULTICLASS, MULTILABEL, REGRESSION
 
 
@@ -215,6 +221,17 @@ def test_a_second_table_outside_the_folder_is_refused(tmp_path):
     two_tables(tmp_path, "id,lesion", "a,1")
     (tmp_path / "dataset.toml").write_text(ADD.replace("facts.csv", "../facts.csv"))
     assert "leads out of" in refusal(tmp_path)
+
+
+def test_columns_by_the_ten_thousand_are_gone_through_once(tmp_path):
+    columns = [f"c{number}" for number in range(30_000)]
+    rows = pandas.DataFrame([["0"] * len(columns)], columns=columns)
+    found = Table("labels.csv", rows, "c0", 1.0, 1.0, (), tuple(columns))
+    start = time.monotonic()
+    guessed = add_table(Card(), found, [], set(columns[:-1]), with_split=False)
+    assert guessed.metadata == ("c29999",)
+    assert column_mistakes(guessed.model_copy(update={"metadata": tuple(columns)}), columns) == []
+    assert time.monotonic() - start < 3
 
 
 # --- Unicode ---------------------------------------------------------------------------------------------------------
