@@ -67,6 +67,15 @@ def test_a_column_without_a_name_is_passed_over_where_it_is_blank_or_an_index(tm
     assert find_source(tmp_path / "labels.csv").labels == ("x", "y")
 
 
+def test_a_key_without_a_name_is_passed_over_as_a_column_is(tmp_path):
+    images(tmp_path, "a.png", "b.png")
+    lines = '{"": 0, "image": "a.png", "label": "x"}', '{"": 1, "image": "b.png", "label": "y"}'
+    table(tmp_path, *lines, name="metadata.jsonl")
+    assert list(open_source(tmp_path)[1].table.columns) == ["sample_id", "image"]
+    table(tmp_path, *(line.replace('"":', '"n": 1, "":') for line in lines), name="metadata.jsonl")
+    assert "metadata.jsonl line 1: '0' stands in column 2, which has no name" in refusal(tmp_path)
+
+
 def test_the_table_itself_can_be_named(tmp_path):
     images(tmp_path / "Set", "a.png", "b.png")
     table(tmp_path / "Set", "file,label", "a.png,x", "b.png,y", name="first.csv")

@@ -94,6 +94,8 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
         values = {name.strip(): to_text(value) for name, value in pairs}
         lines.append(number)
         rows.append([values[name] for name in header])
+    if not all(header):
+        header, rows = leave_out_nameless(path, header, lines, rows)
     if not rows:
         raise DataError(f"{path}: the file is empty", fix="write a header and one row an image")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
