@@ -121,6 +121,10 @@ def test_a_nul_in_a_zips_name_is_refused(tmp_path):
     assert "a control character" in refusal(archive, tmp_path)
 
 
+def test_an_entry_without_a_name_is_refused(tmp_path):
+    assert "'': no name at all" in refusal(make_zip(tmp_path / "a.zip", {"": b"1", "fine.png": b"2"}), tmp_path)
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
 def test_a_zips_link_or_device_is_refused(tmp_path, kind):
     archive = make_zip(tmp_path / "a.zip", {"link": b"/etc/passwd"}, external_attr=(kind | 0o644) << 16)
@@ -137,7 +141,46 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.png", b"1")
         archive.writestr("a.png", b"2")
-    assert "'a.png' stands in it twice" in refusal(tmp_path / "a.zip", tmp_path)
+    assert "'a.png': stands in it twice" in refusal(tmp_path / "a.zip", tmp_path)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+def test_dots_and_doubled_slashes_in_a_name_say_nothing(tmp_path, make):
+    names = ["./a/1.png", "a//2.png", "a/./3.png", "./b/4.png"]
+    folder = unpack(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path / "data")
+    assert sorted(found(folder)) == ["a/1.png", "a/2.png", "a/3.png", "b/4.png"]
+
+
+def test_a_tar_of_a_folder_as_it_stands_is_unpacked(tmp_path):
+    for name in ("a/1.png", "b/2.png", ".hidden"):
+        (tmp_path / "base" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "base" / name).write_bytes(b"1")
+    with tarfile.open(tmp_path / "dot.tar", "w") as archive:
+        archive.add(tmp_path / "base", ".")
+    assert sorted(found(unpack(tmp_path / "dot.tar", tmp_path / "data"))) == ["a/1.png", "b/2.png"]
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["a/1.png", "./a/1.png"], "'a/1.png': stands in it twice"),
+        (["a/1.png", "a//1.png"], "'a/1.png': stands in it twice"),
+        (["a", "a/0.png"], "'a/0.png': it lies in what another entry says is a file"),
+        (["a", "a/b/0.png"], "'a/b/0.png': it lies in what another entry says is a file"),
+        (["a/0.png", "a"], "'a': another entry is a folder of that name"),
+        (["fine.png", "."], "'': another entry is a folder of that name"),
+        (["fine.png", "./../up.png"], "'./../up.png': it leads out of the folder"),
+        (["fine.png", "./C:/up.png"], "'./C:/up.png': an absolute path"),
+        (["fine.png", "a/" + "x" * 300], "'a/xxx"),
+        (["fine.png", "/".join(["x" * 200] * 30)], "a name longer than the disk takes"),
+    ],
+    ids=range(10),
+)
+def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, names, what):
+    line = refusal(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path)
+    assert what in line
+    assert "fix: unpack it yourself" in line
 
 
 # --- bombs -----------------------------------------------------------------------------------------------------------

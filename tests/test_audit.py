@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,35 @@ def test_a_patient_in_two_splits_is_refused_by_name(tmp_path):
     assert (finding.verdict, finding.count) == ("refuse", 3)
     assert "'P7' is in two splits" in finding.message and "with 2 test images" in finding.message
     assert examine(root, tmp_path, drop_leaks=True).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("Pa0", "pA0"), ("Müller 1", "MÜLLER 1"), ("P 1", "P  1"), ("P 1", "P1"), ("P1", "P\u00a01")]
+)
+def test_patients_whose_names_differ_only_in_case_or_blanks_are_a_warning_that_names_them(tmp_path, a, b):
+    patients = {"train0.png": a, "train2.png": "Q1", "train4.png": "q1", "test0.png": b}
+    audited = examine(write_set(tmp_path / "set", patients=patients), tmp_path)
+    (finding,) = found(audited, "patient-spelling")
+    assert (finding.verdict, finding.count, finding.splits) == ("warn", 4, ("train", "test"))
+    assert f"{b!r} of test/a/test0.png (test) and {a!r} of train/a/train0.png (train)" in finding.message
+    assert "'Q1' of train/a/train2.png (train) and 'q1'" in finding.message
+    assert finding.pairs[0] == ("test/a/test0.png", "train/a/train0.png")
+    assert not found(audited, "patient")
+
+
+def test_patients_in_two_unicode_forms_are_one_also_where_a_plugin_hands_them_over(tmp_path):
+    root = write_set(tmp_path / "set", patients={"train0.png": "\u00e9", "test0.png": "e\u0301"})
+    assert found(examine(root, tmp_path), "patient")[0].verdict == "refuse"
+    spec = find_source(root)
+
+    def as_written(request):
+        samples = spec.samples(request)
+        return replace(
+            samples, table=samples.table.assign(patient=samples.table["patient"].replace("\u00e9", "e\u0301"))
+        )
+
+    source = open_source(replace(spec, samples=as_written), tmp_path)
+    assert "\u00e9" in source.patients and "e\u0301" not in source.patients
 
 
 def test_look_alikes_are_refused_above_half_a_percent_of_test(tmp_path):

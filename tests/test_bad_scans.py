@@ -18,7 +18,7 @@ from dicom_files import write as write_dicom
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, JPEG2000Lossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1
 
 from zoo.samples import open_source
 from zoo.sources import find_source
@@ -112,6 +112,13 @@ def packed(path, syntax):
     scan(path, file_meta=meta, PixelData=encapsulate([bytes(64)]))
 
 
+def packed_garbage(path):
+    """The beginning of a JPEG, and then no marker: at it gdcm would end the whole process."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = JPEGLosslessSV1
+    scan(path, file_meta=meta, PixelData=encapsulate([b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(range(64))]))
+
+
 def packed_smaller(path):
     """A header of 32 x 64 around a codestream of 32 x 32."""
     dataset = pydicom.dcmread(scan(path, compress=JPEG2000Lossless))
@@ -127,6 +134,19 @@ def nifti_header(path, shape):
     header["vox_offset"], header["magic"] = 352, b"n+1"
     data = header.binaryblock + bytes(4 + 1024)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def nifti_of(**fields):
+    """A volume with other numbers in its header."""
+
+    def bad(path):
+        data = bytearray(volume(path).read_bytes())
+        header = nibabel.Nifti1Header(bytes(data[:348]))
+        for name, value in fields.items():
+            header[name] = value
+        path.write_bytes(header.binaryblock + data[348:])
+
+    return bad
 
 
 def npy_header(path, shape, descr="<u2"):
@@ -175,6 +195,8 @@ FILES = {
     "dicom_colour": (".dcm", dicom(PhotometricInterpretation="CIELAB"), "PhotometricInterpretation 'CIELAB'"),
     "dicom_syntax": (".dcm", lambda p: packed(p, MPEG4), "no decoder for its transfer syntax, MPEG-4"),
     "dicom_codestream": (".dcm", packed_smaller, "its header says 32 x 64"),
+    "dicom_jpeg": (".dcm", packed_garbage, "the JPEG inside has no marker at byte 20"),
+    "dicom_slope": (".dcm", dicom(RescaleSlope=0), "RescaleSlope 0"),
     "dicom_html": (".dcm", holding(HTML), "not DICOM"),
     "dicom_empty": (".dcm", holding(b""), "the file is empty"),
     "nifti_cut": (".nii", cut(volume), "the file ends early"),
@@ -183,6 +205,9 @@ FILES = {
     "nifti_gz_huge": (".nii.gz", lambda p: nifti_header(p, (30_000, 30_000, 30_000)), "the file ends early"),
     "nifti_nan": (".nii.gz", lambda p: volume(p, dtype=np.float32, change=np.nan), "in slice 1 are NaN or infinite"),
     "nifti_four": (".nii.gz", lambda p: volume(p, (12, 12, 6, 3)), "expected a volume of 3 axes"),
+    "nifti_type": (".nii", nifti_of(datatype=999), "data code 999 not recognized"),
+    "nifti_offset": (".nii", nifti_of(vox_offset=3), "vox offset 3 too low"),
+    "nifti_axes": (".nii", nifti_of(dim=[9, 8, 8, 4, 1, 1, 1, 1]), "cannot be decoded"),
     "nifti_html": (".nii.gz", holding(HTML), "it is a web page"),
     "npy_objects": (".npy", objects, "holds Python objects, which could run code when read"),
     "npy_pickle": (
@@ -191,6 +216,11 @@ FILES = {
         "a Python pickle",
     ),
     "npy_huge": (".npy", lambda p: npy_header(p, (5_000, 1_000, 1_000_000)), "x.npy"),
+    "npy_flat": (".npy", lambda p: array(p, (0, 64)), "an array of shape (0, 64), which holds nothing"),
+    "npy_thin": (".npy", lambda p: array(p, (64, 0)), "an array of shape (64, 0), which holds nothing"),
+    "npy_none": (".npy", lambda p: array(p, (0, 64, 3)), "an array of shape (0, 64, 3), which holds nothing"),
+    "npy_complex": (".npy", lambda p: np.save(p, np.ones((6, 12, 12), complex)), "holds complex128, expected whole"),
+    "npy_text": (".npy", lambda p: np.save(p, np.full((12, 12), "abc")), "holds <U3, expected whole"),
     "npy_four": (".npy", lambda p: array(p, (6, 12, 12, 5)), "expected a volume of 3 axes"),
     "npy_cut": (".npy", cut(array), "x.npy"),
     "tiff_cut": (".tif", cut(stack), "page 0 names the next at byte"),
@@ -251,7 +281,7 @@ def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
     status, told, seconds = looked_at.document[name]
     assert status == 4
     line = only_line(told)
-    assert FILES[name][2] in line and "a/x" in line
+    assert FILES[name][2] in line and "a/x" in line and "; fix: " in line
     assert "Traceback" not in told and "\x1b" not in told
     assert seconds < MAX_SECONDS
 
@@ -259,6 +289,13 @@ def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
 @posix
 def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
     assert looked_at.peak < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", ["dicom_jpeg", "nifti_type", "nifti_offset", "nifti_axes"])
+def test_what_a_decoder_would_print_is_not_beside_the_one_line(bad_sets, zoo, name):
+    done = zoo("info", "datasets", bad_sets / name)
+    assert done.returncode == 4
+    assert FILES[name][2] in only_line(done.stderr)
 
 
 def test_a_syntax_whose_decoder_is_not_installed_is_named_with_what_to_install(tmp_path, zoo):

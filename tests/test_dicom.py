@@ -1,12 +1,15 @@
 """DICOM files to pixels, with pydicom's own decoding and lookup tables as the reference; hostile ones to one line."""
 
+import io
 import struct
 import sys
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 from bad_sets import MAX_BYTES, measure
@@ -19,6 +22,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
@@ -131,11 +135,35 @@ def test_deflated_files_and_files_without_a_preamble_are_read_as_others_are(tmp_
         (np.uint16, {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 1, "RescaleIntercept": -1024}, (-1024, 3071), 1),
         (np.uint8, {"RescaleSlope": -2, "RescaleIntercept": 10}, (-500, 10), 2),
         (np.uint8, {"RescaleSlope": "0.5", "RescaleIntercept": 0}, (0, 127.5), 0.5),
+        (np.uint8, {"RescaleSlope": 2}, (0, 510), 2),
+        (np.uint8, {"RescaleIntercept": -5}, (-5, 250), 1),
+        (np.uint8, {"RescaleSlope": "", "RescaleIntercept": ""}, (0, 255), 1),
     ],
 )
 def test_the_possible_values_follow_from_the_header(tmp_path, dtype, elements, values, step):
     header = read_header(write(tmp_path / "a.dcm", ramp(dtype, 0), **elements))
     assert (header.values, header.step, header.bits) == (values, step, elements.get("BitsStored", 8 * dtype().itemsize))
+
+
+@pytest.mark.parametrize(("elements", "first"), [({"RescaleSlope": 2}, [0, 80]), ({"RescaleIntercept": -5}, [-5, 35])])
+def test_a_slope_or_an_intercept_alone_is_applied(tmp_path, elements, first):
+    assert read_values(write(tmp_path / "a.dcm", ramp(np.uint8, 0), **elements))[0, :2].tolist() == first
+
+
+@pytest.mark.parametrize("slope", [b"nan ", b"inf ", b"abc ", b"0.0 ", b"1\\2 "])
+@pytest.mark.parametrize("beside", [{}, {"RescaleIntercept": 1}], ids=["alone", "both"])
+def test_a_slope_that_is_no_number_or_0_is_refused(tmp_path, slope, beside):
+    path = write(tmp_path / "a.dcm", ramp(np.uint8, 0), RescaleSlope="1.25", **beside)
+    data = path.read_bytes()
+    assert data.count(b"1.25") == 1
+    path.write_bytes(data.replace(b"1.25", slope))
+    assert f"RescaleSlope {slope.decode().strip()}" in refusal(path)
+
+
+def test_an_intercept_that_is_no_number_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", ramp(np.uint8, 0), RescaleSlope=1, RescaleIntercept="7.25")
+    path.write_bytes(path.read_bytes().replace(b"7.25", b"nan "))
+    assert "RescaleIntercept nan" in refusal(path)
 
 
 def test_a_modality_lut_is_applied(tmp_path):
@@ -319,7 +347,8 @@ def test_too_few_pixels_and_a_cut_file_are_told_by_the_header(tmp_path):
     ],
 )
 def test_layouts_that_nobody_means_are_refused_by_the_header(tmp_path, elements, expected):
-    assert expected in refusal(write(tmp_path / "a.dcm", ramp(np.uint16, 0), **elements))
+    line = refusal(write(tmp_path / "a.dcm", ramp(np.uint16, 0), **elements))
+    assert expected in line and "; fix: " in line
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path):
@@ -412,6 +441,39 @@ def test_what_the_installed_decoders_refuse_is_one_line_with_their_reasons():
     line = refusal(FILES / "JPGExtended.dcm")
     assert "cannot be decoded as JPEG Extended" in line
     assert "12-bit" in line
+
+
+def test_what_decoders_say_is_told_without_addresses_and_words_of_python(tmp_path):
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = JPEG2000Lossless
+    packed = pydicom.encaps.encapsulate([bytes(range(64))])
+    line = refusal(write(tmp_path / "a.dcm", ramp(np.uint8, 0), file_meta=meta, PixelData=packed))
+    assert "gdcm: makes no image of it" in line and "pillow: cannot identify image file" in line
+    assert "0x" not in line and "NoneType" not in line
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda jpeg: bytes(64), "begins with b'\\x00\\x00\\x00\\x00'"),
+        (lambda jpeg: jpeg[:2] + b"\xff\xe0\0\x10JFIF" + bytes(range(64)), "has no marker at byte 20"),
+        (lambda jpeg: jpeg[:11] + b"\7" + jpeg[12:], "is JFIF of version 07"),
+        (lambda jpeg: jpeg.replace(b"\xff\xda", b"\xff\0"), "has no marker at byte"),
+        (lambda jpeg: jpeg.replace(b"\xff\xda", b"\0\0"), "has no marker at byte"),
+        (lambda jpeg: jpeg.replace(b"\xff\xc0", b"\xff\xe5"), "has a scan and no frame"),
+        (lambda jpeg: jpeg.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x51"), "has samples of 81 bits"),
+        (lambda jpeg: jpeg[:2] + b"\xff\xee\0\x0eAdobe\0\0\0\0\0\0\x09" + jpeg[2:], "colour transform 09"),
+        (lambda jpeg: jpeg[:100], "ends before its first scan"),
+    ],
+)
+def test_a_jpeg_whose_header_is_damaged_is_not_handed_to_gdcm_which_would_end_the_process(tmp_path, damage, expected):
+    stream, meta = io.BytesIO(), pydicom.dataset.FileMetaDataset()
+    PIL.Image.fromarray(ramp(np.uint8, 0)).save(stream, "JPEG")
+    meta.TransferSyntaxUID = JPEGBaseline8Bit
+    packed = partial(write, tmp_path / "a.dcm", ramp(np.uint8, 0), file_meta=meta)
+    assert read_image(packed(PixelData=pydicom.encaps.encapsulate([stream.getvalue()]))).shape == (8, 8)
+    path = packed(PixelData=pydicom.encaps.encapsulate([damage(stream.getvalue())]))
+    assert expected in refusal(path)
 
 
 def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path):

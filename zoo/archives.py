@@ -5,6 +5,7 @@ Nothing in an archive is believed: names, links and sizes are checked before a b
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import re
@@ -29,6 +30,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What unpacks to more than 100 times its size, and more than this, is a bomb: images shrink by a tenth, tables to one.
 MAX_RATIO = 100
 NO_BOMB_BYTES = 100 * 2**20
+SHOWN_OF_NAME = 60
 MAX_HEADER_BYTES = 2**20  # a tar's long name or extended header, which is read into memory whole
 OTHER_KINDS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR"}
 LONG_HEADERS = (
@@ -132,55 +134,58 @@ def check_amount(archive: Path, total: int, limit: int) -> None:
         )
 
 
-def check_name(archive: Path, name: str) -> None:
-    """Refuse a name that would be written elsewhere, or that cannot be shown."""
+def refused(archive: Path, name: str, what: str) -> DataError:
+    return DataError(
+        f"{archive}: entry {name!r}: {what}; nothing was unpacked",
+        fix="unpack it yourself and name the folder",
+        code="archive",
+    )
 
-    def refuse(what: str) -> None:
-        raise DataError(
-            f"{archive}: entry {name!r}: {what}; nothing was unpacked",
-            fix="unpack it yourself and name the folder",
-            code="archive",
-        )
 
+def plain_name(archive: Path, name: str) -> str:
+    """A name without what says nothing in it: `./a//b` is `a/b`, the folder itself "". `tar -C base .` writes such.
+
+    One that would be written elsewhere, or that cannot be shown, is refused.
+    """
+    if not name:
+        raise refused(archive, name, "no name at all")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        refuse("a control character in its name")
+        raise refused(archive, name, "a control character in its name")
     if "\\" in name:
-        refuse("a backslash in its name")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        refuse("an absolute path")
-    if ".." in name.split("/"):
-        refuse("it leads out of the folder")
+        raise refused(archive, name, "a backslash in its name")
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    if name.startswith("/") or (parts and re.match(r"[A-Za-z]:", parts[0])):
+        raise refused(archive, name, "an absolute path")
+    if ".." in parts:
+        raise refused(archive, name, "it leads out of the folder")
+    return "/".join(parts)
 
 
 def is_left_out(name: str) -> bool:
     """What an operating system left: __MACOSX, .DS_Store and the like."""
-    return any(is_ignored(part) for part in name.split("/") if part)
+    return any(is_ignored(part) for part in name.split("/"))
 
 
 def unpack_zip(archive: Path, folder: Path, limit: int, progress: Progress | None) -> None:
     with zipfile.ZipFile(archive) as opened:
         entries = []
         for entry in opened.infolist():
-            check_name(archive, entry.orig_filename)  # `filename` ends at a NUL
+            name = plain_name(archive, entry.orig_filename)  # `filename` ends at a NUL
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(
-                    f"{archive}: entry {entry.filename!r}: a link or device; nothing was unpacked",
-                    fix="unpack it yourself and name the folder",
-                    code="archive",
-                )
+                raise refused(archive, entry.filename, "a link or device")
             if entry.flag_bits & 0x1:
                 raise DataError(
                     f"{archive}: encrypted", fix="unpack it with its password and name the folder", code="archive"
                 )
-            if not entry.is_dir() and not is_left_out(entry.filename):
-                entries.append(entry)
-        total = sum(entry.file_size for entry in entries)
+            if not entry.is_dir() and not is_left_out(name):
+                entries.append((name, entry))
+        total = sum(entry.file_size for _, entry in entries)
         check_amount(archive, total, limit)
         done = 0
-        for entry in entries:
-            with opened.open(entry) as source:
-                done += write(source, entry.file_size, place(archive, folder, entry.filename))
+        for name, entry in entries:
+            with opened.open(entry) as source, create(archive, folder, name) as target:
+                done += write(source, entry.file_size, target)
             if progress:
                 progress(done, total)
 
@@ -205,21 +210,18 @@ def unpack_tar(archive: Path, folder: Path, limit: int, progress: Progress | Non
         # One after the other: a list of a compressed tar's entries decompresses all of it.
         while (entry := opened.next()) is not None:
             opened.members = []  # type: ignore[attr-defined]  # a million entries are not kept
-            check_name(archive, entry.name)
+            name = plain_name(archive, entry.name)
             if not (entry.isreg() or entry.isdir()):
-                raise DataError(
-                    f"{archive}: entry {entry.name!r}: a link or device; nothing was unpacked",
-                    fix="unpack it yourself and name the folder",
-                    code="archive",
-                )
+                raise refused(archive, entry.name, "a link or device")
             tarfile.data_filter(entry, str(folder))
-            if entry.isdir() or is_left_out(entry.name):
+            if entry.isdir() or is_left_out(name):
                 continue
             total += entry.size
             check_amount(archive, total, limit)
             source = opened.extractfile(entry)
             assert source is not None  # it is a regular file
-            write(source, entry.size, place(archive, folder, entry.name))
+            with create(archive, folder, name) as target:
+                write(source, entry.size, target)
             if progress:
                 progress(total, None)
         assert opened.fileobj is not None
@@ -228,28 +230,33 @@ def unpack_tar(archive: Path, folder: Path, limit: int, progress: Progress | Non
             raise EOFError(f"a header at byte {opened.offset} cannot be read")
 
 
-def place(archive: Path, folder: Path, name: str) -> Path:
-    """Where an entry is written; each name once."""
+def create(archive: Path, folder: Path, name: str) -> IO[bytes]:
+    """The file that an entry is written to: each name once, and none both a file and a folder."""
     path = folder / name
-    if path.exists():
-        raise DataError(
-            f"{archive}: entry {name!r} stands in it twice; nothing was unpacked",
-            fix="unpack it yourself and name the folder",
-            code="archive",
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    try:
+        try:
+            return open(path, "xb")
+        except FileNotFoundError:  # perf: asked for after the first file of a folder, not before each
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "xb")
+    except (FileExistsError, NotADirectoryError) as error:
+        what = "another entry is a folder of that name" if path.is_dir() else "stands in it twice"
+        what = what if path.exists() else "it lies in what another entry says is a file"
+        raise refused(archive, name, what) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise refused(archive, f"{name[:SHOWN_OF_NAME]}...", "a name longer than the disk takes") from error
 
 
-def write(source: IO[bytes], size: int, path: Path) -> int:
+def write(source: IO[bytes], size: int, target: IO[bytes]) -> int:
     """Copy what an entry says it holds, and not a byte more."""
     done = 0
-    with open(path, "xb") as target:
-        while chunk := source.read(CHUNK_BYTES):
-            done += len(chunk)
-            if done > size:
-                break
-            target.write(chunk)
+    while chunk := source.read(CHUNK_BYTES):
+        done += len(chunk)
+        if done > size:
+            break
+        target.write(chunk)
     if done != size:
-        raise EOFError(f"{path.name} holds another number of bytes than it says")
+        raise EOFError(f"{Path(target.name).name} holds another number of bytes than it says")
     return done

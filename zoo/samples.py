@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,7 +59,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
     samples = replace(samples, read=partial(read_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
-    patients = table["patient"].to_numpy().astype(np.str_) if "patient" in table.columns else sample_ids
+    patients = in_one_form(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests = hash_images(samples, cache, progress)
     texts = target_texts(samples.targets)
@@ -72,6 +73,11 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         digests=digests,
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
+
+
+def in_one_form(patients: Iterable[object]) -> Array:
+    """Names of patients (N,) in Unicode's composed form: `é` of one character and of two are one person's."""
+    return np.array([unicodedata.normalize("NFC", str(patient)) for patient in patients], dtype=np.str_)
 
 
 def read_pixels(samples: Samples, name: str, image: Any) -> Array:

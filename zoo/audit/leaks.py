@@ -6,6 +6,7 @@ copies together), an official one can.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,6 +33,8 @@ MAX_VALUES = 50  # of a column of text; more name the image rather than say some
 NUM_FOLDS = 5
 ODD_SIDE = 4.0  # times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
+SPELLINGS_SHOWN = 3  # pairs in a message
+BY_PLACE = ("file", "row")  # patients that nobody named: the place of an image stands for them
 FIX = (
     "--drop-leaks leaves the copies out of train and val, `zoo audit --fix OUT.toml` writes a card that does; "
     "--allow-leak REASON goes on and stamps every result"
@@ -111,6 +114,7 @@ def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
         *find_conflicts(source, given, prints),
         *find_identical(source, assignment, prints),
         *find_shared_patients(source, assignment),
+        *find_spellings(source, assignment),
         *find_alike(source, split, prints),
         *find_missing_classes(source, assignment),
         *find_odd_images(source, prints),
@@ -229,6 +233,40 @@ def find_shared_patients(source: Source, assignment: Array) -> Iterator[Finding]
         message=f"{word} {str(patients[shared[0]])!r} is in two splits ({called(source, assignment, a)}, "
         f"{called(source, assignment, b)}): {len(shared)} of {len(patients)} {word}s are, with {tested} test images",
         fix=FIX,
+        pairs=named_pairs(source, pairs),
+    )
+
+
+def find_spellings(source: Source, assignment: Array) -> Iterator[Finding]:
+    """Patients whose names differ only in case or blanks: one person, written twice, may be in two splits."""
+    if not source.has_patients or source.spec.patient in BY_PLACE:
+        return
+    rows_of: dict[str, dict[str, int]] = defaultdict(dict)  # folded name -> each spelling and its first row
+    for row, patient in enumerate(source.patients.tolist()):
+        rows_of["".join(patient.split()).casefold()].setdefault(patient, row)
+    groups = [list(spellings.values()) for spellings in rows_of.values() if len(spellings) > 1]
+    if not groups:
+        return
+    theirs = np.flatnonzero(np.isin(source.patients, source.patients[[row for group in groups for row in group]]))
+    groups.sort(key=lambda group: len(set(assignment[group])) < 2)  # those in several splits first
+    pairs = [
+        (group[0], next((b for b in group if assignment[b] != assignment[group[0]]), group[1])) for group in groups
+    ]
+    word = source.spec.patient.partition(":")[0] or "patient"
+    shown = ", ".join(
+        f"{str(source.patients[a])!r} of {called(source, assignment, a)} and "
+        f"{str(source.patients[b])!r} of {called(source, assignment, b)}"
+        for a, b in pairs[:SPELLINGS_SHOWN]
+    )
+    yield Finding(
+        check="patient-spelling",
+        verdict="warn",
+        splits=sorted_splits(assignment[theirs]),
+        samples=names(source, theirs),
+        count=len(theirs),
+        message=f"names of {word}s that differ only in case or blanks, and are taken as different {word}s: {shown}"
+        + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
+        fix=f"where two are one {word}, write both alike",
         pairs=named_pairs(source, pairs),
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-HEADER_VERSION = "1"  # raised when a header says something else of the same file
+HEADER_VERSION = "2"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MARK = b"DICM"  # at byte 128
 MAX_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
@@ -294,7 +295,10 @@ def check_layout(file: Opened) -> None:
     samples, allocated = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
     if file.photometric not in (*GRAY, *COLOUR):
         known = ", ".join((*GRAY, *COLOUR))
-        raise DataError(f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {known}")
+        raise DataError(
+            f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {known}",
+            fix="convert it to one of these, or leave it out",
+        )
     expected = 1 if file.is_gray or file.photometric == "PALETTE COLOR" else 3
     if samples != expected:
         raise DataError(
@@ -369,12 +373,6 @@ def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
     if "RescaleSlope" not in view or "RescaleIntercept" not in view:
         return low, high, 1.0
     slope, intercept = float(view.RescaleSlope), float(view.RescaleIntercept)
-    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
-        raise DataError(
-            f"{file.path}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}",
-            fix="correct its rescaling, or leave it out",
-            code="image",
-        )
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return ends[0], ends[1], abs(slope)
 
@@ -407,7 +405,7 @@ def frame_view(file: Opened, frame: int) -> Dataset:
     shared = file.dataset.get("SharedFunctionalGroupsSequence") or []
     each = file.dataset.get("PerFrameFunctionalGroupsSequence") or []
     if not shared and not each:
-        return file.dataset
+        return with_rescaling(file, file.dataset)
     view = Dataset()
     view.update(file.dataset)
     view.file_meta = file.dataset.file_meta
@@ -415,7 +413,34 @@ def frame_view(file: Opened, frame: int) -> Dataset:
         for keyword in FRAME_GROUPS:
             for group in (item.get(keyword) or [])[:1]:
                 view.update(group)
+    return with_rescaling(file, view)
+
+
+def with_rescaling(file: Opened, view: Dataset) -> Dataset:
+    """Slope and intercept checked. They come together; of one alone pydicom would say nothing: the other is 1 or 0."""
+    said = {keyword: raw_text(view, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")}
+    if not any(keyword in view for keyword in said) or not file.is_gray or view.get("ModalityLUTSequence"):
+        return view
+    try:
+        slope, intercept = float(said["RescaleSlope"] or 1), float(said["RescaleIntercept"] or 0)
+    except ValueError:
+        slope = intercept = math.nan
+    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise DataError(
+            f"{file.path}: {', '.join(f'{keyword} {text}' for keyword, text in said.items() if text)}",
+            fix="correct its rescaling, or leave it out",
+            code="image",
+        )
+    if not all(said.values()):
+        view.RescaleSlope, view.RescaleIntercept = slope, intercept
     return view
+
+
+def raw_text(view: Dataset, keyword: str) -> str:
+    """An element as the file writes it, whether it is what it should be or not; "" where it is absent or blank."""
+    value = view.get_item(keyword).value if keyword in view else None
+    text = value.decode("latin-1") if isinstance(value, bytes) else "" if value is None else str(value)
+    return text.strip("\0 ")
 
 
 def region_of(file: Opened, reading: Reading) -> tuple[int, int, int, int]:
@@ -477,7 +502,7 @@ def decode_stored(file: Opened, frame: int) -> Array:
         stored: Array = pixel_array(file.stream, index=frame)
         return stored
     except RuntimeError as error:  # a heading, then one line for each decoder that was tried
-        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:]) or str(error)
+        reasons = "; ".join(plain_reason(line) for line in str(error).splitlines()[1:]) or str(error)
         syntax = file.dataset.file_meta.TransferSyntaxUID
         raise DataError(
             f"{file.path}: cannot be decoded as {syntax.name} ({syntax}): {reasons}",
@@ -486,9 +511,19 @@ def decode_stored(file: Opened, frame: int) -> Array:
         ) from error
 
 
+def plain_reason(line: str) -> str:
+    """What one decoder says, without what only its programmers understand."""
+    line = re.sub(r"\s*<[\w.]+ object at 0x[0-9a-f]+>", "", line.strip())
+    return line.replace("'NoneType' object has no attribute 'encode'", "makes no image of it")
+
+
 def check_codestream(file: Opened, frame: int) -> None:
-    """Refuse a JPEG inside whose own size is not that of the header: a decoder would allocate what it says."""
+    """Refuse a JPEG inside whose own size is not that of the header: a decoder would allocate what it says.
+
+    And one whose header is damaged: gdcm, alone to decode some kinds, would end the process.
+    """
     from pydicom.encaps import get_frame
+    from pydicom.uid import JPEGTransferSyntaxes
 
     file.stream.seek(file.start)
     dataset = file.dataset
@@ -496,6 +531,8 @@ def check_codestream(file: Opened, frame: int) -> None:
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
     data = get_frame(file.stream, frame, number_of_frames=file.frames, extended_offsets=offsets)
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and (wrong := wrong_in_jpeg(data)):
+        raise DataError(f"{file.path}: the JPEG inside {wrong}", fix="copy it again, or leave it out", code="image")
     size = codestream_size(data)
     if size and size != (dataset.Columns, dataset.Rows):
         raise DataError(
@@ -503,6 +540,42 @@ def check_codestream(file: Opened, frame: int) -> None:
             fix="copy it again, or leave it out",
             code="image",
         )
+
+
+def wrong_in_jpeg(data: bytes) -> str:
+    """What is wrong with a JPEG up to its first scan, or "". At what libjpeg warns of there, gdcm 3.2 aborts."""
+    at, has_frame = 2, False
+    if data[:2] != b"\xff\xd8":
+        return f"begins with {data[:4]!r}"
+    while at + 4 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF or not marker:
+            return f"has no marker at byte {at}"
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # they stand alone
+            at += 2
+            continue
+        if marker == 0xDA:
+            return "" if has_frame else "has a scan and no frame"
+        end = at + 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
+        body = data[at + 4 : end]
+        if marker == 0xE0 and body[:5] == b"JFIF\0" and body[5:6] != b"\1":
+            return f"is JFIF of version {body[5:6].hex()}"
+        if marker == 0xEE and body[:5] == b"Adobe" and body[11:12] not in (b"\0", b"\1", b"\2"):
+            return f"has the Adobe colour transform {body[11:12].hex()}"
+        if is_frame_marker(marker):
+            bits = body[0] if body else 0
+            if bits not in (range(2, 17) if marker == 0xC3 else (8, 12)):
+                return f"has samples of {bits} bits"
+            has_frame = True
+        at = end
+    return "ends before its first scan"
+
+
+def is_frame_marker(marker: int) -> bool:
+    return marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:
@@ -517,7 +590,7 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
         marker = data[at + 1]
         if marker == 0xFF:  # padding
             at += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+        elif is_frame_marker(marker):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         else:

@@ -222,7 +222,17 @@ def check_shape(path: Path, array: Array) -> Array:
             code="image",
         )
     if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
-        raise DataError(f"{path}: holds {array.dtype}, expected whole or floating-point numbers", code="image")
+        raise DataError(
+            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
+            fix="save it as an array of such numbers",
+            code="image",
+        )
+    if not array.size:
+        raise DataError(
+            f"{path}: an array of shape {array.shape}, which holds nothing",
+            fix="save it again, or leave it out",
+            code="image",
+        )
     for axis in range(3):
         height, width = (size for other, size in enumerate(array.shape[:3]) if other != axis)
         check_size(path, width, height, 3 if rgb else 1, array.dtype.itemsize * 8)
@@ -241,9 +251,12 @@ def check_bytes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], most: 
 
 def read_nifti(path: Path) -> Volume:
     """A NIfTI as stored, in the RAS+ order of axes; only its header is read by nibabel, which would not check a CRC."""
+    import logging
+
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it logs on stderr names no file
     try:
         image: Any = nibabel.load(path)
     except ImageFileError as error:
@@ -324,7 +337,17 @@ def open_npy(path: Path) -> Array:
         ) from error
     check_bytes(path, array.shape, array.dtype, MAX_MAPPED_BYTES)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
-        raise DataError(f"{path}: holds {array.dtype}, expected whole or floating-point numbers", code="image")
+        raise DataError(
+            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
+            fix="save it as an array of such numbers",
+            code="image",
+        )
+    if not array.size:
+        raise DataError(
+            f"{path}: an array of shape {array.shape}, which holds nothing",
+            fix="save it again, or leave it out",
+            code="image",
+        )
     return array.view(np.uint8) if array.dtype == bool else array
 
 

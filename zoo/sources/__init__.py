@@ -16,7 +16,7 @@ from zoo.errors import DataError, UsageError
 from zoo.files import cache_root, written_whole
 from zoo.images import without_suffix
 from zoo.sources.arrays import find_npz, read_members, read_npz_samples
-from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder
+from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
 from zoo.sources.synopsis import read_document, read_synopsis, said_root
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
 
@@ -258,6 +258,7 @@ def open_card(
     from zoo.sources.colour import settle_colour
 
     said = read_synopsis(card)
+    said = replace(said, labels=tuple(map(one_form, said.labels)))
     root = folder(request) if folder else find_card_data(card, name, request)
     found = understand(card, root)
     for what in ("task", "labels"):

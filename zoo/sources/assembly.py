@@ -20,7 +20,7 @@ from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, exp
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import choose_reading, record_reading
 from zoo.sources.joining import RESERVED, Joined, join
-from zoo.sources.listing import Listing
+from zoo.sources.listing import Listing, one_form
 from zoo.sources.official import find_splits
 from zoo.sources.patients import find_patients
 from zoo.sources.tables import index_images
@@ -114,7 +114,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
 def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:
     return [
         f"label_map: no label {label!r}; there are {', '.join(labels)}"
-        for label in card.label_map
+        for label in map(one_form, card.label_map)
         if label not in labels
     ]
 
@@ -138,7 +138,7 @@ def said_of_any(card: Card) -> dict[str, Any]:
         "near_duplicates": card.near_duplicates,
         "folds": card.split.folds if card.split else None,
         "val_share": card.split.val_share if card.split else None,
-        "label_map": card.label_map,
+        "label_map": {one_form(label): one_form(other) for label, other in card.label_map.items()},
     }
 
 

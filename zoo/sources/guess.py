@@ -456,7 +456,8 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
     split = guess_split(table, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
-    metadata = tuple(column for column in table.rows.columns if column and column not in {*taken, *RESERVED})
+    taken |= set(RESERVED)
+    metadata = tuple(column for column in table.rows.columns if column not in taken)
     if table.by_folder:
         notes.append(
             f"column {table.image_column!r} of {table.name} names folders: each row means all images of one (guessed)"

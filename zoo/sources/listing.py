@@ -41,6 +41,11 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
 
 
+def one_form(text: str) -> str:
+    """A name in Unicode's composed form: `é` of one character and of two, as a Mac writes it, are one."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def list_folder(root: Path) -> Listing:
     """Every image below `root`, every table at its top; a link out of it or an odd file is an error that names it."""
     root = root.resolve()

@@ -38,7 +38,10 @@ def read_column(card: Card, joined: Joined) -> list[str]:
     for row, split in enumerate(splits):
         if not split:
             known = ", ".join(map(repr, meanings)) or "train, val, test"
-            raise DataError(f"{joined.place(row)}: unknown split {texts[row]!r}; expected {known}")
+            raise DataError(
+                f"{joined.place(row)}: unknown split {texts[row]!r}; expected {known}",
+                fix="correct it, or say in dataset.toml what the values mean: split = {column = ..., train = ...}",
+            )
     for value, split in meanings.items():
         if value not in texts:
             raise DataError(

@@ -11,6 +11,7 @@ from zoo.images import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
+from zoo.sources.listing import one_form
 from zoo.sources.names import suggest_patient
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
@@ -63,7 +64,7 @@ def shared_rows(joined: Joined) -> list[str]:
 def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:
     blank = texts.count("")
     note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
-    texts = [text or f"unknown {file}" for text, file in zip(texts, joined.files, strict=True)]
+    texts = [one_form(text) or f"unknown {file}" for text, file in zip(texts, joined.files, strict=True)]
     return Patients(texts, meaning, note)
 
 
@@ -88,7 +89,8 @@ def guess_by_tag(joined: Joined, headers: Headers) -> Patients:
         values = Counter(telling[file].tags.get(keyword, "") for file in files)
         if "" not in values and len(values) > 1:
             notes.append(f"the {meaning} is DICOM tag {keyword}: {len(values)} in {len(files)} files (guessed)")
-            return Patients([telling[file].tags[keyword] for file in joined.files], meaning, tuple(notes))
+            texts = [one_form(telling[file].tags[keyword]) for file in joined.files]
+            return Patients(texts, meaning, tuple(notes))
         missing = f"missing in {values['']} of {len(files)} files" if "" in values else "the same in all files"
         notes.append(f"DICOM tag {keyword} is {missing}: it tells no {meaning} apart")
     return Patients([], "none: image level", tuple(notes))

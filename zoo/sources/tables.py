@@ -39,22 +39,26 @@ def read_table(path: Path) -> pandas.DataFrame:
     lines: list[int] = []
     rows: list[list[str]] = []
     header: list[str] = []
+    least = 0  # cells of a row: those behind the last name need not be there
     try:
         for row in reader:
             if not any(cell.strip() for cell in row):
                 continue
             if not header:
                 header = [cell.strip() for cell in row]
+                least = max(number for number, name in enumerate(header, start=1) if name)
                 continue
-            if len(row) != len(header):
+            if not least <= len(row) <= len(header):
                 raise DataError(
                     f"{path} line {reader.line_num}: {len(row)} cells, the header has {len(header)}",
                     fix="quote cells that hold the separator, or remove what is too many",
                 )
             lines.append(reader.line_num)
-            rows.append([cell.strip() for cell in row])
+            rows.append([cell.strip() for cell in row] + [""] * (len(header) - len(row)))
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: {error}", fix="correct that line") from error
+    if not all(header):
+        header, rows = leave_out_nameless(path, header, lines, rows)
     check_header(path, header)
     if not rows:
         raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
@@ -90,6 +94,8 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
         values = {name.strip(): to_text(value) for name, value in pairs}
         lines.append(number)
         rows.append([values[name] for name in header])
+    if not all(header):
+        header, rows = leave_out_nameless(path, header, lines, rows)
     if not rows:
         raise DataError(f"{path}: the file is empty", fix="write a header and one row an image")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
@@ -135,6 +141,23 @@ def decode(path: Path) -> str:
             f"{path} line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character", fix="save it as CSV UTF-8"
         )
     return text
+
+
+def leave_out_nameless(
+    path: Path, header: list[str], lines: list[int], rows: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns that have a name. One without is passed over where it is blank, or the index that pandas writes."""
+    for column, name in enumerate(header):
+        cells = [] if name else [row[column] for row in rows]
+        is_index = column == 0 and len(set(cells)) == len(cells) and all(cell.isdecimal() for cell in cells)
+        if any(cells) and not is_index:
+            line, cell = next(place for place in zip(lines, cells, strict=True) if place[1])
+            raise DataError(
+                f"{path} line {line}: {cell!r} stands in column {column + 1}, which has no name",
+                fix="give that column a name in the header, or remove it",
+            )
+    named = [column for column, name in enumerate(header) if name]
+    return [header[column] for column in named], [[row[column] for column in named] for row in rows]
 
 
 def check_header(path: Path, header: list[str]) -> None:

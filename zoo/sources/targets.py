@@ -13,7 +13,7 @@ import numpy as np
 from zoo.errors import DataError, nearest
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
-from zoo.sources.listing import natural_key
+from zoo.sources.listing import natural_key, one_form
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
 Array = np.ndarray[Any, Any]
@@ -72,7 +72,7 @@ def label_texts(card: Card, joined: Joined) -> list[str]:
         raise DataError(
             f"{joined.place(blank[0])}: no {card.label.column or 'label'}{more}", fix="fill it or drop the row"
         )
-    return texts
+    return [one_form(text) for text in texts]
 
 
 def to_number(text: str) -> float | None:
@@ -149,7 +149,8 @@ def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None
 
 def said_names(card: Card) -> dict[str, str]:
     """Text of a label -> its name, as the card says; empty where it does not."""
-    return dict(card.labels) if isinstance(card.labels, dict) else {label: label for label in card.labels}
+    said = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
+    return {one_form(text): one_form(name) for text, name in said.items()}
 
 
 def as_classes(
@@ -199,7 +200,7 @@ def check_case(names: Iterable[str]) -> None:
 
 def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The positive label of two, as said, or the one that is not called normal, and a note that says so."""
-    said = card.label.positive
+    said = one_form(card.label.positive)
     if said:
         if said not in names and said not in labels:
             raise DataError(
@@ -223,8 +224,9 @@ def guessed_positive(positive: str) -> str:
 
 
 def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
+    none = one_form(card.label.none)
     lists = [
-        [] if text == card.label.none else [part.strip() for part in text.split(card.label.separator) if part.strip()]
+        [] if text == none else [part.strip() for part in text.split(card.label.separator) if part.strip()]
         for text in texts
     ]
     mapping = said_names(card)
@@ -264,10 +266,11 @@ def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
 def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     """0/1 columns: one class an image where every row has exactly one 1, else multi-label with blank for unknown."""
     columns, names = card.label.columns, said_names(card)
-    if names and set(names) != set(columns):
-        odd = next((name for name in names if name not in columns), "") or min(set(columns) - set(names))
+    of_name = {one_form(column): column for column in columns}
+    if names and set(names) != set(of_name):
+        odd = next((name for name in names if name not in of_name), "") or min(set(of_name) - set(names))
         raise DataError(f"labels: {odd!r}", fix="name what is in label.columns, each once")
-    columns = tuple(names) or columns  # in the order of `labels`
+    columns = tuple(of_name[name] for name in names) or columns  # in the order of `labels`
     cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
     for text in np.unique(cells.astype(str)):
@@ -282,7 +285,7 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     one_each = len(not_one) == 0
     if task is None:
         task = MULTILABEL if not one_each or len(columns) == 1 else BINARY if len(columns) == 2 else MULTICLASS
-    labels = tuple(names.get(column, column) for column in columns)
+    labels = tuple(names.get(one_form(column), one_form(column)) for column in columns)
     if len(set(labels)) < len(labels):
         raise DataError("labels: 0/1 columns need names that differ", fix="rename one")
     check_case(labels)
@@ -290,5 +293,5 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
         return Targets(task, labels, values, notes=never_positive(labels, values))
     if not one_each:
         raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}")
-    said = names or {column: column for column in columns}
+    said = names or {label: label for label in labels}
     return as_classes(card, said, labels, values.argmax(axis=1).astype(np.int64), task)
