@@ -216,6 +216,16 @@ def test_the_glossary_tells_the_default_metric_of_every_task(task):
     assert re.search(rf"^\| `{task.name}` \|.*\| `{task.primary_metric}` \|$", glossary(), re.MULTILINE)
 
 
+def test_every_promise_names_tests_that_exist():
+    page = read("reliability.md")
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
+    written = "\n".join(files.values())
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 60
+    assert not [name for name in named if f"def {name}(" not in written]
+    assert not [name for name in re.findall(r"tests/(test_\w+\.py)", page) if name not in files]
+
+
 def test_how_a_run_flows_names_functions_that_exist():
     page = read("how-a-run-flows.md")
     named = {*re.findall(r"`([a-z]+)\.(\w+)`", page), *re.findall(r"(?:^| {4,}|^  )([a-z]+)\.(\w+) {2,}", page, re.M)}
