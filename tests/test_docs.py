@@ -221,7 +221,7 @@ def test_every_promise_names_tests_that_exist():
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
     written = "\n".join(files.values())
     named = set(re.findall(r"`(test_\w+)`", page))
-    assert len(named) > 60
+    assert len(named) > 50
     assert not [name for name in named if f"def {name}(" not in written]
     assert not [name for name in re.findall(r"tests/(test_\w+\.py)", page) if name not in files]
 
