@@ -185,6 +185,34 @@ def test_only_a_bundle_is_written_over(tmp_path, store):
     assert bundle(tmp_path / "results", tmp_path / "out").num_runs == 2
 
 
+@pytest.mark.parametrize("manifest", ['{"name": "app", "icons": []}', '{"schema": 1, "kind": "else"}', "[]", "\xff{", ""])
+def test_a_stranger_s_folder_or_zip_with_a_manifest_is_not_written_over(tmp_path, store, manifest):
+    store(tmp_path / "results")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / MANIFEST).write_text(manifest)
+    (tmp_path / "web" / "index.html").write_text("all my work")
+    with zipfile.ZipFile(tmp_path / "web.zip", "w") as archive:
+        archive.write(tmp_path / "web" / MANIFEST, MANIFEST)
+    before = (tmp_path / "web.zip").read_bytes()
+    for name in ("web", "web.zip"):
+        with pytest.raises(UsageError, match="exists, and is no bundle"):
+            bundle(tmp_path / "results", tmp_path / name)
+    assert (tmp_path / "web" / "index.html").exists() and (tmp_path / "web.zip").read_bytes() == before
+
+
+def test_a_zip_of_other_things_is_not_written_over_and_one_that_is_a_bundle_is(tmp_path, store):
+    store(tmp_path / "results")
+    with zipfile.ZipFile(tmp_path / "mydata.zip", "w") as archive:
+        archive.writestr("scan.png", b"pixels")
+    before = (tmp_path / "mydata.zip").read_bytes()
+    with pytest.raises(UsageError, match="exists, and is no bundle"):
+        bundle(tmp_path / "results", tmp_path / "mydata.zip")
+    assert (tmp_path / "mydata.zip").read_bytes() == before
+    bundle(tmp_path / "results", tmp_path / "out.zip")
+    store(tmp_path / "results", seed=1)
+    assert bundle(tmp_path / "results", tmp_path / "out.zip").num_runs == 2
+
+
 def test_a_bundle_is_known_by_its_manifest(tmp_path, store):
     store(tmp_path / "results")
     bundle(tmp_path / "results", tmp_path / "out")

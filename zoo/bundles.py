@@ -53,8 +53,22 @@ class Bundle:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder or a zip says that it is a bundle; whether it is a sound one is another question."""
+    """Whether a folder or a zip is to be read as a bundle; whether it is one, and sound, is another question."""
     return (path / MANIFEST).is_file() or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
+
+
+def may_be_replaced(path: Path) -> bool:
+    """Whether a folder or a zip is a bundle by its manifest: a stranger's may have a file of that name, too."""
+    try:
+        if path.is_dir():
+            return bool(load_manifest(path))
+        if path.suffix.lower() != ".zip" or not path.is_file():
+            return False
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+            archive.extract(MANIFEST, folder)
+            return bool(load_manifest(Path(folder)))
+    except Exception:  # what a damaged archive makes zipfile and zlib raise cannot be listed
+        return False
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
@@ -97,7 +111,7 @@ def make_bundle(
     """
     if output.suffix.lower() in ARCHIVES:
         raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="name it so")
-    if output.exists() and not is_bundle(output):
+    if output.exists() and not may_be_replaced(output):
         raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
     chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
     if not chosen:
