@@ -185,7 +185,9 @@ def test_only_a_bundle_is_written_over(tmp_path, store):
     assert bundle(tmp_path / "results", tmp_path / "out").num_runs == 2
 
 
-@pytest.mark.parametrize("manifest", ['{"name": "app", "icons": []}', '{"schema": 1, "kind": "else"}', "[]", "\xff{", ""])
+@pytest.mark.parametrize(
+    "manifest", ['{"name": "app", "icons": []}', '{"schema": 1, "kind": "else"}', "[]", "\xff{", ""]
+)
 def test_a_stranger_s_folder_or_zip_with_a_manifest_is_not_written_over(tmp_path, store, manifest):
     store(tmp_path / "results")
     (tmp_path / "web").mkdir()
