@@ -22,6 +22,7 @@ from zoo.errors import ResultsError, UsageError, clean
 from zoo.files import folder_written_whole, hash_file, write_sealed, written_whole
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
+from zoo.records import find_fault_of_manifest
 from zoo.registry import Registry
 from zoo.results import Result, read_json, write_result
 from zoo.scoring import Score, score_run
@@ -77,17 +78,8 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
     manifest = read_json(path, newest=SCHEMA)
-    datasets, files = manifest.get("datasets"), manifest.get("files")
-    sound = (
-        manifest.get("kind") == KIND
-        and isinstance(manifest.get("zoo"), str)
-        and isinstance(files, dict)
-        and all(isinstance(text, str) for pair in files.items() for text in pair)
-        and isinstance(datasets, list)
-        and all(isinstance(part, dict) and {*VERSION_OF_DATA, "targets"} <= set(part) for part in datasets)
-    )
-    if not sound:
-        raise ResultsError(f"{path}: not the manifest of a bundle", fix="ask for the bundle again")
+    if fault := find_fault_of_manifest(manifest):
+        raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
     return manifest
 
 

@@ -98,12 +98,37 @@ class ResultRecord(Record):
     checksums: dict[str, str] = {}
 
 
+class VersionRecord(Record):
+    name: str
+    content_hash: str
+    split_hash: str
+    targets: Literal["shared", "left out"]
+    license: str = ""
+
+
+class ManifestRecord(Record):
+    kind: Literal["zoo-bundle"]
+    zoo: str
+    datasets: list[VersionRecord]
+    metadata: list[str] = []
+    files: dict[str, str]
+
+
 def find_fault(document: Mapping[str, Any]) -> str:
     """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
+    # A run that failed may know nothing of its dataset.
+    dataset = document.get("dataset", {})
+    return fault_of(ResultRecord, {**document, "dataset": None if dataset == {} else dataset})
+
+
+def find_fault_of_manifest(document: Mapping[str, Any]) -> str:
+    """The same of a bundle's manifest."""
+    return fault_of(ManifestRecord, document)
+
+
+def fault_of(kind: type[Record], document: Mapping[str, Any]) -> str:
     try:
-        # A run that failed may know nothing of its dataset.
-        dataset = document.get("dataset", {})
-        ResultRecord.model_validate({**document, "dataset": None if dataset == {} else dataset})
+        kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
