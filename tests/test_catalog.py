@@ -5,7 +5,8 @@ import json
 import pytest
 
 from zoo import catalog
-from zoo.errors import UsageError
+from zoo.errors import ResultsError, UsageError
+from zoo.files import SEAL, write_sealed
 from zoo.planning import save_plan
 from zoo.protocol import FINETUNE
 from zoo.registry import Registry
@@ -129,6 +130,61 @@ def test_a_damaged_run_that_is_asked_for_is_named(tmp_path, store, capsys, ask):
         ask(stored.id[:8], tmp_path)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"left out: {stored.folder}/predictions.npz: is not what was written" in said
+
+
+def change_sealed(path, change):
+    document = json.loads(path.read_text())
+    document.pop(SEAL)
+    change(document)
+    write_sealed(path, document)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: d["identity"]["protocol"].update(regularizations=[{}, 1.0]), "identity.protocol.regularizations"),
+        (lambda d: d["identity"]["protocol"].update(stem={"own": 1}), "identity.protocol.stem"),
+        (lambda d: d["identity"].update(protocol=None), "identity.protocol"),
+        (lambda d: d["identity"].update(seed=[{}]), "identity.seed"),
+        (lambda d: d["identity"].pop("dataset"), "identity.dataset"),
+        (lambda d: d["run"].update(weights_digest={}), "run.weights_digest"),
+        (lambda d: d["dataset"].update(task="telepathy"), "dataset.task"),
+        (lambda d: d["dataset"].update(unit=[]), "dataset.unit"),
+        (lambda d: d["dataset"].update(val_unit={}), "dataset.val_unit"),
+        (lambda d: d["dataset"].update(positive=-1), "dataset.positive"),
+        (lambda d: d.update(dataset={}), "dataset: missing"),
+    ],
+)
+def test_a_field_of_a_stored_run_that_is_of_a_wrong_type_is_named(tmp_path, store, capsys, change, field):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "result.json", change)
+    for ask in (lambda i, root: catalog.describe_run(i, root, REGISTRY), catalog.explain_run):
+        with pytest.raises(UsageError, match="unknown run"):
+            ask(stored.id[:8], tmp_path)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"{stored.folder}/result.json: {field}" in said
+
+
+@pytest.mark.parametrize(("field", "value"), [("method", {}), ("note", 1), ("reason", [{}]), ("version", "x")])
+def test_a_field_of_a_stored_score_that_is_of_a_wrong_type_is_one_line(tmp_path, store, field, value):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "scores.json", lambda d: d["scores"]["auroc"].update({field: value}))
+    with pytest.raises(ResultsError, match=r"scores\.json: cannot be read"):
+        catalog.describe_run(stored.id[:8], tmp_path, REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"labels": ["a"]}, {"labels": ["a", "b", "c"]}, {"positive": 5}, {"task": "multilabel"}]
+)
+def test_predictions_of_other_labels_than_the_card_s_are_one_line(tmp_path, store, facts):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "result.json", lambda d: d["dataset"].update(facts))
+    with pytest.raises(ResultsError, match="its predictions do not fit the labels of its dataset"):
+        catalog.describe_run(stored.id[:8], tmp_path, REGISTRY)
+
+
+def test_what_is_no_table_of_facts_is_shown_as_it_is():
+    assert catalog.to_text({"odd": [{"a": 1}, "x"]}) == "odd: {'a': 1}, x"
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path, store):

@@ -201,7 +201,7 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
         name = clean(key)
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        elif isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
             lines.append(f"{indent}{name}:")
             lines += [f"{indent}  - " + "; ".join(f"{k} {cell(v)}" for k, v in item.items()) for item in value]
         elif isinstance(value, list | tuple) and (key in SENTENCES or any(len(str(part)) > LONG for part in value)):
