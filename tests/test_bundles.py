@@ -156,6 +156,11 @@ def test_a_column_that_no_result_has_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_the_names_of_datasets_that_go_along_are_told(tmp_path, store):
+    store(tmp_path / "results", dataset="hosp_ADAMS", facts={"title": "Scans of Adams"})
+    assert bundle(tmp_path / "results", tmp_path / "out").names == ("Scans of Adams", "hosp_ADAMS")
+
+
 def test_tuning_runs_and_weights_are_not_shared(tmp_path, store):
     store(tmp_path / "results")
     (store(tmp_path / "results", seed=1).folder / "model.safetensors").write_bytes(b"weights")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from zoo import catalog
-from zoo.errors import ResultsError, UsageError
+from zoo.errors import DataError, ResultsError, UsageError
 from zoo.files import SEAL, write_sealed
 from zoo.planning import save_plan
 from zoo.protocol import FINETUNE
@@ -19,6 +19,10 @@ def build(request):
     raise AssertionError("listing builds nothing")
 
 
+def not_here(request):
+    raise DataError("not on this machine", code="offline")
+
+
 REGISTRY = Registry(
     models={
         "tiny": ModelSpec(
@@ -26,7 +30,7 @@ REGISTRY = Registry(
         ),
         "zoo-x:other": ModelSpec(name="other", build=build),
     },
-    datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=build, license="CC0")},
+    datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=not_here, license="CC0")},
     metrics={"auroc": MetricSpec(name="auroc", compute=build)},
     protocols={"finetune": FINETUNE},
     owners={"model": {"tiny": ("zoo-tiny",), "other": ("zoo-x",)}},
@@ -93,6 +97,41 @@ def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
     assert {name: part["images"] for name, part in described["splits"].items()} == {"train": 60, "val": 60, "test": 40}
     patients = catalog.describe_item("datasets", str(tiny_data / "patients"), REGISTRY)
     assert (patients["patients"], patients["split"]) == (20, "5-fold")
+
+
+class WordlessError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def opened(error):
+    def samples(request):
+        raise error
+
+    spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=samples)
+    return catalog.describe_item("datasets", "dots", Registry(datasets={"dots": spec}))
+
+
+def test_a_plugin_s_set_that_is_refused_is_an_error_as_one_given_by_path_is():
+    with pytest.raises(DataError, match="no images") as caught:
+        opened(DataError("dataset 'dots': it has no images"))
+    assert caught.value.exit_status == 4
+
+
+@pytest.mark.parametrize("code", ["offline", "data-missing"])
+def test_of_a_plugin_s_set_whose_data_are_not_here_the_card_is_shown(code):
+    assert opened(DataError("not on this machine", code=code))["data"] == "not shown: not on this machine"
+
+
+def test_the_card_of_a_family_of_sets_is_shown_and_nothing_opened():
+    spec = DatasetSpec(name="kaggle", task=BINARY, labels=(), samples=build, find=build, title="sets of Kaggle")
+    described = catalog.describe_item("datasets", "kaggle", Registry(datasets={"kaggle": spec}))
+    assert described["title"] == "sets of Kaggle" and "data" not in described
+
+
+def test_an_exception_that_cannot_be_shown_is_one_line_of_info():
+    with pytest.raises(DataError, match=r"WordlessError: \(its message cannot be shown: RuntimeError\) \(test_catalog"):
+        opened(WordlessError())
 
 
 def test_text_shows_no_control_character():

@@ -51,6 +51,7 @@ class Bundle:
     path: Path
     num_runs: int
     left_out: tuple[str, ...]
+    names: tuple[str, ...]  # of datasets, and their titles: they go along as they are
 
 
 def is_bundle(path: Path) -> bool:
@@ -148,7 +149,10 @@ def fill_bundle(
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files_below(folder)},
     }
     write_sealed(folder / MANIFEST, manifest)
-    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)))
+    facts = [str(r.dataset.get(name, "")) for r in results for name in ("name", "title")]
+    facts += [r.run[name] for r in results for name in ("dataset", "tested_on") if name in r.run]
+    names = sorted({text for text in facts if text})
+    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)), names=tuple(names))
 
 
 def files_below(folder: Path) -> list[Path]:

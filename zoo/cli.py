@@ -764,6 +764,7 @@ def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, .
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
         click.echo(f"zoo: left out: {line}", err=True)
+    click.echo(f"zoo: names that go along: {clean(', '.join(made.names))}", err=True)
     click.echo(f"{made.path}: {made.num_runs} runs; read it before you share it. The key stays here: {place}")
     return 0
 
