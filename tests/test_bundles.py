@@ -156,6 +156,11 @@ def test_a_column_that_no_result_has_is_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_the_names_of_datasets_that_go_along_are_told(tmp_path, store):
+    store(tmp_path / "results", dataset="hosp_ADAMS", facts={"title": "Scans of Adams"})
+    assert bundle(tmp_path / "results", tmp_path / "out").names == ("Scans of Adams", "hosp_ADAMS")
+
+
 def test_tuning_runs_and_weights_are_not_shared(tmp_path, store):
     store(tmp_path / "results")
     (store(tmp_path / "results", seed=1).folder / "model.safetensors").write_bytes(b"weights")
@@ -183,6 +188,36 @@ def test_only_a_bundle_is_written_over(tmp_path, store):
     bundle(tmp_path / "results", tmp_path / "out")
     store(tmp_path / "results", seed=1)
     assert bundle(tmp_path / "results", tmp_path / "out").num_runs == 2
+
+
+@pytest.mark.parametrize(
+    "manifest", ['{"name": "app", "icons": []}', '{"schema": 1, "kind": "else"}', "[]", "\xff{", ""]
+)
+def test_a_stranger_s_folder_or_zip_with_a_manifest_is_not_written_over(tmp_path, store, manifest):
+    store(tmp_path / "results")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / MANIFEST).write_text(manifest)
+    (tmp_path / "web" / "index.html").write_text("all my work")
+    with zipfile.ZipFile(tmp_path / "web.zip", "w") as archive:
+        archive.write(tmp_path / "web" / MANIFEST, MANIFEST)
+    before = (tmp_path / "web.zip").read_bytes()
+    for name in ("web", "web.zip"):
+        with pytest.raises(UsageError, match="exists, and is no bundle"):
+            bundle(tmp_path / "results", tmp_path / name)
+    assert (tmp_path / "web" / "index.html").exists() and (tmp_path / "web.zip").read_bytes() == before
+
+
+def test_a_zip_of_other_things_is_not_written_over_and_one_that_is_a_bundle_is(tmp_path, store):
+    store(tmp_path / "results")
+    with zipfile.ZipFile(tmp_path / "mydata.zip", "w") as archive:
+        archive.writestr("scan.png", b"pixels")
+    before = (tmp_path / "mydata.zip").read_bytes()
+    with pytest.raises(UsageError, match="exists, and is no bundle"):
+        bundle(tmp_path / "results", tmp_path / "mydata.zip")
+    assert (tmp_path / "mydata.zip").read_bytes() == before
+    bundle(tmp_path / "results", tmp_path / "out.zip")
+    store(tmp_path / "results", seed=1)
+    assert bundle(tmp_path / "results", tmp_path / "out.zip").num_runs == 2
 
 
 def test_a_bundle_is_known_by_its_manifest(tmp_path, store):

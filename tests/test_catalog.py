@@ -5,7 +5,8 @@ import json
 import pytest
 
 from zoo import catalog
-from zoo.errors import UsageError
+from zoo.errors import DataError, ResultsError, UsageError
+from zoo.files import SEAL, write_sealed
 from zoo.planning import save_plan
 from zoo.protocol import FINETUNE
 from zoo.registry import Registry
@@ -18,6 +19,10 @@ def build(request):
     raise AssertionError("listing builds nothing")
 
 
+def not_here(request):
+    raise DataError("not on this machine", code="offline")
+
+
 REGISTRY = Registry(
     models={
         "tiny": ModelSpec(
@@ -25,7 +30,7 @@ REGISTRY = Registry(
         ),
         "zoo-x:other": ModelSpec(name="other", build=build),
     },
-    datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=build, license="CC0")},
+    datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=not_here, license="CC0")},
     metrics={"auroc": MetricSpec(name="auroc", compute=build)},
     protocols={"finetune": FINETUNE},
     owners={"model": {"tiny": ("zoo-tiny",), "other": ("zoo-x",)}},
@@ -98,6 +103,41 @@ def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
     assert (patients["patients"], patients["split"]) == (20, "5-fold")
 
 
+class WordlessError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def opened(error):
+    def samples(request):
+        raise error
+
+    spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=samples)
+    return catalog.describe_item("datasets", "dots", Registry(datasets={"dots": spec}))
+
+
+def test_a_plugin_s_set_that_is_refused_is_an_error_as_one_given_by_path_is():
+    with pytest.raises(DataError, match="no images") as caught:
+        opened(DataError("dataset 'dots': it has no images"))
+    assert caught.value.exit_status == 4
+
+
+@pytest.mark.parametrize("code", ["offline", "data-missing"])
+def test_of_a_plugin_s_set_whose_data_are_not_here_the_card_is_shown(code):
+    assert opened(DataError("not on this machine", code=code))["data"] == "not shown: not on this machine"
+
+
+def test_the_card_of_a_family_of_sets_is_shown_and_nothing_opened():
+    spec = DatasetSpec(name="kaggle", task=BINARY, labels=(), samples=build, find=build, title="sets of Kaggle")
+    described = catalog.describe_item("datasets", "kaggle", Registry(datasets={"kaggle": spec}))
+    assert described["title"] == "sets of Kaggle" and "data" not in described
+
+
+def test_an_exception_that_cannot_be_shown_is_one_line_of_info():
+    with pytest.raises(DataError, match=r"WordlessError: \(its message cannot be shown: RuntimeError\) \(test_catalog"):
+        opened(WordlessError())
+
+
 def test_text_shows_no_control_character():
     text = catalog.to_text(catalog.describe_item("datasets", "dots", REGISTRY) | {"counts": {"b\x1b": 1}})
     assert "\x1b" not in text
@@ -133,6 +173,61 @@ def test_a_damaged_run_that_is_asked_for_is_named(tmp_path, store, capsys, ask):
         ask(stored.id[:8], tmp_path)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"left out: {stored.folder}/predictions.npz: is not what was written" in said
+
+
+def change_sealed(path, change):
+    document = json.loads(path.read_text())
+    document.pop(SEAL)
+    change(document)
+    write_sealed(path, document)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: d["identity"]["protocol"].update(regularizations=[{}, 1.0]), "identity.protocol.regularizations"),
+        (lambda d: d["identity"]["protocol"].update(stem={"own": 1}), "identity.protocol.stem"),
+        (lambda d: d["identity"].update(protocol=None), "identity.protocol"),
+        (lambda d: d["identity"].update(seed=[{}]), "identity.seed"),
+        (lambda d: d["identity"].pop("dataset"), "identity.dataset"),
+        (lambda d: d["run"].update(weights_digest={}), "run.weights_digest"),
+        (lambda d: d["dataset"].update(task="telepathy"), "dataset.task"),
+        (lambda d: d["dataset"].update(unit=[]), "dataset.unit"),
+        (lambda d: d["dataset"].update(val_unit={}), "dataset.val_unit"),
+        (lambda d: d["dataset"].update(positive=-1), "dataset.positive"),
+        (lambda d: d.update(dataset={}), "dataset: missing"),
+    ],
+)
+def test_a_field_of_a_stored_run_that_is_of_a_wrong_type_is_named(tmp_path, store, capsys, change, field):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "result.json", change)
+    for ask in (lambda i, root: catalog.describe_run(i, root, REGISTRY), catalog.explain_run):
+        with pytest.raises(UsageError, match="unknown run"):
+            ask(stored.id[:8], tmp_path)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"{stored.folder}/result.json: {field}" in said
+
+
+@pytest.mark.parametrize(("field", "value"), [("method", {}), ("note", 1), ("reason", [{}]), ("version", "x")])
+def test_a_field_of_a_stored_score_that_is_of_a_wrong_type_is_one_line(tmp_path, store, field, value):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "scores.json", lambda d: d["scores"]["auroc"].update({field: value}))
+    with pytest.raises(ResultsError, match=r"scores\.json: cannot be read"):
+        catalog.describe_run(stored.id[:8], tmp_path, REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"labels": ["a"]}, {"labels": ["a", "b", "c"]}, {"positive": 5}, {"task": "multilabel"}]
+)
+def test_predictions_of_other_labels_than_the_card_s_are_one_line(tmp_path, store, facts):
+    stored = store(tmp_path)
+    change_sealed(stored.folder / "result.json", lambda d: d["dataset"].update(facts))
+    with pytest.raises(ResultsError, match="its predictions do not fit the labels of its dataset"):
+        catalog.describe_run(stored.id[:8], tmp_path, REGISTRY)
+
+
+def test_what_is_no_table_of_facts_is_shown_as_it_is():
+    assert catalog.to_text({"odd": [{"a": 1}, "x"]}) == "odd: {'a': 1}, x"
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path, store):

@@ -75,7 +75,7 @@ ROOMS = {
     ),
     "registry": (
         {"finding"},
-        {"lookup"},
+        {"lookup", "fields"},
         {"loading"},
         {"probing"},
         {"builtin"},

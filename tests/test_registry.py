@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from zoo import hookimpl
@@ -159,6 +160,88 @@ def test_a_plugin_without_hooks_is_broken():
 )
 def test_a_wrong_answer_is_named(answer, words):
     assert words in reason(plugin("bad", models=answer))
+
+
+class Unspeakable(str):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "binary"}, "task is 'binary', expected Task such as zoo.BINARY"),
+        ({"labels": None}, "labels is None, expected tuple[str, ...], each once"),
+        ({"labels": "np"}, "labels is 'np', expected tuple[str, ...]"),
+        ({"labels": ["n", "p"]}, "labels is ['n', 'p'], expected tuple[str, ...]"),
+        ({"labels": (0, 1)}, "labels is (0, 1), expected tuple[str, ...]"),
+        ({"labels": ("n", "n")}, "labels is ('n', 'n'), expected tuple[str, ...], each once"),
+        ({"labels": ("n", Unspeakable("p"))}, "expected tuple[str, ...]"),
+        ({"samples": None}, "samples is None, expected Callable[[SamplesRequest], Samples]"),
+        ({"title": 5}, "title is 5, expected str"),
+        ({"title": Unspeakable("dots")}, "title is <Unspeakable instance at "),
+        ({"citation": b"x"}, "citation is b'x', expected str"),
+        ({"license": 3}, "license is 3, expected str"),
+        ({"known_issues": "abc"}, "known_issues is 'abc', expected tuple[str, ...]"),
+        ({"checksums": {"a.npz": 1}}, "checksums is {'a.npz': 1}, expected Mapping[str, str]"),
+        ({"checksums": None}, "checksums is None, expected Mapping[str, str]"),
+        ({"channels": 7}, "channels is 7, expected int, 1 or 3"),
+        ({"channels": True}, "channels is True, expected int, 1 or 3"),
+        ({"channels": np.int64(3)}, "expected int, 1 or 3"),
+        ({"unit": "lesion"}, "unit is 'lesion', expected str, auto, image, clip or patient"),
+        ({"symmetries": ("foo",)}, "symmetries is ('foo',), expected tuple[str, ...] of hflip, vflip, rot90"),
+        ({"intensity": (0.0,)}, "intensity is (0.0,), expected tuple[float, float] | None"),
+        ({"synthetic": 1}, "synthetic is 1, expected bool"),
+        ({"near_duplicates": "foo"}, "near_duplicates is 'foo', expected str, group or ignore"),
+        ({"known_conflicts": (("a", "b", "c"),)}, "expected tuple[tuple[str, str], ...]"),
+        ({"find": "here"}, "find is 'here', expected Callable[[FetchRequest], DatasetSpec] | None"),
+    ],
+)
+def test_a_dataset_s_field_of_a_wrong_type_or_value_is_named(changes, words):
+    told = reason(plugin("bad", datasets=[replace(dataset("dots"), **changes)]))
+    assert told.startswith(f"dataset 'dots': {next(iter(changes))} is ") and words in told
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (replace(TINY, build=None), "model 'tiny': build is None, expected Callable[[BuildRequest], nn.Module]"),
+        (replace(TINY, image_size="224"), "model 'tiny': image_size is '224', expected int"),
+        (replace(TINY, mean=(0.5, "1")), "model 'tiny': mean is (0.5, '1'), expected tuple[float, ...]"),
+        (replace(TINY, weights=("a",)), "model 'tiny': weights is ('a',), expected tuple[Weights, ...]"),
+        (
+            replace(TINY, weights=(Weights(tag="a", image_size="224"),)),
+            "model 'tiny', weights 'a': image_size is '224', expected int",
+        ),
+        (replace(metric("hits"), tasks="binary"), "metric 'hits': tasks is 'binary', expected tuple[str, ...]"),
+        (replace(metric("hits"), bounds=(0, "1")), "bounds is (0, '1'), expected tuple[float | None, float | None]"),
+        (replace(FINETUNE, epochs="x"), "protocol 'finetune': epochs is 'x', expected int | None above 0"),
+        (replace(FINETUNE, batch_size=-1), "protocol 'finetune': batch_size is -1, expected int above 0"),
+        (replace(FINETUNE, warmup=float("nan")), "protocol 'finetune': warmup is nan, expected float, 0 or more"),
+        (replace(FINETUNE, method="magic"), "method is 'magic', expected one of finetune, probe, knn"),
+        (
+            replace(FINETUNE, tune=(("epochs", 3),)),
+            "tune is (('epochs', 3),), expected tuple[tuple[str, tuple[Any, ...]]",
+        ),
+        (ExecutorSpec(name="far", execute="there"), "executor 'far': execute is 'there', expected Callable[..., Any]"),
+        (metric(Unspeakable("hits")), "metric name <Unspeakable instance at "),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named_whatever_the_kind_of_spec(spec, words):
+    kinds = {ModelSpec: "models", MetricSpec: "metrics", ExecutorSpec: "executors"}
+    assert words in reason(plugin("bad", **{kinds.get(type(spec), "protocols"): [spec]}))
+
+
+def test_fields_as_a_careful_plugin_writes_them_are_taken():
+    specs = {
+        "datasets": [replace(dataset("dots"), intensity=(-1000, 400.5), folds=5, find=partial(build_nothing))],
+        "metrics": [replace(metric("hits"), bounds=(0, None), note=str)],
+        "protocols": [replace(FINETUNE, learning_rate=1, clip_norm=None, tune=(("learning_rate", (1e-4, 3e-4)),))],
+        "models": [replace(TINY, mean=(np.float64(0.5), 0, 1), weights=(Weights(tag="a"),))],
+    }
+    assert load_registry([plugin("good", **specs)]).broken == ()
 
 
 def test_a_newer_contract_is_not_loaded():

@@ -20,7 +20,15 @@ from zoo.registry import Registry
 from zoo.results import load_results
 from zoo.samples import open_source
 from zoo.sources import find_source
-from zoo.verifying import compare_data, load_bundle, mark_reproduced, open_bundle, verify
+from zoo.verifying import (
+    compare_data,
+    describe_verification,
+    load_bundle,
+    mark_reproduced,
+    open_bundle,
+    to_lines,
+    verify,
+)
 
 METRICS_BY_NAME = {spec.name: spec for spec in METRICS}
 REGISTRY = Registry(metrics=METRICS_BY_NAME)
@@ -199,6 +207,27 @@ def test_nonsense_in_a_result_is_a_difference_and_no_traceback(shared, first, ch
     assert any(file.startswith("dots/net.random") for file, _ in check(shared).differences)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_field_of_a_wrong_type_in_the_manifest_is_named(shared, place):
+    sound = (shared / MANIFEST).read_text()
+    for name in ("name", "content_hash", "split_hash", "targets", "license"):
+        for value in (None, True, 1, {}, ["x"]):
+            (shared / MANIFEST).write_text(sound)
+            change_json(shared / MANIFEST, lambda d: d["datasets"].append(dict(d["datasets"][0])))
+            change_json(shared / MANIFEST, lambda d, n=name, v=value: d["datasets"][place].update({n: v}))
+            named = rf"not the manifest of a bundle: datasets\.{place}\.{name}: Input"
+            with pytest.raises(ResultsError, match=named) as caught:
+                check(shared)
+            assert caught.value.exit_status == 5
+
+
+def test_a_manifest_that_is_sound_is_shown(shared):
+    change_json(shared / MANIFEST, lambda d: d["datasets"].append(d["datasets"][0] | {"content_hash": "0" * 64}))
+    found = check(shared)
+    assert "dataset dots: content 00000000, split" in "\n".join(to_lines(found))
+    assert len(describe_verification(found, shared)["datasets"]) == 2
+
+
 def test_a_pickle_or_a_bomb_in_the_place_of_predictions_is_not_opened(shared, first):
     with open(first / "predictions.npz", "wb") as stream:
         np.savez(stream, test_sample_ids=np.array([{}], dtype=object))
@@ -320,6 +349,7 @@ def test_a_lab_shares_and_another_verifies_by_command(zoo, tiny_data, tmp_path):
     done = zoo(*bench, "--seeds", 1, "--results", tmp_path / "lab" / "results")
     assert done.returncode == 0, done.stderr
     done = zoo("bundle", "--results", tmp_path / "lab" / "results", tmp_path / "out.zip")
+    assert "zoo: names that go along: " in done.stderr
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "lab" / ".zoo-bundle-key").exists()
     done = zoo("verify", tmp_path / "out.zip", "--datasets", data, "--json")

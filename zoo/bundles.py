@@ -22,6 +22,7 @@ from zoo.errors import ResultsError, UsageError, clean
 from zoo.files import folder_written_whole, hash_file, write_sealed, written_whole
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
+from zoo.records import find_fault_of_manifest
 from zoo.registry import Registry
 from zoo.results import Result, read_json, write_result
 from zoo.scoring import Score, score_run
@@ -50,11 +51,26 @@ class Bundle:
     path: Path
     num_runs: int
     left_out: tuple[str, ...]
+    names: tuple[str, ...]  # of datasets, and their titles: they go along as they are
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder or a zip says that it is a bundle; whether it is a sound one is another question."""
+    """Whether a folder or a zip is to be read as a bundle; whether it is one, and sound, is another question."""
     return (path / MANIFEST).is_file() or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
+
+
+def may_be_replaced(path: Path) -> bool:
+    """Whether a folder or a zip is a bundle by its manifest: a stranger's may have a file of that name, too."""
+    try:
+        if path.is_dir():
+            return bool(load_manifest(path))
+        if path.suffix.lower() != ".zip" or not path.is_file():
+            return False
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+            archive.extract(MANIFEST, folder)
+            return bool(load_manifest(Path(folder)))
+    except Exception:  # what a damaged archive makes zipfile and zlib raise cannot be listed
+        return False
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
@@ -63,17 +79,8 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
     manifest = read_json(path, newest=SCHEMA)
-    datasets, files = manifest.get("datasets"), manifest.get("files")
-    sound = (
-        manifest.get("kind") == KIND
-        and isinstance(manifest.get("zoo"), str)
-        and isinstance(files, dict)
-        and all(isinstance(text, str) for pair in files.items() for text in pair)
-        and isinstance(datasets, list)
-        and all(isinstance(part, dict) and {*VERSION_OF_DATA, "targets"} <= set(part) for part in datasets)
-    )
-    if not sound:
-        raise ResultsError(f"{path}: not the manifest of a bundle", fix="ask for the bundle again")
+    if fault := find_fault_of_manifest(manifest):
+        raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
     return manifest
 
 
@@ -97,7 +104,7 @@ def make_bundle(
     """
     if output.suffix.lower() in ARCHIVES:
         raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="name it so")
-    if output.exists() and not is_bundle(output):
+    if output.exists() and not may_be_replaced(output):
         raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
     chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
     if not chosen:
@@ -142,7 +149,10 @@ def fill_bundle(
         "files": {path.relative_to(folder).as_posix(): hash_file(path) for path in files_below(folder)},
     }
     write_sealed(folder / MANIFEST, manifest)
-    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)))
+    facts = [str(r.dataset.get(name, "")) for r in results for name in ("name", "title")]
+    facts += [r.run[name] for r in results for name in ("dataset", "tested_on") if name in r.run]
+    names = sorted({text for text in facts if text})
+    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)), names=tuple(names))
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ SINGULAR: dict[str, Kind] = {
 }
 
 LONG = 40  # characters of an item that gets a line of its own
+NOT_HERE = ("offline", "data-missing")  # codes of data that are on no disk of this machine
 SENTENCES = frozenset({"notes", "known_issues"})  # one a line, however short
 
 
@@ -139,7 +140,7 @@ def formula_of(spec: Any) -> dict[str, str]:
 
 
 def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:
-    """A card and, where its data are on this machine, what they hold. A dataset given by path must be readable."""
+    """A card and, where its data are on this machine, what they hold: those must be readable."""
     from zoo.planning import find_datasets, is_path
 
     if registry.find_family(name) or is_path(name, registry):
@@ -148,10 +149,12 @@ def describe_dataset(name: str, registry: Registry, console: Console, sheet: Pat
         return describe_data(spec, console, sheet)
     spec = registry.find("dataset", name)
     plugin = {"plugin": registry.qualified("dataset", name)}
+    if spec.find:  # it stands for sets that are found when they are asked for
+        return describe_spec(spec) | plugin
     try:
         return describe_data(spec, console, sheet) | plugin
     except DataError as error:
-        if sheet:
+        if sheet or error.code not in NOT_HERE:
             raise
         return {**describe_spec(spec), **plugin, "data": f"not shown: {error}"}
 
@@ -201,7 +204,7 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
         name = clean(key)
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", to_text(value, indent + "  ")] if value else []
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        elif isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
             lines.append(f"{indent}{name}:")
             lines += [f"{indent}  - " + "; ".join(f"{k} {cell(v)}" for k, v in item.items()) for item in value]
         elif isinstance(value, list | tuple) and (key in SENTENCES or any(len(str(part)) > LONG for part in value)):

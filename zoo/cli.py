@@ -843,6 +843,7 @@ def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, .
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
         tell(f"zoo: left out: {clean(line)}")
+    tell(f"zoo: names that go along: {clean(', '.join(made.names))}")
     where, kept = clean(made.path), clean(place)
     click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
     return 0

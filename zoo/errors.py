@@ -20,6 +20,14 @@ def clean(text: object) -> str:
     )
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception says; a plugin's own class may not even print."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its message cannot be shown: {type(second).__name__})"
+
+
 class ZooError(Exception):
     """Something a user can mend: `message` says what was met, `fix` what to do about it."""
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def require_plain(value: Any) -> Any:
+    """A value of a protocol's field, or several in a list."""
+    parts = value if isinstance(value, list) else [value]
+    if not all(part is None or isinstance(part, str | int | float) for part in parts):
+        raise ValueError("should be text, a number, true, false, null, or a list of these")
+    return value
+
+
+Unit = Literal["image", "clip", "patient"]
+Plain = Annotated[Any, BeforeValidator(require_plain)]
 
 
 class Record(BaseModel):
@@ -35,6 +47,7 @@ class RunRecord(Record):
     shown: str
     init: Literal["pretrained", "random"]
     weights_tag: str
+    weights_digest: str = ""
     protocol: ProtocolRecord
     protocol_label: str
     seed: Annotated[int, Field(ge=0)]
@@ -50,13 +63,22 @@ class RunRecord(Record):
     num_tuning_runs: Count = 0
 
 
+class IdentityRecord(Record):
+    """What is hashed to a run's id; its other fields are plain, too."""
+
+    __pydantic_extra__: dict[str, Plain]
+    dataset: str
+    protocol: dict[str, Plain]
+
+
 class DatasetRecord(Record):
     name: str
     title: str = ""
-    task: str
+    task: Literal["binary", "multiclass", "ordinal", "multilabel", "regression"]
     labels: list[str]
-    positive: int | None
-    unit: str
+    positive: Count | None
+    unit: Unit
+    val_unit: Unit | None = None
     has_patients: bool
     patient: str = ""
     content_hash: str
@@ -86,7 +108,7 @@ class ErrorRecord(Record):
 class ResultRecord(Record):
     id: Annotated[str, Field(min_length=8)]
     run: RunRecord
-    identity: dict[str, Any]
+    identity: IdentityRecord
     status: Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
     error: ErrorRecord | None = None
     dataset: DatasetRecord | None = None
@@ -99,12 +121,54 @@ class ResultRecord(Record):
     checksums: dict[str, str] = {}
 
 
+class ScoreRecord(Record):
+    value: Finite | None
+    low: Finite | None = None
+    high: Finite | None = None
+    method: str = ""
+    reason: str | None = None
+    note: str = ""
+    version: int = 1
+
+
+class VersionRecord(Record):
+    name: str
+    content_hash: str
+    split_hash: str
+    targets: Literal["shared", "left out"]
+    license: str = ""
+
+
+class ManifestRecord(Record):
+    kind: Literal["zoo-bundle"]
+    zoo: str
+    datasets: list[VersionRecord]
+    metadata: list[str] = []
+    files: dict[str, str]
+
+
 def find_fault(document: Mapping[str, Any]) -> str:
     """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
+    # A run that failed may know nothing of its dataset.
+    dataset = document.get("dataset", {})
+    if not dataset and document.get("status") == "ok":
+        return "dataset: missing"
+    return fault_of(ResultRecord, {**document, "dataset": None if dataset == {} else dataset})
+
+
+def find_fault_of_score(values: Mapping[str, Any]) -> str:
+    """The same of one score."""
+    return fault_of(ScoreRecord, values)
+
+
+def find_fault_of_manifest(document: Mapping[str, Any]) -> str:
+    """The same of a bundle's manifest."""
+    return fault_of(ManifestRecord, document)
+
+
+def fault_of(kind: type[Record], document: Mapping[str, Any]) -> str:
     try:
-        # A run that failed may know nothing of its dataset.
-        dataset = document.get("dataset", {})
-        ResultRecord.model_validate({**document, "dataset": None if dataset == {} else dataset})
+        kind.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from zoo.errors import ResultsError, clean
 from zoo.files import folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
 from zoo.inference import Predictions, load_predictions, save_predictions
-from zoo.records import find_fault
+from zoo.records import find_fault, find_fault_of_score
 from zoo.scoring import Score
 from zoo.specs import Card
 from zoo.suites import Run
@@ -110,11 +110,10 @@ class Result:
 
 
 def parse_score(values: Mapping[str, Any]) -> Score:
-    """A score as it stands in `scores.json`; TypeError where a number is none."""
+    """A score as it stands in `scores.json`; TypeError where a field of it is none."""
     found = Score(**values)
-    for number in (found.value, found.low, found.high):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise TypeError(f"{number!r} is no number")
+    if fault := find_fault_of_score(values):
+        raise TypeError(fault)
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import DataError, ZooError, room_needed
+from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.files import FileMemo, hash_bytes
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
@@ -247,7 +247,7 @@ def failures_told() -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt) and interrupts:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        what = f"{type(error).__name__}: {message_of(error)} ({Path(place.filename).name}:{place.lineno})"
         raise DataError(what, fix=MAKER, code="dataset-failed") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.errors import RunError, Undefined, clean
+from zoo.errors import RunError, Undefined, clean, message_of
 from zoo.inference import Predictions
 from zoo.specs import Card, MetricRequest, MetricSpec, Unit
 from zoo.statistics import (
@@ -331,7 +331,7 @@ def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
 
 
 def describe(error: BaseException) -> str:
-    return clean(f"{type(error).__name__}: {error}")
+    return clean(f"{type(error).__name__}: {message_of(error)}")
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------

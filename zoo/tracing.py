@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.errors import ResultsError
 from zoo.inference import Predictions
 from zoo.metrics import describe_formula
 from zoo.results import WEIGHTS_FILE, Result
@@ -55,6 +56,7 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
     if not result.ok:
         return described
     predictions, card, rule = result.predictions(), result.card(), result.run["protocol"]["threshold"]
+    check_fit(result, predictions, card)
     scores, image_scores = result.scores(), result.read_scores("image_scores")
     return {
         **described,
@@ -65,6 +67,19 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
         **({"image_scores": trace_scores(image_scores, metrics)} if image_scores else {}),
         "on_a_board": ON_A_BOARD,
     }
+
+
+def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card) -> None:
+    """ResultsError where predictions are of other labels than the dataset's card names: a stranger wrote both."""
+    columns = 1 if card.task.name == "regression" else len(card.labels)
+    axes = 2 if card.task.name == "multilabel" else 1
+    fits = all(
+        part.probabilities.shape[1:] == (columns,) and part.targets.ndim == axes for part in predictions.values()
+    )
+    if "test" not in predictions or not fits or not 0 <= (card.positive or 0) < len(card.labels):
+        raise ResultsError(
+            f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
+        )
 
 
 def list_files(result: Result) -> list[dict[str, Any]]:

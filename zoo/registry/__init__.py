@@ -2,7 +2,7 @@
 
 from zoo.registry.builtin import open_registry
 from zoo.registry.finding import FoundPlugin, find_plugins
-from zoo.registry.loading import HOOKS, check_name, check_tags, load_registry, quiet_stdout
+from zoo.registry.loading import HOOKS, check_fields, check_name, load_registry, quiet_stdout
 from zoo.registry.lookup import HUB, WILDCARDS, BrokenPlugin, Kind, ModelChoice, Registry, split_model_name
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "Kind",
     "ModelChoice",
     "Registry",
+    "check_fields",
     "check_name",
-    "check_tags",
     "find_plugins",
     "load_registry",
     "open_registry",

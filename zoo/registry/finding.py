@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from zoo.errors import PluginError, clean
+from zoo.errors import PluginError, clean, message_of
 from zoo.hookspecs import CONTRACT
 
 GROUP = re.compile(r"zoo\.v(\d+)")
@@ -91,10 +91,7 @@ def canonical(distribution: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """One line: `ImportError: no cuda`. What the loader itself found needs no type in front."""
-    try:
-        text = " ".join(clean(line) for line in str(error).split())
-    except Exception as second:  # a plugin's own exception class may not even print
-        text = f"(its message cannot be shown: {type(second).__name__})"
+    text = " ".join(clean(line) for line in message_of(error).split())
     if isinstance(error, PluginError):
         return text
     if isinstance(error, SystemExit):

@@ -20,10 +20,11 @@ from zoo import hookspecs
 from zoo.errors import DataError, PluginError
 from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
+from zoo.registry.fields import find_fault, shown
 from zoo.registry.finding import FoundPlugin, contract, reason_of
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry, Spec
 from zoo.sources import card_dataset
-from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec
+from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
 from zoo.system import noted_interrupts, process_unchanged
 
 SPEC_TYPES: dict[Kind, type[Any]] = {
@@ -173,8 +174,7 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
         if spec.name in names:
             raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
         names.add(spec.name)
-        if isinstance(spec, ModelSpec):
-            check_tags(spec)
+        check_fields(kind, spec)
     return list(specs)
 
 
@@ -184,12 +184,23 @@ def described(value: object) -> str:
 
 def check_name(what: str, name: object) -> None:
     """Refuse a name that could not be typed, be a folder, or be told from a qualified or tagged one."""
-    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise PluginError(f"{what} name {name!r}: expected letters, digits, '_', '.', '-' (not first: '.', '-')")
+    if type(name) is not str or not SAFE_NAME.fullmatch(name):
+        raise PluginError(f"{what} name {shown(name)}: expected letters, digits, '_', '.', '-' (not first: '.', '-')")
     if what == "model" and "." in name:
         raise PluginError(
             f"model name {name!r}: what follows a dot is read as a weights tag", fix="write a name without dots"
         )
+
+
+def check_fields(kind: Kind, spec: Any) -> None:
+    """Refuse a spec, or a model's weights, with a field of another type or value than it is declared with."""
+    if fault := find_fault(spec, SPEC_TYPES[kind]):
+        raise PluginError(f"{kind} {spec.name!r}: {fault}")
+    if isinstance(spec, ModelSpec):
+        for weights in spec.weights:
+            if fault := find_fault(weights, Weights):
+                raise PluginError(f"model {spec.name!r}, weights {shown(weights.tag)}: {fault}")
+        check_tags(spec)
 
 
 def check_tags(spec: ModelSpec) -> None:
