@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from conftest import FACTS
 
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.planning import Settings, is_path, load_plan, open_cache, plan_bench, save_plan, worker_devices
@@ -194,7 +195,7 @@ def finish(run, root):
     """Store a result of a planned run, as good as any for planning."""
     from zoo.results import Result, save_result
 
-    save_result(root, run, Result(id=run.id, run=run.describe(), identity=run.identity, status="ok"))
+    save_result(root, run, Result(id=run.id, run=run.describe(), identity=run.identity, status="ok", dataset=FACTS))
     return root / run.folder
 
 

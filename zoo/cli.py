@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN = 1, 2, 3, 4
-EXIT_SIGNALS = 128  # and the number of the signal
+EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM = 129, 130, 143
 SPENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 NO_MEMORY = re.compile("cannot allocate memory|failed to map segment", re.IGNORECASE)
 MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come back
@@ -139,10 +139,10 @@ def run(arguments: Sequence[str]) -> int:
         return complain(UsageError(" ".join(error.format_message().split()).rstrip("."), fix=hint), command, as_json)
     except (KeyboardInterrupt, click.Abort):
         tell("\nzoo: stopped; what was done is kept, the same command goes on from there")
-        return EXIT_SIGNALS + signal.SIGINT
+        return EXIT_SIGINT
     except Terminated as error:
         tell("zoo: terminated; what was done is kept, the same command goes on from there")
-        return EXIT_SIGNALS + int(error.args[0])
+        return EXIT_SIGTERM if error.args[0] == signal.SIGTERM else EXIT_SIGHUP
     except BrokenPipeError:  # the reader of our output left: `zoo list models | head`
         return 0
     except SystemExit as error:  # click, where the reader left; else a plugin, which must not end well what is not done

@@ -195,11 +195,13 @@ def check_name(what: str, name: object) -> None:
 def check_fields(kind: Kind, spec: Any) -> None:
     """Refuse a spec, or a model's weights, with a field of another type or value than it is declared with."""
     if fault := find_fault(spec, SPEC_TYPES[kind]):
-        raise PluginError(f"{kind} {spec.name!r}: {fault}")
+        raise PluginError(f"{kind} {spec.name!r}: {fault}", fix="correct the plugin")
     if isinstance(spec, ModelSpec):
         for weights in spec.weights:
             if fault := find_fault(weights, Weights):
-                raise PluginError(f"model {spec.name!r}, weights {shown(weights.tag)}: {fault}")
+                raise PluginError(
+                    f"model {spec.name!r}, weights {shown(weights.tag)}: {fault}", fix="correct the plugin"
+                )
         check_tags(spec)
 
 
