@@ -60,6 +60,10 @@ def spoiled(change):
     ("change", "message"),
     [
         (lambda s: replace(s, table=s.table[:0], targets=s.targets[:0]), "it has no images"),
+        (
+            lambda s: replace(s, spec=replace(make_spec(noise(4), np.zeros(4, int)), labels=(0, 1))),
+            r"labels is \(0, 1\), expected tuple\[str, ...\], each once",
+        ),
         (lambda s: replace(s, table=s.table.drop(columns="image")), "its table has no column 'image'"),
         (lambda s: replace(s, table=s.table.assign(sample_id="x")), "sample_id 'x' stands in several rows"),
         (lambda s: replace(s, targets=s.targets[:3]), "3 targets for 4 images"),

@@ -21,6 +21,8 @@ FLOORS = (
     {"files", "system", "progress", "images", "statistics", "tasks", "protocol", "pseudonyms", "records"},
     # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought.
     {"specs", "archives", "caches", "downloads"},
+    # Whether what a plugin hands over is what it may be.
+    {"fields"},
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
@@ -75,7 +77,7 @@ ROOMS = {
     ),
     "registry": (
         {"finding"},
-        {"lookup", "fields"},
+        {"lookup"},
         {"loading"},
         {"probing"},
         {"builtin"},
@@ -102,7 +104,7 @@ ROOMS = {
     ),
 }
 # What `from zoo import ...` gives to plugins: it may lead to all rooms up to this floor.
-DOOR_FLOOR = 4
+DOOR_FLOOR = 5
 VAGUE = {"utils", "util", "helpers", "common", "base", "core", "manager", "types", "misc"}
 
 

@@ -299,6 +299,15 @@ def test_a_plan_that_cannot_be_kept_is_no_error_and_no_pipe_is_waited_for(tmp_pa
     assert load_plan(tmp_path / "results") == {}
 
 
+@pytest.mark.parametrize("written", ["[]", "7", '{"a": 1}', "[" * 100_000, "{"])
+def test_a_plan_that_is_none_is_forgotten(tmp_path, monkeypatch, written):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    save_plan([], tmp_path / "results")
+    (path,) = (tmp_path / "plans").iterdir()
+    path.write_text(written)
+    assert load_plan(tmp_path / "results") == {}
+
+
 def test_a_file_in_the_place_of_a_folder_of_the_cache_is_named(tmp_path):
     (tmp_path / "fingerprints").touch()
     with pytest.raises(UsageError, match=rf"cache folder {tmp_path}/fingerprints: File exists; fix: set ZOO_CACHE"):

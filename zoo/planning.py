@@ -449,7 +449,7 @@ def save_plan(runs: Sequence[Run], results: Path) -> None:
 def load_plan(results: Path) -> dict[str, dict[str, Any]]:
     """The identities of the last plan by run id; empty where there is none."""
     try:
-        plan: dict[str, dict[str, Any]] = json.loads(read_regular(plan_path(results)))
-    except (OSError, ValueError):
+        plan = json.loads(read_regular(plan_path(results)))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return plan
+    return {run: known for run, known in plan.items() if isinstance(known, dict)} if isinstance(plan, dict) else {}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import DataError, ZooError, message_of, room_needed
+from zoo.fields import find_fault
 from zoo.files import FileMemo, hash_bytes
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
@@ -134,6 +135,8 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     def refuse(what: str, fix: str) -> None:
         raise DataError(f"dataset {name!r}: {what}", fix=fix)
 
+    if fault := find_fault(spec, DatasetSpec):
+        refuse(fault, MAKER)
     if not len(table):
         refuse("it has no images", "give it some")
     for column in ("sample_id", "image"):

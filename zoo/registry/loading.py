@@ -18,9 +18,9 @@ import pluggy
 
 from zoo import hookspecs
 from zoo.errors import DataError, PluginError
+from zoo.fields import find_fault, shown
 from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
-from zoo.registry.fields import find_fault, shown
 from zoo.registry.finding import FoundPlugin, contract, reason_of
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry, Spec
 from zoo.sources import card_dataset
