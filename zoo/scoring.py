@@ -295,7 +295,7 @@ def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Ca
     try:
         with noted_interrupts() as interrupts:
             seed_scores = score_seeds(metric, tested)
-        notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
+            notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
     except Undefined as reason:
         return Score(value=None, reason=clean(reason), version=metric.version), none
     except (Exception, SystemExit, KeyboardInterrupt) as error:

@@ -221,18 +221,7 @@ def check_shape(path: Path, array: Array) -> Array:
             fix="save it as (H, W, slices), or leave it out",
             code="image",
         )
-    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
-        raise DataError(
-            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
-            fix="save it as an array of such numbers",
-            code="image",
-        )
-    if not array.size:
-        raise DataError(
-            f"{path}: an array of shape {array.shape}, which holds nothing",
-            fix="save it again, or leave it out",
-            code="image",
-        )
+    require_numbers(path, array, "uif")
     for axis in range(3):
         height, width = (size for other, size in enumerate(array.shape[:3]) if other != axis)
         check_size(path, width, height, 3 if rgb else 1, array.dtype.itemsize * 8)
@@ -336,18 +325,7 @@ def open_npy(path: Path) -> Array:
             f"{path}: {' '.join(cause.split())}", fix="save it as an array of numbers", code="image"
         ) from error
     check_bytes(path, array.shape, array.dtype, MAX_MAPPED_BYTES)
-    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
-        raise DataError(
-            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
-            fix="save it as an array of such numbers",
-            code="image",
-        )
-    if not array.size:
-        raise DataError(
-            f"{path}: an array of shape {array.shape}, which holds nothing",
-            fix="save it again, or leave it out",
-            code="image",
-        )
+    require_numbers(path, array, "buif")
     return array.view(np.uint8) if array.dtype == bool else array
 
 
@@ -450,3 +428,19 @@ def next_page_offset(tiff: Any, page: Any) -> int:
     stream.seek(page.offset + layout.tagnosize + num_tags * layout.tagsize)
     (offset,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
     return int(offset)
+
+
+def require_numbers(path: Path, array: Array, kinds: str) -> None:
+    """Raise where an array holds something else than numbers of these kinds (`numpy.dtype.kind`), or nothing."""
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+        raise DataError(
+            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
+            fix="save it as an array of such numbers",
+            code="image",
+        )
+    if not array.size:
+        raise DataError(
+            f"{path}: an array of shape {array.shape}, which holds nothing",
+            fix="save it again, or leave it out",
+            code="image",
+        )
