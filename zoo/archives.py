@@ -30,7 +30,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What unpacks to more than 100 times its size, and more than this, is a bomb: images shrink by a tenth, tables to one.
 MAX_RATIO = 100
 NO_BOMB_BYTES = 100 * 2**20
-SHOWN_OF_NAME = 60
+MAX_SHOWN, SHOWN_OF_NAME = 200, 60  # of a name in a message
 MAX_HEADER_BYTES = 2**20  # a tar's long name or extended header, which is read into memory whole
 OTHER_KINDS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR"}
 LONG_HEADERS = (
@@ -135,8 +135,9 @@ def check_amount(archive: Path, total: int, limit: int) -> None:
 
 
 def refused(archive: Path, name: str, what: str) -> DataError:
+    shown = name if len(name) <= MAX_SHOWN else f"{name[:SHOWN_OF_NAME]}..."
     return DataError(
-        f"{archive}: entry {name!r}: {what}; nothing was unpacked",
+        f"{archive}: entry {shown!r}: {what}; nothing was unpacked",
         fix="unpack it yourself and name the folder",
         code="archive",
     )
@@ -246,7 +247,7 @@ def create(archive: Path, folder: Path, name: str) -> IO[bytes]:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise refused(archive, f"{name[:SHOWN_OF_NAME]}...", "a name longer than the disk takes") from error
+        raise refused(archive, name, "a name longer than the disk takes") from error
 
 
 def write(source: IO[bytes], size: int, target: IO[bytes]) -> int:
