@@ -15,6 +15,7 @@ from zoo.inference import load_predictions
 from zoo.results import (
     SCHEMA,
     find_done,
+    find_result_folders,
     load_result,
     load_results,
     load_scored_runs,
@@ -262,6 +263,15 @@ def test_a_copy_of_a_run_counts_once_and_is_named(tmp_path, store):
     results, damaged = load_results(tmp_path)
     assert len(results) == 1 and len(damaged) == 1
     assert ": a copy of " in damaged[0] and "; fix: delete one of them" in damaged[0]
+
+
+def test_a_folder_that_is_not_there_or_is_taken_away_meanwhile_holds_no_runs(tmp_path, store):
+    assert list(find_result_folders(tmp_path / "none")) == []
+    first, second = store(tmp_path, model="a"), store(tmp_path, model="b")
+    found = find_result_folders(tmp_path)
+    assert next(found) == first.folder
+    shutil.rmtree(second.folder.parent)
+    assert list(found) == []
 
 
 def test_trying_a_results_folder_writes_through_no_link(tmp_path):

@@ -276,7 +276,8 @@ def unreadable(path: Path) -> ResultsError:
 def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
     """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot.
 
-    A folder above them that may not be read stands for all that it holds.
+    A folder above them that may not be read stands for all that it holds; one that is not there, or is taken away
+    meanwhile, holds none.
     """
     try:
         if depth == 0:
@@ -284,6 +285,8 @@ def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
                 yield root
             return
         below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except FileNotFoundError:
+        return
     except PermissionError:
         yield root
         return
