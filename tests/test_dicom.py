@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from zoo.errors import DataError
 from zoo.images import Reading, read_header, read_image, read_tag, read_values
-from zoo.images.dicom import codestream_size
+from zoo.images.codestreams import codestream_size
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 HU = Reading(levels=(-1024.0, -1024.0 + 65535), bits=16)
@@ -395,8 +395,8 @@ def test_regions_outside_of_the_image_are_refused(tmp_path):
 
 
 def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.images.dicom.MAX_BYTES", 1000)
-    monkeypatch.setattr("zoo.images.dicom.MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr("zoo.images.elements.MAX_BYTES", 1000)
+    monkeypatch.setattr("zoo.images.elements.MAX_HEADER_BYTES", 1000)
     path = write(tmp_path / "a.dcm", np.zeros((64, 64), np.uint16), DeflatedExplicitVRLittleEndian)
     assert "deflated, and more than 0 MB when inflated" in refusal(path)
 

@@ -61,9 +61,17 @@ ROOMS = {
         {"matching", "exclusions"},
         {"overlap"},
     ),
+    "cli": (
+        {"options", "terminal"},
+        {"stored"},
+        {"benching", "looking", "auditing", "reporting", "sharing"},
+        {"commands"},
+        {"process"},
+    ),
     "images": (
-        {"reading", "resizing", "recent"},
-        {"raster", "dicom"},
+        {"reading", "resizing", "recent", "codestreams"},
+        {"raster", "elements"},
+        {"dicom"},
         {"volumes", "animation", "video"},
     ),
     "leaderboard": (

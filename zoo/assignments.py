@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,29 @@ class Assignment:
     elsewhere: tuple[Elsewhere, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoding:
+    """Every dataset at every size, decoded once; an image that cannot be is the fault of all runs on its dataset."""
+
+    settings: Settings
+    console: Console
+    faults: dict[str, DataError] = field(default_factory=dict)
+    datasets: dict[tuple[str, int, int], Dataset] = field(default_factory=dict)
+
+    def open(self, run: Run, source: Source, then: Callable[[Path], Dataset]) -> Dataset | None:
+        """What `then` opens of the cache for a run; None where there is a fault."""
+        key = (run.data, run.image_size, run.fold)
+        if key not in self.datasets and run.data not in self.faults:
+            counting = self.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
+            try:
+                with failures_told(), counting as progress:
+                    self.datasets[key] = then(cache_images(source, run.image_size, self.settings.cache, progress))
+            except DataError as error:
+                self.faults[run.data] = error
+                self.console.say(refusal(run.data, error))
+        return self.datasets.get(key)
+
+
 def assign(
     runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
 ) -> tuple[list[Assignment], dict[str, Result]]:
@@ -47,40 +70,18 @@ def assign(
 
     The runs on a dataset with an image that cannot be decoded are refused; the others stand.
     """
-    faults: dict[str, DataError] = {}
-    datasets: dict[tuple[str, int, int], Dataset] = {}
-
-    def open_decoded(run: Run, source: Source, then: Callable[[Path], Dataset]) -> Dataset | None:
-        key = (run.data, run.image_size, run.fold)
-        if key not in datasets and run.data not in faults:
-            try:
-                with (
-                    failures_told(),
-                    console.counting(f"decoding {run.data} at {run.image_size} px", "images") as progress,
-                ):
-                    datasets[key] = then(cache_images(source, run.image_size, settings.cache, progress))
-            except DataError as error:
-                faults[run.data] = error
-                console.say(refusal(run.data, error))
-        return datasets.get(key)
-
+    decoding = Decoding(settings=settings, console=console)
     assignments = []
     asked = {run.id for run in runs}
     for run, tests in by_training(runs):
         source, split = plan.sources[run.dataset]
-        dataset = open_decoded(run, source, partial(open_dataset, source, split, run.fold))
+        dataset = decoding.open(run, source, partial(open_dataset, source, split, run.fold))
         if dataset is None:
             continue
         if run.purpose == "shuffle":
             dataset = shuffle_labels(dataset, run.seed)
         facts = describe_dataset(dataset, source, split)
-        elsewhere = []
-        for test in tests:
-            external = next(part for part in plan.externals[run.dataset] if part.hash == test.test_hash)
-            other = open_decoded(test, external.source, partial(open_external, external, dataset))
-            if other is not None:
-                told = describe_external(external, other, dataset, facts)
-                elsewhere.append(Elsewhere(run=test, dataset=other, facts=told))
+        elsewhere = tuple(open_elsewhere(tests, plan, decoding, dataset, facts))
         done = None if run.id in asked else find_done(settings.results, run)
         if done and not elsewhere:
             continue
@@ -99,12 +100,25 @@ def assign(
                 fresh=settings.fresh,
                 done=done,
                 kept=find_weights(done),
-                elsewhere=tuple(elsewhere),
+                elsewhere=elsewhere,
             )
         )
     say_trained_again(assignments, console)
+    faults = decoding.faults
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def open_elsewhere(
+    tests: Iterable[Run], plan: Plan, decoding: Decoding, dataset: Dataset, facts: Mapping[str, Any]
+) -> Iterator[Elsewhere]:
+    """The datasets that a model trained on `dataset` is tested on too; those with a fault are left out."""
+    for test in tests:
+        external = next(part for part in plan.externals[test.dataset] if part.hash == test.test_hash)
+        other = decoding.open(test, external.source, partial(open_external, external, dataset))
+        if other is not None:
+            told = describe_external(external, other, dataset, facts)
+            yield Elsewhere(run=test, dataset=other, facts=told)
 
 
 def left_to_do(assignment: Assignment) -> Assignment | None:

@@ -8,6 +8,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+# What a command ends with; 0 where all is well, an error's own where one ended it (docs/command-line.md).
+EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN, EXIT_RESULTS = 1, 2, 3, 4, 5
+EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM = 129, 130, 143
+
 
 def clean(text: object) -> str:
     """Return `text` on one line, with control and bidirectional-override characters made visible.
@@ -32,7 +36,7 @@ class ZooError(Exception):
     """Something a user can mend: `message` says what was met, `fix` what to do about it."""
 
     code = "error"
-    exit_status = 2
+    exit_status = EXIT_USAGE
 
     def __init__(self, message: str, *, fix: str = "", code: str = "") -> None:
         super().__init__(message)
@@ -52,37 +56,37 @@ class ZooError(Exception):
 class UsageError(ZooError):
     """An unknown name, a bad flag or suite, or nothing selected."""
 
-    code, exit_status = "usage", 2
+    code, exit_status = "usage", EXIT_USAGE
 
 
 class PluginError(ZooError):
     """A plugin that was asked for and cannot serve."""
 
-    code, exit_status = "plugin", 2
+    code, exit_status = "plugin", EXIT_USAGE
 
 
 class WeightsError(ZooError):
     """Pretrained weights that cannot be had or do not fit; found before anything starts."""
 
-    code, exit_status = "weights", 2
+    code, exit_status = "weights", EXIT_USAGE
 
 
 class DataError(ZooError):
     """Data that cannot be read or must not be benchmarked: the file or row is named."""
 
-    code, exit_status = "data", 4
+    code, exit_status = "data", EXIT_NOTHING_RAN
 
 
 class RunError(ZooError):
     """A run that failed for a reason worth one line (wrong output shape, loss not finite)."""
 
-    code, exit_status = "run", 3
+    code, exit_status = "run", EXIT_SOME_FAILED
 
 
 class ResultsError(ZooError):
     """A results folder that is full, read-only, not a folder, or written by a newer zoo."""
 
-    code, exit_status = "results", 5
+    code, exit_status = "results", EXIT_RESULTS
 
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -109,7 +113,7 @@ def room_needed() -> Iterator[None]:
 class VerifyError(ZooError):
     """A bundle that differs from what its own predictions or manifest say."""
 
-    code, exit_status = "bundle-differs", 3
+    code, exit_status = "bundle-differs", EXIT_SOME_FAILED
 
 
 class Undefined(Exception):  # noqa: N818 - it is an answer, not a fault

@@ -20,6 +20,8 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.images import animation, dicom, raster, video, volumes
+from zoo.images.elements import carries_mark
+from zoo.images.elements import read_tag as read_element
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.images.resizing import fit_square
 
@@ -112,7 +114,7 @@ def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
 def is_unnamed_image(path: Path) -> bool:
     """Whether a regular file whose name says nothing of its kind (`IM000012`, `1.2.840.113619.5`) begins as DICOM."""
     suffix = suffix_of(path.name)
-    return (not suffix or suffix[1:].isdecimal()) and not is_ignored(path.name) and dicom.carries_mark(path)
+    return (not suffix or suffix[1:].isdecimal()) and not is_ignored(path.name) and carries_mark(path)
 
 
 def has_tags(path: Path) -> bool:
@@ -151,7 +153,7 @@ def read_tag(path: Path, keyword: str) -> str:
         raise DataError(
             f"{path}: not DICOM, it has no tag {keyword!r}", fix="leave `tags` out of dataset.toml, or give DICOM files"
         )
-    return dicom.read_tag(path, keyword)
+    return read_element(path, keyword)
 
 
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:

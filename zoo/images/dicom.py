@@ -8,29 +8,17 @@ from __future__ import annotations
 import io
 import math
 import re
-import struct
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.errors import DataError, nearest
-from zoo.images.reading import (
-    AS_STORED,
-    MAX_BYTES,
-    STRIP_ROWS,
-    Header,
-    Reading,
-    check_regular,
-    check_size,
-    damaged,
-    to_levels,
-)
+from zoo.errors import DataError
+from zoo.images.codestreams import codestream_size, wrong_in_jpeg
+from zoo.images.elements import GRAY, KEPT_TAGS, Opened, open_dicom, tag_text
+from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_size, to_levels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -39,66 +27,11 @@ Array = np.ndarray[Any, Any]
 
 HEADER_VERSION = "2"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
-MARK = b"DICM"  # at byte 128
-MAX_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
 MAX_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
-UNDEFINED_LENGTH = 0xFFFFFFFF
-
-# What a header tells of each file. Names, dates of birth and free text are not among it: it is remembered on disk.
-KEPT_TAGS = tuple(
-    "PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID AccessionNumber StudyID "  # noqa: SIM905
-    "InstanceNumber Modality ImageType Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition "
-    "Laterality ImageLaterality PatientSex PatientAge PhotometricInterpretation BurnedInAnnotation".split()
-)
-PIXEL_TAGS = tuple(
-    "SamplesPerPixel PlanarConfiguration NumberOfFrames Rows Columns BitsAllocated BitsStored "  # noqa: SIM905
-    "HighBit PixelRepresentation RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth "
-    "VOILUTFunction VOILUTSequence RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
-    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData "
-    "BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
-    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData "
-    "SequenceOfUltrasoundRegions SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "ExtendedOffsetTable ExtendedOffsetTableLengths".split()
-)
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
-PIXEL_ELEMENTS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
-GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A DICOM file parsed up to its pixels."""
-
-    path: Path
-    stream: IO[bytes]
-    dataset: Dataset
-    element: str  # keyword of the element with the pixels; "" where there is none
-    start: int  # where their value begins in the stream
-    length: int | None  # in bytes; None: encapsulated, it is not said
-
-    @property
-    def frames(self) -> int:
-        return int(self.dataset.get("NumberOfFrames") or 1)
-
-    @property
-    def photometric(self) -> str:
-        return str(self.dataset.get("PhotometricInterpretation", ""))
-
-    @property
-    def is_gray(self) -> bool:
-        return self.photometric in GRAY
-
-
-def carries_mark(path: Path) -> bool:
-    """Whether a file that nothing else tells of begins as DICOM does."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(132)[128:] == MARK
-    except OSError:
-        return False
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
@@ -131,16 +64,6 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
         )
 
 
-def read_tag(path: Path, keyword: str) -> str:
-    """The text of one element, of the file's top level; "" where it has none. For tags that headers do not keep."""
-    from pydicom.datadict import keyword_dict
-
-    if keyword not in keyword_dict:
-        raise DataError(f"DICOM has no tag {keyword!r}. {nearest(keyword, keyword_dict)}".rstrip())
-    with open_dicom(path, (keyword,)) as file:
-        return tag_text(file.dataset, keyword)
-
-
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """Pixels uint8 or uint16, (H, W) or (H, W, 3): black is zero, colour is RGB, levels as `reading` says.
 
@@ -166,103 +89,6 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
     with open_dicom(path) as file:
         raw, view = decode(file, frame, reading)
         return to_values(file, view, raw) if file.is_gray else to_rgb(file, raw, view)
-
-
-# --- opening ---------------------------------------------------------------------------------------------------------
-@contextmanager
-def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> Iterator[Opened]:
-    """The file parsed up to its pixels; whatever goes wrong with it meanwhile is a DataError that names it."""
-    check_regular(path)
-    quieten()
-    try:
-        with open(path, "rb") as source:
-            yield parse(path, plain_stream(path, source), tags)
-    except DataError:
-        raise
-    except Exception as error:  # what a damaged file makes pydicom and its decoders raise cannot be listed
-        raise damaged(path, error) from error
-
-
-@cache
-def quieten() -> None:
-    """pydicom warns of what it mends, on stderr, once a file; what matters is checked here."""
-    import logging
-    import warnings
-
-    warnings.filterwarnings("ignore", module=r"pydicom\b")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-
-
-def plain_stream(path: Path, source: IO[bytes]) -> IO[bytes]:
-    """The file with a preamble, its transfer syntax said, and inflated: what pydicom can read frame by frame."""
-    from pydicom.filereader import _read_file_meta_info, read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
-
-    start = source.read(132)
-    if start[128:] != MARK and start[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
-        raise DataError(f"{path}: not DICOM: no {MARK.decode()} at byte 128", fix="leave it out", code="image-unknown")
-    source.seek(0)
-    read_preamble(source, force=True)
-    meta = _read_file_meta_info(source)
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return with_meta(ExplicitVRLittleEndian, inflate(path, source))
-    if not syntax or start[128:] != MARK:
-        body = source.read(MAX_BYTES + MAX_HEADER_BYTES)
-        return with_meta(syntax or guess_syntax(body), body)
-    source.seek(0)
-    return source
-
-
-def inflate(path: Path, source: IO[bytes]) -> bytes:
-    limit = MAX_BYTES + MAX_HEADER_BYTES
-    data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source.read(limit), limit + 1)
-    if len(data) > limit:
-        raise DataError(f"{path}: deflated, and more than {limit >> 20} MB when inflated", fix="leave it out")
-    return data
-
-
-def guess_syntax(body: bytes) -> str:
-    """The native transfer syntax of elements that nothing introduces."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    if not body[4:6].isalpha():
-        return str(ImplicitVRLittleEndian)
-    return str(ExplicitVRBigEndian if body[:1] == b"\x00" else ExplicitVRLittleEndian)
-
-
-def with_meta(syntax: str, body: bytes) -> io.BytesIO:
-    uid = syntax.encode() + b"\0" * (len(syntax) % 2)
-    element = struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
-    length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(element))
-    return io.BytesIO(bytes(128) + MARK + length + element + body)
-
-
-def parse(path: Path, stream: IO[bytes], tags: tuple[str, ...]) -> Opened:
-    from pydicom import dcmread
-
-    dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*KEPT_TAGS, *PIXEL_TAGS, *tags])
-    little = bool(dataset.original_encoding[1])
-    order, start = "<" if little else ">", stream.tell()
-    head = stream.read(12)
-    if len(head) < 8:
-        return Opened(path, stream, dataset, "", start, 0)
-    group, number = struct.unpack(f"{order}HH", head[:4])
-    implicit = bool(dataset.original_encoding[0])
-    (length,) = struct.unpack(f"{order}L", head[4:8] if implicit else head[8:12].ljust(4, b"\0"))
-    element = PIXEL_ELEMENTS.get(group << 16 | number, "")
-    defined = None if length == UNDEFINED_LENGTH else length
-    return Opened(path, stream, dataset, element, start + (8 if implicit else 12), defined)
-
-
-def tag_text(dataset: Dataset, keyword: str) -> str:
-    from pydicom.multival import MultiValue
-
-    value = dataset.get(keyword)
-    if value is None:
-        return ""
-    texts = value if isinstance(value, MultiValue) else [value]
-    return "\\".join(str(text).strip("\0 ") for text in texts)
 
 
 # --- what a header says ----------------------------------------------------------------------------------------------
@@ -540,62 +366,6 @@ def check_codestream(file: Opened, frame: int) -> None:
             fix="copy it again, or leave it out",
             code="image",
         )
-
-
-def wrong_in_jpeg(data: bytes) -> str:
-    """What is wrong with a JPEG up to its first scan, or "". At what libjpeg warns of there, gdcm 3.2 aborts."""
-    at, has_frame = 2, False
-    if data[:2] != b"\xff\xd8":
-        return f"begins with {data[:4]!r}"
-    while at + 4 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF or not marker:
-            return f"has no marker at byte {at}"
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # they stand alone
-            at += 2
-            continue
-        if marker == 0xDA:
-            return "" if has_frame else "has a scan and no frame"
-        end = at + 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
-        body = data[at + 4 : end]
-        if marker == 0xE0 and body[:5] == b"JFIF\0" and body[5:6] != b"\1":
-            return f"is JFIF of version {body[5:6].hex()}"
-        if marker == 0xEE and body[:5] == b"Adobe" and body[11:12] not in (b"\0", b"\1", b"\2"):
-            return f"has the Adobe colour transform {body[11:12].hex()}"
-        if is_frame_marker(marker):
-            bits = body[0] if body else 0
-            if bits not in (range(2, 17) if marker == 0xC3 else (8, 12)):
-                return f"has samples of {bits} bits"
-            has_frame = True
-        at = end
-    return "ends before its first scan"
-
-
-def is_frame_marker(marker: int) -> bool:
-    return marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
-
-
-def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares none."""
-    if (at := data.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0 and len(data) >= at + 24:  # JPEG 2000: SOC, SIZ
-        right, bottom, left, top = struct.unpack(">4L", data[at + 8 : at + 24])
-        return right - left, bottom - top
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif is_frame_marker(marker):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        else:
-            at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
-    return None
 
 
 def to_rgb(file: Opened, raw: Array, view: Dataset) -> Array:

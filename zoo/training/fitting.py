@@ -194,20 +194,7 @@ def finetune(
             notify(told)
             if checkpoints:
                 checkpoints.keep(training.state)
-    training.keeper.put_back()
-    return Fitted(
-        module=module,
-        history=tuple(training.history),
-        selected_step=training.keeper.step,
-        details={
-            "steps": num_steps,
-            "selected_by": "last step" if training.keeper.select_last else "best val score",
-            **({"resumed_at": resumed_at} if resumed_at else {}),
-        },
-        train_seconds=training.seconds,
-        images_per_second=num_steps * size / training.seconds,
-        deviations=(f"out of memory: batches of {size} in parts of {training.part}",) * (training.part < size),
-    )
+    return training.to_fitted(size, resumed_at)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -302,6 +289,23 @@ class Training:
             self.step, self.part, self.history = state["step"], state["part"], state["history"]
             self.seconds, self.since = state["seconds"], time.perf_counter()
         return self.step
+
+    def to_fitted(self, size: int, resumed_at: int) -> Fitted:
+        """The module as it was in the round that val selected; `size` is that of a whole batch."""
+        self.keeper.put_back()
+        return Fitted(
+            module=self.module,
+            history=tuple(self.history),
+            selected_step=self.keeper.step,
+            details={
+                "steps": self.num_steps,
+                "selected_by": "last step" if self.keeper.select_last else "best val score",
+                **({"resumed_at": resumed_at} if resumed_at else {}),
+            },
+            train_seconds=self.seconds,
+            images_per_second=self.num_steps * size / self.seconds,
+            deviations=(f"out of memory: batches of {size} in parts of {self.part}",) * (self.part < size),
+        )
 
 
 def add_gradients(

@@ -1,0 +1,27 @@
+"""The command `zoo`, with all that stands behind it."""
+
+from __future__ import annotations
+
+import click
+
+from zoo.cli.auditing import audit_
+from zoo.cli.benching import bench
+from zoo.cli.looking import cache, doctor, info, list_, plugin
+from zoo.cli.reporting import compare_, report
+from zoo.cli.sharing import bundle, score_, verify, why
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="zoo-bench", prog_name="zoo", message="%(prog)s %(version)s")
+def zoo() -> None:
+    """Benchmark pretrained networks on medical images, and say how far the order can be trusted.
+
+    \b
+    zoo bench                                      the quickstart: synthetic data, minutes on a CPU
+    zoo bench --datasets PATH --models starter     your own images
+    zoo list models 'resnet*'                      what is there
+    """
+
+
+for command in (audit_, bench, bundle, cache, compare_, doctor, info, list_, plugin, report, score_, verify, why):
+    zoo.add_command(command)

@@ -1,0 +1,60 @@
+"""What `--results` names, read; what is damaged there is a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.terminal import tell
+from zoo.errors import ResultsError, clean
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.results import Result
+
+
+def has_readable_scores(result: Result) -> bool:
+    """Whether the scores beside a result are whole; damaged ones are a warning, and `zoo score` makes them again."""
+
+    try:
+        result.scores()
+    except ResultsError as error:
+        if error.code == "newer-schema":
+            raise
+        tell(f"zoo: warning: left out: {error}")
+        return False
+    return True
+
+
+def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
+    """The results of folders and of bundles; a bundle's rows are marked by what is known of them."""
+    from zoo.bundles import is_bundle
+    from zoo.progress import Console
+    from zoo.verifying import load_bundle, mark_reproduced
+
+    folders = list({path.resolve(): path for path in folders}.values())
+    bundles = [path for path in folders if is_bundle(path)]
+    plain = [path for path in folders if path not in bundles]
+    own = read_results(plain) if plain else []
+    for path in bundles:
+        with Console().counting(f"verifying {path.name}", "runs") as progress:
+            own += mark_reproduced(load_bundle(path, registry, progress), own)
+    return own
+
+
+def read_results(folders: Sequence[Path]) -> list[Any]:
+    """Every readable result; a damaged one is a warning, none at all an error."""
+    from zoo.results import load_results
+
+    found: list[Any] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ResultsError(f"{folder}: not a folder", fix="give one by --results, or run `zoo bench` first")
+        results, damaged = load_results(folder)
+        found += [result for result in results if result.id not in {other.id for other in found}]
+        for line in damaged:
+            tell(f"zoo: warning: left out: {clean(line)}")
+    if not found:
+        raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
+    return found
