@@ -246,6 +246,19 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, store, place):
 
 
 @mortal
+@pytest.mark.parametrize("command", ["report", "score", "bundle out", "bench --dry-run -m constant"])
+def test_a_results_folder_that_may_not_be_read_is_status_5_and_named(tmp_path, environment, command):
+    results = tmp_path / "results"
+    results.mkdir()
+    results.chmod(0)
+    words = [*MAY_NOT, sys.executable, "-m", "zoo", *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    results.chmod(0o700)
+    assert done.returncode == 5, done.stderr
+    assert "results/" in done.stderr and "Traceback" not in done.stderr
+
+
+@mortal
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
 def test_a_run_that_may_not_be_read_is_not_taken_for_damaged_nor_done_again(tmp_path, store, name):
     stored = store(tmp_path)

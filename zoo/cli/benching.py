@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import PATH, TEXT, Number, several
+from zoo.cli.options import PATH, RESULTS, TEXT, Number, several
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 
@@ -45,7 +45,7 @@ MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come
     show_default=True,
     help="Keep the trained weights of the best seed on val, of all, or of none.",
 )
-@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option(
     "--device",
     type=TEXT,
@@ -58,7 +58,7 @@ MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come
     "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads a CPU run uses."
 )
 @click.option("--executor", type=TEXT, default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
-@click.option("--workers", type=click.IntRange(min=1), help="Runs at once (default: cores / threads).")
+@click.option("--workers", type=click.IntRange(1, MAX_THREADS), help="Runs at once (default: cores / threads).")
 @click.option(
     "--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
 )

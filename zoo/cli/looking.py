@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE, PATH, TEXT, Number
+from zoo.cli.options import FILE, RESULTS, TEXT, Number
 from zoo.cli.terminal import registry_with_warnings
 from zoo.errors import UsageError, clean
 
@@ -32,7 +32,7 @@ def list_(kind: str, pattern: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("kind", type=click.Choice([*KINDS[:5], "runs"]))
 @click.argument("name", type=TEXT)
-@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--sheet", type=FILE, help="Where a dataset's contact sheet (PNG) is written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
@@ -78,7 +78,7 @@ def plugin_list(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--results", type=PATH, default=Path("results"), help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), help="The results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def doctor(results: Path, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and say what is wrong and how to mend it."""

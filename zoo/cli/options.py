@@ -42,6 +42,7 @@ class SomePath(click.Path):
 SHARE = Number(min=0, max=1, min_open=True, max_open=True)
 TEXT = Text()
 PATH = SomePath(path_type=Path)
+RESULTS = SomePath(path_type=Path, readable=False)  # who reads it says what is wrong with it: exit status 5
 FILE = SomePath(path_type=Path, dir_okay=False)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE, PATH, SHARE, TEXT, several
+from zoo.cli.options import FILE, RESULTS, SHARE, TEXT, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--results", "folders", type=PATH, multiple=True, help="Results folders, and bundles.")
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
 @click.option(
     "--format",
     "form",
@@ -149,7 +149,7 @@ def export_predictions(results: Sequence[Result], path: Path) -> int:
 @click.argument("models", type=TEXT, nargs=2, metavar="MODEL MODEL")
 @click.option("--dataset", type=TEXT, metavar="NAME", help="Only the boards of this dataset.")
 @click.option("--protocol", type=TEXT, metavar="NAME", help="Only the boards of this protocol.")
-@click.option("--results", "folders", type=PATH, multiple=True, help="Results folders, and bundles.")
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def compare_(
     models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE, PATH, TEXT, several
+from zoo.cli.options import FILE, PATH, RESULTS, TEXT, several
 from zoo.cli.stored import read_results
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 
 
 @click.command("score")
-@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
 def score_(results: Path, metrics: tuple[str, ...]) -> int:
     """Compute scores again from stored predictions; no GPU, no training."""
@@ -35,7 +35,7 @@ def score_(results: Path, metrics: tuple[str, ...]) -> int:
 
 @click.command()
 @click.argument("output", type=PATH)
-@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--key", type=FILE, help="The key of the pseudonyms (default: beside the results).")
 @several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
 def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
@@ -87,7 +87,7 @@ def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
 
 @click.command()
 @click.argument("run_id", type=TEXT)
-@click.option("--results", type=PATH, default="results", show_default=True, help="Results folder.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def why(run_id: str, results: Path, as_json: bool) -> None:
     """Tell, field by field, why a run is, or is not, the same as one already done."""
