@@ -15,7 +15,7 @@ from zoo.errors import clean
 
 QUIET_SECONDS = 1.0  # what takes less says nothing
 # Away from a terminal something is said every ten seconds at the latest, on a machine with five times too much to do.
-PLAIN_SECONDS = 6.0
+PLAIN_SECONDS = 5.0
 BEAT_SECONDS = 1.0
 REFRESH_SECONDS = 0.2
 MIN_SHARE = 0.02  # of all work done before an estimate means anything
@@ -57,7 +57,7 @@ class Console:
         self.say(f"zoo: warning: {message}")
 
     def show(self, line: str) -> None:
-        """A line that the next one replaces. Where the stream is no terminal, one that stays, after six seconds."""
+        """A line that the next one replaces. Where the stream is no terminal, one that stays, after five seconds."""
         with self.lock:
             now = time.monotonic()
             if not self.is_terminal:
