@@ -94,6 +94,11 @@ ROOMS = {
         {"statements"},
         {"boards", "pairs"},
     ),
+    "runner": (
+        {"running", "gate"},
+        {"carrying"},
+        {"benching"},
+    ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
         {"selection", "intensity", "screening", "names", "clips"},

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from zoo import runner
+from zoo.assignments import assign, longest_first
 from zoo.executor import Event, can_fork, execute
 from zoo.planning import Settings, plan_bench
 from zoo.progress import Console
@@ -51,7 +52,7 @@ def assignments(registry, tiny_data, tmp_path):
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
     settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
     plan = plan_bench(suite, registry, settings, console)
-    return runner.assign(plan.runs, plan, settings, console)[0]
+    return assign(plan.runs, plan, settings, console)[0]
 
 
 def weights_below(root):
@@ -106,7 +107,7 @@ def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assign
 
 
 def test_longest_runs_come_first(assignments):
-    ordered = runner.longest_first(assignments[::-1])
+    ordered = longest_first(assignments[::-1])
     assert ordered[0].run.shown == "tiny_cnn"
 
 
@@ -186,7 +187,7 @@ def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path
 
 def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not(bench, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.keep_best_weights", lambda results: None)  # it did not come to that
+        patch.setattr("zoo.runner.benching.keep_best_weights", lambda results: None)  # it did not come to that
         bench(seeds=(0, 1))
     assert len(weights_below(tmp_path)) == 2
     bench(seeds=(0, 1, 2))
@@ -196,7 +197,7 @@ def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_equal_val_scores_the_first_seed_keeps_its_weights_whichever_ended_first(bench, tmp_path, backwards):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.keep_best_weights", lambda results: None)
+        patch.setattr("zoo.runner.benching.keep_best_weights", lambda results: None)
         results = bench(seeds=(0, 1, 2)).results.values()
     ended = [replace(r, details={**r.details, "val_score": 0.5}) for r in results]
     runner.keep_best_weights(sorted(ended, key=lambda r: r.run["seed"], reverse=backwards))

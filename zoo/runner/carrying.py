@@ -1,0 +1,178 @@
+"""Runs to results: each in a worker process, or as another bench carries it out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from zoo.assignments import Assignment, assign, longest_first, name_work
+from zoo.errors import ResultsError
+from zoo.executor import Event, can_fork
+from zoo.planning import Plan, Settings, worker_devices
+from zoo.progress import BenchProgress, Console, duration
+from zoo.registry import Registry
+from zoo.results import Result, claim, find_done, load_result, now, save_result
+from zoo.runner.running import claim_and_execute
+from zoo.suites import Run
+from zoo.system import device_kind, versions
+from zoo.weights import import_all, imports_of
+
+NO_DISK = {"results-unusable", "no-room"}  # codes of errors that meet every run to come, too
+WAIT_SECONDS = 0.5  # between two looks at what another bench carries out
+
+
+def carry_out(
+    runs: Sequence[Run],
+    done: Mapping[str, Result],
+    plan: Plan,
+    registry: Registry,
+    settings: Settings,
+    console: Console,
+) -> dict[str, Result]:
+    """Results of all runs by id: those done already, and the others carried out in worker processes now."""
+    waiting = [run for run in runs if run.id not in done]
+    results = {run.id: done[run.id] for run in runs if run.id in done}
+    if not waiting:
+        return results
+    with console.counting("importing what the runs need"):
+        preload(waiting, registry, settings)
+    assignments, refused = assign(waiting, plan, settings, console)
+    results |= refused
+    decoded = {a.dataset.images for a in assignments}
+    progress = BenchProgress(console, len(assignments), sum(path.stat().st_size for path in decoded))
+    while assignments:
+        concluded, assignments = execute_all(assignments, progress, plan.device, registry, settings)
+        results |= concluded
+        if settings.fail_fast and not all(result.ok for result in concluded.values()):
+            break
+        if assignments:
+            wait_for_others(assignments, console)
+    console.done()
+    return results
+
+
+def execute_all(
+    assignments: Sequence[Assignment], progress: BenchProgress, device: str, registry: Registry, settings: Settings
+) -> tuple[dict[str, Result], list[Assignment]]:
+    """Results by run id of what was carried out, and what was not, because another bench is at it."""
+    execute = registry.find("executor", settings.executor).execute
+    events: Generator[Event[Assignment], None, None] = execute(
+        longest_first(assignments),
+        partial(claim_and_execute, registry=registry if can_fork() else None),
+        devices=worker_devices(settings, device, len(assignments)),
+        reuse=device_kind(device) != "cpu",
+        timeout=settings.run_timeout,
+        fail_fast=settings.fail_fast,
+    )
+    results: dict[str, Result] = {}
+    taken: dict[str, Assignment] = {}
+    with contextlib.closing(events):  # whatever goes wrong here, no worker outlives it
+        for event in events:
+            name = name_work(event.work)
+            if event.kind == "started":
+                progress.started(name)
+            elif event.details.get("taken"):
+                taken[event.work.run.id] = event.work
+            elif event.kind == "progress":
+                progress.progressed(name, event.details)
+            elif event.work.run.id in taken:
+                progress.put_off(name)
+            else:
+                found = conclude_all(event, settings)
+                results |= {result.id: result for result in found}
+                progress.finished(name, "; ".join(map(describe_result, found)))
+    return results, list(taken.values())
+
+
+def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None:
+    """Wait until another bench is no longer at one of these runs: it finished it, failed, or is no more."""
+    count = len(assignments)
+    with console.counting(f"waiting for {count} run{'s' * (count > 1)} that another bench carries out"):
+        while True:
+            for assignment in assignments:
+                with claim(assignment.results, assignment.run) as is_free:
+                    if is_free:
+                        return
+            time.sleep(WAIT_SECONDS)
+
+
+def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None:
+    """Import once what every worker needs; a forked child inherits it.
+
+    Nothing is computed here: the threads that torch starts for that do not survive a fork.
+    """
+    names = imports_of({run.model for run in runs}, registry, settings.cache)
+    if any(run.protocol.method == "finetune" for run in runs):
+        names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
+    core = (
+        "torch",
+        "filelock",
+        "torch.utils.flop_counter",
+        "safetensors.torch",
+        "sklearn.linear_model",
+        "sklearn.metrics",
+    )
+    for name in core:
+        importlib.import_module(name)
+    import_all(names)
+
+
+def conclude_all(event: Event[Assignment], settings: Settings) -> list[Result]:
+    """What came of the run of an assignment, where it was not done before, and of its tests elsewhere."""
+    work = event.work
+    own = [] if work.done else [conclude(event, settings)]
+    return own + [conclude_run(event, test.run, test.facts, settings) for test in work.elsewhere]
+
+
+def conclude(event: Event[Assignment], settings: Settings) -> Result:
+    return conclude_run(event, event.work.run, event.work.dataset_facts, settings)
+
+
+def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], settings: Settings) -> Result:
+    """The result of work that ended: as its worker saved it, or a record of how it failed.
+
+    A finished result that `--fresh` was to repeat is not replaced by a failure. Of several runs in one piece of work
+    those stand that were saved before it failed.
+    """
+    if event.status == "ok":
+        return load_result(settings.results / run.folder)
+    if event.code in NO_DISK:
+        message, _, fix = event.message.partition("; fix: ")
+        raise ResultsError(message, fix=fix, code=event.code)
+    saved = find_done(settings.results, run)
+    if saved and event.work.elsewhere and not settings.fresh:
+        return saved
+    failed = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status=event.status or "failed",
+        error={"code": event.code, "message": event.message},
+        dataset=facts,
+        deviations=run.deviations,
+        versions=versions(),
+        created=now(),
+    )
+    with claim(settings.results, event.work.run) as is_ours:
+        if is_ours and find_done(settings.results, run) is None:
+            save_result(settings.results, run, failed)
+    return failed
+
+
+def describe_result(result: Result) -> str:
+    """The end of the line that says a run is over."""
+    if result.error:
+        return f"{result.status.upper()}: {result.error['message']}"
+    seconds = duration(result.cost["train_seconds"])
+    name = result.details["primary_metric"]
+    found = result.scores().get(name)
+    if found is None:
+        return f"done in {seconds}, val {result.details['val_score']}"
+    shown = f"{name} {found.value:.3f}" if found.value is not None else f"{name} undefined ({found.reason})"
+    if result.run["tested_on"]:
+        return f"{shown} on {result.run['tested_on']}"
+    return f"{shown}, trained in {seconds}"

@@ -1,0 +1,211 @@
+"""One run, in a worker process: its steps in order, then each of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.assignments import Assignment, left_to_do
+from zoo.data import Dataset, Pixels, open_pixels
+from zoo.elsewhere import predict_elsewhere
+from zoo.executor import Notify
+from zoo.features import GetFeatures, extract_features, keep_features
+from zoo.inference import Predictions
+from zoo.models import build_model, count_flops, count_parameters
+from zoo.registry import Registry, open_registry
+from zoo.results import Result, claim, now, save_result
+from zoo.scoring import Score, score_run, val_score
+from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
+from zoo.suites import Run
+from zoo.system import describe_system, forget_peak_memory, peak_memory_bytes, prepare_torch, seed_children, versions
+from zoo.training import Checkpoints, Fitted, find_checkpoints, fit, reopen
+from zoo.weights import find_model_spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """Carry out, in a worker process, what another bench is not at and has not finished since it was planned."""
+    with claim(assignment.results, assignment.run) as is_ours:
+        if not is_ours:
+            notify({"taken": True})
+        elif left := left_to_do(assignment):
+            execute_run(left, device, notify, registry=registry)
+
+
+def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
+    registry = registry or open_registry()  # a spawned worker inherits nothing
+    run, dataset = assignment.run, assignment.dataset
+    prepare_torch(run.threads)
+    forget_peak_memory(device)  # this worker may have served other runs
+    spec = find_model_spec(run.model, registry, assignment.cache)
+    metrics = {name: registry.find("metric", name) for name in assignment.metrics}
+    select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
+
+    module = build(spec, run, dataset, assignment.weights)
+    cost = measure_size(module, dataset)
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
+    pixels = open_pixels(dataset, *normalization(spec, run), device)
+    checkpoints = find_own_checkpoints(assignment)
+    if assignment.kept:
+        fitted = reopen(module, assignment.kept, pixels, run.precision)
+    else:
+        fitted = fit(
+            spec,
+            module,
+            dataset,
+            pixels,
+            run.protocol,
+            seed=run.seed,
+            precision=run.precision,
+            val_score=select,
+            notify=notify,
+            get_features=find_features(run, dataset, pixels, assignment.cache),
+            checkpoints=checkpoints,
+        )
+    val = fitted.predict(dataset, pixels, "val", run.precision)
+    details = {
+        "pretraining": describe_pretraining(spec, run),
+        "val_score": null_if_nan(select(val)),
+        "keep_weights": assignment.keep_weights,
+    }
+    result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
+    checkpoints.drop()
+    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    for test in assignment.elsewhere:
+        predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
+
+
+def score_and_save(
+    assignment: Assignment,
+    fitted: Fitted,
+    pixels: Pixels,
+    val: Predictions,
+    metrics: Mapping[str, MetricSpec],
+    cost: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> Result:
+    """Read test once, unless the run is there to tune, and save all that the run has found."""
+    run, dataset = assignment.run, assignment.dataset
+    predictions: dict[str, Predictions] = {"val": val}
+    scores: dict[str, dict[str, Score]] = {}
+    if run.purpose != "tune":
+        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+    result = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="ok",
+        dataset=assignment.dataset_facts,
+        deviations=(*run.deviations, *fitted.deviations),
+        details={**describe_fit(fitted, assignment), **details},
+        cost={**cost, **measure_cost(fitted, pixels.device)},
+        system=describe_system(pixels.device, run.threads),
+        versions=versions(),
+        created=now(),
+    )
+    state = state_of(fitted.module) if assignment.keep_weights != "none" else None
+    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    return result
+
+
+def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
+    return build_model(
+        spec,
+        num_outputs=dataset.task.num_outputs(len(dataset.labels)),
+        channels=dataset.channels,
+        image_size=run.image_size,
+        weights=weights,
+        tag=run.weights_tag,
+        stem=run.protocol.stem,
+        head_std=run.protocol.head_std,
+        seed=seed_children(run.seed, "init")["init"],
+    )
+
+
+def normalization(spec: ModelSpec, run: Run) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the network's input: the weights' own, or what the protocol fixes."""
+    if run.protocol.normalization == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if run.protocol.normalization == "half":
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    for weights in spec.weights:
+        if run.init == "pretrained" and weights.tag == run.weights_tag:
+            return weights.mean, weights.std
+    return spec.mean, spec.std
+
+
+def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+    return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
+
+
+def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
+    """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
+    results, computing = str(assignment.results.resolve()), json.dumps(versions(), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
+    if assignment.fresh:
+        checkpoints.drop()
+    return checkpoints
+
+
+def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> GetFeatures:
+    """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    if run.init == "random":
+        return extract_features
+    made_by = {name: version for name, version in versions().items() if name in {"torch", "torchvision", "timm"}}
+    identity = {
+        "content": dataset.content_hash,
+        "size": run.image_size,
+        "scale": pixels.scale,
+        "mean": pixels.mean.flatten().tolist(),
+        "std": pixels.std.flatten().tolist(),
+        "model": run.model,
+        "weights": run.weights_digest,
+        "stem": run.protocol.stem,
+        "device": run.device_kind,
+        "threads": run.threads,
+        **made_by,
+    }
+    return keep_features(cache, json.dumps(identity, sort_keys=True))
+
+
+def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:
+    return {
+        "train_seconds": round(fitted.train_seconds, 3),
+        "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
+
+
+def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
+    return {
+        **fitted.details,
+        "selected_step": fitted.selected_step,
+        "primary_metric": assignment.primary_metric,
+        "intensity": list(assignment.dataset.intensity),
+        "channels": assignment.dataset.channels,
+    }
+
+
+def describe_pretraining(spec: ModelSpec, run: Run) -> list[str] | None:
+    """The data that its initial weights were trained on; None where nobody says, nothing for random init."""
+    if run.init == "random":
+        return []
+    return next((list(w.pretraining) for w in spec.weights if w.tag == run.weights_tag and w.pretraining), None)
+
+
+def null_if_nan(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    # Copies: safetensors refuses tensors that share memory, and channels_last ones are not contiguous.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
