@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -14,7 +15,9 @@ from PIL import Image
 
 from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, select_metadata, unit_of
 from zoo.errors import DataError
+from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
+from zoo.sources import find_source
 from zoo.specs import DatasetSpec, Samples
 from zoo.splits import draw_split
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
@@ -399,6 +402,62 @@ def test_a_damaged_cache_is_decoded_again(tmp_path, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     assert cache_images(source, 6, tmp_path).read_bytes() == whole
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of images as files, and the set opened: `folder.root`, `folder.source`."""
+
+    class Folder:
+        root = tmp_path / "set"
+
+    for row, pixels in enumerate(noise(40)):
+        path = Folder.root / "ab"[row % 2] / f"{row:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    Folder.source = open_source(find_source(Folder.root), tmp_path)
+    return Folder
+
+
+@pytest.mark.parametrize("change", [lambda path: Image.fromarray(noise(1)[0] ^ 255).save(path), Path.unlink])
+@pytest.mark.parametrize("read", [lambda source, cache: cache_images(source, 6, cache), take_fingerprints])
+def test_a_file_that_changed_since_its_set_was_opened_is_named_and_nothing_of_it_is_kept(
+    tmp_path, folder, change, read
+):
+    change(folder.root / "b" / "07.png")
+    with pytest.raises(DataError, match=r"b/07.png was changed or removed since the set was opened") as caught:
+        read(folder.source, tmp_path)
+    assert caught.value.code == "changed"
+    assert not list(tmp_path.glob("images/*/images.npy")) and not list(tmp_path.glob("fingerprints/*"))
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(folder):
+    path = folder.root / "a" / "00.png"
+    read = folder.source.samples.read.args[0]  # as the set itself has it
+
+    def slow(image):
+        pixels = read(image)
+        path.write_bytes(path.read_bytes())
+        return pixels
+
+    checked = folder.source.samples.read
+    with pytest.raises(DataError, match=r"a/00\.png was changed"):
+        checked.func(slow, *checked.args[1:], folder.source.samples.table["image"][0])
+
+
+def test_a_file_that_was_written_again_as_it_was_is_read(tmp_path, folder):
+    before = np.load(cache_images(folder.source, 6, tmp_path / "before"))
+    for path in folder.root.rglob("*.png"):
+        path.write_bytes(path.read_bytes())
+    np.testing.assert_array_equal(np.load(cache_images(folder.source, 6, tmp_path / "after")), before)
+
+
+def test_pixels_without_a_file_that_are_others_on_second_reading_are_refused(tmp_path):
+    images = noise(4)
+    source = open_it(tmp_path, images, [0, 1, 0, 1])
+    images[2] ^= 255
+    with pytest.raises(DataError, match="image 2 was changed"):
+        cache_images(source, 6, tmp_path)
 
 
 def test_gray_stays_one_channel_and_colour_three(tmp_path):

@@ -82,6 +82,15 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
+FileStamp = tuple[int, int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """Size, time of modification, time of the last change (ns), and number of a file: another file has another one."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 class FileMemo:
     """What was found out about files, remembered by path, size and times, so that a set is read once.
 
@@ -138,9 +147,8 @@ class FileMemo:
         self.note(self.key(path), fact)
 
     def key(self, path: Path) -> tuple[str, str, int, str]:
-        status = path.stat()
-        stamp = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        return self.what, str(path.resolve()), status.st_size, stamp
+        size, *times = file_stamp(path)
+        return self.what, str(path.resolve()), size, " ".join(map(str, times))
 
     def look_up(self, key: tuple[str, str, int, str]) -> Any:
         import sqlite3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.fields import find_fault
-from zoo.files import FileMemo, hash_bytes
+from zoo.files import FileMemo, FileStamp, file_stamp, hash_bytes, hash_file
 from zoo.images import clips_of, split_frame
 from zoo.specs import DatasetSpec, Samples, SamplesRequest
 from zoo.system import noted_interrupts, process_unchanged
@@ -62,7 +62,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
     patients = in_one_form(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
-    digests = hash_images(samples, cache, progress)
+    digests, samples = hash_images(samples, spec.name, cache, progress)
     texts = target_texts(samples.targets)
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return Source(
@@ -271,22 +271,70 @@ def wrong_channels(source: Source, row: int, found: int) -> DataError:
     )
 
 
-def hash_images(samples: Samples, cache: Path, progress: Progress | None) -> Array:
-    """What identifies each image: the SHA-256 of its file, and its frame there; or of its pixels where it has none."""
-    if len(samples.files) == len(samples.table):
-        memo, digest_of = FileMemo(cache), dict[Path, str]()
-        try:
-            digests = []
-            for done, (path, image) in enumerate(zip(samples.files, samples.table["image"], strict=True), start=1):
-                _, frame = split_frame(str(image))
-                if path not in digest_of:  # once for all frames of a file
-                    digest_of[path] = memo(path)
-                digests.append(digest_of[path] if frame is None else hash_bytes(digest_of[path], str(frame)))
-                if progress:
-                    progress(done, len(samples.files))
-        finally:
-            memo.close()
-        return np.array(digests)
-    # Several images in one file, or none on disk.
-    pixels = (samples.read(image) for image in samples.table["image"])
-    return np.array([hash_bytes(str(p.dtype), str(p.shape), np.ascontiguousarray(p).tobytes()) for p in pixels])
+def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | None) -> tuple[Array, Samples]:
+    """What identifies each image: the SHA-256 of its file, and its frame there; or of its pixels where it has none.
+
+    And the samples, which from now on read nothing else: what changed since is a DataError that names it.
+    """
+    images = samples.table["image"].tolist()
+    if len(samples.files) != len(images):  # several images in one file, or none on disk
+        digests = [hash_pixels(samples.read(image)) for image in images]
+        read = partial(read_same_pixels, samples.read, name, dict(zip(images, digests, strict=True)))
+        return np.array(digests), replace(samples, read=read)
+    memo, known = FileMemo(cache), dict[Path, tuple[str, FileStamp]]()
+    try:
+        digests = []
+        for done, (path, image) in enumerate(zip(samples.files, images, strict=True), start=1):
+            _, frame = split_frame(str(image))
+            if path not in known:  # once for all frames of a file
+                stamp = file_stamp(path)
+                known[path] = memo(path), stamp
+            digest = known[path][0]
+            digests.append(digest if frame is None else hash_bytes(digest, str(frame)))
+            if progress:
+                progress(done, len(images))
+    finally:
+        memo.close()
+    read = partial(read_same_file, samples.read, name, dict(zip(images, samples.files, strict=True)), known)
+    return np.array(digests), replace(samples, read=read)
+
+
+def hash_pixels(pixels: Array) -> str:
+    return hash_bytes(str(pixels.dtype), str(pixels.shape), np.ascontiguousarray(pixels).tobytes())
+
+
+def read_same_pixels(read: Callable[[Any], Array], name: str, digests: Mapping[Any, str], image: Any) -> Array:
+    pixels = read(image)
+    if hash_pixels(pixels) != digests[image]:
+        raise changed(name, f"image {image!r}")
+    return pixels
+
+
+def read_same_file(
+    read: Callable[[Any], Array],
+    name: str,
+    files: Mapping[Any, Path],
+    known: Mapping[Path, tuple[str, FileStamp]],
+    image: Any,
+) -> Array:
+    """Read an image whose file is the one that was hashed: its size and times say so, or its content does."""
+    path = files[image]
+    digest, then = known[path]
+    try:
+        now = file_stamp(path)
+        if now != then and hash_file(path) != digest:
+            raise changed(name, str(path))
+        pixels = read(image)
+        if file_stamp(path) != now:
+            raise changed(name, str(path))
+    except FileNotFoundError as error:
+        raise changed(name, str(path)) from error
+    return pixels
+
+
+def changed(name: str, what: str) -> DataError:
+    return DataError(
+        f"dataset {name!r}: {what} was changed or removed since the set was opened",
+        fix="leave its files be while a command reads them; the same command then reads them anew",
+        code="changed",
+    )
