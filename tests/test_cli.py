@@ -457,6 +457,10 @@ def test_closed_streams_are_no_error(line, command, environment):
         (["bench", "--seeds", "1,99999999999999999999"], "each below 2**63"),
         (["bench", "-m", "hf-hub:", "--offline"], "say hf-hub:owner/name"),
         (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map is for --test-on"),
+        (["bench", "--distinct-patients", "--dry-run", "--offline"], "--distinct-patients is for --test-on"),
+        (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is said to be a and b"),
+        (["bench", "--set", "steps=4", "--set", "steps=8"], "of a grid: --set steps=4,8"),
+        (["report", "--predictions", "-"], "of a file that is called -, say ./-"),
     ],
 )
 def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):

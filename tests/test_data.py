@@ -91,10 +91,11 @@ def test_samples_that_contradict_their_card_are_refused_with_their_row(tmp_path,
     ("task", "targets", "message"),
     [
         (REGRESSION, [1.0, np.nan, 2.0, 3.0], "s0001: target nan, expected a finite number"),
+        (REGRESSION, [1.0, 2.0, 3e300, 3.0], "s0002: target 3e\\+300, expected a finite number of at most 1e\\+30"),
         (MULTILABEL, np.zeros((4, 2)), r"targets of shape \(4, 2\), expected \(4, 3\)"),
         (MULTILABEL, np.full((4, 3), 0.5), "must be 0, 1 or NaN"),
     ],
-    ids=["regression", "multilabel shape", "multilabel values"],
+    ids=["regression", "regression beyond squares", "multilabel shape", "multilabel values"],
 )
 def test_targets_of_other_tasks_are_checked_too(tmp_path, task, targets, message):
     with pytest.raises(DataError, match=message):

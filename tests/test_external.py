@@ -188,6 +188,13 @@ def test_what_cannot_be_meant_is_an_error_of_usage(zoo, sets, tmp_path, argument
     assert done.returncode == 2 and said in done.stderr
 
 
+def test_another_dataset_of_the_same_name_is_an_error_of_usage(zoo, sets, tmp_path):
+    shutil.copytree(sets / "there", tmp_path / "here")
+    words = ["-m", "tiny_cnn", "-d", "here", "--test-on", tmp_path / "here", "--results", tmp_path / "r", "--dry-run"]
+    done = zoo("bench", *words, cwd=sets)
+    assert done.returncode == 2 and "two datasets are called 'here'" in done.stderr
+
+
 def test_a_suite_can_say_it(bench, sets, tmp_path):
     suite = tmp_path / "suite.toml"
     lines = ['schema = 1\nname = "pair"\nmodels = ["tiny_cnn"]\ndatasets = ["here"]\ntest_on = ["there"]\nseeds = 1']

@@ -20,6 +20,8 @@ def labelled(root, header, rows):
         ("label = {bins = [0, 50, 40]}", "label: bins must rise, got [0.0, 50.0, 40.0]"),
         ('label = {bins = [0, 1, 2], names = ["low"]}', "label: 3 bins make 2 grades, got 1 names"),
         ('patient = {regex = "P[0-9]+"}', "patient.regex: needs one group in parentheses: the patient"),
+        ("intensity = [nan, inf]", "intensity: expected two finite levels, the lower one first"),
+        ("intensity = [40000, 0]", "intensity: expected two finite levels, the lower one first"),
         ("intensity = {levels = [0, 1], percentiles = [0, 99]}", "intensity: give one of window, levels, percentiles"),
         ('intensity = {levels = [0, 1], each = "volume"}', 'intensity: each = "volume" needs percentiles'),
         ('images = "*.png"\nmetadata = ["age"]', "metadata.0: needs `table`, the file with these columns"),
@@ -39,6 +41,12 @@ def test_what_contradicts_itself_is_told_with_its_place(tmp_path, text, expected
         ("aabbcc", 'label = {column = "x"}\ntask = "multilabel"', "task = 'multilabel' needs label.columns or"),
         ("aabbcc", 'label = {column = "x"}\ntask = "binary"', "expected at most 2 labels for binary, got 3: a, b, c"),
         ("aabbcc", 'label = {column = "x", positive = "a"}', "label.positive: there are 3 labels"),
+        (
+            "aabbab",
+            'label = {column = "x"}\nlabels = {a = "X", b = "x "}',
+            "labels 'X' and 'x ' differ only in case or blanks",
+        ),
+        ("aabbab", 'label = {column = "x"}\nlabels = {a = "", b = "b"}', "a label is '': nothing to be read"),
         ("aabbab", 'label = {column = "x", positive = "z"}', "label.positive: no label 'z'; there are a, b"),
         (["a|b", "b", "a", "b", "c", "a"], 'label = {column = "x", separator = "|"}\nlabels = ["a", "b"]', "label 'c'"),
         (

@@ -165,6 +165,7 @@ def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_pat
         (("file,label,dx", "a.png,x,x", "b.png,y,y"), "'label' and 'dx'"),
         (("file,label", "a.png,x", "b.png,x"), "at least 2 labels for multiclass, got 1"),
         (("file,label", "a.png,Mel", "b.png,mel"), "differ only in case"),
+        (("file,label", "a.png,big  one", "b.png,big one"), "differ only in case or blanks"),
         (
             ("file,label,split", "a.png,x,train", "b.png,y,tset"),
             "unknown split 'tset'; expected train, val, test; fix: correct",

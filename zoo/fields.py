@@ -23,6 +23,7 @@ RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
     (DatasetSpec, "unit"): (("auto", "image", "clip", "patient").__contains__, ", auto, image, clip or patient"),
     (DatasetSpec, "near_duplicates"): (("group", "ignore").__contains__, ", group or ignore"),
+    (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
     (DatasetSpec, "symmetries"): (set(SYMMETRIES).issuperset, f" of {', '.join(SYMMETRIES)}"),
 }
 
@@ -78,6 +79,10 @@ def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
     several = get_origin(hint) is tuple and get_args(hint)[-1] is ...
     items = plain_types(get_args(hint)[0]) if several else frozenset()
     return Rule(part.name, part.default, plain_types(hint), items, partial(fits, hint), expected)
+
+
+def is_range(levels: tuple[float, float]) -> bool:
+    return -inf < levels[0] < levels[1] < inf
 
 
 def is_positive(number: float | None) -> bool:

@@ -253,14 +253,19 @@ def open_sources(
         except DataError as error:  # the other datasets stand
             refused.append((spec.name, error))
             continue
-        same = opened.get(source.spec.name)
-        if same and same[0].content_hash != source.content_hash:
-            raise UsageError(
-                f"two datasets are called {spec.name!r}",
-                fix="give one another name in its dataset.toml, or run each alone",
-            )
+        if source.spec.name in opened:
+            require_two_names(opened[source.spec.name][0], source)
         opened[source.spec.name] = (source, split, prints)
     return opened, refused
+
+
+def require_two_names(one: Source, other: Source) -> None:
+    """Raise where two datasets have one name."""
+    if one.spec.name == other.spec.name and one.content_hash != other.content_hash:
+        raise UsageError(
+            f"two datasets are called {one.spec.name!r}",
+            fix="give one another name in its dataset.toml, or run each alone",
+        )
 
 
 @failures_told()
@@ -292,6 +297,8 @@ def plan_externals(
     if not suite.test_on:
         if suite.label_map:
             raise UsageError("--label-map is for --test-on", fix="say --test-on DATASET too, or leave it out")
+        if suite.distinct_patients:
+            raise UsageError("--distinct-patients is for --test-on", fix="say --test-on DATASET too, or leave it out")
         return {}, []
     if suite.shuffle_labels:
         raise UsageError("--shuffle-labels is a control of one dataset", fix="leave --test-on out")
@@ -304,6 +311,8 @@ def plan_externals(
             f"--test-on {','.join(suite.test_on)}: it is what is trained on, and tested on its own test split anyway",
             fix="name another dataset",
         )
+    for own, other in pairs:
+        require_two_names(own[0], other[1])
     found: dict[str, list[External]] = {}
     for own, other in pairs:
         trained = own[0].spec.name

@@ -26,6 +26,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int | None], None]
 
 SPLITS = ("train", "val", "test")
+MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
 MAKER = "report it to whoever made the plugin"
 
 
@@ -173,11 +174,12 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
                 "give images of another class, or say where the label is",
             )
     elif task == REGRESSION:
-        wrong = np.flatnonzero(~np.isfinite(targets)) if targets.ndim == 1 else np.arange(1)
+        wrong = np.flatnonzero(~(np.abs(targets) <= MAX_TARGET)) if targets.ndim == 1 else np.arange(1)
         if len(wrong):
             refuse(
-                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number",
-                "correct it, or drop the row",
+                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number of at most "
+                f"{MAX_TARGET:g}",
+                "correct it, drop the row, or give all in a larger unit",
             )
     elif targets.shape != (len(table), labels):
         refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)

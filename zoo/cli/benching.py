@@ -136,20 +136,26 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
         if flags[name]
     }
     if flags["label_map"]:
-        changes["label_map"] = tuple(parse_pair("--label-map", pair) for pair in flags["label_map"])
+        changes["label_map"] = tuple(parse_pairs("--label-map", flags["label_map"]).items())
     if flags["shuffle_labels"]:
         changes["seeds"] = tuple(range(NUM_SHUFFLES))
     if flags["seeds"]:
         changes["seeds"] = parse_seeds(flags["seeds"])
-    given = dict(parse_pair("--set", setting) for setting in flags["settings"])
+    given = parse_pairs("--set", flags["settings"])
     return replace(suite, **changes, settings=tuple(sorted({**dict(suite.settings), **given}.items())))
 
 
-def parse_pair(flag: str, text: str) -> tuple[str, str]:
-    name, sign, value = (part.strip() for part in text.partition("="))
-    if not name or not sign:
-        raise UsageError(f"{flag} {text}: expected {'FIELD=VALUE' if flag == '--set' else 'ITS_LABEL=OUR_LABEL'}")
-    return name, value
+def parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` each; a name with two values is an error."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not name or not sign:
+            raise UsageError(f"{flag} {text}: expected {'FIELD=VALUE' if flag == '--set' else 'ITS_LABEL=OUR_LABEL'}")
+        if found.setdefault(name, value) != value:
+            grid = f"; of a grid: --set {name}={found[name]},{value}" if flag == "--set" else ""
+            raise UsageError(f"{flag}: {name} is said to be {found[name]} and {value}", fix=f"say it once{grid}")
+    return found
 
 
 def print_boards(boards: Sequence[Board], results: Path) -> None:

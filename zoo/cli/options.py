@@ -31,11 +31,13 @@ class Text(click.types.StringParamType):
 
 
 class SomePath(click.Path):
-    """A path that was typed: `Path("")` is the working folder."""
+    """A path that was typed: `Path("")` is the working folder, and `-`, elsewhere stdout, would be a file's name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("expected a path, got none", param, ctx)
+        if str(value) == "-":
+            self.fail("expected a path; of a file that is called -, say ./-", param, ctx)
         return super().convert(value, param, ctx)
 
 

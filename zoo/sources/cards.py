@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -325,6 +326,13 @@ class Card(Part):
         if "exclude" in said:
             said["exclude"] = (*guessed.excludes, *self.excludes)
         return guessed.model_copy(update=said)
+
+    @field_validator("intensity")
+    @classmethod
+    def is_range(cls, value: tuple[float, float] | Intensity | None) -> tuple[float, float] | Intensity | None:
+        if isinstance(value, tuple) and not -math.inf < value[0] < value[1] < math.inf:
+            raise ValueError("expected two finite levels, the lower one first")
+        return value
 
     @model_validator(mode="after")
     def agree(self) -> Card:

@@ -134,9 +134,9 @@ def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None
     names = said_names(card)
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
-        check_case(names)
         if card.label.column:
             check_numbers(card, joined, texts)
+    check_apart(names.values())
     labels = tuple(dict.fromkeys(names.values()))
     number = {text: labels.index(label) for text, label in names.items()}
     for row, text in enumerate(texts):
@@ -187,13 +187,16 @@ def is_grade(column: str) -> bool:
     return re.sub(r"[^a-z]+", "_", column.lower()).strip("_") in GRADE_COLUMNS
 
 
-def check_case(names: Iterable[str]) -> None:
-    by_lower: dict[str, str] = {}
+def check_apart(names: Iterable[str]) -> None:
+    """Raise where two labels read as one, or one as none."""
+    seen: dict[str, str] = {}
     for name in names:
-        other = by_lower.setdefault(name.casefold(), name)
+        if not name.strip():
+            raise DataError(f"a label is {name!r}: nothing to be read", fix="give it a name, in dataset.toml: `labels`")
+        other = seen.setdefault(" ".join(name.split()).casefold(), name)
         if other != name:
             raise DataError(
-                f"labels {other!r} and {name!r} differ only in case",
+                f"labels {other!r} and {name!r} differ only in case or blanks",
                 fix=f'rename one, or in dataset.toml: labels = {{"{other}" = "{other}", "{name}" = "{other}", ...}}',
             )
 
@@ -232,7 +235,7 @@ def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
     mapping = said_names(card)
     if not mapping:
         mapping = {label: label for label in sorted({label for each in lists for label in each}, key=natural_key)}
-        check_case(mapping)
+        check_apart(mapping)
     labels = tuple(dict.fromkeys(mapping.values()))
     targets = np.zeros((len(texts), len(labels)))
     for row, each in enumerate(lists):
@@ -288,7 +291,7 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     labels = tuple(names.get(one_form(column), one_form(column)) for column in columns)
     if len(set(labels)) < len(labels):
         raise DataError("labels: 0/1 columns need names that differ", fix="rename one")
-    check_case(labels)
+    check_apart(labels)
     if not task.classes:
         return Targets(task, labels, values, notes=never_positive(labels, values))
     if not one_each:
