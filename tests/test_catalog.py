@@ -95,6 +95,15 @@ def test_info_of_a_suite_and_of_a_set_of_models():
     assert "resnet18" in catalog.describe_item("models", "starter", REGISTRY)["models"]
 
 
+def test_a_set_of_models_is_listed_by_its_name(monkeypatch):
+    monkeypatch.setitem(catalog.MODEL_SETS, "few", ("tiny", "not-installed"))
+    assert names("models", "few") == ["tiny"]
+
+
+def test_a_metric_that_says_nothing_of_itself_has_no_formula():
+    assert "formula" not in catalog.describe_item("metrics", "auroc", REGISTRY)
+
+
 def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
     described = catalog.describe_item("datasets", str(tiny_data / "folders"), REGISTRY)
     assert described["images"] == 160

@@ -5,8 +5,10 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import FACTS
+from PIL import Image
 
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.planning import Settings, is_path, load_plan, open_cache, plan_bench, save_plan, worker_devices
@@ -63,6 +65,13 @@ def test_every_model_meets_every_dataset_with_every_seed_and_two_baselines(plan)
         assert set(models) | {(dataset, "constant", 0), (dataset, "thumbnails", 0)} <= set(shown)
     assert len(shown) == len(set(shown)) == 12
     assert len({run.id for run in found.runs}) == 12
+
+
+def test_where_no_dataset_can_be_used_its_fault_is_told_and_not_what_weights_lack(plan, tmp_path):
+    (tmp_path / "one" / "class").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one" / "class" / "a.png")
+    found = plan(tmp_path / "one", models=("tagged",), protocol="finetune")
+    assert "nothing that labels them" in str(found.refused[0][1])
 
 
 def test_a_model_or_dataset_named_twice_runs_once(plan):

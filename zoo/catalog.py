@@ -39,6 +39,8 @@ def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[
         items = [summarize(name, specs[name], registry.qualified(singular, name)) for name in sorted(specs)]
     if not pattern:
         return items
+    if kind == "models" and pattern in MODEL_SETS:
+        return [item for item in items if item["name"] in MODEL_SETS[pattern]]
     glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
     return [item for item in items if any(fnmatch.fnmatchcase(name, glob) for name in names_of(item))]
 
@@ -136,7 +138,8 @@ def describe_item(
 def formula_of(spec: Any) -> dict[str, str]:
     from zoo.metrics import describe_formula
 
-    return {"formula": describe_formula(spec)} if isinstance(spec, MetricSpec) else {}
+    formula = describe_formula(spec) if isinstance(spec, MetricSpec) else ""
+    return {"formula": formula} if formula else {}
 
 
 def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:

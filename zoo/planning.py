@@ -87,6 +87,8 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry, settings)
     specs = choose_datasets(suite, registry, settings, console)
+    if all(isinstance(spec, tuple) for spec in specs):
+        choices = []  # nothing will run: what weights lack would hide what the data lack
     with console.counting("asking for the device"):  # which imports torch
         device = resolve_device(settings.device)
         machine = describe_machine(device, settings)
