@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoo.bundles import MANIFEST, files_below, make_bundle, write_zip
 from zoo.errors import ResultsError, VerifyError
 from zoo.files import SEAL, hash_bytes, hash_file, write_sealed
+from zoo.fingerprints import take_fingerprints
 from zoo.inference import load_predictions, save_predictions
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
@@ -319,16 +321,21 @@ def test_a_copy_of_the_bundle_reproduces_nothing(shared, tmp_path):
     assert {result.provenance for result in results} == {"recomputed"}
 
 
+def opened(path, cache):
+    source = open_source(find_source(path), cache)
+    return source, take_fingerprints(source, cache)
+
+
 def test_data_that_the_bundle_does_not_hold_cannot_be_compared(shared, tiny_data, tmp_path):
     found = check(shared)
     with pytest.raises(ResultsError, match="holds no dataset 'multiclass'; fix: it holds dots"):
-        compare_data(found, open_source(find_source(tiny_data / "multiclass.npz"), tmp_path / "cache"))
+        compare_data(found, *opened(tiny_data / "multiclass.npz", tmp_path / "cache"))
 
 
 def test_data_of_another_content_are_a_difference(shared, tiny_data, tmp_path):
     found = check(shared)
-    source = open_source(find_source(tiny_data / "binary.npz"), tmp_path / "cache")
-    compare_data(found, replace(source, spec=replace(source.spec, name="dots")))
+    source, prints = opened(tiny_data / "binary.npz", tmp_path / "cache")
+    compare_data(found, replace(source, spec=replace(source.spec, name="dots")), prints)
     assert told(found) == "manifest.json: dataset dots: another content than on this machine"
 
 
@@ -340,6 +347,28 @@ def test_a_bundle_that_differs_is_not_shown(shared, first):
     spaced = shared.rename(shared.with_name("my bundle"))
     with pytest.raises(VerifyError, match=re.escape(f"`zoo verify '{spaced}'` shows every difference")):
         load_bundle(spaced, REGISTRY, silent)
+
+
+def test_the_split_is_the_same_where_look_alikes_were_kept_together_left_out_or_the_official_one_discarded(
+    zoo, tmp_path
+):
+    root = tmp_path / "alike"
+    random, recent = np.random.default_rng(0), []
+    for row in range(160):
+        if row % 8 < 6:  # of eight images the last two are the first two, a little brighter
+            pixels = np.asarray(Image.fromarray(random.integers(20, 220, (8, 8), np.uint8)).resize((64, 64)))
+            recent = [*(recent if row % 8 else []), pixels]
+        path = root / ("train" if row // 2 % 4 else "test") / "ab"[row % 2] / f"{row:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels if row % 8 < 6 else recent[row % 8 - 6] + 5).save(path)
+    words = ("bench", "-m", "constant", "-d", root, "--protocol", "knn", "--set", "image_size=16", "--seeds", 1)
+    for number, flags in enumerate((["--allow-leak", "to try"], ["--drop-leaks"], ["--resplit"])):
+        results, bundle = tmp_path / f"{number}" / "results", tmp_path / f"{number}.zip"
+        done = zoo(*words, *flags, "--results", results)
+        assert done.returncode == 0, done.stderr
+        assert zoo("bundle", bundle, "--results", results).returncode == 0
+        done = zoo("verify", bundle, "--datasets", root)
+        assert (done.returncode, "the same content and split on this machine" in done.stdout) == (0, True), done.stdout
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -223,10 +223,11 @@ def find_datasets(
     return [spec for spec in matched if spec.find is None or len(matched) == 1]
 
 
-def open_named(asked: str, registry: Registry) -> list[Source]:
-    """The datasets that a name, glob or path means, opened with nothing downloaded."""
-    cache = cache_root()
-    return [open_source(spec, cache, offline=True) for spec in find_datasets(asked, registry, cache, offline=True)]
+def open_named(asked: str, registry: Registry, console: Console) -> list[tuple[Source, Fingerprints]]:
+    """The datasets that a name, glob or path means, opened with nothing downloaded, and what their images are."""
+    settings = Settings(offline=True)
+    specs = find_datasets(asked, registry, settings.cache, offline=True)
+    return [open_and_compare(spec, settings, console) for spec in specs]
 
 
 def is_path(asked: str, registry: Registry) -> bool:

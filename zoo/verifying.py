@@ -5,6 +5,7 @@ A bundle is a stranger's: nothing in it is believed or executed. Invented predic
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections import Counter
@@ -19,10 +20,11 @@ from zoo.archives import find_unpacked, is_archive_name
 from zoo.bundles import MANIFEST, VERSION_OF_DATA, files_below, load_manifest, version_of_data
 from zoo.errors import DataError, ResultsError, VerifyError, clean
 from zoo.files import cache_root, hash_bytes, hash_file
+from zoo.fingerprints import Fingerprints
 from zoo.inference import Predictions, load_predictions
 from zoo.registry import Registry
 from zoo.results import Provenance, Result, find_result_folders, load_result
-from zoo.samples import Source
+from zoo.samples import Source, discard_split
 from zoo.scoring import Score, score_run
 from zoo.sources import read_members
 from zoo.splits import draw_split
@@ -267,33 +269,34 @@ def same(told: float | None, computed: float | None) -> bool:
 
 
 # --- with the data and with runs of one's own ------------------------------------------------------------------------
-def compare_data(found: Verification, source: Source) -> None:
-    """Compare the content and split hash of a dataset on this machine with those of the bundle."""
-    name = source.spec.name
-    parts = [part for part in found.datasets if part["name"] == name]
+def compare_data(found: Verification, source: Source, prints: Fingerprints) -> None:
+    """Compare the content and split hash of a dataset on this machine, and of it resplit, with those of the bundle."""
+    versions = {each.spec.name: each for each in (source, discard_split(source))}
+    parts = [part for part in found.datasets if part["name"] in versions]
     if not parts:
         raise ResultsError(
-            f"the bundle holds no dataset {name!r}", fix=f"it holds {', '.join(p['name'] for p in found.datasets)}"
+            f"the bundle holds no dataset {source.spec.name!r}",
+            fix=f"it holds {', '.join(p['name'] for p in found.datasets)}",
         )
     for part in parts:
+        name, version = part["name"], versions[part["name"]]
         part["here"] = "same"
-        if part["content_hash"] != source.content_hash:
+        if part["content_hash"] != version.content_hash:
             part["here"] = "another content"
         else:
-            runs = [r.run for r in found.results if r.run["content_hash"] == source.content_hash]
+            runs = [r.run for r in found.results if r.run["content_hash"] == version.content_hash]
             folds = {run["num_folds"] for run in runs if run["split_hash"] == part["split_hash"]}
-            if not any(same_split(source, part["split_hash"], number) for number in folds):
+            if not any(same_split(version, prints, part["split_hash"], number) for number in folds):
                 part["here"] = "another split"
         if part["here"] != "same":
             found.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
 
 
-def same_split(source: Source, expected: str, num_folds: int) -> bool:
-    """Whether the split is what this zoo makes of the data: an official one, or as many folds."""
-    choices = [None, num_folds]
-    for folds in choices:
+def same_split(source: Source, prints: Fingerprints, expected: str, num_folds: int) -> bool:
+    """Whether the split is what this zoo makes of the data: an official one or as many folds, with leaks or without."""
+    for folds, drop_leaks in itertools.product((None, num_folds), (False, True)):
         try:
-            if draw_split(source, folds).hash == expected:
+            if draw_split(source, folds, prints, drop_leaks=drop_leaks).hash == expected:
                 return True
         except DataError:  # an official split is not drawn in folds
             continue

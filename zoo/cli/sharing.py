@@ -71,13 +71,13 @@ def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     from zoo.verifying import compare_data, describe_verification, open_bundle, to_lines
     from zoo.verifying import verify as verify_bundle
 
-    registry = registry_with_warnings()
+    registry, console = registry_with_warnings(), Console()
     with quiet_stdout():
-        with Console().counting(f"verifying {path.name}", "runs") as progress:
+        with console.counting(f"verifying {path.name}", "runs") as progress:
             found = verify_bundle(open_bundle(path), path.stem, registry, progress)
         for name in datasets:
-            for source in open_named(name, registry):
-                compare_data(found, source)
+            for source, prints in open_named(name, registry, console):
+                compare_data(found, source, prints)
     if as_json:
         click.echo(json.dumps(describe_verification(found, path), indent=1, allow_nan=False, ensure_ascii=False))
     else:
