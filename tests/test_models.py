@@ -175,6 +175,27 @@ def test_a_convolutional_head_is_replaced_and_its_classes_counted_again():
     assert module(images()).shape == (2, 4)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Softmax(dim=1), nn.Tanh()], ids=repr)
+def test_nothing_bounds_the_outputs_of_a_new_head_from_behind(activation):
+    """As SqueezeNet's ReLU does: behind it no probability of a multi-label set is below .5."""
+
+    def build_bounded(_):
+        module = Squeeze()
+        module.classifier.insert(1, activation)
+        return module
+
+    module = build(replace(SQUEEZE, build=build_bounded)).eval()
+    for bias in (-9.0, 9.0):
+        nn.init.constant_(module.classifier[0].bias, bias)
+        torch.testing.assert_close(module(images()), torch.full((2, 4), bias), atol=0.5, rtol=0)
+
+
+def test_what_stands_before_a_head_or_outside_its_sequential_stays():
+    build_long = lambda _: nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 10))  # noqa: E731
+    module = build(ModelSpec(name="long", build=build_long, classifier="3"))
+    assert isinstance(module[2], nn.ReLU)
+
+
 def test_several_heads_are_all_replaced():
     class Distilled(Tiny):
         def __init__(self):

@@ -65,6 +65,25 @@ class LogOfNegative(nn.Module):
         return torch.log(features - 1e6)
 
 
+class Bounded(Tiny):
+    """Its outputs pass through `bound`, which no name in the spec tells of."""
+
+    def __init__(self, bound):
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, images):
+        return self.bound(super().forward(images))
+
+
+def build_bounded(request, bound):
+    return Bounded(bound)
+
+
+def build_whole_and_bounded(request, bound):
+    return nn.Sequential(build_whole(request), bound)
+
+
 class TwoInTraining(Tiny):
     def forward(self, images):
         logits = super().forward(images)
@@ -145,6 +164,34 @@ def test_a_model_that_breaks_the_contract_is_told_how(changes, words):
     with pytest.raises(AssertionError) as caught:
         check_model(replace(TINY, **changes))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        (torch.relu, "outputs cannot go below 0: something after the head bounds them"),
+        (torch.sigmoid, "outputs cannot go below 0: something after the head bounds them"),
+        (partial(torch.softmax, dim=1), "outputs cannot go below 0: something after the head bounds them"),
+        (partial(torch.log_softmax, dim=1), "outputs cannot go above 0: something after the head bounds them"),
+        (torch.tanh, "outputs cannot go beyond -1 and 1: something after the head bounds them"),
+    ],
+    ids=["ReLU", "sigmoid", "softmax", "log-softmax", "tanh"],
+)
+def test_a_model_whose_outputs_are_bounded_after_its_head_is_told_so(bound, words):
+    with pytest.raises(AssertionError) as caught:
+        check_model(replace(TINY, build=partial(build_bounded, bound=bound)))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "side"),
+    [(nn.ReLU(), "below"), (nn.Sigmoid(), "below"), (nn.Softmax(dim=1), "below"), (nn.LogSoftmax(dim=1), "above")],
+    ids=["ReLU", "sigmoid", "softmax", "log-softmax"],
+)
+def test_outputs_that_are_bounded_are_noticed_where_a_model_brings_its_own_head(bound, side):
+    spec = ModelSpec(name="whole", build=partial(build_whole_and_bounded, bound=bound))
+    with pytest.raises(AssertionError, match=f"outputs cannot go {side} 0: something after the head bounds them"):
+        check_model(spec)
 
 
 def test_checking_a_model_leaves_the_random_state_as_it_was():

@@ -87,6 +87,22 @@ def test_weights_that_cannot_be_had_refuse_the_run_naming_file_cache_and_flag(tm
     assert caught.value.exit_status == 2
 
 
+def test_a_folder_without_the_weights_wanted_is_named_with_the_nearest_of_what_it_holds(tmp_path):
+    for name in ("tiny.in22k.pth", "huge.pth", "tin.safetensors", "other.pt", "tiny.in1k.txt"):
+        write(tmp_path / "mine", name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError) as caught:
+        find(tmp_path, model(), weights_dir=tmp_path / "mine")
+    held = "tiny.in22k.pth, tin.safetensors, other.pt and 1 more"
+    expected = f"cannot be had: not in {tmp_path / 'mine'}, which holds {held}; --offline; not in {tmp_path / 'cache'}"
+    assert expected in caught.value.message
+    assert caught.value.fix.startswith("put tiny.in1k.safetensors or .pth into it, or say --weights auto")
+    with pytest.raises(
+        WeightsError, match=r"empty, which holds no \.safetensors, \.pth, \.pt or \.bin file; --offline"
+    ):
+        find(tmp_path, model(), weights_dir=tmp_path / "empty")
+
+
 def test_all_models_whose_weights_are_missing_are_named_together(tmp_path):
     with pytest.raises(WeightsError, match=r"weights one\.in1k cannot be had \(and 2 more: two, three\): --offline"):
         find(tmp_path, model("one"), model("two"), model("three"))
@@ -164,13 +180,44 @@ def test_a_file_named_after_a_model_without_weights_is_its_weights(tmp_path):
 def test_the_variable_names_a_folder_and_the_flag_beats_it(tmp_path, monkeypatch):
     one, other = write(tmp_path / "one", "tiny.pth"), write(tmp_path / "other", "tiny.pth")
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "one"))
-    assert find_local_weights(model(), None, None) == one
-    assert find_local_weights(model(), None, tmp_path / "other") == other
+    assert find(tmp_path, model())[0].path == one
+    assert find(tmp_path, model(), weights_dir=tmp_path / "other")[0].path == other
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match=r"--weights-dir .*none: not a folder"):
-        find(tmp_path, model(), policy="auto", weights_dir=tmp_path / "none")
+@pytest.mark.parametrize(("name", "met"), [("nowhere", "no such folder"), ("file", "not a folder")])
+def test_a_weights_folder_that_is_none_is_an_error_under_any_policy(tmp_path, name, met):
+    (tmp_path / "file").touch()
+    for policy in ("pretrained", "auto"):
+        with pytest.raises(UsageError) as caught:
+            find(tmp_path, model(), policy=policy, weights_dir=tmp_path / name)
+        expected = f"{tmp_path / name}: {met}; fix: name in --weights-dir the folder that holds files of weights"
+        assert str(caught.value).startswith(expected)
+        assert caught.value.exit_status == 2
+
+
+def test_a_weights_folder_of_the_environment_that_is_not_there_is_said_to_be_the_environments(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"nowhere: no such folder; fix: name in \$ZOO_WEIGHTS the folder"):
+        find(tmp_path, model())
+    assert find(tmp_path, model(), policy="none") == [InitialWeights(init="random")]  # where nobody looks into it
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--models", "tiny", "--datasets"],
+        ["bench", "--weights", "none", "--models", "tiny", "--datasets"],
+        ["audit", "--label-noise"],
+    ],
+    ids=["bench", "bench without weights", "audit"],
+)
+def test_a_weights_folder_that_is_not_there_ends_a_command_at_once_in_one_line(zoo, tiny_data, tmp_path, words):
+    if words[0] == "audit":
+        pytest.importorskip("cleanlab")
+    done = zoo(*words, tiny_data / "binary.npz", "--weights-dir", tmp_path / "nowhere")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()  # nothing of the data has been said before
+    assert line.startswith(f"zoo: error[usage] {tmp_path / 'nowhere'}: no such folder; fix: name in --weights-dir the")
 
 
 # --- auto ------------------------------------------------------------------------------------------------------------

@@ -69,7 +69,10 @@ def submodule(module: nn.Module, name: str) -> tuple[nn.Module, str, nn.Module]:
 
 
 def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> None:
-    """Put a fresh layer of `num_outputs` where the pretrained classifier was: linear, or a 1x1 convolution."""
+    """Put a fresh layer of `num_outputs` where the pretrained classifier was: linear, or a 1x1 convolution.
+
+    What bounded the old one's outputs goes with it: losses take logits, of either sign.
+    """
     from torch import nn
 
     parent, attribute, old = submodule(module, name)
@@ -83,9 +86,26 @@ def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> 
     nn.init.normal_(new.weight, std=std)
     nn.init.zeros_(new.bias)  # type: ignore[arg-type]
     setattr(parent, attribute, new)
+    drop_activations(parent, attribute)
     for owner in (module, parent):  # timm and squeezenet read the number of classes back when they reshape
         if hasattr(owner, "num_classes"):
             owner.num_classes = num_outputs  # type: ignore[assignment]
+
+
+def drop_activations(parent: nn.Module, attribute: str) -> None:
+    """Take out the activations that follow a head in its Sequential: SqueezeNet has a ReLU there.
+
+    Behind it no logit is negative, so that no probability of a multi-label set is below .5, and a logit that is zero
+    for every image never learns again. Features are the same without it.
+    """
+    from torch import nn
+
+    if not isinstance(parent, nn.Sequential):
+        return
+    names = [name for name, _ in parent.named_children()]
+    for name in names[names.index(attribute) + 1 :]:
+        if type(getattr(parent, name)).__module__ == nn.ReLU.__module__:  # torch's own, from ReLU to LogSoftmax
+            setattr(parent, name, nn.Identity())
 
 
 def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:

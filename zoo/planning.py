@@ -34,6 +34,7 @@ from zoo.weights import (
     find_model_spec,
     import_all,
     refuse_misfits,
+    weights_folder,
 )
 
 KeepWeights = Literal["best", "all", "none"]
@@ -82,6 +83,8 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
     """
     open_cache(settings.cache)
+    if settings.weights_dir:
+        weights_folder(settings.weights_dir)  # a folder that is not there is said before anything is imported
     registry.find("executor", settings.executor)
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
@@ -101,7 +104,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
             offline=settings.offline,
             progress=progress,
         )
-    say_fallbacks(choices, initial, console)
+    say_fallbacks(choices, initial, settings, console)
     opened, refused = open_sources(specs, suite, settings, console)
     externals, unmatched = plan_externals(opened, suite, registry, settings, console)
     sources = {name: (source, split) for name, (source, split, _) in opened.items()}
@@ -422,12 +425,16 @@ def list_trials(
     return list(trials.values())
 
 
-def say_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], console: Console) -> None:
+def say_fallbacks(
+    choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], settings: Settings, console: Console
+) -> None:
     """Say once, loudly, which models start from random init although pretrained weights were wanted."""
     names = [choice.shown for choice, weights in zip(choices, initial, strict=True) if weights.fallback]
     if names:
+        brought = weights_folder(settings.weights_dir)
+        looked = f"not in {brought}, " if brought else ""
         console.warn(
-            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: not on this machine and not reachable; "
+            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: {looked}not on this machine and not reachable; "
             "random init instead, marked on every row (--weights-dir FOLDER gives them)"
         )
 

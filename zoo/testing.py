@@ -6,6 +6,7 @@ says what was expected. They try what a benchmark will do, on little data.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import warnings
@@ -35,6 +36,8 @@ Array = np.ndarray[Any, Any]
 NUM_READ = 16  # images of a dataset that are read
 NUM_UNITS = 240  # of the predictions a metric is tried on
 NUM_RESAMPLES = 10
+FAR = 50.0  # a bias that no ordinary feature outweighs, and that a sigmoid takes for 0 or 1
+NUM_PUSHES = 50
 LABELS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3, "regression": 1}
 
 
@@ -104,6 +107,7 @@ def check_model(spec: ModelSpec) -> None:
         check_training(spec, module, torch.randn(4, 3, second, second), num_outputs=2)
         check_groups(spec, module)
         check_features(spec, module, torch.randn(4, 3, second, second))
+        check_bounds(spec, again, images)
 
 
 def check_model_card(spec: ModelSpec) -> None:
@@ -168,6 +172,57 @@ def check_evaluation(spec: ModelSpec, module: nn.Module, images: Tensor) -> None
             same(outputs[:1], evaluate(module, images[:1])),
             f"{name}: an image's logits depend on the other images of its batch in eval mode",
         )
+
+
+def check_bounds(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
+    """Outputs are logits, which can be any number: nothing after the head bounds them. Changes the module's weights."""
+    name = f"model {spec.name!r}"
+    with step(f"{name}: moving its outputs"):
+        if spec.classifier:
+            low, high = (outputs_at(spec, module, images, bias) for bias in (-FAR, FAR))
+        else:
+            low, high = (push_outputs(module, images, sign) for sign in (-1, 1))
+    if (low >= 0).any():
+        bound = "below 0"
+    elif (high <= 0).any():
+        bound = "above 0"
+    elif spec.classifier and max(low.max(), -high.min()) > -FAR / 5:
+        bound = f"beyond {low.min():.3g} and {high.max():.3g}"
+    else:
+        return
+    raise AssertionError(
+        f"{name}: outputs cannot go {bound}: something after the head bounds them (a ReLU, a sigmoid, a softmax?); "
+        "return logits, the loss does the rest"
+    )
+
+
+def outputs_at(spec: ModelSpec, module: nn.Module, images: Tensor, bias: float) -> Tensor:
+    """What the module returns where its head answers `bias` to everything."""
+    from torch import nn
+
+    for name in spec.classifier.split(","):
+        head = module.get_submodule(name)
+        nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+        nn.init.constant_(head.bias, bias)  # type: ignore[arg-type]
+    return evaluate(module, images)
+
+
+def push_outputs(module: nn.Module, images: Tensor, sign: int) -> Tensor:
+    """Outputs of a module whose head nobody names, as far as some steps of training move them to one side of zero."""
+    import torch
+
+    moved = copy.deepcopy(module).eval()
+    trainable = [parameter for parameter in moved.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trainable, lr=0.03) if trainable else None
+    outputs: Tensor = moved(images)
+    for _ in range(NUM_PUSHES):
+        if optimizer is None or not outputs.requires_grad or bool((sign * outputs > 0).all()):
+            break
+        optimizer.zero_grad()
+        (-sign * outputs).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        outputs = moved(images)
+    return outputs.detach()
 
 
 def check_training(spec: ModelSpec, module: nn.Module, images: Tensor, *, num_outputs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
@@ -55,17 +56,18 @@ def find_all_weights(
     offline: bool,
     progress: Progress | None = None,
 ) -> list[InitialWeights]:
-    """Find every model's weights: in `weights_dir`, then in the caches of this machine, then on the network.
+    """Find every model's weights: in `weights_dir` (else `$ZOO_WEIGHTS`), in this machine's caches, on the network.
 
     Under `pretrained` all that cannot be had are named in one WeightsError; under `auto` they are marked as a fallback.
     Hosts are asked once, together, for at most three seconds: a library's own retries take 50.
     """
     if policy == "none":
         return [RANDOM for _ in choices]
+    brought = weights_folder(weights_dir)
     memo = FileMemo(cache)
     folder = cache / "weights"
     try:
-        found = [find_on_disk(choice, weights_dir, folder) for choice in choices]
+        found = [find_on_disk(choice, brought, folder) for choice in choices]
         missing = [c for c, path in zip(choices, found, strict=True) if path is None and c.weights]
         reachable = set() if offline else reachable_hosts({c.weights.url for c in missing if c.weights})
         results = []
@@ -86,7 +88,7 @@ def find_all_weights(
     finally:
         memo.close()
     if faults and policy == "pretrained":
-        raise missing_weights(faults, folder)
+        raise missing_weights(faults, brought, folder)
     return results
 
 
@@ -109,20 +111,41 @@ def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
     return registry.find("model", name)
 
 
-def missing_weights(faults: Sequence[tuple[ModelChoice, str]], folder: Path) -> WeightsError:
+def weights_folder(asked: Path | None) -> Path | None:
+    """The folder of files that somebody brought: the one asked for, else `$ZOO_WEIGHTS`; a UsageError if it is none."""
+    folder = asked or (Path(os.environ["ZOO_WEIGHTS"]) if os.environ.get("ZOO_WEIGHTS") else None)
+    if folder is None or (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        return folder
+    met = "may not be read" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
+    flag = "--weights-dir" if asked else "$ZOO_WEIGHTS"
+    raise UsageError(f"{folder}: {met}", fix=f"name in {flag} the folder that holds files of weights, or leave it out")
+
+
+def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | None, cached: Path) -> WeightsError:
     choice, reason = faults[0]
     tag = choice.weights.tag if choice.weights else ""
+    file = f"{choice.spec.name}.{tag}.safetensors or .pth"
+    looked = f"not in {brought}, which holds {list_files(brought, choice.spec.name)}; " if brought else ""
+    place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
     return WeightsError(
-        f"weights {choice.spec.name}.{tag} cannot be had{others}: {reason}; not in {folder}",
-        fix=f"put {choice.spec.name}.{tag}.safetensors or .pth into a folder and say --weights-dir FOLDER, or say "
-        "--weights auto (fall back to random init, marked) or --weights none",
+        f"weights {choice.spec.name}.{tag} cannot be had{others}: {looked}{reason}; not in {cached}",
+        fix=f"{place}, or say --weights auto (fall back to random init, marked) or --weights none",
         code="weights-missing",
     )
 
 
-def find_on_disk(choice: ModelChoice, weights_dir: Path | None, folder: Path) -> Path | None:
-    local = find_local_weights(choice.spec, choice.weights, weights_dir)
+def list_files(folder: Path, wanted: str) -> str:
+    """The files of weights in a folder, in a few words: the three whose names are nearest to what was wanted."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIXES))
+    if not names:
+        return f"no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0)
+    return ", ".join(near) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Path | None:
+    local = find_local_weights(choice.spec, choice.weights, brought)
     if local or choice.weights is None or choice.spec.fetch_weights is None:
         return local
     return choice.spec.fetch_weights(
@@ -131,13 +154,9 @@ def find_on_disk(choice: ModelChoice, weights_dir: Path | None, folder: Path) ->
 
 
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
-    """Look in `folder` (or `$ZOO_WEIGHTS`) for a file named after the model and tag, else after the model alone."""
-    if folder is None and os.environ.get("ZOO_WEIGHTS"):
-        folder = Path(os.environ["ZOO_WEIGHTS"])
+    """Look in `folder` for a file named after the model and tag, else after the model alone."""
     if folder is None:
         return None
-    if not folder.is_dir():
-        raise UsageError(f"--weights-dir {folder}: not a folder", fix="name the folder that holds the files")
     names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
     if weights:
         names = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names) + names

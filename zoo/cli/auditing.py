@@ -50,11 +50,13 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         tell(f"zoo: wrote {written}: read it, and correct what is wrong")
     registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
     with quiet_stdout():
-        examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
-        if flags["label_noise"]:
+        backbone = None
+        if flags["label_noise"]:  # before the audit, which can take long: weights may be missing
             backbone = auditing.choose_backbone(
                 flags["features"] or "", flags["weights_dir"], registry, console, settings
             )
+        examined = [each for name in datasets for each in auditing.examine_named(name, registry, console, settings)]
+        if backbone:
             examined = [auditing.add_label_noise(each, backbone, console, settings) for each in examined]
         if fixed_card and len(examined) > 1:
             raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")

@@ -197,6 +197,19 @@ def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
+    import torch
+
+    from zoo.models import build_model
+    from zoo.testing import check_bounds
+
+    spec = SPECS[name]
+    size = nearest_size(spec, 64)
+    module = build_model(spec, num_outputs=3, channels=3, image_size=size)
+    check_bounds(spec, module, torch.rand(2, 3, size, size))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
     from torch import nn
 

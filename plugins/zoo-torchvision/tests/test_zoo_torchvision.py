@@ -149,6 +149,35 @@ def test_layer_groups_hold_every_parameter_once_and_end_with_the_classifier(name
     assert id(module.get_submodule(SPECS[name].first_conv).weight) in flat[:3]
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
+    import torch
+
+    from zoo.models import build_model
+    from zoo.testing import check_bounds
+
+    spec = SPECS[name]
+    size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 32)
+    module = build_model(spec, num_outputs=3, channels=3, image_size=size)
+    check_bounds(spec, module, torch.rand(2, 3, size, size))
+
+
+def test_a_squeezenet_can_say_that_a_finding_is_rare():
+    """With torchvision's ReLU behind its head it could not: every probability of a multi-label set was .5 or more."""
+    import torch
+
+    from zoo.models import build_model
+
+    module = build_model(SPECS["squeezenet1_0"], num_outputs=3, channels=1, image_size=64)
+    images, targets = torch.rand(8, 1, 64, 64), torch.zeros(8, 3)
+    optimizer = torch.optim.SGD(module.classifier[1].parameters(), lr=1.0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(module(images), targets).backward()
+        optimizer.step()
+    assert module.eval()(images).sigmoid().max() < 0.2
+
+
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
 def test_images_normalised_as_the_spec_says_give_what_torchvisions_own_input_transform_gives(name):
     import torch
