@@ -157,7 +157,8 @@ def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
     from zoo.testing import check_bounds
 
     spec = SPECS[name]
-    size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 32)
+    multiple = spec.size_multiple
+    size = spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 32) // multiple) * multiple
     module = build_model(spec, num_outputs=3, channels=3, image_size=size)
     check_bounds(spec, module, torch.rand(2, 3, size, size))
 
