@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from zoo.errors import ResultsError, UsageError
 from zoo.files import hash_file
 from zoo.metrics import METRICS
 from zoo.registry import Registry
-from zoo.results import load_results
+from zoo.results import load_results, save_result
 from zoo.scoring import score_run
+from zoo.suites import read_run
 
 REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
 PATIENTS = {"unit": "patient", "has_patients": True, "patient": "patient"}
@@ -86,6 +88,24 @@ def test_stored_scores_are_those_of_the_bundles_own_predictions(tmp_path, store)
     )
     assert shared.scores() == again["scores"]
     assert shared.read_scores("image_scores") == again["image_scores"]
+
+
+def test_where_clips_are_scored_their_frames_stay_together_and_values_do_not_change(tmp_path, store):
+    stored = store(tmp_path / "first", facts={"unit": "clip"})
+    clips = np.array([f"cine{row // 4 * 2 + row % 2}.avi" for row in range(40)])  # of two frames
+    frames = np.array([f"{clip}#{row // 2 % 2 + 4711}" for row, clip in enumerate(clips)])
+    predictions = {
+        split: replace(part, sample_ids=frames, patients=clips) for split, part in stored.predictions().items()
+    }
+    scores = score_run(predictions, {"auroc": REGISTRY.metrics["auroc"]}, stored.card(), threshold="val")
+    save_result(tmp_path / "results", read_run(stored.run), replace(stored, checksums={}), predictions, scores)
+    bundle(tmp_path / "results", tmp_path / "out")
+    (shared,) = load_results(tmp_path / "out")[0]
+    for kind in ("scores", "image_scores"):
+        assert shared.read_scores(kind)["auroc"].value == pytest.approx(scores[kind]["auroc"].value, abs=1e-12)
+    assert scores["scores"]["auroc"].value != scores["image_scores"]["auroc"].value
+    names = shared.predictions()["test"].sample_ids
+    assert len(set(names)) == 40 and not any("4711" in name.partition("#")[2][:4] for name in names)
 
 
 @pytest.mark.parametrize("name", ["out", "out.zip"])

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from zoo.fingerprints import take_fingerprints
 from zoo.inference import load_predictions, save_predictions
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
+from zoo.protocol import QUICK, SCRATCH, override
 from zoo.registry import Registry
 from zoo.results import load_results
 from zoo.samples import open_source
@@ -179,6 +181,276 @@ def test_fewer_images_than_the_card_says_are_found(shared, first):
     save_predictions(first / "predictions.npz", {**predictions, "test": replace(test, **kept)})
     with_right_checksums(shared)
     assert "test: 35 images, and 40 by its card" in told(check(shared))
+
+
+# --- a run that contradicts its identity -----------------------------------------------------------------------------
+def change_runs(shared, change, pattern="*/net*/*"):
+    """Change the record of several runs alike, and put all checksums right."""
+    for place in shared.glob(pattern):
+        change_json(place / "result.json", change)
+    with_right_checksums(shared)
+
+
+def change_targets(shared, change, split="test", pattern="*/*/*"):
+    """Change the targets of every finished run alike, and put all checksums right."""
+    for path in shared.glob(f"{pattern}/predictions.npz"):
+        predictions = load_predictions(path)
+        part = predictions[split]
+        save_predictions(path, {**predictions, split: replace(part, targets=change(part.targets))})
+    with_right_checksums(shared)
+
+
+@pytest.mark.parametrize("shown", ["convnext_large", "nets", "zoo-timm:net"])
+def test_a_name_that_is_not_the_models_is_found(shared, shown):
+    change_runs(shared, lambda d: d["run"].update(shown=shown))
+    assert f"shown: '{shown}', which is no name of the model 'zoo-tiny:net'" in told(check(shared))
+
+
+@pytest.mark.parametrize("shown", ["net", "zoo-tiny:net", "net.a1_in1k"])
+def test_every_name_that_planning_makes_of_a_model_is_one_of_its_own(shared, shown):
+    change_runs(shared, lambda d: d["run"].update(shown=shown))
+    assert not check(shared).differences
+
+
+def test_every_field_that_the_identity_knows_must_say_the_same_in_the_run(shared, first):
+    sound = (first / "result.json").read_text()
+    identity = json.loads(sound)["identity"]
+    names = [("run", name) for name in identity if name not in ("id_version", "protocol")]
+    names += [("protocol", name) for name in identity["protocol"]]
+    assert len(names) > 35
+    for kind, name in names:
+        (first / "result.json").write_text(sound)
+        document = json.loads(sound)
+        part = document["run"] if kind == "run" else document["run"]["protocol"]
+        other = {str: "other", int: 77, float: 0.123, bool: not part[name], list: [7]}.get(type(part[name]), 77)
+        other = {"init": "pretrained"}.get(name, other)
+        change_json(
+            first / "result.json",
+            lambda d, k=kind, n=name, o=other: (d["run"] if k == "run" else d["run"]["protocol"]).update({n: o}),
+        )
+        with_right_checksums(shared)
+        assert re.search(rf"{name}: .* in the run, .* in its identity|set exactly one of steps", told(check(shared))), (
+            name
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"protocol_label": "finetune@1"}, "protocol_label: 'finetune@1', and its protocol is scratch@1"),
+        ({"weights_tag": "a1_in1k"}, "init: 'random', with weights 'a1_in1k' (no file)"),
+        ({"weights_digest": "deadbeef"}, "weights_digest: 'deadbeef' in the run, '' in its identity"),
+        ({"num_train": 39}, "train: 39 images of the run, and 40 by its card"),
+        ({"fold": 3}, "fold: 3 of 1, counted from 0"),
+        ({"deviations": ["none"]}, "deviations: other than its run's own"),
+        ({"num_folds": 5}, "num_folds: 5, and 1 of other runs on the same data"),
+    ],
+)
+def test_what_follows_from_a_run_must_be_what_it_says(shared, change, what):
+    change_runs(shared, lambda d: d["run"].update(change))
+    assert what in told(check(shared))
+
+
+def test_overrides_in_a_label_that_the_run_was_not_carried_out_with_are_found(shared):
+    def change(document):
+        document["run"]["protocol"]["overrides"] = ["steps=4000"]
+        document["run"]["protocol_label"] = "scratch@1+steps=4000"
+
+    change_runs(shared, change)
+    assert "protocol.overrides: steps=4000, and its protocol has 4" in told(check(shared))
+
+
+def test_a_protocol_that_is_called_as_a_published_one_and_is_another_is_a_deviation_on_the_board(shared):
+    registry = replace(REGISTRY, protocols={"scratch": SCRATCH})
+    found = check(shared, registry)
+    assert "protocol: called scratch@1, which has another epochs, steps" in "\n".join(found.notes)
+    (board,) = build_leaderboard(found.results, METRICS_BY_NAME)
+    assert ["epochs, steps" in " ".join(row.deviations) for row in board.rows] == [True, False]
+
+
+def test_a_demonstration_that_is_not_called_one_is_found(tmp_path, store):
+    store(tmp_path / "results", protocol=QUICK)
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    registry = replace(REGISTRY, protocols={"quick": QUICK})
+    assert not check(shared, registry).differences and not check(shared, registry).notes
+    change_runs(shared, lambda d: d["run"]["protocol"].update(demonstration=False))
+    assert "protocol.demonstration: True by quick@1" in told(check(shared, registry))
+
+
+def test_a_protocol_with_overrides_and_a_tuned_field_has_no_difference(tmp_path, store):
+    grid = override(SCRATCH, {"steps": "4", "learning_rate": "0.001,0.01"})
+    tuned = replace(grid, tune=(), learning_rate=0.01)
+    store(tmp_path / "results", protocol=tuned, tuned="tuned learning_rate: 0.01 of 0.001, 0.01 (winner at the edge)")
+    found = check(bundle(tmp_path / "results", tmp_path / "out"), replace(REGISTRY, protocols={"scratch": SCRATCH}))
+    assert (found.differences, found.notes) == ([], [])
+
+
+def test_another_primary_metric_than_the_identitys_is_found(tmp_path, store):
+    store(tmp_path / "results", primary_metric="auroc")
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    change_runs(shared, lambda d: d["details"].update(primary_metric="accuracy"))
+    assert "primary_metric: 'accuracy', 'auroc' in its identity" in told(check(shared))
+
+
+def test_a_finished_run_that_is_called_failed_is_found(shared, first):
+    change_json(
+        first / "result.json", lambda d: d.update(status="failed", error={"code": "diverged", "message": "nan"})
+    )
+    with_right_checksums(shared)
+    assert "predictions.npz: its run is 'failed': a run that did not finish has none" in told(check(shared))
+
+
+# --- a card that contradicts the predictions -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda d: d.update(labels=["nodule", "clear"]), "counts the labels ['clear', 'nodule'], and its card has"),
+        (lambda d: d.update(unit="patient"), "unit: the patient, and its card knows no patients"),
+        (lambda d: d.update(unit="patient", has_patients=True), "image_scores: 0, expected 2"),
+        (lambda d: d.update(unit="clip"), "test: the unit is the clip, and no sample is a frame of one"),
+        (lambda d: d.update(positive=2), "positive: label 2 of 2"),
+        (lambda d: d.update(name="other"), "dataset: 'dots' of the run, 'other' of its card"),
+        (lambda d: d["splits"]["train"].update(images=99_999), "train: 99999 images, of its labels 40"),
+        (lambda d: d["splits"]["train"].update(patients=41), "train: 41 patients of 40 images"),
+        (lambda d: d["splits"]["val"].update(images=41), "val: 40 images, and 41 by its card"),
+        (lambda d: d.update(share_targets=False), "manifest.json: dataset dots: targets shared, by its card otherwise"),
+    ],
+)
+def test_a_card_that_contradicts_the_bundle_is_found_though_all_runs_have_it(shared, change, what):
+    change_runs(shared, lambda d: change(d["dataset"]), "*/*/*")
+    assert what in told(check(shared))
+
+
+def test_a_card_that_differs_from_that_of_the_other_runs_on_the_same_data_is_found(shared, first):
+    def change(document):
+        document["dataset"].update(positive=0)
+        document["dataset"]["splits"]["train"].update(patients=3)
+
+    change_json(first / "result.json", change)
+    with_right_checksums(shared)
+    text = told(check(shared))
+    assert "positive: " in text and "of other runs on the same data" in text
+    assert "train: other counts than of other runs on the same split" in text
+
+
+def test_images_of_one_patient_with_different_targets_are_found_where_the_patient_is_the_unit(tmp_path, store):
+    counts = {"images": 40, "patients": 20, "labels": {"clear": 20, "nodule": 20}}
+    facts = {"has_patients": True, "splits": dict.fromkeys(("train", "val", "test"), counts)}
+    store(tmp_path / "results", images_each=2, facts=facts)
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    assert not check(shared).differences
+    change_runs(shared, lambda d: d["dataset"].update(unit="patient"))
+    assert "the unit is the patient, and images of one have different targets" in told(check(shared))
+
+
+def test_a_dataset_in_the_manifest_that_no_run_is_on_is_found(shared):
+    change_json(shared / MANIFEST, lambda d: d["datasets"].append(d["datasets"][0] | {"content_hash": "0" * 64}))
+    assert "manifest.json: dataset dots: the bundle holds no run on it" in told(check(shared))
+
+
+@pytest.mark.parametrize(("name", "what"), [("auroc", "by which its run was selected"), ("accuracy", "task asks for")])
+def test_a_score_that_one_run_lacks_is_found(shared, first, name, what):
+    change_json(first / "scores.json", lambda d: d["scores"].pop(name))
+    with_right_checksums(shared)
+    assert re.search(rf"scores.json: has no {name}, .*{what}", told(check(shared)))
+
+
+def test_a_run_that_was_removed_whole_is_not_found(shared, first):
+    shutil.rmtree(first)
+    with_right_checksums(shared)
+    assert not check(shared).differences
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------
+def test_missing_targets_of_val_are_a_difference_and_what_needs_no_threshold_is_computed_anyway(shared, first):
+    change_json(first / "scores.json", lambda d: d["scores"]["auroc"].update(value=0.99))
+    change_targets(shared, lambda targets: targets[:0], split="val")
+    found = check(shared)
+    assert "val: its targets are missing, and its card says that they are shared" in told(found)
+    assert "auroc value: 0.99 in the bundle" in told(found)
+    assert dict(found.not_recomputed) == {
+        "accuracy: the targets of val, by which decisions are made, are missing": 3,
+    }
+    assert {result.provenance for result in found.results} == {"recomputed"}
+
+
+def test_missing_targets_of_test_are_a_difference_where_they_are_shared(shared):
+    change_targets(shared, lambda targets: targets[:0])
+    assert "test: its targets are missing, and its card says that they are shared" in told(check(shared))
+
+
+def test_targets_that_stay_at_home_all_do(tmp_path, store):
+    store(tmp_path / "results")
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    change_json(shared / MANIFEST, lambda d: d["datasets"][0].update(targets="left out"))
+    change_runs(shared, lambda d: d["dataset"].update(share_targets=False))
+    change_targets(shared, lambda targets: targets[:0], split="val")
+    assert "val: its targets are missing, and another split has them" in told(check(shared))
+
+
+def test_a_bundle_without_predictions_of_val_is_found(shared, first):
+    save_predictions(first / "predictions.npz", {"test": load_predictions(first / "predictions.npz")["test"]})
+    with_right_checksums(shared)
+    assert "predictions.npz: holds no predictions of val" in told(check(shared))
+
+
+@pytest.mark.parametrize("value", [-1, 2, 200_000_000, 2**62])
+def test_a_target_that_is_no_label_is_found_before_anything_is_counted(shared, first, value):
+    change_targets(shared, lambda targets: np.where(targets == 1, value, targets), pattern="*/net*/*seed0*")
+    before = time.process_time()
+    found = check(shared)
+    assert f"predictions.npz: test: a target of {value}, expected 0 to 1" in told(found)
+    assert time.process_time() - before < 20
+
+
+def change_of(task):
+    """Targets that a task cannot have, and what is said of them."""
+    return {
+        "multiclass": (lambda t: t + 1, "a target of 2, expected 0 to 1"),
+        "ordinal": (lambda t: t.astype(float), "float64 (40,) targets of 40 samples of a ordinal task"),
+        "multilabel": (lambda t: np.stack([t * 3.0, np.full(40, np.nan)], 1), "a target of 3, expected 0, 1 or NaN"),
+        "regression": (lambda t: np.where(t == 1, np.inf, 0.0), "targets that are no numbers"),
+    }[task]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "ordinal", "multilabel", "regression"])
+def test_targets_of_every_task_are_what_they_may_be(tmp_path, store, task):
+    store(tmp_path / "results")
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    change_runs(shared, lambda d: d["dataset"].update(task=task))
+    change, what = change_of(task)
+    change_targets(shared, change)
+    assert f"predictions.npz: test: {what}" in told(check(shared))
+
+
+@pytest.mark.parametrize("folds", [10_001, 10**9])
+def test_more_folds_than_a_suite_has_are_refused(shared, first, folds):
+    change_json(first / "result.json", lambda d: d["run"].update(num_folds=folds))
+    with_right_checksums(shared)
+    assert "run.num_folds: Input should be less than or equal to 10000" in told(check(shared))
+
+
+def test_more_labels_than_a_dataset_has_are_refused(shared, first):
+    change_json(first / "result.json", lambda d: d["dataset"].update(labels=[str(n) for n in range(10_001)]))
+    with_right_checksums(shared)
+    assert "dataset.labels: List should have at most 10000 items" in told(check(shared))
+
+
+def test_a_split_in_thousands_of_folds_is_not_drawn_again(shared, tiny_data, tmp_path):
+    source, prints = opened(tiny_data / "patients", tmp_path / "cache")
+    source = replace(source, spec=replace(source.spec, name="dots", labels=("clear", "nodule")), content_hash="c" * 64)
+    change_runs(shared, lambda d: d["run"].update(num_folds=9_000), "*/*/*")
+    found = check(shared)
+    compare_data(found, source, prints)
+    assert found.datasets[0]["here"].endswith("a split in 9000 folds is not drawn again")
+
+
+def test_other_labels_than_those_of_the_data_here_are_a_difference(shared, tiny_data, tmp_path):
+    source, prints = opened(tiny_data / "patients", tmp_path / "cache")
+    source = replace(source, spec=replace(source.spec, name="dots", labels=("well", "ill")), content_hash="c" * 64)
+    found = check(shared)
+    compare_data(found, source, prints)
+    assert "dataset dots: other labels than on this machine" in told(found)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "result.json", "scores.json"])

@@ -20,12 +20,14 @@ import numpy as np
 
 from zoo.errors import ResultsError, UsageError, clean
 from zoo.files import folder_written_whole, hash_file, write_sealed, written_whole
+from zoo.images import clips_of, frame_name
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
 from zoo.records import find_fault_of_manifest
 from zoo.registry import Registry
 from zoo.results import Result, read_json, write_result
 from zoo.scoring import Score, score_run
+from zoo.specs import Unit
 from zoo.system import versions
 
 SCHEMA = 1
@@ -202,7 +204,8 @@ def write_run(
         write_result(place, shared, None, None, [])
         return
     stored = result.predictions()
-    predictions = {split: rename(part, pseudonyms, metadata) for split, part in stored.items()}
+    units = {split: result.card().unit_of(split) for split in stored}
+    predictions = {split: rename(part, pseudonyms, metadata, units[split]) for split, part in stored.items()}
     if kept_back := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
         left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(kept_back))} (--metadata shares them)")
     metrics = {name: registry.metrics[name] for name in result.scores() if name in registry.metrics}
@@ -227,9 +230,15 @@ def check_columns(results: Sequence[Result], metadata: Sequence[str]) -> None:
             raise UsageError(f"--metadata: no result has a column {name!r}", fix=f"there are: {there}")
 
 
-def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str]) -> Predictions:
-    """The rows under pseudonyms and in the order of these: their old order would tell who is who."""
+def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str], unit: Unit) -> Predictions:
+    """The rows under pseudonyms and in the order of these: their old order would tell who is who.
+
+    Where clips are scored their frames keep one name, each with a number that is a pseudonym, too.
+    """
     sample_ids = np.array([pseudonyms(str(name)) for name in part.sample_ids])
+    if unit == "clip":
+        clips = [pseudonyms(str(name)) for name in clips_of(part.sample_ids)]
+        sample_ids = np.array([frame_name(*pair) for pair in zip(clips, (int(n, 16) for n in sample_ids), strict=True)])
     patients = np.array([pseudonyms(str(name)) for name in part.patients])
     order = np.argsort(sample_ids)
     return Predictions(

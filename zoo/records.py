@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+# More are no dataset's and no suite's, and what is counted, drawn or shown takes memory or time for each.
+MAX_LABELS = 10_000
+MAX_FOLDS = 10_000
+MAX_SEED = 2**63 - 1
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Images = Annotated[int, Field(ge=0, le=10**12)]
 Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -42,7 +47,7 @@ class RunRecord(Record):
     content_hash: str
     split_hash: str
     fold: Count
-    num_folds: Annotated[int, Field(ge=1, le=1_000_000)]
+    num_folds: Annotated[int, Field(ge=1, le=MAX_FOLDS)]
     model: str
     shown: str
     init: Literal["pretrained", "random"]
@@ -50,12 +55,14 @@ class RunRecord(Record):
     weights_digest: str = ""
     protocol: ProtocolRecord
     protocol_label: str
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     image_size: Count
     precision: str
     device_kind: str = ""
     threads: Count
+    primary_metric: str = ""
     purpose: str
+    num_train: Images = 0
     tested_on: str = ""
     test_hash: str = ""
     deviations: list[str] = []
@@ -71,11 +78,19 @@ class IdentityRecord(Record):
     protocol: dict[str, Plain]
 
 
+class SplitRecord(Record):
+    images: Images
+    patients: Images
+    labels: dict[str, Images] | None = None
+    mean: Finite | None = None
+    std: Finite | None = None
+
+
 class DatasetRecord(Record):
     name: str
     title: str = ""
     task: Literal["binary", "multiclass", "ordinal", "multilabel", "regression"]
-    labels: list[str]
+    labels: Annotated[list[str], Field(max_length=MAX_LABELS)]
     positive: Count | None
     unit: Unit
     val_unit: Unit | None = None
@@ -87,7 +102,7 @@ class DatasetRecord(Record):
     notes: list[str] = []
     known_issues: list[str] = []
     derived_from: list[str] = []
-    splits: dict[str, dict[str, Any]] = {}
+    splits: dict[str, SplitRecord] = {}
 
 
 class DetailsRecord(Record):

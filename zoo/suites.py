@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from zoo.audit import External
 from zoo.errors import UsageError, clean, nearest, unknown
 from zoo.files import hash_bytes, parse_toml
-from zoo.protocol import BASELINE, Protocol, resolved_fields
+from zoo.protocol import BASELINE, Protocol, override, resolved_fields
 from zoo.registry import ModelChoice
 from zoo.samples import Source
 from zoo.specs import ModelSpec
@@ -262,6 +263,11 @@ class Run:
         return trained_and_tested({"dataset": self.dataset, "tested_on": self.tested_on})
 
     @property
+    def tuned_fields(self) -> set[str]:
+        """The fields of the protocol that were chosen on val, as `settle` notes them."""
+        return set(re.findall(r"\btuned (\w+):", self.tuned))
+
+    @property
     def trained_as(self) -> Run:
         """The run whose model this one tests elsewhere; itself where it tests its own."""
         return replace(self, purpose="score", tested_on="", test_hash="") if self.tested_on else self
@@ -274,6 +280,78 @@ class Run:
             "protocol_label": self.protocol.label,
             "deviations": list(self.deviations),
         }
+
+
+def read_run(described: Mapping[str, Any]) -> Run:
+    """The run that `Run.describe` told of; fields that another version of zoo knows are left out."""
+    protocol = Protocol(**known_fields(Protocol, described["protocol"]))
+    unrecorded = {"weights_digest": "", "device_kind": ""}  # by the first results
+    return Run(**{**unrecorded, **known_fields(Run, described), "protocol": protocol})
+
+
+def known_fields(kind: type[Run | Protocol], values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: as_tuples(value) for name, value in values.items() if name in names}
+
+
+def as_tuples(value: object) -> object:
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def find_contradictions(described: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """Where a stored run (`Run.describe`) is another than the one its id was made of, field by field.
+
+    What follows from a run is made of it again, so that nothing need be listed here. A field that only one of the two
+    knows, since another version of zoo wrote or reads it, is no contradiction.
+    """
+    run = read_run(described)
+    again = run.identity
+    found = compare_fields("", again, identity, described)
+    found += compare_fields("protocol.", again["protocol"], identity["protocol"], described["protocol"])
+    if described["protocol_label"] != run.protocol.label:
+        found.append(f"protocol_label: {described['protocol_label']!r}, and its protocol is {run.protocol.label}")
+    if (run.init == "random") != (run.weights_digest == "") or (run.init == "random" and run.weights_tag):
+        found.append(f"init: {run.init!r}, with weights {run.weights_tag!r} ({run.weights_digest[:8] or 'no file'})")
+    return found + find_wrong_overrides(run)
+
+
+def compare_fields(
+    prefix: str, again: Mapping[str, Any], identity: Mapping[str, Any], described: Mapping[str, Any]
+) -> list[str]:
+    found = []
+    for name in sorted({*again, *identity} - {"id_version", "protocol"}):
+        unrecorded = name not in identity and name not in described and name != "batch_size"
+        if unrecorded or (name not in again and name not in described):
+            continue
+        told, hashed = again.get(name, described.get(name)), identity.get(name)
+        if json.dumps(told, sort_keys=True) != json.dumps(hashed, sort_keys=True):
+            found.append(f"{prefix}{name}: {told!r} in the run, {hashed!r} in its identity")
+    return found
+
+
+def find_wrong_overrides(run: Run) -> list[str]:
+    """Where the overrides in a protocol's label are not what the run was carried out with."""
+    try:
+        told = resolved_fields(override(run.protocol, settings_of(run.protocol)))
+    except UsageError as error:
+        return [f"protocol.overrides: {error.message}"]
+    fields = resolved_fields(run.protocol)
+    wrong = [name for name in fields if told[name] != fields[name] and name not in run.tuned_fields]
+    return [f"protocol.overrides: {name}={told[name]}, and its protocol has {fields[name]}" for name in wrong]
+
+
+def find_unnamed(run: Run, published: Protocol) -> list[str]:
+    """The fields in which a run's protocol is another than the published one, though neither overridden nor tuned."""
+    fields = resolved_fields(run.protocol)
+    expected = resolved_fields(override(published, settings_of(run.protocol)))
+    planned = {"image_size"} if published.name == BASELINE.name else set()  # that of the models beside them
+    others = fields.keys() - run.tuned_fields - planned
+    return [name for name in sorted(others) if fields[name] != expected[name]]
+
+
+def settings_of(protocol: Protocol) -> dict[str, str]:
+    """What was given by `--set`, as the protocol's label says."""
+    return dict(text.split("=", 1) for text in protocol.overrides if "=" in text)
 
 
 def trained_and_tested(run: Mapping[str, Any]) -> str:
