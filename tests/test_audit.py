@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from zoo.audit import audit
+from zoo.auditing import to_lines
 from zoo.errors import DataError
 from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
@@ -52,6 +54,150 @@ def test_a_clean_set_is_ok_and_says_that_patients_are_unknown(tmp_path):
     audited = examine(write_set(tmp_path / "set"), tmp_path)
     assert audited.verdict == "ok" and audited.refusal() is None
     assert [finding.check for finding in audited.findings] == ["patient"]
+
+
+def test_of_a_clean_set_one_line_says_what_was_looked_at(tmp_path):
+    names = [
+        f"{split}{number}.png" for split, count in (("train", 80), ("val", 60), ("test", 60)) for number in range(count)
+    ]
+    patients = {name: f"{name[:-5]}-{name[-5]}" if len(name) > 9 else name for name in names}
+    root = write_set(tmp_path / "set", patients=patients)
+    assert to_lines(examine(root, tmp_path)) == [
+        f"set: ok: 200 images of {len(set(patients.values()))} patients; no conflicting labels, copies across splits, "
+        "copies within a split, shared patients, patients spelt in two ways, look-alikes, absent classes, "
+        "blank images, odd sizes, telling columns"
+    ]
+
+
+def test_what_could_not_be_looked_at_is_said_with_the_reason(tmp_path):
+    root = write_set(tmp_path / "set", size=16)
+    (line,) = to_lines(examine(root, tmp_path))
+    assert line.startswith("set: ok: 200 images; no ")
+    small = "images of 16 px, under 48, are too small to tell a copy"
+    assert line.endswith(f", telling columns; not looked at: patients (no patient key), look-alikes ({small})")
+    (root / "dataset.toml").write_text('near_duplicates = "ignore"\n')
+    (line,) = to_lines(examine(root, tmp_path))
+    assert line.endswith("look-alikes (its card says to ignore them)")
+
+
+def test_the_checksums_of_a_card_are_said_to_be_looked_at_only_where_there_are_some(tmp_path):
+    root = write_set(tmp_path / "set", size=16, patients={})
+    assert "unofficial files" not in to_lines(examine(root, tmp_path))[0]
+    md5 = hashlib.md5((root / "patients.csv").read_bytes()).hexdigest()
+    (root / "dataset.toml").write_text(f'checksums = {{"patients.csv" = "{md5}"}}\n')
+    assert to_lines(examine(root, tmp_path))[0].endswith(
+        ", unofficial files; not looked at: look-alikes (images of 16 px, under 48, are too small to tell a copy)"
+    )
+
+
+def test_every_check_of_the_docs_is_named_there_as_the_audit_names_it(tmp_path):
+    root = write_set(tmp_path / "set", patients={})
+    (root / "dataset.toml").write_text('checksums = {"patients.csv" = "0"}\n')
+    page = (Path(__file__).resolve().parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
+    made = examine(root, tmp_path).scope.made
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    assert {row[0].strip(" `"): row[1].strip() for row in rows if row[0].strip(" `") in made} == made
+
+
+def write_labels(root, cells, *, split=None):
+    """Images with the labels a and b in a table, "" where unknown; each of a patient of its own."""
+    root.mkdir()
+    rows = ["image,a,b" + (",split" if split else "")]
+    for number, cell in enumerate(cells):
+        save(root / f"{number}.png", RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), 16)
+        rows.append(f"{number}.png,{cell},{number % 2}" + (f",{split[number]}" if split else ""))
+    (root / "labels.csv").write_text("\n".join(rows))
+    (root / "dataset.toml").write_text('label = {columns = ["a", "b"]}\n')
+    return root
+
+
+THREE = ["train"] * 80 + ["val"] * 60 + ["test"] * 60
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test", "told"),
+    [
+        (
+            "0 0",
+            "0 1",
+            "0 1",
+            "no image with 'a' in train: it cannot be learned there, "
+            "and its score is counted in the macro mean all the same",
+        ),
+        (
+            "0 1",
+            "0 0",
+            "0 1",
+            "no image with 'a' in val: its AUROC is undefined on val, and left out of the macro mean there",
+        ),
+        (
+            "0 1",
+            "0 1",
+            "1 1",
+            "no image without 'a' in test: its AUROC is undefined on test, and left out of the macro mean there",
+        ),
+        (
+            "0 1",
+            "0 1",
+            "1 ?",
+            "no image without 'a' in test: its AUROC is undefined on test, and left out of the macro mean there",
+        ),
+        (
+            "0 1",
+            "? ?",
+            "0 1",
+            "no image with 'a' in val: its AUROC is undefined on val, and left out of the macro mean there",
+        ),
+        (
+            "0 ?",
+            "0 1",
+            "0 ?",
+            "no image with 'a' in train and test: it cannot be learned there; "
+            "its AUROC is undefined on test, and left out of the macro mean there",
+        ),
+        (
+            "0 1",
+            "0 1",
+            "? 1",
+            "no image without 'a' in test: its AUROC is undefined on test, and left out of the macro mean there",
+        ),
+    ],
+)
+def test_a_label_that_one_split_cannot_teach_or_test_is_told_with_what_follows(train, val, test, told, tmp_path):
+    values = dict(zip(("train", "val", "test"), (train.split(), val.split(), test.split()), strict=True))
+    rows = [values[name][number // 2 % 2].replace("?", "") for number, name in enumerate(THREE)]
+    audited = examine(write_labels(tmp_path / "set", rows, split=THREE), tmp_path)
+    assert [finding.message for finding in found(audited, "class-absent")] == [told]
+    assert audited.verdict == "warn"
+
+
+def test_labels_that_every_split_knows_both_ways_are_no_finding(tmp_path):
+    cells = [("0", "1", "")[number // 2 % 3] for number in range(200)]
+    audited = examine(write_labels(tmp_path / "set", cells, split=THREE), tmp_path)
+    assert audited.verdict == "ok" and "absent labels" in audited.scope.made.values()
+
+
+def test_in_cross_validation_it_is_said_of_how_many_folds_a_label_is_absent(tmp_path):
+    cells = ["1" if number in (0, 1, 2) else "0" for number in range(200)]
+    (finding,) = found(examine(write_labels(tmp_path / "set", cells), tmp_path, folds=5), "class-absent")
+    lacking = re.match(r"no image with 'a' in val of (\d) of 5 folds, test of (\d): its AUROC", finding.message)
+    # Three images are tested in three folds at most, each in one.
+    assert lacking and int(lacking[2]) >= 2 and finding.splits == ("val", "test")
+
+
+def test_a_class_is_looked_for_in_every_fold_not_the_first_alone(tmp_path):
+    root = tmp_path / "set"
+    for number in range(203):
+        path = root / ("rare" if number >= 200 else "ab"[number % 2]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
+    source = open_source(find_source(root), tmp_path)
+    prints = take_fingerprints(source, tmp_path)
+    split = draw_split(source, folds=5, prints=prints)
+    targets = np.asarray(source.samples.targets)
+    without = sum(not (targets[fold == "test"] == 2).any() for fold in split.folds)
+    (finding,) = found(audit(source, split, prints), "class-absent")
+    assert without >= 2 and f"test of {without}" in finding.message
 
 
 def test_the_same_pixels_in_two_splits_are_refused_though_the_files_differ(tmp_path):
@@ -289,10 +435,27 @@ def test_a_bench_refuses_a_dataset_that_leaks_in_one_line_and_runs_the_other(ben
     arguments = ("-m", "thumbnails", "--results", tmp_path / "results")
     status, document, said = bench("-d", leaking, *arguments)
     assert status == 4 and document["refused"][0]["code"] == "identical"
-    assert "test/a/test0.png (test) and train/a/train0.png (train) are the same image" in said
+    refused = (
+        "zoo: error[identical] leaky: refused: test/a/test0.png (test) and train/a/train0.png (train) are the same"
+    )
+    assert refused in said
     status, document, _ = bench("-d", f"{leaking},{clean}", *arguments)
     assert status == 3 and {run["dataset"] for run in document["runs"]} == {"clean"}
     assert all(run["status"] == "ok" for run in document["runs"])
+
+
+def test_the_line_of_a_refusal_names_the_set_once(bench, leaking, tmp_path):
+    (tmp_path / "small").mkdir()
+    for number in range(6):
+        path = tmp_path / "small" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
+    _, _, said = bench("-d", f"{leaking},{tmp_path / 'small'}", "-m", "thumbnails", "--results", tmp_path / "results")
+    lines = [line for line in said.splitlines() if ": refused: " in line]
+    assert len(lines) == 2 and not [line for line in lines if "dataset '" in line]
+    assert [
+        line for line in lines if line.startswith("zoo: error[too-small] small: refused: it is too small for train,")
+    ]
 
 
 def test_a_leak_that_is_allowed_is_stamped_on_every_result_and_not_ranked(bench, leaking, tmp_path):
@@ -316,11 +479,15 @@ def test_dropped_leaks_make_another_split_without_a_stamp(bench, leaking, tmp_pa
 def test_zoo_audit_prints_a_table_or_one_document_and_exits_with_4(zoo, leaking):
     done = zoo("audit", leaking)
     assert done.returncode == 4
-    assert done.stdout.startswith("leaky: refuse\n  refuse  identical [train, test]: ")
+    assert done.stdout.startswith("leaky: refuse: 200 images\n  refuse  identical [train, test]: ")
+    assert done.stdout.splitlines()[-1].startswith("  ok      no conflicting labels, copies within a split, absent ")
     done = zoo("audit", leaking, "--json")
     (entry,) = json.loads(done.stdout)["datasets"]
     assert (entry["dataset"], entry["verdict"]) == ("leaky", "refuse")
     assert {"check", "verdict", "splits", "samples", "count"} <= set(entry["findings"][0])
+    assert entry["looked_at"]["images"] == 200 and entry["looked_at"]["patients"] is None
+    assert "identical" not in entry["looked_at"]["clean"] and "identical-within" in entry["looked_at"]["clean"]
+    assert entry["looked_at"]["not_looked_at"]["patient"] == "no patient key"
 
 
 def test_a_dataset_that_cannot_be_read_is_refused_by_its_error(zoo, tmp_path):

@@ -193,7 +193,19 @@ def test_interrupting_is_130_and_terminating_is_143(main, monkeypatch):
     terminated = main("list", "models")
     assert terminated.status == 143
     for done in (interrupted, terminated):
-        assert "what was done is kept" in done.err and "Traceback" not in done.err
+        assert "Traceback" not in done.err
+    assert (interrupted.err.strip(), terminated.err.strip()) == ("zoo: stopped", "zoo: terminated")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_that_a_stopped_command_goes_on_where_it_was_is_said_of_a_bench_alone(main, monkeypatch, number):
+    def stop(*_, **__):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("zoo.runner.bench", stop)
+    monkeypatch.setattr("zoo.auditing.examine_named", stop)
+    assert "what was done is kept, the same command goes on from there" in main("bench", "--offline").err
+    assert "kept" not in main("audit", "x").err
 
 
 # --- list, info, plugin, doctor --------------------------------------------------------------------------------------

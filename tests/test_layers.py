@@ -57,6 +57,7 @@ FLOORS = (
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
     "audit": (
+        {"scope"},
         {"leaks"},
         {"matching", "exclusions"},
         {"overlap"},

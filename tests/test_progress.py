@@ -4,11 +4,13 @@ import io
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from zoo import progress as module
-from zoo.progress import BenchProgress, Console, describe_amount, describe_wait, duration
+from zoo.assignments import name_work
+from zoo.progress import BenchProgress, Console, describe_amount, describe_wait, duration, tell_run
 
 
 class Terminal(io.StringIO):
@@ -67,7 +69,8 @@ def test_where_there_is_no_terminal_only_lines_that_stay_are_written(clock):
     assert console.stream.getvalue() == "[1 of 2] a: auroc 0.9; about 10 s left\n"
 
 
-def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock):
+def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     console = Console(stream=Terminal())
     bench = BenchProgress(console, 3, start=clock.now)
     bench.started("dots net seed 0")
@@ -76,7 +79,56 @@ def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock):
     shown = console.stream.getvalue().rpartition("\r\x1b[K")[2]
     # half a run in 30 s: the other two and a half take 150
     assert console.live == "run 1 of 3; about 2 min 30 s left: dots net seed 0 step 2/4 loss 0.500 val 0.750"
-    assert shown == console.live[:79]
+    assert shown == console.live
+
+
+def shown_at(columns, names, clock, monkeypatch):
+    """What a terminal of so many columns shows of these runs in flight."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    console = Console(stream=Terminal())
+    bench = BenchProgress(console, 20, start=clock.now)
+    for name in names:
+        bench.started(name)
+    clock.now += 55
+    for name in names:
+        bench.progressed(name, {"step": 24, "num_steps": 40, "loss": 0.5, "val_score": 0.75})
+        clock.now += 1
+    bench.redraw()
+    console.last = 0.0
+    console.show(console.live)
+    return console.stream.getvalue().rpartition("\r\x1b[K")[2]
+
+
+LONG_NAME = "chest_xrays_of_two_hospitals tf_efficientnet_lite0 seed 0 fold 3"
+
+
+def test_on_80_columns_fold_and_step_are_seen_and_the_name_of_the_dataset_goes_first(clock, monkeypatch):
+    shown = shown_at(80, [LONG_NAME], clock, monkeypatch)
+    assert len(shown) <= 79 and "chest_xrays" not in shown
+    assert " left: tf_efficientnet_lite0 seed 0 fold 3 step 24/40" in shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (140, "left: chest_xrays_of_two_hospitals tf_efficientnet_lite0 seed 0 fold 3 step 24/40 loss 0.500 val 0.750"),
+        (100, "left: tf_efficientnet_lite0 seed 0 fold 3 step 24/40 loss 0.500 val 0.750"),
+        (60, "left: seed 0 fold 3 step 24/40"),
+    ],
+)
+def test_the_narrower_a_terminal_is_the_less_is_told_beside_the_step(columns, told, clock, monkeypatch):
+    assert shown_at(columns, [LONG_NAME], clock, monkeypatch).endswith(told)
+
+
+def test_on_80_columns_two_runs_in_flight_show_fold_and_step(clock, monkeypatch):
+    shown = shown_at(80, [LONG_NAME, LONG_NAME.replace("fold 3", "fold 4")], clock, monkeypatch)
+    assert shown.endswith("left: seed 0 fold 3 step 24/40 | seed 0 fold 4 step 24/40")
+
+
+def test_the_line_knows_the_parts_of_what_a_run_is_called():
+    run = SimpleNamespace(data="dots", shown="vit (frozen)", seed=7, num_folds=5, fold=2)
+    told = tell_run(name_work(SimpleNamespace(run=run, done=None)), time.monotonic(), {})
+    assert told == {"dataset": "dots", "model": "vit (frozen)", "seed": "seed 7 fold 2"}
 
 
 def test_a_step_without_a_loss_keeps_the_last_one(clock):

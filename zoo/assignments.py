@@ -11,7 +11,7 @@ from typing import Any
 from zoo.audit import describe_external, open_external
 from zoo.data import Dataset, cache_images, describe_dataset, open_dataset
 from zoo.elsewhere import Elsewhere
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError, ZooError, without_name
 from zoo.planning import KeepWeights, Plan, Settings, has_weights, kept_of
 from zoo.progress import Console
 from zoo.results import WEIGHTS_FILE, Result, find_done
@@ -194,4 +194,4 @@ def refuse(run: Run, error: ZooError) -> Result:
 
 
 def refusal(name: str, error: ZooError) -> str:
-    return f"zoo: error[{error.code}] {name}: refused: {error}"
+    return f"zoo: error[{error.code}] {name}: refused: {without_name(str(error), name)}"

@@ -63,6 +63,7 @@ def describe(audit: Audit, shown: Shown | None, anchor: str) -> dict[str, Any]:
         "anchor": anchor,
         "verdict": audit.verdict,
         "findings": findings,
+        "found_clean": audit.scope.clean(audit.found) if audit.scope else "",
         "facts": {},
         "splits": {},
         "labels": [],

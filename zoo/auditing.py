@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit import Audit, Exclusions, Suspect, audit, choose_exclusions, unusable
+from zoo.audit import Audit, Exclusions, Finding, Suspect, audit, choose_exclusions, unusable
 from zoo.audit_page import Shown, build_page
 from zoo.baselines import THUMBNAILS
 from zoo.errors import DataError, UsageError, clean
@@ -166,15 +166,28 @@ def to_page(examined: Sequence[Examined]) -> str:
 
 # --- words -----------------------------------------------------------------------------------------------------------
 def to_lines(audited: Audit) -> list[str]:
-    """An audit as plain text: the verdict, then a line a finding, the worst first."""
-    lines = [f"{clean(audited.dataset)}: {audited.verdict}"]
-    for finding in audited.findings:
-        where = f" [{', '.join(finding.splits)}]" if finding.splits else ""
-        fix = f"; fix: {clean(finding.fix)}" if finding.fix else ""
-        lines.append(f"  {finding.verdict:6}  {finding.check}{where}: {clean(finding.message)}{fix}")
-        lines += [f"          {suspect_line(suspect)}" for suspect in finding.suspects[:NAMED_SUSPECTS]]
-        if len(finding.suspects) > NAMED_SUSPECTS:
-            lines.append(f"          ... and {len(finding.suspects) - NAMED_SUSPECTS} more: --html FILE or --json")
+    """An audit as plain text: the verdict, a line a finding, the worst first, and what was found clean.
+
+    Of a set without a finding that is one line.
+    """
+    scope, head = audited.scope, f"{clean(audited.dataset)}: {audited.verdict}"
+    if scope is None:
+        return [head, *(line for finding in audited.findings for line in finding_lines(finding))]
+    head, nothing = f"{head}: {clean(scope.counted())}", clean(scope.clean(audited.found))
+    shown = [finding for finding in audited.findings if finding.check not in scope.not_made]
+    if not shown:
+        return [f"{head}; {nothing}"]
+    lines = [line for finding in shown for line in finding_lines(finding)]
+    return [head, *lines, f"  {'ok':6}  {nothing}"] if nothing else [head, *lines]
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    where = f" [{', '.join(finding.splits)}]" if finding.splits else ""
+    fix = f"; fix: {clean(finding.fix)}" if finding.fix else ""
+    lines = [f"  {finding.verdict:6}  {finding.check}{where}: {clean(finding.message)}{fix}"]
+    lines += [f"          {suspect_line(suspect)}" for suspect in finding.suspects[:NAMED_SUSPECTS]]
+    if len(finding.suspects) > NAMED_SUSPECTS:
+        lines.append(f"          ... and {len(finding.suspects) - NAMED_SUSPECTS} more: --html FILE or --json")
     return lines
 
 

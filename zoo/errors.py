@@ -53,6 +53,12 @@ class ZooError(Exception):
         return self.message + (f"; fix: {self.fix}" if self.fix else "")
 
 
+def without_name(text: str, name: str) -> str:
+    """What is said of a dataset for a line that names it in front: without `dataset 'dots':`, and "it" for the name."""
+    rest = text.removeprefix(clean(f"dataset {name!r}"))
+    return text if rest == text else rest.removeprefix(": ") if rest.startswith(":") else f"it{rest}"
+
+
 class UsageError(ZooError):
     """An unknown name, a bad flag or suite, or nothing selected."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -83,12 +84,18 @@ class Console:
         if self.is_terminal:
             self.write("\r\x1b[K")
 
+    @property
+    def width(self) -> int | None:
+        """How many characters a line that renews itself may have; None where lines stay, and may be of any length."""
+        if not self.is_terminal:
+            return None
+        import shutil
+
+        return shutil.get_terminal_size().columns - 1
+
     def draw(self) -> None:
         if self.live and self.is_terminal:
-            import shutil
-
-            width = shutil.get_terminal_size().columns - 1
-            self.write(self.live[:width])
+            self.write(self.live[: self.width])
 
     def done(self) -> None:
         """Drop the line that renews itself."""
@@ -204,17 +211,45 @@ class BenchProgress:
             self.console.say(f"{self.num_runs} runs{left}; disk: up to {disk / 1e6:,.0f} MB")
 
     def redraw(self) -> None:
-        parts = []
-        for name, (begun, details) in self.flying.items():
-            text = name
-            if "num_steps" in details:
-                text += f" step {details['step']}/{details['num_steps']}"
-            elif (waited := time.monotonic() - begun) >= QUIET_SECONDS:
-                text += f" starting, {duration(waited)}"
-            if details.get("loss") is not None:
-                text += f" loss {details['loss']:.3f}"
-            if details.get("val_score") is not None:
-                text += f" val {details['val_score']:.3f}"
-            parts.append(text)
-        # What matters most comes first: a narrow terminal cuts the rest.
-        self.console.show(f"run {self.ended + 1} of {self.num_runs}{self.left()}: {' | '.join(parts)}")
+        self.console.show(self.fit(self.console.width))
+
+    def fit(self, width: int | None) -> str:
+        """The line; where it is too long for a narrow terminal, without what matters least, and never without steps.
+
+        What goes first is how the time left is worded, then the name of the dataset, loss and val score, the model.
+        """
+        line = self.line()
+        for spared in range(len(SPARED) + 1):
+            if width is None or len(clean(line)) <= width:
+                break
+            line = self.line(short=True, spared=spared)
+        return line  # of many runs in flight not all have room: the terminal's edge cuts the last ones
+
+    def line(self, *, short: bool = False, spared: int = 0) -> str:
+        left, shown = self.left(), [k for k in SHOWN if k not in SPARED[:spared]]
+        parts = [" ".join(filter(None, map(tell_run(name, *known).get, shown))) for name, known in self.flying.items()]
+        number = f"run {self.ended + 1}{'/' if short else ' of '}{self.num_runs}"
+        left = left.replace("; about", ",") if short else left
+        return f"{number}{left}: {' | '.join(parts)}"
+
+
+SHOWN = ("dataset", "model", "seed", "step", "loss", "val")
+SPARED = ("dataset", "loss", "val", "model")  # on a narrow terminal, the first first
+
+
+def tell_run(name: str, begun: float, details: Mapping[str, Any]) -> dict[str, str]:
+    """What the line says of a run in flight, by SHOWN; a name that is none of a run's stands for the model."""
+    found = RUN_NAME.fullmatch(name)
+    told = found.groupdict() if found else {"model": name}
+    if "num_steps" in details:
+        told["step"] = f"step {details['step']}/{details['num_steps']}"
+    elif (waited := time.monotonic() - begun) >= QUIET_SECONDS:
+        told["step"] = f"starting, {duration(waited)}"
+    if details.get("loss") is not None:
+        told["loss"] = f"loss {details['loss']:.3f}"
+    if details.get("val_score") is not None:
+        told["val"] = f"val {details['val_score']:.3f}"
+    return told
+
+
+RUN_NAME = re.compile(r"(?P<dataset>\S+) (?P<model>.+) (?P<seed>seed \d+( fold \d+)?)")  # assignments.name_work

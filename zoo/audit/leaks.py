@@ -7,7 +7,7 @@ copies together), an official one can.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -16,25 +16,32 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zoo.audit.scope import (
+    BY_PLACE,
+    NUM_FOLDS,
+    Scope,
+    find_scope,
+    rows_of_frequent_classes,
+    why_none_alike,
+    why_none_telling,
+)
 from zoo.errors import DataError
 from zoo.files import FileMemo, cache_root, hash_file
 from zoo.fingerprints import Fingerprints
 from zoo.samples import SPLITS, Source
 from zoo.splits import Split
+from zoo.tasks import REGRESSION
 
 Array = np.ndarray[Any, Any]
 Verdict = Literal["ok", "warn", "refuse"]
 
 MAX_ALIKE = 0.005  # of the test images that look like one outside: more, and the test set is no other set
-MIN_CASES = 30  # of two classes, before a column of metadata is said to predict them
 TELLING_AUROC = 0.7
 NUM_BINS = 10  # of a numeric column
 MAX_VALUES = 50  # of a column of text; more name the image rather than say something of it
-NUM_FOLDS = 5
 ODD_SIDE = 4.0  # times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
 SPELLINGS_SHOWN = 3  # pairs in a message
-BY_PLACE = ("file", "row")  # patients that nobody named: the place of an image stands for them
 FIX = (
     "--drop-leaks leaves the copies out of train and val, `zoo audit --fix OUT.toml` writes a card that does; "
     "--allow-leak REASON goes on and stamps every result"
@@ -76,14 +83,23 @@ class Audit:
 
     dataset: str
     findings: tuple[Finding, ...]
+    scope: Scope | None = None  # None: it could not be opened, or two datasets were compared
     is_pair: bool = False  # of a dataset trained on and another tested on
 
     @property
     def verdict(self) -> Verdict:
         return max((finding.verdict for finding in self.findings), key=RANKS.index, default="ok")
 
+    @property
+    def found(self) -> frozenset[str]:
+        """The checks that found something."""
+        return frozenset(finding.check for finding in self.findings if finding.verdict != "ok")
+
     def refusal(self) -> DataError | None:
-        """The error that stands for all that refuses the dataset, the first named; None where nothing does."""
+        """The error that stands for all that refuses the dataset; None where nothing does.
+
+        It does not name the dataset: who says it knows which one was asked about.
+        """
         refusing = [finding for finding in self.findings if finding.verdict == "refuse"]
         if not refusing:
             return None
@@ -91,7 +107,7 @@ class Audit:
         others = ", ".join(dict.fromkeys(finding.check for finding in refusing[1:]))
         where = "" if self.is_pair else "; `zoo audit` lists all"
         more = f" (and: {others}{where})" if others else ""
-        return DataError(f"dataset {self.dataset!r}: {first.message}{more}", fix=first.fix, code=first.check)
+        return DataError(f"{first.message}{more}", fix=first.fix, code=first.check)
 
     def describe(self) -> dict[str, Any]:
         """The audit as plain data, as `zoo audit --json` shows it."""
@@ -99,6 +115,7 @@ class Audit:
             "dataset": self.dataset,
             "verdict": self.verdict,
             "findings": [asdict(finding) for finding in self.findings],
+            "looked_at": self.scope.describe(self.found) if self.scope else None,
         }
 
     def with_finding(self, finding: Finding) -> Audit:
@@ -116,13 +133,14 @@ def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
         *find_shared_patients(source, assignment),
         *find_spellings(source, assignment),
         *find_alike(source, split, prints),
-        *find_missing_classes(source, assignment),
+        *find_missing_classes(source, split),
         *find_odd_images(source, prints),
         *find_telling_columns(source, prints),
         *find_unofficial(source),
         *find_unchecked(source, prints),
     ]
-    return Audit(dataset=source.spec.name, findings=worst_first(findings))
+    scope = find_scope(source, prints, has_official=any(checksummed(source)))
+    return Audit(dataset=source.spec.name, findings=worst_first(findings), scope=scope)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -277,7 +295,7 @@ def find_alike(source: Source, split: Split, prints: Fingerprints) -> Iterator[F
     In a split that zoo drew they are there only where they chain too many images into one group: that is no refusal.
     """
     assignment = split.folds[0]
-    if source.spec.near_duplicates == "ignore" or not len(prints.alike):
+    if why_none_alike(source, prints) or not len(prints.alike):
         return
     pairs = prints.alike[(assignment[prints.alike] != "").all(axis=1)]
     pairs = pairs[assignment[pairs[:, 0]] != assignment[pairs[:, 1]]]
@@ -301,21 +319,62 @@ def find_alike(source: Source, split: Split, prints: Fingerprints) -> Iterator[F
 
 
 # --- what a reader should know ---------------------------------------------------------------------------------------
-def find_missing_classes(source: Source, assignment: Array) -> Iterator[Finding]:
-    if not source.task.classes:
+def find_missing_classes(source: Source, split: Split) -> Iterator[Finding]:
+    """Each class or label of which a split has no image, or that each of its images has, as far as is known."""
+    if source.task == REGRESSION:
         return
-    targets = np.asarray(source.samples.targets)
-    for number, label in enumerate(source.spec.labels):
-        without = tuple(name for name in SPLITS if not (targets[assignment == name] == number).any())
-        if without:
-            yield Finding(
-                check="class-absent",
-                verdict="warn",
-                splits=without,
-                samples=(),
-                count=int((targets == number).sum()),
-                message=f"no image of {label!r} in {' and '.join(without)}",
-            )
+    targets, classes, num_folds = np.asarray(source.samples.targets), source.task.classes, len(split.folds)
+    cells = np.eye(len(source.spec.labels))[targets] if classes else targets  # (N, L): NaN where unknown
+    is_mean = len(source.spec.labels) > (2 if classes else 1)
+    for label, column in zip(source.spec.labels, cells.T, strict=True):
+        lacking = find_lacking(column == 1, split.folds)
+        others = find_lacking(column == 0, split.folds) - lacking  # where neither is known, the first says it all
+        undefined = {fold for name, fold in lacking | others if name == "test"}
+        # Of classes, an image without this one is of another, which is then said to be lacking.
+        found = {"of" if classes else "with": lacking, "without": set() if classes else others}
+        for word, places in found.items():
+            if places:
+                is_scored = any(name == "train" and fold not in undefined for name, fold in places)
+                yield Finding(
+                    check="class-absent",
+                    verdict="warn",
+                    splits=tuple(name for name in SPLITS if name in dict(places)),
+                    samples=(),
+                    count=int((column == 1).sum()),
+                    message=f"no image {word} {label!r} in {name_places(places, num_folds)}: "
+                    + say_consequences({name for name, _ in places}, is_mean=is_mean, is_scored=is_scored),
+                )
+
+
+def find_lacking(images: Array, folds: Sequence[Array]) -> set[tuple[str, int]]:
+    """The splits, each with its fold, that hold none of these images (N,)."""
+    return {
+        (name, fold) for fold, assignment in enumerate(folds) for name in SPLITS if not images[assignment == name].any()
+    }
+
+
+def name_places(places: Collection[tuple[str, int]], num_folds: int) -> str:
+    """`train and val`; of several folds, `train of 1 of 5 folds, val of 5`."""
+    counts = {name: sum(where == name for where, _ in places) for name in SPLITS}
+    names = [name for name in SPLITS if counts[name]]
+    if num_folds == 1:
+        return listed(names)
+    first, *others = names
+    folds = f"{first} of {counts[first]} of {num_folds} folds"
+    return ", ".join([folds, *(f"{name} of {counts[name]}" for name in others)])
+
+
+def say_consequences(splits: Collection[str], *, is_mean: bool, is_scored: bool) -> str:
+    """What follows for a label. `is_mean`: scores are means over labels; `is_scored`: one not learned is tested."""
+    told = []
+    if "train" in splits:
+        counted = ", and its score is counted in the macro mean all the same" if is_mean else ", and is scored"
+        told.append("it cannot be learned there" + counted * is_scored)
+    undefined = [name for name in ("val", "test") if name in splits]
+    if undefined:
+        left_out = ", and left out of the macro mean there" if is_mean else ""
+        told.append(f"its AUROC is undefined on {listed(undefined)}{left_out}")
+    return "; ".join(told)
 
 
 def find_odd_images(source: Source, prints: Fingerprints) -> Iterator[Finding]:
@@ -347,15 +406,11 @@ def find_odd_images(source: Source, prints: Fingerprints) -> Iterator[Finding]:
 
 def find_telling_columns(source: Source, prints: Fingerprints) -> Iterator[Finding]:
     """What alone predicts the label beside the pixels: a scanner, a folder or a format may stand for the disease."""
-    if not source.task.classes:
+    if why_none_telling(source):
         return
-    targets = np.asarray(source.samples.targets)
-    present = np.flatnonzero(np.bincount(targets, minlength=len(source.spec.labels)) >= MIN_CASES)
-    rows = np.flatnonzero(np.isin(targets, present))
+    rows, present = rows_of_frequent_classes(source)
     patients = source.patients[rows]
-    if len(present) < 2 or len(np.unique(patients)) < NUM_FOLDS:
-        return
-    classes = np.searchsorted(present, targets[rows])
+    classes = np.searchsorted(present, np.asarray(source.samples.targets)[rows])
     folds: list[tuple[Array, Array]] = []
     for what, cells in columns_beside_pixels(source, prints).items():
         values = bin_numbers(cells[rows])
@@ -441,9 +496,8 @@ def find_unofficial(source: Source) -> Iterator[Finding]:
         return
     memo = FileMemo(cache_root(), what="md5", find=partial(hash_file, algorithm="md5"))
     try:
-        for path in dict.fromkeys((*source.samples.files, *source.samples.tables)):
-            expected = checksum_of(path, source.spec.checksums)
-            if expected and (found := memo(path)) != expected:
+        for path, expected in checksummed(source):
+            if (found := memo(path)) != expected:
                 yield Finding(
                     check="checksum",
                     verdict="warn",
@@ -454,6 +508,13 @@ def find_unofficial(source: Source) -> Iterator[Finding]:
                 )
     finally:
         memo.close()
+
+
+def checksummed(source: Source) -> Iterator[tuple[Path, str]]:
+    """The files that the card has a checksum of, with it."""
+    for path in dict.fromkeys((*source.samples.files, *source.samples.tables)) if source.spec.checksums else ():
+        if expected := checksum_of(path, source.spec.checksums):
+            yield path, expected
 
 
 def checksum_of(path: Path, checksums: Mapping[str, str]) -> str:
@@ -507,3 +568,8 @@ def sorted_splits(found: Array) -> tuple[str, ...]:
 
 def and_more(count: int, what: str) -> str:
     return f" (and {count} {what}{'s' * (count != 1)} more)" if count > 0 else ""
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -79,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line; whatever happens becomes an exit status and, where something is wrong, one line."""
     as_json = "--json" in arguments
     command = " ".join([a for a in arguments if not a.startswith("-")][: 2 if "plugin" in arguments[:1] else 1])
+    # Of the other commands nothing is half done that would be gone on with.
+    kept = "; what was done is kept, the same command goes on from there" if command == "bench" else ""
     signal.signal(signal.SIGTERM, terminate)
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, terminate)
@@ -100,10 +102,10 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"`zoo {command} --help`" if command.partition(" ")[0] in zoo.commands else "`zoo --help`"
         return complain(UsageError(" ".join(error.format_message().split()).rstrip("."), fix=hint), command, as_json)
     except (KeyboardInterrupt, click.Abort):
-        tell("\nzoo: stopped; what was done is kept, the same command goes on from there")
+        tell(f"\nzoo: stopped{kept}")
         return EXIT_SIGINT
     except Terminated as error:
-        tell("zoo: terminated; what was done is kept, the same command goes on from there")
+        tell(f"zoo: terminated{kept}")
         return EXIT_SIGTERM if error.args[0] == signal.SIGTERM else EXIT_SIGHUP
     except BrokenPipeError:  # the reader of our output left: `zoo list models | head`
         return 0
