@@ -11,7 +11,7 @@ import pytest
 from folders import SHARED
 from PIL import Image
 
-from zoo.audit import audit
+from zoo.audit import Audit, audit
 from zoo.audit.exclusions import choose_exclusions
 from zoo.auditing import Fixed, fixed_lines
 from zoo.fingerprints import take_fingerprints
@@ -137,7 +137,7 @@ def test_what_cannot_be_opened_or_is_made_by_code_is_one_line(zoo, tmp_path):
 
 
 def test_the_command_that_uses_a_card_can_be_typed_wherever_it_was_written():
-    passed = SimpleNamespace(dataset="set", verdict="ok", findings=())
+    passed = Audit(dataset="set", findings=())
     nothing = SimpleNamespace(notes=(), sample_ids=())
     told = fixed_lines(Fixed(path=Path("my data\x1b/fixed.toml"), exclusions=nothing, audit=passed))
     assert told[-1] == "use it: zoo bench --datasets 'my data\\x1b/fixed.toml'"
