@@ -307,7 +307,10 @@ def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
         ({"unit": "lesion"}, "unit is 'lesion', expected str, auto, image, clip or patient"),
         ({"title": 5}, "dataset 'dots': title is 5, expected str"),
         ({"license": ""}, "`license` is empty"),
-        ({"intensity": (400, -1000)}, "`intensity` runs from 400 to -1000"),
+        (
+            {"intensity": (400, -1000)},
+            "intensity is (400, -1000), expected tuple[float, float] | None, finite, the lower",
+        ),
         ({"samples": Counting()}, "`samples` returned ndarray, expected Samples"),
         ({"samples": Dots(changes=(("sample_id", "one"),))}, "sample_id 'one' stands in several rows"),
         ({"samples": Dots(changes=(("patient", 7),))}, "column 'patient' holds [7], expected str"),

@@ -307,8 +307,6 @@ def check_dataset_card(spec: DatasetSpec) -> None:
         not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
         f"{name}: `positive` is {spec.positive!r}; expected a label of a binary task: {', '.join(spec.labels)}",
     )
-    low, high = spec.intensity or (0.0, 1.0)
-    expect(low < high, f"{name}: `intensity` runs from {low} to {high}, expected the lower level first")
     expect(spec.license, f"{name}: `license` is empty; say 'unknown' where nobody knows")
 
 
