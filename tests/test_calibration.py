@@ -1,5 +1,6 @@
 """Temperatures, what they do to ECE, Brier score and log loss, and reliability curves, against other people's code."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -208,6 +209,19 @@ def test_one_seed_without_a_temperature_leaves_the_mean_undefined_and_is_counted
     section = section_of(good, with_val(bad, targets=np.ones(300, dtype=int)))
     assert "net: no temperature: val holds one class only (1 of 2 runs)" in section.notes
     assert cells_of(section)["temperature"] is None and cells_of(section)["Brier after"].value is None
+
+
+def test_every_reason_for_no_temperature_stands_with_the_number_of_its_own_runs():
+    right, wrong = (0.2 + 0.6 * np.eye(2), 0.8 - 0.6 * np.eye(2))
+    runs = [draw_run("binary", seed=seed)[0] for seed in range(6)]
+    for i, answers in enumerate((right, wrong, wrong, right, wrong)):
+        runs[i] = with_val(runs[i], probabilities=answers[runs[i]["val"].targets])
+    section = section_of(*runs)
+    kept = Counter(entry["reason"] for entry in section.details["temperatures"])
+    (told,) = [note for note in section.notes if note.startswith("net: no temperature: ")]
+    all_right, by_chance, none = kept
+    assert (kept[all_right], kept[by_chance], none) == (2, 3, None)
+    assert told == f"net: no temperature: {all_right} (2 of 6 runs); {by_chance} (3 of 6 runs)"
 
 
 def test_where_the_patient_is_scored_its_mean_probability_is_calibrated():

@@ -74,6 +74,15 @@ def test_no_rows_no_ranks():
     assert compare_rows([], True).ranks == ()
 
 
+@pytest.mark.parametrize(("bounds", "there"), [((0.0, 1.0), False), ((-1.0, 1.0), True), ((0.0, None), True)])
+def test_no_detectable_difference_is_larger_than_the_metric_can_differ(bounds, there):
+    rows = [evidence(0.9, seed=1, num=20, sd=3.0), evidence(0.5, seed=2, num=20, sd=3.0)]
+    found = compare_rows(rows, True, bounds)
+    wanted = compare_rows(rows, True).detectable
+    assert 1 < wanted < 2
+    assert found.detectable == found.pairs[0].detectable == (wanted if there else None)
+
+
 def test_the_winner_changes_with_the_patients_as_often_as_the_normal_law_says():
     rows = [evidence(0.80, seed=1, num=400), evidence(0.79, seed=2, num=400)]
     found = compare_rows(rows, True)

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from zoo.errors import UsageError
 from zoo.inference import Predictions
-from zoo.leaderboard.subgroups import build_section
+from zoo.leaderboard.subgroups import KEPT, build_section
 from zoo.metrics import METRICS
 from zoo.scoring import Card, Reach, choose_thresholds, score
 from zoo.sections import By, ReportOptions, ScoredRow, SectionRequest, parse_by
@@ -115,7 +115,7 @@ def test_few_different_numbers_are_groups_as_they_are():
 @pytest.mark.parametrize(
     ("by", "said"),
     [
-        ("sez", "sez: no such column. Did you mean 'sex'? There are: sex, scanner, age"),
+        ("sez", f"sez: no such column. Did you mean 'sex'? There are: sex, scanner, age; {KEPT}"),
         ("sex:10", "sex:10: the column holds texts, which have no width"),
         ("site", "site: all of test is 'one': there are no groups"),
     ],
@@ -130,10 +130,67 @@ def test_a_column_that_makes_no_groups_is_told_and_the_others_stand(by, said):
     assert {row["by"] for row in by_group(section).values()} == {"sex"}
 
 
+def with_ages(run, changed):
+    """The run with some cells of its column of ages, by position, made others."""
+    ages = run["test"].metadata["age"].astype("U16")
+    for place, cell in changed.items():
+        ages[place] = cell
+    return {s: replace(p, metadata={**p.metadata, "age": ages}) for s, p in run.items()}
+
+
+@pytest.mark.parametrize("cell", ["NA", "N/A", "NaN", "nan", "None", "unknown", "?"])
+@pytest.mark.parametrize("by", ["age:20", "age"])
+def test_a_cell_among_numbers_that_says_nothing_is_known_is_as_an_empty_one(by, cell):
+    run = draw_run()
+    said, empty = (section_of(with_ages(run, {40: written}), by=[by]) for written in (cell, ""))
+    assert said.rows == empty.rows and said.notes == empty.notes
+    assert "age: not known of 31 of 300 images" in said.notes
+
+
+def test_where_all_are_known_nothing_is_said_of_it():
+    assert not any("not known" in note for note in section_of(draw_run(), by=["sex"]).notes)
+
+
+def test_what_texts_call_none_stays_a_group_of_its_own():
+    cells = np.random.default_rng(0).choice(["none", "mild"], 300)
+    assert list(by_group(section_of(draw_run(columns={"pain": cells}), by=["pain"]))) == [
+        ("pain", "mild"),
+        ("pain", "none"),
+    ]
+
+
+def test_a_patient_is_as_old_as_its_images_that_know():
+    patients = np.array([f"p{i // 2:03}" for i in range(300)])
+    ages = np.repeat([str(20 + i % 50) for i in range(150)], 2).astype("U16")
+    ages[::2] = "NA"
+    run = draw_run(columns={"age": ages}, patients=patients)
+    run = {s: replace(p, targets=np.repeat(p.targets[::2], 2)) for s, p in run.items()}
+    section = section_of(run, by=["age:25"], card=replace(BY_PATIENT, unit="patient"))
+    found = {name: row["patients"] for (_, name), row in by_group(section).items()}
+    assert found == {"0 to <25": 15, "25 to <50": 75, "50 to <75": 60}
+
+
+def test_the_first_cell_that_is_no_number_is_named_with_what_to_do():
+    run = with_ages(draw_run(), {40: "NA", 41: "12 y", 42: "inf"})
+    section = section_of(run, by=["age:20", "sex"])
+    assert (
+        "age:20: '12 y' is no number (2 of 300 values): correct its cells, or leave empty what is not known, and run "
+        "again with `zoo bench --fresh`"
+    ) in section.notes
+    assert {row["by"] for row in by_group(section).values()} == {"sex"}
+
+
+def test_numbers_taken_as_texts_for_one_cell_say_which():
+    section = section_of(with_ages(draw_run(), {41: "12 y"}), by=["age"])
+    assert "age: taken as texts: '12 y' is no number (1 of 300 values)" in section.notes
+
+
 def test_results_without_metadata_say_what_to_do():
     section = section_of(draw_run(columns={}), by=["sex"])
     assert section.rows == ()
-    assert section.notes == ("these results hold no metadata; run again with `zoo bench --fresh`",)
+    (told,) = section.notes
+    assert told.startswith("these results hold no metadata; kept with results are columns of numbers")
+    assert "correct it or leave it empty" in told and told.endswith("run again with `zoo bench --fresh`")
 
 
 def test_an_older_row_without_metadata_takes_them_from_another_that_was_tested_on_the_same_images():

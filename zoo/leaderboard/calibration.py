@@ -5,6 +5,7 @@ Everything is counted in the unit that is scored. A run's temperature is fitted 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -59,7 +60,7 @@ def build_section(request: SectionRequest) -> Section | None:
         after = rescale_runs(runs, fitted, card)
         raw_scores = score(runs, SHOWN, card, threshold="half")
         scores = score(after, SHOWN, card, threshold="half") if after else {}
-        missing = first_reason(fitted)
+        missing = missing_reason(fitted)
         reasons += [f"{row.label}: no temperature: {missing}"] if missing else []
         none = Score(value=None, reason=missing)
         pairs = [cell for name in ("ece", "brier", "log_loss") for cell in (raw_scores[name], scores.get(name, none))]
@@ -132,13 +133,14 @@ def mean_temperature(fitted: Sequence[Sequence[float | str]]) -> float | None:
     return float(np.mean(numbers)) if len(numbers) == len(found) else None
 
 
-def first_reason(fitted: Sequence[Sequence[float | str]]) -> str | None:
-    """Why a row has no temperature: of the first run that has none, and how many there are."""
+def missing_reason(fitted: Sequence[Sequence[float | str]]) -> str | None:
+    """Why a row has no temperature: every reason of a run that has none, and of how many runs it is the reason."""
     found = [temperature for folds in fitted for temperature in folds]
-    reasons = [temperature for temperature in found if isinstance(temperature, str)]
-    if not reasons:
-        return None
-    return f"{reasons[0]} ({len(reasons)} of {len(found)} runs)" if len(found) > 1 else reasons[0]
+    counts = Counter(temperature for temperature in found if isinstance(temperature, str))
+    told = [
+        f"{reason} ({count} of {len(found)} runs)" if len(found) > 1 else reason for reason, count in counts.items()
+    ]
+    return "; ".join(told) or None
 
 
 def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from zoo.statistics import (
 
 RESAMPLING_SEED = 20_250_102
 MIN_SEEDS = 2
+Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Difference:
     df: float | None  # None: no variance at all
     patient_variance: float
     seed_variance: float
-    detectable: float  # the difference this pair would show with 80 % power
+    detectable: float | None  # the difference this pair would show with 80 % power; None: none that can be
     patients_needed: int | None  # None: the seeds alone hide it
     winner: int | None  # the position that is better after Holm; None: no detectable difference
 
@@ -54,7 +55,8 @@ class Comparisons:
     unranked: tuple[str | None, ...] = ()  # why a row has no rank
     pairs: tuple[Difference, ...] = ()
     num_patients: int = 0
-    detectable: float | None = None  # median over pairs
+    detectable: float | None = None  # median over pairs; None where that is more than the metric can differ by
+    widest: float | None = None  # the largest difference that the metric can have; None: there is no largest
     winner: int | None = None  # the row with the best score
     patients_change_winner: float | None = None  # share of test sets of other patients on which another row is best
     seeds_change_winner: float | None = None  # share of draws of other seeds with which another row is best
@@ -75,10 +77,13 @@ class Comparisons:
         return None
 
 
-def compare_rows(evidence: Sequence[Evidence | str], higher_is_better: bool) -> Comparisons:
+def compare_rows(
+    evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: Bounds = (None, None)
+) -> Comparisons:
     """Compare all rows that have evidence; in place of it stands the reason why a row has none.
 
-    Rows of one seed are never ranked, nor rows tested on other patients than most.
+    Rows of one seed are never ranked, nor rows tested on other patients than most. `bounds` are the metric's: no
+    difference is larger than from one to the other.
     """
     reasons: list[str | None] = [found if isinstance(found, str) else None for found in evidence]
     known = {row: found for row, found in enumerate(evidence) if isinstance(found, Evidence)}
@@ -104,20 +109,32 @@ def compare_rows(evidence: Sequence[Evidence | str], higher_is_better: bool) -> 
     ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
     leader = int(np.argmax([np.mean(scores) for scores in seed_scores]))
     measured = Measured(influence=influence, seed_scores=seed_scores)
+    widest = widest_difference(bounds)
     return Comparisons(
         ranks=tuple(ranks.get(row) for row in range(len(evidence))),
         unranked=tuple(reasons),
-        pairs=describe_pairs(pairs, rows, sign, len(first.patients), better),
+        pairs=describe_pairs(pairs, rows, sign, len(first.patients), better, widest),
         num_patients=len(first.patients),
-        detectable=float(np.median(detectable_difference(pairs))),
+        detectable=within(np.median(detectable_difference(pairs)), widest),
+        widest=widest,
         winner=rows[leader],
         patients_change_winner=winner_changes(measured, leader, patients=True),
         seeds_change_winner=winner_changes(measured, leader, seeds=True),
     )
 
 
+def widest_difference(bounds: Bounds) -> float | None:
+    low, high = bounds
+    return None if low is None or high is None else high - low
+
+
+def within(detectable: float, widest: float | None) -> float | None:
+    """The detectable difference, or None where no two scores differ by as much."""
+    return float(detectable) if widest is None or detectable <= widest else None
+
+
 def describe_pairs(
-    pairs: Pairs, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray
+    pairs: Pairs, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray, widest: float | None
 ) -> tuple[Difference, ...]:
     """One record a pair, in the metric's own direction."""
     low, high = difference_intervals(pairs)
@@ -140,7 +157,7 @@ def describe_pairs(
                 df=float(pairs.df[i]) if np.isfinite(pairs.df[i]) else None,
                 patient_variance=float(pairs.patient_variance[i]),
                 seed_variance=float(pairs.seed_variance[i]),
-                detectable=float(detectable[i]),
+                detectable=within(detectable[i], widest),
                 patients_needed=int(needed[i]) if np.isfinite(needed[i]) else None,
                 winner=winner,
             )

@@ -263,7 +263,9 @@ def build_board(
         bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows(
-            [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)], higher
+            [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)],
+            higher,
+            metrics[primary].bounds if primary in metrics else (None, None),
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))

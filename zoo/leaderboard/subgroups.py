@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import read_numbers
+from zoo.data import MAX_VALUES, read_numbers
 from zoo.errors import Undefined, nearest
 from zoo.inference import SEVERAL, Predictions
 from zoo.metrics import METRICS
@@ -26,8 +26,13 @@ Run = Mapping[str, Predictions]
 MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given
 OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivity", "specificity")}
 UNKNOWN = "unknown"
+NOT_KNOWN = frozenset({"na", "n/a", "nan", "none", "unknown", "?"})  # what stands in a column of numbers for no number
 LESS = "less rest's"
-NO_METADATA = "these results hold no metadata; run again with `zoo bench --fresh`"
+KEPT = (
+    f"kept with results are columns of numbers, and of at most {MAX_VALUES} texts that several images share; where a "
+    "cell among numbers is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
+)
+NO_METADATA = f"these results hold no metadata; {KEPT}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +65,7 @@ def build_section(request: SectionRequest) -> Section | None:
     empty = Section(name="subgroups", title="Subgroups", columns=columns, rows=())
     if tests is None or not metrics:
         return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
-    groups, notes = make_all_groups(request.options.by, tests)
+    groups, notes = make_all_groups(request.options.by, tests, request.unit_name)
     card, rule = (
         replace(request.card, unit="image", val_unit=None),
         request.options.reach or request.threshold,
@@ -83,9 +88,27 @@ def build_section(request: SectionRequest) -> Section | None:
 
 def by_unit(row: ScoredRow, card: Card) -> list[list[Run]]:
     return [
-        [{split: part.by_unit(card.unit_of(split)) for split, part in run.items()} for run in folds]
+        [{split: blank_unknown(part).by_unit(card.unit_of(split)) for split, part in run.items()} for run in folds]
         for folds in row.stored
     ]
+
+
+def blank_unknown(part: Predictions) -> Predictions:
+    """The predictions with empty cells where a column of numbers says `NA` or the like; texts stay as they are.
+
+    Before images become units: a patient's age is that of the images that know it.
+    """
+    return replace(part, metadata={name: blank_cells(values) for name, values in part.metadata.items()})
+
+
+def blank_cells(values: Array) -> Array:
+    left = np.where(says_unknown(values), "", values)
+    return values if read_numbers(left) is None else left
+
+
+def says_unknown(values: Array) -> Array:
+    """Whether each cell (N,) is empty or says that nothing is known."""
+    return (values == "") | np.isin(np.char.lower(values), list(NOT_KNOWN))
 
 
 def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
@@ -115,13 +138,13 @@ def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
-def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions]) -> tuple[list[Group], list[str]]:
+def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
     """The groups of all columns that make any, and notes on these and on the others."""
     groups: list[Group] = []
     notes: list[str] = []
     for by in asked:
         try:
-            made, told = make_groups(by, tests)
+            made, told = make_groups(by, tests, unit_name)
         except Undefined as reason:
             made, told = [], [str(reason)]
         groups += made
@@ -129,18 +152,20 @@ def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions]) -> tuple[
     return groups, notes
 
 
-def make_groups(by: By, tests: Sequence[Predictions]) -> tuple[list[Group], list[str]]:
+def make_groups(by: By, tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
     """The groups of one column, and what must be known of them. Undefined where it makes none."""
     known = tests[0].metadata
     if by.column not in known:
         hint = nearest(by.column, known)
-        raise Undefined(f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(known)}")
+        raise Undefined(f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(known)}; {KEPT}")
     values = np.concatenate([part.metadata[by.column] for part in tests])
     names, order, notes = name_groups(by, values)
     ends = np.cumsum([len(part) for part in tests])[:-1]
     found = [
         Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
     ]
+    if unknown := int((names == UNKNOWN).sum()):
+        notes.append(f"{by.column}: not known of {unknown} of {len(names)} {unit_name}s")
     if SEVERAL in names:
         notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
     if len(found) < 2:
@@ -151,12 +176,14 @@ def make_groups(by: By, tests: Sequence[Predictions]) -> tuple[list[Group], list
 def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
     """The group of every value (N,), the groups in their order, the unknown last, and notes."""
     numbers = read_numbers(values)
+    odd = "" if numbers is not None else describe_odd(values)
     if by.width is not None and numbers is None:
-        raise Undefined(f"{by.text}: the column holds texts, which have no width")
+        fix = "correct its cells, or leave empty what is not known, and run again with `zoo bench --fresh`"
+        raise Undefined(f"{by.text}: {f'{odd}: {fix}' if odd else 'the column holds texts, which have no width'}")
     if numbers is None or (by.width is None and len(np.unique(values[values != ""])) <= MAX_CATEGORIES):
         names = np.where(values == "", UNKNOWN, values)
         order = sorted(set(names.tolist()) - {UNKNOWN}, key=(lambda v: (float(v), v)) if numbers is not None else None)
-        return names, [*order, UNKNOWN], []
+        return names, [*order, UNKNOWN], [f"{by.column}: taken as texts: {odd}"] if odd else []
     known = ~np.isnan(numbers)
     notes = []
     if by.width is not None:
@@ -170,6 +197,15 @@ def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
     names = np.full(len(values), UNKNOWN, dtype=object)
     names[known] = [labels[float(b)] for b in bins]
     return names.astype(np.str_), [*labels.values(), UNKNOWN], notes
+
+
+def describe_odd(values: Array) -> str:
+    """The first value that makes a column of numbers one of texts, and how many do; "" where most are texts."""
+    told = values[~says_unknown(values) & (values != SEVERAL)]
+    odd = [value for value in told.tolist() if read_numbers(np.array([value])) is None]
+    if not odd or len(odd) > len(told) / 2:
+        return ""
+    return f"{odd[0]!r} is no number ({len(odd)} of {len(values)} values)"
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------

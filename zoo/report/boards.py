@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoo.errors import UsageError, clean
 from zoo.leaderboard import Across, Board, Row, find_across
 from zoo.readable import amount, disarm, milliseconds, number, print_section, rounded, shown_cell, with_interval
-from zoo.report.statements import headings, statements, title
+from zoo.report.statements import headings, note_statements, statements, title
 from zoo.scoring import PATIENTS_AND_SEEDS, Score
 from zoo.sections import Section
 
@@ -181,6 +181,7 @@ def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]
         **row.cost,
         "deviations": "; ".join(row.deviations),
         "degenerate": "; ".join(row.degenerate),
+        "notes": "; ".join(note_statements([row], metrics)),
         "provenance": row.provenance,
         "bundle": board.bundle,
         "content_hash": facts["content_hash"],

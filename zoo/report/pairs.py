@@ -10,7 +10,15 @@ from typing import Any
 from zoo.errors import clean
 from zoo.leaderboard import BY_INFLUENCE, SINGLE_RUNS, Contrast, Row, SingleRuns
 from zoo.readable import number, p_value, print_section, share, with_interval
-from zoo.report.statements import case_name, headings, row_statements, title
+from zoo.report.statements import (
+    case_name,
+    detectable,
+    headings,
+    none_detectable,
+    note_statements,
+    row_statements,
+    title,
+)
 from zoo.sections import Cell, Section
 
 MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
@@ -30,9 +38,9 @@ def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, co
         print_section(scores_section(found), console)
         for line in tell_difference(found):
             console.print(Text(line), soft_wrap=True)
-        for row in found.rows:
-            for line in row_statements(row, found.board):
-                console.print(Text(line, style="dim"), soft_wrap=True)
+        told = [line for row in found.rows for line in row_statements(row, found.board)]
+        for line in [*told, *note_statements(found.rows, [found.board.primary_metric])]:
+            console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
         if found.disagreements:
             print_section(disagreements_section(found), console)
@@ -72,8 +80,8 @@ def tell_difference(found: Contrast) -> list[str]:
         parts = f"{share(pair.patient_variance / total)} {case}s, {share(pair.seed_variance / total)} seeds"
         lines.append(f"variance of the difference: {parts}")
     lines.append(
-        f"these {board.comparisons.num_patients} {case}s and these seeds find a difference of "
-        f"{number(pair.detectable)} with 80 % power"
+        f"these {board.comparisons.num_patients} {case}s and these seeds "
+        + (none_detectable(board) if pair.detectable is None else f"find {detectable(pair.detectable)}")
     )
     if pair.patients_needed is not None:
         lines.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -64,6 +64,7 @@ def statements(board: Board) -> list[str]:
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
         lines += row_statements(row, board)
+    lines += note_statements(board.rows, board.metrics)
     others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
     return [*lines, NOT_SHOWN.replace("other hospitals", others)]
 
@@ -230,12 +231,23 @@ def ranking_statements(board: Board) -> list[str]:
         f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
         f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
         f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
-        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, finds a difference of "
-        f"{number(found.detectable)} with 80 % power" + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
+        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, "
+        + (none_detectable(board) if found.detectable is None else f"finds {detectable(found.detectable)}")
+        + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
         f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
         f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
     ]
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
+
+
+def detectable(difference: float) -> str:
+    return f"a difference of {number(difference)} with 80 % power"
+
+
+def none_detectable(board: Board) -> str:
+    """Said of a test set that would find only differences larger than the metric can have."""
+    widest = board.comparisons.widest
+    return f"could not find any difference with 80 % power: {clean(board.primary_metric)} differs by {widest:g} at most"
 
 
 def case_name(board: Board) -> str:
@@ -258,6 +270,20 @@ def row_statements(row: Row, board: Board) -> list[str]:
         found = row.scores.get(metric)
         if found and found.reason and not row.baseline and found.reason != shared_reason(board):
             lines.append(f"{name}: {metric}: {clean(found.reason)}")
-        if found and found.note:
-            lines.append(f"{name}: {metric}: {clean(found.note)}")
     return lines
+
+
+def note_statements(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+    """What must be known of values that are defined ("macro over 6 of 7 labels"): once, with whose values it is true of.
+
+    The rows are named unless it is true of all that have a value.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for metric in metrics:
+        scores = {row.label: row.scores[metric] for row in rows if metric in row.scores}
+        noted = {label: score.note for label, score in scores.items() if score.value is not None}
+        for note in dict.fromkeys(filter(None, noted.values())):
+            having = [label for label, own in noted.items() if own == note]
+            whose = "" if len(having) == len(noted) else f"{', '.join(map(clean, having))}: "
+            found.setdefault((whose, clean(note)), []).append(metric)
+    return [f"{whose}{', '.join(map(clean, names))}: {note}" for (whose, note), names in found.items()]
