@@ -18,7 +18,8 @@ from zoo.leaderboard.pairing import (
     select_results,
 )
 from zoo.metrics import METRICS
-from zoo.report import pair_to_document, pair_to_terminal
+from zoo.report import pair_to_document, pair_to_terminal, to_json
+from zoo.report.statements import statements
 from zoo.results import load_results
 from zoo.statistics import mcnemar, paired_delong
 
@@ -246,6 +247,19 @@ def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(
     ):
         assert told in text
     assert "\x1b" not in text
+
+
+def test_seeds_that_agree_on_nothing_find_no_difference_that_areas_can_have(tmp_path, store):
+    for model in ("net", "other_net"):
+        for seed, noise in enumerate((0.01, None)):  # areas of 1 and .5
+            store(tmp_path, model=model, seed=seed, noise=noise)
+    found = the_contrast(tmp_path)
+    told = "could not find any difference with 80 % power: auroc differs by 1 at most"
+    assert f"these 40 images and these seeds {told}" in pair_to_terminal([found], width=200)
+    assert f"this test set of 40 images, with these seeds, {told}" in statements(found.board)
+    assert pair_to_document([found])["boards"][0]["tested"]["detectable"] is None
+    comparisons = json.loads(to_json([found.board]))["boards"][0]["comparisons"]
+    assert comparisons["detectable"] is comparisons["pairs"][0]["detectable"] is None
 
 
 def test_what_deviates_on_either_row_is_told(three_seeds, store):

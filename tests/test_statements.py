@@ -6,8 +6,9 @@ import pytest
 
 from zoo.leaderboard import build_leaderboard
 from zoo.metrics import METRICS
-from zoo.report.statements import NOT_SHOWN, statements
+from zoo.report.statements import NOT_SHOWN, note_statements, statements
 from zoo.results import load_results
+from zoo.scoring import Score
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}
@@ -88,6 +89,22 @@ def test_equal_scores_of_seeds_that_predict_otherwise_are_not_said_to_agree(tmp_
     board = board_of(tmp_path)
     assert board.rows[0].seed_sd["auroc"] == 0
     assert not any("same predictions" in line for line in statements(board))
+
+
+def test_what_is_true_of_all_rows_that_have_a_value_is_said_once_and_else_with_their_names(tmp_path, store):
+    for model in ("a", "b", "c"):
+        store(tmp_path, model=model)
+    rows = board_of(tmp_path).rows
+    few, none = Score(value=0.5, note="macro over 1 of 2 labels"), Score(value=None, reason="one class")
+    noted = [replace(row, scores={"f1_macro": few, "recall_macro": few, "auroc": none}) for row in rows]
+    assert note_statements(noted, ["auroc", "f1_macro", "recall_macro"]) == [
+        "f1_macro, recall_macro: macro over 1 of 2 labels"
+    ]
+    noted[1] = replace(rows[1], scores={"f1_macro": none, "recall_macro": Score(value=0.5)})
+    assert note_statements(noted, ["auroc", "f1_macro", "recall_macro"]) == [
+        "f1_macro: macro over 1 of 2 labels",
+        f"{rows[0].label}, {rows[2].label}: recall_macro: macro over 1 of 2 labels",
+    ]
 
 
 def test_a_reason_that_no_model_has_an_interval_is_said_once(tmp_path, store):

@@ -274,9 +274,9 @@ def row_statements(row: Row, board: Board) -> list[str]:
 
 
 def note_statements(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
-    """What must be known of values that are defined ("macro over 6 of 7 labels"): once, with whose values it is true of.
+    """What must be known of values that are defined ("macro over 6 of 7 labels"), once, and whose values they are.
 
-    The rows are named unless it is true of all that have a value.
+    The rows are named unless they are all that have a value.
     """
     found: dict[tuple[str, str], list[str]] = {}
     for metric in metrics:
