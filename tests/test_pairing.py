@@ -262,6 +262,21 @@ def test_seeds_that_agree_on_nothing_find_no_difference_that_areas_can_have(tmp_
     assert comparisons["detectable"] is comparisons["pairs"][0]["detectable"] is None
 
 
+def test_models_that_differ_alike_everywhere_take_no_number_of_images(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, model="net", seed=seed, noise=0.01)  # an area of 1 in all seeds
+        store(tmp_path, model="flat", seed=seed, noise=None)
+    found = the_contrast(tmp_path, "net", "flat")
+    text = pair_to_terminal([found], width=200)
+    told = (
+        "cannot tell what difference is found with 80 % power: on every image and in every seed the models differ alike"
+    )
+    assert told in text and any(told in line for line in statements(found.board))
+    assert "net is better" in text and "to find the difference seen" not in text and "no number of" not in text
+    tested = pair_to_document([found])["boards"][0]["tested"]
+    assert tested["detectable"] is tested["patients_needed"] is None
+
+
 def test_what_deviates_on_either_row_is_told(three_seeds, store):
     for seed in range(2):
         store(three_seeds, model="small", seed=seed, deviations=("image_size: 64 instead of 28",))

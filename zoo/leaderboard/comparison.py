@@ -42,9 +42,15 @@ class Difference:
     df: float | None  # None: no variance at all
     patient_variance: float
     seed_variance: float
-    detectable: float | None  # the difference this pair would show with 80 % power; None: none that can be
-    patients_needed: int | None  # None: the seeds alone hide it
+    detectable: (
+        float | None
+    )  # the difference this pair would show with 80 % power; None: none that can be, or no variance
+    patients_needed: int | None  # None: the seeds alone hide it, or patients add no variance
     winner: int | None  # the position that is better after Holm; None: no detectable difference
+
+    @property
+    def variance(self) -> float:
+        return self.patient_variance + self.seed_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +135,9 @@ def widest_difference(bounds: Bounds) -> float | None:
 
 
 def within(detectable: float, widest: float | None) -> float | None:
-    """The detectable difference, or None where no two scores differ by as much."""
-    return float(detectable) if widest is None or detectable <= widest else None
+    """The detectable difference, or None where no two scores differ by as much, or where nothing varies at all."""
+    possible = detectable > 0 and (widest is None or detectable <= widest)
+    return float(detectable) if possible else None
 
 
 def describe_pairs(
@@ -158,7 +165,7 @@ def describe_pairs(
                 patient_variance=float(pairs.patient_variance[i]),
                 seed_variance=float(pairs.seed_variance[i]),
                 detectable=within(detectable[i], widest),
-                patients_needed=int(needed[i]) if np.isfinite(needed[i]) else None,
+                patients_needed=int(needed[i]) if 0 < needed[i] < np.inf else None,
                 winner=winner,
             )
         )

@@ -70,7 +70,7 @@ def tell_difference(found: Contrast) -> list[str]:
     verdict = "no detectable difference"
     if pair.winner is not None:
         verdict = f"{names[0] if pair.winner == found.first else names[1]} is better"
-    case, total = case_name(board), pair.patient_variance + pair.seed_variance
+    case, total = case_name(board), pair.variance
     lines = [
         f"{what}: {signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}] ({better} is better); "
         f"{p_value(pair.p)}, and {p_value(pair.p_holm)} after Holm over the board's {pairs} "
@@ -81,16 +81,16 @@ def tell_difference(found: Contrast) -> list[str]:
         lines.append(f"variance of the difference: {parts}")
     lines.append(
         f"these {board.comparisons.num_patients} {case}s and these seeds "
-        + (none_detectable(board) if pair.detectable is None else f"find {detectable(pair.detectable)}")
+        + (none_detectable(board, [pair]) if pair.detectable is None else f"find {detectable(pair.detectable)}")
     )
     if pair.patients_needed is not None:
         lines.append(
             f"to find the difference seen, with 80 % power and these seeds: {pair.patients_needed} {case}s in test"
         )
-    elif pair.difference:
-        lines.append(f"no number of {case}s would separate them: the seeds alone hide the difference; run more seeds")
-    else:
+    elif not pair.difference:
         lines.append(f"no number of {case}s would separate them: there is no difference")
+    elif pair.winner is None or pair.patient_variance > 0:  # else found already, alike on all patients
+        lines.append(f"no number of {case}s gives 80 % power: the seeds alone hide the difference; run more seeds")
     return lines
 
 
@@ -169,7 +169,7 @@ def describe_contrast(found: Contrast) -> dict[str, Any]:
         "disagreements": [asdict(part) for part in found.disagreements],
     }
     if pair is not None:
-        total = pair.patient_variance + pair.seed_variance
+        total = pair.variance
         winner = None if pair.winner is None else board.rows[pair.winner].label
         described["tested"] = {
             **asdict(pair),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from zoo.errors import clean
-from zoo.leaderboard import Board, Row
+from zoo.leaderboard import Board, Difference, Row
 from zoo.readable import number, share
 
 
@@ -232,7 +232,7 @@ def ranking_statements(board: Board) -> list[str]:
         f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
         f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
         f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, "
-        + (none_detectable(board) if found.detectable is None else f"finds {detectable(found.detectable)}")
+        + (none_detectable(board, found.pairs) if found.detectable is None else f"finds {detectable(found.detectable)}")
         + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
         f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
         f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
@@ -244,8 +244,11 @@ def detectable(difference: float) -> str:
     return f"a difference of {number(difference)} with 80 % power"
 
 
-def none_detectable(board: Board) -> str:
-    """Said of a test set that would find only differences larger than the metric can have."""
+def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
+    """Said where only differences larger than the metric can have would be found, or where nothing varies (median)."""
+    if sum(pair.variance == 0 for pair in pairs) > len(pairs) / 2:
+        varying = f"on every {case_name(board)} and in every seed"
+        return f"cannot tell what difference is found with 80 % power: {varying} the models differ alike"
     widest = board.comparisons.widest
     return f"could not find any difference with 80 % power: {clean(board.primary_metric)} differs by {widest:g} at most"
 
