@@ -17,6 +17,7 @@ import pytest
 
 from zoo import cli
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.subgroups import KEPT
 from zoo.results import load_results
 
 
@@ -268,7 +269,7 @@ def test_a_column_that_makes_no_group_anywhere_is_a_warning_in_every_format(main
     for form in ("csv", "json", "terminal"):
         done = main("report", "--by", "nope,sex", "--format", form)
         assert done.status == 0
-        assert done.err == "zoo: warning: --by nope: no groups: no such column. There are: sex\n"
+        assert done.err == f"zoo: warning: --by nope: no groups: no such column. There are: sex; {KEPT}\n"
     store(tmp_path / "old", dataset="other")
     assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "x\x1b").err
     assert main("report", "--by", "sex", "--results", "results", "--results", "old").err == ""

@@ -189,7 +189,7 @@ def test_results_without_metadata_say_what_to_do():
     section = section_of(draw_run(columns={}), by=["sex"])
     assert section.rows == ()
     (told,) = section.notes
-    assert told.startswith("these results hold no metadata; kept with results are columns of numbers")
+    assert told.startswith("these results hold no metadata; results keep columns of numbers")
     assert "correct it or leave it empty" in told and told.endswith("run again with `zoo bench --fresh`")
 
 

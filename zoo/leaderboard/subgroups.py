@@ -29,8 +29,8 @@ UNKNOWN = "unknown"
 NOT_KNOWN = frozenset({"na", "n/a", "nan", "none", "unknown", "?"})  # what stands in a column of numbers for no number
 LESS = "less rest's"
 KEPT = (
-    f"kept with results are columns of numbers, and of at most {MAX_VALUES} texts that several images share; where a "
-    "cell among numbers is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
+    f"results keep columns of numbers, and of at most {MAX_VALUES} texts that images share; where a cell among numbers "
+    "is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
 )
 NO_METADATA = f"these results hold no metadata; {KEPT}"
 
