@@ -108,7 +108,7 @@ def blank_cells(values: Array) -> Array:
 
 def says_unknown(values: Array) -> Array:
     """Whether each cell (N,) is empty or says that nothing is known."""
-    return (values == "") | np.isin(np.char.lower(values), list(NOT_KNOWN))
+    return np.isin(np.char.lower(values), ["", *NOT_KNOWN])
 
 
 def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
