@@ -667,3 +667,21 @@ def test_a_lab_shares_and_another_verifies_by_command(zoo, tiny_data, tmp_path):
     write_zip(tmp_path / "open", tmp_path / "forged.zip")
     forged = zoo("verify", tmp_path / "forged.zip")
     assert forged.returncode == 3 and "auroc value: 0.999 in the bundle" in forged.stdout
+
+
+def test_what_the_command_makes_of_every_task_tuned_in_folds_and_shuffled_has_no_difference(zoo, tiny_data, tmp_path):
+    names = ("patients", "multilabel", "ordinal", "regression")
+    chosen = ("-m", "tiny_cnn", "--weights", "none", "--set", "image_size=16", "--results", tmp_path / "results")
+    sets = [word for name in names for word in ("-d", tiny_data / name)]
+    grid = ("--set", "steps=3", "--set", "learning_rate=0.001,0.01", "--set", "batch_size=100", "--seeds", 1)
+    for words in (
+        (*sets, "--protocol", "scratch", *grid),
+        ("-d", tiny_data / "regression", "--protocol", "quick", "--set", "epochs=1", "--seeds", 2, "--shuffle-labels"),
+    ):
+        done = zoo("bench", *words, *chosen)
+        assert done.returncode == 0, done.stderr
+    assert zoo("bundle", "--results", tmp_path / "results", tmp_path / "out").returncode == 0
+    here = [word for name in names for word in ("--datasets", tiny_data / name)]
+    done = zoo("verify", tmp_path / "out", *here)
+    assert done.returncode == 0, done.stdout
+    assert "note:" not in done.stdout and "not recomputed" not in done.stdout
