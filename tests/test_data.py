@@ -680,6 +680,12 @@ def test_columns_that_group_images_are_kept_as_text(tmp_path):
     assert found["weight"][:4].tolist() == ["70.5", "", "81.0", "81.0"]
 
 
+def test_a_column_of_numbers_stays_one_where_some_cells_say_that_nothing_is_known(tmp_path):
+    ages = np.random.default_rng(0).integers(10, 99, 200).astype(str).astype(object)
+    ages[3], ages[50], ages[51] = "NA", "unknown", "n/a"
+    assert kept(tmp_path, {"age": ages})["age"].tolist() == ages.tolist()
+
+
 def test_ids_free_text_and_what_is_the_same_for_all_are_not_kept(tmp_path):
     patients = np.repeat(np.arange(50), 4)
     columns = {

@@ -61,7 +61,8 @@ def test_of_several_folds_each_is_scored_alone_and_averaged(tmp_path, store):
     stored = [store(tmp_path, fold=fold, num_folds=2) for fold in range(2)]
     board = the_board(tmp_path)
     assert board.rows[0].scores["auroc"].value == pytest.approx(statistics.fmean(map(auroc, stored)), abs=1e-12)
-    assert board.facts["splits"]["test"] == {"images": 80, "patients": 80, "labels": {"clear": 40, "nodule": 40}}
+    counted = {"images": 80, "patients": 80, "labels": {"clear": 40, "nodule": 40}, "folds": 2}
+    assert board.facts["splits"]["test"] == counted
 
 
 def test_a_seed_without_all_its_folds_does_not_count(tmp_path, store):
@@ -69,7 +70,7 @@ def test_a_seed_without_all_its_folds_does_not_count(tmp_path, store):
     store(tmp_path, seed=1, fold=0, num_folds=2)
     (row,) = the_board(tmp_path).rows
     assert row.scores["auroc"].value == pytest.approx(statistics.fmean(map(auroc, whole)), abs=1e-12)
-    assert (row.seeds, row.coverage) == ((0,), (2, 4))
+    assert (row.seeds, row.coverage, row.num_finished) == ((0,), (2, 4), 3)
 
 
 def test_a_failed_seed_is_counted_and_told(tmp_path, store):

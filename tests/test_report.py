@@ -104,6 +104,29 @@ def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
     assert "\x1b" not in text
 
 
+def test_a_board_of_a_bench_that_was_stopped_says_how_far_it_came(tmp_path, store):
+    for fold in range(2):
+        details = {"pretraining": ["imagenet-1k"]}
+        store(tmp_path, fold=fold, num_folds=5, init="pretrained", weights_tag="a1", details=details)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    assert "80 images, tested in 2 of 5 folds so far" in text
+    assert "net: 0 of 5 runs count; 2 are done, and a seed counts with all its folds" in text
+    assert "pretrained on imagenet-1k: no overlap with this set is known" in text
+    assert "no seed has finished all its folds" in text and "no finished run" not in text
+
+
+def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, seed=seed, images_each=2, noise=1.0 + seed)
+    store(tmp_path, model="thumbnails", images_each=2, noise=3.0)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    (line,) = [line for line in text.splitlines() if line.startswith("intervals: 95 %") and "overlap" in line]
+    assert line == (
+        "intervals: 95 %, image bootstrap, B=2000 (patients + seeds where there are several); seed SD beside; their "
+        "overlap is no test"
+    )
+
+
 def test_colour_is_there_only_when_asked_for(boards):
     assert "\x1b[" in to_terminal(boards, width=120, color=True)
     assert "\x1b" not in to_terminal(boards, width=120, color=False)

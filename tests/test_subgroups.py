@@ -116,6 +116,7 @@ def test_few_different_numbers_are_groups_as_they_are():
     ("by", "said"),
     [
         ("sez", f"sez: no such column. Did you mean 'sex'? There are: sex, scanner, age; {KEPT}"),
+        ("age:ten", "age:ten: 'ten' is no width: write age:10 for groups of ten"),
         ("sex:10", "sex:10: the column holds texts, which have no width"),
         ("site", "site: all of test is 'one': there are no groups"),
     ],
@@ -292,6 +293,25 @@ def test_folds_are_scored_apart_and_averaged():
         test, inside = run["test"], run["test"].metadata["sex"] == "F"
         areas.append(roc_auc_score(test.targets[inside], test.probabilities[inside, 1]))
     assert found["auroc"].value == approx(np.mean(areas))
+
+
+def test_a_group_without_an_interval_says_why_it_has_no_p():
+    folds = [draw_run(fold, num=24, columns={"sex": np.array(["F"] * 5 + ["M"] * 19)}) for fold in range(5)]
+    folds = [
+        {s: replace(p, sample_ids=np.char.add(f"{n}.", p.sample_ids), patients=np.arange(24) // 2 + 100 * n)
+         for s, p in run.items()} for n, run in enumerate(folds)
+    ]  # fmt: skip
+    row = ScoredRow(label="net", baseline=False, stored=[folds], seeds=(0,))
+    section = build_section(
+        SectionRequest(
+            rows=[row], card=BY_PATIENT, facts=FACTS, primary=METRIC["auroc"], threshold="val",
+            options=ReportOptions(by=parse_by(["sex"])),
+        )
+    )  # fmt: skip
+    found = by_group(section)["sex", "F"]
+    assert found["auroc"].value is not None and found["p (Holm)"] is None
+    (note,) = [note for note in section.notes if note.startswith("net, sex F: no p: no interval: ")]
+    assert "undefined in" in note
 
 
 def test_of_several_classes_only_the_primary_metric_is_shown():

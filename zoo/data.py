@@ -235,6 +235,7 @@ def select_metadata(source: Source) -> dict[str, Array]:
 
 def says_something(values: Array, patients: Array) -> bool:
     """Whether a column groups images, and neither names them nor their patients."""
+    values = blank_cells(values)
     known = values != ""
     distinct, codes = np.unique(values[known], return_inverse=True)
     if len(distinct) < 2 or max(map(len, distinct.tolist())) > MAX_LENGTH:
@@ -259,6 +260,20 @@ def read_numbers(values: Array) -> Array | None:
     except ValueError:
         return None
     return numbers if known.any() and np.isfinite(numbers[known]).all() else None
+
+
+NOT_KNOWN = frozenset({"na", "n/a", "nan", "none", "unknown", "?"})  # what stands in a column of numbers for no number
+
+
+def blank_cells(values: Array) -> Array:
+    """The values with empty cells where a column of numbers says `NA` or the like; texts stay as they are."""
+    left = np.where(says_unknown(values), "", values)
+    return values if read_numbers(left) is None else left
+
+
+def says_unknown(values: Array) -> Array:
+    """Whether each cell (N,) is empty or says that nothing is known."""
+    return np.isin(np.char.lower(values), ["", *NOT_KNOWN])
 
 
 def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str, Any]:

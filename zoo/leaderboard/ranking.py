@@ -61,6 +61,7 @@ class Row:
     seed_sd: Mapping[str, float | None]  # between seeds, of the seed's score
     seeds: tuple[int, ...]
     coverage: tuple[int, int]  # runs that count, runs there should be
+    num_finished: int = 0  # runs that ended well; a seed counts where all its folds did
     cost: Mapping[str, float | None]  # mean over runs
     deviations: tuple[str, ...]
     degenerate: tuple[str, ...] = ()  # why it is worth no more than the constant predictor
@@ -332,7 +333,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         complete = [[result] for part in complete for result in part]
     scores: Mapping[str, Score] = {}
     stored: Runs = ()
-    evidence: Evidence | str = "no finished run"
+    evidence: Evidence | str = "no seed has finished all its folds" if finished else "no finished run"
     counted = [result for part in complete for result in part]
     if any(result.provenance == "stated" for result in counted):
         scores = {name: stated_score(complete, name) for name in metrics}
@@ -356,11 +357,12 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         seed_sd={name: seed_deviation(complete, name) for name in metrics},
         seeds=tuple(whole),
         coverage=(len(counted), len(seeds) * len(folds)),
+        num_finished=len(finished),
         cost={name: mean_cost(counted, name) for name in COSTS},
         deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
         tuned=run["tuned"],
         num_tuning_runs=run.get("num_tuning_runs", 0),  # not recorded by the first results
-        pretraining=find_pretraining(counted),
+        pretraining=find_pretraining(list(finished.values())),
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
         run_ids=tuple(r.id for r in counted),
@@ -436,6 +438,7 @@ def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, 
     if facts["num_folds"] > 1:
         folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
         test |= {name: sum(part[name] for part in folds.values()) for name in ("images", "patients")}
+        test["folds"] = len(folds)
         if "labels" in test:
             test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
     stored = next((row.stored for row in rows if row.stored), ())

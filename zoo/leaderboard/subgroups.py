@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import MAX_VALUES, read_numbers
+from zoo.data import MAX_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
 from zoo.inference import SEVERAL, Predictions
 from zoo.metrics import METRICS
@@ -26,7 +26,6 @@ Run = Mapping[str, Predictions]
 MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given
 OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivity", "specificity")}
 UNKNOWN = "unknown"
-NOT_KNOWN = frozenset({"na", "n/a", "nan", "none", "unknown", "?"})  # what stands in a column of numbers for no number
 LESS = "less rest's"
 KEPT = (
     f"results keep columns of numbers, and of at most {MAX_VALUES} texts that images share; where a cell among numbers "
@@ -76,6 +75,7 @@ def build_section(request: SectionRequest) -> Section | None:
             notes.append(f"{row.label}: left out, tested on other {request.unit_name}s")
             continue
         measured = [measure(stored, group, metrics, card, rule) for group in groups]
+        notes += untested_notes(row.label, groups, measured)
         for group, found, p in zip(groups, measured, adjust(measured, groups), strict=True):
             table.append((row.label, group.by, group.name, *cells_of(found, p, group, tests, card)))
     return replace(
@@ -99,16 +99,6 @@ def blank_unknown(part: Predictions) -> Predictions:
     Before images become units: a patient's age is that of the images that know it.
     """
     return replace(part, metadata={name: blank_cells(values) for name, values in part.metadata.items()})
-
-
-def blank_cells(values: Array) -> Array:
-    left = np.where(says_unknown(values), "", values)
-    return values if read_numbers(left) is None else left
-
-
-def says_unknown(values: Array) -> Array:
-    """Whether each cell (N,) is empty or says that nothing is known."""
-    return np.isin(np.char.lower(values), ["", *NOT_KNOWN])
 
 
 def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
@@ -156,6 +146,9 @@ def make_groups(by: By, tests: Sequence[Predictions], unit_name: str) -> tuple[l
     """The groups of one column, and what must be known of them. Undefined where it makes none."""
     known = tests[0].metadata
     if by.column not in known:
+        column, _, width = by.column.rpartition(":")
+        if column in known:
+            raise Undefined(f"{by.text}: {width!r} is no width: write {column}:10 for groups of ten")
         hint = nearest(by.column, known)
         raise Undefined(f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(known)}; {KEPT}")
     values = np.concatenate([part.metadata[by.column] for part in tests])
@@ -283,6 +276,14 @@ def adjust(measured: Sequence[Measured], groups: Sequence[Group]) -> list[float 
     for i in tested:
         adjusted[i] = adjusted[twins.get(groups[i].by, i)]
     return adjusted
+
+
+def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[Measured]) -> Iterator[str]:
+    """Why a group that has a difference has no p: its interval, or that of the rest, could not be made."""
+    for group, found in zip(groups, measured, strict=True):
+        difference = next(iter(found.differences.values()))
+        if found.p is None and difference.value is not None and difference.reason:
+            yield f"{model}, {group.by} {group.name}: no p: {difference.reason}"
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

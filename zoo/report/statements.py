@@ -15,7 +15,9 @@ def title(board: Board) -> str:
     facts = board.facts
     splits = facts["splits"]
     if facts["num_folds"] > 1:
-        images = f"{splits['test']['images']} images, each tested once in {facts['num_folds']} folds"
+        tested, folds = splits["test"]["folds"], facts["num_folds"]
+        how = f"each tested once in {folds} folds" if tested == folds else f"tested in {tested} of {folds} folds so far"
+        images = f"{splits['test']['images']} images, {how}"
     else:
         images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
     unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
@@ -72,9 +74,13 @@ def statements(board: Board) -> list[str]:
 def interval_statement(board: Board) -> str:
     """How the intervals were made, or why there are none."""
     found = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
-    told = "; ".join(sorted({score.method for score in found if score.method}))
-    if told:
-        return f"intervals: 95 %, {told}; seed SD beside; their overlap is no test"
+    methods = {score.method for score in found if score.method}
+    for method in sorted(methods):  # the baselines have one seed, and one word less
+        if f"{method}{WITH_SEEDS}" in methods:
+            methods -= {method, f"{method}{WITH_SEEDS}"}
+            methods.add(f"{method} (patients + seeds where there are several)")
+    if methods:
+        return f"intervals: 95 %, {'; '.join(sorted(methods))}; seed SD beside; their overlap is no test"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
 
@@ -86,6 +92,7 @@ def shared_reason(board: Board) -> str:
     return reasons.pop() if len(reasons) == 1 else ""
 
 
+WITH_SEEDS = " (patients + seeds)"
 NOT_SHOWN = (
     "not shown: images of other hospitals, devices and years; recipes other than this one; what a model would do for "
     "patients"
@@ -267,7 +274,9 @@ def row_statements(row: Row, board: Board) -> list[str]:
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")
     if row.coverage[0] < row.coverage[1]:
-        lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count")
+        done = f"; {row.num_finished} are done, and a seed counts with all its folds"
+        more = done if row.num_finished > row.coverage[0] else ""
+        lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count{more}")
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
         found = row.scores.get(metric)
