@@ -153,6 +153,18 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows", "give each row an id of its own")
     if len(targets) != len(table):
         refuse(f"{len(targets)} targets for {len(table)} images", MAKER)
+    check_targets(spec, samples, refuse)
+    check_unit(spec, samples, refuse)
+    if "split" in table.columns:
+        strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
+        if len(strange):
+            sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
+            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+
+
+def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
+    """What is asked of an image is of the task's kind, within its labels, and not the same of all."""
+    table, targets = samples.table, np.asarray(samples.targets)
     labels, task = len(spec.labels), spec.task
     if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
         refuse(
@@ -185,12 +197,6 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)
     elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
         refuse("multi-label targets must be 0, 1 or NaN for unknown", "correct them")
-    check_unit(spec, samples, refuse)
-    if "split" in table.columns:
-        strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
-        if len(strange):
-            sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
-            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
 
 
 def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
