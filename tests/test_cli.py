@@ -473,7 +473,6 @@ def test_closed_streams_are_no_error(line, command, environment):
         (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map is for --test-on"),
         (["bench", "--distinct-patients", "--dry-run", "--offline"], "--distinct-patients is for --test-on"),
         (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is said to be a and b"),
-        (["bench", "--set", "steps=4", "--set", "steps=8"], "of a grid: --set steps=4,8"),
         (["report", "--predictions", "-"], "of a file that is called -, say ./-"),
     ],
 )

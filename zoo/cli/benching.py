@@ -146,15 +146,15 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
 
 
 def parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` each; a name with two values is an error."""
+    """`NAME=VALUE` each. Of a setting given twice the last holds, as of any flag; a label can mean one alone."""
     found: dict[str, str] = {}
     for text in texts:
         name, sign, value = (part.strip() for part in text.partition("="))
         if not name or not sign:
             raise UsageError(f"{flag} {text}: expected {'FIELD=VALUE' if flag == '--set' else 'ITS_LABEL=OUR_LABEL'}")
-        if found.setdefault(name, value) != value:
-            grid = f"; of a grid: --set {name}={found[name]},{value}" if flag == "--set" else ""
-            raise UsageError(f"{flag}: {name} is said to be {found[name]} and {value}", fix=f"say it once{grid}")
+        if flag == "--label-map" and found.get(name, value) != value:
+            raise UsageError(f"{flag}: {name} is said to be {found[name]} and {value}", fix="say it once")
+        found[name] = value
     return found
 
 
