@@ -94,7 +94,7 @@ def test_every_check_of_the_docs_is_named_there_as_the_audit_names_it(tmp_path):
     root = write_set(tmp_path / "set", patients={})
     (root / "dataset.toml").write_text('checksums = {"patients.csv" = "0"}\n')
     page = (Path(__file__).resolve().parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
-    made = examine(root, tmp_path).scope.made
+    made = examine(root, tmp_path).scope.sought
     rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
     assert {row[0].strip(" `"): row[1].strip() for row in rows if row[0].strip(" `") in made} == made
 
@@ -174,7 +174,7 @@ def test_a_label_that_one_split_cannot_teach_or_test_is_told_with_what_follows(t
 def test_labels_that_every_split_knows_both_ways_are_no_finding(tmp_path):
     cells = [("0", "1", "")[number // 2 % 3] for number in range(200)]
     audited = examine(write_labels(tmp_path / "set", cells, split=THREE), tmp_path)
-    assert audited.verdict == "ok" and "absent labels" in audited.scope.made.values()
+    assert audited.verdict == "ok" and "absent labels" in audited.scope.sought.values()
 
 
 def test_in_cross_validation_it_is_said_of_how_many_folds_a_label_is_absent(tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, select_metadata, unit_of
 from zoo.errors import DataError
+from zoo.files import hash_file
 from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
 from zoo.sources import find_source
@@ -451,6 +452,16 @@ def test_a_file_that_was_written_again_as_it_was_is_read(tmp_path, folder):
     for path in folder.root.rglob("*.png"):
         path.write_bytes(path.read_bytes())
     np.testing.assert_array_equal(np.load(cache_images(folder.source, 6, tmp_path / "after")), before)
+
+
+def test_a_file_that_was_written_again_is_hashed_once_for_all_its_reads(folder, monkeypatch):
+    path = folder.root / "a" / "00.png"
+    path.write_bytes(path.read_bytes())
+    hashed = []
+    monkeypatch.setattr("zoo.samples.hash_file", lambda path: (hashed.append(path), hash_file(path))[1])
+    image = folder.source.samples.table["image"][0]
+    assert (folder.source.samples.read(image) == folder.source.samples.read(image)).all()
+    assert hashed == [path]
 
 
 def test_pixels_without_a_file_that_are_others_on_second_reading_are_refused(tmp_path):

@@ -322,7 +322,7 @@ def read_same_file(
     read: Callable[[Any], Array],
     name: str,
     files: Mapping[Any, Path],
-    known: Mapping[Path, tuple[str, FileStamp]],
+    known: dict[Path, tuple[str, FileStamp]],
     image: Any,
 ) -> Array:
     """Read an image whose file is the one that was hashed: its size and times say so, or its content does."""
@@ -330,8 +330,10 @@ def read_same_file(
     digest, then = known[path]
     try:
         now = file_stamp(path)
-        if now != then and hash_file(path) != digest:
-            raise changed(name, str(path))
+        if now != then:
+            if hash_file(path) != digest:
+                raise changed(name, str(path))
+            known[path] = digest, now  # perf: touched, not changed; its other frames need no second look
         pixels = read(image)
         if file_stamp(path) != now:
             raise changed(name, str(path))

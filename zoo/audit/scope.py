@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,25 @@ BY_PLACE = ("file", "row")  # patients that nobody named: the place of an image 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What there is, which checks were made of it, each with what it looks for, and why others were not made."""
+    """What there is, what the checks of it look for, and why some were not made."""
 
     num_images: int
     num_patients: int | None  # None: there is no patient key
     patient_word: str  # "patient", "lesion"
-    made: Mapping[str, str]  # check -> what it looks for
+    sought: Mapping[str, str]  # check -> what it looks for
     not_made: Mapping[str, str]  # check -> why
-    sought: Mapping[str, str] = field(default_factory=dict)  # check that was not made -> what it looks for
 
     def describe(self, found: Collection[str]) -> dict[str, Any]:
         """As plain data; `found` are the checks that found something."""
         return {
             "images": self.num_images,
             "patients": self.num_patients,
-            "clean": [check for check in self.made if check not in found],
+            "clean": self.found_clean(found),
             "not_looked_at": dict(self.not_made),
         }
+
+    def found_clean(self, found: Collection[str]) -> list[str]:
+        return [check for check in self.sought if check not in self.not_made and check not in found]
 
     def counted(self) -> str:
         """`230 images of 110 patients`."""
@@ -45,7 +47,7 @@ class Scope:
 
     def clean(self, found: Collection[str]) -> str:
         """`no copies across splits, ...; not looked at: ...`."""
-        nothing = ", ".join(words for check, words in self.made.items() if check not in found)
+        nothing = ", ".join(self.sought[check] for check in self.found_clean(found))
         skipped = ", ".join(f"{self.sought[check]} ({reason})" for check, reason in self.not_made.items())
         parts = [f"no {nothing}" if nothing else "", f"not looked at: {skipped}" if skipped else ""]
         return "; ".join(filter(None, parts))
@@ -85,14 +87,12 @@ def find_scope(source: Source, prints: Fingerprints, *, has_official: bool) -> S
         "near-duplicate": why_none_alike(source, prints),
         "metadata": why_none_telling(source),
     }
-    not_made = {check: reason for check, reason in reasons.items() if reason}
     return Scope(
         num_images=len(source.sample_ids),
         num_patients=len(np.unique(source.patients)) if source.has_patients else None,
         patient_word=word,
-        made={check: words for check, words in sought.items() if check not in not_made},
-        not_made=not_made,
-        sought={check: sought[check] for check in not_made},
+        sought=sought,
+        not_made={check: reason for check, reason in reasons.items() if reason},
     )
 
 

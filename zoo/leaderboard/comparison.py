@@ -42,9 +42,8 @@ class Difference:
     df: float | None  # None: no variance at all
     patient_variance: float
     seed_variance: float
-    detectable: (
-        float | None
-    )  # the difference this pair would show with 80 % power; None: none that can be, or no variance
+    # the difference this pair would show with 80 % power; None: more than the metric can differ by, or no variance
+    detectable: float | None
     patients_needed: int | None  # None: the seeds alone hide it, or patients add no variance
     winner: int | None  # the position that is better after Holm; None: no detectable difference
 

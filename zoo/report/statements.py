@@ -9,6 +9,7 @@ import numpy as np
 from zoo.errors import clean
 from zoo.leaderboard import Board, Difference, Row
 from zoo.readable import number, share
+from zoo.scoring import PATIENTS_AND_SEEDS
 
 
 def title(board: Board) -> str:
@@ -75,10 +76,10 @@ def interval_statement(board: Board) -> str:
     """How the intervals were made, or why there are none."""
     found = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
     methods = {score.method for score in found if score.method}
-    for method in sorted(methods):  # the baselines have one seed, and one word less
-        if f"{method}{WITH_SEEDS}" in methods:
-            methods -= {method, f"{method}{WITH_SEEDS}"}
-            methods.add(f"{method} (patients + seeds where there are several)")
+    for method in sorted(methods):  # the baselines have one seed
+        varied = f"{method} ({PATIENTS_AND_SEEDS})"
+        if varied in methods:
+            methods = methods - {method, varied} | {f"{method} ({PATIENTS_AND_SEEDS} where there are several)"}
     if methods:
         return f"intervals: 95 %, {'; '.join(sorted(methods))}; seed SD beside; their overlap is no test"
     reason = shared_reason(board)
@@ -92,7 +93,6 @@ def shared_reason(board: Board) -> str:
     return reasons.pop() if len(reasons) == 1 else ""
 
 
-WITH_SEEDS = " (patients + seeds)"
 NOT_SHOWN = (
     "not shown: images of other hospitals, devices and years; recipes other than this one; what a model would do for "
     "patients"
