@@ -6,7 +6,18 @@ import pytest
 import torch
 import torchvision.transforms.functional as reference
 
-from zoo.training.augmentation import OPERATIONS, PHOTOMETRY, apply_symmetry, augment, matrices, warp
+from zoo.devices import Cuda, open_device
+from zoo.training.augmentation import (
+    OPERATIONS,
+    Augmentation,
+    apply_symmetry,
+    augment,
+    blur,
+    change_tone,
+    draw,
+    parameters,
+    warp,
+)
 
 SIZE = 48
 
@@ -25,7 +36,16 @@ def smooth():
 
 
 def run(images, *, seed=0, symmetries=(), one_of=True):
-    return augment(images, symmetries=symmetries, one_of=one_of, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = draw(1, len(images), len(symmetries), one_of=one_of, generator=generator)
+    return augment(images, first(drawn), symmetries)
+
+
+def first(drawn):
+    """The first batch of several."""
+    kind, numbers = drawn.kind, drawn.parameters
+    one_of = {} if kind is None else {"kind": kind[0], "parameters": numbers[0]}
+    return Augmentation(turns=drawn.turns[0], **one_of)
 
 
 def draws(count, seed=0):
@@ -111,8 +131,14 @@ def strengths(first, second=0.5):
     return torch.tensor([[first, second]])
 
 
+def split(operation, strength):
+    """The parameters of images that all drew one operation: affine maps, tones, taps."""
+    drawn = torch.full((len(strength),), OPERATIONS.index(operation))
+    return parameters(drawn, strength).split([6, 3, 5], dim=1)
+
+
 def warped(operation, strength):
-    return warp(smooth(), matrices(torch.tensor([OPERATIONS.index(operation)]), strength))
+    return warp(smooth(), split(operation, strength)[0])
 
 
 def affine(angle=0.0, translate=(0, 0), scale=1.0, shear=0.0):
@@ -147,24 +173,28 @@ def test_half_the_strength_changes_nothing_visible(operation):
 
 
 def test_what_comes_in_from_outside_is_zero():
-    found = warp(torch.ones(1, 1, 10, 10), matrices(torch.tensor([2]), strengths(1.0)))
+    found = warp(torch.ones(1, 1, 10, 10), split("shift", strengths(1.0))[0])
     assert found[0, 0, :, -1].tolist() == [0.0] * 10
     assert found[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
 
 
 # --- photometric operations ------------------------------------------------------------------------------------------
-STRENGTH = torch.tensor([0.0, 0.25, 0.5, 1.0])
+STRENGTH = torch.tensor([0.0, 0.25, 0.5, 1.0])[:, None].expand(-1, 2)
+
+
+def toned(operation, images):
+    return change_tone(images, split(operation, STRENGTH)[1])
 
 
 def test_brightness_is_a_shift_of_at_most_a_fifth():
     images = noise(4)
-    shifts = PHOTOMETRY["brightness"](images, STRENGTH) - images
+    shifts = toned("brightness", images) - images
     torch.testing.assert_close(shifts, torch.tensor([-0.2, -0.1, 0.0, 0.2]).reshape(4, 1, 1, 1).expand_as(images))
 
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation():
     images = noise(4, channels=3)
-    found = PHOTOMETRY["contrast"](images, STRENGTH)
+    found = toned("contrast", images)
     torch.testing.assert_close(found.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
     ratio = found.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
     assert ratio.tolist() == pytest.approx([0.7, 0.85, 1.0, 1.3], rel=1e-5)
@@ -173,7 +203,7 @@ def test_contrast_keeps_the_mean_and_scales_the_deviation():
 def test_gamma_is_torchvisions_within_the_range_and_leaves_what_lies_outside():
     images = noise(4)
     images[:, :, 0, 0], images[:, :, 0, 1] = -0.3, 1.4
-    found = PHOTOMETRY["gamma"](images, STRENGTH)
+    found = toned("gamma", images)
     for row, exponent in enumerate([0.7, 0.875, 1.05, 1.4]):
         torch.testing.assert_close(found[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
     torch.testing.assert_close(found[:, :, 0, :2], images[:, :, 0, :2])
@@ -181,7 +211,7 @@ def test_gamma_is_torchvisions_within_the_range_and_leaves_what_lies_outside():
 
 def test_blur_is_torchvisions_gaussian_with_a_width_for_each_image():
     images = noise(4, channels=3, size=12)
-    found = PHOTOMETRY["blur"](images, STRENGTH)
+    found = blur(images, split("blur", STRENGTH)[2])
     for row, sigma in enumerate([0.1, 0.45, 0.8, 1.5]):
         expected = reference.gaussian_blur(images[row], [5, 5], [sigma, sigma])
         torch.testing.assert_close(found[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
@@ -190,3 +220,70 @@ def test_blur_is_torchvisions_gaussian_with_a_width_for_each_image():
 def test_channels_last_images_are_augmented_as_others():
     images = noise(60, channels=3)
     torch.testing.assert_close(run(images.contiguous(memory_format=torch.channels_last)), run(images))
+
+
+# --- the same distribution as before ---------------------------------------------------------------------------------
+def old_augment(images, symmetries, one_of, generator):
+    """`augment` as it was until version 1 of run ids, image by image: what `finetune@1` was published with."""
+    count = len(images)
+    for symmetry in symmetries:
+        images = apply_symmetry(images, symmetry, torch.randint(0, 4, (count,), generator=generator))
+    if not one_of:
+        return images
+    chosen = torch.randint(0, 9, (count,), generator=generator)
+    strength = torch.rand((count, 2), generator=generator)
+    return torch.stack([old_operation(*each) for each in zip(images, chosen.tolist(), strength.tolist(), strict=True)])
+
+
+def old_operation(image, operation, strength):
+    first, second = strength
+    a, b = 2 * first - 1, 2 * second - 1
+    if operation == 0:
+        return image
+    if operation <= 4:
+        angle = a * math.radians(30) if operation == 1 else 0.0
+        across, down = (a * 0.2, b * 0.2) if operation == 2 else (0.0, 0.0)
+        zoom = 0.8 + 0.4 * first if operation == 3 else 1.0
+        shear = a * 0.2 if operation == 4 else 0.0
+        cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
+        affine_map = torch.tensor([[[cosine, shear - sine, across], [sine, cosine, down]]])
+        grid = torch.nn.functional.affine_grid(affine_map, [1, *image.shape], align_corners=False)
+        return torch.nn.functional.grid_sample(image[None], grid, align_corners=False)[0]
+    if operation == 5:
+        return image + a * 0.2
+    if operation == 6:
+        return (image - image.mean()) * (0.7 + 0.6 * first) + image.mean()
+    if operation == 7:
+        inside = image.clamp(0, 1)
+        return image - inside + inside ** (0.7 + 0.7 * first)
+    sigma = 0.1 + 1.4 * first
+    taps = torch.exp(-(torch.arange(-2, 3) ** 2) / (2 * sigma**2))
+    kernel = torch.outer(taps, taps) / taps.sum() ** 2
+    padded = torch.nn.functional.pad(image[:, None], (2, 2, 2, 2), mode="replicate")
+    return torch.nn.functional.conv2d(padded, kernel[None, None])[:, 0]
+
+
+@pytest.mark.parametrize("symmetries", [(), ("hflip", "rot90")])
+@pytest.mark.parametrize("one_of", [True, False])
+def test_every_image_is_augmented_as_by_the_published_recipe(symmetries, one_of):
+    images = noise(400, channels=3, size=16)
+    found = run(images, symmetries=symmetries, one_of=one_of, seed=7)
+    expected = old_augment(images, symmetries, one_of, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_several_batches_are_drawn_as_one_after_the_other():
+    at_once = draw(3, 20, 2, one_of=True, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    for number in range(3):
+        alone = draw(1, 20, 2, one_of=True, generator=generator)
+        for name in ("turns", "kind", "parameters"):
+            assert torch.equal(getattr(at_once, name)[number], getattr(alone, name)[0])
+
+
+def test_computing_all_images_and_selecting_gives_what_computing_the_chosen_ones_gives(monkeypatch):
+    """What a GPU does, here on the CPU."""
+    images = noise(200, channels=3)
+    expected = run(images.clone(), symmetries=("hflip",))
+    monkeypatch.setattr(type(open_device("cpu")), "replace_where", Cuda.replace_where)
+    torch.testing.assert_close(run(images, symmetries=("hflip",)), expected, atol=1e-6, rtol=0)

@@ -13,7 +13,8 @@ import time
 import pytest
 
 from zoo.errors import RunError
-from zoo.executor import can_fork, detach, execute
+from zoo.executor import detach, execute
+from zoo.system import can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
 

@@ -19,6 +19,8 @@ FLOORS = (
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
     {"files", "system", "progress", "images", "statistics", "tasks", "protocol", "pseudonyms", "records"},
+    # Every device a run computes on.
+    {"devices"},
     # What plugins hand over; an archive unpacked; what the cache folder holds; a file brought.
     {"specs", "archives", "caches", "downloads"},
     # Whether what a plugin hands over is what it may be.

@@ -12,12 +12,13 @@ from PIL import Image
 
 from zoo import runner
 from zoo.assignments import assign, longest_first
-from zoo.executor import Event, can_fork, execute
+from zoo.executor import Event, execute
 from zoo.planning import Settings, plan_bench
 from zoo.progress import Console
 from zoo.registry.builtin import open_registry
 from zoo.results import load_results
 from zoo.suites import Suite
+from zoo.system import can_fork
 
 
 @pytest.fixture(scope="module")

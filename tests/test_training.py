@@ -18,6 +18,7 @@ from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.training.fitting import (
     Batches,
+    Feed,
     Keeper,
     build_optimizer,
     fit,
@@ -26,7 +27,6 @@ from zoo.training.fitting import (
     plan_steps,
     schedule_factor,
     selects_last,
-    set_learning_rate,
 )
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
@@ -238,17 +238,47 @@ def test_a_frozen_parameter_is_in_no_group():
 )
 def test_the_optimizer_is_the_one_named_and_follows_the_schedule(name, kind):
     protocol = replace(FINETUNE, optimizer=name, stem_to_head_ratio=0.25)
-    optimizer = build_optimizer(TINY, Tiny(2), protocol)
-    assert type(optimizer) is kind
-    set_learning_rate(optimizer, protocol, 5, 100)
-    rates = sorted({group["lr"] for group in optimizer.param_groups})
-    assert rates == pytest.approx([0.25 * 1.5e-4, 0.5 * 1.5e-4, 1.5e-4])
+    dataset, pixels = make()
+    drawn = feed(dataset, pixels, protocol)
+    assert type(drawn.optimizer) is kind
+    for step in range(70):  # more than are planned at once
+        drawn.prepare(step)
+        drawn.read()
+        rates = sorted({group["lr"].item() for group in drawn.optimizer.param_groups})
+        peak = 3e-4 * schedule_factor(protocol, step + 1, 100)
+        assert rates == pytest.approx([0.25 * peak, 0.5 * peak, peak])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_a_rate_in_a_tensor_updates_as_a_number_does_bit_for_bit(optimizer):
+    """Rates are tensors, so that a captured step reads them where they change."""
+    protocol = replace(FINETUNE, optimizer=optimizer)
+    updated = []
+    for kind in (float, lambda rate: torch.tensor(rate, dtype=torch.float64)):
+        torch.manual_seed(0)
+        module = Tiny(2)
+        own = build_optimizer(TINY, module, protocol)
+        for step in range(3):
+            module(torch.rand(4, 1, 8, 8)).sum().backward()
+            for group in own.param_groups:
+                group["lr"] = kind(3e-4 / (step + 3))
+            own.step()
+        updated.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert torch.equal(*updated)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
-def batches(dataset, pixels, protocol, count, seeds=None):
+def feed(dataset, pixels, protocol, seeds=None):
     drawn = Batches(dataset, pixels, protocol, seeds or {"order": 1, "augmentation": 2})
-    return [next(drawn) for _ in range(count)]
+    return Feed(drawn, build_optimizer(TINY, Tiny(2), protocol), protocol, num_steps=100)
+
+
+def batches(dataset, pixels, protocol, count, seeds=None):
+    drawn, found = feed(dataset, pixels, protocol, seeds), []
+    for step in range(count):
+        drawn.prepare(step)
+        found.append(drawn.read())
+    return found
 
 
 def test_every_image_is_drawn_once_an_epoch_with_its_own_target():

@@ -13,10 +13,10 @@ import requests
 
 from zoo import weights
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.executor import can_fork
 from zoo.models import load_weights
 from zoo.registry import ModelChoice, Registry
 from zoo.specs import BuildRequest, ModelSpec, Weights
+from zoo.system import can_fork
 from zoo.weights import (
     InitialWeights,
     Trial,

@@ -14,6 +14,7 @@ import numpy as np
 from zoo.audit import Audit, Exclusions, Finding, Suspect, audit, choose_exclusions, unusable
 from zoo.audit_page import Shown, build_page
 from zoo.baselines import THUMBNAILS
+from zoo.devices import resolve_device
 from zoo.errors import DataError, UsageError, clean
 from zoo.fingerprints import Fingerprints
 from zoo.label_noise import Backbone, find_label_noise
@@ -25,7 +26,6 @@ from zoo.sources import find_source, write_card_without
 from zoo.specs import DatasetSpec
 from zoo.splits import Split
 from zoo.suites import STARTER, Suite
-from zoo.system import resolve_device
 from zoo.weights import RANDOM, InitialWeights, find_all_weights
 
 NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all

@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from zoo.devices import open_device, resolve_device
 from zoo.errors import ResultsError
 from zoo.files import locked
 from zoo.registry import Registry
 from zoo.results import load_results
-from zoo.system import available_memory_bytes, describe_system, num_cores, resolve_device, versions
+from zoo.system import available_memory_bytes, describe_system, num_cores, versions
 
 LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one middling set
 MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
@@ -37,7 +38,11 @@ def examine(registry: Registry, cache: Path, results: Path) -> dict[str, Any]:
         *look_at_plugins(registry),
     ]
     return {
-        "system": {**describe_system(device, 1), "available_memory_gb": memory and round(memory / 1e9, 1)},
+        "system": {
+            **describe_system(device, 1),
+            **open_device(device).describe(),
+            "available_memory_gb": memory and round(memory / 1e9, 1),
+        },
         "versions": versions(),
         "plugins": {
             p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins

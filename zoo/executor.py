@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import ZooError, clean, room_needed
 from zoo.specs import ExecutorSpec
-from zoo.system import available_memory_bytes, family_of, peak_memory_of
+from zoo.system import available_memory_bytes, can_fork, family_of, peak_memory_of
 
 Work = TypeVar("Work")
 Notify = Callable[[dict[str, Any]], None]
@@ -125,11 +125,6 @@ def has_room(workers: Sequence[Worker[Any]]) -> bool:
     held = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
     available = available_memory_bytes()
     return not held or available is None or available > max(held)
-
-
-def can_fork() -> bool:
-    """Linux only: on macOS system libraries break after a fork, and Windows has none."""
-    return sys.platform == "linux"
 
 
 def start_worker(context: Any, carry_out: Any, device: str, reuse: bool) -> Worker[Any]:

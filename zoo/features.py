@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.caches import keep_within, limit_bytes, mark_used
 from zoo.data import Pixels
+from zoo.devices import open_device
 from zoo.errors import RunError
 from zoo.files import hash_bytes, locked, written_whole
 
@@ -22,7 +23,6 @@ Array = np.ndarray[Any, Any]
 Extract = Callable[["Tensor"], "Tensor"]  # images (B, C, H, W) -> features (B, D)
 
 VERSION = 1  # of the kept features; raised when the code that makes them changes a number
-BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,11 @@ class Features:
 
     values: Tensor  # float32 (N, D), in the dataset's order
     device: str
+
+    @property
+    def input_bytes(self) -> int:
+        """What a head reads for one image."""
+        return 4 * self.values.shape[1]
 
     def batch(self, rows: Tensor) -> Tensor:
         return self.values.index_select(0, rows).to(self.device)
@@ -47,10 +52,10 @@ def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Featur
     """Show every image to a frozen network once; no target is looked at. RunError where a feature is not finite."""
     import torch
 
-    kind = pixels.device.partition(":")[0]
+    device = open_device(pixels.device)
     parts = []
-    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for rows in torch.arange(len(pixels.images)).split(BATCH):  # type: ignore[no-untyped-call]
+    with torch.inference_mode(), device.autocast(precision):
+        for rows in torch.arange(len(pixels.images)).split(device.prediction_batch(pixels.input_bytes)):  # type: ignore[no-untyped-call]
             parts.append(extract(pixels.normalize(pixels.batch(rows))).float().cpu())
     values = torch.cat(parts)
     if not torch.isfinite(values).all():

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Pixels, read_numbers
+from zoo.devices import open_device, within_memory
 from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
 from zoo.specs import Unit
-from zoo.system import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,7 +82,7 @@ def merge_values(values: Array, first: Array, inverse: Array) -> Array:
 
 
 def predict(
-    module: nn.Module, dataset: Dataset, pixels: Pixels | Features, split: str, *, precision: str, batch_size: int = 64
+    module: nn.Module, dataset: Dataset, pixels: Pixels | Features, split: str, *, precision: str
 ) -> Predictions:
     """Predict every image of a split once, in the dataset's order. The module is left in evaluation mode.
 
@@ -91,7 +91,9 @@ def predict(
     rows = dataset.index(split)
     module.eval()
     found, _ = within_memory(
-        lambda size: forward(module, pixels, rows, size, precision=precision), batch_size, pixels.device
+        lambda size: forward(module, pixels, rows, size, precision=precision),
+        open_device(pixels.device).prediction_batch(pixels.input_bytes),
+        pixels.device,
     )
     logits = found.cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
@@ -115,8 +117,7 @@ def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_siz
     """The logits of some rows (N, outputs) float32, on the device."""
     import torch
 
-    kind = pixels.device.partition(":")[0]
-    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
         parts = torch.from_numpy(rows).split(batch_size)  # type: ignore[no-untyped-call]
         return torch.cat([module(pixels.normalize(pixels.batch(part))).float() for part in parts])
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from zoo.audit import OFFICIAL_TEST, External, check_overlap, match
 from zoo.baselines import BASELINES
 from zoo.caches import KINDS
+from zoo.devices import count_sharing, device_kind, list_devices, resolve_device, resolve_precision
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, read_regular, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
@@ -25,7 +26,7 @@ from zoo.sources import find_source
 from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
-from zoo.system import device_kind, num_cores, resolve_device, resolve_precision
+from zoo.system import num_cores
 from zoo.weights import (
     InitialWeights,
     Trial,
@@ -440,16 +441,16 @@ def say_fallbacks(
 
 
 def worker_devices(settings: Settings, device: str, num_runs: int) -> list[str]:
-    """The device of each worker: as many as `settings` say, else one for each `threads` cores, or for each GPU.
+    """The device of each worker: as many as `settings` say, else one per `threads` cores, or a few per GPU.
 
     `cuda` without a number means all GPUs of the machine, each with runs of its own.
     """
-    devices = [device]
-    if device == "cuda":
-        import torch
-
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    count = settings.workers or (num_cores() // settings.threads if device == "cpu" else len(devices))
+    devices = list_devices(device)
+    count = settings.workers
+    if count is None and device_kind(device) == "cuda":
+        count = len(devices) * count_sharing(device)
+    elif count is None:
+        count = num_cores() // settings.threads if device == "cpu" else 1
     return [devices[number % len(devices)] for number in range(max(1, min(num_runs, count)))]
 
 

@@ -50,7 +50,7 @@ class Protocol:
     symmetries: bool = True  # flips and quarter turns the dataset declares
     augmentation: Literal["none", "one-of"] = "one-of"
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # val: the round with the best val score, the last one where val has under 30 of a class; best: always the best
     select_by: Literal["val", "best", "last"] = "val"
     threshold: Literal["val", "half"] = "val"  # Youden's J on val, or 0.5

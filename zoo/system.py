@@ -1,29 +1,22 @@
-"""The machine a run is carried out on: versions, device, threads, memory, seeds."""
+"""The machine a run is carried out on: versions, threads, memory, seeds."""
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import random
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from zoo.errors import UsageError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-
-Answer = TypeVar("Answer")
 
 
 def versions() -> dict[str, str]:
@@ -35,37 +28,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def resolve_device(asked: str) -> str:
-    """Turn `auto`, `cpu`, `cuda`, `cuda:N` or `mps` into a device of this machine, or say why it cannot be."""
-    # NVML is asked instead of the driver: CUDA must not be initialised in a process that forks.
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    if asked == "cpu":
-        return "cpu"
-    if asked not in ("auto", "mps") and not re.fullmatch(r"cuda(:[0-9]+)?", asked):
-        raise UsageError(f"--device {asked}: not a device", fix="one of auto, cpu, cuda, cuda:N, mps")
-    import torch
-
-    if asked == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    if asked == "mps":
-        if not torch.backends.mps.is_available():
-            raise UsageError("--device mps: not available on this machine", fix="--device cpu")
-        return asked
-    index = asked.partition(":")[2]
-    if not torch.cuda.is_available():
-        raise UsageError(f"--device {asked}: torch {torch.__version__} sees no CUDA device", fix="--device cpu")
-    if index and int(index) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UsageError(f"--device {asked}: this machine has {count} CUDA devices", fix=f"cuda:0 to cuda:{count - 1}")
-    return asked
-
-
-def device_kind(device: str) -> str:
-    return device.partition(":")[0]
 
 
 def num_cores() -> int:
@@ -136,15 +98,6 @@ def cpu_has_bf16() -> bool:
         return bool(torch.cpu._is_avx512_bf16_supported())
     found = find()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
-
-
-def resolve_precision(asked: str, device: str) -> str:
-    """`auto` is bf16 autocast where the device multiplies bfloat16 natively, else fp32."""
-    if asked != "auto":
-        return asked
-    if device_kind(device) == "cuda":
-        return "bf16"
-    return "bf16" if device_kind(device) == "cpu" and cpu_has_bf16() else "fp32"
 
 
 def tune_allocator() -> None:
@@ -240,20 +193,8 @@ def process_unchanged() -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
-def forget_peak_memory(device: str) -> None:
-    """Begin anew to watch a GPU's memory."""
-    if device_kind(device) == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory_bytes(device: str) -> int | None:
-    """The most memory this process has held: on the device for CUDA, else resident; None where unknown."""
-    if device_kind(device) == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
+def resident_peak_bytes() -> int | None:
+    """The most memory this process has held; None where unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -263,8 +204,8 @@ def peak_memory_bytes(device: str) -> int | None:
 
 
 def describe_system(device: str, threads: int) -> dict[str, Any]:
-    """What a reader must know of the machine to understand a cost: no name, user or path."""
-    description: dict[str, Any] = {
+    """Facts about the machine that a cost depends on: no name, user or path."""
+    return {
         "platform": platform.system(),
         "machine": platform.machine(),
         "processor": processor_name(),
@@ -272,11 +213,11 @@ def describe_system(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
     }
-    if device_kind(device) == "cuda":
-        import torch
 
-        description["gpu"] = torch.cuda.get_device_name(device)
-    return description
+
+def can_fork() -> bool:
+    """Linux only: on macOS system libraries break after a fork, and Windows has none."""
+    return sys.platform == "linux"
 
 
 @cache
@@ -289,29 +230,6 @@ def processor_name() -> str:
     except OSError:
         return platform.processor()
     return platform.processor()
-
-
-def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
-    """What `attempt(size)` gives, and the size: halved each time the memory of the device runs out."""
-    import torch
-
-    while True:
-        try:
-            return attempt(size), size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-        # Outside of the block: the exception held all that the attempt had allocated.
-        size = math.ceil(size / 2)
-        if device_kind(device) == "cuda":
-            torch.cuda.empty_cache()
-
-
-def send(tensor: Tensor, device: str) -> Tensor:
-    """A tensor on a device. To a GPU it goes by way of pinned memory, so that the host does not wait for it."""
-    if device.startswith("cuda") and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def seed_children(seed: int, *names: str) -> dict[str, int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data import random_pixels
-from zoo.executor import Notify, can_fork
+from zoo.devices import device_kind, list_devices, open_device
+from zoo.executor import Notify
 from zoo.files import locked
 from zoo.inference import measure_forward
 from zoo.leaderboard import is_baseline
@@ -19,7 +20,7 @@ from zoo.planning import Settings
 from zoo.progress import Console
 from zoo.registry import Registry, open_registry
 from zoo.results import Result, read_timing, save_timing
-from zoo.system import device_kind, prepare_torch
+from zoo.system import can_fork, prepare_torch
 from zoo.weights import find_model_spec, import_all, imports_of
 
 THROUGHPUT_BATCH = 32
@@ -73,7 +74,7 @@ def measure_all(
     events = execute(
         waiting,
         partial(time_network, registry=registry if can_fork() else None),
-        devices=[device],
+        devices=list_devices(device)[:1],
         reuse=device_kind(device) != "cpu",
         timeout=settings.run_timeout,
     )
@@ -117,6 +118,7 @@ def time_network(timed: Timed, device: str, _: Notify, *, registry: Registry | N
 def measure_network(network: Network, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
     """Latency of one image and throughput of batches of 32, from decoded pixels to logits in the host's memory."""
     prepare_torch(network.threads)
+    open_device(device).prepare()
     spec = find_model_spec(network.model, registry, cache)
     module = build_model(
         spec,

@@ -17,11 +17,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
-from zoo.executor import Notify, can_fork, execute
+from zoo.executor import Notify, execute
 from zoo.files import FileMemo
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
-from zoo.system import num_cores, versions
+from zoo.system import can_fork, num_cores, versions
 
 Policy = Literal["pretrained", "auto", "none"]
 Progress = Callable[[int, int | None], None]

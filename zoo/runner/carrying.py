@@ -10,15 +10,16 @@ from functools import partial
 from typing import Any
 
 from zoo.assignments import Assignment, assign, longest_first, name_work
+from zoo.devices import device_kind
 from zoo.errors import ResultsError
-from zoo.executor import Event, can_fork
+from zoo.executor import Event
 from zoo.planning import Plan, Settings, worker_devices
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import Result, claim, find_done, load_result, now, save_result
 from zoo.runner.running import claim_and_execute
 from zoo.suites import Run
-from zoo.system import device_kind, versions
+from zoo.system import can_fork, versions
 from zoo.weights import import_all, imports_of
 
 NO_DISK = {"results-unusable", "no-room"}  # codes of errors that meet every run to come, too

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.assignments import Assignment, left_to_do
 from zoo.data import Dataset, Pixels, open_pixels
+from zoo.devices import open_device
 from zoo.elsewhere import predict_elsewhere
 from zoo.executor import Notify
 from zoo.features import GetFeatures, extract_features, keep_features
@@ -21,7 +22,7 @@ from zoo.results import Result, claim, now, save_result
 from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import Run
-from zoo.system import describe_system, forget_peak_memory, peak_memory_bytes, prepare_torch, seed_children, versions
+from zoo.system import describe_system, prepare_torch, seed_children, versions
 from zoo.training import Checkpoints, Fitted, find_checkpoints, fit, reopen
 from zoo.weights import find_model_spec
 
@@ -43,7 +44,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset = assignment.run, assignment.dataset
     prepare_torch(run.threads)
-    forget_peak_memory(device)  # this worker may have served other runs
+    open_device(device).prepare()
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
@@ -107,7 +108,7 @@ def score_and_save(
         deviations=(*run.deviations, *fitted.deviations),
         details={**describe_fit(fitted, assignment), **details},
         cost={**cost, **measure_cost(fitted, pixels.device)},
-        system=describe_system(pixels.device, run.threads),
+        system={**describe_system(pixels.device, run.threads), **open_device(pixels.device).describe()},
         versions=versions(),
         created=now(),
     )
@@ -181,7 +182,7 @@ def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:
     return {
         "train_seconds": round(fitted.train_seconds, 3),
         "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": open_device(device).peak_memory_bytes(),
     }
 
 

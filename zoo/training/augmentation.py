@@ -1,11 +1,16 @@
-"""A batch of images to an augmented batch, with a draw of its own for every image."""
+"""Augmentation of batches of images, with a draw for every image.
+
+Draws are made on the CPU, so that they are the same on every device, and turned into the parameters of each image's
+operation there. What a device then computes has fixed shapes and needs no answer from the host.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.system import send
+from zoo.devices import open_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,107 +22,151 @@ SYMMETRIES = ("hflip", "vflip", "rot90")
 # One operation an image, as in TrivialAugment (Müller & Hutter, ICCV 2021), which was the best of the automatic
 # policies on 14 ultrasound tasks (arXiv 2501.13193). The ranges are mild: anatomy has a size and a direction.
 GEOMETRIC = ("rotate", "shift", "zoom", "shear")
-PHOTOMETRIC = ("brightness", "contrast", "gamma", "blur")
-OPERATIONS = ("none", *GEOMETRIC, *PHOTOMETRIC)
+TONE = ("brightness", "contrast", "gamma")
+OPERATIONS = ("none", *GEOMETRIC, *TONE, "blur")
 MAX_DEGREES, MAX_SHIFT, ZOOM, MAX_SHEAR = 30.0, 0.1, (0.8, 1.2), 0.2
-MAX_BRIGHTNESS, CONTRAST, GAMMA, MAX_SIGMA = 0.2, (0.7, 1.3), (0.7, 1.4), 1.5
+MAX_BRIGHTNESS, CONTRAST, GAMMA, SIGMA = 0.2, (0.7, 1.3), (0.7, 1.4), (0.1, 1.5)
+TAPS = 5  # of the blur's kernel along each axis
+
+NO_KIND, MOVED, TONED, BLURRED = range(4)
+PARAMETERS = {"map": 6, "tone": 3, "taps": TAPS}  # numbers an image; together `Augmentation.parameters`
 
 
-def augment(images: Tensor, *, symmetries: Sequence[str], one_of: bool, generator: Generator) -> Tensor:
-    """Augment images float32 (B, C, H, W) scaled to 0..1, before normalisation.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Augmentation:
+    """What happens to each image of a batch (B) or of several batches (n, B)."""
 
-    First each declared symmetry with probability one half (a quarter turn is drawn from all four), then, with `one_of`,
-    one operation an image. Draws are made on the CPU by `generator`, so that they are the same on every device.
+    turns: Tensor  # uint8 (..., B, S): a number 0 to 3 for each symmetry
+    kind: Tensor | None = None  # uint8 (..., B): MOVED, TONED, BLURRED or NO_KIND; None without one-of
+    parameters: Tensor | None = None  # float32 (..., B, 14): an affine map, a tone, the taps of a blur
+
+    def split(self) -> list[Tensor]:
+        """The parameters by `PARAMETERS`."""
+        assert self.parameters is not None
+        return list(self.parameters.split(list(PARAMETERS.values()), dim=-1))  # type: ignore[no-untyped-call]
+
+
+def draw(num_batches: int, batch: int, num_symmetries: int, *, one_of: bool, generator: Generator) -> Augmentation:
+    """Draw the augmentation of several batches, batch by batch, so that it is the same in one call or in many."""
+    import torch
+
+    turns = torch.empty((num_batches, batch, num_symmetries), dtype=torch.uint8)
+    operation = torch.zeros((num_batches, batch), dtype=torch.int64)
+    strength = torch.zeros((num_batches, batch, 2))
+    for number in range(num_batches):
+        for symmetry in range(num_symmetries):
+            turns[number, :, symmetry] = torch.randint(0, 4, (batch,), generator=generator)
+        if one_of:
+            operation[number] = torch.randint(0, len(OPERATIONS), (batch,), generator=generator)
+            strength[number] = torch.rand((batch, 2), generator=generator)
+    if not one_of:
+        return Augmentation(turns=turns)
+    return Augmentation(turns=turns, kind=kinds(operation), parameters=parameters(operation, strength))
+
+
+def kinds(operation: Tensor) -> Tensor:
+    """The kind of each operation of OPERATIONS, uint8."""
+    import torch
+
+    table = [NO_KIND, *[MOVED] * len(GEOMETRIC), *[TONED] * len(TONE), BLURRED]
+    return torch.tensor(table, dtype=torch.uint8)[operation]
+
+
+def parameters(operation: Tensor, strength: Tensor) -> Tensor:
+    """Turn operations (...,) and their strengths (..., 2) in 0..1 into parameters (..., 14).
+
+    An image's parameters of the operations that were not drawn for it leave it as it is.
     """
     import torch
 
-    count, device = len(images), str(images.device)
-    for symmetry in symmetries:
-        images = apply_symmetry(images, symmetry, torch.randint(0, 4, (count,), generator=generator))
-    if not one_of:
+    signed, share = 2 * strength - 1, strength[..., 0]
+
+    def where(name: str, value: Tensor, otherwise: float) -> Tensor:
+        return torch.where(operation == OPERATIONS.index(name), value, torch.full_like(share, otherwise))
+
+    def between(bounds: tuple[float, float]) -> Tensor:
+        return bounds[0] + (bounds[1] - bounds[0]) * share
+
+    angle = where("rotate", signed[..., 0] * math.radians(MAX_DEGREES), 0.0)
+    zoom = where("zoom", between(ZOOM), 1.0)
+    shear = where("shear", signed[..., 0] * MAX_SHEAR, 0.0)
+    across, down = (where("shift", signed[..., axis] * 2 * MAX_SHIFT, 0.0) for axis in (0, 1))
+    cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    affine = torch.stack([cosine, shear - sine, across, sine, cosine, down], dim=-1)
+    brightness = where("brightness", signed[..., 0] * MAX_BRIGHTNESS, 0.0)
+    tone = torch.stack([brightness, where("contrast", between(CONTRAST), 1.0), where("gamma", between(GAMMA), 1.0)], -1)
+    sigma = between(SIGMA)[..., None]
+    offsets = torch.arange(TAPS) - TAPS // 2
+    taps = torch.exp(-offsets.square() / (2 * sigma.square()))
+    return torch.cat([affine, tone, taps / taps.sum(dim=-1, keepdim=True)], dim=-1)
+
+
+def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str]) -> Tensor:
+    """Augment images float32 (B, C, H, W) scaled to 0..1, before normalization.
+
+    First each declared symmetry with probability one half (a quarter turn is drawn from all four), then, with one-of,
+    one operation per image.
+    """
+    for number, symmetry in enumerate(symmetries):
+        images = apply_symmetry(images, symmetry, augmentation.turns[:, number])
+    if augmentation.kind is None:
         return images
-    chosen = torch.randint(0, len(OPERATIONS), (count,), generator=generator)
-    strength = torch.rand((count, 2), generator=generator)
-    images = images.clone()
-    geometric = torch.nonzero((chosen >= 1) & (chosen <= len(GEOMETRIC)))[:, 0]
-    if len(geometric):
-        rows = send(geometric, device)
-        images[rows] = warp(images[rows], send(matrices(chosen[geometric], strength[geometric]), device))
-    for number, name in enumerate(PHOTOMETRIC, start=1 + len(GEOMETRIC)):
-        picked = torch.nonzero(chosen == number)[:, 0]
-        if len(picked):
-            rows = send(picked, device)
-            images[rows] = PHOTOMETRY[name](images[rows], send(strength[picked, 0], device))
-    return images
+    device, kind = open_device(str(images.device)), augmentation.kind
+    maps, tone, taps = augmentation.split()
+    images = device.replace_where(kind == MOVED, warp, images.clone(), maps)
+    images = device.replace_where(kind == TONED, change_tone, images, tone)
+    return device.replace_where(kind == BLURRED, blur, images, taps)
 
 
-def apply_symmetry(images: Tensor, symmetry: str, draw: Tensor) -> Tensor:
+def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
     """Apply a flip to the images whose draw (0 to 3) is odd, or turn each by its draw of quarters."""
     import torch
 
     shape = (-1, 1, 1, 1)
-    odd = send(draw % 2 == 1, str(images.device)).reshape(shape)
+    odd = (turns % 2 == 1).reshape(shape)
     if symmetry == "hflip":
         return torch.where(odd, images.flip(3), images)
     if symmetry == "vflip":
         return torch.where(odd, images.flip(2), images)
-    half = send(draw >= 2, str(images.device)).reshape(shape)
-    images = torch.where(half, images.flip((2, 3)), images)
+    images = torch.where((turns >= 2).reshape(shape), images.flip((2, 3)), images)
     return torch.where(odd, images.rot90(1, (2, 3)), images)
 
 
-def matrices(operation: Tensor, strength: Tensor) -> Tensor:
-    """The affine maps (K, 2, 3) from output to input coordinates in [-1, 1] for operations 1 to 4 of OPERATIONS."""
-    import torch
-
-    signed = 2 * strength - 1
-    angle = torch.where(operation == 1, signed[:, 0] * math.radians(MAX_DEGREES), 0.0)
-    zoom = torch.where(operation == 3, ZOOM[0] + (ZOOM[1] - ZOOM[0]) * strength[:, 0], 1.0)
-    shear = torch.where(operation == 4, signed[:, 0] * MAX_SHEAR, 0.0)
-    shift = torch.where((operation == 2)[:, None], signed * 2 * MAX_SHIFT, 0.0)
-    cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    rows = [cosine, shear - sine, shift[:, 0], sine, cosine, shift[:, 1]]
-    return torch.stack(rows, dim=1).reshape(-1, 2, 3)
-
-
 def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """Resample images (K, C, H, W) by affine maps (K, 2, 3), bilinear, zeros outside as in the padding."""
+    """Resample images (K, C, H, W) by affine maps (K, 6), bilinear, zeros outside as in the padding.
+
+    A map takes output to input coordinates in [-1, 1].
+    """
     from torch.nn.functional import affine_grid, grid_sample
 
-    grid = affine_grid(maps, list(images.shape), align_corners=False)
+    grid = affine_grid(maps.reshape(-1, 2, 3), list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def brightness(images: Tensor, strength: Tensor) -> Tensor:
-    return images + ((2 * strength - 1) * MAX_BRIGHTNESS).reshape(-1, 1, 1, 1)
+def change_tone(images: Tensor, tone: Tensor) -> Tensor:
+    """Change the brightness, contrast or gamma of images (K, C, H, W): tone (K, 3) is what is added, the factor and the
+    exponent.
 
-
-def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    factor = (CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * strength).reshape(-1, 1, 1, 1)
+    Gamma is x ** g for x in 0..1; what lies outside the intensity range is left as it is.
+    """
+    added, factor, exponent = (part.reshape(-1, 1, 1, 1) for part in tone.unbind(dim=1))
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return (images - mean) * factor + mean
-
-
-def gamma(images: Tensor, strength: Tensor) -> Tensor:
-    """x ** g for x in 0..1; what lies outside the intensity range is left as it is."""
-    exponent = (GAMMA[0] + (GAMMA[1] - GAMMA[0]) * strength).reshape(-1, 1, 1, 1)
+    images = images * factor + (mean * (1 - factor) + added)
     inside = images.clamp(0, 1)
     return images - inside + inside.pow(exponent)
 
 
-def blur(images: Tensor, strength: Tensor) -> Tensor:
-    """A 5x5 Gaussian with a standard deviation of its own, up to 1.5 pixels, for each image."""
-    import torch
-    from torch.nn.functional import conv2d, pad
+def blur(images: Tensor, taps: Tensor) -> Tensor:
+    """Convolve each image (K, C, H, W) with its own separable kernel (K, 5), the border repeated."""
+    from torch.nn.functional import pad
 
-    count, channels, height, width = images.shape
-    offsets = torch.arange(-2, 3, device=images.device, dtype=images.dtype)
-    sigma = (0.1 + (MAX_SIGMA - 0.1) * strength).to(images.dtype)
-    profile = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
-    profile = profile / profile.sum(dim=1, keepdim=True)
-    kernel = (profile[:, :, None] * profile[:, None, :]).repeat_interleave(channels, dim=0)[:, None]
-    stacked = pad(images.reshape(1, count * channels, height, width), (2, 2, 2, 2), mode="replicate")
-    return conv2d(stacked, kernel, groups=count * channels).reshape(images.shape)
-
-
-PHOTOMETRY = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "blur": blur}
+    reach = TAPS // 2
+    images = pad(images, (reach, reach, reach, reach), mode="replicate")
+    weights = [part.reshape(-1, 1, 1, 1) for part in taps.unbind(dim=1)]
+    for axis in (2, 3):
+        size = images.shape[axis] - 2 * reach
+        total = weights[0] * images.narrow(axis, 0, size)
+        for tap, weight in enumerate(weights[1:], start=1):
+            total = total + weight * images.narrow(axis, tap, size)
+        images = total
+    return images
