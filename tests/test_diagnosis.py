@@ -8,6 +8,7 @@ import pytest
 
 from zoo import diagnosis
 from zoo.registry import BrokenPlugin, Registry
+from zoo.training import check_device
 
 
 def advice(tmp_path, registry=None, cache=None, results=None):
@@ -94,3 +95,9 @@ def test_too_little_memory_for_a_run_on_each_core():
     found = list(diagnosis.look_at_machine("cpu", int(1e9)))
     assert any("give --workers a smaller number" in line for line in found)
     assert not any("--workers" in line for line in diagnosis.look_at_machine("cpu", int(1e13)))
+
+
+def test_a_device_is_checked_by_training_on_it():
+    check = check_device("cpu")
+    assert (check["device"], check["step"], check["advice"]) == ("cpu", "eager", [])
+    assert check["largest_difference_of_a_parameter"] == {"captured and eager steps": 0, "this device and the CPU": 0}

@@ -1,54 +1,200 @@
 """What only a GPU shows; skipped, saying so, where there is none."""
 
-import warnings
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from test_checkpoints import interrupted, new_module
 from test_training import SHORT, Greedy, Tiny, make, train
+from torch import nn
 
+from zoo.devices import CaptureError, open_device, within_memory
 from zoo.inference import predict
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+ONE_OF = replace(SHORT, augmentation="one-of", symmetries=True)
+RESIDENT = pytest.mark.parametrize("resident", [True, False], ids=["resident", "sent"])
 
 
-def on_gpu(pixels, *, resident):
+@pytest.fixture(autouse=True)
+def prepared():
+    open_device("cuda").prepare()
+
+
+def on_gpu(pixels, *, resident=True):
     images = pixels.images.cuda() if resident else pixels.images
     return replace(pixels, images=images, mean=pixels.mean.cuda(), std=pixels.std.cuda(), device="cuda")
 
 
-@pytest.mark.parametrize("resident", [True, False])
+def with_hook(module):
+    """The same network, which is not captured."""
+    module.register_forward_hook(lambda *_: None)
+    return module
+
+
+def parameters_of(fitted):
+    return torch.cat([parameter.detach().cpu().flatten() for parameter in fitted.module.parameters()])
+
+
+# --- what is learned -------------------------------------------------------------------------------------------------
+@RESIDENT
+@pytest.mark.parametrize("protocol", [SHORT, ONE_OF, replace(SHORT, optimizer="sgd")], ids=["plain", "one-of", "sgd"])
+def test_a_captured_step_learns_what_an_eager_one_and_a_cpu_learn(resident, protocol):
+    dataset, pixels = make(symmetries=("hflip", "rot90"))
+    on_cpu = train(dataset, pixels, protocol)
+    captured = train(dataset, on_gpu(pixels, resident=resident), protocol)
+    torch.manual_seed(0)
+    eager = train(dataset, on_gpu(pixels, resident=resident), protocol, module=with_hook(Tiny(2)))
+    assert captured.details["step"] == "captured" and "eager_reason" not in captured.details
+    assert eager.details["step"] == "eager" and "hook" in eager.details["eager_reason"]
+    torch.testing.assert_close(parameters_of(captured), parameters_of(eager), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(parameters_of(captured), parameters_of(on_cpu), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("at", [1, 7, 10, 29])
+def test_an_interrupted_training_goes_on_to_the_same_network(at, tmp_path):
+    dataset, pixels = make(symmetries=("hflip", "rot90"))
+    whole = train(dataset, on_gpu(pixels), ONE_OF, module=new_module())
+    found = interrupted(tmp_path, at, dataset, on_gpu(pixels), ONE_OF)
+    torch.testing.assert_close(parameters_of(found), parameters_of(whole), atol=1e-4, rtol=1e-3)
+
+
+def test_dropout_differs_from_step_to_step_and_follows_the_seed():
+    dataset, pixels = make()
+    first, again, other = (train(dataset, on_gpu(pixels), dropout=0.5, seed=seed) for seed in (1, 1, 2))
+    assert first.details["step"] == "captured"
+    torch.testing.assert_close(parameters_of(first), parameters_of(again))
+    assert (parameters_of(first) - parameters_of(other)).abs().max() > 1e-3
+
+
+def test_a_replayed_step_draws_dropout_anew():
+    device = open_device("cuda")
+    with device.stream():
+        total, ones = torch.zeros(1000, device="cuda"), torch.ones(1000, device="cuda")
+
+        def add():
+            total.add_(nn.functional.dropout(ones, 0.5))
+
+        add()
+        replay = device.capture(add)
+        total.zero_()
+        for _ in range(64):
+            replay()
+    assert len(total.unique()) > 10  # the same mask each time would leave 0 and 128
+
+
+def test_half_precision_with_scaled_gradients_learns():
+    dataset, pixels = make()
+    module = Tiny(2)
+    fitted = train(dataset, on_gpu(pixels), module=module, precision="fp16")
+    assert fitted.details["step"] == "captured"
+    assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
+
+
+# --- what cannot be captured -----------------------------------------------------------------------------------------
+class Waits(Tiny):
+    def forward(self, images):
+        return super().forward(images) * (1.0 if images.mean().item() < 1e9 else 0.0)
+
+
+class Counts(Tiny):
+    count = 0
+
+    def forward(self, images):
+        self.count += 1
+        return super().forward(images)
+
+
+class DrawsInPython(Tiny):
+    def forward(self, images):
+        import random
+
+        return super().forward(images) * (0.9 + 0.2 * random.random())
+
+
+class FailsWhenCaptured(Tiny):
+    """Fails in a way that no check before the capture finds."""
+
+    def forward(self, images):
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("not while a stream is captured")
+        return super().forward(images)
+
+
+class WaitsWhenCaptured(Tiny):
+    def forward(self, images):
+        if torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("kind", [Waits, Counts, DrawsInPython, FailsWhenCaptured, WaitsWhenCaptured])
+def test_a_network_that_cannot_be_captured_trains_eagerly_and_says_why(kind):
+    dataset, pixels = make()
+    fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).cuda())
+    assert fitted.details["step"] == "eager" and fitted.details["eager_reason"]
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    after = train(dataset, on_gpu(pixels), dropout=0.3)  # and harms none that comes after it
+    assert after.details["step"] == "captured"
+
+
+def test_a_failed_capture_leaves_the_device_as_it_was():
+    device = open_device("cuda")
+    with device.stream():
+
+        def fail():
+            nn.functional.dropout(torch.ones(10, device="cuda"), 0.5)
+            raise ValueError("no")
+
+        before = device.random_state()["device"]
+        with pytest.raises(CaptureError, match="ValueError: no"):
+            device.capture(fail)
+        assert torch.equal(device.random_state()["device"], before)
+        assert nn.functional.dropout(torch.ones(1000, device="cuda"), 0.5).sum().item() > 0
+
+
+# --- the host and the GPU --------------------------------------------------------------------------------------------
+@RESIDENT
 def test_the_host_waits_for_the_gpu_twice_an_epoch_at_most(resident):
     dataset, pixels = make(count=1600, symmetries=("hflip", "rot90"))  # 960 in train: 60 steps an epoch
-    protocol = replace(SHORT, steps=None, epochs=2, rounds=2, min_steps=0, augmentation="one-of", symmetries=True)
+    protocol = replace(ONE_OF, steps=None, epochs=2, rounds=2, min_steps=0)
     train(dataset, on_gpu(pixels, resident=resident), protocol)  # what is waited for the first time alone
-    waits = []
+    counts = []
 
     def count(row):
         if "val_score" not in row:
-            waits.append(len(caught))
+            counts.append(len(waits_now))
 
-    with warnings.catch_warnings(record=True) as caught:
+    import warnings
+
+    with warnings.catch_warnings(record=True) as waits_now:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             train(dataset, on_gpu(pixels, resident=resident), protocol, notify=count)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    within_epochs = [waits[58] - waits[0], waits[117] - waits[60]]  # between the first and the last step but the end
-    assert max(within_epochs) <= 2, [str(each.message) for each in caught][:5]
+    assert counts[117] - counts[60] <= 2, [str(each.message) for each in waits_now][:5]  # within the second epoch
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_a_gpu_learns_what_a_cpu_learns(resident):
-    dataset, pixels = make()
-    expected = train(dataset, pixels)
-    found = train(dataset, on_gpu(pixels, resident=resident))
-    for one, other in zip(expected.module.parameters(), found.module.cpu().parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-2)
+def test_the_host_is_only_some_steps_ahead():
+    device = open_device("cuda")
+    slow = torch.rand(8192, 8192, device="cuda")
+    with device.stream():
+        pace = device.pace()
+        start = time.perf_counter()
+        for _ in range(320):
+            slow @ slow
+            pace()
+        queued = time.perf_counter() - start
+        device.synchronize()
+        whole = time.perf_counter() - start
+    assert queued > 0.6 * whole  # all but the last 64 of 320 are done
 
 
+# --- memory ----------------------------------------------------------------------------------------------------------
 def test_memory_that_runs_out_on_a_gpu_halves_the_part():
     dataset, pixels = make()
 
@@ -58,9 +204,30 @@ def test_memory_that_runs_out_on_a_gpu_halves_the_part():
                 torch.empty(1 << 50, device="cuda")  # a petabyte
             return Tiny.forward(self, images)
 
-    found = train(dataset, on_gpu(pixels, resident=True), module=Hungry(2, 4))
-    assert found.deviations == ("out of memory: batches of 16 in parts of 4",)
-    probabilities = predict(
-        found.module, dataset, on_gpu(pixels, resident=True), "test", precision="fp32"
-    ).probabilities
+    fitted = train(dataset, on_gpu(pixels), module=Hungry(2, 4))
+    assert fitted.deviations == ("out of memory: batches of 16 in parts of 4",)
+    probabilities = predict(fitted.module, dataset, on_gpu(pixels), "test", precision="fp32").probabilities
     assert np.isfinite(probabilities).all()
+
+
+def test_a_run_that_shares_a_gpu_is_alone_before_its_batch_is_halved():
+    device, sizes = open_device("cuda"), []
+
+    def attempt(size):
+        sizes.append(size)
+        if len(sizes) < 3:
+            raise torch.OutOfMemoryError("no")
+        return "done"
+
+    with device.shared():
+        assert within_memory(attempt, 16, "cuda") == ("done", 8)
+    assert sizes == [16, 16, 8]
+
+
+def test_peak_memory_and_name_are_those_of_the_device_itself():
+    device = open_device("cuda:0")
+    device.prepare()
+    kept = torch.empty(50_000_000, dtype=torch.uint8, device="cuda:0")
+    assert 50_000_000 <= device.peak_memory_bytes() < 2_000_000_000
+    assert device.describe()["gpu"] == torch.cuda.get_device_name(0)
+    del kept

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from zoo.data import Dataset, Pixels
+from zoo.devices import Device
 from zoo.errors import ResultsError, RunError
 from zoo.inference import Predictions, load_predictions, predict, save_predictions
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
@@ -63,10 +64,11 @@ def make_predictions(**change):
 
 # --- predict ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_a_split_is_predicted_once_in_the_datasets_order(batch_size):
+def test_a_split_is_predicted_once_in_the_datasets_order(batch_size, monkeypatch):
+    monkeypatch.setattr(Device, "prediction_batch", lambda *_: batch_size)
     assignment = ["test", "train", "val", "test", "val", "test"]
     dataset, pixels = make_dataset([0, 1, 1, 0, 0, 1], assignment, patients=list("abcdef"))
-    found = predict(Level(), dataset, pixels, "test", precision="fp32", batch_size=batch_size)
+    found = predict(Level(), dataset, pixels, "test", precision="fp32")
     assert found.sample_ids.tolist() == ["s0", "s3", "s5"]
     assert found.patients.tolist() == ["a", "d", "f"]
     assert found.targets.tolist() == [0, 0, 1]
@@ -103,7 +105,7 @@ def test_an_output_that_is_not_finite_names_the_first_image():
 
     dataset, pixels = make_dataset([0, 1] * 3, ["test"] * 6)
     with pytest.raises(RunError, match="the model's output for s3 is not finite"):
-        predict(Broken(), dataset, pixels, "test", precision="fp32", batch_size=2)
+        predict(Broken(), dataset, pixels, "test", precision="fp32")
 
 
 def test_bf16_probabilities_are_near_those_of_fp32():

@@ -261,21 +261,25 @@ def test_on_a_cpu_threads_and_precision_are_in_the_identity_and_workers_are_not(
     ("workers", "device", "expected"),
     [
         (3, "cpu", ["cpu"] * 3),
-        (None, "cuda", ["cuda:0", "cuda:1"]),
+        (None, "cuda", ["cuda:0", "cuda:1"] * 2),
         (3, "cuda", ["cuda:0", "cuda:1", "cuda:0"]),
-        (None, "cuda:1", ["cuda:1"]),
+        (None, "cuda:1", ["cuda:1"] * 2),
         (2, "cuda:1", ["cuda:1"] * 2),
         (None, "mps", ["mps"]),
     ],
 )
-def test_workers_are_as_asked_or_one_a_gpu(workers, device, expected, monkeypatch):
+def test_workers_are_as_asked_or_a_few_per_gpu(workers, device, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert worker_devices(Settings(workers=workers), device, 10) == expected
+    monkeypatch.setattr("zoo.planning.count_sharing", lambda device: 2)
+    kinds = [device.partition(":")[0]] * 10
+    assert worker_devices(Settings(workers=workers), device, kinds) == expected
+    beside = ["cpu"] * (device != "cpu")
+    assert worker_devices(Settings(workers=workers), device, [*kinds, "cpu"]) == expected + beside
 
 
 def test_there_are_never_more_workers_than_runs():
-    assert worker_devices(Settings(threads=1), "cpu", 1) == ["cpu"]
-    assert worker_devices(Settings(threads=10_000), "cpu", 5) == ["cpu"]
+    assert worker_devices(Settings(threads=1), "cpu", ["cpu"]) == ["cpu"]
+    assert worker_devices(Settings(threads=10_000), "cpu", ["cpu"] * 5) == ["cpu"]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:99", "mps:1"])

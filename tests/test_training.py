@@ -102,6 +102,7 @@ def train(
     notify=lambda row: None,
     module=None,
     checkpoints=None,
+    precision="fp32",
 ):
     if module is None:
         torch.manual_seed(0)
@@ -114,7 +115,7 @@ def train(
         pixels,
         protocol,
         seed=seed,
-        precision="fp32",
+        precision=precision,
         val_score=val_score or (lambda predictions: -negative_log_likelihood(predictions, dataset)),
         notify=notify,
         checkpoints=checkpoints,

@@ -6,14 +6,17 @@ overrides what a GPU does differently, above all `capture`, which records a trai
 
 from __future__ import annotations
 
+import getpass
 import math
 import os
 import re
+import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zoo.errors import UsageError
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Answer = TypeVar("Answer")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -64,6 +72,17 @@ class Device:
     # --- life of a worker ---
     def prepare(self) -> None:
         """Get ready for a run: start the device and measure peak memory anew."""
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """The block is one run, beside which other processes may use the device."""
+        yield
+
+    can_wait = False  # whether `wait_alone` has not been called in this `shared` block
+
+    def wait_alone(self) -> bool:
+        """Wait until no other run shares the device, for the rest of the `shared` block; False if it was so before."""
+        return False
 
     def release_memory(self) -> None:
         """Return memory that no tensor uses to the system."""
@@ -161,6 +180,7 @@ class Cuda(Device):
 
     captures = True
     rate_type = "float32"  # the fused optimizers read it on the device
+    lock: GpuLock | None = None
 
     def describe(self) -> dict[str, Any]:
         import torch
@@ -188,11 +208,40 @@ class Cuda(Device):
 
         torch.cuda.init()  # type: ignore[no-untyped-call]  # before anything else: reset_peak_memory_stats fails without it
         torch.cuda.set_device(self.name)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; by default convolutions round to 10 bits
         torch.cuda.reset_peak_memory_stats(self.name)
 
-    def release_memory(self) -> None:
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with GpuLock(self.uuid) as self.lock:
+            try:
+                yield
+            finally:
+                self.release_memory()
+
+    @property
+    def can_wait(self) -> bool:  # type: ignore[override]
+        return self.lock is not None and not self.lock.is_exclusive
+
+    def wait_alone(self) -> bool:
+        if not self.can_wait or self.lock is None:
+            return False
+        self.release_memory()
+        self.lock.make_exclusive()
+        return True
+
+    @property
+    def uuid(self) -> str:
         import torch
 
+        return str(torch.cuda.get_device_properties(self.name).uuid)
+
+    def release_memory(self) -> None:
+        import gc
+
+        import torch
+
+        gc.collect()  # a training and its captured step refer to each other
         torch.cuda.empty_cache()
 
     @contextmanager
@@ -336,6 +385,42 @@ class Cuda(Device):
                 waits += [str(each.message) for each in caught if "synchroniz" in str(each.message)]
 
 
+class GpuLock:
+    """A lock that the runs on one GPU hold together, in whatever process, or one of them alone.
+
+    Who wants it alone first closes the door to newcomers, so that its turn comes. Without `fcntl` (Windows) nobody
+    waits.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        self.folder = Path(tempfile.gettempdir()) / f"zoo-gpu-{getpass.getuser()}"
+        self.uuid = uuid
+        self.is_exclusive = False
+
+    def __enter__(self) -> GpuLock:
+        self.folder.mkdir(exist_ok=True)
+        door, room = (self.folder / f"{self.uuid}.{name}" for name in ("door", "room"))
+        self.door, self.room = open(door, "w"), open(room, "w")
+        self.enter(exclusive=False)
+        return self
+
+    def make_exclusive(self) -> None:
+        if fcntl:
+            fcntl.flock(self.room, fcntl.LOCK_UN)
+        self.enter(exclusive=True)
+        self.is_exclusive = True
+
+    def enter(self, *, exclusive: bool) -> None:
+        if fcntl:
+            fcntl.flock(self.door, fcntl.LOCK_EX)
+            fcntl.flock(self.room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            fcntl.flock(self.door, fcntl.LOCK_UN)
+
+    def __exit__(self, *_: object) -> None:
+        self.door.close()
+        self.room.close()
+
+
 class Mps(Device):
     """Apple's GPU: no float64, no fused optimizers, no capture."""
 
@@ -472,18 +557,23 @@ def count_sharing(device: str) -> int:
 
 # --- memory that runs out --------------------------------------------------------------------------------------------
 def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
-    """Return `attempt(size)` and the size, which is halved each time the memory of the device runs out."""
+    """Return `attempt(size)` and the size, which is halved each time the memory of the device runs out.
+
+    Before that, wait until no other run shares the device: whether they did must not change what a run computes.
+    """
     import torch
 
+    own = open_device(device)
     while True:
         try:
             return attempt(size), size
         except torch.OutOfMemoryError:
-            if size == 1 or open_device(device).is_capturing():
+            if own.is_capturing() or (size == 1 and not own.can_wait):
                 raise
         # Outside of the block: the exception held all that the attempt had allocated.
-        size = math.ceil(size / 2)
-        open_device(device).release_memory()
+        if not own.wait_alone():
+            size = math.ceil(size / 2)
+            own.release_memory()
 
 
 # --- functions that are called again and again -----------------------------------------------------------------------

@@ -19,6 +19,7 @@ from zoo.system import available_memory_bytes, describe_system, num_cores, versi
 
 LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one middling set
 MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
+NOTHING = ["nothing is missing"]
 OPTIONAL = {
     "av": "video files: pip install 'zoo-bench[video]'",
     "cleanlab": "`--label-noise`: pip install 'zoo-bench[noise]'",
@@ -49,7 +50,7 @@ def examine(registry: Registry, cache: Path, results: Path) -> dict[str, Any]:
         },
         **folders,
         "not installed": [text for name, text in OPTIONAL.items() if find_spec(name) is None],
-        "advice": advice or ["nothing is missing"],
+        "advice": advice or NOTHING,
     }
 
 

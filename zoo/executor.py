@@ -67,29 +67,35 @@ def execute(
     timeout: float | None = None,
     fail_fast: bool = False,
     start_method: str | None = None,
+    fits: Callable[[Work, str], bool] = lambda work, device: True,  # noqa: ARG005
 ) -> Generator[Event[Work], None, None]:
     """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
 
     With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
     a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
     forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
-    asks for one or the other. Closing the generator ends all children. Where nothing happens, work in progress is
+    asks for one or the other. A worker takes the first work that `fits` its device; every work must fit one of them.
+    Closing the generator ends all children. Where nothing happens, work in progress is
     yielded once a second with nothing to tell, so that whoever reads can say that it goes on.
     """
     context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
-    waiting = list(reversed(works))
+    waiting = list(works)
     workers: list[Worker[Work]] = []
     free = list(devices)
     last = time.monotonic()
     try:
         while waiting or any(worker.work is not None for worker in workers):
             for worker in workers:
-                if waiting and worker.work is None:
-                    yield assign(worker, waiting.pop())
-            while waiting and free and has_room(workers):
-                worker = start_worker(context, carry_out, free.pop(0), reuse)
-                workers.append(worker)
-                yield assign(worker, waiting.pop())
+                if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
+                    yield assign(worker, work)
+            for device in list(free):
+                if not has_room(workers):
+                    break
+                if (work := take(waiting, device, fits)) is not None:
+                    free.remove(device)
+                    worker = start_worker(context, carry_out, device, reuse)
+                    workers.append(worker)
+                    yield assign(worker, work)
             busy = [worker for worker in workers if worker.work is not None]
             wait([source for worker in busy for source in sources_of(worker)], POLL_SECONDS)
             if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
@@ -113,6 +119,14 @@ def execute(
         finally:
             for worker in workers:
                 end_worker(worker)
+
+
+def take(waiting: list[Work], device: str, fits: Callable[[Work, str], bool]) -> Work | None:
+    """Remove and return the first work that fits a device."""
+    for place, work in enumerate(waiting):
+        if fits(work, device):
+            return waiting.pop(place)
+    return None
 
 
 def sources_of(worker: Worker[Any]) -> list[Any]:

@@ -440,18 +440,21 @@ def say_fallbacks(
         )
 
 
-def worker_devices(settings: Settings, device: str, num_runs: int) -> list[str]:
+def worker_devices(settings: Settings, device: str, kinds: Sequence[str]) -> list[str]:
     """The device of each worker: as many as `settings` say, else one per `threads` cores, or a few per GPU.
 
-    `cuda` without a number means all GPUs of the machine, each with runs of its own.
+    `kinds` has the kind of device of each run. `cuda` without a number means all GPUs of the machine, each with runs of
+    its own. Beside a GPU, one worker takes the runs that are made on the CPU.
     """
-    devices = list_devices(device)
+    devices, kind = list_devices(device), device_kind(device)
+    own = sum(each == kind for each in kinds)
     count = settings.workers
-    if count is None and device_kind(device) == "cuda":
+    if count is None and kind == "cuda":
         count = len(devices) * count_sharing(device)
     elif count is None:
-        count = num_cores() // settings.threads if device == "cpu" else 1
-    return [devices[number % len(devices)] for number in range(max(1, min(num_runs, count)))]
+        count = num_cores() // settings.threads if kind == "cpu" else 1
+    count = max(1, min(own, count)) if own else 0
+    return [devices[number % len(devices)] for number in range(count)] + ["cpu"] * (own < len(kinds))
 
 
 # --- the last plan, for `zoo why` ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from zoo.specs import ModelSpec
 from zoo.splits import Split
 from zoo.weights import InitialWeights, Policy
 
-ID_VERSION = 1  # raised when what a run id is made of, or how runs are carried out, changes
+ID_VERSION = 2  # raised when what a run id is made of, or how runs are carried out, changes
 NUM_SHUFFLES = 20  # of the control with shuffled labels
 SHUFFLED = "shuffled"  # how the control's protocol is marked: finetune@1+shuffled
 MAX_SEEDS = 10_000
@@ -373,6 +373,11 @@ class Machine:
     threads: int
     precision: str  # what `auto` means here
 
+    @property
+    def host(self) -> Machine:
+        """The CPU, on which baselines are made: they gain nothing from a GPU, and leave it to the others."""
+        return replace(self, device_kind="cpu", precision="fp32")
+
 
 def plan_runs(
     suite: Suite,
@@ -395,7 +400,7 @@ def plan_runs(
             ]
         controls = replace(BASELINE, image_size=protocol.image_size)
         runs += [
-            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine, metric)
+            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine.host, metric)
             for choice, fold in itertools.product(baselines, range(len(split.folds)))
             if choice.spec.name not in {c.spec.name for c, _ in choices}
         ]

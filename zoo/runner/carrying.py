@@ -64,10 +64,11 @@ def execute_all(
     events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
         partial(claim_and_execute, registry=registry if can_fork() else None),
-        devices=worker_devices(settings, device, len(assignments)),
+        devices=worker_devices(settings, device, [assignment.run.device_kind for assignment in assignments]),
         reuse=device_kind(device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
+        fits=fits,
     )
     results: dict[str, Result] = {}
     taken: dict[str, Assignment] = {}
@@ -87,6 +88,10 @@ def execute_all(
                 results |= {result.id: result for result in found}
                 progress.finished(name, "; ".join(map(describe_result, found)))
     return results, list(taken.values())
+
+
+def fits(assignment: Assignment, device: str) -> bool:
+    return assignment.run.device_kind == device_kind(device)
 
 
 def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None:

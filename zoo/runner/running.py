@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,27 @@ def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, re
         if not is_ours:
             notify({"taken": True})
         elif left := left_to_do(assignment):
-            execute_run(left, device, notify, registry=registry)
+            own = open_device(device)
+            own.prepare()
+            with own.shared():
+                execute_run(left, device, sparingly(notify), registry=registry)
+
+
+NOTIFY_SECONDS = 0.1
+
+
+def sparingly(notify: Notify) -> Notify:
+    """Pass on at most ten steps a second: a GPU takes hundreds, and the parent draws a line for each."""
+    last = 0.0
+
+    def notify_sometimes(details: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if "val_score" in details or "step" not in details or now - last >= NOTIFY_SECONDS:
+            last = now
+            notify(details)
+
+    return notify_sometimes
 
 
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
@@ -44,7 +65,6 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     registry = registry or open_registry()  # a spawned worker inherits nothing
     run, dataset = assignment.run, assignment.dataset
     prepare_torch(run.threads)
-    open_device(device).prepare()
     spec = find_model_spec(run.model, registry, assignment.cache)
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)

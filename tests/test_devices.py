@@ -1,0 +1,241 @@
+"""Devices: which there are, what they compute with, and functions that are captured or called."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from zoo import devices
+from zoo.devices import (
+    WARM_UP,
+    CaptureError,
+    Device,
+    GpuLock,
+    Repeated,
+    list_devices,
+    open_device,
+    precision_of_capability,
+    resolve_device,
+    resolve_precision,
+    within_memory,
+)
+from zoo.errors import UsageError
+from zoo.training.fitting import describe_hooks, python_state
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+def test_cpu_is_cpu_without_importing_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import would fail
+    assert resolve_device("cpu") == "cpu"
+
+
+@no_cuda
+@pytest.mark.parametrize("requested", ["cuda", "cuda:0"])
+def test_a_cuda_device_that_is_not_there_is_refused(requested):
+    with pytest.raises(UsageError, match=f"--device {requested}: torch .* sees no CUDA device; fix: --device cpu"):
+        resolve_device(requested)
+
+
+@pytest.mark.parametrize("requested", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CPU", "cpu:0"])
+def test_an_unknown_device_names_the_ones_there_are(requested):
+    with pytest.raises(UsageError, match="not a device; fix: one of auto, cpu, cuda, cuda:N, mps"):
+        resolve_device(requested)
+
+
+def test_auto_is_a_device_that_can_be_computed_on():
+    device = resolve_device("auto")
+    assert torch.ones(2, device=device).sum().item() == 2
+
+
+def test_a_device_with_a_number_is_itself():
+    assert list_devices("cpu") == ["cpu"]
+    assert list_devices("cuda:3") == ["cuda:3"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "mps"])
+def test_every_device_has_the_same_interface(name):
+    """Opening one asks nothing of the machine."""
+    device = open_device(name)
+    assert device.name == name and device.kind == name.partition(":")[0]
+    own = {attribute for attribute in vars(type(device)) if not attribute.startswith("_")}
+    assert own - set(dir(Device)) <= {"index", "uuid", "lock"}
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+def test_a_precision_asked_for_is_what_is_taken():
+    pairs = [(p, d) for p in ("fp32", "bf16", "fp16") for d in ("cpu", "cuda:1")]
+    assert [resolve_precision(*pair) for pair in pairs] == [p for p, _ in pairs]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [(6.1, "fp32"), (7.0, "fp16"), (7.5, "fp16"), (8.0, "bf16"), (8.9, "bf16"), (9.0, "bf16"), (12.0, "bf16")],
+)
+def test_a_gpu_computes_in_what_its_generation_has(capability, expected):
+    assert precision_of_capability(capability) == expected
+
+
+def gpus(*capabilities):
+    return lambda: tuple({"compute_capability": each, "gpu_memory_bytes": 16e9} for each in capabilities)
+
+
+def test_the_oldest_of_several_gpus_decides(monkeypatch):
+    monkeypatch.setattr(devices, "list_gpus", gpus("9.0", "7.5"))
+    monkeypatch.setattr(devices, "list_devices", lambda name: ["cuda:0", "cuda:1"] if name == "cuda" else [name])
+    assert [resolve_precision("auto", name) for name in ("cuda", "cuda:0", "cuda:1")] == ["fp16", "bf16", "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "cores", "expected"), [(8, 16, 1), (24, 16, 1), (40, 16, 2), (141, 16, 4), (141, 4, 2), (80, 1, 1)]
+)
+def test_runs_share_a_gpu_where_its_memory_and_the_cores_allow(gigabytes, cores, expected, monkeypatch):
+    monkeypatch.setattr(devices, "list_gpus", lambda: ({"gpu_memory_bytes": gigabytes * 1e9},))
+    monkeypatch.setattr(devices, "num_cores", lambda: cores)
+    assert devices.count_sharing("cuda:0") == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, native, expected):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: native)
+    assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("auto", "mps") == "fp32"
+
+
+# --- functions that are called again and again -----------------------------------------------------------------------
+class Recording(Device):
+    """A device whose capture keeps the function, and records what it was asked for."""
+
+    captures = True
+
+    def __init__(self, *, fails=False, waits=()):
+        super().__init__("cpu")
+        self.fails, self.waits, self.captured = fails, list(waits), 0
+
+    def capture(self, function):
+        self.captured += 1
+        if self.fails:
+            raise CaptureError("it cannot be")
+        return function
+
+    def counting_waits(self):
+        from contextlib import nullcontext
+
+        return nullcontext(self.waits)
+
+
+def calls_of(device, function=lambda: None, **settings):
+    calls = []
+    repeated = Repeated(lambda: (calls.append(1), function()), device, **settings)
+    for _ in range(10):
+        repeated()
+    return len(calls), repeated
+
+
+def test_each_call_is_one_execution_before_and_after_a_capture():
+    device = Recording()
+    count, repeated = calls_of(device)
+    assert (count, device.captured, repeated.is_captured, repeated.obstacle) == (10, 1, True, "")
+
+
+def test_a_capture_that_fails_is_tried_once_and_calls_go_on():
+    device = Recording(fails=True)
+    count, repeated = calls_of(device)
+    assert (count, device.captured, repeated.is_captured, repeated.obstacle) == (10, 1, False, "it cannot be")
+
+
+def test_nothing_is_captured_before_the_warm_up():
+    device = Recording()
+    repeated = Repeated(lambda: None, device)
+    for _ in range(WARM_UP):
+        repeated()
+    assert device.captured == 0
+
+
+def test_what_makes_the_host_wait_is_not_captured():
+    device = Recording(waits=["called a synchronizing operation"])
+    count, repeated = calls_of(device)
+    assert (count, device.captured) == (10, 0) and "wait" in repeated.obstacle
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random])
+def test_what_draws_random_numbers_on_the_host_is_not_captured(draw):
+    device, module = Recording(), nn.Linear(1, 1)
+    count, repeated = calls_of(device, draw, watch=lambda: python_state(module))
+    assert (count, device.captured) == (10, 0) and "Python" in repeated.obstacle
+
+
+def test_a_network_that_counts_its_calls_is_not_captured():
+    device, module = Recording(), nn.Linear(1, 1)
+    module.count = 0
+
+    def count_up():
+        module.count += 1
+
+    _, repeated = calls_of(device, count_up, watch=lambda: python_state(module))
+    assert device.captured == 0 and "Python" in repeated.obstacle
+
+
+def test_an_ordinary_network_is_captured():
+    device, module = Recording(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    _, repeated = calls_of(device, lambda: module(torch.rand(3, 2)), watch=lambda: python_state(module))
+    assert repeated.is_captured
+
+
+def test_a_hook_is_named():
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+    assert describe_hooks(module) == ""
+    module[1].register_forward_hook(lambda *_: None)
+    assert describe_hooks(module).startswith("1 ")
+
+
+# --- memory that runs out --------------------------------------------------------------------------------------------
+def test_memory_that_runs_out_halves_the_size_until_one():
+    sizes = []
+
+    def attempt(size):
+        sizes.append(size)
+        if size > 2:
+            raise torch.OutOfMemoryError("no")
+        return "done"
+
+    assert within_memory(attempt, 11, "cpu") == ("done", 2)
+    assert sizes == [11, 6, 3, 2]
+
+
+def test_what_does_not_fit_for_one_image_is_an_error():
+    def attempt(size):
+        raise torch.OutOfMemoryError("no")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(attempt, 4, "cpu")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
+def test_a_run_that_wants_a_gpu_alone_waits_for_the_others_and_newcomers_wait_for_it():
+    import threading
+    import time
+
+    order = []
+
+    def hold(name, seconds, *, alone=False):
+        with GpuLock("test-of-locks") as lock:
+            if alone:
+                lock.make_exclusive()
+            order.append(f"{name} begins")
+            time.sleep(seconds)
+            order.append(f"{name} ends")
+
+    threads = []
+    for name, seconds, alone in (("first", 0.4, False), ("alone", 0.2, True), ("last", 0.0, False)):
+        threads.append(threading.Thread(target=hold, args=(name, seconds), kwargs={"alone": alone}))
+        threads[-1].start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    expected = ["first begins", "first ends", "alone begins", "alone ends", "last begins", "last ends"]
+    assert order == expected

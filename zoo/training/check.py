@@ -1,0 +1,119 @@
+"""A short training on a device, compared with the same on the CPU: what `zoo doctor --device` shows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.data import Dataset, as_pixels
+from zoo.devices import WARM_UP, open_device, resolve_precision
+from zoo.protocol import Protocol
+from zoo.specs import ModelSpec
+from zoo.tasks import BINARY
+from zoo.training.fitting import Fitted, fit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STEPS = WARM_UP + 3  # the last three are captured
+SIDE, COUNT = 16, 96
+TOLERANCE = 1e-3  # of a parameter after these steps in fp32; rounding alone gives some 1e-6
+
+
+def check_device(device: str) -> dict[str, Any]:
+    """Train a tiny network on a device, captured and eager, and on the CPU.
+
+    Returns plain data: how steps were executed, the largest differences of a parameter in fp32, seconds, and `advice`.
+    """
+    open_device(device).prepare()
+    start = time.perf_counter()
+    captured = train(device, "fp32")
+    first_seconds = time.perf_counter() - start
+    precision = resolve_precision("auto", device)
+    trained = train(device, precision)
+    differences = {
+        "captured and eager steps": largest_difference(captured, train(device, "fp32", eager=True)),
+        "this device and the CPU": largest_difference(captured, train("cpu", "fp32")),
+    }
+    problems = [
+        f"{name} differ by {value:.2g}: do not trust results of this device"
+        for name, value in differences.items()
+        if not value < TOLERANCE
+    ]
+    if captured.details.get("step") == "eager":
+        problems.append("steps are not captured: small networks will be slow")
+    if not np.isfinite(trained.history[-1]["loss"]):
+        problems.append(f"{precision}: the loss is not finite")
+    return {
+        "device": device,
+        **open_device(device).describe(),
+        "step": captured.details.get("step", "eager"),
+        **({"eager_reason": captured.details["eager_reason"]} if "eager_reason" in captured.details else {}),
+        "precision": precision,
+        "first_training_seconds": round(first_seconds, 2),
+        "largest_difference_of_a_parameter": {name: float(f"{value:.2g}") for name, value in differences.items()},
+        "advice": problems,
+    }
+
+
+def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
+    """Fit the tiny network for `STEPS` steps; a hook keeps it from being captured."""
+    import torch
+    from torch import nn
+
+    with open_device("cpu").own_random_numbers(0):
+        module = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+        )
+    if eager:
+        module.register_forward_hook(lambda *_: None)
+    dataset = noise()
+    levels = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 1), dtype=np.uint8)
+    images = torch.from_numpy(levels // 2 + 64 * dataset.targets[:, None, None, None].astype(np.uint8))
+    protocol = Protocol(name="check", steps=STEPS, rounds=1, batch_size=16)
+    return fit(
+        ModelSpec(name="check", build=lambda _: module, channels=1),
+        module,
+        dataset,
+        as_pixels(images.to(device), (0.0, 255.0), (0.5,), (0.25,), device),
+        protocol,
+        seed=0,
+        precision=precision,
+        val_score=lambda _: 0.0,
+        notify=lambda _: None,
+    )
+
+
+def noise() -> Dataset:
+    ids = np.array([f"image{number}" for number in range(COUNT)])
+    return Dataset(
+        name="check",
+        task=BINARY,
+        labels=("dark", "bright"),
+        positive=1,
+        unit="image",
+        has_patients=False,
+        symmetries=("hflip",),
+        intensity=(0.0, 255.0),
+        sample_ids=ids,
+        patients=ids,
+        targets=np.arange(COUNT) % 2,
+        assignment=np.repeat(["train", "val"], [COUNT - 32, 32]),
+        images=Path("none.npy"),
+        content_hash="",
+        split_hash="",
+        fold=0,
+        num_folds=1,
+    )
+
+
+def largest_difference(one: Fitted, other: Fitted) -> float:
+    pairs = zip(parameters_of(one.module), parameters_of(other.module), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def parameters_of(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().cpu() for parameter in module.parameters()]
