@@ -35,7 +35,10 @@ def with_hook(module):
 
 
 def parameters_of(fitted):
-    return torch.cat([parameter.detach().cpu().flatten() for parameter in fitted.module.parameters()])
+    """All but the bias before the batch norm, which has no effect: its gradient is rounding noise, of which AdamW makes
+    steps as large as any."""
+    named = fitted.module.named_parameters()
+    return torch.cat([parameter.detach().cpu().flatten() for name, parameter in named if name != "conv.bias"])
 
 
 # --- what is learned -------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class Device:
 
     @contextmanager
     def counting_waits(self) -> Iterator[list[str]]:
-        """Collect what made the host wait for the device inside the block; always empty for the CPU."""
+        """Collect the lines that made the host wait for the device inside the block; always empty for the CPU."""
         yield []
 
 
@@ -207,7 +207,7 @@ class Cuda(Device):
         import torch
 
         torch.cuda.init()  # type: ignore[no-untyped-call]  # before anything else: reset_peak_memory_stats fails without it
-        torch.cuda.set_device(self.name)
+        torch.cuda.set_device(self.index)
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; by default convolutions round to 10 bits
         torch.cuda.reset_peak_memory_stats(self.name)
 
@@ -382,7 +382,8 @@ class Cuda(Device):
                 yield waits
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-                waits += [str(each.message) for each in caught if "synchroniz" in str(each.message)]
+                found = [each for each in caught if "synchroniz" in str(each.message)]
+                waits += [f"{Path(each.filename).name}:{each.lineno}" for each in found]
 
 
 class GpuLock:
@@ -583,9 +584,9 @@ WARM_UP = 3  # calls before a capture: the first ones allocate, choose algorithm
 class Repeated:
     """A function without arguments, captured after `WARM_UP` ordinary calls where the device can do that.
 
-    `watch` returns what Python code in the function may change: if the second call changes it, a replay, which executes
-    no Python, would be another function. Whatever prevents a capture, calls go on as ordinary ones; `obstacle` says
-    what it is.
+    `watch` returns what Python code in the function may change: if a call changes it, a replay, which executes no
+    Python, would be another function. Whatever prevents a capture, calls go on as ordinary ones; `obstacle` says what
+    it is.
     """
 
     def __init__(
@@ -601,6 +602,7 @@ class Repeated:
         self.watch = watch
         self.obstacle = obstacle
         self.calls = 0
+        self.waits: list[str] = []  # during the last call
         self.replay: Callable[[], None] | None = None
 
     def __call__(self) -> None:
@@ -608,14 +610,8 @@ class Repeated:
         if self.replay:
             self.replay()
             return
-        if self.calls == 2 and not self.obstacle:
-            before = self.watch()
-            with self.device.counting_waits() as waits:
-                self.function()
-            if waits:
-                self.obstacle = "it makes the host wait for the device"
-            elif self.watch() != before:
-                self.obstacle = "it changes Python state or draws Python's random numbers"
+        if 1 < self.calls <= WARM_UP and not self.obstacle:
+            self.examine()
             return
         if self.calls > WARM_UP and not self.obstacle:
             try:
@@ -626,6 +622,17 @@ class Repeated:
                 self.replay()
                 return
         self.function()
+
+    def examine(self) -> None:
+        """Call the function and look for what a capture would forbid or a replay leave out."""
+        before = self.watch()
+        with self.device.counting_waits() as waits:
+            self.function()
+        if self.watch() != before:
+            self.obstacle = "it changes Python state or draws Python's random numbers"
+        elif waits and self.waits:  # a single wait may be a library's, the first time it does something
+            self.obstacle = f"it makes the host wait for the device ({waits[0]})"
+        self.waits = waits
 
     @property
     def is_captured(self) -> bool:
