@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -123,45 +123,52 @@ class Target:
 def compare(
     target: Target,
     model: str,
-    ours: Watched[list[dict[str, Any]]],
-    theirs: dict[str, Any],
-    foreign: float,
+    training: Training,
+    settings: Settings,
+    theirs: Watched[dict[str, Any]],
 ) -> Line | Failure:
     """The steady speed of a model's runs / that of a contender; a side that failed costs this row alone."""
     try:
-        if "error" in theirs:
-            raise MeasurementError(f"the other side: {theirs['error']}")
+        if "error" in theirs.value:
+            raise MeasurementError(f"the other side: {theirs.value['error']}")
+        ours = watched_runs(training, settings)
         speeds = costs(SPEED, [item for item in ours.value if item["model"] == model])
         if not speeds:
             raise MeasurementError(f"zoo planned no run of {model}")
     except MeasurementError as error:
         return Failure(name=target.name, what=target.what, reason=str(error))
-    pairs = tuple(zip(speeds, itertools.cycle(theirs["repeats"]), strict=False))
-    ratio = Ratio(pairs=pairs, gain=False, foreign=max(ours.foreign, foreign))
+    pairs = tuple(zip(speeds, itertools.cycle(theirs.value["repeats"]), strict=False))
+    ratio = Ratio(pairs=pairs, gain=False, foreign=max(ours.foreign, theirs.foreign))
     return Line(name=target.name, what=target.what, measurement=ratio, wanted=target.wanted)
+
+
+def watched_contenders(configurations: Sequence[Sequence[object]]) -> list[Watched[dict[str, Any]]]:
+    """What contenders print that one process measures; all share what others used of the machine."""
+    printed = watched(partial(many_contenders, configurations))
+    return [Watched(value=value, foreign=printed.foreign) for value in printed.value]
 
 
 def g1(settings: Settings) -> Iterator[Line | Failure]:
     trainings = [captured_training(settings, size) for size in (64, 224)]
     pairs = [(training, model) for training in trainings for model in training.models]
     bare = [training.bare(model, settings, "--capture") for training, model in pairs]
-    theirs = watched(partial(many_contenders, bare))
-    for (training, model), speed in zip(pairs, theirs.value, strict=True):
+    theirs = watched_contenders(bare)
+    for (training, model), speed in zip(pairs, theirs, strict=True):
         what = f"step in a run / captured bare step, {model} at {training.size} px, batches of 32, augmentation one-of"
         target = Target(name="G1", what=what, wanted=0.85)
-        yield compare(target, model, watched_runs(training, settings), speed, theirs.foreign)
+        yield compare(target, model, training, settings, speed)
 
 
 def g2(settings: Settings) -> Iterator[Line | Failure]:
     training = flipped_training(settings, 32)
     workers = (settings.pick(CORES, 1), 0)
-    theirs = watched(partial(many_contenders, [training.loop("tutorial", settings, number) for number in workers]))
-    for number, speed, wanted in zip(workers, theirs.value, (4.0, 20.0), strict=True):
+    theirs = watched_contenders([training.loop("tutorial", settings, number) for number in workers])
+    for number, speed, wanted in zip(workers, theirs, (4.0, 20.0), strict=True):
         what = (
             f"training / tutorial script with {number} loader workers, resnet18 at 224 px, 512 px PNGs, batches of 32"
         )
         target = Target(name="G2", what=what, wanted=wanted)
-        yield compare(target, "resnet18", watched_runs(training, settings), speed, theirs.foreign)
+        yield compare(target, "resnet18", training, settings, speed)
 
 
 def g3(settings: Settings) -> Iterator[Line | Failure]:
@@ -169,19 +176,19 @@ def g3(settings: Settings) -> Iterator[Line | Failure]:
     trainings = [flipped_training(settings, batch) for batch in batches]
     compiled = ("--compile",) if settings.device == "cuda" else ()
     loops = [(*training.loop("timm", settings, settings.pick(CORES, 1)), *compiled) for training in trainings]
-    theirs = watched(partial(many_contenders, loops))
-    for batch, training, speed, wanted in zip(batches, trainings, theirs.value, (2.5, 1.0), strict=True):
+    theirs = watched_contenders(loops)
+    for batch, training, speed, wanted in zip(batches, trainings, theirs, (2.5, 1.0), strict=True):
         what = f"training / timm's loop, bf16, channels_last, compiled, resnet18 at 224 px, batches of {batch}"
         target = Target(name="G3", what=what, wanted=wanted)
-        yield compare(target, "resnet18", watched_runs(training, settings), speed, theirs.foreign)
+        yield compare(target, "resnet18", training, settings, speed)
 
 
 def g4(settings: Settings) -> Iterator[Line | Failure]:
     training = flipped_training(settings, 256)
-    theirs = watched(partial(many_contenders, [training.bare("resnet18", settings, "--compile")]))
+    theirs = watched_contenders([training.bare("resnet18", settings, "--compile")])
     what = "training / compiled bare step, resnet18 at 224 px, batches of 256"
     target = Target(name="G4", what=what, wanted=0.9)
-    yield compare(target, "resnet18", watched_runs(training, settings), theirs.value[0], theirs.foreign)
+    yield compare(target, "resnet18", training, settings, theirs[0])
 
 
 def g5(settings: Settings) -> Iterator[Line | Failure]:

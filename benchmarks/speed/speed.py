@@ -24,7 +24,7 @@ from typing import Any
 import cpu
 import gpu
 from table import Failure, Line, find_rows, heading, to_row, update_table
-from timing import MeasurementError, run
+from timing import run
 from work import CORES, FOLDER, HERE, Settings
 
 README = HERE / "README.md"
@@ -67,7 +67,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Interrupt the block and the command it waits for; 0: never. Only in the main thread of a POSIX system."""
 
     def stop(*_: Any) -> None:
-        raise MeasurementError(f"stopped after {seconds:g} s")
+        raise TimeoutError(f"stopped after {seconds:g} s")
 
     if not seconds:
         yield
