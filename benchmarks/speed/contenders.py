@@ -53,7 +53,8 @@ def seconds_a_step(step: Callable[[], None], options: argparse.Namespace) -> flo
     for _ in range(options.steps):
         step()
     wait(options.device)
-    return (time.perf_counter() - start) / options.steps
+    seconds = time.perf_counter() - start
+    return seconds / float(options.steps)
 
 
 def build_step(options: argparse.Namespace) -> Callable[[], None]:

@@ -106,7 +106,7 @@ class Waits:
         """Count what happens within the block."""
         import torch
 
-        owners = (torch.cuda, torch.cuda.Event, torch.cuda.Stream)
+        owners: tuple[Any, ...] = (torch.cuda, torch.cuda.Event, torch.cuda.Stream)
         originals = [owner.synchronize for owner in owners]
         with warnings.catch_warnings(record=True) as self.caught:
             warnings.simplefilter("always")
