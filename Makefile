@@ -43,8 +43,8 @@ test-slow: setup-dev  ## The tests that take minutes.
 speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on this machine, into benchmarks/speed/README.md: over an hour, nothing else running.
 	$(BIN)/python benchmarks/speed/speed.py --note
 
-speed-gpu: setup-dev  ## The same on a GPU.
-	$(BIN)/python benchmarks/speed/speed.py --note G1 G2 G3 G4
+speed-gpu: setup-dev  ## The same on a GPU, the most telling lines first: about 20 minutes.
+	$(BIN)/python benchmarks/speed/speed.py --note G1 G5 G7 G4 G3 G2 G6
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check

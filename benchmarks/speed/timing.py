@@ -1,4 +1,4 @@
-"""From two ways to do one thing to an honest ratio: taken in turns, with the rest of the machine watched."""
+"""Run and measure commands: ratios of two ways taken in turns, and plain figures; others are watched."""
 
 from __future__ import annotations
 
@@ -11,17 +11,35 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
+Value = TypeVar("Value")
 MAX_FOREIGN = 0.15  # of the machine's CPU time; above it a round says more about the neighbours
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One figure of one way in one round, and how much of the machine others used meanwhile."""
+class MeasurementError(Exception):
+    """A line, or one of its rows, that cannot be measured, and why."""
 
-    value: float
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Generic[Value]):
+    """A measurement, and how much of the machine others used meanwhile."""
+
+    value: Value
     foreign: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """An absolute figure, measured once or several times."""
+
+    values: tuple[float, ...]
+    unit: Literal["s", ""]
+    foreign: float
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +51,12 @@ class Ratio:
     foreign: float  # of the machine, in the worst round that counts
 
     @property
-    def ratios(self) -> list[float]:
-        return [theirs / ours if self.gain else ours / theirs for ours, theirs in self.pairs]
+    def values(self) -> tuple[float, ...]:
+        return tuple(theirs / ours if self.gain else ours / theirs for ours, theirs in self.pairs)
 
     @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
+    def value(self) -> float:
+        return statistics.median(self.values)
 
     @property
     def ours(self) -> float:
@@ -77,19 +95,19 @@ def take_turns(
         pairs.append((one.value, other.value))
         worst = max(worst, foreign)
     if not pairs:
-        raise SystemExit("the machine is not quiet: every round was disturbed")
+        raise MeasurementError("the machine is not quiet: every round was disturbed")
     return Ratio(pairs=tuple(pairs), gain=faster == "lower", foreign=worst)
 
 
-def watched(measure: Callable[[], float]) -> Measured:
+def watched(measure: Callable[[], Value]) -> Watched[Value]:
     """Measure once, and compare what the machine did with what our own processes did. Linux; elsewhere unknown is 0."""
     busy, own, start = machine_seconds(), own_seconds(), time.perf_counter()
     value = measure()
     elapsed = time.perf_counter() - start
     if busy is None:
-        return Measured(value=value, foreign=0.0)
+        return Watched(value=value, foreign=0.0)
     foreign = (machine_seconds() or 0.0) - busy - (own_seconds() - own)
-    return Measured(value=value, foreign=max(0.0, foreign) / (elapsed * (os.cpu_count() or 1)))
+    return Watched(value=value, foreign=max(0.0, foreign) / (elapsed * (os.cpu_count() or 1)))
 
 
 def machine_seconds() -> float | None:
@@ -110,27 +128,41 @@ def own_seconds() -> float:
     )
 
 
-def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
-    """The stdout of a command that must end well."""
-    done = subprocess.run(
+def complete(
+    command: Sequence[object], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever its exit status."""
+    return subprocess.run(
         [str(part) for part in command],
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run(command: Sequence[object], environment: Mapping[str, str] | None = None) -> str:
+    """The stdout of a command; MeasurementError where its exit status is not 0."""
+    done = complete(command, environment)
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise failure(done)
     return done.stdout
 
 
-def run_json(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def failure(done: subprocess.CompletedProcess[str]) -> MeasurementError:
+    """The error for a command that failed: its last line of output first, then the command and the rest."""
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    command = " ".join(map(str, done.args))
+    return MeasurementError(f"{lines[-1]}\n{command}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def run_json(command: Sequence[object], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The last line of a command's stdout as a document."""
     found: dict[str, Any] = json.loads(run(command, environment).strip().splitlines()[-1])
     return found
 
 
-def seconds_of(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> float:
+def seconds_of(command: Sequence[object], environment: Mapping[str, str] | None = None) -> float:
     start = time.perf_counter()
     run(command, environment)
     return time.perf_counter() - start
