@@ -29,7 +29,7 @@ ON_CPU = DEVICE == "cpu"
 pytestmark = pytest.mark.skipif(not DEVICE, reason="torch sees no GPU here; ZOO_TEST_DEVICE=cpu tries these on the CPU")
 only_cuda = pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="only CUDA records a step")
 
-SECONDS = 120  # for one command
+SECONDS = 400 if ON_CPU else 90  # for one command
 AT_ONCE = 1 if ON_CPU else 8
 ATOL = 0 if ON_CPU else 2e-2  # of probabilities: a GPU adds in another order each time
 SMALL = ["--set", "image_size=32"]
@@ -168,8 +168,8 @@ def bench_elsewhere(zoo):
     """A bench that keeps all weights, and the same bench with a test elsewhere."""
     here = write_folders(zoo.folder / "here", ("clear", "nodule"), 150, 0)
     there = write_folders(zoo.folder / "there", ("clear", "nodule"), 60, 1, splits=())
-    words = ["-m", "tiny_cnn", "-d", here, *SCRATCH, "--seeds", 2, "--set", "steps=12", "--set", "precision=fp32"]
-    words += ["--keep-weights", "all"]
+    words = ["-m", "tiny_cnn", "-d", here, "--protocol", "scratch", "--seeds", 2, "--keep-weights", "all"]
+    words += ["--set", "image_size=16", "--set", "steps=60", "--set", "learning_rate=0.01", "--set", "precision=fp32"]
     return zoo.bench("kept", *words), zoo.bench("kept", *words, "--test-on", there), there
 
 
@@ -393,7 +393,8 @@ def test_predictions_elsewhere_are_those_of_the_kept_weights(done):
         names = [str(name) for name in stored.predictions["test_sample_ids"]]
         images = np.stack([np.asarray(Image.open(there / name)) for name in names])
         expected = predict_tiny(own[stored.run["seed"]], images)
-        np.testing.assert_allclose(stored.probabilities, expected, atol=1e-5 if ON_CPU else 5e-3)
+        np.testing.assert_allclose(stored.probabilities, expected, rtol=0, atol=1e-5 if ON_CPU else 5e-3)
+        assert np.ptp(expected[:, 1]) > 0.2
         positive = [name.startswith("nodule") for name in names]
         scores = json.loads((stored.folder / "scores.json").read_text())["scores"]
         assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(positive, stored.probabilities[:, 1]))
