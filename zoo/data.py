@@ -375,6 +375,10 @@ class Pixels:
     device: str
 
     @property
+    def image_size(self) -> int:
+        return int(self.images.shape[1])
+
+    @property
     def input_bytes(self) -> int:
         """What a network reads for one image."""
         return 4 * self.images[0].numel()

@@ -512,7 +512,9 @@ def list_devices(device: str) -> list[str]:
 @cache
 def list_gpus() -> tuple[dict[str, Any], ...]:
     """`Cuda.describe` of every GPU, asked in a child process: CUDA must not be initialized in one that forks."""
-    if not can_fork():
+    import torch
+
+    if not can_fork() or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return describe_gpus()
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context

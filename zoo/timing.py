@@ -128,7 +128,7 @@ def measure_network(network: Network, device: str, registry: Registry, cache: Pa
         stem=network.stem,
     )
     pixels = random_pixels(THROUGHPUT_BATCH, network.image_size, network.channels, spec.mean, spec.std, device)
-    module = place(module, device, network.precision)
+    module = place(module, device, network.precision, network.image_size)
     seconds = [measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)]
     return {
         "latency_seconds": float(f"{seconds[0]:.4g}"),

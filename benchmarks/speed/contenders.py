@@ -104,13 +104,13 @@ def prepare(options: argparse.Namespace) -> tuple[Any, Any, str]:
         rate = torch.tensor(1e-4, device="cuda")
         return module, torch.optim.AdamW(module.parameters(), lr=rate, fused=True, capturable=True), "bf16"
     from zoo.devices import resolve_precision
-    from zoo.models import keep_depthwise_fp32
+    from zoo.models import in_float32, wrap_depthwise
     from zoo.system import tune_allocator
 
     tune_allocator()
     precision = resolve_precision("auto", "cpu")
     if precision == "bf16":
-        keep_depthwise_fp32(module)
+        wrap_depthwise(module, in_float32)
     module = module.to(memory_format=torch.channels_last)
     return module, torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True), precision
 

@@ -119,7 +119,7 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
 
     module.load_state_dict(load_file(weights))
     return Fitted(
-        module=place(module, pixels.device, precision),
+        module=place(module, pixels.device, precision, pixels.image_size),
         history=(),
         selected_step=None,
         details={},
@@ -163,7 +163,7 @@ def finetune(
     """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
     device = open_device(pixels.device)
     with device.stream():
-        module = place(module, pixels.device, precision)
+        module = place(module, pixels.device, precision, pixels.image_size)
         num_steps, every = plan_steps(protocol, len(dataset.index("train")))
         seeds = seed_children(seed, *USES)
         optimizer = build_optimizer(spec, module, protocol)
