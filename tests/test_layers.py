@@ -40,7 +40,7 @@ FLOORS = (
     # Names to files of weights; a network to a fitted one; predictions to scores.
     {"weights", "training", "scoring"},
     # A suite to its runs, each with its id; what stands below a board.
-    {"suites", "sections"},
+    {"suites", "sections", "precision"},
     # A run's folder; numbers as people read them; labels that a model doubts.
     {"results", "readable", "label_noise"},
     # What would go wrong on this machine.

@@ -24,6 +24,7 @@ MADE = {
     "unpacked": "unpacked archives",
     "sheets": "contact sheets",
     "plans": "what `zoo why` knows of the last plans",
+    "precision": "how fast networks train in bf16 and fp32 on this processor",
     "plugins": "which plugins can be imported",
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}

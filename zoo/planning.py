@@ -17,6 +17,7 @@ from zoo.devices import count_sharing, device_kind, list_devices, resolve_device
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.files import cache_root, hash_bytes, read_regular, sweep, write_json
 from zoo.fingerprints import Fingerprints, take_fingerprints
+from zoo.precision import WORTHWHILE, Network, find_precisions
 from zoo.progress import Console
 from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
@@ -27,6 +28,7 @@ from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
 from zoo.system import num_cores
+from zoo.training import plan_steps
 from zoo.weights import (
     InitialWeights,
     Trial,
@@ -114,6 +116,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
     starts = list(zip(choices, initial, strict=True))
     runs = plan_runs(suite, protocol, other, starts, list(sources.values()), machine, list_baselines())
+    runs = choose_precisions(runs, sources, registry, settings, console)
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
@@ -154,6 +157,39 @@ def try_weights(
         import_all(name for trial in trials for name in ("torch", *trial.spec.imports))
     with console.counting("trying weights", "models", alone=False) as progress:
         refuse_misfits(trials, registry, settings.cache, progress)
+
+
+def choose_precisions(
+    runs: Sequence[Run],
+    sources: Mapping[str, tuple[Source, Split]],
+    registry: Registry,
+    settings: Settings,
+    console: Console,
+) -> list[Run]:
+    """On a CPU that computes bf16, train each network in the precision in which it is faster."""
+
+    def network(run: Run) -> Network | None:
+        protocol = run.protocol
+        chosen = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
+        if not chosen or run.device_kind != "cpu" or run.precision != "bf16":
+            return None
+        if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < WORTHWHILE:
+            return None
+        return Network(
+            model=run.model,
+            stem=run.protocol.stem,
+            channels=sources[run.dataset][0].spec.channels,
+            image_size=run.image_size,
+            threads=run.threads,
+        )
+
+    networks = [network(run) for run in runs]
+    with console.counting("timing bf16 and fp32 on this processor", "models", alone=False) as progress:
+        found = find_precisions([each for each in networks if each], registry, settings.cache, progress)
+    return [
+        replace(run, precision=found.get(each, run.precision)) if each else run
+        for run, each in zip(runs, networks, strict=True)
+    ]
 
 
 def open_cache(folder: Path) -> None:

@@ -1,0 +1,116 @@
+"""The precision that a network trains in on a CPU: timed once, kept, and part of a run's identity."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from test_planning import REGISTRY
+from torch import nn
+
+from zoo import devices, precision
+from zoo.planning import Settings, plan_bench
+from zoo.precision import Network, find_precisions, recall
+from zoo.progress import Console
+from zoo.registry import Registry
+from zoo.specs import ModelSpec
+from zoo.suites import Suite
+from zoo.system import can_fork
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="the networks of these tests are local classes: they need fork")
+
+
+class Slow(nn.Module):
+    """A network that takes longer in one precision."""
+
+    def __init__(self, kind, outputs):
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(1, outputs)
+
+    def forward(self, images):
+        outputs = self.fc(images.mean(dim=(1, 2, 3), keepdim=False)[:, None])
+        if self.training and outputs.dtype == self.kind:
+            end = time.process_time() + 0.05
+            while time.process_time() < end:
+                pass
+        return outputs
+
+
+def network(name, **changes):
+    fields = {"model": f"test:{name}", "stem": "own", "channels": 1, "image_size": 8, "threads": 1}
+    return Network(**{**fields, **changes})
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    kinds = {"slow_in_bf16": torch.bfloat16, "slow_in_fp32": torch.float32}
+    specs = {
+        name: ModelSpec(name=name, build=lambda request, kind=kind: Slow(kind, request.num_outputs), channels=1)
+        for name, kind in kinds.items()
+    }
+    specs["broken"] = ModelSpec(name="broken", build=lambda request: 1 / 0, channels=1)
+    monkeypatch.setattr(precision, "find_model_spec", lambda model, *_: specs[model.partition(":")[2]])
+    monkeypatch.setattr(precision, "imports_of", lambda *_: set())
+    return Registry()
+
+
+def test_each_network_gets_the_precision_in_which_it_is_faster(registry, tmp_path):
+    networks = [network("slow_in_bf16"), network("slow_in_fp32")]
+    assert list(find_precisions(networks, registry, tmp_path).values()) == ["fp32", "bf16"]
+
+
+def test_what_was_timed_is_not_timed_again(registry, tmp_path, monkeypatch):
+    one = network("slow_in_bf16")
+    find_precisions([one], registry, tmp_path)
+    monkeypatch.setattr(precision, "execute", None)  # a call would fail
+    assert find_precisions([one], registry, tmp_path) == {one: "fp32"}
+
+
+def test_other_sizes_and_versions_are_timed_for_themselves(registry, tmp_path, monkeypatch):
+    find_precisions([network("slow_in_bf16")], registry, tmp_path)
+    find_precisions([network("slow_in_bf16", image_size=16)], registry, tmp_path)
+    monkeypatch.setattr(precision, "versions", lambda: {"torch": "99"})
+    find_precisions([network("slow_in_bf16")], registry, tmp_path)
+    assert len(list((tmp_path / "precision").glob("*.json"))) == 3
+
+
+def test_a_network_that_cannot_be_built_is_left_out(registry, tmp_path):
+    assert find_precisions([network("broken")], registry, tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": {"fp32": "x", "bf16": 1}}', '{"seconds": {"fp32": 1}}'])
+def test_a_damaged_file_is_timed_again(text, tmp_path):
+    (tmp_path / "times.json").write_text(text)
+    assert recall(tmp_path / "times.json") is None
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def plan(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "recall", lambda _: {"fp32": 1.0, "bf16": 2.0})
+
+    def plan_with(**settings):
+        fields = {"models": ("tiny",), "protocol": "scratch", "seeds": (0,)}
+        suite = Suite(name="test", datasets=(str(tiny_data / "binary.npz"),), **fields)
+        suite = replace(suite, settings=tuple({"image_size": "16", **settings}.items()))
+        options = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
+        return {run.shown: run.precision for run in plan_bench(suite, REGISTRY, options, Console()).runs}
+
+    return plan_with
+
+
+def test_a_training_that_is_long_enough_is_planned_in_the_faster_precision(plan):
+    assert plan(steps="500")["tiny"] == "fp32"
+
+
+def test_a_short_training_and_a_named_precision_are_left_alone(plan):
+    assert plan(steps="3")["tiny"] == "bf16"
+    assert plan(steps="500", precision="bf16")["tiny"] == "bf16"
+
+
+def test_times_are_plain_json(registry, tmp_path):
+    find_precisions([network("slow_in_bf16")], registry, tmp_path)
+    path = next((tmp_path / "precision").glob("*.json"))
+    assert json.loads(path.read_text())["seconds"]["bf16"] > json.loads(path.read_text())["seconds"]["fp32"]
