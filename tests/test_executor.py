@@ -81,6 +81,25 @@ def test_work_that_says_nothing_is_told_to_go_on_every_second():
     assert not any(event.details for event in events)
 
 
+def test_work_that_arrives_later_is_carried_out_too():
+    arriving = iter([["step 1"], [], ["step 2", "step 3"], None])
+    events = run([], workers=2, more=lambda: next(arriving))
+    assert sorted(event.work for event in events if event.kind == "ended") == ["step 1", "step 2", "step 3"]
+
+
+def test_a_worker_takes_only_what_fits_its_device():
+    found = []
+
+    def carry_out(work, device, notify):
+        notify({"device": device})
+
+    works = ["cpu work", "gpu work", "cpu again"]
+    fits = lambda work, device: work.startswith(device[:3])  # noqa: E731
+    for event in execute(works, carry_out, devices=["gpu:0", "cpu"], reuse=True, fits=fits):
+        found += [(event.work[:3], event.details["device"][:3])] if event.details else []
+    assert len(found) == 3 and all(kind == device for kind, device in found)
+
+
 def test_nothing_to_do_is_done_at_once():
     assert run([]) == []
 

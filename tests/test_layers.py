@@ -98,7 +98,7 @@ ROOMS = {
         {"boards", "pairs"},
     ),
     "runner": (
-        {"running", "gate"},
+        {"running", "gate", "decoding"},
         {"carrying"},
         {"benching"},
     ),

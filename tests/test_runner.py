@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import pickle
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from zoo.planning import Settings, plan_bench
 from zoo.progress import Console
 from zoo.registry.builtin import open_registry
 from zoo.results import load_results
+from zoo.runner import decoding
 from zoo.suites import Suite
 from zoo.system import can_fork
 
@@ -110,6 +112,27 @@ def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assign
 def test_longest_runs_come_first(assignments):
     ordered = longest_first(assignments[::-1])
     assert ordered[0].run.shown == "tiny_cnn"
+
+
+@pytest.mark.skipif(not can_fork(), reason="what decodes beside is forked")
+def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, tiny_data, tmp_path, monkeypatch):
+    """As on a GPU, whose host has cores to spare."""
+    monkeypatch.setattr("zoo.runner.carrying.trains_beside", lambda device: True)
+    decode = decoding.cache_images
+
+    def decode_slowly(*arguments):
+        time.sleep(4)
+        return decode(*arguments)
+
+    monkeypatch.setattr(decoding, "cache_images", decode_slowly)
+    sets = tuple(str(tiny_data / name) for name in ("binary.npz", "folders"))
+    settings = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
+    outcome = runner.bench(replace(SUITE, datasets=sets), registry, settings, Console(stream=io.StringIO()))
+    assert {result.status for result in outcome.results.values()} == {"ok"}
+    assert {result.run["dataset"] for result in outcome.results.values()} == {"binary", "folders"}
+    trained = min((result.folder / "result.json").stat().st_mtime for result in outcome.results.values())
+    decoded = max(path.stat().st_mtime for path in (tmp_path / "cache").rglob("images.npy"))
+    assert trained < decoded
 
 
 # --- scores and units ------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def execute(
     fail_fast: bool = False,
     start_method: str | None = None,
     fits: Callable[[Work, str], bool] = lambda work, device: True,  # noqa: ARG005
+    more: Callable[[], Sequence[Work] | None] = lambda: None,
 ) -> Generator[Event[Work], None, None]:
     """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
 
@@ -75,16 +76,22 @@ def execute(
     a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
     forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
     asks for one or the other. A worker takes the first work that `fits` its device; every work must fit one of them.
-    Closing the generator ends all children. Where nothing happens, work in progress is
-    yielded once a second with nothing to tell, so that whoever reads can say that it goes on.
+    `more` is called again and again for work that is ready now, until it returns None: there will be no more. Closing
+    the generator ends all children. Where nothing happens, work in progress is yielded once a second with nothing to
+    tell, so that whoever reads can say that it goes on.
     """
     context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
     waiting = list(works)
     workers: list[Worker[Work]] = []
     free = list(devices)
     last = time.monotonic()
+    pending = True
     try:
-        while waiting or any(worker.work is not None for worker in workers):
+        while waiting or pending or any(worker.work is not None for worker in workers):
+            if pending:
+                arrived = more()
+                pending = arrived is not None
+                waiting += arrived or ()
             for worker in workers:
                 if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
                     yield assign(worker, work)
@@ -113,6 +120,7 @@ def execute(
                             free.append(worker.device)
                         if fail_fast and event.status != "ok":
                             waiting.clear()
+                            pending = False
     finally:
         try:
             ask_to_end(workers)
@@ -292,12 +300,7 @@ def serve(connection: Connection, printed: Connection, parent: int, carry_out: A
 
 def detach(printed: Connection, parent: int) -> None:
     """Leave the terminal's process group (the parent answers Ctrl-C); send the parent what libraries print."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphan when the parent is killed
-        if os.getppid() != parent:  # it was killed before
-            os._exit(1)
+    end_with(parent)
     if os.name == "posix":
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -307,6 +310,16 @@ def detach(printed: Connection, parent: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.dup2(printed.fileno(), 2)
         os.dup2(printed.fileno(), 1)
+
+
+def end_with(parent: int) -> None:
+    """Let the system kill this process when its parent is killed (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before
+            os._exit(1)
 
 
 def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ from zoo.planning import Plan, Settings, worker_devices
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
 from zoo.results import Result, claim, find_done, load_result, now, save_result
+from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
 from zoo.runner.running import claim_and_execute
 from zoo.suites import Run
 from zoo.system import can_fork, versions
@@ -41,34 +44,76 @@ def carry_out(
         return results
     with console.counting("importing what the runs need"):
         preload(waiting, registry, settings)
-    assignments, refused = assign(waiting, plan, settings, console)
+    groups = split_by_dataset(waiting, plan) if trains_beside(plan.device) else [waiting]
+    assignments, refused = assign(groups[0], plan, settings, console)
     results |= refused
     decoded = {a.dataset.images for a in assignments}
-    progress = BenchProgress(console, len(assignments), sum(path.stat().st_size for path in decoded))
-    while assignments:
-        concluded, assignments = execute_all(assignments, progress, plan.device, registry, settings)
-        results |= concluded
-        if settings.fail_fast and not all(result.ok for result in concluded.values()):
-            break
-        if assignments:
-            wait_for_others(assignments, console)
+    progress = BenchProgress(
+        console, len(assignments) + sum(map(len, groups[1:])), sum(path.stat().st_size for path in decoded)
+    )
+    with decoding_ahead(groups[1:], plan, settings) as ahead:
+        later = Later(groups[1:], ahead, partial(assign, plan=plan, settings=settings, console=console), progress)
+        while assignments or later.groups:
+            concluded, assignments = execute_all(assignments, later, progress, plan, registry, settings)
+            results |= concluded | later.refused
+            if settings.fail_fast and not all(result.ok for result in concluded.values()):
+                break
+            if assignments:
+                wait_for_others(assignments, console)
     console.done()
     return results
 
 
+def trains_beside(device: str) -> bool:
+    """Whether cores are free while runs train."""
+    return device_kind(device) != "cpu"
+
+
+@dataclass(eq=False)
+class Later:
+    """Runs whose images are being decoded, assigned dataset by dataset when they are."""
+
+    groups: list[list[Run]]
+    ahead: Ahead | None
+    assign: Callable[[Sequence[Run]], tuple[list[Assignment], dict[str, Result]]]
+    progress: BenchProgress
+    refused: dict[str, Result] = field(default_factory=dict)
+    number: int = 0  # of groups assigned
+
+    def __call__(self) -> list[Assignment] | None:
+        """The assignments that are ready now; None where there will be no more."""
+        if not self.groups:
+            return None
+        if self.ahead and not self.ahead.is_ready(self.number):
+            return []
+        runs = self.groups.pop(0)
+        self.number += 1
+        assignments, refused = self.assign(runs)
+        self.refused |= refused
+        self.progress.num_runs += len(assignments) - len(runs)
+        return longest_first(assignments)
+
+
 def execute_all(
-    assignments: Sequence[Assignment], progress: BenchProgress, device: str, registry: Registry, settings: Settings
+    assignments: Sequence[Assignment],
+    later: Later,
+    progress: BenchProgress,
+    plan: Plan,
+    registry: Registry,
+    settings: Settings,
 ) -> tuple[dict[str, Result], list[Assignment]]:
     """Results by run id of what was carried out, and what was not, because another bench is at it."""
+    kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
     execute = registry.find("executor", settings.executor).execute
     events: Generator[Event[Assignment], None, None] = execute(
         longest_first(assignments),
         partial(claim_and_execute, registry=registry if can_fork() else None),
-        devices=worker_devices(settings, device, [assignment.run.device_kind for assignment in assignments]),
-        reuse=device_kind(device) != "cpu",
+        devices=worker_devices(settings, plan.device, kinds),
+        reuse=device_kind(plan.device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
         fits=fits,
+        more=later,
     )
     results: dict[str, Result] = {}
     taken: dict[str, Assignment] = {}

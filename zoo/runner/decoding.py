@@ -1,0 +1,78 @@
+"""Decode the datasets of a bench in a process beside it, so that a GPU trains on the first one meanwhile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from zoo.data import cache_images
+from zoo.executor import end_with
+from zoo.planning import Plan, Settings
+from zoo.samples import Source
+from zoo.suites import Run
+from zoo.system import can_fork
+
+
+def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:
+    """The runs of each dataset, the one with the fewest images first: its runs can start first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.dataset, []).append(run)
+    return sorted(groups.values(), key=lambda group: len(plan.sources[group[0].dataset][0].sample_ids))
+
+
+class Ahead:
+    """How many groups of runs have their images decoded, as a process beside this one counts them."""
+
+    def __init__(self, groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> None:
+        context = multiprocessing.get_context("fork")
+        self.count: Any = context.Value("i", 0)
+        sources = [list_sources(group, plan) for group in groups]
+        self.process = context.Process(
+            target=decode_all, args=(sources, settings, self.count, os.getpid()), daemon=True
+        )
+        self.process.start()
+
+    def is_ready(self, number: int) -> bool:
+        """Whether group `number` is decoded, or nobody will do it: then it is decoded where it is needed."""
+        return self.count.value > number or not self.process.is_alive()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join()
+
+
+@contextmanager
+def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> Iterator[Ahead | None]:
+    """Decode the images of some groups of runs, one after the other, while the block goes on."""
+    if not groups or not can_fork():
+        yield None
+        return
+    ahead = Ahead(groups, plan, settings)
+    try:
+        yield ahead
+    finally:
+        ahead.end()
+
+
+def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[Source, int]]:
+    """The sources that runs read, each with an image size."""
+    source = plan.sources[runs[0].dataset][0]
+    others = [external.source for external in plan.externals.get(runs[0].dataset, ())]
+    return [(each, size) for size in sorted({run.image_size for run in runs}) for each in (source, *others)]
+
+
+def decode_all(groups: Sequence[Sequence[tuple[Source, int]]], settings: Settings, count: Any, parent: int) -> None:
+    """What cannot be decoded is left to whoever needs it, who reports why."""
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for sources in groups:
+        for source, size in sources:
+            with suppress(Exception):
+                cache_images(source, size, settings.cache)
+        count.value += 1
