@@ -92,10 +92,11 @@ TUNED = replace(
 )
 QUICK = Protocol(
     name="quick",
-    title="minutes on a CPU: 240 steps at 64 px",
+    version=2,
+    title="minutes on a CPU: 160 steps at 64 px",
     demonstration=True,
-    steps=240,
-    rounds=6,
+    steps=160,
+    rounds=4,
     learning_rate=1e-3,
     image_size=64,
     augmentation="none",
