@@ -18,7 +18,7 @@ from zoo.images import without_suffix
 from zoo.sources.arrays import find_npz, read_members, read_npz_samples
 from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
 from zoo.sources.synopsis import read_document, read_synopsis, said_root
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.specs import DatasetSpec, Doubt, Samples, SamplesRequest
 
 if TYPE_CHECKING:
     from zoo.sources.assembly import Assembled
@@ -88,7 +88,7 @@ def understand(path: Path, root: Path | None = None, progress: Progress | None =
     found = find_card(path, root, progress)
     if isinstance(found.listing, Path):
         return assemble_packed(found.card, found.listing, found.path, found.name)
-    return assemble(found.card, found.listing, found.path, found.name, found.notes)
+    return assemble(found.card, found.listing, found.path, found.name, found.notes, found.doubts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ class Found:
     path: Path  # what the user named, or the card in it
     name: str  # where the card does not say one
     notes: tuple[str, ...] = ()  # on what was guessed
+    doubts: tuple[Doubt, ...] = ()
 
 
 def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
@@ -120,14 +121,14 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         if not card.leaves_files_open:
             return Found(card, list_folder(root), card_path, name)
         guess = guess_card(root, card)
-        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
+        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             f"{path}: not a folder, .csv, .tsv, .npz, .zip or {CARD_NAME}", fix="name one of these as the dataset"
         )
     guess = guess_card(path)
     name = safe_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
-    return Found(guess.card, guess.listing, path, name, guess.notes)
+    return Found(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
 
 
 def unpacked(root: Path, progress: Progress | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from zoo.sources.listing import Listing, list_folder
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import SPLIT_NAMES, select_files
 from zoo.sources.tables import ImageIndex, index_images
+from zoo.specs import Doubt
 
 if TYPE_CHECKING:
     import pandas
@@ -59,6 +61,7 @@ class Guess:
     card: Card
     listing: Listing
     notes: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,22 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
         check_split_folders(whole)
     guess = name_patients(guess, said, tags)
     card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
-    return Guess(card, whole, guess.notes)
+    patients = {table.name: patient_columns(table.rows) for table in tables} | strangers
+    return Guess(card, whole, guess.notes, () if said.patient else doubt_unused(card, patients))
+
+
+def doubt_unused(card: Card, patients: Mapping[str, list[str]]) -> tuple[Doubt, ...]:
+    """The tables that may say the patient and are not used, where nothing else says it."""
+    return tuple(
+        Doubt(
+            check="patient-unknown",
+            message=f"{name} is not used, and its column {columns[0]!r} may say the patient: images of one may be in "
+            "two splits",
+            fix=say_in_toml("table, join and patient"),
+        )
+        for name, columns in patients.items()
+        if columns and name != card.table and card.patient is None
+    )
 
 
 def guess_named_table(path: Path, said: Card) -> Guess:
@@ -144,7 +162,7 @@ def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
 
 
-def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: list[str]) -> DataError:
+def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: Collection[str]) -> DataError:
     """What to say where neither a folder nor a table tells the label of the images."""
     if broken:
         return DataError(broken[0], fix="correct that table, or remove it")
@@ -169,7 +187,7 @@ def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
         )
     for table in tables:
         if table is not labelled[0]:
-            patients = patient_columns(table)
+            patients = patient_columns(table.rows)
             knows = f"; its column {patients[0]!r} may say the patient" if patients else ""
             notes.append(f"{table.name} not used: no label in it{knows}")
     return labelled[0]
@@ -306,21 +324,27 @@ def index_tags(listing: Listing) -> Tags:
     return {keyword: by_value for keyword, by_value in tags.items() if len(by_value) > 1}
 
 
-def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[Table], list[str], list[str]]:
-    """The tables that name images of the folder, what is wrong with those that cannot be read, names of the others."""
+def study_tables(
+    listing: Listing, tags: Tags, label_column: str
+) -> tuple[list[Table], list[str], dict[str, list[str]]]:
+    """The tables that name images of the folder, what is wrong with those that cannot be read, and the others.
+
+    Of the others, the columns that may say a patient, by the table's name.
+    """
     index = index_images(listing.root, listing.images)
     tables: list[Table] = []
     broken: list[str] = []
-    strangers: list[str] = []
+    strangers: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     for name in (*listing.tables, *nested):
         try:
-            table = study_table(name, read_tables(listing, name, NESTED_COLUMN), index, tags, label_column)
+            rows = read_tables(listing, name, NESTED_COLUMN)
+            table = study_table(name, rows, index, tags, label_column)
         except DataError as error:
             broken.append(error.message)
             continue
         if table is None:
-            strangers.append(name)
+            strangers[name] = patient_columns(rows)
         else:
             tables.append(table)
     return tables, broken, strangers
@@ -450,7 +474,7 @@ def guess_label(rows: pandas.DataFrame, column: str) -> Label:
 
 def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, with_split: bool) -> Card:
     """The card with what the table says of an image besides its label: patient, split, metadata."""
-    patients = [c for c in patient_columns(table) if c not in taken or c == table.image_column]
+    patients = [c for c in patient_columns(table.rows) if c not in taken or c == table.image_column]
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
@@ -469,8 +493,8 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
     return card.model_copy(update={**update, "metadata": metadata})
 
 
-def patient_columns(table: Table) -> list[str]:
-    named = [column for column in table.rows.columns if normalise(column) in PATIENT_NAMES]
+def patient_columns(rows: pandas.DataFrame) -> list[str]:
+    named = [column for column in rows.columns if normalise(column) in PATIENT_NAMES]
     return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
 
 

@@ -54,7 +54,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     """The images that the card's pattern names, each with its row of the card's table."""
     import pandas
 
-    table, mistakes = load_table(card, listing)
+    table, mistakes, added = load_table(card, listing)
     keys = []
     if card.table and not card.join:
         names = placeholders(card.images)
@@ -69,7 +69,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
     files, clips = fold_clips(card, screened.files, frozenset(keys))
-    notes = [*selection.notes, *screened.notes]
+    notes = [*selection.notes, *screened.notes, *added]
     if table is None:
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
         return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes), clips=clips)
@@ -88,20 +88,21 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     return replace(attach(card, table, files, found, notes), clips=clips)
 
 
-def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str]]:
-    """The card's table, each row with its place; and what is wrong with it."""
+def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
+    """The card's table, each row with its place; what is wrong with it; and notes on the table added to it."""
     if not card.table:
-        return None, []
+        return None, [], []
+    notes: list[str] = []
     try:
         table = read_tables(listing, card.table, card.join.column if card.join else "")
     except DataError as error:
-        return None, [f"table: {error}"]
+        return None, [f"table: {error}"], []
     if card.add:
         try:
-            table = add_columns(table, card.add, inside(listing.root, card.add.table))
+            table = add_columns(table, card.add, inside(listing.root, card.add.table), notes)
         except DataError as error:
-            return None, [f"add: {error}"]
-    return table, column_mistakes(card, list(table.columns))
+            return None, [f"add: {error}"], []
+    return table, column_mistakes(card, list(table.columns)), notes
 
 
 def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.DataFrame:
@@ -129,8 +130,11 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
     return tables[0] if len(tables) == 1 else pandas.concat(tables)
 
 
-def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFrame:
-    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have."""
+def add_columns(table: pandas.DataFrame, add: Add, path: Path, notes: list[str]) -> pandas.DataFrame:
+    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have.
+
+    A second table without any of the values is an error; one without some is noted.
+    """
     other = read_table(path)
     for name, columns in (("the table", table.columns), (add.table, other.columns)):
         if add.by not in columns:
@@ -144,6 +148,16 @@ def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFra
             f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice",
             fix="keep one row for each",
         )
+    missing = ~table[add.by].isin(set(other[add.by]) - {""}).to_numpy()
+    if missing.all():
+        raise DataError(
+            f"no {add.by} of the table stands in {add.table}: {table[add.by].iloc[0]!r} here, "
+            f"{other[add.by].iloc[0]!r} there",
+            fix=f"write the {add.by} alike in both tables",
+        )
+    if missing.any():
+        first = table[add.by][missing].iloc[0]
+        notes.append(f"{missing.sum()} of {len(table)} rows have no row in {add.table}, {add.by} {first!r} the first")
     added = other.set_index(add.by).reindex(table[add.by]).fillna("")
     return table.assign(**{column: added[column].to_numpy() for column in added.columns})
 
@@ -248,7 +262,7 @@ def check_found(
     if any(skipped):
         notes.append(f"{sum(skipped)} of {len(found)} rows of {card.table} are of images left out")
     missing = [row for row, images in enumerate(found) if not images and not skipped[row]]
-    if missing and card.labelled_by_path:
+    if missing and card.labelled_by_path and len(missing) < len(found):
         notes.append(f"{len(missing)} of {len(found)} rows of {card.table} name no image here")
     elif missing:
         cell = " ".join(table[columns].iloc[missing[0]])
