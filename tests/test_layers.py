@@ -106,7 +106,7 @@ ROOMS = {
         {"joining"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
-        {"colour", "packed", "writing"},
+        {"colour", "packed", "recognition", "writing"},
     ),
     "statistics": (
         {"intervals", "weighted", "roc", "pairs", "calibration"},

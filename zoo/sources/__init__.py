@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "card_dataset",
     "card_schema",
     "find_data",
+    "find_recognized",
     "find_source",
     "read_members",
     "read_npz_samples",
@@ -48,9 +49,28 @@ def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
     one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; a zip or tar of any of these.
     """
     path, archive = locate(path, progress)
-    if path.suffix.lower() == ".npz":
-        return find_npz(path, safe_name(path.stem))
+    if npz := npz_of(path):
+        return find_npz(npz, safe_name(path.stem))
     return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
+
+
+def npz_of(path: Path) -> Path | None:
+    """The npz that a path means: itself, or the only file of images in a folder without a card."""
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return path
+    if not path.is_dir() or (path / CARD_NAME).exists():
+        return None
+    arrays = [each for each in sorted(path.iterdir()) if each.suffix.lower() == ".npz" and each.is_file()]
+    return arrays[0] if len(arrays) == 1 and not list_folder(path).images else None
+
+
+def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Progress | None = None) -> DatasetSpec:
+    """The dataset at a path; an npz that a published dataset has the checksum of, as that one describes it."""
+    from zoo.sources.recognition import recognize
+
+    spec = find_source(path, progress)
+    npz = npz_of(locate(path)[0])
+    return recognize(spec, npz, published) if npz else spec
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
@@ -153,9 +173,9 @@ def write_card(path: Path, output: Path | None = None) -> Path:
     target = output or (folder / f"{without_suffix(named.name)}.toml" if packed else folder / CARD_NAME)
     check_free(target)
     path, archive = locate(path)
-    if path.suffix.lower() == ".npz":
-        spec, samples = find_npz(path, safe_name(path.stem)), read_npz_samples(path)
-        text = compose_card(card_of_arrays(spec), spec, relative_root(path, target), ())
+    if npz := npz_of(path):
+        spec, samples = find_npz(npz, safe_name(path.stem)), read_npz_samples(npz)
+        text = compose_card(card_of_arrays(spec), spec, relative_root(npz, target), ())
     else:
         found, assembled = find_card(path), understand(path)
         if is_card(found.path):

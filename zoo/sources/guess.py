@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoo.errors import DataError
 from zoo.images import without_suffix
 from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
@@ -19,7 +21,7 @@ from zoo.sources.joining import RESERVED, read_tables
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import SPLIT_NAMES, select_files
-from zoo.sources.tables import ImageIndex, index_images
+from zoo.sources.tables import LIST, ImageIndex, index_images, is_list, split_labels, to_flag, to_number
 from zoo.specs import Doubt
 
 if TYPE_CHECKING:
@@ -42,7 +44,17 @@ PATIENT_NAMES = tuple(
 )
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
-SEPARATOR = "|"
+SEPARATORS = (";", ",", "/", "+", "&", " ")  # beside "|", which is believed at once
+# A 0/1 column whose name has no other words says who, how or where from, not what is in the image
+NOT_FINDINGS = frozenset(
+    "is has was set sex gender male female man woman age old young child adult view frontal lateral ap pa left right "  # noqa: SIM905
+    "side laterality eye ever current former never smoker smoke smokes smoked smoking history family test train "
+    "training val valid validation split fold subset official holdout quality usable excluded exclude included include "
+    "flag duplicate augmented portable bedside inpatient outpatient icu died dead deceased death survived".split()
+)
+FLAG = re.compile(r"-?[01](\.0*)?|true|false|", re.IGNORECASE)  # how the cells of a guessed 0/1 column look
+MIN_ROWS = 10  # fewer may hold exactly one 1 in some columns by chance
+MIN_CLASSES = 3
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
@@ -267,8 +279,10 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], note
     taken = {table.image_column, *table.label_columns}
     in_splits = "{split}" in pattern
     card = add_table(card, table, notes, taken, with_split=not in_splits)
-    if table.label_columns:
-        notes.append(f"labels are the folders' names, not column {table.label_columns[0]!r} of {table.name}")
+    skipped = [*table.label_columns, *(table.label_cells if len(table.label_cells) > 1 else ())]
+    if skipped:
+        columns = f"column{'s' * (len(skipped) > 1)} {', '.join(map(repr, skipped))}"
+        notes.append(f"labels are the folders' names, not {columns} of {table.name}")
     if in_splits and (column := next((c for c in table.rows.columns if normalise(c) == "split"), "")):
         notes.append(f"splits are the folders', not column {column!r} of {table.name}")
     return Guess(card, listing, tuple(notes))
@@ -426,14 +440,70 @@ def rank(column: str, names: tuple[str, ...]) -> int:
 
 
 def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...]:
-    known = {*PATIENT_NAMES, *SPLIT_COLUMNS, "sex", "gender", "age", "smoker", "view", "laterality"}
+    """The columns that hold only 0, 1, -1 and blanks, and are not known to say something else."""
     return tuple(
         column
         for column in rows.columns
         if column != image_column
-        and normalise(column) not in known
-        and {""} != set(rows[column].unique()) <= {"0", "1", "0.0", "1.0", ""}
+        and not is_no_finding(column)
+        and all(map(FLAG.fullmatch, cells := rows[column].unique()))
+        and any(to_flag(cell) in (0, 1) for cell in cells)
     )
+
+
+def is_no_finding(column: str) -> bool:
+    words = set(re.findall(r"[a-z]+", column.lower()))
+    return normalise(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
+
+
+def why_no_label(rows: pandas.DataFrame, column: str) -> str:
+    """Why a column that looks like one of 0 and 1 is not read as a label; "" where it does not look so."""
+    cells = [cell for cell in rows[column].unique() if cell]
+    flags = [cell for cell in cells if to_flag(cell) is not None]
+    if len({to_flag(cell) for cell in flags}) < 2 or 2 * len(flags) < len(cells):
+        return ""
+    odd = next((cell for cell in cells if not FLAG.fullmatch(cell)), "")
+    return f"it holds {odd!r}" if odd else "its name says something else" if is_no_finding(column) else ""
+
+
+def guess_findings(table: Table, notes: list[str], path: Path) -> Label:
+    """The label in 0/1 columns: those that together hold exactly one 1 in every row, else all of them."""
+    rows = table.rows
+    reasons = {column: why_no_label(rows, column) for column in rows.columns if column != table.image_column}
+    empty = [column for column in table.label_cells if all(to_flag(cell) != 1 for cell in rows[column].unique())]
+    columns = [column for column in table.label_cells if column not in empty]
+    classes = find_classes(rows, columns) if len(rows) >= MIN_ROWS else []
+    longest = max(classes, key=len, default=columns)
+    rivals = [each for each in classes if len(each) == len(longest)]
+    others = [column for column in columns if column not in longest]
+    if others and (len(rivals) > 1 or len(longest) < MIN_CLASSES):
+        shown = " or ".join(", ".join(each) for each in rivals)
+        raise DataError(
+            f"{path}: the 0/1 columns {shown} of {table.name} hold exactly one 1 a row, as classes do, and "
+            f"{', '.join(others)} {'do' if len(others) > 1 else 'does'} not belong to them",
+            fix=say_in_toml("label = {columns = [...]}"),
+        )
+    reasons |= dict.fromkeys(others, f"{', '.join(longest)} hold exactly one 1 in every row without it")
+    notes.append(f"labels are the 0/1 columns {', '.join(longest)}")
+    notes += [f"no image has a 1 in {', '.join(empty)}: left out"] if empty else []
+    notes += [f"column {column!r} is not read as a label: {why}" for column, why in reasons.items() if why]
+    return Label(columns=tuple(longest))
+
+
+def find_classes(rows: pandas.DataFrame, columns: list[str]) -> list[list[str]]:
+    """The runs of neighboring columns, at least two, that together hold exactly one 1 in every row."""
+    known = {text: flag if (flag := to_flag(text)) in (0, 1) else 2 for text in set(rows[columns].to_numpy().ravel())}
+    values = [rows[column].map(known).to_numpy(int) for column in columns]  # 2: a blank or a -1, which classes lack
+    runs: list[list[str]] = []
+    start, total = 0, np.zeros(len(rows), int)
+    for end, flags in enumerate(values):
+        total = total + flags
+        while (total > 1).any():
+            total = total - values[start]
+            start += 1
+        if end > start and (total == 1).all():
+            runs.append(columns[start : end + 1])
+    return runs
 
 
 def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Path) -> Guess:
@@ -450,26 +520,57 @@ def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Pat
             fix=say_in_toml('label = {column = "NAME"}'),
         )
     if table.label_columns:
-        label = guess_label(table.rows, table.label_columns[0])
+        label = guess_label(table.rows, table.label_columns[0], notes)
+        if len(table.label_cells) > 1:
+            others = ", ".join(table.label_cells)
+            notes.append(f"labels are column {label.column!r}, not the 0/1 columns {others} of {table.name}")
     else:
-        empty = [c for c in table.label_cells if not set(table.rows[c]) & {"1", "1.0"}]
-        label = Label(columns=tuple(c for c in table.label_cells if c not in empty))
-        notes.append(f"labels are the 0/1 columns {', '.join(label.columns)}")
-        if empty:
-            notes.append(f"no image has a 1 in {', '.join(empty)}: left out")
+        label = guess_findings(table, notes, path)
     in_splits = all(image.split("/", 1)[0].lower() in SPLIT_NAMES and "/" in image for image in listing.images)
     card = Card(images="{split}/**/*" if in_splits else "**/*")
-    taken = {table.image_column, *table.label_columns, *table.label_cells}
+    taken = {table.image_column, *table.label_columns, *label.columns}
     card = add_table(card, table, notes, taken, with_split=True)
     return Guess(card.model_copy(update={"label": label}), listing, tuple(notes))
 
 
-def guess_label(rows: pandas.DataFrame, column: str) -> Label:
-    texts = set(rows[column].unique())
-    if not any(SEPARATOR in text for text in texts):
+def guess_label(rows: pandas.DataFrame, column: str, notes: list[str]) -> Label:
+    """The label in a column, and what parts several labels in a cell of it."""
+    texts = {text for text in rows[column].unique() if text}
+    separator = LIST if any(map(is_list, texts)) else "|" if any("|" in text for text in texts) else ""
+    if not separator and None in map(to_number, texts):
+        separator = next((each for each in SEPARATORS if parts_labels(texts, each)), "")
+        doubtful = next((each for each in SEPARATORS[:3] if recur(texts, each)), "")
+        if separator:
+            notes.append(f"cells of column {column!r} hold several labels, with {separator!r} between (guessed)")
+        elif doubtful:
+            notes.append(
+                f"labels of column {column!r} hold {doubtful!r}: if it parts several labels, "
+                f'say label = {{separator = "{doubtful}"}} in dataset.toml'
+            )
+    if not separator:
         return Label(column=column)
-    none = next((text for text in NO_FINDING if text in texts), "")
-    return Label(column=column, separator=SEPARATOR, none=none)
+    labels = set().union(*(try_split(text, separator) for text in texts))
+    none = next((text for text in NO_FINDING if text in labels), "")
+    return Label(column=column, separator=separator, none=none)
+
+
+def try_split(text: str, separator: str) -> list[str]:
+    """The labels in a cell; none where it cannot be parsed, which is an error when it is read."""
+    with suppress(ValueError):
+        return split_labels(text, separator)
+    return []
+
+
+def recur(texts: set[str], separator: str) -> bool:
+    """Whether there are fewer parts between separators than cells that differ."""
+    parts = {part for text in texts for part in split_labels(text, separator)}
+    return any(separator in text for text in texts) and len(parts) < len(texts)
+
+
+def parts_labels(texts: set[str], separator: str) -> bool:
+    """Whether a character stands between labels: fewer parts than cells that differ, half of which stand alone too."""
+    parts = {part for text in texts for part in split_labels(text, separator)}
+    return recur(texts, separator) and 2 * len(parts & texts) >= len(parts)
 
 
 def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, with_split: bool) -> Card:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 MAX_TABLE_BYTES = 200_000_000  # rows of text take six times as much memory; NIH's 112,120 rows are 8 MB
 LINE = "line"  # name of the index: the line of the file a row stands on
+LIST = "list"  # as a separator: the cell is a list, as Python or JSON write one
+QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+WORDS_OF_FLAGS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+FLAGS = (0.0, 1.0, -1.0)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -114,6 +121,41 @@ def to_text(value: Any) -> str:
     if isinstance(value, list) and not isinstance(value, Pairs) and all(isinstance(part, str) for part in value):
         return "|".join(value) or "|"  # none, not unknown
     return json.dumps(dict(value) if isinstance(value, Pairs) else value)
+
+
+def to_number(text: str) -> float | None:
+    """The number a cell holds, with a decimal point or comma; None where it holds none."""
+    try:
+        return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
+    except ValueError:
+        return None
+
+
+def to_flag(text: str) -> float | None:
+    """What a cell of a 0/1 column says: 1, 0, -1 for uncertain, NaN for a blank; None for anything else."""
+    if not text:
+        return math.nan
+    value = WORDS_OF_FLAGS.get(text.lower(), to_number(text))
+    return value if value in FLAGS else None
+
+
+def is_list(text: str) -> bool:
+    """Whether a cell looks like a list: `['a', 'b']`, `["a"]`, `[]`, `('a', 'b')` or `{'a'}`."""
+    return text[:1] + text[-1:] in {"[]", "{}"} or (text[:1] + text[-1:] == "()" and bool(QUOTED.search(text)))
+
+
+def split_labels(text: str, separator: str) -> list[str]:
+    """The labels in a cell. A list is parsed, not evaluated; ValueError where quotes do not close."""
+    if separator != LIST:
+        return [part.strip() for part in text.split(separator) if part.strip()]
+    if not is_list(text):
+        return [text]
+    inner = text[1:-1].strip()
+    if not QUOTED.search(inner):
+        return [part.strip() for part in inner.split(",") if part.strip()]
+    if QUOTED.sub("", inner).strip(", \t"):
+        raise ValueError("text beside the quoted labels")
+    return [(double or single).strip() for double, single in QUOTED.findall(inner)]
 
 
 def decode(path: Path) -> str:
