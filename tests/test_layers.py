@@ -103,7 +103,7 @@ ROOMS = {
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
         {"selection", "intensity", "screening", "names", "clips"},
-        {"joining"},
+        {"joining", "levels"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
         {"colour", "packed", "recognition", "writing"},

@@ -15,12 +15,13 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.images import without_suffix
-from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
+from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split, compile_pattern, match
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, read_tables
+from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.selection import SPLIT_NAMES, select_files
+from zoo.sources.selection import select_files, split_of
 from zoo.sources.tables import LIST, ImageIndex, index_images, is_list, split_labels, to_flag, to_number
 from zoo.specs import Doubt
 
@@ -165,13 +166,26 @@ def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
 
 def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
     """With the patient that is in names of files or folders, where nothing else says who it is."""
-    if guess.card.patient or said.patient:
+    if guess.card.patient or said.patient or "{patient}" in guess.card.images:
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
     if patient is None and said.frames is None and not tags and "{label}" in guess.card.images:
-        patient = guess_patient_folder(guess.listing.images, guess.card.images.count("{"), notes)
+        patient = guess_patient_folder(guess.listing.images, guess.card.images, notes)
+    elif patient is None and not tags:
+        patient = guess_people_folder(guess.listing.images, notes)
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
+
+
+def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | None:
+    """The folders that are called as patients are, where a table says the label."""
+    folders = [image.split("/")[:-1] for image in images]
+    for level in range(min(map(len, folders))):
+        names = {folder[level] for folder in folders}
+        if are_people(names) and len(names) < len(images):
+            notes.append(f"the patient is the folder, {min(names)!r} and others: {len(names)} (guessed)")
+            return Patient(regex=f"^(?:[^/]+/){{{level}}}([^/]+)/", means="patient")
+    return None
 
 
 def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: Collection[str]) -> DataError:
@@ -224,7 +238,7 @@ def descend(listing: Listing) -> Listing:
         if len(tops) != 1 or any("/" not in image for image in listing.images):
             return listing
         (top,) = tops
-        if top.lower() in SPLIT_NAMES or not any(image.count("/") > 1 for image in listing.images):
+        if split_of(top) or not any(image.count("/") > 1 for image in listing.images):
             return listing
         listing = list_folder(listing.root / top)
     return listing
@@ -232,16 +246,19 @@ def descend(listing: Listing) -> Listing:
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
-    """The pattern of class folders, with or without split folders above them, or "" where there are none."""
-    for depth, pattern in ((1, "{split}/{label}/**/*"), (0, "{label}/**/*")):
-        folders: dict[str, list[str]] = defaultdict(list)
-        for image in listing.images:
-            parts = image.split("/")
-            if len(parts) > depth + 1 and (parts[0].lower() in SPLIT_NAMES) == bool(depth):
-                folders[parts[depth]].append(image)
-        if len(folders) > 1 and not are_containers(folders, tags, tables):
-            return pattern
-    return ""
+    """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
+    try:
+        pattern = guess_pattern(listing.root, listing.images)
+    except DataError:
+        if any(table.has_label for table in tables):
+            return ""
+        raise
+    folders: dict[str, list[str]] = defaultdict(list)
+    compiled = compile_pattern(pattern)
+    for image in listing.images if pattern else ():
+        if captures := match(compiled, image):
+            folders[captures["label"]].append(image)
+    return pattern if len(folders) > 1 and not are_containers(folders, tags, tables) else ""
 
 
 def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[Table]) -> bool:
@@ -266,7 +283,7 @@ def check_split_folders(listing: Listing) -> None:
     """Refuse the folder of a split that holds no image: half of a download, say. Another would be drawn without it."""
     filled = {image.split("/", 1)[0] for image in listing.images}
     for folder in sorted(path for path in listing.root.iterdir() if path.is_dir()):
-        if folder.name.lower() in SPLIT_NAMES and folder.name not in filled:
+        if split_of(folder.name) and folder.name not in filled:
             raise DataError(f"{folder}: the folder of a split, and no image in it", fix="fill it or remove it")
 
 
@@ -371,10 +388,11 @@ def study_table(
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
         usual = rank(column, IMAGE_NAMES) < len(IMAGE_NAMES)
-        share = sum(index.finds(cell) for cell in rows[column] if cell) / len(rows)
+        its = index.for_cells(rows[column])
+        share = sum(its.finds(cell) for cell in rows[column] if cell) / len(rows)
         # `1` may well be the stem of 1.png and a class: an unusual column must name nearly all, each once
         if share > best[2] and (usual or (share >= ENOUGH and rows[column].is_unique)):
-            best = (column, 0, share)
+            best, index = (column, 0, share), its
     column, _, share = best
     by_tag = find_tag_column(rows, tags) if share < ENOUGH else None
     folder_column = find_folder_column(rows, index) if share < ENOUGH and not by_tag else ""
@@ -409,7 +427,8 @@ def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
         cells = list(rows[column])
         if normalise(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
             continue
-        found = [index.find_folder(cell) for cell in cells if is_inside(cell)]
+        its = index.for_cells(cells)
+        found = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
         images = [image for folder in found for image in folder]
         is_usual = normalise(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
         is_named = sum(map(bool, found)) >= ENOUGH * len(cells) or (is_usual and images)
@@ -526,7 +545,7 @@ def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Pat
             notes.append(f"labels are column {label.column!r}, not the 0/1 columns {others} of {table.name}")
     else:
         label = guess_findings(table, notes, path)
-    in_splits = all(image.split("/", 1)[0].lower() in SPLIT_NAMES and "/" in image for image in listing.images)
+    in_splits = all("/" in image and split_of(image.split("/", 1)[0]) for image in listing.images)
     card = Card(images="{split}/**/*" if in_splits else "**/*")
     taken = {table.image_column, *table.label_columns, *label.columns}
     card = add_table(card, table, notes, taken, with_split=True)
@@ -607,7 +626,7 @@ def guess_split(table: Table, notes: list[str]) -> Split | None:
     for column in sorted(table.rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
         if normalise(column) not in SPLIT_COLUMNS:
             return None
-        known = {text.lower() in SPLIT_NAMES for text in table.rows[column].unique()}
+        known = {bool(split_of(text)) for text in table.rows[column].unique()}
         if known == {True} or (normalise(column) == "split" and True in known):
             return Split(column=column)
         notes.append(f"column {column!r} of {table.name} is not read as the split: its values are not train, val, test")

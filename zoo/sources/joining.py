@@ -76,7 +76,10 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
-        find = partial(find_by_column, card, table, listing.root)
+        index = index_images(listing.root, listing.images).for_cells(table[card.join.column])
+        find = partial(find_by_column, card, table, listing.root, index.prefix)
+        if index.prefix:
+            notes.append(f"names in column {card.join.column!r} begin with {index.prefix}, which is not here: left out")
     else:
         find = partial(find_by_keys, table, keys)
     found = find(files)
@@ -201,10 +204,12 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
     return [by_key.get(tuple(row), []) for row in table[keys].itertuples(index=False)]
 
 
-def find_by_column(card: Card, table: pandas.DataFrame, root: Path, files: dict[str, Captures]) -> list[list[str]]:
+def find_by_column(
+    card: Card, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
+) -> list[list[str]]:
     """The images of every row, by a column with their path or name, or with that of a folder: all in it."""
     assert card.join is not None
-    index = index_images(root, tuple(files))
+    index = replace(index_images(root, tuple(files)), prefix=prefix)
     found: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,6 +18,24 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "holdout"), "test"),
 }
+
+# What may stand beside it: train_data, test-images, 01_Training Set
+BESIDE_SPLIT = frozenset(
+    "data dataset set sets images image imgs img folder split samples files cropped png jpg".split()  # noqa: SIM905
+)
+
+
+def words_of(name: str) -> list[str]:
+    """The words and numbers in a name, in lower case: `TrainData_01` has three."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
+
+
+def split_of(name: str) -> str:
+    """train, val or test, where a folder or a cell says that and nothing else; else ""."""
+    if name.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[name.lower()]
+    words = [word for word in words_of(name) if not word.isdecimal() and word not in BESIDE_SPLIT]
+    return SPLIT_NAMES.get(words[0], "") if len(words) == 1 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +77,7 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
         elif captures is None:
             counts[f"not {card.images}"] += 1
             continue
-        elif "split" in captures and "split" not in deep and captures["split"].lower() not in SPLIT_NAMES:
+        elif "split" in captures and "split" not in deep and not split_of(captures["split"]):
             counts[f"in {captures['split']}, which is no split"] += 1
             continue
         else:

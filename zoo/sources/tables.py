@@ -9,8 +9,10 @@ import math
 import posixpath
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +220,7 @@ class ImageIndex:
     paths: frozenset[str]
     by_name: dict[str, list[str]]  # every shorter way of naming; several files where it is ambiguous
     images: tuple[str, ...] = ()  # in the order of the set
+    prefix: str = ""  # folders that cells begin with and that are not here, with a slash at the end
 
     def find(self, cell: str) -> list[str]:
         """The images a cell may mean: none, one, or several where the name is ambiguous."""
@@ -250,9 +253,27 @@ class ImageIndex:
             return self.by_folder.get(cell, [])
         return self.by_folder.get(self.tidy(cell), [])
 
+    def for_cells(self, cells: Iterable[str]) -> ImageIndex:
+        """The same for cells that name nothing here unless folders that all begin with are taken away.
+
+        Such are the folder's own name, and where the set lay on another machine: `/home/ann/set/train/1.png`.
+        """
+        paths = [cell.replace("\\", "/") for cell in cells if cell]
+        if not paths or not all("/" in path for path in paths) or any(map(self.finds, paths)):
+            return self
+        shared = posixpath.dirname(min(paths)).split("/")
+        for path in (max(paths), *paths):
+            parts = posixpath.dirname(path).split("/")
+            shared = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False))]
+        for count in range(1, len(shared) + 1):
+            found = replace(self, prefix="/".join(shared[:count]) + "/")
+            if ".." not in shared[:count] and any(found.finds(path) or found.find_folder(path) for path in paths):
+                return found
+        return self
+
     def tidy(self, cell: str) -> str:
         """A path relative to the root, with forward slashes; DataError where it leads out of it."""
-        path = cell.replace("\\", "/")
+        path = cell.replace("\\", "/").removeprefix(self.prefix)
         if PurePosixPath(path).is_absolute() or path[1:3] == ":/":
             inside = Path(path).is_relative_to(self.root)
             if not inside:

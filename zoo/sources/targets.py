@@ -14,6 +14,7 @@ from zoo.errors import DataError, nearest
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
+from zoo.sources.names import is_negative
 from zoo.sources.tables import LIST, split_labels, to_flag, to_number
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
@@ -22,11 +23,6 @@ Array = np.ndarray[Any, Any]
 # Columns of grades: 0 to k in one of these are ordered
 GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})
 MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
-# One of two classes whose name holds such a word is the negative one: the other is called positive.
-NEGATIVE_WORDS = frozenset(
-    "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
-    "uninfected regular well unremarkable".split()
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +206,7 @@ def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) 
 
 def guess_positive(labels: tuple[str, ...]) -> str:
     """Of two labels the one that is not called normal, benign or so; else the last."""
-    negative = [label for label in labels if NEGATIVE_WORDS & set(re.split(r"[^a-z]+", label.lower()))]
+    negative = [label for label in labels if is_negative(label)]
     if labels == ("0", "1"):
         negative = ["0"]
     return labels[1] if len(negative) != 1 else next(label for label in labels if label not in negative)
