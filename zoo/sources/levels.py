@@ -136,7 +136,7 @@ def shown(names: set[str]) -> str:
 
 def is_view(name: str) -> bool:
     """Whether a folder holds images, or those of a view, a side, a visit: it says nothing of the label."""
-    words = words_of(name)
+    words = [word for word in words_of(name) if not word.isdecimal()]
     return holds_images(name) or (bool(words) and set(words) <= VIEWS) or bool(re.fullmatch(r"\d+x", name.lower()))
 
 
