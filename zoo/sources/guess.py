@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images import without_suffix
-from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split, compile_pattern, match
+from zoo.sources.cards import Card, Join, Label, Patient, Split, compile_pattern, match
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, read_tables
 from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
+from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import select_files, split_of
 from zoo.sources.tables import LIST, ImageIndex, index_images, is_list, split_labels, to_flag, to_number
@@ -56,8 +56,6 @@ NOT_FINDINGS = frozenset(
 FLAG = re.compile(r"-?[01](\.0*)?|true|false|", re.IGNORECASE)  # how the cells of a guessed 0/1 column look
 MIN_ROWS = 10  # fewer may hold exactly one 1 in some columns by chance
 MIN_CLASSES = 3
-MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
-MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
 NOTHING_SAID = Card()
 # DICOM tags that a column may hold, from what names one image to what names many
@@ -112,23 +110,26 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
         return guess_named_table(path, said)
     whole = descend(list_folder(path))
     check_any_image(whole)
-    marks = find_masks(whole)
+    mask_notes: list[str] = []
+    marks = find_masks(whole, mask_notes)
     listing = replace(whole, images=meant_images(whole, marks, said))
     if not listing.images:  # what is wrong with `said` is told when it is honoured
         return Guess(marks, whole, ())
     tags = index_tags(listing)
     tables, broken, strangers = study_tables(listing, tags, said.label.column)
-    notes = [*broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
+    notes = [*mask_notes, *broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
     pattern = "" if said.label.column else guess_class_folders(listing, tags, tables)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
+        check_task(path, whole, listing, tables)
         if not tables:
             raise nothing_labels(path, listing, broken, strangers)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
-    guess = name_patients(guess, said, tags)
+    by_folder = any(table.by_folder for table in tables if table.name == guess.card.table)
+    guess = name_patients(guess, said, tags, by_folder=by_folder)
     card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
     patients = {table.name: patient_columns(table.rows) for table in tables} | strangers
     return Guess(card, whole, guess.notes, () if said.patient else doubt_unused(card, patients))
@@ -155,7 +156,7 @@ def guess_named_table(path: Path, said: Card) -> Guess:
     table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), tags)
     if table is None:
         raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
-    return name_patients(guess_from_table(listing, table, [], path), said, tags)
+    return name_patients(guess_from_table(listing, table, [], path), said, tags, by_folder=table.by_folder)
 
 
 def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
@@ -164,15 +165,18 @@ def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
     return tuple(select_files(card, listing).files)
 
 
-def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
-    """With the patient that is in names of files or folders, where nothing else says who it is."""
+def name_patients(guess: Guess, said: Card, tags: Tags, *, by_folder: bool = False) -> Guess:
+    """With the patient that is in names of files or folders, where nothing else says who it is.
+
+    `by_folder`: a row of the table means a folder, whose images stay together anyway.
+    """
     if guess.card.patient or said.patient or "{patient}" in guess.card.images:
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
     if patient is None and said.frames is None and not tags and "{label}" in guess.card.images:
         patient = guess_patient_folder(guess.listing.images, guess.card.images, notes)
-    elif patient is None and not tags:
+    elif patient is None and not tags and not by_folder:
         patient = guess_people_folder(guess.listing.images, notes)
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
 
@@ -186,6 +190,17 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
             notes.append(f"the patient is the folder, {min(names)!r} and others: {len(names)} (guessed)")
             return Patient(regex=f"^(?:[^/]+/){{{level}}}([^/]+)/", means="patient")
     return None
+
+
+def check_task(path: Path, whole: Listing, listing: Listing, tables: list[Table]) -> None:
+    """Refuse a set for segmentation or detection, which no table gives one label of each image."""
+    if any(table.has_label for table in tables):
+        return
+    if masks := count_masks(whole, listing.images):
+        raise other_task(path, "segmentation", masks)
+    boxes = next((f"{', '.join(found)} in {t.name}" for t in tables if (found := box_columns(t.rows.columns))), "")
+    if boxes := boxes or find_boxes(whole):
+        raise other_task(path, "detection", f"boxes: {boxes}")
 
 
 def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: Collection[str]) -> DataError:
@@ -317,29 +332,6 @@ def best_table(listing: Listing, tables: list[Table], notes: list[str]) -> Table
         if table is not best
     ]
     return best
-
-
-# --- masks -----------------------------------------------------------------------------------------------------------
-def find_masks(listing: Listing) -> Card:
-    """What to leave out: `x_mask.png` beside `x.png`, and a folder `masks` whose files are named as images are."""
-    stems = {without_suffix(image) for image in listing.images}
-    beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    names = set()
-    for image in listing.images:
-        *folders, _ = image.split("/")
-        stem = posixpath.basename(without_suffix(image))
-        folder = next((folder for folder in folders if MASK_FOLDER.fullmatch(folder)), "")
-        if folder:
-            found = MASK.fullmatch(stem)
-            by_folder[folder].append(found["image"] if found else stem)
-        else:
-            names.add(stem)
-    folders = [folder for folder, stems_there in by_folder.items() if names.issuperset(stems_there)]
-    return Card(
-        masks=Masks(path="**/{stem}_mask*") if beside else None,
-        exclude=tuple(f"**/{folder}/**" for folder in folders),
-    )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compi
 from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
+from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
 from zoo.sources.selection import select_files
 from zoo.sources.tables import index_images, read_table
@@ -328,6 +329,8 @@ def collapse(
         if len(rows):
             (b, a), image = list(repeats.items())[rows[0]]
             values = [str(table[column].iloc[row]) for row in (a, b)]
+            if (boxes := box_columns(columns)) and column in (card.label.column, *card.label.columns):
+                raise other_task(Path(card.table), "detection", f"a box in {', '.join(boxes)} of every row")
             raise DataError(
                 f"{table.index[a]} and {table.index[b]}: {image} has the {column} {values[0]!r} and {values[1]!r}",
                 fix="keep one row an image",

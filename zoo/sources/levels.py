@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.sources.listing import natural_key
+from zoo.sources.listing import natural_key, words_of
 from zoo.sources.names import MIN_FOLDERS, holds_images, is_negative
-from zoo.sources.selection import split_of, words_of
+from zoo.sources.selection import split_of
 
 SHARE = 0.9  # of the images must lie so deep, before a level is looked at
 MANY_FOLDERS = 20  # more of one shape are patients or exams, whatever they are called

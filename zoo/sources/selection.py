@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections import Counter
 from dataclasses import dataclass
 
 from zoo.errors import DataError, nearest
 from zoo.images import without_suffix
 from zoo.sources.cards import Captures, Card, Compiled, compile_pattern, match, placeholders
-from zoo.sources.listing import Listing
+from zoo.sources.listing import Listing, words_of
 from zoo.sources.tables import ImageIndex, index_images
 
 SPLIT_NAMES = {
@@ -23,11 +22,6 @@ SPLIT_NAMES = {
 BESIDE_SPLIT = frozenset(
     "data dataset set sets images image imgs img folder split samples files cropped png jpg".split()  # noqa: SIM905
 )
-
-
-def words_of(name: str) -> list[str]:
-    """The words and numbers in a name, in lower case: `TrainData_01` has three."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
 def split_of(name: str) -> str:
