@@ -249,7 +249,7 @@ def say_in_toml(what: str) -> str:
 def descend(listing: Listing) -> Listing:
     """The folder itself, or the only folder in it that holds images: archives often unpack to one more level."""
     while not listing.tables:
-        tops = {image.split("/", 1)[0] for image in listing.images if "/" in image}
+        tops = {file.split("/", 1)[0] for file in (*listing.images, *listing.unread) if "/" in file}
         if len(tops) != 1 or any("/" not in image for image in listing.images):
             return listing
         (top,) = tops
@@ -262,15 +262,16 @@ def descend(listing: Listing) -> Listing:
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
     """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
+    files = (*listing.images, *listing.unread)  # a class of files that are not read is one that is lost, and told
     try:
-        pattern = guess_pattern(listing.root, listing.images)
+        pattern = guess_pattern(listing.root, files)
     except DataError:
         if any(table.has_label for table in tables):
             return ""
         raise
     folders: dict[str, list[str]] = defaultdict(list)
     compiled = compile_pattern(pattern)
-    for image in listing.images if pattern else ():
+    for image in files if pattern else ():
         if captures := match(compiled, image):
             folders[captures["label"]].append(image)
     return pattern if len(folders) > 1 and not are_containers(folders, tags, tables) else ""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
+from zoo.images import kind_by_name
 from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compile_pattern, match, placeholders
 from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
-from zoo.sources.selection import select_files
+from zoo.sources.selection import check_labels_left, find_unread, select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if mistakes:
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
+    lost = {file: kind_by_name(file) for file in find_unread(card, listing)} | screened.skipped
+    check_labels_left(card, screened.files.values(), lost)
     files, clips = fold_clips(card, screened.files, frozenset(keys))
     notes = [*selection.notes, *screened.notes, *added]
     if table is None:
@@ -88,6 +91,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
         files, found = add_named(screened, files, found, find(screened.spare), notes)
     left_out = [*selection.left_out, *screened.skipped]
     skipped = find_left_out(card, keys, left_out, found, find)
+    check_rows_read(card, table, found, listing)
     check_found(card, table, found, skipped, keys, notes)
     return replace(attach(card, table, files, found, notes), clips=clips)
 
@@ -253,6 +257,22 @@ def find_left_out(
     captures = {image: match(compiled, image) for image in left_out}
     others = find({image: capture for image, capture in captures.items() if capture is not None})
     return [not images and bool(other) for images, other in zip(found, others, strict=True)]
+
+
+def check_rows_read(card: Card, table: pandas.DataFrame, found: list[list[str]], listing: Listing) -> None:
+    """Refuse rows of files that are there and of a kind that is not read."""
+    if card.join is None or card.join.tag or not listing.unread:
+        return
+    index = index_images(listing.root, listing.unread)
+    cells = table[card.join.column]
+    rows = [row for row, images in enumerate(found) if not images and index.finds(cells.iloc[row])]
+    if rows:
+        (file, *_), more = index.find(cells.iloc[rows[0]]), len(rows) - 1
+        raise DataError(
+            f"{table.index[rows[0]]}: {file} is there, and files {kind_by_name(file)} are not read"
+            + (f" (and {more} rows more)" if more else ""),
+            fix="convert them to PNG, or drop the rows",
+        )
 
 
 def check_found(

@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, without_suffix
+from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, kind_by_name, without_suffix
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
 # What Hugging Face's image folders keep beside the images of each split
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
+# What lies beside images and is none: texts, code, weights, archives, tables
+COMPANIONS = frozenset(
+    ".txt .md .rst .pdf .html .htm .json .xml .yaml .yml .toml .ini .cfg .doc .docx .ppt .pptx .odt .rtf .tex "  # noqa: SIM905
+    ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
+    ".zip .tar .gz .tgz .tar.gz .bz2 .xz .7z .rar .pth .pt .ckpt .onnx .safetensors .pkl .pickle .joblib "
+    ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .npz .bval .bvec .cff .lock .tmp "
+    ".part .bak".split()
+)
+COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
 MASK_WORDS = frozenset(
     "mask masks seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
     "annotations annot contour contours delineation manual roi rois".split()
@@ -37,6 +46,15 @@ class Listing:
     masks: tuple[str, ...] = ()  # volumes that mark something in another one: no images
     nested: tuple[str, ...] = ()
     others: tuple[str, ...] = ()  # files that are read neither as images nor as tables
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The files that may be images of a kind that is not read."""
+        return tuple(
+            other
+            for other in self.others
+            if kind_by_name(other) not in COMPANIONS and posixpath.basename(other).lower() not in COMPANION_NAMES
+        )
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
