@@ -174,10 +174,12 @@ def name_patients(guess: Guess, said: Card, tags: Tags, *, by_folder: bool = Fal
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
-    if patient is None and said.frames is None and not tags and "{label}" in guess.card.images:
-        patient = guess_patient_folder(guess.listing.images, guess.card.images, notes)
-    elif patient is None and not tags and not by_folder:
-        patient = guess_people_folder(guess.listing.images, notes)
+    if patient is None and said.frames is None and not tags and not by_folder:
+        images = guess.listing.images
+        in_classes = "{label}" in guess.card.images
+        patient = (
+            guess_patient_folder(images, guess.card.images, notes) if in_classes else guess_people_folder(images, notes)
+        )
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
 
 

@@ -94,7 +94,7 @@ def split_glob(names: set[str]) -> str:
 
 def are_people(names: set[str], paths: Paths = (), levels: Sequence[int] = ()) -> bool:
     """Whether folders are patients or exams by their names, or by being many more of one shape than all others."""
-    if len(names) < MIN_FOLDERS or any(GRADES & set(words_of(name)) for name in names):
+    if len(names) < MIN_FOLDERS or any(GRADES & set(words_of(name)) or holds_images(name) for name in names):
         return False
     if all(map(PEOPLE.fullmatch, names)):
         return True

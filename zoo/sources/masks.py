@@ -52,7 +52,7 @@ def find_masks(listing: Listing, notes: list[str]) -> Card:
     exclude = [f"**/{folder}/**" for folder in folders]
     for pairs in (*pair_folders(rest), *pair_endings(rest), *pair_names(rest)):
         kept = set(rest) - set(pairs.masks)
-        if kept and set(pairs.masks) & set(rest) and are_masks(listing.root, pairs):
+        if kept and set(pairs.masks) & set(rest) and are_masks(listing.root, pairs, sorted(kept)):
             exclude.append(pairs.pattern)
             notes.append(f"{len(pairs.masks)} files {pairs.pattern} are masks: a few values mark regions (guessed)")
             rest = [image for image in rest if image in kept]
@@ -145,21 +145,24 @@ def to_pairs(found: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> 
     return sorted(pairs, key=lambda each: not each.named)
 
 
-def are_masks(root: Path, pairs: Pairs) -> bool:
-    """Whether a sample of the files holds few values; and, where only that tells, has its images' sizes, not values."""
-    step = max(1, -(-len(pairs.masks) // LOOKED_AT))
-    rows = range(0, len(pairs.masks), step)
+def are_masks(root: Path, pairs: Pairs, others: Sequence[str]) -> bool:
+    """Whether a sample of the files holds few values, as the images that they pair with, or `others`, do not.
+
+    Files that are called as masks of images need no more; without a word that says so the sizes must be equal too.
+    """
+    rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // LOOKED_AT)))
+    partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // LOOKED_AT)]
     try:
-        looked_at = [pixels_of(root / pairs.masks[row]) for row in rows]
-        if not all(map(has_few_values, looked_at)):
+        masks = [pixels_of(root / pairs.masks[row]) for row in rows]
+        if not all(map(has_few_values, masks)):
             return False
-        if pairs.named:
+        if pairs.named and pairs.images:
             return True
-        partners = [pixels_of(root / pairs.images[row]) for row in rows]
+        images = [pixels_of(root / partner) for partner in partners]
     except DataError:
         return False
-    same_size = all(a.shape[:2] == b.shape[:2] for a, b in zip(looked_at, partners, strict=True))
-    return same_size and 2 * sum(map(has_few_values, partners)) < len(partners)
+    same_size = pairs.named or all(a.shape[:2] == b.shape[:2] for a, b in zip(masks, images, strict=True))
+    return same_size and 2 * sum(map(has_few_values, images)) < len(images)
 
 
 def pixels_of(path: Path) -> Array:
@@ -211,8 +214,8 @@ def box_columns(columns: Iterable[str]) -> list[str]:
 def other_task(root: Path, kind: str, evidence: str) -> DataError:
     """The error for a set that is made for segmentation or detection, and has no label of an image."""
     return DataError(
-        f"{root}: looks like a {kind} set ({evidence}), and nothing says one label of each image; zoo does "
-        "classification and regression",
+        f"{root}: looks like a {kind} set ({evidence}); for classification or regression, which zoo does, there are "
+        "images and nothing that labels them",
         fix="write a table with a label of each image, and name it in dataset.toml (`table`, `label`)",
         code=kind,
     )

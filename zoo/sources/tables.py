@@ -267,7 +267,12 @@ class ImageIndex:
             shared = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(shared, parts, strict=False))]
         for count in range(1, len(shared) + 1):
             found = replace(self, prefix="/".join(shared[:count]) + "/")
-            if ".." not in shared[:count] and any(found.finds(path) or found.find_folder(path) for path in paths):
+            is_here = (self.root / found.prefix.strip("/")).is_dir()
+            if (
+                not is_here
+                and ".." not in shared[:count]
+                and any(found.finds(path) or found.find_folder(path) for path in paths)
+            ):
                 return found
         return self
 
