@@ -126,7 +126,7 @@ class Found:
 def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
     """The card of a folder, table or `.toml`, what it leaves open guessed; no label is read yet."""
     from zoo.sources.cards import read_card
-    from zoo.sources.guess import guess_card
+    from zoo.sources.guess import complete_by_table, guess_card
 
     card_path = path / CARD_NAME if path.is_dir() else path
     if card_path.suffix == ".toml" and card_path.is_file():
@@ -139,7 +139,9 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         if not root.is_dir():
             raise DataError(f"{card_path}: root: no folder {root}", fix="correct `root`, or put the data there")
         if not card.leaves_files_open:
-            return Found(card, list_folder(root), card_path, name)
+            listing = list_folder(root)
+            card, notes = complete_by_table(card, listing)
+            return Found(card, listing, card_path, name, notes)
         guess = guess_card(root, card)
         return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:

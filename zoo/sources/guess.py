@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.sources.cards import Card, Join, Label, Patient, Split, compile_pattern, match
+from zoo.sources.cards import Card, Join, Label, Patient, Split, compile_pattern, match, placeholders
 from zoo.sources.headers import Headers
-from zoo.sources.joining import RESERVED, read_tables
+from zoo.sources.joining import RESERVED, load_table, read_tables
 from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
@@ -593,7 +593,7 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
-    split = guess_split(table, notes) if with_split else None
+    split = guess_split(table.rows, table.name, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     taken |= set(RESERVED)
     metadata = tuple(column for column in table.rows.columns if column not in taken)
@@ -617,12 +617,33 @@ def meaning(column: str) -> str:
     return next((word for word in ("lesion", "study", "case") if word in normalise(column)), "patient")
 
 
-def guess_split(table: Table, notes: list[str]) -> Split | None:
-    for column in sorted(table.rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
+def complete_by_table(card: Card, listing: Listing) -> tuple[Card, tuple[str, ...]]:
+    """The card with the split and the patient in usual columns of the table that it names, where it says neither."""
+    rows, mistakes, _ = load_table(card, listing)
+    if rows is None or mistakes:  # told when the card is honored
+        return card, ()
+    notes: list[str] = []
+    update: dict[str, object] = {}
+    free = rows.drop(columns=[c for c in {card.label.column, *card.label.columns, *card.hide} if c in rows.columns])
+    if (
+        card.split is None
+        and "split" not in placeholders(card.images)
+        and (split := guess_split(free, card.table, notes))
+    ):
+        update["split"] = split
+        notes.append(f"split is column {split.column!r} of {card.table} (guessed; else say split = {{folds = 5}})")
+    if card.patient is None and "patient" not in placeholders(card.images) and (columns := patient_columns(free)):
+        update["patient"] = Patient(column=columns[0], means=meaning(columns[0]))
+        notes.append(f'patient is column {columns[0]!r} of {card.table} (guessed; else say patient = {{none = "WHY"}})')
+    return card.model_copy(update=update), tuple(notes)
+
+
+def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> Split | None:
+    for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
         if normalise(column) not in SPLIT_COLUMNS:
             return None
-        known = {bool(split_of(text)) for text in table.rows[column].unique()}
+        known = {bool(split_of(text)) for text in rows[column].unique()}
         if known == {True} or (normalise(column) == "split" and True in known):
             return Split(column=column)
-        notes.append(f"column {column!r} of {table.name} is not read as the split: its values are not train, val, test")
+        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val, test")
     return None
