@@ -264,9 +264,10 @@ def descend(listing: Listing) -> Listing:
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
     """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
-    files = (*listing.images, *listing.unread)  # a class of files that are not read is one that is lost, and told
+    unread = [file for file in listing.unread if "/" in file]  # a class of files that are not read is lost, and told
+    files = (*listing.images, *unread)
     try:
-        pattern = guess_pattern(listing.root, files)
+        pattern = guess_pattern(listing.root, listing.images) or (guess_pattern(listing.root, files) if unread else "")
     except DataError:
         if any(table.has_label for table in tables):
             return ""

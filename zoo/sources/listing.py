@@ -22,7 +22,7 @@ COMPANIONS = frozenset(
     ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
     ".zip .tar .gz .tgz .tar.gz .bz2 .xz .7z .rar .pth .pt .ckpt .onnx .safetensors .pkl .pickle .joblib "
     ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .npz .bval .bvec .cff .lock .tmp "
-    ".part .bak".split()
+    ".part .bak .inf .exe .dll .jar .ico .cab .msi .bin .dat".split()
 )
 COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
 MASK_WORDS = frozenset(
