@@ -508,7 +508,7 @@ def bin_numbers(cells: Array) -> Array:
 
 def to_number(cell: str) -> float:
     try:
-        return float(cell)
+        return float(re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell))  # a decimal comma
     except ValueError:
         return float("nan")
 

@@ -146,7 +146,8 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
-            f"{path}: not a folder, .csv, .tsv, .npz, .zip or {CARD_NAME}", fix="name one of these as the dataset"
+            f"{path}: not a folder, .csv, .tsv, .xlsx, .parquet, .npz, .zip, .tar or {CARD_NAME}",
+            fix="name one of these as the dataset",
         )
     guess = guess_card(path)
     name = safe_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")

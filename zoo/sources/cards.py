@@ -354,6 +354,10 @@ def read_card(path: Path) -> Card:
     """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
     try:
         document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text, from byte {error.start}", fix="save it as UTF-8", code="card"
+        ) from error
     except ValueError as error:
         raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:

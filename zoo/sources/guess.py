@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.archives import is_archive_name
 from zoo.errors import DataError
 from zoo.sources.cards import Card, Join, Label, Patient, Split, compile_pattern, match, placeholders
 from zoo.sources.headers import Headers
@@ -21,8 +22,8 @@ from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.selection import select_files, split_of
-from zoo.sources.tables import LIST, ImageIndex, index_images, is_list, split_labels, to_flag, to_number
+from zoo.sources.selection import describe_unread, select_files, split_of
+from zoo.sources.tables import LIST, SPREADSHEETS, ImageIndex, index_images, is_list, split_labels, to_flag, to_number
 from zoo.specs import Doubt
 
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ NOT_FINDINGS = frozenset(
 FLAG = re.compile(r"-?[01](\.0*)?|true|false|", re.IGNORECASE)  # how the cells of a guessed 0/1 column look
 MIN_ROWS = 10  # fewer may hold exactly one 1 in some columns by chance
 MIN_CLASSES = 3
+# Tables, arrays and databases that are named where nothing else labels the images
+UNREAD_TABLES = (
+    ".json",
+    ".xls",
+    ".ods",
+    ".feather",
+    ".arrow",
+    ".mat",
+    ".h5",
+    ".hdf5",
+    ".pkl",
+    ".npz",
+    ".xml",
+    ".sqlite",
+)
+SHOWN_FILES = 5
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
 NOTHING_SAID = Card()
 # DICOM tags that a column may hold, from what names one image to what names many
@@ -215,7 +232,7 @@ def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: C
             fix='write their names into a column, or say how both fit in dataset.toml: images = "{COLUMN}_*.png"',
         )
     return DataError(
-        f"{path}: {len(listing.images)} images and nothing that labels them",
+        f"{path}: {len(listing.images)} images and nothing that labels them{present(listing)}",
         fix="put them into one folder a class, or a CSV with their names and labels beside them",
     )
 
@@ -236,10 +253,26 @@ def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
     return labelled[0]
 
 
+def is_unread_table(name: str) -> bool:
+    return "/" not in name and name.lower().endswith(UNREAD_TABLES)
+
+
+def present(listing: Listing) -> str:
+    """What lies there and may be what is looked for: `; there are also labels.json, set.tar, which are not read`."""
+    tables = [name for name in listing.tables if not listing.images]
+    files = [name for name in listing.others if is_archive_name(name) or is_unread_table(name)]
+    archives = any(map(is_archive_name, files))
+    advice = " (name an archive itself as the dataset)" if archives else ""
+    unread = [describe_unread(list(listing.unread))] if listing.unread else []
+    shown = ", ".join([*tables, *files][:SHOWN_FILES])
+    named = [f"there are also {shown}, which are not read here{advice}"] if shown else []
+    return "".join(f"; {each}" for each in (*named, *unread))
+
+
 def check_any_image(listing: Listing) -> None:
     if not listing.images:
         raise DataError(
-            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it",
+            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it{present(listing)}",
             fix="name the folder that holds them, or an archive, CSV or npz",
         )
 
@@ -363,7 +396,11 @@ def study_tables(
     broken: list[str] = []
     strangers: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
-    for name in (*listing.tables, *nested):
+    names = sorted((*listing.tables, *nested), key=is_spreadsheet)
+    for name in names:
+        if is_spreadsheet(name) and any(table.has_label for table in tables):
+            broken.append(f"{name} not used: {tables[0].name} says the label")
+            continue
         try:
             rows = read_tables(listing, name, NESTED_COLUMN)
             table = study_table(name, rows, index, tags, label_column)
@@ -375,6 +412,10 @@ def study_tables(
         else:
             tables.append(table)
     return tables, broken, strangers
+
+
+def is_spreadsheet(name: str) -> bool:
+    return name.lower().endswith(SPREADSHEETS)
 
 
 def study_table(

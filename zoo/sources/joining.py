@@ -71,7 +71,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
     lost = {file: kind_by_name(file) for file in find_unread(card, listing)} | screened.skipped
-    check_labels_left(card, screened.files.values(), lost)
+    check_labels_left(listing.root, card, screened.files.values(), lost)
     files, clips = fold_clips(card, screened.files, frozenset(keys))
     notes = [*selection.notes, *screened.notes, *added]
     if table is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from zoo.errors import DataError
 from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, kind_by_name, without_suffix
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
 # What Hugging Face's image folders keep beside the images of each split
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
@@ -22,7 +22,7 @@ COMPANIONS = frozenset(
     ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
     ".zip .tar .gz .tgz .tar.gz .bz2 .xz .7z .rar .pth .pt .ckpt .onnx .safetensors .pkl .pickle .joblib "
     ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .npz .bval .bvec .cff .lock .tmp "
-    ".part .bak .inf .exe .dll .jar .ico .cab .msi .bin .dat".split()
+    ".part .bak .inf .exe .dll .jar .ico .cab .msi".split()
 )
 COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
 MASK_WORDS = frozenset(

@@ -6,6 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from zoo.errors import DataError, nearest
 from zoo.images import kind_by_name, without_suffix
@@ -118,7 +119,7 @@ def describe_unread(files: list[str]) -> str:
     return f"{len(files)} files are not read: {shown}{more} ({files[0]} the first)"
 
 
-def check_labels_left(card: Card, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
+def check_labels_left(root: Path, card: Card, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
     """Refuse folders where a label loses all its images: `lost` are the files that are no images, and why."""
     kept = {captures.get("label") for captures in files}
     compiled = compile_pattern(card.images)
@@ -132,7 +133,8 @@ def check_labels_left(card: Card, files: Iterable[Captures], lost: Mapping[str, 
             f"{count} {why}" for why, count in Counter(lost[file] for file in its).most_common(MOST_KINDS)
         )
         raise DataError(
-            f"label {label!r} has no image left: of its {len(its)} files none is read ({reasons}; {its[0]} the first)",
+            f"{root}: label {label!r} has no image left: of its {len(its)} files none is read ({reasons}; {its[0]} the "
+            "first)",
             fix=f'convert them to PNG, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
             code="label-lost",
         )

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_TABLE_BYTES = 200_000_000  # rows of text take six times as much memory; NIH's 112,120 rows are 8 MB
 LINE = "line"  # name of the index: the line of the file a row stands on
+SPREADSHEETS = (".xlsx", ".parquet")  # read by pandas, where it has what they need
 LIST = "list"  # as a separator: the cell is a list, as Python or JSON write one
 QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -39,6 +41,8 @@ def read_table(path: Path) -> pandas.DataFrame:
     """
     import pandas
 
+    if path.suffix.lower() in SPREADSHEETS:
+        return read_spreadsheet(path)
     text = decode(path)
     if path.suffix.lower() == ".jsonl":
         return read_json_lines(path, text)
@@ -72,6 +76,46 @@ def read_table(path: Path) -> pandas.DataFrame:
     if not rows:
         raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
+
+
+def read_spreadsheet(path: Path) -> pandas.DataFrame:
+    """The rows of an .xlsx (its first sheet) or .parquet as text; the index is the row, below a header of one."""
+    import pandas
+
+    check_table_file(path)
+    is_excel = path.suffix.lower() == ".xlsx"
+    try:
+        if is_excel:
+            import_module("openpyxl")  # pandas looks into the file first, and calls it damaged
+        rows = pandas.read_excel(path, dtype=str, keep_default_na=False) if is_excel else pandas.read_parquet(path)
+    except ImportError as error:
+        package = "openpyxl" if is_excel else "pyarrow"
+        raise DataError(
+            f"{path}: reading {path.suffix.lower()} needs the package {package}, which is not installed",
+            fix=f"pip install {package}, or save it as CSV UTF-8",
+            code="package",
+        ) from error
+    except Exception as error:  # what a damaged file makes a reader raise cannot be listed
+        raise DataError(
+            f"{path}: cannot be read: {error or type(error).__name__}", fix="save it as CSV UTF-8"
+        ) from error
+    header = [str(column).strip() for column in rows.columns]
+    check_header(path, header)
+    if rows.empty:
+        raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
+    texts = [[cell_text(value) for value in row] for row in rows.itertuples(index=False)]
+    lines = pandas.Index(range(2, len(texts) + 2), name=LINE)
+    return pandas.DataFrame(texts, columns=header, index=lines, dtype=str)
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text: blank where it has no value, or holds bytes or a record."""
+    import pandas
+
+    if isinstance(value, str):
+        return value.strip()
+    is_nothing = isinstance(value, bytes | dict) or (not hasattr(value, "__len__") and pandas.isna(value))
+    return "" if is_nothing else str(value)
 
 
 def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
@@ -160,8 +204,8 @@ def split_labels(text: str, separator: str) -> list[str]:
     return [(double or single).strip() for double, single in QUOTED.findall(inner)]
 
 
-def decode(path: Path) -> str:
-    """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
+def check_table_file(path: Path) -> None:
+    """Refuse what is no regular file, or larger than a table may be."""
     if not path.is_file():
         raise DataError(
             f"{path}: " + ("not a regular file" if path.exists() else "no such file"), fix="correct the path"
@@ -171,6 +215,11 @@ def decode(path: Path) -> str:
             f"{path}: {path.stat().st_size / 1e6:.0f} MB; a table may have {MAX_TABLE_BYTES / 1e6:.0f} MB",
             fix="split it, or leave columns out",
         )
+
+
+def decode(path: Path) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
+    check_table_file(path)
     data = path.read_bytes()
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -178,7 +227,8 @@ def decode(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text", fix="save it as CSV UTF-8"
+            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text",
+            fix="save it as UTF-8 (CSV UTF-8 in a spreadsheet)",
         ) from error
     if "\0" in text:
         raise DataError(
