@@ -592,6 +592,8 @@ def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Pat
 def guess_label(rows: pandas.DataFrame, column: str, notes: list[str]) -> Label:
     """The label in a column, and what parts several labels in a cell of it."""
     texts = {text for text in rows[column].unique() if text}
+    if any(map(is_list, texts)):
+        notes.append(f"cells of column {column!r} are read as lists of labels (guessed)")
     separator = LIST if any(map(is_list, texts)) else "|" if any("|" in text for text in texts) else ""
     if not separator and None in map(to_number, texts):
         separator = next((each for each in SEPARATORS if parts_labels(texts, each)), "")

@@ -79,8 +79,9 @@ def pair_folders(images: Sequence[str]) -> list[Pairs]:
     """The folders, by name, that may hold masks of what lies beside them, those called so first."""
     inside: dict[str, list[str]] = defaultdict(list)
     below: dict[tuple[str, tuple[str, ...]], dict[str, str]] = defaultdict(dict)  # folder and key -> what is in it
-    for image in images:
-        parts, key = image.split("/"), mask_key(posixpath.basename(without_suffix(image)))
+    keys = {image: mask_key(posixpath.basename(without_suffix(image))) for image in images}
+    for image, key in keys.items():
+        parts = image.split("/")
         for level, part in enumerate(parts):
             below["/".join(parts[:level]), key].setdefault(part if level < len(parts) - 1 else "", image)
         for folder in set(parts[:-1]):
@@ -93,7 +94,7 @@ def pair_folders(images: Sequence[str]) -> list[Pairs]:
         partners = []
         for image in files:
             above = "/".join(image.split("/")[: image.split("/").index(folder)])
-            others = below[above, mask_key(posixpath.basename(without_suffix(image)))]
+            others = below[above, keys[image]]
             partners.append(next((other for part, other in others.items() if part != folder), ""))
         if named or all(partners):
             found.append(Pairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
