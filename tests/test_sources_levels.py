@@ -84,6 +84,7 @@ def test_patients_above_classes_are_kept_in_one_split(tmp_path):
     images(tmp_path, *tree(f"{NUMBERED}/0|1"))
     spec, samples = open_source(tmp_path)
     assert (spec.labels, spec.patient, samples.table["patient"].nunique()) == (("0", "1"), "patient", 15)
+    assert "folders are read as {patient}/{label}" in "\n".join(samples.notes)
     assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
 
 

@@ -73,6 +73,7 @@ UNREAD_TABLES = (
     ".sqlite",
 )
 SHOWN_FILES = 5
+USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
 NOTHING_SAID = Card()
 # DICOM tags that a column may hold, from what names one image to what names many
@@ -342,6 +343,8 @@ def check_split_folders(listing: Listing) -> None:
 def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], notes: list[str]) -> Guess:
     """Class folders say the label (and split); a table beside them adds the patient and what else it knows."""
     card = Card(images=pattern)
+    if pattern not in USUAL_PATTERNS:
+        notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
