@@ -102,7 +102,7 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "screening", "names", "clips", "masks"},
+        {"selection", "intensity", "screening", "names", "clips", "masks", "labeling"},
         {"joining", "levels"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
