@@ -104,11 +104,11 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "screening", "names", "clips"},
-        {"joining"},
+        {"selection", "intensity", "screening", "names", "clips", "masks", "labeling"},
+        {"joining", "levels"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},
-        {"colour", "packed", "writing"},
+        {"colour", "packed", "recognition", "writing"},
     ),
     "statistics": (
         {"intervals", "weighted", "roc", "pairs", "calibration"},

@@ -44,6 +44,11 @@ def parse_toml(text: str) -> dict[str, Any]:
         document = tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except tomllib.TOMLDecodeError as error:
+        if repeated := find_repeated_key(text):
+            key, first, second = repeated
+            raise ValueError(f"line {second}: {key!r} is given twice, first in line {first}") from error
+        raise
     level: list[Any] = [document]
     for _ in range(MAX_NESTING):
         level = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
@@ -51,6 +56,21 @@ def parse_toml(text: str) -> dict[str, Any]:
     if level:
         raise ValueError("nested too deep")
     return document
+
+
+def find_repeated_key(text: str) -> tuple[str, int, int] | None:
+    """The first key or section that a TOML text gives twice, and both lines; the parser's own error may name none."""
+    section, seen = "", dict[str, int]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        found = re.match(r"\s*(?:\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$|([A-Za-z0-9_.\-]+|\"[^\"]*\")\s*=)", line)
+        if not found:
+            continue
+        section = found[1] or section
+        key = found[1] or (f"{section}.{found[2]}" if section else found[2])
+        if key in seen:
+            return key, seen[key], number
+        seen[key] = number
+    return None
 
 
 def hash_bytes(*parts: bytes | str) -> str:

@@ -23,7 +23,7 @@ from zoo.protocol import Protocol, override
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.results import WEIGHTS_FILE, Result, find_done
 from zoo.samples import Progress, Source, discard_split, failures_told, open_source
-from zoo.sources import find_source
+from zoo.sources import find_recognized
 from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
@@ -258,7 +258,7 @@ def find_datasets(
         request = FetchRequest(name=asked, folder=cache / "datasets", offline=offline, progress=progress)
         return [family.find(request)]
     if is_path(asked, registry):
-        return [find_source(Path(asked), progress)]
+        return [find_recognized(Path(asked), registry.datasets.values(), progress)]
     matched = [registry.find("dataset", name) for name in registry.match("dataset", asked)]
     return [spec for spec in matched if spec.find is None or len(matched) == 1]
 

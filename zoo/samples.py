@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ Progress = Callable[[int, int | None], None]
 
 SPLITS = ("train", "val", "test")
 MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
+# How a table may write the whole number 12: also 0012, "12.0" or "1.2e+1" of a column that held a blank, "12,0"
+WHOLE_NUMBER = re.compile(r"\d+([.,]0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
 MAKER = "report it to whoever made the plugin"
 
 
@@ -58,6 +62,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
         samples = spec.samples(request)
     spec = complete(spec, samples)
     check_samples(spec, samples)
+    samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
     samples = replace(samples, read=partial(read_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
@@ -78,8 +83,41 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
 
 
 def in_one_form(patients: Iterable[object]) -> Array:
-    """Names of patients (N,) in Unicode's composed form: `é` of one character and of two are one person's."""
-    return np.array([unicodedata.normalize("NFC", str(patient)) for patient in patients], dtype=np.str_)
+    """Names of patients (N,), each in its first spelling: those with equal keys are one person."""
+    texts = [composed(patient) for patient in patients]
+    first: dict[str, str] = {}
+    spelling = {text: first.setdefault(patient_key(text), text) for text in dict.fromkeys(texts)}
+    return np.array([spelling[text] for text in texts], dtype=np.str_)
+
+
+def composed(patient: object) -> str:
+    """A patient's name in Unicode's composed form: `é` of one character and of two are one person's."""
+    return unicodedata.normalize("NFC", str(patient))
+
+
+def patient_key(patient: str) -> str:
+    """Return the same text for all spellings of one number (12, 0012, 12.0), and any other name as it is."""
+    text = patient.strip()
+    if not WHOLE_NUMBER.fullmatch(text):
+        return patient
+    number = Decimal(text.replace(",", "."))
+    return str(int(number)) if number == int(number) else patient
+
+
+def describe_spellings(samples: Samples) -> tuple[str, ...]:
+    """Note on the patients whose number is spelled in several ways."""
+    if "patient" not in samples.table.columns:
+        return ()
+    spellings: dict[str, list[str]] = {}
+    for text in dict.fromkeys(map(composed, samples.table["patient"])):
+        spellings.setdefault(patient_key(text), []).append(text)
+    several = [each for each in spellings.values() if len(each) > 1]
+    if not several:
+        return ()
+    return (
+        f"{len(several)} of {len(spellings)} patients are numbers spelled in several ways, "
+        f"{', '.join(map(repr, several[0]))}: each number is taken as one patient",
+    )
 
 
 def read_pixels(samples: Samples, name: str, image: Any) -> Array:
@@ -209,7 +247,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             refuse(
                 "unit is the patient, and nothing says whose each image is", fix="name the patient, or the unit image"
             )
-        owners = table["patient"].to_numpy().astype(np.str_)
+        owners = in_one_form(table["patient"])
     else:
         owners = clips_of(sample_ids)
         if (owners == sample_ids).all():
@@ -223,7 +261,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             "correct one, or name the unit image",
         )
     if spec.unit == "clip" and "patient" in table.columns:
-        numbers = np.unique(table["patient"].to_numpy().astype(np.str_), return_inverse=True)[1]
+        numbers = np.unique(in_one_form(table["patient"]), return_inverse=True)[1]
         if rows := find_disagreement(owners, numbers):
             first, second = (sample_ids[row] for row in rows)
             refuse(

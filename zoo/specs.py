@@ -124,6 +124,16 @@ class Origin:
     card_root: Path  # the same as a `dataset.toml` says it: in an archive, `set.zip/inner`
 
 
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """What reading the files showed and the pixels cannot: `zoo audit` warns of it."""
+
+    check: str  # as docs/audit.md calls it
+    message: str
+    fix: str = ""
+    count: int = 0  # images concerned
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """One row an image.
@@ -137,7 +147,8 @@ class Samples:
     without it the pixels are hashed. `reading` says how values became levels, where that was not left to the files: it
     is part of the content hash and stands on the board. `spec` is the card completed by what the files show (channels,
     official splits), where they were not here when it was listed. `tables` are the files that labels, patients and
-    splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo.
+    splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo, as are
+    `doubts`, what is uncertain about labels and patients.
     """
 
     table: pandas.DataFrame
@@ -149,6 +160,7 @@ class Samples:
     spec: DatasetSpec | None = None
     tables: tuple[Path, ...] = ()
     origin: Origin | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

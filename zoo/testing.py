@@ -23,7 +23,7 @@ from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.models import build_model, feature_extractor
 from zoo.models import layer_groups as layer_groups_of
 from zoo.registry import Kind, check_fields, check_name
-from zoo.samples import check_samples, complete
+from zoo.samples import check_samples, complete, in_one_form
 from zoo.scoring import compute
 from zoo.specs import DatasetSpec, MetricRequest, MetricSpec, ModelSpec, Samples, SamplesRequest, Weights
 from zoo.tasks import TASKS, Task
@@ -363,6 +363,7 @@ def check_splits(spec: DatasetSpec, samples: Samples) -> None:
     if "patient" not in table.columns or not found:
         return
     named = table[table["split"] != ""]
+    named = named.assign(patient=in_one_form(named["patient"]))
     shared = named.groupby("patient")["split"].nunique().loc[lambda splits: splits > 1]
     if len(shared):
         warnings.warn(

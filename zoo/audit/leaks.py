@@ -6,6 +6,7 @@ copies together), an official one can.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,7 @@ from zoo.audit.scope import (
 from zoo.errors import DataError
 from zoo.files import FileMemo, cache_root, hash_file
 from zoo.fingerprints import Fingerprints
-from zoo.samples import SPLITS, Source
+from zoo.samples import SPLITS, Source, composed, patient_key
 from zoo.splits import Split
 from zoo.tasks import REGRESSION
 
@@ -137,6 +138,7 @@ def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
         *find_odd_images(source, prints),
         *find_telling_columns(source, prints),
         *find_unofficial(source),
+        *find_doubts(source),
         *find_unchecked(source, prints),
     ]
     scope = find_scope(source, prints, has_official=any(checksummed(source)))
@@ -256,35 +258,56 @@ def find_shared_patients(source: Source, assignment: Array) -> Iterator[Finding]
 
 
 def find_spellings(source: Source, assignment: Array) -> Iterator[Finding]:
-    """Patients whose names differ only in case or blanks: one person, written twice, may be in two splits."""
+    """Patients written in two ways: numbers are taken as one person, other names as two who may be one."""
     if not source.has_patients or source.spec.patient in BY_PLACE:
         return
+    written = np.array([composed(patient) for patient in source.samples.table["patient"]])
     rows_of: dict[str, dict[str, int]] = defaultdict(dict)  # folded name -> each spelling and its first row
-    for row, patient in enumerate(source.patients.tolist()):
-        rows_of["".join(patient.split()).casefold()].setdefault(patient, row)
+    for row, patient in enumerate(written.tolist()):
+        rows_of[fold_name(patient)].setdefault(patient, row)
     groups = [list(spellings.values()) for spellings in rows_of.values() if len(spellings) > 1]
-    if not groups:
-        return
-    theirs = np.flatnonzero(np.isin(source.patients, source.patients[[row for group in groups for row in group]]))
+    one, two = (
+        [group for group in groups if (len(set(source.patients[group].tolist())) == 1) == is_one]
+        for is_one in (True, False)
+    )
+    word = source.spec.patient.partition(":")[0] or "patient"
+    if one:
+        what = f"numbers of {word}s spelled in two ways, each of which is taken as one {word}"
+        yield spelling_finding(source, assignment, written, one, (what, f"write each {word} in one way"))
+    if two:
+        what = f"names of {word}s that differ only in case, blanks or leading zeros, and are taken as different {word}s"
+        yield spelling_finding(source, assignment, written, two, (what, f"where two are one {word}, write both alike"))
+
+
+def fold_name(patient: str) -> str:
+    """Return what spellings of one name share: no case, no blanks, no separator beside a letter, no leading zeros."""
+    text = "".join(patient_key(patient).split()).casefold()
+    text = re.sub(r"(?<=[^\W\d_])[-_.]+|[-_.]+(?=[^\W\d_])", "", text)
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", text)
+
+
+def spelling_finding(
+    source: Source, assignment: Array, written: Array, groups: list[list[int]], words: tuple[str, str]
+) -> Finding:
+    """The finding of groups of first rows, one a spelling; `words` are what they are and the fix."""
+    theirs = np.flatnonzero(np.isin(written, written[[row for group in groups for row in group]]))
     groups.sort(key=lambda group: len(set(assignment[group])) < 2)  # those in several splits first
     pairs = [
         (group[0], next((b for b in group if assignment[b] != assignment[group[0]]), group[1])) for group in groups
     ]
-    word = source.spec.patient.partition(":")[0] or "patient"
     shown = ", ".join(
-        f"{str(source.patients[a])!r} of {called(source, assignment, a)} and "
-        f"{str(source.patients[b])!r} of {called(source, assignment, b)}"
+        f"{str(written[a])!r} of {called(source, assignment, a)} and "
+        f"{str(written[b])!r} of {called(source, assignment, b)}"
         for a, b in pairs[:SPELLINGS_SHOWN]
     )
-    yield Finding(
+    return Finding(
         check="patient-spelling",
         verdict="warn",
         splits=sorted_splits(assignment[theirs]),
         samples=names(source, theirs),
         count=len(theirs),
-        message=f"names of {word}s that differ only in case or blanks, and are taken as different {word}s: {shown}"
-        + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
-        fix=f"where two are one {word}, write both alike",
+        message=f"{words[0]}: {shown}" + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
+        fix=words[1],
         pairs=named_pairs(source, pairs),
     )
 
@@ -485,7 +508,7 @@ def bin_numbers(cells: Array) -> Array:
 
 def to_number(cell: str) -> float:
     try:
-        return float(cell)
+        return float(re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell))  # a decimal comma
     except ValueError:
         return float("nan")
 
@@ -521,6 +544,20 @@ def checksum_of(path: Path, checksums: Mapping[str, str]) -> str:
     """What a card says of a file, by its name or by its path below the root; "" where it says nothing."""
     place = path.as_posix()
     return next((md5 for name, md5 in checksums.items() if place.endswith(f"/{name}")), "")
+
+
+def find_doubts(source: Source) -> Iterator[Finding]:
+    """What reading the files showed: patients that are not known, tables that were not used."""
+    for doubt in source.samples.doubts:
+        yield Finding(
+            check=doubt.check,
+            verdict="warn",
+            splits=(),
+            samples=(),
+            count=doubt.count,
+            message=doubt.message,
+            fix=doubt.fix,
+        )
 
 
 def find_unchecked(source: Source, prints: Fingerprints) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from zoo.audit.leaks import (
 from zoo.audit.matching import External, keep
 from zoo.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.fingerprints import VERSION, Fingerprints, find_alike_across
-from zoo.samples import Progress, Source
+from zoo.samples import Progress, Source, patient_key
 from zoo.splits import Split
 
 Array = np.ndarray[Any, Any]
@@ -85,7 +85,9 @@ def find_overlap(
     alike, skipped = find_alike_kept(trained, prints, tested, others, cache, progress)
     patients: Array = np.array([], dtype=str)
     if trained.has_patients and tested.has_patients and not distinct_patients:
-        patients = np.intersect1d(trained.patients[seen], tested.patients)
+        known = set(map(patient_key, trained.patients[seen].tolist()))
+        shared = {name for name in tested.patients.tolist() if patient_key(name) in known}
+        patients = np.array(sorted(shared), dtype=str)
     return Overlap(
         identical=np.array(identical, dtype=np.int64).reshape(-1, 2),
         alike=alike[seen[alike[:, 0]]],

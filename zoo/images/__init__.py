@@ -44,6 +44,7 @@ __all__ = [
     "is_tiff_name",
     "is_unnamed_image",
     "is_volume_name",
+    "kind_by_name",
     "read_header",
     "read_image",
     "read_tag",
@@ -79,6 +80,11 @@ def without_suffix(name: str) -> str:
     return name[: len(name) - len(suffix_of(posixpath.basename(name)))]
 
 
+def kind_by_name(name: str) -> str:
+    """What kind of file a name says: its suffix, lower case, or "without suffix"."""
+    return suffix_of(posixpath.basename(name)) or "without suffix"
+
+
 def is_volume_name(name: str) -> bool:
     return suffix_of(posixpath.basename(name)) in volumes.SUFFIXES
 
@@ -112,9 +118,8 @@ def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
 
 
 def is_unnamed_image(path: Path) -> bool:
-    """Whether a regular file whose name says nothing of its kind (`IM000012`, `1.2.840.113619.5`) begins as DICOM."""
-    suffix = suffix_of(path.name)
-    return (not suffix or suffix[1:].isdecimal()) and not is_ignored(path.name) and carries_mark(path)
+    """Whether a file whose name is none of an image (`IM000012`, `1.2.840.113619.5`, `scan.dc3`) begins as DICOM."""
+    return suffix_of(path.name) not in BY_SUFFIX and not is_ignored(path.name) and carries_mark(path)
 
 
 def has_tags(path: Path) -> bool:

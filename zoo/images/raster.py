@@ -19,6 +19,7 @@ from zoo.images.reading import (
     check_size,
     damaged,
     first_bytes,
+    kind_in_fact,
     open_tiff,
     to_levels,
     too_large,
@@ -118,8 +119,12 @@ def open_image(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
+        kind = kind_in_fact(path)
+        named = (
+            f"give it the suffix {kind[1][0]}, " if kind and path.suffix.lower() not in kind[1] else "leave it out, "
+        )
         raise DataError(
-            f"{path}: not an image: {first_bytes(path)}", fix="leave it out, or convert it to PNG", code="image-unknown"
+            f"{path}: not an image: {first_bytes(path)}", fix=f"{named}or convert it to PNG", code="image-unknown"
         ) from error
     except Exception as error:
         raise damaged(path, error) from error

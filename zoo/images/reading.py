@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,30 @@ from zoo.errors import DataError
 
 Array = np.ndarray[Any, Any]
 
+# Where in a file which bytes stand, what kind of file has them, and its suffixes
+KINDS = (
+    (4, b"ftyphei", "HEIC", (".heic", ".heif")),
+    (4, b"ftypmif1", "HEIF", (".heic", ".heif")),
+    (4, b"ftypavif", "AVIF", (".avif",)),
+    (4, b"ftyp", "a video or an image in an MP4 container", (".mp4", ".mov", ".m4v", ".heic", ".heif", ".avif")),
+    (128, b"DICM", "DICOM", (".dcm", ".dicom", ".ima")),
+    (344, b"n+1\0", "NIfTI", (".nii",)),
+    (0, b"\x89PNG", "PNG", (".png",)),
+    (0, b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif")),
+    (0, b"II*\0", "TIFF", (".tif", ".tiff")),
+    (0, b"MM\0*", "TIFF", (".tif", ".tiff")),
+    (0, b"GIF8", "GIF", (".gif",)),
+    (0, b"\xff\x0a", "JPEG XL", (".jxl",)),
+    (0, b"\x93NUMPY", "a NumPy array", (".npy",)),
+    (0, b"\x1f\x8b", "compressed by gzip", (".nii.gz", ".gz")),
+    (0, b"PK\x03\x04", "a zip archive", (".zip", ".npz")),
+    (0, b"%PDF", "a PDF", (".pdf",)),
+    (0, b"\x89HDF", "HDF5", (".h5", ".hdf5")),
+)
+RASTER_SUFFIXES = {suffix for *_, name, its in KINDS if name in ("PNG", "JPEG", "TIFF", "GIF") for suffix in its}
+LACKING = re.compile(
+    r"imagecodecs|not available|missing dependenc|no module named|not installed|unsupported", re.IGNORECASE
+)
 STRIP_ROWS = 256
 MAX_PIXELS = 89_478_485  # where Pillow begins to doubt a header: 900 Mpx fit into 109 KB of PNG, 120 Mpx into 15
 MAX_BYTES = 240_000_000  # of pixels; what decodes them holds three to four times as much for a moment
@@ -71,10 +96,22 @@ def check_regular(path: Path) -> None:
         raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
 
 
+def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
+    """What kind of file a file is by how it begins, and the suffixes of such; None where nothing tells."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(352)
+    except OSError:
+        return None
+    return next(((name, suffixes) for at, mark, name, suffixes in KINDS if start[at:].startswith(mark)), None)
+
+
 def first_bytes(path: Path) -> str:
     """What a file that is no image begins with, in words where it is well known."""
     with open(path, "rb") as stream:
         start = stream.read(64)
+    if kind := kind_in_fact(path):
+        return f"it is {kind[0]}"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, probably of a failed download"
     if start.startswith(b"\x80") and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
@@ -131,8 +168,17 @@ def open_tiff(path: Path) -> Any:
 
 
 def damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: cannot be decoded: {str(error) or type(error).__name__}",
-        fix="copy it again, or leave it out",
-        code="image",
-    )
+    """The error for a file that a decoder refuses: another kind than its name says, a codec that lacks, or damage."""
+    cause = str(error) or type(error).__name__
+    kind = kind_in_fact(path)
+    # Pillow reads its kinds under each other's names: there the name is not what is wrong
+    if kind and path.suffix.lower() not in kind[1] and not {path.suffix.lower(), kind[1][0]} <= RASTER_SUFFIXES:
+        return DataError(
+            f"{path}: it is {kind[0]}, which its name does not say: {cause}",
+            fix=f"give it the suffix {kind[1][0]}, or leave it out",
+            code="image",
+        )
+    fix = "copy it again, or leave it out"
+    if LACKING.search(cause) or isinstance(error, ImportError | NotImplementedError):
+        fix = "install the codec that the message names, or save it as PNG or without compression"
+    return DataError(f"{path}: cannot be decoded: {cause}", fix=fix, code="image")

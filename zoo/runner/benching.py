@@ -65,8 +65,6 @@ def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Con
 
 def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     """Say what will run before it does."""
-    for name, error in plan.refused:
-        console.say(refusal(name, error))
     for source, split in plan.sources.values():
         for note in (*source.samples.notes, *split.notes):
             console.say(f"{source.spec.name}: {note}")
@@ -85,6 +83,8 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
         f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
         f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
     )
+    for name, error in plan.refused:  # last: where all are refused, nothing follows
+        console.say(refusal(name, error))
 
 
 def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:

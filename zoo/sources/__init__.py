@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from zoo.images import without_suffix
 from zoo.sources.arrays import find_npz, read_members, read_npz_samples
 from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
 from zoo.sources.synopsis import read_document, read_synopsis, said_root
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.specs import DatasetSpec, Doubt, Samples, SamplesRequest
 
 if TYPE_CHECKING:
     from zoo.sources.assembly import Assembled
@@ -28,6 +28,7 @@ __all__ = [
     "card_dataset",
     "card_schema",
     "find_data",
+    "find_recognized",
     "find_source",
     "read_members",
     "read_npz_samples",
@@ -48,9 +49,28 @@ def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
     one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; a zip or tar of any of these.
     """
     path, archive = locate(path, progress)
-    if path.suffix.lower() == ".npz":
-        return find_npz(path, safe_name(path.stem))
+    if npz := npz_of(path):
+        return find_npz(npz, safe_name(path.stem))
     return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
+
+
+def npz_of(path: Path) -> Path | None:
+    """The npz that a path means: itself, or the only file of images in a folder without a card."""
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return path
+    if not path.is_dir() or (path / CARD_NAME).exists():
+        return None
+    arrays = [each for each in sorted(path.iterdir()) if each.suffix.lower() == ".npz" and each.is_file()]
+    return arrays[0] if len(arrays) == 1 and not list_folder(path).images else None
+
+
+def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Progress | None = None) -> DatasetSpec:
+    """The dataset at a path; an npz that a published dataset has the checksum of, as that one describes it."""
+    from zoo.sources.recognition import recognize
+
+    spec = find_source(path, progress)
+    npz = npz_of(locate(path)[0])
+    return recognize(spec, npz, published) if npz else spec
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
@@ -88,7 +108,7 @@ def understand(path: Path, root: Path | None = None, progress: Progress | None =
     found = find_card(path, root, progress)
     if isinstance(found.listing, Path):
         return assemble_packed(found.card, found.listing, found.path, found.name)
-    return assemble(found.card, found.listing, found.path, found.name, found.notes)
+    return assemble(found.card, found.listing, found.path, found.name, found.notes, found.doubts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +120,13 @@ class Found:
     path: Path  # what the user named, or the card in it
     name: str  # where the card does not say one
     notes: tuple[str, ...] = ()  # on what was guessed
+    doubts: tuple[Doubt, ...] = ()
 
 
 def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
     """The card of a folder, table or `.toml`, what it leaves open guessed; no label is read yet."""
     from zoo.sources.cards import read_card
-    from zoo.sources.guess import guess_card
+    from zoo.sources.guess import complete_by_table, guess_card
 
     card_path = path / CARD_NAME if path.is_dir() else path
     if card_path.suffix == ".toml" and card_path.is_file():
@@ -118,16 +139,19 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         if not root.is_dir():
             raise DataError(f"{card_path}: root: no folder {root}", fix="correct `root`, or put the data there")
         if not card.leaves_files_open:
-            return Found(card, list_folder(root), card_path, name)
+            listing = list_folder(root)
+            card, notes = complete_by_table(card, listing)
+            return Found(card, listing, card_path, name, notes)
         guess = guess_card(root, card)
-        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes)
+        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
-            f"{path}: not a folder, .csv, .tsv, .npz, .zip or {CARD_NAME}", fix="name one of these as the dataset"
+            f"{path}: not a folder, .csv, .tsv, .xlsx, .parquet, .npz, .zip, .tar or {CARD_NAME}",
+            fix="name one of these as the dataset",
         )
     guess = guess_card(path)
     name = safe_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
-    return Found(guess.card, guess.listing, path, name, guess.notes)
+    return Found(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
 
 
 def unpacked(root: Path, progress: Progress | None = None) -> Path:
@@ -152,9 +176,9 @@ def write_card(path: Path, output: Path | None = None) -> Path:
     target = output or (folder / f"{without_suffix(named.name)}.toml" if packed else folder / CARD_NAME)
     check_free(target)
     path, archive = locate(path)
-    if path.suffix.lower() == ".npz":
-        spec, samples = find_npz(path, safe_name(path.stem)), read_npz_samples(path)
-        text = compose_card(card_of_arrays(spec), spec, relative_root(path, target), ())
+    if npz := npz_of(path):
+        spec, samples = find_npz(npz, safe_name(path.stem)), read_npz_samples(npz)
+        text = compose_card(card_of_arrays(spec), spec, relative_root(npz, target), ())
     else:
         found, assembled = find_card(path), understand(path)
         if is_card(found.path):

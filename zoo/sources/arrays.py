@@ -25,6 +25,7 @@ SPLITS = ("train", "val", "test")
 BLOCK_BYTES = 256 << 20
 NUM_BLOCKS = 3
 MAX_LABELS_BYTES = 1 << 30
+ONE_HOT = "labels are {} columns with exactly one 1 a row: read as classes"
 MAX_RATIO = 500  # deflate reaches 1032 on zeros; real images stay below 20
 
 
@@ -239,6 +240,7 @@ class Labels:
     task: Task
     names: tuple[str, ...]
     targets: Array
+    notes: tuple[str, ...] = ()
 
 
 def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, names: tuple[str, ...]) -> Labels:
@@ -250,7 +252,12 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
         )
     together = np.concatenate(list(parts.values()))
     if together.ndim == 2:
-        return understand_multilabel(path, parts, together.astype(float), names)
+        return understand_columns(path, parts, together.astype(float), task, names)
+    if task == MULTILABEL:
+        raise DataError(
+            f"{path}: {next(iter(parts))} holds one number an image, and task = 'multilabel' needs a column a label",
+            fix="save labels of shape (N, L), or say another task",
+        )
     if task == REGRESSION or (task is None and bool((together % 1 != 0).any())):
         return Labels(REGRESSION, names or ("value",), together.astype(float))
     values = np.unique(together)
@@ -270,15 +277,37 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
     return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
 
 
-def understand_multilabel(path: Path, parts: dict[str, Array], together: Array, names: tuple[str, ...]) -> Labels:
+def understand_columns(
+    path: Path, parts: dict[str, Array], together: Array, task: Task | None, names: tuple[str, ...]
+) -> Labels:
+    """Columns of 0 and 1 (N, L): one class an image where every row has exactly one 1, else several labels."""
     if names and len(names) != together.shape[1]:
         raise DataError(f"{path}: labels have {together.shape[1]} columns, expected {len(names)}")
+    names = names or tuple(str(index) for index in range(together.shape[1]))
+    one_each = True
     for name, part in parts.items():
-        rows = np.flatnonzero(~np.isin(part.astype(float), (0.0, 1.0)) & ~np.isnan(part.astype(float)))
+        values = part.astype(float)
+        rows = np.flatnonzero(~np.isin(values, (0.0, 1.0)) & ~np.isnan(values))
         if len(rows):
             row, column = divmod(int(rows[0]), part.shape[1])
-            raise DataError(f"{path}: {name}[{row}, {column}] is {part[row, column]}; expected 0, 1 or NaN")
-    return Labels(MULTILABEL, names or tuple(str(index) for index in range(together.shape[1])), together)
+            raise DataError(
+                f"{path}: {name}[{row}, {column}] is {part[row, column]}; expected 0, 1 or NaN",
+                fix="save NaN where a label is unknown",
+            )
+        not_one = np.flatnonzero(values.sum(axis=1) != 1)
+        one_each &= len(not_one) == 0
+        if task not in (None, MULTILABEL) and len(not_one):
+            raise DataError(
+                f"{path}: {name}[{not_one[0]}] is {part[not_one[0]].tolist()}; task = {str(task)!r} needs one 1",
+                fix='say task = "multilabel", or correct the labels',
+            )
+    if task == REGRESSION:
+        raise DataError(f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)")
+    if task is None and one_each:
+        task = BINARY if len(names) == 2 else MULTICLASS
+    if task is None or not task.classes:
+        return Labels(MULTILABEL, names, together)
+    return Labels(task, names, together.argmax(axis=1).astype(np.int64), notes=(ONE_HOT.format(len(names)),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,6 +353,7 @@ def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str,
         targets=npz.labels.targets,
         read=NpzImages(path),
         files=(path,),
+        notes=npz.labels.notes,
         origin=Origin(path=path, root=path, card_root=path),
     )
 
@@ -333,7 +363,7 @@ def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  t
     if labels.task != BINARY:
         return samples
     # The numbers do not say which is the illness: in breastmnist 0 is malignant
-    return replace(samples, notes=(f"positive label: {labels.names[1]} (guessed)",))
+    return replace(samples, notes=(*samples.notes, f"positive label: {labels.names[1]} (guessed)"))
 
 
 def find_npz(path: Path, name: str) -> DatasetSpec:

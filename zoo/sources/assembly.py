@@ -25,7 +25,7 @@ from zoo.sources.official import find_splits
 from zoo.sources.patients import find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
-from zoo.specs import DatasetSpec, Origin, Samples
+from zoo.specs import DatasetSpec, Doubt, Origin, Samples
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +50,14 @@ class Assembled:
     channel_notes: tuple[str, ...] = ()  # said unless the pixels show that all images are gray
 
 
-def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple[str, ...] = ()) -> Assembled:
+def assemble(
+    card: Card,
+    listing: Listing,
+    origin: Path,
+    name: str,
+    notes: tuple[str, ...] = (),
+    doubts: tuple[Doubt, ...] = (),
+) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
     with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
         joined = expand_clips(card, join(card, listing, origin, tagged))
@@ -107,6 +114,7 @@ def assemble(card: Card, listing: Listing, origin: Path, name: str, notes: tuple
         reading=record_reading(reading),
         tables=tuple(listing.root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=listing.root, card_root=listing.root),
+        doubts=(*doubts, *patients.doubts),
     )
     return Assembled(spec, samples, describe_channels(headers))
 

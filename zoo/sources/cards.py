@@ -27,9 +27,16 @@ class Label(Part):
     column: str = Field(default="", description="Column with the label.")
     columns: Names = Field(default=(), description="Instead: one 0/1 column a label.")
     separator: str = Field(
-        default="", description='Between several labels of an image: "|". Makes the task multilabel.'
+        default="",
+        description='Between several labels of an image: "|"; or "list", where a cell is a list as Python or JSON '
+        "write it: ['a', 'b']. Makes the task multilabel.",
     )
     none: str = Field(default="", description='Text that means no label at all: "No Finding".')
+    uncertain: Literal["", "ignore", "zeros", "ones"] = Field(
+        default="",
+        description="What -1 means in 0/1 columns: ignore, the label is unknown (the default where 0 stands there "
+        "too); zeros, the image has it not; ones, it has it.",
+    )
     positive: str = Field(
         default="",
         description="Binary: the label called positive. Default: the one not called normal, negative, benign or so, "
@@ -347,6 +354,10 @@ def read_card(path: Path) -> Card:
     """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
     try:
         document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text, from byte {error.start}", fix="save it as UTF-8", code="card"
+        ) from error
     except ValueError as error:
         raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:

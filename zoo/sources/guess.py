@@ -5,20 +5,32 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.archives import is_archive_name
 from zoo.errors import DataError
-from zoo.images import without_suffix
-from zoo.sources.cards import Card, Join, Label, Masks, Patient, Split
+from zoo.sources.cards import Card, Join, Patient, Split, compile_pattern, match, placeholders
 from zoo.sources.headers import Headers
-from zoo.sources.joining import RESERVED, read_tables
+from zoo.sources.joining import RESERVED, load_table, read_tables
+from zoo.sources.labeling import (
+    PATIENT_NAMES,
+    SPLIT_COLUMNS,
+    guess_findings,
+    guess_label,
+    normalise,
+    one_hot_columns,
+)
+from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
+from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.selection import SPLIT_NAMES, select_files
-from zoo.sources.tables import ImageIndex, index_images
+from zoo.sources.selection import describe_unread, select_files, split_of
+from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images
+from zoo.specs import Doubt
 
 if TYPE_CHECKING:
     import pandas
@@ -34,15 +46,10 @@ LABEL_NAMES = tuple(
     "ground_truth y".split()
 )
 COHORT = "group"  # the label of BIDS' participants.tsv, where no other column is called like one
-PATIENT_NAMES = tuple(
-    "patient patient_id patientid patient_no patient_number pid subject subject_id subjectid participant_id mrn case "  # noqa: SIM905
-    "case_id caseid study study_id lesion lesion_id lesionid".split()
-)
-SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
-NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
-SEPARATOR = "|"
-MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
-MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
+# Tables, arrays and databases that are named where nothing else labels the images
+UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
+SHOWN_FILES = 5
+USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
 NOTHING_SAID = Card()
 # DICOM tags that a column may hold, from what names one image to what names many
@@ -59,6 +66,7 @@ class Guess:
     card: Card
     listing: Listing
     notes: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,35 +94,49 @@ class Table:
         return max(values) if max(values) <= MANY_LABELS else 0
 
 
-def normalise(column: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
-
-
 def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     """The card of a folder, or of a table whose images lie beside or below it; `said` is what a card says of it."""
     if path.is_file():
         return guess_named_table(path, said)
     whole = descend(list_folder(path))
     check_any_image(whole)
-    marks = find_masks(whole)
+    mask_notes: list[str] = []
+    marks = find_masks(whole, mask_notes)
     listing = replace(whole, images=meant_images(whole, marks, said))
     if not listing.images:  # what is wrong with `said` is told when it is honoured
         return Guess(marks, whole, ())
     tags = index_tags(listing)
     tables, broken, strangers = study_tables(listing, tags, said.label.column)
-    notes = [*broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
+    notes = [*mask_notes, *broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
     pattern = "" if said.label.column else guess_class_folders(listing, tags, tables)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
+        check_task(path, whole, listing, tables)
         if not tables:
             raise nothing_labels(path, listing, broken, strangers)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
-    guess = name_patients(guess, said, tags)
+    by_folder = any(table.by_folder for table in tables if table.name == guess.card.table)
+    guess = name_patients(guess, said, tags, by_folder=by_folder)
     card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
-    return Guess(card, whole, guess.notes)
+    patients = {table.name: patient_columns(table.rows) for table in tables} | strangers
+    return Guess(card, whole, guess.notes, () if said.patient else doubt_unused(card, patients))
+
+
+def doubt_unused(card: Card, patients: Mapping[str, list[str]]) -> tuple[Doubt, ...]:
+    """The tables that may say the patient and are not used, where nothing else says it."""
+    return tuple(
+        Doubt(
+            check="patient-unknown",
+            message=f"{name} is not used, and its column {columns[0]!r} may say the patient: images of one may be in "
+            "two splits",
+            fix=say_in_toml("table, join and patient"),
+        )
+        for name, columns in patients.items()
+        if columns and name != card.table and card.patient is None and "patient" not in placeholders(card.images)
+    )
 
 
 def guess_named_table(path: Path, said: Card) -> Guess:
@@ -124,7 +146,7 @@ def guess_named_table(path: Path, said: Card) -> Guess:
     table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), tags)
     if table is None:
         raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
-    return name_patients(guess_from_table(listing, table, [], path), said, tags)
+    return name_patients(guess_from_table(listing, table, [], path), said, tags, by_folder=table.by_folder)
 
 
 def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
@@ -133,18 +155,47 @@ def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
     return tuple(select_files(card, listing).files)
 
 
-def name_patients(guess: Guess, said: Card, tags: Tags) -> Guess:
-    """With the patient that is in names of files or folders, where nothing else says who it is."""
-    if guess.card.patient or said.patient:
+def name_patients(guess: Guess, said: Card, tags: Tags, *, by_folder: bool = False) -> Guess:
+    """With the patient that is in names of files or folders, where nothing else says who it is.
+
+    `by_folder`: a row of the table means a folder, whose images stay together anyway.
+    """
+    if guess.card.patient or said.patient or "{patient}" in guess.card.images:
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
-    if patient is None and said.frames is None and not tags and "{label}" in guess.card.images:
-        patient = guess_patient_folder(guess.listing.images, guess.card.images.count("{"), notes)
+    if patient is None and said.frames is None and not tags and not by_folder:
+        images = guess.listing.images
+        in_classes = "{label}" in guess.card.images
+        patient = (
+            guess_patient_folder(images, guess.card.images, notes) if in_classes else guess_people_folder(images, notes)
+        )
     return Guess(guess.card.model_copy(update={"patient": patient}), guess.listing, tuple(notes))
 
 
-def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: list[str]) -> DataError:
+def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | None:
+    """The folders that are called as patients are, where a table says the label."""
+    folders = [image.split("/")[:-1] for image in images]
+    for level in range(min(map(len, folders))):
+        names = {folder[level] for folder in folders}
+        if are_people(names) and len(names) < len(images):
+            notes.append(f"the patient is the folder, {min(names)!r} and others: {len(names)} (guessed)")
+            return Patient(regex=f"^(?:[^/]+/){{{level}}}([^/]+)/", means="patient")
+    return None
+
+
+def check_task(path: Path, whole: Listing, listing: Listing, tables: list[Table]) -> None:
+    """Refuse a set for segmentation or detection, which no table gives one label of each image."""
+    if any(table.has_label for table in tables):
+        return
+    if masks := count_masks(whole, listing.images):
+        raise other_task(path, "segmentation", masks)
+    boxes = next((f"{', '.join(found)} in {t.name}" for t in tables if (found := box_columns(t.rows.columns))), "")
+    if boxes := boxes or find_boxes(whole):
+        raise other_task(path, "detection", f"boxes: {boxes}")
+
+
+def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: Collection[str]) -> DataError:
     """What to say where neither a folder nor a table tells the label of the images."""
     if broken:
         return DataError(broken[0], fix="correct that table, or remove it")
@@ -154,7 +205,7 @@ def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: l
             fix='write their names into a column, or say how both fit in dataset.toml: images = "{COLUMN}_*.png"',
         )
     return DataError(
-        f"{path}: {len(listing.images)} images and nothing that labels them",
+        f"{path}: {len(listing.images)} images and nothing that labels them{present(listing)}",
         fix="put them into one folder a class, or a CSV with their names and labels beside them",
     )
 
@@ -169,16 +220,32 @@ def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
         )
     for table in tables:
         if table is not labelled[0]:
-            patients = patient_columns(table)
+            patients = patient_columns(table.rows)
             knows = f"; its column {patients[0]!r} may say the patient" if patients else ""
             notes.append(f"{table.name} not used: no label in it{knows}")
     return labelled[0]
 
 
+def is_unread_table(name: str) -> bool:
+    return "/" not in name and name.lower().endswith(UNREAD_TABLES)
+
+
+def present(listing: Listing) -> str:
+    """What lies there and may be what is looked for: `; there are also labels.json, set.tar, which are not read`."""
+    tables = [name for name in listing.tables if not listing.images]
+    files = [name for name in listing.others if is_archive_name(name) or is_unread_table(name)]
+    archives = any(map(is_archive_name, files))
+    advice = " (name an archive itself as the dataset)" if archives else ""
+    unread = [describe_unread(list(listing.unread))] if listing.unread else []
+    shown = ", ".join([*tables, *files][:SHOWN_FILES])
+    named = [f"there are also {shown}, which are not read here{advice}"] if shown else []
+    return "".join(f"; {each}" for each in (*named, *unread))
+
+
 def check_any_image(listing: Listing) -> None:
     if not listing.images:
         raise DataError(
-            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it",
+            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it{present(listing)}",
             fix="name the folder that holds them, or an archive, CSV or npz",
         )
 
@@ -190,11 +257,11 @@ def say_in_toml(what: str) -> str:
 def descend(listing: Listing) -> Listing:
     """The folder itself, or the only folder in it that holds images: archives often unpack to one more level."""
     while not listing.tables:
-        tops = {image.split("/", 1)[0] for image in listing.images if "/" in image}
+        tops = {file.split("/", 1)[0] for file in (*listing.images, *listing.unread) if "/" in file}
         if len(tops) != 1 or any("/" not in image for image in listing.images):
             return listing
         (top,) = tops
-        if top.lower() in SPLIT_NAMES or not any(image.count("/") > 1 for image in listing.images):
+        if split_of(top) or not any(image.count("/") > 1 for image in listing.images):
             return listing
         listing = list_folder(listing.root / top)
     return listing
@@ -202,16 +269,21 @@ def descend(listing: Listing) -> Listing:
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
-    """The pattern of class folders, with or without split folders above them, or "" where there are none."""
-    for depth, pattern in ((1, "{split}/{label}/**/*"), (0, "{label}/**/*")):
-        folders: dict[str, list[str]] = defaultdict(list)
-        for image in listing.images:
-            parts = image.split("/")
-            if len(parts) > depth + 1 and (parts[0].lower() in SPLIT_NAMES) == bool(depth):
-                folders[parts[depth]].append(image)
-        if len(folders) > 1 and not are_containers(folders, tags, tables):
-            return pattern
-    return ""
+    """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
+    unread = [file for file in listing.unread if "/" in file]  # a class of files that are not read is lost, and told
+    files = (*listing.images, *unread)
+    try:
+        pattern = guess_pattern(listing.root, listing.images) or (guess_pattern(listing.root, files) if unread else "")
+    except DataError:
+        if any(table.has_label for table in tables):
+            return ""
+        raise
+    folders: dict[str, list[str]] = defaultdict(list)
+    compiled = compile_pattern(pattern)
+    for image in files if pattern else ():
+        if captures := match(compiled, image):
+            folders[captures["label"]].append(image)
+    return pattern if len(folders) > 1 and not are_containers(folders, tags, tables) else ""
 
 
 def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[Table]) -> bool:
@@ -236,21 +308,25 @@ def check_split_folders(listing: Listing) -> None:
     """Refuse the folder of a split that holds no image: half of a download, say. Another would be drawn without it."""
     filled = {image.split("/", 1)[0] for image in listing.images}
     for folder in sorted(path for path in listing.root.iterdir() if path.is_dir()):
-        if folder.name.lower() in SPLIT_NAMES and folder.name not in filled:
+        if split_of(folder.name) and folder.name not in filled:
             raise DataError(f"{folder}: the folder of a split, and no image in it", fix="fill it or remove it")
 
 
 def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], notes: list[str]) -> Guess:
     """Class folders say the label (and split); a table beside them adds the patient and what else it knows."""
     card = Card(images=pattern)
+    if pattern not in USUAL_PATTERNS:
+        notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
     taken = {table.image_column, *table.label_columns}
     in_splits = "{split}" in pattern
     card = add_table(card, table, notes, taken, with_split=not in_splits)
-    if table.label_columns:
-        notes.append(f"labels are the folders' names, not column {table.label_columns[0]!r} of {table.name}")
+    skipped = [*table.label_columns, *(table.label_cells if len(table.label_cells) > 1 else ())]
+    if skipped:
+        columns = f"column{'s' * (len(skipped) > 1)} {', '.join(map(repr, skipped))}"
+        notes.append(f"labels are the folders' names, not {columns} of {table.name}")
     if in_splits and (column := next((c for c in table.rows.columns if normalise(c) == "split"), "")):
         notes.append(f"splits are the folders', not column {column!r} of {table.name}")
     return Guess(card, listing, tuple(notes))
@@ -270,29 +346,6 @@ def best_table(listing: Listing, tables: list[Table], notes: list[str]) -> Table
     return best
 
 
-# --- masks -----------------------------------------------------------------------------------------------------------
-def find_masks(listing: Listing) -> Card:
-    """What to leave out: `x_mask.png` beside `x.png`, and a folder `masks` whose files are named as images are."""
-    stems = {without_suffix(image) for image in listing.images}
-    beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    names = set()
-    for image in listing.images:
-        *folders, _ = image.split("/")
-        stem = posixpath.basename(without_suffix(image))
-        folder = next((folder for folder in folders if MASK_FOLDER.fullmatch(folder)), "")
-        if folder:
-            found = MASK.fullmatch(stem)
-            by_folder[folder].append(found["image"] if found else stem)
-        else:
-            names.add(stem)
-    folders = [folder for folder, stems_there in by_folder.items() if names.issuperset(stems_there)]
-    return Card(
-        masks=Masks(path="**/{stem}_mask*") if beside else None,
-        exclude=tuple(f"**/{folder}/**" for folder in folders),
-    )
-
-
 # --- tables ----------------------------------------------------------------------------------------------------------
 def index_tags(listing: Listing) -> Tags:
     """The DICOM tags that tell images apart. An unreadable file is named later, unless it is left out."""
@@ -306,24 +359,38 @@ def index_tags(listing: Listing) -> Tags:
     return {keyword: by_value for keyword, by_value in tags.items() if len(by_value) > 1}
 
 
-def study_tables(listing: Listing, tags: Tags, label_column: str) -> tuple[list[Table], list[str], list[str]]:
-    """The tables that name images of the folder, what is wrong with those that cannot be read, names of the others."""
+def study_tables(
+    listing: Listing, tags: Tags, label_column: str
+) -> tuple[list[Table], list[str], dict[str, list[str]]]:
+    """The tables that name images of the folder, what is wrong with those that cannot be read, and the others.
+
+    Of the others, the columns that may say a patient, by the table's name.
+    """
     index = index_images(listing.root, listing.images)
     tables: list[Table] = []
     broken: list[str] = []
-    strangers: list[str] = []
+    strangers: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
-    for name in (*listing.tables, *nested):
+    names = sorted((*listing.tables, *nested), key=is_spreadsheet)
+    for name in names:
+        if is_spreadsheet(name) and any(table.has_label for table in tables):
+            broken.append(f"{name} not used: {tables[0].name} says the label")
+            continue
         try:
-            table = study_table(name, read_tables(listing, name, NESTED_COLUMN), index, tags, label_column)
+            rows = read_tables(listing, name, NESTED_COLUMN)
+            table = study_table(name, rows, index, tags, label_column)
         except DataError as error:
             broken.append(error.message)
             continue
         if table is None:
-            strangers.append(name)
+            strangers[name] = patient_columns(rows)
         else:
             tables.append(table)
     return tables, broken, strangers
+
+
+def is_spreadsheet(name: str) -> bool:
+    return name.lower().endswith(SPREADSHEETS)
 
 
 def study_table(
@@ -333,10 +400,11 @@ def study_table(
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
         usual = rank(column, IMAGE_NAMES) < len(IMAGE_NAMES)
-        share = sum(index.finds(cell) for cell in rows[column] if cell) / len(rows)
+        its = index.for_cells(rows[column])
+        share = sum(its.finds(cell) for cell in rows[column] if cell) / len(rows)
         # `1` may well be the stem of 1.png and a class: an unusual column must name nearly all, each once
         if share > best[2] and (usual or (share >= ENOUGH and rows[column].is_unique)):
-            best = (column, 0, share)
+            best, index = (column, 0, share), its
     column, _, share = best
     by_tag = find_tag_column(rows, tags) if share < ENOUGH else None
     folder_column = find_folder_column(rows, index) if share < ENOUGH and not by_tag else ""
@@ -371,7 +439,8 @@ def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
         cells = list(rows[column])
         if normalise(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
             continue
-        found = [index.find_folder(cell) for cell in cells if is_inside(cell)]
+        its = index.for_cells(cells)
+        found = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
         images = [image for folder in found for image in folder]
         is_usual = normalise(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
         is_named = sum(map(bool, found)) >= ENOUGH * len(cells) or (is_usual and images)
@@ -401,17 +470,6 @@ def rank(column: str, names: tuple[str, ...]) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...]:
-    known = {*PATIENT_NAMES, *SPLIT_COLUMNS, "sex", "gender", "age", "smoker", "view", "laterality"}
-    return tuple(
-        column
-        for column in rows.columns
-        if column != image_column
-        and normalise(column) not in known
-        and {""} != set(rows[column].unique()) <= {"0", "1", "0.0", "1.0", ""}
-    )
-
-
 def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Path) -> Guess:
     """The label from a column of the table, or from 0/1 columns."""
     if len(table.label_columns) > 1:
@@ -426,35 +484,27 @@ def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Pat
             fix=say_in_toml('label = {column = "NAME"}'),
         )
     if table.label_columns:
-        label = guess_label(table.rows, table.label_columns[0])
+        label = guess_label(table.rows, table.label_columns[0], notes)
+        if len(table.label_cells) > 1:
+            others = ", ".join(table.label_cells)
+            notes.append(f"labels are column {label.column!r}, not the 0/1 columns {others} of {table.name}")
     else:
-        empty = [c for c in table.label_cells if not set(table.rows[c]) & {"1", "1.0"}]
-        label = Label(columns=tuple(c for c in table.label_cells if c not in empty))
-        notes.append(f"labels are the 0/1 columns {', '.join(label.columns)}")
-        if empty:
-            notes.append(f"no image has a 1 in {', '.join(empty)}: left out")
-    in_splits = all(image.split("/", 1)[0].lower() in SPLIT_NAMES and "/" in image for image in listing.images)
+        rows = table.rows.drop(columns=table.image_column)
+        label = guess_findings(rows, table.label_cells, f"{path}: {table.name}", notes)
+    in_splits = all("/" in image and split_of(image.split("/", 1)[0]) for image in listing.images)
     card = Card(images="{split}/**/*" if in_splits else "**/*")
-    taken = {table.image_column, *table.label_columns, *table.label_cells}
+    taken = {table.image_column, *table.label_columns, *label.columns}
     card = add_table(card, table, notes, taken, with_split=True)
     return Guess(card.model_copy(update={"label": label}), listing, tuple(notes))
 
 
-def guess_label(rows: pandas.DataFrame, column: str) -> Label:
-    texts = set(rows[column].unique())
-    if not any(SEPARATOR in text for text in texts):
-        return Label(column=column)
-    none = next((text for text in NO_FINDING if text in texts), "")
-    return Label(column=column, separator=SEPARATOR, none=none)
-
-
 def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, with_split: bool) -> Card:
     """The card with what the table says of an image besides its label: patient, split, metadata."""
-    patients = [c for c in patient_columns(table) if c not in taken or c == table.image_column]
+    patients = [c for c in patient_columns(table.rows) if c not in taken or c == table.image_column]
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
-    split = guess_split(table, notes) if with_split else None
+    split = guess_split(table.rows, table.name, notes) if with_split else None
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     taken |= set(RESERVED)
     metadata = tuple(column for column in table.rows.columns if column not in taken)
@@ -469,8 +519,8 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
     return card.model_copy(update={**update, "metadata": metadata})
 
 
-def patient_columns(table: Table) -> list[str]:
-    named = [column for column in table.rows.columns if normalise(column) in PATIENT_NAMES]
+def patient_columns(rows: pandas.DataFrame) -> list[str]:
+    named = [column for column in rows.columns if normalise(column) in PATIENT_NAMES]
     return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
 
 
@@ -478,12 +528,33 @@ def meaning(column: str) -> str:
     return next((word for word in ("lesion", "study", "case") if word in normalise(column)), "patient")
 
 
-def guess_split(table: Table, notes: list[str]) -> Split | None:
-    for column in sorted(table.rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
+def complete_by_table(card: Card, listing: Listing) -> tuple[Card, tuple[str, ...]]:
+    """The card with the split and the patient in usual columns of the table that it names, where it says neither."""
+    rows, mistakes, _ = load_table(card, listing)
+    if rows is None or mistakes:  # told when the card is honored
+        return card, ()
+    notes: list[str] = []
+    update: dict[str, object] = {}
+    free = rows.drop(columns=[c for c in {card.label.column, *card.label.columns, *card.hide} if c in rows.columns])
+    if (
+        card.split is None
+        and "split" not in placeholders(card.images)
+        and (split := guess_split(free, card.table, notes))
+    ):
+        update["split"] = split
+        notes.append(f"split is column {split.column!r} of {card.table} (guessed; else say split = {{folds = 5}})")
+    if card.patient is None and "patient" not in placeholders(card.images) and (columns := patient_columns(free)):
+        update["patient"] = Patient(column=columns[0], means=meaning(columns[0]))
+        notes.append(f'patient is column {columns[0]!r} of {card.table} (guessed; else say patient = {{none = "WHY"}})')
+    return card.model_copy(update=update), tuple(notes)
+
+
+def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> Split | None:
+    for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
         if normalise(column) not in SPLIT_COLUMNS:
             return None
-        known = {text.lower() in SPLIT_NAMES for text in table.rows[column].unique()}
+        known = {bool(split_of(text)) for text in rows[column].unique()}
         if known == {True} or (normalise(column) == "split" and True in known):
             return Split(column=column)
-        notes.append(f"column {column!r} of {table.name} is not read as the split: its values are not train, val, test")
+        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val, test")
     return None

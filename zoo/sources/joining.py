@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
+from zoo.images import kind_by_name
 from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compile_pattern, match, placeholders
 from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
+from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
-from zoo.sources.selection import select_files
+from zoo.sources.selection import check_labels_left, find_unread, select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     """The images that the card's pattern names, each with its row of the card's table."""
     import pandas
 
-    table, mistakes = load_table(card, listing)
+    table, mistakes, added = load_table(card, listing)
     keys = []
     if card.table and not card.join:
         names = placeholders(card.images)
@@ -68,15 +70,20 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if mistakes:
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
+    lost = {file: kind_by_name(file) for file in find_unread(card, listing)} | screened.skipped
+    check_labels_left(listing.root, card, screened.files.values(), lost)
     files, clips = fold_clips(card, screened.files, frozenset(keys))
-    notes = [*selection.notes, *screened.notes]
+    notes = [*selection.notes, *screened.notes, *added]
     if table is None:
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
         return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes), clips=clips)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
-        find = partial(find_by_column, card, table, listing.root)
+        index = index_images(listing.root, listing.images).for_cells(table[card.join.column])
+        find = partial(find_by_column, card, table, listing.root, index.prefix)
+        if index.prefix:
+            notes.append(f"names in column {card.join.column!r} begin with {index.prefix}, which is not here: left out")
     else:
         find = partial(find_by_keys, table, keys)
     found = find(files)
@@ -84,24 +91,26 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
         files, found = add_named(screened, files, found, find(screened.spare), notes)
     left_out = [*selection.left_out, *screened.skipped]
     skipped = find_left_out(card, keys, left_out, found, find)
+    check_rows_read(card, table, found, listing)
     check_found(card, table, found, skipped, keys, notes)
     return replace(attach(card, table, files, found, notes), clips=clips)
 
 
-def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str]]:
-    """The card's table, each row with its place; and what is wrong with it."""
+def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
+    """The card's table, each row with its place; what is wrong with it; and notes on the table added to it."""
     if not card.table:
-        return None, []
+        return None, [], []
+    notes: list[str] = []
     try:
         table = read_tables(listing, card.table, card.join.column if card.join else "")
     except DataError as error:
-        return None, [f"table: {error}"]
+        return None, [f"table: {error}"], []
     if card.add:
         try:
-            table = add_columns(table, card.add, inside(listing.root, card.add.table))
+            table = add_columns(table, card.add, inside(listing.root, card.add.table), notes)
         except DataError as error:
-            return None, [f"add: {error}"]
-    return table, column_mistakes(card, list(table.columns))
+            return None, [f"add: {error}"], []
+    return table, column_mistakes(card, list(table.columns)), notes
 
 
 def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.DataFrame:
@@ -129,8 +138,11 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
     return tables[0] if len(tables) == 1 else pandas.concat(tables)
 
 
-def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFrame:
-    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have."""
+def add_columns(table: pandas.DataFrame, add: Add, path: Path, notes: list[str]) -> pandas.DataFrame:
+    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have.
+
+    A second table without any of the values is an error; one without some is noted.
+    """
     other = read_table(path)
     for name, columns in (("the table", table.columns), (add.table, other.columns)):
         if add.by not in columns:
@@ -144,6 +156,16 @@ def add_columns(table: pandas.DataFrame, add: Add, path: Path) -> pandas.DataFra
             f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice",
             fix="keep one row for each",
         )
+    missing = ~table[add.by].isin(set(other[add.by]) - {""}).to_numpy()
+    if missing.all():
+        raise DataError(
+            f"no {add.by} of the table stands in {add.table}: {table[add.by].iloc[0]!r} here, "
+            f"{other[add.by].iloc[0]!r} there",
+            fix=f"write the {add.by} alike in both tables",
+        )
+    if missing.any():
+        first = table[add.by][missing].iloc[0]
+        notes.append(f"{missing.sum()} of {len(table)} rows have no row in {add.table}, {add.by} {first!r} the first")
     added = other.set_index(add.by).reindex(table[add.by]).fillna("")
     return table.assign(**{column: added[column].to_numpy() for column in added.columns})
 
@@ -187,10 +209,12 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
     return [by_key.get(tuple(row), []) for row in table[keys].itertuples(index=False)]
 
 
-def find_by_column(card: Card, table: pandas.DataFrame, root: Path, files: dict[str, Captures]) -> list[list[str]]:
+def find_by_column(
+    card: Card, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
+) -> list[list[str]]:
     """The images of every row, by a column with their path or name, or with that of a folder: all in it."""
     assert card.join is not None
-    index = index_images(root, tuple(files))
+    index = replace(index_images(root, tuple(files)), prefix=prefix)
     found: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:
@@ -235,6 +259,22 @@ def find_left_out(
     return [not images and bool(other) for images, other in zip(found, others, strict=True)]
 
 
+def check_rows_read(card: Card, table: pandas.DataFrame, found: list[list[str]], listing: Listing) -> None:
+    """Refuse rows of files that are there and of a kind that is not read."""
+    if card.join is None or card.join.tag or not listing.unread:
+        return
+    index = index_images(listing.root, listing.unread)
+    cells = table[card.join.column]
+    rows = [row for row, images in enumerate(found) if not images and index.finds(cells.iloc[row])]
+    if rows:
+        (file, *_), more = index.find(cells.iloc[rows[0]]), len(rows) - 1
+        raise DataError(
+            f"{table.index[rows[0]]}: {file} is there, and files {kind_by_name(file)} are not read"
+            + (f" (and {more} rows more)" if more else ""),
+            fix="convert them to PNG, or drop the rows",
+        )
+
+
 def check_found(
     card: Card,
     table: pandas.DataFrame,
@@ -248,7 +288,7 @@ def check_found(
     if any(skipped):
         notes.append(f"{sum(skipped)} of {len(found)} rows of {card.table} are of images left out")
     missing = [row for row, images in enumerate(found) if not images and not skipped[row]]
-    if missing and card.labelled_by_path:
+    if missing and card.labelled_by_path and len(missing) < len(found):
         notes.append(f"{len(missing)} of {len(found)} rows of {card.table} name no image here")
     elif missing:
         cell = " ".join(table[columns].iloc[missing[0]])
@@ -309,6 +349,8 @@ def collapse(
         if len(rows):
             (b, a), image = list(repeats.items())[rows[0]]
             values = [str(table[column].iloc[row]) for row in (a, b)]
+            if (boxes := box_columns(columns)) and column in (card.label.column, *card.label.columns):
+                raise other_task(Path(card.table), "detection", f"a box in {', '.join(boxes)} of every row")
             raise DataError(
                 f"{table.index[a]} and {table.index[b]}: {image} has the {column} {values[0]!r} and {values[1]!r}",
                 fix="keep one row an image",

@@ -6,19 +6,31 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, without_suffix
+from zoo.images import is_ignored, is_image_name, is_unnamed_image, is_volume_name, kind_by_name, without_suffix
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
 # What Hugging Face's image folders keep beside the images of each split
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
-MASK_STEM = re.compile(r".+[-_](d?seg|segmentation|mask|labels?)([-_]?\d+)?", re.IGNORECASE)
-MASK_FOLDER = re.compile(r"(labels?|masks?|segs?|segmentations?)(Tr|Ts|Val)?", re.IGNORECASE)
+# What lies beside images and is none: texts, code, weights, archives, tables
+COMPANIONS = frozenset(
+    ".txt .md .rst .pdf .html .htm .json .xml .yaml .yml .toml .ini .cfg .doc .docx .ppt .pptx .odt .rtf .tex "  # noqa: SIM905
+    ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
+    ".zip .tar .gz .tgz .tar.gz .bz2 .xz .7z .rar .pth .pt .ckpt .onnx .safetensors .pkl .pickle .joblib "
+    ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .npz .bval .bvec .cff .lock .tmp "
+    ".part .bak .inf .exe .dll .jar .ico .cab .msi".split()
+)
+COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
+MASK_WORDS = frozenset(
+    "mask masks seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
+    "annotations annot contour contours delineation manual roi rois".split()
+)
+# What an image is called where its mask has a word of its own: `volume-0` and `segmentation-0`
+IMAGE_WORDS = frozenset("volume vol image images img imaging scan ct mr mri orig original raw tr ts ground".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,16 @@ class Listing:
     tables: tuple[str, ...]
     masks: tuple[str, ...] = ()  # volumes that mark something in another one: no images
     nested: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # files that are read neither as images nor as tables
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The files that may be images of a kind that is not read."""
+        return tuple(
+            other
+            for other in self.others
+            if kind_by_name(other) not in COMPANIONS and posixpath.basename(other).lower() not in COMPANION_NAMES
+        )
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -51,6 +73,7 @@ def list_folder(root: Path) -> Listing:
     root = root.resolve()
     images: list[str] = []
     tables: list[str] = []
+    others: list[str] = []
     seen: set[str] = set()
     pending = [""]
     while pending:
@@ -67,7 +90,10 @@ def list_folder(root: Path) -> Listing:
             ) from error
         for entry in entries:
             relative = f"{folder}/{entry.name}" if folder else entry.name
-            if is_ignored(entry.name) or not matters(entry, relative.count("/")):
+            if is_ignored(entry.name):
+                continue
+            if not matters(entry, relative.count("/")):
+                others += [relative] if entry.is_file() else []
                 continue
             check_entry(root, relative, entry)
             if entry.is_dir():
@@ -84,23 +110,37 @@ def list_folder(root: Path) -> Listing:
         tables=tuple(sorted(table for table in tables if "/" not in table)),
         masks=tuple(sorted(masks, key=natural_key)),
         nested=tuple(sorted(table for table in tables if "/" in table)),
+        others=tuple(sorted(others, key=natural_key)),
     )
 
 
+def words_of(name: str) -> list[str]:
+    """The words and numbers in a name, in lower case: `TrainData_01` has three."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
+
+
+def has_mask_word(name: str) -> bool:
+    """Whether a file or folder is called as masks are: `a_seg`, `lung masks`, `Ground Truth`, `labelsTr`."""
+    return bool(MASK_WORDS & set(words_of(name)))
+
+
+def mask_key(stem: str) -> tuple[str, ...]:
+    """What the names of an image and of its mask share: the words that say neither."""
+    return tuple(word for word in words_of(stem) if word not in MASK_WORDS and word not in IMAGE_WORDS)
+
+
 def find_volume_masks(images: list[str]) -> frozenset[str]:
-    """Volumes named as the mask of one beside them: `labelsTr/a.nii.gz` of `imagesTr/a.nii.gz`, `a_seg.nii`."""
+    """Volumes called as the mask of another one: `labelsTr/a.nii.gz` of `imagesTr/a.nii.gz`, `a_gt.nii` of `a.nii`."""
     volumes = [image for image in images if is_volume_name(image)]
-    parts = [posixpath.split(without_suffix(volume)) for volume in volumes]
-    plain = {folder for folder, stem in parts if not MASK_STEM.fullmatch(stem)}
-    folders: dict[str, set[str]] = defaultdict(set)
-    for folder, stem in parts:
-        for name in (stem, stem.removesuffix("_0000")):  # nnU-Net numbers the channels of a volume
-            folders[name].add(folder)
+    parts = [posixpath.split(without_suffix(volume).removesuffix("_0000")) for volume in volumes]  # nnU-Net's channel
+    named = [(has_mask_word(posixpath.basename(folder)), has_mask_word(stem)) for folder, stem in parts]
+    plain = [part for part, called in zip(parts, named, strict=True) if not any(called)]
+    folders = {folder for folder, _ in plain}
+    keys = {mask_key(stem) for _, stem in plain}
     return frozenset(
         volume
-        for volume, (folder, stem) in zip(volumes, parts, strict=True)
-        if (MASK_STEM.fullmatch(stem) and folder in plain)
-        or (MASK_FOLDER.fullmatch(posixpath.basename(folder)) and folders[stem] != {folder})
+        for volume, (folder, stem), (by_folder, by_stem) in zip(volumes, parts, named, strict=True)
+        if (by_stem and folder in folders) or ((by_folder or by_stem) and mask_key(stem) in keys)
     )
 
 

@@ -14,6 +14,11 @@ CONTAINER_WORDS = frozenset(
     "image images img imgs picture pictures photo photos part parts batch chunk data raw "  # noqa: SIM905
     "png jpg jpeg tif tiff bmp".split()
 )
+# One of two classes whose name holds such a word is the negative one: the other is called positive.
+NEGATIVE_WORDS = frozenset(
+    "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
+    "uninfected regular well unremarkable".split()
+)
 MIN_FOLDERS = 5  # in every class: no fewer than there are folds
 
 
@@ -77,6 +82,11 @@ def suggest_patient(images: tuple[str, ...]) -> str:
     )
 
 
+def is_negative(name: str) -> bool:
+    """Whether a class is called normal, benign or so."""
+    return bool(NEGATIVE_WORDS & set(re.split(r"[^a-z]+", name.lower())))
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 def is_container(folder: str) -> bool:
     return folder.isdecimal() or holds_images(folder)
@@ -86,12 +96,15 @@ def holds_images(folder: str) -> bool:
     return bool(CONTAINER_WORDS & set(re.split(r"[^a-z]+", folder.lower())))
 
 
-def guess_patient_folder(images: tuple[str, ...], depth: int, notes: list[str]) -> Patient | None:
+def guess_patient_folder(images: tuple[str, ...], pattern: str, notes: list[str]) -> Patient | None:
     """The folders below those of the classes as patients, exams or clips: whatever they are, they are not parted.
 
-    `depth` counts the folders that say split and class. Of nested folders the outermost are taken of which every class
+    `pattern` says which folders are split and class. Of nested folders the outermost are taken of which every class
     has several. One name in two classes is one patient; in two official splits it may mean two.
     """
+    parts = pattern.removesuffix("/**/*").split("/")
+    depth = len(parts)
+    split = next((level for level, part in enumerate(parts) if "{split}" in part), None)
     folders = [image.split("/")[:-1] for image in images]
     for level in range(depth, min(map(len, folders))):
         in_class: dict[str, set[str]] = defaultdict(set)
@@ -104,7 +117,7 @@ def guess_patient_folder(images: tuple[str, ...], depth: int, notes: list[str]) 
             continue
         splits_of: dict[str, set[str]] = defaultdict(set)
         for folder in folders:
-            splits_of[folder[level]].add(folder[0] if depth > 1 else "")
+            splits_of[folder[level]].add("" if split is None else folder[split])
         above = f"(?:[^/]+/){{{level}}}"
         is_path = any(len(splits) > 1 for splits in splits_of.values())
         notes.append(

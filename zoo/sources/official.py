@@ -9,13 +9,13 @@ from zoo.images import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import Listing
-from zoo.sources.selection import SPLIT_NAMES
+from zoo.sources.selection import split_of
 from zoo.sources.tables import decode, index_images
 
 
 def find_splits(card: Card, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
     """train, val or test for every image ("": in none), or nothing where nobody says; and notes."""
-    by_folder = [SPLIT_NAMES[c["split"].lower()] for c in joined.captures if "split" in c]
+    by_folder = [split_of(c["split"]) for c in joined.captures if "split" in c]
     if card.split and card.split.column:
         splits = read_column(card, joined)
         for row, (split, folder) in enumerate(zip(splits, by_folder, strict=False)):
@@ -34,7 +34,7 @@ def read_column(card: Card, joined: Joined) -> list[str]:
     assert card.split is not None
     meanings = card.split.meanings()
     texts = list(joined.cells[card.split.column])
-    splits = [meanings.get(text, "") if meanings else SPLIT_NAMES.get(text.lower(), "") for text in texts]
+    splits = [meanings.get(text, "") if meanings else split_of(text) for text in texts]
     for row, split in enumerate(splits):
         if not split:
             known = ", ".join(map(repr, meanings)) or "train, val, test"
@@ -59,7 +59,9 @@ def read_lists(card: Card, joined: Joined, listing: Listing) -> tuple[list[str],
     found: dict[str, tuple[str, str]] = {}  # image -> split, where it says so
     for key, file in card.split.lists():
         split = "train" if key == "rest" else key
-        for line, name in read_list(listing.root / file):
+        lines = read_list(listing.root / file)
+        here, everywhere = (index.for_cells([name for _, name in lines]) for index in (here, everywhere))
+        for line, name in lines:
             place = f"{file} line {line}"
             try:
                 image = (here if here.find(name) else everywhere).find_one(name)

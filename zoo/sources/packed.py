@@ -59,6 +59,7 @@ def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assem
         table=samples.table[kept].reset_index(drop=True),
         targets=samples.targets[kept],
         notes=(
+            *samples.notes,
             *((f"{len(card.drop)} images left out: named by drop",) if card.drop else ()),
             *((guessed_positive(positive),) if guessed else ()),
         ),

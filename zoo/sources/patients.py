@@ -13,6 +13,7 @@ from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.names import suggest_patient
+from zoo.specs import Doubt
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
 
@@ -24,6 +25,7 @@ class Patients:
     texts: list[str]
     meaning: str  # "patient", "study", "file"; "none: REASON"
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
 
 def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
@@ -63,9 +65,17 @@ def shared_rows(joined: Joined) -> list[str]:
 
 def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:
     blank = texts.count("")
-    note = (f"{blank} images have no patient: each is taken as a patient of its own",) if blank else ()
     texts = [one_form(text) or f"unknown {file}" for text, file in zip(texts, joined.files, strict=True)]
-    return Patients(texts, meaning, note)
+    if not blank:
+        return Patients(texts, meaning)
+    note = f"{blank} of {len(texts)} images have no {meaning}: each is taken as a {meaning} of its own"
+    doubt = Doubt(
+        check="patient-unknown",
+        message=f"{note}, and may share one with images of another split",
+        fix=f"fill in the {meaning}s, or leave these images out",
+        count=blank,
+    )
+    return Patients(texts, meaning, (note,), (doubt,))
 
 
 def patient_in_name(expression: str, image: str) -> str:

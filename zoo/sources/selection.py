@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from zoo.errors import DataError, nearest
-from zoo.images import without_suffix
+from zoo.images import kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Card, Compiled, compile_pattern, match, placeholders
-from zoo.sources.listing import Listing
+from zoo.sources.listing import Listing, words_of
 from zoo.sources.tables import ImageIndex, index_images
 
 SPLIT_NAMES = {
@@ -17,6 +19,20 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tests", "testset", "holdout"), "test"),
 }
+
+MOST_KINDS = 5  # named in a note
+# What may stand beside it: train_data, test-images, 01_Training Set
+BESIDE_SPLIT = frozenset(
+    "data dataset set sets images image imgs img folder split samples files cropped png jpg".split()  # noqa: SIM905
+)
+
+
+def split_of(name: str) -> str:
+    """train, val or test, where a folder or a cell says that and nothing else; else ""."""
+    if name.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[name.lower()]
+    words = [word for word in words_of(name) if not word.isdecimal() and word not in BESIDE_SPLIT]
+    return SPLIT_NAMES.get(words[0], "") if len(words) == 1 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +74,18 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
         elif captures is None:
             counts[f"not {card.images}"] += 1
             continue
-        elif "split" in captures and "split" not in deep and captures["split"].lower() not in SPLIT_NAMES:
+        elif "split" in captures and "split" not in deep and not split_of(captures["split"]):
             counts[f"in {captures['split']}, which is no split"] += 1
             continue
         else:
             files[image] = captures
             continue
         left_out.add(image)
+    unread = find_unread(card, listing)
+    for file in set(listing.unread).difference(unread):
+        used.update(
+            pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(file, bare=bare)) is not None
+        )
     mistakes += [f"{place}: {pattern!r} names no image" for place, pattern in places(card) if pattern not in used]
     mask_notes, mask_mistakes = describe_masks(card, files, masks)
     mistakes += mask_mistakes
@@ -75,8 +96,48 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
         mistakes.append(f"images: {what}; {there}")
     if listing.masks:
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
+    mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
     return Selection(files, frozenset(left_out), tuple(notes), tuple(mistakes))
+
+
+def find_unread(card: Card, listing: Listing) -> list[str]:
+    """The files of kinds that are not read, but for those that the card excludes."""
+    excludes = compile_excludes(card).values()
+    return [
+        file
+        for file in listing.unread
+        if not any(match(pattern, name_of(file, bare=bare)) is not None for pattern, bare in excludes)
+    ]
+
+
+def describe_unread(files: list[str]) -> str:
+    """`60 files are not read: 60 .heic (a/IMG_1.HEIC the first)`."""
+    kinds = Counter(map(kind_by_name, files))
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
+    more = f" and {len(kinds) - MOST_KINDS} kinds more" if len(kinds) > MOST_KINDS else ""
+    return f"{len(files)} files are not read: {shown}{more} ({files[0]} the first)"
+
+
+def check_labels_left(root: Path, card: Card, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
+    """Refuse folders where a label loses all its images: `lost` are the files that are no images, and why."""
+    kept = {captures.get("label") for captures in files}
+    compiled = compile_pattern(card.images)
+    without: dict[str, list[str]] = {}
+    for file in lost:
+        captures = match(compiled, file) or {}
+        if "label" in captures and captures["label"] not in kept:
+            without.setdefault(captures["label"], []).append(file)
+    for label, its in without.items():
+        reasons = ", ".join(
+            f"{count} {why}" for why, count in Counter(lost[file] for file in its).most_common(MOST_KINDS)
+        )
+        raise DataError(
+            f"{root}: label {label!r} has no image left: of its {len(its)} files none is read ({reasons}; {its[0]} the "
+            "first)",
+            fix=f'convert them to PNG, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
+            code="label-lost",
+        )
 
 
 def find_all(place: str, names: tuple[str, ...], index: ImageIndex) -> tuple[set[str], list[str]]:

@@ -42,6 +42,10 @@ def read_synopsis(path: Path) -> DatasetSpec:
 def read_document(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text, from byte {error.start}", fix="save it as UTF-8", code="card"
+        ) from error
     except ValueError as error:
         raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:

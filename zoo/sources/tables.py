@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
+import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +24,14 @@ if TYPE_CHECKING:
     import pandas
 
 MAX_TABLE_BYTES = 200_000_000  # rows of text take six times as much memory; NIH's 112,120 rows are 8 MB
+MOST_TRIED = 200  # names, evenly spread, to see whether they begin with folders not here
 LINE = "line"  # name of the index: the line of the file a row stands on
+SPREADSHEETS = (".xlsx", ".parquet")  # read by pandas, where it has what they need
+LIST = "list"  # as a separator: the cell is a list, as Python or JSON write one
+QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+WORDS_OF_FLAGS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+FLAGS = (0.0, 1.0, -1.0)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -30,6 +42,8 @@ def read_table(path: Path) -> pandas.DataFrame:
     """
     import pandas
 
+    if path.suffix.lower() in SPREADSHEETS:
+        return read_spreadsheet(path)
     text = decode(path)
     if path.suffix.lower() == ".jsonl":
         return read_json_lines(path, text)
@@ -63,6 +77,46 @@ def read_table(path: Path) -> pandas.DataFrame:
     if not rows:
         raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
+
+
+def read_spreadsheet(path: Path) -> pandas.DataFrame:
+    """The rows of an .xlsx (its first sheet) or .parquet as text; the index is the row, below a header of one."""
+    import pandas
+
+    check_table_file(path)
+    is_excel = path.suffix.lower() == ".xlsx"
+    try:
+        if is_excel:
+            import_module("openpyxl")  # pandas looks into the file first, and calls it damaged
+        rows = pandas.read_excel(path, dtype=str, keep_default_na=False) if is_excel else pandas.read_parquet(path)
+    except ImportError as error:
+        package = "openpyxl" if is_excel else "pyarrow"
+        raise DataError(
+            f"{path}: reading {path.suffix.lower()} needs the package {package}, which is not installed",
+            fix=f"pip install {package}, or save it as CSV UTF-8",
+            code="package",
+        ) from error
+    except Exception as error:  # what a damaged file makes a reader raise cannot be listed
+        raise DataError(
+            f"{path}: cannot be read: {error or type(error).__name__}", fix="save it as CSV UTF-8"
+        ) from error
+    header = [str(column).strip() for column in rows.columns]
+    check_header(path, header)
+    if rows.empty:
+        raise DataError(f"{path}: no rows below the header", fix="write one row an image below it")
+    texts = [[cell_text(value) for value in row] for row in rows.itertuples(index=False)]
+    lines = pandas.Index(range(2, len(texts) + 2), name=LINE)
+    return pandas.DataFrame(texts, columns=header, index=lines, dtype=str)
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text: blank where it has no value, or holds bytes or a record."""
+    import pandas
+
+    if isinstance(value, str):
+        return value.strip()
+    is_nothing = isinstance(value, bytes | dict) or (not hasattr(value, "__len__") and pandas.isna(value))
+    return "" if is_nothing else str(value)
 
 
 def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
@@ -116,8 +170,43 @@ def to_text(value: Any) -> str:
     return json.dumps(dict(value) if isinstance(value, Pairs) else value)
 
 
-def decode(path: Path) -> str:
-    """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
+def to_number(text: str) -> float | None:
+    """The number a cell holds, with a decimal point or comma; None where it holds none."""
+    try:
+        return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
+    except ValueError:
+        return None
+
+
+def to_flag(text: str) -> float | None:
+    """What a cell of a 0/1 column says: 1, 0, -1 for uncertain, NaN for a blank; None for anything else."""
+    if not text:
+        return math.nan
+    value = WORDS_OF_FLAGS.get(text.lower(), to_number(text))
+    return value if value in FLAGS else None
+
+
+def is_list(text: str) -> bool:
+    """Whether a cell looks like a list: `['a', 'b']`, `["a"]`, `[]`, `('a', 'b')` or `{'a'}`."""
+    return text[:1] + text[-1:] in {"[]", "{}"} or (text[:1] + text[-1:] == "()" and bool(QUOTED.search(text)))
+
+
+def split_labels(text: str, separator: str) -> list[str]:
+    """The labels in a cell. A list is parsed, not evaluated; ValueError where quotes do not close."""
+    if separator != LIST:
+        return [part.strip() for part in text.split(separator) if part.strip()]
+    if not is_list(text):
+        return [text]
+    inner = text[1:-1].strip()
+    if not QUOTED.search(inner):
+        return [part.strip() for part in inner.split(",") if part.strip()]
+    if QUOTED.sub("", inner).strip(", \t"):
+        raise ValueError("text beside the quoted labels")
+    return [(double or single).strip() for double, single in QUOTED.findall(inner)]
+
+
+def check_table_file(path: Path) -> None:
+    """Refuse what is no regular file, or larger than a table may be."""
     if not path.is_file():
         raise DataError(
             f"{path}: " + ("not a regular file" if path.exists() else "no such file"), fix="correct the path"
@@ -127,6 +216,11 @@ def decode(path: Path) -> str:
             f"{path}: {path.stat().st_size / 1e6:.0f} MB; a table may have {MAX_TABLE_BYTES / 1e6:.0f} MB",
             fix="split it, or leave columns out",
         )
+
+
+def decode(path: Path) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
+    check_table_file(path)
     data = path.read_bytes()
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -134,7 +228,8 @@ def decode(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text", fix="save it as CSV UTF-8"
+            f"{path} line {line}: not {encoding.removesuffix('-sig').upper()} text",
+            fix="save it as UTF-8 (CSV UTF-8 in a spreadsheet)",
         ) from error
     if "\0" in text:
         raise DataError(
@@ -176,6 +271,7 @@ class ImageIndex:
     paths: frozenset[str]
     by_name: dict[str, list[str]]  # every shorter way of naming; several files where it is ambiguous
     images: tuple[str, ...] = ()  # in the order of the set
+    prefix: str = ""  # folders that cells begin with and that are not here, with a slash at the end
 
     def find(self, cell: str) -> list[str]:
         """The images a cell may mean: none, one, or several where the name is ambiguous."""
@@ -208,9 +304,34 @@ class ImageIndex:
             return self.by_folder.get(cell, [])
         return self.by_folder.get(self.tidy(cell), [])
 
+    def for_cells(self, cells: Iterable[str]) -> ImageIndex:
+        """The same for cells that name nothing here unless folders that all begin with are taken away.
+
+        Such are the folder's own name, and where the set lay on another machine: `/home/ann/set/train/1.png`.
+        """
+        paths = [cell.replace("\\", "/") for cell in cells if cell]
+        some = paths[:: max(1, len(paths) // MOST_TRIED)]  # perf: a name that is not found takes 50 us
+        if not paths or not all("/" in path for path in paths) or any(map(self.finds, some)):
+            return self
+        first, last = (posixpath.dirname(path).split("/") for path in (min(paths), max(paths)))
+        shared = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
+        for count in range(1, len(shared) + 1):
+            found = replace(self, prefix="/".join(shared[:count]) + "/")
+            is_here = (self.root / found.prefix.strip("/")).is_dir()
+            if not is_here and ".." not in shared[:count] and any(map(found.finds_any, some)):
+                return found
+        return self
+
+    def finds_any(self, cell: str) -> bool:
+        """Whether a cell means an image, or a folder of some."""
+        try:
+            return bool(self.find(cell) or self.find_folder(cell))
+        except DataError:
+            return False
+
     def tidy(self, cell: str) -> str:
         """A path relative to the root, with forward slashes; DataError where it leads out of it."""
-        path = cell.replace("\\", "/")
+        path = cell.replace("\\", "/").removeprefix(self.prefix)
         if PurePosixPath(path).is_absolute() or path[1:3] == ":/":
             inside = Path(path).is_relative_to(self.root)
             if not inside:

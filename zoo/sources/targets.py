@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,8 @@ from zoo.errors import DataError, nearest
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
+from zoo.sources.names import is_negative
+from zoo.sources.tables import LIST, split_labels, to_flag, to_number
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
 Array = np.ndarray[Any, Any]
@@ -21,11 +23,6 @@ Array = np.ndarray[Any, Any]
 # Columns of grades: 0 to k in one of these are ordered
 GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})
 MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
-# One of two classes whose name holds such a word is the negative one: the other is called positive.
-NEGATIVE_WORDS = frozenset(
-    "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
-    "uninfected regular well unremarkable".split()
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +43,7 @@ def understand_targets(card: Card, joined: Joined) -> Targets:
         return from_columns(card, joined, task)
     texts = label_texts(card, joined)
     if card.label.separator:
-        return from_lists(card, joined, texts)
+        return from_lists(card, joined, texts, task)
     if card.label.bins:
         return from_bins(card, joined, texts)
     if task == REGRESSION or (task is None and not card.labels and is_regression(card, texts)):
@@ -73,13 +70,6 @@ def label_texts(card: Card, joined: Joined) -> list[str]:
             f"{joined.place(blank[0])}: no {card.label.column or 'label'}{more}", fix="fill it or drop the row"
         )
     return [one_form(text) for text in texts]
-
-
-def to_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def numbers(joined: Joined, texts: list[str]) -> Array:
@@ -216,7 +206,7 @@ def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) 
 
 def guess_positive(labels: tuple[str, ...]) -> str:
     """Of two labels the one that is not called normal, benign or so; else the last."""
-    negative = [label for label in labels if NEGATIVE_WORDS & set(re.split(r"[^a-z]+", label.lower()))]
+    negative = [label for label in labels if is_negative(label)]
     if labels == ("0", "1"):
         negative = ["0"]
     return labels[1] if len(negative) != 1 else next(label for label in labels if label not in negative)
@@ -226,12 +216,18 @@ def guessed_positive(positive: str) -> str:
     return f"positive label: {positive} (guessed)"
 
 
-def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
-    none = one_form(card.label.none)
-    lists = [
-        [] if text == none else [part.strip() for part in text.split(card.label.separator) if part.strip()]
-        for text in texts
-    ]
+def from_lists(card: Card, joined: Joined, texts: list[str], task: Task | None) -> Targets:
+    """Several labels in a cell. Lists of exactly one label each are classes, unless the card says otherwise."""
+    lists = [labels_in(card, joined, row, text) for row, text in enumerate(texts)]
+    one_each = all(len(each) == 1 for each in lists)
+    if one_each and (task or (MULTICLASS if card.label.separator == LIST else MULTILABEL)) != MULTILABEL:
+        return from_classes(card, joined, [label for (label,) in lists], task)
+    if task not in (None, MULTILABEL):
+        row = next(row for row, each in enumerate(lists) if len(each) != 1)
+        raise DataError(
+            f"{joined.place(row)}: {texts[row]!r} holds {len(lists[row])} labels, and task = {str(task)!r} needs one",
+            fix='say task = "multilabel", or correct the cell',
+        )
     mapping = said_names(card)
     if not mapping:
         mapping = {label: label for label in sorted({label for each in lists for label in each}, key=natural_key)}
@@ -244,6 +240,19 @@ def from_lists(card: Card, joined: Joined, texts: list[str]) -> Targets:
                 raise DataError(f"{joined.place(row)}: unknown label {label!r}. {nearest(label, mapping)}".rstrip())
             targets[row, labels.index(mapping[label])] = 1.0
     return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
+
+
+def labels_in(card: Card, joined: Joined, row: int, text: str) -> list[str]:
+    """The labels in a cell, without the one that means none."""
+    none = one_form(card.label.none)
+    if text == none:
+        return []
+    try:
+        return [label for label in split_labels(text, card.label.separator) if label != none]
+    except ValueError as error:
+        raise DataError(
+            f"{joined.place(row)}: {text!r} is no list of labels: {error}", fix="correct the cell"
+        ) from error
 
 
 def never_positive(labels: tuple[str, ...], targets: Array) -> tuple[str, ...]:
@@ -277,13 +286,14 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
     for text in np.unique(cells.astype(str)):
-        value = to_number(text) if text else np.nan
-        if value not in (0.0, 1.0) and text:
+        value = to_flag(text)
+        if value is None:
             row, column = map(int, np.argwhere(cells == text)[0])
             raise DataError(
                 f"{joined.place(row)}: {columns[column]} is {str(text)!r}, expected 0, 1 or blank for unknown"
             )
         values[cells == text] = value
+    notes = settle_uncertain(card, joined, columns, values)
     not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
     one_each = len(not_one) == 0
     if task is None:
@@ -293,8 +303,27 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
         raise DataError("labels: 0/1 columns need names that differ", fix="rename one")
     check_apart(labels)
     if not task.classes:
-        return Targets(task, labels, values, notes=never_positive(labels, values))
+        return Targets(task, labels, values, notes=(*notes, *never_positive(labels, values)))
     if not one_each:
         raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}")
     said = names or {label: label for label in labels}
     return as_classes(card, said, labels, values.argmax(axis=1).astype(np.int64), task)
+
+
+def settle_uncertain(card: Card, joined: Joined, columns: Sequence[str], values: Array) -> tuple[str, ...]:
+    """Replace each -1 of 0/1 columns (N, L), in place, by what the card says it means; by NaN where it does not."""
+    places = np.argwhere(values == -1)
+    if not len(places):
+        return ()
+    policy = card.label.uncertain
+    if not policy and not (values == 0).any():
+        row, column = map(int, places[0])
+        raise DataError(
+            f"{joined.place(row)}: {columns[column]} is -1, and no label is 0: no, or uncertain?",
+            fix='say in dataset.toml label = {uncertain = "zeros"}, "ones" or "ignore"',
+        )
+    values[values == -1] = {"": np.nan, "ignore": np.nan, "zeros": 0.0, "ones": 1.0}[policy]
+    names = ", ".join(columns[column] for column in np.unique(places[:, 1]))
+    meaning = {"zeros": "no", "ones": "yes"}.get(policy, "unknown")
+    guessed = "" if policy else ' (guessed; in dataset.toml: label = {uncertain = "zeros"} or "ones")'
+    return (f"{len(places)} cells of {names} are -1, uncertain: taken as {meaning}{guessed}",)

@@ -1,0 +1,238 @@
+"""Labels as people write them: uncertain, one-hot, in lists, beside other columns, or in a published npz."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folders import card, images, open_source, shared, table
+
+from zoo.errors import DataError
+from zoo.planning import find_datasets
+from zoo.registry import open_registry
+from zoo.samples import open_source as open_samples
+from zoo.sources import find_source, write_card
+from zoo.sources.tables import LIST, split_labels, to_number
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+
+NAMES = [f"{number:03d}" for number in range(12)]
+
+
+def labelled(root, header, cells):
+    """Twelve images, and a table whose further cells are those of their number."""
+    images(root, *(f"{name}.png" for name in NAMES))
+    return table(root, f"image,{header}", *(f"{name},{cells(number)}" for number, name in enumerate(NAMES)))
+
+
+def notes_of(samples):
+    return "\n".join(samples.notes)
+
+
+# --- uncertain -------------------------------------------------------------------------------------------------------
+def chexpert(root):
+    return labelled(
+        root, "Sex,Edema,Mass", lambda n: f"F,{('1.0', '0.0', '', '-1.0')[n % 4]},{('0', '1', '-1')[n % 3]}"
+    )
+
+
+def test_minus_one_in_columns_of_findings_is_unknown_and_told(tmp_path):
+    spec, samples = open_source(chexpert(tmp_path))
+    assert (spec.task, spec.labels) == (MULTILABEL, ("Edema", "Mass"))
+    np.testing.assert_array_equal(samples.targets[:4], [[1, 0], [0, 1], [np.nan, np.nan], [np.nan, 0]])
+    assert "7 cells of Edema, Mass are -1" in notes_of(samples)
+
+
+@pytest.mark.parametrize(("policy", "value"), [("ignore", np.nan), ("zeros", 0.0), ("ones", 1.0)])
+def test_a_card_says_what_minus_one_means(tmp_path, policy, value):
+    card(chexpert(tmp_path), f'label = {{uncertain = "{policy}"}}\n')
+    np.testing.assert_array_equal(open_source(tmp_path)[1].targets[3], [value, 0])
+
+
+def test_minus_one_without_any_zero_is_a_question(tmp_path):
+    labelled(tmp_path, "Edema,Mass", lambda n: f"{(1, -1)[n % 2]},{(-1, 1, 1)[n % 3]}")
+    with pytest.raises(DataError, match="Mass is -1") as caught:
+        find_source(tmp_path)
+    assert "uncertain" in caught.value.fix
+    card(tmp_path, 'label = {uncertain = "zeros"}\n')
+    assert open_source(tmp_path)[1].targets[:2].tolist() == [[1, 0], [0, 1]]
+
+
+# --- other columns of 0 and 1 ----------------------------------------------------------------------------------------
+def test_columns_that_are_no_classes_are_metadata_and_named(tmp_path):
+    flags = "MEL,NV,BCC,is_test,smoke,diabetes"
+    root = labelled(
+        tmp_path, flags, lambda n: f"{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n > 9:d},{n % 2},{n % 5 == 0:d}"
+    )
+    spec, samples = open_source(root)
+    assert (spec.task, spec.labels) == (MULTICLASS, ("MEL", "NV", "BCC"))
+    assert samples.targets.tolist() == [n % 3 for n in range(12)]
+    assert {"is_test", "smoke", "diabetes"} <= set(spec.metadata)
+    for column in ("is_test", "smoke", "diabetes"):
+        assert f"column '{column}' is not read as a label" in notes_of(samples)
+
+
+def test_classes_between_other_columns_are_found(tmp_path):
+    root = labelled(
+        tmp_path, "ulcer,a,b,c,itch", lambda n: f"{n % 2},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n % 5 == 0:d}"
+    )
+    assert open_source(root)[0].labels == ("a", "b", "c")
+
+
+def test_a_pair_of_classes_beside_other_findings_is_a_question(tmp_path):
+    root = labelled(tmp_path, "well,ill,itch,pain", lambda n: f"{n % 2},{1 - n % 2},{n % 3 == 0:d},{n % 5 == 0:d}")
+    with pytest.raises(DataError, match="well, ill"):
+        find_source(root)
+    card(root, 'label = {columns = ["well", "ill"]}\ntable = "labels.csv"\njoin = {column = "image"}\n')
+    assert open_source(root)[0].task == BINARY
+
+
+@pytest.mark.parametrize("odd", ["2", "U", "yes", "-2"])
+def test_a_column_of_findings_with_another_value_is_named_with_it(tmp_path, odd):
+    root = labelled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
+    spec, samples = open_source(root)
+    assert spec.labels == ("Edema", "Mass")
+    assert f"column 'Nodule' is not read as a label: it holds {odd!r}" in notes_of(samples)
+
+
+def test_columns_of_true_and_false_are_labels(tmp_path):
+    root = labelled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
+    assert open_source(root)[1].targets.tolist() == [n % 3 for n in range(12)]
+
+
+def test_columns_beside_a_label_column_are_named_as_not_read(tmp_path):
+    root = labelled(tmp_path, "dx,a,b", lambda n: f"{'xy'[n % 2]},{n % 2},{n % 3 == 0:d}")
+    assert "labels are column 'dx', not the 0/1 columns a, b of labels.csv" in notes_of(open_source(root)[1])
+
+
+# --- several labels in a cell ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("['normal']", "['edema', 'mass']", "['mass']", "['edema']"),
+        ('["normal"]', '["edema", "mass"]', '["mass"]', '["edema"]'),
+        ("['normal']", "['edema' 'mass']", "['mass']", "['edema']"),  # as numpy writes it
+        ("[normal]", "[edema, mass]", "[mass]", "[edema]"),
+        ("{'normal'}", "{'edema', 'mass'}", "{'mass'}", "{'edema'}"),
+        ("('normal',)", "('edema', 'mass')", "('mass',)", "('edema',)"),
+        ("normal", "edema;mass", "mass", "edema"),
+        ("normal", "edema, mass", "mass", "edema"),
+        ("normal", "edema / mass", "mass", "edema"),
+        ("normal", "edema mass", "mass", "edema"),
+        ("normal", "edema|mass", "mass", "edema"),
+    ],
+)
+def test_several_labels_in_a_cell_are_several_labels(tmp_path, cells):
+    root = labelled(tmp_path, "Labels", lambda n: '"' + cells[n % 4].replace('"', '""') + '"')
+    spec, samples = open_source(root)
+    assert (spec.task, spec.labels) == (MULTILABEL, ("edema", "mass", "normal"))
+    assert samples.targets[:4].tolist() == [[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    written = open_source(write_card(root))[1]
+    assert written.targets.tolist() == samples.targets.tolist()
+
+
+@pytest.mark.parametrize("names", [("left, upper", "left, lower", "right, upper", "right, lower"), ("a b", "c d")])
+def test_a_class_whose_name_holds_a_separator_stays_one(tmp_path, names):
+    root = labelled(tmp_path, "label", lambda n: f'"{names[n % len(names)]}"')
+    assert open_source(root)[0].labels == tuple(sorted(names))
+
+
+def test_lists_of_one_label_each_are_classes_and_an_empty_one_is_none(tmp_path):
+    root = labelled(tmp_path / "one", "label", lambda n: "['a']" if n % 2 else "['b']")
+    assert open_source(root)[0].task == BINARY
+    root = labelled(tmp_path / "none", "label", lambda n: ("['a']", "[]", "['No Finding']")[n % 3])
+    assert open_source(root)[1].targets[:3].tolist() == [[1], [0], [0]]
+
+
+def test_a_cell_that_is_no_list_is_named(tmp_path):
+    root = labelled(tmp_path, "label", lambda n: "\"['a', b']\"" if n == 3 else "['a']")
+    with pytest.raises(DataError, match=r"labels\.csv line 5"):
+        find_source(root)
+
+
+def test_a_list_is_read_as_json_reads_it():
+    assert split_labels(text := json.dumps(["Crohn's", "b, c"]), LIST) == json.loads(text)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+def test_decimal_commas_are_a_quantity_and_not_classes(tmp_path):
+    names = [f"{number:02}" for number in range(30)]
+    images(tmp_path, *(f"{name}.png" for name in names))
+    table(tmp_path, "image;score", *(f"{name};{number},5" for number, name in enumerate(names)))
+    card(tmp_path, 'label = {column = "score"}\n')
+    spec, samples = open_source(tmp_path)
+    assert spec.task == REGRESSION
+    assert samples.targets.tolist() == [number + 0.5 for number in range(30)]
+
+
+@pytest.mark.parametrize(("text", "value"), [("0,5", 0.5), ("-3,25", -3.25), ("1.5", 1.5), ("1,2,3", None), ("", None)])
+def test_a_number_may_have_a_decimal_comma(text, value):
+    assert to_number(text) == value
+
+
+# --- npz -------------------------------------------------------------------------------------------------------------
+def packed(folder, labels, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
+    np.savez(folder / "set.npz", train_images=noise, train_labels=labels, **more)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4", "?"])
+def test_one_hot_labels_of_an_npz_are_classes(tmp_path, dtype):
+    targets = np.arange(12) % 3
+    spec, samples = open_source(packed(tmp_path, np.eye(3)[targets].astype(dtype)) / "set.npz")
+    assert (spec.task, samples.targets.tolist()) == (MULTICLASS, targets.tolist())
+    assert find_source(packed(tmp_path, np.eye(2)[targets % 2]) / "set.npz").task == BINARY
+
+
+def test_a_folder_that_holds_one_npz_alone_is_that(tmp_path):
+    assert find_source(packed(tmp_path, np.arange(12) % 2)).task == BINARY
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [("multiclass", MULTICLASS), ("ordinal", ORDINAL), ("multilabel", MULTILABEL)]
+)
+def test_the_task_of_a_card_holds_for_one_hot_labels(tmp_path, task, kind):
+    root = card(packed(tmp_path, np.eye(3)[np.arange(12) % 3]), f'root = "set.npz"\ntask = "{task}"\n')
+    assert open_source(root)[0].task == kind
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (np.ones((12, 3)), "multiclass"),
+        (np.eye(3)[np.arange(12) % 3], "regression"),
+        (np.arange(12) % 2, "multilabel"),
+        (np.where(np.eye(3)[np.arange(12) % 3] == 1, np.nan, 0), "multiclass"),
+    ],
+)
+def test_a_task_that_the_labels_of_an_npz_cannot_have_is_refused(tmp_path, labels, task):
+    card(packed(tmp_path, labels), f'root = "set.npz"\ntask = "{task}"\n')
+    with pytest.raises(DataError, match=task):
+        find_source(tmp_path)
+
+
+def named(path, cache):
+    (spec,) = find_datasets(str(path), open_registry(), cache, offline=True)
+    return spec, open_samples(spec, cache)
+
+
+def test_a_published_npz_is_known_by_its_checksum_whatever_its_name(tmp_path):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(Path(shared("retinamnist.npz")).read_bytes())
+    spec, source = named(path, tmp_path)
+    assert (spec.name, spec.task, spec.derived_from) == ("mine", ORDINAL, ("deepdrid", "retinamnist"))
+    assert np.array_equal(
+        source.samples.targets, np.concatenate([np.load(path)[f"{s}_labels"][:, 0] for s in ("train", "val", "test")])
+    )
+    spec, source = named(shared("breastmnist.npz"), tmp_path)
+    assert (spec.positive, len(source.sample_ids)) == ("malignant", 780)
+
+
+def test_a_changed_file_under_a_published_name_is_told(tmp_path):
+    arrays = dict(np.load(shared("pneumoniamnist.npz")))
+    arrays["train_labels"] = 1 - arrays["train_labels"]
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    spec, source = named(tmp_path / "pneumoniamnist.npz", tmp_path)
+    assert "pneumoniamnist.npz is not the file published as pneumoniamnist" in notes_of(source.samples)
+    assert "pneumoniamnist.npz" in spec.checksums and spec.license == ""

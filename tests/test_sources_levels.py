@@ -1,0 +1,154 @@
+"""Which level of folders is the split, the label or the patient; and names that begin with folders not here."""
+
+import pytest
+from folders import card, images, open_source, table
+
+from zoo.errors import DataError
+from zoo.sources import find_source, write_card
+from zoo.sources.levels import guess_pattern
+from zoo.sources.selection import split_of
+
+
+def tree(*patterns, count=6):
+    """Paths of images: each pattern names its folders, alternatives with `|` between."""
+    paths = [""]
+    made = []
+    for pattern in patterns:
+        paths = [""]
+        for level in pattern.split("/"):
+            paths = [f"{path}{name}/" for path in paths for name in level.split("|")]
+        made += [f"{path}{path.strip('/').replace('/', '_')}_{number}.png" for path in paths for number in range(count)]
+    return made
+
+
+PATIENTS = "|".join(f"P{number:03d}" for number in range(12))
+NUMBERED = "|".join(str(number) for number in range(8863, 8878))
+COUNTED = "|".join(str(number) for number in range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("folders", "pattern"),
+    [
+        (["benign|malignant"], "{label}/**/*"),
+        (["train|val|test/normal|sick"], "{split}/{label}/**/*"),
+        (["train_data|val_data|test_data/normal|sick"], "{split}/{label}/**/*"),
+        (["Training Set|Validation Set|Test Set/normal|sick"], "{split}/{label}/**/*"),
+        (["01_train|02_test/normal|sick"], "{split}/{label}/**/*"),
+        (["ISIC_train|ISIC_test/normal|sick"], "ISIC_{split}/{label}/**/*"),
+        (["normal|sick/train|test"], "{label}/{split}/**/*"),
+        (["normal|sick/train_images|test_images"], "{label}/{split}/**/*"),
+        (["train|test/normal|sick/images"], "{split}/{label}/**/*"),
+        (["scans/normal|sick"], "*/{label}/**/*"),
+        ([f"{PATIENTS}/well|ill"], "{patient}/{label}/**/*"),
+        ([f"{NUMBERED}/0|1"], "{patient}/{label}/**/*"),
+        ([f"{COUNTED}/0|1"], "{patient}/{label}/**/*"),
+        ([f"train|test/{PATIENTS}/well|ill"], "{split}/{patient}/{label}/**/*"),
+        ([f"well|ill/{PATIENTS}"], "{label}/**/*"),
+        (["grade1|grade2|grade3|grade4|grade5|grade6/left|right"], "{label}/**/*"),
+        (["normal|tumor/40X|100X"], "{label}/**/*"),
+        (["left|right"], "{label}/**/*"),
+        (["left|right/cataract|glaucoma"], "*/{label}/**/*"),
+        (["siteA|siteB/normal|sick"], "*/{label}/**/*"),
+        (["colon_image_sets/colon_aca|colon_n", "lung_image_sets/lung_aca|lung_scc"], "*/{label}/**/*"),
+        ([PATIENTS], ""),
+        ([f"{PATIENTS}/study1|study2"], ""),
+    ],
+)
+def test_the_levels_of_folders_are_told_apart(tmp_path, folders, pattern):
+    assert guess_pattern(tmp_path, tree(*folders)) == pattern
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["colon/aca|adenoma", "lung/scc|nodule"], ("colon, lung", "aca, adenoma, nodule")),
+        (["siteA|siteB/glioma|meningioma"], ("siteA, siteB", "glioma, meningioma")),
+        (["train|test/siteA|siteB/0|1"], ("siteA, siteB", "0, 1")),
+    ],
+)
+def test_two_levels_that_could_be_the_label_are_a_question_that_names_both(tmp_path, folders, names):
+    images(tmp_path, *tree(*folders))
+    with pytest.raises(DataError) as caught:
+        find_source(tmp_path)
+    assert caught.value.code == "label-level"
+    assert all(each in caught.value.message for each in names)
+    assert "{label}" in caught.value.fix
+
+
+def test_a_card_chooses_the_level(tmp_path):
+    images(tmp_path, *tree("colon/aca|adenoma", "lung/scc|nodule"))
+    assert find_source(card(tmp_path, 'images = "*/{label}/**/*"\n')).labels == ("aca", "adenoma", "nodule", "scc")
+
+
+def test_patients_above_classes_are_kept_in_one_split(tmp_path):
+    images(tmp_path, *tree(f"{NUMBERED}/0|1"))
+    spec, samples = open_source(tmp_path)
+    assert (spec.labels, spec.patient, samples.table["patient"].nunique()) == (("0", "1"), "patient", 15)
+    assert "folders are read as {patient}/{label}" in "\n".join(samples.notes)
+    assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
+
+
+@pytest.mark.parametrize(
+    "folders", [["train_data|val_data|test_data/a|b"], ["a|b/train|val|test"], ["x_train|x_val|x_test/a|b"]]
+)
+def test_folders_that_name_a_split_with_other_words_are_the_official_split(tmp_path, folders):
+    spec, samples = open_source(images(tmp_path, *tree(*folders)))
+    assert (spec.labels, spec.official_splits) == (("a", "b"), ("train", "val", "test"))
+    assert samples.table["split"].value_counts().to_dict() == {"train": 12, "val": 12, "test": 12}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train_data", "train"),
+        ("TestSet", "test"),
+        ("Validation Images", "val"),
+        ("01_train", "train"),
+        ("train_val", ""),
+        ("positive_test", ""),
+        ("data", ""),
+    ],
+)
+def test_a_name_says_a_split_where_it_says_nothing_else(name, split):
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize("folders", [["no|yes", "my_dataset/no|yes"], ["no|yes", "copy/no"]])
+def test_a_folder_that_holds_its_neighbors_once_more_is_refused(tmp_path, folders):
+    images(tmp_path, *tree(*folders))
+    with pytest.raises(DataError) as caught:
+        find_source(tmp_path)
+    assert caught.value.code == "label-level"
+
+
+def test_a_set_without_the_folder_that_holds_it_once_more_is_read(tmp_path):
+    images(tmp_path, *tree("no|yes", "my_dataset/no|yes"))
+    assert find_source(card(tmp_path, 'exclude = "my_dataset/**"\n')).labels == ("no", "yes")
+
+
+def test_folders_of_patients_alone_are_no_classes(tmp_path):
+    images(tmp_path, *tree(PATIENTS))
+    with pytest.raises(DataError, match="nothing that labels them"):
+        find_source(tmp_path)
+
+
+# --- names that begin with folders not here --------------------------------------------------------------------------
+@pytest.mark.parametrize("prefix", ["{root}/", "data/{root}/", "/home/ann/{root}/", "C:\\\\scans\\\\", "./elsewhere/"])
+def test_a_table_may_name_images_from_a_folder_above_or_on_another_machine(tmp_path, prefix):
+    names = [f"train/{patient}/study1/{number}.png" for patient in PATIENTS.split("|") for number in range(3)]
+    images(tmp_path, *names)
+    start = prefix.format(root=tmp_path.name).replace("\\\\", "\\")
+    table(
+        tmp_path, "Path,label", *(f"{start}{name},{number % 2}" for number, name in enumerate(names)), name="train.csv"
+    )
+    spec, samples = open_source(tmp_path)
+    assert spec.labels == ("0", "1")
+    assert len(samples.table) == 36 and samples.table["patient"].nunique() == 12
+    assert "which is not here: left out" in "\n".join(samples.notes)
+
+
+def test_names_that_lead_elsewhere_one_by_one_are_refused(tmp_path):
+    images(tmp_path, "a.png", "b.png")
+    table(tmp_path, "image,label", "/home/ann/a.png,x", "/mnt/b.png,y")
+    with pytest.raises(DataError):
+        find_source(tmp_path)

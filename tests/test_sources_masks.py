@@ -1,0 +1,155 @@
+"""Masks, by name or by what they hold, are no images; sets for segmentation and detection are called so."""
+
+import nibabel
+import numpy as np
+import pytest
+from folders import images, open_source, shared, table
+from PIL import Image
+
+from zoo.errors import DataError
+from zoo.sources import find_source, write_card
+
+NUMBERS = range(12)
+NOISE = np.random.default_rng(0)
+
+
+def photograph(path, side=32):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(NOISE.normal(120, 30, (side, side)).clip(0, 255).astype(np.uint8)).save(path)
+
+
+def regions(path, side=32, values=2):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = NOISE.integers(0, values, (side // 8, side // 8)) * (255 // (values - 1))
+    Image.fromarray(np.kron(blocks, np.ones((8, 8))).astype(np.uint8)).save(path)
+
+
+def volume(path, *, is_mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = NOISE.integers(0, 3, (8, 8, 4)).astype("u1") if is_mask else NOISE.normal(100, 30, (8, 8, 4)).astype("i2")
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+
+
+def refused(root):
+    with pytest.raises(DataError) as caught:
+        find_source(root)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{0}/images/{1}.png", "{0}/lung masks/{1}.png"),
+        ("{0}/images/{1}.png", "{0}/infection masks/{1}.png"),
+        ("{0}/{1}.png", "{0}/Ground Truth/{1}.png"),
+        ("{0}/images/{1}.png", "{0}/regions/{1}.png"),  # nothing in the name: what it holds tells
+        ("{0}/images/{1}.jpg", "{0}/regions/{1}.jpg"),  # a JPEG blurs the edges
+        ("{0}/{1}.png", "{0}/{1}_Segmentation.png"),
+        ("{0}/{1}.png", "{0}/{1}_tumor.png"),
+        ("{0}/{1}.png", "{0}/mask_{1}.png"),
+        ("{0}/c{0}{1}/image.png", "{0}/c{0}{1}/lesion.png"),
+    ],
+)
+def test_masks_beside_images_are_left_out_and_told(tmp_path, image, mask):
+    for label in "ab":
+        for number in NUMBERS:
+            photograph(tmp_path / image.format(label, number), 64)
+            regions(tmp_path / mask.format(label, number), 64)
+    spec, samples = open_source(tmp_path)
+    expected = {image.format(label, number) for label in "ab" for number in NUMBERS}
+    assert (spec.labels, set(samples.table["image"])) == (("a", "b"), expected)
+    assert "24 files" in "\n".join(samples.notes)
+    assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
+
+
+def test_images_of_few_values_without_others_are_the_set(tmp_path):
+    for label in "ab":
+        for number in NUMBERS:
+            regions(tmp_path / label / f"{number}.png")
+    assert len(open_source(tmp_path)[1].table) == 24
+
+
+@pytest.mark.parametrize("second", ["{}/other/{}.png", "{}/{}_late.png"])
+def test_a_second_image_of_many_values_is_no_mask(tmp_path, second):
+    first = "{}/images/{}.png" if "other" in second else "{}/{}.png"
+    for label in "ab":
+        for number in NUMBERS:
+            photograph(tmp_path / first.format(label, number))
+            photograph(tmp_path / second.format(label, number))
+    table(tmp_path, "image,label", *(f"{first.format(label, n)},{label}" for label in "ab" for n in NUMBERS))
+    assert "masks" not in "\n".join(open_source(tmp_path)[1].notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("case_{:05}/imaging.nii.gz", "case_{:05}/segmentation.nii.gz"),  # KiTS
+        ("volume-{}.nii", "segmentation-{}.nii"),  # LiTS
+        ("volumes/volume-{}.nii", "segmentations/segmentation-{}.nii"),
+        ("patient{:03}/patient{:03}_frame01.nii.gz", "patient{:03}/patient{:03}_frame01_gt.nii.gz"),  # ACDC
+        ("imagesTr/scan_{:03}_0000.nii.gz", "labelsTr/scan_{:03}.nii.gz"),  # nnU-Net
+        ("sub{}/t1.nii", "sub{}/tumor.nii"),  # nothing in the name
+    ],
+)
+def test_volumes_that_are_masks_are_left_out(tmp_path, image, mask):
+    names = [image.format(*[number] * 2) for number in NUMBERS]
+    for number, name in zip(NUMBERS, names, strict=True):
+        volume(tmp_path / name, is_mask=False)
+        volume(tmp_path / mask.format(*[number] * 2), is_mask=True)
+    table(tmp_path, "path,label", *(f"{name},{'xy'[number % 2]}" for number, name in enumerate(names)))
+    samples = open_source(tmp_path)[1]
+    assert {name.partition("#")[0] for name in samples.table["image"]} == set(names)
+    assert "masks" in "\n".join(samples.notes)
+
+
+# --- other tasks -----------------------------------------------------------------------------------------------------
+def drive(root):
+    for split in ("training", "test"):
+        for number in NUMBERS:
+            photograph(root / split / "images" / f"{number}_{split}.tif")
+            regions(root / split / "1st_manual" / f"{number}_manual1.gif")
+            regions(root / split / "mask" / f"{number}_{split}_mask.gif")
+
+
+def pairs(root):
+    for number in NUMBERS:
+        photograph(root / "Original" / f"{number}.png")
+        regions(root / "Ground Truth" / f"{number}.png", values=4)
+
+
+@pytest.mark.parametrize("build", [drive, pairs])
+def test_a_set_of_masks_without_labels_is_called_segmentation(tmp_path, build):
+    build(tmp_path)
+    assert refused(tmp_path).code == "segmentation"
+
+
+@pytest.mark.parametrize("name", ["chasedb1", "msd_hippocampus"])
+def test_a_real_set_of_masks_is_called_segmentation(name):
+    assert refused(shared(name)).code == "segmentation"
+
+
+def test_a_real_set_of_boxes_is_called_detection():
+    assert refused(shared("bccd")).code == "detection"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("Annotations/0.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>"),
+        ("labels/0.txt", "0 0.5 0.5 0.25 0.1\n"),
+        ("annotations/instances.json", '{"annotations": [{"bbox": [1, 2, 3, 4]}]}'),
+    ],
+)
+def test_files_of_boxes_without_labels_are_called_detection(tmp_path, file, text):
+    images(tmp_path, *(f"images/{number}.png" for number in NUMBERS))
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    error = refused(tmp_path)
+    assert error.code == "detection" and file in error.message
+
+
+@pytest.mark.parametrize("label", ["class", "cell_type"])
+def test_a_table_of_boxes_with_several_labels_an_image_is_called_detection(tmp_path, label):
+    images(tmp_path, "a.png", "b.png")
+    table(tmp_path, f"filename,{label},xmin,ymin,xmax,ymax", "a.png,x,1,2,3,4", "a.png,y,2,3,4,5", "b.png,x,1,1,2,2")
+    assert refused(tmp_path).code == "detection"

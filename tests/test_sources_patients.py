@@ -1,0 +1,148 @@
+"""Patients who are written in two ways, missing or unused: taken as one, or told by the audit."""
+
+import numpy as np
+import pytest
+from folders import card, images, open_source, table
+from PIL import Image
+
+from zoo.audit import audit
+from zoo.audit.matching import match
+from zoo.audit.overlap import check_overlap
+from zoo.errors import DataError
+from zoo.planning import Settings, open_and_split
+from zoo.progress import Console
+from zoo.samples import in_one_form, patient_key
+from zoo.sources import find_source
+from zoo.suites import Suite
+
+NAMES = [f"{number:03d}" for number in range(40)]
+
+
+def pictures(root):
+    """Forty images of noise, none the copy of another."""
+    noise = np.random.default_rng(0)
+    root.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(root / f"{name}.png")
+    return root
+
+
+def labels(root, patients):
+    rows = [f"{name},{'ab'[number // 4 % 2]},{patients(number)}" for number, name in enumerate(NAMES)]
+    return table(pictures(root), "image,label,patient_id", *rows)
+
+
+def examine(root, cache):
+    return audit(*open_and_split(find_source(root), Suite(name="audit"), Settings(cache=cache), Console()))
+
+
+def checks(audited):
+    return {finding.check: finding for finding in audited.findings if finding.verdict != "ok"}
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("12", "12.0", "0012"),
+        ("7", "7.0", "7."),
+        ("3", "3,0", "003"),
+        ("12000000", "1.2e+07", "12000000.0"),
+        ("90071992547409931", "90071992547409931.0", "090071992547409931"),
+    ],
+)
+def test_all_spellings_of_a_number_are_one_patient(spellings):
+    assert set(in_one_form([*spellings, "other"])) == {spellings[0], "other"}
+
+
+@pytest.mark.parametrize(("a", "b"), [("12", "12.5"), ("1_2", "12"), ("P1", "P01"), ("1.2.3", "1.2.30"), ("-1", "1")])
+def test_names_that_are_no_whole_number_stay_apart(a, b):
+    assert patient_key(a) != patient_key(b)
+
+
+def test_a_number_spelled_in_one_way_keeps_its_zeros():
+    assert in_one_form(["0012", "0013"]).tolist() == ["0012", "0013"]
+
+
+def test_a_patient_whose_number_is_spelled_in_two_ways_is_kept_in_one_split_and_told(tmp_path):
+    root = labels(
+        tmp_path / "set", lambda number: (str(number // 4), f"{number // 4}.0", f"{number // 4:04}")[number % 3]
+    )
+    source, split, prints = open_and_split(find_source(root), Suite(name="audit"), Settings(cache=tmp_path), Console())
+    owner = [number // 4 for number in range(40)]
+    assert all(len({fold[row] for row in range(40) if owner[row] == who}) == 1 for fold in split.folds for who in owner)
+    finding = checks(audit(source, split, prints))["patient-spelling"]
+    assert (finding.verdict, finding.count) == ("warn", 40)
+    assert "10 of 10 patients are numbers spelled in several ways" in "\n".join(source.samples.notes)
+
+
+@pytest.mark.parametrize(("a", "b"), [("P012", "P12"), ("P-12", "p12"), ("sub_01", "sub_1")])
+def test_names_that_may_be_one_patient_are_told_and_not_joined(tmp_path, a, b):
+    root = labels(tmp_path / "set", lambda number: {0: a, 1: b}.get(number, f"Q{100 + number}"))
+    audited = examine(root, tmp_path)
+    assert checks(audited)["patient-spelling"].count == 2
+    assert audited.scope.num_patients == 40
+
+
+def test_a_patient_spelled_otherwise_in_the_set_tested_on_is_found(tmp_path):
+    one = labels(tmp_path / "one", lambda number: f"{number}.0")
+    other = labels(tmp_path / "other", lambda number: f"{number:04}")
+    settings, console = Settings(cache=tmp_path), Console()
+    source, split, prints = open_and_split(find_source(one), Suite(name="audit"), settings, console)
+    tested, _, its = open_and_split(find_source(other), Suite(name="audit"), settings, console)
+    external = match(source, tested, its, {}, name="other")
+    found = check_overlap(source, split, prints, external, tmp_path, drop=False, distinct_patients=False)
+    assert "patient" in {finding.check for finding in found.findings}
+
+
+ADD = """
+table = "truth.csv"
+add = {table = "facts.csv", by = "image"}
+join = {column = "image"}
+label = {column = "dx", positive = "mel"}
+patient = {column = "lesion_id", means = "lesion"}
+"""
+
+
+def two_tables(root, key, rows=NAMES):
+    table(
+        pictures(root), "image,dx", *(f"{name},{('nv', 'mel')[int(name) // 4 % 2]}" for name in NAMES), name="truth.csv"
+    )
+    table(root, "image,lesion_id", *(f"{key(name)},L{int(name) // 4}" for name in rows), name="facts.csv")
+    return card(root, ADD)
+
+
+@pytest.mark.parametrize("key", ["{}.png", "images/{}", "x{}"])
+def test_a_second_table_that_joins_no_row_is_refused(tmp_path, key):
+    with pytest.raises(DataError, match=r"facts\.csv") as caught:
+        find_source(two_tables(tmp_path, key.format))
+    assert caught.value.code == "card"
+    assert repr(key.format("000")) in caught.value.message
+
+
+def test_a_second_table_that_joins_some_rows_is_a_warning_with_their_number(tmp_path):
+    root = two_tables(tmp_path / "set", str, NAMES[:30])
+    assert "10 of 40 rows have no row in facts.csv" in "\n".join(open_source(root)[1].notes)
+    finding = checks(examine(root, tmp_path))["patient-unknown"]
+    assert (finding.verdict, finding.count) == ("warn", 10)
+
+
+def test_a_blank_patient_among_others_is_a_warning(tmp_path):
+    root = labels(tmp_path / "set", lambda number: "" if number < 3 else f"P{number // 4}")
+    assert checks(examine(root, tmp_path))["patient-unknown"].count == 3
+
+
+def test_a_table_whose_patients_are_not_used_is_a_warning(tmp_path):
+    root = images(tmp_path / "set", *(f"{label}/{name}.png" for label in "ab" for name in NAMES))
+    table(root, "scan,patient_id", "x1,P1", "x2,P2", name="who.csv")
+    finding = checks(examine(root, tmp_path))["patient-unknown"]
+    assert "who.csv" in finding.message and "'patient_id'" in finding.message
+    card(root, 'patient = {none = "not published"}\n')
+    assert "patient-unknown" not in checks(examine(root, tmp_path))
+
+
+def test_a_table_for_class_folders_that_names_none_of_their_images_is_refused(tmp_path):
+    root = images(tmp_path, *(f"{label}/{name}.png" for label in "ab" for name in NAMES))
+    table(root, "scan,who", "x1,P1", "x2,P2")
+    text = 'images = "{label}/*"\ntable = "labels.csv"\njoin = {column = "scan"}\npatient = {column = "who"}\n'
+    with pytest.raises(DataError, match="no image 'x1'"):
+        find_source(card(root, text))

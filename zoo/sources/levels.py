@@ -1,0 +1,171 @@
+"""The folders above images to the pattern that says which of them is the split, the label and the patient."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from zoo.errors import DataError
+from zoo.sources.listing import natural_key, words_of
+from zoo.sources.names import MIN_FOLDERS, holds_images, is_negative
+from zoo.sources.selection import split_of
+
+SHARE = 0.9  # of the images must lie so deep, before a level is looked at
+MANY_FOLDERS = 20  # more of one shape are patients or exams, whatever they are called
+SHOWN = 3
+# How a view, a side or a magnification is called: beside another level it is not the label
+VIEWS = frozenset(
+    "left right l r od os ap pa cc mlo lateral frontal oblique axial coronal sagittal t1 t2 flair dwi adc t1ce "  # noqa: SIM905
+    "view views x study studies visit session scan series sequence day week month slice slices frame frames".split()
+)
+PEOPLE = re.compile(
+    r"(p|pt|pat|patients?|sub|subj|subject|case|id|s|study|person|participant|donor|mouse|rat|animal)[-_ ]*\d+.*"
+    r"|\d{3,}|[\d.]{15,}",
+    re.IGNORECASE,
+)
+GRADES = frozenset(
+    "grade class stage level score type category label birads kl isup gleason degree group severity".split()  # noqa: SIM905
+)
+Paths = Sequence[list[str]]  # of every image, the folders it lies in
+
+
+def guess_pattern(root: Path, images: Iterable[str]) -> str:
+    """The pattern of class folders, such as `{split}/{label}/**/*`; "" where no folder says a label.
+
+    DataError where two levels of folders could be the label, or where a folder holds its neighbors once more.
+    """
+    paths = [image.split("/")[:-1] for image in images]
+    split, glob = find_split(paths)
+    if split == 0 and glob == "{split}":
+        paths = [path for path in paths if path and split_of(path[0])]
+    depth = max((len(path) for path in paths), default=0)
+    levels = [level for level in range(depth) if sum(len(path) > level for path in paths) >= SHARE * len(paths)]
+    levels = [level for level in levels if level != split and len(names_at(paths, level)) > 1]
+    if not levels:
+        return ""
+    check_not_within_itself(root, paths, levels[0])
+    people = [level for level in levels if are_people(names_at(paths, level), paths, levels)]
+    others = [level for level in levels if level not in people]
+    if people and all(is_view(name) for level in others for name in names_at(paths, level)):
+        return ""
+    label = choose_label(root, paths, others)
+    if label is None:
+        return ""
+    parts = ["*"] * (label + 1)
+    parts[label] = "{label}"
+    for level in [level for level in people if level < label][-1:]:
+        parts[level] = "{patient}"
+    if split is not None:
+        parts += ["*"] * (split + 1 - len(parts))
+        parts[split] = glob
+    return "/".join([*parts, "**", "*"])
+
+
+def names_at(paths: Paths, level: int) -> set[str]:
+    return {path[level] for path in paths if len(path) > level}
+
+
+def find_split(paths: Paths) -> tuple[int | None, str]:
+    """The level whose folders are called as splits, and its pattern: `{split}`, `ISIC_{split}_images`."""
+    if any(path and split_of(path[0]) for path in paths):
+        return 0, "{split}"
+    for level in range(max((len(path) for path in paths), default=0)):
+        if all(len(path) > level for path in paths) and (glob := split_glob(names_at(paths, level))):
+            return level, glob
+    return None, ""
+
+
+def split_glob(names: set[str]) -> str:
+    """The pattern of names that all name a split, two at least, between a beginning and an end that they share."""
+    if len(names) < 2 or any(set(name) & set("*?{}") for name in names):
+        return ""
+    head = re.sub(r"[A-Za-z0-9]*$", "", os.path.commonprefix(sorted(names)))  # noqa: RUF071
+    rest = [name[len(head) :] for name in names]
+    tail = re.sub(r"[A-Za-z0-9]*$", "", os.path.commonprefix([name[::-1] for name in rest]))[::-1]  # noqa: RUF071
+    for before, after in (("", ""), (head, tail)):
+        splits = [split_of(name[len(before) : len(name) - len(after)]) for name in names]
+        if all(splits) and len(set(splits)) == len(names):
+            return f"{before}{{split}}{after}"
+    return ""
+
+
+def are_people(names: set[str], paths: Paths = (), levels: Sequence[int] = ()) -> bool:
+    """Whether folders are patients or exams by their names, or by being many more of one shape than all others."""
+    if len(names) < MIN_FOLDERS or any(GRADES & set(words_of(name)) or holds_images(name) for name in names):
+        return False
+    if all(map(PEOPLE.fullmatch, names)):
+        return True
+    if not is_numbered(names):
+        return False
+    others = [count for level in levels if (count := len(names_at(paths, level))) != len(names)]
+    return len(names) > MANY_FOLDERS or any(len(names) > 2 * count for count in others)
+
+
+def is_numbered(names: Iterable[str]) -> bool:
+    """Whether names differ in their numbers only: P001, P002, or 1, 2, 3."""
+    shapes = {re.sub(r"\d+", "0", name) for name in names}
+    return len(shapes) == 1 and "0" in min(shapes)
+
+
+def choose_label(root: Path, paths: Paths, levels: Sequence[int]) -> int | None:
+    """The level that says the label; None where there is none, DataError where there are two."""
+    telling = [level for level in levels if not all(map(is_view, names_at(paths, level)))] or list(levels[:1])
+    first = telling[:1]
+    telling = first + [level for level in telling[1:] if not are_parts(paths, first[0], level)]
+    if len(telling) < 2:
+        return telling[0] if telling else None
+    with_negative = [level for level in telling if any(map(is_negative, names_at(paths, level)))]
+    if len(with_negative) == 1:
+        return with_negative[0]
+    patterns = ["/".join([*["*"] * level, "{label}", "**", "*"]) for level in telling]
+    raise DataError(
+        f"{root}: two levels of folders could say the label: {' or '.join(shown(names_at(paths, k)) for k in telling)}",
+        fix=f"say in dataset.toml images = {' or '.join(map(repr, patterns))}".replace("'", '"'),
+        code="label-level",
+    )
+
+
+def shown(names: set[str]) -> str:
+    ordered = sorted(names, key=natural_key)
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(ordered[:SHOWN]) + more
+
+
+def is_view(name: str) -> bool:
+    """Whether a folder holds images, or those of a view, a side, a visit: it says nothing of the label."""
+    words = [word for word in words_of(name) if not word.isdecimal()]
+    return holds_images(name) or (bool(words) and set(words) <= VIEWS) or bool(re.fullmatch(r"\d+x", name.lower()))
+
+
+def are_parts(paths: Paths, above: int, level: int) -> bool:
+    """Whether the folders below those of the classes are exams, clips or patients: numbered, or many in each class."""
+    names = names_at(paths, level)
+    if any(GRADES & set(words_of(name)) for name in names):
+        return False
+    if is_numbered(names) and not all(map(str.isdecimal, names)):
+        return True
+    in_class: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        if len(path) > level:
+            in_class[path[above]].add(path[level])
+    has_numbers = all(re.search(r"\d", name) for name in names)
+    return has_numbers and min(map(len, in_class.values())) >= MIN_FOLDERS
+
+
+def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
+    """Refuse a folder beside the classes that holds folders called as its neighbors: the set, once more."""
+    names = names_at(paths, level)
+    below: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        if len(path) > level:
+            below[path[level]].add(path[level + 1] if len(path) > level + 1 else "")
+    for name, inside in below.items():
+        if "" not in inside and inside <= names and inside != {name}:
+            raise DataError(
+                f"{root}: {name} holds folders called as those beside it, {shown(inside)}: the set, once more?",
+                fix=f'remove one of both, or say in dataset.toml exclude = "{"*/" * level}{name}/**"',
+                code="label-level",
+            )

@@ -1,0 +1,229 @@
+"""Images that mark something in other images to what a card says to leave out; and files that hold boxes."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import DataError
+from zoo.images import is_volume_name, read_header, read_values, without_suffix
+from zoo.sources.cards import Card, Masks
+from zoo.sources.listing import Listing, has_mask_word, mask_key
+
+Array = np.ndarray[Any, Any]
+
+MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
+MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
+SEPARATOR = re.compile(r"[-_ .(]+")
+MAX_KINDS = 6  # of files that belong to one image: itself, a mask of each rater or region
+LOOKED_AT = 8  # files of a folder or an ending, evenly spread: each is decoded
+MAX_VALUES = 16  # of a mask; a JPEG blurs its edges, so that few values hold nearly all of it
+MOST_FREQUENT, MOSTLY = 4, 0.95
+MIN_PAIRS = 3
+MAX_READ = 100_000  # bytes of an annotation
+BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Files that may be masks, each with the image that it may be of; `named` where their names say so."""
+
+    masks: tuple[str, ...]
+    images: tuple[str, ...]  # as many, or none where names do not pair them
+    pattern: str  # of the card's `exclude`
+    named: bool
+
+
+def find_masks(listing: Listing, notes: list[str]) -> Card:
+    """What to leave out: files called as masks of others, and those that hold few values where the others do not."""
+    stems = {without_suffix(image) for image in listing.images}
+    beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
+    folders = named_folders(listing)
+    rest = [image for image in listing.images if not set(posixpath.dirname(image).split("/")) & set(folders)]
+    if beside:
+        rest = [image for image in rest if not MASK.fullmatch(posixpath.basename(without_suffix(image)))]
+    exclude = [f"**/{folder}/**" for folder in folders]
+    for pairs in (*pair_folders(rest), *pair_endings(rest), *pair_names(rest)):
+        kept = set(rest) - set(pairs.masks)
+        if kept and set(pairs.masks) & set(rest) and are_masks(listing.root, pairs, sorted(kept)):
+            exclude.append(pairs.pattern)
+            notes.append(f"{len(pairs.masks)} files {pairs.pattern} are masks: a few values mark regions (guessed)")
+            rest = [image for image in rest if image in kept]
+    return Card(masks=Masks(path="**/{stem}_mask*") if beside else None, exclude=tuple(exclude))
+
+
+def named_folders(listing: Listing) -> list[str]:
+    """The folders called `masks` or so whose files are all called as images outside of them."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    names = set()
+    for image in listing.images:
+        *folders, _ = image.split("/")
+        stem = posixpath.basename(without_suffix(image))
+        folder = next((folder for folder in folders if MASK_FOLDER.fullmatch(folder)), "")
+        if folder:
+            found = MASK.fullmatch(stem)
+            by_folder[folder].append(found["image"] if found else stem)
+        else:
+            names.add(stem)
+    return [folder for folder, stems in by_folder.items() if names.issuperset(stems)]
+
+
+def pair_folders(images: Sequence[str]) -> list[Pairs]:
+    """The folders, by name, that may hold masks of what lies beside them, those called so first."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    below: dict[tuple[str, tuple[str, ...]], dict[str, str]] = defaultdict(dict)  # folder and key -> what is in it
+    keys = {image: mask_key(posixpath.basename(without_suffix(image))) for image in images}
+    for image, key in keys.items():
+        parts = image.split("/")
+        for level, part in enumerate(parts):
+            below["/".join(parts[:level]), key].setdefault(part if level < len(parts) - 1 else "", image)
+        for folder in set(parts[:-1]):
+            inside[folder].append(image)
+    found = []
+    for folder, files in inside.items():
+        named = has_mask_word(folder)
+        if len(files) == len(images) or not (named or is_frequent(files, images)) or set("*?{}") & set(folder):
+            continue
+        partners = []
+        for image in files:
+            above = "/".join(image.split("/")[: image.split("/").index(folder)])
+            others = below[above, keys[image]]
+            partners.append(next((other for part, other in others.items() if part != folder), ""))
+        if named or all(partners):
+            found.append(Pairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
+    return sorted(found, key=lambda pairs: not pairs.named)
+
+
+def is_frequent(files: Sequence[object], images: Sequence[str]) -> bool:
+    """Whether files are so many among the images that it is worth decoding some where no name says what they are."""
+    return len(files) >= MIN_PAIRS and MAX_KINDS * len(files) >= len(images)
+
+
+def pair_endings(images: Sequence[str]) -> list[Pairs]:
+    """The endings, as in `a_seg.png` beside `a.png`, and beginnings, `mask_a.png`, that may be those of masks."""
+    by_stem = {without_suffix(image): image for image in images}
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for stem, image in by_stem.items():
+        folder, name = posixpath.split(stem)
+        for separator in SEPARATOR.finditer(name):
+            ending, start = name[separator.start() :], name[: separator.end()]
+            if other := by_stem.get(posixpath.join(folder, name[: separator.start()])):
+                found[f"*{ending}.*"].append((image, other))
+            if has_mask_word(start) and (other := by_stem.get(posixpath.join(folder, name[separator.end() :]))):
+                found[f"{start}*"].append((image, other))
+    return to_pairs(found, images)
+
+
+def pair_names(images: Sequence[str]) -> list[Pairs]:
+    """The names, as `mask.png` beside `image.png` in a folder of each case, that may be those of masks."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        by_folder[posixpath.dirname(image)].append(image)
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for files in by_folder.values():
+        for image in files if 2 <= len(files) <= MAX_KINDS else ():
+            name = posixpath.basename(image)
+            plain = [other for other in files if other != image and not has_mask_word(posixpath.basename(other))]
+            if plain:
+                found[f"**/{name}"].append((image, plain[0]))
+    return to_pairs(found, images)
+
+
+def to_pairs(found: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> list[Pairs]:
+    """The groups of (mask, image) by pattern that are worth a look, those called as masks first."""
+    pairs = [
+        Pairs(tuple(mask for mask, _ in each), tuple(image for _, image in each), pattern, has_mask_word(pattern))
+        for pattern, each in found.items()
+        if (has_mask_word(pattern) or is_frequent(each, images)) and not set("?{}") & set(pattern)
+    ]
+    return sorted(pairs, key=lambda each: not each.named)
+
+
+def are_masks(root: Path, pairs: Pairs, others: Sequence[str]) -> bool:
+    """Whether a sample of the files holds few values, as the images that they pair with, or `others`, do not.
+
+    Files that are called as masks of images need no more; without a word that says so the sizes must be equal too.
+    """
+    rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // LOOKED_AT)))
+    partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // LOOKED_AT)]
+    try:
+        masks = [pixels_of(root / pairs.masks[row]) for row in rows]
+        if not all(map(has_few_values, masks)):
+            return False
+        if pairs.named and pairs.images:
+            return True
+        images = [pixels_of(root / partner) for partner in partners]
+    except DataError:
+        return False
+    same_size = pairs.named or all(a.shape[:2] == b.shape[:2] for a, b in zip(masks, images, strict=True))
+    return same_size and 2 * sum(map(has_few_values, images)) < len(images)
+
+
+def pixels_of(path: Path) -> Array:
+    frames = read_header(path).frames
+    return read_values(path, None if frames is None else frames // 2)
+
+
+def has_few_values(pixels: Array) -> bool:
+    """Whether an image is one of regions: at most 16 values or colors, or 4 that make up 95 % of it."""
+    flat = pixels.reshape(-1, pixels.shape[2]) if pixels.ndim == 3 else pixels.reshape(-1, 1)
+    if (flat == flat[:, :1]).all():
+        flat = flat[:, :1]
+    counts = np.sort(np.unique(flat, axis=0, return_counts=True)[1])[::-1]
+    return len(counts) <= MAX_VALUES or counts[:MOST_FREQUENT].sum() >= MOSTLY * len(flat)
+
+
+# --- boxes -----------------------------------------------------------------------------------------------------------
+def find_boxes(listing: Listing) -> str:
+    """What shows that objects are marked by boxes: `Annotations/a.xml` of an image `a`; "" where nothing does."""
+    stems = {posixpath.basename(without_suffix(image)) for image in listing.images}
+    for other in listing.others:
+        suffix = posixpath.splitext(other)[1].lower()
+        of_image = posixpath.basename(posixpath.splitext(other)[0]) in stems
+        if (of_image and suffix in {".xml", ".txt", ".json"}) or suffix == ".json":
+            with open(listing.root / other, "rb") as stream:
+                text = stream.read(MAX_READ)
+            if holds_boxes(suffix, text):
+                return other
+    return ""
+
+
+def holds_boxes(suffix: str, text: bytes) -> bool:
+    if suffix == ".txt":  # YOLO's: class, centre and size, one a line
+        lines = [line.split() for line in text.splitlines()[:10] if line.strip()]
+        return bool(lines) and all(len(line) == 5 and all(map(is_number, line)) for line in lines)
+    return b"<bndbox>" in text if suffix == ".xml" else b'"bbox"' in text
+
+
+def is_number(text: bytes) -> bool:
+    return bool(re.fullmatch(rb"\d+(\.\d+)?([eE]-?\d+)?", text))
+
+
+def box_columns(columns: Iterable[str]) -> list[str]:
+    """The columns of a table that hold boxes."""
+    names = {column.lower(): column for column in columns}
+    return next(([names[name] for name in sorted(boxes)] for boxes in BOX_COLUMNS if boxes <= set(names)), [])
+
+
+def other_task(root: Path, kind: str, evidence: str) -> DataError:
+    """The error for a set that is made for segmentation or detection, and has no label of an image."""
+    return DataError(
+        f"{root}: looks like a {kind} set ({evidence}); for classification or regression, which zoo does, there are "
+        "images and nothing that labels them",
+        fix="write a table with a label of each image, and name it in dataset.toml (`table`, `label`)",
+        code=kind,
+    )
+
+
+def count_masks(listing: Listing, images: Sequence[str]) -> str:
+    """`260 masks beside 260 images`; "" where nothing was taken for a mask."""
+    masks = len(listing.masks) + len(listing.images) - len(images)
+    kind = "volumes" if images and all(map(is_volume_name, images)) else "images"
+    return f"{masks} masks beside {len(images)} {kind}" if masks else ""

@@ -1,0 +1,55 @@
+"""An npz at a path to the published dataset whose file it is, known by its checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from zoo.files import FileMemo, cache_root, hash_file
+from zoo.sources.arrays import read_npz_samples
+from zoo.sources.targets import guess_positive, guessed_positive
+from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.tasks import BINARY
+
+# What a published dataset says of its file, and the path does not
+DESCRIBED = tuple(
+    "title description modality task labels positive license citation url checksums patient unit share_targets "  # noqa: SIM905
+    "reference_standard derived_from symmetries known_issues".split()
+)
+
+
+def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -> DatasetSpec:
+    """Describe the npz of `spec` as the dataset does that has its md5; tell where only the name is the same."""
+    candidates = [each for each in published if any(name.endswith(".npz") for name in each.checksums)]
+    if not candidates:
+        return spec
+    memo = FileMemo(cache_root(), what="md5", find=partial(hash_file, algorithm="md5"))
+    try:
+        md5 = memo(path)
+    finally:
+        memo.close()
+    official = next((each for each in candidates if md5 in each.checksums.values()), None)
+    if official:
+        described = {name: getattr(official, name) for name in DESCRIBED}
+        return replace(spec, **described, samples=partial(open_official, path, official))
+    of_name = next((each for each in candidates if path.name in each.checksums), None)
+    if of_name is None:
+        return spec
+    note = f"{path.name} is not the file published as {of_name.name}: its md5 is not {of_name.checksums[path.name]}"
+    return replace(spec, checksums=of_name.checksums, samples=partial(open_noted, spec, note))
+
+
+def open_official(path: Path, official: DatasetSpec, request: SamplesRequest) -> Samples:  # noqa: ARG001  it is here
+    """The samples of a published file, with the task and labels of the dataset that it belongs to."""
+    samples = read_npz_samples(path, task=official.task, labels=official.labels)
+    notes = [f"the file of {official.name}, by its checksum: task, labels and licence are those of that dataset"]
+    if official.task == BINARY and not official.positive:
+        notes.append(guessed_positive(guess_positive(official.labels)))
+    return replace(samples, notes=(*samples.notes, *notes))
+
+
+def open_noted(spec: DatasetSpec, note: str, request: SamplesRequest) -> Samples:
+    samples = spec.samples(request)
+    return replace(samples, notes=(*samples.notes, note))
