@@ -109,6 +109,7 @@ ROOMS = {
         {"colour", "packed", "writing"},
     ),
     "statistics": (
+        {"means"},
         {"intervals", "weighted", "roc", "pairs", "calibration"},
         {"datasets", "predictive"},
     ),

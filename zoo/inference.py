@@ -17,6 +17,7 @@ from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
 from zoo.specs import Unit
+from zoo.statistics import exact_mean, mean_by_group
 from zoo.system import within_memory
 
 if TYPE_CHECKING:
@@ -53,14 +54,12 @@ class Predictions:
             return self
         owners = self.patients if unit == "patient" else clips_of(self.sample_ids)
         units, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
-        sums = np.zeros((len(units), self.probabilities.shape[1]))
-        np.add.at(sums, inverse, self.probabilities)
         return replace(
             self,
             sample_ids=units,
             patients=self.patients[first],
             targets=self.targets[first],
-            probabilities=sums / np.bincount(inverse)[:, None],
+            probabilities=mean_by_group(self.probabilities, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
         )
 
@@ -77,7 +76,7 @@ def merge_values(values: Array, first: Array, inverse: Array) -> Array:
         if len(set(known)) == 1:
             shared[unit] = known[0]
         else:
-            shared[unit] = SEVERAL if numbers is None else f"{numbers.mean():.6g}"
+            shared[unit] = SEVERAL if numbers is None else f"{exact_mean(numbers):.6g}"
     return shared.astype(np.str_)
 
 

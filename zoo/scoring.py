@@ -22,6 +22,7 @@ from zoo.statistics import (
     add_seed_variance,
     bootstrap_weights,
     delong_covariance,
+    exact_mean,
     jackknife_influence,
     logit_interval,
     newcombe_interval,
@@ -303,12 +304,12 @@ def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Ca
             raise
         return Score(value=None, reason=describe(error), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
-    return Score(value=float(sum(seed_scores) / len(seed_scores)), note=note, version=metric.version), seed_scores
+    return Score(value=exact_mean(seed_scores), note=note, version=metric.version), seed_scores
 
 
 def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> Array:
     """The score of every seed (S,): its mean over folds."""
-    return np.array([np.mean([compute(metric, part.request) for part in folds]) for folds in tested])
+    return np.array([exact_mean(compute(metric, part.request) for part in folds) for folds in tested])
 
 
 def compute(metric: MetricSpec, request: MetricRequest) -> float:
@@ -453,7 +454,7 @@ def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[f
     except Undefined:
         return None
     trials = float(counts[:, 1].mean())
-    return (*wilson_interval(float((counts[:, 0] / counts[:, 1]).mean()) * trials, trials), "wilson")
+    return (*wilson_interval(exact_mean(counts[:, 0] / counts[:, 1]) * trials, trials), "wilson")
 
 
 def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
@@ -471,9 +472,9 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
         except Undefined:
             return None
         found, covariance = delong_covariance(curves[0][0], np.stack([scores for _, scores in curves]))
-        areas.append(float(found.mean()))
+        areas.append(exact_mean(found))
         variances.append(float(covariance.mean()))
-    value, variance = sum(areas) / len(areas), sum(variances) / len(areas) ** 2
+    value, variance = exact_mean(areas), sum(variances) / len(areas) ** 2
     if 0 < value < 1 and variance > TOLERANCE**2:
         return (*logit_interval(value, variance), "logit-DeLong")
     if value in (0, 1) and len(areas) == 1:

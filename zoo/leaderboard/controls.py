@@ -13,7 +13,7 @@ from zoo.inference import Predictions
 from zoo.readable import number, with_interval
 from zoo.scoring import Runs, Score, ThresholdRule, decide, score
 from zoo.specs import Card, MetricSpec
-from zoo.statistics import mean_interval
+from zoo.statistics import ROUNDING, exact_mean, mean_interval
 from zoo.suites import NUM_SHUFFLES
 
 SAME = 1e-6  # probabilities that differ by less do not tell two images apart
@@ -40,7 +40,8 @@ def find_degenerate(
         return tuple(reasons)
     bound = found.low if higher_is_better else found.high
     worst = found.value if bound is None else bound
-    if worst <= constant.value if higher_is_better else worst >= constant.value:
+    lead = worst - constant.value if higher_is_better else constant.value - worst
+    if lead <= ROUNDING:
         what = "its score" if bound is None else "its interval"
         reasons.append(f"{what} does not exceed the constant predictor's {number(constant.value)}")
     return tuple(reasons)
@@ -80,7 +81,7 @@ def score_shuffles(
             continue
         left_out = len(each) - len(values)
         mean = Score(
-            value=float(np.mean(values)),
+            value=exact_mean(values),
             note=f"undefined in {left_out} of {len(each)} shuffles" if left_out else "",
             version=metric.version,
         )
@@ -102,7 +103,7 @@ def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card
         reason = (found and found.reason) or f"{name} is not there"
         return Verdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
     value = f"{name} {with_interval(found)}"
-    if found.low <= chance <= found.high:
+    if found.low - ROUNDING <= chance <= found.high + ROUNDING:
         text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
         return Verdict(model=model, passed=True, text=text)
     text = (

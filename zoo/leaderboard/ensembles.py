@@ -13,6 +13,7 @@ from zoo.metrics import METRICS
 from zoo.scoring import Runs, score
 from zoo.sections import Cell, Section, SectionRequest
 from zoo.specs import MetricSpec
+from zoo.statistics import mean_of_arrays
 
 Array = np.ndarray[Any, Any]
 Run = Mapping[str, Predictions]
@@ -89,7 +90,7 @@ def mean_of(parts: Sequence[Predictions]) -> Predictions:
     first = parts[0]
     if any(not np.array_equal(part.sample_ids, first.sample_ids) for part in parts):
         raise ValueError("the members were not tested on the same images in the same order")
-    return replace(first, probabilities=np.mean([part.probabilities for part in parts], axis=0))
+    return replace(first, probabilities=mean_of_arrays([part.probabilities for part in parts]))
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:

@@ -33,6 +33,7 @@ from zoo.statistics.intervals import (
     percentile_interval,
     wilson_interval,
 )
+from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
 from zoo.statistics.pairs import (
     ALPHA,
     POWER,
@@ -77,6 +78,7 @@ __all__ = [
     "NUM_BINS",
     "NUM_RESAMPLES",
     "POWER",
+    "ROUNDING",
     "SMALLEST",
     "Interval",
     "McNemar",
@@ -94,6 +96,7 @@ __all__ = [
     "detectable_difference",
     "difference_intervals",
     "equal_mass_bins",
+    "exact_mean",
     "find_better",
     "fit_temperature",
     "holm",
@@ -101,7 +104,9 @@ __all__ = [
     "jackknife_influence",
     "logit_interval",
     "mcnemar",
+    "mean_by_group",
     "mean_interval",
+    "mean_of_arrays",
     "newcombe_interval",
     "noise_free_interval",
     "normalised_mean",

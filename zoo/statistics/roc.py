@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.statistics.means import ROUNDING
+
 Array = np.ndarray[Any, Any]
 
 
@@ -140,7 +142,7 @@ def z_test(difference: float, variance: float) -> Test:
     """z = D/sqrt(V), two-sided. No difference is p = 1; a difference without any variance has no z (NaN)."""
     from scipy.special import ndtr
 
-    if difference == 0:
+    if abs(difference) <= ROUNDING:
         return Test(statistic=0.0, p=1.0)
     if not variance > 1e-15:
         return Test(statistic=float("nan"), p=float("nan"))
