@@ -246,6 +246,7 @@ def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str], u
         patients=patients[order],
         targets=part.targets[order],
         probabilities=part.probabilities[order],
+        log_odds=None if part.log_odds is None else part.log_odds[order],
         metadata={name: part.metadata[name][order] for name in sorted(metadata) if name in part.metadata},
     )
 

@@ -32,6 +32,7 @@ from zoo.statistics import (
     wilson_interval,
 )
 from zoo.system import noted_interrupts, process_unchanged
+from zoo.tasks import identity, sigmoid
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -167,15 +168,17 @@ def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule)
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
     val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
-    thresholds = choose_thresholds(val, card, threshold)
+    if val is not None and (val.log_odds is None or test.log_odds is None):  # one scale for both
+        val, test = replace(val, log_odds=None), replace(test, log_odds=None)
     # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
     request = MetricRequest(
         task=card.task,
         labels=card.labels,
         targets=read_only(test.targets),
         probabilities=read_only(test.probabilities),
-        decisions=read_only(decide_classes(test.probabilities, thresholds, card)),
+        decisions=read_only(decide_classes(test, val, card, threshold)),
         positive=card.positive,
+        log_odds=read_only(test.log_odds),
     )
     return Tested(request, test.patients)
 
@@ -187,21 +190,63 @@ def read_only(values: Array | None) -> Any:
     return values
 
 
-def decide_classes(probabilities: Array, thresholds: Array | None, card: Card) -> Array | None:
+def decide_classes(test: Predictions, val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
     """int64 (N,) classes, bool (N, L) for multi-label, None for regression."""
     if card.task.name == "regression":
         return None
-    if thresholds is None:
-        classes: Array = probabilities.argmax(axis=1)
+    scale, ranked = scale_of(test)
+    cuts = choose_cuts(val, card, rule, scale)
+    if cuts is None:
+        classes: Array = test.probabilities.argmax(axis=1)
         return classes
     if card.task.name == "multilabel":
-        return probabilities >= thresholds
+        return ranked >= cuts
     positive = positive_index(card)
-    return np.where(probabilities[:, positive] >= thresholds[0], positive, 1 - positive)
+    return np.where(ranked[:, positive] >= cuts[0], positive, 1 - positive)
 
 
 def positive_index(card: Card) -> int:
     return 1 if card.positive is None else card.positive
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What units are ranked and thresholds are cut by: probabilities as they are, or their log odds."""
+
+    to_probability: Callable[[Array], Array]
+    to_cut: Callable[[Array], Array]
+    lowest: float  # every unit is at or above it
+
+    def between(self, ranked: Array) -> Array:
+        """The cuts midway between neighbouring probabilities, ascending; between log odds where both round to 1."""
+        distinct = np.unique(ranked)
+        lower, upper = distinct[:-1], distinct[1:]
+        shares = self.to_probability(distinct)
+        middle, half = self.to_cut((shares[:-1] + shares[1:]) / 2), lower / 2 + upper / 2
+        inside = (middle > lower) & (middle <= upper)
+        return np.where(inside, middle, np.where(half > lower, half, upper))  # neighbouring floats have no middle
+
+    def above(self, ranked: Array) -> float:
+        """A cut that no unit reaches: midway from the highest probability to 1, where there is room."""
+        highest = ranked.max(keepdims=True)
+        cut = float(self.to_cut((self.to_probability(highest) + 1) / 2)[0])
+        return cut if highest[0] < cut < np.inf else float(np.nextafter(highest[0], np.inf))
+
+
+def to_log_odds(probabilities: Array) -> Array:
+    from scipy.special import logit
+
+    found: Array = logit(probabilities)
+    return found
+
+
+PROBABILITIES = Scale(identity, identity, 0.0)
+LOG_ODDS = Scale(sigmoid, to_log_odds, -np.inf)
+
+
+def scale_of(part: Predictions) -> tuple[Scale, Array]:
+    """The scale of a split's predictions, and their values on it (N, C)."""
+    return (PROBABILITIES, part.probabilities) if part.log_odds is None else (LOG_ODDS, part.log_odds)
 
 
 def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
@@ -209,6 +254,13 @@ def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) 
 
     None where the largest probability decides. `val` are units, not images, where the patient or clip is the unit.
     """
+    scale = PROBABILITIES if val is None else scale_of(val)[0]
+    cuts = choose_cuts(val, card, rule, scale)
+    return None if cuts is None else scale.to_probability(cuts)
+
+
+def choose_cuts(val: Predictions | None, card: Card, rule: ThresholdRule, scale: Scale) -> Array | None:
+    """The thresholds of `choose_thresholds` on a scale, which is that of val."""
     if card.task.name == "binary":
         columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
         num_thresholds = 1
@@ -219,17 +271,19 @@ def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) 
         return None
     if isinstance(rule, Reach) and val is None:
         raise Undefined("no predictions of val")
+    half = scale.to_cut(np.full(num_thresholds, 0.5))
     if val is None or rule == "half":
-        return np.full(num_thresholds, 0.5)
+        return half
     found = []
+    ranked = scale_of(val)[1]
     for targets, i in columns:
         known = ~np.isnan(targets.astype(np.float64))
-        positives, scores = targets[known] == 1, val.probabilities[known, i]
+        positives, values = targets[known] == 1, ranked[known, i]
         if isinstance(rule, Reach):
-            found.append(reaching_threshold(positives, scores, rule))
+            found.append(reaching_threshold(positives, values, rule, scale))
         else:
-            best = youden_threshold(positives, scores)
-            found.append(0.5 if best is None else best)
+            best = youden_threshold(positives, values, scale)
+            found.append(half[0] if best is None else best)
     return np.array(found)
 
 
@@ -237,7 +291,7 @@ def describe_threshold_rule() -> str:
     return " ".join((youden_threshold.__doc__ or "").split()) + " None becomes .5."
 
 
-def youden_threshold(positives: Array, scores: Array) -> float | None:
+def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITIES) -> float | None:
     """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
 
     It lies midway between two neighbouring scores. Among equal J the one with the fewest errors, then the one nearest
@@ -246,27 +300,19 @@ def youden_threshold(positives: Array, scores: Array) -> float | None:
     num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
     if num_positives == 0 or num_negatives == 0:
         return None
-    middle = between(scores)
-    hits = num_positives - np.searchsorted(np.sort(scores[positives]), middle, side="left")
-    alarms = num_negatives - np.searchsorted(np.sort(scores[~positives]), middle, side="left")
+    middle = scale.between(ranked)
+    hits = num_positives - np.searchsorted(np.sort(ranked[positives]), middle, side="left")
+    alarms = num_negatives - np.searchsorted(np.sort(ranked[~positives]), middle, side="left")
     # In whole numbers: J times positives times negatives, so that ties are ties.
     youden = hits * num_negatives - alarms * num_positives
     if len(middle) == 0 or youden.max() <= 0:
         return None
     errors = num_positives - hits + alarms
-    best = np.lexsort((np.abs(middle - 0.5), errors, -youden))[0]
+    best = np.lexsort((np.abs(scale.to_probability(middle) - 0.5), errors, -youden))[0]
     return float(middle[best])
 
 
-def between(scores: Array) -> Array:
-    """The middles of neighbouring scores, ascending."""
-    distinct = np.unique(scores)
-    lower, upper = distinct[:-1], distinct[1:]
-    middle = (lower + upper) / 2
-    return np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
-
-
-def reaching_threshold(positives: Array, scores: Array, rule: Reach) -> float:
+def reaching_threshold(positives: Array, ranked: Array, rule: Reach, scale: Scale) -> float:
     """The highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
 
     It lies midway between two neighbouring scores; 0 calls every unit positive, and one above every score none.
@@ -275,10 +321,8 @@ def reaching_threshold(positives: Array, scores: Array, rule: Reach) -> float:
     counted = positives if rule.metric == "sensitivity" else ~positives
     if not counted.any():
         raise Undefined(f"val has no {'positives' if rule.metric == 'sensitivity' else 'negatives'}")
-    highest = float(scores.max())
-    above = (highest + 1) / 2 if highest < 1 else float(np.nextafter(1.0, 2.0))
-    candidates = np.array([0.0, *between(scores), above])
-    called = counted.sum() - np.searchsorted(np.sort(scores[counted]), candidates, side="left")
+    candidates = np.array([scale.lowest, *scale.between(ranked), scale.above(ranked)])
+    called = counted.sum() - np.searchsorted(np.sort(ranked[counted]), candidates, side="left")
     right = called if rule.metric == "sensitivity" else counted.sum() - called
     enough = candidates[right >= rule.least * counted.sum() - TOLERANCE]
     return float(enough[-1] if rule.metric == "sensitivity" else enough[0])
@@ -564,4 +608,5 @@ def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
         targets=request.targets[rows],
         probabilities=request.probabilities[rows],
         decisions=None if request.decisions is None else request.decisions[rows],
+        log_odds=None if request.log_odds is None else request.log_odds[rows],
     )

@@ -197,6 +197,8 @@ class MetricRequest:
 
     `targets` and `probabilities` as in `zoo.tasks.Task`; `decisions` is int64 (N,), or bool (N, L) for multi-label,
     taken at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
+    `log_odds`, log p/(1 - p) of the probabilities, are what to rank by where they are not None: probabilities of
+    logits above 37 are all 1.
     """
 
     task: Task
@@ -205,6 +207,7 @@ class MetricRequest:
     probabilities: Array
     decisions: Array | None
     positive: int | None = None
+    log_odds: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from zoo.sources import read_members
 from zoo.specs import MetricSpec
 from zoo.splits import draw_split
 from zoo.suites import find_contradictions, find_unnamed, read_run
-from zoo.tasks import MULTILABEL, REGRESSION, find_task
+from zoo.tasks import MULTILABEL, REGRESSION, find_task, sigmoid
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int | None], None]
@@ -321,6 +321,8 @@ def find_faults(result: Result, split: str, part: Predictions) -> Iterator[str]:
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities of {rows} samples"
     elif not np.isfinite(probabilities).all():
         yield f"{split}: probabilities that are no numbers"
+    elif fault := find_fault_of_log_odds(part):
+        yield f"{split}: {fault}"
     shape = (columns,) if task == MULTILABEL else ()
     kinds = "iu" if task.classes else "biuf"
     if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in kinds:
@@ -333,6 +335,19 @@ def find_faults(result: Result, split: str, part: Predictions) -> Iterator[str]:
             yield f"{split}: targets that are no numbers"
     elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
         yield f"{split}: a target of {wrong[0]:g}, expected 0, 1 or NaN for unknown"
+
+
+def find_fault_of_log_odds(part: Predictions) -> str:
+    """What is wrong with the log odds beside sound probabilities; "" where nothing is, or there are none."""
+    if part.log_odds is None:
+        return ""
+    if part.log_odds.shape != part.probabilities.shape or part.log_odds.dtype.kind != "f":
+        return f"{part.log_odds.dtype} {part.log_odds.shape} log odds of {part.probabilities.shape} probabilities"
+    if not np.isfinite(part.log_odds).all():
+        return "log odds that are no numbers"
+    if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > TOLERANCE:
+        return "log odds that are not those of its probabilities"
+    return ""
 
 
 def check_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:

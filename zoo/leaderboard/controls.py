@@ -16,7 +16,7 @@ from zoo.specs import Card, MetricSpec
 from zoo.statistics import ROUNDING, exact_mean, mean_interval
 from zoo.suites import NUM_SHUFFLES
 
-SAME = 1e-6  # probabilities that differ by less do not tell two images apart
+SAME = 1e-6  # log odds or probabilities that differ by less do not tell two images apart
 
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def find_degenerate(
     """
     stored = [run for folds in runs for run in folds]
     reasons = []
-    same = sum(says_the_same(run["test"]) for run in stored)
+    same = sum(says_the_same(run["test"], card) for run in stored)
     if same:
         reasons.append(f"the same output for every test image in {same} of {len(stored)} runs")
     decided = 0 if card.task.name in ("multilabel", "regression") else sum(one_class(r, card, rule) for r in stored)
@@ -47,8 +47,11 @@ def find_degenerate(
     return tuple(reasons)
 
 
-def says_the_same(test: Predictions) -> bool:
-    return bool(np.ptp(test.probabilities, axis=0).max() <= SAME)
+def says_the_same(test: Predictions, card: Card) -> bool:
+    """Whether no two images differ in log odds, or in a number as a share of the targets' range."""
+    spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
+    unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
+    return bool(spread <= SAME * (unit or 1.0))
 
 
 def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -> bool:

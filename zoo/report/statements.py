@@ -9,7 +9,7 @@ import numpy as np
 from zoo.errors import clean
 from zoo.leaderboard import Board, Difference, Row
 from zoo.readable import number, share
-from zoo.scoring import PATIENTS_AND_SEEDS
+from zoo.scoring import PATIENTS_AND_SEEDS, scale_of
 
 
 def title(board: Board) -> str:
@@ -205,10 +205,26 @@ def predicts_alike(row: Row) -> bool:
         return False
     first, *others = row.stored
     return all(
-        np.array_equal(one["test"].probabilities, other["test"].probabilities)
+        np.array_equal(scale_of(one["test"])[1], scale_of(other["test"])[1])
         for folds in others
         for one, other in zip(first, folds, strict=True)
     )
+
+
+def saturation_statement(row: Row, board: Board) -> list[str]:
+    """Say how many outputs are so large that as probabilities they are exactly 0 or 1, and what they are ranked by."""
+    tests = [run["test"] for folds in row.stored for run in folds]
+    if board.card.task.name == "regression" or not tests:
+        return []
+    multilabel = board.card.task.name == "multilabel"
+    certain = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
+    num = sum(int(part.any(axis=1).sum()) for part in certain)
+    if num == 0:
+        return []
+    stored = all(test.log_odds is not None for test in tests)
+    ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
+    counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
+    return [f"{clean(row.model)}: saturated: {counted}, and {ranked}"]
 
 
 def usage_statements(board: Board) -> list[str]:
@@ -270,6 +286,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     name = clean(row.model)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
+    lines += saturation_statement(row, board)
     lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")

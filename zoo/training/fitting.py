@@ -15,7 +15,7 @@ import numpy as np
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
-from zoo.inference import Predictions, predict
+from zoo.inference import Predictions, of_logits, predict
 from zoo.models import feature_extractor, has_batch_norm, layer_groups, place
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
@@ -128,17 +128,9 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
 def logits_scorer(dataset: Dataset, val_score: ValScore) -> Callable[[Array], float]:
     """Turn a score of predictions into one of val's logits; an undefined score loses against any other."""
     rows = dataset.index("val")
-    mean, std = dataset.target_scale
 
     def score(logits: Array) -> float:
-        quality = val_score(
-            Predictions(
-                sample_ids=dataset.sample_ids[rows],
-                patients=dataset.patients[rows],
-                targets=dataset.targets[rows],
-                probabilities=dataset.task.to_probabilities(logits) * std + mean,
-            )
-        )
+        quality = val_score(of_logits(dataset, rows, logits))
         return quality if math.isfinite(quality) else -math.inf
 
     return score
