@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from zoo.inference import Predictions
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.ranking import count_units
 from zoo.metrics import METRICS
-from zoo.report.statements import NOT_SHOWN, note_statements, statements
+from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results import load_results
 from zoo.scoring import Score
+from zoo.specs import Card
+from zoo.tasks import BINARY
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}
@@ -24,6 +29,22 @@ def test_patients_of_each_label_are_counted_from_what_was_predicted(tmp_path, st
     first = statements(board_of(tmp_path))[0]
     assert "40 test images of 40 patients" in first
     assert "images: clear 20, nodule 20; patients: clear 20, nodule 20; positive: nodule, prevalence .50" in first
+
+
+def test_prevalence_is_a_share_of_the_patients_where_these_are_scored():
+    owners = np.repeat(np.arange(60), np.where(np.arange(60) < 30, 2, 5)).astype(str)  # the ill have more images
+    targets = (owners.astype(int) >= 30).astype(int)
+    halves = np.full((len(owners), 2), 0.5)
+    test = Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=halves)
+    card = Card(task=BINARY, labels=("healthy", "ill"), positive=1, unit="patient", has_patients=True)
+    counts = {"images": 210, "labels": {"healthy": 60, "ill": 150}, **count_units([{"test": test}], card)}
+    assert counts["label_units"] == {"healthy": 30, "ill": 30}
+    assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .50"
+
+
+def test_prevalence_of_images_is_said_to_be_that_where_units_were_not_counted():
+    counts = {"images": 230, "labels": {"healthy": 70, "ill": 160}}
+    assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .70 of images"
 
 
 def test_images_alone_are_counted_where_there_is_no_patient_key(tmp_path, store):

@@ -55,7 +55,7 @@ class Predictions:
         """
         if unit == "image":
             return self
-        owners = self.patients if unit == "patient" else clips_of(self.sample_ids)
+        owners = owners_of(self.sample_ids, self.patients, unit)
         units, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
         return replace(
             self,
@@ -66,6 +66,11 @@ class Predictions:
             log_odds=None if self.log_odds is None else mean_log_odds(self.log_odds, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
         )
+
+
+def owners_of(sample_ids: Array, patients: Array, unit: Unit) -> Array:
+    """The unit that each image belongs to, str (N,): its patient, its clip, or itself."""
+    return patients if unit == "patient" else clips_of(sample_ids) if unit == "clip" else sample_ids
 
 
 def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:

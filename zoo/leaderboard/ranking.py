@@ -445,7 +445,19 @@ def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, 
     stored = next((row.stored for row in rows if row.stored), ())
     if stored and card.has_patients:
         test["label_patients"] = count_label_patients(stored[0], card)
+    if stored and card.unit != "image":
+        test |= count_units(stored[0], card)
     return {**facts, "splits": {**facts["splits"], "test": test}}
+
+
+def count_units(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, Any]:
+    """Test units, patients or clips, and those of each class: what prevalence is a share of."""
+    tests = [fold["test"].by_unit(card.unit) for fold in folds]
+    counts: dict[str, Any] = {"units": sum(map(len, tests))}
+    if card.task.classes:
+        found = np.bincount(np.concatenate([test.targets for test in tests]), minlength=len(card.labels))
+        counts["label_units"] = {label: int(n) for label, n in zip(card.labels, found, strict=True)}
+    return counts
 
 
 def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,13 +111,23 @@ def test_statement(board: Board) -> str:
         parts.append("images: " + list_counts(test["labels"]))
         if test.get("label_patients"):
             parts.append(f"{case_name(board)}s: " + list_counts(test["label_patients"]))
+        if facts["unit"] == "clip" and test.get("label_units"):
+            parts.append(f"{test['units']} clips: " + list_counts(test["label_units"]))
         if facts["positive"] is not None:
-            name = facts["labels"][facts["positive"]]
-            share_positive = number(test["labels"][name] / test["images"], 2)
-            parts.append(f"positive: {clean(name)}, prevalence {share_positive}")
+            parts.append(prevalence_of(facts["labels"][facts["positive"]], facts["unit"], test))
     if facts.get("reference_standard"):  # results of before it was recorded lack it
         parts.append(f"reference standard: {clean(facts['reference_standard'])}")
     return "; ".join(parts)
+
+
+def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
+    """The positive class and its share of the units that are scored; of the images where units were not counted."""
+    counts, total, of_what = test["labels"], test["images"], ""
+    if unit != "image" and test.get("label_units"):
+        counts, total = test["label_units"], test["units"]
+    elif unit != "image":
+        of_what = " of images"
+    return f"positive: {clean(positive)}, prevalence {number(counts[positive] / total, 2)}{of_what}"
 
 
 def list_counts(counts: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.data import Dataset, Pixels
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
-from zoo.inference import Predictions, of_logits, predict
+from zoo.inference import Predictions, of_logits, owners_of, predict
 from zoo.models import feature_extractor, has_batch_norm, layer_groups, place
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
@@ -443,10 +443,15 @@ def selects_last(dataset: Dataset, protocol: Protocol) -> bool:
     """Whether val is too small to choose among rounds: under 30 positives or negatives.
 
     Of several classes the rarest in val counts; of several labels, whose scores are averaged, the most frequent.
+    Counted are the units that val is scored by, as patients, not their images.
     """
     if protocol.select_by != "val":
         return protocol.select_by == "last"
-    targets = dataset.targets[dataset.index("val")]
+    rows = dataset.index("val")
+    if dataset.unit != "image":
+        owners = owners_of(dataset.sample_ids[rows], dataset.patients[rows], dataset.unit)
+        rows = rows[np.unique(owners, return_index=True)[1]]
+    targets = dataset.targets[rows]
     if dataset.task.classes:
         counts = np.bincount(targets, minlength=len(dataset.labels))
         present = counts[counts > 0]
