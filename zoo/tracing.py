@@ -14,6 +14,7 @@ from zoo.metrics import describe_formula
 from zoo.results import WEIGHTS_FILE, Result
 from zoo.scoring import (
     BOOTSTRAP_SEED,
+    CLUSTERED,
     MIN_CASES,
     Score,
     choose_thresholds,
@@ -26,6 +27,8 @@ from zoo.specs import Card, MetricSpec, Unit
 from zoo.statistics import (
     NUM_RESAMPLES,
     bootstrap_weights,
+    clustered_area,
+    clustered_interval,
     logit_interval,
     newcombe_interval,
     noise_free_interval,
@@ -37,6 +40,7 @@ from zoo.statistics import (
 INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
     ("wilson", (wilson_interval,)),
     ("logit-DeLong", (logit_interval,)),
+    (CLUSTERED, (clustered_interval, clustered_area)),
     ("Newcombe's method 5", (newcombe_interval,)),
     ("less noise", (bootstrap_weights, noise_free_interval)),
     ("bootstrap", (bootstrap_weights, percentile_interval)),

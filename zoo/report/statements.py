@@ -62,7 +62,7 @@ def statements(board: Board) -> list[str]:
     lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
-    lines.append(interval_statement(board))
+    lines += [interval_statement(board), *optimism_statements(board)]
     lines += ranking_statements(board)
     if any(row.provenance == "recomputed" for row in board.rows):
         lines.append(PROVENANCE_TEXT["recomputed"])
@@ -85,6 +85,27 @@ def interval_statement(board: Board) -> str:
         return f"intervals: 95 %, {'; '.join(sorted(methods))}; seed SD beside; their overlap is no test"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
+
+
+NEAR_ONE, FEW_PATIENTS = 0.9, 60
+
+
+def optimism_statements(board: Board) -> list[str]:
+    """Say of which rows the interval of a mean of areas is short: percentiles, near 1 or of few patients."""
+    if board.primary_metric != "auroc":
+        return []
+    few = board.facts["splits"]["test"]["patients"] < FEW_PATIENTS
+    short = [
+        row.label
+        for row in board.rows
+        if (score := row.scores.get("auroc")) and score.value is not None and "bootstrap" in score.method
+        if few or max(score.value, 1 - score.value) > NEAR_ONE
+    ]
+    if not short:
+        return []
+    why = f"under {FEW_PATIENTS} patients" if few else f"an area above {number(NEAR_ONE)}"
+    names = ", ".join(map(clean, short))
+    return [f"intervals: optimistic for {names}: of {why} percentiles of resamples cover 80 to 93 %, not 95 %"]
 
 
 def shared_reason(board: Board) -> str:

@@ -51,9 +51,12 @@ from zoo.statistics.pairs import (
 )
 from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
 from zoo.statistics.roc import (
+    ClusteredArea,
     Test,
     auroc_influence,
+    clustered_area,
     clustered_auroc_variance,
+    clustered_interval,
     delong_covariance,
     logit_interval,
     newcombe_interval,
@@ -80,6 +83,7 @@ __all__ = [
     "POWER",
     "ROUNDING",
     "SMALLEST",
+    "ClusteredArea",
     "Interval",
     "McNemar",
     "Measured",
@@ -89,7 +93,9 @@ __all__ = [
     "add_seed_variance",
     "auroc_influence",
     "bootstrap_weights",
+    "clustered_area",
     "clustered_auroc_variance",
+    "clustered_interval",
     "compare_pairs",
     "datasets_needed",
     "delong_covariance",
