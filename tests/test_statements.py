@@ -47,6 +47,19 @@ def test_prevalence_of_images_is_said_to_be_that_where_units_were_not_counted():
     assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .70 of images"
 
 
+def test_a_board_says_where_no_model_scores_higher_than_a_baseline(tmp_path, store):
+    store(tmp_path, noise=30.0)
+    store(tmp_path, model="thumbnails", noise=0.5)
+    (line,) = [line for line in statements(board_of(tmp_path)) if line.startswith("NO MODEL SCORES HIGHER")]
+    assert "thumbnails (" in line
+
+
+def test_a_board_whose_model_leads_the_baselines_says_nothing_of_it(tmp_path, store):
+    store(tmp_path, noise=0.5)
+    store(tmp_path, model="thumbnails", noise=3.0)
+    assert not any(line.startswith("NO MODEL SCORES HIGHER") for line in statements(board_of(tmp_path)))
+
+
 def test_images_alone_are_counted_where_there_is_no_patient_key(tmp_path, store):
     store(tmp_path)
     assert "patients:" not in statements(board_of(tmp_path))[0]

@@ -11,6 +11,7 @@ from zoo.errors import clean
 from zoo.leaderboard import Board, Difference, Row
 from zoo.readable import number, share
 from zoo.scoring import PATIENTS_AND_SEEDS, scale_of
+from zoo.statistics import ROUNDING
 
 
 def title(board: Board) -> str:
@@ -63,7 +64,7 @@ def statements(board: Board) -> list[str]:
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
-    lines += ranking_statements(board)
+    lines += [*ranking_statements(board), *baseline_statements(board)]
     if any(row.provenance == "recomputed" for row in board.rows):
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
@@ -293,6 +294,27 @@ def ranking_statements(board: Board) -> list[str]:
         f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
     ]
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
+
+
+def baseline_statements(board: Board) -> list[str]:
+    """Say so where no model scores higher than a baseline, whatever their order among themselves."""
+    sign = 1.0 if board.higher_is_better else -1.0
+    values = [
+        (sign * found.value, row)
+        for row in board.rows
+        if (found := row.scores.get(board.primary_metric)) and found.value is not None
+    ]
+    models = [value for value, row in values if not row.baseline]
+    if board.is_control or not models:
+        return []
+    beaten_by = [(value, row) for value, row in values if row.baseline and max(models) - value <= ROUNDING]
+    if not beaten_by:
+        return []
+    names = ", ".join(
+        f"{clean(row.label)} ({number(sign * value)})" for value, row in sorted(beaten_by, key=lambda pair: -pair[0])
+    )
+    what = "a baseline" if len(beaten_by) == 1 else "baselines"
+    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(sign * max(models))}"]
 
 
 def detectable(difference: float) -> str:
