@@ -7,7 +7,7 @@ All records are keyword-only and new fields have defaults.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,6 +124,10 @@ class Origin:
     card_root: Path  # the same as a `dataset.toml` says it: in an archive, `set.zip/inner`
 
 
+# The images of train -> how an image is read, and the reading that stands in the record.
+ReadBy = Callable[[Sequence[Any]], tuple[Callable[[Any], Any], Mapping[str, Any]]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """One row an image.
@@ -138,6 +142,8 @@ class Samples:
     is part of the content hash and stands on the board. `spec` is the card completed by what the files show (channels,
     official splits), where they were not here when it was listed. `tables` are the files that labels, patients and
     splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo.
+    `read_by`, where levels are measured on pixels, takes the images of train and gives the `read` and the `reading`
+    that follow from these alone: no other image of a fold may decide how its images look.
     """
 
     table: pandas.DataFrame
@@ -149,6 +155,7 @@ class Samples:
     spec: DatasetSpec | None = None
     tables: tuple[Path, ...] = ()
     origin: Origin | None = None
+    read_by: ReadBy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
