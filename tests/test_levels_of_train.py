@@ -39,7 +39,7 @@ def open_set(root, tmp_path):
     [
         ("[intensity]\npercentiles = [0, 100]\nbits = 16\n", "png"),
         ("[intensity]\npercentiles = [0, 100]\nbits = 8\n", "png"),
-        ("", "npy"),
+        ("slices = {axis = 0}\n", "npy"),
     ],
 )
 def test_levels_follow_from_train_alone(tmp_path, intensity, kind):

@@ -13,10 +13,11 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
+from zoo.files import SEAL, folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
 from zoo.inference import Predictions, load_predictions, save_predictions
 from zoo.records import find_fault, find_fault_of_score
 from zoo.scoring import Score
+from zoo.soundness import find_faults_of_run
 from zoo.specs import Card
 from zoo.suites import Run
 from zoo.tasks import find_task
@@ -240,9 +241,21 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
             fix="upgrade zoo-bench",
             code="newer-schema",
         )
-    if not unseal(document):
+    sealed = SEAL in document
+    if not unseal(document) or not (sealed or is_of_before_seals(document)):
         raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
     return document
+
+
+def is_of_before_seals(document: Mapping[str, Any]) -> bool:
+    """Whether a document without a seal was written so: it lacks what was recorded by the time there were seals.
+
+    A manifest lists the hashes of its files, which tell the same: see `load_manifest`.
+    """
+    if "scores" in document:
+        return "run" not in document
+    run = document.get("run")
+    return "timing" not in document and not (isinstance(run, Mapping) and "num_tuning_runs" in run)
 
 
 def load_result(folder: Path) -> Result:
@@ -266,6 +279,18 @@ def load_result(folder: Path) -> Result:
         if not is_whole:
             raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
     return replace(result, cost={**result.cost, **read_timing(folder)})
+
+
+def load_sound_result(folder: Path) -> Result:
+    """`load_result`, and its predictions tried: ResultsError where they cannot be those of a run on its dataset."""
+    result = load_result(folder)
+    if result.ok:
+        path = folder / "predictions.npz"
+        counts, purpose = result.dataset.get("splits", {}), result.run["purpose"]
+        fault = next(find_faults_of_run(result.card(), purpose, counts, load_predictions(path)), "")
+        if fault:
+            raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
+    return result
 
 
 def unreadable(path: Path) -> ResultsError:
@@ -300,7 +325,7 @@ def load_results(root: Path) -> tuple[list[Result], list[str]]:
     damaged = []
     for folder in find_result_folders(root):
         try:
-            result = load_result(folder)
+            result = load_sound_result(folder)
             if not folder.name.endswith(f".{result.id[:8]}"):
                 raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
             if result.id in results:
@@ -332,7 +357,7 @@ def find_done(root: Path, run: Run) -> Result | None:
     if not (folder / "result.json").exists():
         return None
     try:
-        result = load_result(folder)
+        result = load_sound_result(folder)
         result.scores()
     except ResultsError as error:
         if error.code in ("newer-schema", "unreadable"):
