@@ -14,7 +14,7 @@ from zoo.leaderboard.ensembles import average
 from zoo.metrics import METRICS
 from zoo.report.statements import saturation_statement
 from zoo.scoring import Card, Reach, score
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PAIR = Card(task=BINARY, labels=("a", "b"), positive=1)
@@ -51,6 +51,18 @@ def value(name, parts, card, rule="val", **fields):
 def test_binary_curves_are_those_of_the_logits_however_large(scale, name, reference):
     part, gap = binary(scale)
     assert value(name, part, PAIR) == approx(reference(part.targets, gap), abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1, 20, 40])
+def test_older_results_are_ranked_by_what_the_other_class_tells(scale):
+    part, gap = binary(scale)
+    assert value("auroc", replace(part, log_odds=None), PAIR) == approx(roc_auc_score(part.targets, gap), abs=1e-12)
+
+
+def test_log_odds_recovered_of_several_classes_are_those_of_the_logits():
+    logits = np.random.default_rng(6).normal(size=(60, 4)) * 40
+    expected = MULTICLASS.to_log_odds(logits)
+    assert recover_log_odds(MULTICLASS.to_probabilities(logits)) == approx(expected, rel=1e-9, abs=1e-6)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

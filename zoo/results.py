@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -100,9 +100,11 @@ class Result:
             return {}
         path = self.folder / "scores.json"
         try:
-            document = read_json(path)
+            document, sealed = read_document(path)
             if document.get("run", self.id) != self.id:  # the first documents do not name their run
                 raise TypeError("of another run")
+            if not sealed and not is_of_before_seals(document):
+                raise TypeError("not sealed")
             return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
         except (TypeError, AttributeError, ResultsError) as error:
             if isinstance(error, ResultsError) and error.code == "newer-schema":
@@ -218,7 +220,8 @@ def read_timing(folder: Path | None) -> dict[str, float]:
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:
-        told = read_json(folder / TIMING_FILE)["timing"]
+        document, sealed = read_document(folder / TIMING_FILE)
+        told = document["timing"] if sealed else {}
         timing = {name: float(told[name]) for name in TIMINGS}
         return timing if all(0 < value < math.inf for value in timing.values()) else {}
     except (KeyError, TypeError, ValueError, ResultsError):
@@ -227,6 +230,11 @@ def read_timing(folder: Path | None) -> dict[str, float]:
 
 def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
+    return read_document(path, newest)[0]
+
+
+def read_document(path: Path, newest: int = SCHEMA) -> tuple[dict[str, Any], bool]:
+    """The same, and whether it was sealed: what else is wrong with one that was not is told first."""
     try:
         document = json.loads(read_regular(path))
     except PermissionError as error:
@@ -242,9 +250,13 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
             code="newer-schema",
         )
     sealed = SEAL in document
-    if not unseal(document) or not (sealed or is_of_before_seals(document)):
-        raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
-    return document
+    if not unseal(document):
+        raise unlike_written(path)
+    return document, sealed
+
+
+def unlike_written(path: Path) -> ResultsError:
+    return ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
 
 
 def is_of_before_seals(document: Mapping[str, Any]) -> bool:
@@ -254,16 +266,17 @@ def is_of_before_seals(document: Mapping[str, Any]) -> bool:
     """
     if "scores" in document:
         return "run" not in document
-    run = document.get("run")
-    return "timing" not in document and not (isinstance(run, Mapping) and "num_tuning_runs" in run)
+    return "num_tuning_runs" not in document["run"]
 
 
 def load_result(folder: Path) -> Result:
     """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
-    document = read_json(folder / "result.json")
+    document, sealed = read_document(folder / "result.json")
     document.pop("schema")
     if fault := find_fault(document):
         raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
+    if not sealed and not is_of_before_seals(document):
+        raise unlike_written(folder / "result.json")
     try:
         result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
     except TypeError as error:
@@ -319,13 +332,13 @@ def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
         yield from find_result_folders(path, depth - 1)
 
 
-def load_results(root: Path) -> tuple[list[Result], list[str]]:
+def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result) -> tuple[list[Result], list[str]]:
     """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
     results: dict[str, Result] = {}
     damaged = []
     for folder in find_result_folders(root):
         try:
-            result = load_sound_result(folder)
+            result = load(folder)
             if not folder.name.endswith(f".{result.id[:8]}"):
                 raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
             if result.id in results:

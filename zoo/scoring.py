@@ -34,7 +34,7 @@ from zoo.statistics import (
     wilson_interval,
 )
 from zoo.system import noted_interrupts, process_unchanged
-from zoo.tasks import identity, sigmoid
+from zoo.tasks import identity, recover_log_odds, sigmoid
 
 Array = np.ndarray[Any, Any]
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -173,8 +173,7 @@ def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule)
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
     val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
-    if val is not None and (val.log_odds is None or test.log_odds is None):  # one scale for both
-        val, test = replace(val, log_odds=None), replace(test, log_odds=None)
+    val, test = on_one_scale(val, test, card)
     # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
     request = MetricRequest(
         task=card.task,
@@ -186,6 +185,20 @@ def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule)
         log_odds=read_only(test.log_odds),
     )
     return Tested(request, test.patients)
+
+
+def on_one_scale(val: Predictions | None, test: Predictions, card: Card) -> tuple[Predictions | None, Predictions]:
+    """Val and test both with log odds, or both without.
+
+    Where results of before log odds were stored hold probabilities of exactly 1, the other classes' probabilities,
+    which are small and keep their digits, tell the log odds; else probabilities rank as well.
+    """
+    parts = [test] if val is None else [val, test]
+    if all(part.log_odds is not None for part in parts):
+        return val, test
+    recovered = any((part.probabilities == 1).any() for part in parts) and card.task.name in ("binary", "multiclass")
+    found = [replace(part, log_odds=recover_log_odds(part.probabilities) if recovered else None) for part in parts]
+    return (None if val is None else found[0]), found[-1]
 
 
 def read_only(values: Array | None) -> Any:

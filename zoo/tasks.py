@@ -143,6 +143,14 @@ def classes_to_log_odds(logits: Array) -> Array:
     return round_log_odds(logits - np.logaddexp(before, after))
 
 
+def recover_log_odds(probabilities: Array) -> Array:
+    """log p_k/(1 - p_k) from the probabilities (N, L) of classes of which one is true: 1 - p_k is the others' sum."""
+    import numpy as np
+
+    with np.errstate(divide="ignore"):
+        return classes_to_log_odds(np.maximum(np.log(probabilities), -FAR))
+
+
 def events_to_log_odds(logits: Array) -> Array:
     return round_log_odds(logits.copy())
 

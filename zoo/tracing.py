@@ -23,6 +23,7 @@ from zoo.scoring import (
     describe_threshold_rule,
     positive_index,
 )
+from zoo.soundness import find_faults_of_run
 from zoo.specs import Card, MetricSpec, Unit
 from zoo.statistics import (
     NUM_RESAMPLES,
@@ -84,6 +85,9 @@ def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card
         raise ResultsError(
             f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
         )
+    counts = result.dataset.get("splits", {})
+    if fault := next(find_faults_of_run(card, result.run["purpose"], counts, predictions), ""):
+        raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
 
 
 def list_files(result: Result) -> list[dict[str, Any]]:

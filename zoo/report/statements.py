@@ -254,7 +254,7 @@ def saturation_statement(row: Row, board: Board) -> list[str]:
     num = sum(int(part.any(axis=1).sum()) for part in certain)
     if num == 0:
         return []
-    stored = all(test.log_odds is not None for test in tests)
+    stored = all(test.log_odds is not None for test in tests) or board.card.task.name in ("binary", "multiclass")
     ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
     counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
     return [f"{clean(row.model)}: saturated: {counted}, and {ranked}"]
