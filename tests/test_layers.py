@@ -37,8 +37,8 @@ FLOORS = (
     {"audit", "features"},
     # Images to predictions; a dataset to what is told of it.
     {"inference", "datasheet", "shuffling"},
-    # Names to files of weights; a network to a fitted one; predictions to scores.
-    {"weights", "training", "scoring"},
+    # Names to files of weights; a network to a fitted one; predictions to scores, or to what is wrong with them.
+    {"weights", "training", "scoring", "soundness"},
     # A suite to its runs, each with its id; what stands below a board.
     {"suites", "sections", "precision"},
     # A run's folder; numbers as people read them; labels that a model doubts.
@@ -111,6 +111,7 @@ ROOMS = {
         {"colour", "packed", "recognition", "writing"},
     ),
     "statistics": (
+        {"means"},
         {"intervals", "weighted", "roc", "pairs", "calibration"},
         {"datasets", "predictive"},
     ),

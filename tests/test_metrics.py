@@ -266,6 +266,40 @@ def test_constant_decisions_have_no_mcc_and_perfect_single_class_no_kappa():
     assert np.isnan(METRIC["mcc"].resample(constant, np.ones((2, 150)))).all()
 
 
+@pytest.mark.parametrize("name", [name for task, name in TASK_METRICS if task == "multilabel"])
+@pytest.mark.parametrize(
+    "decided", [lambda d: d & False, lambda d: d | True, lambda d: d & (np.arange(d.shape[1]) == 0)]
+)
+def test_which_labels_are_averaged_does_not_hang_on_the_decisions(name, decided):
+    request = make_request("multilabel")
+    other = replace(request, decisions=decided(request.decisions))
+    assert METRIC[name].note(other) == METRIC[name].note(request)
+    value, weights = METRIC[name].compute(other), np.ones((2, len(request.targets)))
+    assert METRIC[name].resample(other, weights) == approx(value)
+    if METRIC[name].influence and name != "ece":
+        assert np.isfinite(METRIC[name].influence(other)).all()
+
+
+def test_a_model_that_predicts_one_label_of_ten_has_a_tenth_of_its_mcc():
+    random = np.random.default_rng(3)
+    targets = (random.random((400, 10)) < 0.2).astype(float)
+    collapsed = np.zeros((400, 10))
+    collapsed[:, 0] = 0.5 * targets[:, 0] + 0.5 * random.random(400)
+    decisions = collapsed > 0.45
+    request = replace(
+        make_request("multilabel"),
+        labels=tuple("abcdefghij"),
+        targets=targets,
+        probabilities=collapsed,
+        decisions=decisions,
+    )
+    each = [sk.matthews_corrcoef(targets[:, i], decisions[:, i]) for i in range(10)]
+    assert METRIC["mcc"].compute(request) == approx(np.mean(each))
+    assert METRIC["ppv"].compute(request) == approx(
+        sk.precision_score(targets, decisions, average="macro", zero_division=0)
+    )
+
+
 def test_no_images_is_undefined_for_every_metric():
     for task, name in TASK_METRICS:
         request = make_request(task)

@@ -11,6 +11,7 @@ from torch import nn
 from zoo.baselines import BASELINES
 from zoo.errors import RunError, UsageError, WeightsError
 from zoo.models import (
+    adapt_first_conv,
     build_model,
     count_flops,
     count_parameters,
@@ -91,6 +92,30 @@ def test_a_gray_image_gives_what_the_same_image_repeated_gave(pretrained):
 def test_one_channel_sums_the_weights_of_three(pretrained):
     path, original = pretrained
     torch.testing.assert_close(build(TINY, channels=1, weights=path).conv.weight, original.conv.weight.sum(1, True))
+
+
+class Standardized(nn.Conv2d):
+    """Weights that are standardized in every forward, as timm's StdConv2d and ScaledStdConv2d do."""
+
+    def forward(self, batch):
+        spread, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(batch, (self.weight - mean) / spread, self.bias, self.stride, self.padding)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_a_convolution_that_standardizes_its_weights_keeps_them(channels):
+    module = Tiny()
+    module.conv = Standardized(3, 8, 3, padding=1)
+    weight = module.conv.weight.detach().clone()
+    batch = images(channels=channels)
+    order = list(range(channels)) if channels > 1 else [0, 0, 0]
+    folded = torch.zeros(2, 3, *batch.shape[2:])
+    for position, channel in enumerate(order):
+        folded[:, position % 3] += batch[:, channel] * 3 / len(order)
+    expected = module.conv(folded)
+    adapt_first_conv(module, "conv", channels)
+    torch.testing.assert_close(module.conv(batch), expected)
+    torch.testing.assert_close(module.conv.weight, weight)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 6, 7])

@@ -1,16 +1,20 @@
 """Recipes and `--set` texts to recipes: renamed, parsed by the field's type, or refused in one line."""
 
 import json
+from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 
 from zoo.errors import UsageError
+from zoo.fields import find_fault
 from zoo.protocol import (
     BASELINE,
     FINETUNE,
     KNN,
     LINEAR_PROBE,
     MEDMNIST,
+    MOST,
     PROTOCOLS,
     QUICK,
     TUNED,
@@ -98,6 +102,12 @@ def test_a_text_becomes_the_type_of_its_field(field, text, value):
         ("image_size", "64,128", "expected one value"),
         ("image_size", "1000000", "--set image_size=1000000: expected at most 8192; fix: "),
         ("image_size", "8193", "expected at most 8192"),
+        ("warmup", "2", "--set warmup=2: expected at most 1, a share of the budget; fix: "),
+        ("milestones", "0.5,1.5", "--set milestones=1.5: expected at most 1, a share of the budget"),
+        ("momentum", "1", "expected at most 0.9999"),
+        ("clip_norm", "0", "expected a number above 0 or none"),
+        ("max_steps", "0", "expected a whole number above 0 or none"),
+        ("min_steps", "20000", "--set min_steps=20000: more than max_steps=10000"),
         ("steps", "10000000000", "expected at most 1000000000"),
         ("epochs", "1" + "0" * 400, "expected at most 1000000000"),
         (
@@ -181,3 +191,24 @@ def test_the_recipes_are_the_published_ones():
     assert (MEDMNIST.optimizer, MEDMNIST.batch_size, MEDMNIST.image_size, MEDMNIST.stem) == ("adam", 128, 28, "small")
     assert MEDMNIST.milestones == (0.5, 0.75)
     assert (LINEAR_PROBE.method, KNN.method, BASELINE.method) == ("probe", "knn", "probe")
+
+
+def test_every_number_of_a_protocol_has_a_range():
+    numbers = {name for name, kind in get_type_hints(Protocol).items() if {int, float} & {kind, *get_args(kind)}}
+    assert numbers - {"version"} == set(MOST)
+
+
+@pytest.mark.parametrize("field", sorted(MOST))
+def test_a_number_beyond_its_range_is_refused_from_the_command_line_and_from_a_plugin(field):
+    beyond = 2 * MOST[field]
+    with pytest.raises(UsageError, match="expected at most"):
+        override(FINETUNE, {field: f"{beyond:g}" if isinstance(beyond, float) else str(int(beyond))})
+    kind = type(getattr(FINETUNE, field))
+    value = (float(beyond),) if kind is tuple else beyond
+    changes = {"epochs": None} if field == "steps" else {}
+    assert find_fault(replace(FINETUNE, **{field: value}, **changes), Protocol).startswith(f"{field} is ")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_the_recipes_are_within_their_ranges(protocol):
+    assert find_fault(protocol, Protocol) == ""

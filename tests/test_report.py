@@ -122,8 +122,8 @@ def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, stor
     text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
     (line,) = [line for line in text.splitlines() if line.startswith("intervals: 95 %") and "overlap" in line]
     assert line == (
-        "intervals: 95 %, image bootstrap, B=2000 (patients + seeds where there are several); seed SD beside; their "
-        "overlap is no test"
+        "intervals: 95 %, Newcombe's method 5 with a design effect by patient (patients + seeds where there are "
+        "several); seed SD beside; their overlap is no test"
     )
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from zoo.errors import RunError, Undefined
 from zoo.inference import Predictions
 from zoo.metrics import METRICS
-from zoo.scoring import Card, choose_thresholds, score, val_score
+from zoo.scoring import CLUSTERED, Card, choose_thresholds, score, val_score
 from zoo.specs import MetricSpec
 from zoo.statistics import add_seed_variance, delong_covariance, logit_interval, newcombe_interval, wilson_interval
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
@@ -140,7 +140,7 @@ def test_patient_unit_scores_the_mean_probability_of_each_patient():
     assert score_one("auroc", run, card).value == approx(expected)
     assert score_one("auroc", run, card, unit="image").value == approx(roc_auc_score(truth, chance))
     assert score_one("auroc", run, card).method == "logit-DeLong"
-    assert score_one("auroc", run, card, unit="image").method == "patient-cluster bootstrap, B=2000"
+    assert score_one("auroc", run, card, unit="image").method == CLUSTERED
 
 
 @pytest.mark.parametrize("task", [MULTICLASS, ORDINAL, MULTILABEL, REGRESSION])

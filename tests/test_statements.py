@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from zoo.inference import Predictions
 from zoo.leaderboard import build_leaderboard
+from zoo.leaderboard.ranking import count_units
 from zoo.metrics import METRICS
-from zoo.report.statements import NOT_SHOWN, note_statements, statements
+from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results import load_results
 from zoo.scoring import Score
+from zoo.specs import Card
+from zoo.tasks import BINARY
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}
@@ -24,6 +29,35 @@ def test_patients_of_each_label_are_counted_from_what_was_predicted(tmp_path, st
     first = statements(board_of(tmp_path))[0]
     assert "40 test images of 40 patients" in first
     assert "images: clear 20, nodule 20; patients: clear 20, nodule 20; positive: nodule, prevalence .50" in first
+
+
+def test_prevalence_is_a_share_of_the_patients_where_these_are_scored():
+    owners = np.repeat(np.arange(60), np.where(np.arange(60) < 30, 2, 5)).astype(str)  # the ill have more images
+    targets = (owners.astype(int) >= 30).astype(int)
+    halves = np.full((len(owners), 2), 0.5)
+    test = Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=halves)
+    card = Card(task=BINARY, labels=("healthy", "ill"), positive=1, unit="patient", has_patients=True)
+    counts = {"images": 210, "labels": {"healthy": 60, "ill": 150}, **count_units([{"test": test}], card)}
+    assert counts["label_units"] == {"healthy": 30, "ill": 30}
+    assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .50"
+
+
+def test_prevalence_of_images_is_said_to_be_that_where_units_were_not_counted():
+    counts = {"images": 230, "labels": {"healthy": 70, "ill": 160}}
+    assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .70 of images"
+
+
+def test_a_board_says_where_no_model_scores_higher_than_a_baseline(tmp_path, store):
+    store(tmp_path, noise=30.0)
+    store(tmp_path, model="thumbnails", noise=0.5)
+    (line,) = [line for line in statements(board_of(tmp_path)) if line.startswith("NO MODEL SCORES HIGHER")]
+    assert "thumbnails (" in line
+
+
+def test_a_board_whose_model_leads_the_baselines_says_nothing_of_it(tmp_path, store):
+    store(tmp_path, noise=0.5)
+    store(tmp_path, model="thumbnails", noise=3.0)
+    assert not any(line.startswith("NO MODEL SCORES HIGHER") for line in statements(board_of(tmp_path)))
 
 
 def test_images_alone_are_counted_where_there_is_no_patient_key(tmp_path, store):

@@ -14,7 +14,7 @@ from zoo.errors import UsageError
 from zoo.inference import Predictions
 from zoo.leaderboard.subgroups import KEPT, build_section
 from zoo.metrics import METRICS
-from zoo.scoring import Card, Reach, choose_thresholds, score
+from zoo.scoring import CLUSTERED, Card, Reach, choose_thresholds, score
 from zoo.sections import By, ReportOptions, ScoredRow, SectionRequest, parse_by
 from zoo.statistics import independent_difference, wilson_interval
 from zoo.tasks import BINARY, MULTICLASS
@@ -260,7 +260,7 @@ def test_too_few_counts_patients_not_images():
     found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
     assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
     assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients), 10 are needed"
-    assert found["sex", "M"]["auroc"].method == "patient-cluster bootstrap, B=2000"
+    assert found["sex", "M"]["auroc"].method == CLUSTERED
 
 
 def test_where_the_patient_is_scored_it_is_counted_and_its_images_say_its_group():
@@ -304,12 +304,12 @@ def test_a_group_without_an_interval_says_why_it_has_no_p():
     row = ScoredRow(label="net", baseline=False, stored=[folds], seeds=(0,))
     section = build_section(
         SectionRequest(
-            rows=[row], card=BY_PATIENT, facts=FACTS, primary=METRIC["auroc"], threshold="val",
+            rows=[row], card=BY_PATIENT, facts=FACTS, primary=METRIC["average_precision"], threshold="val",
             options=ReportOptions(by=parse_by(["sex"])),
         )
     )  # fmt: skip
     found = by_group(section)["sex", "F"]
-    assert found["auroc"].value is not None and found["p (Holm)"] is None
+    assert found["average_precision"].value is not None and found["p (Holm)"] is None
     (note,) = [note for note in section.notes if note.startswith("net, sex F: no p: no interval: ")]
     assert "undefined in" in note
 

@@ -55,8 +55,8 @@ def test_every_score_tells_its_formula_and_version_and_every_interval_its_own(tm
     names = tuple(name for name, spec in BY_NAME.items() if "binary" in spec.tasks)
     traced = trace_run(store(tmp_path, metrics=names), BY_NAME)
     assert traced["scores"]["auroc"]["formula"].startswith("Area under the ROC curve")
-    for score in traced["scores"].values():
-        assert score["formula"] and score["version"] == score["installed_version"] == 1
+    for name, score in traced["scores"].items():
+        assert score["formula"] and score["version"] == score["installed_version"] == BY_NAME[name].version
         assert traced["intervals"][score["method"]]["formula"]
     assert len(traced["intervals"]) >= 4
     assert "Wilson 1927" in traced["intervals"]["wilson"]["formula"]

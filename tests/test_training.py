@@ -469,6 +469,14 @@ def with_val(task, targets):
     return replace(dataset, targets=np.asarray(targets), assignment=np.full(len(targets), "val"))
 
 
+def test_a_val_split_is_counted_by_what_is_scored():
+    dataset = with_val(BINARY, np.repeat([0, 1] * 29, 5))
+    patients = np.repeat(np.arange(58), 5).astype(str)
+    by_patient = replace(dataset, sample_ids=np.arange(290).astype(str), patients=patients, unit="patient")
+    assert not selects_last(replace(by_patient, unit="image"), FINETUNE)
+    assert selects_last(by_patient, FINETUNE)
+
+
 @pytest.mark.parametrize(
     ("task", "targets", "expected"),
     [

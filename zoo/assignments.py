@@ -15,7 +15,7 @@ from zoo.errors import DataError, ZooError, without_name
 from zoo.planning import KeepWeights, Plan, Settings, has_weights, kept_of
 from zoo.progress import Console
 from zoo.results import WEIGHTS_FILE, Result, find_done
-from zoo.samples import Source, failures_told
+from zoo.samples import Source, failures_told, read_by_train
 from zoo.shuffling import shuffle_labels
 from zoo.suites import Run
 from zoo.training import plan_steps
@@ -75,6 +75,7 @@ def assign(
     asked = {run.id for run in runs}
     for run, tests in by_training(runs):
         source, split = plan.sources[run.dataset]
+        source = read_by_train(source, split.folds[run.fold] == "train")
         dataset = decoding.open(run, source, partial(open_dataset, source, split, run.fold))
         if dataset is None:
             continue

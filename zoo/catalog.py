@@ -229,9 +229,10 @@ def describe_run(run_id: str, root: Path, registry: Registry) -> dict[str, Any]:
 
 def stored_results(root: Path) -> list[Any]:
     """Every readable result; a damaged one is a warning."""
-    from zoo.results import load_results
+    from zoo.results import load_result, load_results
 
-    results, damaged = load_results(root) if root.is_dir() else ([], [])
+    # Not tried as a whole: of the one that is asked for, what is wrong with its predictions is told.
+    results, damaged = load_results(root, load_result) if root.is_dir() else ([], [])
     for line in damaged:
         Console().warn(f"left out: {line}")
     return results

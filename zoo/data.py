@@ -16,7 +16,7 @@ import numpy as np
 from zoo.caches import keep_within, limit_bytes, mark_used
 from zoo.devices import open_device
 from zoo.errors import DataError
-from zoo.files import FileMemo, folder_written_whole, hash_file, locked
+from zoo.files import FileMemo, folder_written_whole, hash_bytes, hash_file, locked
 from zoo.images import fit_square
 from zoo.samples import SPLITS, Progress, Source, find_disagreement, mixed_depth, wrong_channels
 from zoo.specs import Card, DatasetSpec, Unit
@@ -38,7 +38,10 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
 
     Built by threads (decoding and resizing release the interpreter), published by rename, keyed by content.
     """
-    folder = cache / "images" / f"{source.content_hash[:20]}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
+    key = source.content_hash[:20]
+    if source.samples.read_by is not None:  # levels of its own for every fold
+        key += f"-{hash_bytes(json.dumps(dict(source.samples.reading), sort_keys=True))[:8]}"
+    folder = cache / "images" / f"{key}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
     path = folder / "images.npy"
     if is_intact(folder, cache):
         mark_used(folder)

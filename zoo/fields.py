@@ -10,7 +10,7 @@ from math import inf
 from types import FunctionType, SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from zoo.protocol import POSITIVE, Protocol
+from zoo.protocol import MOST, POSITIVE, Protocol
 from zoo.specs import DatasetSpec
 
 # What zoo.specs names for type checkers only: no value is compared with these.
@@ -68,8 +68,9 @@ def rules_of(kind: type) -> tuple[Rule, ...]:
 
 def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
     holds, words = RULES.get((kind, part.name), (None, ""))
-    if kind is Protocol and hint in (int, float, int | None, float | None):  # as `--set` has it
-        holds, words = (is_positive, " above 0") if part.name in POSITIVE else (is_not_negative, ", 0 or more")
+    if kind is Protocol and part.name in MOST:  # as `--set` has it
+        least = " above 0" if part.name in POSITIVE else ", 0 or more"
+        holds, words = partial(is_within, part.name), f"{least} and at most {MOST[part.name]}"
     expected = f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else f"{part.type}{words}"
     if holds:
         nothing = frozenset[type]()
@@ -85,12 +86,10 @@ def is_range(levels: tuple[float, float]) -> bool:
     return -inf < levels[0] < levels[1] < inf
 
 
-def is_positive(number: float | None) -> bool:
-    return number is None or 0 < number < inf
-
-
-def is_not_negative(number: float | None) -> bool:
-    return number is None or 0 <= number < inf
+def is_within(name: str, value: float | tuple[float, ...] | None) -> bool:
+    """Whether a protocol's number, or each of several, is in the range of its field."""
+    numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+    return all(0 <= number <= MOST[name] and (number > 0 or name not in POSITIVE) for number in numbers)
 
 
 def plain_types(hint: Any) -> frozenset[type]:

@@ -18,6 +18,8 @@ from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
 from zoo.specs import Unit
+from zoo.statistics import mean_by_group
+from zoo.tasks import round_log_odds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +40,8 @@ class Predictions:
     patients: Array  # (N,) str
     targets: Array  # (N,) or (N, L)
     probabilities: Array  # (N, C) float64
+    # (N, C) log p/(1 - p), which tells apart what rounds to 1; None in results of before it was stored, and of numbers
+    log_odds: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)  # by column (N,) str, "" where unknown
 
     def __len__(self) -> int:
@@ -51,18 +55,48 @@ class Predictions:
         """
         if unit == "image":
             return self
-        owners = self.patients if unit == "patient" else clips_of(self.sample_ids)
+        owners = owners_of(self.sample_ids, self.patients, unit)
         units, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
-        sums = np.zeros((len(units), self.probabilities.shape[1]))
-        np.add.at(sums, inverse, self.probabilities)
         return replace(
             self,
             sample_ids=units,
             patients=self.patients[first],
             targets=self.targets[first],
-            probabilities=sums / np.bincount(inverse)[:, None],
+            probabilities=mean_by_group(self.probabilities, inverse, len(units)),
+            log_odds=None if self.log_odds is None else mean_log_odds(self.log_odds, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
         )
+
+
+def owners_of(sample_ids: Array, patients: Array, unit: Unit) -> Array:
+    """The unit that each image belongs to, str (N,): its patient, its clip, or itself."""
+    return patients if unit == "patient" else clips_of(sample_ids) if unit == "clip" else sample_ids
+
+
+def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
+    """The log odds (G, C) of the mean probability of each group's rows (N, C)."""
+
+    def log_mean(logs: Array) -> Array:
+        largest = np.full((num_groups, logs.shape[1]), -np.inf)
+        np.maximum.at(largest, owner, logs)
+        with np.errstate(over="ignore"):
+            return largest + np.log(mean_by_group(np.exp(logs - largest[owner]), owner, num_groups))
+
+    return round_log_odds(log_mean(-np.logaddexp(0, -log_odds)) - log_mean(-np.logaddexp(0, log_odds)))
+
+
+def of_logits(dataset: Dataset, rows: Array, logits: Array) -> Predictions:
+    """The predictions of some rows of a dataset from a model's outputs (N, outputs) float64."""
+    mean, std = dataset.target_scale
+    to_log_odds = dataset.task.to_log_odds
+    return Predictions(
+        sample_ids=dataset.sample_ids[rows],
+        patients=dataset.patients[rows],
+        targets=dataset.targets[rows],
+        probabilities=dataset.task.to_probabilities(logits) * std + mean,
+        log_odds=to_log_odds(logits) if to_log_odds else None,
+        metadata={name: values[rows] for name, values in dataset.metadata.items()},
+    )
 
 
 SEVERAL = "several"
@@ -103,14 +137,7 @@ def predict(
             fix="a lower --set learning_rate, or --set precision=fp32",
             code="diverged",
         )
-    mean, std = dataset.target_scale
-    return Predictions(
-        sample_ids=dataset.sample_ids[rows],
-        patients=dataset.patients[rows],
-        targets=dataset.targets[rows],
-        probabilities=dataset.task.to_probabilities(logits) * std + mean,
-        metadata={name: values[rows] for name, values in dataset.metadata.items()},
-    )
+    return of_logits(dataset, rows, logits)
 
 
 def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
@@ -149,6 +176,9 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
         for split, part in predictions.items()
         for name in FIELDS
     }
+    for split, part in predictions.items():
+        if part.log_odds is not None:
+            arrays[f"{split}_log_odds"] = part.log_odds
     for split, part in predictions.items():  # by number: a column may be called anything
         if part.metadata:
             arrays[f"{split}_columns"] = np.array(list(part.metadata), dtype=np.str_)
@@ -161,7 +191,8 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
 def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
     columns = arrays[f"{split}_columns"].tolist() if f"{split}_columns" in arrays else []
     metadata = {name: arrays[f"{split}_column_{number}"] for number, name in enumerate(columns)}
-    part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, metadata=metadata)
+    log_odds = arrays.get(f"{split}_log_odds")
+    part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, log_odds=log_odds, metadata=metadata)
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
         raise ValueError(f"{split}: metadata that do not fit its samples")
     return part

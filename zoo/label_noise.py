@@ -20,7 +20,7 @@ from zoo.errors import UsageError
 from zoo.features import kept_features
 from zoo.fingerprints import Fingerprints
 from zoo.models import build_model, feature_extractor
-from zoo.samples import Source
+from zoo.samples import Source, read_by_train
 from zoo.specs import ModelSpec
 from zoo.splits import Split, connected_groups
 from zoo.suites import nearest_size
@@ -143,6 +143,7 @@ def find_features(
 ) -> Array:
     """Features float64 (N, D) of every image, each column with mean 0 and deviation 1; kept in the cache."""
     spec, weights = backbone.spec, backbone.weights
+    source = read_by_train(source, split.folds[0] == "train")
     size = nearest_size(spec, max(SMALLEST, source.spec.image_size or spec.image_size))
     with console.counting(f"decoding {source.spec.name} at {size} px", "images") as progress:
         images = cache_images(source, size, cache, progress)

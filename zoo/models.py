@@ -114,7 +114,8 @@ def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
 
     For one channel its weights are summed over the old ones, so that a gray image gives what the same image repeated
     over the old channels gave; for more they are repeated in turn and scaled by old / new, which keeps the response
-    to a constant image.
+    to a constant image. A convolution that does something else with its weights than to apply them (one that
+    standardizes them in every forward, as in NFNet and BiT) keeps them, and its input is mapped to the old channels.
     """
     import torch
     from torch import nn
@@ -128,13 +129,60 @@ def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
     else:
         order = torch.arange(channels) % weight.shape[1]
         adapted = weight[:, order] * (weight.shape[1] / channels)
-    # Changed in place: some networks subclass Conv2d for their padding ("same", weight-standardised).
+    # Changed in place: some networks subclass Conv2d for their padding ("same").
+    kept, old_channels = old.weight, old.in_channels
+    images = torch.rand(2, channels, *probe_size(old), generator=torch.Generator().manual_seed(0)).to(kept)
+    expected = respond(old, fold_channels(images, old_channels))
     old.in_channels = channels
     old.weight = nn.Parameter(adapted.contiguous())
+    if not torch.allclose(respond(old, images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        old.in_channels, old.weight = old_channels, kept
+        old.register_forward_pre_hook(partial(fold_inputs, channels=old_channels))
     for owner in (module, parent):
         if hasattr(owner, "in_chans"):
             owner.in_chans = channels  # type: ignore[assignment]
     setattr(parent, attribute, old)
+
+
+def probe_size(convolution: nn.Conv2d) -> tuple[int, int]:
+    """Height and width of an image on which a convolution has several outputs, borders among them."""
+    height, width = (2 * d * (k - 1) + 2 * s + 1 for k, s, d in zip(*window(convolution), strict=True))
+    return height, width
+
+
+def window(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return convolution.kernel_size, convolution.stride, convolution.dilation
+
+
+def respond(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """The outputs for some images; nothing that a forward may keep is changed."""
+    import torch
+
+    was_training = convolution.training
+    with torch.no_grad():
+        outputs: Tensor = convolution.eval()(images)
+    convolution.train(was_training)
+    return outputs
+
+
+def fold_channels(images: Tensor, channels: int) -> Tensor:
+    """Images (N, n, H, W) as ones of `channels`: what weights repeated in turn and scaled by channels / n see of them.
+
+    One channel is repeated. Of several, channel c is added to c mod `channels`, times channels / n.
+    """
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    import torch
+
+    order = torch.arange(images.shape[1], device=images.device) % channels
+    shape = (len(images), channels, *images.shape[2:])
+    folded = torch.zeros(shape, dtype=images.dtype, device=images.device).index_add(1, order, images)
+    return folded * (channels / images.shape[1])
+
+
+def fold_inputs(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
+    """A forward pre-hook of a convolution whose weights must stay as they are."""
+    return (fold_channels(inputs[0], channels),)
 
 
 def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:

@@ -214,14 +214,30 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
         # An asked-for number of epochs means that number: the recipe's clip would silently undo it.
         changes.setdefault("min_steps", 0)
         changes.setdefault("max_steps", None)
+    least, most = (changes.get(name, getattr(protocol, name)) for name in ("min_steps", "max_steps"))
+    if most is not None and least > most and {"min_steps", "max_steps"} & set(settings):
+        raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set both, the smaller one first")
     names = tuple(f"{name}={text}" for name, text in sorted(settings.items()))
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=(*protocol.overrides, *names))
 
 
-POSITIVE = {"steps", "epochs", "batch_size", "image_size", "neighbors", "temperature"}
+POSITIVE = {"steps", "epochs", "max_steps", "batch_size", "image_size", "neighbors", "temperature", "clip_norm"}
 MAX_IMAGE_SIZE = 8192  # more than a mammogram has; a million is a typing error that takes 3 TB an image
 MAX_BUDGET = 10**9  # more would be years on any device
-MOST = {"image_size": MAX_IMAGE_SIZE} | dict.fromkeys(("steps", "epochs", "min_steps", "max_steps"), MAX_BUDGET)
+SHARES = ("warmup", "milestones")  # of the budget
+# The largest value of every number; the least is 0, or above it for POSITIVE. What is larger is certainly a mistake.
+MOST: dict[str, float] = {
+    **dict.fromkeys(("steps", "epochs", "min_steps", "max_steps"), MAX_BUDGET),
+    **dict.fromkeys(("rounds", "batch_size", "neighbors"), 10**6),
+    **dict.fromkeys(("learning_rate", "weight_decay", "temperature"), 100),
+    **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
+    **dict.fromkeys(SHARES, 1),
+    "image_size": MAX_IMAGE_SIZE,
+    "momentum": 0.9999,  # at 1 no gradient is ever forgotten
+    "clip_norm": 10**9,
+    "head_std": 10,
+    "regularizations": 10**12,
+}
 
 
 def parse_field(name: str, text: str, kind: Any) -> Any:
@@ -242,10 +258,12 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
             value = int(text)
             if value < 0 or (value == 0 and name in POSITIVE):
                 raise ValueError
-            return within_most(name, value)
+            refuse_beyond(name, value)
+            return value
         number = float(text)
         if not 0 <= number < float("inf") or (number == 0 and name in POSITIVE):
             raise ValueError
+        refuse_beyond(name, number)
         return number
     except (KeyError, ValueError):
         kind_name = "true or false" if bool in options else "a whole number" if int in options else "a number"
@@ -254,11 +272,12 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
         raise UsageError(f"--set {name}={text}: expected {kind_name}{least}{also}") from None
 
 
-def within_most(name: str, value: int) -> int:
-    """The value, where it is not certainly a mistake."""
-    if value > MOST.get(name, value):
-        raise UsageError(f"--set {name}={value}: expected at most {MOST[name]}", fix="name a smaller one")
-    return value
+def refuse_beyond(name: str, value: float) -> None:
+    """UsageError where a value is certainly a mistake."""
+    if value > MOST[name]:
+        what = ", a share of the budget" if name in SHARES else ""
+        shown = value if isinstance(value, int) else f"{value:g}"
+        raise UsageError(f"--set {name}={shown}: expected at most {MOST[name]}{what}", fix="name a smaller one")
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

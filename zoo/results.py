@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,10 +13,11 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
-from zoo.files import folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
+from zoo.files import SEAL, folder_written_whole, hash_file, locked, read_regular, sweep, unseal, write_sealed
 from zoo.inference import Predictions, load_predictions, save_predictions
 from zoo.records import find_fault, find_fault_of_score
 from zoo.scoring import Score
+from zoo.soundness import find_faults_of_run
 from zoo.specs import Card
 from zoo.suites import Run
 from zoo.tasks import find_task
@@ -99,9 +100,11 @@ class Result:
             return {}
         path = self.folder / "scores.json"
         try:
-            document = read_json(path)
+            document, sealed = read_document(path)
             if document.get("run", self.id) != self.id:  # the first documents do not name their run
                 raise TypeError("of another run")
+            if not sealed and not is_of_before_seals(document):
+                raise TypeError("not sealed")
             return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
         except (TypeError, AttributeError, ResultsError) as error:
             if isinstance(error, ResultsError) and error.code == "newer-schema":
@@ -217,7 +220,8 @@ def read_timing(folder: Path | None) -> dict[str, float]:
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:
-        told = read_json(folder / TIMING_FILE)["timing"]
+        document, sealed = read_document(folder / TIMING_FILE)
+        told = document["timing"] if sealed else {}
         timing = {name: float(told[name]) for name in TIMINGS}
         return timing if all(0 < value < math.inf for value in timing.values()) else {}
     except (KeyError, TypeError, ValueError, ResultsError):
@@ -226,6 +230,11 @@ def read_timing(folder: Path | None) -> dict[str, float]:
 
 def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
+    return read_document(path, newest)[0]
+
+
+def read_document(path: Path, newest: int = SCHEMA) -> tuple[dict[str, Any], bool]:
+    """The same, and whether it was sealed: what else is wrong with one that was not is told first."""
     try:
         document = json.loads(read_regular(path))
     except PermissionError as error:
@@ -240,17 +249,34 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
             fix="upgrade zoo-bench",
             code="newer-schema",
         )
+    sealed = SEAL in document
     if not unseal(document):
-        raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
-    return document
+        raise unlike_written(path)
+    return document, sealed
+
+
+def unlike_written(path: Path) -> ResultsError:
+    return ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+
+
+def is_of_before_seals(document: Mapping[str, Any]) -> bool:
+    """Whether a document without a seal was written so: it lacks what was recorded by the time there were seals.
+
+    A manifest lists the hashes of its files, which tell the same: see `load_manifest`.
+    """
+    if "scores" in document:
+        return "run" not in document
+    return "num_tuning_runs" not in document["run"]
 
 
 def load_result(folder: Path) -> Result:
     """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
-    document = read_json(folder / "result.json")
+    document, sealed = read_document(folder / "result.json")
     document.pop("schema")
     if fault := find_fault(document):
         raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
+    if not sealed and not is_of_before_seals(document):
+        raise unlike_written(folder / "result.json")
     try:
         result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
     except TypeError as error:
@@ -266,6 +292,18 @@ def load_result(folder: Path) -> Result:
         if not is_whole:
             raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
     return replace(result, cost={**result.cost, **read_timing(folder)})
+
+
+def load_sound_result(folder: Path) -> Result:
+    """`load_result`, and its predictions tried: ResultsError where they cannot be those of a run on its dataset."""
+    result = load_result(folder)
+    if result.ok:
+        path = folder / "predictions.npz"
+        counts, purpose = result.dataset.get("splits", {}), result.run["purpose"]
+        fault = next(find_faults_of_run(result.card(), purpose, counts, load_predictions(path)), "")
+        if fault:
+            raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
+    return result
 
 
 def unreadable(path: Path) -> ResultsError:
@@ -294,13 +332,13 @@ def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
         yield from find_result_folders(path, depth - 1)
 
 
-def load_results(root: Path) -> tuple[list[Result], list[str]]:
+def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result) -> tuple[list[Result], list[str]]:
     """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
     results: dict[str, Result] = {}
     damaged = []
     for folder in find_result_folders(root):
         try:
-            result = load_result(folder)
+            result = load(folder)
             if not folder.name.endswith(f".{result.id[:8]}"):
                 raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
             if result.id in results:
@@ -332,7 +370,7 @@ def find_done(root: Path, run: Run) -> Result | None:
     if not (folder / "result.json").exists():
         return None
     try:
-        result = load_result(folder)
+        result = load_sound_result(folder)
         result.scores()
     except ResultsError as error:
         if error.code in ("newer-schema", "unreadable"):

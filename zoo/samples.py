@@ -6,7 +6,7 @@ import json
 import re
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -20,7 +20,7 @@ from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.fields import find_fault
 from zoo.files import FileMemo, FileStamp, file_stamp, hash_bytes, hash_file
 from zoo.images import clips_of, split_frame
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.specs import DatasetSpec, ReadBy, Samples, SamplesRequest
 from zoo.system import noted_interrupts, process_unchanged
 from zoo.tasks import REGRESSION, Task
 
@@ -137,6 +137,16 @@ def read_pixels(samples: Samples, name: str, image: Any) -> Array:
         fix=f"correct it, or leave it out; of a plugin's dataset: {MAKER}",
         code="image",
     )
+
+
+def read_by_train(source: Source, train: Array) -> Source:
+    """The source as one fold sees it: levels that are measured on pixels are those of its train images, bool (N,)."""
+    samples = source.samples
+    if samples.read_by is None:
+        return source
+    read, reading = samples.read_by(samples.table["image"][train].tolist())
+    fitted = replace(samples, read=read, reading=reading)
+    return replace(source, samples=replace(fitted, read=partial(read_pixels, fitted, source.spec.name)))
 
 
 def complete(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
@@ -341,8 +351,23 @@ def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | N
                 progress(done, len(images))
     finally:
         memo.close()
-    read = partial(read_same_file, samples.read, name, dict(zip(images, samples.files, strict=True)), known)
-    return np.array(digests), replace(samples, read=read)
+    watch = partial(watched, name=name, files=dict(zip(images, samples.files, strict=True)), known=known)
+    read_by = samples.read_by and partial(watched_read_by, samples.read_by, watch)
+    return np.array(digests), replace(samples, read=watch(samples.read), read_by=read_by)
+
+
+def watched(
+    read: Callable[[Any], Array], name: str, files: Mapping[Any, Path], known: dict[Path, tuple[str, FileStamp]]
+) -> Callable[[Any], Array]:
+    """The same reader, which reads no file that changed since it was hashed."""
+    return partial(read_same_file, read, name, files, known)
+
+
+def watched_read_by(
+    read_by: ReadBy, watch: Callable[[Callable[[Any], Array]], Callable[[Any], Array]], images: Sequence[Any]
+) -> tuple[Callable[[Any], Array], Mapping[str, Any]]:
+    read, reading = read_by(images)
+    return watch(read), reading
 
 
 def hash_pixels(pixels: Array) -> str:

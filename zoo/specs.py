@@ -7,7 +7,7 @@ All records are keyword-only and new fields have defaults.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,6 +134,10 @@ class Doubt:
     count: int = 0  # images concerned
 
 
+# The images of train -> how an image is read, and the reading that stands in the record.
+ReadBy = Callable[[Sequence[Any]], tuple[Callable[[Any], Any], Mapping[str, Any]]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """One row an image.
@@ -149,6 +153,8 @@ class Samples:
     official splits), where they were not here when it was listed. `tables` are the files that labels, patients and
     splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo, as are
     `doubts`, what is uncertain about labels and patients.
+    `read_by`, where levels are measured on pixels, takes the images of train and gives the `read` and the `reading`
+    that follow from these alone: no other image of a fold may decide how its images look.
     """
 
     table: pandas.DataFrame
@@ -161,6 +167,7 @@ class Samples:
     tables: tuple[Path, ...] = ()
     origin: Origin | None = None
     doubts: tuple[Doubt, ...] = ()
+    read_by: ReadBy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +216,8 @@ class MetricRequest:
 
     `targets` and `probabilities` as in `zoo.tasks.Task`; `decisions` is int64 (N,), or bool (N, L) for multi-label,
     taken at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
+    `log_odds`, log p/(1 - p) of the probabilities, are what to rank by where they are not None: probabilities of
+    logits above 37 are all 1.
     """
 
     task: Task
@@ -217,6 +226,7 @@ class MetricRequest:
     probabilities: Array
     decisions: Array | None
     positive: int | None = None
+    log_odds: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ class Task:
     max_labels: int | None = None
     classes: bool = True  # one class an image: it can be counted, stratified, decided by argmax
     spatial: bool = field(default=False)  # targets that must be moved along with the image
+    to_log_odds: Callable[[Array], Array] | None = None  # log p/(1 - p) of the probabilities: what units are ranked by
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and other.name == self.name
@@ -92,10 +93,9 @@ def softmax(logits: Array) -> Array:
 
 
 def sigmoid(logits: Array) -> Array:
-    import numpy as np
+    from scipy.special import expit
 
-    # tanh form: exp(-x) overflows for large negative logits
-    probabilities: Array = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    probabilities: Array = expit(logits)
     return probabilities
 
 
@@ -103,9 +103,67 @@ def cumulative_to_classes(logits: Array) -> Array:
     """P(y = k) from the logits (N, L - 1) of P(y > k), made non-increasing first so that no class is negative."""
     import numpy as np
 
-    above = np.minimum.accumulate(sigmoid(logits), axis=1)
-    ones, zeros = np.ones((len(logits), 1)), np.zeros((len(logits), 1))
-    return -np.diff(np.concatenate([ones, above, zeros], axis=1), axis=1)
+    lower, upper = grade_bounds(logits)
+    # Of sigmoid(a) - sigmoid(b) = sigmoid(-b) - sigmoid(-a) the one with the smaller terms, which cancels less.
+    flip = lower + upper > 0
+    lower, upper = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
+    return sigmoid(lower) - sigmoid(upper)
+
+
+def grade_bounds(logits: Array) -> tuple[Array, Array]:
+    """The logits of P(y > k - 1) and of P(y > k) for every grade k, both (N, L); FAR of what is certain."""
+    import numpy as np
+
+    above = np.minimum.accumulate(logits, axis=1)
+    certain = np.full((len(logits), 1), FAR)
+    return np.concatenate([certain, above], axis=1), np.concatenate([above, -certain], axis=1)
+
+
+FAR = 1e300  # a finite stand-in for the log odds of what is certain
+DECIMALS = 12  # of log odds: beyond them is what rounding left, and equal probabilities must be tied
+
+
+def round_log_odds(values: Array) -> Array:
+    """Log odds without the last bits that their sums leave, and finite."""
+    import numpy as np
+
+    rounded: Array = np.clip(values, -FAR, FAR)
+    inside = np.abs(rounded) < 1e3  # larger ones have fewer decimals than that
+    rounded[inside] = np.round(rounded[inside], DECIMALS)
+    return rounded
+
+
+def classes_to_log_odds(logits: Array) -> Array:
+    """log p_k/(1 - p_k) = l_k - log sum of exp of the others, from the logits (N, L) of a softmax."""
+    import numpy as np
+
+    none = np.full((len(logits), 1), -np.inf)
+    before = np.concatenate([none, np.logaddexp.accumulate(logits, axis=1)[:, :-1]], axis=1)
+    after = np.concatenate([np.logaddexp.accumulate(logits[:, ::-1], axis=1)[:, -2::-1], none], axis=1)
+    return round_log_odds(logits - np.logaddexp(before, after))
+
+
+def recover_log_odds(probabilities: Array) -> Array:
+    """log p_k/(1 - p_k) from the probabilities (N, L) of classes of which one is true: 1 - p_k is the others' sum."""
+    import numpy as np
+
+    with np.errstate(divide="ignore"):
+        return classes_to_log_odds(np.maximum(np.log(probabilities), -FAR))
+
+
+def events_to_log_odds(logits: Array) -> Array:
+    return round_log_odds(logits.copy())
+
+
+def grades_to_log_odds(logits: Array) -> Array:
+    """log p_k/(1 - p_k) of the grades, p_k = sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))."""
+    import numpy as np
+
+    a, b = grade_bounds(logits)
+    with np.errstate(divide="ignore", over="ignore"):
+        inside = -np.logaddexp(0, -a) - np.logaddexp(0, b) + np.log(-np.expm1(b - a))
+    outside = np.logaddexp(-np.logaddexp(0, a), -np.logaddexp(0, -b))
+    return round_log_odds(inside - outside)
 
 
 def identity(values: Array) -> Array:
@@ -145,6 +203,7 @@ BINARY = Task(
     num_outputs=lambda num_labels: num_labels,
     loss=cross_entropy,
     to_probabilities=softmax,
+    to_log_odds=classes_to_log_odds,
     max_labels=2,
 )
 MULTICLASS = Task(
@@ -154,6 +213,7 @@ MULTICLASS = Task(
     num_outputs=lambda num_labels: num_labels,
     loss=cross_entropy,
     to_probabilities=softmax,
+    to_log_odds=classes_to_log_odds,
 )
 ORDINAL = Task(
     name="ordinal",
@@ -162,6 +222,7 @@ ORDINAL = Task(
     num_outputs=lambda num_labels: num_labels - 1,
     loss=cumulative_cross_entropy,
     to_probabilities=cumulative_to_classes,
+    to_log_odds=grades_to_log_odds,
 )
 MULTILABEL = Task(
     name="multilabel",
@@ -181,6 +242,7 @@ MULTILABEL = Task(
     num_outputs=lambda num_labels: num_labels,
     loss=masked_binary_cross_entropy,
     to_probabilities=sigmoid,
+    to_log_odds=events_to_log_odds,
     min_labels=1,
     classes=False,
 )

@@ -469,13 +469,17 @@ def taken(request: MetricRequest, rows: Array) -> MetricRequest:
     """The request with these rows, in this order."""
     decisions = None if request.decisions is None else request.decisions[rows]
     return replace(
-        request, targets=request.targets[rows], probabilities=request.probabilities[rows], decisions=decisions
+        request,
+        targets=request.targets[rows],
+        probabilities=request.probabilities[rows],
+        decisions=decisions,
+        log_odds=None if request.log_odds is None else request.log_odds[rows],
     )
 
 
 def frozen(request: MetricRequest) -> MetricRequest:
     """The request with arrays that cannot be written to, as in a benchmark."""
-    for values in (request.targets, request.probabilities, request.decisions):
+    for values in (request.targets, request.probabilities, request.decisions, request.log_odds):
         if values is not None:
             values.flags.writeable = False
     return request

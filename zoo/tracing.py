@@ -14,6 +14,7 @@ from zoo.metrics import describe_formula
 from zoo.results import WEIGHTS_FILE, Result
 from zoo.scoring import (
     BOOTSTRAP_SEED,
+    CLUSTERED,
     MIN_CASES,
     Score,
     choose_thresholds,
@@ -22,10 +23,13 @@ from zoo.scoring import (
     describe_threshold_rule,
     positive_index,
 )
+from zoo.soundness import find_faults_of_run
 from zoo.specs import Card, MetricSpec, Unit
 from zoo.statistics import (
     NUM_RESAMPLES,
     bootstrap_weights,
+    clustered_area,
+    clustered_interval,
     logit_interval,
     newcombe_interval,
     noise_free_interval,
@@ -37,6 +41,7 @@ from zoo.statistics import (
 INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
     ("wilson", (wilson_interval,)),
     ("logit-DeLong", (logit_interval,)),
+    (CLUSTERED, (clustered_interval, clustered_area)),
     ("Newcombe's method 5", (newcombe_interval,)),
     ("less noise", (bootstrap_weights, noise_free_interval)),
     ("bootstrap", (bootstrap_weights, percentile_interval)),
@@ -80,6 +85,9 @@ def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card
         raise ResultsError(
             f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
         )
+    counts = result.dataset.get("splits", {})
+    if fault := next(find_faults_of_run(card, result.run["purpose"], counts, predictions), ""):
+        raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
 
 
 def list_files(result: Result) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ from zoo.registry import Registry, split_model_name
 from zoo.results import Result, find_result_folders, load_result
 from zoo.samples import Source, discard_split, find_disagreement
 from zoo.scoring import Score, ThresholdRule, compute, decide, score_run
+from zoo.soundness import find_faults
 from zoo.sources import read_members
 from zoo.specs import MetricSpec
 from zoo.splits import draw_split
 from zoo.suites import find_contradictions, find_unnamed, read_run
-from zoo.tasks import MULTILABEL, REGRESSION, find_task
+from zoo.tasks import MULTILABEL, find_task
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int | None], None]
@@ -172,7 +173,7 @@ def verify_run(
                 found.differs(f"{file}/{name}", f"its run is {result.status!r}: a run that did not finish has none")
         return
     predictions = load_shared(place / "predictions.npz")
-    if faults := [what for split, part in predictions.items() for what in find_faults(result, split, part)]:
+    if faults := [what for split, part in predictions.items() for what in find_faults(result.card(), split, part)]:
         for what in faults:
             found.differs(f"{file}/predictions.npz", what)
         return  # nothing is counted or scored of arrays that are none of what they may be
@@ -307,32 +308,6 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     if "test" not in predictions:
         raise ResultsError(f"{path.name}: holds no predictions of test", fix="make the bundle again with `zoo bundle`")
     return predictions
-
-
-def find_faults(result: Result, split: str, part: Predictions) -> Iterator[str]:
-    """What of a split's arrays does not fit the others or the task. Nothing may be counted before this is known: one
-    target of 200,000,000 would be as many counts."""
-    task, num_labels, rows = find_task(result.dataset["task"]), len(result.dataset["labels"]), len(part)
-    columns = 1 if task == REGRESSION else num_labels
-    targets, probabilities = part.targets, part.probabilities
-    if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
-        yield f"{split}: samples and patients that are no names, one a row"
-    if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
-        yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities of {rows} samples"
-    elif not np.isfinite(probabilities).all():
-        yield f"{split}: probabilities that are no numbers"
-    shape = (columns,) if task == MULTILABEL else ()
-    kinds = "iu" if task.classes else "biuf"
-    if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in kinds:
-        yield f"{split}: {targets.dtype} {targets.shape} targets of {rows} samples of a {task.name} task"
-    elif task.classes:
-        if len(wrong := targets[(targets < 0) | (targets >= num_labels)]):
-            yield f"{split}: a target of {wrong[0]}, expected 0 to {num_labels - 1}"
-    elif task == REGRESSION:
-        if not np.isfinite(targets).all():
-            yield f"{split}: targets that are no numbers"
-    elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
-        yield f"{split}: a target of {wrong[0]:g}, expected 0, 1 or NaN for unknown"
 
 
 def check_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:

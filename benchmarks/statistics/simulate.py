@@ -1,6 +1,6 @@
 """From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
 
-python benchmarks/statistics/simulate.py --what coverage|calibration|groups|claims|power|across [--repetitions N]
+python benchmarks/statistics/simulate.py --what TABLE [--repetitions N]
 
 Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
 """
@@ -16,9 +16,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from scipy.special import expit, ndtri
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from zoo.metrics import METRICS
+from zoo.scoring import MIN_CASES, Tested, area_interval
 from zoo.specs import MetricRequest
 from zoo.statistics import (
     ALPHA,
@@ -27,6 +28,7 @@ from zoo.statistics import (
     add_seed_variance,
     auroc_influence,
     bootstrap_weights,
+    clustered_auroc_variance,
     compare_pairs,
     delong_covariance,
     holm,
@@ -82,6 +84,60 @@ def cover_clusters(
             interval = percentile_interval(weighted_auroc(positives, scores, weights))
             covered[way] += interval.low is not None and interval.low <= truth <= (interval.high or 0.0)
     return float(covered[0] / repetitions), float(covered[1] / repetitions)
+
+
+def draw_clusters(
+    shape: tuple[int, int], area: float, prevalence: float, labels: str, random: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Positives, scores and owners of patients x images: intraclass correlation .5, labels by patient or image."""
+    num_patients, num_images = shape
+    owner = np.repeat(np.arange(num_patients), num_images)
+    drawn = random.random(num_patients)[owner] if labels == "patient" else random.random(len(owner))
+    positives = drawn < prevalence
+    noise = np.sqrt(0.5) * (random.normal(size=num_patients)[owner] + random.normal(size=len(owner)))
+    return positives, np.sqrt(2) * ndtri(area) * positives + noise, owner
+
+
+def cover_grid(
+    shape: tuple[int, int], area: float, prevalence: float, labels: str, repetitions: int
+) -> tuple[float, float] | None:
+    """Share of zoo's intervals of an area that hold the true one, and of Obuchowski's on the logit scale with t(G - 1).
+
+    Test sets with under 10 patients of a class have no interval and are drawn again; None where most have so few.
+    """
+    random = np.random.default_rng([7, *shape, int(area * 1000), int(prevalence * 1000), labels == "patient"])
+    auroc = next(spec for spec in METRICS if spec.name == "auroc")
+    covered, held = np.zeros(2), 0
+    for tries in range(3 * repetitions):
+        if held == repetitions or (tries == 200 and held < 50):
+            break
+        positives, scores, owner = draw_clusters(shape, area, prevalence, labels, random)
+        if min(len(np.unique(owner[side])) for side in (positives, ~positives)) < MIN_CASES:
+            continue
+        held += 1
+        shares = np.stack([expit(-scores), expit(scores)], axis=1)
+        request = MetricRequest(
+            task=BINARY, labels=("a", "b"), targets=positives.astype(np.int64), probabilities=shares,
+            decisions=positives.astype(np.int64), positive=1,
+        )  # fmt: skip
+        found = area_interval(auroc, [[Tested(request, owner)]])
+        value, variance = auroc.compute(request), clustered_auroc_variance(positives, scores, owner)
+        half = stdtrit(shape[0] - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0.0
+        covered += found is not None and found[0] <= area <= found[1], abs(logit(value) - logit(area)) <= half
+    return (float(covered[0] / held), float(covered[1] / held)) if held >= repetitions / 4 else None
+
+
+def cover_percentiles(
+    shape: tuple[int, int], area: float, prevalence: float, repetitions: int, num_resamples: int = 1000
+) -> float:
+    """The same of percentiles of patients drawn anew, images having labels of their own."""
+    random, covered = np.random.default_rng([8, *shape, int(area * 1000)]), 0
+    for repetition in range(repetitions):
+        positives, scores, owner = draw_clusters(shape, area, prevalence, "image", random)
+        weights = bootstrap_weights(owner, num_resamples, repetition).astype(np.float64)
+        interval = percentile_interval(weighted_auroc(positives, scores, weights))
+        covered += interval.low is not None and interval.low <= area <= (interval.high or 0.0)
+    return covered / repetitions
 
 
 def cover_seeds(num_seeds: int, seed_sd: float, repetitions: int) -> tuple[float, float]:
@@ -308,6 +364,33 @@ def print_coverage(repetitions: int) -> None:
     print_table(["interval", "cases", "covers"], rows)
 
 
+def print_clusters(repetitions: int) -> None:
+    areas = (0.6, 0.8, 0.9, 0.95, 0.98, 0.99)
+    rows, all_found = [], []
+    for labels in ("image", "patient"):
+        for patients in (12, 20, 60, 200):
+            for images in (1, 5, 20)[labels == "patient" :]:
+                for prevalence in (0.05, 0.2, 0.5):
+                    found = [cover_grid((patients, images), a, prevalence, labels, repetitions) for a in areas]
+                    if any(found):
+                        cells = ["too few" if f is None else f"{100 * f[0]:.0f} / {100 * f[1]:.0f}" for f in found]
+                        rows.append([labels, f"{patients} x {images}", f"{prevalence:g}", *cells])
+                        all_found += [f for f in found if f]
+    print_table(["labels by", "patients x images", "positive", *map(str, areas)], rows)
+    rows = []
+    for way, name in enumerate(("zoo", "Obuchowski, logit, t(G - 1)")):
+        shares = np.array([f[way] for f in all_found])
+        rows.append([name, percent(shares.mean()), percent(shares.min()), f"{(shares < 0.92).sum()} of {len(shares)}"])
+    print_table(["interval", "mean", "least", "cells under 92 %"], rows)
+    rows = []
+    for shape, prevalence, area in (((20, 5), 0.5, 0.8), ((60, 5), 0.5, 0.98), ((100, 3), 0.05, 0.98)):
+        both = cover_grid(shape, area, prevalence, "image", repetitions)
+        shares = [cover_percentiles(shape, area, prevalence, max(repetitions // 2, 1)), *(both or ())]
+        rows.append([f"{shape[0]} x {shape[1]}", f"{prevalence:g}", str(area), *map(percent, shares)])
+    names = ("percentiles", "zoo", "Obuchowski, logit, t(G - 1)")
+    print_table(["patients x images", "positive", "area", *names], rows)
+
+
 def print_calibration(repetitions: int) -> None:
     rows = []
     for slope, shift in ((1.0, 0.0), (0.9, 0.15), (0.8, 0.0), (0.6, 0.0), (0.5, 0.7), (1.0, 1.0)):
@@ -362,6 +445,7 @@ def print_across(repetitions: int) -> None:
 
 TABLES = {
     "coverage": (print_coverage, 2000),
+    "clusters": (print_clusters, 400),
     "calibration": (print_calibration, 400),
     "groups": (print_groups, 1000),
     "claims": (print_claims, 1000),

@@ -23,6 +23,7 @@ from zoo.statistics import (
     Measured,
     Order,
     datasets_needed,
+    exact_mean,
     normalised_mean,
     order_models,
     wilcoxon_holm,
@@ -230,7 +231,7 @@ def normalise(boards: Sequence[Board], measured: Sequence[Measured]) -> Array | 
         if constant is None or constant.value is None or best is None or constant.value == best:
             return None
         sign = 1.0 if board.higher_is_better else -1.0
-        scores = np.array([sign * np.mean(values) for values in part.seed_scores])
+        scores = np.array([sign * exact_mean(values) for values in part.seed_scores])
         rows.append((scores - constant.value) / (best - constant.value))
     return np.stack(rows)
 
@@ -267,7 +268,7 @@ def test_pairs(
     """
     scores = normalised
     if scores is None:
-        scores = np.array([[np.mean(values) for values in part.seed_scores] for part in measured])
+        scores = np.array([[exact_mean(values) for values in part.seed_scores] for part in measured])
     p = wilcoxon_holm(scores)
     if p is None:
         return ()
@@ -297,7 +298,7 @@ def tell_other_orders(
     if normalised is None:
         lines.append(f"no mean {NORMALISED}: a board has no constant predictor, or its metric no best value")
     else:
-        means = normalised.mean(axis=0).tolist()
+        means = [round(exact_mean(column), 12) for column in normalised.T]
         by_mean = sorted(models, key=lambda model: -means[models.index(model)])
         lines += tell_order(f"by the mean {NORMALISED}", by_mean, names)
     unfailed = [part for part, row in zip(measured, tested, strict=True) if not any(t.num_faults for t in row)]

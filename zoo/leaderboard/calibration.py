@@ -111,7 +111,8 @@ def find_temperature(run: Run, card: Card) -> float | str:
 def rescale(part: Predictions, temperature: float, card: Card) -> Predictions:
     """The predictions at another temperature; 1 leaves them as they are."""
     function = RESCALE.get(card.task.name, rescale_classes)
-    return replace(part, probabilities=function(part.probabilities, temperature))
+    # Without log odds, which no measure of calibration looks at.
+    return replace(part, probabilities=function(part.probabilities, temperature), log_odds=None)
 
 
 def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: Card) -> Runs:

@@ -17,6 +17,7 @@ from zoo.statistics import (
     compare_pairs,
     detectable_difference,
     difference_intervals,
+    exact_mean,
     find_better,
     patients_needed,
     rank_with_ties,
@@ -112,7 +113,7 @@ def compare_rows(
     pairs = compare_pairs(influence, seed_scores)
     better = find_better(pairs, len(rows))
     ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
-    leader = int(np.argmax([np.mean(scores) for scores in seed_scores]))
+    leader = int(np.argmax(np.round([exact_mean(scores) for scores in seed_scores], 12)))
     measured = Measured(influence=influence, seed_scores=seed_scores)
     widest = widest_difference(bounds)
     return Comparisons(

@@ -13,10 +13,10 @@ from zoo.inference import Predictions
 from zoo.readable import number, with_interval
 from zoo.scoring import Runs, Score, ThresholdRule, decide, score
 from zoo.specs import Card, MetricSpec
-from zoo.statistics import mean_interval
+from zoo.statistics import ROUNDING, exact_mean, mean_interval
 from zoo.suites import NUM_SHUFFLES
 
-SAME = 1e-6  # probabilities that differ by less do not tell two images apart
+SAME = 1e-6  # log odds or probabilities that differ by less do not tell two images apart
 
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def find_degenerate(
     """
     stored = [run for folds in runs for run in folds]
     reasons = []
-    same = sum(says_the_same(run["test"]) for run in stored)
+    same = sum(says_the_same(run["test"], card) for run in stored)
     if same:
         reasons.append(f"the same output for every test image in {same} of {len(stored)} runs")
     decided = 0 if card.task.name in ("multilabel", "regression") else sum(one_class(r, card, rule) for r in stored)
@@ -40,14 +40,18 @@ def find_degenerate(
         return tuple(reasons)
     bound = found.low if higher_is_better else found.high
     worst = found.value if bound is None else bound
-    if worst <= constant.value if higher_is_better else worst >= constant.value:
+    lead = worst - constant.value if higher_is_better else constant.value - worst
+    if lead <= ROUNDING:
         what = "its score" if bound is None else "its interval"
         reasons.append(f"{what} does not exceed the constant predictor's {number(constant.value)}")
     return tuple(reasons)
 
 
-def says_the_same(test: Predictions) -> bool:
-    return bool(np.ptp(test.probabilities, axis=0).max() <= SAME)
+def says_the_same(test: Predictions, card: Card) -> bool:
+    """Whether no two images differ in log odds, or in a number as a share of the targets' range."""
+    spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
+    unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
+    return bool(spread <= SAME * (unit or 1.0))
 
 
 def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -> bool:
@@ -80,7 +84,7 @@ def score_shuffles(
             continue
         left_out = len(each) - len(values)
         mean = Score(
-            value=float(np.mean(values)),
+            value=exact_mean(values),
             note=f"undefined in {left_out} of {len(each)} shuffles" if left_out else "",
             version=metric.version,
         )
@@ -102,7 +106,7 @@ def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card
         reason = (found and found.reason) or f"{name} is not there"
         return Verdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
     value = f"{name} {with_interval(found)}"
-    if found.low <= chance <= found.high:
+    if found.low - ROUNDING <= chance <= found.high + ROUNDING:
         text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
         return Verdict(model=model, passed=True, text=text)
     text = (

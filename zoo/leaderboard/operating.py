@@ -26,6 +26,7 @@ from zoo.scoring import (
     draw_patients,
     mean_of_means,
     resample,
+    scale_of,
     score,
     score_seeds,
     youden_threshold,
@@ -137,11 +138,13 @@ def one_label(part: Predictions, label: int) -> Predictions:
     """One label of several as a binary task, of the units where it is known."""
     known = ~np.isnan(part.targets[:, label])
     chance = part.probabilities[known, label]
+    odds = None if part.log_odds is None else part.log_odds[known, label]
     return Predictions(
         sample_ids=part.sample_ids[known],
         patients=part.patients[known],
         targets=part.targets[known, label].astype(np.int64),
         probabilities=np.column_stack([1 - chance, chance]),
+        log_odds=None if odds is None else np.column_stack([-odds, odds]),
     )
 
 
@@ -171,7 +174,10 @@ def find_point(question: Question, rule: ThresholdRule, prevalence: float | None
 def can_choose(run: Run, card: Card) -> bool:
     """Whether val has a threshold that is better than chance."""
     val, positive = run.get("val"), 1 if card.positive is None else card.positive
-    return val is not None and youden_threshold(val.targets == positive, val.probabilities[:, positive]) is not None
+    if val is None:
+        return False
+    scale, ranked = scale_of(val)
+    return youden_threshold(val.targets == positive, ranked[:, positive], scale) is not None
 
 
 def predict_values(

@@ -18,7 +18,17 @@ from zoo.leaderboard.controls import is_baseline
 from zoo.leaderboard.ranking import Board, Row
 from zoo.results import Result
 from zoo.scoring import Evidence, Tested, decide, weigh_evidence
-from zoo.statistics import McNemar, Test, delong_covariance, mcnemar, z_test
+from zoo.statistics import (
+    ROUNDING,
+    McNemar,
+    Test,
+    delong_covariance,
+    exact_mean,
+    mcnemar,
+    mean_by_group,
+    mean_of_arrays,
+    z_test,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -226,7 +236,7 @@ def test_scores(
             curves = []
         if curves:
             found = [delong_covariance(a[0], np.stack([a[1], b[1]])) for a, b in zip(*curves, strict=True)]
-            difference = float(np.mean([areas[0] - areas[1] for areas, _ in found]))
+            difference = exact_mean(areas[0] - areas[1] for areas, _ in found)
             variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in found]
             variance = max(float(np.sum(variances)), 0.0) / len(found) ** 2
             return "paired DeLong", difference, variance, z_test(difference, variance)
@@ -282,14 +292,14 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
             moves=float(moves[i]),
         )
         for i in chosen
-        if moves[i] != 0
+        if abs(moves[i]) > ROUNDING
     )
 
 
 def mean_probabilities(row: Row) -> Array:
     """The probabilities (N, C) of all tested images, averaged over seeds, fold after fold."""
     folds = zip(*row.stored, strict=True)
-    return np.concatenate([np.mean([part["test"].probabilities for part in seeds], axis=0) for seeds in folds])
+    return np.concatenate([mean_of_arrays([part["test"].probabilities for part in seeds]) for seeds in folds])
 
 
 def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
@@ -308,9 +318,9 @@ def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
 def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
     """The mean over each case's images, of what is defined; NaN where nothing is."""
     defined = ~np.isnan(values)
-    sums = np.bincount(owner[defined], weights=values[defined], minlength=num_cases)
-    counts = np.bincount(owner[defined], minlength=num_cases)
-    means: Array = np.divide(sums, counts, out=np.full(num_cases, np.nan), where=counts > 0)
+    cases, group = np.unique(owner[defined], return_inverse=True)
+    means = np.full(num_cases, np.nan)
+    means[cases] = mean_by_group(values[defined], group, len(cases))
     return means
 
 

@@ -27,6 +27,7 @@ from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.specs import Card, MetricSpec
+from zoo.statistics import exact_mean
 from zoo.suites import LEAK_ALLOWED, SHUFFLED, trained_and_tested
 
 COSTS = (
@@ -318,7 +319,7 @@ def group_rows(results: Sequence[Result]) -> list[list[Result]]:
 
 def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
     found = row.scores.get(primary)
-    value = found.value if found else None
+    value = None if found is None or found.value is None else round(found.value, 12)  # equal scores stay equal
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 
@@ -411,7 +412,7 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     values = [score.value for score in found if score is not None and score.value is not None]
     if len(values) < len(found):
         return Score(value=None, reason="not stated for every run")
-    return Score(value=statistics.fmean(values), reason="stated by the bundle, which holds no targets")
+    return Score(value=exact_mean(values), reason="stated by the bundle, which holds no targets")
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
@@ -422,7 +423,7 @@ def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | N
         numbers = [s.value for s in found if s is not None and s.value is not None]
         if len(numbers) < len(part):
             return None
-        values.append(statistics.fmean(numbers))
+        values.append(exact_mean(numbers))
     return statistics.stdev(values) if len(values) > 1 else None
 
 
@@ -444,7 +445,19 @@ def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, 
     stored = next((row.stored for row in rows if row.stored), ())
     if stored and card.has_patients:
         test["label_patients"] = count_label_patients(stored[0], card)
+    if stored and card.unit != "image":
+        test |= count_units(stored[0], card)
     return {**facts, "splits": {**facts["splits"], "test": test}}
+
+
+def count_units(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, Any]:
+    """Test units, patients or clips, and those of each class: what prevalence is a share of."""
+    tests = [fold["test"].by_unit(card.unit) for fold in folds]
+    counts: dict[str, Any] = {"units": sum(map(len, tests))}
+    if card.task.classes:
+        found = np.bincount(np.concatenate([test.targets for test in tests]), minlength=len(card.labels))
+        counts["label_units"] = {label: int(n) for label, n in zip(card.labels, found, strict=True)}
+    return counts
 
 
 def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, int]:

@@ -244,6 +244,7 @@ def part_of(test: Predictions, inside: Array) -> Predictions:
         patients=test.patients[inside],
         targets=test.targets[inside],
         probabilities=test.probabilities[inside],
+        log_odds=None if test.log_odds is None else test.log_odds[inside],
     )
 
 

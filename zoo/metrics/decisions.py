@@ -171,45 +171,74 @@ def resampled_specificity(request: MetricRequest, weights: Array) -> Array:
 
 
 def ppv(request: MetricRequest) -> Array:
-    """Positive predictive value, the precision: the share of positives among what is called positive."""
+    """Positive predictive value, the precision: the share of positives among what is called positive.
+
+    Multi-label: of each label that has positives, averaged; 0 of one that nothing is called, as in scikit-learn.
+    """
     from sklearn.metrics import precision_score
 
-    columns = decided_columns(request)
-    return by_column(columns, lambda c: c.decided.any(), lambda c: precision_score(c.positives, c.decided))
+    exists = has_positives if is_multilabel(request) else calls_any
+    return by_column(
+        decided_columns(request), exists, lambda c: precision_score(c.positives, c.decided, zero_division=0.0)
+    )
+
+
+def calls_any(column: Column) -> bool:
+    return bool(column.decided.any())
+
+
+def clears_any(column: Column) -> bool:
+    return bool(column.cleared.any())
+
+
+def precision_or_zero(right: Array, called: Array, there: Array) -> Array:
+    """right/called of labels, 0 where nothing is called, and NaN where the targets have none: see `zero_where`."""
+    return zero_where(there, ratio(right, called), called == 0)
+
+
+def zero_where(there: Array, values: Array, without_choice: Array) -> Array:
+    """The values of labels that are `there`, 0 of those whose decisions are all one.
+
+    Which labels are averaged must hang on the test set alone: a model that predicts 1 label of 10 would else be
+    scored by that one, and beat a model that predicts all.
+    """
+    kept: Array = np.where(there > 0, np.where(without_choice, 0.0, values), np.nan)
+    return kept
 
 
 def resampled_ppv(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
-    return ratio(t.hits, t.hits + t.alarms)
+    called = t.hits + t.alarms
+    return precision_or_zero(t.hits, called, t.hits + t.misses) if is_multilabel(request) else ratio(t.hits, called)
 
 
 def npv(request: MetricRequest) -> Array:
-    """Negative predictive value: the share of negatives among what is called negative."""
+    """Negative predictive value: the share of negatives among what is called negative; multi-label as `ppv`."""
     from sklearn.metrics import precision_score
 
-    columns = decided_columns(request)
-    return by_column(columns, lambda c: not c.decided.all(), lambda c: precision_score(c.negatives, c.cleared))
+    exists = has_negatives if is_multilabel(request) else clears_any
+    return by_column(
+        decided_columns(request), exists, lambda c: precision_score(c.negatives, c.cleared, zero_division=0.0)
+    )
 
 
 def resampled_npv(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
-    return ratio(t.rejections, t.rejections + t.misses)
+    right, called = t.rejections, t.rejections + t.misses
+    return precision_or_zero(right, called, right + t.alarms) if is_multilabel(request) else ratio(right, called)
 
 
 def mcc(request: MetricRequest) -> Array:
     """Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged.
 
     Undefined where either has one class only: its denominator is 0. scikit-learn says 0.0 there, as if chance had
-    been measured.
+    been measured. Of several labels one that is decided alike for all images counts 0, as in scikit-learn, since the
+    average must be over the same labels for every model.
     """
     from sklearn.metrics import matthews_corrcoef
 
     if is_multilabel(request):
-        return by_column(
-            label_columns(request),
-            lambda c: has_both(c) and len(np.unique(c.decided)) == 2,
-            lambda c: matthews_corrcoef(c.positives, c.decided),
-        )
+        return by_column(label_columns(request), has_both, lambda c: matthews_corrcoef(c.positives, c.decided))
     if np.ptp(request.targets) == 0 or np.ptp(decided_classes(request)) == 0:
         return np.array([np.nan])
     return np.array([matthews_corrcoef(request.targets, request.decisions)])
@@ -221,8 +250,11 @@ def resampled_mcc(request: MetricRequest, weights: Array) -> Array:
     truth, decided = t.hits + t.misses, t.hits + t.alarms
     if is_multilabel(request):
         covariance = t.hits * t.rejections - t.misses * t.alarms
-        variances = truth * (total - truth) * decided * (total - decided)
-        return ratio(covariance, np.sqrt(variances))
+        of_truth, of_decided = truth * (total - truth), decided * (total - decided)
+        # Rounding of non-integer weights may leave 1e-16 of a variance that is none.
+        alike = of_decided <= 1e-12 * total**2
+        variances = np.where(alike | (of_truth <= 1e-12 * total**2), 0.0, of_truth * of_decided)
+        return zero_where(of_truth > 1e-12 * total**2, ratio(covariance, np.sqrt(variances)), alike)
     total = total[:, :1]
     covariance = t.hits.sum(axis=1, keepdims=True) * total - (truth * decided).sum(axis=1, keepdims=True)
     spread_truth = total**2 - (truth**2).sum(axis=1, keepdims=True)
@@ -277,9 +309,9 @@ RATES = (
     decided_metric(
         "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, **OF_NEGATIVES
     ),
-    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, **OF_CALLED),
-    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, **OF_CLEARED),
-    decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, **PLUS_MINUS),
+    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, version=2, **OF_CALLED),
+    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, version=2, **OF_CLEARED),
+    decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, version=2, **PLUS_MINUS),
 )
 AGREEMENT = (
     decided_metric(

@@ -34,6 +34,7 @@ class Column(NamedTuple):
     positives: Array  # (n,) bool
     scores: Array  # (n,) probability of the label
     decided: Array  # (n,) bool: decided for the label
+    ranked: Array  # (n,) what the images are ranked by: log odds, or the probability where those were not stored
 
     @property
     def negatives(self) -> Array:
@@ -66,8 +67,9 @@ def label_columns(request: MetricRequest) -> list[Column]:
         known = np.ones((len(request.targets), num_labels), dtype=bool)
         positives = request.targets[:, None] == np.arange(num_labels)
         decided = decided[:, None] == np.arange(num_labels)
+    ranked = request.probabilities if request.log_odds is None else request.log_odds
     return [
-        Column(keep, positives[keep, i], request.probabilities[keep, i], decided[keep, i])
+        Column(keep, positives[keep, i], request.probabilities[keep, i], decided[keep, i], ranked[keep, i])
         for i, keep in enumerate(known.T)
     ]
 

@@ -40,19 +40,19 @@ def auroc(request: MetricRequest) -> Array:
     """Area under the ROC curve of each label against the rest; needs a positive and a negative."""
     from sklearn.metrics import roc_auc_score
 
-    return by_column(scored_columns(request), has_both, lambda c: roc_auc_score(c.positives, c.scores))
+    return by_column(scored_columns(request), has_both, lambda c: roc_auc_score(c.positives, c.ranked))
 
 
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
-    return np.stack([weighted_auroc(c.positives, c.scores, known_weights(c.known, weights)) for c in columns], axis=1)
+    return np.stack([weighted_auroc(c.positives, c.ranked, known_weights(c.known, weights)) for c in columns], axis=1)
 
 
 def one_curve(request: MetricRequest) -> tuple[Array, Array]:
     columns = scored_columns(request)
     if len(columns) > 1:
         raise Undefined("a mean over labels is not one area")
-    return columns[0].positives, columns[0].scores
+    return columns[0].positives, columns[0].ranked
 
 
 def influence_on_auroc(request: MetricRequest) -> Array:
@@ -60,7 +60,7 @@ def influence_on_auroc(request: MetricRequest) -> Array:
     num, found = len(request.targets), []
     for column in filter(has_both, scored_columns(request)):
         values = np.zeros(num)
-        values[column.known] = auroc_influence(column.positives, column.scores) * (num / len(column.positives))
+        values[column.known] = auroc_influence(column.positives, column.ranked) * (num / len(column.positives))
         found.append(values)
     return np.asarray(np.mean(found, axis=0))
 
@@ -69,12 +69,12 @@ def average_precision(request: MetricRequest) -> Array:
     """Area under the precision-recall steps of each label; needs a positive (scikit-learn says 0.0 without one)."""
     from sklearn.metrics import average_precision_score
 
-    return by_column(scored_columns(request), has_positives, lambda c: average_precision_score(c.positives, c.scores))
+    return by_column(scored_columns(request), has_positives, lambda c: average_precision_score(c.positives, c.ranked))
 
 
 def resampled_average_precision(request: MetricRequest, weights: Array) -> Array:
     columns = scored_columns(request)
-    drawn = [weighted_average_precision(c.positives, c.scores, known_weights(c.known, weights)) for c in columns]
+    drawn = [weighted_average_precision(c.positives, c.ranked, known_weights(c.known, weights)) for c in columns]
     return np.stack(drawn, axis=1)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from zoo.errors import clean
 from zoo.leaderboard import Board, Difference, Row
 from zoo.readable import number, share
-from zoo.scoring import PATIENTS_AND_SEEDS
+from zoo.scoring import PATIENTS_AND_SEEDS, scale_of
+from zoo.statistics import ROUNDING
 
 
 def title(board: Board) -> str:
@@ -61,8 +63,8 @@ def statements(board: Board) -> list[str]:
     lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
-    lines.append(interval_statement(board))
-    lines += ranking_statements(board)
+    lines += [interval_statement(board), *optimism_statements(board)]
+    lines += [*ranking_statements(board), *baseline_statements(board)]
     if any(row.provenance == "recomputed" for row in board.rows):
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
@@ -84,6 +86,27 @@ def interval_statement(board: Board) -> str:
         return f"intervals: 95 %, {'; '.join(sorted(methods))}; seed SD beside; their overlap is no test"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
+
+
+NEAR_ONE, FEW_PATIENTS = 0.9, 60
+
+
+def optimism_statements(board: Board) -> list[str]:
+    """Say of which rows the interval of a mean of areas is short: percentiles, near 1 or of few patients."""
+    if board.primary_metric != "auroc":
+        return []
+    few = board.facts["splits"]["test"]["patients"] < FEW_PATIENTS
+    short = [
+        row.label
+        for row in board.rows
+        if (score := row.scores.get("auroc")) and score.value is not None and "bootstrap" in score.method
+        if few or max(score.value, 1 - score.value) > NEAR_ONE
+    ]
+    if not short:
+        return []
+    why = f"under {FEW_PATIENTS} patients" if few else f"an area above {number(NEAR_ONE)}"
+    names = ", ".join(map(clean, short))
+    return [f"intervals: optimistic for {names}: of {why} percentiles of resamples cover 78 to 90 %, not 95 %"]
 
 
 def shared_reason(board: Board) -> str:
@@ -110,13 +133,23 @@ def test_statement(board: Board) -> str:
         parts.append("images: " + list_counts(test["labels"]))
         if test.get("label_patients"):
             parts.append(f"{case_name(board)}s: " + list_counts(test["label_patients"]))
+        if facts["unit"] == "clip" and test.get("label_units"):
+            parts.append(f"{test['units']} clips: " + list_counts(test["label_units"]))
         if facts["positive"] is not None:
-            name = facts["labels"][facts["positive"]]
-            share_positive = number(test["labels"][name] / test["images"], 2)
-            parts.append(f"positive: {clean(name)}, prevalence {share_positive}")
+            parts.append(prevalence_of(facts["labels"][facts["positive"]], facts["unit"], test))
     if facts.get("reference_standard"):  # results of before it was recorded lack it
         parts.append(f"reference standard: {clean(facts['reference_standard'])}")
     return "; ".join(parts)
+
+
+def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
+    """The positive class and its share of the units that are scored; of the images where units were not counted."""
+    counts, total, of_what = test["labels"], test["images"], ""
+    if unit != "image" and test.get("label_units"):
+        counts, total = test["label_units"], test["units"]
+    elif unit != "image":
+        of_what = " of images"
+    return f"positive: {clean(positive)}, prevalence {number(counts[positive] / total, 2)}{of_what}"
 
 
 def list_counts(counts: Mapping[str, int]) -> str:
@@ -205,10 +238,26 @@ def predicts_alike(row: Row) -> bool:
         return False
     first, *others = row.stored
     return all(
-        np.array_equal(one["test"].probabilities, other["test"].probabilities)
+        np.array_equal(scale_of(one["test"])[1], scale_of(other["test"])[1])
         for folds in others
         for one, other in zip(first, folds, strict=True)
     )
+
+
+def saturation_statement(row: Row, board: Board) -> list[str]:
+    """Say how many outputs are so large that as probabilities they are exactly 0 or 1, and what they are ranked by."""
+    tests = [run["test"] for folds in row.stored for run in folds]
+    if board.card.task.name == "regression" or not tests:
+        return []
+    multilabel = board.card.task.name == "multilabel"
+    certain = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
+    num = sum(int(part.any(axis=1).sum()) for part in certain)
+    if num == 0:
+        return []
+    stored = all(test.log_odds is not None for test in tests) or board.card.task.name in ("binary", "multiclass")
+    ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
+    counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
+    return [f"{clean(row.model)}: saturated: {counted}, and {ranked}"]
 
 
 def usage_statements(board: Board) -> list[str]:
@@ -247,6 +296,27 @@ def ranking_statements(board: Board) -> list[str]:
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
 
 
+def baseline_statements(board: Board) -> list[str]:
+    """Say so where no model scores higher than a baseline, whatever their order among themselves."""
+    sign = 1.0 if board.higher_is_better else -1.0
+    values = [
+        (sign * found.value, row)
+        for row in board.rows
+        if (found := row.scores.get(board.primary_metric)) and found.value is not None
+    ]
+    models = [value for value, row in values if not row.baseline]
+    if board.is_control or not models:
+        return []
+    beaten_by = [(value, row) for value, row in values if row.baseline and max(models) - value <= ROUNDING]
+    if not beaten_by:
+        return []
+    names = ", ".join(
+        f"{clean(row.label)} ({number(sign * value)})" for value, row in sorted(beaten_by, key=lambda pair: -pair[0])
+    )
+    what = "a baseline" if len(beaten_by) == 1 else "baselines"
+    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(sign * max(models))}"]
+
+
 def detectable(difference: float) -> str:
     return f"a difference of {number(difference)} with 80 % power"
 
@@ -270,6 +340,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     name = clean(row.model)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
+    lines += saturation_statement(row, board)
     lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")

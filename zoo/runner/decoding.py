@@ -12,7 +12,7 @@ from typing import Any
 from zoo.data import cache_images
 from zoo.executor import end_with
 from zoo.planning import Plan, Settings
-from zoo.samples import Source
+from zoo.samples import Source, read_by_train
 from zoo.suites import Run
 from zoo.system import can_fork
 
@@ -60,10 +60,12 @@ def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settin
 
 
 def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[Source, int]]:
-    """The sources that runs read, each with an image size."""
-    source = plan.sources[runs[0].dataset][0]
+    """The sources that the runs of one dataset read, each with an image size."""
+    source, split = plan.sources[runs[0].dataset]
+    folds = sorted({run.fold for run in runs})
+    own = [read_by_train(source, split.folds[fold] == "train") for fold in folds]
     others = [external.source for external in plan.externals.get(runs[0].dataset, ())]
-    return [(each, size) for size in sorted({run.image_size for run in runs}) for each in (source, *others)]
+    return [(each, size) for size in sorted({run.image_size for run in runs}) for each in (*own, *others)]
 
 
 def decode_all(groups: Sequence[Sequence[tuple[Source, int]]], settings: Settings, count: Any, parent: int) -> None:

@@ -184,6 +184,7 @@ def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> Ge
     made_by = {name: version for name, version in versions().items() if name in {"torch", "torchvision", "timm"}}
     identity = {
         "content": dataset.content_hash,
+        "decoded": dataset.images.parent.name,  # whose levels may be those of a fold's train images
         "size": run.image_size,
         "scale": pixels.scale,
         "mean": pixels.mean.flatten().tolist(),

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Header, Reading, read_image, split_frame
+from zoo.images import AS_STORED, Header, Reading, read_header, read_image, split_frame
 from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
-from zoo.sources.intensity import choose_reading, record_reading
+from zoo.sources.intensity import NUM_MEASURED, choose_reading, is_measured, record_reading
 from zoo.sources.joining import RESERVED, Joined, join
 from zoo.sources.listing import Listing, one_form
 from zoo.sources.official import find_splits
@@ -38,6 +38,7 @@ TELLING_TAGS = tuple(
     "Modality Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition Laterality ImageLaterality "  # noqa: SIM905
     "PatientSex PatientAge".split()
 )
+MEASURED_ON_TRAIN = "a bench measures these levels anew in every fold, on its train images alone"
 LARGEST_OWN_SIZE = 224  # smaller sets are shown at their own size; larger ones at the protocol's
 
 
@@ -109,9 +110,11 @@ def assemble(
             *lacking,
             *patients.notes,
             *reading_notes,
+            *([MEASURED_ON_TRAIN] if is_measured(card, headers) else []),
             *describe_scans(card, headers),
         ),
         reading=record_reading(reading),
+        read_by=partial(read_by, card, listing.root, by_file, looked_at) if is_measured(card, headers) else None,
         tables=tuple(listing.root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=listing.root, card_root=listing.root),
         doubts=(*doubts, *patients.doubts),
@@ -211,6 +214,17 @@ def read_below(root: Path, reading: Reading, image: str) -> Array:
     """Pixels of an image, or of one frame of a file, named relative to the folder."""
     path, frame = file_and_frame(root, image)
     return read_image(path, frame, reading)
+
+
+def read_by(
+    card: Card, root: Path, by_file: Mapping[str, Header], looked_at: Reading, images: Sequence[str]
+) -> tuple[Callable[[str], Array], dict[str, Any]]:
+    """How the images of a fold are read: by the levels of its train `images` alone."""
+    files = {image if image in by_file else split_frame(image)[0] for image in images}
+    headers = {file: header for file, header in by_file.items() if file in files}
+    headers = headers or {file: read_header(root / file, looked_at) for file in sorted(files)[:NUM_MEASURED]}
+    reading, _ = choose_reading(card, [root / file for file in headers], list(headers.values()), looked_at)
+    return partial(read_below, root, reading), record_reading(reading)
 
 
 def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:

@@ -190,7 +190,9 @@ class Intensity(Part):
         default="", description='"dicom": each file\'s own VOI LUT or window; or [centre, width].'
     )
     levels: tuple[float, float] | None = Field(default=None, description="Values that become black and white.")
-    percentiles: tuple[float, float] | None = Field(default=None, description="The same, of all values of the set.")
+    percentiles: tuple[float, float] | None = Field(
+        default=None, description="The same, of all values of the train images of each fold."
+    )
     each: Literal["set", "volume"] = Field(
         default="set",
         description="volume: the percentiles are those of each volume by itself, for values without a unit, as of MR.",

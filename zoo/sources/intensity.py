@@ -52,6 +52,20 @@ def choose_reading(
     return read_whole_range(reading, files, headers, bits=16)
 
 
+def is_measured(card: Card, headers: Sequence[Header]) -> bool:
+    """Whether `choose_reading` looks at pixels to choose levels: percentiles of the set, or floating-point values.
+
+    The header of such a file has no range; what stands there was read from its values.
+    """
+    said = card.intensity
+    if isinstance(said, Intensity):
+        if said.percentiles:
+            return said.each != "volume"
+        if said.window or said.levels:
+            return False
+    return any(header.step == 0 for header in headers)
+
+
 def record_reading(reading: Reading) -> dict[str, Any]:
     """What of a Reading is not as in every other set: part of the content hash, and shown."""
     plain = asdict(AS_STORED)

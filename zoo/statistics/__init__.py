@@ -33,6 +33,7 @@ from zoo.statistics.intervals import (
     percentile_interval,
     wilson_interval,
 )
+from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
 from zoo.statistics.pairs import (
     ALPHA,
     POWER,
@@ -50,9 +51,12 @@ from zoo.statistics.pairs import (
 )
 from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
 from zoo.statistics.roc import (
+    ClusteredArea,
     Test,
     auroc_influence,
+    clustered_area,
     clustered_auroc_variance,
+    clustered_interval,
     delong_covariance,
     logit_interval,
     newcombe_interval,
@@ -77,7 +81,9 @@ __all__ = [
     "NUM_BINS",
     "NUM_RESAMPLES",
     "POWER",
+    "ROUNDING",
     "SMALLEST",
+    "ClusteredArea",
     "Interval",
     "McNemar",
     "Measured",
@@ -87,13 +93,16 @@ __all__ = [
     "add_seed_variance",
     "auroc_influence",
     "bootstrap_weights",
+    "clustered_area",
     "clustered_auroc_variance",
+    "clustered_interval",
     "compare_pairs",
     "datasets_needed",
     "delong_covariance",
     "detectable_difference",
     "difference_intervals",
     "equal_mass_bins",
+    "exact_mean",
     "find_better",
     "fit_temperature",
     "holm",
@@ -101,7 +110,9 @@ __all__ = [
     "jackknife_influence",
     "logit_interval",
     "mcnemar",
+    "mean_by_group",
     "mean_interval",
+    "mean_of_arrays",
     "newcombe_interval",
     "noise_free_interval",
     "normalised_mean",

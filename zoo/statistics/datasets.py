@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.statistics.intervals import NUM_RESAMPLES, bootstrap_weights
+from zoo.statistics.means import exact_mean
 from zoo.statistics.pairs import ALPHA, holm, seed_variances, smallest_p
 
 Array = np.ndarray[Any, Any]
@@ -52,7 +53,7 @@ def resample_scores(
     To first order: score + mean influence of the drawn patients + a normal deviation of variance v_m/S, which is the
     pair rule's (`seed_variances`): two or three seeds are too few values to draw from. Needs two seeds a model.
     """
-    scores = np.tile([float(np.mean(values)) for values in measured.seed_scores], (num_resamples, 1))
+    scores = np.tile([exact_mean(values) for values in measured.seed_scores], (num_resamples, 1))
     if patients:
         num_patients = measured.influence.shape[1]
         weights = bootstrap_weights(np.arange(num_patients), num_resamples, seed)
@@ -89,7 +90,7 @@ def order_models(
     """
     num_models = len(datasets[0].seed_scores)
     observed = np.stack(
-        [descending_ranks(np.array([np.mean(values) for values in tested.seed_scores])) for tested in datasets]
+        [descending_ranks(np.array([exact_mean(values) for values in tested.seed_scores])) for tested in datasets]
     )
     ranks = [
         descending_ranks(resample_scores(tested, (seed, number), num_resamples))
@@ -140,10 +141,11 @@ def wilcoxon_holm(scores: Array) -> Array | None:
     first, second = np.triu_indices(num_models, k=1)
     if num_datasets < datasets_needed(len(first)):
         return None
-    differences = [scores[:, a] - scores[:, b] for a, b in zip(first, second, strict=True)]
+    # Rounded as ranks are: differences that are one but for their last bits are tied, and none is none.
+    differences = [np.round(scores[:, a] - scores[:, b], 12) for a, b in zip(first, second, strict=True)]
     return holm(np.array([float(wilcoxon(d).pvalue) if np.any(d) else 1.0 for d in differences]))
 
 
 def normalised_mean(scores: Array, chance: Array) -> float:
     """Mean over datasets of (score - chance)/(1 - chance): 0 is chance, 1 is perfect, whatever the metric's chance."""
-    return float(np.mean((np.asarray(scores) - chance) / (1 - np.asarray(chance))))
+    return exact_mean((np.asarray(scores) - chance) / (1 - np.asarray(chance)))

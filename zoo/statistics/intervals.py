@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.statistics.means import exact_mean
+
 Array = np.ndarray[Any, Any]
 
 NUM_RESAMPLES = 2000
@@ -82,7 +84,7 @@ def mean_interval(values: Array, confidence: float = 0.95) -> tuple[float, float
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
+    return exact_mean(values) - half, exact_mean(values) + half
 
 
 def noise_free_interval(value: float, values: Array, noise: Array, confidence: float = 0.95) -> Interval:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.statistics.means import ROUNDING, exact_mean
+
 Array = np.ndarray[Any, Any]
 
 ALPHA = 0.05
@@ -70,9 +72,9 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
     seeds = np.array([len(scores) for scores in seed_scores])
     if num_patients < 2 or (seeds < 2).any():
         raise ValueError("a test needs two patients, and two seeds of every model")
-    means = np.array([np.mean(scores) for scores in seed_scores])
+    means = np.array([exact_mean(scores) for scores in seed_scores])
     floored = seed_variances(seed_scores)
-    difference = means[first] - means[second]
+    difference = without_rounding(means[first] - means[second])
     covariance = np.atleast_2d(np.cov(influence)) / num_patients
     variances = np.diag(covariance)
     case = np.maximum(variances[first] + variances[second] - 2 * covariance[first, second], 0.0)
@@ -94,6 +96,12 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
         p=p,
         p_holm=holm(p),
     )
+
+
+def without_rounding(differences: Array) -> Array:
+    """The differences of scores, 0 where they are no more than the rounding of two equal ones."""
+    kept: Array = np.where(np.abs(differences) <= ROUNDING, 0.0, differences)
+    return kept
 
 
 def seed_variances(seed_scores: Sequence[Array], steady: Array | None = None) -> Array:

@@ -7,12 +7,16 @@ that beat it, ties a half (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:8
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from zoo.statistics.means import ROUNDING, exact_mean
+
 Array = np.ndarray[Any, Any]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,11 @@ def clustered_auroc_variance(positives: Array, scores: Array, patients: Array) -
     With one unit a patient it is DeLong's.
     """
     of_positives, of_negatives = placements(positives, scores)
+    return clustered_variance(positives, of_positives, of_negatives, patients)
+
+
+def clustered_variance(positives: Array, of_positives: Array, of_negatives: Array, patients: Array) -> float:
+    """Obuchowski's variance of the mean of some placements (m,) and (n,); those of several seeds may be averaged."""
     area = of_positives.mean()
     unique, inverse = np.unique(patients, return_inverse=True)
     sums = [np.zeros(len(unique)), np.zeros(len(unique))]
@@ -111,17 +120,90 @@ def newcombe_interval(
 ) -> tuple[float, float]:
     """The areas T that solve |A - T| = z sqrt(V(T)): an interval that exists at A = 1, where DeLong's variance is 0.
 
-    V(T) = T (1 - T) (1 + (N/2 - 1) ((1 - T)/(2 - T) + T/(1 + T))) / (m n), N = m + n: method 5 of Newcombe 2006,
-    Statistics in Medicine 25:559, from Hanley & McNeil's variance. With m = 10, n = 90, A = 1 it is [.890, 1].
+    V(T) is `hanley_mcneil_variance`: method 5 of Newcombe 2006, Statistics in Medicine 25:559. With m = 10, n = 90,
+    A = 1 it is [.890, 1].
     """
-    from scipy.optimize import brentq
     from scipy.special import ndtri
 
-    z, half = float(ndtri(0.5 + confidence / 2)), (num_positives + num_negatives) / 2 - 1
+    def variance(area: float) -> float:
+        return hanley_mcneil_variance(area, num_positives, num_negatives)
+
+    return solve_interval(value, variance, float(ndtri(0.5 + confidence / 2)))
+
+
+def hanley_mcneil_variance(area: float, num_positives: int, num_negatives: int) -> float:
+    """T (1 - T) (1 + (N/2 - 1) ((1 - T)/(2 - T) + T/(1 + T))) / (m n), N = m + n, of an area T.
+
+    Hanley & McNeil 1982, Radiology 143:29, with Newcombe's (2006) N/2 for the counts less 1 of both classes.
+    """
+    t, half = area, (num_positives + num_negatives) / 2 - 1
+    return t * (1 - t) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t))) / (num_positives * num_negatives)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteredArea:
+    """The mean area of some seeds on the same patients, and how much it varies beside one of independent units."""
+
+    area: float
+    num_positives: int  # units, not patients
+    num_negatives: int
+    inflation: float  # times Hanley & McNeil's variance
+    constant: bool  # every unit has the same placement: all scores are equal
+
+
+def clustered_area(positives: Array, scores: Array, patients: Array) -> ClusteredArea:
+    """The mean area of S seeds' scores (S, N) of units of which a patient has several.
+
+    The inflation is the design effect, Obuchowski's variance over DeLong's, times what averaging the seeds takes off
+    DeLong's. Near 0 and 1 few patients make both variances, and by chance one is far too small: so the design effect
+    is at least 1, and at most the larger of the mean numbers of positives and of negatives a patient, that of images
+    which are all alike; where every unit is placed right it is that.
+    """
+    of_positives, of_negatives = placements(positives, scores)
+    first, second = of_positives.mean(axis=0), of_negatives.mean(axis=0)
+    m, n = len(first), len(second)
+    largest = max(m / len(np.unique(patients[positives])), n / len(np.unique(patients[~positives])), 1.0)
+    of_mean = variance_of(first) / m + variance_of(second) / n
+    of_each = float(np.mean(np.var(of_positives, axis=1, ddof=1) / m + np.var(of_negatives, axis=1, ddof=1) / n))
+    averaged = of_mean / of_each if of_each > 0 else 1.0
+    effect = clustered_variance(positives, first, second, patients) / of_mean if of_mean > 0 else largest
+    return ClusteredArea(
+        area=float(first.mean()),
+        num_positives=m,
+        num_negatives=n,
+        inflation=min(max(effect, 1.0), largest) * averaged,
+        constant=of_mean <= ROUNDING**2 and ROUNDING < first.mean() < 1 - ROUNDING,
+    )
+
+
+def variance_of(values: Array) -> float:
+    return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, confidence: float = 0.95) -> Bounds:
+    """The areas T that solve |A - T| = t sqrt(V(T)), A the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2.
+
+    Newcombe's (2006) method 5 with a design effect (Rao & Scott 1992, Biometrics 48:577) and t at G - F degrees of
+    freedom (z where G is infinite: independent units). Near 1 a variance that is
+    seen is by chance too small; here it is that of T. How often it covers: docs/statistics.md, and
+    `python benchmarks/statistics/simulate.py --what clusters`.
+    """
+    from scipy.special import stdtrit
+
+    def variance(area: float) -> float:
+        parts = (f.inflation * hanley_mcneil_variance(area, f.num_positives, f.num_negatives) for f in folds)
+        return sum(parts) / len(folds) ** 2
+
+    quantile = float(stdtrit(max(num_patients - len(folds), 1), 0.5 + confidence / 2))
+    return solve_interval(exact_mean(fold.area for fold in folds), variance, quantile)
+
+
+def solve_interval(value: float, variance: Callable[[float], float], quantile: float) -> Bounds:
+    """The least and the largest T in 0..1 with |value - T| = quantile sqrt(variance(T))."""
+    from scipy.optimize import brentq
 
     def excess(t: float) -> float:
-        variance = t * (1 - t) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t))) / (num_positives * num_negatives)
-        return float((value - t) ** 2 - z * z * variance)
+        return (value - t) ** 2 - quantile**2 * variance(t)
 
     # At A = 1 the equation holds at T = 1 too, which is the upper bound; the lower one lies strictly below A.
     edge = 1e-12
@@ -140,7 +222,7 @@ def z_test(difference: float, variance: float) -> Test:
     """z = D/sqrt(V), two-sided. No difference is p = 1; a difference without any variance has no z (NaN)."""
     from scipy.special import ndtr
 
-    if difference == 0:
+    if abs(difference) <= ROUNDING:
         return Test(statistic=0.0, p=1.0)
     if not variance > 1e-15:
         return Test(statistic=float("nan"), p=float("nan"))

@@ -17,7 +17,7 @@ from zoo.data import Dataset, Pixels
 from zoo.devices import WARM_UP, Repeated, open_device, within_memory
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
-from zoo.inference import Predictions, predict
+from zoo.inference import Predictions, of_logits, owners_of, predict
 from zoo.models import feature_extractor, has_batch_norm, layer_groups, place, repeat_gray
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
@@ -131,17 +131,9 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
 def logits_scorer(dataset: Dataset, val_score: ValScore) -> Callable[[Array], float]:
     """Turn a score of predictions into one of val's logits; an undefined score loses against any other."""
     rows = dataset.index("val")
-    mean, std = dataset.target_scale
 
     def score(logits: Array) -> float:
-        quality = val_score(
-            Predictions(
-                sample_ids=dataset.sample_ids[rows],
-                patients=dataset.patients[rows],
-                targets=dataset.targets[rows],
-                probabilities=dataset.task.to_probabilities(logits) * std + mean,
-            )
-        )
+        quality = val_score(of_logits(dataset, rows, logits))
         return quality if math.isfinite(quality) else -math.inf
 
     return score
@@ -609,10 +601,15 @@ def selects_last(dataset: Dataset, protocol: Protocol) -> bool:
     """Whether val is too small to choose among rounds: under 30 positives or negatives.
 
     Of several classes the rarest in val counts; of several labels, whose scores are averaged, the most frequent.
+    Counted are the units that val is scored by, as patients, not their images.
     """
     if protocol.select_by != "val":
         return protocol.select_by == "last"
-    targets = dataset.targets[dataset.index("val")]
+    rows = dataset.index("val")
+    if dataset.unit != "image":
+        owners = owners_of(dataset.sample_ids[rows], dataset.patients[rows], dataset.unit)
+        rows = rows[np.unique(owners, return_index=True)[1]]
+    targets = dataset.targets[rows]
     if dataset.task.classes:
         counts = np.bincount(targets, minlength=len(dataset.labels))
         present = counts[counts > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,18 @@ QUICK = {"convnext_atto", "crossvit_tiny_240", "deit_tiny_distilled_patch16_224"
          "levit_128s", "poolformer_s12", "resnet18", "resnetv2_50x1_bit", "swin_tiny_patch4_window7_224", "tresnet_m",
          "vit_small_patch14_dinov2"}  # fmt: skip
 FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLE]
+# One architecture of every family: of SAMPLE where there is one, else one whose name says that it is small.
+SMALL = re.compile(r"atto|femto|pico|nano|xx_?small|xxs|tiny|_t\d?_|_s\d*_|small|lite0|_0\d\d|18|26|s12|b0|8xt|_1")
+BY_FAMILY = {family: [name for name, spec in SPECS.items() if spec.family == family] for family in
+             sorted({spec.family for spec in SPECS.values()})}  # fmt: skip
+
+
+def smallest(names: list[str]) -> str:
+    return min(names, key=lambda name: (name not in SAMPLE, not SMALL.search(name), len(name), name))
+
+
+EVERY_FAMILY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in
+                map(smallest, BY_FAMILY.values())]  # fmt: skip
 MADE_AGAIN = (
     "resnet18",
     "lambda_resnet26t",
@@ -194,6 +207,22 @@ def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
     size = nearest_size(spec, 64)
     module = build_model(spec, num_outputs=2, channels=1, image_size=size).train()
     assert module(torch.rand(2, 1, size, size)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", EVERY_FAMILY)
+def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
+    import torch
+
+    from zoo.models import build_model
+
+    spec = SPECS[name]
+    size = nearest_size(spec, 64)
+    gray, color = (
+        build_model(spec, num_outputs=2, channels=channels, image_size=size, head_std=1.0).eval() for channels in (1, 3)
+    )
+    images = torch.rand(2, 1, size, size)
+    with torch.inference_mode():
+        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -197,6 +197,27 @@ def test_images_normalised_as_the_spec_says_give_what_torchvisions_own_input_tra
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+FAMILIES = {spec.family: name for name, spec in sorted(SPECS.items(), key=lambda item: item[0] in SAMPLE)}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES.values()]
+)
+def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
+    import torch
+
+    from zoo.models import build_model
+
+    spec = SPECS[name]
+    size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 64)
+    gray, color = (
+        build_model(spec, num_outputs=2, channels=channels, image_size=size, head_std=1.0).eval() for channels in (1, 3)
+    )
+    images = torch.rand(2, 1, size, size)
+    with torch.inference_mode():
+        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 def test_the_real_squeezenet_file_loads_strictly():
     import torch

@@ -1,0 +1,89 @@
+"""Intervals of an area whose patients have several images: they cover, and copies of an image add nothing."""
+
+import numpy as np
+import pytest
+from pytest import approx
+from scipy.special import expit, ndtri
+from scipy.stats import t as student
+
+from zoo.inference import Predictions
+from zoo.metrics import METRICS
+from zoo.scoring import CLUSTERED, Card, score
+from zoo.statistics import clustered_area, clustered_interval, newcombe_interval
+from zoo.tasks import BINARY
+
+AUROC = {spec.name: spec for spec in METRICS if spec.name == "auroc"}
+CARD = Card(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)
+
+
+def draw(random, patients, images, area, prevalence):
+    owner = np.repeat(np.arange(patients), images)
+    positives = random.random(len(owner)) < prevalence
+    noise = np.sqrt(0.5) * (random.normal(size=patients)[owner] + random.normal(size=len(owner)))
+    return positives, np.sqrt(2) * ndtri(area) * positives + noise, owner
+
+
+def predicted(positives, scores, owner):
+    return Predictions(
+        sample_ids=np.array([f"i{i:04}" for i in range(len(owner))]),
+        patients=owner.astype(str),
+        targets=positives.astype(np.int64),
+        probabilities=np.stack([expit(-scores), expit(scores)], axis=1),
+    )
+
+
+def score_of(*runs):
+    stored = [[{"val": part, "test": part}] for part in runs]
+    return score(stored, AUROC, CARD, threshold="half")["auroc"]
+
+
+@pytest.mark.parametrize(
+    ("patients", "images", "area", "prevalence"), [(20, 5, 0.8, 0.5), (60, 5, 0.98, 0.5), (100, 3, 0.98, 0.1)]
+)
+def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevalence):
+    random, covered, held = np.random.default_rng(0), 0, 0
+    while held < 200:
+        found = score_of(predicted(*draw(random, patients, images, area, prevalence)))
+        if found.low is None:
+            assert found.reason.startswith("too few")
+            continue
+        assert found.method == CLUSTERED
+        held += 1
+        covered += found.low <= area <= found.high
+    assert covered / held >= 0.93  # nominal .95; percentiles gave .82 to .91
+
+
+def test_copies_of_every_image_leave_the_interval_nearly_as_it_was():
+    random = np.random.default_rng(1)
+    positives, scores, _ = draw(random, 200, 1, 0.85, 0.4)
+    once = newcombe_interval(
+        score_of(predicted(positives, scores, np.arange(200))).value, positives.sum(), (~positives).sum()
+    )
+    owner = np.repeat(np.arange(200), 10)
+    copies = score_of(predicted(positives[owner], scores[owner], owner))
+    assert (copies.low, copies.high) == approx(once, abs=0.01)
+
+
+def test_with_one_image_a_patient_it_is_newcombes_with_student_s_quantile():
+    positives, scores, owner = draw(np.random.default_rng(2), 80, 1, 0.9, 0.5)
+    part = clustered_area(positives, scores[None], owner)
+    assert part.inflation == approx(1.0)
+    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # whose t is z
+    expected = newcombe_interval(part.area, part.num_positives, part.num_negatives)
+    assert clustered_interval([part], 80, confidence) == approx(expected)
+
+
+def test_a_perfect_clustered_area_has_an_interval_and_a_constant_one_none():
+    positives, _, owner = draw(np.random.default_rng(3), 40, 4, 0.9, 0.5)
+    perfect = score_of(predicted(positives, 4.0 * positives, owner))
+    assert perfect.value == perfect.high == 1.0 and 0.8 < perfect.low < 1.0
+    assert score_of(predicted(positives, np.zeros(160), owner)).low is None
+
+
+def test_seeds_that_agree_are_one_and_seeds_that_do_not_vary_less():
+    positives, scores, owner = draw(np.random.default_rng(4), 60, 5, 0.85, 0.5)
+    noise = 1.5 * np.random.default_rng(5).normal(size=(5, len(owner)))
+    one = clustered_area(positives, scores[None], owner)
+    assert clustered_area(positives, np.stack([scores] * 5), owner) == one
+    each = [clustered_area(positives, (scores + part)[None], owner).inflation for part in noise]
+    assert clustered_area(positives, scores + noise, owner).inflation < max(each)

@@ -1,0 +1,82 @@
+"""Means that are ranked: equal inputs give equal means, and every mean is the exact one rounded once."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from zoo.inference import Predictions
+from zoo.leaderboard.comparison import compare_rows
+from zoo.leaderboard.ensembles import mean_of
+from zoo.scoring import Evidence
+from zoo.statistics import exact_mean, mean_by_group, mean_of_arrays, wilcoxon_holm, z_test
+
+
+def of_patients(counts, targets, rows):
+    owners = np.repeat(np.arange(len(counts)).astype(str), counts)
+    targets = np.repeat(targets, counts)
+    return Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=np.asarray(rows, float))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 1e-300, 0.95, 5e-324, 1e29])
+def test_mean_of_equal_numbers_is_that_number_whatever_their_count(value):
+    assert {exact_mean([value] * count) for count in range(1, 200)} == {value}
+
+
+def test_mean_is_the_exact_one_rounded_once():
+    random = np.random.default_rng(0)
+    for size in (2, 3, 7, 31, 500):
+        values = random.random(size) * 10.0 ** random.integers(-12, 3, size)
+        assert exact_mean(values) == float(sum(map(Fraction, values.tolist())) / size)
+
+
+def test_mean_does_not_depend_on_order_nor_on_how_often_the_whole_is_repeated():
+    values = [0.1, 0.2, 0.3, 0.7, 1e-17]
+    assert len({exact_mean(np.tile(np.roll(values, k), times)) for k in range(5) for times in (1, 2, 3, 7)}) == 1
+
+
+def test_groups_have_their_own_means():
+    random = np.random.default_rng(1)
+    values, owner = random.random((200, 3)), np.concatenate([np.arange(20), random.integers(0, 20, 180)])
+    expected = [[exact_mean(values[owner == group, k]) for k in range(3)] for group in range(20)]
+    assert mean_by_group(values, owner, 20).tolist() == expected
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.7, 0.9])
+def test_constant_predictor_scored_by_patient_has_an_auroc_of_one_half(probability):
+    counts, targets = [1, 2, 4, 9] * 5 + [3, 5, 6, 7] * 5, [0] * 20 + [1] * 20
+    units = of_patients(counts, targets, np.tile([1 - probability, probability], (sum(counts), 1))).by_unit("patient")
+    assert roc_auc_score(units.targets, units.probabilities[:, 1]) == 0.5
+
+
+def test_patients_with_the_same_probabilities_in_another_order_are_tied():
+    rows = np.array([0.1, 0.2, 0.3, 0.3, 0.2, 0.1, 0.3, 0.1, 0.2])
+    units = of_patients([3, 3, 3], [0, 1, 0], np.column_stack([1 - rows, rows])).by_unit("patient")
+    assert len(np.unique(units.probabilities, axis=0)) == 1
+
+
+def test_ensemble_ties_images_whose_members_said_the_same_in_another_order():
+    members = [
+        of_patients([1, 1, 1], [0, 1, 0], np.column_stack([1 - p, p]))
+        for p in (np.array([0.1, 0.3, 0.2]), np.array([0.2, 0.1, 0.3]), np.array([0.3, 0.2, 0.1]))
+    ]
+    assert len(np.unique(mean_of(members).probabilities[:, 1])) == 1
+    assert mean_of_arrays([np.full((2, 2), 0.7)] * 3).tolist() == [[0.7, 0.7], [0.7, 0.7]]
+
+
+def test_rows_with_the_same_seed_scores_in_another_order_do_not_differ():
+    scores = [0.7, 0.1, 0.6]
+    random = np.random.default_rng(0)
+    rows = [
+        Evidence(patients=np.arange(20).astype(str), influence=random.normal(size=20), seed_scores=np.array(s))
+        for s in (scores, scores[::-1])
+    ]
+    (pair,) = compare_rows(rows, higher_is_better=True, bounds=(0.0, 1.0)).pairs
+    assert (pair.difference, pair.p) == (0.0, 1.0)
+
+
+def test_differences_of_rounding_are_none():
+    assert z_test(0.1 + 0.2 - 0.3, 0.0).p == 1.0
+    scores = np.column_stack([np.full(8, 0.1) + 0.2, np.full(8, 0.3)])
+    assert wilcoxon_holm(scores).tolist() == [1.0]
