@@ -14,6 +14,7 @@ from zoo.devices import (
     CaptureError,
     Device,
     GpuLock,
+    Pace,
     Repeated,
     list_devices,
     open_device,
@@ -63,7 +64,7 @@ def test_every_device_has_the_same_interface(name):
     device = open_device(name)
     assert device.name == name and device.kind == name.partition(":")[0]
     own = {attribute for attribute in vars(type(device)) if not attribute.startswith("_")}
-    assert own - set(dir(Device)) <= {"index", "uuid", "lock"}
+    assert own - set(dir(Device)) <= {"index", "uuid", "lock", "mark"}
 
 
 # --- precision -------------------------------------------------------------------------------------------------------
@@ -191,6 +192,43 @@ def test_a_hook_is_named():
     assert describe_hooks(module) == ""
     module[1].register_forward_hook(lambda *_: None)
     assert describe_hooks(module).startswith("1 ")
+
+
+# --- the host's lead -------------------------------------------------------------------------------------------------
+class Queue:
+    """A device that takes some seconds for each step, and a host that takes next to none."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now, self.busy_until, self.idle = seconds, 0.0, 0.0, 0.0
+        self.waits = 0
+
+    def put(self):
+        self.now += 1e-4
+        self.idle += max(0.0, self.now - self.busy_until)
+        self.busy_until = max(self.now, self.busy_until) + self.seconds
+
+    def mark(self):
+        queue, end = self, self.busy_until
+
+        class Mark:
+            def synchronize(self):
+                queue.waits += 1
+                queue.now = max(queue.now, end)
+
+        return Mark()
+
+
+@pytest.mark.parametrize("seconds", [0.0005, 0.0016, 0.01, 0.1, 1.0])
+def test_the_host_is_never_far_ahead_and_the_device_never_idle(seconds):
+    queue = Queue(seconds)
+    pace, leads = Pace(queue.mark, lambda: queue.now), []
+    for _ in range(2000):
+        queue.put()
+        pace()
+        leads.append(queue.busy_until - queue.now)
+    assert max(leads[200:]) <= max(0.8, 2.1 * seconds)
+    assert queue.idle <= 0.001
+    assert queue.waits <= max(2000 * seconds / 0.2, 25) or seconds > 0.2
 
 
 # --- memory that runs out --------------------------------------------------------------------------------------------

@@ -188,13 +188,13 @@ def test_the_host_is_only_some_steps_ahead():
     with device.stream():
         pace = device.pace()
         start = time.perf_counter()
-        for _ in range(320):
+        for _ in range(960):
             slow @ slow
             pace()
         queued = time.perf_counter() - start
         device.synchronize()
         whole = time.perf_counter() - start
-    assert queued > 0.6 * whole  # all but the last 64 of 320 are done
+    assert queued > 0.6 * whole  # some 3 s of work, of which half a second may be queued
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,8 @@ except ImportError:  # Windows
 Answer = TypeVar("Answer")
 Precision = Literal["fp32", "bf16", "fp16"]
 
-AHEAD = 32  # steps that the host may be ahead of a GPU: enough to keep it busy, few enough to stop within a second
+AHEAD_SECONDS = 0.25  # of work between two marks; the host is up to two marks ahead of a GPU, and so stops in time
+FIRST_STRIDE, MAX_STRIDE = 4, 256  # steps between two marks
 BYTES_PER_WORKER = 16e9  # GPU memory for each run that shares a GPU
 MAX_SHARING = 4  # runs on one GPU
 CORES_PER_WORKER = 2  # of the host, for each run that shares a GPU
@@ -95,7 +97,7 @@ class Device:
         """Wait until the device has done what it was given."""
 
     def pace(self) -> Callable[[], None]:
-        """A function to call after each step, which keeps the host at most `2 * AHEAD` steps ahead of the device."""
+        """A function to call after each step, which keeps the host at most half a second ahead of the device."""
         return lambda: None
 
     # --- tensors ---
@@ -263,23 +265,15 @@ class Cuda(Device):
         torch.cuda.synchronize(self.name)
 
     def pace(self) -> Callable[[], None]:
+        return Pace(self.mark)
+
+    def mark(self) -> torch.cuda.Event:
+        """An event at the end of what is queued now."""
         import torch
 
-        marks: deque[torch.cuda.Event] = deque()
-        count = 0
-
-        def step() -> None:
-            nonlocal count
-            count += 1
-            if count % AHEAD:
-                return
-            mark = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            mark.record()
-            marks.append(mark)
-            if len(marks) > 1:
-                marks.popleft().synchronize()  # AHEAD steps are still queued: the GPU does not wait
-
-        return step
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
     def holds(self, num_bytes: int) -> bool:
         free = self.free_memory_bytes()
@@ -384,6 +378,35 @@ class Cuda(Device):
                 torch.cuda.set_sync_debug_mode("default")
                 found = [each for each in caught if "synchroniz" in str(each.message)]
                 waits += [f"{Path(each.filename).name}:{each.lineno}" for each in found]
+
+
+class Pace:
+    """Keep the host from queueing more than `2 * AHEAD_SECONDS` of steps, without ever letting the GPU run dry.
+
+    A mark is put behind some steps, and the one before is waited for: the steps between them are still queued then.
+    """
+
+    def __init__(self, mark: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> None:
+        self.mark, self.clock = mark, clock
+        self.stride, self.count = FIRST_STRIDE, 0
+        self.marks: deque[tuple[Any, int]] = deque()  # and the steps since the one before
+        self.last: float | None = None  # when the last wait ended
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count < self.stride:
+            return
+        self.marks.append((self.mark(), self.count))
+        self.count = 0
+        if len(self.marks) == 1:
+            return
+        mark, steps = self.marks.popleft()
+        mark.synchronize()
+        now = self.clock()
+        if self.last is not None:
+            fitting = steps * AHEAD_SECONDS / max(now - self.last, 1e-6)
+            self.stride = round(max(1, min(fitting, 2 * self.stride, MAX_STRIDE)))
+        self.last = now
 
 
 class GpuLock:
