@@ -81,10 +81,10 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
     manifest = read_json(path, newest=SCHEMA)
-    if not is_sealed(path) and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
-        raise ResultsError(f"{path}: is not what was written: its seal is missing", fix="ask for the bundle again")
     if fault := find_fault_of_manifest(manifest):
         raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
+    if not is_sealed(path) and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
+        raise ResultsError(f"{path}: is not what was written: its seal is missing", fix="ask for the bundle again")
     return manifest
 
 
