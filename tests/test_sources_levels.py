@@ -75,6 +75,11 @@ def test_two_levels_that_could_be_the_label_are_a_question_that_names_both(tmp_p
     assert "{label}" in caught.value.fix
 
 
+def test_folders_below_the_classes_are_clips_where_a_card_speaks_of_frames(tmp_path):
+    images(tmp_path, *tree("a/x|y|z", "b/u|v|w"))
+    assert find_source(card(tmp_path, "frames = {every = 1}\n")).labels == ("a", "b")
+
+
 def test_a_card_chooses_the_level(tmp_path):
     images(tmp_path, *tree("colon/aca|adenoma", "lung/scc|nodule"))
     assert find_source(card(tmp_path, 'images = "*/{label}/**/*"\n')).labels == ("aca", "adenoma", "nodule", "scc")

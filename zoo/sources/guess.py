@@ -108,7 +108,8 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     tags = index_tags(listing)
     tables, broken, strangers = study_tables(listing, tags, said.label.column)
     notes = [*mask_notes, *broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
-    pattern = "" if said.label.column else guess_class_folders(listing, tags, tables)
+    clips = said.frames is not None
+    pattern = "" if said.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
@@ -268,12 +269,14 @@ def descend(listing: Listing) -> Listing:
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
-def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table]) -> str:
+def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table], *, clips: bool) -> str:
     """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
     unread = [file for file in listing.unread if "/" in file]  # a class of files that are not read is lost, and told
     files = (*listing.images, *unread)
     try:
-        pattern = guess_pattern(listing.root, listing.images) or (guess_pattern(listing.root, files) if unread else "")
+        pattern = guess_pattern(listing.root, listing.images, clips=clips) or (
+            guess_pattern(listing.root, files, clips=clips) if unread else ""
+        )
     except DataError:
         if any(table.has_label for table in tables):
             return ""

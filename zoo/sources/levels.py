@@ -32,9 +32,10 @@ GRADES = frozenset(
 Paths = Sequence[list[str]]  # of every image, the folders it lies in
 
 
-def guess_pattern(root: Path, images: Iterable[str]) -> str:
+def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> str:
     """The pattern of class folders, such as `{split}/{label}/**/*`; "" where no folder says a label.
 
+    `clips`: the card speaks of frames, so that the folders below those of the classes are clips.
     DataError where two levels of folders could be the label, or where a folder holds its neighbors once more.
     """
     paths = [image.split("/")[:-1] for image in images]
@@ -51,7 +52,7 @@ def guess_pattern(root: Path, images: Iterable[str]) -> str:
     others = [level for level in levels if level not in people]
     if people and all(is_view(name) for level in others for name in names_at(paths, level)):
         return ""
-    label = choose_label(root, paths, others)
+    label = choose_label(root, paths, others[:1] if clips else others)
     if label is None:
         return ""
     parts = ["*"] * (label + 1)
