@@ -210,6 +210,9 @@ def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> t
     return (inputs[0].expand(-1, channels, -1, -1),)
 
 
+PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own, which do nothing that a captured step would leave out
+
+
 def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
     """Try the module once on a small batch, so that a wrong shape is found before the first step."""
     import torch

@@ -18,7 +18,7 @@ from zoo.devices import WARM_UP, Repeated, open_device, within_memory
 from zoo.errors import RunError
 from zoo.features import Features, GetFeatures, extract_features
 from zoo.inference import Predictions, of_logits, owners_of, predict
-from zoo.models import feature_extractor, has_batch_norm, layer_groups, place, repeat_gray
+from zoo.models import PURE_HOOKS, feature_extractor, has_batch_norm, layer_groups, place
 from zoo.protocol import Protocol
 from zoo.specs import ModelSpec
 from zoo.system import seed_children, torch_generator
@@ -374,7 +374,7 @@ def describe_hooks(module: nn.Module) -> str:
     """Which submodule has hooks, which may do what a replay would leave out; empty where only zoo's own are there."""
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values(), *part._backward_hooks.values()]
-        if any(getattr(hook, "func", None) is not repeat_gray for hook in hooks):
+        if any(getattr(hook, "func", None) not in PURE_HOOKS for hook in hooks):
             return f"{name or type(part).__name__} has a hook"
     return ""
 
