@@ -274,7 +274,7 @@ def test_a_demonstration_that_is_not_called_one_is_found(tmp_path, store):
     registry = replace(REGISTRY, protocols={"quick": QUICK})
     assert not check(shared, registry).differences and not check(shared, registry).notes
     change_runs(shared, lambda d: d["run"]["protocol"].update(demonstration=False))
-    assert "protocol.demonstration: True by quick@1" in told(check(shared, registry))
+    assert "protocol.demonstration: True by quick@2" in told(check(shared, registry))
 
 
 def test_a_protocol_with_overrides_and_a_tuned_field_has_no_difference(tmp_path, store):
