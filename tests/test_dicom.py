@@ -21,8 +21,10 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -188,6 +190,27 @@ def test_unused_high_bits_are_no_values(tmp_path):
     pixels = np.array([[0xF123, 0x0FFF]], np.uint16)  # where overlays used to be kept
     path = write(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
     assert read_image(path).tolist() == [[0x123, 0xFFF]]
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+@pytest.mark.parametrize(("dtype", "expected"), [(np.uint16, [0x123, 0xFFF, 0]), (np.int16, [0x123, -1, 0])])
+def test_unused_high_bits_are_no_values_in_a_codestream_that_keeps_them(tmp_path, syntax, dtype, expected):
+    pixels = np.tile(np.array([0x8123, 0x0FFF, 0x8000], np.uint16).view(dtype), (64, 32))
+    path = write(tmp_path / "a.dcm", pixels, compress=syntax)  # as 16 bits, so that the encoder keeps all of them
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(path)
+    assert read_values(path)[0, :3].tolist() == expected
+
+
+def test_coding_noise_above_white_is_white_in_a_lossy_codestream(tmp_path):
+    pixels = np.tile(np.array([[4095, 4110, 0x8123]], np.uint16), (64, 32))
+    path = write(tmp_path / "a.dcm", pixels, compress=JPEG2000Lossless)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.file_meta.TransferSyntaxUID = JPEG2000  # which may be coded without loss, and need not
+    dataset.save_as(path)
+    assert read_image(path)[0, :3].tolist() == [4095, 4095, 0x123]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])

@@ -31,6 +31,7 @@ MAX_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
 
 
@@ -325,8 +326,7 @@ def decode_stored(file: Opened, frame: int) -> Array:
     from pydicom.pixels import pixel_array
 
     try:
-        stored: Array = pixel_array(file.stream, index=frame)
-        return stored
+        return keep_stored_bits(file, pixel_array(file.stream, index=frame))
     except RuntimeError as error:  # a heading, then one line for each decoder that was tried
         reasons = "; ".join(plain_reason(line) for line in str(error).splitlines()[1:]) or str(error)
         syntax = file.dataset.file_meta.TransferSyntaxUID
@@ -335,6 +335,27 @@ def decode_stored(file: Opened, frame: int) -> Array:
             fix="convert it to Explicit VR Little Endian, or leave it out",
             code="codec",
         ) from error
+
+
+def keep_stored_bits(file: Opened, raw: Array) -> Array:
+    """Clear the bits above BitsStored, where old scanners kept overlays, and extend the sign of signed values.
+
+    pydicom does so for native and RLE files; a codestream with a greater precision than BitsStored keeps these bits.
+    """
+    stored = int(file.dataset.get("BitsStored") or 0)
+    if raw.dtype.kind not in "iu" or not 0 < stored < raw.dtype.itemsize * 8:
+        return raw
+    is_signed = file.dataset.get("PixelRepresentation") == 1
+    low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)
+    if raw.min() >= low and raw.max() <= high:
+        return raw
+    values = raw.astype(np.int64)
+    if file.dataset.file_meta.TransferSyntaxUID in LOSSY:  # white plus coding noise is white, and no overlay
+        tolerance = (high - low + 1) // 16
+        clipped = values.clip(low, high)
+        values = np.where(abs(values - clipped) <= tolerance, clipped, values)
+    values = ((values - low) & ((1 << stored) - 1)) + low
+    return values.astype(raw.dtype)
 
 
 def plain_reason(line: str) -> str:
