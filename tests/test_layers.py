@@ -74,6 +74,7 @@ ROOMS = {
     "images": (
         {"reading", "resizing", "recent", "codestreams"},
         {"raster", "elements"},
+        {"padding"},
         {"dicom"},
         {"volumes", "animation", "video"},
     ),

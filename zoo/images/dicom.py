@@ -18,6 +18,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images.codestreams import codestream_size, wrong_in_jpeg
 from zoo.images.elements import GRAY, KEPT_TAGS, Opened, open_dicom, tag_text
+from zoo.images.padding import darken_padding
 from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_size, to_levels
 
 if TYPE_CHECKING:
@@ -318,8 +319,19 @@ def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Da
             f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}",
             fix="copy it again, or leave it out",
         )
+    view = frame_view(file, frame or 0)
+    raw = darken_padding(file, view, raw, partial(shown_order, file, view, reading))
     left, top, right, bottom = region_of(file, reading)
-    return raw[top:bottom, left:right], frame_view(file, frame or 0)
+    return raw[top:bottom, left:right], view
+
+
+def shown_order(file: Opened, view: Dataset, reading: Reading, ends: Array) -> Array:
+    """Two stored values, (1, 2), as the set shows them: which is the darker one."""
+    if reading.window and has_window(view):
+        levels = shown_levels(file, view, reading, ends)
+        if levels[0, 0] != levels[0, 1]:
+            return levels
+    return to_values(file, view, ends)
 
 
 def decode_stored(file: Opened, frame: int) -> Array:
