@@ -73,6 +73,7 @@ ROOMS = {
     ),
     "images": (
         {"reading", "resizing", "recent", "codestreams"},
+        {"stacks"},
         {"raster", "elements"},
         {"padding"},
         {"dicom"},
