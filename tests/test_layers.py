@@ -59,6 +59,7 @@ FLOORS = (
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
     "audit": (
+        {"levels"},
         {"scope"},
         {"leaks"},
         {"matching", "exclusions"},
@@ -106,7 +107,7 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "screening", "names", "clips"},
+        {"selection", "intensity", "level_groups", "screening", "names", "clips"},
         {"joining"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},

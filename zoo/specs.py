@@ -124,6 +124,9 @@ class Origin:
     card_root: Path  # the same as a `dataset.toml` says it: in an archive, `set.zip/inner`
 
 
+LEVELS_BY = "levels_by_"  # begins the columns of a table that tell groups of files apart whose levels differ
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """One row an image.

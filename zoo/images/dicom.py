@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-HEADER_VERSION = "2"  # raised when a header says something else of the same file
+HEADER_VERSION = "3"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
@@ -60,6 +60,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
             values=(min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)),
             step=min(step for _, _, step in ranges),
             modality=modality,
+            is_rescaled=all(is_rescaled(file, view) for view in views),
             has_window=file.is_gray and all(has_window(view) for view in views),
             skip=skip,
             tags=tags,
@@ -203,6 +204,11 @@ def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
     slope, intercept = float(view.RescaleSlope), float(view.RescaleIntercept)
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return ends[0], ends[1], abs(slope)
+
+
+def is_rescaled(file: Opened, view: Dataset) -> bool:
+    """Whether values differ from what is stored; a slope of 1 with an intercept of 0 changes nothing."""
+    return bool(view.get("ModalityLUTSequence")) or value_range(file, view) != (*stored_range(file), 1.0)
 
 
 def has_window(view: Dataset) -> bool:
