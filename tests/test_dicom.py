@@ -17,12 +17,14 @@ from dicom_files import ramp, write
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -188,6 +190,97 @@ def test_unused_high_bits_are_no_values(tmp_path):
     pixels = np.array([[0xF123, 0x0FFF]], np.uint16)  # where overlays used to be kept
     path = write(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
     assert read_image(path).tolist() == [[0x123, 0xFFF]]
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+@pytest.mark.parametrize(("dtype", "expected"), [(np.uint16, [0x123, 0xFFF, 0]), (np.int16, [0x123, -1, 0])])
+def test_unused_high_bits_are_no_values_in_a_codestream_that_keeps_them(tmp_path, syntax, dtype, expected):
+    pixels = np.tile(np.array([0x8123, 0x0FFF, 0x8000], np.uint16).view(dtype), (64, 32))
+    path = write(tmp_path / "a.dcm", pixels, compress=syntax)  # as 16 bits, so that the encoder keeps all of them
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(path)
+    assert read_values(path)[0, :3].tolist() == expected
+
+
+def test_coding_noise_above_white_is_white_in_a_lossy_codestream(tmp_path):
+    pixels = np.tile(np.array([[4095, 4110, 0x8123]], np.uint16), (64, 32))
+    path = write(tmp_path / "a.dcm", pixels, compress=JPEG2000Lossless)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.file_meta.TransferSyntaxUID = JPEG2000  # which may be coded without loss, and need not
+    dataset.save_as(path)
+    assert read_image(path)[0, :3].tolist() == [4095, 4095, 0x123]
+
+
+def test_padding_of_an_inverted_file_is_black_as_in_an_upright_one(tmp_path):
+    pixels = ramp(np.uint16, 400)
+    pixels[:2] = 0
+    plain = {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 0}
+    upright = write(tmp_path / "2.dcm", pixels, **plain)
+    inverted = write(
+        tmp_path / "1.dcm",
+        np.where(pixels == 0, 0, 4095 - pixels).astype(np.uint16),
+        PhotometricInterpretation="MONOCHROME1",
+        WindowCenter=2048,
+        WindowWidth=4096,
+        **plain,
+    )
+    assert read_image(inverted).tolist() == pixels.tolist()
+    assert read_image(upright).tolist() == pixels.tolist()
+    shown = read_image(inverted, reading=Reading(window="dicom", bits=8))
+    assert shown[:2].max() == 0 < shown[2:].min()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(("value", "limit"), [(4000, 4095), (4095, 4000)])
+def test_all_values_up_to_the_limit_are_padding(tmp_path, syntax, value, limit):
+    pixels = np.array([[3999, 4000, 4050, 4095]], np.uint16)
+    path = write(tmp_path / "a.dcm", pixels, syntax, PixelPaddingValue=value, PixelPaddingRangeLimit=limit)
+    assert read_image(path).tolist() == [[3999, 0, 0, 0]]
+
+
+def test_padding_below_all_tissue_of_a_ct_stays_and_above_it_takes_the_darkest_value(tmp_path):
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": -24}
+    below = write(tmp_path / "b.dcm", np.array([[-2000, -1000, 0, 500]], np.int16), PixelPaddingValue=-2000, **rescale)
+    above = write(tmp_path / "a.dcm", np.array([[32767, -1000, 0, 500]], np.int16), PixelPaddingValue=32767, **rescale)
+    assert read_values(below).tolist() == [[-2024, -1024, -24, 476]]
+    assert read_values(above).tolist() == [[-1024, -1024, -24, 476]]
+
+
+def test_a_padding_value_written_with_the_other_sign_is_the_same_bits(tmp_path):
+    path = write(
+        tmp_path / "a.dcm", np.array([[63536, 24, 1000, 2024]], np.uint16), RescaleSlope=1, RescaleIntercept=-1024
+    )
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "SS", -2000)
+    dataset.save_as(path)
+    assert read_values(path).tolist() == [[-1024, -1000, -24, 1000]]
+
+
+def test_padding_is_dark_where_a_slope_or_a_lookup_table_turns_values_around(tmp_path):
+    pixels = np.array([[0, 100, 200, 255]], np.uint8)
+    slope = write(tmp_path / "s.dcm", pixels, PixelPaddingValue=0, RescaleSlope=-1, RescaleIntercept=255)
+    assert read_image(slope).tolist() == [[0, 155, 55, 0]]
+    lut = look_up_table(256, 0, 8, 255 - np.arange(256))
+    table = write(tmp_path / "t.dcm", pixels, PixelPaddingValue=0, VOILUTSequence=[lut])
+    assert read_image(table, reading=Reading(window="dicom")).tolist() == [[0, 155, 55, 0]]
+
+
+def test_an_image_of_padding_alone_is_black(tmp_path):
+    white = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
+    assert read_image(write(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8), **white)).max() == 0
+
+
+@pytest.mark.parametrize("padding", [-9999.0, 9999.0, np.nan])
+def test_padding_of_floating_point_pixels_is_no_brighter_than_tissue(tmp_path, padding):
+    values = np.array([[padding, 0.5, 0.75, 1.0]], np.float32)
+    path = write(tmp_path / "a.dcm", ramp(np.uint16, 0, (1, 4)), PixelData=None, FloatPixelData=values.tobytes())
+    dataset = pydicom.dcmread(path)
+    dataset.BitsAllocated, dataset.FloatPixelPaddingValue = 32, float(padding)
+    del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.save_as(path)
+    assert read_values(path).tolist() == [[min(0.5, -9999.0 if padding < 0 else 0.5), 0.5, 0.75, 1.0]]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])

@@ -59,6 +59,7 @@ FLOORS = (
 # A room with a folder has floors of its own, and is entered by its name alone.
 ROOMS = {
     "audit": (
+        {"levels"},
         {"scope"},
         {"leaks"},
         {"matching", "exclusions"},
@@ -73,7 +74,9 @@ ROOMS = {
     ),
     "images": (
         {"reading", "resizing", "recent", "codestreams"},
+        {"stacks"},
         {"raster", "elements"},
+        {"padding"},
         {"dicom"},
         {"volumes", "animation", "video"},
     ),
@@ -104,7 +107,7 @@ ROOMS = {
     ),
     "sources": (
         {"listing", "tables", "cards", "arrays", "headers", "synopsis"},
-        {"selection", "intensity", "screening", "names", "clips", "masks", "labeling"},
+        {"selection", "intensity", "level_groups", "screening", "names", "clips", "masks", "labeling"},
         {"joining", "levels"},
         {"targets", "official", "guess", "frames", "patients"},
         {"assembly"},

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-READER_VERSION = 1  # of the decoded cache; raised when decoding or resizing changes a pixel
+READER_VERSION = 2  # of the decoded cache; raised when decoding or resizing changes a pixel
 
 
 # --- the decoded cache -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from zoo.system import num_cores
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 2  # raised when decoding changes, or what is kept of it
+VERSION = 3  # raised when decoding changes, or what is kept of it
 MIN_SIDE = 48  # below it, images of one kind look alike: at 28 px pHash alone makes 454 false pairs in 948,000
 MAX_DISTANCE = 8  # of 64 bits that differ
 MIN_CORRELATION = 0.98

@@ -137,6 +137,8 @@ class Doubt:
 # The images of train -> how an image is read, and the reading that stands in the record.
 ReadBy = Callable[[Sequence[Any]], tuple[Callable[[Any], Any], Mapping[str, Any]]]
 
+LEVELS_BY = "levels_by_"  # begins the columns of a table that tell groups of files apart whose levels differ
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:

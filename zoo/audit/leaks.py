@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zoo.audit.levels import find_associations
 from zoo.audit.scope import (
     BY_PLACE,
     NUM_FOLDS,
@@ -137,6 +138,7 @@ def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
         *find_missing_classes(source, split),
         *find_odd_images(source, prints),
         *find_telling_columns(source, prints),
+        *find_levels_by_label(source),
         *find_unofficial(source),
         *find_doubts(source),
         *find_unchecked(source, prints),
@@ -511,6 +513,21 @@ def to_number(cell: str) -> float:
         return float(re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell))  # a decimal comma
     except ValueError:
         return float("nan")
+
+
+def find_levels_by_label(source: Source) -> Iterator[Finding]:
+    """Groups of files whose levels differ, and the labels with them: brightness alone then predicts the label."""
+    for found in find_associations(source):
+        yield Finding(
+            check="levels",
+            verdict="warn",
+            splits=(),
+            samples=names(source, found.rows),
+            count=len(found.rows),
+            message=f"levels differ by {found.fact}, and {found.label} goes with it (p = {found.p_value:.1g}): "
+            f"{len(found.rows)} of {len(source.sample_ids)} images are {found.group!r}",
+            fix="bring all files to one scale, or leave one group out",
+        )
 
 
 def find_unofficial(source: Source) -> Iterator[Finding]:

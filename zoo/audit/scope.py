@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.audit.levels import level_columns
 from zoo.fingerprints import Fingerprints
 from zoo.samples import Source
 from zoo.splits import unit_word
@@ -74,10 +75,13 @@ def find_scope(source: Source, prints: Fingerprints, *, has_official: bool) -> S
         "blank": "blank images",
         "size": "odd sizes",
         "metadata": "telling columns",
+        "levels": "levels by label",
         "checksum": "unofficial files",
     }
     if not source.has_patients or source.spec.patient in BY_PLACE:
         del sought["patient-spelling"]
+    if not level_columns(source):
+        del sought["levels"]
     if source.task == REGRESSION:
         del sought["class-absent"]
     if not has_official:

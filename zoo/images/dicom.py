@@ -18,6 +18,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images.codestreams import codestream_size, wrong_in_jpeg
 from zoo.images.elements import GRAY, KEPT_TAGS, Opened, open_dicom, tag_text
+from zoo.images.padding import darken_padding
 from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_size, to_levels
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-HEADER_VERSION = "2"  # raised when a header says something else of the same file
+HEADER_VERSION = "3"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
 
 
@@ -58,6 +60,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
             values=(min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)),
             step=min(step for _, _, step in ranges),
             modality=modality,
+            is_rescaled=all(is_rescaled(file, view) for view in views),
             has_window=file.is_gray and all(has_window(view) for view in views),
             skip=skip,
             tags=tags,
@@ -203,6 +206,11 @@ def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
     return ends[0], ends[1], abs(slope)
 
 
+def is_rescaled(file: Opened, view: Dataset) -> bool:
+    """Whether values differ from what is stored; a slope of 1 with an intercept of 0 changes nothing."""
+    return bool(view.get("ModalityLUTSequence")) or value_range(file, view) != (*stored_range(file), 1.0)
+
+
 def has_window(view: Dataset) -> bool:
     if view.get("VOILUTSequence"):
         return all(keyword in view.VOILUTSequence[0] for keyword in ("LUTDescriptor", "LUTData"))
@@ -317,16 +325,26 @@ def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Da
             f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}",
             fix="copy it again, or leave it out",
         )
+    view = frame_view(file, frame or 0)
+    raw = darken_padding(file, view, raw, partial(shown_order, file, view, reading))
     left, top, right, bottom = region_of(file, reading)
-    return raw[top:bottom, left:right], frame_view(file, frame or 0)
+    return raw[top:bottom, left:right], view
+
+
+def shown_order(file: Opened, view: Dataset, reading: Reading, ends: Array) -> Array:
+    """Two stored values, (1, 2), as the set shows them: which is the darker one."""
+    if reading.window and has_window(view):
+        levels = shown_levels(file, view, reading, ends)
+        if levels[0, 0] != levels[0, 1]:
+            return levels
+    return to_values(file, view, ends)
 
 
 def decode_stored(file: Opened, frame: int) -> Array:
     from pydicom.pixels import pixel_array
 
     try:
-        stored: Array = pixel_array(file.stream, index=frame)
-        return stored
+        return keep_stored_bits(file, pixel_array(file.stream, index=frame))
     except RuntimeError as error:  # a heading, then one line for each decoder that was tried
         reasons = "; ".join(plain_reason(line) for line in str(error).splitlines()[1:]) or str(error)
         syntax = file.dataset.file_meta.TransferSyntaxUID
@@ -335,6 +353,27 @@ def decode_stored(file: Opened, frame: int) -> Array:
             fix="convert it to Explicit VR Little Endian, or leave it out",
             code="codec",
         ) from error
+
+
+def keep_stored_bits(file: Opened, raw: Array) -> Array:
+    """Clear the bits above BitsStored, where old scanners kept overlays, and extend the sign of signed values.
+
+    pydicom does so for native and RLE files; a codestream with a greater precision than BitsStored keeps these bits.
+    """
+    stored = int(file.dataset.get("BitsStored") or 0)
+    if raw.dtype.kind not in "iu" or not 0 < stored < raw.dtype.itemsize * 8:
+        return raw
+    is_signed = file.dataset.get("PixelRepresentation") == 1
+    low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)
+    if raw.min() >= low and raw.max() <= high:
+        return raw
+    values = raw.astype(np.int64)
+    if file.dataset.file_meta.TransferSyntaxUID in LOSSY:  # white plus coding noise is white, and no overlay
+        tolerance = (high - low + 1) // 16
+        clipped = values.clip(low, high)
+        values = np.where(abs(values - clipped) <= tolerance, clipped, values)
+    values = ((values - low) & ((1 << stored) - 1)) + low
+    return values.astype(raw.dtype)
 
 
 def plain_reason(line: str) -> str:

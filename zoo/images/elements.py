@@ -38,7 +38,8 @@ PIXEL_TAGS = tuple(
     "BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
     "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData "
     "SequenceOfUltrasoundRegions SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "ExtendedOffsetTable ExtendedOffsetTableLengths".split()
+    "ExtendedOffsetTable ExtendedOffsetTableLengths PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue "
+    "FloatPixelPaddingRangeLimit DoubleFloatPixelPaddingValue DoubleFloatPixelPaddingRangeLimit".split()
 )
 
 

@@ -24,6 +24,7 @@ from zoo.images.reading import (
     to_levels,
     too_large,
 )
+from zoo.images.stacks import declared_planes, planes_in_directory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,6 +132,7 @@ def open_image(path: Path) -> Image:
     try:
         check_size(path, image.width, image.height)
         frames = getattr(image, "n_frames", 1)  # counted now, through the whole of a GIF
+        planes = planes_in_directory(image.tag_v2, *image.size) if image.format == "TIFF" and frames == 1 else 1  # type: ignore[attr-defined]
     except DataError:
         image.close()
         raise
@@ -142,7 +144,18 @@ def open_image(path: Path) -> Image:
         raise DataError(
             f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"
         )
+    if planes > 1:
+        image.close()
+        raise too_many_planes(path, planes)
     return image
+
+
+def too_many_planes(path: Path, planes: int) -> DataError:
+    return DataError(
+        f"{path}: declares {planes} images in one page, expected one image",
+        fix="save each as a file; if it holds one image, remove its ImageDescription",
+        code="image",
+    )
 
 
 # --- bit depth -------------------------------------------------------------------------------------------------------
@@ -220,6 +233,8 @@ def read_tiff(path: Path) -> Array:
             page = tiff.pages[0]
             if len(tiff.pages) > 1:
                 raise DataError(f"{path}: {len(tiff.pages)} pages, expected one image", code="image")
+            if (planes := declared_planes(tiff)) > 1:
+                raise too_many_planes(path, planes)
             check_size(path, page.imagewidth, page.imagelength, page.samplesperpixel, page.bitspersample)
             pixels = page.asarray()
             planes_first = page.planarconfig == 2 and pixels.ndim == 3

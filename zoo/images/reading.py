@@ -58,6 +58,7 @@ class Header:
     )  # the least and the greatest that its pixels could hold, in its own units
     step: float = 1.0  # between two values that differ; 0 for floating point
     modality: str = ""  # as DICOM writes it: "CT", "DX", "US"
+    is_rescaled: bool = False  # DICOM: a slope, an intercept or a modality LUT changes the values of all frames
     has_window: bool = False  # it says itself how it is to be shown
     is_volume: bool = False  # its frames are slices
     blank: tuple[int, ...] = ()  # frames that hold one value only, where that is known

@@ -31,11 +31,12 @@ from zoo.images.reading import (
     to_levels,
 )
 from zoo.images.recent import Recent
+from zoo.images.stacks import declared_planes
 
 Array = np.ndarray[Any, Any]
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
-HEADER_VERSION = 1  # of what `read_header` finds out; raised when it finds something else
+HEADER_VERSION = 2  # of what `read_header` finds out; raised when it finds something else
 MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own type: 1,500 slices of 512 x 512 at 16 bits
 MAX_MAPPED_BYTES = 4 << 30  # of a file that is read where it lies
 RECENT_BYTES = 1 << 29
@@ -364,6 +365,8 @@ def read_pages(path: Path) -> Array:
         check_size(path, first.imagewidth, first.imagelength, first.samplesperpixel, dtype.itemsize * 8)
         num_pages = count_pages(path, tiff)
         check_chain(path, tiff, num_pages)
+        if num_pages == 1 and (planes := declared_planes(tiff)) > 1:
+            return check_shape(path, read_planes(path, tiff, planes))
         check_bytes(path, (num_pages, *shape), dtype)
         page = read_page(path, first, 0, shape, dtype)
         pages = np.empty((num_pages, *page.shape), dtype)
@@ -398,23 +401,66 @@ def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype:
             fix="save the pages as files of their own",
             code="image",
         )
-    photometric, tag = int(page.photometric), page.tags.get("Orientation")
-    if photometric not in (0, 1, 2):  # white is zero, black is zero, RGB
+    check_photometric(path, page, number)
+    return to_upright(page, page.asarray())
+
+
+def read_planes(path: Path, tiff: Any, planes: int) -> Array:
+    """The images behind a single page, as `read_pages` returns those of several pages."""
+    page = tiff.pages[0]
+    check_photometric(path, page, 0)
+    shape = tuple(page.shape)[1:] if page.imagedepth > 1 else tuple(page.shape)
+    check_bytes(path, (planes, *shape), page.dtype)
+    if page.imagedepth > 1 or planes * math.prod(shape) == page.size:
+        stored = page.asarray()
+    else:
+        stored = read_behind(path, tiff, (planes, *shape))
+    return np.stack([to_upright(page, plane) for plane in stored.reshape(planes, *shape)])
+
+
+def read_behind(path: Path, tiff: Any, shape: tuple[int, ...]) -> Array:
+    """Uncompressed images that follow the one that the page describes; a DataError where the file ends before."""
+    page = tiff.pages[0]
+    dtype = page.dtype.newbyteorder(tiff.byteorder)
+    needed = math.prod(shape) * dtype.itemsize
+    there = tiff.filehandle.size - page.dataoffsets[0]
+    if page.compression != 1 or not page.is_contiguous or there < needed:
+        held = "its page is not stored as one block" if there >= needed else f"{there} of {needed} bytes are there"
+        raise DataError(
+            f"{path}: declares {shape[0]} images in one page, and {held}",
+            fix="copy it again, or save each image as a file; if it holds one image, remove its ImageDescription",
+            code="image",
+        )
+    tiff.filehandle.seek(page.dataoffsets[0])
+    return np.frombuffer(tiff.filehandle.read(needed), dtype).astype(page.dtype, copy=False).reshape(shape)
+
+
+def check_photometric(path: Path, page: Any, number: int) -> None:
+    if int(page.photometric) not in (0, 1, 2):  # white is zero, black is zero, RGB
         raise DataError(f"{path}: page {number} is neither gray nor RGB", fix="save it as one of these", code="image")
-    pixels = page.asarray()
+
+
+def to_upright(page: Any, pixels: Array) -> Array:
+    """One image of a page as (H, W) or (H, W, 3), black is zero."""
+    tag = page.tags.get("Orientation")
     if page.planarconfig == 2 and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
-    if photometric == 0 and pixels.dtype.kind == "u":
+    if int(page.photometric) == 0 and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
     return upright(flatten(pixels), int(tag.value) if tag else 1)
 
 
 def has_pages(path: Path) -> bool:
-    """Whether a TIFF holds more than one page. A damaged one may: it is named when it is read like those beside it."""
+    """Whether a TIFF holds more than one page, or a stack behind one.
+
+    A damaged one may: it is named when it is read like those beside it.
+    """
     try:
         with open_tiff(path) as tiff:
             first = tiff.pages[0]
-            return next_page_offset(tiff, first) not in (0, first.offset)  # a page may name itself as the next
+            if next_page_offset(tiff, first) not in (0, first.offset):  # a page may name itself as the next
+                return True
+            return declared_planes(tiff) > 1
     except Exception:
         return True
 

@@ -20,6 +20,7 @@ from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, exp
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import NUM_MEASURED, choose_reading, is_measured, record_reading
 from zoo.sources.joining import RESERVED, Joined, join
+from zoo.sources.level_groups import find_level_groups
 from zoo.sources.listing import Listing, one_form
 from zoo.sources.official import find_splits
 from zoo.sources.patients import find_patients
@@ -79,6 +80,8 @@ def assemble(
         raise card_error(origin, mistakes)
     headers = list(by_file.values())
     reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
+    level_groups = find_level_groups(listing.root, by_file, reading)
+    by_level = {name: [told.get(file, "") for file in joined.files] for name, told in level_groups.columns.items()}
     lacking = describe_lacking(targets, splits)
     official_splits = tuple(split for split in SPLITS if split in splits)
     told = find_path_columns(card, joined) | find_telling_tags(joined, by_file)
@@ -98,7 +101,7 @@ def assemble(
         **said_of_any(card),
     )
     samples = Samples(
-        table=build_table(card, joined, splits, patients.texts).assign(**told),
+        table=build_table(card, joined, splits, patients.texts).assign(**told, **by_level),
         targets=targets.targets,
         read=partial(read_below, listing.root, reading),
         files=tuple(listing.root / file for file in joined.files),
@@ -111,6 +114,7 @@ def assemble(
             *patients.notes,
             *reading_notes,
             *([MEASURED_ON_TRAIN] if is_measured(card, headers) else []),
+            *level_groups.notes,
             *describe_scans(card, headers),
         ),
         reading=record_reading(reading),

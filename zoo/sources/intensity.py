@@ -181,7 +181,7 @@ def measure(reading: Reading, files: Sequence[Path], headers: Sequence[Header]) 
     chosen = list(range(0, len(files), max(1, -(-len(files) // NUM_MEASURED))))
     frames = {files[index]: (headers[index].frames or 0) // 2 if headers[index].frames else None for index in chosen}
     find = partial(find_quantiles, frames=frames, reading=reading)
-    memo = FileMemo(cache_root(), what=f"quantiles:1:{reading.axis}:{reading.crop}", find=find)
+    memo = FileMemo(cache_root(), what=f"quantiles:2:{reading.axis}:{reading.crop}", find=find)
     try:
         return np.array([memo(path) for path in frames])
     finally:

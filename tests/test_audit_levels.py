@@ -1,0 +1,100 @@
+"""The audit of sets whose files differ in levels by group: whether the label goes with the group, by scipy's tests."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+from dicom_files import write
+from scipy.stats import chi2_contingency, fisher_exact, kruskal
+
+from zoo.audit import audit
+from zoo.audit.levels import find_associations
+from zoo.fingerprints import take_fingerprints
+from zoo.samples import open_source
+from zoo.sources import find_source
+from zoo.splits import draw_split
+from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+
+
+def write_ct(root, lost):
+    """24 CT files of 24 patients, the first half well; those of the numbers in `lost` have no rescaling."""
+    for number in range(24):
+        pixels = np.random.default_rng(number).normal(1100, 60, (64, 64)).astype(np.uint16)
+        rescaling = {} if number in lost else {"RescaleSlope": 1, "RescaleIntercept": -1024}
+        folder = root / ("well" if number < 12 else "ill")
+        write(folder / f"{number}.dcm", pixels, BitsStored=12, HighBit=11, PatientID=f"P{number}", **rescaling)
+    return root
+
+
+def examine(root, cache):
+    source = open_source(find_source(root), cache)
+    prints = take_fingerprints(source, cache)
+    return audit(source, draw_split(source, prints=prints), prints)
+
+
+def source_of(groups, targets, task, patients=None, labels=("a", "b", "c")):
+    return SimpleNamespace(
+        samples=SimpleNamespace(table=pandas.DataFrame({"levels_by_depth": groups}), targets=np.asarray(targets)),
+        patients=np.array(patients or range(len(groups))).astype(str),
+        task=task,
+        spec=SimpleNamespace(labels=labels),
+    )
+
+
+def test_lost_rescaling_that_goes_with_the_label_is_a_warning(tmp_path):
+    audited = examine(write_ct(tmp_path / "set", lost=range(12, 19)), tmp_path)
+    (finding,) = [finding for finding in audited.findings if finding.check == "levels"]
+    assert finding.verdict == "warn" and finding.count == 7
+    assert "rescaling" in finding.message and "'without rescaling'" in finding.message
+
+
+def test_lost_rescaling_in_both_classes_alike_is_no_warning(tmp_path):
+    audited = examine(write_ct(tmp_path / "set", lost=(0, 1, 2, 12, 13, 14)), tmp_path)
+    assert "levels" not in audited.found
+    assert "levels" in audited.scope.found_clean(audited.found)
+
+
+def test_a_set_without_such_groups_is_not_said_to_be_looked_at(tmp_path):
+    assert "levels" not in examine(write_ct(tmp_path / "set", lost=()), tmp_path).scope.sought
+
+
+def test_two_groups_and_classes_have_fishers_p_and_more_have_that_of_chi_squared():
+    groups, targets = ["8"] * 10 + ["12"] * 6, [0] * 9 + [1] * 7
+    (binary,) = find_associations(source_of(groups, targets, BINARY))
+    assert binary.p_value == pytest.approx(fisher_exact([[9, 1], [0, 6]])[1])
+    assert (binary.fact, binary.group, binary.rows.tolist()) == ("depth", "12", list(range(10, 16)))
+    groups, targets = ["8"] * 12 + ["12"] * 12, [0] * 6 + [1] * 6 + [1] * 2 + [2] * 10
+    (multiclass,) = find_associations(source_of(groups, targets, MULTICLASS))
+    assert multiclass.p_value == pytest.approx(chi2_contingency([[6, 6, 0], [0, 2, 10]])[1])
+
+
+def test_slices_of_few_patients_are_no_evidence():
+    groups, targets = ["8"] * 30 + ["12"] * 30, [0] * 30 + [1] * 30
+    by_image = source_of(groups, targets, BINARY)
+    by_patient = source_of(groups, targets, BINARY, patients=[number // 15 for number in range(60)])
+    assert list(find_associations(by_image))
+    assert not list(find_associations(by_patient))
+
+
+def test_a_quantity_that_goes_with_the_group_has_the_p_of_kruskal_and_wallis():
+    groups, targets = ["8"] * 10 + ["12"] * 10, [*range(10), *range(8, 18)]
+    (found,) = find_associations(source_of(groups, np.array(targets, float), REGRESSION))
+    assert found.p_value == pytest.approx(kruskal(targets[:10], targets[10:])[1])
+
+
+def test_of_several_labels_the_one_that_goes_with_the_group_is_named_and_unknown_cells_count_nothing():
+    targets = np.tile([[0.0, 1.0, np.nan], [1.0, 0.0, np.nan]], (12, 1))
+    targets[:, 1] = [0] * 12 + [1] * 12
+    (found,) = find_associations(source_of(["8"] * 12 + ["12"] * 12, targets, MULTILABEL))
+    assert found.label == "'b'"
+
+
+def test_a_trifle_in_a_large_set_is_no_finding():
+    groups = ["8", "12"] * 5000
+    targets = np.random.default_rng(0).permutation([0, 1] * 5000)
+    targets[0:1500:2] = 0
+    source = source_of(groups, targets, BINARY)
+    p_value = chi2_contingency(pandas.crosstab(np.array(groups), targets))[1]
+    assert p_value < 0.01
+    assert not list(find_associations(source))

@@ -1,0 +1,75 @@
+"""Pixel padding of a DICOM file: the stored values that stand for no tissue, outside the field of view or detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.images.elements import Opened
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Array = np.ndarray[Any, Any]
+
+# PS3.3 C.7.5.1.1.2: one value, or all from the value to the limit, whichever of the two is greater.
+KEYWORDS = {
+    "PixelData": ("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    "FloatPixelData": ("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+    "DoubleFloatPixelData": ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
+}
+
+
+def darken_padding(file: Opened, view: Dataset, raw: Array, show: Callable[[Array], Array]) -> Array:
+    """Set padding to the dark end of the stored range, or of the tissue where the range is signed or floating point.
+
+    `show` maps stored values to what is shown and tells which end is dark: MONOCHROME1, a negative slope and a lookup
+    table turn it around. The dark end of a signed range is far from all tissue (-32768 for CT), and a step of this
+    height would outweigh the image. Padding that is darker than three quarters of the tissue (-2000 in CT) stays there.
+    """
+    if not file.is_gray or not (bounds := padding_bounds(file, view)):
+        return raw
+    is_padding = np.isnan(raw) if np.isnan(bounds[0]) else (raw >= bounds[0]) & (raw <= bounds[1])
+    if not is_padding.any():
+        return raw
+    if raw.dtype.kind == "u":
+        stored = int(file.dataset.get("BitsStored") or file.dataset.BitsAllocated)
+        ends = np.array([[0, 2**stored - 1]], raw.dtype)
+        first, last = show(ends)[0]
+        return np.where(is_padding, ends[0, 0] if first <= last else ends[0, 1], raw)
+    if is_padding.all():
+        return raw
+    low, quarter, three_quarters, high = np.quantile(raw[~is_padding], [0.01, 0.25, 0.75, 0.99], method="nearest")
+    first, last = show(np.array([[low, high]], raw.dtype))[0]
+    if first <= last:
+        return np.where(is_padding & ~(raw <= quarter), low, raw)  # NaN is below nothing
+    return np.where(is_padding & ~(raw >= three_quarters), high, raw)
+
+
+def padding_bounds(file: Opened, view: Dataset) -> tuple[float, float] | None:
+    """The least and the greatest stored value that is padding; None where the file declares none."""
+    value, limit = (first_number(view.get(keyword)) for keyword in KEYWORDS[file.element])
+    if value is None:
+        return None
+    bounds = [value, value if limit is None else limit]
+    if file.element == "PixelData":
+        bounds = [as_stored(file, bound) for bound in bounds]
+    return min(bounds), max(bounds)
+
+
+def first_number(value: Any) -> float | None:
+    from pydicom.multival import MultiValue
+
+    if isinstance(value, MultiValue):
+        value = value[0] if value else None
+    return None if value is None or value == "" else float(value)
+
+
+def as_stored(file: Opened, value: float) -> float:
+    """A padding value with the sign of the pixels: files write -2000 as 63536 and the reverse."""
+    allocated = int(file.dataset.BitsAllocated)
+    unsigned = int(value) % 2**allocated
+    is_negative = file.dataset.get("PixelRepresentation") == 1 and unsigned >= 2 ** (allocated - 1)
+    return float(unsigned - 2**allocated if is_negative else unsigned)
