@@ -38,6 +38,7 @@ class Assignment:
     done: Result | None = None  # of the run, where only its tests elsewhere are missing
     kept: Path | None = None  # its trained weights; None: it is trained, or trained again
     elsewhere: tuple[Elsewhere, ...] = ()
+    libraries: tuple[str, ...] = ()  # distributions whose versions the result records beside the core's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,6 +102,7 @@ def assign(
                 done=done,
                 kept=find_weights(done),
                 elsewhere=elsewhere,
+                libraries=plan.libraries.get(run.model, ()),
             )
         )
     say_trained_again(assignments, console)

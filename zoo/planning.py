@@ -27,7 +27,7 @@ from zoo.sources import find_source
 from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
-from zoo.system import num_cores
+from zoo.system import distributions_of, num_cores
 from zoo.training import plan_steps
 from zoo.weights import (
     InitialWeights,
@@ -78,6 +78,7 @@ class Plan:
     protocol: Protocol
     refused: tuple[tuple[str, ZooError], ...]  # dataset, why
     device: str
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: whose versions are recorded
 
 
 def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
@@ -136,7 +137,13 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         protocol=protocol,
         refused=(*refused, *unmatched),
         device=device,
+        libraries={choice.name: find_libraries(choice) for choice in choices},
     )
+
+
+def find_libraries(choice: ModelChoice) -> tuple[str, ...]:
+    """The distributions that a network comes from: the plugin, and those of the modules that its spec imports."""
+    return tuple(dict.fromkeys([choice.name.partition(":")[0], *distributions_of(choice.spec.imports)]))
 
 
 def list_baselines() -> list[ModelChoice]:

@@ -96,6 +96,7 @@ class ModelSpec:
     weights: tuple[Weights, ...] = ()  # the first is what the bare name means
     license: str = ""
     citation: str = ""
+    version: int = 0  # of the network: raise it when `build` makes another one; 0: every release of the plugin does
     imports: tuple[str, ...] = ()  # modules `build` needs, imported once before workers are forked
     classifier: str = ""
     first_conv: str = ""

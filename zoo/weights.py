@@ -101,7 +101,8 @@ def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool)
         )
     offline = offline or not reachable_hosts({HUB_URL})
     spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
-    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name)
+    release = registry.release_of(registry.qualified("model", HUB.rstrip(":")))
+    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name, release=release)
 
 
 def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:

@@ -87,7 +87,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             precision=run.precision,
             val_score=select,
             notify=notify,
-            get_features=find_features(run, dataset, pixels, assignment.cache),
+            get_features=find_features(assignment, pixels),
             checkpoints=checkpoints,
         )
     val = fitted.predict(dataset, pixels, "val", run.precision)
@@ -129,7 +129,7 @@ def score_and_save(
         details={**describe_fit(fitted, assignment), **details},
         cost={**cost, **measure_cost(fitted, pixels.device)},
         system={**describe_system(pixels.device, run.threads), **open_device(pixels.device).describe()},
-        versions=versions(),
+        versions=versions(*assignment.libraries),
         created=now(),
     )
     state = state_of(fitted.module) if assignment.keep_weights != "none" else None
@@ -170,32 +170,35 @@ def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
 
 def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
     """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
-    results, computing = str(assignment.results.resolve()), json.dumps(versions(), sort_keys=True)
+    results, computing = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
     checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
     if assignment.fresh:
         checkpoints.drop()
     return checkpoints
 
 
-def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> GetFeatures:
+def find_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
     """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    run = assignment.run
     if run.init == "random":
         return extract_features
-    made_by = {name: version for name, version in versions().items() if name in {"torch", "torchvision", "timm"}}
+    makers = {"torch", "torchvision", "timm", *assignment.libraries}
+    made_by = {name: version for name, version in versions(*assignment.libraries).items() if name in makers}
     identity = {
-        "content": dataset.content_hash,
+        "content": assignment.dataset.content_hash,
         "size": run.image_size,
         "scale": pixels.scale,
         "mean": pixels.mean.flatten().tolist(),
         "std": pixels.std.flatten().tolist(),
         "model": run.model,
+        "network": run.network,
         "weights": run.weights_digest,
         "stem": run.protocol.stem,
         "device": run.device_kind,
         "threads": run.threads,
         **made_by,
     }
-    return keep_features(cache, json.dumps(identity, sort_keys=True))
+    return keep_features(assignment.cache, json.dumps(identity, sort_keys=True))
 
 
 def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
         weights=weights,
         license=default.license,
         citation=citation,
+        version=1,
         imports=("timm",),
         classifier=classifier,
         first_conv=first_conv,

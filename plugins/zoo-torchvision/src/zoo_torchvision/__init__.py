@@ -45,6 +45,7 @@ def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
         weights=weights,
         license=default.license,
         citation=entry["citation"],
+        version=1,
         imports=("torchvision",),
         classifier=entry["classifier"],
         first_conv=entry["first_conv"],
