@@ -21,6 +21,7 @@ from zoo.weights import (
     InitialWeights,
     Trial,
     find_all_weights,
+    find_heads,
     find_local_weights,
     host_of,
     reachable_hosts,
@@ -299,10 +300,10 @@ def line(tmp_path):
     return make
 
 
-def test_weights_that_fit_are_tried_once_without_memory_for_the_network(line, tmp_path):
+def test_weights_that_fit_are_tried_once_from_two_seeds(line, tmp_path):
     for _ in range(2):
         refuse_misfits([line()], Registry(), tmp_path / "cache")
-    assert line.built() == ["meta"]
+    assert line.built() == ["cpu", "cpu"]
 
 
 def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
@@ -334,17 +335,56 @@ def raise_value_error():
 @pytest.mark.skipif(not can_fork(), reason="without fork, networks are tried in this process")
 def test_a_network_that_cannot_be_built_is_left_to_its_runs(line, tmp_path, fail):
     refuse_misfits([line(fail=fail)], Registry(), tmp_path / "cache")
-    assert "meta" in line.built()
+    assert "cpu" in line.built()
 
 
-def needs_values():
+def build_two_parts(request, *, load, names=("trunk", "head")):
+    """A trunk and a head of as many outputs as requested; `load` says which parts the file is loaded into."""
     import torch
 
-    torch.ones(1).item()  # which a tensor without memory cannot give
+    trunk, head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, request.num_outputs)
+    parts = dict(zip(names, (trunk, head), strict=True))
+    state = torch.load(request.weights)
+    for name in load:
+        parts[name].load_state_dict({key: state[f"{name}.{key}"] for key in ("weight", "bias")})
+    return torch.nn.ModuleDict(parts)
 
 
-def test_a_network_that_cannot_be_built_without_memory_is_built_in_earnest(line, tmp_path):
-    refuse_misfits([line(fail=needs_values)], Registry(), tmp_path / "cache")
-    assert line.built() == ["meta", "cpu"]
-    with pytest.raises(WeightsError, match=r"bad\.pth: does not fit"):
-        refuse_misfits([line("bad.pth", state={}, fail=needs_values)], Registry(), tmp_path / "cache")
+def try_parts(tmp_path, load, classifier="head", num_outputs=2):
+    import torch
+
+    path = tmp_path / "parts.pth"
+    shapes = {"trunk.weight": (4, 3, 3, 3), "trunk.bias": (4,), "head.weight": (2, 4), "head.bias": (2,)}
+    torch.save({name: torch.rand(shape) for name, shape in shapes.items()}, path)
+    spec = ModelSpec(name="parts", build=partial(build_two_parts, load=load), classifier=classifier)
+    request = BuildRequest(num_outputs=num_outputs, channels=3, image_size=8, weights=path)
+    refuse_misfits([Trial(model="p:parts", spec=spec, path=path, request=request)], Registry(), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("classifier", ["head", ""])
+@pytest.mark.parametrize("load", [(), ("head",)], ids=["nothing", "head"])
+def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(tmp_path, load, classifier):
+    with pytest.raises(WeightsError, match=r"trunk\.weight, trunk\.bias") as caught:
+        try_parts(tmp_path, load, classifier)
+    assert caught.value.code == "weights-unread"
+    assert "head" not in caught.value.message
+
+
+@pytest.mark.parametrize("classifier", ["head", ""])
+@pytest.mark.parametrize("load", [("trunk",), ("trunk", "head")], ids=["trunk", "all"])
+def test_a_build_that_fills_the_trunk_is_accepted_whoever_makes_the_head(tmp_path, load, classifier):
+    try_parts(tmp_path, load, classifier)
+
+
+@pytest.mark.parametrize(
+    ("names", "resized", "heads"),
+    [
+        (["body.w", "head.0.w", "head.2.w"], ["head.2.w"], ["head."]),
+        (["net.body.w", "net.head.w"], ["net.head.w"], ["net.head."]),
+        (["0.weight", "2.weight"], ["2.weight"], ["2."]),
+        (["weight", "bias"], ["weight", "bias"], ["weight", "bias"]),
+        (["body.w"], [], []),
+    ],
+)
+def test_a_head_is_the_child_that_changes_with_the_number_of_outputs(names, resized, heads):
+    assert find_heads(names, resized) == heads

@@ -8,9 +8,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.executor import Notify, execute
 from zoo.files import FileMemo
+from zoo.models import seeded
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
 from zoo.system import can_fork, num_cores, versions
@@ -30,7 +31,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
 TRIAL_SECONDS = 300.0  # a network that takes longer to build is left to its runs
 HUB_URL = "https://huggingface.co"
-FIT_VERSION = 1  # of what is remembered of weights that fit
+FIT_VERSION = 2  # of what is remembered of weights that fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,21 +313,73 @@ def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tupl
 
 
 def try_weights(trial: Trial, notify: Notify) -> None:
-    """Build a network with its weights and say whether they fit."""
-    import warnings
-
+    """Build a network with its weights from two seeds and report whether the file fits and fills it."""
     import torch
 
     torch.set_num_threads(1)
     try:
-        # perf: on the meta device nothing is initialised or copied: .05 s for ViT-B instead of .6
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")  # torch warns of each tensor that it does not copy
-            trial.spec.build(trial.request)
-    except Exception:  # they do not fit, or this network cannot be built there: built in earnest it tells which
-        try:
-            trial.spec.build(trial.request)
-        except WeightsError as error:
-            notify({"misfit": error.message, "fix": error.fix, "code": error.code})
-            return
+        unread = find_unread(trial)
+    except WeightsError as error:
+        notify({"misfit": error.message, "fix": error.fix, "code": error.code})
+        return
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        notify(
+            {
+                "misfit": f"not loaded by {trial.model}: {', '.join(unread[:3])}{more} stay random",
+                "fix": "give the whole network's weights, correct the plugin's `build`, or say --weights none",
+                "code": "weights-unread",
+            }
+        )
+        return
     notify({"fits": True})
+
+
+Sampled = tuple[tuple[int, ...], bytes]  # shape, and the values of some elements
+
+
+def find_unread(trial: Trial) -> list[str]:
+    """The trunk's parameters that differ between two builds from two seeds: the file did not fill them."""
+    first = sample_parameters(trial, 0, trial.request.num_outputs)
+    if trial.spec.classifier:
+        second = sample_parameters(trial, 1, trial.request.num_outputs)
+        heads = [f"{name}." for name in trial.spec.classifier.split(",")]
+    else:
+        second, heads = build_with_more_outputs(trial, first)
+    return [name for name, found in first.items() if found != second.get(name) and not name.startswith(tuple(heads))]
+
+
+def build_with_more_outputs(trial: Trial, first: Mapping[str, Sampled]) -> tuple[dict[str, Sampled], list[str]]:
+    """A second build with one output more, and the heads, which that shows: what takes another shape.
+
+    The file may hold a head of the right size, which fits no other; then there is no random head to find.
+    """
+    try:
+        second = sample_parameters(trial, 1, trial.request.num_outputs + 1)
+    except Exception:  # whatever a plugin's loading raises for a head of another size
+        return sample_parameters(trial, 1, trial.request.num_outputs), []
+    return second, find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
+
+
+def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
+    """The beginnings of the parameters' names in the child modules that hold the `resized` ones.
+
+    A head may be several layers ("head.0", "head.2"): all of the child is head, below what wraps the whole network.
+    """
+    paths = [name.split(".") for name in names]
+    depth = 0
+    while len({tuple(path[: depth + 1]) for path in paths}) == 1 and len(paths[0]) > depth + 1:
+        depth += 1
+    prefixes = {tuple(name.split(".")[: depth + 1]): name for name in resized}
+    return [".".join(prefix) + ("." if ".".join(prefix) != name else "") for prefix, name in prefixes.items()]
+
+
+def sample_parameters(trial: Trial, seed: int, num_outputs: int) -> dict[str, Sampled]:
+    """About 1000 elements, spread evenly, of every parameter of a network that is built from one seed."""
+    with seeded(seed):
+        module = trial.spec.build(replace(trial.request, num_outputs=num_outputs))
+    sampled = {}
+    for name, parameter in module.named_parameters():
+        values = parameter.detach().float().flatten()
+        sampled[name] = (tuple(parameter.shape), values[:: max(1, len(values) // 1000)].numpy().tobytes())
+    return sampled
