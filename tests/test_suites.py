@@ -32,7 +32,7 @@ from zoo.suites import (
     tuning_runs,
 )
 from zoo.tasks import BINARY
-from zoo.weights import InitialWeights
+from zoo.weights import InitialWeights, LocalCard
 
 RUN = Run(
     dataset="dots",
@@ -193,6 +193,13 @@ def test_a_field_that_the_core_builds_or_feeds_a_network_by_makes_another_networ
 
 def test_a_title_license_or_citation_makes_no_other_network():
     assert network(title="new", license="MIT", citation="us") == network()
+
+
+def test_the_normalization_that_a_local_file_declares_makes_another_network():
+    def network_of(card):
+        return identify_network(choice(model()), InitialWeights(init="pretrained", tag="local-1", local=card))
+
+    assert network_of(LocalCard(mean=(0.5,) * 3, std=(0.5,) * 3)) != network_of(LocalCard())
 
 
 def test_every_field_of_the_identity_is_tried_above():

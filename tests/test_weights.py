@@ -178,6 +178,54 @@ def test_a_file_named_after_a_model_without_weights_is_its_weights(tmp_path):
     assert (found.init, found.tag) == ("pretrained", "tiny")
 
 
+def test_a_file_named_after_its_architecture_alone_is_shown_by_its_digest_and_under_no_published_tag(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    spec = replace(model(), mean=(0.1,) * 3, std=(0.2,) * 3)
+    spec = replace(spec, weights=(replace(spec.weights[0], mean=(0.3,) * 3, pretraining=("imagenet-1k",)),))
+    (found,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+    assert (found.tag, found.build_tag) == (f"local-{hashlib.sha256(b'weights').hexdigest()[:8]}", "")
+    assert found.normalization(spec) == (spec.mean, spec.std)
+    assert found.pretraining(spec) is None
+
+
+def test_the_card_beside_a_local_file_declares_what_it_is(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    card = b'mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\nlicense = "CC0"\npretraining = ["radimagenet"]\n'
+    write(tmp_path / "mine", "tiny.toml", card)
+    (found,) = find(tmp_path, model(), weights_dir=tmp_path / "mine")
+    assert found.normalization(model()) == ((0.5,) * 3, (0.25,) * 3)
+    assert (found.pretraining(model()), found.local.license) == (["radimagenet"], "CC0")
+
+
+@pytest.mark.parametrize(
+    ("card", "named"),
+    [
+        ("mean = 3", "mean"),
+        ("mean = [0.5, 0.5, 0.5]", "std"),
+        ("mean = [0.5]\nstd = [0.5]", "3 numbers"),
+        ("mean = [0.5, 0.5, 0.5]\nstd = [0, 1, 1]", "above 0"),
+        ('licence = "CC0"', "Did you mean 'license'"),
+        ("mean = [", "tiny.toml"),
+    ],
+)
+def test_a_mistake_in_the_card_of_a_local_file_is_named(tmp_path, card, named):
+    write(tmp_path / "mine", "tiny.pth")
+    write(tmp_path / "mine", "tiny.toml", card.encode())
+    with pytest.raises(WeightsError, match=r"tiny\.toml") as caught:
+        find(tmp_path, model(), weights_dir=tmp_path / "mine")
+    assert caught.value.code == "bad-weights-card" and named in caught.value.message
+
+
+def test_a_file_named_after_its_architecture_alone_never_stands_for_a_tag_that_was_requested(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    spec = model(tags=("in1k", "in22k"))
+    with pytest.raises(WeightsError) as caught:
+        find_all_weights(
+            [choose(spec, at=1)], "pretrained", weights_dir=tmp_path / "mine", cache=tmp_path / "c", offline=True
+        )
+    assert caught.value.code == "weights-missing"
+
+
 def test_the_variable_names_a_folder_and_the_flag_beats_it(tmp_path, monkeypatch):
     one, other = write(tmp_path / "one", "tiny.pth"), write(tmp_path / "other", "tiny.pth")
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "one"))

@@ -19,6 +19,7 @@ from zoo.samples import Source, failures_told
 from zoo.shuffling import shuffle_labels
 from zoo.suites import Run
 from zoo.training import plan_steps
+from zoo.weights import RANDOM, InitialWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Assignment:
     run: Run
     dataset: Dataset
     dataset_facts: Mapping[str, Any]
-    weights: Path | None
+    weights: InitialWeights
     metrics: tuple[str, ...]
     primary_metric: str
     results: Path
@@ -92,7 +93,7 @@ def assign(
                 run=run,
                 dataset=dataset,
                 dataset_facts=facts,
-                weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
+                weights=plan.weights[run.weights_digest, run.weights_tag] if run.weights_digest else RANDOM,
                 metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
                 primary_metric=primary,
                 results=settings.results,

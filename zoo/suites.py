@@ -432,6 +432,8 @@ def plan_run(
     deviations = []
     if weights.fallback:
         deviations.append("weights: none found, random init")
+    if weights.local and not weights.local.mean:
+        deviations.append("weights: local file without a card, normalized as its architecture's usual weights")
     if size != asked:
         deviations.append(f"image_size: {size} instead of {asked}")
     run = Run(
@@ -466,11 +468,11 @@ def identify_network(choice: ModelChoice, weights: InitialWeights) -> str:
     are not among them, so that correcting one repeats no run.
     """
     spec = choice.spec
-    pretrained = choice.weights if weights.init == "pretrained" else None
+    mean, std = weights.normalization(spec)
     fields = {
         "channels": spec.channels,
-        "mean": (pretrained or spec).mean,
-        "std": (pretrained or spec).std,
+        "mean": mean,
+        "std": std,
         "classifier": spec.classifier,
         "first_conv": spec.first_conv,
         "features": spec.features is not None,

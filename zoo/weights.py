@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError, nearest
 from zoo.executor import Notify, execute
-from zoo.files import FileMemo
+from zoo.fields import find_fault
+from zoo.files import FileMemo, parse_toml
 from zoo.models import seeded
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
@@ -35,6 +37,19 @@ FIT_VERSION = 2  # of what is remembered of weights that fit
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalCard:
+    """What is known of a file that is named after its architecture alone: what the card beside it declares.
+
+    The published weights of the architecture may be others, so that nothing is taken from them.
+    """
+
+    mean: tuple[float, ...] = ()  # empty: not declared
+    std: tuple[float, ...] = ()
+    license: str = ""
+    pretraining: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class InitialWeights:
     """What a model starts from: a file and its digest, or random init."""
 
@@ -43,6 +58,30 @@ class InitialWeights:
     digest: str = ""
     tag: str = ""
     fallback: bool = False  # pretrained weights were wanted and could not be had
+    local: LocalCard | None = field(default=None, compare=False)  # of a file that no published tag is known for
+
+    @property
+    def build_tag(self) -> str:
+        """The tag that `build` may rely on: a published one."""
+        return "" if self.local else self.tag
+
+    def normalization(self, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the network's input: the weights' own, else the architecture's."""
+        published = next(
+            (each for each in spec.weights if self.init == "pretrained" and each.tag == self.build_tag), spec
+        )
+        mean, std = (self.local.mean, self.local.std) if self.local else ((), ())
+        return mean or published.mean, std or published.std
+
+    def pretraining(self, spec: ModelSpec) -> list[str] | None:
+        """The data that the weights were trained on; None where nobody says, nothing for random init."""
+        if self.init == "random":
+            return []
+        if self.local:
+            return list(self.local.pretraining) or None
+        return next(
+            (list(each.pretraining) for each in spec.weights if each.tag == self.tag and each.pretraining), None
+        )
 
 
 RANDOM = InitialWeights(init="random")
@@ -84,13 +123,49 @@ def find_all_weights(
                 faults.append((choice, reason))
                 results.append(InitialWeights(init="random", fallback=True))
                 continue
-            tag = choice.weights.tag if choice.weights else path.stem
-            results.append(InitialWeights(init="pretrained", path=path, digest=memo(path), tag=tag))
+            results.append(describe_file(choice, path, memo(path), brought))
     finally:
         memo.close()
     if faults and policy == "pretrained":
         raise missing_weights(faults, brought, folder)
     return results
+
+
+def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | None) -> InitialWeights:
+    """A file as the published weights its name says, else as a local file by its digest and the card beside it."""
+    if choice.weights and (path.parent != brought or path.stem != choice.spec.name):
+        return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
+    tag = f"local-{digest[:8]}" if choice.weights else path.stem
+    card = read_local_card(path.with_suffix(".toml"), choice.spec)
+    return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=card)
+
+
+def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
+    """The card beside a file of weights; empty where there is none. A WeightsError names what is wrong in it."""
+    if not path.is_file():
+        return LocalCard()
+    try:
+        document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise bad_card(path, str(error)) from error
+    names = [part.name for part in fields(LocalCard)]
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
+    card = LocalCard(**{name: value for name, value in values.items() if name in names})
+    for name in document.keys() - set(names):
+        raise bad_card(path, f"unknown key {name!r} {nearest(name, names)}".strip())
+    if fault := find_fault(card, LocalCard):
+        raise bad_card(path, fault)
+    if bool(card.mean) != bool(card.std) or len(card.mean) not in (0, spec.channels) or len(card.std) != len(card.mean):
+        raise bad_card(path, f"mean and std: expected {spec.channels} numbers each, or neither")
+    if any(not 0 < value < inf for value in card.std):
+        raise bad_card(path, f"std is {card.std}, expected numbers above 0")
+    return card
+
+
+def bad_card(path: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: {reason}", fix="correct that line: mean, std, license and pretraining", code="bad-weights-card"
+    )
 
 
 def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
@@ -156,12 +231,16 @@ def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Pat
 
 
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
-    """Look in `folder` for a file named after the model and tag, else after the model alone."""
+    """Look in `folder` for a file named after the model and tag, else after the model alone.
+
+    The latter does not say which weights it holds, so that it never stands for other tags than the default one.
+    """
     if folder is None:
         return None
     names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
     if weights:
-        names = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names) + names
+        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names)
+        names = tagged + (names if weights.tag == spec.weights[0].tag else [])
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
