@@ -62,7 +62,6 @@ def describe_weights(row: dict[str, Any]) -> Weights:
         file_names=(row["file"],),
         mean=tuple(row.get("mean", Weights.mean)),
         std=tuple(row.get("std", Weights.std)),
-        interpolation=row.get("interpolation", "bilinear"),
         image_size=row.get("image_size", 224),
         license=row.get("license", LICENSE),
         pretraining=tuple(row.get("pretraining", ("imagenet-1k",))),
