@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import random
@@ -9,12 +10,12 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import torch
@@ -214,6 +215,34 @@ def process_unchanged() -> Iterator[None]:
             torch.set_rng_state(drawn)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+
+
+@contextmanager
+def network_refused() -> Iterator[list[str]]:
+    """Refuse connections of Python's sockets to other hosts inside the block, and list the hosts that were tried."""
+    import socket
+
+    hosts: list[str] = []
+
+    def refuse(host: object) -> NoReturn:
+        hosts.append(str(host))
+        raise OSError(errno.ENETUNREACH, f"the network is refused here: {host}")
+
+    def guard(function: Callable[..., Any]) -> Callable[..., Any]:
+        # A path is a socket of this machine.
+        return lambda own, address: refuse(address[0]) if isinstance(address, tuple) else function(own, address)
+
+    own = {"connect": socket.socket.connect, "connect_ex": socket.socket.connect_ex}
+    look_up = socket.getaddrinfo
+    try:
+        for name, function in own.items():
+            setattr(socket.socket, name, guard(function))
+        socket.getaddrinfo = lambda host, *_, **__: refuse(host)
+        yield hosts
+    finally:
+        socket.getaddrinfo = look_up
+        for name, function in own.items():
+            setattr(socket.socket, name, function)
 
 
 def resident_peak_bytes() -> int | None:

@@ -21,7 +21,7 @@ from zoo.errors import DataError, UsageError, WeightsError, ZooError, nearest
 from zoo.executor import Notify, execute
 from zoo.fields import find_fault
 from zoo.files import FileMemo, parse_toml
-from zoo.models import seeded
+from zoo.models import call_build, seeded
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
 from zoo.system import can_fork, num_cores, versions
@@ -458,7 +458,7 @@ def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
 def sample_parameters(trial: Trial, seed: int, num_outputs: int) -> dict[str, Sampled]:
     """About 1000 elements, spread evenly, of every parameter of a network that is built from one seed."""
     with seeded(seed):
-        module = trial.spec.build(replace(trial.request, num_outputs=num_outputs))
+        module = call_build(trial.spec, replace(trial.request, num_outputs=num_outputs))
     sampled = {}
     for name, parameter in module.named_parameters():
         values = parameter.detach().float().flatten()
