@@ -48,3 +48,12 @@ def test_the_network_can_be_used_again_after_a_build():
     before = socket.getaddrinfo, socket.socket.connect
     build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
     assert (socket.getaddrinfo, socket.socket.connect) == before
+
+
+def test_a_model_in_half_precision_is_refused_naming_the_first_parameter():
+    spec = ModelSpec(
+        name="half", build=lambda _: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)).half()
+    )
+    with pytest.raises(RunError, match=r"'half': 1\.weight is float16") as caught:
+        build_model(spec, num_outputs=2, channels=3, image_size=4)
+    assert caught.value.code == "wrong-precision"

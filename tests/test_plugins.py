@@ -92,6 +92,11 @@ BROKEN = {
         "from zoo import FINETUNE, hookimpl\n@hookimpl\ndef register_models(): return [FINETUNE]",
         "register_models returned an object of type Protocol at [0], expected ModelSpec",
     ),
+    "zoo-unknown-field": (
+        "from zoo import ModelSpec, hookimpl\n@hookimpl\n"
+        "def register_models(): return [ModelSpec(name='a', clasifier='fc')]",
+        "ModelSpec has no field 'clasifier'; fix: Did you mean 'classifier'? Else zoo-bench ",
+    ),
     "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
     "zoo-no-hooks": ("x = 1", "gives nothing"),
     "zoo-bad-card": (

@@ -49,6 +49,7 @@ def build_model(
                 replace_head(module, name, num_outputs, head_std)
     if takes_repeated_gray(spec, channels):
         module.register_forward_pre_hook(partial(repeat_gray, channels=spec.channels))
+    check_precision(module, spec)
     check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
     return module
 
@@ -190,6 +191,19 @@ def takes_repeated_gray(spec: ModelSpec, channels: int) -> bool:
 def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
     """A forward pre-hook; a module around it would hide the names that `classifier` and `layer_groups` rely on."""
     return (inputs[0].expand(-1, channels, -1, -1),)
+
+
+def check_precision(module: nn.Module, spec: ModelSpec) -> None:
+    """RunError where a parameter is not float32, from which autocast makes the precision of a run."""
+    import torch
+
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise RunError(
+                f"model {spec.name!r}: {name} is {str(parameter.dtype).removeprefix('torch.')}, expected float32",
+                fix="have the plugin's build return a float32 module; --set precision=bf16 trains it in less",
+                code="wrong-precision",
+            )
 
 
 def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
