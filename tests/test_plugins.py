@@ -235,6 +235,16 @@ def test_what_hangs_or_crashes_at_import_delays_later_commands_by_seconds_and_le
     assert not any(b"time.sleep(987)" in command for command in commands)
 
 
+def test_a_broken_plugin_is_warned_of_once_a_day_and_again_with_another_reason(tmp_path):
+    target, cache = tmp_path / "site", str(tmp_path / "cache")
+    install([write_wheel(tmp_path, "zoo-noisy", "raise OSError('no key')")], target)
+    first, second = (zoo("list", "models", path=[target], ZOO_CACHE=cache).stderr for _ in range(2))
+    assert "zoo-noisy" in first and "zoo-noisy" not in second
+    (target / "zoo_noisy.py").write_text("raise OSError('no disk')")
+    assert "no disk" in zoo("list", "models", path=[target], ZOO_CACHE=cache).stderr
+    assert "zoo-noisy" in zoo("plugin", "list", path=[target], ZOO_CACHE=cache).stdout
+
+
 def test_an_import_that_was_slow_once_is_tried_again_and_serves(tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "SECONDS", 5.0)
     target, mark = tmp_path / "site", tmp_path / "mark"
