@@ -65,6 +65,13 @@ def test_the_mean_rank_is_scipys_of_the_boards_scores(fill):
     assert sum(cells[model]["P(rank 1)"] for model in NOISE) == approx(1)
 
 
+def test_a_model_that_is_another_network_on_another_dataset_is_not_one_model(fill):
+    fill(["dots"], ["good"], network="0.1.0-f")
+    fill(["rings"], ["good"], network="0.2.0-f")
+    root = fill(["dots", "rings"], ["fair", "poor"])
+    assert sorted(find_across(boards_of(root))[0].models) == ["fair", "poor"]
+
+
 def test_the_normalised_mean_puts_chance_at_0_and_the_best_at_1(fill):
     boards = boards_of(fill(["dots", "rings"]))
     (found,) = find_across(boards)

@@ -4,6 +4,7 @@ The networks come from a real installed plugin and are so small that a run takes
 """
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -478,6 +479,27 @@ def test_features_of_pretrained_weights_are_computed_once_for_all_seeds_and_head
     assert bench(*arguments, "--protocol", "knn", **environment)[0] == 0
     (features,) = (tmp_path / "cache" / "features").glob("*.safetensors")
     assert (features.read_bytes(), features.stat().st_ino) == written
+
+
+def test_a_local_file_is_normalized_as_its_card_declares_and_its_result_records_what_it_is(
+    bench, tiny_data, tmp_path, seeds
+):
+    (kept,) = seeds[0].rglob("model.safetensors")
+    path = tmp_path / "weights" / "tiny_pretrained.safetensors"
+    path.parent.mkdir()
+    save_as_source_weights(kept, path)
+    card = 'mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\nlicense = "CC0"\npretraining = ["radimagenet"]\n'
+    path.with_suffix(".toml").write_text(card)
+    arguments = ["-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", "--weights-dir", path.parent, "--seeds", 1]
+    status, document, _ = bench(*arguments, "--set", "steps=2", *SETTINGS, "--results", tmp_path / "r")
+    (row,) = runs_of(document, "tiny_pretrained")
+    assert (status, row["deviations"]) == (0, [])
+    (file,) = (tmp_path / "r").glob("*/tiny_pretrained.local-*/*/result.json")
+    stored = json.loads(file.read_text())
+    assert stored["run"]["weights_tag"] == f"local-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    assert stored["details"]["pretraining"] == ["radimagenet"]
+    assert stored["details"]["weights_license"] == "CC0"
+    assert "zoo-tiny" in stored["versions"]
 
 
 def save_as_source_weights(kept, path):

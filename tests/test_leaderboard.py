@@ -130,11 +130,32 @@ def test_what_is_not_comparable_stands_on_another_board(tmp_path, store, change)
     )
 
 
-@pytest.mark.parametrize("change", [{"threads": 2}, {"precision": "bf16"}, {"image_size": 32}])
+@pytest.mark.parametrize("change", [{"threads": 2}, {"precision": "bf16"}, {"image_size": 32}, {"network": "0.2.0-f"}])
 def test_what_changes_a_number_keeps_rows_apart(tmp_path, store, change):
     store(tmp_path, seed=0)
     store(tmp_path, seed=0, **change)
     assert len(the_board(tmp_path).rows) == 2
+
+
+def test_seeds_of_networks_of_other_sizes_are_not_pooled_though_their_plugin_says_one_version(tmp_path, store):
+    for seed, count in ((0, 6_900_000), (1, 400_000), (2, 400_000)):
+        store(tmp_path, seed=seed, network="0.1.0-f", cost={"num_parameters": count})
+    rows = the_board(tmp_path).rows
+    assert {row.variant: row.seeds for row in rows} == {"params=6900000": (0,), "params=400000": (1, 2)}
+
+
+def test_results_that_recorded_no_network_are_a_row_of_their_own(tmp_path, store):
+    store(tmp_path, seed=0)
+    store(tmp_path, seed=1, network="0.2.0-f")
+    rows = the_board(tmp_path).rows
+    assert {row.variant: row.seeds for row in rows} == {"network=unrecorded": (0,), "network=0.2.0-f": (1,)}
+
+
+def test_a_failed_seed_stays_in_the_row_of_its_network(tmp_path, store):
+    store(tmp_path, seed=0, network="0.1.0-f")
+    store(tmp_path, seed=1, network="0.1.0-f", status="failed", cost={"num_parameters": None})
+    (row,) = the_board(tmp_path).rows
+    assert (row.seeds, row.coverage) == ((0,), (1, 2))
 
 
 def test_baselines_stand_on_every_board_of_their_data(tmp_path, store):

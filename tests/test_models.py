@@ -17,10 +17,12 @@ from zoo.models import (
     count_parameters,
     feature_extractor,
     has_batch_norm,
-    keep_depthwise_fp32,
+    in_contiguous,
+    in_float32,
     layer_groups,
     load_weights,
     read_state,
+    wrap_depthwise,
 )
 from zoo.specs import ModelSpec
 
@@ -410,13 +412,27 @@ def test_parameters_and_operations_are_counted():
 
 def test_depthwise_convolutions_stay_in_float32_under_cpu_autocast():
     module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
-    keep_depthwise_fp32(module)
+    wrap_depthwise(module, in_float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         between = module[0](images(channels=4))
         outputs = module[1](between)
     assert (between.dtype, outputs.dtype) == (torch.bfloat16, torch.float32)
     expected = nn.functional.conv2d(between.float(), module[1].weight, module[1].bias, groups=8)
     torch.testing.assert_close(outputs, expected)
+
+
+def test_depthwise_convolutions_outside_channels_last_compute_the_same_from_the_same_weights():
+    module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8)).to(memory_format=torch.channels_last)
+    given = images(channels=4).contiguous(memory_format=torch.channels_last)
+    expected, state = module(given), {name: value.clone() for name, value in module.state_dict().items()}
+    wrap_depthwise(module, in_contiguous)
+    outputs = module(given)
+    torch.testing.assert_close(outputs, expected)
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+    assert module[1].weight.stride() == (9, 9, 3, 1)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    outputs.sum().backward()
+    assert module[1].weight.grad.abs().sum() > 0
 
 
 # --- the baselines ---------------------------------------------------------------------------------------------------

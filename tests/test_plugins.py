@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from zoo.errors import PluginError
+from zoo.registry import probing
+from zoo.registry.finding import find_plugins
+
 ZOO = [sys.executable, "-m", "zoo"]
 
 GIVES = """
@@ -88,6 +92,11 @@ BROKEN = {
         "from zoo import FINETUNE, hookimpl\n@hookimpl\ndef register_models(): return [FINETUNE]",
         "register_models returned an object of type Protocol at [0], expected ModelSpec",
     ),
+    "zoo-unknown-field": (
+        "from zoo import ModelSpec, hookimpl\n@hookimpl\n"
+        "def register_models(): return [ModelSpec(name='a', clasifier='fc')]",
+        "ModelSpec has no field 'clasifier'; fix: Did you mean 'classifier'? Else zoo-bench ",
+    ),
     "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
     "zoo-no-hooks": ("x = 1", "gives nothing"),
     "zoo-bad-card": (
@@ -115,7 +124,7 @@ BROKEN = {
     "zoo-hangs": (
         "import subprocess, sys, time\n"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(987)'])\ntime.sleep(987)",
-        "its import did not end within 10 s",
+        "its import did not end within 30 s",
     ),
 }
 ENTRY_POINTS = {
@@ -217,13 +226,38 @@ def test_a_good_plugin_among_broken_ones_serves(plugins, name):
     assert (plugins[name]["status"], plugins[name]["version"]) == ("ok", "1.0")
 
 
-def test_what_hangs_or_crashes_at_import_is_tried_once_and_leaves_no_process(site, plugins):
+def test_what_hangs_or_crashes_at_import_delays_later_commands_by_seconds_and_leaves_no_process(site, plugins):
     for words in (["list", "models"], ["plugin", "list"]):
         start = time.monotonic()
         assert zoo(*words, path=[site]).returncode == 0
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 10
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(b"time.sleep(987)" in command for command in commands)
+
+
+def test_a_broken_plugin_is_warned_of_once_a_day_and_again_with_another_reason(tmp_path):
+    target, cache = tmp_path / "site", str(tmp_path / "cache")
+    install([write_wheel(tmp_path, "zoo-noisy", "raise OSError('no key')")], target)
+    first, second = (zoo("list", "models", path=[target], ZOO_CACHE=cache).stderr for _ in range(2))
+    assert "zoo-noisy" in first and "zoo-noisy" not in second
+    (target / "zoo_noisy.py").write_text("raise OSError('no disk')")
+    assert "no disk" in zoo("list", "models", path=[target], ZOO_CACHE=cache).stderr
+    assert "zoo-noisy" in zoo("plugin", "list", path=[target], ZOO_CACHE=cache).stdout
+
+
+def test_an_import_that_was_slow_once_is_tried_again_and_serves(tmp_path, monkeypatch):
+    monkeypatch.setattr(probing, "SECONDS", 5.0)
+    target, mark = tmp_path / "site", tmp_path / "mark"
+    source = f"import pathlib, time\nmark = pathlib.Path({str(mark)!r})\nif not mark.exists():\n"
+    source += "    mark.touch()\n    time.sleep(60)\n" + textwrap.dedent(GIVES.format(name="slow_net"))
+    install([write_wheel(tmp_path, "zoo-slow", source)], target)
+    monkeypatch.syspath_prepend(str(target))
+    (plugin,) = [found for found in find_plugins() if found.name == "zoo-slow"]
+    (first,) = probing.keep_from_harm([plugin], tmp_path / "cache")
+    with pytest.raises(PluginError, match=r"did not end within 5 s; fix: .* `pip uninstall zoo-slow`"):
+        first.load()
+    (second,) = probing.keep_from_harm([plugin], tmp_path / "cache")
+    assert second is plugin
 
 
 def test_a_plugin_that_was_mended_is_tried_again(tmp_path):

@@ -20,6 +20,7 @@ from zoo.suites import (
     Machine,
     Run,
     Suite,
+    identify_network,
     list_suites,
     load_suite,
     nearest_size,
@@ -31,7 +32,7 @@ from zoo.suites import (
     tuning_runs,
 )
 from zoo.tasks import BINARY
-from zoo.weights import InitialWeights
+from zoo.weights import InitialWeights, LocalCard
 
 RUN = Run(
     dataset="dots",
@@ -152,6 +153,7 @@ CHANGES = {
     "split_hash": "0" * 64,
     "fold": 1,
     "model": "zoo-torchvision:resnet18",
+    "network": "0.2.0-000000000000",
     "init": "random",
     "weights_digest": "0" * 64,
     "protocol": replace(FINETUNE, batch_size=16),
@@ -168,6 +170,36 @@ CHANGES = {
 @pytest.mark.parametrize("field", CHANGES)
 def test_whatever_decides_the_outcome_changes_the_id(field):
     assert replace(RUN, **{field: CHANGES[field]}).id != RUN.id
+
+
+def network(release="0.1.0", **changes):
+    return identify_network(choice(model(**changes), release=release), InitialWeights(init="random"))
+
+
+def test_another_release_of_the_plugin_is_another_network():
+    assert network("0.1.0") != network("0.2.0")
+
+
+def test_releases_with_the_same_declared_version_of_the_network_are_one_network():
+    assert network("0.1.0", version=1) == network("0.2.0", version=1) != network("0.2.0", version=2)
+
+
+@pytest.mark.parametrize(
+    "change", [{"mean": (0.5,) * 3}, {"std": (1.0,) * 3}, {"channels": 1}, {"classifier": "fc"}, {"first_conv": "conv"}]
+)
+def test_a_field_that_the_core_builds_or_feeds_a_network_by_makes_another_network(change):
+    assert network(**change) != network()
+
+
+def test_a_title_license_or_citation_makes_no_other_network():
+    assert network(title="new", license="MIT", citation="us") == network()
+
+
+def test_the_normalization_that_a_local_file_declares_makes_another_network():
+    def network_of(card):
+        return identify_network(choice(model()), InitialWeights(init="pretrained", tag="local-1", local=card))
+
+    assert network_of(LocalCard(mean=(0.5,) * 3, std=(0.5,) * 3)) != network_of(LocalCard())
 
 
 def test_every_field_of_the_identity_is_tried_above():
@@ -271,8 +303,8 @@ def model(name="tiny", **change):
     return ModelSpec(name=name, build=lambda _: None, **change)
 
 
-def choice(spec):
-    return ModelChoice(name=f"plugin:{spec.name}", spec=spec, weights=None, shown=spec.name)
+def choice(spec, **changes):
+    return ModelChoice(name=f"plugin:{spec.name}", spec=spec, weights=None, shown=spec.name, **changes)
 
 
 def data(tmp_path, *, count=60, official=True, image_size=None):

@@ -12,6 +12,7 @@ import torch
 from zoo.system import (
     available_memory_bytes,
     describe_system,
+    distributions_of,
     num_cores,
     resident_peak_bytes,
     seed_children,
@@ -24,6 +25,14 @@ from zoo.system import (
 # --- facts -----------------------------------------------------------------------------------------------------------
 def test_the_cores_are_those_this_process_may_use():
     assert 1 <= num_cores() <= os.cpu_count()
+
+
+def test_a_module_belongs_to_the_distribution_that_holds_it():
+    assert distributions_of(["PIL.Image", "numpy", "no_such_module"]) == ["numpy", "pillow"]
+
+
+def test_the_versions_of_other_distributions_are_beside_those_of_the_core():
+    assert versions("pytest", "no-such-distribution") == {**versions(), "pytest": pytest.__version__}
 
 
 def test_memory_is_a_plausible_number_of_bytes_or_unknown():

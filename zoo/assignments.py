@@ -19,6 +19,7 @@ from zoo.samples import Source, failures_told, read_by_train
 from zoo.shuffling import shuffle_labels
 from zoo.suites import Run
 from zoo.training import plan_steps
+from zoo.weights import RANDOM, InitialWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Assignment:
     run: Run
     dataset: Dataset
     dataset_facts: Mapping[str, Any]
-    weights: Path | None
+    weights: InitialWeights
     metrics: tuple[str, ...]
     primary_metric: str
     results: Path
@@ -38,6 +39,7 @@ class Assignment:
     done: Result | None = None  # of the run, where only its tests elsewhere are missing
     kept: Path | None = None  # its trained weights; None: it is trained, or trained again
     elsewhere: tuple[Elsewhere, ...] = ()
+    libraries: tuple[str, ...] = ()  # distributions whose versions the result records beside the core's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +94,7 @@ def assign(
                 run=run,
                 dataset=dataset,
                 dataset_facts=facts,
-                weights=plan.weights[run.weights_digest].path if run.weights_digest else None,
+                weights=plan.weights[run.weights_digest, run.weights_tag] if run.weights_digest else RANDOM,
                 metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
                 primary_metric=primary,
                 results=settings.results,
@@ -102,6 +104,7 @@ def assign(
                 done=done,
                 kept=find_weights(done),
                 elsewhere=elsewhere,
+                libraries=plan.libraries.get(run.model, ()),
             )
         )
     say_trained_again(assignments, console)

@@ -25,7 +25,7 @@ from zoo.samples import Source
 from zoo.sources import find_source, write_card_without
 from zoo.specs import DatasetSpec
 from zoo.splits import Split
-from zoo.suites import STARTER, Suite
+from zoo.suites import STARTER, Suite, identify_network
 from zoo.weights import RANDOM, InitialWeights, find_all_weights
 
 NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
@@ -102,7 +102,7 @@ def choose_backbone(
 
 def as_backbone(choice: ModelChoice, found: InitialWeights) -> Backbone:
     shown = f"features of {choice.spec.name}.{found.tag}" if found.path else f"features of {choice.shown}, random init"
-    return Backbone(shown=shown, spec=choice.spec, weights=found)
+    return Backbone(shown=shown, spec=choice.spec, weights=found, network=identify_network(choice, found))
 
 
 def add_label_noise(examined: Examined, backbone: Backbone, console: Console, settings: Settings) -> Examined:

@@ -51,6 +51,7 @@ class Backbone:
     shown: str
     spec: ModelSpec
     weights: InitialWeights
+    network: str = ""  # suites.identify_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,19 +149,19 @@ def find_features(
     with console.counting(f"decoding {source.spec.name} at {size} px", "images") as progress:
         images = cache_images(source, size, cache, progress)
     dataset = open_dataset(source, split, 0, images)
-    told = next((each for each in spec.weights if each.tag == weights.tag), spec)
+    mean, std = weights.normalization(spec)
     module = build_model(
         spec,
         num_outputs=2,
         channels=dataset.channels,
         image_size=size,
         weights=weights.path,
-        tag=weights.tag,
+        tag=weights.build_tag,
     )
     module = module.eval().to(device)
-    pixels = open_pixels(dataset, told.mean, told.std, device)
+    pixels = open_pixels(dataset, mean, std, device)
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
-    identity += [list(told.mean), list(told.std), device]
+    identity += [list(mean), list(std), device, backbone.network]
     with console.counting(f"{source.spec.name}: {backbone.shown}", "images") as progress:
         extract = counted(feature_extractor(spec, module), len(source.sample_ids), progress)
         found = kept_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))

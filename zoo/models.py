@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.devices import device_kind
 from zoo.errors import RunError, UsageError, WeightsError
 from zoo.specs import BuildRequest, ModelSpec
+from zoo.system import network_refused
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,7 +38,7 @@ def build_model(
     """
     request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=image_size, weights=weights, tag=tag)
     with seeded(seed):
-        module = spec.build(request)
+        module = call_build(spec, request)
         if stem == "small":
             use_small_stem(module, spec)
         if spec.first_conv and channels != spec.channels:
@@ -48,7 +49,37 @@ def build_model(
                 replace_head(module, name, num_outputs, head_std)
     if takes_repeated_gray(spec, channels):
         module.register_forward_pre_hook(partial(repeat_gray, channels=spec.channels))
+    check_precision(module, spec)
     check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
+    return module
+
+
+def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
+    """Call a plugin's `build`. RunError where it contacts the network or seeds torch.
+
+    What it downloaded would be in no record, and under a seed of its own all seeds start from one initialization.
+    """
+    import torch
+
+    seed, module = torch.initial_seed(), None
+    with network_refused() as hosts:
+        try:
+            module = spec.build(request)
+        except Exception:
+            if not hosts:
+                raise
+    if hosts or module is None:
+        raise RunError(
+            f"model {spec.name!r}: its plugin's build contacts {hosts[0]}",
+            fix="have the plugin download in `fetch_weights`",
+            code="build-downloads",
+        )
+    if torch.initial_seed() != seed:
+        raise RunError(
+            f"model {spec.name!r}: its plugin's build seeds torch, so that different seeds start alike",
+            fix="remove `torch.manual_seed` from the plugin: zoo seeds every build",
+            code="build-seeds",
+        )
     return module
 
 
@@ -211,6 +242,19 @@ def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> t
 
 
 PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own, which do nothing that a captured step would leave out
+
+
+def check_precision(module: nn.Module, spec: ModelSpec) -> None:
+    """RunError where a parameter is not float32, from which autocast makes the precision of a run."""
+    import torch
+
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise RunError(
+                f"model {spec.name!r}: {name} is {str(parameter.dtype).removeprefix('torch.')}, expected float32",
+                fix="have the plugin's build return a float32 module; --set precision=bf16 trains it in less",
+                code="wrong-precision",
+            )
 
 
 def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:

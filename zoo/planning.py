@@ -27,7 +27,7 @@ from zoo.sources import find_recognized
 from zoo.specs import BuildRequest, DatasetSpec, FetchRequest, MetricSpec
 from zoo.splits import Split, draw_split
 from zoo.suites import MODEL_SETS, Machine, Run, Suite, as_control, as_controls, plan_runs, safe_name
-from zoo.system import num_cores
+from zoo.system import distributions_of, num_cores
 from zoo.training import plan_steps
 from zoo.weights import (
     InitialWeights,
@@ -72,12 +72,13 @@ class Plan:
     sources: Mapping[str, tuple[Source, Split]]  # by dataset name
     prints: Mapping[str, Fingerprints]  # the same
     externals: Mapping[str, tuple[External, ...]]  # by dataset name: what its models are tested on beside
-    weights: Mapping[str, InitialWeights]  # by digest
+    weights: Mapping[tuple[str, str], InitialWeights]  # by digest and tag
     metrics: Mapping[str, MetricSpec]
     primary_metric: str  # "": each task's own
     protocol: Protocol
     refused: tuple[tuple[str, ZooError], ...]  # dataset, why
     device: str
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: whose versions are recorded
 
 
 def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
@@ -122,7 +123,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, settings, progress)
-    weights = {weights.digest: weights for weights in initial}
+    weights = {(weights.digest, weights.tag): weights for weights in initial}
     try_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
     return Plan(
         runs=tuple(runs),
@@ -136,7 +137,13 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         protocol=protocol,
         refused=(*refused, *unmatched),
         device=device,
+        libraries={choice.name: find_libraries(choice) for choice in choices},
     )
+
+
+def find_libraries(choice: ModelChoice) -> tuple[str, ...]:
+    """The distributions that a network comes from: the plugin, and those of the modules that its spec imports."""
+    return tuple(dict.fromkeys([choice.name.partition(":")[0], *distributions_of(choice.spec.imports)]))
 
 
 def list_baselines() -> list[ModelChoice]:
@@ -145,7 +152,7 @@ def list_baselines() -> list[ModelChoice]:
 
 def try_weights(
     runs: Sequence[Run],
-    weights: Mapping[str, InitialWeights],
+    weights: Mapping[tuple[str, str], InitialWeights],
     sources: Mapping[str, tuple[Source, Split]],
     registry: Registry,
     settings: Settings,
@@ -437,7 +444,7 @@ def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
 
 def list_trials(
     runs: Sequence[Run],
-    weights: Mapping[str, InitialWeights],
+    weights: Mapping[tuple[str, str], InitialWeights],
     sources: Mapping[str, tuple[Source, Split]],
     registry: Registry,
     cache: Path,
@@ -445,20 +452,21 @@ def list_trials(
     """Each way in which these runs put a model and a file of weights together, once."""
     trials: dict[tuple[Path, str], Trial] = {}
     for run in runs:
-        path = weights[run.weights_digest].path if run.weights_digest else None
-        if path is None:
+        if not run.weights_digest:
             continue
+        initial = weights[run.weights_digest, run.weights_tag]
+        assert initial.path is not None
         card = sources[run.dataset][0].spec
         request = BuildRequest(
             num_outputs=card.task.num_outputs(len(card.labels)),
             channels=card.channels,
             image_size=run.image_size,
-            weights=path,
-            tag=run.weights_tag,
+            weights=initial.path,
+            tag=initial.build_tag,
         )
         spec = find_model_spec(run.model, registry, cache)
-        trial = Trial(model=run.model, spec=spec, path=path, request=request)
-        trials.setdefault((path, trial.key), trial)
+        trial = Trial(model=run.model, spec=spec, path=initial.path, request=request)
+        trials.setdefault((initial.path, trial.key), trial)
     return list(trials.values())
 
 

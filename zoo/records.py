@@ -61,6 +61,7 @@ class RunRecord(Record):
     device_kind: str = ""
     threads: Count
     primary_metric: str = ""
+    network: str = ""
     purpose: str
     num_train: Images = 0
     tested_on: str = ""

@@ -37,10 +37,9 @@ class Weights:
     file_names: tuple[str, ...] = ()  # other names a local file may have, without folder
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    interpolation: str = "bicubic"
     image_size: int = 224  # the size the weights were trained at
     license: str = ""
-    gated: bool = False
+    gated: bool = False  # its license must be accepted where `url` points, before a download
     pretraining: tuple[str, ...] = ()  # dataset names, so that overlap with a benchmark can be matched
 
 
@@ -53,7 +52,6 @@ class BuildRequest:
     image_size: int
     weights: Path | None = None
     tag: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +94,7 @@ class ModelSpec:
     weights: tuple[Weights, ...] = ()  # the first is what the bare name means
     license: str = ""
     citation: str = ""
+    version: int = 0  # of the network: raise it when `build` makes another one; 0: every release of the plugin does
     imports: tuple[str, ...] = ()  # modules `build` needs, imported once before workers are forked
     classifier: str = ""
     first_conv: str = ""

@@ -204,6 +204,7 @@ class Run:
     device_kind: str
     threads: int
     primary_metric: str = ""  # by which val selects
+    network: str = ""  # `identify_network`; not recorded by the first results
     purpose: Literal["score", "tune", "shuffle", "external"] = "score"
     tested_on: str = ""  # external: the dataset that the model is tested on in place of its own test split
     test_hash: str = ""  # external: of those images and their labels
@@ -222,6 +223,7 @@ class Run:
             "split_hash": self.split_hash,
             "fold": self.fold,
             "model": self.model,
+            "network": self.network,
             "init": self.init,
             "weights_digest": self.weights_digest,
             "protocol": resolved_fields(self.protocol),
@@ -430,6 +432,8 @@ def plan_run(
     deviations = []
     if weights.fallback:
         deviations.append("weights: none found, random init")
+    if weights.local and not weights.local.mean:
+        deviations.append("weights: local file without a card, normalized as its architecture's usual weights")
     if size != asked:
         deviations.append(f"image_size: {size} instead of {asked}")
     run = Run(
@@ -450,10 +454,32 @@ def plan_run(
         device_kind=machine.device_kind,
         threads=machine.threads,
         primary_metric=primary_metric,
+        network=identify_network(choice, weights),
         num_train=int((split.folds[fold] == "train").sum()),
         deviations=tuple(deviations),
     )
     return with_protocol(run, protocol)
+
+
+def identify_network(choice: ModelChoice, weights: InitialWeights) -> str:
+    """What a plugin decides of a network: the version of its spec, else of the plugin, and a hash of the spec's fields.
+
+    The hash covers the fields that the core builds, feeds and trains the network by. Titles, licenses and citations
+    are not among them, so that correcting one repeats no run.
+    """
+    spec = choice.spec
+    mean, std = weights.normalization(spec)
+    fields = {
+        "channels": spec.channels,
+        "mean": mean,
+        "std": std,
+        "classifier": spec.classifier,
+        "first_conv": spec.first_conv,
+        "features": spec.features is not None,
+        "layer_groups": spec.layer_groups is not None,
+    }
+    release = f"v{spec.version}" if spec.version else choice.release
+    return "-".join(filter(None, (release, hash_bytes(json.dumps(fields, sort_keys=True))[:12])))
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:

@@ -8,17 +8,20 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError, nearest
 from zoo.executor import Notify, execute
-from zoo.files import FileMemo
+from zoo.fields import find_fault
+from zoo.files import FileMemo, parse_toml
+from zoo.models import call_build, seeded
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
 from zoo.system import can_fork, num_cores, versions
@@ -30,7 +33,20 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
 TRIAL_SECONDS = 300.0  # a network that takes longer to build is left to its runs
 HUB_URL = "https://huggingface.co"
-FIT_VERSION = 1  # of what is remembered of weights that fit
+FIT_VERSION = 2  # of what is remembered of weights that fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalCard:
+    """What is known of a file that is named after its architecture alone: what the card beside it declares.
+
+    The published weights of the architecture may be others, so that nothing is taken from them.
+    """
+
+    mean: tuple[float, ...] = ()  # empty: not declared
+    std: tuple[float, ...] = ()
+    license: str = ""
+    pretraining: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,30 @@ class InitialWeights:
     digest: str = ""
     tag: str = ""
     fallback: bool = False  # pretrained weights were wanted and could not be had
+    local: LocalCard | None = field(default=None, compare=False)  # of a file that no published tag is known for
+
+    @property
+    def build_tag(self) -> str:
+        """The tag that `build` may rely on: a published one."""
+        return "" if self.local else self.tag
+
+    def normalization(self, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the network's input: the weights' own, else the architecture's."""
+        published = next(
+            (each for each in spec.weights if self.init == "pretrained" and each.tag == self.build_tag), spec
+        )
+        mean, std = (self.local.mean, self.local.std) if self.local else ((), ())
+        return mean or published.mean, std or published.std
+
+    def pretraining(self, spec: ModelSpec) -> list[str] | None:
+        """The data that the weights were trained on; None where nobody says, nothing for random init."""
+        if self.init == "random":
+            return []
+        if self.local:
+            return list(self.local.pretraining) or None
+        return next(
+            (list(each.pretraining) for each in spec.weights if each.tag == self.tag and each.pretraining), None
+        )
 
 
 RANDOM = InitialWeights(init="random")
@@ -83,13 +123,49 @@ def find_all_weights(
                 faults.append((choice, reason))
                 results.append(InitialWeights(init="random", fallback=True))
                 continue
-            tag = choice.weights.tag if choice.weights else path.stem
-            results.append(InitialWeights(init="pretrained", path=path, digest=memo(path), tag=tag))
+            results.append(describe_file(choice, path, memo(path), brought))
     finally:
         memo.close()
     if faults and policy == "pretrained":
         raise missing_weights(faults, brought, folder)
     return results
+
+
+def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | None) -> InitialWeights:
+    """A file as the published weights its name says, else as a local file by its digest and the card beside it."""
+    if choice.weights and (path.parent != brought or path.stem != choice.spec.name):
+        return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
+    tag = f"local-{digest[:8]}" if choice.weights else path.stem
+    card = read_local_card(path.with_suffix(".toml"), choice.spec)
+    return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=card)
+
+
+def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
+    """The card beside a file of weights; empty where there is none. A WeightsError names what is wrong in it."""
+    if not path.is_file():
+        return LocalCard()
+    try:
+        document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise bad_card(path, str(error)) from error
+    names = [part.name for part in fields(LocalCard)]
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
+    card = LocalCard(**{name: value for name, value in values.items() if name in names})
+    for name in document.keys() - set(names):
+        raise bad_card(path, f"unknown key {name!r} {nearest(name, names)}".strip())
+    if fault := find_fault(card, LocalCard):
+        raise bad_card(path, fault)
+    if bool(card.mean) != bool(card.std) or len(card.mean) not in (0, spec.channels) or len(card.std) != len(card.mean):
+        raise bad_card(path, f"mean and std: expected {spec.channels} numbers each, or neither")
+    if any(not 0 < value < inf for value in card.std):
+        raise bad_card(path, f"std is {card.std}, expected numbers above 0")
+    return card
+
+
+def bad_card(path: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: {reason}", fix="correct that line: mean, std, license and pretraining", code="bad-weights-card"
+    )
 
 
 def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
@@ -101,7 +177,8 @@ def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool)
         )
     offline = offline or not reachable_hosts({HUB_URL})
     spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
-    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name)
+    release = registry.release_of(registry.qualified("model", HUB.rstrip(":")))
+    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name, release=release)
 
 
 def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
@@ -128,6 +205,8 @@ def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | N
     looked = f"not in {brought}, which holds {list_files(brought, choice.spec.name)}; " if brought else ""
     place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
+    if gated := [c.weights.url for c, _ in faults if c.weights and c.weights.gated]:
+        place = f"accept the license at {', '.join(gated)} and log in there, or {place}"
     return WeightsError(
         f"weights {choice.spec.name}.{tag} cannot be had{others}: {looked}{reason}; not in {cached}",
         fix=f"{place}, or say --weights auto (fall back to random init, marked) or --weights none",
@@ -154,12 +233,16 @@ def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Pat
 
 
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
-    """Look in `folder` for a file named after the model and tag, else after the model alone."""
+    """Look in `folder` for a file named after the model and tag, else after the model alone.
+
+    The latter does not say which weights it holds, so that it never stands for other tags than the default one.
+    """
     if folder is None:
         return None
     names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
     if weights:
-        names = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names) + names
+        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names)
+        names = tagged + (names if weights.tag == spec.weights[0].tag else [])
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -311,21 +394,73 @@ def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tupl
 
 
 def try_weights(trial: Trial, notify: Notify) -> None:
-    """Build a network with its weights and say whether they fit."""
-    import warnings
-
+    """Build a network with its weights from two seeds and report whether the file fits and fills it."""
     import torch
 
     torch.set_num_threads(1)
     try:
-        # perf: on the meta device nothing is initialised or copied: .05 s for ViT-B instead of .6
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")  # torch warns of each tensor that it does not copy
-            trial.spec.build(trial.request)
-    except Exception:  # they do not fit, or this network cannot be built there: built in earnest it tells which
-        try:
-            trial.spec.build(trial.request)
-        except WeightsError as error:
-            notify({"misfit": error.message, "fix": error.fix, "code": error.code})
-            return
+        unread = find_unread(trial)
+    except WeightsError as error:
+        notify({"misfit": error.message, "fix": error.fix, "code": error.code})
+        return
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        notify(
+            {
+                "misfit": f"not loaded by {trial.model}: {', '.join(unread[:3])}{more} stay random",
+                "fix": "give the whole network's weights, correct the plugin's `build`, or say --weights none",
+                "code": "weights-unread",
+            }
+        )
+        return
     notify({"fits": True})
+
+
+Sampled = tuple[tuple[int, ...], bytes]  # shape, and the values of some elements
+
+
+def find_unread(trial: Trial) -> list[str]:
+    """The trunk's parameters that differ between two builds from two seeds: the file did not fill them."""
+    first = sample_parameters(trial, 0, trial.request.num_outputs)
+    if trial.spec.classifier:
+        second = sample_parameters(trial, 1, trial.request.num_outputs)
+        heads = [f"{name}." for name in trial.spec.classifier.split(",")]
+    else:
+        second, heads = build_with_more_outputs(trial, first)
+    return [name for name, found in first.items() if found != second.get(name) and not name.startswith(tuple(heads))]
+
+
+def build_with_more_outputs(trial: Trial, first: Mapping[str, Sampled]) -> tuple[dict[str, Sampled], list[str]]:
+    """A second build with one output more, and the heads, which that shows: what takes another shape.
+
+    The file may hold a head of the right size, which fits no other; then there is no random head to find.
+    """
+    try:
+        second = sample_parameters(trial, 1, trial.request.num_outputs + 1)
+    except Exception:  # whatever a plugin's loading raises for a head of another size
+        return sample_parameters(trial, 1, trial.request.num_outputs), []
+    return second, find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
+
+
+def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
+    """The beginnings of the parameters' names in the child modules that hold the `resized` ones.
+
+    A head may be several layers ("head.0", "head.2"): all of the child is head, below what wraps the whole network.
+    """
+    paths = [name.split(".") for name in names]
+    depth = 0
+    while len({tuple(path[: depth + 1]) for path in paths}) == 1 and len(paths[0]) > depth + 1:
+        depth += 1
+    prefixes = {tuple(name.split(".")[: depth + 1]): name for name in resized}
+    return [".".join(prefix) + ("." if ".".join(prefix) != name else "") for prefix, name in prefixes.items()]
+
+
+def sample_parameters(trial: Trial, seed: int, num_outputs: int) -> dict[str, Sampled]:
+    """About 1000 elements, spread evenly, of every parameter of a network that is built from one seed."""
+    with seeded(seed):
+        module = call_build(trial.spec, replace(trial.request, num_outputs=num_outputs))
+    sampled = {}
+    for name, parameter in module.named_parameters():
+        values = parameter.detach().float().flatten()
+        sampled[name] = (tuple(parameter.shape), values[:: max(1, len(values) // 1000)].numpy().tobytes())
+    return sampled

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zoo.progress import Console
-    from zoo.registry import Registry
+    from zoo.registry import BrokenPlugin, Registry
 
 
 def tell(text: str) -> None:
@@ -22,14 +24,38 @@ def tell(text: str) -> None:
 
 
 def registry_with_warnings(console: Console | None = None) -> Registry:
-    """Everything installed; a broken plugin is one warning line, and the others serve on."""
+    """Everything installed; a broken plugin is one warning line a day, and the others serve on.
+
+    `zoo plugin list` and an error for a name that it may offer mention it whenever they are printed.
+    """
     from zoo.progress import Console
     from zoo.registry import open_registry
 
     registry = open_registry()
-    for broken in registry.broken:
+    for broken in not_warned_today(registry.broken):
         (console or Console()).warn(f"plugin {broken.plugin} is broken and left out: {broken.reason}")
     return registry
+
+
+def not_warned_today(broken: Sequence[BrokenPlugin]) -> list[BrokenPlugin]:
+    """The broken plugins that no command of today has warned of with this reason, each noted as warned of."""
+    import datetime
+    import json
+
+    from zoo.files import cache_root, read_regular, write_json
+
+    path, today = cache_root() / "plugins" / "warned.json", datetime.datetime.now(datetime.UTC).date().isoformat()
+    lines = {f"{each.plugin} {each.version}: {each.reason}": each for each in broken}
+    noted: object = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        noted = json.loads(read_regular(path))
+    told = noted.get("lines") if isinstance(noted, dict) and noted.get("day") == today else []
+    told = [line for line in told if isinstance(line, str)] if isinstance(told, list) else []
+    fresh = [line for line in lines if line not in told]
+    if fresh:
+        with contextlib.suppress(OSError):  # a cache that cannot be written to: they are warned of each time
+            write_json(path, {"day": today, "lines": [*told, *fresh]})
+    return [lines[line] for line in fresh]
 
 
 def in_color() -> bool:

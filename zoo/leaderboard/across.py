@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +75,7 @@ def find_across(boards: Sequence[Board]) -> list[Across]:
     found = []
     for group in groups.values():
         notes, chosen = choose_versions(group)
+        chosen = tell_networks_apart(chosen)
         table: Table = {board.dataset: find_tested(board) for board in chosen}
         usable = [b for b in chosen if sum(isinstance(t, Tested) for t in table[b.dataset].values()) >= MIN_MODELS]
         models = list(dict.fromkeys(row.label for b in usable for row in b.rows if not row.baseline))
@@ -101,6 +102,21 @@ def choose_versions(boards: Sequence[Board]) -> tuple[list[str], list[Board]]:
             kept = f"content {best.facts['content_hash'][:8]}, split {best.facts['split_hash'][:8]}"
             notes.append(f"{name}: {len(found)} versions; used is the one with most models ({kept})")
     return notes, chosen
+
+
+def tell_networks_apart(boards: Sequence[Board]) -> list[Board]:
+    """The boards, with the network in the label of each model that is another network on another board."""
+    networks: dict[str, set[str]] = {}
+    for board in boards:
+        for row in board.rows:
+            networks.setdefault(row.label, set()).add(row.network)
+
+    def tell_apart(row: Row) -> Row:
+        if row.baseline or len(networks[row.label]) < 2:
+            return row
+        return replace(row, variant=", ".join(filter(None, (row.variant, f"network={row.network or 'unrecorded'}"))))
+
+    return [replace(board, rows=tuple(map(tell_apart, board.rows))) for board in boards]
 
 
 def find_tested(board: Board) -> dict[str, Tested | str]:

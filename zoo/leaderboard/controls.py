@@ -132,7 +132,7 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
     The best of many looks better than it is. Baselines and controls are not chosen among: they do not count.
     """
     seen = {
-        (tested_on(run), *(run[name] for name in CONFIGURATION))
+        (tested_on(run), *(run[name] for name in CONFIGURATION), run.get("network", ""))
         for run in runs
         if run["purpose"] in SCORED and not is_baseline(run)
     }

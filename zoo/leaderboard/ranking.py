@@ -40,7 +40,7 @@ COSTS = (
     "flops",
 )
 # What rows are kept apart by: everything of a run's identity but seed and fold.
-KEPT_APART = ("model", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
+KEPT_APART = ("model", "network", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
 # What stands below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = (
     calibration.build_section,
@@ -56,6 +56,7 @@ class Row:
 
     model: str
     qualified: str  # distribution:architecture
+    network: str = ""  # suites.identify_network
     weights: str  # tag; "random init"
     baseline: bool
     scores: Mapping[str, Score]
@@ -218,7 +219,12 @@ def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Resul
 
 
 def row_key(result: Result) -> tuple[Any, ...]:
-    return tuple(result.run[name] for name in KEPT_APART)
+    return tuple(kept_apart(result.run).values())
+
+
+def kept_apart(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run (`Run.describe()`) that rows are kept apart by."""
+    return {name: run.get(name, "") if name == "network" else run[name] for name in KEPT_APART}
 
 
 def build_board(
@@ -305,8 +311,11 @@ def build_rows(
         row = build_row(part, metrics, seeds, primary)
         run = part[0].run
         twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
-        differing = [name for name in KEPT_APART if len({twin[name] for twin in twins}) > 1]
-        rows.append(replace(row, variant=", ".join(f"{name}={str(run[name])[:20]}" for name in differing)))
+        differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
+        shown = {name: str(kept_apart(run)[name])[:20] or "unrecorded" for name in differing}
+        if len({(*kept_apart(twin).values(),) for twin in twins}) < len(twins):
+            shown["params"] = str(next(map(count_parameters, part), None))
+        rows.append(replace(row, variant=", ".join(f"{name}={value}" for name, value in shown.items())))
     return rows
 
 
@@ -314,7 +323,23 @@ def group_rows(results: Sequence[Result]) -> list[list[Result]]:
     rows: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         rows.setdefault(row_key(result), []).append(result)
-    return [rows[key] for key in sorted(rows, key=repr)]
+    return [part for key in sorted(rows, key=repr) for part in split_by_parameters(rows[key])]
+
+
+def split_by_parameters(results: Sequence[Result]) -> list[list[Result]]:
+    """The runs of one row by the number of parameters, which differs where a plugin changed and its version did not.
+
+    A run that failed has no number, and stays with the first ones.
+    """
+    counts = sorted({count for result in results if (count := count_parameters(result)) is not None})
+    if len(counts) < 2:
+        return [list(results)]
+    return [[r for r in results if (count_parameters(r) or counts[0]) == count] for count in counts]
+
+
+def count_parameters(result: Result) -> int | None:
+    count: int | None = result.cost.get("num_parameters")
+    return count
 
 
 def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
@@ -352,6 +377,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     return Row(
         model=run["shown"],
         qualified=run["model"],
+        network=run.get("network", ""),  # not recorded by the first results
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
         baseline=is_baseline(results[0].run),
         scores=scores,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import inspect
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pluggy
 
 from zoo import hookspecs
-from zoo.errors import DataError, PluginError
+from zoo.errors import DataError, PluginError, nearest
 from zoo.fields import find_fault, shown
 from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
@@ -39,6 +40,9 @@ CORE = "zoo-bench"
 # A bare name that several offer means the first of these. The core comes first: installing a stranger's plugin must
 # not change, or take away, what `auroc` or `finetune` means in a published suite.
 PRECEDENCE = (CORE, "zoo-timm", "zoo-torchvision")
+# Python says it in words only.
+UNKNOWN_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*")
+SPECS_BY_NAME = {kind.__name__: kind for kind in (*SPEC_TYPES.values(), Weights)}
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # becomes a folder's name; a leading "-" would read as a flag
 
 
@@ -162,7 +166,10 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         return []
-    answers = caller()  # pluggy leaves out None
+    try:
+        answers = caller()  # pluggy leaves out None
+    except TypeError as error:
+        raise explain_unknown_field(error) from error
     specs = answers[0] if answers else None
     if not isinstance(specs, (list, tuple)):
         raise PluginError(f"{hook} returned {described(specs)}, expected a list of {wanted.__name__}")
@@ -176,6 +183,20 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
         names.add(spec.name)
         check_fields(kind, spec)
     return list(specs)
+
+
+def explain_unknown_field(error: TypeError) -> Exception:
+    """The error for a field that a spec does not have, as Python's own message names it; any other error as it is."""
+    match = UNKNOWN_FIELD.fullmatch(str(error))
+    kind = SPECS_BY_NAME.get(match[1]) if match else None
+    if match is None or kind is None:
+        return error
+    names = [part.name for part in dataclasses.fields(kind)]
+    hint = nearest(match[2], names)
+    return PluginError(
+        f"{match[1]} has no field {match[2]!r}",
+        fix=f"{hint} Else {CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it".strip(),
+    )
 
 
 def described(value: object) -> str:

@@ -57,6 +57,7 @@ class ModelChoice:
     spec: ModelSpec
     weights: Weights | None  # None where the model has no pretrained weights at all
     shown: str  # the shortest name for it: "resnet18", "resnet18.a1_in1k" where the tag is not the default one
+    release: str = ""  # of the plugin that gives it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +212,12 @@ class Registry:
             plain = split_qualifier(key)[1]
             having = [rival for rival in self.keys_of("model", plain) if find_weights(self.models[rival], weights.tag)]
             shown = f"{plain if having == [key] else key}.{weights.tag}"
-        return ModelChoice(name=name, spec=spec, weights=weights, shown=shown)
+        return ModelChoice(name=name, spec=spec, weights=weights, shown=shown, release=self.release_of(name))
+
+    def release_of(self, name: str) -> str:
+        """The version of the distribution in a qualified name; empty where it is unknown."""
+        distribution = name.partition(":")[0]
+        return next((plugin.version for plugin in self.plugins if plugin.name == distribution), "")
 
     def require_plugin(self, name: str) -> None:
         """Raise where no plugin of this name serves."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,30 +25,51 @@ from zoo.files import read_regular, write_json
 from zoo.registry.finding import FoundPlugin, find_plugins, raising
 from zoo.registry.loading import load_plugin
 
-SECONDS = 10.0  # for one plugin; without kept bytecode `import torch` alone takes four
+SECONDS = 30.0  # for one plugin; without kept bytecode `import torch` alone takes four, on a busy machine far more
+RETRY_SECONDS = 2.0  # for one that took too long before: an import that was only slow has been read and compiled since
 POLL_SECONDS = 0.01
-FIX = "import inside functions what may fail so; `zoo cache clear plugins` has it tried again"
 ENDED = "/ended"  # no plugin's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a plugin cannot be imported. A time-out may be the machine's: it is tried again with every command."""
+
+    reason: str
+    timed_out: bool = False
 
 
 def keep_from_harm(plugins: Sequence[FoundPlugin], cache: Path) -> list[FoundPlugin]:
     """The plugins, with a PluginError in place of each import that would end this process or not come back.
 
     A plugin is tried again when its version, its file or Python is another; what it imports itself is not watched.
+    One that took too long is tried again each time, for a shorter time.
     """
-    memo = cache / "plugins" / "tried.json"
-    reasons = read_memo(memo)
+    tried, slow = cache / "plugins" / "tried.json", cache / "plugins" / "slow.json"
+    reasons, late = read_memo(tried), read_memo(slow)
     keys = {plugin.name: key_of(plugin) for plugin in plugins}
-    new = [plugin.name for plugin in plugins if keys[plugin.name] not in reasons]
-    if new:
-        reasons |= {keys[name]: reason for name, reason in try_imports(new).items()}
+    unknown = [plugin.name for plugin in plugins if keys[plugin.name] not in reasons]
+    faults = try_imports([name for name in unknown if keys[name] not in late], SECONDS)
+    faults |= try_imports([name for name in unknown if keys[name] in late], RETRY_SECONDS)
+    if faults:
+        for name, fault in faults.items():
+            late.pop(keys[name], None)
+            (late if fault and fault.timed_out else reasons)[keys[name]] = fault.reason if fault else ""
         with contextlib.suppress(OSError):  # a cache that cannot be written to: they are tried each time
-            write_json(memo, reasons)
-    return [disarmed(plugin, reasons.get(keys[plugin.name], "")) for plugin in plugins]
+            write_json(tried, reasons)
+            write_json(slow, late)
+    return [disarmed(plugin, reasons.get(keys[plugin.name], ""), late.get(keys[plugin.name], "")) for plugin in plugins]
 
 
-def disarmed(plugin: FoundPlugin, reason: str) -> FoundPlugin:
-    return replace(plugin, load=raising(PluginError(reason, fix=FIX))) if reason else plugin
+def disarmed(plugin: FoundPlugin, reason: str, late: str) -> FoundPlugin:
+    """The plugin, or in its place the PluginError that tells its user what to do."""
+    if late:
+        fix = f"run again when the machine is less busy; if it stays so, `pip uninstall {plugin.name}`"
+        return replace(plugin, load=raising(PluginError(late, fix=fix)))
+    if reason:
+        fix = f"upgrade it, report it to its author, or `pip uninstall {plugin.name}`"
+        return replace(plugin, load=raising(PluginError(reason, fix=fix)))
+    return plugin
 
 
 def read_memo(path: Path) -> dict[str, str]:
@@ -70,23 +91,23 @@ def key_of(plugin: FoundPlugin) -> str:
     return json.dumps([plugin.name, plugin.version, plugin.module, size, mtime, platform.python_version()])
 
 
-def try_imports(names: Sequence[str]) -> dict[str, str]:
-    """Why each plugin cannot be imported, "" where it can or raises; one process for all until one of them ends it."""
-    reasons: dict[str, str] = {}
-    while left := [name for name in names if name not in reasons]:
-        begun, fault = try_until_one_fails(left)
-        reasons |= dict.fromkeys(begun, "")
+def try_imports(names: Sequence[str], seconds: float) -> dict[str, Fault | None]:
+    """Why each plugin cannot be imported, None where it can or raises; one process until one of them ends it."""
+    faults: dict[str, Fault | None] = {}
+    while left := [name for name in names if name not in faults]:
+        begun, fault = try_until_one_fails(left, seconds)
+        faults |= dict.fromkeys(begun)
         if not fault:
             break
         if not begun:
             break  # no process can be had: they are loaded as they are, and tried the next time
-        reasons[begun[-1]] = fault
-    return reasons
+        faults[begun[-1]] = fault
+    return faults
 
 
-def try_until_one_fails(names: Sequence[str]) -> tuple[list[str], str]:
-    """The plugins whose import began, and what became of the last one: "" where all ended."""
-    fault = ""
+def try_until_one_fails(names: Sequence[str], seconds: float) -> tuple[list[str], Fault | None]:
+    """The plugins whose import began, and what became of the last one: None where all ended."""
+    fault = None
     with TemporaryDirectory(prefix="zoo-") as folder:
         log = Path(folder, "begun")
         log.touch()
@@ -110,14 +131,16 @@ def try_until_one_fails(names: Sequence[str]) -> tuple[list[str], str]:
                 time.sleep(POLL_SECONDS)
                 if log.stat().st_size != size:
                     size, since = log.stat().st_size, time.monotonic()
-                elif time.monotonic() - since > SECONDS:
-                    fault = f"its import did not end within {SECONDS:g} s"
+                elif time.monotonic() - since > (
+                    seconds if size else SECONDS
+                ):  # Python's own start is not the plugin's
+                    fault = Fault(reason=f"its import did not end within {seconds:g} s", timed_out=True)
         finally:
             end_all(process)
         begun = log.read_text(encoding="utf-8").split("\n")[:-1]
     if begun and begun[-1] == ENDED:
-        return begun[:-1], ""
-    return begun, fault or describe_end(process.returncode)
+        return begun[:-1], None
+    return begun, fault or Fault(reason=describe_end(process.returncode))
 
 
 def end_all(process: subprocess.Popen[bytes]) -> None:

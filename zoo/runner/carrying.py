@@ -205,7 +205,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
         error={"code": event.code, "message": event.message},
         dataset=facts,
         deviations=run.deviations,
-        versions=versions(),
+        versions=versions(*event.work.libraries),
         created=now(),
     )
     with claim(settings.results, event.work.run) as is_ours:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.assignments import Assignment, left_to_do
@@ -25,7 +24,7 @@ from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import Run
 from zoo.system import describe_system, prepare_torch, seed_children, versions
 from zoo.training import Checkpoints, Fitted, find_checkpoints, fit, reopen
-from zoo.weights import find_model_spec
+from zoo.weights import InitialWeights, find_model_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +71,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     module = build(spec, run, dataset, assignment.weights)
     cost = measure_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
-    pixels = open_pixels(dataset, *normalization(spec, run), device)
+    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
     checkpoints = find_own_checkpoints(assignment)
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
@@ -87,12 +86,13 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             precision=run.precision,
             val_score=select,
             notify=notify,
-            get_features=find_features(run, dataset, pixels, assignment.cache),
+            get_features=find_features(assignment, pixels),
             checkpoints=checkpoints,
         )
     val = fitted.predict(dataset, pixels, "val", run.precision)
     details = {
-        "pretraining": describe_pretraining(spec, run),
+        "pretraining": assignment.weights.pretraining(spec),
+        **describe_local(assignment.weights),
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
@@ -129,7 +129,7 @@ def score_and_save(
         details={**describe_fit(fitted, assignment), **details},
         cost={**cost, **measure_cost(fitted, pixels.device)},
         system={**describe_system(pixels.device, run.threads), **open_device(pixels.device).describe()},
-        versions=versions(),
+        versions=versions(*assignment.libraries),
         created=now(),
     )
     state = state_of(fitted.module) if assignment.keep_weights != "none" else None
@@ -137,30 +137,27 @@ def score_and_save(
     return result
 
 
-def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: Path | None) -> nn.Module:
+def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: InitialWeights) -> nn.Module:
     return build_model(
         spec,
         num_outputs=dataset.task.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
         image_size=run.image_size,
-        weights=weights,
-        tag=run.weights_tag,
+        weights=weights.path,
+        tag=weights.build_tag,
         stem=run.protocol.stem,
         head_std=run.protocol.head_std,
         seed=seed_children(run.seed, "init")["init"],
     )
 
 
-def normalization(spec: ModelSpec, run: Run) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the network's input: the weights' own, or what the protocol fixes."""
     if run.protocol.normalization == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
     if run.protocol.normalization == "half":
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    for weights in spec.weights:
-        if run.init == "pretrained" and weights.tag == run.weights_tag:
-            return weights.mean, weights.std
-    return spec.mean, spec.std
+    return weights.normalization(spec)
 
 
 def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
@@ -170,33 +167,36 @@ def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
 
 def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
     """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
-    results, computing = str(assignment.results.resolve()), json.dumps(versions(), sort_keys=True)
+    results, computing = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
     checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
     if assignment.fresh:
         checkpoints.drop()
     return checkpoints
 
 
-def find_features(run: Run, dataset: Dataset, pixels: Pixels, cache: Path) -> GetFeatures:
+def find_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
     """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    run = assignment.run
     if run.init == "random":
         return extract_features
-    made_by = {name: version for name, version in versions().items() if name in {"torch", "torchvision", "timm"}}
+    makers = {"torch", "torchvision", "timm", *assignment.libraries}
+    made_by = {name: version for name, version in versions(*assignment.libraries).items() if name in makers}
     identity = {
-        "content": dataset.content_hash,
-        "decoded": dataset.images.parent.name,  # whose levels may be those of a fold's train images
+        "content": assignment.dataset.content_hash,
+        "decoded": assignment.dataset.images.parent.name,  # whose levels may be those of a fold's train images
         "size": run.image_size,
         "scale": pixels.scale,
         "mean": pixels.mean.flatten().tolist(),
         "std": pixels.std.flatten().tolist(),
         "model": run.model,
+        "network": run.network,
         "weights": run.weights_digest,
         "stem": run.protocol.stem,
         "device": run.device_kind,
         "threads": run.threads,
         **made_by,
     }
-    return keep_features(cache, json.dumps(identity, sort_keys=True))
+    return keep_features(assignment.cache, json.dumps(identity, sort_keys=True))
 
 
 def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:
@@ -217,11 +217,11 @@ def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
     }
 
 
-def describe_pretraining(spec: ModelSpec, run: Run) -> list[str] | None:
-    """The data that its initial weights were trained on; None where nobody says, nothing for random init."""
-    if run.init == "random":
-        return []
-    return next((list(w.pretraining) for w in spec.weights if w.tag == run.weights_tag and w.pretraining), None)
+def describe_local(weights: InitialWeights) -> dict[str, Any]:
+    """The name and license of a local file, for the record."""
+    if weights.local is None or weights.path is None:
+        return {}
+    return {"weights_file": weights.path.name, "weights_license": weights.local.license or None}
 
 
 def null_if_nan(value: float) -> float | None:

@@ -155,7 +155,7 @@ def test_the_default_tag_is_timms_and_its_settings_are_the_registrys():
     weights = SPECS["resnet18"].weights[0]
     config = timm.get_pretrained_cfg("resnet18")
     assert (weights.tag, weights.mean, weights.std) == (config.tag, config.mean, config.std)
-    assert (weights.interpolation, weights.image_size) == (config.interpolation, config.input_size[-1])
+    assert weights.image_size == config.input_size[-1]
     assert weights.url == "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
     assert weights.license == "Apache-2.0"
 

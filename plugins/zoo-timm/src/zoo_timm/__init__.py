@@ -4,7 +4,7 @@ The index is compact: what many architectures share stands once in a table, and 
     families     [[name, citation]]
     layouts      [[classifier, first_conv]]
     sizes        [[image_size, size_multiple, min_image_size, fixed_size, resizable]]
-    settings     [[image_size, mean, std, interpolation, license, pretraining]]
+    settings     [[image_size, mean, std, license, pretraining]]
     models       {name: [family, layout, size, features, [[tag, setting, source?], ...]]}
 `source` is a hub repository other than timm/<name>.<tag>, or a URL.
 """
@@ -68,6 +68,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
         weights=weights,
         license=default.license,
         citation=citation,
+        version=1,
         imports=("timm",),
         classifier=classifier,
         first_conv=first_conv,
@@ -79,7 +80,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
 
 def describe_weights(settings: list[Any], endpoint: str, name: str, tag: str, at: int, source: str = "") -> Weights:
     """Turn one weights row of the index into a record."""
-    image_size, mean, std, interpolation, license_, pretraining = settings[at]
+    image_size, mean, std, license_, pretraining = settings[at]
     is_url = source.startswith("http")
     return Weights(
         tag=tag,
@@ -87,7 +88,6 @@ def describe_weights(settings: list[Any], endpoint: str, name: str, tag: str, at
         file_names=(source.rpartition("/")[2],) if is_url else (),
         mean=tuple(mean),
         std=tuple(std),
-        interpolation=interpolation,
         image_size=image_size,
         license=license_,
         pretraining=tuple(pretraining),

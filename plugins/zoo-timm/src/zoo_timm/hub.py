@@ -57,7 +57,6 @@ def describe_hub_model(name: str, repository: str, document: dict[str, Any], kno
         url=f"https://huggingface.co/{repository}/resolve/main/model.safetensors",
         mean=tuple(config.get("mean") or known.mean),
         std=tuple(config.get("std") or known.std),
-        interpolation=config.get("interpolation") or "bicubic",
         image_size=size,
         license=config.get("license") or "",
     )

@@ -128,7 +128,6 @@ def describe_weights(settings: Table, name: str, tag: str, config: PretrainedCfg
         config.input_size[-1],
         list(config.mean),
         list(config.std),
-        config.interpolation,
         LICENSES.get(license_, license_),
         list(pretraining_of(tag)),
     ]

@@ -148,12 +148,11 @@ def describe_weights(name: str, member: Any) -> dict[str, Any]:
     notice = member.meta.get("license", "")
     swag = "SWAG" in member.name
     row: dict[str, Any] = {"tag": member.name.lower(), "file": member.url.removeprefix(URL)}
-    usual = {"image_size": 224, "interpolation": "bilinear", "license": LICENSE, "pretraining": ["imagenet-1k"]}
+    usual = {"image_size": 224, "license": LICENSE, "pretraining": ["imagenet-1k"]}
     found = {
         "mean": list(mean),
         "std": list(std),
         "image_size": size,
-        "interpolation": preset.interpolation.value,
         "license": SPECIAL_LICENSES[notice] if notice else LICENSE,
         "pretraining": ["instagram-3.6b", "imagenet-1k"] if swag else ["imagenet-1k"],
     }

@@ -1,0 +1,59 @@
+"""What a plugin's `build` must not do: contact the network, or seed torch."""
+
+import contextlib
+import socket
+import urllib.request
+from functools import partial
+
+import pytest
+import torch
+
+from zoo.errors import RunError
+from zoo.models import build_model
+from zoo.specs import ModelSpec
+
+
+def build_after(request, act):
+    with contextlib.suppress(OSError):  # as libraries do that fall back to a cache
+        act()
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, request.num_outputs))
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (partial(torch.manual_seed, 0), "build-seeds"),
+        (torch.seed, "build-seeds"),
+        (partial(urllib.request.urlopen, "http://127.0.0.1:9/weights.pth"), "build-downloads"),
+        (partial(socket.create_connection, ("weights.test", 443)), "build-downloads"),
+    ],
+    ids=["manual_seed", "seed", "address", "name"],
+)
+def test_a_build_that_seeds_torch_or_contacts_the_network_is_refused(act, code):
+    spec = ModelSpec(name="acting", build=partial(build_after, act=act))
+    with pytest.raises(RunError, match="acting") as caught:
+        build_model(spec, num_outputs=2, channels=3, image_size=4, seed=7)
+    assert caught.value.code == code
+
+
+def test_a_build_that_draws_random_numbers_under_a_fork_of_its_own_is_not_refused():
+    def act():
+        with torch.random.fork_rng(devices=[]):
+            torch.rand(3)
+
+    build_model(ModelSpec(name="forking", build=partial(build_after, act=act)), num_outputs=2, channels=3, image_size=4)
+
+
+def test_the_network_can_be_used_again_after_a_build():
+    before = socket.getaddrinfo, socket.socket.connect
+    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
+    assert (socket.getaddrinfo, socket.socket.connect) == before
+
+
+def test_a_model_in_half_precision_is_refused_naming_the_first_parameter():
+    spec = ModelSpec(
+        name="half", build=lambda _: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)).half()
+    )
+    with pytest.raises(RunError, match=r"'half': 1\.weight is float16") as caught:
+        build_model(spec, num_outputs=2, channels=3, image_size=4)
+    assert caught.value.code == "wrong-precision"
