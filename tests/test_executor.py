@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from zoo.errors import RunError
-from zoo.executor import detach, execute
+from zoo.errors import PluginError, RunError
+from zoo.executor import Event, detach, execute, run_executor
+from zoo.specs import ExecutorSpec
 from zoo.system import can_fork
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
@@ -243,3 +244,55 @@ def test_a_child_whose_parent_was_killed_before_it_could_ask_to_die_with_it_ends
     child.start()
     child.join(10)
     assert child.exitcode == 1
+
+
+# --- executors of plugins --------------------------------------------------------------------------------------------
+def events_of(execute_):
+    spec = ExecutorSpec(name="far", execute=execute_)
+    return list(run_executor(spec, ["step 1"], carry_out, devices=["cpu"], reuse=False))
+
+
+def raising(works, carry_out, **settings):
+    raise OSError("no such queue")
+
+
+def raising_later(works, carry_out, **settings):
+    yield Event(work=works[0], kind="started")
+    raise OSError("no such queue")
+
+
+def too_old(works, carry_out, *, devices):
+    yield from ()
+
+
+def not_events(works, carry_out, **settings):
+    yield "done"
+
+
+@pytest.mark.parametrize("broken", [raising, raising_later, too_old, not_events, lambda *_, **__: None])
+def test_an_executor_of_a_plugin_that_goes_wrong_is_named(broken):
+    with pytest.raises(PluginError, match="executor 'far' failed") as caught:
+        events_of(broken)
+    assert caught.value.code == "executor-failed"
+
+
+def test_an_executor_may_return_any_iterable_of_events():
+    ended = Event(work="step 1", kind="ended", status="ok")
+    assert events_of(lambda works, carry_out, **settings: iter([ended])) == [ended]
+    assert events_of(lambda works, carry_out, **settings: [ended]) == [ended]
+
+
+def test_a_generator_of_a_plugin_is_closed_with_the_bench():
+    closed = []
+
+    def endless(works, carry_out, **settings):
+        try:
+            while True:
+                yield Event(work=works[0], kind="progress")
+        finally:
+            closed.append(True)
+
+    events = run_executor(ExecutorSpec(name="far", execute=endless), ["step 1"], carry_out)
+    next(events)
+    events.close()
+    assert closed == [True]

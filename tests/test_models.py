@@ -257,7 +257,7 @@ def test_everything_random_follows_from_the_seed_and_nothing_else_moves():
 
 def test_a_model_with_the_wrong_output_is_found_before_the_first_step():
     spec = ModelSpec(name="odd", build=lambda _: nn.Sequential(nn.Flatten(), nn.Linear(768, 3)))
-    with pytest.raises(RunError, match=r"model 'odd' returned \(2, 3\), expected \(2, 4\)"):
+    with pytest.raises(RunError, match=r"model 'odd' returned \(2, 3\), expected one tensor \(2, 4\)"):
         build(spec)
     with pytest.raises(RunError, match="returned tuple"):
         build(replace(spec, build=lambda _: Two()))

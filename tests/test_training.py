@@ -268,6 +268,14 @@ def test_a_rate_in_a_tensor_updates_as_a_number_does_bit_for_bit(optimizer):
     assert torch.equal(*updated)
 
 
+def test_a_model_without_a_trainable_parameter_is_named():
+    module = Tiny(2)
+    module.requires_grad_(False)
+    with pytest.raises(RunError, match="model 'tiny' has no parameter") as caught:
+        build_optimizer(TINY, module, FINETUNE)
+    assert caught.value.code == "nothing-to-train"
+
+
 # --- batches ---------------------------------------------------------------------------------------------------------
 def feed(dataset, pixels, protocol, seeds=None):
     drawn = Batches(dataset, pixels, protocol, seeds or {"order": 1, "augmentation": 2})

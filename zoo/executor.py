@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from zoo.errors import ZooError, clean, room_needed
+from zoo.errors import PluginError, ZooError, clean, room_needed
 from zoo.specs import ExecutorSpec
 from zoo.system import available_memory_bytes, can_fork, family_of, peak_memory_of
 
@@ -345,6 +345,32 @@ def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection
         message = clean(f"{type(error).__name__}: {error} ({where})")
         return {"kind": "ended", "status": "failed", "code": "run-error", "message": message[:500]}
     return {"kind": "ended", "status": "ok"}
+
+
+def run_executor(
+    spec: ExecutorSpec, works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], **settings: Any
+) -> Generator[Event[Work], None, None]:
+    """The events of an executor (`zoo.specs.ExecutorSpec`). PluginError that names a plugin's where it goes wrong."""
+    if spec in EXECUTORS:
+        yield from spec.execute(works, carry_out, **settings)
+        return
+    try:
+        events = spec.execute(works, carry_out, **settings)
+        with contextlib.ExitStack() as stack:
+            if hasattr(events, "close"):  # a generator; other iterators have nothing to end
+                stack.callback(events.close)
+            for event in events:
+                if not isinstance(event, Event):
+                    raise TypeError(f"it yielded {type(event).__name__}, expected zoo.executor.Event")
+                yield event
+    except ZooError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"executor {spec.name!r} failed: {type(error).__name__}: {clean(error)}",
+            fix="--executor local, or report this to whoever publishes its plugin",
+            code="executor-failed",
+        ) from error
 
 
 EXECUTORS = (ExecutorSpec(name="local", execute=execute, title="worker processes on this machine"),)

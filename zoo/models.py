@@ -267,7 +267,11 @@ def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num
     module.train(was_training)
     found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if found != (shape[0], num_outputs):
-        raise RunError(f"model {spec.name!r} returned {found}, expected {(shape[0], num_outputs)}", code="wrong-output")
+        raise RunError(
+            f"model {spec.name!r} returned {found}, expected one tensor {(shape[0], num_outputs)}",
+            fix="have the module's forward return its logits alone",
+            code="wrong-output",
+        )
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

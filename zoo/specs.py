@@ -283,9 +283,10 @@ class Card:
 class ExecutorSpec:
     """Where runs are carried out. Provisional until a second executor ships.
 
-    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=...)` yields a `zoo.executor.Event` for
-    all that happens to the works, and one with nothing to tell where a second has passed without; a failed work is an
-    event, not an exception. It is a generator: closing it ends all.
+    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=..., fits=..., more=...)`, whose arguments
+    `zoo.executor.execute` describes, yields a `zoo.executor.Event` for all that happens to the works, and one with
+    nothing to tell where a second has passed without; a failed work is an event, not an exception. It is a generator:
+    closing it ends all.
     """
 
     name: str

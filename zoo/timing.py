@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.data import random_pixels
 from zoo.devices import device_kind, list_devices, open_device
-from zoo.executor import Notify
+from zoo.executor import Notify, run_executor
 from zoo.files import locked
 from zoo.inference import measure_forward
 from zoo.leaderboard import is_baseline
@@ -70,8 +70,8 @@ def measure_all(
 ) -> None:
     with console.counting("importing what the models need"):  # once, and not in every process
         import_all(imports_of({timed.network.model for timed in waiting}, registry, settings.cache))
-    execute = registry.find("executor", settings.executor).execute
-    events = execute(
+    events = run_executor(
+        registry.find("executor", settings.executor),
         waiting,
         partial(time_network, registry=registry if can_fork() else None),
         devices=list_devices(device)[:1],

@@ -14,7 +14,7 @@ from typing import Any
 from zoo.assignments import Assignment, assign, longest_first, name_work
 from zoo.devices import device_kind
 from zoo.errors import ResultsError
-from zoo.executor import Event
+from zoo.executor import Event, run_executor
 from zoo.planning import Plan, Settings, worker_devices
 from zoo.progress import BenchProgress, Console, duration
 from zoo.registry import Registry
@@ -104,8 +104,8 @@ def execute_all(
 ) -> tuple[dict[str, Result], list[Assignment]]:
     """Results by run id of what was carried out, and what was not, because another bench is at it."""
     kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
-    execute = registry.find("executor", settings.executor).execute
-    events: Generator[Event[Assignment], None, None] = execute(
+    events: Generator[Event[Assignment], None, None] = run_executor(
+        registry.find("executor", settings.executor),
         longest_first(assignments),
         partial(claim_and_execute, registry=registry if can_fork() else None),
         devices=worker_devices(settings, plan.device, kinds),

@@ -555,6 +555,12 @@ def build_optimizer(spec: ModelSpec, module: nn.Module, protocol: Protocol) -> t
     import torch
 
     groups = parameter_groups(spec, module, protocol)
+    if not groups:
+        raise RunError(
+            f"model {spec.name!r} has no parameter that requires a gradient: there is nothing to fine-tune",
+            fix="have the plugin's build leave parameters trainable, or use --protocol linear-probe",
+            code="nothing-to-train",
+        )
     options: dict[str, Any] = open_device(str(next(module.parameters()).device)).optimizer_options()
     if protocol.optimizer == "sgd":
         options = {name: value for name, value in options.items() if name != "capturable"}  # it always is
