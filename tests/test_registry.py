@@ -146,7 +146,7 @@ def test_a_plugin_without_hooks_is_broken():
         (None, "register_models returned None, expected a list of ModelSpec"),
         (TINY, "register_models returned an object of type ModelSpec, expected a list of ModelSpec"),
         ((spec for spec in [TINY]), "returned an object of type generator, expected a list"),
-        ([TINY, "resnet18"], "returned an object of type str at [1], expected ModelSpec"),
+        (["resnet18", "resnet50"], "returned an object of type str at [1], expected ModelSpec"),
         ([metric("tiny")], "returned an object of type MetricSpec at [0], expected ModelSpec"),
         ([TINY, TINY], "gives model 'tiny' twice"),
         ([model("../tiny")], "model name '../tiny'"),
@@ -501,3 +501,24 @@ def test_a_large_catalogue_costs_little():
     seconds = time.perf_counter() - start
     assert len(registry.models) == 1_302
     assert seconds < 0.2  # some 0.01 where nothing else runs
+
+
+# --- a plugin of which only some specs are valid ---------------------------------------------------------------------
+def test_a_spec_with_a_mistake_leaves_the_others_of_its_plugin_in_place():
+    wrong = replace(TINY, name="wrong", image_size="224")
+    registry = load_registry([plugin("mixed", models=[TINY, wrong], metrics=[metric("hits")])])
+    assert set(registry.models) == {"tiny"} and set(registry.metrics) == {"hits"}
+    (listed,) = registry.plugins
+    assert listed.status == "partial" and listed.counts == {"model": 1, "metric": 1}
+    assert [(each.plugin, each.partial) for each in registry.broken] == [("mixed", True)]
+    with pytest.raises(UsageError, match="broken, may offer it: mixed"):
+        registry.find("model", "wrong")
+
+
+def test_all_mistakes_of_a_plugin_are_reported_at_once():
+    specs = [replace(TINY, name="one", image_size="224"), replace(TINY, name="two", channels="3"), TINY]
+    (broken,) = load_registry([plugin("mixed", models=specs)]).broken
+    assert "model 'one': image_size" in broken.reason and "model 'two': channels" in broken.reason
+    (broken,) = load_registry([plugin("bad", models=specs[:2])]).broken
+    assert "model 'one': image_size" in broken.reason and "model 'two': channels" in broken.reason
+    assert not broken.partial

@@ -33,7 +33,7 @@ def registry_with_warnings(console: Console | None = None) -> Registry:
 
     registry = open_registry()
     for broken in not_warned_today(registry.broken):
-        (console or Console()).warn(f"plugin {broken.plugin} is broken and left out: {broken.reason}")
+        (console or Console()).warn(f"plugin {broken.plugin} is {broken.state}: {broken.reason}")
     return registry
 
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +63,7 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
                 if plugin.name in given:
                     raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
                 with quiet_stdout(), process_unchanged():
-                    given[plugin.name] = load_plugin(plugin)
+                    given[plugin.name], mistakes = load_plugin(plugin)
             except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
                 if isinstance(error, KeyboardInterrupt) and interrupts:
                     raise
@@ -71,7 +72,15 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
                 )
                 continue
             counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
-            listed.append(Plugin(name=plugin.name, version=plugin.version, counts=counts))
+            listed.append(
+                Plugin(
+                    name=plugin.name,
+                    version=plugin.version,
+                    status="partial" if mistakes else "ok",
+                    reason="; ".join(mistakes),
+                    counts=counts,
+                )
+            )
     return index_specs(given, listed)
 
 
@@ -98,8 +107,12 @@ def quiet_stdout() -> Iterator[None]:
         yield
 
 
-def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
-    """Import one plugin, check its hooks, call them and check what they return. Raises whatever is wrong with it."""
+def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
+    """Import one plugin, check its hooks, call them and check what they return.
+
+    Returns the valid specs and the mistakes in the others. Raises what is wrong with the plugin as a whole, and all
+    mistakes at once where no spec is valid.
+    """
     if contract(found.group) != CONTRACT:
         newer = contract(found.group) > CONTRACT
         raise PluginError(
@@ -112,7 +125,14 @@ def load_plugin(found: FoundPlugin) -> dict[Kind, list[Any]]:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=found.name)
-    return {kind: call_hook(manager, kind) for kind in HOOKS}
+    specs: dict[Kind, list[Any]] = {}
+    mistakes: list[PluginError] = []
+    for kind in HOOKS:
+        specs[kind], wrong = call_hook(manager, kind)
+        mistakes += wrong
+    if mistakes and not any(specs.values()):
+        raise mistakes[0] if len(mistakes) == 1 else PluginError("; ".join(each.message for each in mistakes))
+    return specs, [each.message for each in mistakes]
 
 
 def check_hooks(plugin: object) -> int:
@@ -160,12 +180,12 @@ def is_own(function: object, plugin: object) -> bool:
     return defined_in.partition(".")[0] == plugin.__name__.partition(".")[0]
 
 
-def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
-    """Call one hook of the only registered plugin; return its specs, checked."""
+def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], list[PluginError]]:
+    """Call one hook of the only registered plugin; return its valid specs, and what is wrong with each other one."""
     hook, wanted = HOOKS[kind], SPEC_TYPES[kind]
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
-        return []
+        return [], []
     try:
         answers = caller()  # pluggy leaves out None
     except TypeError as error:
@@ -173,16 +193,22 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> list[Any]:
     specs = answers[0] if answers else None
     if not isinstance(specs, (list, tuple)):
         raise PluginError(f"{hook} returned {described(specs)}, expected a list of {wanted.__name__}")
-    names: set[str] = set()
+    counts = Counter(spec.name for spec in specs if isinstance(spec, wanted) and isinstance(spec.name, str))
+    valid: dict[str, Any] = {}
+    mistakes = []
     for index, spec in enumerate(specs):
-        if not isinstance(spec, wanted):
-            raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
-        check_name(kind, spec.name)
-        if spec.name in names:
-            raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
-        names.add(spec.name)
-        check_fields(kind, spec)
-    return list(specs)
+        try:
+            if not isinstance(spec, wanted):
+                raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
+            check_name(kind, spec.name)
+            if counts[spec.name] > 1:
+                raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
+            check_fields(kind, spec)
+        except PluginError as error:
+            mistakes.append(error)
+        else:
+            valid[spec.name] = spec
+    return list(valid.values()), list({error.message: error for error in mistakes}.values())
 
 
 def explain_unknown_field(error: TypeError) -> Exception:
@@ -253,7 +279,9 @@ def index_specs(given: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequ
             for distribution in owners[kind][name]:
                 key = name if wins and distribution == first else f"{distribution}:{name}"
                 keyed[f"{kind}s"][key] = offered[distribution]
-    broken = tuple(BrokenPlugin(p.name, p.version, p.reason) for p in plugins if p.status == "broken")
+    broken = tuple(
+        BrokenPlugin(p.name, p.version, p.reason, p.status == "partial") for p in plugins if p.status != "ok"
+    )
     return Registry(**keyed, owners=owners, plugins=tuple(plugins), broken=broken)
 
 

@@ -23,22 +23,30 @@ DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """One line of `zoo plugin list`: `counts` says how many specs of each kind it gives, `reason` why it is broken."""
+    """One line of `zoo plugin list`: `counts` has the number of specs of each kind, `reason` why specs are missing.
+
+    A `partial` plugin gives some specs; those with mistakes are left out, and `reason` lists them all.
+    """
 
     name: str
     version: str = ""
-    status: Literal["ok", "broken"] = "ok"
+    status: Literal["ok", "partial", "broken"] = "ok"
     reason: str = ""
     counts: Mapping[Kind, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that gives nothing, and why; the others serve on."""
+    """A plugin that gives nothing, or not all (`partial`), and why; the others serve on."""
 
     plugin: str
     version: str
     reason: str
+    partial: bool = False
+
+    @property
+    def state(self) -> str:
+        return "broken in parts, which are left out" if self.partial else "broken and left out"
 
 
 class ModelName(NamedTuple):
