@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from zoo.errors import PluginError
+from zoo.files import cache_root
 from zoo.registry import probing
 from zoo.registry.finding import find_plugins
 
@@ -210,7 +211,8 @@ def plugins(site):
 
 @pytest.fixture(scope="module")
 def models(site):
-    """What `zoo list models` does."""
+    """What `zoo list models` does, as the first command of a day."""
+    (cache_root() / "plugins" / "warned.json").unlink(missing_ok=True)
     return zoo("list", "models", "--json", path=[site])
 
 
