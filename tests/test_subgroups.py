@@ -296,9 +296,13 @@ def test_folds_are_scored_apart_and_averaged():
 
 
 def test_a_group_without_an_interval_says_why_it_has_no_p():
-    folds = [draw_run(fold, num=24, columns={"sex": np.array(["F"] * 5 + ["M"] * 19)}) for fold in range(5)]
+    """One ill patient of the group in each of twelve folds: hardly a resample has one in all of them."""
+    columns = {"sex": np.array(["F"] * 4 + ["M"] * 20)}
+    folds = [draw_run(fold, num=24, columns=columns) for fold in range(12)]
+    ill = np.r_[1, 1, 0, 0]
     folds = [
-        {s: replace(p, sample_ids=np.char.add(f"{n}.", p.sample_ids), patients=np.arange(24) // 2 + 100 * n)
+        {s: replace(p, sample_ids=np.char.add(f"{n}.", p.sample_ids), patients=np.arange(24) // 2 + 100 * n,
+                    targets=np.r_[ill, p.targets[4:]])
          for s, p in run.items()} for n, run in enumerate(folds)
     ]  # fmt: skip
     row = ScoredRow(label="net", baseline=False, stored=[folds], seeds=(0,))
