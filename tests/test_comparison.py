@@ -121,7 +121,7 @@ def test_folds_weigh_a_patient_by_the_size_of_its_fold():
     assert found.seed_scores == approx(np.mean([part.seed_scores for part in each]))
 
 
-def test_a_board_of_ten_models_five_seeds_and_2000_images_is_tested_in_two_seconds():
+def test_a_board_of_ten_models_five_seeds_and_2000_images_is_tested_in_a_few_seconds():
     random = np.random.default_rng(0)
     targets, patients = np.arange(2000) % 10, np.array([f"p{i // 2}" for i in range(2000)])
     card = Card(task=MULTICLASS, labels=tuple("abcdefghij"), has_patients=True)
@@ -136,7 +136,7 @@ def test_a_board_of_ten_models_five_seeds_and_2000_images_is_tested_in_two_secon
         start = time.process_time()
         found = compare_rows([weigh_evidence(runs, METRIC["auroc"], card, threshold="val") for runs in models], True)
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 2
+    assert min(seconds) < 4  # 1 to 2.3 s on machines that differ by a factor of two
     assert found.num_patients == 1000 and len(found.pairs) == 45
 
 

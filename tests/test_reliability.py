@@ -311,7 +311,7 @@ def test_images_that_are_removed_while_a_bench_runs_are_one_line_a_run(warm, tin
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
-@pytest.mark.parametrize(("size", "code"), [(1_000, "results-unusable"), (6_000, "no-room")])
+@pytest.mark.parametrize(("size", "code"), [(1_000, "results-unusable"), (20_000, "no-room")])
 def test_where_files_may_not_be_that_large_a_bench_ends_with_one_line_and_goes_on(
     warm, tiny_data, tmp_path, size, code
 ):
