@@ -40,7 +40,7 @@ def runs_of(document, model):
 FAILURES = {
     "raises": ("failed", "ValueError: no such layer (zoo_tiny.py:"),
     "unbuildable": ("failed", "ValueError: cannot be built (zoo_tiny.py:"),
-    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected (2, 2)"),
+    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected one tensor (2, 2)"),
     "gives_nan": ("failed", "the training loss is nan by step "),
     "exits": ("crashed", "its process ended with exit status 7; its last words: last words of a network"),
     "exits_politely": ("failed", "SystemExit: 0"),

@@ -131,8 +131,12 @@ def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
         specs[kind], wrong = call_hook(manager, kind)
         mistakes += wrong
     if mistakes and not any(specs.values()):
-        raise mistakes[0] if len(mistakes) == 1 else PluginError("; ".join(each.message for each in mistakes))
+        raise mistakes[0] if len(mistakes) == 1 else join_mistakes(mistakes)
     return specs, [each.message for each in mistakes]
+
+
+def join_mistakes(mistakes: Sequence[PluginError]) -> PluginError:
+    return PluginError("; ".join(each.message for each in mistakes), fix="correct the plugin")
 
 
 def check_hooks(plugin: object) -> int:
