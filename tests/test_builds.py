@@ -41,7 +41,9 @@ def test_a_build_that_draws_random_numbers_under_a_fork_of_its_own_is_not_refuse
         with torch.random.fork_rng(devices=[]):
             torch.rand(3)
 
-    build_model(ModelSpec(name="forking", build=partial(build_after, act=act)), num_outputs=2, channels=3, image_size=4)
+    spec = ModelSpec(name="forking", build=partial(build_after, act=act))
+    module = build_model(spec, num_outputs=2, channels=3, image_size=4)
+    assert module(torch.zeros(1, 3, 4, 4)).shape == (1, 2)
 
 
 def test_the_network_can_be_used_again_after_a_build():

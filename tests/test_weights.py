@@ -26,6 +26,7 @@ from zoo.weights import (
     host_of,
     reachable_hosts,
     refuse_misfits,
+    try_weights,
 )
 
 HUB = "https://huggingface.co/timm/tiny.in1k/resolve/main/model.safetensors"
@@ -406,7 +407,7 @@ def build_two_parts(request, *, load, names=("trunk", "head")):
     return torch.nn.ModuleDict(parts)
 
 
-def try_parts(tmp_path, load, classifier="head", num_outputs=2):
+def trial_of_parts(tmp_path, load, classifier="head", num_outputs=2):
     import torch
 
     path = tmp_path / "parts.pth"
@@ -414,14 +415,14 @@ def try_parts(tmp_path, load, classifier="head", num_outputs=2):
     torch.save({name: torch.rand(shape) for name, shape in shapes.items()}, path)
     spec = ModelSpec(name="parts", build=partial(build_two_parts, load=load), classifier=classifier)
     request = BuildRequest(num_outputs=num_outputs, channels=3, image_size=8, weights=path)
-    refuse_misfits([Trial(model="p:parts", spec=spec, path=path, request=request)], Registry(), tmp_path / "cache")
+    return Trial(model="p:parts", spec=spec, path=path, request=request)
 
 
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [(), ("head",)], ids=["nothing", "head"])
 def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(tmp_path, load, classifier):
     with pytest.raises(WeightsError, match=r"trunk\.weight, trunk\.bias") as caught:
-        try_parts(tmp_path, load, classifier)
+        refuse_misfits([trial_of_parts(tmp_path, load, classifier)], Registry(), tmp_path / "cache")
     assert caught.value.code == "weights-unread"
     assert "head" not in caught.value.message
 
@@ -429,7 +430,9 @@ def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(t
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [("trunk",), ("trunk", "head")], ids=["trunk", "all"])
 def test_a_build_that_fills_the_trunk_is_accepted_whoever_makes_the_head(tmp_path, load, classifier):
-    try_parts(tmp_path, load, classifier)
+    said = {}
+    try_weights(trial_of_parts(tmp_path, load, classifier), said.update)
+    assert said == {"fits": True}
 
 
 @pytest.mark.parametrize(
