@@ -24,7 +24,7 @@ from zoo.devices import (
     within_memory,
 )
 from zoo.errors import UsageError
-from zoo.training.fitting import describe_hooks, python_state
+from zoo.training.loop import describe_hooks, python_state
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 

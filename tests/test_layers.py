@@ -119,7 +119,9 @@ ROOMS = {
         {"datasets", "predictive"},
     ),
     "training": (
-        {"augmentation", "checkpoints", "probes"},
+        {"augmentation", "checkpoints", "probes", "optimizer"},
+        {"batches", "selection"},
+        {"loop"},
         {"fitting"},
         {"check"},
     ),

@@ -16,18 +16,10 @@ from zoo.inference import Predictions, predict
 from zoo.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
-from zoo.training.fitting import (
-    Batches,
-    Feed,
-    Keeper,
-    build_optimizer,
-    fit,
-    negative_log_likelihood,
-    parameter_groups,
-    plan_steps,
-    schedule_factor,
-    selects_last,
-)
+from zoo.training.batches import Batches, Feed, plan_steps
+from zoo.training.fitting import fit
+from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
+from zoo.training.selection import Keeper, negative_log_likelihood, selects_last
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 SHORT = Protocol(name="short", steps=30, rounds=3, batch_size=16, learning_rate=0.02, augmentation="none")

@@ -243,7 +243,7 @@ NOTED = """
 import os, sys, time
 note = sys.argv.pop(1)
 from zoo import cli
-from zoo.training.fitting import Training
+from zoo.training.loop import Training
 step = Training.take_step
 def noting(self, *arguments):
     if self.step == 0 and not os.path.exists(note):

@@ -1,8 +1,9 @@
-"""From a built module, a dataset and a protocol to a fitted module, which goes on where it was interrupted."""
+"""Train a module on a dataset by a protocol, and go on where a training was interrupted."""
 
+from zoo.training.batches import plan_steps
 from zoo.training.check import check_device
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
-from zoo.training.fitting import Fitted, fit, plan_steps, reopen
+from zoo.training.fitting import Fitted, fit, reopen
 from zoo.training.probes import solve_linear
 
 __all__ = [

@@ -1,0 +1,178 @@
+"""Batches: which images each step sees, how they are augmented, and at which learning rates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.data import Dataset, Pixels
+from zoo.devices import open_device
+from zoo.protocol import Protocol
+from zoo.system import torch_generator
+from zoo.training.augmentation import Augmentation, augment, draw
+from zoo.training.checkpoints import State
+from zoo.training.optimizer import schedule_factor
+from zoo.training.probes import encode
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+AT_ONCE = 64  # steps that are planned at a time
+
+
+def plan_steps(protocol: Protocol, num_train: int) -> tuple[int, int]:
+    """The number of steps, and after how many of them val is scored. Only a budget in epochs is clipped."""
+    per_epoch = max(1, math.ceil(num_train / min(protocol.batch_size, num_train)))
+    steps = protocol.steps or max((protocol.epochs or 1) * per_epoch, protocol.min_steps)
+    if protocol.max_steps and not protocol.steps:
+        steps = min(steps, protocol.max_steps)
+    every = math.ceil(steps / protocol.rounds) if protocol.rounds else per_epoch
+    return steps, max(1, every)
+
+
+def batch_size(dataset: Dataset, protocol: Protocol) -> int:
+    return min(protocol.batch_size, len(dataset.index("train")))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Planned:
+    """Batches that are decided but not computed: which images (n, B), and what happens to each."""
+
+    rows: Tensor  # int64, of the dataset
+    targets: Tensor  # int64, of train's targets
+    augmentation: Augmentation
+
+    def tensors(self) -> dict[str, Tensor]:
+        parts = {"rows": self.rows, "targets": self.targets, "turns": self.augmentation.turns}
+        if self.augmentation.kind is not None and self.augmentation.parameters is not None:
+            parts |= {"kind": self.augmentation.kind, "parameters": self.augmentation.parameters}
+        return parts
+
+
+class Batches:
+    """Batches of images and encoded targets without end: one permutation after the other, every batch full."""
+
+    def __init__(self, dataset: Dataset, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+        import torch
+
+        targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
+        targets = targets.float() if targets.is_floating_point() else targets  # MPS has no float64
+        self.pixels, self.targets = pixels, targets.to(pixels.device)
+        self.rows = torch.from_numpy(dataset.index("train"))
+        self.size = batch_size(dataset, protocol)
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
+        self.one_of = protocol.augmentation == "one-of"
+        self.order, self.draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
+        self.waiting = self.rows[:0]
+
+    def plan(self, count: int) -> Planned:
+        """Draw the next `count` batches on the host."""
+        import torch
+
+        while len(self.waiting) < count * self.size:
+            self.waiting = torch.cat([self.waiting, torch.randperm(len(self.rows), generator=self.order)])
+        chosen = self.waiting[: count * self.size].reshape(count, self.size)
+        self.waiting = self.waiting[count * self.size :]
+        augmentation = draw(count, self.size, len(self.symmetries), one_of=self.one_of, generator=self.draws)
+        return Planned(rows=self.rows[chosen], targets=chosen, augmentation=augmentation)
+
+    def compute(self, planned: Planned, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One planned batch (B) as the network's input and the loss's targets; `levels` if it was gathered before."""
+        import torch
+
+        if levels is None:
+            levels = self.pixels.gather(planned.rows)
+        images = augment(self.pixels.scale_levels(levels), planned.augmentation, self.symmetries)
+        images = self.pixels.normalize(images).contiguous(memory_format=torch.channels_last)
+        return images, self.targets.index_select(0, planned.targets)
+
+    def state(self) -> State:
+        states = {"order": self.order.get_state(), "draws": self.draws.get_state()}
+        return {**states, "waiting": self.waiting.clone()}  # a view would be kept with all it is a view of
+
+    def restore(self, state: State) -> None:
+        self.order.set_state(state["order"])
+        self.draws.set_state(state["draws"])
+        self.waiting = state["waiting"]
+
+
+class Feed:
+    """What each step reads, planned `AT_ONCE` steps ahead and kept in tensors on the device whose addresses stay.
+
+    A counter on the device says which planned step comes next, so that a replayed step needs nothing from the host.
+    Images that do not fit into the device's memory are sent before each step.
+    """
+
+    def __init__(self, batches: Batches, optimizer: torch.optim.Optimizer, protocol: Protocol, num_steps: int) -> None:
+        import torch
+
+        self.batches, self.optimizer, self.protocol, self.num_steps = batches, optimizer, protocol, num_steps
+        self.device = open_device(batches.pixels.device)
+        self.is_resident = batches.pixels.images.device.type == self.device.kind
+        self.shares = [group["share"] for group in optimizer.param_groups]
+        self.rates = self.device.rates([0.0] * len(self.shares))  # (G,), one a parameter group
+        self.counter = torch.zeros(1, dtype=torch.int64, device=self.device.name)
+        self.tensors: dict[str, Tensor] = {}  # by name (AT_ONCE, ...), on the device
+        self.host_rows: Tensor | None = None
+        self.levels: Tensor | None = None  # of one batch that was sent
+        self.beginning: State = {}  # the batches' state before what is planned
+        self.position = self.num_planned = 0
+
+    def prepare(self, step: int) -> None:
+        """Get ready for the step after `step` steps."""
+        if self.position == self.num_planned:
+            self.plan(step)
+        if self.host_rows is not None:
+            levels = self.device.send(self.batches.pixels.gather(self.host_rows[self.position]))
+            self.levels = levels if self.levels is None else self.levels.copy_(levels)
+        self.position += 1
+
+    def plan(self, step: int) -> None:
+        import torch
+
+        self.beginning = self.batches.state()
+        self.position, self.num_planned = 0, min(AT_ONCE, self.num_steps - step)
+        planned = self.batches.plan(self.num_planned)
+        factors = [schedule_factor(self.protocol, step + 1 + i, self.num_steps) for i in range(self.num_planned)]
+        rates = [[self.protocol.learning_rate * share * factor for share in self.shares] for factor in factors]
+        for name, tensor in {**planned.tensors(), "rates": torch.tensor(rates, dtype=torch.float64)}.items():
+            if name not in self.tensors:
+                kind = self.rates.dtype if name == "rates" else tensor.dtype
+                shape = (AT_ONCE, *tensor.shape[1:])
+                place = self.rates.device if name == "rates" else self.device.name
+                self.tensors[name] = torch.empty(shape, dtype=kind, device=place)
+            own = self.tensors[name][: self.num_planned]
+            own.copy_(tensor.to(own.dtype) if own.device.type == "cpu" else self.device.send(tensor.to(own.dtype)))
+        self.host_rows = None if self.is_resident else planned.rows
+        self.counter.zero_()
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Set the step's learning rates, compute its batch and move on to the next step."""
+        import torch
+
+        rates = self.tensors["rates"]
+        # MPS keeps rates on the host, where the counter cannot be read without waiting.
+        row = self.counter if rates.device == self.counter.device else torch.tensor([self.position - 1])
+        self.rates.copy_(rates.index_select(0, row)[0])
+        for group, rate in zip(self.optimizer.param_groups, self.rates.unbind(), strict=True):
+            group["lr"] = rate
+        part = {name: t.index_select(0, self.counter)[0] for name, t in self.tensors.items() if name != "rates"}
+        augmentation = Augmentation(turns=part["turns"], kind=part.get("kind"), parameters=part.get("parameters"))
+        planned = Planned(rows=part["rows"], targets=part["targets"], augmentation=augmentation)
+        batch = self.batches.compute(planned, self.levels)
+        self.counter += 1
+        return batch
+
+    def state(self) -> State:
+        return {"beginning": self.beginning, "position": self.position}
+
+    def restore(self, state: State, step: int) -> None:
+        """Go on from a state that was saved after `step` steps: what was planned then is planned again."""
+        self.batches.restore(state["beginning"])
+        self.plan(step - state["position"])
+        self.position = state["position"]
+        self.counter.fill_(self.position)

@@ -1,0 +1,209 @@
+"""The training loop's state and its step, which a GPU captures once and replays."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.devices import WARM_UP, Repeated, within_memory
+from zoo.errors import RunError
+from zoo.models import PURE_HOOKS
+from zoo.protocol import Protocol
+from zoo.tasks import Task
+from zoo.training.batches import Feed
+from zoo.training.checkpoints import State
+from zoo.training.selection import Keeper
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Training:
+    """A training in progress: everything that changes from one step to the next.
+
+    `compute_step` reads and writes tensors that keep their addresses and asks the device for nothing, so that a GPU
+    captures it once and replays it.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: nn.Module,
+        task: Task,
+        protocol: Protocol,
+        precision: str,
+        optimizer: torch.optim.Optimizer,
+        feed: Feed,
+        keeper: Keeper,
+        num_steps: int,
+    ) -> None:
+        import torch
+
+        self.module, self.task, self.protocol, self.precision = module, task, protocol, precision
+        self.optimizer, self.feed, self.keeper, self.num_steps = optimizer, feed, keeper, num_steps
+        self.device = feed.device
+        self.total_loss = torch.zeros((), device=self.device.name)  # of this round's steps
+        self.scaler = torch.amp.GradScaler(self.device.kind, enabled=precision == "fp16")  # type: ignore[attr-defined]
+        self.part = feed.batches.size  # images that go through the network at once: fewer once memory ran out
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0  # of training, before `since`
+        self.since = time.perf_counter()
+        self.first_steps = (0, 0.0)  # steps until all were alike, and their seconds: they do not count for the speed
+        self.pace = self.device.pace()
+        self.repeated = Repeated(
+            self.compute_step, self.device, watch=lambda: python_state(module), obstacle=describe_hooks(module)
+        )
+
+    def take_step(self) -> None:
+        """Update the weights by one batch."""
+        self.feed.prepare(self.step)
+        self.repeated()
+        self.pace()
+        self.step += 1
+        if self.device.captures and self.repeated.calls == WARM_UP + 1 and self.step < self.num_steps:
+            self.device.synchronize()
+            self.first_steps = (self.step, self.seconds + time.perf_counter() - self.since)
+
+    def compute_step(self) -> None:
+        """The whole step on the device: batch, gradients, clipping, update."""
+        import torch
+
+        images, targets = self.feed.read()
+        loss, self.part = within_memory(
+            lambda part: self.find_gradients(images, targets, part), self.part, self.device.name
+        )
+        self.scaler.unscale_(self.optimizer)
+        if self.protocol.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.protocol.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.total_loss += loss
+
+    def find_gradients(self, images: Tensor, targets: Tensor, part: int) -> Tensor:
+        """The batch's loss and scaled gradients, `part` images at a time."""
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = [
+            self.add_gradients(some, theirs, len(some) / len(images))
+            for some, theirs in zip(torch.split(images, part), torch.split(targets, part), strict=True)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def add_gradients(self, images: Tensor, targets: Tensor, share: float) -> Tensor:
+        """Add the gradients of some images, a `share` of their batch, and return their part of its loss."""
+        with self.device.autocast(self.precision), two_values_needed():
+            logits = self.module(images)
+        loss = self.task.loss(logits.float(), targets)
+        if share < 1:
+            loss = loss * share
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def end_round(self, count: int) -> float:
+        """The mean loss of the round's `count` steps. The clock stops until `since` is set again.
+
+        Raises RunError where the loss is not finite.
+        """
+        mean = self.total_loss.item() / count
+        self.seconds += time.perf_counter() - self.since
+        if not math.isfinite(mean):
+            raise RunError(
+                f"the training loss is {mean} by step {self.step} of {self.num_steps}",
+                fix="a lower --set learning_rate, or --set precision=fp32",
+                code="diverged",
+            )
+        self.total_loss.zero_()
+        return mean
+
+    def state(self) -> State:
+        """Everything that the next step follows from, and everything reported about the steps before."""
+        return {
+            "step": self.step,
+            "part": self.part,
+            "history": self.history,
+            "seconds": self.seconds + time.perf_counter() - self.since,
+            "first_steps": list(self.first_steps),
+            "total_loss": self.total_loss,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "feed": self.feed.state(),
+            "keeper": self.keeper.state(),
+            "random": self.device.random_state(),
+        }
+
+    def resume(self, state: State | None) -> int:
+        """Restore a state, if there is one; returns the step it was saved after, 0 where training begins."""
+        if state:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.feed.restore(state["feed"], state["step"])
+            self.keeper.restore(state["keeper"])
+            self.total_loss.copy_(state["total_loss"])
+            self.device.set_random_state(state["random"])
+            self.step, self.part, self.history = state["step"], state["part"], state["history"]
+            self.first_steps = tuple(state["first_steps"])
+            self.seconds, self.since = state["seconds"], time.perf_counter()
+        return self.step
+
+    def describe_step(self) -> dict[str, Any]:
+        """How a device that can capture executed the steps, and what it spent before they were all alike."""
+        steps, seconds = self.first_steps
+        obstacle = self.repeated.obstacle or ("" if self.repeated.is_captured else "too few steps")
+        return {
+            "step": "captured" if self.repeated.is_captured else "eager",
+            **({"eager_reason": obstacle} if obstacle else {}),
+            **({"first_steps_seconds": round(seconds, 3)} if steps else {}),
+        }
+
+
+def python_state(module: nn.Module) -> object:
+    """What a step may change that no device holds: random numbers drawn on the host, and plain attributes."""
+    import torch
+
+    on_host = next(module.parameters()).device.type == "cpu"  # then dropout draws them there, too
+
+    plain = (int, float, str, bool, type(None))
+    attributes = [
+        (name, value if isinstance(value, plain) else len(value))
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if isinstance(value, (*plain, list, dict, set))
+    ]
+    drawn = np.random.get_state(legacy=False)["state"]  # type: ignore[index, call-overload]
+    torchs = None if on_host else torch.get_rng_state().tolist()
+    return random.getstate(), drawn["pos"], drawn["key"].tobytes(), torchs, attributes
+
+
+def describe_hooks(module: nn.Module) -> str:
+    """Which submodule has hooks, which may do what a replay would leave out; empty where only zoo's own are there."""
+    for name, part in module.named_modules():
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values(), *part._backward_hooks.values()]
+        if any(getattr(hook, "func", None) not in PURE_HOOKS for hook in hooks):
+            return f"{name or type(part).__name__} has a hook"
+    return ""
+
+
+@contextlib.contextmanager
+def two_values_needed() -> Iterator[None]:
+    """Make of torch's refusal to normalise a channel of one value what it is: a batch of one image."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            "batch normalisation needs two images in a batch to train on, and there is one",
+            fix="--set batch_size=2, or give train more images",
+            code="batch-of-one",
+        ) from error
