@@ -1,4 +1,4 @@
-"""From planned runs to the work that is handed to worker processes: each run with the local files it needs."""
+"""Assign planned runs to worker processes, each with the local files it needs."""
 
 from __future__ import annotations
 

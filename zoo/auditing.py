@@ -1,4 +1,4 @@
-"""From a dataset's name to its audit, and from that to lines, and to a card of the set without what is wrong in it."""
+"""Audit a dataset by name, as text and as a card that leaves out what is wrong."""
 
 from __future__ import annotations
 

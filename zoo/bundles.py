@@ -1,4 +1,4 @@
-"""From a results folder to a bundle that can be shared: the same runs under pseudonyms, and a manifest of every file.
+"""Write results as a bundle that can be shared: the runs under pseudonyms, and a manifest of every file.
 
 A bundle is laid out like a results folder. Its scores are computed again from its own predictions: the bootstrap draws
 patients in the order of their names, so that other names give slightly other intervals.

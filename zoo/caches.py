@@ -1,4 +1,4 @@
-"""What the cache folder holds, how large it is, and what is removed when it grows too large."""
+"""List, measure and clear the cache folder, and keep it below its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the registry and stored results to what `list`, `info` and `why` show, as plain data."""
+"""Describe the registry and stored results as plain data, for `list`, `info` and `why`."""
 
 from __future__ import annotations
 

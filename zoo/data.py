@@ -1,4 +1,4 @@
-"""From split samples to a cache of decoded pixels, to batches on a device."""
+"""Decode images once into a cache, and read batches of them on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From this machine to what would go wrong on it, each with how to mend it: what `zoo doctor` shows, as plain data."""
+"""Examine this machine for `zoo doctor`, as plain data: what would go wrong, and how to fix it."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -92,17 +93,7 @@ def execute(
                 arrived = more()
                 pending = arrived is not None
                 waiting += arrived or ()
-            for worker in workers:
-                if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
-                    yield assign(worker, work)
-            for device in list(free):
-                if not has_room(workers):
-                    break
-                if (work := take(waiting, device, fits)) is not None:
-                    free.remove(device)
-                    worker = start_worker(context, carry_out, device, reuse)
-                    workers.append(worker)
-                    yield assign(worker, work)
+            yield from hand_out(waiting, workers, free, fits, partial(start_worker, context, carry_out, reuse=reuse))
             busy = [worker for worker in workers if worker.work is not None]
             wait([source for worker in busy for source in sources_of(worker)], POLL_SECONDS)
             if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
@@ -127,6 +118,26 @@ def execute(
         finally:
             for worker in workers:
                 end_worker(worker)
+
+
+def hand_out(
+    waiting: list[Work],
+    workers: list[Worker[Work]],
+    free: list[str],
+    fits: Callable[[Work, str], bool],
+    start: Callable[[str], Worker[Work]],
+) -> Iterator[Event[Work]]:
+    """Assign waiting work to idle workers, then to new ones on free devices while there is room in memory."""
+    for worker in workers:
+        if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
+            yield assign(worker, work)
+    for device in list(free):
+        if not has_room(workers):
+            return
+        if (work := take(waiting, device, fits)) is not None:
+            free.remove(device)
+            workers.append(start(device))
+            yield assign(workers[-1], work)
 
 
 def take(waiting: list[Work], device: str, fits: Callable[[Work, str], bool]) -> Work | None:

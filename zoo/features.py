@@ -1,4 +1,4 @@
-"""From decoded pixels to the features of a frozen network: computed once, for every head that is fitted on them."""
+"""Compute the features of a frozen network once, for every head that is fitted on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a spec that a plugin gives to the first of its fields that is none of what it may be."""
+"""Validate a plugin's spec and return the first invalid field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an opened dataset to what each of its images is once decoded, or that it cannot be, and which look alike.
+"""Fingerprint the images of a dataset once decoded, and find those that look alike or cannot be decoded.
 
 A header says nothing of the pixels behind it: half a PNG has a whole header.
 """

@@ -1,4 +1,4 @@
-"""From a trained module and a dataset to stored predictions."""
+"""Predict a dataset with a trained module, and store the predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a dataset and a frozen network to the labels that do not fit their images, by what the other images teach.
+"""Find labels that do not fit their images, by what a frozen network learns from the other images.
 
 The probabilities of every image come from a linear head fitted on other patients; confident learning (Northcutt et al.,
 JAIR 70, 2021; cleanlab) tells by them which labels given are likely to be wrong. No model is chosen by any of it.

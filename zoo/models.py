@@ -1,4 +1,4 @@
-"""From a model spec to a module that fits a dataset: weights loaded, head replaced, first convolution adapted."""
+"""Build the module of a model spec for a dataset: load weights, replace the head, adapt the first convolution."""
 
 from __future__ import annotations
 

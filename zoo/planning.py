@@ -1,4 +1,4 @@
-"""From a suite's names to a plan: models with their weights, datasets opened and split, every run with its id."""
+"""Plan a bench: models with their weights, datasets opened and split, and every run with its id."""
 
 from __future__ import annotations
 

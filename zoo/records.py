@@ -1,4 +1,4 @@
-"""What a stored run may hold, field by field: a bundle comes with whatever somebody wrote into it."""
+"""Schemas of stored runs: a bundle may hold whatever somebody wrote into it."""
 
 from __future__ import annotations
 

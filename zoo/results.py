@@ -1,4 +1,4 @@
-"""What a run measured: one folder a run, written once and whole, read back with its checksums compared."""
+"""Store the result of each run in one folder, written once and whole, and read it back with its checksums compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a dataset spec to its samples, compared with the card and hashed image by image."""
+"""Open the samples of a dataset, compare them with its card, and hash every image."""
 
 from __future__ import annotations
 

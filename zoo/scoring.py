@@ -1,4 +1,4 @@
-"""From stored predictions to scores: a value with its interval, or none with the reason why.
+"""Score stored predictions: a value with its interval, or none with the reason.
 
 `runs[s][f]` are the predictions of seed s and fold f, by split; a single run is `[[run]]`. Thresholds come from val,
 everything else from test. A metric that fails, or answers what no metric can, costs only its own score.

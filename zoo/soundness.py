@@ -1,4 +1,4 @@
-"""From stored predictions to what of them cannot be: shapes, types and values that no model and no dataset have."""
+"""Check stored predictions for shapes, types and values that no model and no dataset can have."""
 
 from __future__ import annotations
 

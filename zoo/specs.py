@@ -1,4 +1,4 @@
-"""What plugins hand over: models, datasets, metrics and executors as small frozen records.
+"""The specs that plugins register: models, datasets, metrics and executors as small frozen records.
 
 Everything a list or a report needs is plain data, importable without torch or pandas; the callables import what is
 heavy when they are called. Every callable takes one frozen request, so that requests can grow without breaking plugins.

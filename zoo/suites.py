@@ -1,4 +1,4 @@
-"""From a TOML file and flags to a suite, and from a suite to its runs, each with an identity of its own."""
+"""Suites, and the runs they consist of, each with its identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a spec to the first thing that is wrong with it: the conformance kit that a plugin's tests call.
+"""The conformance kit for plugins' tests: find the first fault of a spec.
 
 `check_model(spec)`, `check_dataset(spec, folder)` and `check_metric(spec)` return None, or raise an AssertionError that
 says what was expected. They try what a benchmark will do, on little data.

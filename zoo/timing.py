@@ -1,4 +1,4 @@
-"""From finished runs to how fast their models answer: each network measured alone, after the grid."""
+"""Time the models of finished runs: each network alone, after the grid."""
 
 from __future__ import annotations
 

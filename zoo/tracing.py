@@ -1,4 +1,4 @@
-"""From a stored run to how each of its numbers came to be: inputs, files, thresholds, formulas, intervals."""
+"""Trace each number of a stored run to its inputs, files, thresholds, formulas and intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a bundle that somebody else made to what can be said of it: every score computed again, every hash compared.
+"""Verify a bundle: compute every score again and compare every hash.
 
 A bundle is a stranger's: nothing in it is believed or executed. Invented predictions cannot be told from real ones.
 """

@@ -1,4 +1,4 @@
-"""From a chosen model to a file of pretrained weights, found at planning: refused or marked before anything starts."""
+"""Find the pretrained weights of a model while planning; missing ones are refused or marked before anything starts."""
 
 from __future__ import annotations
 

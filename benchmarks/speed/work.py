@@ -1,4 +1,4 @@
-"""What the lines of both tables work on: settings, images, and the commands of zoo and of its contenders."""
+"""Settings, images and commands that the lines of both tables share."""
 
 from __future__ import annotations
 

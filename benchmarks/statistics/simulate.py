@@ -1,4 +1,4 @@
-"""From made-up models with a known truth to how often zoo's intervals cover it and its tests claim too much.
+"""Simulate models with a known truth, and count how often intervals cover it and tests claim too much.
 
 python benchmarks/statistics/simulate.py --what TABLE [--repetitions N]
 

@@ -1,4 +1,4 @@
-"""From a dataset that is opened, decoded and split to what is wrong with it, before anything is trained.
+"""Audit a dataset that is opened, decoded and split, before anything is trained.
 
 The checks and their verdicts are those of docs/audit.md. What a split that zoo draws cannot have (it keeps patients and
 copies together), an official one can.

@@ -1,4 +1,4 @@
-"""Whether groups of files that differ in levels differ in labels too: then levels alone predict the label."""
+"""Test whether groups of files that differ in levels differ in labels too: then levels alone predict the label."""
 
 from __future__ import annotations
 

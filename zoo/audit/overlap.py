@@ -1,4 +1,4 @@
-"""From a dataset trained on and one tested on to what they share: images, look-alikes, patients."""
+"""Find what a training set and an external test set share: images, look-alikes, patients."""
 
 from __future__ import annotations
 

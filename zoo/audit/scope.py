@@ -1,4 +1,4 @@
-"""From a dataset to what its audit looks at, and what it cannot look at and why: said where nothing was found."""
+"""The scope of an audit: what it looked at, what it could not look at, and why."""
 
 from __future__ import annotations
 

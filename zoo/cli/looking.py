@@ -1,4 +1,4 @@
-"""What is there: `zoo list`, `info`, `plugin list`, `doctor`, `cache list` and `cache clear`."""
+"""The commands `zoo list`, `info`, `plugin list`, `doctor`, `cache list` and `cache clear`."""
 
 from __future__ import annotations
 

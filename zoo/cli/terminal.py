@@ -1,4 +1,4 @@
-"""What a command tells on stderr, and how wide and how coloured it may be on stdout."""
+"""Messages on stderr, and the width and color of stdout."""
 
 from __future__ import annotations
 

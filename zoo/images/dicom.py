@@ -1,4 +1,4 @@
-"""A DICOM file, or one frame of it, to its pixels: what it says of itself first, then one frame decoded and mapped.
+"""Read a DICOM file, or one frame of it: the header first, then one frame decoded and mapped.
 
 pydicom parses, decodes and applies lookup tables; what it would believe of a hostile or damaged file is checked here.
 """

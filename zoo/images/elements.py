@@ -1,4 +1,4 @@
-"""A DICOM file parsed up to its pixels: its elements, and where the pixels begin."""
+"""Parse the elements of a DICOM file up to its pixels."""
 
 from __future__ import annotations
 

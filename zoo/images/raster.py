@@ -1,4 +1,4 @@
-"""A photograph or scan (PNG, JPEG, TIFF, ...) to its pixels: gray or RGB, upright, every level of the file kept."""
+"""Read a photograph or scan (PNG, JPEG, TIFF, ...): gray or RGB, upright, with every level of the file."""
 
 from __future__ import annotations
 

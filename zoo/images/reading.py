@@ -1,4 +1,4 @@
-"""What an image file says before it is decoded, and how the files of one set are to become pixels."""
+"""The header of an image file, and the reading by which the files of one set become pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the boards of several datasets to one order of models: mean rank, win probability, and what may be tested.
+"""Order models over several datasets: mean rank, win probability, and the tests that the data allow.
 
 A pure function of boards. Raw scores are never averaged over datasets, and no mean is taken over what happens to exist:
 a failure of the model's own is scored as the constant predictor; what was never run leaves its dataset out for all.

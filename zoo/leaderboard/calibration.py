@@ -1,4 +1,4 @@
-"""From stored predictions to how far their probabilities can be taken at their word, raw and after a temperature.
+"""Measure how well probabilities are calibrated, raw and after temperature scaling.
 
 Everything is counted in the unit that is scored. A run's temperature is fitted on its val split alone.
 """

@@ -1,4 +1,4 @@
-"""From the evidence of a board's rows to what their order is worth: pairs tested, ranks with ties, the winner's odds.
+"""Test the order of a board's rows: pairs, ranks with ties, and the winner's odds.
 
 A pure function of arrays; the rule is `zoo.statistics.compare_pairs`, the page docs/statistics.md.
 """

@@ -1,4 +1,4 @@
-"""From a row to what speaks against it: no better than nothing, better than it can be, or chosen among many."""
+"""Check a row for reasons to doubt it: no better than a baseline, too good, or chosen among many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a board's stored predictions to its ensembles: the mean probability of a model's seeds, and of its folds."""
+"""Score ensembles of a board's models: the mean probability over seeds, and over folds."""
 
 from __future__ import annotations
 

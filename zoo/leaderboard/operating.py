@@ -1,4 +1,4 @@
-"""From stored predictions to operating points: a threshold that val chose, and what it does on test.
+"""Operating points: thresholds chosen on val, and their results on test.
 
 Everything is counted in the unit that is scored; of several labels each is a question of its own.
 """

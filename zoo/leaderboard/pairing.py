@@ -1,4 +1,4 @@
-"""From boards and the names of two models to how the two differ, how sure that is, and where they disagree.
+"""Compare two models of a board: the difference, its uncertainty, and the images they disagree on.
 
 A pure function of boards. The test of two rows is the board's own, that of `comparison`; docs/statistics.md says the
 rest.

@@ -1,4 +1,4 @@
-"""From stored results to boards: a pure function of the result files, so that the same files give the same bytes."""
+"""Build boards from stored results: a pure function of the files, so that the same files give the same bytes."""
 
 from __future__ import annotations
 

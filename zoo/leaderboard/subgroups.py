@@ -1,4 +1,4 @@
-"""From stored predictions and metadata to scores by group, and how far each group is from the rest.
+"""Scores by group, and the difference of each group from the rest.
 
 Everything is counted in the unit that is scored, at thresholds that the whole of val chose.
 """

@@ -1,4 +1,4 @@
-"""What a metric sees of a label, and from values by label to a spec."""
+"""Metrics of one label, and their macro averages over labels."""
 
 from __future__ import annotations
 

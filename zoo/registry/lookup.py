@@ -1,4 +1,4 @@
-"""What a name means: every spec that can be asked for, under the shortest name that denotes it."""
+"""Resolve names to specs; every spec is listed under the shortest name that denotes it."""
 
 from __future__ import annotations
 

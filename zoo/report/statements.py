@@ -1,4 +1,4 @@
-"""From a board to the sentences beside its table: what a reader must know to judge it."""
+"""The sentences beside a board's table: what a reader must know to judge it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a suite to results: the steps of a bench, in order."""
+"""Run a suite: the steps of a bench, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A path that a person has (class folders, a table beside images, dataset.toml, .npz) to a DatasetSpec."""
+"""Resolve a path (class folders, a table beside images, dataset.toml, .npz) to a DatasetSpec."""
 
 from __future__ import annotations
 

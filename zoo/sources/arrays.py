@@ -1,4 +1,4 @@
-"""A `.npz` of images and labels, in MedMNIST's layout, to Samples: nothing unpickled, large arrays streamed."""
+"""Read a `.npz` of images and labels in MedMNIST's layout: nothing is unpickled, large arrays are streamed."""
 
 from __future__ import annotations
 

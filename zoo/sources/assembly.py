@@ -1,4 +1,4 @@
-"""A card and the folder it speaks of to a DatasetSpec and its Samples."""
+"""Assemble the DatasetSpec and Samples of a card and its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `dataset.toml` to a Card: what a set of images is and how its files and table are to be read."""
+"""Read a `dataset.toml` as a Card: what a set of images is, and how its files and table are read."""
 
 from __future__ import annotations
 

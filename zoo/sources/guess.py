@@ -1,4 +1,4 @@
-"""A folder or table that nobody described to the Card its owner would have written, with notes on what was guessed."""
+"""Guess the Card of a folder or table that has none, with notes on what was guessed."""
 
 from __future__ import annotations
 

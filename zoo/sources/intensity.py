@@ -1,4 +1,4 @@
-"""What the headers of a set say of its values, and what its card asks for, to one Reading for all its files.
+"""Choose one Reading for all files of a set from their headers and its card.
 
 One mapping for the whole set, recorded; nothing is clipped without a note.
 """

@@ -1,4 +1,4 @@
-"""A card, the files it speaks of and its table to one row an image."""
+"""Join the files of a card to its table, one row per image."""
 
 from __future__ import annotations
 

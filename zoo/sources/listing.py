@@ -1,4 +1,4 @@
-"""A folder to the image files and tables in it: sorted, regular, inside it, and nothing an operating system left."""
+"""List the image files and tables of a folder: sorted, regular, inside it, and none that an operating system left."""
 
 from __future__ import annotations
 

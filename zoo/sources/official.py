@@ -1,4 +1,4 @@
-"""A card and its joined rows to the split that the set came with: from folders, a column, or files of names."""
+"""Find the split that a set came with: in folders, a column, or lists of names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `dataset.toml` whose root is a `.npz` to what it says of the images in it."""
+"""Read a `dataset.toml` whose root is a `.npz`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An npz at a path to the published dataset whose file it is, known by its checksum."""
+"""Recognize an npz at a path as a published dataset's file by its checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A card and a listing to the images the card means, and those it leaves out; every pattern that fits nothing told."""
+"""Select the images that a card means; report every pattern that matches nothing."""
 
 from __future__ import annotations
 

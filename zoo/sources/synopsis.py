@@ -1,4 +1,4 @@
-"""A card file, whose data may not be here yet, to the DatasetSpec that lists show: read without pandas or pydantic."""
+"""Read a card file without pandas or pydantic, for lists of datasets whose data may not be here yet."""
 
 from __future__ import annotations
 

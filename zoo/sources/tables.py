@@ -1,4 +1,4 @@
-"""A CSV, TSV or JSON-lines file to rows of text, every row with its line; and names in it to the images they mean."""
+"""Read a CSV, TSV or JSON-lines file as rows of text with line numbers, and match its names to images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From arrays to honest numbers: intervals, tests, ranks. Plain functions, each with its formula and its source.
+"""Intervals, tests and ranks: plain functions on arrays, each with its formula and its source.
 
 docs/statistics.md says what is used where, and what it does not cover.
 """

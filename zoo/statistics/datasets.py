@@ -1,4 +1,4 @@
-"""From several datasets to one order of models: mean rank, win probability, and when there are too few to test."""
+"""One order of models over several datasets: mean rank and win probability, or too few datasets to test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From counts and resampled values to intervals: Wilson's, percentiles of patients drawn anew, and seeds added."""
+"""Intervals: Wilson's, percentiles of resampled patients, and the variance that seeds add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From models tested on the same patients to differences that hold: the pair rule, Holm, ranks, and what it takes.
+"""Tests of models on the same patients: the rule for pairs, Holm, ranks, and the detectable difference.
 
 A difference between two models has two sources of noise, the patients and the seeds, and both are counted. The rule and
 its formula are `compare_pairs`.

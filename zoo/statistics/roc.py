@@ -1,4 +1,4 @@
-"""From scores and labels to the area under the ROC curve: its placements, variance, intervals and paired test.
+"""The area under the ROC curve: placements, variance, intervals and the paired test.
 
 An area is the mean of placements: a positive's is the share of negatives it beats, a negative's the share of positives
 that beat it, ties a half (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837). All come from midranks in one sort

@@ -1,4 +1,4 @@
-"""From the plugin's claims to passing or failing tests: its index, its models, its weights files."""
+"""Tests of the plugin's index, models and weights files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the packaged index to timm's classification models; timm itself is imported when one is built.
+"""timm's classification models from a packaged index; timm itself is imported when one is built.
 
 The index is compact: what many architectures share stands once in a table, and a row holds places in the tables.
     families     [[name, citation]]

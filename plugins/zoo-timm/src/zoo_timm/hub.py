@@ -1,4 +1,4 @@
-"""From `hf-hub:owner/name`, a timm checkpoint on the hub, to a model spec."""
+"""Model specs for timm checkpoints on the Hugging Face hub, `hf-hub:owner/name`."""
 
 from __future__ import annotations
 

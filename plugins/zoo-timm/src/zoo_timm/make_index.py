@@ -1,4 +1,4 @@
-"""From the installed timm to index.json: `python -m zoo_timm.make_index` (some ten minutes, little memory).
+"""Write index.json from the installed timm: `python -m zoo_timm.make_index` (some ten minutes, little memory).
 
 Names, tags, normalisation and licences come from timm's registry. What the registry does not say is tried out, on
 torch's meta device, which knows shapes and holds no numbers: whether the head and the first convolution are where the

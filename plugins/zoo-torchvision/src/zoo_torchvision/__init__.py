@@ -1,4 +1,4 @@
-"""From the packaged index to torchvision's classification models; torchvision itself is imported when one is built."""
+"""torchvision's classification models from a packaged index; torchvision itself is imported when one is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the installed torchvision to index.json: `python -m zoo_torchvision.make_index`."""
+"""Write index.json from the installed torchvision: `python -m zoo_torchvision.make_index`."""
 
 from __future__ import annotations
 
