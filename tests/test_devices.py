@@ -10,20 +10,18 @@ from torch import nn
 
 from zoo import devices
 from zoo.devices import (
-    WARM_UP,
     CaptureError,
     Device,
     GpuLock,
     Pace,
-    Repeated,
     list_devices,
     open_device,
     precision_of_capability,
     resolve_device,
     resolve_precision,
-    within_memory,
 )
 from zoo.errors import UsageError
+from zoo.replay import WARM_UP, Repeated, within_memory
 from zoo.training.loop import describe_hooks, python_state
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -147,6 +145,12 @@ def test_a_capture_that_fails_is_tried_once_and_calls_go_on():
     device = Recording(fails=True)
     count, repeated = calls_of(device)
     assert (count, device.captured, repeated.is_captured, repeated.obstacle) == (10, 1, False, "it cannot be")
+
+
+def test_what_a_failed_capture_left_behind_is_undone():
+    undone = []
+    calls_of(Recording(fails=True), undo=lambda: undone.append(True))
+    assert undone == [True]
 
 
 def test_nothing_is_captured_before_the_warm_up():

@@ -18,6 +18,7 @@ from zoo.specs import ModelSpec
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import fit
+from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
 from zoo.training.selection import Keeper, negative_log_likelihood, selects_last
 
@@ -266,6 +267,24 @@ def test_a_model_without_a_trainable_parameter_is_named():
     with pytest.raises(RunError, match="model 'tiny' has no parameter") as caught:
         build_optimizer(TINY, module, FINETUNE)
     assert caught.value.code == "nothing-to-train"
+
+
+def test_a_step_that_ended_before_its_update_leaves_no_trace_in_a_renewed_scaler():
+    """As a capture that fails in clipping does, in half precision."""
+    dataset, pixels = make()
+    module, protocol = Tiny(2), replace(SHORT, optimizer="sgd")
+    optimizer = build_optimizer(TINY, module, protocol)
+    drawn = Feed(Batches(dataset, pixels, protocol, {"order": 1, "augmentation": 2}), optimizer, protocol, 30)
+    training = Training(
+        module=module, task=dataset.task, protocol=protocol, precision="fp16", optimizer=optimizer, feed=drawn,
+        keeper=Keeper(module, select_last=True), num_steps=30,
+    )  # fmt: skip
+    training.take_step()
+    scale = training.scaler.get_scale()
+    training.scaler.unscale_(optimizer)
+    training.renew_scaler()
+    training.take_step()  # a second unscale_ without an update would raise
+    assert training.scaler.get_scale() == scale
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ overrides what a GPU does differently, above all `capture`, which records a trai
 from __future__ import annotations
 
 import getpass
-import math
 import os
 import re
 import tempfile
@@ -15,13 +14,20 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zoo.errors import UsageError
-from zoo.system import available_memory_bytes, can_fork, cpu_has_bf16, num_cores, resident_peak_bytes
+from zoo.system import (
+    available_memory_bytes,
+    can_fork,
+    cpu_has_bf16,
+    describe_system,
+    num_cores,
+    resident_peak_bytes,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -74,16 +80,23 @@ class Device:
     # --- life of a worker ---
     def prepare(self) -> None:
         """Get ready for a run: start the device and measure peak memory anew."""
+        with suppress(OSError):  # Linux only
+            Path("/proc/self/clear_refs").write_text("5")
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """The block is one run, beside which other processes may use the device."""
         yield
 
-    can_wait = False  # whether `wait_alone` has not been called in this `shared` block
+    waited_seconds = 0.0  # by `wait_alone`, in this process
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether `wait_alone` would wait: inside `shared`, and not yet alone."""
+        return False
 
     def wait_alone(self) -> bool:
-        """Wait until no other run shares the device, for the rest of the `shared` block; False if it was so before."""
+        """Wait until no other run uses the device, until the `shared` block ends. Return False if it cannot wait."""
         return False
 
     def release_memory(self) -> None:
@@ -101,9 +114,12 @@ class Device:
         return lambda: None
 
     # --- tensors ---
-    def holds(self, num_bytes: int) -> bool:  # noqa: ARG002
+    holds_datasets = False  # a CPU maps the file
+
+    def holds(self, num_bytes: int) -> bool:
         """Whether a dataset of this size stays in the device's memory while a run trains on it."""
-        return False  # it is a mapped file, which needs no copy
+        free = self.free_memory_bytes()
+        return self.holds_datasets and free is not None and num_bytes < free // 2
 
     def send(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.name)
@@ -119,7 +135,10 @@ class Device:
         import torch
 
         kind = torch.float16 if precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.kind, dtype=kind, enabled=precision != "fp32")  # type: ignore[return-value]
+        # A cache of casted weights would hand tensors of a capture to the next call.
+        return torch.autocast(  # type: ignore[return-value]
+            self.kind, dtype=kind, enabled=precision != "fp32", cache_enabled=not self.captures
+        )
 
     def optimizer_options(self) -> dict[str, bool]:
         """What every optimizer of torch is built with. Fused: AdamW 6.3 ms a step against 15.8 on a CPU."""
@@ -181,6 +200,7 @@ class Cuda(Device):
     """One NVIDIA GPU. `name` is `cuda` or `cuda:N`."""
 
     captures = True
+    holds_datasets = True
     rate_type = "float32"  # the fused optimizers read it on the device
     lock: GpuLock | None = None
 
@@ -220,16 +240,19 @@ class Cuda(Device):
                 yield
             finally:
                 self.release_memory()
+                self.lock = None
 
     @property
-    def can_wait(self) -> bool:  # type: ignore[override]
+    def can_wait(self) -> bool:
         return self.lock is not None and not self.lock.is_exclusive
 
     def wait_alone(self) -> bool:
-        if not self.can_wait or self.lock is None:
+        if self.lock is None or self.lock.is_exclusive:
             return False
         self.release_memory()
+        start = time.perf_counter()
         self.lock.make_exclusive()
+        self.waited_seconds += time.perf_counter() - start
         return True
 
     @property
@@ -275,10 +298,6 @@ class Cuda(Device):
         event.record()
         return event
 
-    def holds(self, num_bytes: int) -> bool:
-        free = self.free_memory_bytes()
-        return free is not None and num_bytes < free // 2
-
     def send(self, tensor: Tensor) -> Tensor:
         if tensor.device.type != "cpu":
             return tensor.to(self.name)
@@ -287,20 +306,16 @@ class Cuda(Device):
     def rates(self, values: Sequence[float]) -> Tensor:
         return self.send(super().rates(values))
 
-    def autocast(self, precision: str) -> AbstractContextManager[None]:
-        import torch
-
-        kind = torch.float16 if precision == "fp16" else torch.bfloat16
-        # The cache of casted weights would hand tensors of one capture to the next call.
-        return torch.autocast("cuda", dtype=kind, enabled=precision != "fp32", cache_enabled=False)  # type: ignore[return-value]
-
     def optimizer_options(self) -> dict[str, bool]:
         return {"fused": True, "capturable": True}
 
     def prediction_batch(self, image_bytes: int) -> int:
-        # A network's largest activations take some 100 times its input (resnet50 at 224 px: 77 MB an image).
-        free = self.free_memory_bytes() or 0
-        fitting = int(free / 4 / (image_bytes * 128))
+        # A network's largest activations take some 100 times its input (resnet50 at 224 px: 77 MB an image). Free
+        # memory would make the batch, and with it the last bits of val, depend on which runs share the GPU.
+        import torch
+
+        share = torch.cuda.get_device_properties(self.name).total_memory / MAX_SHARING
+        fitting = int(share / (image_bytes * 128))
         return max(32, min(1024, 1 << max(0, fitting.bit_length() - 1)))
 
     def replace_where(
@@ -369,13 +384,14 @@ class Cuda(Device):
         import torch
 
         waits: list[str] = []
+        before = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 yield waits
             finally:
-                torch.cuda.set_sync_debug_mode("default")
+                torch.cuda.set_sync_debug_mode(before)
                 found = [each for each in caught if "synchroniz" in str(each.message)]
                 waits += [f"{Path(each.filename).name}:{each.lineno}" for each in found]
 
@@ -383,7 +399,7 @@ class Cuda(Device):
 class Pace:
     """Keep the host from queueing more than `2 * AHEAD_SECONDS` of steps, without ever letting the GPU run dry.
 
-    A mark is put behind some steps, and the one before is waited for: the steps between them are still queued then.
+    Put an event after every few steps and wait for the previous event, so that the steps in between stay queued.
     """
 
     def __init__(self, mark: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> None:
@@ -410,14 +426,15 @@ class Pace:
 
 
 class GpuLock:
-    """A lock that the runs on one GPU hold together, in whatever process, or one of them alone.
+    """A lock that the runs on one GPU share, in whatever process, or that one of them holds alone.
 
-    Who wants it alone first closes the door to newcomers, so that its turn comes. Without `fcntl` (Windows) nobody
-    waits.
+    An exclusive request takes the `door` lock first: new runs wait, so it is not starved. Of two runs that request it
+    at once, the second keeps its network and dataset on the GPU while it waits. Without `fcntl` (Windows) nobody waits.
     """
 
     def __init__(self, uuid: str) -> None:
-        self.folder = Path(tempfile.gettempdir()) / f"zoo-gpu-{getpass.getuser()}"
+        owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # a container's user may have no name
+        self.folder = Path(tempfile.gettempdir()) / f"zoo-gpu-{owner}"
         self.uuid = uuid
         self.is_exclusive = False
 
@@ -446,14 +463,9 @@ class GpuLock:
 
 
 class Mps(Device):
-    """Apple's GPU: no float64, no fused optimizers, no capture."""
+    """Apple's GPU: no float64, no fused optimizers, no capture. It shares its memory with the CPU."""
 
-    def peak_memory_bytes(self) -> int | None:
-        return resident_peak_bytes()  # memory is shared with the CPU
-
-    def holds(self, num_bytes: int) -> bool:
-        free = self.free_memory_bytes()
-        return free is not None and num_bytes < free // 2
+    holds_datasets = True
 
     def release_memory(self) -> None:
         import torch
@@ -491,6 +503,11 @@ def device_kind(name: str) -> str:
 def open_device(name: str) -> Device:
     """The device of a name that `resolve_device` returned."""
     return KINDS[device_kind(name)](name)
+
+
+def describe_compute(device: str, threads: int) -> dict[str, Any]:
+    """Facts about the machine and the device that a cost depends on."""
+    return {**describe_system(device, threads), **open_device(device).describe()}
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -579,91 +596,3 @@ def count_sharing(device: str) -> int:
     memory = min(float(gpu["gpu_memory_bytes"]) for gpu in gpus_of(device))
     cores = num_cores() // len(list_devices(device))
     return max(1, min(MAX_SHARING, int(memory / BYTES_PER_WORKER), cores // CORES_PER_WORKER))
-
-
-# --- memory that runs out --------------------------------------------------------------------------------------------
-def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
-    """Return `attempt(size)` and the size, which is halved each time the memory of the device runs out.
-
-    Before that, wait until no other run shares the device: whether they did must not change what a run computes.
-    """
-    import torch
-
-    own = open_device(device)
-    while True:
-        try:
-            return attempt(size), size
-        except torch.OutOfMemoryError:
-            if own.is_capturing() or (size == 1 and not own.can_wait):
-                raise
-        # Outside of the block: the exception held all that the attempt had allocated.
-        if not own.wait_alone():
-            size = math.ceil(size / 2)
-            own.release_memory()
-
-
-# --- functions that are called again and again -----------------------------------------------------------------------
-WARM_UP = 3  # calls before a capture: the first ones allocate, choose algorithms and initialize libraries
-
-
-class Repeated:
-    """A function without arguments, captured after `WARM_UP` ordinary calls where the device can do that.
-
-    `watch` returns what Python code in the function may change: if a call changes it, a replay, which executes no
-    Python, would be another function. Whatever prevents a capture, calls go on as ordinary ones; `obstacle` says what
-    it is.
-    """
-
-    def __init__(
-        self,
-        function: Callable[[], None],
-        device: Device,
-        *,
-        watch: Callable[[], object] = lambda: None,
-        obstacle: str = "",
-    ) -> None:
-        self.function = function
-        self.device = device
-        self.watch = watch
-        self.obstacle = obstacle
-        self.calls = 0
-        self.waits: list[str] = []  # during the last call
-        self.replay: Callable[[], None] | None = None
-
-    def __call__(self) -> None:
-        self.calls += 1
-        if self.replay:
-            self.replay()
-            return
-        if 1 < self.calls <= WARM_UP and not self.obstacle:
-            self.examine()
-            return
-        if self.calls > WARM_UP and not self.obstacle:
-            try:
-                self.replay = self.device.capture(self.function)
-            except CaptureError as error:
-                self.obstacle = str(error)
-            else:
-                self.replay()
-                return
-        self.function()
-
-    def examine(self) -> None:
-        """Call the function and look for what a capture would forbid or a replay leave out."""
-        before = self.watch()
-        with self.device.counting_waits() as waits:
-            self.function()
-        if self.watch() != before:
-            self.obstacle = "it changes Python state or draws Python's random numbers"
-        elif waits and self.waits:  # a single wait may be a library's, the first time it does something
-            self.obstacle = f"it makes the host wait for the device ({waits[0]})"
-        self.waits = waits
-
-    @property
-    def is_captured(self) -> bool:
-        return self.device.captures and self.replay is not None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether further calls are all alike."""
-        return self.calls > WARM_UP

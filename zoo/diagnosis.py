@@ -10,38 +10,41 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zoo.devices import open_device, resolve_device
+from zoo.devices import describe_compute, resolve_device
 from zoo.errors import ResultsError
 from zoo.files import locked
 from zoo.registry import Registry
 from zoo.results import load_results
-from zoo.system import available_memory_bytes, describe_system, num_cores, versions
+from zoo.system import available_memory_bytes, num_cores, versions
+from zoo.training import check_device
 
 LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one middling set
 MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
-NOTHING = ["nothing is missing"]
 OPTIONAL = {
     "av": "video files: pip install 'zoo-bench[video]'",
     "cleanlab": "`--label-noise`: pip install 'zoo-bench[noise]'",
 }
 
 
-def examine(registry: Registry, cache: Path, results: Path) -> dict[str, Any]:
-    """The machine, versions, plugins, cache and results folder; `advice` says what is wrong and how to mend it."""
+def examine(registry: Registry, cache: Path, results: Path, device: str | None = None) -> dict[str, Any]:
+    """Examine the machine, versions, plugins, cache and results folder; train on `device` where one is given.
+
+    `advice` says what is wrong and how to fix it.
+    """
+    check = check_device(resolve_device(device)) if device else {}
     folders = {"cache": describe_folder(cache), "results": describe_folder(results)}
-    device = resolve_device("auto")
-    memory = available_memory_bytes()
+    own, memory = resolve_device("auto"), available_memory_bytes()
     advice = [
         *look_at_folder("cache", folders["cache"], "set ZOO_CACHE to"),
         *look_at_folder("results folder", folders["results"], "give by --results"),
         *look_at_results(results),
-        *look_at_machine(device, memory),
+        *look_at_machine(own, memory),
         *look_at_plugins(registry),
+        *check.pop("advice", ()),
     ]
     return {
         "system": {
-            **describe_system(device, 1),
-            **open_device(device).describe(),
+            **describe_compute(own, 1),
             "available_memory_gb": memory and round(memory / 1e9, 1),
         },
         "versions": versions(),
@@ -49,8 +52,9 @@ def examine(registry: Registry, cache: Path, results: Path) -> dict[str, Any]:
             p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins
         },
         **folders,
+        **({"device check": check} if check else {}),
         "not installed": [text for name, text in OPTIONAL.items() if find_spec(name) is None],
-        "advice": advice or NOTHING,
+        "advice": advice or ["nothing is missing"],
     }
 
 

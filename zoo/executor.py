@@ -217,6 +217,8 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
                 worker.work = None
                 yield Event(work=work, **message)
                 return
+            if message.get("began"):
+                worker.started = time.monotonic()
             yield Event(work=work, kind="progress", details=message)
     except (EOFError, OSError):
         worker.process.join(GRACE_SECONDS)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Pixels, read_numbers
-from zoo.devices import open_device, within_memory
+from zoo.devices import open_device
 from zoo.errors import ResultsError, RunError
 from zoo.features import Features
 from zoo.images import clips_of
+from zoo.replay import within_memory
 from zoo.specs import Unit
 from zoo.statistics import mean_by_group
 from zoo.tasks import round_log_odds

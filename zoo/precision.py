@@ -47,7 +47,9 @@ class Network:
 def find_precisions(
     networks: Sequence[Network], registry: Registry, cache: Path, progress: Progress | None = None
 ) -> dict[Network, str]:
-    """The faster of bf16 and fp32 for each network; those that cannot be timed are missing, and their runs report why.
+    """The faster of bf16 and fp32 for each network.
+
+    Networks that cannot be timed are left out; the error appears when their run starts.
 
     The times are kept per processor and versions, so that the same command plans the same runs again.
     """

@@ -84,21 +84,13 @@ def plugin_list(as_json: bool) -> None:
 def doctor(results: Path, device: str | None, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and report what is wrong and how to fix it."""
     from zoo.catalog import to_text
-    from zoo.diagnosis import NOTHING, examine
+    from zoo.diagnosis import examine
     from zoo.files import cache_root
     from zoo.progress import Console
     from zoo.registry import open_registry
 
-    with Console().counting("comparing what is stored with its digests"):
-        found = examine(open_registry(), cache_root(), results)
-    if device:
-        from zoo.devices import resolve_device
-        from zoo.training import check_device
-
-        with Console().counting(f"training on {device}"):
-            check = check_device(resolve_device(device))
-        problems = found["advice"] if found["advice"] != NOTHING else []
-        found |= {"device check": check, "advice": [*problems, *check.pop("advice")] or NOTHING}
+    with Console().counting("examining this machine"):
+        found = examine(open_registry(), cache_root(), results, device)
     click.echo(json.dumps({"schema": 1, "command": "doctor", **found}, indent=1) if as_json else to_text(found))
 
 

@@ -44,7 +44,7 @@ def carry_out(
         return results
     with console.counting("importing what the runs need"):
         preload(waiting, registry, settings)
-    groups = split_by_dataset(waiting, plan) if trains_beside(plan.device) else [waiting]
+    groups = split_by_dataset(waiting, plan) if trains_beside(plan.device) and can_fork() else [waiting]
     assignments, refused = assign(groups[0], plan, settings, console)
     results |= refused
     decoded = {a.dataset.images for a in assignments}

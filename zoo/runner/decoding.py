@@ -14,7 +14,6 @@ from zoo.executor import end_with
 from zoo.planning import Plan, Settings
 from zoo.samples import Source, read_by_train
 from zoo.suites import Run
-from zoo.system import can_fork
 
 
 def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:
@@ -49,7 +48,7 @@ class Ahead:
 @contextmanager
 def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> Iterator[Ahead | None]:
     """Decode the images of some groups of runs, one after the other, while the block goes on."""
-    if not groups or not can_fork():
+    if not groups:
         yield None
         return
     ahead = Ahead(groups, plan, settings)

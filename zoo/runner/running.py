@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.assignments import Assignment, left_to_do
 from zoo.data import Dataset, Pixels, open_pixels
-from zoo.devices import open_device
+from zoo.devices import describe_compute, open_device
 from zoo.elsewhere import predict_elsewhere
 from zoo.executor import Notify
 from zoo.features import GetFeatures, extract_features, keep_features
@@ -22,12 +22,14 @@ from zoo.results import Result, claim, now, save_result
 from zoo.scoring import Score, score_run, val_score
 from zoo.specs import IMAGENET_MEAN, IMAGENET_STD, MetricSpec, ModelSpec
 from zoo.suites import Run
-from zoo.system import describe_system, prepare_torch, seed_children, versions
+from zoo.system import prepare_torch, seed_children, versions
 from zoo.training import Checkpoints, Fitted, find_checkpoints, fit, reopen
 from zoo.weights import InitialWeights, find_model_spec
 
 if TYPE_CHECKING:
     from torch import nn
+
+NOTIFY_SECONDS = 0.1
 
 
 def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
@@ -39,10 +41,8 @@ def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, re
             own = open_device(device)
             own.prepare()
             with own.shared():
+                notify({"began": True})  # waiting for the device does not count as the run's time
                 execute_run(left, device, sparingly(notify), registry=registry)
-
-
-NOTIFY_SECONDS = 0.1
 
 
 def sparingly(notify: Notify) -> Notify:
@@ -51,9 +51,9 @@ def sparingly(notify: Notify) -> Notify:
 
     def notify_sometimes(details: dict[str, Any]) -> None:
         nonlocal last
-        now = time.monotonic()
-        if "val_score" in details or "step" not in details or now - last >= NOTIFY_SECONDS:
-            last = now
+        moment = time.monotonic()
+        if "val_score" in details or "step" not in details or moment - last >= NOTIFY_SECONDS:
+            last = moment
             notify(details)
 
     return notify_sometimes
@@ -128,7 +128,7 @@ def score_and_save(
         deviations=(*run.deviations, *fitted.deviations),
         details={**describe_fit(fitted, assignment), **details},
         cost={**cost, **measure_cost(fitted, pixels.device)},
-        system={**describe_system(pixels.device, run.threads), **open_device(pixels.device).describe()},
+        system=describe_compute(pixels.device, run.threads),
         versions=versions(*assignment.libraries),
         created=now(),
     )

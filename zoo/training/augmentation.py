@@ -105,7 +105,7 @@ def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str
     """Augment images float32 (B, C, H, W) scaled to 0..1, before normalization.
 
     First each declared symmetry with probability one half (a quarter turn is drawn from all four), then, with one-of,
-    one operation per image.
+    one operation per image. What is in `images` afterwards is undefined.
     """
     for number, symmetry in enumerate(symmetries):
         images = apply_symmetry(images, symmetry, augmentation.turns[:, number])
@@ -113,7 +113,7 @@ def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str
         return images
     device, kind = open_device(str(images.device)), augmentation.kind
     maps, tone, taps = augmentation.split()
-    images = device.replace_where(kind == MOVED, warp, images.clone(), maps)
+    images = device.replace_where(kind == MOVED, warp, images, maps)
     images = device.replace_where(kind == TONED, change_tone, images, tone)
     return device.replace_where(kind == BLURRED, blur, images, taps)
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, as_pixels
-from zoo.devices import WARM_UP, open_device, resolve_precision
+from zoo.devices import open_device, resolve_precision
+from zoo.errors import RunError
 from zoo.protocol import Protocol
+from zoo.replay import WARM_UP
 from zoo.specs import ModelSpec
 from zoo.tasks import BINARY
 from zoo.training.fitting import Fitted, fit
@@ -33,7 +35,6 @@ def check_device(device: str) -> dict[str, Any]:
     captured = train(device, "fp32")
     first_seconds = time.perf_counter() - start
     precision = resolve_precision("auto", device)
-    trained = train(device, precision)
     differences = {
         "captured and eager steps": largest_difference(captured, train(device, "fp32", eager=True)),
         "this device and the CPU": largest_difference(captured, train("cpu", "fp32")),
@@ -45,8 +46,10 @@ def check_device(device: str) -> dict[str, Any]:
     ]
     if captured.details.get("step") == "eager":
         problems.append("steps are not captured: small networks will be slow")
-    if not np.isfinite(trained.history[-1]["loss"]):
-        problems.append(f"{precision}: the loss is not finite")
+    try:
+        train(device, precision)
+    except RunError as error:
+        problems.append(f"{precision}: {error}")
     return {
         "device": device,
         **open_device(device).describe(),

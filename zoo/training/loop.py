@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.devices import WARM_UP, Repeated, within_memory
 from zoo.errors import RunError
 from zoo.models import PURE_HOOKS
 from zoo.protocol import Protocol
+from zoo.replay import WARM_UP, Repeated, within_memory
 from zoo.tasks import Task
 from zoo.training.batches import Feed
 from zoo.training.checkpoints import State
@@ -50,27 +50,47 @@ class Training:
         self.optimizer, self.feed, self.keeper, self.num_steps = optimizer, feed, keeper, num_steps
         self.device = feed.device
         self.total_loss = torch.zeros((), device=self.device.name)  # of this round's steps
-        self.scaler = torch.amp.GradScaler(self.device.kind, enabled=precision == "fp16")  # type: ignore[attr-defined]
+        self.scaler = self.new_scaler()
         self.part = feed.batches.size  # images that go through the network at once: fewer once memory ran out
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training, before `since`
         self.since = time.perf_counter()
+        self.began = (0, 0.0)  # step and seconds when this process began
         self.first_steps = (0, 0.0)  # steps until all were alike, and their seconds: they do not count for the speed
         self.pace = self.device.pace()
         self.repeated = Repeated(
-            self.compute_step, self.device, watch=lambda: python_state(module), obstacle=describe_hooks(module)
+            self.compute_step,
+            self.device,
+            watch=lambda: python_state(module),
+            undo=self.renew_scaler,
+            obstacle=describe_hooks(module),
         )
+
+    def new_scaler(self) -> torch.amp.GradScaler:  # type: ignore[name-defined]
+        import torch
+
+        return torch.amp.GradScaler(self.device.kind, enabled=self.precision == "fp16")  # type: ignore[attr-defined]
+
+    def renew_scaler(self) -> None:
+        """Forget a step that ended between `unscale_` and `update`, as a failed capture does."""
+        state = self.scaler.state_dict()
+        self.scaler = self.new_scaler()
+        self.scaler.load_state_dict(state)
 
     def take_step(self) -> None:
         """Update the weights by one batch."""
+        waited = self.device.waited_seconds
         self.feed.prepare(self.step)
         self.repeated()
         self.pace()
         self.step += 1
+        self.since += self.device.waited_seconds - waited  # for other runs to end, not of training
         if self.device.captures and self.repeated.calls == WARM_UP + 1 and self.step < self.num_steps:
             self.device.synchronize()
-            self.first_steps = (self.step, self.seconds + time.perf_counter() - self.since)
+            (steps, seconds), (begun, before) = self.first_steps, self.began
+            spent = self.seconds + time.perf_counter() - self.since
+            self.first_steps = (steps + self.step - begun, seconds + spent - before)
 
     def compute_step(self) -> None:
         """The whole step on the device: batch, gradients, clipping, update."""
@@ -154,6 +174,7 @@ class Training:
             self.step, self.part, self.history = state["step"], state["part"], state["history"]
             self.first_steps = tuple(state["first_steps"])
             self.seconds, self.since = state["seconds"], time.perf_counter()
+            self.began = (self.step, self.seconds)
         return self.step
 
     def describe_step(self) -> dict[str, Any]:
