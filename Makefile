@@ -6,7 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
-# Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread.
+# Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread; the files that
+# take minutes go first (tests/conftest.py), or one worker would be busy with them alone at the end.
 WORKERS ?= 2
 
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
@@ -35,7 +36,7 @@ bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 	$(BIN)/zoo bench --models resnet18,efficientnet_b0
 
 test: setup-dev  ## All tests but the slow ones.
-	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev  ## The tests that take minutes.
 	$(PYTEST) -m slow

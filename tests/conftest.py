@@ -13,6 +13,14 @@ import pytest
 from PIL import Image
 from warm import Warm
 
+LONG = ("test_reliability", "test_plugins", "test_mishaps", "test_audit", "test_audit_fix", "test_damaged_state")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take minutes go first, so that no worker is left alone with one."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 SPLITS = {"train": 60, "val": 60, "test": 40}
 
 
