@@ -81,3 +81,29 @@ def test_a_row_of_a_file_that_is_not_read_says_so(tmp_path):
     table(files(tmp_path, "c.heic", "d.heic"), "image,label", "a.png,x", "b.png,y", "c.heic,x", "d.heic,y")
     message = refused(tmp_path).message
     assert "labels.csv line 4: c.heic is there, and files .heic are not read (and 1 rows more)" in message
+
+
+@pytest.mark.parametrize("name", ["code/train.cpp", "models/best.h5", "gt/1.mat", "docker/Dockerfile", "run/job.slurm"])
+def test_a_folder_of_files_that_are_no_images_is_no_class(tmp_path, name):
+    images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
+    assert open_source(files(tmp_path, name, data=b"no image"))[0].labels == ("a", "b")
+
+
+def test_a_class_in_a_folder_that_is_no_split_is_not_missed(tmp_path):
+    images(
+        tmp_path, *(f"{split}/{label}/{number}.png" for split in ("train", "test") for label in "ab" for number in "12")
+    )
+    assert open_source(files(tmp_path, "originals/c/1.heic"))[0].labels == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["models/best.h5", "phone/1.heic"])
+def test_a_table_one_level_down_is_read_though_files_elsewhere_are_not(tmp_path, name):
+    images(tmp_path / "data", "images/a.png", "images/b.png")
+    table(tmp_path / "data", "image,label", "a.png,x", "b.png,y")
+    assert open_source(files(tmp_path, name))[0].labels == ("x", "y")
+
+
+def test_texts_beside_images_are_not_opened_in_search_of_dicom(tmp_path):
+    images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
+    files(tmp_path, "a/1.txt", data=bytes(128) + b"DICM")
+    assert len(open_source(tmp_path)[1].table) == 8

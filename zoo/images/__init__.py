@@ -22,7 +22,7 @@ from zoo.errors import DataError
 from zoo.images import animation, dicom, raster, video, volumes
 from zoo.images.elements import carries_mark
 from zoo.images.elements import read_tag as read_element
-from zoo.images.reading import AS_STORED, Header, Reading
+from zoo.images.reading import AS_STORED, Header, Reading, is_binary
 from zoo.images.resizing import fit_square
 
 Array = np.ndarray[Any, Any]
@@ -43,6 +43,7 @@ __all__ = [
     "is_single_name",
     "is_tiff_name",
     "is_unnamed_image",
+    "is_unread_image",
     "is_volume_name",
     "kind_by_name",
     "read_header",
@@ -56,6 +57,13 @@ __all__ = [
 KINDS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
 BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "dicomdir"})
+# Images and videos that are not read: of phones, cameras, slides and microscopes, scanners, drawings
+UNREAD_SUFFIXES = frozenset(
+    ".heic .heif .hif .avif .jxl .jxr .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svs .ndpi .mrxs .scn .bif .vms .vmu "  # noqa: SIM905
+    ".svslide .czi .lif .lsm .nd2 .oib .oif .oir .vsi .zvi .ims .stk .mha .mhd .nrrd .nhdr .mgh .mgz .mnc .img .hdr "
+    ".par .rec .isq .aim .acr .dc3 .dic .raw .fda .fds .e2e .svg .eps .wmf .emf .psd .xcf .exr .pcx .tga .wmv .mkv "
+    ".flv .webm .mpg .mpeg".split()
+)
 FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
 
 
@@ -120,6 +128,12 @@ def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
 def is_unnamed_image(path: Path) -> bool:
     """Whether a file whose name is none of an image (`IM000012`, `1.2.840.113619.5`, `scan.dc3`) begins as DICOM."""
     return suffix_of(path.name) not in BY_SUFFIX and not is_ignored(path.name) and carries_mark(path)
+
+
+def is_unread_image(path: Path) -> bool:
+    """Whether a file is an image of a kind that is not read: by its suffix, or binary where it has none."""
+    suffix = suffix_of(path.name)
+    return suffix in UNREAD_SUFFIXES - BY_SUFFIX.keys() or (not suffix and is_binary(path))
 
 
 def has_tags(path: Path) -> bool:

@@ -107,6 +107,15 @@ def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
     return next(((name, suffixes) for at, mark, name, suffixes in KINDS if start[at:].startswith(mark)), None)
 
 
+def is_binary(path: Path) -> bool:
+    """Whether a file begins with bytes that no text holds."""
+    try:
+        with open(path, "rb") as stream:
+            return b"\0" in stream.read(352)
+    except OSError:
+        return False
+
+
 def first_bytes(path: Path) -> str:
     """What a file that is no image begins with, in words where it is well known."""
     with open(path, "rb") as stream:

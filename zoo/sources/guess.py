@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -237,7 +237,7 @@ def present(listing: Listing) -> str:
     files = [name for name in listing.others if is_archive_name(name) or is_unread_table(name)]
     archives = any(map(is_archive_name, files))
     advice = " (name an archive itself as the dataset)" if archives else ""
-    unread = [describe_unread(list(listing.unread))] if listing.unread else []
+    unread = [describe_unread(listing.unread)] if listing.unread else []
     shown = ", ".join([*tables, *files][:SHOWN_FILES])
     named = [f"there are also {shown}, which are not read here{advice}"] if shown else []
     return "".join(f"; {each}" for each in (*named, *unread))
@@ -258,20 +258,28 @@ def say_in_toml(what: str) -> str:
 def descend(listing: Listing) -> Listing:
     """The folder itself, or the only folder in it that holds images: archives often unpack to one more level."""
     while not listing.tables:
-        tops = {file.split("/", 1)[0] for file in (*listing.images, *listing.unread) if "/" in file}
+        tops = folders_of(listing.images)
         if len(tops) != 1 or any("/" not in image for image in listing.images):
             return listing
         (top,) = tops
         if split_of(top) or not any(image.count("/") > 1 for image in listing.images):
             return listing
-        listing = list_folder(listing.root / top)
+        inner = list_folder(listing.root / top)
+        if not inner.tables and folders_of(listing.unread_images) - tops:  # they may be a class, and lost
+            return listing
+        listing = inner
     return listing
+
+
+def folders_of(files: Iterable[str]) -> set[str]:
+    """The folders at the top that files lie in."""
+    return {file.split("/", 1)[0] for file in files if "/" in file}
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table], *, clips: bool) -> str:
     """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
-    unread = [file for file in listing.unread if "/" in file]  # a class of files that are not read is lost, and told
+    unread = [file for file in listing.unread_images if "/" in file]  # a class of these is lost, and told
     files = (*listing.images, *unread)
     try:
         pattern = guess_pattern(listing.root, listing.images, clips=clips) or (

@@ -18,7 +18,7 @@ from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
-from zoo.sources.selection import check_labels_left, find_unread, select_files
+from zoo.sources.selection import check_labels_left, select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     if mistakes:
         raise card_error(origin, mistakes)
     screened = screen(selection.files, headers)
-    lost = {file: kind_by_name(file) for file in find_unread(card, listing)} | screened.skipped
+    unread = set(listing.unread_images).intersection(selection.unread)
+    lost = {file: kind_by_name(file) for file in selection.unread if file in unread} | screened.skipped
     check_labels_left(listing.root, card, screened.files.values(), lost)
     files, clips = fold_clips(card, screened.files, frozenset(keys))
     notes = [*selection.notes, *screened.notes, *added]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Selection:
 
     files: dict[str, Captures]
     left_out: frozenset[str]  # dropped, excluded, or masks
+    unread: tuple[str, ...]  # of kinds that are not read, but for those that the card excludes
     notes: tuple[str, ...]
     mistakes: tuple[str, ...]
 
@@ -61,9 +62,7 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
     used: set[str] = set()
     for image in listing.images:
         captures = match(compiled, image)
-        excluded = [
-            pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(image, bare=bare)) is not None
-        ]
+        excluded = matching(excludes, image)
         used.update(excluded)
         if mask_pattern and (found := match(mask_pattern, image)) is not None:
             masks[image] = found
@@ -81,11 +80,11 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
             files[image] = captures
             continue
         left_out.add(image)
-    unread = find_unread(card, listing)
-    for file in set(listing.unread).difference(unread):
-        used.update(
-            pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(file, bare=bare)) is not None
-        )
+    unread: list[str] = []
+    for file in listing.unread:
+        excluded = matching(excludes, file)
+        used.update(excluded)
+        unread += [] if excluded else [file]
     mistakes += [f"{place}: {pattern!r} names no image" for place, pattern in places(card) if pattern not in used]
     mask_notes, mask_mistakes = describe_masks(card, files, masks)
     mistakes += mask_mistakes
@@ -98,20 +97,15 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
-    return Selection(files, frozenset(left_out), tuple(notes), tuple(mistakes))
+    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes))
 
 
-def find_unread(card: Card, listing: Listing) -> list[str]:
-    """The files of kinds that are not read, but for those that the card excludes."""
-    excludes = compile_excludes(card).values()
-    return [
-        file
-        for file in listing.unread
-        if not any(match(pattern, name_of(file, bare=bare)) is not None for pattern, bare in excludes)
-    ]
+def matching(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
+    """The patterns of `compile_excludes` that match a file."""
+    return [pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(file, bare=bare)) is not None]
 
 
-def describe_unread(files: list[str]) -> str:
+def describe_unread(files: Sequence[str]) -> str:
     """`60 files are not read: 60 .heic (a/IMG_1.HEIC the first)`."""
     kinds = Counter(map(kind_by_name, files))
     shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
@@ -120,12 +114,14 @@ def describe_unread(files: list[str]) -> str:
 
 
 def check_labels_left(root: Path, card: Card, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
-    """Refuse folders where a label loses all its images: `lost` are the files that are no images, and why."""
+    """Refuse folders where a label loses all its images: `lost` are the images that are not read, and why."""
     kept = {captures.get("label") for captures in files}
     compiled = compile_pattern(card.images)
     without: dict[str, list[str]] = {}
     for file in lost:
         captures = match(compiled, file) or {}
+        if "split" in captures and not split_of(captures["split"]):  # as `select_files` leaves it out
+            continue
         if "label" in captures and captures["label"] not in kept:
             without.setdefault(captures["label"], []).append(file)
     for label, its in without.items():
