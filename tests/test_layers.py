@@ -18,7 +18,7 @@ FLOORS = (
     # Every error a user can meet.
     {"errors"},
     # The ground: files, the machine, one image, numbers, the kinds of answer, the recipe. Each knows errors at most.
-    {"files", "system", "progress", "images", "statistics", "tasks", "protocol", "pseudonyms", "records"},
+    {"files", "system", "progress", "images", "decimals", "statistics", "tasks", "protocol", "pseudonyms", "records"},
     # Every device a run computes on.
     {"devices"},
     # Functions called again and again on one.

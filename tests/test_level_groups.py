@@ -7,7 +7,7 @@ from folders import open_source
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from zoo.images import Header
-from zoo.sources.level_groups import describe_lost_rescaling, overlap
+from zoo.sources.level_groups import describe_lost_rescaling, overlap, tell_apart
 
 CT = {"BitsStored": 12, "HighBit": 11}
 HU = {"RescaleSlope": 1, "RescaleIntercept": -1024}
@@ -123,6 +123,11 @@ def test_scanners_of_different_scale_are_told_apart(tmp_path):
 
     _, samples = open_source(write_set(tmp_path, scanner, pixels))
     assert columns_of(samples) == ["levels_by_Manufacturer"]
+
+
+def test_dicom_files_called_by_their_uid_are_one_type():
+    header = Header(width=8, height=8, channels=1, tags={"Modality": "CT"})
+    assert len({tell_apart(f"1.2.840.{number}", header)["type"] for number in range(4)}) == 1
 
 
 def test_files_of_one_kind_are_not_decoded(tmp_path, monkeypatch):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from folders import card, images, open_source, shared, table
 
+from zoo.decimals import to_number
 from zoo.errors import DataError
 from zoo.planning import find_datasets
 from zoo.registry import open_registry
 from zoo.samples import open_source as open_samples
 from zoo.sources import find_source, write_card
-from zoo.sources.tables import LIST, split_labels, to_number
+from zoo.sources.tables import LIST, cell_text, split_labels
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 NAMES = [f"{number:03d}" for number in range(12)]
@@ -169,6 +170,31 @@ def test_a_number_may_have_a_decimal_comma(text, value):
     assert to_number(text) == value
 
 
+def scores(root, values):
+    names = [f"{number:02}" for number in range(len(values))]
+    images(root, *(f"{name}.png" for name in names))
+    table(root, "image;score", *(f"{name};{value}" for name, value in zip(names, values, strict=True)))
+    return card(root, 'label = {column = "score"}\n')
+
+
+@pytest.mark.parametrize("values", [["950", "1,234", "12,500"], [*map(str, range(900, 930)), "1,234", "12,500"]])
+def test_commas_that_may_separate_thousands_are_a_question(tmp_path, values):
+    with pytest.raises(DataError) as caught:
+        find_source(scores(tmp_path, values))
+    assert (caught.value.code, "'1,234'" in caught.value.message) == ("decimal-comma", True)
+
+
+@pytest.mark.parametrize("other", ["0,987", "3,5", "1234,567"])
+def test_one_cell_that_can_only_be_a_decimal_comma_decides_for_its_column(tmp_path, other):
+    samples = open_source(scores(tmp_path, [*(f"{number},234" for number in range(1, 31)), other]))[1]
+    assert samples.targets.tolist() == [*(number + 0.234 for number in range(1, 31)), float(other.replace(",", "."))]
+
+
+@pytest.mark.parametrize("values", [["a", "b, c"], [], ["x"]])
+def test_a_list_of_a_parquet_column_is_read_as_its_labels(values):
+    assert split_labels(cell_text(np.array(values, dtype=object)), LIST) == values
+
+
 # --- npz -------------------------------------------------------------------------------------------------------------
 def packed(folder, labels, **more):
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,6 +236,13 @@ def test_a_task_that_the_labels_of_an_npz_cannot_have_is_refused(tmp_path, label
     card(packed(tmp_path, labels), f'root = "set.npz"\ntask = "{task}"\n')
     with pytest.raises(DataError, match=task):
         find_source(tmp_path)
+
+
+def test_columns_of_several_labels_are_no_regression(tmp_path):
+    card(packed(tmp_path, np.ones((12, 3))), 'root = "set.npz"\ntask = "regression"\n')
+    with pytest.raises(DataError) as caught:
+        find_source(tmp_path)
+    assert caught.value.code == "regression"
 
 
 def named(path, cache):

@@ -50,6 +50,8 @@ COUNTED = "|".join(str(number) for number in range(1, 13))
         (["left|right/cataract|glaucoma"], "*/{label}/**/*"),
         (["siteA|siteB/normal|sick"], "*/{label}/**/*"),
         (["colon_image_sets/colon_aca|colon_n", "lung_image_sets/lung_aca|lung_scc"], "*/{label}/**/*"),
+        (["1|2|3|4|5/1|2|3|4|5"], "{label}/**/*"),  # numbers at both levels are no second copy
+        (["1|2|3|4/1|2|3|4|5|6", "5/1|2|3|4|5"], "{label}/**/*"),
         ([PATIENTS], ""),
         ([f"{PATIENTS}/study1|study2"], ""),
     ],

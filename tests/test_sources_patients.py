@@ -54,7 +54,9 @@ def test_all_spellings_of_a_number_are_one_patient(spellings):
     assert set(in_one_form([*spellings, "other"])) == {spellings[0], "other"}
 
 
-@pytest.mark.parametrize(("a", "b"), [("12", "12.5"), ("1_2", "12"), ("P1", "P01"), ("1.2.3", "1.2.30"), ("-1", "1")])
+@pytest.mark.parametrize(
+    ("a", "b"), [("12", "12.5"), ("1_2", "12"), ("P1", "P01"), ("1.2.3", "1.2.30"), ("-1", "1"), ("1,000", "1")]
+)
 def test_names_that_are_no_whole_number_stay_apart(a, b):
     assert patient_key(a) != patient_key(b)
 

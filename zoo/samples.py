@@ -29,8 +29,9 @@ Progress = Callable[[int, int | None], None]
 
 SPLITS = ("train", "val", "test")
 MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
-# How a table may write the whole number 12: also 0012, "12.0" or "1.2e+1" of a column that held a blank, "12,0"
-WHOLE_NUMBER = re.compile(r"\d+([.,]0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
+# How a table may write the whole number 12: also 0012, "12.0" or "1.2e+1" of a column that held a blank, "12,0".
+# 1,000 and 1.000 may be a thousand
+WHOLE_NUMBER = re.compile(r"\d+([.,](?!000\Z)0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
 MAKER = "report it to whoever made the plugin"
 
 

@@ -27,6 +27,7 @@ from zoo.audit.scope import (
     why_none_alike,
     why_none_telling,
 )
+from zoo.decimals import find_ambiguous_comma, to_number
 from zoo.errors import DataError
 from zoo.files import FileMemo, cache_root, hash_file
 from zoo.fingerprints import Fingerprints
@@ -500,19 +501,15 @@ def predict_from_column(values: Array, classes: Array, folds: Sequence[tuple[Arr
 
 def bin_numbers(cells: Array) -> Array:
     """A column of numbers cut into tenths of their order; its blanks and words stay what they are, as all texts do."""
-    numbers = np.array([to_number(cell) for cell in cells.tolist()])
+    texts = cells.tolist()
+    if find_ambiguous_comma(texts):
+        return cells
+    numbers = np.array([to_number(text) for text in texts], dtype=float)  # None becomes NaN
     known = np.isfinite(numbers)
     if 2 * known.sum() < len(cells) or len(np.unique(numbers[known])) <= NUM_BINS:
         return cells
     edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, NUM_BINS + 1)[1:-1]))
     return np.where(known, np.searchsorted(edges, numbers, side="right").astype(np.str_), cells)
-
-
-def to_number(cell: str) -> float:
-    try:
-        return float(re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell))  # a decimal comma
-    except ValueError:
-        return float("nan")
 
 
 def find_levels_by_label(source: Source) -> Iterator[Finding]:

@@ -281,6 +281,10 @@ def understand_columns(
     path: Path, parts: dict[str, Array], together: Array, task: Task | None, names: tuple[str, ...]
 ) -> Labels:
     """Columns of 0 and 1 (N, L): one class an image where every row has exactly one 1, else several labels."""
+    if task == REGRESSION:
+        raise DataError(
+            f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)", code="regression"
+        )
     if names and len(names) != together.shape[1]:
         raise DataError(f"{path}: labels have {together.shape[1]} columns, expected {len(names)}")
     names = names or tuple(str(index) for index in range(together.shape[1]))
@@ -301,8 +305,6 @@ def understand_columns(
                 f"{path}: {name}[{not_one[0]}] is {part[not_one[0]].tolist()}; task = {str(task)!r} needs one 1",
                 fix='say task = "multilabel", or correct the labels',
             )
-    if task == REGRESSION:
-        raise DataError(f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)")
     if task is None and one_each:
         task = BINARY if len(names) == 2 else MULTICLASS
     if task is None or not task.classes:

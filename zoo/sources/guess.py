@@ -384,8 +384,9 @@ def study_tables(
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     names = sorted((*listing.tables, *nested), key=is_spreadsheet)
     for name in names:
-        if is_spreadsheet(name) and any(table.has_label for table in tables):
-            broken.append(f"{name} not used: {tables[0].name} says the label")
+        labeled = next((table.name for table in tables if table.has_label), "")
+        if labeled and is_spreadsheet(name):
+            broken.append(f"{name} not used: {labeled} says the label")
             continue
         try:
             rows = read_tables(listing, name, NESTED_COLUMN)

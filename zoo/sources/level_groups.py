@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo.errors import DataError
 from zoo.files import FileMemo, cache_root
-from zoo.images import Header, Reading, read_image
+from zoo.images import Header, Reading, kind_by_name, read_image
 from zoo.specs import LEVELS_BY
 
 MEASURED = 16  # files of a group that are decoded
@@ -55,7 +55,7 @@ def find_level_groups(root: Path, headers: Mapping[str, Header], reading: Readin
 
 def tell_apart(file: str, header: Header) -> dict[str, str]:
     """The facts about how a file keeps its values, each as a text that names its group."""
-    facts = {"depth": f"{header.bits} bits", "type": Path(file).suffix.lower()}
+    facts = {"depth": f"{header.bits} bits", "type": "DICOM" if header.tags else kind_by_name(file)}
     if header.tags:
         facts["rescaling"] = "with rescaling" if header.is_rescaled else "without rescaling"
     return facts | {keyword: header.tags[keyword] for keyword in TAGS if keyword in header.tags}

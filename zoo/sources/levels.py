@@ -163,10 +163,14 @@ def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
     for path in paths:
         if len(path) > level:
             below[path[level]].add(path[level + 1] if len(path) > level + 1 else "")
-    for name, inside in below.items():
-        if "" not in inside and inside <= names and inside != {name}:
-            raise DataError(
-                f"{root}: {name} holds folders called as those beside it, {shown(inside)}: the set, once more?",
-                fix=f'remove one of both, or say in dataset.toml exclude = "{"*/" * level}{name}/**"',
-                code="label-level",
-            )
+    copies = {name: inside for name, inside in below.items() if inside <= names and inside != {name}}
+    others = [inside - {name} for name, inside in below.items() if name not in copies]
+    if len(copies) == len(below) or any(names & inside for inside in others):  # numbers at both levels: grade, clip
+        return
+    for name, inside in copies.items():
+        raise DataError(
+            f"{root}: {name} contains folders with the same names as its siblings ({shown(inside)}): probably a second "
+            "copy of the dataset",
+            fix=f'remove one of both, or say in dataset.toml exclude = "{"*/" * level}{name}/**"',
+            code="label-level",
+        )

@@ -17,6 +17,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from zoo.decimals import to_number
 from zoo.errors import DataError
 from zoo.images import without_suffix
 
@@ -29,7 +30,6 @@ LINE = "line"  # name of the index: the line of the file a row stands on
 SPREADSHEETS = (".xlsx", ".parquet")  # read by pandas, where it has what they need
 LIST = "list"  # as a separator: the cell is a list, as Python or JSON write one
 QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 WORDS_OF_FLAGS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 FLAGS = (0.0, 1.0, -1.0)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -116,7 +116,9 @@ def cell_text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     is_nothing = isinstance(value, bytes | dict) or (not hasattr(value, "__len__") and pandas.isna(value))
-    return "" if is_nothing else str(value)
+    return (
+        "" if is_nothing else str(value.tolist() if hasattr(value, "__len__") and hasattr(value, "tolist") else value)
+    )
 
 
 def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
@@ -168,14 +170,6 @@ def to_text(value: Any) -> str:
     if isinstance(value, list) and not isinstance(value, Pairs) and all(isinstance(part, str) for part in value):
         return "|".join(value) or "|"  # none, not unknown
     return json.dumps(dict(value) if isinstance(value, Pairs) else value)
-
-
-def to_number(text: str) -> float | None:
-    """The number a cell holds, with a decimal point or comma; None where it holds none."""
-    try:
-        return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
-    except ValueError:
-        return None
 
 
 def to_flag(text: str) -> float | None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from zoo.decimals import find_ambiguous_comma, to_number
 from zoo.errors import DataError, nearest
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.names import is_negative
-from zoo.sources.tables import LIST, split_labels, to_flag, to_number
+from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +47,7 @@ def understand_targets(card: Card, joined: Joined) -> Targets:
         return from_lists(card, joined, texts, task)
     if card.label.bins:
         return from_bins(card, joined, texts)
-    if task == REGRESSION or (task is None and not card.labels and is_regression(card, texts)):
+    if task == REGRESSION or (task is None and not card.labels and is_regression(card, joined, texts)):
         return Targets(REGRESSION, (card.label.column or "value",), numbers(joined, texts))
     if task == MULTILABEL:
         raise DataError(
@@ -73,6 +74,7 @@ def label_texts(card: Card, joined: Joined) -> list[str]:
 
 
 def numbers(joined: Joined, texts: list[str]) -> Array:
+    check_commas(joined, texts)
     values = [to_number(text) for text in texts]
     for row, value in enumerate(values):
         if value is None or not np.isfinite(value):
@@ -80,11 +82,22 @@ def numbers(joined: Joined, texts: list[str]) -> Array:
     return np.array(values, dtype=float)
 
 
-def is_regression(card: Card, texts: list[str]) -> bool:
+def check_commas(joined: Joined, texts: list[str]) -> None:
+    """Refuse numbers such as 1,234 that no other cell tells from thousands."""
+    if text := find_ambiguous_comma(texts):
+        raise DataError(
+            f"{joined.place(texts.index(text))}: {text!r} has a decimal comma or separates thousands",
+            fix=f"write {text.replace(',', '.')} or {text.replace(',', '')} in the table, and the others alike",
+            code="decimal-comma",
+        )
+
+
+def is_regression(card: Card, joined: Joined, texts: list[str]) -> bool:
     """Whether the labels are quantities: numbers with fractions, of many values. Many whole numbers could be either."""
     distinct = {text: to_number(text) for text in set(texts)}
     if None in distinct.values():
         return False
+    check_commas(joined, texts)
     values = [value for value in distinct.values() if value is not None and np.isfinite(value)]
     if len(values) <= MANY_VALUES:
         return False

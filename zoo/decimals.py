@@ -1,0 +1,23 @@
+"""Read numbers as tables write them, with a decimal point or a decimal comma."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 0,123 is a decimal comma
+
+
+def to_number(text: str) -> float | None:
+    """The number a cell holds, with a decimal point or comma; None where it holds none."""
+    try:
+        return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
+    except ValueError:
+        return None
+
+
+def find_ambiguous_comma(texts: Iterable[str]) -> str:
+    """The first cell of a column whose comma may also separate thousands; "" where another cell excludes that."""
+    with_comma = [text for text in texts if DECIMAL_COMMA.fullmatch(text)]
+    return with_comma[0] if with_comma and all(map(MAYBE_THOUSANDS.fullmatch, with_comma)) else ""
