@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from folders import images, open_source, shared, table
+from folders import card, images, open_source, shared, table
 from PIL import Image
 
 from zoo.errors import DataError
@@ -121,6 +121,13 @@ def pairs(root):
 def test_a_set_of_masks_without_labels_is_called_segmentation(tmp_path, build):
     build(tmp_path)
     assert refused(tmp_path).code == "segmentation"
+
+
+def test_images_that_a_card_leaves_out_are_no_masks(tmp_path):
+    for number in NUMBERS:
+        photograph(tmp_path / f"{number}.png")
+    card(tmp_path, 'exclude = ["1.png"]\ndrop = ["2.png"]\n')
+    assert refused(tmp_path).code != "segmentation"
 
 
 @pytest.mark.parametrize("name", ["chasedb1", "msd_hippocampus"])

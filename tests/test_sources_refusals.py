@@ -2,8 +2,10 @@
 
 import sys
 
+import numpy as np
 import pandas
 import pytest
+from dicom_files import ramp, write
 from folders import card, images, open_source, table
 from PIL import Image
 
@@ -95,6 +97,25 @@ def test_a_damaged_file_under_another_name_of_pillows_is_copied_again(tmp_path):
     Image.new("L", (64, 64)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
     assert "copy it again" in damaged(tmp_path / "a.png", OSError("image file is truncated")).fix
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.webp"])
+def test_a_damaged_jpeg_that_pillow_opens_by_content_is_copied_again(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes()[:1000])
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path / name)
+    assert "copy it again" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["a", "1.2.840.1", "a.dc3"])
+def test_a_damaged_dicom_that_is_read_by_content_is_copied_again(tmp_path, name):
+    data = write(tmp_path / "x.dcm", ramp()).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 5])
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path / name)
+    assert "copy it again" in caught.value.fix
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

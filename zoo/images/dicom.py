@@ -180,7 +180,7 @@ def check_decoder(path: Path, syntax: Any) -> None:
 def depth(file: Opened) -> int:
     if file.photometric == "PALETTE COLOR":
         return int(file.dataset.RedPaletteColorLookupTableDescriptor[2])
-    return int(file.dataset.get("BitsStored") or file.dataset.BitsAllocated)
+    return file.bits_stored
 
 
 def stored_range(file: Opened) -> tuple[float, float]:
@@ -360,8 +360,8 @@ def keep_stored_bits(file: Opened, raw: Array) -> Array:
 
     pydicom does so for native and RLE files; a codestream with a greater precision than BitsStored keeps these bits.
     """
-    stored = int(file.dataset.get("BitsStored") or 0)
-    if raw.dtype.kind not in "iu" or not 0 < stored < raw.dtype.itemsize * 8:
+    stored = file.bits_stored
+    if raw.dtype.kind not in "iu" or stored >= raw.dtype.itemsize * 8:
         return raw
     is_signed = file.dataset.get("PixelRepresentation") == 1
     low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)

@@ -63,6 +63,11 @@ class Opened:
         return str(self.dataset.get("PhotometricInterpretation", ""))
 
     @property
+    def bits_stored(self) -> int:
+        """Bits of a stored value; all that are allocated where the file does not say."""
+        return int(self.dataset.get("BitsStored") or self.dataset.BitsAllocated)
+
+    @property
     def is_gray(self) -> bool:
         return self.photometric in GRAY
 

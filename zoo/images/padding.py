@@ -35,7 +35,7 @@ def darken_padding(file: Opened, view: Dataset, raw: Array, show: Callable[[Arra
     if not is_padding.any():
         return raw
     if raw.dtype.kind == "u":
-        stored = int(file.dataset.get("BitsStored") or file.dataset.BitsAllocated)
+        stored = file.bits_stored
         ends = np.array([[0, 2**stored - 1]], raw.dtype)
         first, last = show(ends)[0]
         return np.where(is_padding, ends[0, 0] if first <= last else ends[0, 1], raw)

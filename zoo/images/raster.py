@@ -13,6 +13,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images.reading import (
     AS_STORED,
+    RASTER_SUFFIXES,
     Header,
     Reading,
     check_regular,
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
-SUFFIXES = (
-    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
-)
+SUFFIXES = RASTER_SUFFIXES
 TIFF_SUFFIXES = (".tif", ".tiff")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph

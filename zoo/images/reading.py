@@ -34,7 +34,12 @@ KINDS = (
     (0, b"%PDF", "a PDF", (".pdf",)),
     (0, b"\x89HDF", "HDF5", (".h5", ".hdf5")),
 )
-RASTER_SUFFIXES = {suffix for *_, name, its in KINDS if name in ("PNG", "JPEG", "TIFF", "GIF") for suffix in its}
+# Pillow opens these by content, under each other's names
+RASTER_KINDS = ("PNG", "JPEG", "TIFF", "GIF")
+RASTER_SUFFIXES = (
+    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
+)
+NAMED_SUFFIXES = frozenset((*RASTER_SUFFIXES, *(suffix for *_, suffixes in KINDS for suffix in suffixes)))
 LACKING = re.compile(
     r"imagecodecs|not available|missing dependenc|no module named|not installed|unsupported", re.IGNORECASE
 )
@@ -177,12 +182,22 @@ def open_tiff(path: Path) -> Any:
     return tifffile.TiffFile(path)
 
 
+def has_wrong_suffix(path: Path, kind: tuple[str, tuple[str, ...]]) -> bool:
+    """Whether the suffix makes zoo read a file as another kind than its content is."""
+    name, suffixes = kind
+    suffix = path.suffix.lower()
+    if name in RASTER_KINDS and (suffix in RASTER_SUFFIXES or suffix == ".gif"):
+        return False
+    if name == "DICOM" and suffix not in NAMED_SUFFIXES:  # also read without suffix, or under a UID
+        return False
+    return suffix not in suffixes
+
+
 def damaged(path: Path, error: Exception) -> DataError:
-    """The error for a file that a decoder refuses: another kind than its name says, a codec that lacks, or damage."""
+    """Build the error for an undecodable file: wrong suffix, missing codec or damage."""
     cause = str(error) or type(error).__name__
     kind = kind_in_fact(path)
-    # Pillow reads its kinds under each other's names: there the name is not what is wrong
-    if kind and path.suffix.lower() not in kind[1] and not {path.suffix.lower(), kind[1][0]} <= RASTER_SUFFIXES:
+    if kind and has_wrong_suffix(path, kind):
         return DataError(
             f"{path}: it is {kind[0]}, which its name does not say: {cause}",
             fix=f"give it the suffix {kind[1][0]}, or leave it out",

@@ -48,10 +48,7 @@ def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
     A folder of class folders, with or without train, val and test above them; a table beside images, or a folder with
     one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; a zip or tar of any of these.
     """
-    path, archive = locate(path, progress)
-    if npz := npz_of(path):
-        return find_npz(npz, safe_name(path.stem))
-    return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
+    return find_recognized(path, (), progress)
 
 
 def npz_of(path: Path) -> Path | None:
@@ -68,9 +65,10 @@ def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Prog
     """The dataset at a path; an npz that a published dataset has the checksum of, as that one describes it."""
     from zoo.sources.recognition import recognize
 
-    spec = find_source(path, progress)
-    npz = npz_of(locate(path)[0])
-    return recognize(spec, npz, published) if npz else spec
+    path, archive = locate(path, progress)
+    if npz := npz_of(path):
+        return recognize(find_npz(npz, safe_name(path.stem)), npz, published)
+    return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:

@@ -226,7 +226,9 @@ def read_by(
     """How the images of a fold are read: by the levels of its train `images` alone."""
     files = {image if image in by_file else split_frame(image)[0] for image in images}
     headers = {file: header for file, header in by_file.items() if file in files}
-    headers = headers or {file: read_header(root / file, looked_at) for file in sorted(files)[:NUM_MEASURED]}
+    if len(headers) < min(NUM_MEASURED, len(files)):
+        spread = sorted(files)[:: -(-len(files) // NUM_MEASURED)]  # sorted by class folder
+        headers |= {file: read_header(root / file, looked_at) for file in spread if file not in headers}
     reading, _ = choose_reading(card, [root / file for file in headers], list(headers.values()), looked_at)
     return partial(read_below, root, reading), record_reading(reading)
 

@@ -113,7 +113,8 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
-        check_task(path, whole, listing, tables)
+        unmarked = meant_images(whole, NOTHING_SAID, said.model_copy(update={"masks": None}))
+        check_task(path, replace(whole, images=unmarked), listing, tables)
         if not tables:
             raise nothing_labels(path, listing, broken, strangers)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
@@ -185,14 +186,17 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
     return None
 
 
-def check_task(path: Path, whole: Listing, listing: Listing, tables: list[Table]) -> None:
-    """Refuse a set for segmentation or detection, which no table gives one label of each image."""
+def check_task(path: Path, unmarked: Listing, listing: Listing, tables: list[Table]) -> None:
+    """Refuse a set for segmentation or detection, which no table gives one label of each image.
+
+    `unmarked` holds the images of `listing` and their masks.
+    """
     if any(table.has_label for table in tables):
         return
-    if masks := count_masks(whole, listing.images):
+    if masks := count_masks(unmarked, listing.images):
         raise other_task(path, "segmentation", masks)
     boxes = next((f"{', '.join(found)} in {t.name}" for t in tables if (found := box_columns(t.rows.columns))), "")
-    if boxes := boxes or find_boxes(whole):
+    if boxes := boxes or find_boxes(unmarked):
         raise other_task(path, "detection", f"boxes: {boxes}")
 
 
@@ -542,20 +546,21 @@ def meaning(column: str) -> str:
 
 def complete_by_table(card: Card, listing: Listing) -> tuple[Card, tuple[str, ...]]:
     """The card with the split and the patient in usual columns of the table that it names, where it says neither."""
+    names = placeholders(card.images)
+    lacks_split = card.split is None and "split" not in names
+    lacks_patient = card.patient is None and "patient" not in names
+    if not lacks_split and not lacks_patient:
+        return card, ()
     rows, mistakes, _ = load_table(card, listing)
     if rows is None or mistakes:  # told when the card is honored
         return card, ()
     notes: list[str] = []
     update: dict[str, object] = {}
     free = rows.drop(columns=[c for c in {card.label.column, *card.label.columns, *card.hide} if c in rows.columns])
-    if (
-        card.split is None
-        and "split" not in placeholders(card.images)
-        and (split := guess_split(free, card.table, notes))
-    ):
+    if lacks_split and (split := guess_split(free, card.table, notes)):
         update["split"] = split
         notes.append(f"split is column {split.column!r} of {card.table} (guessed; else say split = {{folds = 5}})")
-    if card.patient is None and "patient" not in placeholders(card.images) and (columns := patient_columns(free)):
+    if lacks_patient and (columns := patient_columns(free)):
         update["patient"] = Patient(column=columns[0], means=meaning(columns[0]))
         notes.append(f'patient is column {columns[0]!r} of {card.table} (guessed; else say patient = {{none = "WHY"}})')
     return card.model_copy(update=update), tuple(notes)

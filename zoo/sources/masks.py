@@ -26,6 +26,7 @@ MAX_KINDS = 6  # of files that belong to one image: itself, a mask of each rater
 LOOKED_AT = 8  # files of a folder or an ending, evenly spread: each is decoded
 MAX_VALUES = 16  # of a mask; a JPEG blurs its edges, so that few values hold nearly all of it
 MOST_FREQUENT, MOSTLY = 4, 0.95
+MAX_PIXELS = 100_000  # of an image whose values are counted, evenly spread
 MIN_PAIRS = 3
 MAX_READ = 100_000  # bytes of an annotation
 BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
@@ -154,15 +155,18 @@ def are_masks(root: Path, pairs: Pairs, others: Sequence[str]) -> bool:
     rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // LOOKED_AT)))
     partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // LOOKED_AT)]
     try:
-        masks = [pixels_of(root / pairs.masks[row]) for row in rows]
-        if not all(map(has_few_values, masks)):
-            return False
+        shapes = []
+        for row in rows:
+            mask = pixels_of(root / pairs.masks[row])
+            if not has_few_values(mask):
+                return False
+            shapes.append(mask.shape[:2])
         if pairs.named and pairs.images:
             return True
         images = [pixels_of(root / partner) for partner in partners]
     except DataError:
         return False
-    same_size = pairs.named or all(a.shape[:2] == b.shape[:2] for a, b in zip(masks, images, strict=True))
+    same_size = pairs.named or all(shape == image.shape[:2] for shape, image in zip(shapes, images, strict=True))
     return same_size and 2 * sum(map(has_few_values, images)) < len(images)
 
 
@@ -174,6 +178,7 @@ def pixels_of(path: Path) -> Array:
 def has_few_values(pixels: Array) -> bool:
     """Whether an image is one of regions: at most 16 values or colors, or 4 that make up 95 % of it."""
     flat = pixels.reshape(-1, pixels.shape[2]) if pixels.ndim == 3 else pixels.reshape(-1, 1)
+    flat = flat[:: -(-len(flat) // MAX_PIXELS)]  # perf: np.unique of 12 Mpx in color takes seconds
     if (flat == flat[:, :1]).all():
         flat = flat[:, :1]
     counts = np.sort(np.unique(flat, axis=0, return_counts=True)[1])[::-1]
@@ -223,7 +228,7 @@ def other_task(root: Path, kind: str, evidence: str) -> DataError:
 
 
 def count_masks(listing: Listing, images: Sequence[str]) -> str:
-    """`260 masks beside 260 images`; "" where nothing was taken for a mask."""
+    """`260 masks beside 260 images`; "" where nothing was taken for a mask. `listing` holds both."""
     masks = len(listing.masks) + len(listing.images) - len(images)
     kind = "volumes" if images and all(map(is_volume_name, images)) else "images"
     return f"{masks} masks beside {len(images)} {kind}" if masks else ""

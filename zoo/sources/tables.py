@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -281,16 +281,7 @@ class ImageIndex:
     @cached_property
     def by_folder(self) -> dict[str, list[str]]:
         """The images below each folder, by its path, and by its name where one folder alone has it."""
-        below: dict[str, list[str]] = defaultdict(list)
-        for image in self.images:
-            folder = posixpath.dirname(image)
-            while folder:
-                below[folder].append(image)
-                folder = posixpath.dirname(folder)
-        named: dict[str, set[str]] = defaultdict(set)
-        for folder in below:
-            named[posixpath.basename(folder)].add(folder)
-        return dict(below) | {name: below[min(folders)] for name, folders in named.items() if len(folders) == 1}
+        return index_folders(self.images)
 
     def find_folder(self, cell: str) -> list[str]:
         """The images of the folder that a cell names by its path, or by its name."""
@@ -299,7 +290,7 @@ class ImageIndex:
         return self.by_folder.get(self.tidy(cell), [])
 
     def for_cells(self, cells: Iterable[str]) -> ImageIndex:
-        """The same for cells that name nothing here unless folders that all begin with are taken away.
+        """Return an index that ignores leading folders shared by all cells and absent here.
 
         Such are the folder's own name, and where the set lay on another machine: `/home/ann/set/train/1.png`.
         """
@@ -366,3 +357,18 @@ def index_images(root: Path, images: tuple[str, ...]) -> ImageIndex:
         for name in {stem, posixpath.basename(image), posixpath.basename(stem)} - {image}:
             by_name[name].append(image)
     return ImageIndex(root, frozenset(images), dict(by_name), images)
+
+
+@lru_cache(maxsize=1)  # perf: `for_cells` tries an index for every prefix, all of the same images
+def index_folders(images: tuple[str, ...]) -> dict[str, list[str]]:
+    """The images below each folder, by its path, and by its name where one folder alone has it."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        folder = posixpath.dirname(image)
+        while folder:
+            below[folder].append(image)
+            folder = posixpath.dirname(folder)
+    named: dict[str, set[str]] = defaultdict(set)
+    for folder in below:
+        named[posixpath.basename(folder)].add(folder)
+    return dict(below) | {name: below[min(folders)] for name, folders in named.items() if len(folders) == 1}
