@@ -5,8 +5,12 @@ import pytest
 from PIL import Image
 
 from zoo.data import cache_images, map_images
+from zoo.images import AS_STORED, read_header
 from zoo.samples import open_source, read_by_train
 from zoo.sources import find_source
+from zoo.sources.assembly import read_by
+from zoo.sources.cards import Card, Intensity
+from zoo.sources.intensity import NUM_MEASURED
 
 TRAIN, TEST = (0, 1000), (0, 40_000)  # the values of an image go from the one to the other
 
@@ -62,6 +66,18 @@ def test_decoded_images_of_two_folds_are_kept_apart(tmp_path):
     row = int(np.flatnonzero(train)[0])
     greatest = [int(map_images(path)[row].max()) for path in paths]
     assert greatest == [65535, pytest.approx(65535 / 40, abs=2)]
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_levels_of_a_fold_whose_headers_are_unknown_are_measured_on_all_classes(tmp_path, known):
+    names = [f"{label}{number:03}.png" for label in "ab" for number in range(NUM_MEASURED)]
+    for name in names:
+        low, high = TRAIN if name[0] == "a" else TEST
+        Image.fromarray(np.linspace(low, high, 64).reshape(8, 8).astype(np.uint16)).save(tmp_path / name)
+    card = Card(intensity=Intensity(percentiles=(0, 100)))
+    headers = {name: read_header(tmp_path / name) for name in names[:known]}
+    _, record = read_by(card, tmp_path, headers, AS_STORED, names)
+    assert record["levels"] == pytest.approx((0, 40_000))
 
 
 def test_a_stated_range_is_the_same_in_every_fold(tmp_path):

@@ -151,7 +151,7 @@ def test_a_table_may_name_images_from_a_folder_above_or_on_another_machine(tmp_p
     spec, samples = open_source(tmp_path)
     assert spec.labels == ("0", "1")
     assert len(samples.table) == 36 and samples.table["patient"].nunique() == 12
-    assert "which is not here: left out" in "\n".join(samples.notes)
+    assert "do not exist here and are ignored" in "\n".join(samples.notes)
 
 
 def test_names_that_lead_elsewhere_one_by_one_are_refused(tmp_path):

@@ -50,7 +50,7 @@ def find_associations(source: Source) -> Iterator[Association]:
 
 
 def answers_of(source: Source) -> Iterator[tuple[str, Array]]:
-    """What is asked of an image, (N,) float with NaN for unknown: one of classes, of a quantity, and of each label."""
+    """Yield each label's name and its targets, (N,) float with NaN for unknown."""
     targets = np.asarray(source.samples.targets, dtype=float)
     if targets.ndim == 1:
         yield "the label", targets

@@ -282,9 +282,7 @@ def understand_columns(
 ) -> Labels:
     """Columns of 0 and 1 (N, L): one class an image where every row has exactly one 1, else several labels."""
     if task == REGRESSION:
-        raise DataError(
-            f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)", code="regression"
-        )
+        raise DataError(f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)")
     if names and len(names) != together.shape[1]:
         raise DataError(f"{path}: labels have {together.shape[1]} columns, expected {len(names)}")
     names = names or tuple(str(index) for index in range(together.shape[1]))

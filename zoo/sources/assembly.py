@@ -23,7 +23,7 @@ from zoo.sources.joining import RESERVED, Joined, join
 from zoo.sources.level_groups import find_level_groups
 from zoo.sources.listing import Listing, one_form
 from zoo.sources.official import find_splits
-from zoo.sources.patients import find_patients
+from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
 from zoo.specs import DatasetSpec, Doubt, Origin, Samples
@@ -52,6 +52,20 @@ class Assembled:
     channel_notes: tuple[str, ...] = ()  # said unless the pixels show that all images are gray
 
 
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What card, table and headers say of the images of a set; no pixel is decoded."""
+
+    joined: Joined
+    looked_at: Reading  # how volumes are cut
+    headers: dict[str, Header]  # by file
+    conflicts: tuple[tuple[str, str], ...]
+    targets: Targets
+    splits: list[str]
+    split_notes: tuple[str, ...]
+    patients: Patients
+
+
 def assemble(
     card: Card,
     listing: Listing,
@@ -61,6 +75,37 @@ def assemble(
     doubts: tuple[Doubt, ...] = (),
 ) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
+    root, facts = listing.root, find_facts(card, listing, origin)
+    files, headers = facts.joined.files, list(facts.headers.values())
+    reading, reading_notes = choose_reading(card, [root / file for file in facts.headers], headers, facts.looked_at)
+    level_groups = find_level_groups(root, facts.headers, reading)
+    by_level = {name: [told.get(file, "") for file in files] for name, told in level_groups.columns.items()}
+    told = find_path_columns(card, facts.joined) | find_telling_tags(facts.joined, facts.headers)
+    measured = is_measured(card, headers)
+    image_notes = (
+        *reading_notes,
+        *([MEASURED_ON_TRAIN] if measured else []),
+        *level_groups.notes,
+        *describe_scans(card, headers),
+    )
+    samples = Samples(
+        table=build_table(card, facts.joined, facts.splits, facts.patients.texts).assign(**told, **by_level),
+        targets=facts.targets.targets,
+        read=partial(read_below, root, reading),
+        files=tuple(root / file for file in files),
+        notes=(*notes, *describe_facts(facts), *image_notes),
+        reading=record_reading(reading),
+        read_by=partial(read_by, card, root, facts.headers, facts.looked_at) if measured else None,
+        tables=tuple(root / name for name in tables_of(card) if "*" not in name),
+        origin=Origin(path=origin, root=root, card_root=root),
+        doubts=(*doubts, *facts.patients.doubts),
+    )
+    spec = build_spec(card, facts, tuple(told), name=card.name or name, title=card.title or root.name)
+    return Assembled(spec, samples, describe_channels(headers))
+
+
+def find_facts(card: Card, listing: Listing, origin: Path) -> Facts:
+    """Read table, headers, labels, splits and patients; one error for all mistakes of the last three."""
     with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
         joined = expand_clips(card, join(card, listing, origin, tagged))
     looked_at = choose_axis(card, listing.root, joined.images)
@@ -78,52 +123,34 @@ def assemble(
         )
     if mistakes := find_unknown_labels(card, targets.labels):
         raise card_error(origin, mistakes)
-    headers = list(by_file.values())
-    reading, reading_notes = choose_reading(card, [listing.root / file for file in by_file], headers, looked_at)
-    level_groups = find_level_groups(listing.root, by_file, reading)
-    by_level = {name: [told.get(file, "") for file in joined.files] for name, told in level_groups.columns.items()}
-    lacking = describe_lacking(targets, splits)
-    official_splits = tuple(split for split in SPLITS if split in splits)
-    told = find_path_columns(card, joined) | find_telling_tags(joined, by_file)
-    spec = DatasetSpec(
-        name=card.name or name,
-        title=card.title or listing.root.name,
-        task=targets.task,
-        labels=targets.labels,
-        positive=targets.positive,
+    return Facts(joined, looked_at, by_file, conflicts, targets, splits, tuple(split_notes), patients)
+
+
+def describe_facts(facts: Facts) -> tuple[str, ...]:
+    """The notes on files, labels, splits and patients, in this order."""
+    lacking = describe_lacking(facts.targets, facts.splits)
+    return (*facts.joined.notes, *facts.targets.notes, *facts.split_notes, *lacking, *facts.patients.notes)
+
+
+def build_spec(card: Card, facts: Facts, told: tuple[str, ...], *, name: str, title: str) -> DatasetSpec:
+    """The spec of a set. `told` are the columns that paths and headers add to the table."""
+    headers, cells = list(facts.headers.values()), facts.joined.cells
+    official_splits = tuple(split for split in SPLITS if split in facts.splits)
+    return DatasetSpec(
+        name=name,
+        title=title,
+        task=facts.targets.task,
+        labels=facts.targets.labels,
+        positive=facts.targets.positive,
         samples=unset,
         channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
-        patient=patients.meaning,
+        patient=facts.patients.meaning,
         official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone parts nothing
-        metadata=(*(c for c in card.metadata if c not in card.hide and c in joined.cells), *told),
-        known_conflicts=conflicts,
+        metadata=(*(c for c in card.metadata if c not in card.hide and c in cells), *told),
+        known_conflicts=facts.conflicts,
         **said_of_any(card),
     )
-    samples = Samples(
-        table=build_table(card, joined, splits, patients.texts).assign(**told, **by_level),
-        targets=targets.targets,
-        read=partial(read_below, listing.root, reading),
-        files=tuple(listing.root / file for file in joined.files),
-        notes=(
-            *notes,
-            *joined.notes,
-            *targets.notes,
-            *split_notes,
-            *lacking,
-            *patients.notes,
-            *reading_notes,
-            *([MEASURED_ON_TRAIN] if is_measured(card, headers) else []),
-            *level_groups.notes,
-            *describe_scans(card, headers),
-        ),
-        reading=record_reading(reading),
-        read_by=partial(read_by, card, listing.root, by_file, looked_at) if is_measured(card, headers) else None,
-        tables=tuple(listing.root / name for name in tables_of(card) if "*" not in name),
-        origin=Origin(path=origin, root=listing.root, card_root=listing.root),
-        doubts=(*doubts, *patients.doubts),
-    )
-    return Assembled(spec, samples, describe_channels(headers))
 
 
 def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:

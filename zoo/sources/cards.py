@@ -34,8 +34,8 @@ class Label(Part):
     none: str = Field(default="", description='Text that means no label at all: "No Finding".')
     uncertain: Literal["", "ignore", "zeros", "ones"] = Field(
         default="",
-        description="What -1 means in 0/1 columns: ignore, the label is unknown (the default where 0 stands there "
-        "too); zeros, the image has it not; ones, it has it.",
+        description="Meaning of -1 in 0/1 columns: ignore = unknown (the default if the columns also contain 0), "
+        "zeros = label absent, ones = label present.",
     )
     positive: str = Field(
         default="",
@@ -229,7 +229,7 @@ class Card(Part):
         description="What is scored. auto: the patient where all images of each share a label, else the image.",
     )
     share_targets: bool = Field(
-        default=True, description="false: the licence keeps the targets; `zoo bundle` leaves them out."
+        default=True, description="false: the license keeps the targets; `zoo bundle` leaves them out."
     )
     reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
     derived_from: Names = Field(

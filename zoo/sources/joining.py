@@ -84,7 +84,9 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
         index = index_images(listing.root, listing.images).for_cells(table[card.join.column])
         find = partial(find_by_column, card, table, listing.root, index.prefix)
         if index.prefix:
-            notes.append(f"names in column {card.join.column!r} begin with {index.prefix}, which is not here: left out")
+            notes.append(
+                f"column {card.join.column!r}: the leading folders {index.prefix} do not exist here and are ignored"
+            )
     else:
         find = partial(find_by_keys, table, keys)
     found = find(files)

@@ -1,4 +1,4 @@
-"""The columns of a table to those that say the label: a column with text, with lists, or several of 0 and 1."""
+"""Guess which columns of a table hold the label."""
 
 from __future__ import annotations
 
@@ -48,13 +48,14 @@ def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...
         column
         for column in rows.columns
         if column != image_column
-        and not is_no_finding(column)
+        and not is_other_fact(column)
         and all(map(FLAG.fullmatch, cells := rows[column].unique()))
         and any(to_flag(cell) in (0, 1) for cell in cells)
     )
 
 
-def is_no_finding(column: str) -> bool:
+def is_other_fact(column: str) -> bool:
+    """Whether a column is known to say something else: who, how or where from."""
     words = set(re.findall(r"[a-z]+", column.lower()))
     return normalise(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
 
@@ -66,7 +67,7 @@ def why_no_label(rows: pandas.DataFrame, column: str) -> str:
     if len({to_flag(cell) for cell in flags}) < 2 or 2 * len(flags) < len(cells):
         return ""
     odd = next((cell for cell in cells if not FLAG.fullmatch(cell)), "")
-    return f"it holds {odd!r}" if odd else "its name says something else" if is_no_finding(column) else ""
+    return f"it holds {odd!r}" if odd else "its name says something else" if is_other_fact(column) else ""
 
 
 def guess_findings(rows: pandas.DataFrame, columns: Sequence[str], place: str, notes: list[str]) -> Label:

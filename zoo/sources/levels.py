@@ -1,4 +1,4 @@
-"""The folders above images to the pattern that says which of them is the split, the label and the patient."""
+"""Guess from folder names which level is the split, the label and the patient."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> 
     """The pattern of class folders, such as `{split}/{label}/**/*`; "" where no folder says a label.
 
     `clips`: the card speaks of frames, so that the folders below those of the classes are clips.
-    DataError where two levels of folders could be the label, or where a folder holds its neighbors once more.
+    DataError where two levels of folders could be the label, or where a folder contains a second copy of the dataset.
     """
     paths = [image.split("/")[:-1] for image in images]
     split, glob = find_split(paths)
@@ -157,7 +157,10 @@ def are_parts(paths: Paths, above: int, level: int) -> bool:
 
 
 def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
-    """Refuse a folder beside the classes that holds folders called as its neighbors: the set, once more."""
+    """Refuse a folder beside the classes that contains folders with its siblings' names: a second copy of the set.
+
+    Numbers at both levels are no copy: grades, each with numbered clips.
+    """
     names = names_at(paths, level)
     below: dict[str, set[str]] = defaultdict(set)
     for path in paths:

@@ -1,4 +1,4 @@
-"""Images that mark something in other images to what a card says to leave out; and files that hold boxes."""
+"""Find masks and box annotations among the files of a folder."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -
 def open_official(path: Path, official: DatasetSpec, request: SamplesRequest) -> Samples:  # noqa: ARG001  it is here
     """The samples of a published file, with the task and labels of the dataset that it belongs to."""
     samples = read_npz_samples(path, task=official.task, labels=official.labels)
-    notes = [f"the file of {official.name}, by its checksum: task, labels and licence are those of that dataset"]
+    notes = [f"recognized as {official.name} by its checksum: using that dataset's task, labels and license"]
     if official.task == BINARY and not official.positive:
         notes.append(guessed_positive(guess_positive(official.labels)))
     return replace(samples, notes=(*samples.notes, *notes))
