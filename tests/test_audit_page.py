@@ -14,7 +14,7 @@ from folders import shared
 from PIL import Image
 
 from zoo.audit import Audit, Finding, audit
-from zoo.audit_page import Shown, build_page
+from zoo.audit_page import build_page
 from zoo.fingerprints import take_fingerprints
 from zoo.samples import open_source
 from zoo.sources import find_source
@@ -57,7 +57,7 @@ def page_of(root, cache):
     source = open_source(find_source(root), cache)
     prints = take_fingerprints(source, cache)
     split = draw_split(source, prints=prints)
-    return build_page([(audit(source, split, prints), Shown(source, split, prints))])
+    return build_page([(audit(source, split, prints), source, split, prints)])
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,9 @@ def test_a_set_that_could_not_be_opened_stands_on_the_page_too():
     finding = Finding(
         check="npz", verdict="refuse", splits=(), samples=(), count=0, message="x.npz: damaged", fix="copy"
     )
-    page = Page(build_page([(Audit(dataset="x", findings=(finding,)), None), (Audit(dataset="y", findings=()), None)]))
+    page = Page(
+        build_page([(Audit(dataset=name, findings=f), None, None, None) for name, f in (("x", (finding,)), ("y", ()))])
+    )
     assert (
         "Audit of 2 datasets" in page.text and "x.npz: damaged copy" in page.text and "nothing was found" in page.text
     )

@@ -30,7 +30,7 @@ FLOORS = (
     # What is made of specs: the hooks, samples opened, a network built, a metric, a baseline, a child process.
     {"hookspecs", "sources", "samples", "models", "metrics", "baselines", "executor", "contact_sheet"},
     # Plugins to a registry; samples to what their images are, and which are copies; a template to a page.
-    {"registry", "fingerprints", "pages"},
+    {"registry", "fingerprints", "pages", "builtin"},
     # Samples to a split.
     {"splits"},
     # A split to decoded pixels and batches.
@@ -96,7 +96,7 @@ ROOMS = {
         {"lookup"},
         {"loading"},
         {"probing"},
-        {"builtin"},
+        {"opening"},
     ),
     "report": (
         {"statements"},

@@ -301,7 +301,7 @@ def test_every_kind_of_spec_is_taken():
 
 
 def test_the_core_s_own_specs_are_one_more_plugin():
-    registry = load_registry([], builtin={"protocol": PROTOCOLS, "metric": [metric("auroc")]})
+    registry = load_registry([plugin("zoo-bench", protocols=PROTOCOLS, metrics=[metric("auroc")])])
     assert registry.find("protocol", "finetune") is FINETUNE
     assert registry.plugins[0].name == "zoo-bench"
     assert registry.qualified("metric", "auroc") == "zoo-bench:auroc"
@@ -333,7 +333,7 @@ def test_a_clash_of_others_is_an_error_only_when_asked_for():
 
 def test_a_stranger_cannot_take_a_name_of_the_core():
     ours, theirs = metric("auroc"), metric("auroc")
-    registry = load_registry([plugin("a-stranger", metrics=[theirs])], builtin={"metric": [ours]})
+    registry = load_registry([plugin("zoo-bench", metrics=[ours]), plugin("a-stranger", metrics=[theirs])])
     assert registry.find("metric", "auroc") is ours
     assert registry.find("metric", "a-stranger:auroc") is theirs
 
@@ -489,7 +489,7 @@ def test_a_registry_made_by_hand_finds_its_specs():
 
 def test_a_registry_travels_to_a_worker():
     registry = load_registry(
-        [TIMM, TORCHVISION, plugin("bad", error=ImportError("x"))], builtin={"protocol": PROTOCOLS}
+        [plugin("zoo-bench", protocols=PROTOCOLS), TIMM, TORCHVISION, plugin("bad", error=ImportError("x"))]
     )
     assert pickle.loads(pickle.dumps(registry)) == registry
 
@@ -497,7 +497,7 @@ def test_a_registry_travels_to_a_worker():
 def test_a_large_catalogue_costs_little():
     catalogue = plugin("zoo-timm", models=[model(f"net{index}", "a", "b") for index in range(1_300)])
     start = time.perf_counter()
-    registry = load_registry([catalogue, TORCHVISION], builtin={"protocol": PROTOCOLS})
+    registry = load_registry([plugin("zoo-bench", protocols=PROTOCOLS), catalogue, TORCHVISION])
     seconds = time.perf_counter() - start
     assert len(registry.models) == 1_302
     assert seconds < 0.2  # some 0.01 where nothing else runs

@@ -13,7 +13,6 @@ from zoo.planning import Settings, open_and_split
 from zoo.progress import Console
 from zoo.samples import in_one_form, patient_key
 from zoo.sources import find_source
-from zoo.suites import Suite
 
 NAMES = [f"{number:03d}" for number in range(40)]
 
@@ -33,7 +32,7 @@ def labels(root, patients):
 
 
 def examine(root, cache):
-    return audit(*open_and_split(find_source(root), Suite(name="audit"), Settings(cache=cache), Console()))
+    return audit(*open_and_split(find_source(root), Settings(cache=cache), Console()))
 
 
 def checks(audited):
@@ -69,7 +68,7 @@ def test_a_patient_whose_number_is_spelled_in_two_ways_is_kept_in_one_split_and_
     root = labels(
         tmp_path / "set", lambda number: (str(number // 4), f"{number // 4}.0", f"{number // 4:04}")[number % 3]
     )
-    source, split, prints = open_and_split(find_source(root), Suite(name="audit"), Settings(cache=tmp_path), Console())
+    source, split, prints = open_and_split(find_source(root), Settings(cache=tmp_path), Console())
     owner = [number // 4 for number in range(40)]
     assert all(len({fold[row] for row in range(40) if owner[row] == who}) == 1 for fold in split.folds for who in owner)
     finding = checks(audit(source, split, prints))["patient-spelling"]
@@ -89,8 +88,8 @@ def test_a_patient_spelled_otherwise_in_the_set_tested_on_is_found(tmp_path):
     one = labels(tmp_path / "one", lambda number: f"{number}.0")
     other = labels(tmp_path / "other", lambda number: f"{number:04}")
     settings, console = Settings(cache=tmp_path), Console()
-    source, split, prints = open_and_split(find_source(one), Suite(name="audit"), settings, console)
-    tested, _, its = open_and_split(find_source(other), Suite(name="audit"), settings, console)
+    source, split, prints = open_and_split(find_source(one), settings, console)
+    tested, _, its = open_and_split(find_source(other), settings, console)
     external = match(source, tested, its, {}, name="other")
     found = check_overlap(source, split, prints, external, tmp_path, drop=False, distinct_patients=False)
     assert "patient" in {finding.check for finding in found.findings}

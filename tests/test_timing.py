@@ -97,9 +97,9 @@ def test_a_model_that_cannot_be_measured_is_a_warning_and_its_speed_unknown(resu
     said = io.StringIO()
     settings = Settings(results=root, device="cpu", cache=tmp_path / "cache")
     registry = Registry()  # whoever gave these models is no longer installed
-    from zoo.executor import EXECUTORS
+    from zoo.builtin import register_executors
 
-    registry.executors["local"] = EXECUTORS[0]
+    registry.executors["local"] = register_executors()[0]
     after = time_models(loaded, "cpu", registry, settings, Console(stream=said))
     assert set(after) == set(loaded)
     assert said.getvalue().count("its speed could not be measured alone") == len(find_untimed(loaded, settings.cache))

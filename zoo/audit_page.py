@@ -18,10 +18,13 @@ READABLE = ("images", "patient", "patients", "unit", "split", "left_out_of_split
 HASHES = ("content_hash", "split_hash")
 
 
-def build_page(audits: Sequence[tuple[Audit, Shown | None]]) -> str:
-    """The page of some audits, each with what shows its images, or None where it could not be opened."""
-    datasets = [describe(audit, shown, f"dataset-{number}") for number, (audit, shown) in enumerate(audits, start=1)]
-    names = ", ".join(audit.dataset for audit, _ in audits)
+def build_page(audits: Sequence[tuple[Audit, Source | None, Split | None, Fingerprints | None]]) -> str:
+    """Build the page of some audits, each with the dataset audited, or None where it could not be opened."""
+    datasets = []
+    for number, (audit, source, split, prints) in enumerate(audits, start=1):
+        shown = Shown(source, split, prints) if source and split and prints else None
+        datasets.append(describe(audit, shown, f"dataset-{number}"))
+    names = ", ".join(audit.dataset for audit, *_ in audits)
     return render_page("audit.html", title=f"Audit: {names}", datasets=datasets)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from zoo.audit import Audit, Exclusions, Finding, Suspect, audit, choose_exclusions, unusable
-from zoo.audit_page import Shown, build_page
 from zoo.baselines import THUMBNAILS
 from zoo.devices import resolve_device
 from zoo.errors import DataError, UsageError, clean
@@ -25,7 +23,7 @@ from zoo.samples import Source
 from zoo.sources import find_source, write_card_without
 from zoo.specs import DatasetSpec
 from zoo.splits import Split
-from zoo.suites import STARTER, Suite, identify_network
+from zoo.suites import STARTER, identify_network
 from zoo.weights import RANDOM, InitialWeights, find_all_weights
 
 NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
@@ -39,12 +37,6 @@ class Examined:
     source: Source | None = None
     split: Split | None = None
     prints: Fingerprints | None = None
-
-    @property
-    def shown(self) -> Shown | None:
-        if self.source is None or self.split is None or self.prints is None:
-            return None
-        return Shown(self.source, self.split, self.prints)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +61,7 @@ def examine_named(asked: str, registry: Registry, console: Console, settings: Se
 
 def examine(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
     try:
-        source, split, prints = open_and_split(spec, Suite(name="audit"), settings, console)
+        source, split, prints = open_and_split(spec, settings, console)
         return Examined(audit=audit(source, split, prints), source=source, split=split, prints=prints)
     except DataError as error:
         return Examined(audit=unusable(spec.name, error))
@@ -157,11 +149,6 @@ def check_rest(source: Source, rest: Source, exclusions: Exclusions) -> None:
             fix="`zoo bench --drop-leaks` leaves the copies out",
             code="no-card",
         )
-
-
-def to_page(examined: Sequence[Examined]) -> str:
-    """All audits as one HTML page."""
-    return build_page([(each.audit, each.shown) for each in examined])
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def run_executor(
     spec: ExecutorSpec, works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], **settings: Any
 ) -> Generator[Event[Work], None, None]:
     """The events of an executor (`zoo.specs.ExecutorSpec`). PluginError that names a plugin's where it goes wrong."""
-    if spec in EXECUTORS:
+    if spec.execute is execute:
         yield from spec.execute(works, carry_out, **settings)
         return
     try:
@@ -384,6 +384,3 @@ def run_executor(
             fix="--executor local, or report this to whoever publishes its plugin",
             code="executor-failed",
         ) from error
-
-
-EXECUTORS = (ExecutorSpec(name="local", execute=execute, title="worker processes on this machine"),)

@@ -124,7 +124,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, settings, progress)
     weights = {(weights.digest, weights.tag): weights for weights in initial}
-    try_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
+    check_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
     return Plan(
         runs=tuple(runs),
         done=done,
@@ -150,7 +150,7 @@ def list_baselines() -> list[ModelChoice]:
     return [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES]
 
 
-def try_weights(
+def check_weights(
     runs: Sequence[Run],
     weights: Mapping[tuple[str, str], InitialWeights],
     sources: Mapping[str, tuple[Source, Split]],
@@ -299,7 +299,9 @@ def open_sources(
             refused.append(spec)
             continue
         try:
-            source, split, prints = open_and_split(spec, suite, settings, console)
+            source, split, prints = open_and_split(
+                spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
+            )
         except DataError as error:  # the other datasets stand
             refused.append((spec.name, error))
             continue
@@ -319,13 +321,21 @@ def require_two_names(one: Source, other: Source) -> None:
 
 
 @failures_told()
-def open_and_split(spec: DatasetSpec, suite: Suite, settings: Settings, console: Console) -> Opened:
-    """One dataset opened, every image of it decoded and compared with all others, and split as the suite says."""
+def open_and_split(
+    spec: DatasetSpec,
+    settings: Settings,
+    console: Console,
+    *,
+    folds: int | None = None,
+    resplit: bool = False,
+    drop_leaks: bool = False,
+) -> Opened:
+    """Open a dataset, decode every image, compare each with all others, and split the set."""
     source, prints = open_and_compare(spec, settings, console)
-    if suite.resplit:
+    if resplit:
         source = discard_split(source)
     with console.counting(f"splitting {spec.name}"):
-        split = draw_split(source, suite.folds, prints, drop_leaks=suite.drop_leaks)
+        split = draw_split(source, folds, prints, drop_leaks=drop_leaks)
     return source, split, prints
 
 

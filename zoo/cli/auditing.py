@@ -29,6 +29,7 @@ FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustwor
 def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Look for leaks, duplicates and label conflicts; exit status 4 where a dataset is refused."""
     from zoo import auditing
+    from zoo.audit_page import build_page
     from zoo.label_noise import require_cleanlab
     from zoo.pages import write_page
     from zoo.planning import Settings
@@ -62,7 +63,8 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
             raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")
         fixed = auditing.fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
-            write_page(auditing.to_page(examined), flags["html"])
+            pages = [(each.audit, each.source, each.split, each.prints) for each in examined]
+            write_page(build_page(pages), flags["html"])
             tell(f"zoo: wrote {clean(flags['html'])}")
     audits = [each.audit for each in examined]
     if as_json:

@@ -1,9 +1,9 @@
 """From what is installed to a registry: plugins found, tried, loaded one by one, and the names they give resolved."""
 
-from zoo.registry.builtin import open_registry
 from zoo.registry.finding import FoundPlugin, find_plugins
 from zoo.registry.loading import HOOKS, check_fields, check_name, load_registry, quiet_stdout
 from zoo.registry.lookup import HUB, WILDCARDS, BrokenPlugin, Kind, ModelChoice, Registry, split_model_name
+from zoo.registry.opening import open_registry
 
 __all__ = [
     "HOOKS",

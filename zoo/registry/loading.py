@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,7 +24,7 @@ from zoo.fields import find_fault, shown
 from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
 from zoo.protocol import Protocol
 from zoo.registry.finding import FoundPlugin, contract, reason_of
-from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry, Spec
+from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
 from zoo.sources import card_dataset
 from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
 from zoo.system import noted_interrupts, process_unchanged
@@ -47,18 +47,12 @@ SPECS_BY_NAME = {kind.__name__: kind for kind in (*SPEC_TYPES.values(), Weights)
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # becomes a folder's name; a leading "-" would read as a flag
 
 
-def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequence[Spec]] | None = None) -> Registry:
-    """Load every plugin by itself and index what they give; one that fails is listed as broken, with its reason.
-
-    `builtin` are the core's own specs; they are one more plugin.
-    """
-    found = list(plugins)
-    if builtin:
-        found.insert(0, plugin_of_specs(CORE, metadata.version(CORE), builtin))
+def load_registry(plugins: Iterable[FoundPlugin]) -> Registry:
+    """Load every plugin by itself and index its specs; list one that fails as broken, with the reason."""
     listed: list[Plugin] = []
     given: dict[str, dict[Kind, list[Any]]] = {}
     with noted_interrupts() as interrupts:
-        for plugin in found:
+        for plugin in plugins:
             try:
                 if plugin.name in given:
                     raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
@@ -82,17 +76,6 @@ def load_registry(plugins: Iterable[FoundPlugin], *, builtin: Mapping[Kind, Sequ
                 )
             )
     return index_specs(given, listed)
-
-
-def plugin_of_specs(name: str, version: str, specs: Mapping[Kind, Sequence[Spec]]) -> FoundPlugin:
-    """A plugin made of values instead of a module."""
-
-    def hook(given: Sequence[Spec]) -> Callable[[], list[Spec]]:
-        return hookimpl(lambda: list(given))
-
-    return FoundPlugin(
-        name=name, version=version, load=lambda: SimpleNamespace(**{HOOKS[kind]: hook(specs[kind]) for kind in specs})
-    )
 
 
 @contextlib.contextmanager
