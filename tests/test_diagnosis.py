@@ -20,7 +20,7 @@ def advice(tmp_path, registry=None, cache=None, results=None):
 def test_a_broken_plugin_and_no_model_at_all(tmp_path):
     broken = BrokenPlugin(plugin="zoo-bad", version="1.0", reason="ImportError: no cuda")
     found = advice(tmp_path, Registry(broken=(broken,)))
-    assert "zoo-bad is broken: ImportError: no cuda; repair or `pip uninstall zoo-bad`" in found
+    assert "zoo-bad is broken and left out: ImportError: no cuda; repair or `pip uninstall zoo-bad`" in found
     assert "no model plugin is installed: pip install" in found
 
 

@@ -89,6 +89,21 @@ def test_what_is_no_toml_that_can_be_read_is_a_value_error(text):
         parse_toml(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[[a]]\nx = 1\n[[a]]\nx = 2\ny = [", 's = """\nx = 1\nx = 2\n"""\ny = ['],
+    ids=["tables of a list", "lines of a text"],
+)
+def test_what_may_repeat_in_toml_does_not_hide_the_mistake(text):
+    with pytest.raises(ValueError, match="Invalid value"):
+        parse_toml(text)
+
+
+def test_a_key_given_twice_beside_tables_of_a_list_is_named_with_both_lines():
+    with pytest.raises(ValueError, match="line 6: 'a.y' is given twice, first in line 5"):
+        parse_toml("[[a]]\nx = 1\n[[a]]\nx = 1\ny = 1\ny = 2")
+
+
 def test_a_changed_file_is_hashed_again(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
     memo = FileMemo(tmp_path)

@@ -16,6 +16,7 @@ from zoo.errors import PluginError, UsageError
 from zoo.hookspecs import CONTRACT
 from zoo.protocol import FINETUNE, PROTOCOLS, QUICK
 from zoo.registry import FoundPlugin, Registry, load_registry, split_model_name
+from zoo.registry.loading import load_plugin
 from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
 from zoo.tasks import BINARY
 
@@ -251,12 +252,6 @@ def test_a_newer_contract_is_not_loaded():
 
 def test_an_older_contract_asks_for_a_newer_plugin():
     assert "upgrade old" in reason(plugin("old", group="zoo.v0", models=[TINY]))
-
-
-def test_a_plugin_that_fails_in_one_hook_gives_nothing():
-    registry = load_registry([plugin("half", datasets=[dataset("dots")], models=None)])
-    assert not registry.datasets
-    assert registry.broken[0].plugin == "half"
 
 
 def test_what_a_plugin_prints_goes_to_stderr(capsys):
@@ -522,3 +517,38 @@ def test_all_mistakes_of_a_plugin_are_reported_at_once():
     (broken,) = load_registry([plugin("bad", models=specs[:2])]).broken
     assert "model 'one': image_size" in broken.reason and "model 'two': channels" in broken.reason
     assert not broken.partial
+
+
+def test_a_valid_spec_of_a_partial_plugin_is_found_under_its_qualified_name():
+    registry = load_registry([plugin("mixed", models=[TINY, replace(TINY, name="wrong", image_size="224")])])
+    assert registry.find("model", "mixed:tiny") is TINY
+    assert registry.match("model", "mixed:*") == ["tiny"]
+
+
+def test_an_invalid_spec_of_a_partial_plugin_is_refused_with_its_mistake():
+    registry = load_registry([plugin("mixed", models=[TINY, replace(TINY, name="wrong", image_size="224")])])
+    with pytest.raises(UsageError, match="'mixed:wrong'.*image_size") as caught:
+        registry.find("model", "mixed:wrong")
+    assert caught.value.code == "unknown-model"
+
+
+def misspell():
+    return [MetricSpec(name="hits", compute=build_nothing, boundz=(0, 1))]
+
+
+@pytest.mark.parametrize(("hook", "named"), [(misspell, "'boundz'"), (lambda: 7, "type int")])
+def test_a_hook_that_fails_as_a_whole_leaves_those_of_other_kinds_in_place(hook, named):
+    hooks = {"register_models": hookimpl(lambda: [TINY]), "register_metrics": hookimpl(lambda: hook())}
+    registry = load_registry([plugin_with("mixed", **hooks)])
+    assert set(registry.models) == {"tiny"}
+    assert named in registry.broken[0].reason and registry.broken[0].partial
+
+
+def raise_type_error():
+    raise TypeError("no field at all")
+
+
+def test_a_type_error_of_a_hook_is_not_its_own_cause():
+    with pytest.raises(TypeError) as caught:
+        load_plugin(plugin_with("bad", register_models=hookimpl(raise_type_error)))
+    assert caught.value.__cause__ is not caught.value

@@ -136,6 +136,6 @@ def look_at_machine(device: str, memory: int | None) -> Iterator[str]:
 
 def look_at_plugins(registry: Registry) -> Iterator[str]:
     for broken in registry.broken:
-        yield f"plugin {broken.plugin} is broken: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
+        yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
     if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
         yield "no model plugin is installed: pip install zoo-timm zoo-torchvision"

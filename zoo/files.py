@@ -36,6 +36,10 @@ def cache_root() -> Path:
 MAX_NESTING = 50  # no card and no suite is deeper than five; pydantic gives up at some hundreds
 
 
+# tomllib's words for a key or a section that is given twice
+REPEATED = re.compile(r"Cannot (overwrite|declare)|[Dd]uplicate")
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """A TOML document. ValueError where it is none, is nested too deep, or has a number of thousands of digits."""
     import tomllib
@@ -45,7 +49,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("nested too deep") from None
     except tomllib.TOMLDecodeError as error:
-        if repeated := find_repeated_key(text):
+        if REPEATED.search(str(error)) and (repeated := find_repeated_key(text)):
             key, first, second = repeated
             raise ValueError(f"line {second}: {key!r} is given twice, first in line {first}") from error
         raise
@@ -62,6 +66,10 @@ def find_repeated_key(text: str) -> tuple[str, int, int] | None:
     """The first key or section that a TOML text gives twice, and both lines; the parser's own error may name none."""
     section, seen = "", dict[str, int]()
     for number, line in enumerate(text.splitlines(), start=1):
+        if table := re.match(r"\s*\[\[\s*([^\[\]]+?)\s*\]\]", line):  # one more table of a list: its keys are new
+            section = table[1]
+            seen = {key: first for key, first in seen.items() if not key.startswith(f"{section}.")}
+            continue
         found = re.match(r"\s*(?:\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$|([A-Za-z0-9_.\-]+|\"[^\"]*\")\s*=)", line)
         if not found:
             continue

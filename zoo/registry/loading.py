@@ -93,8 +93,8 @@ def quiet_stdout() -> Iterator[None]:
 def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
     """Import one plugin, check its hooks, call them and check what they return.
 
-    Returns the valid specs and the mistakes in the others. Raises what is wrong with the plugin as a whole, and all
-    mistakes at once where no spec is valid.
+    Returns the valid specs and the mistakes in the others. Raises an error of the plugin as a whole, and all mistakes
+    at once where no spec is valid.
     """
     if contract(found.group) != CONTRACT:
         newer = contract(found.group) > CONTRACT
@@ -111,7 +111,10 @@ def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
     specs: dict[Kind, list[Any]] = {}
     mistakes: list[PluginError] = []
     for kind in HOOKS:
-        specs[kind], wrong = call_hook(manager, kind)
+        try:
+            specs[kind], wrong = call_hook(manager, kind)
+        except PluginError as error:  # the hook as a whole
+            specs[kind], wrong = [], [error]
         mistakes += wrong
     if mistakes and not any(specs.values()):
         raise mistakes[0] if len(mistakes) == 1 else join_mistakes(mistakes)
@@ -176,7 +179,10 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], lis
     try:
         answers = caller()  # pluggy leaves out None
     except TypeError as error:
-        raise explain_unknown_field(error) from error
+        unknown_field = explain_unknown_field(error)
+        if unknown_field is None:
+            raise
+        raise unknown_field from error
     specs = answers[0] if answers else None
     if not isinstance(specs, (list, tuple)):
         raise PluginError(f"{hook} returned {described(specs)}, expected a list of {wanted.__name__}")
@@ -198,18 +204,16 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], lis
     return list(valid.values()), list({error.message: error for error in mistakes}.values())
 
 
-def explain_unknown_field(error: TypeError) -> Exception:
-    """The error for a field that a spec does not have, as Python's own message names it; any other error as it is."""
+def explain_unknown_field(error: TypeError) -> PluginError | None:
+    """The error for a field that a spec does not have, as Python's own message names it; None for any other error."""
     match = UNKNOWN_FIELD.fullmatch(str(error))
     kind = SPECS_BY_NAME.get(match[1]) if match else None
     if match is None or kind is None:
-        return error
+        return None
     names = [part.name for part in dataclasses.fields(kind)]
+    upgrade = f"{CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it"
     hint = nearest(match[2], names)
-    return PluginError(
-        f"{match[1]} has no field {match[2]!r}",
-        fix=f"{hint} Else {CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it".strip(),
-    )
+    return PluginError(f"{match[1]} has no field {match[2]!r}", fix=f"{hint} Else {upgrade}" if hint else upgrade)
 
 
 def described(value: object) -> str:

@@ -176,9 +176,10 @@ class Registry:
             plugin = DATASET_PREFIXES[prefix]
             if plugin in {broken.plugin for broken in self.broken}:
                 self.require_plugin(plugin)
-            raise UsageError(
+            error = UsageError(
                 f"dataset {name!r}: {plugin} is not installed", fix=f"pip install {plugin}", code="unknown-dataset"
             )
+            raise self.left_out(plugin, error)
         return family
 
     # --- how a name is resolved ---
@@ -196,7 +197,7 @@ class Registry:
         self.require_plugin(qualifier)
         if self.owners.get(kind, {}).get(plain, ("",))[0] == qualifier and plain in specs:
             return plain
-        raise self.not_found(kind, name)
+        raise self.left_out(qualifier, self.not_found(kind, name))
 
     def keys_of(self, kind: Kind, plain: str) -> list[str]:
         """The keys of all specs whose plain name this is, the one it means first."""
@@ -228,9 +229,9 @@ class Registry:
         return next((plugin.version for plugin in self.plugins if plugin.name == distribution), "")
 
     def require_plugin(self, name: str) -> None:
-        """Raise where no plugin of this name serves."""
+        """Raise where no plugin of this name serves; a partial one serves its valid specs."""
         for broken in self.broken:
-            if broken.plugin == name:
+            if broken.plugin == name and not broken.partial:
                 raise PluginError(
                     f"plugin {name} {broken.version}".rstrip() + f" is broken: {broken.reason}",
                     fix=f"repair it, or `pip uninstall {name}`",
@@ -244,9 +245,18 @@ class Registry:
                 code="unknown-plugin",
             )
 
+    def left_out(self, plugin: str, error: UsageError | PluginError) -> UsageError | PluginError:
+        """The error for a spec that a plugin does not give, with the plugin's mistakes where it is partial."""
+        reason = next((broken.reason for broken in self.broken if broken.plugin == plugin and broken.partial), "")
+        return (
+            type(error)(f"{error.message}; left out of {plugin}: {reason}", fix=error.fix, code=error.code)
+            if reason
+            else error
+        )
+
     def not_found(self, kind: Kind, name: str) -> UsageError | PluginError:
         """The error for a name that nobody offers: it may be a broken plugin's own name, or one it would have given."""
-        if canonical(name) in {broken.plugin for broken in self.broken}:
+        if canonical(name) in {broken.plugin for broken in self.broken if not broken.partial}:
             self.require_plugin(canonical(name))
         error = unknown(kind, name, self.specs(kind))
         if not self.broken:
