@@ -25,9 +25,7 @@ def not_here(request):
 
 REGISTRY = Registry(
     models={
-        "tiny": ModelSpec(
-            name="tiny", build=build, family="dots", weights=(Weights(tag="a"), Weights(tag="b", gated=True))
-        ),
+        "tiny": ModelSpec(name="tiny", build=build, family="dots", weights=(Weights(tag="a"), Weights(tag="b"))),
         "zoo-x:other": ModelSpec(name="other", build=build),
     },
     datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=not_here, license="CC0")},

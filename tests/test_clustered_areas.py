@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from newcombe import newcombe_reference
 from pytest import approx
 from scipy.special import expit, ndtri
 from scipy.stats import t as student
@@ -9,8 +10,8 @@ from scipy.stats import t as student
 from zoo.inference import Predictions
 from zoo.metrics import METRICS
 from zoo.scoring import CLUSTERED, Card, score
-from zoo.statistics import clustered_area, clustered_interval, newcombe_interval
-from zoo.tasks import BINARY
+from zoo.statistics import clustered_area, clustered_interval
+from zoo.tasks import BINARY, MULTILABEL
 
 AUROC = {spec.name: spec for spec in METRICS if spec.name == "auroc"}
 CARD = Card(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)
@@ -56,7 +57,7 @@ def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevale
 def test_copies_of_every_image_leave_the_interval_nearly_as_it_was():
     random = np.random.default_rng(1)
     positives, scores, _ = draw(random, 200, 1, 0.85, 0.4)
-    once = newcombe_interval(
+    once = newcombe_reference(
         score_of(predicted(positives, scores, np.arange(200))).value, positives.sum(), (~positives).sum()
     )
     owner = np.repeat(np.arange(200), 10)
@@ -69,7 +70,7 @@ def test_with_one_image_a_patient_it_is_newcombes_with_student_s_quantile():
     part = clustered_area(positives, scores[None], owner)
     assert part.inflation == approx(1.0)
     confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # whose t is z
-    expected = newcombe_interval(part.area, part.num_positives, part.num_negatives)
+    expected = newcombe_reference(part.area, part.num_positives, part.num_negatives)
     assert clustered_interval([part], 80, confidence) == approx(expected)
 
 
@@ -87,3 +88,46 @@ def test_seeds_that_agree_are_one_and_seeds_that_do_not_vary_less():
     assert clustered_area(positives, np.stack([scores] * 5), owner) == one
     each = [clustered_area(positives, (scores + part)[None], owner).inflation for part in noise]
     assert clustered_area(positives, scores + noise, owner).inflation < max(each)
+
+
+def test_a_fold_whose_positives_are_one_patients_keeps_an_interval_within_the_unit_range():
+    positives, scores, owner = draw(np.random.default_rng(6), 40, 5, 0.85, 0.5)
+    alone = np.where(owner == 0, True, positives & (owner == 0))
+    part = clustered_area(alone, scores[None] + alone, owner)
+    low, high = clustered_interval([part], 40)
+    assert np.isfinite(part.inflation) and 0.0 < low < part.area < high <= 1.0
+
+
+def fold_of(num_positives, random):
+    positives = np.arange(60) < num_positives
+    part = predicted(positives, positives + random.normal(size=60), np.arange(60))
+    return {"val": part, "test": part}
+
+
+def test_an_area_over_folds_of_which_one_has_one_positive_has_an_interval():
+    random = np.random.default_rng(7)
+    folds = [fold_of(1, random), fold_of(12, random), fold_of(12, random)]
+    found = score([folds], AUROC, CARD, threshold="half")["auroc"]
+    assert found.reason is None and 0.0 < found.low < found.value < found.high < 1.0
+
+
+def label_with_unknown_targets(known):
+    random = np.random.default_rng(8)
+    positives = random.random(80) < 0.5
+    part = Predictions(
+        sample_ids=np.array([f"i{i:04}" for i in range(80)]),
+        patients=np.array([f"p{i:04}" for i in range(80)]),
+        targets=np.where(np.arange(80) % 8 == 0, np.nan, positives)[:, None],
+        probabilities=expit(positives + random.normal(size=80))[:, None],
+    )
+    return part.take(np.flatnonzero(~np.isnan(part.targets[:, 0]))) if known else part
+
+
+def test_unknown_targets_of_independent_units_leave_the_interval_of_the_known_ones():
+    card = Card(task=MULTILABEL, labels=("a",), positive=None, unit="image", has_patients=True)
+    whole, rest = (
+        score([[{"test": label_with_unknown_targets(known)}]], AUROC, card, threshold="half")["auroc"]
+        for known in (False, True)
+    )
+    assert whole.method == rest.method == "logit-DeLong"
+    assert (whole.low, whole.high) == approx((rest.low, rest.high))

@@ -100,7 +100,7 @@ def test_what_may_repeat_in_toml_does_not_hide_the_mistake(text):
 
 
 def test_a_key_given_twice_beside_tables_of_a_list_is_named_with_both_lines():
-    with pytest.raises(ValueError, match="line 6: 'a.y' is given twice, first in line 5"):
+    with pytest.raises(ValueError, match=r"line 6: 'a\.y' is given twice, first in line 5"):
         parse_toml("[[a]]\nx = 1\n[[a]]\nx = 1\ny = 1\ny = 2")
 
 

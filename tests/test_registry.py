@@ -527,7 +527,7 @@ def test_a_valid_spec_of_a_partial_plugin_is_found_under_its_qualified_name():
 
 def test_an_invalid_spec_of_a_partial_plugin_is_refused_with_its_mistake():
     registry = load_registry([plugin("mixed", models=[TINY, replace(TINY, name="wrong", image_size="224")])])
-    with pytest.raises(UsageError, match="'mixed:wrong'.*image_size") as caught:
+    with pytest.raises(UsageError, match=r"'mixed:wrong'.*image_size") as caught:
         registry.find("model", "mixed:wrong")
     assert caught.value.code == "unknown-model"
 

@@ -18,11 +18,13 @@ from zoo.errors import Undefined
 from zoo.metrics import METRICS
 from zoo.specs import MetricRequest
 from zoo.statistics import (
+    ClusteredArea,
     Measured,
     add_seed_variance,
     auroc_influence,
     bootstrap_weights,
-    clustered_auroc_variance,
+    clustered_interval,
+    clustered_variance,
     compare_pairs,
     datasets_needed,
     delong_covariance,
@@ -33,7 +35,6 @@ from zoo.statistics import (
     jackknife_influence,
     logit_interval,
     mcnemar,
-    newcombe_interval,
     normalised_mean,
     order_models,
     paired_delong,
@@ -231,11 +232,16 @@ def test_an_area_of_one_class_is_refused():
         placements(np.ones(3, dtype=bool), np.arange(3.0))
 
 
+def newcombe(area, num_positives, num_negatives):
+    independent = {"num_positives": num_positives, "num_negatives": num_negatives, "inflation": 1.0, "constant": False}
+    return clustered_interval([ClusteredArea(area=area, **independent)], np.inf)
+
+
 def test_newcombes_interval_exists_at_1_and_at_0():
-    low, high = newcombe_interval(1.0, 10, 90)
+    low, high = newcombe(1.0, 10, 90)
     assert (round(low, 3), high) == (0.890, 1.0)
-    assert newcombe_interval(0.0, 10, 90) == approx((0.0, 1 - low), abs=1e-9)
-    inside = newcombe_interval(0.8, 30, 50)
+    assert newcombe(0.0, 10, 90) == approx((0.0, 1 - low), abs=1e-9)
+    inside = newcombe(0.8, 30, 50)
     assert 0.65 < inside[0] < 0.8 < inside[1] < 0.9
 
 
@@ -248,7 +254,9 @@ def test_areas_at_the_edge_have_no_logit_interval():
 def test_the_clustered_variance_is_delongs_where_every_unit_is_a_patient():
     positives, scores, _ = tied_scores(1)
     _, covariance = delong_covariance(positives, scores[None])
-    assert clustered_auroc_variance(positives, scores, np.arange(60)) == approx(covariance.item(), rel=1e-12)
+    assert clustered_variance(positives, *placements(positives, scores), np.arange(60)) == approx(
+        covariance.item(), rel=1e-12
+    )
 
 
 def clustered(seed: int, patients: int = 80, images: int = 4):
@@ -262,7 +270,7 @@ def clustered(seed: int, patients: int = 80, images: int = 4):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_clustered_variance_is_the_bootstraps_and_that_of_the_influence_values(seed):
     positives, scores, owner = clustered(seed)
-    variance = clustered_auroc_variance(positives, scores, owner)
+    variance = clustered_variance(positives, *placements(positives, scores), owner)
     drawn = weighted_auroc(positives, scores, bootstrap_weights(owner, 4000).astype(float))
     _, influence = sum_by_patient(auroc_influence(positives, scores), owner)
     assert variance == approx(drawn.var(), rel=0.12)

@@ -89,14 +89,6 @@ def test_weights_that_cannot_be_had_refuse_the_run_naming_file_cache_and_flag(tm
     assert caught.value.exit_status == 2
 
 
-def test_the_fix_of_gated_weights_says_where_their_license_is_accepted(tmp_path):
-    spec = model()
-    spec = replace(spec, weights=(replace(spec.weights[0], gated=True),))
-    with pytest.raises(WeightsError) as caught:
-        find(tmp_path, spec, model("other"))
-    assert caught.value.fix.startswith(f"accept the license at {HUB} and log in there, or put tiny.in1k")
-
-
 def test_a_folder_without_the_weights_wanted_is_named_with_the_nearest_of_what_it_holds(tmp_path):
     for name in ("tiny.in22k.pth", "huge.pth", "tin.safetensors", "other.pt", "tiny.in1k.txt"):
         write(tmp_path / "mine", name)

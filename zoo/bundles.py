@@ -251,15 +251,8 @@ def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str], u
         clips = [pseudonyms(str(name)) for name in clips_of(part.sample_ids)]
         sample_ids = np.array([frame_name(*pair) for pair in zip(clips, (int(n, 16) for n in sample_ids), strict=True)])
     patients = np.array([pseudonyms(str(name)) for name in part.patients])
-    order = np.argsort(sample_ids)
-    return Predictions(
-        sample_ids=sample_ids[order],
-        patients=patients[order],
-        targets=part.targets[order],
-        probabilities=part.probabilities[order],
-        log_odds=None if part.log_odds is None else part.log_odds[order],
-        metadata={name: part.metadata[name][order] for name in sorted(metadata) if name in part.metadata},
-    )
+    columns = {name: part.metadata[name] for name in sorted(metadata) if name in part.metadata}
+    return replace(part, sample_ids=sample_ids, patients=patients, metadata=columns).take(np.argsort(sample_ids))
 
 
 def read_history(result: Result) -> list[dict[str, Any]]:

@@ -48,6 +48,18 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def take(self, rows: Array) -> Predictions:
+        """These rows, given by a mask or in the order of their numbers."""
+        return replace(
+            self,
+            sample_ids=self.sample_ids[rows],
+            patients=self.patients[rows],
+            targets=self.targets[rows],
+            probabilities=self.probabilities[rows],
+            log_odds=None if self.log_odds is None else self.log_odds[rows],
+            metadata={name: values[rows] for name, values in self.metadata.items()},
+        )
+
     def by_unit(self, unit: Unit) -> Predictions:
         """One row a patient or clip: the mean probability of its images, which all share a target; images as they are.
 

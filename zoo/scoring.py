@@ -528,6 +528,7 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
     """
     if metric.curve is None:
         return None
+    clustered = any(len(np.unique(part.patients)) < len(part.patients) for part in tested[0])
     folds, variances = [], []
     for parts in zip(*tested, strict=True):  # the seeds of one fold
         try:
@@ -535,17 +536,19 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
         except Undefined:
             return None
         positives, scores, patients = curves[0][0], np.stack([scores for _, scores in curves]), parts[0].patients
-        if len(positives) < len(patients):
-            return None  # a unit is not known: nobody tells whose the others are
+        if len(positives) < len(patients):  # some targets are unknown
+            if clustered:
+                return None  # nobody tells whose the others are
+            patients = np.arange(len(positives))
         folds.append(clustered_area(positives, scores, patients))
         variances.append(float(delong_covariance(positives, scores)[1].mean()))
     value, variance = exact_mean(fold.area for fold in folds), sum(variances) / len(folds) ** 2
     if any(fold.constant for fold in folds):
         return None
-    if any(len(np.unique(part.patients)) < len(part.patients) for part in tested[0]):
+    if clustered:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         return (*clustered_interval(folds, num_patients), CLUSTERED)
-    if count_misplaced(folds, value) < MIN_MISPLACED or variance <= TOLERANCE**2:
+    if count_misplaced(folds, value) < MIN_MISPLACED or not variance > TOLERANCE**2:  # NaN: a fold has one positive
         return (*clustered_interval(folds, np.inf), "Newcombe's method 5")
     return (*logit_interval(value, variance), "logit-DeLong")
 
@@ -631,11 +634,4 @@ def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
 
 def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
     """The request with every unit as often as it was drawn (N,)."""
-    rows = np.repeat(np.arange(len(drawn)), drawn)
-    return replace(
-        request,
-        targets=request.targets[rows],
-        probabilities=request.probabilities[rows],
-        decisions=None if request.decisions is None else request.decisions[rows],
-        log_odds=None if request.log_odds is None else request.log_odds[rows],
-    )
+    return request.take(np.repeat(np.arange(len(drawn)), drawn))

@@ -8,7 +8,7 @@ All records are keyword-only and new fields have defaults.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,6 @@ class Weights:
     std: tuple[float, ...] = IMAGENET_STD
     image_size: int = 224  # the size the weights were trained at
     license: str = ""
-    gated: bool = False  # its license must be accepted where `url` points, before a download
     pretraining: tuple[str, ...] = ()  # dataset names, so that overlap with a benchmark can be matched
 
 
@@ -228,6 +227,16 @@ class MetricRequest:
     decisions: Array | None
     positive: int | None = None
     log_odds: Array | None = None
+
+    def take(self, rows: Array) -> MetricRequest:
+        """The request with these rows, in this order."""
+        return replace(
+            self,
+            targets=self.targets[rows],
+            probabilities=self.probabilities[rows],
+            decisions=None if self.decisions is None else self.decisions[rows],
+            log_odds=None if self.log_odds is None else self.log_odds[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

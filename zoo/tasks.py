@@ -152,7 +152,7 @@ def recover_log_odds(probabilities: Array) -> Array:
 
 
 def events_to_log_odds(logits: Array) -> Array:
-    return round_log_odds(logits.copy())
+    return round_log_odds(logits)
 
 
 def grades_to_log_odds(logits: Array) -> Array:

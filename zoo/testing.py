@@ -424,7 +424,7 @@ def check_metric(spec: MetricSpec) -> None:
         expect(value == value_of(where, spec, random), f"{where}: computed twice from the same it gives two values")
         order = np.random.default_rng(2).permutation(NUM_UNITS)
         expect(
-            close(value, value_of(where, spec, frozen(taken(random, order)))),
+            close(value, value_of(where, spec, frozen(random.take(order)))),
             f"{where}: it depends on the order of the rows",
         )
         check_resample(where, spec, random, value)
@@ -465,18 +465,6 @@ def request_for(task: Task, *, quality: str) -> MetricRequest:
     )
 
 
-def taken(request: MetricRequest, rows: Array) -> MetricRequest:
-    """The request with these rows, in this order."""
-    decisions = None if request.decisions is None else request.decisions[rows]
-    return replace(
-        request,
-        targets=request.targets[rows],
-        probabilities=request.probabilities[rows],
-        decisions=decisions,
-        log_odds=None if request.log_odds is None else request.log_odds[rows],
-    )
-
-
 def frozen(request: MetricRequest) -> MetricRequest:
     """The request with arrays that cannot be written to, as in a benchmark."""
     for values in (request.targets, request.probabilities, request.decisions, request.log_odds):
@@ -514,7 +502,7 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
         f"{where}: with all weights 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
     )
     rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
-    computed = np.array([value_of(where, spec, frozen(taken(request, row))) for row in rows])
+    computed = np.array([value_of(where, spec, frozen(request.take(row))) for row in rows])
     # A metric may keep the bins of the whole split, as `ece` does: then it follows, and is not equal.
     astray = np.abs(values[1:] - computed).mean()
     expect(
@@ -542,7 +530,7 @@ def check_undefined(where: str, spec: MetricSpec, request: MetricRequest) -> Non
     """Where only one class, or one value, is in the targets, the metric has a value or is Undefined: never NaN."""
     same_rows = np.zeros(NUM_UNITS, dtype=np.int64)
     one_class = replace(request, targets=request.targets[same_rows])
-    for case, what in ((one_class, "targets that are all equal"), (taken(one_class, same_rows[:1]), "one row")):
+    for case, what in ((one_class, "targets that are all equal"), (one_class.take(same_rows[:1]), "one row")):
         try:
             compute(spec, frozen(case))
         except Undefined as reason:

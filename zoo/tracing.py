@@ -21,6 +21,7 @@ from zoo.scoring import (
     count_cases,
     decide,
     describe_threshold_rule,
+    on_one_scale,
     positive_index,
 )
 from zoo.soundness import find_faults_of_run
@@ -31,7 +32,6 @@ from zoo.statistics import (
     clustered_area,
     clustered_interval,
     logit_interval,
-    newcombe_interval,
     noise_free_interval,
     percentile_interval,
     wilson_interval,
@@ -42,7 +42,7 @@ INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
     ("wilson", (wilson_interval,)),
     ("logit-DeLong", (logit_interval,)),
     (CLUSTERED, (clustered_interval, clustered_area)),
-    ("Newcombe's method 5", (newcombe_interval,)),
+    ("Newcombe's method 5", (clustered_interval, clustered_area)),
     ("less noise", (bootstrap_weights, noise_free_interval)),
     ("bootstrap", (bootstrap_weights, percentile_interval)),
 )
@@ -111,6 +111,7 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: Card, rule: A
     """The thresholds at which labels were decided for, as val gave them; of several classes there are none."""
     val = predictions.get("val")
     units = val.by_unit(card.unit_of("val")) if val is not None else None
+    units, _ = on_one_scale(units, predictions["test"].by_unit(card.unit), card)
     thresholds = choose_thresholds(units, card, rule)
     if thresholds is None:
         none = "a number is predicted" if card.task.name == "regression" else "the largest probability decides"

@@ -205,8 +205,6 @@ def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | N
     looked = f"not in {brought}, which holds {list_files(brought, choice.spec.name)}; " if brought else ""
     place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
-    if gated := [c.weights.url for c, _ in faults if c.weights and c.weights.gated]:
-        place = f"accept the license at {', '.join(gated)} and log in there, or {place}"
     return WeightsError(
         f"weights {choice.spec.name}.{tag} cannot be had{others}: {looked}{reason}; not in {cached}",
         fix=f"{place}, or say --weights auto (fall back to random init, marked) or --weights none",

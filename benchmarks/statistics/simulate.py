@@ -24,17 +24,18 @@ from zoo.specs import MetricRequest
 from zoo.statistics import (
     ALPHA,
     NUM_BINS,
+    ClusteredArea,
     Measured,
     add_seed_variance,
     auroc_influence,
     bootstrap_weights,
-    clustered_auroc_variance,
+    clustered_interval,
+    clustered_variance,
     compare_pairs,
     delong_covariance,
     holm,
     independent_difference,
     logit_interval,
-    newcombe_interval,
     noise_free_interval,
     order_models,
     percentile_interval,
@@ -45,6 +46,14 @@ from zoo.statistics import (
 from zoo.tasks import BINARY
 
 Array = np.ndarray[Any, Any]
+
+
+def interval_at_edge(value: float, num_positives: int, num_negatives: int) -> tuple[float, float]:
+    """Newcombe's method 5, as scoring has it for independent units."""
+    part = ClusteredArea(
+        area=value, num_positives=num_positives, num_negatives=num_negatives, inflation=1.0, constant=False
+    )
+    return clustered_interval([part], np.inf)
 
 
 # --- coverage --------------------------------------------------------------------------------------------------------
@@ -60,7 +69,7 @@ def cover_area(area: float, num_positives: int, num_negatives: int, repetitions:
     for value, variance in zip(areas, variances, strict=True):
         at_edge = variance <= 0
         low, high = (
-            newcombe_interval(value, num_positives, num_negatives) if at_edge else logit_interval(value, variance)
+            interval_at_edge(value, num_positives, num_negatives) if at_edge else logit_interval(value, variance)
         )
         covered += low <= area <= high
     return covered / repetitions
@@ -121,7 +130,7 @@ def cover_grid(
             decisions=positives.astype(np.int64), positive=1,
         )  # fmt: skip
         found = area_interval(auroc, [[Tested(request, owner)]])
-        value, variance = auroc.compute(request), clustered_auroc_variance(positives, scores, owner)
+        value, variance = auroc.compute(request), clustered_variance(positives, *placements(positives, scores), owner)
         half = stdtrit(shape[0] - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0.0
         covered += found is not None and found[0] <= area <= found[1], abs(logit(value) - logit(area)) <= half
     return (float(covered[0] / held), float(covered[1] / held)) if held >= repetitions / 4 else None
@@ -329,7 +338,7 @@ def area_of_seeds(positives: Array, scores: Array) -> tuple[float, tuple[float, 
     value, variance = float(areas.mean()), float(covariance.mean())
     inner = 0 < value < 1 and variance > 1e-18
     counts = int(positives.sum()), int((~positives).sum())
-    interval = logit_interval(value, variance) if inner else newcombe_interval(value, *counts)
+    interval = logit_interval(value, variance) if inner else interval_at_edge(value, *counts)
     return value, add_seed_variance(interval, value, areas, len(positives))
 
 

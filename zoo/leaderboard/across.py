@@ -26,6 +26,7 @@ from zoo.statistics import (
     exact_mean,
     normalised_mean,
     order_models,
+    rounded,
     wilcoxon_holm,
 )
 
@@ -314,7 +315,7 @@ def tell_other_orders(
     if normalised is None:
         lines.append(f"no mean {NORMALISED}: a board has no constant predictor, or its metric no best value")
     else:
-        means = [round(exact_mean(column), 12) for column in normalised.T]
+        means = [float(rounded(exact_mean(column))) for column in normalised.T]
         by_mean = sorted(models, key=lambda model: -means[models.index(model)])
         lines += tell_order(f"by the mean {NORMALISED}", by_mean, names)
     unfailed = [part for part, row in zip(measured, tested, strict=True) if not any(t.num_faults for t in row)]

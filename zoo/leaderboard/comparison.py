@@ -22,6 +22,7 @@ from zoo.statistics import (
     patients_needed,
     rank_with_ties,
     resample_scores,
+    rounded,
 )
 
 RESAMPLING_SEED = 20_250_102
@@ -113,7 +114,7 @@ def compare_rows(
     pairs = compare_pairs(influence, seed_scores)
     better = find_better(pairs, len(rows))
     ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
-    leader = int(np.argmax(np.round([exact_mean(scores) for scores in seed_scores], 12)))
+    leader = int(np.argmax(rounded(np.array([exact_mean(scores) for scores in seed_scores]))))
     measured = Measured(influence=influence, seed_scores=seed_scores)
     widest = widest_difference(bounds)
     return Comparisons(
@@ -174,6 +175,6 @@ def describe_pairs(
 
 def winner_changes(measured: Measured, leader: int, *, patients: bool = False, seeds: bool = False) -> float:
     """Share of resamples of one source of chance, the other as it was, in which another model leads; ties a half."""
-    scores = np.round(resample_scores(measured, (RESAMPLING_SEED,), patients=patients, seeds=seeds), 12)
+    scores = rounded(resample_scores(measured, (RESAMPLING_SEED,), patients=patients, seeds=seeds))
     others = np.delete(scores, leader, axis=1).max(axis=1)
     return float((others > scores[:, leader]).mean() + 0.5 * (others == scores[:, leader]).mean())

@@ -90,20 +90,25 @@ def mean_of(parts: Sequence[Predictions]) -> Predictions:
     first = parts[0]
     if any(not np.array_equal(part.sample_ids, first.sample_ids) for part in parts):
         raise ValueError("the members were not tested on the same images in the same order")
-    odds = [part.log_odds for part in parts if part.log_odds is not None]
+    odds = log_odds_of(parts)
     owner = np.tile(np.arange(len(first)), len(parts))
     return replace(
         first,
         probabilities=mean_of_arrays([part.probabilities for part in parts]),
-        log_odds=mean_log_odds(np.concatenate(odds), owner, len(first)) if len(odds) == len(parts) else None,
+        log_odds=None if odds is None else mean_log_odds(odds, owner, len(first)),
     )
+
+
+def log_odds_of(parts: Sequence[Predictions]) -> Array | None:
+    """The log odds of all parts below each other; None where a part has none."""
+    odds = [part.log_odds for part in parts if part.log_odds is not None]
+    return np.concatenate(odds) if len(odds) == len(parts) else None
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
     """Several parts below each other. An image that is val of several folds is there once a fold, as another image."""
     if len(parts) == 1:
         return parts[0]
-    odds = [part.log_odds for part in parts if part.log_odds is not None]
     names = [[f"{number}/{name}" for name in part.sample_ids] for number, part in enumerate(parts)]
     owners = [[f"{number}/{name}" for name in part.patients] for number, part in enumerate(parts)]
     return Predictions(
@@ -111,5 +116,5 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         patients=np.concatenate([np.array(each) for each in owners]),
         targets=np.concatenate([part.targets for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
-        log_odds=np.concatenate(odds) if len(odds) == len(parts) else None,
+        log_odds=log_odds_of(parts),
     )

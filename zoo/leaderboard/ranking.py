@@ -27,7 +27,7 @@ from zoo.results import Provenance, Result
 from zoo.scoring import Evidence, Runs, Score, ThresholdRule, score, weigh_evidence
 from zoo.sections import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.specs import Card, MetricSpec
-from zoo.statistics import exact_mean
+from zoo.statistics import exact_mean, rounded
 from zoo.suites import LEAK_ALLOWED, SHUFFLED, trained_and_tested
 
 COSTS = (
@@ -344,7 +344,7 @@ def count_parameters(result: Result) -> int | None:
 
 def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
     found = row.scores.get(primary)
-    value = None if found is None or found.value is None else round(found.value, 12)  # equal scores stay equal
+    value = None if found is None or found.value is None else float(rounded(found.value))  # equal scores stay equal
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 

@@ -235,17 +235,7 @@ def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) 
 
 def select(run: Run, inside: Array) -> Run:
     """The run with some units of test only; val stays whole."""
-    return {**run, "test": part_of(run["test"], inside)}
-
-
-def part_of(test: Predictions, inside: Array) -> Predictions:
-    return Predictions(
-        sample_ids=test.sample_ids[inside],
-        patients=test.patients[inside],
-        targets=test.targets[inside],
-        probabilities=test.probabilities[inside],
-        log_odds=None if test.log_odds is None else test.log_odds[inside],
-    )
+    return {**run, "test": replace(run["test"], metadata={}).take(inside)}
 
 
 def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
@@ -303,7 +293,7 @@ def cells_of(
     yield int(sum(inside.sum() for inside in group.members))
     if card.task.name == "binary":
         positive = 1 if card.positive is None else card.positive
-        inside = [part_of(test, kept) for test, kept in zip(tests, group.members, strict=True)]
+        inside = [test.take(kept) for test, kept in zip(tests, group.members, strict=True)]
         for of_positives in (True, False):
             sides = [part.patients[(part.targets == positive) == of_positives] for part in inside]
             yield sum(len(np.unique(patients)) for patients in sides)

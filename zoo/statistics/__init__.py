@@ -33,7 +33,7 @@ from zoo.statistics.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
+from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays, rounded
 from zoo.statistics.pairs import (
     ALPHA,
     POWER,
@@ -55,11 +55,10 @@ from zoo.statistics.roc import (
     Test,
     auroc_influence,
     clustered_area,
-    clustered_auroc_variance,
     clustered_interval,
+    clustered_variance,
     delong_covariance,
     logit_interval,
-    newcombe_interval,
     paired_delong,
     placements,
     z_test,
@@ -94,8 +93,8 @@ __all__ = [
     "auroc_influence",
     "bootstrap_weights",
     "clustered_area",
-    "clustered_auroc_variance",
     "clustered_interval",
+    "clustered_variance",
     "compare_pairs",
     "datasets_needed",
     "delong_covariance",
@@ -113,7 +112,6 @@ __all__ = [
     "mean_by_group",
     "mean_interval",
     "mean_of_arrays",
-    "newcombe_interval",
     "noise_free_interval",
     "normalised_mean",
     "order_models",
@@ -131,6 +129,7 @@ __all__ = [
     "rescale_classes",
     "rescale_events",
     "rescale_grades",
+    "rounded",
     "smallest_p",
     "sum_by_patient",
     "weight_below",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.statistics.intervals import NUM_RESAMPLES, bootstrap_weights
-from zoo.statistics.means import exact_mean
+from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA, holm, seed_variances, smallest_p
 
 Array = np.ndarray[Any, Any]
@@ -70,7 +70,7 @@ def descending_ranks(scores: Array) -> Array:
     """1 for the highest score along the last axis; equal scores, up to rounding, share their mean rank."""
     from scipy.stats import rankdata
 
-    ranks: Array = rankdata(-np.round(scores, 12), axis=-1)
+    ranks: Array = rankdata(-rounded(scores), axis=-1)
     return ranks
 
 
@@ -142,7 +142,7 @@ def wilcoxon_holm(scores: Array) -> Array | None:
     if num_datasets < datasets_needed(len(first)):
         return None
     # Rounded as ranks are: differences that are one but for their last bits are tied, and none is none.
-    differences = [np.round(scores[:, a] - scores[:, b], 12) for a, b in zip(first, second, strict=True)]
+    differences = [rounded(scores[:, a] - scores[:, b]) for a, b in zip(first, second, strict=True)]
     return holm(np.array([float(wilcoxon(d).pvalue) if np.any(d) else 1.0 for d in differences]))
 
 

@@ -17,6 +17,12 @@ Array = np.ndarray[Any, Any]
 ROUNDING = 1e-12  # scores of 0 to 1 that differ by less are equal: what differs is the order of their sums
 
 
+def rounded(scores: Array | float) -> Array:
+    """Scores without the digits that `ROUNDING` leaves out, so that equal ones are tied."""
+    kept: Array = np.round(scores, 12)
+    return kept
+
+
 def exact_mean(values: Iterable[float]) -> float:
     """The mean of finite numbers (at least one), correctly rounded: that of equal numbers is that number."""
     column = np.fromiter(values, dtype=np.float64)

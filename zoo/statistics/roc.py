@@ -70,19 +70,14 @@ def delong_covariance(positives: Array, scores: Array) -> tuple[Array, Array]:
         return of_positives.mean(axis=1), first / m + second / n
 
 
-def clustered_auroc_variance(positives: Array, scores: Array, patients: Array) -> float:
-    """Variance of the area where a patient has several units (Obuchowski 1997, Biometrics 53:567, equations 4 and 5).
+def clustered_variance(positives: Array, of_positives: Array, of_negatives: Array, patients: Array) -> float:
+    """Variance of an area whose patients have several units, from its placements (m,) and (n,), averaged over seeds.
 
     With the placements less A summed within patients, S10 = I10/((I10 - 1) m) sum of squares over the I10 patients with
-    a positive, S01 likewise, S11 = I/(I - 1) sum of products over all I; the variance is S10/m + S01/n + 2 S11/(m n).
-    With one unit a patient it is DeLong's.
+    a positive, S01 likewise, S11 = I/(I - 1) sum of products over all I; the variance is S10/m + S01/n + 2 S11/(m n)
+    (Obuchowski 1997, Biometrics 53:567, equations 4 and 5). With one unit a patient it is DeLong's. NaN where one
+    patient alone has a positive, or a negative.
     """
-    of_positives, of_negatives = placements(positives, scores)
-    return clustered_variance(positives, of_positives, of_negatives, patients)
-
-
-def clustered_variance(positives: Array, of_positives: Array, of_negatives: Array, patients: Array) -> float:
-    """Obuchowski's variance of the mean of some placements (m,) and (n,); those of several seeds may be averaged."""
     area = of_positives.mean()
     unique, inverse = np.unique(patients, return_inverse=True)
     sums = [np.zeros(len(unique)), np.zeros(len(unique))]
@@ -105,7 +100,7 @@ def logit_interval(value: float, variance: float, confidence: float = 0.95) -> t
     """expit(logit A -/+ z sqrt(V)/(A (1 - A))): within 0..1, and of better coverage near 1 than A -/+ z sqrt(V).
 
     Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2.3. Needs 0 < A < 1 and V > 0: at 1 see
-    `newcombe_interval`.
+    `clustered_interval`.
     """
     from scipy.special import expit, logit, ndtri
 
@@ -113,22 +108,6 @@ def logit_interval(value: float, variance: float, confidence: float = 0.95) -> t
         raise ValueError(f"expected 0 < area < 1 and a variance above 0, got {value} and {variance}")
     half = float(ndtri(0.5 + confidence / 2)) * np.sqrt(variance) / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
-
-
-def newcombe_interval(
-    value: float, num_positives: int, num_negatives: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The areas T that solve |A - T| = z sqrt(V(T)): an interval that exists at A = 1, where DeLong's variance is 0.
-
-    V(T) is `hanley_mcneil_variance`: method 5 of Newcombe 2006, Statistics in Medicine 25:559. With m = 10, n = 90,
-    A = 1 it is [.890, 1].
-    """
-    from scipy.special import ndtri
-
-    def variance(area: float) -> float:
-        return hanley_mcneil_variance(area, num_positives, num_negatives)
-
-    return solve_interval(value, variance, float(ndtri(0.5 + confidence / 2)))
 
 
 def hanley_mcneil_variance(area: float, num_positives: int, num_negatives: int) -> float:
@@ -164,9 +143,13 @@ def clustered_area(positives: Array, scores: Array, patients: Array) -> Clustere
     m, n = len(first), len(second)
     largest = max(m / len(np.unique(patients[positives])), n / len(np.unique(patients[~positives])), 1.0)
     of_mean = variance_of(first) / m + variance_of(second) / n
-    of_each = float(np.mean(np.var(of_positives, axis=1, ddof=1) / m + np.var(of_negatives, axis=1, ddof=1) / n))
+    of_each = exact_mean(
+        variance_of(yes) / m + variance_of(no) / n for yes, no in zip(of_positives, of_negatives, strict=True)
+    )
     averaged = of_mean / of_each if of_each > 0 else 1.0
     effect = clustered_variance(positives, first, second, patients) / of_mean if of_mean > 0 else largest
+    if not np.isfinite(effect):  # one patient alone has all positives, or all negatives: no variance between patients
+        effect = largest
     return ClusteredArea(
         area=float(first.mean()),
         num_positives=m,
@@ -184,8 +167,9 @@ def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, conf
     """The areas T that solve |A - T| = t sqrt(V(T)), A the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2.
 
     Newcombe's (2006) method 5 with a design effect (Rao & Scott 1992, Biometrics 48:577) and t at G - F degrees of
-    freedom (z where G is infinite: independent units). Near 1 a variance that is
-    seen is by chance too small; here it is that of T. How often it covers: docs/statistics.md, and
+    freedom (z where G is infinite: independent units). It exists at A = 1, where DeLong's variance is 0: with m = 10
+    and n = 90 independent units it is [.890, 1]. Near 1 a variance that is seen is by chance too small; here it is
+    that of T. How often it covers: docs/statistics.md, and
     `python benchmarks/statistics/simulate.py --what clusters`.
     """
     from scipy.special import stdtrit
