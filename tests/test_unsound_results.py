@@ -39,6 +39,7 @@ UNSOUND = {
     "too short": put("test_probabilities", lambda p: p[:-1]),
     "one column": put("test_probabilities", lambda p: p[:, :1]),
     "no targets fit": put("test_targets", lambda t: t[:7]),
+    "no targets": put("test_targets", lambda t: t[:0]),
     "unknown class": put("test_targets", lambda t: t + 5),
     "one name": put("test_sample_ids", lambda ids: ids[0]),
     "numbers for names": put("val_patients", lambda ids: np.arange(len(ids))),

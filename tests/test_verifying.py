@@ -409,7 +409,7 @@ def change_of(task):
         "multiclass": (lambda t: t + 1, "a target of 2, expected 0 to 1"),
         "ordinal": (lambda t: t.astype(float), "float64 (40,) targets of 40 samples of a ordinal task"),
         "multilabel": (lambda t: np.stack([t * 3.0, np.full(40, np.nan)], 1), "a target of 3, expected 0, 1 or NaN"),
-        "regression": (lambda t: np.where(t == 1, np.inf, 0.0), "targets that are no numbers"),
+        "regression": (lambda t: np.where(t == 1, np.inf, 0.0), "targets contain NaN or infinity"),
     }[task]
 
 

@@ -1,4 +1,4 @@
-"""Check stored predictions for shapes, types and values that no model and no dataset can have."""
+"""Check stored predictions for shapes, types and values that no model or dataset can produce."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from zoo.tasks import MULTILABEL, REGRESSION, Task, sigmoid
 Array = np.ndarray[Any, Any]
 
 TOLERANCE = 1e-6
-TUNING = "tune"  # the purpose of runs that have seen no test image
 
 
 def find_faults_of_run(
     card: Card, purpose: str, counts: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> Iterator[str]:
-    """What of a finished run's predictions cannot be, split by split; nothing where all can.
+    """List the faults in a finished run's predictions, split by split.
 
-    `counts` are those of the dataset's record by split.
+    `counts` are those of the dataset's record by split. A run has its targets; a bundle may have none.
     """
     for split in SPLITS:
         part = predictions.get(split)
         if part is None:
-            if split == "val" or purpose != TUNING:
+            if split == "val" or purpose != "tune":  # a tuning run has seen no test image
                 yield f"holds no predictions of {split}"
         elif part.sample_ids.ndim != 1 or not part.sample_ids.size:
             yield f"{split}: no samples"
         else:
+            if not len(part.targets):
+                yield f"{split}: holds no targets"
             yield from find_faults(card, split, part)
             if split in counts and len(part) != counts[split]["images"]:
-                yield f"{split}: {len(part)} images, and {counts[split]['images']} by its dataset's record"
+                yield f"{split}: {len(part)} images, but the dataset's record says {counts[split]['images']}"
 
 
 def find_faults(card: Card, split: str, part: Predictions) -> Iterator[str]:
@@ -48,7 +49,7 @@ def find_faults(card: Card, split: str, part: Predictions) -> Iterator[str]:
     if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities of {rows} samples"
     elif not np.isfinite(probabilities).all():
-        yield f"{split}: probabilities that are no numbers"
+        yield f"{split}: probabilities contain NaN or infinity"
     elif fault := find_fault_of_probabilities(task, probabilities) or find_fault_of_log_odds(part):
         yield f"{split}: {fault}"
     shape = (columns,) if task == MULTILABEL else ()
@@ -60,7 +61,7 @@ def find_faults(card: Card, split: str, part: Predictions) -> Iterator[str]:
             yield f"{split}: a target of {wrong[0]}, expected 0 to {num_labels - 1}"
     elif task == REGRESSION:
         if not np.isfinite(targets).all():
-            yield f"{split}: targets that are no numbers"
+            yield f"{split}: targets contain NaN or infinity"
     elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
         yield f"{split}: a target of {wrong[0]:g}, expected 0, 1 or NaN for unknown"
 
@@ -72,9 +73,9 @@ def find_fault_of_log_odds(part: Predictions) -> str:
     if part.log_odds.shape != part.probabilities.shape or part.log_odds.dtype.kind != "f":
         return f"{part.log_odds.dtype} {part.log_odds.shape} log odds of {part.probabilities.shape} probabilities"
     if not np.isfinite(part.log_odds).all():
-        return "log odds that are no numbers"
+        return "log odds contain NaN or infinity"
     if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > TOLERANCE:
-        return "log odds that are not those of its probabilities"
+        return "log odds do not match the probabilities"
     return ""
 
 
