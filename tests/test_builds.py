@@ -1,4 +1,4 @@
-"""What a plugin's `build` must not do: contact the network, or seed torch."""
+"""What a plugin's `build` must not do: contact the network, seed torch, or return no module."""
 
 import contextlib
 import socket
@@ -34,6 +34,36 @@ def test_a_build_that_seeds_torch_or_contacts_the_network_is_refused(act, code):
     with pytest.raises(RunError, match="acting") as caught:
         build_model(spec, num_outputs=2, channels=3, image_size=4, seed=7)
     assert caught.value.code == code
+
+
+def seed_alike():
+    torch.manual_seed(0)
+
+
+def seed_under_a_fork():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("act", [seed_alike, seed_under_a_fork])
+def test_a_seed_that_leaves_no_trace_in_the_generator_is_noticed(act):
+    spec = ModelSpec(name="acting", build=partial(build_after, act=act))
+    with pytest.raises(RunError) as caught:
+        build_model(spec, num_outputs=2, channels=3, image_size=4, seed=0)
+    assert caught.value.code == "build-seeds"
+
+
+@pytest.mark.parametrize(("returned", "named"), [(None, "NoneType"), (print, "builtin_function")])
+def test_a_build_that_returns_no_module_is_refused_naming_what_it_returns(returned, named):
+    with pytest.raises(RunError, match=f"'empty'.*{named}") as caught:
+        build_model(ModelSpec(name="empty", build=lambda _: returned), num_outputs=2, channels=3, image_size=4)
+    assert caught.value.code == "wrong-output"
+
+
+def test_torch_is_seeded_by_its_own_function_again_after_a_build():
+    before = torch.manual_seed, torch.random.manual_seed
+    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
+    assert (torch.manual_seed, torch.random.manual_seed) == before
 
 
 def test_a_build_that_draws_random_numbers_under_a_fork_of_its_own_is_not_refused():

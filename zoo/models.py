@@ -55,32 +55,57 @@ def build_model(
 
 
 def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
-    """Call a plugin's `build`. RunError where it contacts the network or seeds torch.
+    """Call a plugin's `build`. RunError where it contacts the network, seeds torch or returns no module.
 
     What it downloaded would be in no record, and under a seed of its own all seeds start from one initialization.
     """
     import torch
 
     seed, module = torch.initial_seed(), None
-    with network_refused() as hosts:
+    with network_refused() as hosts, noted_seeds() as seeds:
         try:
             module = spec.build(request)
         except Exception:
             if not hosts:
                 raise
-    if hosts or module is None:
+    if hosts:
         raise RunError(
             f"model {spec.name!r}: its plugin's build contacts {hosts[0]}",
             fix="have the plugin download in `fetch_weights`",
             code="build-downloads",
         )
-    if torch.initial_seed() != seed:
+    if seeds or torch.initial_seed() != seed:
         raise RunError(
             f"model {spec.name!r}: its plugin's build seeds torch, so that different seeds start alike",
             fix="remove `torch.manual_seed` from the plugin: zoo seeds every build",
             code="build-seeds",
         )
+    if not isinstance(module, torch.nn.Module):
+        raise RunError(
+            f"model {spec.name!r}: its plugin's build returns {type(module).__name__}, expected a torch.nn.Module",
+            fix="return the module",
+            code="wrong-output",
+        )
     return module
+
+
+@contextmanager
+def noted_seeds() -> Iterator[list[Any]]:
+    """List the seeds that `torch.manual_seed` is given inside the block, under a fork of the generator too."""
+    import torch
+
+    seeds: list[Any] = []
+    own = torch.random.manual_seed
+
+    def note(seed: Any) -> torch.Generator:
+        seeds.append(seed)
+        return own(seed)
+
+    torch.manual_seed = torch.random.manual_seed = note
+    try:
+        yield seeds
+    finally:
+        torch.manual_seed = torch.random.manual_seed = own
 
 
 @contextmanager
