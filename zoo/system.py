@@ -219,7 +219,10 @@ def process_unchanged() -> Iterator[None]:
 
 @contextmanager
 def network_refused() -> Iterator[list[str]]:
-    """Refuse connections of Python's sockets to other hosts inside the block, and list the hosts that were tried."""
+    """Refuse network connections of Python's sockets inside the block, and list the hosts that were tried.
+
+    This machine is refused too: a proxy or a mirror may listen there. Sockets that are paths pass.
+    """
     import socket
 
     hosts: list[str] = []
@@ -229,7 +232,6 @@ def network_refused() -> Iterator[list[str]]:
         raise OSError(errno.ENETUNREACH, f"the network is refused here: {host}")
 
     def guard(function: Callable[..., Any]) -> Callable[..., Any]:
-        # A path is a socket of this machine.
         return lambda own, address: refuse(address[0]) if isinstance(address, tuple) else function(own, address)
 
     own = {"connect": socket.socket.connect, "connect_ex": socket.socket.connect_ex}
