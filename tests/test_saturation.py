@@ -15,6 +15,7 @@ from zoo.metrics import METRICS
 from zoo.report.statements import saturation_statement
 from zoo.scoring import Card, Reach, score
 from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
+from zoo.tracing import trace_thresholds
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PAIR = Card(task=BINARY, labels=("a", "b"), positive=1)
@@ -57,6 +58,15 @@ def test_binary_curves_are_those_of_the_logits_however_large(scale, name, refere
 def test_older_results_are_ranked_by_what_the_other_class_tells(scale):
     part, gap = binary(scale)
     assert value("auroc", replace(part, log_odds=None), PAIR) == approx(roc_auc_score(part.targets, gap), abs=1e-12)
+
+
+def test_the_threshold_traced_of_older_results_is_the_one_that_decided():
+    part, gap = binary(40)
+    older = replace(part, log_odds=None)
+    (threshold,) = trace_thresholds({"val": older, "test": older}, PAIR, "val")["values"].values()
+    best = max(np.unique(gap), key=lambda cut: balanced_accuracy_score(part.targets, gap >= cut))
+    below, above = gap[gap < best].max(), best
+    assert expit(below) <= threshold <= expit(above)
 
 
 def test_log_odds_recovered_of_several_classes_are_those_of_the_logits():

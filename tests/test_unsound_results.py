@@ -1,11 +1,12 @@
 """Stored results whose predictions cannot be are left out by name, though their checksums match."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
-from zoo.bundles import load_manifest, make_bundle
+from zoo.bundles import is_sealed, load_manifest, make_bundle
 from zoo.errors import ResultsError
 from zoo.files import hash_file, write_sealed
 from zoo.registry import open_registry
@@ -82,3 +83,9 @@ def test_a_manifest_whose_seal_was_removed_is_damaged(tmp_path, store):
     path.write_text(json.dumps(document))
     with pytest.raises(ResultsError, match="its seal is missing"):
         load_manifest(tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
+def test_a_pipe_is_no_sealed_document_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "result.json")
+    assert not is_sealed(tmp_path / "result.json")

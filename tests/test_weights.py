@@ -189,6 +189,36 @@ def test_a_file_named_after_its_architecture_alone_is_shown_by_its_digest_and_un
     assert found.pretraining(spec) is None
 
 
+SHA256 = hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "published",
+    [{"file_names": (f"net-{SHA256[:8]}.pth",)}, {"url": f"https://weights.test/net-{SHA256[:8]}.pth?download=1"}],
+    ids=["file", "url"],
+)
+def test_a_file_whose_digest_begins_with_the_published_hash_has_the_published_tag(tmp_path, published):
+    write(tmp_path / "mine", "tiny.pth")
+    spec = replace(model(), weights=(replace(model().weights[0], **published),))
+    (found,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+    assert (found.tag, found.build_tag, found.local) == ("in1k", "in1k", None)
+
+
+def test_a_file_of_another_digest_than_the_published_hash_stays_a_local_one(tmp_path):
+    write(tmp_path / "mine", "tiny.pth", b"others")
+    spec = replace(model(), weights=(replace(model().weights[0], file_names=(f"net-{SHA256[:8]}.pth",)),))
+    (found,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+    assert found.build_tag == "" and found.tag.startswith("local-")
+
+
+def test_the_card_beside_a_file_holds_whatever_its_digest_says(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    write(tmp_path / "mine", "tiny.toml", b"mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n")
+    spec = replace(model(), weights=(replace(model().weights[0], file_names=(f"net-{SHA256[:8]}.pth",)),))
+    (found,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+    assert found.normalization(spec) == ((0.5,) * 3, (0.25,) * 3)
+
+
 def test_the_card_beside_a_local_file_declares_what_it_is(tmp_path):
     write(tmp_path / "mine", "tiny.pth")
     card = b'mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\nlicense = "CC0"\npretraining = ["radimagenet"]\n'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.downloads import download
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
-    from zoo.files import written_whole
+    from zoo.files import hash_in_name, written_whole
     from zoo.hookspecs import hookimpl
     from zoo.models import load_weights
     from zoo.protocol import FINETUNE, Protocol
@@ -55,6 +55,7 @@ __all__ = [
     "download",
     "find_data",
     "find_source",
+    "hash_in_name",
     "hookimpl",
     "load_weights",
     "read_npz_samples",

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ResultsError, UsageError, clean
-from zoo.files import SEAL, folder_written_whole, hash_file, write_sealed, written_whole
+from zoo.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.images import clips_of, frame_name
 from zoo.inference import Predictions
 from zoo.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
 from zoo.records import find_fault_of_manifest
 from zoo.registry import Registry
-from zoo.results import Result, find_result_folders, read_json, write_result
+from zoo.results import Result, find_result_folders, read_document, write_result
 from zoo.scoring import Score, score_run
 from zoo.specs import Unit
 from zoo.system import versions
@@ -80,18 +80,18 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
-    manifest = read_json(path, newest=SCHEMA)
+    manifest, sealed = read_document(path, newest=SCHEMA)
     if fault := find_fault_of_manifest(manifest):
         raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
-    if not is_sealed(path) and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
+    if not sealed and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
         raise ResultsError(f"{path}: is not what was written: its seal is missing", fix="ask for the bundle again")
     return manifest
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a document carries the digest that all have but those of before there were seals."""
+    """Whether a document has a seal; those written before seals existed have none."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and SEAL in document

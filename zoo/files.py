@@ -103,6 +103,15 @@ def read_regular(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
+
+
+def hash_in_name(name: str) -> str:
+    """The start of a published file's sha256 as its name has it, "f37072fd" of resnet18-f37072fd.pth; else ""."""
+    match = HASH_IN_NAME.search(name)
+    return match[1] if match else ""
+
+
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """The digest of a file's bytes, in hex."""
     require_regular(path)

@@ -234,7 +234,7 @@ def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
 
 
 def read_document(path: Path, newest: int = SCHEMA) -> tuple[dict[str, Any], bool]:
-    """The same, and whether it was sealed: what else is wrong with one that was not is told first."""
+    """Read a document and return whether it had a seal; the caller reports a missing one after other faults."""
     try:
         document = json.loads(read_regular(path))
     except PermissionError as error:
@@ -295,7 +295,7 @@ def load_result(folder: Path) -> Result:
 
 
 def load_sound_result(folder: Path) -> Result:
-    """`load_result`, and its predictions tried: ResultsError where they cannot be those of a run on its dataset."""
+    """Load a result and check its predictions. Raises ResultsError for impossible ones."""
     result = load_result(folder)
     if result.ok:
         path = folder / "predictions.npz"

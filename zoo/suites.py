@@ -433,7 +433,9 @@ def plan_run(
     if weights.fallback:
         deviations.append("weights: none found, random init")
     if weights.local and not weights.local.mean:
-        deviations.append("weights: local file without a card, normalized as its architecture's usual weights")
+        deviations.append(
+            "weights: local file, mean and std not declared; normalized as its architecture's default weights"
+        )
     if size != asked:
         deviations.append(f"image_size: {size} instead of {asked}")
     run = Run(

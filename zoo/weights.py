@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from zoo.errors import DataError, UsageError, WeightsError, ZooError, nearest
 from zoo.executor import Notify, execute
 from zoo.fields import find_fault
-from zoo.files import FileMemo, parse_toml
+from zoo.files import FileMemo, hash_in_name, parse_toml
 from zoo.models import call_build, seeded
 from zoo.registry import HUB, ModelChoice, Registry
 from zoo.specs import BuildRequest, FetchRequest, ModelSpec, Weights
@@ -132,12 +132,20 @@ def find_all_weights(
 
 
 def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | None) -> InitialWeights:
-    """A file as the published weights its name says, else as a local file by its digest and the card beside it."""
-    if choice.weights and (path.parent != brought or path.stem != choice.spec.name):
+    """A file as the published weights that its name or digest says, else as a local file with the card beside it."""
+    card = path.with_suffix(".toml")
+    is_tagged = path.parent != brought or path.stem != choice.spec.name
+    if choice.weights and (is_tagged or (not card.is_file() and is_published(choice.weights, digest))):
         return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
     tag = f"local-{digest[:8]}" if choice.weights else path.stem
-    card = read_local_card(path.with_suffix(".toml"), choice.spec)
-    return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=card)
+    local = read_local_card(card, choice.spec)
+    return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=local)
+
+
+def is_published(weights: Weights, digest: str) -> bool:
+    """Whether a sha256 begins with the hash in the name of the published file; False where the name has none."""
+    hashes = map(hash_in_name, (*weights.file_names, urlsplit(weights.url).path.rpartition("/")[2]))
+    return any(digest.startswith(start) for start in hashes if start)
 
 
 def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
@@ -405,7 +413,7 @@ def try_weights(trial: Trial, notify: Notify) -> None:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         notify(
             {
-                "misfit": f"not loaded by {trial.model}: {', '.join(unread[:3])}{more} stay random",
+                "misfit": f"{trial.model} does not load these parameters from the file: {', '.join(unread[:3])}{more}",
                 "fix": "give the whole network's weights, correct the plugin's `build`, or say --weights none",
                 "code": "weights-unread",
             }

@@ -106,7 +106,9 @@ def optimism_statements(board: Board) -> list[str]:
         return []
     why = f"under {FEW_PATIENTS} patients" if few else f"an area above {number(NEAR_ONE)}"
     names = ", ".join(map(clean, short))
-    return [f"intervals: optimistic for {names}: of {why} percentiles of resamples cover 78 to 90 %, not 95 %"]
+    return [
+        f"intervals of {names} are too narrow: with {why}, the percentile bootstrap covers 78 to 90 % instead of 95 %"
+    ]
 
 
 def shared_reason(board: Board) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from zoo import DataError, FetchRequest, Weights, WeightsError, download
+from zoo import DataError, FetchRequest, Weights, WeightsError, download, hash_in_name
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 SUFFIXES = (".safetensors", ".pth")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the second in a few repositories that are not timm's
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # resnet51q_ra2-d47dcc76.pth: the start of the file's sha256
 CONNECT_SECONDS = 5.0
 
 
@@ -110,8 +108,7 @@ def silent_bar(progress: Callable[[int, int | None], None] | None) -> type[tqdm[
 def download_url(url: str, request: FetchRequest) -> Path:
     """Download a file into the request's folder and compare it with the hash in its name, where there is one."""
     path = request.folder / url.rpartition("/")[2]
-    expected = HASH_IN_NAME.search(path.name)
     try:
-        return download(url, path, sha256=expected[1] if expected else "", progress=request.progress)
+        return download(url, path, sha256=hash_in_name(path.name), progress=request.progress)
     except DataError as error:
         raise WeightsError(error.message, fix=error.fix, code=error.code) from error

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from zoo import DataError, FetchRequest, WeightsError, download
-
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")  # resnet18-f37072fd.pth: the start of the file's sha256
+from zoo import DataError, FetchRequest, WeightsError, download, hash_in_name
 
 
 def checkpoints_folder() -> Path:
@@ -35,8 +32,7 @@ def fetch_weights(urls: Mapping[str, str], request: FetchRequest) -> Path | None
 
 def download_weights(url: str, path: Path, request: FetchRequest) -> Path:
     """Download to `path` and compare with the start of the sha256 that its name holds."""
-    expected = HASH_IN_NAME.search(path.name)
     try:
-        return download(url, path, sha256=expected[1] if expected else "", progress=request.progress)
+        return download(url, path, sha256=hash_in_name(path.name), progress=request.progress)
     except DataError as error:
         raise WeightsError(error.message, fix=error.fix, code=error.code) from error
