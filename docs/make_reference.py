@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.sources import card_schema
+from zoo.sources.opening import card_schema
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"

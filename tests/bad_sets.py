@@ -26,7 +26,7 @@ with open(sys.argv[1], "w") as stream:
 
 LOOK_AT_EACH = """
 import contextlib, io, json, sys, time
-from zoo.cli import run
+from zoo.cli.process import run
 found = {}
 with contextlib.redirect_stdout(io.StringIO()):
     run(["info", "datasets", sys.argv[1]])  # the imports

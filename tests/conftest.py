@@ -250,12 +250,12 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     """
     from dataclasses import replace
 
-    from zoo.inference import Predictions
-    from zoo.metrics import METRICS
-    from zoo.protocol import BASELINE, SCRATCH
-    from zoo.results import Result, load_result, save_result
-    from zoo.scoring import score
-    from zoo.suites import Run
+    from zoo.evaluation.metrics.catalogue import METRICS
+    from zoo.evaluation.predictions import Predictions
+    from zoo.evaluation.scoring import score
+    from zoo.results.runs import Run
+    from zoo.results.store import Result, load_result, save_result
+    from zoo.specs.protocol import BASELINE, SCRATCH
 
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)  # a patient

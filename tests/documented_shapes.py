@@ -417,7 +417,7 @@ def files_below(root: Path, folder: Path) -> Iterator[str]:
 
 def printed(path: Path) -> str:
     """What `zoo info datasets` prints of a set, without the lines that the page leaves out."""
-    from zoo.cli import run
+    from zoo.cli.process import run
 
     out, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.sources import find_source
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -9,12 +9,12 @@ import pytest
 import scipy.stats
 from pytest import approx
 
-from zoo.leaderboard import build_leaderboard
-from zoo.leaderboard.across import find_across
-from zoo.metrics import METRICS
-from zoo.protocol import KNN
-from zoo.report import section_to_csv, to_json, to_markdown, to_terminal
-from zoo.results import load_results
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.multi_dataset import find_across
+from zoo.report.boards import section_to_csv, to_json, to_markdown, to_terminal
+from zoo.results.store import load_results
+from zoo.specs.protocol import KNN
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 NOISE = {"good": 0.5, "fair": 2.0, "poor": 9.0}

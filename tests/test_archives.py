@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from zoo.archives import MAX_HEADER_BYTES, find_unpacked, is_archive_name, unpack
 from zoo.errors import DataError
+from zoo.sources.archives import MAX_HEADER_BYTES, find_unpacked, is_archive_name, unpack
 
 FILES = {"set/benign/a.png": b"a" * 1000, "set/malignant/b.png": b"b" * 2000, "set/labels.csv": b"x,y\n"}
 LEFT_BEHIND = {"__MACOSX/set/._a.png": b"resource fork", "set/.DS_Store": b"\0\0\0\1Bud1", "set/Thumbs.db": b"?"}
@@ -186,11 +186,11 @@ def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, nam
 # --- bombs -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, make, monkeypatch):
-    import zoo.archives
+    import zoo.sources.archives
 
     written = []
-    write = zoo.archives.write
-    monkeypatch.setattr(zoo.archives, "write", lambda *given: written.append(given[1]) or write(*given))
+    write = zoo.sources.archives.write
+    monkeypatch.setattr(zoo.sources.archives, "write", lambda *given: written.append(given[1]) or write(*given))
     archive = make(tmp_path / "a.zip", {str(number): bytes(30_000_000) for number in range(4)})
     assert archive.stat().st_size < 500_000
     assert "too much for any image set" in refusal(archive, tmp_path)
@@ -198,10 +198,10 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, make, monkeypatch)
 
 
 def test_an_archive_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
-    import zoo.archives
+    import zoo.sources.archives
 
     usage = type("Usage", (), {"free": 2500})
-    monkeypatch.setattr(zoo.archives.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(zoo.sources.archives.shutil, "disk_usage", lambda folder: usage)
     assert "more than the disk has room for" in refusal(make_zip(tmp_path / "a.zip"), tmp_path)
 
 

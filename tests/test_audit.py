@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit import audit
-from zoo.auditing import to_lines
+from zoo.audit.leaks import audit
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.report.audit_text import to_lines
+from zoo.sources.opening import find_source
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RANDOM = np.random.default_rng(0)

@@ -11,13 +11,14 @@ import pytest
 from folders import SHARED
 from PIL import Image
 
-from zoo.audit import Audit, audit
+from zoo.audit.examine import Fixed
 from zoo.audit.exclusions import choose_exclusions
-from zoo.auditing import Fixed, fixed_lines
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.audit.leaks import Audit, audit
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.report.audit_text import fixed_lines
+from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(1)
 

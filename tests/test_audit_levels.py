@@ -8,13 +8,13 @@ import pytest
 from dicom_files import write
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
-from zoo.audit import audit
+from zoo.audit.leaks import audit
 from zoo.audit.levels import find_associations
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.sources.opening import find_source
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 
 def write_ct(root, lost):

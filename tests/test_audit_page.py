@@ -13,12 +13,12 @@ import pytest
 from folders import shared
 from PIL import Image
 
-from zoo.audit import Audit, Finding, audit
-from zoo.audit_page import build_page
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.audit.leaks import Audit, Finding, audit
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.report.audit_page import build_page
+from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(3)
 VOID = {"meta", "img", "br"}

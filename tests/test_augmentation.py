@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.functional as reference
 
-from zoo.devices import Cuda, open_device
+from zoo.system.devices import Cuda, open_device
 from zoo.training.augmentation import (
     OPERATIONS,
     Augmentation,

@@ -13,8 +13,8 @@ import pytest
 from bad_sets import MAX_BYTES, MAX_SECONDS, bench_all, look_at_each, refused_by
 from PIL import Image
 
-from zoo.samples import open_source
-from zoo.sources import find_source
+from zoo.data.opening import open_source
+from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(11)
 NUM_IMAGES = 30

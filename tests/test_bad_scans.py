@@ -20,8 +20,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1
 
-from zoo.samples import open_source
-from zoo.sources import find_source
+from zoo.data.opening import open_source
+from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(17)
 NUM_FILES = 8  # good ones beside the bad one

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from zoo.results import load_results
+from zoo.results.store import load_results
 
 SETTINGS = ["-m", "tiny_cnn", "--weights", "none", "--protocol", "scratch", "--set", "steps=6"]
 

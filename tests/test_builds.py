@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from zoo.errors import RunError
-from zoo.models import build_model
-from zoo.specs import ModelSpec
+from zoo.models.building import build_model
+from zoo.specs.model import ModelSpec
 
 
 def build_after(request, act):

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zoo.bundles import MANIFEST, is_bundle, load_manifest, make_bundle
 from zoo.errors import ResultsError, UsageError
-from zoo.files import hash_file
-from zoo.metrics import METRICS
-from zoo.registry import Registry
-from zoo.results import load_results, save_result
-from zoo.scoring import score_run
-from zoo.suites import read_run
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.scoring import score_run
+from zoo.registry.lookup import Registry
+from zoo.results.bundles import MANIFEST, is_bundle, load_manifest, make_bundle
+from zoo.results.runs import read_run
+from zoo.results.store import load_results, save_result
+from zoo.system.files import hash_file
 
 REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
 PATIENTS = {"unit": "patient", "has_patients": True, "patient": "patient"}

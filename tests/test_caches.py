@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from zoo.caches import choose_entries, describe_cache, in_use, keep_within, limit_bytes, list_entries
 from zoo.errors import UsageError
+from zoo.system.caches import choose_entries, describe_cache, in_use, keep_within, limit_bytes, list_entries
 
 DAY = 24 * 3600
 
@@ -94,7 +94,7 @@ def test_what_a_bench_reads_from_is_not_cleared_and_one_that_died_reads_no_more(
         with pytest.raises(UsageError, match="a bench is using the cache; fix: wait for its end"):
             choose_entries(cache)
         assert names(choose_entries(cache, older_days=10)) == ["old"]
-    code = "import os, sys; from pathlib import Path; from zoo.caches import in_use\n"
+    code = "import os, sys; from pathlib import Path; from zoo.system.caches import in_use\n"
     code += "with in_use(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, cache])
     assert list(cache.glob(".bench-*"))

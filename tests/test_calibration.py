@@ -12,12 +12,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
-from zoo.inference import Predictions
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.calibration import build_section, find_temperature, rescale
-from zoo.metrics import METRICS
-from zoo.scoring import Card
-from zoo.sections import ScoredRow, SectionRequest
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo.leaderboard.tables import ScoredRow, SectionRequest
+from zoo.specs.metric import Card
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 CARDS = {
     "binary": Card(task=BINARY, labels=("benign", "malignant"), positive=1),

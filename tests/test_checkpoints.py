@@ -13,7 +13,7 @@ import torch
 from test_training import SHORT, Tiny, make, train
 from warm import wait_for
 
-from zoo.results import load_results
+from zoo.results.store import load_results
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
 
 OFTEN = "import zoo.training.checkpoints; zoo.training.checkpoints.EVERY_SECONDS = 0.3"

@@ -7,11 +7,13 @@ from pytest import approx
 from scipy.special import expit, ndtri
 from scipy.stats import t as student
 
-from zoo.inference import Predictions
-from zoo.metrics import METRICS
-from zoo.scoring import CLUSTERED, Card, score
-from zoo.statistics import clustered_area, clustered_interval
-from zoo.tasks import BINARY, MULTILABEL
+from zoo.evaluation.intervals import CLUSTERED
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.specs.metric import Card
+from zoo.statistics.roc import clustered_area, clustered_interval
+from zoo.tasks.kinds import BINARY, MULTILABEL
 
 AUROC = {spec.name: spec for spec in METRICS if spec.name == "auroc"}
 CARD = Card(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)

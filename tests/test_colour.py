@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.data.opening import open_source
 from zoo.errors import DataError
-from zoo.samples import open_source
-from zoo.sources import find_source
+from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(5)
 

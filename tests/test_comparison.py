@@ -7,12 +7,14 @@ import pytest
 import scipy.stats
 from pytest import approx
 
-from zoo.inference import Predictions
-from zoo.leaderboard.comparison import compare_rows
-from zoo.metrics import METRICS
-from zoo.scoring import Card, Evidence, decide, weigh_evidence
-from zoo.statistics import bootstrap_weights
-from zoo.tasks import MULTICLASS, ORDINAL, softmax
+from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import decide
+from zoo.leaderboard.significance import compare_rows
+from zoo.specs.metric import Card
+from zoo.statistics.intervals import bootstrap_weights
+from zoo.tasks.kinds import MULTICLASS, ORDINAL, softmax
 
 METRIC = {spec.name: spec for spec in METRICS}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.contact_sheet import CAPTION, MARGIN, SIDE, Thumbnail, draw_contact_sheet
+from zoo.data.contact_sheet import CAPTION, MARGIN, SIDE, Thumbnail, draw_contact_sheet
 from zoo.errors import UsageError
 
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.inference import Predictions
-from zoo.leaderboard import build_leaderboard
-from zoo.leaderboard.controls import count_configurations, find_degenerate, judge, score_shuffles
-from zoo.metrics import METRICS
-from zoo.protocol import FINETUNE, KNN, SCRATCH
-from zoo.report import to_csv, to_markdown, to_terminal
-from zoo.results import load_results, load_scored_runs
-from zoo.scoring import Score
-from zoo.specs import Card
-from zoo.suites import as_control
-from zoo.tasks import BINARY, REGRESSION
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge, score_shuffles
+from zoo.report.boards import to_csv, to_markdown, to_terminal
+from zoo.results.store import load_results, load_scored_runs
+from zoo.runner.grid import as_control
+from zoo.specs.metric import Card
+from zoo.specs.protocol import FINETUNE, KNN, SCRATCH
+from zoo.tasks.kinds import BINARY, REGRESSION
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 CARD = Card(task=BINARY, labels=("clear", "nodule"), positive=1)
@@ -103,8 +103,8 @@ def board_of(root):
 
 def store_constant(root, store):
     """The class prior as `zoo bench` stores it: scored .5."""
-    from zoo.inference import save_predictions
-    from zoo.results import write_result
+    from zoo.evaluation.predictions import save_predictions
+    from zoo.results.store import write_result
 
     result = store(root, model="constant")
     flat = {

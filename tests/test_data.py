@@ -13,15 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data import cache_images, count_split, measure_intensity, open_dataset, open_pixels, select_metadata, unit_of
+from zoo.data.dataset import count_split, open_dataset, unit_of
+from zoo.data.decoded import cache_images, measure_intensity
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.metadata import select_metadata
+from zoo.data.opening import open_source
+from zoo.data.pixels import open_pixels
+from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.files import hash_file
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.specs import DatasetSpec, Samples
-from zoo.splits import draw_split
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.system.files import hash_file
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 LABELS = {"binary": 2, "multiclass": 3, "ordinal": 3, "multilabel": 3, "regression": 1}
 
@@ -458,7 +461,7 @@ def test_a_file_that_was_written_again_is_hashed_once_for_all_its_reads(folder, 
     path = folder.root / "a" / "00.png"
     path.write_bytes(path.read_bytes())
     hashed = []
-    monkeypatch.setattr("zoo.samples.hash_file", lambda path: (hashed.append(path), hash_file(path))[1])
+    monkeypatch.setattr("zoo.data.opening.hash_file", lambda path: (hashed.append(path), hash_file(path))[1])
     image = folder.source.samples.table["image"][0]
     assert (folder.source.samples.read(image) == folder.source.samples.read(image)).all()
     assert hashed == [path]
@@ -513,10 +516,10 @@ BUILD_CACHE = """
 import os, sys, time
 from pathlib import Path
 import numpy as np, pandas
-from zoo.data import cache_images
-from zoo.samples import open_source
-from zoo.specs import DatasetSpec, Samples
-from zoo.tasks import BINARY
+from zoo.data.decoded import cache_images
+from zoo.data.opening import open_source
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.tasks.kinds import BINARY
 
 folder = Path(sys.argv[1])
 

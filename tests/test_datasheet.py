@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from zoo.datasheet import choose_rows, describe_source, draw_sheet, evenly, to_readable
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.data.datasheet import choose_rows, describe_source, draw_sheet, evenly, to_readable
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.sources.opening import find_source
 
 
 @pytest.fixture

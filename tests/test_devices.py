@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo import devices
-from zoo.devices import (
+from zoo.errors import UsageError
+from zoo.system import devices
+from zoo.system.devices import (
     CaptureError,
     Device,
     GpuLock,
@@ -20,8 +21,7 @@ from zoo.devices import (
     resolve_device,
     resolve_precision,
 )
-from zoo.errors import UsageError
-from zoo.replay import WARM_UP, Repeated, within_memory
+from zoo.system.replay import WARM_UP, Repeated, within_memory
 from zoo.training.loop import describe_hooks, python_state
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -29,8 +29,9 @@ from pydicom.uid import (
 )
 
 from zoo.errors import DataError
-from zoo.images import Reading, read_header, read_image, read_tag, read_values
 from zoo.images.codestreams import codestream_size
+from zoo.images.formats import read_header, read_image, read_tag, read_values
+from zoo.images.reading import Reading
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 HU = Reading(levels=(-1024.0, -1024.0 + 65535), bits=16)
@@ -584,7 +585,7 @@ HOSTILE = """
 import resource, sys
 from pathlib import Path
 from zoo.errors import DataError
-from zoo.images import read_header, read_image
+from zoo.images.formats import read_header, read_image
 resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 for path in sorted(Path(sys.argv[1]).glob("*.dcm")):
     try:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from zoo.downloads import download
 from zoo.errors import DataError
+from zoo.system.downloads import download
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB: several chunks
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -256,7 +256,7 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path, monkeypatch):
 
 # --- several processes -----------------------------------------------------------------------------------------------
 def start_download(url, path):
-    script = "import sys; from pathlib import Path; from zoo.downloads import download; "
+    script = "import sys; from pathlib import Path; from zoo.system.downloads import download; "
     script += "download(sys.argv[1], Path(sys.argv[2]), md5=sys.argv[3])"
     return subprocess.Popen([sys.executable, "-c", script, url, str(path), MD5], stderr=subprocess.PIPE, text=True)
 

@@ -15,7 +15,7 @@ import pytest
 from folders import images, table
 from sklearn import metrics as reference
 
-from zoo.inference import load_predictions
+from zoo.evaluation.predictions import load_predictions
 
 SETTINGS = ["--set", "image_size=16"]
 SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]

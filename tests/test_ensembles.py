@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from zoo.inference import Predictions
-from zoo.leaderboard import build_leaderboard
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.ensembles import average
-from zoo.metrics import METRICS
-from zoo.report import section_to_csv, to_markdown, to_terminal
-from zoo.results import load_results
-from zoo.sections import ReportOptions
+from zoo.leaderboard.tables import ReportOptions
+from zoo.report.boards import section_to_csv, to_markdown, to_terminal
+from zoo.results.store import load_results
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 

@@ -13,9 +13,10 @@ import time
 import pytest
 
 from zoo.errors import PluginError, RunError
-from zoo.executor import Event, detach, execute, run_executor
-from zoo.specs import ExecutorSpec
-from zoo.system import can_fork
+from zoo.registry.isolation import run_executor
+from zoo.specs.executor import ExecutorSpec
+from zoo.system.machine import can_fork
+from zoo.system.workers import Event, detach, execute
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
 
@@ -160,7 +161,7 @@ def test_closing_the_generator_asks_every_child_to_end_and_ends_those_that_do_no
 
 @pytest.mark.parametrize(("available", "at_once"), [(10**15, 3), (1, 1), (None, 3)])
 def test_no_further_run_starts_where_there_is_no_memory_for_it(monkeypatch, available, at_once):
-    monkeypatch.setattr("zoo.executor.available_memory_bytes", lambda: available)
+    monkeypatch.setattr("zoo.system.workers.available_memory_bytes", lambda: available)
     running, most = 0, 0
     works = [f"sleep 0.{number}" for number in (31, 32, 33, 34)]
     for event in execute(works, carry_out, devices=["cpu"] * 3, reuse=False):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from zoo.exporting import write_predictions
-from zoo.results import load_results
-from zoo.suites import as_control
+from zoo.report.predictions_csv import write_predictions
+from zoo.results.store import load_results
+from zoo.runner.grid import as_control
 
 
 def lines_of(root):
@@ -47,7 +47,7 @@ def test_failed_tuning_and_control_runs_are_not_in_it(tmp_path, store):
     kept = store(tmp_path)
     store(tmp_path, seed=1, status="failed")
     store(tmp_path, seed=10_007, purpose="tune")
-    from zoo.protocol import SCRATCH
+    from zoo.specs.protocol import SCRATCH
 
     store(tmp_path, seed=3, purpose="shuffle", protocol=as_control(SCRATCH))
     lines, _ = lines_of(tmp_path)

@@ -9,8 +9,8 @@ from conftest import draw_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from zoo.files import hash_file, write_sealed
-from zoo.results import load_results
+from zoo.results.store import load_results
+from zoo.system.files import hash_file, write_sealed
 
 SETTINGS = ["-m", "tiny_cnn", "--protocol", "scratch", "--set", "steps=6", "--set", "image_size=16", "--seeds", 2]
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from zoo.data import Pixels
+from zoo.data.pixels import Pixels
 from zoo.errors import RunError
-from zoo.features import extract_features, keep_features
+from zoo.models.features import extract_features, keep_features
 
 
 @pytest.fixture

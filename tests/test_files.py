@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from zoo.files import (
-    FileMemo,
+from zoo.system.files import (
     cache_root,
     discard,
     folder_written_whole,
     hash_bytes,
     hash_file,
-    locked,
-    parse_toml,
     read_regular,
     sweep,
     write_json,
     written_whole,
 )
+from zoo.system.locks import locked
+from zoo.system.memo import FileMemo
+from zoo.system.toml import parse_toml
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB: several chunks
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -10,12 +10,20 @@ import pandas
 import pytest
 from PIL import Image, ImageEnhance
 
+from zoo.data.fingerprints import (
+    MAX_PAIRS,
+    correlate,
+    find_alike,
+    look_at,
+    near_hashes,
+    perceptual_hash,
+    take_fingerprints,
+)
+from zoo.data.opening import open_source
 from zoo.errors import DataError
-from zoo.fingerprints import MAX_PAIRS, correlate, find_alike, look_at, near_hashes, perceptual_hash, take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.specs import DatasetSpec, Samples
-from zoo.tasks import BINARY
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.tasks.kinds import BINARY
 
 RANDOM = np.random.default_rng(3)
 

@@ -17,9 +17,9 @@ from PIL import Image
 from test_images import GRAY8, GRAY16, RGB8, write_png16
 
 from zoo.errors import ZooError
-from zoo.images import read_header, read_image
-from zoo.sources import find_source
-from zoo.specs import SamplesRequest
+from zoo.images.formats import read_header, read_image
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import SamplesRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 EXAMPLES = 300  # of each kind of file

@@ -11,9 +11,9 @@ from test_checkpoints import interrupted, new_module
 from test_training import SHORT, Greedy, Tiny, make, train
 from torch import nn
 
-from zoo.devices import CaptureError, open_device
-from zoo.inference import predict
-from zoo.replay import within_memory
+from zoo.evaluation.predict import predict
+from zoo.system.devices import CaptureError, open_device
+from zoo.system.replay import within_memory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 ONE_OF = replace(SHORT, augmentation="one-of", symmetries=True)

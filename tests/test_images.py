@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from zoo.errors import DataError
-from zoo.images import fit_square, is_image, read_header, read_image
+from zoo.images.formats import is_image, read_header, read_image
+from zoo.images.resizing import fit_square
 
 RANDOM = np.random.default_rng(7)
 GRAY8 = RANDOM.integers(0, 256, (11, 17), dtype=np.uint8)

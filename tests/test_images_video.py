@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.images import animation, read_header, read_image, video
+from zoo.images import animation, video
+from zoo.images.formats import read_header, read_image
 
 KINDS = {  # suffix -> codec and pixel format
     ".avi": ("mjpeg", "yuvj420p"),

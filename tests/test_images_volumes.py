@@ -16,9 +16,11 @@ import tifffile
 from bad_sets import MAX_BYTES, measure
 
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Reading, read_header, read_image, read_values, volumes
-from zoo.sources import find_source
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
+from zoo.images import volumes
+from zoo.images.formats import read_header, read_image, read_values
+from zoo.images.reading import AS_STORED, Reading
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 BRAIN = np.random.default_rng(0).integers(-100, 900, (5, 6, 7)).astype(np.int16)
@@ -288,7 +290,7 @@ def test_tiff_stacks_that_do_not_fit_or_differ_are_refused(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_the_largest_volume_that_is_read_takes_less_than_1500_megabytes(tmp_path):
     path = huge_header(tmp_path / "zeros.nii.gz", (700, 700, 800), bytes(2 * 700 * 700 * 800))
-    code = "import sys; from pathlib import Path; from zoo.images import read_header; read_header(Path(sys.argv[1]))"
+    code = "import sys, pathlib; from zoo.images.formats import read_header; read_header(pathlib.Path(sys.argv[1]))"
     done = measure([sys.executable, "-c", code, path])
     assert done.status == 0 and done.peak < MAX_BYTES
 

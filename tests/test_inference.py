@@ -9,11 +9,13 @@ import scipy.special
 import torch
 from torch import nn
 
-from zoo.data import Dataset, Pixels
-from zoo.devices import Device
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, RunError
-from zoo.inference import Predictions, load_predictions, predict, save_predictions
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION
+from zoo.evaluation.predict import predict
+from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
+from zoo.system.devices import Device
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 
 def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=None):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Header, read_image
-from zoo.images.reading import to_levels
+from zoo.images.formats import read_image
+from zoo.images.reading import AS_STORED, Header, to_levels
 from zoo.sources.cards import Card
 from zoo.sources.intensity import choose_reading, record_reading
 

@@ -9,15 +9,15 @@ from conftest import draw_images
 from folders import SHARED
 from PIL import Image
 
-from zoo.baselines import THUMBNAILS
+from zoo.audit.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import UsageError
-from zoo.fingerprints import take_fingerprints
-from zoo.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
-from zoo.progress import Console
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
-from zoo.weights import RANDOM
+from zoo.models.baselines import THUMBNAILS
+from zoo.models.weights import RANDOM
+from zoo.sources.opening import find_source
+from zoo.system.progress import Console
 
 EIGHT = Backbone(shown="8x8 thumbnails", spec=THUMBNAILS, weights=RANDOM)
 
@@ -83,9 +83,9 @@ def test_a_real_set_with_5_percent_flipped_labels_gives_back_over_half(tmp_path)
         labels[rows] = 1 - labels[rows]
         wrong |= {f"{split}/{row}" for row in rows}
     np.savez(tmp_path / "flipped.npz", **arrays)
-    from zoo.auditing import choose_backbone
-    from zoo.planning import Settings
-    from zoo.registry.builtin import open_registry
+    from zoo.audit.examine import choose_backbone
+    from zoo.registry.opening import open_registry
+    from zoo.system.settings import Settings
 
     settings = Settings(cache=tmp_path, offline=True)
     backbone = choose_backbone("tf_efficientnet_lite0", weights, open_registry(), Console(), settings)

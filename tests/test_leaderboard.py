@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 
-from zoo.leaderboard import build_leaderboard
-from zoo.metrics import METRICS
-from zoo.protocol import KNN
-from zoo.results import load_results
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.results.store import load_results
+from zoo.specs.protocol import KNN
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 

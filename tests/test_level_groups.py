@@ -6,7 +6,7 @@ from dicom_files import write
 from folders import open_source
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
-from zoo.images import Header
+from zoo.images.reading import Header
 from zoo.sources.level_groups import describe_lost_rescaling, overlap, tell_apart
 
 CT = {"BitsStored": 12, "HighBit": 11}

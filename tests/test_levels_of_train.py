@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.data import cache_images, map_images
-from zoo.images import AS_STORED, read_header
-from zoo.samples import open_source, read_by_train
-from zoo.sources import find_source
+from zoo.data.decoded import cache_images, map_images
+from zoo.data.opening import open_source, read_by_train
+from zoo.images.formats import read_header
+from zoo.images.reading import AS_STORED
 from zoo.sources.assembly import read_by
 from zoo.sources.cards import Card, Intensity
 from zoo.sources.intensity import NUM_MEASURED
+from zoo.sources.opening import find_source
 
 TRAIN, TEST = (0, 1000), (0, 40_000)  # the values of an image go from the one to the other
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit.matching import describe_external, find_levels, match, match_labels, open_external, read_gray
-from zoo.data import cache_images, describe_dataset, open_dataset
+from zoo.audit.external import describe_external, find_levels, match, match_labels, open_external, read_gray
+from zoo.data.dataset import describe_dataset, open_dataset
+from zoo.data.decoded import cache_images
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import DataError, UsageError
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.sources.opening import find_source
 
 
 def write(root, labels, *, splits=("train", "val", "test"), count=6, seed=0, bits=8, colour=False):

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from zoo.inference import Predictions
-from zoo.leaderboard.comparison import compare_rows
+from zoo.evaluation.evidence import Evidence
+from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.ensembles import mean_of
-from zoo.scoring import Evidence
-from zoo.statistics import exact_mean, mean_by_group, mean_of_arrays, wilcoxon_holm, z_test
+from zoo.leaderboard.significance import compare_rows
+from zoo.statistics.datasets import wilcoxon_holm
+from zoo.statistics.means import exact_mean, mean_by_group, mean_of_arrays
+from zoo.statistics.roc import z_test
 
 
 def of_patients(counts, targets, rows):

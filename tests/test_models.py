@@ -8,23 +8,21 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from zoo.baselines import BASELINES
 from zoo.errors import RunError, UsageError, WeightsError
-from zoo.models import (
-    adapt_first_conv,
+from zoo.models.adapting import adapt_first_conv
+from zoo.models.baselines import BASELINES
+from zoo.models.building import (
     build_model,
     count_flops,
     count_parameters,
     feature_extractor,
     has_batch_norm,
-    in_contiguous,
-    in_float32,
     layer_groups,
     load_weights,
     read_state,
-    wrap_depthwise,
 )
-from zoo.specs import ModelSpec
+from zoo.models.layout import in_contiguous, in_float32, wrap_depthwise
+from zoo.specs.model import ModelSpec
 
 
 class Tiny(nn.Module):

@@ -11,13 +11,15 @@ from sklearn.metrics import precision_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
 from zoo.errors import Undefined
-from zoo.inference import Predictions
-from zoo.leaderboard.operating import build_section
-from zoo.metrics import METRICS
-from zoo.scoring import Card, Reach, choose_thresholds
-from zoo.sections import ReportOptions, ScoredRow, SectionRequest
-from zoo.statistics import predictive_intervals, predictive_values, ratio_interval, wilson_interval
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import Reach, choose_thresholds
+from zoo.leaderboard.operating_points import build_section
+from zoo.leaderboard.tables import ReportOptions, ScoredRow, SectionRequest
+from zoo.specs.metric import Card
+from zoo.statistics.intervals import wilson_interval
+from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL
 
 CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)
 BY_PATIENT = replace(CARD, has_patients=True)

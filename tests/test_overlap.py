@@ -7,13 +7,13 @@ import pytest
 from folders import shared
 from PIL import Image
 
-from zoo.audit.matching import match
+from zoo.audit.external import match
 from zoo.audit.overlap import audit_external, check_overlap
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.sources.opening import find_source
 
 SIZE = 64
 

@@ -8,8 +8,9 @@ from pytest import approx
 from sklearn.metrics import roc_auc_score
 
 from zoo.errors import UsageError
-from zoo.leaderboard import build_leaderboard
-from zoo.leaderboard.pairing import (
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.pairwise import (
     BY_PROBABILITY,
     compare_models,
     describe_target,
@@ -17,11 +18,12 @@ from zoo.leaderboard.pairing import (
     of_truth,
     select_results,
 )
-from zoo.metrics import METRICS
-from zoo.report import pair_to_document, pair_to_terminal, to_json
+from zoo.report.boards import to_json
+from zoo.report.pairs import pair_to_document, pair_to_terminal
 from zoo.report.statements import statements
-from zoo.results import load_results
-from zoo.statistics import mcnemar, paired_delong
+from zoo.results.store import load_results
+from zoo.statistics.pairs import mcnemar
+from zoo.statistics.roc import paired_delong
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PATIENTS = {"has_patients": True, "patient": "patient"}

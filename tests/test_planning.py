@@ -10,14 +10,19 @@ import pytest
 from conftest import FACTS
 from PIL import Image
 
+from zoo.data.lookup import is_path
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.planning import Settings, is_path, load_plan, open_cache, plan_bench, save_plan, worker_devices
-from zoo.progress import Console
-from zoo.protocol import PROTOCOLS
-from zoo.registry import Registry
-from zoo.registry.builtin import open_registry
-from zoo.specs import ModelSpec, Weights
-from zoo.suites import Suite
+from zoo.registry.lookup import Registry
+from zoo.registry.opening import open_registry
+from zoo.results.plans import load_plan, save_plan
+from zoo.runner.execution import worker_devices
+from zoo.runner.planning import plan_bench
+from zoo.runner.suites import Suite
+from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.protocol import PROTOCOLS
+from zoo.system.caches import open_cache
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
 
 
 def build(request):
@@ -161,8 +166,8 @@ def test_a_dataset_that_cannot_be_used_is_refused_and_the_others_stand(plan, tin
 
 
 def test_a_dataset_plugin_that_fails_in_its_own_way_is_refused_with_the_place(tmp_path, tiny_data):
-    from zoo.specs import DatasetSpec
-    from zoo.tasks import BINARY
+    from zoo.specs.dataset import DatasetSpec
+    from zoo.tasks.kinds import BINARY
 
     bad = DatasetSpec(name="bad", task=BINARY, labels=("a", "b"), samples=open_badly)
     registry = replace(REGISTRY, datasets={"bad": bad})
@@ -202,8 +207,8 @@ def test_a_known_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
 # --- what is done already --------------------------------------------------------------------------------------------
 def finish(run, root):
     """Store a result of a planned run, as good as any for planning."""
-    from zoo.inference import Predictions
-    from zoo.results import Result, save_result
+    from zoo.evaluation.predictions import Predictions
+    from zoo.results.store import Result, save_result
 
     ids, targets = np.array([f"s{number}" for number in range(40)]), np.arange(40) % 2
     part = Predictions(sample_ids=ids, patients=ids, targets=targets, probabilities=np.full((40, 2), 0.5))
@@ -274,7 +279,7 @@ def test_on_a_cpu_threads_and_precision_are_in_the_identity_and_workers_are_not(
 )
 def test_workers_are_as_asked_or_a_few_per_gpu(workers, device, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("zoo.planning.count_sharing", lambda device: 2)
+    monkeypatch.setattr("zoo.runner.execution.count_sharing", lambda device: 2)
     kinds = [device.partition(":")[0]] * 10
     assert worker_devices(Settings(workers=workers), device, kinds) == expected
     beside = ["cpu"] * (device != "cpu")

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from zoo.errors import PluginError
-from zoo.files import cache_root
-from zoo.registry import probing
+from zoo.registry import quarantine
 from zoo.registry.finding import find_plugins
+from zoo.system.files import cache_root
 
 ZOO = [sys.executable, "-m", "zoo"]
 
@@ -248,17 +248,17 @@ def test_a_broken_plugin_is_warned_of_once_a_day_and_again_with_another_reason(t
 
 
 def test_an_import_that_was_slow_once_is_tried_again_and_serves(tmp_path, monkeypatch):
-    monkeypatch.setattr(probing, "SECONDS", 5.0)
+    monkeypatch.setattr(quarantine, "SECONDS", 5.0)
     target, mark = tmp_path / "site", tmp_path / "mark"
     source = f"import pathlib, time\nmark = pathlib.Path({str(mark)!r})\nif not mark.exists():\n"
     source += "    mark.touch()\n    time.sleep(60)\n" + textwrap.dedent(GIVES.format(name="slow_net"))
     install([write_wheel(tmp_path, "zoo-slow", source)], target)
     monkeypatch.syspath_prepend(str(target))
     (plugin,) = [found for found in find_plugins() if found.name == "zoo-slow"]
-    (first,) = probing.keep_from_harm([plugin], tmp_path / "cache")
+    (first,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
     with pytest.raises(PluginError, match=r"did not end within 5 s; fix: .* `pip uninstall zoo-slow`"):
         first.load()
-    (second,) = probing.keep_from_harm([plugin], tmp_path / "cache")
+    (second,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
     assert second is plugin
 
 
@@ -343,7 +343,7 @@ def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_licence(site):
 def test_listing_a_card_imports_neither_pandas_nor_pydantic(site):
     code = """
 import sys
-from zoo.registry import open_registry
+from zoo.registry.opening import open_registry
 assert "spots" in open_registry().datasets
 print(sorted({"torch", "pandas", "pydantic", "PIL"} & set(sys.modules)))
 """
@@ -404,7 +404,7 @@ def test_an_uninstalled_plugin_is_gone(tmp_path, site):
 def test_loading_every_installed_plugin_imports_no_heavy_library():
     code = """
 import sys
-from zoo.registry import find_plugins, load_registry
+from zoo.registry.finding import find_plugins; from zoo.registry.loading import load_registry
 load_registry(find_plugins())
 print(sorted({"torch", "torchvision", "timm", "pandas", "sklearn", "scipy", "rich"} & set(sys.modules)))
 """

@@ -9,14 +9,16 @@ import torch
 from test_planning import REGISTRY
 from torch import nn
 
-from zoo import devices, precision
-from zoo.planning import Settings, plan_bench
-from zoo.precision import Network, find_precisions, recall
-from zoo.progress import Console
-from zoo.registry import Registry
-from zoo.specs import ModelSpec
-from zoo.suites import Suite
-from zoo.system import can_fork
+from zoo.registry.lookup import Registry
+from zoo.runner import precision
+from zoo.runner.planning import plan_bench
+from zoo.runner.precision import Network, find_precisions, recall
+from zoo.runner.suites import Suite
+from zoo.specs.model import ModelSpec
+from zoo.system import devices
+from zoo.system.machine import can_fork
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the networks of these tests are local classes: they need fork")
 

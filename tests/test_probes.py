@@ -12,15 +12,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from zoo.baselines import BASELINES
-from zoo.data import Dataset, Pixels
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
 from zoo.errors import RunError
-from zoo.features import extract_features
-from zoo.inference import predict
-from zoo.models import build_model, feature_extractor
-from zoo.protocol import KNN, LINEAR_PROBE
-from zoo.specs import ModelSpec
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
+from zoo.evaluation.predict import predict
+from zoo.models.baselines import BASELINES
+from zoo.models.building import build_model, feature_extractor
+from zoo.models.features import extract_features
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import KNN, LINEAR_PROBE
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
 from zoo.training.probes import fit_knn, fit_probe, join, solve_linear, to_logits
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine

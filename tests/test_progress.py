@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from zoo import progress as module
-from zoo.assignments import name_work
-from zoo.progress import BenchProgress, Console, describe_amount, describe_wait, duration, tell_run
+from zoo.runner.assignments import name_work
+from zoo.system import progress as module
+from zoo.system.progress import BenchProgress, Console, describe_amount, describe_wait, duration, tell_run
 
 
 class Terminal(io.StringIO):

@@ -7,8 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from zoo.errors import UsageError
-from zoo.fields import find_fault
-from zoo.protocol import (
+from zoo.specs.protocol import (
     BASELINE,
     FINETUNE,
     KNN,
@@ -23,6 +22,7 @@ from zoo.protocol import (
     override,
     resolved_fields,
 )
+from zoo.specs.validation import find_fault
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

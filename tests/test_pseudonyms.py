@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from zoo.errors import UsageError
-from zoo.pseudonyms import Pseudonyms, open_key, own_names, replace_texts, without_names, without_paths
+from zoo.results.pseudonyms import Pseudonyms, open_key, own_names, replace_texts, without_names, without_paths
 
 
 def test_a_pseudonym_is_the_hmac_of_the_id():

@@ -13,12 +13,16 @@ import pytest
 
 from zoo import hookimpl
 from zoo.errors import PluginError, UsageError
-from zoo.hookspecs import CONTRACT
-from zoo.protocol import FINETUNE, PROTOCOLS, QUICK
-from zoo.registry import FoundPlugin, Registry, load_registry, split_model_name
-from zoo.registry.loading import load_plugin
-from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
-from zoo.tasks import BINARY
+from zoo.registry.finding import FoundPlugin
+from zoo.registry.loading import load_plugin, load_registry
+from zoo.registry.lookup import Registry, split_model_name
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.executor import ExecutorSpec
+from zoo.specs.hooks import CONTRACT
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.protocol import FINETUNE, PROTOCOLS, QUICK
+from zoo.tasks.kinds import BINARY
 
 
 def build_nothing(request):

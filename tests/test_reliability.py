@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from warm import Warm, alive, descendants, wait_for
 
-from zoo.results import find_result_folders, load_result
+from zoo.results.store import find_result_folders, load_result
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, looks into /proc, sends signals")
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from zoo.errors import UsageError
-from zoo.leaderboard import build_leaderboard
-from zoo.metrics import METRICS
-from zoo.readable import amount, number, share
-from zoo.report.boards import disarm, section_to_csv, to_csv, to_json, to_markdown, to_terminal
-from zoo.results import load_results
-from zoo.scoring import Score
-from zoo.sections import Section
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.formatting import amount, disarm, number, share
+from zoo.leaderboard.tables import Section
+from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+from zoo.results.store import load_results
 
 HOSTILE = {
     "labels": ["=cmd|' /C calc'!A0", "<script>alert(1)</script> | `x` \x1b[31m*bold*"],

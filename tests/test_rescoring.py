@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from zoo.metrics import METRICS
-from zoo.registry import Registry
-from zoo.rescoring import rescore
-from zoo.results import load_result, save_scores
-from zoo.scoring import Score
-from zoo.specs import MetricSpec
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.values import Score
+from zoo.registry.lookup import Registry
+from zoo.results.rescoring import rescore
+from zoo.results.store import load_result, save_scores
+from zoo.specs.metric import MetricSpec
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 

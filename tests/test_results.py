@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from zoo.errors import ResultsError
-from zoo.inference import load_predictions
-from zoo.results import (
+from zoo.evaluation.predictions import load_predictions
+from zoo.evaluation.values import Score
+from zoo.results.store import (
     SCHEMA,
     find_done,
     find_result_folders,
@@ -23,13 +24,12 @@ from zoo.results import (
     save_result,
     save_scores,
 )
-from zoo.scoring import Score
 
 
 def run_of(result):
     """The run a stored result is of, put together from its plain data."""
-    from zoo.protocol import Protocol
-    from zoo.suites import Run
+    from zoo.results.runs import Run
+    from zoo.specs.protocol import Protocol
 
     fields = {name: value for name, value in result.run.items() if name not in {"protocol", "protocol_label"}}
     protocol = {name: tuple(v) if isinstance(v, list) else v for name, v in result.run["protocol"].items()}

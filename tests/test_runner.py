@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo import runner
-from zoo.assignments import assign, longest_first
-from zoo.executor import Event, execute
-from zoo.planning import Settings, plan_bench
-from zoo.progress import Console
-from zoo.registry.builtin import open_registry
-from zoo.results import load_results
+from zoo.registry.opening import open_registry
+from zoo.results.store import load_results
 from zoo.runner import decoding
-from zoo.suites import Suite
-from zoo.system import can_fork
+from zoo.runner.assignments import assign, longest_first
+from zoo.runner.bench import bench as run_bench
+from zoo.runner.bench import keep_best_weights
+from zoo.runner.execution import conclude
+from zoo.runner.planning import plan_bench
+from zoo.runner.run import claim_and_execute
+from zoo.runner.suites import Suite
+from zoo.system.machine import can_fork
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
+from zoo.system.workers import Event, execute
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def bench(registry, tiny_data, tmp_path):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
         run.said = io.StringIO()
         chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
-        return runner.bench(suite, registry, chosen, Console(stream=run.said))
+        return run_bench(suite, registry, chosen, Console(stream=run.said))
 
     return run
 
@@ -92,16 +96,16 @@ def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry,
 def test_what_is_handed_to_a_worker_can_be_pickled(assignments):
     again = pickle.loads(pickle.dumps(assignments))
     assert [a.run.id for a in again] == [a.run.id for a in assignments]
-    assert pickle.loads(pickle.dumps(partial(runner.claim_and_execute, registry=None))).func is runner.claim_and_execute
+    assert pickle.loads(pickle.dumps(partial(claim_and_execute, registry=None))).func is claim_and_execute
 
 
 @pytest.mark.skipif(not can_fork(), reason="spawning is all there is here, and every other test does it")
 def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assignments):
     chosen = [assignment for assignment in assignments if assignment.run.shown == "tiny_cnn"]
-    carry_out = partial(runner.claim_and_execute, registry=None)
+    carry_out = partial(claim_and_execute, registry=None)
     events = list(execute(chosen, carry_out, devices=["cpu"], reuse=False, start_method="spawn"))
     assert (events[-1].status, events[-1].message) == ("ok", "")
-    spawned = runner.conclude(events[-1], Settings(results=chosen[0].results))
+    spawned = conclude(events[-1], Settings(results=chosen[0].results))
     forked = bench().results[spawned.id]
     for split in ("val", "test"):
         one, other = spawned.predictions()[split], forked.predictions()[split]
@@ -117,7 +121,7 @@ def test_longest_runs_come_first(assignments):
 @pytest.mark.skipif(not can_fork(), reason="what decodes beside is forked")
 def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, tiny_data, tmp_path, monkeypatch):
     """As on a GPU, whose host has cores to spare."""
-    monkeypatch.setattr("zoo.runner.carrying.trains_beside", lambda device: True)
+    monkeypatch.setattr("zoo.runner.execution.trains_beside", lambda device: True)
     decode = decoding.cache_images
 
     def decode_slowly(*arguments):
@@ -127,7 +131,7 @@ def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, ti
     monkeypatch.setattr(decoding, "cache_images", decode_slowly)
     sets = tuple(str(tiny_data / name) for name in ("binary.npz", "folders"))
     settings = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
-    outcome = runner.bench(replace(SUITE, datasets=sets), registry, settings, Console(stream=io.StringIO()))
+    outcome = run_bench(replace(SUITE, datasets=sets), registry, settings, Console(stream=io.StringIO()))
     assert {result.status for result in outcome.results.values()} == {"ok"}
     assert {result.run["dataset"] for result in outcome.results.values()} == {"binary", "folders"}
     trained = min((result.folder / "result.json").stat().st_mtime for result in outcome.results.values())
@@ -211,7 +215,7 @@ def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path
 
 def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not(bench, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.benching.keep_best_weights", lambda results: None)  # it did not come to that
+        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)  # it did not come to that
         bench(seeds=(0, 1))
     assert len(weights_below(tmp_path)) == 2
     bench(seeds=(0, 1, 2))
@@ -221,10 +225,10 @@ def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_equal_val_scores_the_first_seed_keeps_its_weights_whichever_ended_first(bench, tmp_path, backwards):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.benching.keep_best_weights", lambda results: None)
+        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)
         results = bench(seeds=(0, 1, 2)).results.values()
     ended = [replace(r, details={**r.details, "val_score": 0.5}) for r in results]
-    runner.keep_best_weights(sorted(ended, key=lambda r: r.run["seed"], reverse=backwards))
+    keep_best_weights(sorted(ended, key=lambda r: r.run["seed"], reverse=backwards))
     assert weights_below(tmp_path) == ["seed0"]
 
 
@@ -259,7 +263,7 @@ def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
     outcome = bench(results=assignments[0].results)
     run = assignments[0].run
     event = Event(work=assignments[0], kind="ended", status="crashed", code="crashed", message="killed by SIGSEGV")
-    failed = runner.conclude(event, Settings(results=assignments[0].results))
+    failed = conclude(event, Settings(results=assignments[0].results))
     assert failed.status == "crashed"
     stored = {result.id: result for result in load_results(assignments[0].results)[0]}
     assert stored[run.id].ok and stored[run.id].created == outcome.results[run.id].created
@@ -276,5 +280,5 @@ def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path
     suite = replace(SUITE, models=("naps",), datasets=(str(tiny_data / "binary.npz"),), settings=settings)
     chosen = Settings(results=tmp_path, device="cpu", workers=2)
     with pytest.raises(ZeroDivisionError):
-        runner.bench(suite, registry, chosen, Console(stream=Broken()))
+        run_bench(suite, registry, chosen, Console(stream=Broken()))
     assert not multiprocessing.active_children()

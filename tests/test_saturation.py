@@ -8,14 +8,16 @@ from pytest import approx
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from zoo.inference import Predictions, load_predictions, save_predictions
-from zoo.leaderboard.controls import find_degenerate
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import Reach
 from zoo.leaderboard.ensembles import average
-from zoo.metrics import METRICS
+from zoo.leaderboard.sanity_checks import find_degenerate
 from zoo.report.statements import saturation_statement
-from zoo.scoring import Card, Reach, score
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
-from zoo.tracing import trace_thresholds
+from zoo.results.provenance import trace_thresholds
+from zoo.specs.metric import Card
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PAIR = Card(task=BINARY, labels=("a", "b"), positive=1)

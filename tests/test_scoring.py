@@ -12,12 +12,15 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from zoo.errors import RunError, Undefined
-from zoo.inference import Predictions
-from zoo.metrics import METRICS
-from zoo.scoring import CLUSTERED, Card, choose_thresholds, score, val_score
-from zoo.specs import MetricSpec
-from zoo.statistics import add_seed_variance, delong_covariance, logit_interval, wilson_interval
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
+from zoo.evaluation.intervals import CLUSTERED
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score, val_score
+from zoo.evaluation.thresholds import choose_thresholds
+from zoo.specs.metric import Card, MetricSpec
+from zoo.statistics.intervals import add_seed_variance, wilson_interval
+from zoo.statistics.roc import delong_covariance, logit_interval
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
 BINARY_CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)

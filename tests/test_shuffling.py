@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zoo.data import Dataset
-from zoo.shuffling import shuffle_labels
-from zoo.tasks import BINARY, MULTILABEL, REGRESSION
+from zoo.data.dataset import Dataset
+from zoo.data.shuffling import shuffle_labels
+from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 
 
 def dataset(targets, patients=None, splits=None, sample_ids=None, task=BINARY, unit="image"):

@@ -9,9 +9,9 @@ from folders import open_source
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.images import read_image
-from zoo.inference import load_predictions
-from zoo.sources import find_source
+from zoo.evaluation.predictions import load_predictions
+from zoo.images.formats import read_image
+from zoo.sources.opening import find_source
 
 av = pytest.importorskip("av")
 

@@ -14,11 +14,11 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from zoo.audit import audit
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source as open_samples
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.audit.leaks import audit
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source as open_samples
+from zoo.data.splits import draw_split
+from zoo.sources.opening import find_source
 
 
 def notes_of(samples):

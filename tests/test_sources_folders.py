@@ -6,9 +6,9 @@ import pytest
 from dicom_files import ramp, write
 from folders import card, images, open_source, refusal, table
 
-from zoo.samples import open_source as open_samples
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.data.opening import open_source as open_samples
+from zoo.data.splits import draw_split
+from zoo.sources.opening import find_source
 
 PATIENTS = [f"P{number:03d}" for number in range(1, 13)]
 

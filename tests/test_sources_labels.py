@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from folders import card, images, open_source, shared, table
 
-from zoo.decimals import to_number
+from zoo.data.lookup import find_datasets
+from zoo.data.opening import open_source as open_samples
 from zoo.errors import DataError
-from zoo.planning import find_datasets
-from zoo.registry import open_registry
-from zoo.samples import open_source as open_samples
-from zoo.sources import find_source, write_card
+from zoo.registry.opening import open_registry
+from zoo.sources.decimals import to_number
+from zoo.sources.opening import find_source, write_card
 from zoo.sources.tables import LIST, cell_text, split_labels
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 NAMES = [f"{number:03d}" for number in range(12)]
 

@@ -4,8 +4,8 @@ import pytest
 from folders import card, images, open_source, table
 
 from zoo.errors import DataError
-from zoo.sources import find_source, write_card
 from zoo.sources.levels import guess_pattern
+from zoo.sources.opening import find_source, write_card
 from zoo.sources.selection import split_of
 
 

@@ -7,7 +7,7 @@ from folders import card, images, open_source, shared, table
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.sources import find_source, write_card
+from zoo.sources.opening import find_source, write_card
 
 NUMBERS = range(12)
 NOISE = np.random.default_rng(0)

@@ -9,8 +9,9 @@ import pytest
 from folders import open_source, refusal
 
 from zoo.errors import DataError
-from zoo.sources import read_npz_samples, safe_name
-from zoo.tasks import BINARY, MULTILABEL
+from zoo.sources.arrays import read_npz_samples
+from zoo.sources.opening import safe_name
+from zoo.tasks.kinds import BINARY, MULTILABEL
 
 
 def save_npz(path: Path, **changes) -> Path:

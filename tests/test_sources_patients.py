@@ -5,14 +5,15 @@ import pytest
 from folders import card, images, open_source, table
 from PIL import Image
 
-from zoo.audit import audit
-from zoo.audit.matching import match
+from zoo.audit.external import match
+from zoo.audit.leaks import audit
 from zoo.audit.overlap import check_overlap
+from zoo.data.checks import in_one_form, patient_key
+from zoo.data.lookup import open_and_split
 from zoo.errors import DataError
-from zoo.planning import Settings, open_and_split
-from zoo.progress import Console
-from zoo.samples import in_one_form, patient_key
-from zoo.sources import find_source
+from zoo.sources.opening import find_source
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
 
 NAMES = [f"{number:03d}" for number in range(40)]
 

@@ -10,11 +10,11 @@ from folders import card, images, open_source, table
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.files import parse_toml
-from zoo.images import read_image
+from zoo.images.formats import read_image
 from zoo.images.reading import damaged
-from zoo.sources import find_source
+from zoo.sources.opening import find_source
 from zoo.sources.tables import read_table
+from zoo.system.toml import parse_toml
 
 NAMES = [f"{number:03d}.png" for number in range(12)]
 ROWS = pandas.DataFrame({"image": NAMES, "label": ["a", "b"] * 6, "patient_id": [n // 2 for n in range(12)]})

@@ -7,7 +7,7 @@ import pytest
 from folders import card, images
 
 from zoo import DataError, SamplesRequest, card_dataset
-from zoo.samples import open_source
+from zoo.data.opening import open_source
 from zoo.sources.synopsis import read_synopsis
 
 CARD = """

@@ -7,11 +7,11 @@ import pandas
 import pytest
 from folders import card, images, open_source, refusal, table
 
-from zoo.sources import find_source
 from zoo.sources.cards import Card
 from zoo.sources.guess import Table, add_table
 from zoo.sources.joining import column_mistakes
-from zoo.tasks import MULTICLASS, MULTILABEL, REGRESSION
+from zoo.sources.opening import find_source
+from zoo.tasks.kinds import MULTICLASS, MULTILABEL, REGRESSION
 
 
 @pytest.mark.parametrize(

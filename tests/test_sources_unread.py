@@ -5,7 +5,7 @@ from dicom_files import ramp, write
 from folders import card, images, open_source, table
 
 from zoo.errors import DataError
-from zoo.sources import find_source
+from zoo.sources.opening import find_source
 
 
 def files(root, *names, data=b"\0\0\0\x18ftypheic"):

@@ -7,12 +7,12 @@ import numpy as np
 import pandas
 import pytest
 
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source, discard_split
+from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.fingerprints import Fingerprints
-from zoo.samples import Source, discard_split
-from zoo.specs import DatasetSpec, Samples
-from zoo.splits import draw_split
-from zoo.tasks import BINARY, MULTICLASS
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.tasks.kinds import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):

@@ -6,9 +6,10 @@ import tifffile
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.images import Reading, all_have_pages, read_header, read_image
-from zoo.sources import find_source
-from zoo.specs import DatasetSpec, SamplesRequest
+from zoo.images.formats import all_have_pages, read_header, read_image
+from zoo.images.reading import Reading
+from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, SamplesRequest
 
 PAGES = Reading(pages=True)
 STACK = np.random.default_rng(0).integers(0, 4096, (8, 16, 12), dtype=np.uint16)

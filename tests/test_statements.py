@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zoo.inference import Predictions
-from zoo.leaderboard import build_leaderboard
-from zoo.leaderboard.ranking import count_units
-from zoo.metrics import METRICS
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
-from zoo.results import load_results
-from zoo.scoring import Score
-from zoo.specs import Card
-from zoo.tasks import BINARY
+from zoo.results.store import load_results
+from zoo.specs.metric import Card
+from zoo.tasks.kinds import BINARY
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}

@@ -15,44 +15,47 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, m
 from statsmodels.stats import contingency_tables, multitest, power, proportion
 
 from zoo.errors import Undefined
-from zoo.metrics import METRICS
-from zoo.specs import MetricRequest
-from zoo.statistics import (
-    ClusteredArea,
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.specs.metric import MetricRequest
+from zoo.statistics.datasets import (
     Measured,
-    add_seed_variance,
-    auroc_influence,
-    bootstrap_weights,
-    clustered_interval,
-    clustered_variance,
-    compare_pairs,
     datasets_needed,
-    delong_covariance,
+    normalised_mean,
+    order_models,
+    resample_scores,
+    wilcoxon_holm,
+)
+from zoo.statistics.intervals import add_seed_variance, bootstrap_weights, percentile_interval, wilson_interval
+from zoo.statistics.pairs import (
+    compare_pairs,
     detectable_difference,
     difference_intervals,
     find_better,
     holm,
-    jackknife_influence,
-    logit_interval,
     mcnemar,
-    normalised_mean,
-    order_models,
-    paired_delong,
     patients_needed,
-    percentile_interval,
-    placements,
     rank_with_ties,
-    ratio_influence,
-    resample_scores,
     smallest_p,
+)
+from zoo.statistics.roc import (
+    ClusteredArea,
+    auroc_influence,
+    clustered_interval,
+    clustered_variance,
+    delong_covariance,
+    logit_interval,
+    paired_delong,
+    placements,
+)
+from zoo.statistics.weighted import (
+    jackknife_influence,
+    ratio_influence,
     sum_by_patient,
     weighted_auroc,
     weighted_average_precision,
     weighted_spearman,
-    wilcoxon_holm,
-    wilson_interval,
 )
-from zoo.tasks import BINARY
+from zoo.tasks.kinds import BINARY
 
 REFERENCE = Path(__file__).with_name("stat_reference.json")
 ASAH = Path(os.environ.get("ZOO_ASAH", "aSAH.csv"))  # the data frame of the R package pROC, GPL-3: not ours to ship

@@ -11,13 +11,16 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from zoo.errors import UsageError
-from zoo.inference import Predictions
+from zoo.evaluation.intervals import CLUSTERED
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import Reach, choose_thresholds
 from zoo.leaderboard.subgroups import KEPT, build_section
-from zoo.metrics import METRICS
-from zoo.scoring import CLUSTERED, Card, Reach, choose_thresholds, score
-from zoo.sections import By, ReportOptions, ScoredRow, SectionRequest, parse_by
-from zoo.statistics import independent_difference, wilson_interval
-from zoo.tasks import BINARY, MULTICLASS
+from zoo.leaderboard.tables import By, ReportOptions, ScoredRow, SectionRequest, parse_by
+from zoo.specs.metric import Card
+from zoo.statistics.intervals import independent_difference, wilson_interval
+from zoo.tasks.kinds import BINARY, MULTICLASS
 
 METRIC = {metric.name: metric for metric in METRICS}
 CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)

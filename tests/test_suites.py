@@ -7,32 +7,22 @@ import numpy as np
 import pandas
 import pytest
 
-from zoo.baselines import BASELINES
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import UsageError
-from zoo.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
-from zoo.registry import ModelChoice
-from zoo.samples import open_source
-from zoo.specs import DatasetSpec, ModelSpec, Samples
-from zoo.splits import draw_split
-from zoo.suites import (
-    MODEL_SETS,
-    TUNING_SEED,
-    Machine,
-    Run,
-    Suite,
-    identify_network,
-    list_suites,
-    load_suite,
-    nearest_size,
-    parse_seeds,
-    parse_suite,
-    plan_runs,
-    safe_name,
-    settle,
-    tuning_runs,
-)
-from zoo.tasks import BINARY
-from zoo.weights import InitialWeights, LocalCard
+from zoo.models.baselines import BASELINES
+from zoo.models.identity import identify_network, nearest_size
+from zoo.models.weights import InitialWeights, LocalCard
+from zoo.registry.lookup import ModelChoice
+from zoo.registry.model_sets import MODEL_SETS
+from zoo.results.runs import Run, safe_name
+from zoo.runner.grid import Machine, plan_runs
+from zoo.runner.suites import TUNING_SEED, Suite, list_suites, load_suite, parse_seeds, parse_suite
+from zoo.runner.tuning import settle, tuning_runs
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
+from zoo.tasks.kinds import BINARY
 
 RUN = Run(
     dataset="dots",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.system import (
+from zoo.system.machine import (
     available_memory_bytes,
     describe_system,
     distributions_of,

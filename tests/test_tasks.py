@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, TASKS, find_task
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, TASKS, find_task
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 3, (20, 4))

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from zoo.inference import measure_forward
-from zoo.planning import Settings
-from zoo.progress import Console
-from zoo.registry import Registry
-from zoo.results import TIMINGS, load_results, read_timing
-from zoo.timing import find_untimed, time_models
+from zoo.evaluation.predict import measure_forward
+from zoo.registry.lookup import Registry
+from zoo.results.store import TIMINGS, load_results, read_timing
+from zoo.runner.latency import find_untimed, time_models
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
 
 ARGUMENTS = ["-m", "tiny_cnn,naps", "--protocol", "scratch", "--set", "image_size=16", "--set", "steps=2"]
 
@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_measured_is_a_warning_and_its_speed_unknown(resu
 def test_what_is_measured_is_the_median_of_whole_batches():
     import torch
 
-    from zoo.data import random_pixels
+    from zoo.data.pixels import random_pixels
 
     class Sleeper(torch.nn.Module):
         calls = 0

@@ -7,12 +7,13 @@ import pytest
 from pytest import approx
 from sklearn.metrics import recall_score
 
-from zoo.files import hash_file
-from zoo.metrics import METRICS
-from zoo.report import leaderboard_items
-from zoo.scoring import BOOTSTRAP_SEED
-from zoo.statistics import bootstrap_weights, weighted_average_precision
-from zoo.tracing import trace_run
+from zoo.evaluation.intervals import BOOTSTRAP_SEED
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.report.boards import leaderboard_items
+from zoo.results.provenance import trace_run
+from zoo.statistics.intervals import bootstrap_weights
+from zoo.statistics.weighted import weighted_average_precision
+from zoo.system.files import hash_file
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 ALL = ("auroc", "average_precision", "sensitivity")
@@ -81,7 +82,7 @@ def test_a_failed_run_tells_how_it_ended(tmp_path, store):
 
 
 def test_the_runs_of_a_row_are_named_on_the_board(tmp_path, store):
-    from zoo.leaderboard import build_leaderboard
+    from zoo.leaderboard.boards import build_leaderboard
 
     stored = [store(tmp_path, seed=seed) for seed in range(2)]
     (row,) = leaderboard_items(build_leaderboard(stored, BY_NAME))
@@ -92,6 +93,6 @@ def test_the_runs_of_a_row_are_named_on_the_board(tmp_path, store):
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_every_metric_of_the_core_says_what_it_is(name):
-    from zoo.metrics import describe_formula
+    from zoo.evaluation.metrics.labels import describe_formula
 
     assert len(describe_formula(BY_NAME[name])) > 20

@@ -10,12 +10,14 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
-from zoo.data import Dataset, Pixels
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
 from zoo.errors import RunError
-from zoo.inference import Predictions, predict
-from zoo.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
-from zoo.specs import ModelSpec
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo.evaluation.predict import predict
+from zoo.evaluation.predictions import Predictions
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import fit
 from zoo.training.loop import Training

@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from zoo.bundles import is_sealed, load_manifest, make_bundle
 from zoo.errors import ResultsError
-from zoo.files import hash_file, write_sealed
-from zoo.registry import open_registry
-from zoo.results import find_done, load_result, load_results
-from zoo.suites import read_run
+from zoo.registry.opening import open_registry
+from zoo.results.bundles import is_sealed, load_manifest, make_bundle
+from zoo.results.runs import read_run
+from zoo.results.store import find_done, load_result, load_results
+from zoo.system.files import hash_file, write_sealed
 
 
 def rewrite(folder, change):

@@ -12,27 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.bundles import MANIFEST, files_below, make_bundle, write_zip
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
 from zoo.errors import ResultsError, VerifyError
-from zoo.files import SEAL, hash_bytes, hash_file, write_sealed
-from zoo.fingerprints import take_fingerprints
-from zoo.inference import load_predictions, save_predictions
-from zoo.leaderboard import build_leaderboard
-from zoo.metrics import METRICS
-from zoo.protocol import QUICK, SCRATCH, override
-from zoo.registry import Registry
-from zoo.results import load_results
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.verifying import (
-    compare_data,
-    describe_verification,
-    load_bundle,
-    mark_reproduced,
-    open_bundle,
-    to_lines,
-    verify,
-)
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import load_predictions, save_predictions
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.registry.lookup import Registry
+from zoo.report.verification import to_lines
+from zoo.results.bundles import MANIFEST, files_below, make_bundle, write_zip
+from zoo.results.store import load_results
+from zoo.results.verifying import compare_data, describe_verification, load_bundle, mark_reproduced, open_bundle, verify
+from zoo.sources.opening import find_source
+from zoo.specs.protocol import QUICK, SCRATCH, override
+from zoo.system.files import SEAL, hash_bytes, hash_file, write_sealed
 
 METRICS_BY_NAME = {spec.name: spec for spec in METRICS}
 REGISTRY = Registry(metrics=METRICS_BY_NAME)

@@ -11,23 +11,14 @@ from functools import partial
 import pytest
 import requests
 
-from zoo import weights
 from zoo.errors import DataError, UsageError, WeightsError
-from zoo.models import load_weights
-from zoo.registry import ModelChoice, Registry
-from zoo.specs import BuildRequest, ModelSpec, Weights
-from zoo.system import can_fork
-from zoo.weights import (
-    InitialWeights,
-    Trial,
-    find_all_weights,
-    find_heads,
-    find_local_weights,
-    host_of,
-    reachable_hosts,
-    refuse_misfits,
-    try_weights,
-)
+from zoo.models import weights
+from zoo.models.building import load_weights
+from zoo.models.weights import InitialWeights, find_all_weights, find_local_weights, host_of, reachable_hosts
+from zoo.registry.lookup import ModelChoice, Registry
+from zoo.runner.trials import Trial, find_heads, refuse_misfits, try_weights
+from zoo.specs.model import BuildRequest, ModelSpec, Weights
+from zoo.system.machine import can_fork
 
 HUB = "https://huggingface.co/timm/tiny.in1k/resolve/main/model.safetensors"
 

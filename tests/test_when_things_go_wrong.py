@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from zoo import errors, executor
+from zoo import errors
 from zoo.errors import ZooError
-from zoo.registry import HOOKS
-from zoo.specs import ExecutorSpec
+from zoo.registry.loading import HOOKS
+from zoo.specs.executor import ExecutorSpec
+from zoo.system import workers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "when-things-go-wrong.md").read_text(encoding="utf-8")
@@ -58,9 +59,9 @@ def codes():
 
 
 def test_the_ways_a_run_can_end_are_those_of_the_executor():
-    ends = set(executor.EndStatus.__args__) - {"ok", "failed"}
+    ends = set(workers.EndStatus.__args__) - {"ok", "failed"}
     assert ends == {"oom", "timeout", "crashed"}
-    assert '"run-error"' in Path(executor.__file__).read_text()
+    assert '"run-error"' in Path(workers.__file__).read_text()
     assert "executor" in HOOKS and ExecutorSpec  # of which `unknown-` and `ambiguous-` are said
 
 

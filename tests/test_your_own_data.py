@@ -7,8 +7,8 @@ import pytest
 from documented_shapes import BUILDERS, PAGE, blocks, build, printed, sections, tree
 
 from zoo.errors import DataError
-from zoo.sources import card_schema
 from zoo.sources.cards import read_card
+from zoo.sources.opening import card_schema
 
 DOCS = PAGE.parent
 SHAPES = sections(PAGE.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """Benches that start in a blink: `zoo` forked from a process that has imported everything, as many as a test wants.
 
-What is forked is the command itself, `zoo.cli.run` with the words of a command line, in a session of its own.
+What is forked is the command itself, `zoo.cli.process.run` with the words of a command line, in a session of its own.
 """
 
 import json
@@ -16,8 +16,8 @@ SERVER = """
 import importlib, json, os, signal, sys
 
 for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model",
-             "sklearn.metrics", "sklearn.model_selection", "filelock", "zoo.runner", "zoo.leaderboard", "zoo.report",
-             "zoo.cli", "zoo_tiny"):
+             "sklearn.metrics", "sklearn.model_selection", "filelock", "zoo.runner.bench", "zoo.leaderboard.boards",
+             "zoo.report.boards", "zoo.cli.commands", "zoo_tiny"):
     importlib.import_module(name)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -38,9 +38,9 @@ for line in sys.stdin:
     os.environ.update(asked["environment"])
     signal.alarm(asked["seconds"])
     exec(asked["first"])
-    from zoo import cli
+    from zoo.cli import process
     sys.argv = ["zoo", *asked["arguments"]]
-    cli.main()
+    process.main()
 """
 
 

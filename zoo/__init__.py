@@ -7,26 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.downloads import download
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
-    from zoo.files import hash_in_name, written_whole
-    from zoo.hookspecs import hookimpl
-    from zoo.models import load_weights
-    from zoo.protocol import FINETUNE, Protocol
-    from zoo.sources import card_dataset, find_data, find_source, read_npz_samples
-    from zoo.specs import (
-        BuildRequest,
-        DatasetSpec,
-        ExecutorSpec,
-        FetchRequest,
-        MetricRequest,
-        MetricSpec,
-        ModelSpec,
-        Samples,
-        SamplesRequest,
-        Weights,
-    )
-    from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task
+    from zoo.models.building import load_weights
+    from zoo.sources.arrays import read_npz_samples
+    from zoo.sources.opening import card_dataset, find_data, find_source
+    from zoo.specs.dataset import DatasetSpec, FetchRequest, Samples, SamplesRequest
+    from zoo.specs.executor import ExecutorSpec
+    from zoo.specs.hooks import hookimpl
+    from zoo.specs.metric import MetricRequest, MetricSpec
+    from zoo.specs.model import BuildRequest, ModelSpec, Weights
+    from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.system.downloads import download
+    from zoo.system.files import hash_in_name, written_whole
+    from zoo.system.workers import Event
+    from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task
 
 __all__ = [
     "BINARY",
@@ -38,6 +32,7 @@ __all__ = [
     "BuildRequest",
     "DataError",
     "DatasetSpec",
+    "Event",
     "ExecutorSpec",
     "FetchRequest",
     "MetricRequest",
@@ -62,7 +57,22 @@ __all__ = [
     "written_whole",
 ]
 # Where they live, the lightest first. perf: numpy and pandas are not imported for `from zoo import hookimpl`
-_MODULES = ("errors", "tasks", "protocol", "specs", "hookspecs", "files", "downloads", "models", "sources")
+_MODULES = (
+    "errors",
+    "tasks.kinds",
+    "specs.protocol",
+    "specs.model",
+    "specs.dataset",
+    "specs.metric",
+    "specs.executor",
+    "specs.hooks",
+    "system.files",
+    "system.downloads",
+    "system.workers",
+    "models.building",
+    "sources.arrays",
+    "sources.opening",
+)
 
 
 def __getattr__(name: str) -> Any:

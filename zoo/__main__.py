@@ -9,10 +9,10 @@ def main() -> NoReturn:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # not where the shell has set it to be ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from zoo import cli
+    from zoo.cli import process
 
     signal.signal(signal.SIGINT, handler)
-    cli.main()
+    process.main()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """The core's own models, metrics, protocols and executor, registered as a plugin registers its own."""
 
-from zoo.hookspecs import hookimpl
-from zoo.protocol import PROTOCOLS, Protocol
-from zoo.specs import ExecutorSpec, MetricSpec, ModelSpec
+from zoo.specs.executor import ExecutorSpec
+from zoo.specs.hooks import hookimpl
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import PROTOCOLS, Protocol
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    from zoo.baselines import BASELINES
+    from zoo.models.baselines import BASELINES
 
     return list(BASELINES)
 
 
 @hookimpl
 def register_metrics() -> list[MetricSpec]:
-    from zoo.metrics import METRICS
+    from zoo.evaluation.metrics.catalogue import METRICS
 
     return list(METRICS)
 
@@ -26,6 +28,6 @@ def register_protocols() -> list[Protocol]:
 
 @hookimpl
 def register_executors() -> list[ExecutorSpec]:
-    from zoo.executor import execute
+    from zoo.system.workers import execute
 
     return [ExecutorSpec(name="local", execute=execute, title="worker processes on this machine")]

@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.arrays import Array
+from zoo.data.checks import check_samples, complete, in_one_form
 from zoo.errors import PluginError, Undefined, ZooError, nearest
-from zoo.models import build_model, feature_extractor
-from zoo.models import layer_groups as layer_groups_of
-from zoo.registry import Kind, check_fields, check_name
-from zoo.samples import check_samples, complete, in_one_form
-from zoo.scoring import compute
-from zoo.specs import DatasetSpec, MetricRequest, MetricSpec, ModelSpec, Samples, SamplesRequest, Weights
-from zoo.tasks import TASKS, Task
+from zoo.evaluation.values import compute
+from zoo.models.building import build_model, feature_extractor
+from zoo.models.building import layer_groups as layer_groups_of
+from zoo.registry.loading import check_fields, check_name
+from zoo.registry.lookup import Kind
+from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
+from zoo.specs.metric import MetricRequest, MetricSpec
+from zoo.specs.model import ModelSpec, Weights
+from zoo.tasks.kinds import TASKS, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Array = np.ndarray[Any, Any]
 
 NUM_READ = 16  # images of a dataset that are read
 NUM_UNITS = 240  # of the predictions a metric is tried on
@@ -338,7 +341,7 @@ def check_table(spec: DatasetSpec, samples: Samples) -> None:
 
 
 def check_targets(spec: DatasetSpec, samples: Samples) -> None:
-    """The dtype that `zoo.tasks.Task` asks for; the values are compared with the labels by the core."""
+    """The dtype that `zoo.Task` asks for; the values are compared with the labels by the core."""
     name, dtype = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype
     wanted = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
     expect(

@@ -19,12 +19,12 @@ import pandas  # noqa: F401  imported before the clock starts, as are the next t
 import scipy.fft  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 
-from zoo.audit import audit
-from zoo.fingerprints import find_alike, look_at_all, take_fingerprints
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
-from zoo.system import num_cores
+from zoo.audit.leaks import audit
+from zoo.data.fingerprints import find_alike, look_at_all, take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.sources.opening import find_source
+from zoo.system.machine import num_cores
 
 
 class Watch:

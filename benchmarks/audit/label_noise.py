@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.auditing import choose_backbone
-from zoo.fingerprints import take_fingerprints
-from zoo.label_noise import find_label_noise
-from zoo.planning import Settings
-from zoo.progress import Console
-from zoo.registry.builtin import open_registry
-from zoo.samples import open_source
-from zoo.sources import find_source
-from zoo.splits import draw_split
+from zoo.audit.examine import choose_backbone
+from zoo.audit.label_noise import find_label_noise
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
+from zoo.registry.opening import open_registry
+from zoo.sources.opening import find_source
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
 
 
 def main() -> None:

@@ -103,9 +103,9 @@ def prepare(options: argparse.Namespace) -> tuple[Any, Any, str]:
         module = module.to("cuda", memory_format=torch.channels_last)
         rate = torch.tensor(1e-4, device="cuda")
         return module, torch.optim.AdamW(module.parameters(), lr=rate, fused=True, capturable=True), "bf16"
-    from zoo.devices import resolve_precision
-    from zoo.models import in_float32, wrap_depthwise
-    from zoo.system import tune_allocator
+    from zoo.models.layout import in_float32, wrap_depthwise
+    from zoo.system.devices import resolve_precision
+    from zoo.system.machine import tune_allocator
 
     tune_allocator()
     precision = resolve_precision("auto", "cpu")

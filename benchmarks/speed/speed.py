@@ -127,7 +127,7 @@ def main() -> None:
     if options.note and (options.quick or (options.device == "cpu" and set(names) & set(gpu.TABLE))):
         parser.error("--note: figures of --quick, or of G lines with --device cpu, mean nothing; leave --note out")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    from zoo.system import processor_name, versions
+    from zoo.system.machine import processor_name, versions
 
     print(json.dumps({"processor": processor_name(), "cores": CORES, **versions()}))
     print(heading(), flush=True)

@@ -24,8 +24,9 @@ def make_data(steps: int) -> tuple[Any, Any]:
     import numpy as np
     import torch
 
-    from zoo.data import Dataset, Pixels
-    from zoo.tasks import BINARY
+    from zoo.data.dataset import Dataset
+    from zoo.data.pixels import Pixels
+    from zoo.tasks.kinds import BINARY
 
     random = np.random.default_rng(0)
     sizes = {"train": steps * BATCH, "val": 64, "test": 64}
@@ -65,10 +66,10 @@ def place_pixels(pixels: Any, device: str, *, resident: bool) -> Any:
 
 def train(dataset: Any, pixels: Any, notify: Callable[[dict[str, Any]], None]) -> None:
     """Fine-tune a resnet18 with zoo's full augmentation."""
-    from zoo.models import build_model
-    from zoo.protocol import FINETUNE
-    from zoo.registry import open_registry
-    from zoo.training import fit
+    from zoo.models.building import build_model
+    from zoo.registry.opening import open_registry
+    from zoo.specs.protocol import FINETUNE
+    from zoo.training.fitting import fit
 
     spec = open_registry().find("model", "resnet18")
     module = build_model(

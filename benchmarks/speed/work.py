@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from timing import MeasurementError, Ratio, complete, failure, run_json, seconds_of, take_turns
 
-from zoo.system import num_cores
+from zoo.system.machine import num_cores
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ.get("ZOO_SPEED_FOLDER", Path(tempfile.gettempdir()) / "zoo-speed"))

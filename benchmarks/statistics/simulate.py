@@ -18,32 +18,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.special import expit, logit, ndtri, stdtrit
 
-from zoo.metrics import METRICS
-from zoo.scoring import MIN_CASES, Tested, area_interval
-from zoo.specs import MetricRequest
-from zoo.statistics import (
-    ALPHA,
-    NUM_BINS,
-    ClusteredArea,
-    Measured,
+from zoo.evaluation.intervals import area_interval
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.thresholds import Tested
+from zoo.evaluation.values import MIN_CASES
+from zoo.specs.metric import MetricRequest
+from zoo.statistics.calibration import NUM_BINS
+from zoo.statistics.datasets import Measured, order_models
+from zoo.statistics.intervals import (
     add_seed_variance,
-    auroc_influence,
     bootstrap_weights,
+    independent_difference,
+    noise_free_interval,
+    percentile_interval,
+)
+from zoo.statistics.pairs import ALPHA, compare_pairs, holm
+from zoo.statistics.roc import (
+    ClusteredArea,
+    auroc_influence,
     clustered_interval,
     clustered_variance,
-    compare_pairs,
     delong_covariance,
-    holm,
-    independent_difference,
     logit_interval,
-    noise_free_interval,
-    order_models,
-    percentile_interval,
     placements,
-    sum_by_patient,
-    weighted_auroc,
 )
-from zoo.tasks import BINARY
+from zoo.statistics.weighted import sum_by_patient, weighted_auroc
+from zoo.tasks.kinds import BINARY
 
 Array = np.ndarray[Any, Any]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from zoo.audit.leaks import and_more, called, conflicting_pairs
-from zoo.fingerprints import Fingerprints
-from zoo.samples import Source
-from zoo.splits import connected_groups, drop_copies, look_alikes
-
-Array = np.ndarray[Any, Any]
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.data.splits import connected_groups, drop_copies, look_alikes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.audit.levels import find_associations
 from zoo.audit.scope import (
     BY_PLACE,
@@ -27,15 +28,17 @@ from zoo.audit.scope import (
     why_none_alike,
     why_none_telling,
 )
-from zoo.decimals import find_ambiguous_comma, to_number
+from zoo.data.checks import composed, patient_key
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.data.splits import Split
 from zoo.errors import DataError
-from zoo.files import FileMemo, cache_root, hash_file
-from zoo.fingerprints import Fingerprints
-from zoo.samples import SPLITS, Source, composed, patient_key
-from zoo.splits import Split
-from zoo.tasks import REGRESSION
+from zoo.sources.decimals import find_ambiguous_comma, to_number
+from zoo.specs.dataset import SPLITS
+from zoo.system.files import cache_root, hash_file
+from zoo.system.memo import FileMemo
+from zoo.tasks.kinds import REGRESSION
 
-Array = np.ndarray[Any, Any]
 Verdict = Literal["ok", "warn", "refuse"]
 
 MAX_ALIKE = 0.005  # of the test images that look like one outside: more, and the test set is no other set

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from zoo.samples import Source
-from zoo.specs import LEVELS_BY
-from zoo.tasks import REGRESSION
-
-Array = np.ndarray[Any, Any]
+from zoo.arrays import Array
+from zoo.data.opening import Source
+from zoo.specs.dataset import LEVELS_BY
+from zoo.tasks.kinds import REGRESSION
 
 MAX_P = 0.01  # over all labels together
 MIN_STRENGTH = 0.1  # of Cramer's V, or of the correlation ratio: in a large set p alone finds trifles

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
+from zoo.audit.external import External, keep
 from zoo.audit.leaks import (
     MAX_ALIKE,
     MOST_NAMED,
@@ -20,13 +21,12 @@ from zoo.audit.leaks import (
     note,
     worst_first,
 )
-from zoo.audit.matching import External, keep
-from zoo.files import hash_bytes, keep_arrays, kept_arrays
-from zoo.fingerprints import VERSION, Fingerprints, find_alike_across
-from zoo.samples import Progress, Source, patient_key
-from zoo.splits import Split
-
-Array = np.ndarray[Any, Any]
+from zoo.data.checks import patient_key
+from zoo.data.fingerprints import VERSION, Fingerprints, find_alike_across
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.system.files import hash_bytes, keep_arrays, kept_arrays
+from zoo.system.progress import Progress
 
 FIX = "--drop-leaks leaves them out of {}; --allow-leak REASON goes on and stamps every result"
 FIX_PATIENTS = "where equal names are other people, say so: --distinct-patients; else "

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from zoo.audit.levels import level_columns
-from zoo.fingerprints import Fingerprints
-from zoo.samples import Source
-from zoo.splits import unit_word
-from zoo.tasks import REGRESSION
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.data.splits import unit_word
+from zoo.tasks.kinds import REGRESSION
 
 MIN_CASES = 30  # of two classes, before a column of metadata is said to predict them
 NUM_FOLDS = 5

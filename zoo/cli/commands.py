@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.auditing import audit_
-from zoo.cli.benching import bench
-from zoo.cli.looking import cache, doctor, info, list_, plugin
-from zoo.cli.reporting import compare_, report
-from zoo.cli.sharing import bundle, score_, verify, why
+from zoo.cli.audit import audit_
+from zoo.cli.bench import bench
+from zoo.cli.bundle import bundle
+from zoo.cli.cache import cache
+from zoo.cli.compare import compare_
+from zoo.cli.doctor import doctor
+from zoo.cli.info import info
+from zoo.cli.list import list_
+from zoo.cli.plugin import plugin
+from zoo.cli.report import report
+from zoo.cli.score import score_
+from zoo.cli.verify import verify
+from zoo.cli.why import why
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

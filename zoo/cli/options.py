@@ -1,4 +1,4 @@
-"""What can be typed behind a flag: each kind of value refuses what says nothing."""
+"""The commands `zoo list`, `info`, `plugin list`, `doctor`, `cache list` and `cache clear`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 
 
 class Number(click.FloatRange):

@@ -10,8 +10,8 @@ from zoo.cli.terminal import tell
 from zoo.errors import ResultsError, clean
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
-    from zoo.results import Result
+    from zoo.registry.lookup import Registry
+    from zoo.results.store import Result
 
 
 def has_readable_scores(result: Result) -> bool:
@@ -29,9 +29,9 @@ def has_readable_scores(result: Result) -> bool:
 
 def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
     """The results of folders and of bundles; a bundle's rows are marked by what is known of them."""
-    from zoo.bundles import is_bundle
-    from zoo.progress import Console
-    from zoo.verifying import load_bundle, mark_reproduced
+    from zoo.results.bundles import is_bundle
+    from zoo.results.verifying import load_bundle, mark_reproduced
+    from zoo.system.progress import Console
 
     folders = list({path.resolve(): path for path in folders}.values())
     bundles = [path for path in folders if is_bundle(path)]
@@ -45,7 +45,7 @@ def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
 
 def read_results(folders: Sequence[Path]) -> list[Any]:
     """Every readable result; a damaged one is a warning, none at all an error."""
-    from zoo.results import load_results
+    from zoo.results.store import load_results
 
     found: list[Any] = []
     for folder in folders:

@@ -13,8 +13,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zoo.progress import Console
-    from zoo.registry import BrokenPlugin, Registry
+    from zoo.registry.lookup import BrokenPlugin, Registry
+    from zoo.system.progress import Console
 
 
 def tell(text: str) -> None:
@@ -28,8 +28,8 @@ def registry_with_warnings(console: Console | None = None) -> Registry:
 
     `zoo plugin list` and an error for a name that it may offer mention it whenever they are printed.
     """
-    from zoo.progress import Console
-    from zoo.registry import open_registry
+    from zoo.registry.opening import open_registry
+    from zoo.system.progress import Console
 
     registry = open_registry()
     for broken in not_warned_today(registry.broken):
@@ -42,7 +42,7 @@ def not_warned_today(broken: Sequence[BrokenPlugin]) -> list[BrokenPlugin]:
     import datetime
     import json
 
-    from zoo.files import cache_root, read_regular, write_json
+    from zoo.system.files import cache_root, read_regular, write_json
 
     path, today = cache_root() / "plugins" / "warned.json", datetime.datetime.now(datetime.UTC).date().isoformat()
     lines = {f"{each.plugin} {each.version}: {each.reason}": each for each in broken}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images import raster
 from zoo.images.reading import AS_STORED, Header, Reading, check_regular, check_size, damaged, to_levels
 from zoo.images.recent import Recent
-
-Array = np.ndarray[Any, Any]
 
 SUFFIXES = (".gif",)
 HEADER_VERSION = 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.codestreams import codestream_size, wrong_in_jpeg
 from zoo.images.elements import GRAY, KEPT_TAGS, Opened, open_dicom, tag_text
@@ -24,7 +25,6 @@ from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_siz
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-Array = np.ndarray[Any, Any]
 
 HEADER_VERSION = "3"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.images.elements import Opened
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-Array = np.ndarray[Any, Any]
 
 # PS3.3 C.7.5.1.1.2: one value, or all from the value to the limit, whichever of the two is greater.
 KEYWORDS = {

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
-
-Array = np.ndarray[Any, Any]
 
 # Where in a file which bytes stand, what kind of file has them, and its suffixes
 KINDS = (

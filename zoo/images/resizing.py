@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from zoo.arrays import Array
 
 
 def fit_square(pixels: Array, size: int) -> Array:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, check_regular, check_size, damaged, to_levels
 from zoo.images.recent import Recent
-
-Array = np.ndarray[Any, Any]
 
 # The demuxer is named, never guessed from the content: a playlist called `a.avi` could have other files read.
 FORMATS = {

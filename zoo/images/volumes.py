@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.raster import TIFF_SUFFIXES, flatten, upright
 from zoo.images.reading import (
@@ -32,8 +33,6 @@ from zoo.images.reading import (
 )
 from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
-
-Array = np.ndarray[Any, Any]
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
 HEADER_VERSION = 2  # of what `read_header` finds out; raised when it finds something else

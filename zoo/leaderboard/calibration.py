@@ -12,26 +12,28 @@ from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.inference import Predictions
-from zoo.metrics import METRICS, confidences
-from zoo.scoring import BOOTSTRAP_SEED, Runs, Score, decide, score
-from zoo.sections import Cell, ScoredRow, Section, SectionRequest
-from zoo.specs import Card, MetricRequest
-from zoo.statistics import (
+from zoo.evaluation.intervals import BOOTSTRAP_SEED
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.metrics.probabilities import confidences
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import decide
+from zoo.evaluation.values import Runs, Score
+from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.specs.metric import Card, MetricRequest
+from zoo.statistics.calibration import (
     NUM_BINS,
-    bootstrap_weights,
     equal_mass_bins,
     fit_temperature,
-    percentile_interval,
-    ratio,
     rescale_classes,
     rescale_events,
     rescale_grades,
-    wilson_interval,
 )
+from zoo.statistics.intervals import bootstrap_weights, percentile_interval, wilson_interval
+from zoo.statistics.weighted import ratio
 
-Array = np.ndarray[Any, Any]
 Run = Mapping[str, Predictions]
 
 SHOWN = {spec.name: spec for spec in METRICS if spec.name in ("ece", "brier", "log_loss")}

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.inference import Predictions, mean_log_odds
-from zoo.metrics import METRICS
-from zoo.scoring import Runs, score
-from zoo.sections import Cell, Section, SectionRequest
-from zoo.specs import MetricSpec
-from zoo.statistics import mean_of_arrays
+from zoo.arrays import Array
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions, mean_log_odds
+from zoo.evaluation.scoring import score
+from zoo.evaluation.values import Runs
+from zoo.leaderboard.tables import Cell, Section, SectionRequest
+from zoo.specs.metric import MetricSpec
+from zoo.statistics.means import mean_of_arrays
 
-Array = np.ndarray[Any, Any]
 Run = Mapping[str, Predictions]
 
 MIN_MEMBERS = 2

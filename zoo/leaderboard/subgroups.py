@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from zoo.data import MAX_VALUES, blank_cells, read_numbers, says_unknown
+from zoo.arrays import Array
+from zoo.data.metadata import MAX_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
-from zoo.inference import SEVERAL, Predictions
-from zoo.metrics import METRICS
-from zoo.scoring import Runs, Score, ThresholdRule, decide, find_too_few, score
-from zoo.sections import By, Cell, ScoredRow, Section, SectionRequest
-from zoo.specs import Card, MetricSpec
-from zoo.statistics import holm, independent_difference
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import SEVERAL, Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import ThresholdRule, decide
+from zoo.evaluation.values import Runs, Score, find_too_few
+from zoo.leaderboard.tables import By, Cell, ScoredRow, Section, SectionRequest
+from zoo.specs.metric import Card, MetricSpec
+from zoo.statistics.intervals import independent_difference
+from zoo.statistics.pairs import holm
 
-Array = np.ndarray[Any, Any]
 Run = Mapping[str, Predictions]
 
 MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given

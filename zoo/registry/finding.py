@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from zoo.errors import PluginError, clean, message_of
-from zoo.hookspecs import CONTRACT
+from zoo.specs.hooks import CONTRACT
 
 GROUP = re.compile(r"zoo\.v(\d+)")
 

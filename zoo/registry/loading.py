@@ -18,16 +18,19 @@ from typing import Any
 
 import pluggy
 
-from zoo import hookspecs
 from zoo.errors import DataError, PluginError, nearest
-from zoo.fields import find_fault, shown
-from zoo.hookspecs import CONTRACT, PROJECT, hookimpl
-from zoo.protocol import Protocol
 from zoo.registry.finding import FoundPlugin, contract, reason_of
+from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
-from zoo.sources import card_dataset
-from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
-from zoo.system import noted_interrupts, process_unchanged
+from zoo.sources.opening import card_dataset
+from zoo.specs import hooks
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.executor import ExecutorSpec
+from zoo.specs.hooks import CONTRACT, PROJECT, hookimpl
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.protocol import Protocol
+from zoo.specs.validation import find_fault, shown
 
 SPEC_TYPES: dict[Kind, type[Any]] = {
     "model": ModelSpec,
@@ -106,7 +109,7 @@ def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
         plugin = plugin_of_cards(plugin)
     # A manager of its own: pluggy drops or mixes up what others registered when one registration fails.
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hooks)
     manager.register(plugin, name=found.name)
     specs: dict[Kind, list[Any]] = {}
     mistakes: list[PluginError] = []
@@ -127,14 +130,14 @@ def join_mistakes(mistakes: Sequence[PluginError]) -> PluginError:
 
 def check_hooks(plugin: object) -> int:
     """The number of hooks. A function that means to be one and is none is refused: pluggy would pass it over."""
-    hooks = list(HOOKS.values())
+    known = list(HOOKS.values())
     num_marked = 0
     for name in dir(plugin):
         function = getattr(plugin, name, None)
         marked = inspect.isroutine(function) and isinstance(getattr(function, f"{PROJECT}_impl", None), dict)
-        if marked and name not in hooks:
+        if marked and name not in known:
             raise PluginError(f"{name} is marked @hookimpl but is no hook. {hint(name)}")
-        if not marked and name in hooks:
+        if not marked and name in known:
             raise PluginError(f"{name} is not marked as a hook", fix="write @hookimpl above a plain function")
         if not marked and name.startswith("register_") and callable(function) and is_own(function, plugin):
             raise PluginError(f"{name} is no hook. {hint(name)} Name it _{name} if it is for the plugin's own use")

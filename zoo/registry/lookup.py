@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, overload
 
 from zoo.errors import PluginError, UsageError, nearest, unknown
-from zoo.protocol import Protocol
 from zoo.registry.finding import canonical
-from zoo.specs import DatasetSpec, ExecutorSpec, MetricSpec, ModelSpec, Weights
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.executor import ExecutorSpec
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.protocol import Protocol
 
 Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
 Spec = ModelSpec | DatasetSpec | MetricSpec | Protocol | ExecutorSpec

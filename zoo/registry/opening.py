@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from zoo.errors import UsageError
-from zoo.files import cache_root
 from zoo.registry.finding import find_plugins
 from zoo.registry.loading import CORE, load_registry
 from zoo.registry.lookup import Registry
-from zoo.registry.probing import keep_from_harm
+from zoo.registry.quarantine import keep_from_harm
+from zoo.system.files import cache_root
 
 
 def open_registry() -> Registry:

@@ -11,11 +11,22 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from zoo.errors import UsageError, clean
-from zoo.leaderboard import Across, Board, Row, find_across
-from zoo.readable import amount, disarm, milliseconds, number, print_section, rounded, shown_cell, with_interval
+from zoo.evaluation.intervals import PATIENTS_AND_SEEDS
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.formatting import (
+    amount,
+    disarm,
+    milliseconds,
+    number,
+    print_section,
+    rounded,
+    shown_cell,
+    with_interval,
+)
+from zoo.leaderboard.multi_dataset import Across, find_across
+from zoo.leaderboard.tables import Section
 from zoo.report.statements import headings, note_statements, statements, title
-from zoo.scoring import PATIENTS_AND_SEEDS, Score
-from zoo.sections import Section
 
 SHORT = {
     "balanced_accuracy": "bal. acc",

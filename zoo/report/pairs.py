@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from zoo.errors import clean
-from zoo.leaderboard import BY_INFLUENCE, SINGLE_RUNS, Contrast, Row, SingleRuns
-from zoo.readable import number, p_value, print_section, share, with_interval
+from zoo.leaderboard.boards import Row
+from zoo.leaderboard.formatting import number, p_value, print_section, share, with_interval
+from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
+from zoo.leaderboard.tables import Cell, Section
 from zoo.report.statements import (
     case_name,
     detectable,
@@ -19,7 +21,6 @@ from zoo.report.statements import (
     row_statements,
     title,
 )
-from zoo.sections import Cell, Section
 
 MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import clean
-from zoo.leaderboard import Board, Difference, Row
-from zoo.readable import number, share
-from zoo.scoring import PATIENTS_AND_SEEDS, scale_of
-from zoo.statistics import ROUNDING
+from zoo.evaluation.intervals import PATIENTS_AND_SEEDS
+from zoo.evaluation.thresholds import scale_of
+from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.formatting import number, share
+from zoo.leaderboard.significance import Difference
+from zoo.statistics.means import ROUNDING
 
 
 def title(board: Board) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from zoo.data import cache_images
-from zoo.executor import end_with
-from zoo.planning import Plan, Settings
-from zoo.samples import Source, read_by_train
-from zoo.suites import Run
+from zoo.data.decoded import cache_images
+from zoo.data.opening import Source, read_by_train
+from zoo.results.runs import Run
+from zoo.runner.planning import Plan
+from zoo.system.settings import Settings
+from zoo.system.workers import end_with
 
 
 def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:

@@ -14,13 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.specs import DatasetSpec, Origin, Samples, SamplesRequest
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
+from zoo.specs.dataset import SPLITS, DatasetSpec, Origin, Samples, SamplesRequest
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
 
-Array = np.ndarray[Any, Any]
-
-SPLITS = ("train", "val", "test")
 # perf: a block holds every split of the 28 px sets, which are then read in any order; pathmnist_224 (16 GB) is streamed
 BLOCK_BYTES = 256 << 20
 NUM_BLOCKS = 3

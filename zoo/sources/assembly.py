@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Header, Reading, read_header, read_image, split_frame
+from zoo.images.formats import read_header, read_image, split_frame
+from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
@@ -26,14 +28,12 @@ from zoo.sources.official import find_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
-from zoo.specs import DatasetSpec, Doubt, Origin, Samples
+from zoo.specs.dataset import SPLITS, DatasetSpec, Doubt, Origin, Samples
 
 if TYPE_CHECKING:
     import pandas
 
-Array = np.ndarray[Any, Any]
 
-SPLITS = ("train", "val", "test")
 # What may tell the class without the disease: who took a DICOM image, of what and of whom. The audit looks at it.
 TELLING_TAGS = tuple(
     "Modality Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition Laterality ImageLaterality "  # noqa: SIM905

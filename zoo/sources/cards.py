@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zoo.errors import DataError, nearest
-from zoo.files import parse_toml
+from zoo.system.toml import parse_toml
 
 Names = tuple[str, ...]
 

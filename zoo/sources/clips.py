@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from zoo.errors import DataError
-from zoo.images import is_single_name
+from zoo.images.formats import is_single_name
 from zoo.sources.cards import PATH_FACTS, Captures, Card, compile_pattern, placeholders
 
 CLIP = "clip"  # the placeholder that names one

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.files import FileMemo, cache_root
-from zoo.images import read_header
+from zoo.images.formats import read_header
 from zoo.sources.assembly import Assembled
-from zoo.specs import Samples
-from zoo.system import num_cores
-
-Progress = Callable[[int, int | None], None]
+from zoo.specs.dataset import Samples
+from zoo.system.files import cache_root
+from zoo.system.machine import num_cores
+from zoo.system.memo import FileMemo
+from zoo.system.progress import Progress
 
 VERSION = 1  # of what is remembered of a file; raised when decoding changes
 AT_ONCE = 64  # files looked at before asking whether one had colour: a colour set is known by its first

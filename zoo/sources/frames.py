@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import AS_STORED, Header, Reading, all_have_pages, frame_name, is_tiff_name, split_frame
+from zoo.images.formats import all_have_pages, frame_name, is_tiff_name, split_frame
+from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.sources.cards import Card, Frames, Slices
 from zoo.sources.joining import Joined
 

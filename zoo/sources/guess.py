@@ -11,26 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.archives import is_archive_name
 from zoo.errors import DataError
+from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import Card, Join, Patient, Split, compile_pattern, match, placeholders
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, load_table, read_tables
-from zoo.sources.labeling import (
-    PATIENT_NAMES,
-    SPLIT_COLUMNS,
-    guess_findings,
-    guess_label,
-    normalise,
-    one_hot_columns,
-)
+from zoo.sources.labeling import PATIENT_NAMES, SPLIT_COLUMNS, guess_findings, guess_label, normalise, one_hot_columns
 from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import describe_unread, select_files, split_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images
-from zoo.specs import Doubt
+from zoo.specs.dataset import Doubt
 
 if TYPE_CHECKING:
     import pandas

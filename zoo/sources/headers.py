@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zoo.files import FileMemo, cache_root
-from zoo.images import AS_STORED, Header, Reading, has_tags, header_version, read_header, read_tag
+from zoo.images.formats import has_tags, header_version, read_header, read_tag
+from zoo.images.reading import AS_STORED, Header, Reading
+from zoo.system.files import cache_root
+from zoo.system.memo import FileMemo
 
 MAX_LOOKED_AT = 2000  # headers, 0.05 ms each; of a larger set, as many evenly spread
 

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import FileMemo, cache_root
-from zoo.images import AS_STORED, Header, Reading, read_values
+from zoo.images.formats import read_values
+from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.sources.cards import Card, Intensity
+from zoo.system.files import cache_root
+from zoo.system.memo import FileMemo
 
 NUM_MEASURED = 64  # images decoded to find percentiles, or to count those with values outside a stated range
 NUM_QUANTILES = 1001  # remembered of each: percentiles in steps of .1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
-from zoo.images import kind_by_name
+from zoo.images.formats import kind_by_name
 from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compile_pattern, match, placeholders
 from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.decimals import to_number
 from zoo.errors import DataError
 from zoo.sources.cards import Label
+from zoo.sources.decimals import to_number
 from zoo.sources.tables import LIST, is_list, split_labels, to_flag
 
 if TYPE_CHECKING:

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import FileMemo, cache_root
-from zoo.images import Header, Reading, kind_by_name, read_image
-from zoo.specs import LEVELS_BY
+from zoo.images.formats import kind_by_name, read_image
+from zoo.images.reading import Header, Reading
+from zoo.specs.dataset import LEVELS_BY
+from zoo.system.files import cache_root
+from zoo.system.memo import FileMemo
 
 MEASURED = 16  # files of a group that are decoded
 MIN_FILES = 2  # of a group that is measured: one image alone may be unusual

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import (
+from zoo.images.formats import (
     is_ignored,
     is_image_name,
     is_unnamed_image,

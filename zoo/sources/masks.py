@@ -8,16 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images import is_volume_name, read_header, read_values, without_suffix
+from zoo.images.formats import is_volume_name, read_header, read_values, without_suffix
 from zoo.sources.cards import Card, Masks
 from zoo.sources.listing import Listing, has_mask_word, mask_key
-
-Array = np.ndarray[Any, Any]
 
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)

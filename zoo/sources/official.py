@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images import split_frame
+from zoo.images.formats import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import Listing

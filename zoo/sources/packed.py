@@ -12,8 +12,8 @@ from zoo.sources.arrays import describe_npz, read_npz_samples, understand_npz
 from zoo.sources.assembly import Assembled, find_unknown_labels, said_of_any
 from zoo.sources.cards import Card, card_error
 from zoo.sources.targets import guess_positive, guessed_positive
-from zoo.specs import Origin
-from zoo.tasks import BINARY, find_task
+from zoo.specs.dataset import Origin
+from zoo.tasks.kinds import BINARY, find_task
 
 # What files and tables need; in a .npz the arrays say it.
 NOT_IN_ARRAYS = frozenset(

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from zoo.errors import DataError
-from zoo.images import split_frame
+from zoo.images.formats import split_frame
 from zoo.sources.cards import Card
 from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.names import suggest_patient
-from zoo.specs import Doubt
+from zoo.specs.dataset import Doubt
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from zoo.files import FileMemo, cache_root, hash_file
 from zoo.sources.arrays import read_npz_samples
 from zoo.sources.targets import guess_positive, guessed_positive
-from zoo.specs import DatasetSpec, Samples, SamplesRequest
-from zoo.tasks import BINARY
+from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
+from zoo.system.files import cache_root, hash_file
+from zoo.system.memo import FileMemo
+from zoo.tasks.kinds import BINARY
 
 # What a published dataset says of its file, and the path does not
 DESCRIBED = tuple(

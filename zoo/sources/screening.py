@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zoo.errors import DataError
-from zoo.images import Header
+from zoo.images.reading import Header
 from zoo.sources.cards import Captures
 from zoo.sources.headers import Headers
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import DataError, nearest
-from zoo.images import kind_by_name, without_suffix
+from zoo.images.formats import kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Card, Compiled, compile_pattern, match, placeholders
 from zoo.sources.listing import Listing, words_of
 from zoo.sources.tables import ImageIndex, index_images

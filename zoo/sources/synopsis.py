@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, nearest
-from zoo.files import parse_toml
-from zoo.specs import DatasetSpec, Samples
-from zoo.tasks import REGRESSION, TASKS, Task
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.system.toml import parse_toml
+from zoo.tasks.kinds import REGRESSION, TASKS, Task
 
 TEXTS = ("title", "description", "modality", "license", "citation", "url", "reference_standard", "unit")
 LISTS = ("symmetries", "metadata", "known_issues", "derived_from")

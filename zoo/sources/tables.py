@@ -17,9 +17,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from zoo.decimals import to_number
 from zoo.errors import DataError
-from zoo.images import without_suffix
+from zoo.images.formats import without_suffix
+from zoo.sources.decimals import to_number
 
 if TYPE_CHECKING:
     import pandas

@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from zoo.decimals import find_ambiguous_comma, to_number
+from zoo.arrays import Array
 from zoo.errors import DataError, nearest
 from zoo.sources.cards import Card
+from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.names import is_negative
 from zoo.sources.tables import LIST, split_labels, to_flag
-from zoo.tasks import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
-
-Array = np.ndarray[Any, Any]
+from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
 # Columns of grades: 0 to k in one of these are ordered
 GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})

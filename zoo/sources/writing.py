@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import clean
-from zoo.images import clips_of
+from zoo.images.formats import clips_of
 from zoo.sources.cards import Card, placeholders
 from zoo.sources.clips import fold_clips
 from zoo.sources.listing import Listing, natural_key
 from zoo.sources.patients import GUESSED_TAGS
 from zoo.sources.selection import select_files
-from zoo.specs import DatasetSpec, Samples
+from zoo.specs.dataset import DatasetSpec, Samples
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")

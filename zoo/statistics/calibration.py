@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.errors import Undefined
-
-Array = np.ndarray[Any, Any]
 
 NUM_BINS = 15
 # A probability of 0 would make one wrong answer cost without end; scikit-learn's `log_loss` clips here too.

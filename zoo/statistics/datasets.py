@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.statistics.intervals import NUM_RESAMPLES, bootstrap_weights
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA, holm, seed_variances, smallest_p
-
-Array = np.ndarray[Any, Any]
 
 CHUNK = 64  # resamples
 

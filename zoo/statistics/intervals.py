@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.statistics.means import exact_mean
-
-Array = np.ndarray[Any, Any]
 
 NUM_RESAMPLES = 2000
 MAX_UNDEFINED = 0.05  # share of the resamples; above it the rest no longer stands for the test set

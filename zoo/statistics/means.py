@@ -8,11 +8,10 @@ is ranked, compared or held against a threshold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from zoo.arrays import Array
 
 ROUNDING = 1e-12  # scores of 0 to 1 that differ by less are equal: what differs is the order of their sums
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.statistics.means import ROUNDING, exact_mean
-
-Array = np.ndarray[Any, Any]
 
 ALPHA = 0.05
 POWER = 0.8

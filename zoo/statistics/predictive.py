@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.statistics.weighted import ratio
 
-Array = np.ndarray[Any, Any]
 Bounds = tuple[float, float]
 
 

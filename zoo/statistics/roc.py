@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.statistics.means import ROUNDING, exact_mean
 
-Array = np.ndarray[Any, Any]
 Bounds = tuple[float, float]
 
 

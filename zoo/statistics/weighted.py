@@ -11,11 +11,10 @@ other patients is about its value plus their mean influence, and its variance th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from zoo.arrays import Array
 
 STEP = 1e-3  # of a weight: central differences err by its square, 1e-6 of the third derivative
 CHUNK = 2_000_000  # weights made at once: 16 MB

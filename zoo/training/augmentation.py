@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zoo.devices import open_device
+from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data import Dataset, Pixels
-from zoo.devices import open_device
-from zoo.protocol import Protocol
-from zoo.system import torch_generator
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
+from zoo.specs.protocol import Protocol
+from zoo.system.devices import open_device
+from zoo.system.machine import torch_generator
 from zoo.training.augmentation import Augmentation, augment, draw
 from zoo.training.checkpoints import State
 from zoo.training.optimizer import schedule_factor

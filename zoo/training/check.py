@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, as_pixels
-from zoo.devices import open_device, resolve_precision
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import as_pixels
 from zoo.errors import RunError
-from zoo.protocol import Protocol
-from zoo.replay import WARM_UP
-from zoo.specs import ModelSpec
-from zoo.tasks import BINARY
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import Protocol
+from zoo.system.devices import open_device, resolve_precision
+from zoo.system.replay import WARM_UP
+from zoo.tasks.kinds import BINARY
 from zoo.training.fitting import Fitted, fit
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.caches import mark_used
-from zoo.files import hash_bytes, hash_file, sync_folder, temporary_beside
+from zoo.system.caches import mark_used
+from zoo.system.files import hash_bytes, hash_file, sync_folder, temporary_beside
 
 EVERY_SECONDS = 60.0  # at most so much is trained again; perf: .4 to .8 s for the 187 MB of a resnet18 with AdamW
 State = dict[str, Any]  # tensors, numbers, texts, None, and lists, tuples and dicts of them

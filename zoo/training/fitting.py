@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from zoo.data import Dataset, Pixels
-from zoo.devices import open_device
-from zoo.features import Features, GetFeatures, extract_features
-from zoo.inference import Predictions, of_logits, predict
-from zoo.models import feature_extractor, place
-from zoo.protocol import Protocol
-from zoo.specs import ModelSpec
-from zoo.system import seed_children
+from zoo.arrays import Array
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
+from zoo.evaluation.predict import predict
+from zoo.evaluation.predictions import Predictions, of_logits
+from zoo.models.building import feature_extractor
+from zoo.models.features import Features, GetFeatures, extract_features
+from zoo.models.layout import place
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import Protocol
+from zoo.system.devices import open_device
+from zoo.system.machine import seed_children
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
@@ -30,7 +32,6 @@ from zoo.training.selection import Keeper, ValScore, describe_val, selects_last
 if TYPE_CHECKING:
     from torch import nn
 
-Array = np.ndarray[Any, Any]
 Notify = Callable[[dict[str, Any]], None]
 
 USES = ("init", "order", "augmentation", "dropout")  # of a seed, each with a stream of its own

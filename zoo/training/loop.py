@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import RunError
-from zoo.models import PURE_HOOKS
-from zoo.protocol import Protocol
-from zoo.replay import WARM_UP, Repeated, within_memory
-from zoo.tasks import Task
+from zoo.models.building import PURE_HOOKS
+from zoo.specs.protocol import Protocol
+from zoo.system.replay import WARM_UP, Repeated, within_memory
+from zoo.tasks.kinds import Task
 from zoo.training.batches import Feed
 from zoo.training.checkpoints import State
 from zoo.training.selection import Keeper

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from zoo.devices import open_device
 from zoo.errors import RunError
-from zoo.models import has_batch_norm, layer_groups
-from zoo.protocol import Protocol
-from zoo.specs import ModelSpec
+from zoo.models.building import has_batch_norm, layer_groups
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import Protocol
+from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
     import torch

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset
+from zoo.arrays import Array
+from zoo.data.dataset import Dataset
 from zoo.errors import RunError
-from zoo.features import Extract, Features
-from zoo.protocol import Protocol
-from zoo.tasks import REGRESSION, Task
+from zoo.models.features import Extract, Features
+from zoo.specs.protocol import Protocol
+from zoo.tasks.kinds import REGRESSION, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Array = np.ndarray[Any, Any]
 Select = Callable[[Array], float]  # logits of val (N, outputs) -> how good they are; higher is better
 
 

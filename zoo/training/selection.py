@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data import Dataset
-from zoo.inference import Predictions, owners_of
-from zoo.protocol import Protocol
+from zoo.data.dataset import Dataset
+from zoo.evaluation.predictions import Predictions, owners_of
+from zoo.specs.protocol import Protocol
 from zoo.training.checkpoints import State
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Array = np.ndarray[Any, Any]
 ValScore = Callable[[Predictions], float]  # higher is better; NaN where undefined
 
 MIN_TO_SELECT = 30  # positives or negatives in val; under it the best of 20 rounds is mostly luck

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from zoo import DataError, FetchRequest, SamplesRequest
+from zoo.data.lookup import find_datasets
 from zoo.errors import UsageError
-from zoo.planning import find_datasets
-from zoo.registry import FoundPlugin, Registry, load_registry
+from zoo.registry.finding import FoundPlugin
+from zoo.registry.loading import load_registry
+from zoo.registry.lookup import Registry
 from zoo.testing import check_dataset
 from zoo_kaggle import FAMILY, find, register_datasets
 from zoo_kaggle.fetching import check_handle

@@ -16,11 +16,11 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
 from zoo import SamplesRequest
+from zoo.data.fingerprints import take_fingerprints
+from zoo.data.opening import open_source
+from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.fingerprints import take_fingerprints
-from zoo.samples import open_source
 from zoo.sources.cards import read_card
-from zoo.splits import draw_split
 from zoo.testing import check_dataset
 from zoo_kaggle import CARDS, handle_of, register_datasets
 from zoo_kaggle.fetching import page_of

@@ -201,7 +201,7 @@ def test_an_architecture_takes_the_sizes_its_spec_allows(name):
 def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
 
     spec = SPECS[name]
     size = nearest_size(spec, 64)
@@ -213,7 +213,7 @@ def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
 def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
 
     spec = SPECS[name]
     size = nearest_size(spec, 64)
@@ -229,7 +229,7 @@ def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
 def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
     from zoo.testing import check_bounds
 
     spec = SPECS[name]
@@ -300,7 +300,7 @@ def test_weights_without_a_head_get_one_of_the_outputs_asked_for():
 def test_every_architecture_takes_a_new_head_and_gives_features_at_a_small_size(name):
     import torch
 
-    from zoo.models import replace_head
+    from zoo.models.adapting import replace_head
 
     spec = SPECS[name]
     assert spec.classifier

@@ -153,7 +153,7 @@ def test_layer_groups_hold_every_parameter_once_and_end_with_the_classifier(name
 def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
     from zoo.testing import check_bounds
 
     spec = SPECS[name]
@@ -167,7 +167,7 @@ def test_a_squeezenet_can_say_that_a_finding_is_rare():
     """With torchvision's ReLU behind its head it could not: every probability of a multi-label set was .5 or more."""
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
 
     module = build_model(SPECS["squeezenet1_0"], num_outputs=3, channels=1, image_size=64)
     images, targets = torch.rand(8, 1, 64, 64), torch.zeros(8, 3)
@@ -206,7 +206,7 @@ FAMILIES = {spec.family: name for name, spec in sorted(SPECS.items(), key=lambda
 def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
     import torch
 
-    from zoo.models import build_model
+    from zoo.models.building import build_model
 
     spec = SPECS[name]
     size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 64)

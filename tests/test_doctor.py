@@ -1,0 +1,103 @@
+"""What `zoo doctor` finds wrong, each on a machine that has it, and how it says to mend it."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from zoo.registry.lookup import BrokenPlugin, Registry
+from zoo.report import doctor
+from zoo.training.check import check_device
+
+
+def advice(tmp_path, registry=None, cache=None, results=None):
+    found = doctor.examine(registry or Registry(), cache or tmp_path / "cache", results or tmp_path / "results")
+    json.dumps(found)
+    return "\n".join(found["advice"])
+
+
+def test_a_broken_plugin_and_no_model_at_all(tmp_path):
+    broken = BrokenPlugin(plugin="zoo-bad", version="1.0", reason="ImportError: no cuda")
+    found = advice(tmp_path, Registry(broken=(broken,)))
+    assert "zoo-bad is broken and left out: ImportError: no cuda; repair or `pip uninstall zoo-bad`" in found
+    assert "no model plugin is installed: pip install" in found
+
+
+def test_folders_that_do_not_exist_yet_are_judged_by_where_they_would_be(tmp_path):
+    found = doctor.examine(Registry(), tmp_path / "a" / "cache", tmp_path / "b" / "results")
+    for name in ("cache", "results"):
+        assert found[name]["writable"] and found[name]["locks"] and found[name]["free_gb"] > 0
+    assert not list(tmp_path.iterdir()), "looking leaves nothing behind"
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    found = advice(tmp_path, cache=tmp_path / "file", results=tmp_path / "file" / "results")
+    assert f"cache {tmp_path / 'file'}: cannot be written to; set ZOO_CACHE to a folder that can" in found
+    assert f"results folder {tmp_path / 'file' / 'results'}: cannot be written to; give by --results" in found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_a_link_to_nothing_where_a_folder_should_be(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    told = f"{tmp_path / 'link'} is a link to what is not there; make {tmp_path / 'gone'}, or"
+    found = advice(tmp_path, cache=tmp_path / "link" / "cache", results=tmp_path / "link")
+    assert f"cache {tmp_path / 'link' / 'cache'}: {told} set ZOO_CACHE to another folder" in found
+    assert f"results folder {tmp_path / 'link'}: {told} give by --results another folder" in found
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_ours(tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    assert "cannot be written to" in advice(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
+def test_a_disk_with_little_room(zoo, tmp_path):
+    import subprocess
+
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = [sys.executable, "-m", "zoo", "doctor", "--json", "--results", str(folder / "results")]
+    script = f"mount -t tmpfs -o size=1M none {folder} && exec {' '.join(words)}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert "0.0 GB free; make room" in "\n".join(json.loads(done.stdout)["advice"])
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "can_lock", lambda folder: False)  # none such can be mounted here
+    assert "its file system knows no locks; let one bench at a time use it" in advice(tmp_path)
+
+
+def test_damaged_results_are_named(store, tmp_path):
+    folder = store(tmp_path / "results").folder or next((tmp_path / "results").glob("*/*/*"))
+    (folder / "predictions.npz").write_bytes(b"")
+    assert f"{folder}/predictions.npz: is not what was written; fix: delete its folder" in advice(tmp_path)
+
+
+def test_results_of_a_newer_zoo(store, tmp_path):
+    store(tmp_path / "results")
+    path = next((tmp_path / "results").glob("*/*/*/result.json"))
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({"schema": 99} | {k: v for k, v in document.items() if k not in {"schema", "seal"}}))
+    assert "written in schema 99" in advice(tmp_path)
+
+
+def test_bytecode_that_is_not_kept(zoo, tmp_path):
+    found = json.loads(zoo("doctor", "--json", cwd=tmp_path, forked=False, PYTHONDONTWRITEBYTECODE="1").stdout)
+    assert any("PYTHONDONTWRITEBYTECODE is set" in line for line in found["advice"])
+
+
+def test_too_little_memory_for_a_run_on_each_core():
+    found = list(doctor.look_at_machine("cpu", int(1e9)))
+    assert any("give --workers a smaller number" in line for line in found)
+    assert not any("--workers" in line for line in doctor.look_at_machine("cpu", int(1e13)))
+
+
+def test_a_device_is_checked_by_training_on_it():
+    check = check_device("cpu")
+    assert (check["device"], check["step"], check["advice"]) == ("cpu", "eager", [])
+    assert check["largest_difference_of_a_parameter"] == {"captured and eager steps": 0, "this device and the CPU": 0}

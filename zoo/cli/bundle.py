@@ -1,0 +1,38 @@
+"""`zoo bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.cli.options import FILE, PATH, RESULTS, several
+from zoo.cli.stored import read_results
+from zoo.cli.terminal import registry_with_warnings, tell
+from zoo.errors import UsageError, clean
+
+
+@click.command()
+@click.argument("output", type=PATH)
+@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
+@click.option("--key", type=FILE, help="The key of the pseudonyms (default: beside the results).")
+@several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
+def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
+    """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
+    from zoo.registry.loading import quiet_stdout
+    from zoo.results.bundles import is_bundle, make_bundle
+    from zoo.results.pseudonyms import KEY_NAME, open_key
+    from zoo.system.progress import Console
+
+    if is_bundle(results):
+        raise UsageError(f"{results}: is a bundle already", fix="share it as it is")
+    registry, stored = registry_with_warnings(), read_results([results])
+    place = key or results.resolve().parent / KEY_NAME
+    with quiet_stdout(), Console().counting("bundling", "runs") as progress:
+        made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
+    for line in made.left_out:
+        tell(f"zoo: left out: {clean(line)}")
+    tell(f"zoo: names that go along: {clean(', '.join(made.names))}")
+    where, kept = clean(made.path), clean(place)
+    click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
+    return 0

@@ -1,0 +1,144 @@
+"""`zoo report`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.options import FILE, RESULTS, SHARE, TEXT, several
+from zoo.cli.stored import has_readable_scores, read_shared
+from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
+from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
+
+if TYPE_CHECKING:
+    from zoo.leaderboard.boards import Board
+    from zoo.leaderboard.tables import ReportOptions
+    from zoo.results.store import Result
+
+
+@click.command()
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "csv", "json"]),
+    default="terminal",
+    show_default=True,
+    help="What to write.",
+)
+@click.option("--output", type=FILE, help="A file to write instead of stdout.")
+@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
+@click.option(
+    "--table", type=TEXT, metavar="NAME", help="With csv: the section of this name instead of the leaderboard."
+)
+@click.option("--prevalence", type=SHARE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
+@click.option("--sensitivity", type=SHARE, metavar="S", help="The threshold that reaches this sensitivity on val.")
+@click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
+@click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
+@click.option("--predictions", type=FILE, help="Write every test prediction to this CSV instead.")
+@several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
+def report(
+    folders: tuple[Path, ...],
+    form: str,
+    output: Path | None,
+    check: bool,
+    table: str | None,
+    predictions: Path | None,
+    **asked: Any,
+) -> int:
+    """Build the leaderboard from stored results."""
+    from zoo.leaderboard.boards import build_leaderboard
+    from zoo.registry.loading import quiet_stdout
+    from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+    from zoo.system.files import written_whole
+
+    if check and output is None:
+        raise UsageError("--check compares with a file", fix="name it by --output")
+    if table and form != "csv":
+        raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+    if predictions:
+        of_boards = {"output": output, "table": table, "format": form not in ("terminal", "csv"), **asked}
+        refuse_ignored([f"--{name}" for name, given in of_boards.items() if given])
+    options = options_from_flags(asked)
+    registry = registry_with_warnings()
+    with quiet_stdout():
+        results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
+        if predictions:
+            return export_predictions(results, predictions)
+        boards = build_leaderboard(results, registry.metrics, options)
+    for line in tell_groupless(boards, options):
+        tell(f"zoo: warning: {clean(line)}")
+    if form == "terminal":
+        text = to_terminal(boards, width=terminal_width(), color=output is None and in_color())
+    elif table:
+        text = section_to_csv(boards, table)
+    else:
+        text = {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](boards)
+    if output is None:
+        click.echo(text, nl=False)
+        return 0
+    if check:
+        stale = not output.is_file() or output.read_bytes() != text.encode()
+        tell(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}")
+        return EXIT_SOME_FAILED if stale else 0
+    try:
+        with written_whole(output) as temporary:
+            temporary.write_bytes(text.encode())
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
+    return 0
+
+
+def refuse_ignored(flags: Sequence[str]) -> None:
+    """Raise where flags of boards stand beside --predictions."""
+    if flags:
+        told = f"--predictions is written instead of a board: nothing would come of {', '.join(flags)}"
+        raise UsageError(told, fix="call zoo report once for each")
+
+
+def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
+    """What `zoo report` was asked for beside its defaults."""
+    from zoo.evaluation.thresholds import Reach
+    from zoo.leaderboard.tables import ReportOptions, parse_by
+
+    wanted = [Reach(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
+    if len(wanted) > 1:
+        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
+    return ReportOptions(
+        prevalence=asked["prevalence"],
+        reach=wanted[0] if wanted else None,
+        by=parse_by(asked["by"]),
+        ensembles=asked["ensembles"],
+    )
+
+
+def tell_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A line for each column of `--by` that makes no group on any board, with what the boards say of it."""
+    tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
+    grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    for by in options.by:
+        if by.text not in grouped:
+            own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]
+            yield f"--by {by.text}: no groups: {'; '.join(own or notes) or 'there is no board'}"
+
+
+def export_predictions(results: Sequence[Result], path: Path) -> int:
+    from zoo.report.predictions_csv import write_predictions
+    from zoo.system.files import written_whole
+    from zoo.system.progress import Console
+
+    try:
+        with (
+            written_whole(path) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as stream,
+            Console().counting("writing predictions", "runs") as progress,
+        ):
+            lines, runs = write_predictions(results, stream, progress)
+    except OSError as error:
+        raise UsageError(f"--predictions {path}: {error.strerror}", fix="name a file that can be written") from error
+    tell(f"{clean(path)}: {lines} predictions of {runs} runs")
+    return 0

@@ -1,0 +1,1 @@
+"""Open, check, fingerprint, split, decode and describe a dataset."""

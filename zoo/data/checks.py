@@ -1,0 +1,179 @@
+"""Check a dataset's samples against its card."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError
+from zoo.images.formats import clips_of
+from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
+from zoo.specs.validation import find_fault
+from zoo.tasks.kinds import REGRESSION
+
+MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
+# How a table may write the whole number 12: also 0012, "12.0" or "1.2e+1" of a column that held a blank, "12,0".
+# 1,000 and 1.000 may be a thousand
+WHOLE_NUMBER = re.compile(r"\d+([.,](?!000\Z)0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
+MAKER = "report it to whoever made the plugin"
+
+
+def in_one_form(patients: Iterable[object]) -> Array:
+    """Names of patients (N,), each in its first spelling: those with equal keys are one person."""
+    texts = [composed(patient) for patient in patients]
+    first: dict[str, str] = {}
+    spelling = {text: first.setdefault(patient_key(text), text) for text in dict.fromkeys(texts)}
+    return np.array([spelling[text] for text in texts], dtype=np.str_)
+
+
+def composed(patient: object) -> str:
+    """A patient's name in Unicode's composed form: `é` of one character and of two are one person's."""
+    return unicodedata.normalize("NFC", str(patient))
+
+
+def patient_key(patient: str) -> str:
+    """Return the same text for all spellings of one number (12, 0012, 12.0), and any other name as it is."""
+    text = patient.strip()
+    if not WHOLE_NUMBER.fullmatch(text):
+        return patient
+    number = Decimal(text.replace(",", "."))
+    return str(int(number)) if number == int(number) else patient
+
+
+def complete(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
+    """The card as the files complete it, where it was listed without them."""
+    return spec if samples.spec is None else replace(samples.spec, name=spec.name, samples=spec.samples)
+
+
+def card_text(spec: DatasetSpec) -> str:
+    """What of a card a run's outcome depends on: changed, it is another dataset and no run on it is done."""
+    names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")
+    return json.dumps({"task": spec.task.name, **{name: getattr(spec, name) for name in names}})
+
+
+def target_texts(targets: Array) -> list[str]:
+    """One text a target, the same on every machine."""
+    targets = np.asarray(targets)
+    if np.issubdtype(targets.dtype, np.integer):
+        return [str(target) for target in targets.tolist()]
+    return [" ".join(f"{value:.9g}" for value in row) for row in targets.reshape(len(targets), -1).tolist()]
+
+
+def check_samples(spec: DatasetSpec, samples: Samples) -> None:
+    """Compare samples with their card; the first thing that is wrong is a DataError with its row."""
+    table, targets, name = samples.table, np.asarray(samples.targets), spec.name
+
+    def refuse(what: str, fix: str) -> None:
+        raise DataError(f"dataset {name!r}: {what}", fix=fix)
+
+    if fault := find_fault(spec, DatasetSpec):
+        refuse(fault, MAKER)
+    if not len(table):
+        refuse("it has no images", "give it some")
+    for column in ("sample_id", "image"):
+        if column not in table.columns:
+            refuse(f"its table has no column {column!r}", MAKER)
+    if "patient" in table.columns and table["patient"].isna().any():
+        refuse(
+            f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do",
+            "fill it, or drop the row",
+        )
+    repeated = table["sample_id"][table["sample_id"].duplicated()]
+    if len(repeated):
+        refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows", "give each row an id of its own")
+    if len(targets) != len(table):
+        refuse(f"{len(targets)} targets for {len(table)} images", MAKER)
+    check_targets(spec, samples, refuse)
+    check_unit(spec, samples, refuse)
+    if "split" in table.columns:
+        strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
+        if len(strange):
+            sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
+            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+
+
+def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
+    """What is asked of an image is of the task's kind, within its labels, and not the same of all."""
+    table, targets = samples.table, np.asarray(samples.targets)
+    labels, task = len(spec.labels), spec.task
+    if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
+        refuse(
+            f"expected {'at least ' if labels < task.min_labels else ''}{task.min_labels} labels, got {labels}",
+            "correct `labels` or `task`",
+        )
+    if task.classes:
+        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
+            refuse(f"targets are {targets.dtype} of shape {targets.shape}, expected integers ({len(table)},)", MAKER)
+        wrong = np.flatnonzero((targets < 0) | (targets >= labels))
+        if len(wrong):
+            refuse(
+                f"{table['sample_id'].iloc[wrong[0]]}: label {targets[wrong[0]]}, expected 0 to {labels - 1}",
+                "correct it, or drop the row",
+            )
+        if len(np.unique(targets)) < 2:
+            refuse(
+                f"every image is {spec.labels[int(targets[0])]!r}; there is nothing to learn",
+                "give images of another class, or say where the label is",
+            )
+    elif task == REGRESSION:
+        wrong = np.flatnonzero(~(np.abs(targets) <= MAX_TARGET)) if targets.ndim == 1 else np.arange(1)
+        if len(wrong):
+            refuse(
+                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number of at most "
+                f"{MAX_TARGET:g}",
+                "correct it, drop the row, or give all in a larger unit",
+            )
+    elif targets.shape != (len(table), labels):
+        refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)
+    elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
+        refuse("multi-label targets must be 0, 1 or NaN for unknown", "correct them")
+
+
+def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
+    """Where patients or clips are scored, all images of each must share their target, and a clip its patient."""
+    table, sample_ids = samples.table, samples.table["sample_id"].to_numpy().astype(np.str_)
+    if spec.unit in ("auto", "image"):
+        return
+    if spec.unit == "patient":
+        if "patient" not in table.columns:
+            refuse(
+                "unit is the patient, and nothing says whose each image is", fix="name the patient, or the unit image"
+            )
+        owners = in_one_form(table["patient"])
+    else:
+        owners = clips_of(sample_ids)
+        if (owners == sample_ids).all():
+            refuse(
+                "unit is the clip, and no image is a frame of one", fix="say frames = {every = 1}, or the unit image"
+            )
+    if rows := find_disagreement(owners, samples.targets):
+        first, second = (sample_ids[row] for row in rows)
+        refuse(
+            f"unit is the {spec.unit}, and {first} and {second} of {owners[rows[0]]} have different labels",
+            "correct one, or name the unit image",
+        )
+    if spec.unit == "clip" and "patient" in table.columns:
+        numbers = np.unique(in_one_form(table["patient"]), return_inverse=True)[1]
+        if rows := find_disagreement(owners, numbers):
+            first, second = (sample_ids[row] for row in rows)
+            refuse(
+                f"unit is the clip, and {first} and {second} have different patients",
+                "correct one, or name the unit image",
+            )
+
+
+def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:
+    """Two rows of one owner with different targets; None where all agree. Unknown is the same as unknown."""
+    values = np.asarray(targets, dtype=float).reshape(len(owners), -1)
+    _, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
+    same = np.isclose(values, values[first][inverse], equal_nan=True).all(axis=1)
+    row = int(np.argmin(same))
+    return None if same[row] else (int(first[inverse[row]]), row)

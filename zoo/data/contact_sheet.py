@@ -1,0 +1,71 @@
+"""Thumbnails, a label under each, to one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import UsageError, clean
+from zoo.images.resizing import fit_square
+from zoo.system.files import written_whole
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+
+COLUMNS = 5
+SIDE, MARGIN, CAPTION = 160, 8, 18  # pixels
+PAPER, INK = 255, 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Thumbnail:
+    pixels: Array  # (H, W) or (H, W, 3), uint8 or uint16
+    label: str
+
+
+def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, float], path: Path) -> Path:
+    """Write the sheet; the same thumbnails give the same bytes. `intensity`: the two levels shown black and white."""
+    from PIL import Image, ImageDraw
+
+    rows = -(-len(thumbnails) // COLUMNS)
+    width = COLUMNS * (SIDE + MARGIN) + MARGIN
+    sheet = Image.new("RGB", (width, rows * (SIDE + CAPTION + MARGIN) + MARGIN), (PAPER,) * 3)
+    draw = ImageDraw.Draw(sheet)
+    for number, thumbnail in enumerate(thumbnails):
+        row, column = divmod(number, COLUMNS)
+        corner = (MARGIN + column * (SIDE + MARGIN), MARGIN + row * (SIDE + CAPTION + MARGIN))
+        sheet.paste(to_image(thumbnail.pixels, intensity), corner)
+        draw.text((corner[0], corner[1] + SIDE + 2), shorten(draw, thumbnail.label), fill=(INK,) * 3)
+    try:
+        with written_whole(path) as temporary:
+            sheet.save(temporary, "PNG")
+    except OSError as error:
+        raise UsageError(f"--sheet {path}: {error.strerror}", fix="name a file that can be written") from error
+    return path
+
+
+def to_image(pixels: Array, intensity: tuple[float, float]) -> Image:
+    from PIL import Image
+
+    square = fit_square(pixels, SIDE)
+    if square.dtype != np.uint8:
+        low, high = intensity
+        square = np.rint((square.astype(np.float32) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
+    return Image.fromarray(square).convert("RGB")
+
+
+def shorten(draw: ImageDraw, label: str) -> str:
+    """A label as it fits below its thumbnail."""
+    text = clean(label[:SIDE])  # no letter is narrower than a pixel
+    if draw.textlength(text) <= SIDE:
+        return text
+    while text and draw.textlength(f"{text}...") > SIDE:
+        text = text[:-1]
+    return f"{text}..."

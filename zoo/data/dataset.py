@@ -1,0 +1,178 @@
+"""A dataset as runs see it: decoded images, targets and the split of one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.checks import find_disagreement
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.errors import DataError
+from zoo.specs.dataset import SPLITS, DatasetSpec, Unit
+from zoo.specs.metric import Card
+from zoo.tasks.kinds import REGRESSION, Task
+
+if TYPE_CHECKING:
+    pass
+from zoo.data.decoded import map_images, measure_intensity
+from zoo.data.metadata import select_metadata
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """One fold of a dataset, decoded: plain arrays and one file, so that it can be handed to another process."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    positive: int | None
+    unit: Unit
+    has_patients: bool
+    symmetries: tuple[str, ...]
+    intensity: tuple[float, float]
+    sample_ids: Array
+    patients: Array
+    targets: Array
+    assignment: Array  # (N,) str
+    images: Path
+    content_hash: str
+    split_hash: str
+    fold: int
+    num_folds: int
+    scale: tuple[float, float] | None = None  # of a regression, where its models were trained on another dataset
+    metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
+
+    def index(self, split: str) -> Array:
+        """The rows of one split, in the dataset's order."""
+        return np.flatnonzero(self.assignment == split)
+
+    @cached_property
+    def target_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training targets of a regression; (0, 1) for every other task."""
+        if self.scale is not None:
+            return self.scale
+        if self.task != REGRESSION:
+            return 0.0, 1.0
+        train = self.targets[self.index("train")]
+        return float(train.mean()), float(train.std()) or 1.0
+
+    @property
+    def card(self) -> Card:
+        """What scoring must know of it."""
+        return Card(
+            task=self.task,
+            labels=self.labels,
+            positive=self.positive,
+            unit=self.unit,
+            has_patients=self.has_patients,
+        )
+
+    @property
+    def channels(self) -> int:
+        return int(map_images(self.images).shape[3])
+
+    @property
+    def image_size(self) -> int:
+        return int(map_images(self.images).shape[1])
+
+
+def open_dataset(source: Source, split: Split, fold: int, images: Path) -> Dataset:
+    """Put together what every run on one fold shares."""
+    spec = source.spec
+    assignment = split.folds[fold]
+    return Dataset(
+        name=spec.name,
+        task=spec.task,
+        labels=spec.labels,
+        positive=positive_index(spec),
+        unit=unit_of(source),
+        has_patients=source.has_patients,
+        symmetries=spec.symmetries,
+        intensity=spec.intensity or measure_intensity(images, assignment == "train"),
+        sample_ids=source.sample_ids,
+        patients=source.patients,
+        targets=np.asarray(source.samples.targets),
+        assignment=assignment,
+        images=images,
+        content_hash=source.content_hash,
+        split_hash=split.hash,
+        fold=fold,
+        num_folds=len(split.folds),
+        metadata=select_metadata(source),
+    )
+
+
+def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str, Any]:
+    """All that a board says of a dataset, as plain data: what it is, and who trains, selects and tests."""
+    spec = source.spec
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "task": spec.task.name,
+        "labels": list(spec.labels),
+        "positive": dataset.positive,
+        "unit": dataset.unit,
+        "has_patients": dataset.has_patients,
+        "patient": spec.patient,
+        "reference_standard": spec.reference_standard,
+        "derived_from": list(spec.derived_from),
+        "share_targets": spec.share_targets,
+        "modality": spec.modality,
+        "license": spec.license,
+        "citation": spec.citation,
+        "synthetic": spec.synthetic,
+        "content_hash": source.content_hash,
+        "split_hash": split.hash,
+        "split_origin": split.origin,
+        "fold": dataset.fold,
+        "num_folds": dataset.num_folds,
+        "notes": [*source.samples.notes, *split.notes],
+        "known_issues": list(spec.known_issues),
+        "splits": {name: count_split(dataset, name) for name in SPLITS},
+    }
+
+
+def count_split(dataset: Dataset, name: str) -> dict[str, Any]:
+    rows = dataset.index(name)
+    return count_images(dataset.task, dataset.labels, dataset.targets[rows], dataset.patients[rows])
+
+
+def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Array) -> dict[str, Any]:
+    """Images and patients of one split, and images of each label: counts, or mean and deviation for a regression."""
+    counts: dict[str, Any] = {"images": len(targets), "patients": len(np.unique(patients))}
+    if task.classes:
+        found = np.bincount(targets, minlength=len(labels))
+        counts["labels"] = {label: int(n) for label, n in zip(labels, found, strict=True)}
+    elif task == REGRESSION:
+        counts |= {"mean": float(targets.mean()), "std": float(targets.std())}
+    else:
+        counts["labels"] = {label: int(n) for label, n in zip(labels, np.nansum(targets, axis=0), strict=True)}
+    return counts
+
+
+def positive_index(spec: DatasetSpec) -> int | None:
+    """The class called positive in a binary set: the card's, else the last."""
+    if spec.task.name != "binary":
+        return None
+    if spec.positive and spec.positive not in spec.labels:
+        raise DataError(
+            f"dataset {spec.name!r}: positive class {spec.positive!r} is none of {', '.join(spec.labels)}",
+            fix="name one of them as `positive`",
+        )
+    return spec.labels.index(spec.positive) if spec.positive else 1
+
+
+def unit_of(source: Source) -> Unit:
+    """What is scored: the card's unit, else the patient where all images of each patient share one target."""
+    if source.spec.unit != "auto":
+        return cast("Unit", source.spec.unit)  # one of them: the samples were checked
+    if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
+        return "image"
+    return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"

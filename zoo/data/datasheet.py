@@ -1,0 +1,180 @@
+"""From an opened, split dataset to what was understood of it: counts, sizes, depths, and a sheet of ten images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.contact_sheet import Thumbnail, draw_contact_sheet
+from zoo.data.dataset import count_images, positive_index, unit_of
+from zoo.data.decoded import find_intensity
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.errors import clean
+from zoo.images.resizing import fit_square
+from zoo.specs.dataset import SPLITS
+from zoo.tasks.kinds import REGRESSION
+
+NUM_THUMBNAILS = 10
+MAX_MEASURED = 256  # images of train, evenly spread, whose levels decide how 16 bits are shown
+MEASURED_SIZE = 64
+SIDES = ("width", "height")
+
+
+def describe_source(source: Source, split: Split, prints: Fingerprints) -> dict[str, Any]:
+    """The facts, as plain data; those of the first fold where there are several."""
+    spec = source.spec
+    targets, assignment = np.asarray(source.samples.targets), split.folds[0]
+    positive = positive_index(spec)
+    counts = {}
+    for name in SPLITS:
+        rows = assignment == name
+        counts[name] = count_images(spec.task, spec.labels, targets[rows], source.patients[rows])
+        if not source.has_patients:
+            counts[name]["patients"] = None
+    return {
+        "images": len(source.sample_ids),
+        "patient": spec.patient if source.has_patients else none_aloud(spec.patient),
+        "patients": len(np.unique(source.patients)) if source.has_patients else None,
+        "unit": unit_of(source),
+        "positive": None if positive is None else spec.labels[positive],
+        "split": split.origin,
+        "folds": len(split.folds),
+        "splits": counts,
+        "left_out_of_splits": int((assignment == "").sum()),
+        "sizes": describe_sizes(prints),
+        "bits": {int(bits): int((prints.bits == bits).sum()) for bits in np.unique(prints.bits)},
+        "channels": {
+            "read_as": spec.channels,
+            "gray_files": int((prints.channels == 1).sum()),
+            "colour_files": int((prints.channels == 3).sum()),
+            "colour_files_that_are_gray": int((prints.gray & (prints.channels == 3)).sum()),
+        },
+        "notes": [*source.samples.notes, *split.notes],
+        "known_issues": list(spec.known_issues),
+        "content_hash": source.content_hash,
+        "split_hash": split.hash,
+    }
+
+
+def none_aloud(meaning: str) -> str:
+    return meaning if meaning.startswith("none") else "none: image level"
+
+
+def describe_sizes(prints: Fingerprints) -> dict[str, Any]:
+    sizes = Counter(zip(prints.widths.tolist(), prints.heights.tolist(), strict=True))
+    (width, height), images = sizes.most_common(1)[0]
+    return {
+        "width": spread(prints.widths),
+        "height": spread(prints.heights),
+        "different": len(sizes),
+        "most_common": {"width": width, "height": height, "images": images},
+    }
+
+
+def spread(values: Array) -> dict[str, int]:
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same facts for people: one line a split, a size, a note."""
+    sizes, channels = facts["sizes"], facts["channels"]
+    width, height = (" / ".join(str(sizes[side][key]) for key in ("min", "median", "max")) for side in SIDES)
+    gray, equal = channels["gray_files"], channels["colour_files_that_are_gray"]
+    told = facts["patient"] != none_aloud("")  # the card says why
+    aloud = facts["patient"].replace("none", "NONE", 1) + "; every image stands for itself"
+    aloud += "" if told else ": say so if it does not"
+    folds = f"{facts['split']}; the first of {facts['folds']} folds:" if facts["folds"] > 1 else facts["split"]
+    levels = f"; black is {facts['shown_from_to'][0]:g}, white {facts['shown_from_to'][1]:g}"
+    shown = {
+        **facts,
+        "patient": facts["patient"] if facts["patients"] is not None else aloud,
+        "split": folds,
+        "splits": {name: describe_counts(counts) for name, counts in facts["splits"].items()},
+        "sizes": f"width {width}, height {height} (min / median / max); {describe_variety(sizes['different'])}",
+        "bits": ", ".join(f"{count} images of {bits}" for bits, count in facts["bits"].items()),
+        "channels": f"{gray} gray files, {channels['colour_files']} colour"
+        + (f" of which {equal} are gray in fact" if equal else "")
+        + f"; read as {'gray' if channels['read_as'] == 1 else 'colour'}",
+        "sheet": f"{facts['sheet']} ({len(facts['shown'])} images{levels if 16 in facts['bits'] else ''})",
+    }
+    left_out = [name for name, value in facts.items() if value in (None, [], 0) or name.startswith("shown")]
+    return {name: value for name, value in shown.items() if name not in left_out}
+
+
+def describe_variety(num_sizes: int) -> str:
+    return "all of one size" if num_sizes == 1 else f"{num_sizes} sizes"
+
+
+def describe_counts(counts: Mapping[str, Any]) -> str:
+    patients = f", {counts['patients']} patients" if counts["patients"] is not None else ""
+    if "labels" not in counts:
+        return f"{counts['images']} images{patients}; mean {counts['mean']:.4g}, deviation {counts['std']:.4g}"
+    labels = ", ".join(f"{clean(label)} {count}" for label, count in counts["labels"].items())
+    return f"{counts['images']} images{patients}; {labels}"
+
+
+# --- the contact sheet -----------------------------------------------------------------------------------------------
+def draw_sheet(source: Source, split: Split, prints: Fingerprints, path: Path) -> dict[str, Any]:
+    """Write ten thumbnails, evenly over the classes, and tell where and of which images. No chance is in it."""
+    rows = choose_rows(source)
+    images = list(source.samples.table["image"])
+    labels = [label_of(source, row) for row in rows]
+    intensity = set_intensity(source, split) if prints.bits[0] > 8 else (0.0, 255.0)
+    thumbnails = [
+        Thumbnail(pixels=source.samples.read(images[row]), label=label) for row, label in zip(rows, labels, strict=True)
+    ]
+    draw_contact_sheet(thumbnails, intensity, path)
+    shown = [{"sample_id": str(source.sample_ids[r]), "label": text} for r, text in zip(rows, labels, strict=True)]
+    return {"sheet": str(path), "shown": shown, "shown_from_to": list(intensity)}
+
+
+def choose_rows(source: Source) -> list[int]:
+    """Ten rows: the classes in turn, each's own spread over its images; for numbers, evenly from least to greatest."""
+    targets = np.asarray(source.samples.targets)
+    if source.task == REGRESSION:
+        order = np.argsort(targets, kind="stable")
+        return [int(row) for row in order[evenly(len(order), NUM_THUMBNAILS)]]
+    if source.task.classes:
+        members = [np.flatnonzero(targets == label) for label in range(len(source.spec.labels))]
+    else:
+        none = np.flatnonzero(np.nansum(targets, axis=1) == 0)
+        members = [*(np.flatnonzero(targets[:, label] == 1) for label in range(targets.shape[1])), none]
+    members = [rows for rows in members if len(rows)]
+    members = [members[index] for index in evenly(len(members), NUM_THUMBNAILS)]
+    chosen: list[int] = []
+    for number, rows in enumerate(members):
+        share = NUM_THUMBNAILS // len(members) + (number < NUM_THUMBNAILS % len(members))
+        fresh = rows[~np.isin(rows, chosen)]  # under several labels an image has several classes
+        chosen += fresh[evenly(len(fresh), share)].tolist()
+    return chosen
+
+
+def evenly(count: int, wanted: int) -> Array:
+    """At most `wanted` of the indices below `count`, as far apart as can be."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int)) if count else np.arange(0)
+
+
+def label_of(source: Source, row: int) -> str:
+    target = np.asarray(source.samples.targets)[row]
+    if source.task == REGRESSION:
+        return f"{target:.4g}"
+    if source.task.classes:
+        return source.spec.labels[int(target)]
+    return " | ".join(name for name, value in zip(source.spec.labels, target, strict=True) if value == 1) or "none"
+
+
+def set_intensity(source: Source, split: Split) -> tuple[float, float]:
+    """The card's, else the percentiles that a bench would take from train, here of some of its images, small."""
+    if source.spec.intensity:
+        return source.spec.intensity
+    train = np.flatnonzero(split.folds[0] == "train")
+    images = source.samples.table["image"]
+    read = (source.samples.read(images.iloc[row]) for row in train[evenly(len(train), MAX_MEASURED)])
+    return find_intensity(np.concatenate([fit_square(pixels, MEASURED_SIZE).ravel() for pixels in read]))

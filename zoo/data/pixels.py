@@ -1,0 +1,96 @@
+"""Read batches of decoded images on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.system.devices import open_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from zoo.data.dataset import Dataset
+from zoo.data.decoded import map_images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pixels:
+    """The decoded images as a tensor near the device, and how they become a network's input."""
+
+    images: Tensor  # (N, H, W, C), uint8 or the bits of uint16 as int16
+    scale: tuple[float, float]
+    mean: Tensor
+    std: Tensor
+    device: str
+
+    @property
+    def image_size(self) -> int:
+        return int(self.images.shape[1])
+
+    @property
+    def input_bytes(self) -> int:
+        """What a network reads for one image."""
+        return 4 * self.images[0].numel()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The stored levels of some rows (B, H, W, C), where the images are; index_select: 13 us, images[rows]: 112."""
+        return self.images.index_select(0, rows)
+
+    def scale_levels(self, levels: Tensor) -> Tensor:
+        """Turn stored levels into float32 (B, C, H, W) in channels_last, 0..1 over the intensity range."""
+        import torch
+
+        if levels.dtype == torch.int16:
+            levels = levels.to(torch.int32) & 0xFFFF
+        low, high = self.scale
+        return levels.permute(0, 3, 1, 2).float().sub_(low).div_(high - low)
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """The images of some rows on the device, scaled."""
+        rows = open_device(str(self.images.device)).send(rows)
+        return self.scale_levels(open_device(self.device).send(self.gather(rows)))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        return images.sub(self.mean).div_(self.std)
+
+
+def open_pixels(dataset: Dataset, mean: Sequence[float], std: Sequence[float], device: str) -> Pixels:
+    """Map the cache into memory; on a GPU keep it there where it takes less than half of what is free."""
+    import torch
+
+    array = map_images(dataset.images, "c")  # copy-on-write: torch warns about read-only arrays
+    images = torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
+    if open_device(device).holds(array.nbytes):
+        images = images.to(device)
+    return as_pixels(images, dataset.intensity, mean, std, device)
+
+
+def random_pixels(
+    count: int, image_size: int, channels: int, mean: Sequence[float], std: Sequence[float], device: str
+) -> Pixels:
+    """Noise where decoded images would be, to measure a network's speed on."""
+    import torch
+
+    images = torch.randint(0, 256, (count, image_size, image_size, channels), dtype=torch.uint8, device=device)
+    return as_pixels(images, (0.0, 255.0), mean, std, device)
+
+
+def as_pixels(
+    images: Tensor, scale: tuple[float, float], mean: Sequence[float], std: Sequence[float], device: str
+) -> Pixels:
+    import torch
+
+    channels = images.shape[3]
+    if len(mean) != channels:  # gray: the mean of the model's channels
+        mean, std = [float(np.mean(mean))] * channels, [float(np.mean(std))] * channels
+    shape = (1, channels, 1, 1)
+    return Pixels(
+        images=images,
+        scale=scale,
+        mean=torch.tensor(list(mean), device=device).reshape(shape),
+        std=torch.tensor(list(std), device=device).reshape(shape),
+        device=device,
+    )

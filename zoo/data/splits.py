@@ -1,0 +1,331 @@
+"""From opened samples to a split: who trains, selects and tests, by patient, the same for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.errors import DataError
+from zoo.specs.dataset import SPLITS
+from zoo.system.files import hash_bytes
+from zoo.tasks.kinds import REGRESSION
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Which images train, select and test: one array a fold, the same for every model and seed."""
+
+    folds: tuple[Array, ...]  # each (N,) str: train, val, test or ""
+    hash: str
+    origin: str  # "official", "hold-out", "5-fold"
+    notes: tuple[str, ...] = ()
+
+
+class TooSmall(Exception):  # noqa: N818 - made a DataError by whoever knows the whole set
+    """A set, or what is left of it, that cannot be cut as wanted; the message says where, of {unit}s."""
+
+
+SPLIT_SEED = 0
+MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
+MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
+SHARE = 5  # one part in five is held out, for test and for val
+MAX_NAMED = 4  # classes in a message
+MAX_CHAIN = 0.5  # of all images: look-alikes that join more than these into one group are no copies
+
+
+def draw_split(
+    source: Source, folds: int | None = None, prints: Fingerprints | None = None, *, drop_leaks: bool = False
+) -> Split:
+    """Decide who trains, selects and tests, by patient, from a fixed seed.
+
+    An official test split is never drawn again. Official val is kept where it has at least 50 images, 5 of each class
+    and no patient of train; else it is drawn from train. Without an official test split one fifth is held out, or,
+    where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once; the
+    card may say how many folds.
+    Whatever is drawn keeps on one side the images of one patient, identical files and, where `prints` are given, images
+    of the same pixels and those that look alike. With `drop_leaks` an official split leaves out of train what is a copy
+    of val or test, and of val what is one of test.
+    """
+    groups, chain = connected_groups(source, prints)
+    strata = stratify(source)
+    notes = [*([chain] if chain else []), *name_rare_classes(source, groups)]
+    if source.spec.folds and (source.splits == "test").any():
+        notes.append(f"the card's {source.spec.folds} folds are not drawn: there is an official test split")
+    if (source.splits == "test").any():
+        if folds and folds > 1:
+            raise DataError(
+                f"dataset {source.spec.name!r} has an official test split, which is never drawn again",
+                fix="leave --folds out, or give the data without split names",
+                code="official-test",
+            )
+        rest = source.splits != "test"
+        if not (rest & (source.splits != "")).any():
+            raise DataError(
+                f"dataset {source.spec.name!r} has a test split and no train split",
+                fix="say who trains by a split called train, or discard the split by --resplit",
+                code="no-train",
+            )
+        given = source.splits.copy()
+        if drop_leaks:
+            given = drop_copies(given, groups, look_alikes(source, prints), notes)
+        try:
+            return make_split(source, [draw_val(source, given, groups, strata, notes)], "official", notes)
+        except TooSmall as fault:
+            raise refuse_small(source, given != "test", groups, None, fault) from fault
+    num_folds = folds or source.spec.folds or default_folds(source, strata)
+    try:
+        assignments = draw_folds(source, groups, strata, num_folds)
+    except TooSmall as fault:
+        raise refuse_small(source, np.ones(len(strata), bool), groups, num_folds, fault) from fault
+    origin = "hold-out" if num_folds == 1 else f"{num_folds}-fold"
+    notes.append(f"no official test split: {origin} by {unit_word(source)}")
+    return make_split(source, assignments, origin, notes)
+
+
+def draw_folds(source: Source, groups: Array, strata: Array, num_folds: int) -> list[Array]:
+    """Who trains, selects and tests in each fold; with one fold, a fifth is held out."""
+    parts = draw_part(np.ones(len(strata), bool), groups, strata, SHARE if num_folds == 1 else num_folds)
+    assignments = []
+    for part in parts[:num_folds]:
+        assignment = np.full(len(strata), "train", dtype="<U5")
+        assignment[part] = "test"
+        assignment = draw_val(source, assignment, groups, strata, [])
+        if source.task.classes and len(np.unique(strata[assignment == "train"])) < 2:
+            raise TooSmall("train would hold one class only")
+        assignments.append(assignment)
+    return assignments
+
+
+def name_rare_classes(source: Source, groups: Array) -> list[str]:
+    """One note for each class that cannot stand in train, val and test alike."""
+    if not source.task.classes:
+        return []
+    targets, notes = np.asarray(source.samples.targets), []
+    for number, label in enumerate(source.spec.labels):
+        count = len(np.unique(groups[targets == number]))
+        if 0 < count < len(SPLITS):
+            counted = f"{count} {unit_word(source)}{'s' * (count != 1)}"
+            notes.append(f"class {label!r} has {counted}, too few for train, val and test alike")
+    return notes
+
+
+def unit_word(source: Source) -> str:
+    """What is kept on one side: "patient", "lesion", or "image" where there is no patient key."""
+    if not source.has_patients:
+        return "image"
+    word = source.spec.patient.partition(":")[0]
+    return "patient" if word == "none" else word  # its table has a column that its card does not know
+
+
+def val_share(source: Source) -> Fraction:
+    return Fraction(source.spec.val_share or 1 / SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
+
+
+def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, fault: TooSmall) -> DataError:
+    """The error that says what there is, how much would be enough, and of what more is needed.
+
+    `rows` are those that may be cut; `folds` is None where only val is drawn.
+    """
+    unit, enough = unit_word(source), enough_units(folds, val_share(source).denominator)
+    num_units = len(np.unique(groups[rows]))
+    there = f"{rows.sum()} images" + (f" of {num_units} {unit}{'s' * (num_units != 1)}" if source.has_patients else "")
+    if num_units < len(np.unique(source.patients[rows])):
+        there += ", copies counted as one"
+    what = "a val split drawn from train" if folds is None else "train, val and test"
+    what += f" in {folds} folds" if folds and folds > 1 else ""
+    fix = f"give more {unit}s"
+    if source.task.classes:
+        targets = np.asarray(source.samples.targets)
+        found = [(len(np.unique(groups[rows & (targets == k)])), label) for k, label in enumerate(source.spec.labels)]
+        rare = sorted((count, label) for count, label in found if count < enough)
+        there += f" ({', '.join(f'{label}: {count}' for count, label in found[:MAX_NAMED])}"
+        there += ", ...)" if len(found) > MAX_NAMED else ")"
+        wanted = f"{enough} {unit}s of each of two classes"
+        fix += f" of {' and '.join(label for _, label in rare[:2])}" if 0 < len(rare) <= 2 else " of each class"
+        if len(found) > MAX_NAMED and len(rare) == len(found):
+            fix += "; if these are no classes, say in a dataset.toml where the label is"
+    else:
+        wanted = f"{enough * len(np.unique(stratify(source)))} {unit}s"
+    if folds and folds > SHARE:
+        fix += f", or take fewer folds by --folds {SHARE}"
+    return DataError(
+        f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {there}, "
+        f"and {wanted} are enough",
+        fix=fix,
+        code="too-small",
+    )
+
+
+def enough_units(folds: int | None, val_parts: int) -> int:
+    """How many of one class suffice: with the part that tests taken out, one for every part that val is drawn from."""
+    tested = SHARE if folds == 1 else folds
+    enough = max(val_parts, tested or 0)
+    while tested and enough - -(-enough // tested) < val_parts:
+        enough += 1
+    return enough
+
+
+def look_alikes(source: Source, prints: Fingerprints | None) -> Array:
+    """Pairs of rows (M, 2) that look alike, none where they were not sought or the card says to ignore them."""
+    return np.empty((0, 2), int) if prints is None or source.spec.near_duplicates == "ignore" else prints.alike
+
+
+def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) -> Array:
+    """The splits without the images of train and val whose group is in test, then without those of train in val's.
+
+    What looks like one of test goes too: where look-alikes chain, they are in no group.
+    """
+    kept = splits.copy()
+    for later, earlier in (("test", ("train", "val")), ("val", ("train",))):
+        is_copy = np.isin(groups, groups[kept == later])
+        is_copy[alike[(kept[alike] == later).any(axis=1)]] = True
+        is_copy &= np.isin(kept, earlier)
+        counts = {name: int((is_copy & (kept == name)).sum()) for name in earlier}
+        told = [f"{count} images of {name}" for name, count in counts.items() if count]
+        if told:
+            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(told)}")
+        kept[is_copy] = ""
+    return kept
+
+
+def make_split(source: Source, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
+    for assignment in assignments:
+        for name in SPLITS:
+            if not (assignment == name).any():
+                raise DataError(
+                    f"dataset {source.spec.name!r}: the {name} split is empty",
+                    fix="give it more images, or draw other splits by --resplit",
+                    code="empty-split",
+                )
+        if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[assignment == "train"])) < 2:
+            raise DataError(
+                f"dataset {source.spec.name!r}: train holds one class only",
+                fix="give train images of the others, or draw other splits by --resplit",
+                code="single-class",
+            )
+    lines = [
+        f"{i}\t{g}\t{a}" for a in assignments for i, g, a in zip(source.sample_ids, source.patients, a, strict=True)
+    ]
+    return Split(folds=tuple(assignments), hash=hash_bytes(*lines), origin=origin, notes=tuple(notes))
+
+
+def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
+    """Keep val where it can select a model, else draw it from train by patient: a fifth, or the share the card says."""
+    train, val = assignment == "train", assignment == "val"
+    if val.any():
+        reason = val_fault(source, train, val)
+        if not reason:
+            return assignment
+        notes.append(f"official val ({val.sum()} images) {reason}: val drawn anew from train and val")
+    elif (source.splits == "test").any():
+        notes.append("no official val: drawn from train")
+    pool = train | val
+    share = val_share(source)
+    drawn = draw_part(pool, groups, strata, share.denominator)[: share.numerator]
+    assignment = np.where(pool, "train", assignment)
+    assignment[np.concatenate(drawn)] = "val"
+    return assignment
+
+
+def val_fault(source: Source, train: Array, val: Array) -> str:
+    if val.sum() < MIN_VAL_IMAGES:
+        return f"is under {MIN_VAL_IMAGES} images"
+    targets = np.asarray(source.samples.targets)
+    if source.task.classes:
+        present = np.unique(targets[train | val])
+        counts = [(targets[val] == label).sum() for label in present]
+        if min(counts) < MIN_VAL_CLASS:
+            return f"has under {MIN_VAL_CLASS} images of {source.spec.labels[int(present[np.argmin(counts)])]!r}"
+    shared = np.intersect1d(source.patients[train], source.patients[val])
+    if source.has_patients and len(shared):
+        return f"shares {len(shared)} patients with train"
+    return ""
+
+
+def connected_groups(source: Source, prints: Fingerprints | None) -> tuple[Array, str]:
+    """Number the images such that those of one patient, and copies of each other, share a number; what must be said.
+
+    Blank images are nobody's copies: they would join all patients that have one.
+    """
+    count = len(source.sample_ids)
+    links = [join_equal(source.patients)]
+    if prints is None:
+        return number_groups(count, [*links, join_equal(source.digests)]), ""
+    seen = np.flatnonzero(~prints.blank)
+    links += [seen[join_equal(keys[seen])] for keys in (source.digests, prints.pixels)]
+    copies = number_groups(count, links)
+    alike = look_alikes(source, prints)
+    if not len(alike):
+        return copies, ""
+    groups = number_groups(count, [*links, alike])
+    chained = int(np.bincount(groups).max())
+    if chained > MAX_CHAIN * count and np.bincount(copies).max() < chained:
+        return copies, f"images that look alike chain {chained} of {count} into one group: they are not kept together"
+    return groups, ""
+
+
+def join_equal(keys: Array) -> Array:
+    """Pairs of rows (M, 2) that link each row to the first one with the same key."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    rows = np.arange(len(keys))
+    pairs: Array = np.column_stack([first[inverse], rows])[first[inverse] != rows]
+    return pairs
+
+
+def number_groups(count: int, links: Sequence[Array]) -> Array:
+    """The connected components of rows linked in pairs, numbered in the order of their first row."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate(links)
+    graph = coo_matrix((np.ones(len(pairs), np.int32), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse])
+
+
+def stratify(source: Source) -> Array:
+    """One number an image to balance over splits: its class, its rarest label, or the fifth of the range it lies in."""
+    targets = np.asarray(source.samples.targets)
+    if source.task.classes:
+        return targets
+    if source.task == REGRESSION:
+        return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
+    rarity = np.argsort(np.nansum(targets, axis=0))
+    strata = np.zeros(len(targets), int)
+    for label in reversed(rarity):
+        strata[np.nan_to_num(targets[:, label]) > 0] = label + 1
+    return strata
+
+
+def default_folds(source: Source, strata: Array) -> int:
+    """1 (hold-out) where a fifth holds at least 100 patients and 30 images of each class, else 5."""
+    patients = len(np.unique(source.patients))
+    if patients / SHARE < MIN_TEST_PATIENTS:
+        return 5
+    smallest = np.bincount(strata)[np.unique(strata)].min()
+    return 5 if source.task.classes and smallest / SHARE < MIN_TEST_CLASS else 1
+
+
+def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:
+    """Cut the pool into parts of like size and class balance, no group in two of them; returns index arrays."""
+    import warnings
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    index = np.flatnonzero(pool)
+    num_groups, most = len(np.unique(groups[index])), np.bincount(strata[index]).max(initial=0)
+    if num_groups < parts:
+        raise TooSmall(f"{num_groups} {{unit}}{'s' * (num_groups != 1)} cannot be cut into {parts} parts")
+    if most < parts:
+        raise TooSmall(f"{parts} parts of each class are wanted, and none has more than {most} images left")
+    drawer = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=SPLIT_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts: said on the card by its count
+        return [index[part] for _, part in drawer.split(index, strata[index], groups[index])]

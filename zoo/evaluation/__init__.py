@@ -1,0 +1,1 @@
+"""Predict, choose thresholds, compute metrics and their confidence intervals."""

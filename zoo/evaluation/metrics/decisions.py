@@ -1,0 +1,320 @@
+"""Metrics of decisions: what is called positive, and what is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined
+from zoo.evaluation.metrics.labels import (
+    CLASSES,
+    NO_POSITIVES,
+    NO_TARGETS,
+    ONE_CLASS,
+    PLUS_MINUS,
+    YES_NO,
+    Column,
+    by_column,
+    decided_classes,
+    decided_columns,
+    decided_metric,
+    has_both,
+    has_negatives,
+    has_positives,
+    is_multilabel,
+    label_columns,
+    mean_influence,
+    metric,
+)
+from zoo.specs.metric import MetricRequest
+from zoo.statistics.weighted import ratio
+
+Mask = Callable[[Column], Array]  # which of a label's images: bool (n,)
+
+
+class Tally(NamedTuple):
+    """Weight of the images by truth and decision, one column a label; (B, K)."""
+
+    hits: Array
+    misses: Array
+    alarms: Array
+    rejections: Array
+
+
+def tally(columns: list[Column], weights: Array) -> Tally:
+    def count(select: Mask) -> Array:
+        chosen = np.zeros((weights.shape[1], len(columns)))
+        for i, column in enumerate(columns):
+            chosen[column.known, i] = select(column)
+        return weights @ chosen
+
+    hits = count(lambda c: c.positives & c.decided)
+    positives = count(lambda c: c.positives)
+    decided = count(lambda c: c.decided)
+    total = count(lambda c: np.ones(len(c.positives)))
+    return Tally(hits, positives - hits, decided - hits, total - positives - decided + hits)
+
+
+def accuracy(request: MetricRequest) -> Array:
+    """Share of right decisions; multi-label: of each label's known images, averaged (not of whole rows)."""
+    from sklearn.metrics import accuracy_score
+
+    if is_multilabel(request):
+        return by_column(
+            label_columns(request), lambda c: len(c.positives), lambda c: accuracy_score(c.positives, c.decided)
+        )
+    return np.array([accuracy_score(request.targets, request.decisions)])
+
+
+def resampled_accuracy(request: MetricRequest, weights: Array) -> Array:
+    if is_multilabel(request):
+        t = tally(label_columns(request), weights)
+        return ratio(t.hits + t.rejections, t.hits + t.misses + t.alarms + t.rejections)
+    return ratio(weights @ (request.targets == request.decisions).astype(np.float64), weights.sum(axis=1))[:, None]
+
+
+def right_decisions(request: MetricRequest) -> list[tuple[Array, Array]]:
+    if is_multilabel(request):
+        return [(column.known, column.positives == column.decided) for column in label_columns(request)]
+    right = request.targets == request.decisions
+    return [(np.ones(len(right), dtype=bool), right)]
+
+
+def refuse_mean(request: MetricRequest) -> None:
+    if is_multilabel(request):
+        raise Undefined("a mean over labels is not a proportion")
+
+
+def count_right(request: MetricRequest) -> tuple[int, int]:
+    refuse_mean(request)
+    return int((request.targets == request.decisions).sum()), len(request.targets)
+
+
+def recall(request: MetricRequest) -> Array:
+    """Share of a label's images that are decided for it, averaged over the labels that have any."""
+    from sklearn.metrics import recall_score
+
+    return by_column(label_columns(request), has_positives, lambda c: recall_score(c.positives, c.decided))
+
+
+def resampled_recall(request: MetricRequest, weights: Array) -> Array:
+    t = tally(label_columns(request), weights)
+    return ratio(t.hits, t.hits + t.misses)
+
+
+def balanced_accuracy(request: MetricRequest) -> Array:
+    """Mean recall of the classes; multi-label: (sensitivity + specificity)/2 of each label, averaged."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    if not is_multilabel(request):
+        return recall(request)
+    return by_column(label_columns(request), has_both, lambda c: balanced_accuracy_score(c.positives, c.decided))
+
+
+def resampled_balanced_accuracy(request: MetricRequest, weights: Array) -> Array:
+    if not is_multilabel(request):
+        return resampled_recall(request, weights)
+    return (resampled_recall(request, weights) + resampled_specificity(request, weights)) / 2
+
+
+def f1(request: MetricRequest) -> Array:
+    """2 hits / (2 hits + misses + false alarms) of each label, averaged over the labels that have images.
+
+    Binary is no exception: the mean of the F1 of the positive and of the negative class, not that of the positive.
+    """
+    from sklearn.metrics import f1_score
+
+    return by_column(label_columns(request), has_positives, lambda c: f1_score(c.positives, c.decided))
+
+
+def resampled_f1(request: MetricRequest, weights: Array) -> Array:
+    t = tally(label_columns(request), weights)
+    # A label with no image in a resample is left out there, as `f1` leaves it out, even where it was decided for.
+    return ratio(np.where(t.hits + t.misses > 0, 2 * t.hits, np.nan), 2 * t.hits + t.misses + t.alarms)
+
+
+def count_rate(request: MetricRequest, of: Mask, right: Mask) -> tuple[int, int]:
+    """How many of some images are right, and how many there are: what Wilson's interval of a rate is made of."""
+    refuse_mean(request)
+    column = decided_columns(request)[0]
+    return int((of(column) & right(column)).sum()), int(of(column).sum())
+
+
+def sensitivity(request: MetricRequest) -> Array:
+    """Recall of the positive class; multi-label: of each label, averaged."""
+    from sklearn.metrics import recall_score
+
+    return by_column(decided_columns(request), has_positives, lambda c: recall_score(c.positives, c.decided))
+
+
+def resampled_sensitivity(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    return ratio(t.hits, t.hits + t.misses)
+
+
+def specificity(request: MetricRequest) -> Array:
+    """Recall of the negative class; multi-label: of the images without each label, averaged."""
+    from sklearn.metrics import recall_score
+
+    columns = decided_columns(request)
+    return by_column(columns, has_negatives, lambda c: recall_score(c.negatives, c.cleared))
+
+
+def resampled_specificity(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    return ratio(t.rejections, t.rejections + t.alarms)
+
+
+def ppv(request: MetricRequest) -> Array:
+    """Positive predictive value, the precision: the share of positives among what is called positive.
+
+    Multi-label: of each label that has positives, averaged; 0 of one that nothing is called, as in scikit-learn.
+    """
+    from sklearn.metrics import precision_score
+
+    exists = has_positives if is_multilabel(request) else calls_any
+    return by_column(
+        decided_columns(request), exists, lambda c: precision_score(c.positives, c.decided, zero_division=0.0)
+    )
+
+
+def calls_any(column: Column) -> bool:
+    return bool(column.decided.any())
+
+
+def clears_any(column: Column) -> bool:
+    return bool(column.cleared.any())
+
+
+def precision_or_zero(right: Array, called: Array, there: Array) -> Array:
+    """right/called of labels, 0 where nothing is called, and NaN where the targets have none: see `zero_where`."""
+    return zero_where(there, ratio(right, called), called == 0)
+
+
+def zero_where(there: Array, values: Array, without_choice: Array) -> Array:
+    """The values of labels that are `there`, 0 of those whose decisions are all one.
+
+    Which labels are averaged must hang on the test set alone: a model that predicts 1 label of 10 would else be
+    scored by that one, and beat a model that predicts all.
+    """
+    kept: Array = np.where(there > 0, np.where(without_choice, 0.0, values), np.nan)
+    return kept
+
+
+def resampled_ppv(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    called = t.hits + t.alarms
+    return precision_or_zero(t.hits, called, t.hits + t.misses) if is_multilabel(request) else ratio(t.hits, called)
+
+
+def npv(request: MetricRequest) -> Array:
+    """Negative predictive value: the share of negatives among what is called negative; multi-label as `ppv`."""
+    from sklearn.metrics import precision_score
+
+    exists = has_negatives if is_multilabel(request) else clears_any
+    return by_column(
+        decided_columns(request), exists, lambda c: precision_score(c.negatives, c.cleared, zero_division=0.0)
+    )
+
+
+def resampled_npv(request: MetricRequest, weights: Array) -> Array:
+    t = tally(decided_columns(request), weights)
+    right, called = t.rejections, t.rejections + t.misses
+    return precision_or_zero(right, called, right + t.alarms) if is_multilabel(request) else ratio(right, called)
+
+
+def mcc(request: MetricRequest) -> Array:
+    """Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged.
+
+    Undefined where either has one class only: its denominator is 0. scikit-learn says 0.0 there, as if chance had
+    been measured. Of several labels one that is decided alike for all images counts 0, as in scikit-learn, since the
+    average must be over the same labels for every model.
+    """
+    from sklearn.metrics import matthews_corrcoef
+
+    if is_multilabel(request):
+        return by_column(label_columns(request), has_both, lambda c: matthews_corrcoef(c.positives, c.decided))
+    if np.ptp(request.targets) == 0 or np.ptp(decided_classes(request)) == 0:
+        return np.array([np.nan])
+    return np.array([matthews_corrcoef(request.targets, request.decisions)])
+
+
+def resampled_mcc(request: MetricRequest, weights: Array) -> Array:
+    t = tally(label_columns(request), weights)
+    total = t.hits + t.misses + t.alarms + t.rejections
+    truth, decided = t.hits + t.misses, t.hits + t.alarms
+    if is_multilabel(request):
+        covariance = t.hits * t.rejections - t.misses * t.alarms
+        of_truth, of_decided = truth * (total - truth), decided * (total - decided)
+        # Rounding of non-integer weights may leave 1e-16 of a variance that is none.
+        alike = of_decided <= 1e-12 * total**2
+        variances = np.where(alike | (of_truth <= 1e-12 * total**2), 0.0, of_truth * of_decided)
+        return zero_where(of_truth > 1e-12 * total**2, ratio(covariance, np.sqrt(variances)), alike)
+    total = total[:, :1]
+    covariance = t.hits.sum(axis=1, keepdims=True) * total - (truth * decided).sum(axis=1, keepdims=True)
+    spread_truth = total**2 - (truth**2).sum(axis=1, keepdims=True)
+    spread_decided = total**2 - (decided**2).sum(axis=1, keepdims=True)
+    # Rounding of non-integer weights may leave a spread of -1e-16 where there is none.
+    return ratio(covariance, np.sqrt(np.maximum(spread_truth, 0) * np.maximum(spread_decided, 0)))
+
+
+def cohen_kappa(request: MetricRequest) -> Array:
+    """Cohen's kappa with quadratic weights (1968): 1 - observed/expected mean squared distance of the grades."""
+    from sklearn.metrics import cohen_kappa_score
+
+    if len(np.union1d(request.targets, decided_classes(request))) < 2:
+        return np.array([np.nan])
+    labels = np.arange(request.probabilities.shape[1])
+    return np.array([cohen_kappa_score(request.targets, request.decisions, labels=labels, weights="quadratic")])
+
+
+def resampled_cohen_kappa(request: MetricRequest, weights: Array) -> Array:
+    t = tally(label_columns(request), weights)
+    total = weights.sum(axis=1)
+    grades = np.arange(request.probabilities.shape[1], dtype=np.float64)
+    distances = (grades[:, None] - grades) ** 2
+    observed = weights @ ((request.targets - request.decisions) ** 2).astype(np.float64)
+    expected = np.einsum("bi,ij,bj->b", t.hits + t.misses, distances, t.hits + t.alarms, optimize=True) / total
+    return 1 - ratio(observed, expected)[:, None]
+
+
+# --- the specs -----------------------------------------------------------------------------------------------------
+NO_NEGATIVES = "no negatives in the targets"
+NO_CALLED = "nothing is called positive"
+NO_CLEARED = "nothing is called negative"
+NO_CHOICE = "one class only in the targets or in the decisions"
+NO_DISTANCE = "one and the same class in targets and decisions"
+
+OF_RIGHT = {"influence": partial(mean_influence, errors=right_decisions)}
+OF_POSITIVES = {"counts": partial(count_rate, of=attrgetter("positives"), right=attrgetter("decided"))}
+OF_NEGATIVES = {"counts": partial(count_rate, of=attrgetter("negatives"), right=attrgetter("cleared"))}
+OF_CALLED = {"counts": partial(count_rate, of=attrgetter("decided"), right=attrgetter("positives"))}
+OF_CLEARED = {"counts": partial(count_rate, of=attrgetter("cleared"), right=attrgetter("negatives"))}
+
+RATES = (
+    metric("accuracy", "accuracy", CLASSES, accuracy, resampled_accuracy, NO_TARGETS, counts=count_right, **OF_RIGHT),
+    decided_metric(
+        "balanced_accuracy", "balanced accuracy", CLASSES, balanced_accuracy, resampled_balanced_accuracy, ONE_CLASS
+    ),
+    decided_metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
+    decided_metric("recall_macro", "recall (macro)", CLASSES, recall, resampled_recall, NO_POSITIVES),
+    decided_metric(
+        "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, **OF_POSITIVES
+    ),
+    decided_metric(
+        "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, **OF_NEGATIVES
+    ),
+    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, version=2, **OF_CALLED),
+    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, version=2, **OF_CLEARED),
+    decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, version=2, **PLUS_MINUS),
+)
+AGREEMENT = (
+    decided_metric(
+        "cohen_kappa", "kappa (quadratic)", ("ordinal",), cohen_kappa, resampled_cohen_kappa, NO_DISTANCE, **PLUS_MINUS
+    ),
+)

@@ -1,0 +1,211 @@
+"""Metrics of probabilities: curves, distances and calibration."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined
+from zoo.evaluation.metrics.labels import (
+    CLASSES,
+    ERROR,
+    NO_POSITIVES,
+    NO_TARGETS,
+    ONE_CLASS,
+    YES_NO,
+    by_column,
+    has_both,
+    has_positives,
+    mean_influence,
+    metric,
+    resampled_mean_over_labels,
+    scored_columns,
+)
+from zoo.specs.metric import MetricRequest
+from zoo.statistics.calibration import NUM_BINS, SMALLEST, equal_mass_bins
+from zoo.statistics.roc import auroc_influence
+from zoo.statistics.weighted import ratio, weighted_auroc, weighted_average_precision
+
+
+def auroc(request: MetricRequest) -> Array:
+    """Area under the ROC curve of each label against the rest; needs a positive and a negative."""
+    from sklearn.metrics import roc_auc_score
+
+    return by_column(scored_columns(request), has_both, lambda c: roc_auc_score(c.positives, c.ranked))
+
+
+def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
+    columns = scored_columns(request)
+    return np.stack([weighted_auroc(c.positives, c.ranked, known_weights(c.known, weights)) for c in columns], axis=1)
+
+
+def one_curve(request: MetricRequest) -> tuple[Array, Array]:
+    columns = scored_columns(request)
+    if len(columns) > 1:
+        raise Undefined("a mean over labels is not one area")
+    return columns[0].positives, columns[0].ranked
+
+
+def influence_on_auroc(request: MetricRequest) -> Array:
+    """Influence values (N,) of the mean AUROC: placements, see `zoo.statistics.roc.auroc_influence`."""
+    num, found = len(request.targets), []
+    for column in filter(has_both, scored_columns(request)):
+        values = np.zeros(num)
+        values[column.known] = auroc_influence(column.positives, column.ranked) * (num / len(column.positives))
+        found.append(values)
+    return np.asarray(np.mean(found, axis=0))
+
+
+def average_precision(request: MetricRequest) -> Array:
+    """Area under the precision-recall steps of each label; needs a positive (scikit-learn says 0.0 without one)."""
+    from sklearn.metrics import average_precision_score
+
+    return by_column(scored_columns(request), has_positives, lambda c: average_precision_score(c.positives, c.ranked))
+
+
+def resampled_average_precision(request: MetricRequest, weights: Array) -> Array:
+    columns = scored_columns(request)
+    drawn = [weighted_average_precision(c.positives, c.ranked, known_weights(c.known, weights)) for c in columns]
+    return np.stack(drawn, axis=1)
+
+
+def known_weights(known: Array, weights: Array) -> Array:
+    # Without the copy where nothing is unknown: half of a ten-class AUROC's time.
+    return weights if known.all() else weights.T[known].T
+
+
+def squared_distances(request: MetricRequest) -> list[tuple[Array, Array]]:
+    """(known, squares) a label: see `brier`."""
+    columns = scored_columns(request)
+    squares = [(column.known, (column.scores - column.positives) ** 2) for column in columns]
+    if request.task.name in YES_NO:
+        return squares
+    return [(columns[0].known, np.sum([square for _, square in squares], axis=0))]
+
+
+def brier(request: MetricRequest) -> Array:
+    """Mean over images of sum_k (p_k - [y = k])^2, from 0 to 2, where there are several classes (Brier 1950).
+
+    Binary: (p - y)^2 of the positive class, from 0 to 1, as scikit-learn's `brier_score_loss`; multi-label: that, a
+    label, averaged.
+    """
+    return np.array([np.mean(square) if len(square) else np.nan for _, square in squared_distances(request)])
+
+
+def resampled_brier(request: MetricRequest, weights: Array) -> Array:
+    return np.stack([weighted_mean(square, known, weights) for known, square in squared_distances(request)], axis=1)
+
+
+def weighted_mean(values: Array, known: Array, weights: Array) -> Array:
+    """Mean of `values` (n,) of the known images, as drawn: (B,)."""
+    spread = np.zeros(len(known))
+    spread[known] = values
+    return ratio(weights @ spread, weights @ known.astype(np.float64))
+
+
+def log_losses(request: MetricRequest) -> list[tuple[Array, Array]]:
+    """(known, losses) a label: see `log_loss`."""
+    columns = scored_columns(request)
+    if request.task.name in YES_NO:
+        told = [(column.known, np.where(column.positives, column.scores, 1 - column.scores)) for column in columns]
+    else:
+        told = [(columns[0].known, np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0])]
+    return [(known, -np.log(np.maximum(share, SMALLEST))) for known, share in told]
+
+
+def log_loss(request: MetricRequest) -> Array:
+    """Mean over images of -log p of the class that is there, in nats; multi-label: of each label, averaged."""
+    return np.array([np.mean(losses) if len(losses) else np.nan for _, losses in log_losses(request)])
+
+
+def resampled_log_loss(request: MetricRequest, weights: Array) -> Array:
+    return np.stack([weighted_mean(losses, known, weights) for known, losses in log_losses(request)], axis=1)
+
+
+class Confidence(NamedTuple):
+    """What a model claims of the n images where it is known whether that is so."""
+
+    known: Array  # (N,) bool
+    claimed: Array  # (n,) probability
+    true: Array  # (n,) bool
+
+
+def confidences(request: MetricRequest) -> list[Confidence]:
+    """Of a binary task the positive class's probability, multi-label each label's, else the largest (top label)."""
+    columns = scored_columns(request)
+    if request.task.name in YES_NO:
+        return [Confidence(column.known, column.scores, column.positives) for column in columns]
+    right = request.probabilities.argmax(axis=1) == request.targets
+    return [Confidence(columns[0].known, request.probabilities.max(axis=1), right)]
+
+
+def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:
+    """(known, gaps by bin (n, 15)) a label: see `ece`."""
+    gaps = []
+    for known, claimed, true in confidences(request):
+        if len(claimed) == 0:
+            gaps.append((known, np.zeros((0, NUM_BINS))))
+            continue
+        inside = equal_mass_bins(claimed)[:, None] == np.arange(NUM_BINS)
+        gaps.append((known, inside * (claimed - true)[:, None]))
+    return gaps
+
+
+def ece(request: MetricRequest) -> Array:
+    """Expected calibration error: sum over bins of n_bin/n |mean confidence - share right|, 15 bins of equal mass.
+
+    Confidence is the probability of the positive class (binary, multi-label: a label, averaged), else the largest
+    (Guo et al. 2017, with the bins of Nixon et al. 2019). Equal probabilities share a bin. Resamples keep the bins of
+    the whole test split.
+    """
+    return np.array([np.abs(gap.mean(axis=0)).sum() if len(gap) else np.nan for _, gap in calibration_gaps(request)])
+
+
+def resampled_gaps(request: MetricRequest, weights: Array) -> list[tuple[Array, Array]]:
+    """(gaps of the whole split (15,), of the resamples (B, 15)) a label, each a share of all its images."""
+    found = []
+    for known, gap in calibration_gaps(request):
+        drawn = known_weights(known, weights)
+        found.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, drawn.sum(axis=1, keepdims=True))))
+    return found
+
+
+def resampled_ece(request: MetricRequest, weights: Array) -> Array:
+    return np.stack([np.abs(drawn).sum(axis=1) for _, drawn in resampled_gaps(request, weights)], axis=1)
+
+
+def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
+    """What chance alone makes an ECE of in each resample: the gaps' deviations from those of the split, summed (B, K).
+
+    |gap| <= |true gap| + |its deviation| in every bin, so ECE is at most the true one plus this.
+    """
+    return np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in resampled_gaps(request, weights)], axis=1)
+
+
+def refuse_influence(_: MetricRequest) -> Array:
+    raise Undefined("ECE is no smooth function of the predictions: its differences are not tested")
+
+
+# --- the specs -----------------------------------------------------------------------------------------------------
+OF_SQUARES = {**ERROR, "bounds": (0.0, 2.0), "influence": partial(mean_influence, errors=squared_distances)}
+OF_LOSSES = {**ERROR, "influence": partial(mean_influence, errors=log_losses)}
+OF_GAPS = {
+    "higher_is_better": False,
+    "influence": refuse_influence,
+    "noise": partial(resampled_mean_over_labels, values=noise_of_ece),
+}
+
+CURVES = (
+    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS, curve=one_curve, influence=influence_on_auroc),
+    metric(
+        "average_precision", "average precision", CLASSES, average_precision, resampled_average_precision, NO_POSITIVES
+    ),
+)
+DISTANCES = (
+    metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
+    metric("log_loss", "log loss", CLASSES, log_loss, resampled_log_loss, NO_TARGETS, **OF_LOSSES),
+    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, **OF_GAPS),
+)

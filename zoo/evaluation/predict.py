@@ -1,0 +1,70 @@
+"""Predict a dataset with a trained module, and measure how long a forward pass takes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels
+from zoo.errors import RunError
+from zoo.models.features import Features
+from zoo.system.devices import open_device
+from zoo.system.replay import within_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+from zoo.evaluation.predictions import Predictions, of_logits
+
+WARM_UP, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
+
+
+def predict(
+    module: nn.Module, dataset: Dataset, pixels: Pixels | Features, split: str, *, precision: str
+) -> Predictions:
+    """Predict every image of a split once, in the dataset's order. The module is left in evaluation mode.
+
+    Raises RunError where an output is not finite: a number computed from it would look like any other.
+    """
+    rows = dataset.index(split)
+    module.eval()
+    found, _ = within_memory(
+        lambda size: forward(module, pixels, rows, size, precision=precision),
+        open_device(pixels.device).prediction_batch(pixels.input_bytes),
+        pixels.device,
+    )
+    logits = found.cpu().numpy().astype(np.float64)
+    if not np.isfinite(logits).all():
+        first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
+        raise RunError(
+            f"the model's output for {dataset.sample_ids[first]} is not finite",
+            fix="a lower --set learning_rate, or --set precision=fp32",
+            code="diverged",
+        )
+    return of_logits(dataset, rows, logits)
+
+
+def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
+    """The logits of some rows (N, outputs) float32, on the device."""
+    import torch
+
+    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
+        parts = torch.from_numpy(rows).split(batch_size)  # type: ignore[no-untyped-call]
+        return torch.cat([module(pixels.normalize(pixels.batch(part))).float() for part in parts])
+
+
+def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, precision: str) -> float:
+    """Seconds of one batch from decoded pixels to logits on the host: the median of 3 to 30 after a warm-up."""
+    rows = np.arange(batch_size)
+    module.eval()
+    seconds: list[float] = []
+    for _ in range(WARM_UP):
+        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+    while len(seconds) < MIN_TIMED or (len(seconds) < MAX_TIMED and sum(seconds) < ENOUGH_SECONDS):
+        start = time.perf_counter()
+        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))

@@ -1,0 +1,96 @@
+"""Score stored predictions: a value with its interval, or none with the reason.
+
+`runs[s][f]` are the predictions of seed s and fold f, by split; a single run is `[[run]]`. Thresholds come from val,
+everything else from test. A metric that fails, or answers what no metric can, costs only its own score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from zoo.arrays import Array
+from zoo.errors import RunError, Undefined
+from zoo.evaluation.intervals import add_interval, draw_patients
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import Tested, ThresholdRule, decide
+from zoo.evaluation.values import Runs, Score, compute, describe, find_too_few, score_value
+from zoo.registry.isolation import process_unchanged
+from zoo.specs.dataset import Unit
+from zoo.specs.metric import Card, MetricSpec
+
+
+def score(
+    runs: Runs,
+    metrics: Mapping[str, MetricSpec],
+    card: Card,
+    *,
+    threshold: ThresholdRule,
+    unit: Unit | None = None,
+    intervals: bool = True,
+) -> dict[str, Score]:
+    """Score every metric: the mean over seeds of the mean over folds, within which it is computed.
+
+    The interval resamples the same patients for all seeds, takes the same mean of every resample, and adds the variance
+    between seeds.
+    """
+    card = replace(card, unit=unit, val_unit=unit) if unit else card
+    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    if not tested or not all(tested):
+        raise ValueError("nothing to score: expected at least one seed with at least one fold")
+    too_few = find_too_few(tested[0], card)
+    draws = draw_patients(tested) if intervals and not too_few else []
+    return {
+        name: score_metric(metric, tested, card, draws if intervals else None, too_few)
+        for name, metric in metrics.items()
+    }
+
+
+@process_unchanged()
+def score_metric(
+    metric: MetricSpec,
+    tested: Sequence[Sequence[Tested]],
+    card: Card,
+    draws: Sequence[Array] | None,
+    too_few: str | None,
+) -> Score:
+    """The score of one metric, with an interval unless `draws` is None or there are too few patients for one.
+
+    What a plugin's metric does to this process, it does to no other metric.
+    """
+    scored, seed_scores = score_value(metric, tested, card)
+    if scored.value is None or draws is None:
+        return scored
+    if too_few:
+        return replace(scored, reason=too_few)
+    return add_interval(scored, seed_scores, metric, tested, draws, card)
+
+
+def score_run(
+    predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+) -> dict[str, dict[str, Score]]:
+    """All that stands in a run's `scores.json`: `scores` of the dataset's unit and, where that is the patient or the
+    clip, `image_scores` beside them."""
+    scores = {"scores": score([[predictions]], metrics, card, threshold=threshold)}
+    if card.unit != "image":
+        scores["image_scores"] = score([[predictions]], metrics, card, threshold=threshold, unit="image")
+    return scores
+
+
+@process_unchanged()
+def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
+    """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
+
+    NaN where undefined.
+    """
+    request = decide({"val": val, "test": val}, card, "val").request
+    try:
+        value = compute(metric, request)
+    except Undefined:
+        return float("nan")
+    except Exception as error:
+        raise RunError(
+            f"metric {metric.name!r} failed on val: {describe(error)}",
+            fix="report it to whoever made the metric, or leave it out of --metrics",
+        ) from error
+    return value if metric.higher_is_better else -value

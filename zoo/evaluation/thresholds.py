@@ -1,0 +1,214 @@
+"""Choose thresholds on val, and decide the test split at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined
+from zoo.evaluation.predictions import Predictions
+from zoo.specs.metric import Card, MetricRequest
+from zoo.tasks.kinds import identity, recover_log_odds, sigmoid
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The threshold that reaches a sensitivity or a specificity on val, and as much of the other as can then be had."""
+
+    metric: Literal["sensitivity", "specificity"]
+    least: float
+
+
+# On val the largest sensitivity + specificity; one half; or what must be reached on val.
+ThresholdRule = Literal["val", "half"] | Reach
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The test split of one seed and fold, decided: what a metric sees, and whom the units belong to."""
+
+    request: MetricRequest
+    patients: Array  # (N,)
+
+
+def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
+    """The test split of one run as units, with decisions at the thresholds that its val split gives."""
+    val, test = run.get("val"), run["test"]
+    val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
+    val, test = on_one_scale(val, test, card)
+    # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
+    request = MetricRequest(
+        task=card.task,
+        labels=card.labels,
+        targets=read_only(test.targets),
+        probabilities=read_only(test.probabilities),
+        decisions=read_only(decide_classes(test, val, card, threshold)),
+        positive=card.positive,
+        log_odds=read_only(test.log_odds),
+    )
+    return Tested(request, test.patients)
+
+
+def on_one_scale(val: Predictions | None, test: Predictions, card: Card) -> tuple[Predictions | None, Predictions]:
+    """Val and test both with log odds, or both without.
+
+    Where results of before log odds were stored hold probabilities of exactly 1, the other classes' probabilities,
+    which are small and keep their digits, tell the log odds; else probabilities rank as well.
+    """
+    parts = [test] if val is None else [val, test]
+    if all(part.log_odds is not None for part in parts):
+        return val, test
+    recovered = any((part.probabilities == 1).any() for part in parts) and card.task.name in ("binary", "multiclass")
+    found = [replace(part, log_odds=recover_log_odds(part.probabilities) if recovered else None) for part in parts]
+    return (None if val is None else found[0]), found[-1]
+
+
+def read_only(values: Array | None) -> Any:
+    if values is not None:
+        values = values.copy()
+        values.flags.writeable = False
+    return values
+
+
+def decide_classes(test: Predictions, val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
+    """int64 (N,) classes, bool (N, L) for multi-label, None for regression."""
+    if card.task.name == "regression":
+        return None
+    scale, ranked = scale_of(test)
+    cuts = choose_cuts(val, card, rule, scale)
+    if cuts is None:
+        classes: Array = test.probabilities.argmax(axis=1)
+        return classes
+    if card.task.name == "multilabel":
+        return ranked >= cuts
+    positive = positive_index(card)
+    return np.where(ranked[:, positive] >= cuts[0], positive, 1 - positive)
+
+
+def positive_index(card: Card) -> int:
+    return 1 if card.positive is None else card.positive
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What units are ranked and thresholds are cut by: probabilities as they are, or their log odds."""
+
+    to_probability: Callable[[Array], Array]
+    to_cut: Callable[[Array], Array]
+    lowest: float  # every unit is at or above it
+
+    def between(self, ranked: Array) -> Array:
+        """The cuts midway between neighbouring probabilities, ascending; between log odds where both round to 1."""
+        distinct = np.unique(ranked)
+        lower, upper = distinct[:-1], distinct[1:]
+        shares = self.to_probability(distinct)
+        middle, half = self.to_cut((shares[:-1] + shares[1:]) / 2), lower / 2 + upper / 2
+        inside = (middle > lower) & (middle <= upper)
+        return np.where(inside, middle, np.where(half > lower, half, upper))  # neighbouring floats have no middle
+
+    def above(self, ranked: Array) -> float:
+        """A cut that no unit reaches: midway from the highest probability to 1, where there is room."""
+        highest = ranked.max(keepdims=True)
+        cut = float(self.to_cut((self.to_probability(highest) + 1) / 2)[0])
+        return cut if highest[0] < cut < np.inf else float(np.nextafter(highest[0], np.inf))
+
+
+def to_log_odds(probabilities: Array) -> Array:
+    from scipy.special import logit
+
+    found: Array = logit(probabilities)
+    return found
+
+
+PROBABILITIES = Scale(identity, identity, 0.0)
+LOG_ODDS = Scale(sigmoid, to_log_odds, -np.inf)
+
+
+def scale_of(part: Predictions) -> tuple[Scale, Array]:
+    """The scale of a split's predictions, and their values on it (N, C)."""
+    return (PROBABILITIES, part.probabilities) if part.log_odds is None else (LOG_ODDS, part.log_odds)
+
+
+def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
+    """The thresholds (1,) of a binary or (L,) of a multi-label task, at or above which a label is decided for.
+
+    None where the largest probability decides. `val` are units, not images, where the patient or clip is the unit.
+    """
+    scale = PROBABILITIES if val is None else scale_of(val)[0]
+    cuts = choose_cuts(val, card, rule, scale)
+    return None if cuts is None else scale.to_probability(cuts)
+
+
+def choose_cuts(val: Predictions | None, card: Card, rule: ThresholdRule, scale: Scale) -> Array | None:
+    """The thresholds of `choose_thresholds` on a scale, which is that of val."""
+    if card.task.name == "binary":
+        columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
+        num_thresholds = 1
+    elif card.task.name == "multilabel":
+        columns = [] if val is None else [(val.targets[:, i], i) for i in range(len(card.labels))]
+        num_thresholds = len(card.labels)
+    else:
+        return None
+    if isinstance(rule, Reach) and val is None:
+        raise Undefined("no predictions of val")
+    half = scale.to_cut(np.full(num_thresholds, 0.5))
+    if val is None or rule == "half":
+        return half
+    found = []
+    ranked = scale_of(val)[1]
+    for targets, i in columns:
+        known = ~np.isnan(targets.astype(np.float64))
+        positives, values = targets[known] == 1, ranked[known, i]
+        if isinstance(rule, Reach):
+            found.append(reaching_threshold(positives, values, rule, scale))
+        else:
+            best = youden_threshold(positives, values, scale)
+            found.append(half[0] if best is None else best)
+    return np.array(found)
+
+
+def describe_threshold_rule() -> str:
+    return " ".join((youden_threshold.__doc__ or "").split()) + " None becomes .5."
+
+
+def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITIES) -> float | None:
+    """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
+
+    It lies midway between two neighbouring scores. Among equal J the one with the fewest errors, then the one nearest
+    .5. None where a class is missing, or where no threshold is better than chance (J = 0: a constant predictor).
+    """
+    num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
+    if num_positives == 0 or num_negatives == 0:
+        return None
+    middle = scale.between(ranked)
+    hits = num_positives - np.searchsorted(np.sort(ranked[positives]), middle, side="left")
+    alarms = num_negatives - np.searchsorted(np.sort(ranked[~positives]), middle, side="left")
+    # In whole numbers: J times positives times negatives, so that ties are ties.
+    youden = hits * num_negatives - alarms * num_positives
+    if len(middle) == 0 or youden.max() <= 0:
+        return None
+    errors = num_positives - hits + alarms
+    best = np.lexsort((np.abs(scale.to_probability(middle) - 0.5), errors, -youden))[0]
+    return float(middle[best])
+
+
+def reaching_threshold(positives: Array, ranked: Array, rule: Reach, scale: Scale) -> float:
+    """The highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
+
+    It lies midway between two neighbouring scores; 0 calls every unit positive, and one above every score none.
+    Undefined without a unit to count.
+    """
+    counted = positives if rule.metric == "sensitivity" else ~positives
+    if not counted.any():
+        raise Undefined(f"val has no {'positives' if rule.metric == 'sensitivity' else 'negatives'}")
+    candidates = np.array([scale.lowest, *scale.between(ranked), scale.above(ranked)])
+    called = counted.sum() - np.searchsorted(np.sort(ranked[counted]), candidates, side="left")
+    right = called if rule.metric == "sensitivity" else counted.sum() - called
+    enough = candidates[right >= rule.least * counted.sum() - TOLERANCE]
+    return float(enough[-1] if rule.metric == "sensitivity" else enough[0])

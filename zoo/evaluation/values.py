@@ -1,0 +1,135 @@
+"""Compute the value of a metric over seeds and folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined, clean, message_of
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import TOLERANCE, Tested, positive_index
+from zoo.registry.isolation import noted_interrupts
+from zoo.specs.metric import Card, MetricRequest, MetricSpec
+from zoo.statistics.means import exact_mean
+
+Runs = Sequence[Sequence[Mapping[str, Predictions]]]
+
+MIN_CASES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A value with its 95 % interval. `reason` says why there is no value or, where there is one, no interval."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""  # of the interval: "wilson", "patient-cluster bootstrap, B=2000"
+    reason: str | None = None
+    note: str = ""  # "macro over 6 of 7 labels"
+    version: int = 1  # of the metric
+
+
+def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Card) -> tuple[Score, Array]:
+    """The value without an interval, and the scores by seed (S,) that it is the mean of.
+
+    Undefined in one fold is undefined: a mean of the others would be another's.
+    """
+    none = np.empty(0)
+    if card.task.name not in metric.tasks:
+        return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version), none
+    try:
+        with noted_interrupts() as interrupts:
+            seed_scores = score_seeds(metric, tested)
+            notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
+    except Undefined as reason:
+        return Score(value=None, reason=clean(reason), version=metric.version), none
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and interrupts:
+            raise
+        return Score(value=None, reason=describe(error), version=metric.version), none
+    note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
+    return Score(value=exact_mean(seed_scores), note=note, version=metric.version), seed_scores
+
+
+def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> Array:
+    """The score of every seed (S,): its mean over folds."""
+    return np.array([exact_mean(compute(metric, part.request) for part in folds) for folds in tested])
+
+
+def compute(metric: MetricSpec, request: MetricRequest) -> float:
+    """The metric's value, once it is known to be one number within the metric's bounds."""
+    value = metric.compute(request)
+    if not isinstance(value, Real):
+        raise TypeError(f"expected one number, got {type(value).__name__}")
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"expected a finite number, got {number} (raise Undefined where there is none)")
+    low, high = metric.bounds
+    if (low is not None and number < low - TOLERANCE) or (high is not None and number > high + TOLERANCE):
+        raise ValueError(f"{number:.6g} is outside the metric's bounds {low} to {high}")
+    return number
+
+
+def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
+    """The mean over seeds of the mean over folds, of resampled values (B,)."""
+    return np.asarray(np.mean([np.mean(folds, axis=0) for folds in values], axis=0))
+
+
+def describe(error: BaseException) -> str:
+    return clean(f"{type(error).__name__}: {message_of(error)}")
+
+
+def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
+    """ "too few: 6 positives, 10 are needed" where an interval would be guesswork, else None.
+
+    Counted are patients, over all folds. Fewer than 10 with and 10 without the positive class; of several classes or
+    labels every one that occurs is asked, since macro averages hang on the rarest; of numbers, fewer than 10 patients.
+    """
+    unit = "patients" if card.has_patients else "images"
+    if card.task.name == "regression":
+        num_patients = sum(len(np.unique(part.patients)) for part in folds)
+        return f"too few: {num_patients} {unit}, {MIN_CASES} are needed" if num_patients < MIN_CASES else None
+    # positives and negatives a label, (2, L)
+    cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
+    several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
+    of_patients = " (patients)" if several_each else ""
+    if card.task.name == "binary":
+        cases = cases[:, [positive_index(card)]]
+    found = [
+        (int(cases[side, i]), side, i)
+        for i in range(cases.shape[1])
+        for side in (0, 1)
+        if cases[side, i] < MIN_CASES and (card.task.name == "binary" or cases[0, i] > 0)
+    ]
+    if not found:
+        return None
+    num, side, i = min(found)
+    label = "" if card.task.name == "binary" else f" of {card.labels[i]!r}"
+    return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
+
+
+def count_cases(part: Tested) -> Array:
+    """Patients with an image of each label, and with one that is known to be without it: int64 (2, L)."""
+    targets, num_labels = part.request.targets, len(part.request.labels)
+    if targets.ndim == 1:
+        sides = (targets[:, None] == np.arange(num_labels), targets[:, None] != np.arange(num_labels))
+    else:
+        sides = (targets == 1, targets == 0)
+    return np.array([[len(np.unique(part.patients[column])) for column in side.T] for side in sides], dtype=np.int64)
+
+
+def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
+    try:
+        return compute(metric, request)
+    except Undefined:
+        return float("nan")
+
+
+def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
+    """The request with every unit as often as it was drawn (N,)."""
+    return request.take(np.repeat(np.arange(len(drawn)), drawn))

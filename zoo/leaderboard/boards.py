@@ -1,0 +1,510 @@
+"""Build boards from stored results: a pure function of the files, so that the same files give the same bytes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import Undefined, clean
+from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import ThresholdRule
+from zoo.evaluation.values import Runs, Score
+from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
+from zoo.leaderboard.sanity_checks import (
+    SCORED,
+    Verdict,
+    count_configurations,
+    find_degenerate,
+    is_baseline,
+    judge,
+    score_shuffles,
+    tested_on,
+)
+from zoo.leaderboard.significance import Comparisons, compare_rows
+from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
+from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, trained_and_tested
+from zoo.results.store import Provenance, Result
+from zoo.specs.metric import Card, MetricSpec
+from zoo.statistics.means import exact_mean, rounded
+
+COSTS = (
+    "train_seconds",
+    "images_per_second",
+    "inference_images_per_second",
+    "latency_seconds",
+    "peak_memory_bytes",
+    "num_parameters",
+    "flops",
+)
+# What rows are kept apart by: everything of a run's identity but seed and fold.
+KEPT_APART = ("model", "network", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
+# What stands below every board, in this order.
+SECTIONS: tuple[SectionBuilder, ...] = (
+    calibration.build_section,
+    operating_points.build_section,
+    subgroups.build_section,
+    ensembles.build_section,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model on one board: its scores over all seeds and folds, what they cost, and what deviates."""
+
+    model: str
+    qualified: str  # distribution:architecture
+    network: str = ""  # suites.identify_network
+    weights: str  # tag; "random init"
+    baseline: bool
+    scores: Mapping[str, Score]
+    seed_sd: Mapping[str, float | None]  # between seeds, of the seed's score
+    seeds: tuple[int, ...]
+    coverage: tuple[int, int]  # runs that count, runs there should be
+    num_finished: int = 0  # runs that ended well; a seed counts where all its folds did
+    cost: Mapping[str, float | None]  # mean over runs
+    deviations: tuple[str, ...]
+    degenerate: tuple[str, ...] = ()  # why it is worth no more than the constant predictor
+    tuned: str = ""
+    num_tuning_runs: int = 0
+    pretraining: tuple[str, ...] | None = None  # what its initial weights were trained on; None: nobody says
+    variant: str = ""  # what tells it from the rows of the same name on its board
+    errors: tuple[str, ...] = ()
+    faults: tuple[int, ...] = ()  # seeds that were lost by what the model itself did
+    run_ids: tuple[str, ...] = ()
+    provenance: Provenance = ""  # of a row made from a bundle
+    evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
+    stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold, of what counts
+
+    @property
+    def label(self) -> str:
+        """The model with its weights tag, unless that is the name's end already: what `zoo compare` takes."""
+        plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
+        name = self.model if plain else f"{self.model}.{self.weights}"
+        return f"{name}[{self.variant}]" if self.variant else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All models on one dataset, content, split, protocol and kind of initial weights; nothing else is comparable."""
+
+    dataset: str
+    facts: Mapping[str, Any]  # data.describe_dataset
+    protocol: str
+    demonstration: bool
+    init: str
+    primary_metric: str
+    metrics: tuple[str, ...]
+    higher_is_better: bool
+    rows: tuple[Row, ...]
+    device: str
+    card: Card
+    threshold: ThresholdRule
+    primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
+    dates: tuple[str, str] = ("", "")  # of the first and of the last run
+    bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
+    num_configurations: int = 0  # model x protocol x initial weights, ever scored on this test set
+    is_control: bool = False  # its runs were trained on shuffled labels
+    controls: tuple[Verdict, ...] = ()  # what those say of its own rows, or of the board with the true labels
+    versions: Mapping[str, str] = field(default_factory=dict)
+    comparisons: Comparisons = field(default_factory=Comparisons)
+    sections: tuple[Section, ...] = ()
+
+    def rank(self, row: int) -> int | None:
+        """The rank of the row at this position; None where it has none."""
+        return self.comparisons.ranks[row] if self.comparisons.ranks else None
+
+    def tied_with(self, row: int) -> list[str]:
+        """The models from which no difference could be detected."""
+        return [self.rows[other].label for other in self.comparisons.tied_with(row)]
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its models were trained on another dataset than the one tested on."""
+        return "external" in self.facts
+
+    @property
+    def control_key(self) -> tuple[str, ...]:
+        """What a board shares with the one of the same runs on shuffled labels."""
+        facts, protocol = self.facts, self.protocol.removesuffix(f"+{SHUFFLED}")
+        return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, protocol, self.init
+
+    @property
+    def num_seeds(self) -> int:
+        return max((len(row.seeds) for row in self.rows if not row.baseline), default=0)
+
+
+def build_leaderboard(
+    results: Iterable[Result],
+    metrics: Mapping[str, MetricSpec],
+    options: ReportOptions | None = None,
+    sections: Sequence[SectionBuilder] = SECTIONS,
+    scored_runs: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Board]:
+    """Group results into boards and score every row from its predictions.
+
+    Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Runs on shuffled
+    labels have boards of their own. Tuning runs are left out: they have seen no test image. `scored_runs` are all that
+    were ever scored (`Run.describe()`), where there are more than these results.
+    """
+    results = list(results)
+    uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
+    scored = [r for r in results if r.run["purpose"] in SCORED and r.dataset]
+    baselines = [r for r in scored if is_baseline(r.run)]
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in scored:
+        if not is_baseline(result.run):
+            groups.setdefault(board_key(result), []).append(result)
+    orphans: dict[tuple[str, ...], list[Result]] = {
+        data_key(r): [] for r in baselines if not any(key[:-2] == data_key(r) for key in groups)
+    }
+    for result in baselines:
+        if data_key(result) in orphans:
+            orphans[data_key(result)].append(result)
+    options = options or ReportOptions()
+    parts = [(group, matching(baselines, group)) for _, group in sorted(groups.items())]
+    parts += [([], group) for _, group in sorted(orphans.items())]
+    boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
+    shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
+    verdicts = {key: board.controls for key, board in shuffled.items()}
+    found = [
+        replace(
+            board,
+            num_configurations=uses[tested_on({**board.facts, **board.facts.get("external", {})})],
+            controls=verdicts.get(board.control_key, ()),
+        )
+        for board in boards
+        if board
+    ]
+    return found + list(shuffled.values())
+
+
+def build_controls(
+    results: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
+) -> dict[tuple[str, ...], Board]:
+    """The boards of runs on shuffled labels, by the key that they share with the board of the true labels."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(board_key(result), []).append(result)
+    boards = [build_board(group, [], metrics, options, ()) for _, group in sorted(groups.items())]
+    found = {}
+    for board in boards:
+        if board:
+            verdicts = tuple(judge(row.label, row.scores, len(row.seeds), board.card) for row in board.rows)
+            found[board.control_key] = replace(board, is_control=True, controls=verdicts)
+    return found
+
+
+def data_key(result: Result) -> tuple[str, ...]:
+    run = result.run
+    elsewhere = run.get("tested_on", ""), run.get("test_hash", "")  # older results do not know of it
+    return (run["dataset"], run["content_hash"], run["split_hash"], *elsewhere, result.bundle)
+
+
+def board_key(result: Result) -> tuple[str, ...]:
+    return (*data_key(result), result.run["protocol_label"], result.run["init"])
+
+
+def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
+    """The baselines of the same data, one row each, at the image size of the board where they were run at several."""
+    rows = group_rows([b for b in baselines if data_key(b) == data_key(group[0])])
+    sizes = {r.run["image_size"] for r in group}
+    rows.sort(key=lambda row: row[0].run["image_size"] not in sizes)
+    chosen: dict[str, list[Result]] = {}
+    for row in rows:
+        chosen.setdefault(row[0].run["model"], row)
+    return [result for row in chosen.values() for result in row]
+
+
+def row_key(result: Result) -> tuple[Any, ...]:
+    return tuple(kept_apart(result.run).values())
+
+
+def kept_apart(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run (`Run.describe()`) that rows are kept apart by."""
+    return {name: run.get(name, "") if name == "network" else run[name] for name in KEPT_APART}
+
+
+def build_board(
+    group: Sequence[Result],
+    baselines: Sequence[Result],
+    metrics: Mapping[str, MetricSpec],
+    options: ReportOptions,
+    sections: Sequence[SectionBuilder],
+) -> Board | None:
+    """One board, or None where nothing on it was ever finished."""
+    finished = [r for r in (*group, *baselines) if r.ok]
+    if not finished:
+        return None
+    first = finished[0]
+    primary = first.details["primary_metric"]
+    shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
+    known = {name: metrics[name] for name in shown if name in metrics}
+    higher = metrics[primary].higher_is_better if primary in metrics else True
+    run = (group or baselines)[0].run
+    rows, controls = (
+        sorted(build_rows(part, known, seeds, primary), key=lambda row: order(row, primary, higher))
+        for part, seeds in ((group, sorted({r.run["seed"] for r in group})), (baselines, [0]))
+    )
+    rule: ThresholdRule = run["protocol"]["threshold"]
+    constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
+    if run["purpose"] in SCORED:
+        rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+    created = sorted(r.created[:10] for r in finished if r.created)
+    board = Board(
+        dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
+        facts=describe_test(finished, [*rows, *controls]),
+        protocol=run["protocol_label"],
+        demonstration=bool(run["protocol"]["demonstration"]),
+        init=run["init"],
+        primary_metric=primary,
+        metrics=tuple(known),
+        higher_is_better=higher,
+        rows=(*rows, *controls),
+        device=describe_device(first),
+        dates=(created[0], created[-1]) if created else ("", ""),
+        card=first.card(),
+        threshold=rule,
+        primary=metrics.get(primary),
+        bundle=first.bundle,
+        versions=first.versions,
+        comparisons=compare_rows(
+            [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)],
+            higher,
+            metrics[primary].bounds if primary in metrics else (None, None),
+        ),
+    )
+    return replace(board, sections=build_sections(board, options, sections))
+
+
+def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
+    """The tables below a board, from the predictions of its rows."""
+    request = SectionRequest(
+        rows=[
+            ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
+            for row in board.rows
+            if row.stored
+        ],
+        card=board.card,
+        facts=board.facts,
+        primary=board.primary,
+        threshold=board.threshold,
+        options=options,
+    )
+    return tuple(section for build in builders if (section := build(request)))
+
+
+def seeds_of(row: Row) -> tuple[int, ...]:
+    """The seed of each part of `stored`: on another dataset the folds of one seed are parts of their own."""
+    each = len(row.stored) // max(1, len(row.seeds))
+    return tuple(seed for seed in row.seeds for _ in range(each))
+
+
+def build_rows(
+    results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
+) -> list[Row]:
+    """One row a model; rows of one name say what they differ in."""
+    rows, parts = [], group_rows(results)
+    for part in parts:
+        row = build_row(part, metrics, seeds, primary)
+        run = part[0].run
+        twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
+        differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
+        shown = {name: str(kept_apart(run)[name])[:20] or "unrecorded" for name in differing}
+        if len({(*kept_apart(twin).values(),) for twin in twins}) < len(twins):
+            shown["params"] = str(next(map(count_parameters, part), None))
+        rows.append(replace(row, variant=", ".join(f"{name}={value}" for name, value in shown.items())))
+    return rows
+
+
+def group_rows(results: Sequence[Result]) -> list[list[Result]]:
+    rows: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        rows.setdefault(row_key(result), []).append(result)
+    return [part for key in sorted(rows, key=repr) for part in split_by_parameters(rows[key])]
+
+
+def split_by_parameters(results: Sequence[Result]) -> list[list[Result]]:
+    """The runs of one row by the number of parameters, which differs where a plugin changed and its version did not.
+
+    A run that failed has no number, and stays with the first ones.
+    """
+    counts = sorted({count for result in results if (count := count_parameters(result)) is not None})
+    if len(counts) < 2:
+        return [list(results)]
+    return [[r for r in results if (count_parameters(r) or counts[0]) == count] for count in counts]
+
+
+def count_parameters(result: Result) -> int | None:
+    count: int | None = result.cost.get("num_parameters")
+    return count
+
+
+def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
+    found = row.scores.get(primary)
+    value = None if found is None or found.value is None else float(rounded(found.value))  # equal scores stay equal
+    return value is None, 0.0 if value is None else (-value if higher else value), row.model
+
+
+def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
+    """Score the seeds that have all their folds; a mean over whatever happens to exist would compare unlike things."""
+    run = results[0].run
+    finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
+    folds = range(run["num_folds"])
+    whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
+    complete = [[finished[seed, fold] for fold in folds] for seed in whole]
+    if run["purpose"] == "external":  # every fold's model is tested on the same images: they are no parts of a whole
+        complete = [[result] for part in complete for result in part]
+    scores: Mapping[str, Score] = {}
+    stored: Runs = ()
+    evidence: Evidence | str = "no seed has finished all its folds" if finished else "no finished run"
+    counted = [result for part in complete for result in part]
+    if any(result.provenance == "stated" for result in counted):
+        scores = {name: stated_score(complete, name) for name in metrics}
+        evidence = "its bundle holds no targets"
+    elif complete:
+        stored = [[result.predictions() for result in part] for part in complete]
+        card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
+        if run["purpose"] == "shuffle":
+            scores, evidence = score_shuffles(stored, metrics, card, threshold=threshold), "a control is not ranked"
+        else:
+            scores = score(stored, metrics, card, threshold=threshold)
+            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
+        if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
+            evidence = "a row on a dataset that leaks is not ranked"
+    return Row(
+        model=run["shown"],
+        qualified=run["model"],
+        network=run.get("network", ""),  # not recorded by the first results
+        weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
+        baseline=is_baseline(results[0].run),
+        scores=scores,
+        seed_sd={name: seed_deviation(complete, name) for name in metrics},
+        seeds=tuple(whole),
+        coverage=(len(counted), len(seeds) * len(folds)),
+        num_finished=len(finished),
+        cost={name: mean_cost(counted, name) for name in COSTS},
+        deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
+        tuned=run["tuned"],
+        num_tuning_runs=run.get("num_tuning_runs", 0),  # not recorded by the first results
+        pretraining=find_pretraining(list(finished.values())),
+        errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
+        faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
+        run_ids=tuple(r.id for r in counted),
+        evidence=evidence,
+        stored=stored,
+        provenance=strongest(results),
+    )
+
+
+def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
+    """What the row's initial weights were trained on, as its runs recorded it."""
+    names = next((result.details["pretraining"] for result in results if result.details.get("pretraining")), None)
+    return None if names is None else tuple(names)
+
+
+def flag_degenerate(
+    row: Row, constant: Score | None, primary: str, higher: bool, card: Card, rule: ThresholdRule
+) -> Row:
+    found = row.scores.get(primary)
+    reasons = find_degenerate(found, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
+    return replace(row, degenerate=reasons)
+
+
+def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold: ThresholdRule) -> Evidence | str:
+    """What the row is ranked by, or the reason why it is not; whatever a plugin's metric does costs only the rank."""
+    if metric is None:
+        return "the primary metric is not installed"
+    try:
+        return weigh_evidence(stored, metric, card, threshold=threshold)
+    except Undefined as reason:
+        return clean(reason)
+    except (Exception, SystemExit) as error:
+        return clean(f"{type(error).__name__}: {error}")
+
+
+def strongest(results: Sequence[Result]) -> Provenance:
+    """What can be said of a row's runs: one that was carried out again here speaks for the row."""
+    found = {result.provenance for result in results}
+    order: tuple[Provenance, ...] = ("reproduced", "stated", "recomputed")
+    return next((provenance for provenance in order if provenance in found), "")
+
+
+def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
+    """The mean of what a bundle without targets says of its runs: no interval, since nothing can be resampled."""
+    found = [result.scores().get(name) for part in complete for result in part]
+    values = [score.value for score in found if score is not None and score.value is not None]
+    if len(values) < len(found):
+        return Score(value=None, reason="not stated for every run")
+    return Score(value=exact_mean(values), reason="stated by the bundle, which holds no targets")
+
+
+def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
+    """The standard deviation between seeds of the seed's score, its mean over folds; None for one seed."""
+    values = []
+    for part in complete:
+        found = [result.scores().get(name) for result in part]
+        numbers = [s.value for s in found if s is not None and s.value is not None]
+        if len(numbers) < len(part):
+            return None
+        values.append(exact_mean(numbers))
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def mean_cost(results: Sequence[Result], name: str) -> float | None:
+    values = [r.cost[name] for r in results if r.cost.get(name) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:
+    """The dataset's facts, its test split counted over all folds of one row, and its patients by label."""
+    facts, card = finished[0].dataset, finished[0].card()
+    test: dict[str, Any] = dict(facts["splits"]["test"])
+    if facts["num_folds"] > 1:
+        folds = {r.dataset["fold"]: r.dataset["splits"]["test"] for r in finished}
+        test |= {name: sum(part[name] for part in folds.values()) for name in ("images", "patients")}
+        test["folds"] = len(folds)
+        if "labels" in test:
+            test["labels"] = {label: sum(part["labels"][label] for part in folds.values()) for label in facts["labels"]}
+    stored = next((row.stored for row in rows if row.stored), ())
+    if stored and card.has_patients:
+        test["label_patients"] = count_label_patients(stored[0], card)
+    if stored and card.unit != "image":
+        test |= count_units(stored[0], card)
+    return {**facts, "splits": {**facts["splits"], "test": test}}
+
+
+def count_units(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, Any]:
+    """Test units, patients or clips, and those of each class: what prevalence is a share of."""
+    tests = [fold["test"].by_unit(card.unit) for fold in folds]
+    counts: dict[str, Any] = {"units": sum(map(len, tests))}
+    if card.task.classes:
+        found = np.bincount(np.concatenate([test.targets for test in tests]), minlength=len(card.labels))
+        counts["label_units"] = {label: int(n) for label, n in zip(card.labels, found, strict=True)}
+    return counts
+
+
+def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, int]:
+    """Test patients with at least one image of each label; a patient may count for several."""
+    if card.task.name == "regression":
+        return {}
+    counts = dict.fromkeys(card.labels, 0)
+    for position, label in enumerate(card.labels):
+        for fold in folds:
+            targets = fold["test"].targets
+            having = targets == position if targets.ndim == 1 else targets[:, position] == 1
+            counts[label] += len(np.unique(fold["test"].patients[having]))
+    return counts
+
+
+def describe_device(result: Result) -> str:
+    system = result.system
+    if "gpu" in system:
+        return str(system["gpu"])
+    threads = system.get("threads", 1)
+    return f"{system.get('processor') or system.get('machine')}, {threads} thread{'s' * (threads != 1)}"

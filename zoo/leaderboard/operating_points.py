@@ -1,0 +1,315 @@
+"""Operating points: thresholds chosen on val, and their results on test.
+
+Everything is counted in the unit that is scored; of several labels each is a question of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined
+from zoo.evaluation.intervals import PATIENTS_AND_SEEDS, draw_patients, resample
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import (
+    Reach,
+    Tested,
+    ThresholdRule,
+    choose_thresholds,
+    decide,
+    scale_of,
+    youden_threshold,
+)
+from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
+from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.specs.metric import Card
+from zoo.statistics.intervals import NUM_RESAMPLES, add_seed_variance, percentile_interval
+from zoo.statistics.predictive import predictive_intervals, predictive_values
+from zoo.tasks.kinds import BINARY
+
+Run = Mapping[str, Predictions]
+
+NAMES = ("sensitivity", "specificity", "ppv", "npv")
+SHOWN = {spec.name: spec for spec in METRICS if spec.name in NAMES}
+COMPACT_ROWS = 12  # of several labels, in a terminal; always whole models
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """One row's runs as a binary task: the positive class, or one label of several, in the unit that is scored."""
+
+    row: ScoredRow
+    label: str
+    runs: Runs
+    card: Card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What one row's thresholds do: scores on test, and what was reached on val."""
+
+    thresholds: tuple[tuple[float, ...], ...]  # by seed and fold
+    scores: Mapping[str, Score]
+    on_val: Mapping[str, Score]
+    at_prevalence: tuple[Score, Score] | None  # PPV, NPV
+    fallbacks: int  # runs whose val could not choose, so that it is .5
+
+
+def build_section(request: SectionRequest) -> Section | None:
+    """The section `operating`: sensitivity, specificity and predictive values of every row at its threshold."""
+    if request.card.task.name not in ("binary", "multilabel") or not request.rows:
+        return None
+    options, multilabel = request.options, request.card.task.name == "multilabel"
+    rule = options.reach or request.threshold
+    rows: list[tuple[Cell, ...]] = []
+    described, reasons, questions = [], [], list(ask(request))
+    for question in questions:
+        place = (question.row.label, question.label) if multilabel else (question.row.label,)
+        try:
+            point = find_point(question, rule, options.prevalence)
+        except Undefined as reason:
+            point = None
+            reasons.append(f"{' '.join(place)}: no threshold: {reason}")
+        rows.append((*place, *cells_of(point, options.reach, options.prevalence)))
+        described.append(describe(question, point))
+        if point and point.fallbacks:
+            counted = f"{point.fallbacks} of {sum(map(len, point.thresholds))} runs"
+            reasons.append(f"{' '.join(place)}: threshold .5 in {counted}: on val no threshold is better than chance")
+    columns = columns_of(multilabel, options.reach, options.prevalence)
+    per_model = len(request.card.labels) if multilabel else 1
+    return Section(
+        name="operating",
+        title="Operating point: " + describe_rule(rule),
+        columns=columns,
+        rows=tuple(rows),
+        compact=tuple(c for c in columns if c not in ("PPV", "NPV")) if options.prevalence else (),
+        compact_rows=per_model * max(COMPACT_ROWS // per_model, 1) if multilabel else None,
+        notes=(*notes_of(questions, options.prevalence), *methods_of(rows), *reasons),
+        details={
+            "rule": {options.reach.metric: options.reach.least} if options.reach else request.threshold,
+            "prevalence": options.prevalence,
+            "unit": request.card.unit,
+            "points": described,
+        },
+    )
+
+
+# --- questions -------------------------------------------------------------------------------------------------------
+def ask(request: SectionRequest) -> Iterator[Question]:
+    """Every row and label, as a binary task of the units."""
+    card = request.card
+    for row in request.rows:
+        runs = [
+            [{split: p.by_unit(card.unit_of(split)) for split, p in run.items()} for run in folds]
+            for folds in row.stored
+        ]
+        if card.task.name == "binary":
+            label = card.labels[1 if card.positive is None else card.positive]
+            yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image", val_unit=None))
+            continue
+        for number, label in enumerate(card.labels):
+            alone = [[{s: one_label(p, number) for s, p in run.items()} for run in folds] for folds in runs]
+            labels = (f"no {label}", label)
+            yield Question(
+                row=row,
+                label=label,
+                runs=alone,
+                card=replace(card, task=BINARY, labels=labels, positive=1, unit="image", val_unit=None),
+            )
+
+
+def one_label(part: Predictions, label: int) -> Predictions:
+    """One label of several as a binary task, of the units where it is known."""
+    known = ~np.isnan(part.targets[:, label])
+    chance = part.probabilities[known, label]
+    odds = None if part.log_odds is None else part.log_odds[known, label]
+    return Predictions(
+        sample_ids=part.sample_ids[known],
+        patients=part.patients[known],
+        targets=part.targets[known, label].astype(np.int64),
+        probabilities=np.column_stack([1 - chance, chance]),
+        log_odds=None if odds is None else np.column_stack([-odds, odds]),
+    )
+
+
+# --- points ----------------------------------------------------------------------------------------------------------
+def find_point(question: Question, rule: ThresholdRule, prevalence: float | None) -> Point:
+    """Undefined where val gives no threshold that reaches what is asked for."""
+    card, runs = question.card, question.runs
+    thresholds, fallbacks = [], 0
+    for folds in runs:
+        found = [choose_thresholds(run.get("val"), card, rule) for run in folds]
+        thresholds.append(tuple(float(one[0]) for one in found if one is not None))
+        fallbacks += sum(rule == "val" and not can_choose(run, card) for run in folds)
+    scores = score(runs, SHOWN, card, threshold=rule)
+    on_val: Mapping[str, Score] = {}
+    if all("val" in run for folds in runs for run in folds):
+        of_val = [[{"val": run["val"], "test": run["val"]} for run in folds] for folds in runs]
+        on_val = score(of_val, SHOWN, card, threshold=rule, intervals=False)
+    at_prevalence = None
+    if prevalence is not None:
+        tested = [[decide(run, card, rule) for run in folds] for folds in runs]
+        at_prevalence = predict_values(scores, tested, card, prevalence)
+    return Point(
+        thresholds=tuple(thresholds), scores=scores, on_val=on_val, at_prevalence=at_prevalence, fallbacks=fallbacks
+    )
+
+
+def can_choose(run: Run, card: Card) -> bool:
+    """Whether val has a threshold that is better than chance."""
+    val, positive = run.get("val"), 1 if card.positive is None else card.positive
+    if val is None:
+        return False
+    scale, ranked = scale_of(val)
+    return youden_threshold(val.targets == positive, ranked[:, positive], scale) is not None
+
+
+def predict_values(
+    scores: Mapping[str, Score], tested: Sequence[Sequence[Tested]], card: Card, prevalence: float
+) -> tuple[Score, Score]:
+    """PPV and NPV at a prevalence, by Bayes' rule from the sensitivity and specificity beside them.
+
+    Where these have Wilson's intervals, theirs follow from those (MOVER-R); else both are resampled by patient.
+    """
+    sensitivity, specificity = scores["sensitivity"], scores["specificity"]
+    for found in (sensitivity, specificity):
+        if found.value is None:
+            none = Score(value=None, reason=found.reason)
+            return none, none
+    assert sensitivity.value is not None and specificity.value is not None
+    values = predictive_values(np.array(sensitivity.value), np.array(specificity.value), prevalence)
+    reason = sensitivity.reason or specificity.reason
+    if reason:
+        intervals: list[tuple[float, float, str] | str] = [reason, reason]
+    elif all(found.method.startswith("wilson") for found in (sensitivity, specificity)):
+        bounds = [(found.low or 0.0, 1.0 if found.high is None else found.high) for found in (sensitivity, specificity)]
+        both = predictive_intervals(sensitivity.value, specificity.value, bounds[0], bounds[1], prevalence)
+        intervals = [(low, high, "MOVER-R of sensitivity's and specificity's") for low, high in both]
+    else:
+        intervals = resample_values(values, tested, card, prevalence)
+    missing = ("nothing is called positive", "nothing is called negative")
+    return tuple(map(put_together, values, intervals, missing))  # type: ignore[return-value]
+
+
+def put_together(value: Array, interval: tuple[float, float, str] | str, missing: str) -> Score:
+    if np.isnan(value):
+        return Score(value=None, reason=missing)
+    if isinstance(interval, str):
+        return Score(value=float(value), reason=interval)
+    return Score(value=float(value), low=interval[0], high=interval[1], method=interval[2])
+
+
+def resample_values(
+    values: tuple[Array, Array], tested: Sequence[Sequence[Tested]], card: Card, prevalence: float
+) -> list[tuple[float, float, str] | str]:
+    """The interval of PPV and of NPV, patients drawn anew, or the reason why there is none."""
+    draws = draw_patients(tested)
+    drawn, by_seed = [], []
+    for name in ("sensitivity", "specificity"):
+        metric = SHOWN[name]
+        folds = [[resample(metric, part, w) for part, w in zip(parts, draws, strict=True)] for parts in tested]
+        drawn.append(mean_of_means(folds))
+        by_seed.append(score_seeds(metric, tested))
+    resampled = predictive_values(drawn[0], drawn[1], prevalence)
+    of_seeds = predictive_values(by_seed[0], by_seed[1], prevalence)
+    num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
+    found: list[tuple[float, float, str] | str] = []
+    for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
+        interval = percentile_interval(values_drawn)
+        if interval.low is None or interval.high is None or np.isnan(values_seed).any():
+            found.append(f"no interval: {interval.reason or 'undefined in a seed'}")
+            continue
+        low, high = interval.low, interval.high
+        method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
+        if len(tested) > 1:
+            low, high = add_seed_variance((low, high), float(value), values_seed, num_patients)
+            method += f" ({PATIENTS_AND_SEEDS})"
+        found.append((max(low, 0.0), min(high, 1.0), method))
+    return found
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+def percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def columns_of(multilabel: bool, reach: Reach | None, prevalence: float | None) -> tuple[str, ...]:
+    columns = ["model", *(["label"] if multilabel else []), "threshold"]
+    columns += [f"{reach.metric} on val"] if reach else []
+    columns += ["sensitivity", "specificity", "PPV", "NPV"]
+    columns += [] if prevalence is None else [f"PPV at {percent(prevalence)}", f"NPV at {percent(prevalence)}"]
+    return tuple(columns)
+
+
+def cells_of(point: Point | None, reach: Reach | None, prevalence: float | None) -> tuple[Cell, ...]:
+    """The cells that `columns_of` names, behind model and label."""
+    if point is None:
+        return (None,) * (5 + (reach is not None) + 2 * (prevalence is not None))
+    cells: list[Cell] = [float(np.mean([number for folds in point.thresholds for number in folds]))]
+    if reach:
+        cells.append(point.on_val[reach.metric].value)
+    cells += [point.scores[name] for name in NAMES]
+    cells += [] if point.at_prevalence is None else point.at_prevalence
+    return tuple(cells)
+
+
+def describe_rule(rule: ThresholdRule) -> str:
+    if isinstance(rule, Reach):
+        how = "highest" if rule.metric == "sensitivity" else "lowest"
+        return f"the {how} threshold with a {rule.metric} of at least {percent(rule.least)} on val"
+    if rule == "half":
+        return "threshold .5, the protocol's"
+    return "the threshold with the largest sensitivity + specificity on val"
+
+
+def notes_of(questions: Sequence[Question], prevalence: float | None) -> list[str]:
+    """What the thresholds were chosen on, and whose prevalence PPV and NPV hold for."""
+    first = questions[0]
+    several = len({question.label for question in questions}) > 1
+    notes = ["threshold: the mean over runs; each run's own is used. Test chooses nothing"]
+    if not several:
+        counts = [count(folds[0]["val"], first.card) for folds in first.runs[:1] if "val" in folds[0]]
+        for positives, negatives in counts:
+            of_fold = ", in the first fold" if len(first.runs[0]) > 1 else ""
+            notes.append(f"chosen on {positives} positives and {negatives} negatives of val{of_fold}")
+    positives, negatives = (sum(c) for c in zip(*(count(r["test"], first.card) for r in first.runs[0]), strict=True))
+    whose = "each label's prevalence in test" if several else f"{percent(positives / (positives + negatives))} of test"
+    notes.append(
+        f"PPV and NPV hold where the positive class is as frequent as here: {whose}"
+        + ("; for another: --prevalence" if prevalence is None else "")
+    )
+    if prevalence is not None:
+        notes.append(f"at {percent(prevalence)}: by Bayes' rule from the row's sensitivity and specificity")
+    return notes
+
+
+def methods_of(rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """One note with every way an interval was taken."""
+    methods = sorted({cell.method for cells in rows for cell in cells if isinstance(cell, Score) and cell.method})
+    return [f"intervals: 95 %, {'; '.join(methods)}"] if methods else []
+
+
+def count(part: Predictions, card: Card) -> tuple[int, int]:
+    positives = int((part.targets == (1 if card.positive is None else card.positive)).sum())
+    return positives, len(part) - positives
+
+
+def describe(question: Question, point: Point | None) -> dict[str, Any]:
+    """The thresholds and what was reached on val, by seed and fold, as plain data."""
+    thresholds = () if point is None else point.thresholds
+    return {
+        "model": question.row.label,
+        "label": question.label,
+        "thresholds": [
+            {"seed": question.row.seeds[number], "fold": fold, "threshold": threshold}
+            for number, folds in enumerate(thresholds)
+            for fold, threshold in enumerate(folds)
+        ],
+        "on_val": {} if point is None else {name: found.value for name, found in point.on_val.items()},
+    }

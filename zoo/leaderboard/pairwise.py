@@ -1,0 +1,335 @@
+"""Compare two models of a board: the difference, its uncertainty, and the images they disagree on.
+
+A pure function of boards. The test of two rows is the board's own, that of `comparison`; docs/statistics.md says the
+rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import Undefined, UsageError, clean, nearest
+from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.thresholds import Tested, decide
+from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.sanity_checks import is_baseline
+from zoo.leaderboard.significance import MIN_SEEDS, Difference
+from zoo.results.store import Result
+from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
+from zoo.statistics.pairs import McNemar, mcnemar
+from zoo.statistics.roc import Test, delong_covariance, z_test
+
+MAX_DISAGREEMENTS = 10
+SINGLE_RUNS = "single runs: no statement on seeds"
+BY_INFLUENCE = "influence"
+BY_PROBABILITY = "probability of the true class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleRuns:
+    """One run of each model, the same test units: what can be said of these two runs, and not of the models."""
+
+    seeds: tuple[int, int]
+    method: str  # "paired DeLong", or the same for other metrics and for several units a patient
+    difference: float
+    low: float
+    high: float
+    statistic: float | None  # z; None where the difference has no variance
+    p: float | None
+    only_first: int | None  # units that only the first decided right
+    only_second: int | None
+    mcnemar: McNemar | None
+    mcnemar_reason: str | None  # why there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A patient (an image, where no patient key is known) on which the two models differ most."""
+
+    case: str
+    samples: tuple[str, ...]
+    target: str
+    first: float | None  # mean probability of the true class, over seeds and images; regression: the predicted value
+    second: float | None
+    moves: float  # how much smaller the difference would be without this case; or first less second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Two rows of one board, by their positions."""
+
+    board: Board
+    first: int
+    second: int
+    tested: Difference | None  # over patients and seeds
+    single: SingleRuns | None  # where one of the two has one seed
+    reason: str | None  # why neither could be tested
+    ordered_by: str
+    disagreements: tuple[Disagreement, ...]
+
+    @property
+    def rows(self) -> tuple[Row, Row]:
+        return self.board.rows[self.first], self.board.rows[self.second]
+
+
+# --- what is compared ------------------------------------------------------------------------------------------------
+def select_results(results: Sequence[Result], dataset: str | None, protocol: str | None) -> list[Result]:
+    """The results on one dataset and under one protocol (`finetune`, or `finetune@1`), baselines with them."""
+    labels = {r.run["protocol_label"] for r in results if not is_baseline(r.run)}
+    for kind, asked, known in (
+        ("dataset", dataset, {r.run["dataset"] for r in results}),
+        ("protocol", protocol, labels | {label.partition("@")[0] for label in labels}),
+    ):
+        if asked and asked not in known:
+            hint = nearest(asked, known)
+            raise UsageError(
+                f"no stored result is of the {kind} {asked!r}", fix=hint or f"there are: {', '.join(sorted(known))}"
+            )
+    return [
+        r
+        for r in results
+        if dataset in (None, r.run["dataset"])
+        and (
+            protocol in (None, r.run["protocol_label"], r.run["protocol_label"].partition("@")[0]) or is_baseline(r.run)
+        )
+    ]
+
+
+def find_label(boards: Sequence[Board], name: str) -> str:
+    """The label that a name means on all boards: a label as it stands, or a plain or qualified name of one alone."""
+    rows = [row for board in boards for row in board.rows]
+    labels = sorted({row.label for row in rows})
+    if name in labels:
+        return name
+    meant = sorted({row.label for row in rows if name in (row.model, row.qualified)})
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        raise UsageError(f"{name!r} is {len(meant)} rows: {', '.join(meant)}", fix="give one of them in full")
+    hint = nearest(name, {*labels, *(row.model for row in rows)})
+    fix = hint or f"there are: {', '.join(labels[:20])}" + (" ..." if len(labels) > 20 else "")
+    raise UsageError(f"no board holds a model {name!r}", fix=fix, code="unknown-model")
+
+
+def compare_models(boards: Sequence[Board], first: str, second: str) -> list[Contrast]:
+    """The two models on every board that holds both; UsageError where a name is unknown or means several."""
+    boards = [board for board in boards if not board.is_control]
+    one, other = find_label(boards, first), find_label(boards, second)
+    if one == other:
+        raise UsageError(f"{first!r} and {second!r} are the same model: {one}", fix="give two different ones")
+    found = []
+    for board in boards:
+        labels = [row.label for row in board.rows]
+        if one in labels and other in labels:
+            found.append(contrast(board, labels.index(one), labels.index(other)))
+    if not found:
+        places = {
+            name: ", ".join(sorted({f"{b.dataset} {b.protocol}" for b in boards if name in {r.label for r in b.rows}}))
+            for name in (one, other)
+        }
+        told = "; ".join(f"{name}: {where}" for name, where in places.items())
+        raise UsageError(f"no board holds both {one!r} and {other!r}", fix=f"run both on one dataset ({told})")
+    return found
+
+
+def contrast(board: Board, first: int, second: int) -> Contrast:
+    tested = board.comparisons.find(first, second)
+    single: SingleRuns | None = None
+    reason: str | None = None
+    rows = board.rows[first], board.rows[second]
+    if tested is None:
+        reason = why_not(board, first, second)
+        if reason is None:
+            try:
+                single = compare_runs(board, *rows)
+            except Undefined as undefined:
+                reason = clean(undefined)
+    ordered_by, disagreements = find_disagreements(board, *rows)
+    return Contrast(
+        board=board,
+        first=first,
+        second=second,
+        tested=tested,
+        single=single,
+        reason=reason,
+        ordered_by=ordered_by,
+        disagreements=disagreements,
+    )
+
+
+def why_not(board: Board, first: int, second: int) -> str | None:
+    """Why two rows cannot be tested at all; None where at least their runs can."""
+    for row in (board.rows[first], board.rows[second]):
+        if isinstance(row.evidence, str):
+            return f"{row.label}: {row.evidence}"
+    if not same_cases(board.rows[first], board.rows[second]):
+        return "they were not tested on the same patients"
+    if min(len(board.rows[i].seeds) for i in (first, second)) >= MIN_SEEDS:
+        return next(reason for i in (first, second) if (reason := board.comparisons.unranked[i]))
+    return None
+
+
+def same_cases(first: Row, second: Row) -> bool:
+    """Whether both were tested on the same samples, fold by fold."""
+    pairs = list(zip(first.stored[0], second.stored[0], strict=False)) if first.stored and second.stored else []
+    return (
+        bool(pairs)
+        and len(first.stored[0]) == len(second.stored[0])
+        and all(np.array_equal(a["test"].sample_ids, b["test"].sample_ids) for a, b in pairs)
+    )
+
+
+# --- one run of each -------------------------------------------------------------------------------------------------
+def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
+    """One run of each model, of a seed both have where there is one; Undefined where the metric has no influence."""
+    from scipy.special import ndtri
+
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    seeds = (common[0], common[0]) if common else (first.seeds[0], second.seeds[0])
+    runs = [row.stored[row.seeds.index(seed)] for row, seed in zip((first, second), seeds, strict=True)]
+    parts = [[decide(run, board.card, board.threshold) for run in folds] for folds in runs]
+    method, difference, variance, test = test_scores(board, runs, parts)
+    half = float(ndtri(0.975)) * variance**0.5
+    only_first, only_second, reason = count_discordant(parts)
+    return SingleRuns(
+        seeds=seeds,
+        method=method,
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        statistic=None if np.isnan(test.statistic) else test.statistic,
+        p=None if np.isnan(test.p) else test.p,
+        only_first=only_first,
+        only_second=only_second,
+        mcnemar=None if only_first is None or only_second is None else mcnemar(only_first, only_second),
+        mcnemar_reason=reason,
+    )
+
+
+def test_scores(
+    board: Board, runs: Sequence[Sequence[Any]], parts: Sequence[Sequence[Tested]]
+) -> tuple[str, float, float, Test]:
+    """Method, difference of the primary metric, its variance, and the z test.
+
+    DeLong's where the metric is one area and every unit a patient of its own, averaged over folds; else the variance is
+    that of the paired influence values by patient, which is the same for other metrics and for clusters.
+    """
+    assert board.primary is not None
+    curve = board.primary.curve
+    if curve and all(len(np.unique(part.patients)) == len(part.patients) for part in parts[0]):
+        try:
+            curves = [[curve(part.request) for part in folds] for folds in parts]
+        except Undefined:
+            curves = []
+        if curves:
+            found = [delong_covariance(a[0], np.stack([a[1], b[1]])) for a, b in zip(*curves, strict=True)]
+            difference = exact_mean(areas[0] - areas[1] for areas, _ in found)
+            variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in found]
+            variance = max(float(np.sum(variances)), 0.0) / len(found) ** 2
+            return "paired DeLong", difference, variance, z_test(difference, variance)
+    a, b = (weigh_evidence([run], board.primary, board.card, threshold=board.threshold) for run in runs)
+    difference = float(a.seed_scores[0] - b.seed_scores[0])
+    variance = float(np.var(a.influence - b.influence, ddof=1)) / len(a.influence)
+    return "z of the paired influence by patient", difference, variance, z_test(difference, variance)
+
+
+def count_discordant(parts: Sequence[Sequence[Tested]]) -> tuple[int | None, int | None, str | None]:
+    """Units that only the first, or only the second, decided right, over all folds; or why they are not counted."""
+    if any(part.request.decisions is None or part.request.decisions.ndim > 1 for part in parts[0]):
+        return None, None, "no single decision a unit"
+    if any(len(np.unique(part.patients)) < len(part.patients) for part in parts[0]):
+        return None, None, "several units a patient: McNemar's test needs independent ones"
+    right = [np.concatenate([part.request.decisions == part.request.targets for part in folds]) for folds in parts]
+    return int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum()), None
+
+
+# --- where they disagree ---------------------------------------------------------------------------------------------
+def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tuple[Disagreement, ...]]:
+    """What the cases are ordered by, and those with the largest paired difference.
+
+    Ordered by influence on the difference of the scores: it says what the difference is made of, for every metric, and
+    a model that is merely more confident everywhere does not fill the list. Without influence values (ECE, too few
+    cases) by the probability of the true class.
+    """
+    if not same_cases(first, second):
+        return BY_PROBABILITY, ()
+    tests = [part["test"] for part in first.stored[0]]
+    patients = np.concatenate([test.patients for test in tests])
+    samples = np.concatenate([test.sample_ids for test in tests])
+    targets = np.concatenate([test.targets for test in tests])
+    means = [mean_probabilities(row) for row in (first, second)]
+    shown = [of_truth(mean, targets, board.card.task.name) for mean in means]
+    cases, owner = np.unique(patients, return_inverse=True)
+    by_case = [mean_by_case(values, owner, len(cases)) for values in shown]
+    a, b = first.evidence, second.evidence
+    if isinstance(a, Evidence) and isinstance(b, Evidence):
+        ordered_by, order = BY_INFLUENCE, np.argsort(a.patients)  # as `cases` are, over all folds
+        moves = ((a.influence - b.influence) / len(a.patients))[order]
+    else:
+        ordered_by = BY_PROBABILITY
+        moves = np.nan_to_num(by_case[0] - by_case[1])
+    chosen = np.argsort(-np.abs(moves), kind="stable")[:MAX_DISAGREEMENTS]
+    return ordered_by, tuple(
+        Disagreement(
+            case=str(cases[i]),
+            samples=tuple(map(str, samples[owner == i])),
+            target=describe_target(targets[owner == i], board.card.labels),
+            first=none_if_nan(by_case[0][i]),
+            second=none_if_nan(by_case[1][i]),
+            moves=float(moves[i]),
+        )
+        for i in chosen
+        if abs(moves[i]) > ROUNDING
+    )
+
+
+def mean_probabilities(row: Row) -> Array:
+    """The probabilities (N, C) of all tested images, averaged over seeds, fold after fold."""
+    folds = zip(*row.stored, strict=True)
+    return np.concatenate([mean_of_arrays([part["test"].probabilities for part in seeds]) for seeds in folds])
+
+
+def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
+    """The probability of what is true (N,): of the class, or mean over the known labels; regression: the prediction."""
+    if task == "regression":
+        return probabilities[:, 0]
+    if task == "multilabel":
+        right = np.where(np.isnan(targets), np.nan, np.where(targets == 1, probabilities, 1 - probabilities))
+        known = (~np.isnan(right)).sum(axis=1)
+        means: Array = np.divide(np.nansum(right, axis=1), known, out=np.full(len(right), np.nan), where=known > 0)
+        return means
+    found: Array = probabilities[np.arange(len(targets)), targets]
+    return found
+
+
+def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
+    """The mean over each case's images, of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    cases, group = np.unique(owner[defined], return_inverse=True)
+    means = np.full(num_cases, np.nan)
+    means[cases] = mean_by_group(values[defined], group, len(cases))
+    return means
+
+
+def describe_target(targets: Array, labels: Sequence[str]) -> str:
+    """The label of a case's images; each with its count where they differ; a number for regression."""
+    if targets.ndim == 2:
+        kinds = [
+            ", ".join(label for label, there in zip(labels, row, strict=True) if there == 1) or "none"
+            for row in targets.tolist()
+        ]
+    elif np.issubdtype(targets.dtype, np.integer):
+        kinds = [labels[target] for target in targets]
+    else:
+        return f"{targets.mean():g}"
+    names = dict.fromkeys(kinds)
+    return kinds[0] if len(names) == 1 else "; ".join(f"{name} x {kinds.count(name)}" for name in names)
+
+
+def none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

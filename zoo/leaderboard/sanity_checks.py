@@ -1,0 +1,146 @@
+"""Check a row for reasons to doubt it: no better than a baseline, too good, or chosen among many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import ThresholdRule, decide
+from zoo.evaluation.values import Runs, Score
+from zoo.leaderboard.formatting import number, with_interval
+from zoo.results.runs import NUM_SHUFFLES
+from zoo.specs.metric import Card, MetricSpec
+from zoo.statistics.intervals import mean_interval
+from zoo.statistics.means import ROUNDING, exact_mean
+
+SAME = 1e-6  # log odds or probabilities that differ by less do not tell two images apart
+
+
+# --- rows no better than the class prior -----------------------------------------------------------------------------
+def find_degenerate(
+    found: Score | None, constant: Score | None, *, higher_is_better: bool, runs: Runs, card: Card, rule: ThresholdRule
+) -> tuple[str, ...]:
+    """The reasons why a trained row is worth no more than the constant predictor; empty where there is none.
+
+    Its interval must exclude the constant's score; where there is no interval its value must beat it. A row of which
+    any run answers the same whatever the image is named too, since a mean over seeds hides it.
+    """
+    stored = [run for folds in runs for run in folds]
+    reasons = []
+    same = sum(says_the_same(run["test"], card) for run in stored)
+    if same:
+        reasons.append(f"the same output for every test image in {same} of {len(stored)} runs")
+    decided = 0 if card.task.name in ("multilabel", "regression") else sum(one_class(r, card, rule) for r in stored)
+    if decided > same:
+        reasons.append(f"one class for every test {card.unit} in {decided} of {len(stored)} runs")
+    if found is None or found.value is None or constant is None or constant.value is None:
+        return tuple(reasons)
+    bound = found.low if higher_is_better else found.high
+    worst = found.value if bound is None else bound
+    lead = worst - constant.value if higher_is_better else constant.value - worst
+    if lead <= ROUNDING:
+        what = "its score" if bound is None else "its interval"
+        reasons.append(f"{what} does not exceed the constant predictor's {number(constant.value)}")
+    return tuple(reasons)
+
+
+def says_the_same(test: Predictions, card: Card) -> bool:
+    """Whether no two images differ in log odds, or in a number as a share of the targets' range."""
+    spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
+    unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
+    return bool(spread <= SAME * (unit or 1.0))
+
+
+def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -> bool:
+    """Whether one class is decided for all units of test although they have several."""
+    request = decide(run, card, rule).request
+    assert request.decisions is not None
+    return len(np.unique(request.decisions)) == 1 and len(np.unique(request.targets)) > 1
+
+
+# --- the control with shuffled labels --------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What shuffled labels say of one model: `passed` is None where there is no interval to ask."""
+
+    model: str
+    passed: bool | None
+    text: str
+
+
+def score_shuffles(
+    runs: Runs, metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+) -> dict[str, Score]:
+    """Every metric's mean over shuffles, with its interval over them: the test set is one and the same."""
+    each = [score([folds], metrics, card, threshold=threshold, intervals=False) for folds in runs]
+    scores = {}
+    for name, metric in metrics.items():
+        values = [value for found in each if (value := found[name].value) is not None]
+        if not values:
+            scores[name] = Score(value=None, reason=each[0][name].reason, version=metric.version)
+            continue
+        left_out = len(each) - len(values)
+        mean = Score(
+            value=exact_mean(values),
+            note=f"undefined in {left_out} of {len(each)} shuffles" if left_out else "",
+            version=metric.version,
+        )
+        if len(values) < 2:
+            scores[name] = replace(mean, reason="no interval: one shuffle")
+            continue
+        low, high = mean_interval(np.array(values, dtype=float))
+        scores[name] = replace(mean, low=low, high=high, method=f"t over {len(values)} shuffles")
+    return scores
+
+
+def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card) -> Verdict:
+    """Whether the interval over shuffles covers chance, as it must where no label of test is known from elsewhere."""
+    name, chance, shown = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
+    found = scores.get(name)
+    told = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
+    told += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
+    if found is None or found.value is None or found.low is None or found.high is None:
+        reason = (found and found.reason) or f"{name} is not there"
+        return Verdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
+    value = f"{name} {with_interval(found)}"
+    if found.low - ROUNDING <= chance <= found.high + ROUNDING:
+        text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
+        return Verdict(model=model, passed=True, text=text)
+    text = (
+        f"labels shuffled ({told}): {value} DOES NOT COVER {shown}: the labels of test are known from elsewhere than "
+        "from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
+    )
+    return Verdict(model=model, passed=False, text=text)
+
+
+# --- how often a test set was looked at ------------------------------------------------------------------------------
+SCORED = ("score", "external")  # purposes of runs whose numbers are a model's quality
+CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest")
+
+
+def tested_on(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes two runs' test images the same; `run` is `Run.describe()`."""
+    return (run["test_hash"],) if run.get("test_hash") else (run["content_hash"], run["split_hash"])
+
+
+def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, ...]]:
+    """By test set, how many configurations (model x protocol x initial weights) were scored on it; seeds are none.
+
+    The best of many looks better than it is. Baselines and controls are not chosen among: they do not count.
+    """
+    seen = {
+        (tested_on(run), *(run[name] for name in CONFIGURATION), run.get("network", ""))
+        for run in runs
+        if run["purpose"] in SCORED and not is_baseline(run)
+    }
+    return Counter(configuration[0] for configuration in seen)
+
+
+def is_baseline(run: Mapping[str, Any]) -> bool:
+    return str(run["protocol_label"]).startswith("baseline@")

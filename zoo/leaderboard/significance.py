@@ -1,0 +1,178 @@
+"""Test the order of a board's rows: pairs, ranks with ties, and the winner's odds.
+
+A pure function of arrays; the rule is `zoo.statistics.pairs.compare_pairs`, the page docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from zoo.evaluation.evidence import Evidence
+from zoo.statistics.datasets import Measured, resample_scores
+from zoo.statistics.means import exact_mean, rounded
+from zoo.statistics.pairs import (
+    Pairs,
+    compare_pairs,
+    detectable_difference,
+    difference_intervals,
+    find_better,
+    patients_needed,
+    rank_with_ties,
+)
+
+RESAMPLING_SEED = 20_250_102
+MIN_SEEDS = 2
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two rows by their positions: how far `first` is above `second` in the metric, and how sure that is."""
+
+    first: int
+    second: int
+    difference: float
+    low: float  # 95 %, of this pair alone
+    high: float
+    p: float
+    p_holm: float  # over all pairs of the board
+    df: float | None  # None: no variance at all
+    patient_variance: float
+    seed_variance: float
+    # the difference this pair would show with 80 % power; None: more than the metric can differ by, or no variance
+    detectable: float | None
+    patients_needed: int | None  # None: the seeds alone hide it, or patients add no variance
+    winner: int | None  # the position that is better after Holm; None: no detectable difference
+
+    @property
+    def variance(self) -> float:
+        return self.patient_variance + self.seed_variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """What the tests say of all rows, by their positions; empty with a reason where nothing could be tested."""
+
+    ranks: tuple[int | None, ...] = ()
+    unranked: tuple[str | None, ...] = ()  # why a row has no rank
+    pairs: tuple[Difference, ...] = ()
+    num_patients: int = 0
+    detectable: float | None = None  # median over pairs; None where that is more than the metric can differ by
+    widest: float | None = None  # the largest difference that the metric can have; None: there is no largest
+    winner: int | None = None  # the row with the best score
+    patients_change_winner: float | None = None  # share of test sets of other patients on which another row is best
+    seeds_change_winner: float | None = None  # share of draws of other seeds with which another row is best
+
+    def tied_with(self, row: int) -> tuple[int, ...]:
+        """The rows from which it could not be told apart."""
+        pairs = [pair for pair in self.pairs if pair.winner is None and row in (pair.first, pair.second)]
+        return tuple(pair.second if pair.first == row else pair.first for pair in pairs)
+
+    def find(self, one: int, other: int) -> Difference | None:
+        """The pair of two rows, in this order."""
+        for pair in self.pairs:
+            if (pair.first, pair.second) == (one, other):
+                return pair
+            if (pair.first, pair.second) == (other, one):
+                turned = replace(pair, first=one, second=other, difference=-pair.difference)
+                return replace(turned, low=-pair.high, high=-pair.low)
+        return None
+
+
+def compare_rows(
+    evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: Bounds = (None, None)
+) -> Comparisons:
+    """Compare all rows that have evidence; in place of it stands the reason why a row has none.
+
+    Rows of one seed are never ranked, nor rows tested on other patients than most. `bounds` are the metric's: no
+    difference is larger than from one to the other.
+    """
+    reasons: list[str | None] = [found if isinstance(found, str) else None for found in evidence]
+    known = {row: found for row, found in enumerate(evidence) if isinstance(found, Evidence)}
+    for row, found in known.items():
+        if len(found.seed_scores) < MIN_SEEDS:
+            reasons[row] = "one seed is never ranked"
+    tested = {row: found for row, found in known.items() if reasons[row] is None}
+    first = next(iter(tested.values()), None)
+    for row, found in tested.items():
+        if first is not None and not np.array_equal(found.patients, first.patients):
+            reasons[row] = "not tested on the patients of the rows above"
+    tested = {row: found for row, found in tested.items() if reasons[row] is None}
+    rows = tuple(tested)
+    if first is None or len(rows) < 2:
+        alone = dict.fromkeys(rows, "no other row to rank it against")
+        told = tuple(alone.get(row, reason) for row, reason in enumerate(reasons))
+        return Comparisons(ranks=(None,) * len(told), unranked=told)
+    sign = 1.0 if higher_is_better else -1.0
+    influence = np.stack([sign * found.influence for found in tested.values()])
+    seed_scores = [sign * found.seed_scores for found in tested.values()]
+    pairs = compare_pairs(influence, seed_scores)
+    better = find_better(pairs, len(rows))
+    ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
+    leader = int(np.argmax(rounded(np.array([exact_mean(scores) for scores in seed_scores]))))
+    measured = Measured(influence=influence, seed_scores=seed_scores)
+    widest = widest_difference(bounds)
+    return Comparisons(
+        ranks=tuple(ranks.get(row) for row in range(len(evidence))),
+        unranked=tuple(reasons),
+        pairs=describe_pairs(pairs, rows, sign, len(first.patients), better, widest),
+        num_patients=len(first.patients),
+        detectable=within(np.median(detectable_difference(pairs)), widest),
+        widest=widest,
+        winner=rows[leader],
+        patients_change_winner=winner_changes(measured, leader, patients=True),
+        seeds_change_winner=winner_changes(measured, leader, seeds=True),
+    )
+
+
+def widest_difference(bounds: Bounds) -> float | None:
+    low, high = bounds
+    return None if low is None or high is None else high - low
+
+
+def within(detectable: float, widest: float | None) -> float | None:
+    """The detectable difference, or None where no two scores differ by as much, or where nothing varies at all."""
+    possible = detectable > 0 and (widest is None or detectable <= widest)
+    return float(detectable) if possible else None
+
+
+def describe_pairs(
+    pairs: Pairs, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray, widest: float | None
+) -> tuple[Difference, ...]:
+    """One record a pair, in the metric's own direction."""
+    low, high = difference_intervals(pairs)
+    if sign < 0:
+        low, high = -high, -low
+    detectable, needed = detectable_difference(pairs), patients_needed(pairs, num_patients)
+    found = []
+    for i in range(len(pairs)):
+        a, b = int(pairs.first[i]), int(pairs.second[i])
+        winner = rows[a] if better[a, b] else rows[b] if better[b, a] else None
+        found.append(
+            Difference(
+                first=rows[a],
+                second=rows[b],
+                difference=float(sign * pairs.difference[i]),
+                low=float(low[i]),
+                high=float(high[i]),
+                p=float(pairs.p[i]),
+                p_holm=float(pairs.p_holm[i]),
+                df=float(pairs.df[i]) if np.isfinite(pairs.df[i]) else None,
+                patient_variance=float(pairs.patient_variance[i]),
+                seed_variance=float(pairs.seed_variance[i]),
+                detectable=within(detectable[i], widest),
+                patients_needed=int(needed[i]) if 0 < needed[i] < np.inf else None,
+                winner=winner,
+            )
+        )
+    return tuple(found)
+
+
+def winner_changes(measured: Measured, leader: int, *, patients: bool = False, seeds: bool = False) -> float:
+    """Share of resamples of one source of chance, the other as it was, in which another model leads; ties a half."""
+    scores = rounded(resample_scores(measured, (RESAMPLING_SEED,), patients=patients, seeds=seeds))
+    others = np.delete(scores, leader, axis=1).max(axis=1)
+    return float((others > scores[:, leader]).mean() + 0.5 * (others == scores[:, leader]).mean())

@@ -1,0 +1,1 @@
+"""Find pretrained weights, and build a network for a dataset."""

@@ -1,0 +1,160 @@
+"""Adapt a network to a dataset: a new head, one input channel, a small stem."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zoo.errors import RunError, UsageError
+from zoo.specs.model import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def submodule(module: nn.Module, name: str) -> tuple[nn.Module, str, nn.Module]:
+    """Return the parent, the attribute and the submodule a dotted `name` denotes."""
+    parent_name, _, attribute = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    return parent, attribute, getattr(parent, attribute)
+
+
+def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> None:
+    """Put a fresh layer of `num_outputs` where the pretrained classifier was: linear, or a 1x1 convolution.
+
+    What bounded the old one's outputs goes with it: losses take logits, of either sign.
+    """
+    from torch import nn
+
+    parent, attribute, old = submodule(module, name)
+    new: nn.Linear | nn.Conv2d
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_outputs)
+    elif isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, num_outputs, kernel_size=1)
+    else:
+        raise RunError(f"classifier {name!r} is a {type(old).__name__}; expected a linear layer or a 1x1 convolution")
+    nn.init.normal_(new.weight, std=std)
+    nn.init.zeros_(new.bias)  # type: ignore[arg-type]
+    setattr(parent, attribute, new)
+    drop_activations(parent, attribute)
+    for owner in (module, parent):  # timm and squeezenet read the number of classes back when they reshape
+        if hasattr(owner, "num_classes"):
+            owner.num_classes = num_outputs  # type: ignore[assignment]
+
+
+def drop_activations(parent: nn.Module, attribute: str) -> None:
+    """Take out the activations that follow a head in its Sequential: SqueezeNet has a ReLU there.
+
+    Behind it no logit is negative, so that no probability of a multi-label set is below .5, and a logit that is zero
+    for every image never learns again. Features are the same without it.
+    """
+    from torch import nn
+
+    if not isinstance(parent, nn.Sequential):
+        return
+    names = [name for name, _ in parent.named_children()]
+    for name in names[names.index(attribute) + 1 :]:
+        if type(getattr(parent, name)).__module__ == nn.ReLU.__module__:  # torch's own, from ReLU to LogSoftmax
+            setattr(parent, name, nn.Identity())
+
+
+def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
+    """Make the first convolution take `channels`, keeping what it responds to.
+
+    For one channel its weights are summed over the old ones, so that a gray image gives what the same image repeated
+    over the old channels gave; for more they are repeated in turn and scaled by old / new, which keeps the response
+    to a constant image. A convolution that does something else with its weights than to apply them (one that
+    standardizes them in every forward, as in NFNet and BiT) keeps them, and its input is mapped to the old channels.
+    """
+    import torch
+    from torch import nn
+
+    parent, attribute, old = submodule(module, name)
+    if not isinstance(old, nn.Conv2d):
+        raise RunError(f"first convolution {name!r} is a {type(old).__name__}; expected a 2-d convolution")
+    weight = old.weight.detach()
+    if channels == 1:
+        adapted = weight.sum(dim=1, keepdim=True)
+    else:
+        order = torch.arange(channels) % weight.shape[1]
+        adapted = weight[:, order] * (weight.shape[1] / channels)
+    # Changed in place: some networks subclass Conv2d for their padding ("same").
+    kept, old_channels = old.weight, old.in_channels
+    images = torch.rand(2, channels, *probe_size(old), generator=torch.Generator().manual_seed(0)).to(kept)
+    expected = respond(old, fold_channels(images, old_channels))
+    old.in_channels = channels
+    old.weight = nn.Parameter(adapted.contiguous())
+    if not torch.allclose(respond(old, images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        old.in_channels, old.weight = old_channels, kept
+        old.register_forward_pre_hook(partial(fold_inputs, channels=old_channels))
+    for owner in (module, parent):
+        if hasattr(owner, "in_chans"):
+            owner.in_chans = channels  # type: ignore[assignment]
+    setattr(parent, attribute, old)
+
+
+def probe_size(convolution: nn.Conv2d) -> tuple[int, int]:
+    """Height and width of an image on which a convolution has several outputs, borders among them."""
+    height, width = (2 * d * (k - 1) + 2 * s + 1 for k, s, d in zip(*window(convolution), strict=True))
+    return height, width
+
+
+def window(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return convolution.kernel_size, convolution.stride, convolution.dilation
+
+
+def respond(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+    """The outputs for some images; nothing that a forward may keep is changed."""
+    import torch
+
+    was_training = convolution.training
+    with torch.no_grad():
+        outputs: Tensor = convolution.eval()(images)
+    convolution.train(was_training)
+    return outputs
+
+
+def fold_channels(images: Tensor, channels: int) -> Tensor:
+    """Images (N, n, H, W) as ones of `channels`: what weights repeated in turn and scaled by channels / n see of them.
+
+    One channel is repeated. Of several, channel c is added to c mod `channels`, times channels / n.
+    """
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    import torch
+
+    order = torch.arange(images.shape[1], device=images.device) % channels
+    shape = (len(images), channels, *images.shape[2:])
+    folded = torch.zeros(shape, dtype=images.dtype, device=images.device).index_add(1, order, images)
+    return folded * (channels / images.shape[1])
+
+
+def fold_inputs(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
+    """A forward pre-hook of a convolution whose weights must stay as they are."""
+    return (fold_channels(inputs[0], channels),)
+
+
+def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
+    """Give a ResNet the CIFAR stem: a 3x3 stride-1 first convolution, no max-pooling (He et al. 2016, section 4.2)."""
+    from torch import nn
+
+    if not spec.first_conv or not isinstance(getattr(module, "maxpool", None), nn.Module):
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+    parent, attribute, old = submodule(module, spec.first_conv)
+    if not isinstance(old, nn.Conv2d):
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+    new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    setattr(parent, attribute, new)
+    module.maxpool = nn.Identity()
+
+
+def takes_repeated_gray(spec: ModelSpec, channels: int) -> bool:
+    """Whether gray images are repeated, because the model has no first convolution that could take them."""
+    return channels == 1 and spec.channels != 1 and not spec.first_conv and bool(spec.classifier)
+
+
+def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
+    """A forward pre-hook; a module around it would hide the names that `classifier` and `layer_groups` rely on."""
+    return (inputs[0].expand(-1, channels, -1, -1),)

@@ -1,0 +1,65 @@
+"""The controls on every board, as models whose features are trivial: the class prior and 8x8 thumbnails.
+
+Fitted by the `baseline` protocol as linear probes: on no features logistic regression is the class prior.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoo.specs.model import BuildRequest, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SIDE = 8
+
+
+def build_constant(request: BuildRequest) -> nn.Module:
+    """A module that sees one zero whatever the image: only its intercept can be fitted."""
+    from torch import nn
+
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Linear(1, request.num_outputs)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.classifier(images.new_zeros(len(images), 1))  # type: ignore[no-any-return]
+
+    return Constant()
+
+
+def build_thumbnails(request: BuildRequest) -> nn.Module:
+    """The image's mean over an 8x8 grid of cells, then a linear layer."""
+    from collections import OrderedDict
+
+    from torch import nn
+
+    return nn.Sequential(
+        OrderedDict(
+            pool=nn.AdaptiveAvgPool2d(SIDE),
+            flatten=nn.Flatten(),
+            classifier=nn.Linear(request.channels * SIDE * SIDE, request.num_outputs),
+        )
+    )
+
+
+CONSTANT = ModelSpec(
+    name="constant",
+    title="the class prior of train, whatever the image",
+    family="baseline",
+    build=build_constant,
+    channels=1,
+    classifier="classifier",
+)
+THUMBNAILS = ModelSpec(
+    name="thumbnails",
+    title="logistic regression on 8x8 thumbnails: what needs no network",
+    family="baseline",
+    build=build_thumbnails,
+    channels=1,
+    classifier="classifier",
+    min_image_size=SIDE,
+)
+BASELINES = (CONSTANT, THUMBNAILS)

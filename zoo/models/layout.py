@@ -1,0 +1,70 @@
+"""Place a network on a device in the memory layout in which it runs fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zoo.system.devices import device_kind
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+SMALL_IMAGE = 128  # pixels a side; see `place`
+
+
+def place(module: nn.Module, device: str, precision: str, image_size: int) -> nn.Module:
+    """Move a module to a device, in the layout that is fastest there, with the exceptions that pay.
+
+    CPU: depthwise convolutions stay in float32 under bf16 autocast, where oneDNN is slower (mobilenet .8x). CUDA:
+    depthwise convolutions of small images leave channels_last, for which cuDNN compiles kernels in every process:
+    efficientnet_b0 on an H200 begins after 1 s instead of 17 s and takes 5.1 ms a step of 32 images at 64 px instead
+    of 6.4; at 224 px it would take 18.8 ms instead of 9.4.
+    """
+    import torch
+
+    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = device_kind(device)
+    if kind == "cpu" and precision == "bf16":
+        wrap_depthwise(module, in_float32)
+    elif kind == "cuda" and image_size <= SMALL_IMAGE:
+        wrap_depthwise(module, in_contiguous)
+    return module
+
+
+Forward = Callable[["Tensor"], "Tensor"]
+
+
+def wrap_depthwise(module: nn.Module, wrap: Callable[[nn.Conv2d], Forward]) -> None:
+    """Replace the forward of every depthwise convolution."""
+    from torch import nn
+
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1 and part.groups == part.in_channels:
+            part.forward = wrap(part)  # type: ignore[method-assign, assignment]
+
+
+def in_float32(part: nn.Conv2d) -> Forward:
+    import torch
+
+    own = part.forward
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return own(images.float())
+
+    return forward
+
+
+def in_contiguous(part: nn.Conv2d) -> Forward:
+    import torch
+
+    own = part.forward
+    with torch.no_grad():  # strides that say contiguous: to torch, (C, 1, k, k) in channels_last is both
+        part.weight.set_(torch.empty(part.weight.shape, device=part.weight.device).copy_(part.weight))  # type: ignore[call-overload]
+
+    def forward(images: Tensor) -> Tensor:
+        return own(images.contiguous()).contiguous(memory_format=torch.channels_last)
+
+    return forward

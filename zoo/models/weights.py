@@ -1,0 +1,299 @@
+"""Find the pretrained weights of a model: in a folder, in the caches, then on the network."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from zoo.errors import DataError, UsageError, WeightsError, nearest
+from zoo.registry.lookup import HUB, ModelChoice, Registry
+from zoo.specs.dataset import FetchRequest
+from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.validation import find_fault
+from zoo.system.files import hash_in_name
+from zoo.system.memo import FileMemo
+from zoo.system.progress import Progress
+from zoo.system.toml import parse_toml
+
+Policy = Literal["pretrained", "auto", "none"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+PROBE_SECONDS = 3.0
+HUB_URL = "https://huggingface.co"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalCard:
+    """What is known of a file that is named after its architecture alone: what the card beside it declares.
+
+    The published weights of the architecture may be others, so that nothing is taken from them.
+    """
+
+    mean: tuple[float, ...] = ()  # empty: not declared
+    std: tuple[float, ...] = ()
+    license: str = ""
+    pretraining: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """What a model starts from: a file and its digest, or random init."""
+
+    init: Literal["pretrained", "random"]
+    path: Path | None = None
+    digest: str = ""
+    tag: str = ""
+    fallback: bool = False  # pretrained weights were wanted and could not be had
+    local: LocalCard | None = field(default=None, compare=False)  # of a file that no published tag is known for
+
+    @property
+    def build_tag(self) -> str:
+        """The tag that `build` may rely on: a published one."""
+        return "" if self.local else self.tag
+
+    def normalization(self, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the network's input: the weights' own, else the architecture's."""
+        published = next(
+            (each for each in spec.weights if self.init == "pretrained" and each.tag == self.build_tag), spec
+        )
+        mean, std = (self.local.mean, self.local.std) if self.local else ((), ())
+        return mean or published.mean, std or published.std
+
+    def pretraining(self, spec: ModelSpec) -> list[str] | None:
+        """The data that the weights were trained on; None where nobody says, nothing for random init."""
+        if self.init == "random":
+            return []
+        if self.local:
+            return list(self.local.pretraining) or None
+        return next(
+            (list(each.pretraining) for each in spec.weights if each.tag == self.tag and each.pretraining), None
+        )
+
+
+RANDOM = InitialWeights(init="random")
+
+
+def find_all_weights(
+    choices: Sequence[ModelChoice],
+    policy: Policy,
+    *,
+    weights_dir: Path | None,
+    cache: Path,
+    offline: bool,
+    progress: Progress | None = None,
+) -> list[InitialWeights]:
+    """Find every model's weights: in `weights_dir` (else `$ZOO_WEIGHTS`), in this machine's caches, on the network.
+
+    Under `pretrained` all that cannot be had are named in one WeightsError; under `auto` they are marked as a fallback.
+    Hosts are asked once, together, for at most three seconds: a library's own retries take 50.
+    """
+    if policy == "none":
+        return [RANDOM for _ in choices]
+    brought = weights_folder(weights_dir)
+    memo = FileMemo(cache)
+    folder = cache / "weights"
+    try:
+        found = [find_on_disk(choice, brought, folder) for choice in choices]
+        missing = [c for c, path in zip(choices, found, strict=True) if path is None and c.weights]
+        reachable = set() if offline else reachable_hosts({c.weights.url for c in missing if c.weights})
+        results = []
+        faults = []
+        for choice, path in zip(choices, found, strict=True):
+            if choice.weights is None and path is None:
+                results.append(RANDOM)  # there are none to be had
+                continue
+            reason = ""
+            if path is None and choice.weights:
+                path, reason = fetch(choice.spec, choice.weights, folder, reachable, offline, progress)
+            if path is None:
+                faults.append((choice, reason))
+                results.append(InitialWeights(init="random", fallback=True))
+                continue
+            results.append(describe_file(choice, path, memo(path), brought))
+    finally:
+        memo.close()
+    if faults and policy == "pretrained":
+        raise missing_weights(faults, brought, folder)
+    return results
+
+
+def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | None) -> InitialWeights:
+    """A file as the published weights that its name or digest says, else as a local file with the card beside it."""
+    card = path.with_suffix(".toml")
+    is_tagged = path.parent != brought or path.stem != choice.spec.name
+    if choice.weights and (is_tagged or (not card.is_file() and is_published(choice.weights, digest))):
+        return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
+    tag = f"local-{digest[:8]}" if choice.weights else path.stem
+    local = read_local_card(card, choice.spec)
+    return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=local)
+
+
+def is_published(weights: Weights, digest: str) -> bool:
+    """Whether a sha256 begins with the hash in the name of the published file; False where the name has none."""
+    hashes = map(hash_in_name, (*weights.file_names, urlsplit(weights.url).path.rpartition("/")[2]))
+    return any(digest.startswith(start) for start in hashes if start)
+
+
+def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
+    """The card beside a file of weights; empty where there is none. A WeightsError names what is wrong in it."""
+    if not path.is_file():
+        return LocalCard()
+    try:
+        document = parse_toml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise bad_card(path, str(error)) from error
+    names = [part.name for part in fields(LocalCard)]
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
+    card = LocalCard(**{name: value for name, value in values.items() if name in names})
+    for name in document.keys() - set(names):
+        raise bad_card(path, f"unknown key {name!r} {nearest(name, names)}".strip())
+    if fault := find_fault(card, LocalCard):
+        raise bad_card(path, fault)
+    if bool(card.mean) != bool(card.std) or len(card.mean) not in (0, spec.channels) or len(card.std) != len(card.mean):
+        raise bad_card(path, f"mean and std: expected {spec.channels} numbers each, or neither")
+    if any(not 0 < value < inf for value in card.std):
+        raise bad_card(path, f"std is {card.std}, expected numbers above 0")
+    return card
+
+
+def bad_card(path: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: {reason}", fix="correct that line: mean, std, license and pretraining", code="bad-weights-card"
+    )
+
+
+def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
+    """The model that `hf-hub:owner/name` holds, described by the hub's own files: from its cache, else downloaded."""
+    family = registry.find("model", HUB.rstrip(":"))
+    if family.find is None:
+        raise UsageError(
+            f"model {name!r}: the plugin that offers {family.name!r} cannot look names up", fix="update the plugin"
+        )
+    offline = offline or not reachable_hosts({HUB_URL})
+    spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
+    release = registry.release_of(registry.qualified("model", HUB.rstrip(":")))
+    return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name, release=release)
+
+
+def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
+    """The spec of a planned run's model, in whatever process."""
+    if name.startswith(HUB):
+        return find_hub_model(name, registry, cache, offline=True).spec
+    return registry.find("model", name)
+
+
+def weights_folder(asked: Path | None) -> Path | None:
+    """The folder of files that somebody brought: the one asked for, else `$ZOO_WEIGHTS`; a UsageError if it is none."""
+    folder = asked or (Path(os.environ["ZOO_WEIGHTS"]) if os.environ.get("ZOO_WEIGHTS") else None)
+    if folder is None or (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        return folder
+    met = "may not be read" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
+    flag = "--weights-dir" if asked else "$ZOO_WEIGHTS"
+    raise UsageError(f"{folder}: {met}", fix=f"name in {flag} the folder that holds files of weights, or leave it out")
+
+
+def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | None, cached: Path) -> WeightsError:
+    choice, reason = faults[0]
+    tag = choice.weights.tag if choice.weights else ""
+    file = f"{choice.spec.name}.{tag}.safetensors or .pth"
+    looked = f"not in {brought}, which holds {list_files(brought, choice.spec.name)}; " if brought else ""
+    place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
+    others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
+    return WeightsError(
+        f"weights {choice.spec.name}.{tag} cannot be had{others}: {looked}{reason}; not in {cached}",
+        fix=f"{place}, or say --weights auto (fall back to random init, marked) or --weights none",
+        code="weights-missing",
+    )
+
+
+def list_files(folder: Path, wanted: str) -> str:
+    """The files of weights in a folder, in a few words: the three whose names are nearest to what was wanted."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIXES))
+    if not names:
+        return f"no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0)
+    return ", ".join(near) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Path | None:
+    local = find_local_weights(choice.spec, choice.weights, brought)
+    if local or choice.weights is None or choice.spec.fetch_weights is None:
+        return local
+    return choice.spec.fetch_weights(
+        FetchRequest(name=choice.spec.name, tag=choice.weights.tag, folder=folder, offline=True)
+    )
+
+
+def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
+    """Look in `folder` for a file named after the model and tag, else after the model alone.
+
+    The latter does not say which weights it holds, so that it never stands for other tags than the default one.
+    """
+    if folder is None:
+        return None
+    names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
+    if weights:
+        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names)
+        names = tagged + (names if weights.tag == spec.weights[0].tag else [])
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def fetch(
+    spec: ModelSpec, weights: Weights, folder: Path, reachable: Iterable[str], offline: bool, progress: Progress | None
+) -> tuple[Path | None, str]:
+    """Download one file, or say in a few words why it could not be."""
+    if offline:
+        return None, "--offline"
+    if spec.fetch_weights is None:
+        return None, "its plugin does not download"
+    host = host_of(weights.url)
+    if host not in reachable:
+        return None, f"{host or 'its host'} cannot be reached"
+    request = FetchRequest(name=spec.name, tag=weights.tag, folder=folder, progress=progress)
+    try:
+        path = spec.fetch_weights(request)
+    except (DataError, WeightsError, OSError) as error:
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return path, "" if path else "not found"
+
+
+def host_of(url: str) -> str:
+    """The scheme and host a download would contact: the hub's may be another by `$HF_ENDPOINT`."""
+    parts = urlsplit(url)
+    if parts.netloc == urlsplit(HUB_URL).netloc and os.environ.get("HF_ENDPOINT"):
+        parts = urlsplit(os.environ["HF_ENDPOINT"])
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+
+def reachable_hosts(urls: Iterable[str]) -> set[str]:
+    """Which hosts of these URLs answer at all within three seconds, all asked at once.
+
+    In threads: looking a name up has no time-out of its own.
+    """
+    import requests
+
+    def ask(host: str, answered: set[str]) -> None:
+        try:
+            requests.head(host, timeout=PROBE_SECONDS, allow_redirects=False)
+        except requests.RequestException:
+            return
+        answered.add(host)
+
+    hosts = {host_of(url) for url in urls} - {""}
+    answered: set[str] = set()
+    threads = [threading.Thread(target=partial(ask, host, answered), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PROBE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return set(answered)

@@ -1,0 +1,133 @@
+"""Audits with their images to one HTML page: findings as tables, and what is wrong together side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.audit.leaks import MOST_NAMED, Audit, Finding, Suspect
+from zoo.data.datasheet import describe_source, label_of, set_intensity, to_readable
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.report.html import picture, render_page
+from zoo.specs.dataset import SPLITS
+
+MOST_SUSPECTS = 60  # shown with their image; --json has them all
+READABLE = ("images", "patient", "patients", "unit", "split", "left_out_of_splits", "sizes", "bits", "channels")
+HASHES = ("content_hash", "split_hash")
+
+
+def build_page(audits: Sequence[tuple[Audit, Source | None, Split | None, Fingerprints | None]]) -> str:
+    """Build the page of some audits, each with the dataset audited, or None where it could not be opened."""
+    datasets = []
+    for number, (audit, source, split, prints) in enumerate(audits, start=1):
+        shown = Shown(source, split, prints) if source and split and prints else None
+        datasets.append(describe(audit, shown, f"dataset-{number}"))
+    names = ", ".join(audit.dataset for audit, *_ in audits)
+    return render_page("audit.html", title=f"Audit: {names}", datasets=datasets)
+
+
+@dataclass(eq=False)
+class Shown:
+    """The images of an audited set as the page shows them: each decoded once."""
+
+    source: Source
+    split: Split
+    prints: Fingerprints
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.row_of = {sample_id: row for row, sample_id in enumerate(self.source.sample_ids.tolist())}
+        self.images = list(self.source.samples.table["image"])
+        self.intensity = set_intensity(self.source, self.split) if self.prints.bits[0] > 8 else (0.0, 255.0)
+        self.patient_word = self.source.spec.patient.partition(":")[0] if self.source.has_patients else ""
+
+    def image(self, sample_id: str) -> dict[str, Any]:
+        if sample_id not in self.known:
+            row = self.row_of[sample_id]
+            self.known[sample_id] = {
+                "name": sample_id,
+                "uri": picture(self.source.samples.read(self.images[row]), self.intensity),
+                "label": label_of(self.source, row),
+                "split": str(self.split.folds[0][row]),
+                "patient": str(self.source.patients[row]) if self.source.has_patients else "",
+                "patient_word": self.patient_word,
+                "size": f"{self.prints.widths[row]} x {self.prints.heights[row]}",
+            }
+        return self.known[sample_id]
+
+
+def describe(audit: Audit, shown: Shown | None, anchor: str) -> dict[str, Any]:
+    """What the template needs of one dataset."""
+    findings = [describe_finding(f, shown, f"{anchor}-{number}") for number, f in enumerate(audit.findings, start=1)]
+    described: dict[str, Any] = {
+        "name": audit.dataset,
+        "anchor": anchor,
+        "verdict": audit.verdict,
+        "findings": findings,
+        "found_clean": audit.scope.clean(audit.found) if audit.scope else "",
+        "facts": {},
+        "splits": {},
+        "labels": [],
+        "notes": [],
+        "folds": "",
+        "has_patients": False,
+        "patient_word": "",
+    }
+    if shown is None:
+        return described
+    facts = describe_source(shown.source, shown.split, shown.prints)
+    readable = to_readable({**facts, "sheet": "", "shown": [], "shown_from_to": [0, 0]})
+    splits = {name: facts["splits"][name] for name in SPLITS}
+    return described | {
+        "facts": {
+            **{name.replace("_", " "): readable[name] for name in READABLE if name in readable},
+            **{name.replace("_", " "): facts[name][:16] for name in HASHES},
+        },
+        "splits": splits,
+        "labels": list(splits["train"].get("labels", {})),
+        "folds": f"the first of {facts['folds']} folds" if facts["folds"] > 1 else "",
+        "notes": [*facts["notes"], *facts["known_issues"]],
+        "has_patients": shown.source.has_patients,
+        "patient_word": shown.patient_word,
+    }
+
+
+def describe_finding(finding: Finding, shown: Shown | None, anchor: str) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        **{name: getattr(finding, name) for name in ("check", "verdict", "splits", "count", "message", "fix")},
+        "anchor": "",
+        "pairs": [],
+        "images": [],
+        "suspects": [],
+        "more": "",
+    }
+    if shown is None or not (finding.pairs or finding.samples or finding.suspects):
+        return described
+    described["anchor"] = anchor
+    if finding.suspects:
+        described["suspects"] = [describe_suspect(each, shown) for each in finding.suspects[:MOST_SUSPECTS]]
+        described["more"] = first_of(len(described["suspects"]), len(finding.suspects), "images")
+    elif finding.pairs:
+        described["pairs"] = [(shown.image(a), shown.image(b)) for a, b in finding.pairs]
+        described["more"] = f"The first {MOST_NAMED} pairs." if len(finding.pairs) == MOST_NAMED else ""
+    else:
+        described["images"] = [shown.image(sample_id) for sample_id in finding.samples]
+        described["more"] = first_of(len(finding.samples), finding.count, "images")
+    return described
+
+
+def describe_suspect(suspect: Suspect, shown: Shown) -> dict[str, Any]:
+    return {
+        "image": shown.image(suspect.sample),
+        "label": suspect.label,
+        "given": suspect.given,
+        "suggested": suspect.suggested,
+        "score": f"{suspect.score:.2f}",
+    }
+
+
+def first_of(num_shown: int, count: int, what: str) -> str:
+    return f"The first {num_shown} of {count} {what}." if num_shown < count else ""

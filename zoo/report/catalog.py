@@ -1,0 +1,173 @@
+"""Describe what is installed as plain data, for `zoo list` and `zoo info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import DataError
+from zoo.registry.lookup import WILDCARDS, Kind, Registry
+from zoo.registry.model_sets import MODEL_SETS
+from zoo.runner.suites import list_suites, load_suite
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import ModelSpec
+from zoo.system.files import cache_root
+from zoo.system.progress import Console
+
+SINGULAR: dict[str, Kind] = {
+    "models": "model",
+    "datasets": "dataset",
+    "metrics": "metric",
+    "protocols": "protocol",
+    "executors": "executor",
+}
+NOT_HERE = ("offline", "data-missing")  # codes of data that are on no disk of this machine
+
+
+def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[str, Any]]:
+    """What there is of a kind, in the order of names; a pattern is a glob, or a part of a name."""
+    if kind == "suites":
+        items = [summarize_suite(name) for name in list_suites()]
+    else:
+        singular = SINGULAR[kind]
+        specs = registry.specs(singular)
+        items = [summarize(name, specs[name], registry.qualified(singular, name)) for name in sorted(specs)]
+    if not pattern:
+        return items
+    if kind == "models" and pattern in MODEL_SETS:
+        return [item for item in items if item["name"] in MODEL_SETS[pattern]]
+    glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
+    return [item for item in items if any(fnmatch.fnmatchcase(name, glob) for name in names_of(item))]
+
+
+def names_of(item: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a pattern may mean: the name as it stands, without its distribution, and with it."""
+    plain = item["name"].rpartition(":")[2]
+    return item["name"], plain, f"{item['plugin']}:{plain}"
+
+
+def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
+    """One line of a list."""
+    owner = qualified.partition(":")[0] if ":" in qualified else ""
+    item: dict[str, Any] = {"name": name, "plugin": owner}
+    if isinstance(spec, ModelSpec):
+        item |= {"family": spec.family, "image_size": spec.image_size, "weights": [w.tag for w in spec.weights]}
+    elif isinstance(spec, DatasetSpec):
+        kind = {} if spec.find else {"task": spec.task.name, "labels": len(spec.labels)}  # a family is of no one task
+        item |= {**kind, "modality": spec.modality, "license": spec.license}
+    elif isinstance(spec, MetricSpec):
+        item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
+    return {**item, "title": spec.title}
+
+
+def summarize_suite(name: str) -> dict[str, Any]:
+    suite = load_suite(name)
+    return {
+        "name": suite.name,
+        "plugin": "zoo-bench",
+        "version": suite.version,
+        "datasets": list(suite.datasets),
+        "models": list(suite.models),
+        "protocol": suite.protocol,
+        "title": suite.title,
+    }
+
+
+def list_plugins(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": plugin.name,
+            "version": plugin.version,
+            "status": plugin.status,
+            "reason": plugin.reason or None,
+            **{f"{kind}s": count for kind, count in plugin.counts.items() if count},
+        }
+        for plugin in registry.plugins
+    ]
+
+
+def describe_item(
+    kind: str, name: str, registry: Registry, *, console: Console | None = None, sheet: Path | None = None
+) -> dict[str, Any]:
+    """All that is known of one thing. A dataset is opened, its images are decoded, and its splits are drawn."""
+    if kind == "suites":
+        return dataclasses.asdict(load_suite(name))
+    if kind == "models":
+        if name in MODEL_SETS:
+            return {"name": name, "models": list(MODEL_SETS[name])}
+        choice = registry.find_model(name)
+        default = choice.weights.tag if choice.weights else None
+        return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
+    if kind == "datasets":
+        return describe_dataset(name, registry, console or Console(), sheet)
+    spec, plugin = registry.find(SINGULAR[kind], name), registry.qualified(SINGULAR[kind], name)
+    return {**describe_spec(spec), "plugin": plugin, **formula_of(spec)}
+
+
+def formula_of(spec: Any) -> dict[str, str]:
+    from zoo.evaluation.metrics.labels import describe_formula
+
+    formula = describe_formula(spec) if isinstance(spec, MetricSpec) else ""
+    return {"formula": formula} if formula else {}
+
+
+def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:
+    """A card and, where its data are on this machine, what they hold: those must be readable."""
+    from zoo.data.lookup import find_datasets, is_path
+
+    if registry.find_family(name) or is_path(name, registry):
+        with console.counting(f"reading {name}") as progress:
+            (spec,) = find_datasets(name, registry, cache_root(), offline=True, progress=progress)
+        return describe_data(spec, console, sheet)
+    spec = registry.find("dataset", name)
+    plugin = {"plugin": registry.qualified("dataset", name)}
+    if spec.find:  # it stands for sets that are found when they are asked for
+        return describe_spec(spec) | plugin
+    try:
+        return describe_data(spec, console, sheet) | plugin
+    except DataError as error:
+        if sheet or error.code not in NOT_HERE:
+            raise
+        return {**describe_spec(spec), **plugin, "data": f"not shown: {error}"}
+
+
+def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> dict[str, Any]:
+    """What the images are, decoded once, and where their contact sheet lies."""
+    from zoo.data.datasheet import describe_source, draw_sheet
+    from zoo.data.fingerprints import take_fingerprints
+    from zoo.data.opening import failures_told, open_source
+    from zoo.data.splits import draw_split
+    from zoo.system.caches import open_cache
+
+    cache = cache_root()
+    open_cache(cache)
+    with failures_told():
+        with console.counting(f"reading {spec.name}") as progress:
+            source = open_source(spec, cache, offline=True, progress=progress)
+        with console.counting(f"decoding {spec.name}", "images") as progress:
+            prints = take_fingerprints(source, cache, progress)
+        split = draw_split(source, prints=prints)
+        path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
+        facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, path)
+        return describe_spec(source.spec) | facts
+
+
+def describe_spec(spec: Any) -> dict[str, Any]:
+    """The plain fields of a spec; what is callable or empty is left out."""
+    described: dict[str, Any] = {}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if callable(value) or value in ("", (), None) or value == {}:
+            continue
+        if field.name == "weights" and isinstance(value, tuple):
+            value = [{k: v for k, v in dataclasses.asdict(w).items() if v not in ("", (), False)} for w in value]
+        elif field.name == "task":
+            value = value.name
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        described[field.name] = value
+    return described

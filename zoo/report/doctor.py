@@ -1,0 +1,141 @@
+"""Examine this machine for `zoo doctor`, as plain data: what would go wrong, and how to fix it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ResultsError
+from zoo.registry.lookup import Registry
+from zoo.results.store import load_results
+from zoo.system.devices import describe_compute, resolve_device
+from zoo.system.locks import locked
+from zoo.system.machine import available_memory_bytes, num_cores, versions
+from zoo.training.check import check_device
+
+LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one middling set
+MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
+OPTIONAL = {
+    "av": "video files: pip install 'zoo-bench[video]'",
+    "cleanlab": "`--label-noise`: pip install 'zoo-bench[noise]'",
+}
+
+
+def examine(registry: Registry, cache: Path, results: Path, device: str | None = None) -> dict[str, Any]:
+    """Examine the machine, versions, plugins, cache and results folder; train on `device` where one is given.
+
+    `advice` says what is wrong and how to fix it.
+    """
+    check = check_device(resolve_device(device)) if device else {}
+    folders = {"cache": describe_folder(cache), "results": describe_folder(results)}
+    own, memory = resolve_device("auto"), available_memory_bytes()
+    advice = [
+        *look_at_folder("cache", folders["cache"], "set ZOO_CACHE to"),
+        *look_at_folder("results folder", folders["results"], "give by --results"),
+        *look_at_results(results),
+        *look_at_machine(own, memory),
+        *look_at_plugins(registry),
+        *check.pop("advice", ()),
+    ]
+    return {
+        "system": {
+            **describe_compute(own, 1),
+            "available_memory_gb": memory and round(memory / 1e9, 1),
+        },
+        "versions": versions(),
+        "plugins": {
+            p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins
+        },
+        **folders,
+        **({"device check": check} if check else {}),
+        "not installed": [text for name, text in OPTIONAL.items() if find_spec(name) is None],
+        "advice": advice or ["nothing is missing"],
+    }
+
+
+def describe_folder(folder: Path) -> dict[str, Any]:
+    """Whether a folder, or the one it would be made in, can be written to and locked, and how much room there is."""
+    place = find_place(folder)
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError:
+        free = 0
+    return {
+        "folder": str(folder),
+        "writable": writable,
+        "locks": can_lock(place) if writable else False,
+        "free_gb": round(free / 1e9, 1),
+    }
+
+
+def find_place(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there; a link to nothing is in the way of what is below."""
+    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def can_lock(folder: Path) -> bool:
+    """Whether the file system keeps a second process, or a second handle of this one, from a lock that is held."""
+    from filelock import FileLock, Timeout
+
+    path = folder / f".zoo-doctor-{os.getpid()}.lock"
+    try:
+        with locked(path, timeout=1.0):
+            try:
+                with FileLock(path, timeout=0):
+                    return False
+            except Timeout:
+                return True
+    except (OSError, NotImplementedError):
+        return False
+
+
+def look_at_folder(what: str, found: dict[str, Any], mend: str) -> Iterator[str]:
+    where, place = f"{what} {found['folder']}", find_place(Path(found["folder"]))
+    if place.is_symlink() and not place.exists():
+        yield f"{where}: {place} is a link to what is not there; make {place.readlink()}, or {mend} another folder"
+    elif not found["writable"]:
+        yield f"{where}: cannot be written to; {mend} a folder that can"
+    elif not found["locks"]:
+        yield f"{where}: its file system knows no locks; let one bench at a time use it, or {mend} another"
+    if found["writable"] and found["free_gb"] * 1e9 < LITTLE_ROOM_BYTES:
+        yield f"{where}: {found['free_gb']} GB free; make room (`zoo cache clear`), or {mend} a folder with more"
+
+
+def look_at_results(results: Path) -> Iterator[str]:
+    """What stands there already and cannot be read."""
+    if not results.is_dir():
+        return
+    try:
+        damaged = load_results(results)[1]
+    except ResultsError as error:
+        yield str(error)
+        return
+    yield from damaged
+
+
+def look_at_machine(device: str, memory: int | None) -> Iterator[str]:
+    import torch
+
+    if device == "cpu" and shutil.which("nvidia-smi"):
+        yield f"torch {torch.__version__} sees no GPU, and nvidia-smi is here: install a torch for its driver's CUDA"
+    elif device == "cpu":
+        yield "no GPU seen by torch: fine for the quickstart and small sets, slow for 224 px"
+    if device == "cpu" and memory is not None and memory < MEMORY_A_RUN_BYTES * num_cores():
+        yield f"{memory / 1e9:.1f} GB of memory for {num_cores()} runs at once: give --workers a smaller number"
+    if sys.flags.dont_write_bytecode:
+        yield "PYTHONDONTWRITEBYTECODE is set: every command compiles torch anew, seconds each; unset it"
+
+
+def look_at_plugins(registry: Registry) -> Iterator[str]:
+    for broken in registry.broken:
+        yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
+    if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
+        yield "no model plugin is installed: pip install zoo-timm zoo-torchvision"

@@ -1,0 +1,70 @@
+"""From stored results to a table of their predictions: a line for every test image, model, seed and fold."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
+
+from zoo.evaluation.predictions import Predictions
+from zoo.leaderboard.formatting import disarm
+from zoo.leaderboard.sanity_checks import SCORED
+from zoo.results.store import Result
+
+PLACE = ("dataset", "tested_on", "protocol", "model", "weights", "seed", "fold", "sample_id", "patient")
+
+
+def write_predictions(
+    results: Sequence[Result], stream: IO[str], progress: Callable[[int, int | None], None]
+) -> tuple[int, int]:
+    """Write one line an image; returns how many lines and runs. With folds they are the out-of-fold predictions.
+
+    `target` is a class by its name, or a number; of several labels each has a column, empty where it is unknown. A text
+    that a spreadsheet would take for a formula gets a quote in front.
+    """
+    chosen = [r for r in results if r.ok and r.run["purpose"] in SCORED and r.provenance != "stated"]
+    columns = list(dict.fromkeys(name for result in chosen for name in columns_of(result)))
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([disarm(name) for name in (*PLACE, *columns)])
+    count = 0
+    for done, result in enumerate(chosen, start=1):
+        test = result.predictions()["test"]
+        place = [disarm(cell) for cell in place_of(result)]
+        for cells in rows_of(result, test):
+            patient = cells["patient"] if result.dataset["has_patients"] else None
+            line = [*place, cells["sample_id"], patient, *(cells.get(name) for name in columns)]
+            writer.writerow([disarm(cell) for cell in line])
+        count += len(test)
+        progress(done, len(chosen))
+    return count, len(chosen)
+
+
+def place_of(result: Result) -> Iterable[Any]:
+    run = result.run
+    weights = run["weights_tag"] if run["init"] == "pretrained" else "random init"
+    return run["dataset"], run.get("tested_on"), run["protocol_label"], run["shown"], weights, run["seed"], run["fold"]
+
+
+def columns_of(result: Result) -> list[str]:
+    """The columns of targets and predictions, in the words of the dataset."""
+    labels, task = result.dataset["labels"], result.dataset["task"]
+    if task == "regression":
+        return ["target", "prediction"]
+    targets = [f"target: {label}" for label in labels] if task == "multilabel" else ["target"]
+    return [*targets, *(f"probability: {label}" for label in labels)]
+
+
+def rows_of(result: Result, test: Predictions) -> Iterator[dict[str, Any]]:
+    labels, names = result.dataset["labels"], columns_of(result)
+    targets: list[list[Any]]
+    if result.dataset["task"] == "multilabel":
+        targets = [[None if math.isnan(cell) else int(cell) for cell in row] for row in test.targets.tolist()]
+    elif result.dataset["task"] == "regression":
+        targets = [[target] for target in test.targets.tolist()]
+    else:
+        targets = [[labels[target]] for target in test.targets.tolist()]
+    for sample_id, patient, target, predicted in zip(
+        test.sample_ids.tolist(), test.patients.tolist(), targets, test.probabilities.tolist(), strict=True
+    ):
+        yield {"sample_id": sample_id, "patient": patient, **dict(zip(names, [*target, *predicted], strict=True))}

@@ -1,0 +1,157 @@
+"""Trace each number of a stored run to its inputs, files, thresholds, formulas and intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ResultsError
+from zoo.evaluation.intervals import BOOTSTRAP_SEED, CLUSTERED
+from zoo.evaluation.metrics.labels import describe_formula
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import choose_thresholds, decide, describe_threshold_rule, on_one_scale, positive_index
+from zoo.evaluation.values import MIN_CASES, Score, count_cases
+from zoo.results.soundness import find_faults_of_run
+from zoo.results.store import WEIGHTS_FILE, Result
+from zoo.specs.dataset import Unit
+from zoo.specs.metric import Card, MetricSpec
+from zoo.statistics.intervals import (
+    NUM_RESAMPLES,
+    bootstrap_weights,
+    noise_free_interval,
+    percentile_interval,
+    wilson_interval,
+)
+from zoo.statistics.roc import clustered_area, clustered_interval, logit_interval
+
+# The functions that made an interval, by what its method says.
+INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
+    ("wilson", (wilson_interval,)),
+    ("logit-DeLong", (logit_interval,)),
+    (CLUSTERED, (clustered_interval, clustered_area)),
+    ("Newcombe's method 5", (clustered_interval, clustered_area)),
+    ("less noise", (bootstrap_weights, noise_free_interval)),
+    ("bootstrap", (bootstrap_weights, percentile_interval)),
+)
+ON_A_BOARD = (
+    "mean over the seeds of this score, within a seed over its folds; the interval there draws the same patients for "
+    "all seeds and adds the variance between seeds (docs/statistics.md)"
+)
+
+
+def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
+    """All that is stored of a run, and how each score and interval was computed."""
+    described = dataclasses.asdict(result)
+    for name in ("folder", "checksums", "bundle", "provenance"):
+        described.pop(name)
+    described |= {"folder": str(result.folder), "files": list_files(result)}
+    if not result.ok:
+        return described
+    predictions, card, rule = result.predictions(), result.card(), result.run["protocol"]["threshold"]
+    check_fit(result, predictions, card)
+    scores, image_scores = result.scores(), result.read_scores("image_scores")
+    return {
+        **described,
+        "thresholds": trace_thresholds(predictions, card, rule),
+        "test": count_test(predictions, card, card.unit, rule),
+        "intervals": trace_intervals([*scores.values(), *image_scores.values()]),
+        "scores": trace_scores(scores, metrics),
+        **({"image_scores": trace_scores(image_scores, metrics)} if image_scores else {}),
+        "on_a_board": ON_A_BOARD,
+    }
+
+
+def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card) -> None:
+    """ResultsError where predictions are of other labels than the dataset's card names: a stranger wrote both."""
+    columns = 1 if card.task.name == "regression" else len(card.labels)
+    axes = 2 if card.task.name == "multilabel" else 1
+    fits = all(
+        part.probabilities.shape[1:] == (columns,) and part.targets.ndim == axes for part in predictions.values()
+    )
+    if "test" not in predictions or not fits or not 0 <= (card.positive or 0) < len(card.labels):
+        raise ResultsError(
+            f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
+        )
+    counts = result.dataset.get("splits", {})
+    if fault := next(find_faults_of_run(card, result.run["purpose"], counts, predictions), ""):
+        raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
+
+
+def list_files(result: Result) -> list[dict[str, Any]]:
+    """The files of a run with their sha256, which was compared with the record when the run was read."""
+    if result.folder is None:
+        return []
+    files = []
+    for path in sorted({*result.folder.iterdir(), *(result.folder / name for name in result.checksums)}):
+        checksum = result.checksums.get(path.name)
+        there = path.is_file()
+        note = "as written" if there else "not kept" if path.name == WEIGHTS_FILE else "missing"
+        if checksum is None:
+            note = "the record itself" if path.name == "result.json" else "made again by `zoo score`"
+        files.append(
+            {"name": path.name, "bytes": path.stat().st_size if there else None, "sha256": checksum, "state": note}
+        )
+    return files
+
+
+def trace_thresholds(predictions: Mapping[str, Predictions], card: Card, rule: Any) -> dict[str, Any]:
+    """The thresholds at which labels were decided for, as val gave them; of several classes there are none."""
+    val = predictions.get("val")
+    units = val.by_unit(card.unit_of("val")) if val is not None else None
+    units, _ = on_one_scale(units, predictions["test"].by_unit(card.unit), card)
+    thresholds = choose_thresholds(units, card, rule)
+    if thresholds is None:
+        none = "a number is predicted" if card.task.name == "regression" else "the largest probability decides"
+        return {"rule": none, "values": {}}
+    labels = [card.labels[positive_index(card)]] if card.task.name == "binary" else card.labels
+    chosen = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
+    if units is None or rule == "half":
+        return {"rule": "fixed at .5", "values": chosen}
+    return {"rule": describe_threshold_rule(), "chosen_on": f"val, {len(units)} {card.unit}s", "values": chosen}
+
+
+def count_test(predictions: Mapping[str, Predictions], card: Card, unit: Unit, rule: Any) -> dict[str, Any]:
+    """How many images, units and patients the scores rest on, and how many of each label."""
+    test, part = predictions["test"], decide(predictions, card, rule)
+    counted: dict[str, Any] = {
+        "unit": unit,
+        "images": len(test),
+        "units": len(part.patients),
+        "patients": len(np.unique(test.patients)) if card.has_patients else None,
+    }
+    if card.task.name == "regression":
+        return counted
+    targets = part.request.targets
+    there = targets == 1 if targets.ndim == 2 else targets[:, None] == np.arange(len(card.labels))
+    positives, negatives = count_cases(part)
+    cases = "patients" if card.has_patients else "images"
+    counted["labels"] = {
+        label: {"units": int(there[:, i].sum()), f"{cases} with it": int(yes), f"{cases} without it": int(no)}
+        for i, (label, yes, no) in enumerate(zip(card.labels, positives, negatives, strict=True))
+    }
+    return counted
+
+
+def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
+    return {
+        name: {
+            **dataclasses.asdict(score),
+            "installed_version": metrics[name].version if name in metrics else None,
+            "formula": describe_formula(metrics[name]) if name in metrics else None,
+        }
+        for name, score in scores.items()
+    }
+
+
+def trace_intervals(scores: Iterable[Score]) -> dict[str, Any]:
+    """How each method of an interval that stands in the scores works, with what was drawn and from which seed."""
+    found = {}
+    for method in sorted({score.method for score in scores if score.low is not None}):
+        functions = next((functions for said, functions in INTERVALS if said in method), ())
+        drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if "bootstrap" in method else {}
+        formula = " ".join(" ".join((function.__doc__ or "").split()) for function in functions)
+        found[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": formula or None}
+    return found

@@ -1,0 +1,90 @@
+"""Check stored predictions for shapes, types and values that no model or dataset can produce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.evaluation.predictions import SPLITS, Predictions
+from zoo.specs.metric import Card
+from zoo.tasks.kinds import MULTILABEL, REGRESSION, Task, sigmoid
+
+TOLERANCE = 1e-6
+
+
+def find_faults_of_run(
+    card: Card, purpose: str, counts: Mapping[str, Any], predictions: Mapping[str, Predictions]
+) -> Iterator[str]:
+    """List the faults in a finished run's predictions, split by split.
+
+    `counts` are those of the dataset's record by split. A run has its targets; a bundle may have none.
+    """
+    for split in SPLITS:
+        part = predictions.get(split)
+        if part is None:
+            if split == "val" or purpose != "tune":  # a tuning run has seen no test image
+                yield f"holds no predictions of {split}"
+        elif part.sample_ids.ndim != 1 or not part.sample_ids.size:
+            yield f"{split}: no samples"
+        else:
+            if not len(part.targets):
+                yield f"{split}: holds no targets"
+            yield from find_faults(card, split, part)
+            if split in counts and len(part) != counts[split]["images"]:
+                yield f"{split}: {len(part)} images, but the dataset's record says {counts[split]['images']}"
+
+
+def find_faults(card: Card, split: str, part: Predictions) -> Iterator[str]:
+    """What of a split's arrays does not fit the others or the task. Nothing may be counted before this is known: one
+    target of 200,000,000 would be as many counts."""
+    task, num_labels, rows = card.task, len(card.labels), len(part)
+    columns = 1 if task == REGRESSION else num_labels
+    targets, probabilities = part.targets, part.probabilities
+    if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
+        yield f"{split}: samples and patients that are no names, one a row"
+    if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
+        yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities of {rows} samples"
+    elif not np.isfinite(probabilities).all():
+        yield f"{split}: probabilities contain NaN or infinity"
+    elif fault := find_fault_of_probabilities(task, probabilities) or find_fault_of_log_odds(part):
+        yield f"{split}: {fault}"
+    shape = (columns,) if task == MULTILABEL else ()
+    kinds = "iu" if task.classes else "biuf"
+    if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in kinds:
+        yield f"{split}: {targets.dtype} {targets.shape} targets of {rows} samples of a {task.name} task"
+    elif task.classes:
+        if len(wrong := targets[(targets < 0) | (targets >= num_labels)]):
+            yield f"{split}: a target of {wrong[0]}, expected 0 to {num_labels - 1}"
+    elif task == REGRESSION:
+        if not np.isfinite(targets).all():
+            yield f"{split}: targets contain NaN or infinity"
+    elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
+        yield f"{split}: a target of {wrong[0]:g}, expected 0, 1 or NaN for unknown"
+
+
+def find_fault_of_log_odds(part: Predictions) -> str:
+    """What is wrong with the log odds beside sound probabilities; "" where nothing is, or there are none."""
+    if part.log_odds is None:
+        return ""
+    if part.log_odds.shape != part.probabilities.shape or part.log_odds.dtype.kind != "f":
+        return f"{part.log_odds.dtype} {part.log_odds.shape} log odds of {part.probabilities.shape} probabilities"
+    if not np.isfinite(part.log_odds).all():
+        return "log odds contain NaN or infinity"
+    if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > TOLERANCE:
+        return "log odds do not match the probabilities"
+    return ""
+
+
+def find_fault_of_probabilities(task: Task, probabilities: Array) -> str:
+    """What is wrong with finite probabilities (N, C); "" where nothing is, and of predicted numbers."""
+    if task == REGRESSION or not probabilities.size:
+        return ""
+    low, high = float(probabilities.min()), float(probabilities.max())
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        return f"a probability of {low if low < 0 else high:.6g}, expected 0 to 1"
+    if task != MULTILABEL and np.abs(probabilities.sum(axis=1) - 1).max() > TOLERANCE:
+        return "probabilities of the classes that do not sum to 1"
+    return ""

@@ -1,0 +1,404 @@
+"""Store the result of each run in one folder, written once and whole, and read it back with its checksums compared."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Literal
+
+from zoo.errors import ResultsError, clean
+from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
+from zoo.evaluation.values import Score
+from zoo.results.runs import Run
+from zoo.results.schemas import find_fault, find_fault_of_score
+from zoo.results.soundness import find_faults_of_run
+from zoo.specs.metric import Card
+from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, sweep, unseal, write_sealed
+from zoo.system.locks import locked
+from zoo.tasks.kinds import find_task
+
+SCHEMA = 1
+WEIGHTS_FILE = "model.safetensors"
+TIMING_FILE = "timing.json"
+TIMINGS = ("latency_seconds", "inference_images_per_second")
+Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
+# Of a bundle: scores computed again from its predictions; a run of it carried out again here; only said by it.
+Provenance = Literal["", "recomputed", "reproduced", "stated"]
+# What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
+MODEL_FAULTS = ("diverged", "oom", "wrong-output")
+RUN_DEPTH = 3  # folders between a results folder and the files of a run
+NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run's record. `result.json` never changes once written; scores live beside it and can be computed again."""
+
+    id: str
+    run: Mapping[str, Any]  # Run.describe()
+    identity: Mapping[str, Any]
+    status: Status
+    error: Mapping[str, str] | None = None  # code, message
+    dataset: Mapping[str, Any] = field(default_factory=dict)  # Run's dataset as a card of plain data
+    deviations: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    system: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    bundle: str = ""  # the bundle it was read from; "" where it was run here
+    provenance: Provenance = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    @property
+    def is_models_fault(self) -> bool:
+        """Whether the run failed by what the model did, and not by the machine, the plugin's code or the time given."""
+        return self.error is not None and self.error["code"] in MODEL_FAULTS
+
+    def predictions(self) -> dict[str, Predictions]:
+        """The stored predictions of val and test."""
+        if self.folder is None or not self.ok:
+            raise ResultsError(
+                f"run {self.id[:8]} has no predictions", fix="run it again: only a finished run has them"
+            )
+        predictions = load_predictions(self.folder / "predictions.npz")
+        if any(len(part.targets) < len(part) for part in predictions.values()):
+            raise ResultsError(
+                f"{self.folder}: its targets were left out of the bundle",
+                fix="ask whoever made the bundle, or put the dataset beside it",
+                code="no-targets",
+            )
+        return predictions
+
+    def card(self) -> Card:
+        """What scoring must know of the dataset."""
+        return Card(
+            task=find_task(self.dataset["task"]),
+            labels=tuple(self.dataset["labels"]),
+            positive=self.dataset["positive"],
+            unit=self.dataset["unit"],
+            has_patients=self.dataset["has_patients"],
+            val_unit=self.dataset.get("val_unit"),
+        )
+
+    def scores(self) -> dict[str, Score]:
+        """The scores last computed from the predictions; empty where there are none."""
+        return self.read_scores("scores")
+
+    def read_scores(self, kind: str) -> dict[str, Score]:
+        if self.folder is None or not (self.folder / "scores.json").exists():
+            return {}
+        path = self.folder / "scores.json"
+        try:
+            document, sealed = read_document(path)
+            if document.get("run", self.id) != self.id:  # the first documents do not name their run
+                raise TypeError("of another run")
+            if not sealed and not is_of_before_seals(document):
+                raise TypeError("not sealed")
+            return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
+        except (TypeError, AttributeError, ResultsError) as error:
+            if isinstance(error, ResultsError) and error.code == "newer-schema":
+                raise
+            raise ResultsError(f"{path}: cannot be read", fix="`zoo score` makes it again", code="scores") from error
+
+
+def parse_score(values: Mapping[str, Any]) -> Score:
+    """A score as it stands in `scores.json`; TypeError where a field of it is none."""
+    found = Score(**values)
+    if fault := find_fault_of_score(values):
+        raise TypeError(fault)
+    return found
+
+
+# --- one run, one process --------------------------------------------------------------------------------------------
+@contextmanager
+def claim(root: Path, run: Run) -> Iterator[bool]:
+    """Whether this process, and no other, may carry out a run and write its folder until the block ends.
+
+    A process that is killed has its claim no longer, whatever the clock says.
+    """
+    from filelock import Timeout
+
+    folder = root / run.folder
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), timeout=0))
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise unusable(root, error, f" ({folder.parent}/.{folder.name}.lock)") from error
+        yield True
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def save_result(
+    root: Path,
+    run: Run,
+    result: Result,
+    predictions: Mapping[str, Predictions] | None = None,
+    scores: Mapping[str, Mapping[str, Score]] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    state: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write one run's folder: temporary, synced, renamed. What it says is durable when this returns."""
+    folder = root / run.folder
+    try:
+        with folder_written_whole(folder) as temporary:
+            if state:
+                from safetensors.torch import save
+
+                (temporary / WEIGHTS_FILE).write_bytes(save(dict(state)))  # its own writer hides that a disk is full
+            write_result(temporary, result, predictions, scores, history)
+    except OSError as error:
+        raise unusable(root, error) from error
+    return folder
+
+
+def write_result(
+    folder: Path,
+    result: Result,
+    predictions: Mapping[str, Predictions] | None,
+    scores: Mapping[str, Mapping[str, Score]] | None,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the files of one run; `result.json` holds the checksums of all that are there by then but the scores."""
+    if predictions:
+        save_predictions(folder / "predictions.npz", dict(predictions))
+    if history:
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in history]
+        (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+    checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+    if scores:
+        write_sealed(folder / "scores.json", scores_document(result, scores))
+    document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
+    for name in NOT_STORED:
+        document.pop(name)
+    write_sealed(folder / "result.json", document)
+
+
+def scores_document(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "run": result.id,
+        **{kind: {n: asdict(s) for n, s in part.items()} for kind, part in scores.items()},
+    }
+
+
+def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> None:
+    """Replace the scores beside a result, whole."""
+    assert result.folder is not None
+    try:
+        write_sealed(result.folder / "scores.json", scores_document(result, scores))
+    except OSError as error:
+        raise unusable(result.folder, error) from error
+
+
+def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
+    """Note beside a run how fast its model answers, measured after it."""
+    try:
+        write_sealed(folder / TIMING_FILE, {"schema": SCHEMA, "timing": dict(timing)})
+    except OSError as error:
+        raise unusable(folder, error) from error
+
+
+def read_timing(folder: Path | None) -> dict[str, float]:
+    """What `save_timing` noted; empty where nothing was, or it cannot be read: it is measured again."""
+    if folder is None or not (folder / TIMING_FILE).exists():
+        return {}
+    try:
+        document, sealed = read_document(folder / TIMING_FILE)
+        told = document["timing"] if sealed else {}
+        timing = {name: float(told[name]) for name in TIMINGS}
+        return timing if all(0 < value < math.inf for value in timing.values()) else {}
+    except (KeyError, TypeError, ValueError, ResultsError):
+        return {}
+
+
+def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
+    """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
+    return read_document(path, newest)[0]
+
+
+def read_document(path: Path, newest: int = SCHEMA) -> tuple[dict[str, Any], bool]:
+    """Read a document and return whether it had a seal; the caller reports a missing one after other faults."""
+    try:
+        document = json.loads(read_regular(path))
+    except PermissionError as error:
+        raise unreadable(path) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise ResultsError(f"{path}: holds no schema", fix="delete its folder and run again")
+    if document["schema"] > newest:
+        raise ResultsError(
+            f"{path}: written in schema {document['schema']}; this zoo reads up to {newest}",
+            fix="upgrade zoo-bench",
+            code="newer-schema",
+        )
+    sealed = SEAL in document
+    if not unseal(document):
+        raise unlike_written(path)
+    return document, sealed
+
+
+def unlike_written(path: Path) -> ResultsError:
+    return ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+
+
+def is_of_before_seals(document: Mapping[str, Any]) -> bool:
+    """Whether a document without a seal was written so: it lacks what was recorded by the time there were seals.
+
+    A manifest lists the hashes of its files, which tell the same: see `load_manifest`.
+    """
+    if "scores" in document:
+        return "run" not in document
+    return "num_tuning_runs" not in document["run"]
+
+
+def load_result(folder: Path) -> Result:
+    """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
+    document, sealed = read_document(folder / "result.json")
+    document.pop("schema")
+    if fault := find_fault(document):
+        raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
+    if not sealed and not is_of_before_seals(document):
+        raise unlike_written(folder / "result.json")
+    try:
+        result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
+    except TypeError as error:
+        raise ResultsError(f"{folder}/result.json: {error}", fix="delete the folder and run again") from error
+    for name, checksum in result.checksums.items():
+        path = folder / name
+        try:
+            is_whole = hash_file(path) == checksum
+        except PermissionError as error:
+            raise unreadable(path) from error
+        except OSError:
+            is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
+        if not is_whole:
+            raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+    return replace(result, cost={**result.cost, **read_timing(folder)})
+
+
+def load_sound_result(folder: Path) -> Result:
+    """Load a result and check its predictions. Raises ResultsError for impossible ones."""
+    result = load_result(folder)
+    if result.ok:
+        path = folder / "predictions.npz"
+        counts, purpose = result.dataset.get("splits", {}), result.run["purpose"]
+        fault = next(find_faults_of_run(result.card(), purpose, counts, load_predictions(path)), "")
+        if fault:
+            raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
+    return result
+
+
+def unreadable(path: Path) -> ResultsError:
+    """It may be whole: nothing may be written in its place."""
+    return ResultsError(f"{path}: may not be read", fix="let it be read: `chmod -R u+rwX`", code="unreadable")
+
+
+def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
+    """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot.
+
+    A folder above them that may not be read stands for all that it holds; one that is not there, or is taken away
+    meanwhile, holds none.
+    """
+    try:
+        if depth == 0:
+            if (root / "result.json").exists():
+                yield root
+            return
+        below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        yield root
+        return
+    for path in below:
+        yield from find_result_folders(path, depth - 1)
+
+
+def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result) -> tuple[list[Result], list[str]]:
+    """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
+    results: dict[str, Result] = {}
+    damaged = []
+    for folder in find_result_folders(root):
+        try:
+            result = load(folder)
+            if not folder.name.endswith(f".{result.id[:8]}"):
+                raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
+            if result.id in results:
+                raise ResultsError(f"{folder}: a copy of {results[result.id].folder}", fix="delete one of them")
+            results[result.id] = result
+        except ResultsError as error:
+            if error.code == "newer-schema":
+                raise
+            damaged.append(str(error))
+    return list(results.values()), damaged
+
+
+def load_scored_runs(root: Path) -> list[dict[str, Any]]:
+    """What every finished run below `root` was (`Run.describe()`), nothing else opened; damaged ones are skipped."""
+    runs = []
+    for folder in find_result_folders(root):
+        try:
+            document = read_json(folder / "result.json")
+        except ResultsError:
+            continue
+        if document.get("status") == "ok" and not find_fault(document):
+            runs.append(document["run"])
+    return runs
+
+
+def find_done(root: Path, run: Run) -> Result | None:
+    """The finished result of exactly this run, or None; a failed or damaged one does not count."""
+    folder = root / run.folder
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        result = load_sound_result(folder)
+        result.scores()
+    except ResultsError as error:
+        if error.code in ("newer-schema", "unreadable"):
+            raise
+        return None
+    return result if result.ok and result.id == run.id else None
+
+
+@contextmanager
+def open_results(root: Path) -> Iterator[None]:
+    """Make the results folder and try writing to it; before and after, remove what killed processes left in it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        sweep(root, RUN_DEPTH)
+        with TemporaryFile(dir=root) as probe:
+            probe.write(b"\0" * 4096)
+    except OSError as error:
+        raise unusable(root, error) from error
+    try:
+        yield
+    finally:
+        sweep(root, RUN_DEPTH)
+
+
+def unusable(root: Path, error: OSError, place: str = "") -> ResultsError:
+    return ResultsError(
+        f"results folder {clean(root)}: {error.strerror or error}{place}",
+        fix="give a folder that can be written to, with room, by --results",
+        code="results-unusable",
+    )

@@ -1,0 +1,203 @@
+"""Assign planned runs to worker processes, each with the local files it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.audit.external import describe_external, open_external
+from zoo.data.dataset import Dataset, describe_dataset, open_dataset
+from zoo.data.decoded import cache_images
+from zoo.data.opening import Source, failures_told, read_by_train
+from zoo.data.shuffling import shuffle_labels
+from zoo.errors import DataError, ZooError, without_name
+from zoo.models.weights import RANDOM, InitialWeights
+from zoo.results.runs import Run
+from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.runner.external import Elsewhere
+from zoo.runner.planning import Plan, has_weights, kept_of
+from zoo.system.progress import Console
+from zoo.system.settings import KeepWeights, Settings
+from zoo.training.batches import plan_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A run with the local files it needs, and its tests elsewhere: what is handed to a worker process."""
+
+    run: Run
+    dataset: Dataset
+    dataset_facts: Mapping[str, Any]
+    weights: InitialWeights
+    metrics: tuple[str, ...]
+    primary_metric: str
+    results: Path
+    cache: Path
+    keep_weights: KeepWeights
+    fresh: bool
+    done: Result | None = None  # of the run, where only its tests elsewhere are missing
+    kept: Path | None = None  # its trained weights; None: it is trained, or trained again
+    elsewhere: tuple[Elsewhere, ...] = ()
+    libraries: tuple[str, ...] = ()  # distributions whose versions the result records beside the core's
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoding:
+    """Every dataset at every size, decoded once; an image that cannot be is the fault of all runs on its dataset."""
+
+    settings: Settings
+    console: Console
+    faults: dict[str, DataError] = field(default_factory=dict)
+    datasets: dict[tuple[str, int, int], Dataset] = field(default_factory=dict)
+
+    def open(self, run: Run, source: Source, then: Callable[[Path], Dataset]) -> Dataset | None:
+        """What `then` opens of the cache for a run; None where there is a fault."""
+        key = (run.data, run.image_size, run.fold)
+        if key not in self.datasets and run.data not in self.faults:
+            counting = self.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
+            try:
+                with failures_told(), counting as progress:
+                    self.datasets[key] = then(cache_images(source, run.image_size, self.settings.cache, progress))
+            except DataError as error:
+                self.faults[run.data] = error
+                self.console.say(refusal(run.data, error))
+        return self.datasets.get(key)
+
+
+def assign(
+    runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
+) -> tuple[list[Assignment], dict[str, Result]]:
+    """Decode every dataset at every size once, and hand each run its files; a test elsewhere goes with its training.
+
+    The runs on a dataset with an image that cannot be decoded are refused; the others stand.
+    """
+    decoding = Decoding(settings=settings, console=console)
+    assignments = []
+    asked = {run.id for run in runs}
+    for run, tests in by_training(runs):
+        source, split = plan.sources[run.dataset]
+        source = read_by_train(source, split.folds[run.fold] == "train")
+        dataset = decoding.open(run, source, partial(open_dataset, source, split, run.fold))
+        if dataset is None:
+            continue
+        if run.purpose == "shuffle":
+            dataset = shuffle_labels(dataset, run.seed)
+        facts = describe_dataset(dataset, source, split)
+        elsewhere = tuple(open_elsewhere(tests, plan, decoding, dataset, facts))
+        done = None if run.id in asked else find_done(settings.results, run)
+        if done and not elsewhere:
+            continue
+        primary = plan.primary_metric or source.task.primary_metric
+        assignments.append(
+            Assignment(
+                run=run,
+                dataset=dataset,
+                dataset_facts=facts,
+                weights=plan.weights[run.weights_digest, run.weights_tag] if run.weights_digest else RANDOM,
+                metrics=tuple(dict.fromkeys([primary, *source.task.metrics, *plan.metrics])),
+                primary_metric=primary,
+                results=settings.results,
+                cache=settings.cache,
+                keep_weights=kept_of(run, settings.keep_weights),
+                fresh=settings.fresh,
+                done=done,
+                kept=find_weights(done),
+                elsewhere=elsewhere,
+                libraries=plan.libraries.get(run.model, ()),
+            )
+        )
+    say_trained_again(assignments, console)
+    faults = decoding.faults
+    refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
+    return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def open_elsewhere(
+    tests: Iterable[Run], plan: Plan, decoding: Decoding, dataset: Dataset, facts: Mapping[str, Any]
+) -> Iterator[Elsewhere]:
+    """The datasets that a model trained on `dataset` is tested on too; those with a fault are left out."""
+    for test in tests:
+        external = next(part for part in plan.externals[test.dataset] if part.hash == test.test_hash)
+        other = decoding.open(test, external.source, partial(open_external, external, dataset))
+        if other is not None:
+            told = describe_external(external, other, dataset, facts)
+            yield Elsewhere(run=test, dataset=other, facts=told)
+
+
+def left_to_do(assignment: Assignment) -> Assignment | None:
+    """What another bench has not finished since this was planned; None where nothing is left."""
+    if assignment.fresh:
+        return assignment
+    done = assignment.done
+    if done is None:
+        done = find_done(assignment.results, assignment.run)
+        if done is None or not has_weights(done, assignment.run, assignment.keep_weights):
+            return assignment
+        assignment = replace(assignment, done=done, kept=find_weights(done))
+    missing = tuple(test for test in assignment.elsewhere if find_done(assignment.results, test.run) is None)
+    return replace(assignment, elsewhere=missing) if missing else None
+
+
+def by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
+    """Each run that trains, with the tests elsewhere of its model; those of one that is done come with that too."""
+    found: dict[str, tuple[Run, list[Run]]] = {}
+    for run in runs:
+        own = run.trained_as
+        tests = found.setdefault(own.id, (own, []))[1]
+        if run.tested_on:
+            tests.append(run)
+    return list(found.values())
+
+
+def find_weights(done: Result | None) -> Path | None:
+    """The trained weights that were kept of a run; None for frozen networks, whose head is fitted again in seconds."""
+    if done is None or done.folder is None or done.run["protocol"]["method"] != "finetune":
+        return None
+    path = done.folder / WEIGHTS_FILE
+    return path if path.exists() else None
+
+
+def say_trained_again(assignments: Sequence[Assignment], console: Console) -> None:
+    again = [a for a in assignments if a.done and not a.kept and a.run.protocol.method == "finetune"]
+    if again:
+        console.say(
+            f"{len(again)} finished runs are trained again to be tested elsewhere: their weights were not kept "
+            "(--keep-weights all keeps them)"
+        )
+
+
+def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """The runs that most likely take longest first, so that no core is idle at the end."""
+
+    def work(assignment: Assignment) -> int:
+        run, protocol = assignment.run, assignment.run.protocol
+        images = int((assignment.dataset.assignment == "train").sum())
+        trains = protocol.method == "finetune" and not assignment.kept
+        steps = plan_steps(protocol, images)[0] if trains else 0
+        return (steps * protocol.batch_size + images) * run.image_size**2
+
+    return sorted(assignments, key=work, reverse=True)
+
+
+def name_work(assignment: Assignment) -> str:
+    """What the line of progress calls it."""
+    run = assignment.elsewhere[0].run if assignment.done else assignment.run
+    return f"{run.data} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+
+
+def refuse(run: Run, error: ZooError) -> Result:
+    """What is said of a run whose data cannot be used. It is not stored: nothing was tried."""
+    return Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="refused",
+        error={"code": error.code, "message": str(error)},
+    )
+
+
+def refusal(name: str, error: ZooError) -> str:
+    return f"zoo: error[{error.code}] {name}: refused: {without_name(str(error), name)}"

@@ -1,0 +1,107 @@
+"""Run a suite: the steps of a bench, in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zoo.registry.lookup import Registry
+from zoo.results.runs import Run, trained_and_tested
+from zoo.results.store import WEIGHTS_FILE, Result, open_results
+from zoo.runner.assignments import refusal
+from zoo.runner.audit_gate import audit_plan
+from zoo.runner.execution import carry_out
+from zoo.runner.grid import external_runs
+from zoo.runner.latency import time_models
+from zoo.runner.planning import Plan, find_all_done, plan_bench
+from zoo.runner.suites import Suite
+from zoo.runner.tuning import tune
+from zoo.system.caches import in_use
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a bench ended: each run with its result or its failure, and the datasets that were refused."""
+
+    plan: Plan
+    runs: tuple[Run, ...]
+    results: Mapping[str, Result] = field(default_factory=dict)  # by run id; failed and refused ones too
+    reused: frozenset[str] = frozenset()
+
+    @property
+    def refused(self) -> dict[str, tuple[str, str]]:
+        """Code and message by dataset: refused at planning, or when its images were decoded."""
+        late = [r for r in self.results.values() if r.status == "refused" and r.error]
+        return {name: (error.code, str(error)) for name, error in self.plan.refused} | {
+            trained_and_tested(r.run): (r.error["code"], r.error["message"]) for r in late if r.error
+        }
+
+
+def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+    """Plan, tune where the protocol says so, carry out what is not done, time the models, and keep the best weights."""
+    with open_results(settings.results), in_use(settings.cache):
+        plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
+        describe_plan(plan, settings, console)
+        runs, left_out = tune(plan, registry, settings, console)
+        runs += external_runs(runs, plan.externals)
+        planned = {run.id for run in plan.runs}
+        done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
+        results = carry_out(runs, done, plan, registry, settings, console)
+        results = time_models(results, plan.device, registry, settings, console)
+        reused = frozenset(run.id for run in runs if run.id in done)
+        if settings.keep_weights == "best":
+            keep_best_weights(results.values())
+        return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
+
+
+def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+    """What `bench` would do, nothing of it done."""
+    plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
+    describe_plan(plan, settings, console)
+    elsewhere = external_runs(plan.runs, plan.externals)
+    done = {**plan.done, **find_all_done(elsewhere, settings)}
+    return Outcome(plan=plan, runs=(*plan.runs, *elsewhere), results=done, reused=frozenset(done))
+
+
+def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
+    """Say what will run before it does."""
+    for source, split in plan.sources.values():
+        for note in (*source.samples.notes, *split.notes):
+            console.say(f"{source.spec.name}: {note}")
+    for name, externals in plan.externals.items():
+        for external in externals:
+            for note in (*external.source.samples.notes, *external.notes):
+                console.say(f"{external.name}: {note}")
+            labels = ", ".join(f"{theirs!r} as {ours!r}" for theirs, ours in external.labels.items())
+            console.say(f"{name} -> {external.name}: tested on {len(external.rows)} images there too, {labels}")
+    waiting = sum(run.id not in plan.done for run in plan.runs)
+    reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
+    models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
+    control = any(run.purpose == "shuffle" for run in plan.runs)
+    counted = f"{len(models)} models" + (" on shuffled labels" if control else " with the baselines")
+    console.say(
+        f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
+        f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
+    )
+    for name, error in plan.refused:  # last: where all are refused, nothing follows
+        console.say(refusal(name, error))
+
+
+def keep_best_weights(results: Iterable[Result]) -> None:
+    """Keep the weights of one seed a model, dataset and protocol: the one with the best val score.
+
+    Those of a run that `--keep-weights all` was asked for stay.
+    """
+    kept: dict[tuple[Path, str], list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r.run["fold"], r.run["seed"])):  # of equal scores the first one's
+        if result.ok and result.folder and (result.folder / WEIGHTS_FILE).exists():
+            kept.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
+    for candidates in kept.values():
+        best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
+        for result in candidates:
+            if result is not best and result.folder and result.details.get("keep_weights") == "best":
+                (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may choose too

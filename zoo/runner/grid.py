@@ -1,0 +1,143 @@
+"""List the runs of a suite: models x datasets x folds x seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from zoo.audit.external import External
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.errors import UsageError
+from zoo.models.identity import identify_network, nearest_size
+from zoo.models.weights import InitialWeights
+from zoo.registry.lookup import ModelChoice
+from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, Run, with_protocol
+from zoo.runner.suites import Suite
+from zoo.specs.protocol import BASELINE, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the machine adds to a run's identity."""
+
+    device_kind: str
+    threads: int
+    precision: str  # what `auto` means here
+
+    @property
+    def host(self) -> Machine:
+        """The CPU, on which baselines are made: they gain nothing from a GPU, and leave it to the others."""
+        return replace(self, device_kind="cpu", precision="fp32")
+
+
+def plan_runs(
+    suite: Suite,
+    protocol: Protocol,
+    without_weights: Protocol,
+    choices: Sequence[tuple[ModelChoice, InitialWeights]],
+    sources: Sequence[tuple[Source, Split]],
+    machine: Machine,
+    baselines: Sequence[ModelChoice],
+) -> list[Run]:
+    """List every run of a suite: the grid of fields to tune stands for its runs until `settle` has chosen."""
+    runs = []
+    for source, split in sources:
+        metric = suite.primary_metric or source.task.primary_metric
+        for choice, weights in choices:
+            recipe = without_weights if weights.fallback else protocol
+            runs += [
+                plan_run(source, split, fold, choice, weights, recipe, seed, machine, metric)
+                for seed, fold in itertools.product(suite.seeds, range(len(split.folds)))
+            ]
+        controls = replace(BASELINE, image_size=protocol.image_size)
+        runs += [
+            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine.host, metric)
+            for choice, fold in itertools.product(baselines, range(len(split.folds)))
+            if choice.spec.name not in {c.spec.name for c, _ in choices}
+        ]
+    return runs
+
+
+def plan_run(
+    source: Source,
+    split: Split,
+    fold: int,
+    choice: ModelChoice,
+    weights: InitialWeights,
+    protocol: Protocol,
+    seed: int,
+    machine: Machine,
+    primary_metric: str,
+) -> Run:
+    if source.task.name not in choice.spec.tasks:
+        raise UsageError(
+            f"model {choice.shown!r} does not do {source.task.name} (dataset {source.spec.name!r}); "
+            f"it does {', '.join(choice.spec.tasks)}",
+            fix="leave one of the two out",
+            code="wrong-task",
+        )
+    asked = protocol.image_size or source.spec.image_size or 224
+    size = nearest_size(choice.spec, asked, small_stem=protocol.stem == "small")
+    deviations = []
+    if weights.fallback:
+        deviations.append("weights: none found, random init")
+    if weights.local and not weights.local.mean:
+        deviations.append(
+            "weights: local file, mean and std not declared; normalized as its architecture's default weights"
+        )
+    if size != asked:
+        deviations.append(f"image_size: {size} instead of {asked}")
+    run = Run(
+        dataset=source.spec.name,
+        content_hash=source.content_hash,
+        split_hash=split.hash,
+        fold=fold,
+        num_folds=len(split.folds),
+        model=choice.name,
+        shown=choice.shown,
+        init=weights.init,
+        weights_tag=weights.tag,
+        weights_digest=weights.digest,
+        protocol=protocol,
+        seed=seed,
+        image_size=size,
+        precision=machine.precision if protocol.precision == "auto" else protocol.precision,
+        device_kind=machine.device_kind,
+        threads=machine.threads,
+        primary_metric=primary_metric,
+        network=identify_network(choice, weights),
+        num_train=int((split.folds[fold] == "train").sum()),
+        deviations=tuple(deviations),
+    )
+    return with_protocol(run, protocol)
+
+
+def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:
+    """The tests elsewhere of the models of some runs: one a run and each dataset that goes with the run's own."""
+    return [external_run(run, external) for run in runs for external in externals.get(run.dataset, ())]
+
+
+def external_run(run: Run, external: External) -> Run:
+    stamp = (f"{LEAK_ALLOWED} {external.leak_allowed}",) if external.leak_allowed else ()
+    return replace(
+        run,
+        purpose="external",
+        tested_on=external.name,
+        test_hash=external.hash,
+        deviations=(*run.deviations, *stamp),
+    )
+
+
+def as_controls(runs: Sequence[Run]) -> list[Run]:
+    """The same runs on shuffled labels. Baselines are left out, and so is a grid: on noise nothing can be chosen."""
+    return [
+        replace(run, protocol=as_control(run.protocol), purpose="shuffle")
+        for run in runs
+        if run.protocol.name != BASELINE.name
+    ]
+
+
+def as_control(protocol: Protocol) -> Protocol:
+    return replace(protocol, tune=(), overrides=(*protocol.overrides, SHUFFLED))

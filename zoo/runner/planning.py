@@ -1,0 +1,195 @@
+"""Plan a bench: models with their weights, datasets opened and split, and every run with its id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from zoo.audit.external import External
+from zoo.data.fingerprints import Fingerprints
+from zoo.data.lookup import Opened, open_and_split, require_two_names
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.errors import DataError, ZooError
+from zoo.models.baselines import BASELINES
+from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
+from zoo.registry.lookup import ModelChoice, Registry
+from zoo.results.runs import Run, safe_name
+from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.runner.external import plan_externals
+from zoo.runner.grid import Machine, as_control, as_controls, plan_runs
+from zoo.runner.precision import choose_precisions
+from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
+from zoo.runner.suites import Suite
+from zoo.runner.trials import check_weights
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.metric import MetricSpec
+from zoo.specs.protocol import Protocol, override
+from zoo.system.caches import open_cache
+from zoo.system.devices import device_kind, resolve_device, resolve_precision
+from zoo.system.machine import distributions_of
+from zoo.system.progress import Console, Progress
+from zoo.system.settings import KeepWeights, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a bench will do, nothing of it done yet."""
+
+    runs: tuple[Run, ...]
+    done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
+    sources: Mapping[str, tuple[Source, Split]]  # by dataset name
+    prints: Mapping[str, Fingerprints]  # the same
+    externals: Mapping[str, tuple[External, ...]]  # by dataset name: what its models are tested on beside
+    weights: Mapping[tuple[str, str], InitialWeights]  # by digest and tag
+    metrics: Mapping[str, MetricSpec]
+    primary_metric: str  # "": each task's own
+    protocol: Protocol
+    refused: tuple[tuple[str, ZooError], ...]  # dataset, why
+    device: str
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: whose versions are recorded
+
+
+def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
+    """Look up every name, find every file of weights, open and split every dataset, and list the runs.
+
+    A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
+    """
+    open_cache(settings.cache)
+    if settings.weights_dir:
+        weights_folder(settings.weights_dir)  # a folder that is not there is said before anything is imported
+    registry.find("executor", settings.executor)
+    protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
+    metrics = choose_metrics(suite, registry)
+    choices = choose_models(suite, registry, settings)
+    specs = choose_datasets(suite, registry, settings, console)
+    if all(isinstance(spec, tuple) for spec in specs):
+        choices = []  # nothing will run: what weights lack would hide what the data lack
+    with console.counting("asking for the device"):  # which imports torch
+        device = resolve_device(settings.device)
+        machine = describe_machine(device, settings)
+    with console.counting("weights", "bytes") as progress:
+        initial = find_all_weights(
+            choices,
+            "none" if protocol.weights == "none" else suite.weights,
+            weights_dir=settings.weights_dir,
+            cache=settings.cache,
+            offline=settings.offline,
+            progress=progress,
+        )
+    say_fallbacks(choices, initial, settings, console)
+    opened, refused = open_sources(specs, suite, settings, console)
+    externals, unmatched = plan_externals(opened, suite, registry, settings, console)
+    sources = {name: (source, split) for name, (source, split, _) in opened.items()}
+    other = protocol
+    if protocol.without_weights:
+        other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
+    starts = list(zip(choices, initial, strict=True))
+    runs = plan_runs(suite, protocol, other, starts, list(sources.values()), machine, list_baselines())
+    runs = choose_precisions(runs, sources, registry, settings, console)
+    if suite.shuffle_labels:
+        runs, protocol = as_controls(runs), as_control(protocol)
+    runs = list({run.id: run for run in runs}.values())
+    with console.counting("looking for finished runs", "runs") as progress:
+        done = find_all_done(runs, settings, progress)
+    weights = {(weights.digest, weights.tag): weights for weights in initial}
+    check_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
+    return Plan(
+        runs=tuple(runs),
+        done=done,
+        sources=sources,
+        prints={name: prints for name, (_, _, prints) in opened.items()},
+        externals=externals,
+        weights=weights,
+        metrics=metrics,
+        primary_metric=suite.primary_metric,
+        protocol=protocol,
+        refused=(*refused, *unmatched),
+        device=device,
+        libraries={choice.name: find_libraries(choice) for choice in choices},
+    )
+
+
+def find_libraries(choice: ModelChoice) -> tuple[str, ...]:
+    """The distributions that a network comes from: the plugin, and those of the modules that its spec imports."""
+    return tuple(dict.fromkeys([choice.name.partition(":")[0], *distributions_of(choice.spec.imports)]))
+
+
+def list_baselines() -> list[ModelChoice]:
+    return [ModelChoice(name=f"zoo-bench:{spec.name}", spec=spec, weights=None, shown=spec.name) for spec in BASELINES]
+
+
+def describe_machine(device: str, settings: Settings) -> Machine:
+    kind = device_kind(device)
+    return Machine(
+        device_kind=kind,
+        threads=settings.threads if kind == "cpu" else 0,  # elsewhere the host's threads change no bit
+        precision=resolve_precision("auto", device),
+    )
+
+
+def open_sources(
+    specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
+) -> tuple[dict[str, Opened], list[tuple[str, ZooError]]]:
+    """Open and split each dataset; those that cannot be used are returned beside, with the reason."""
+    opened: dict[str, Opened] = {}
+    refused: list[tuple[str, ZooError]] = []
+    for spec in specs:
+        if isinstance(spec, tuple):
+            refused.append(spec)
+            continue
+        try:
+            source, split, prints = open_and_split(
+                spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
+            )
+        except DataError as error:  # the other datasets stand
+            refused.append((spec.name, error))
+            continue
+        if source.spec.name in opened:
+            require_two_names(opened[source.spec.name][0], source)
+        opened[source.spec.name] = (source, split, prints)
+    return opened, refused
+
+
+def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | None = None) -> dict[str, Result]:
+    """The runs that need not be carried out again: none with `--fresh`, and none without the weights asked for."""
+    if settings.fresh:
+        return {}
+    done = {}
+    for number, run in enumerate(runs, start=1):
+        result = find_done(settings.results, run)
+        if result and has_weights(result, run, settings.keep_weights):
+            done[run.id] = result
+        if progress:
+            progress(number, len(runs))
+    return done
+
+
+def kept_of(run: Run, keep_weights: KeepWeights) -> KeepWeights:
+    """What `--keep-weights` means for a run: nothing of a baseline, a tuning run or a control."""
+    return "none" if run.protocol.name == "baseline" or run.purpose != "score" else keep_weights
+
+
+def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
+    """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
+    if kept_of(run, keep_weights) == "none":
+        return True
+    assert result.folder is not None
+    if (result.folder / WEIGHTS_FILE).exists():
+        return True
+    seeds = f"{safe_name(run.protocol.label)}.seed*/{WEIGHTS_FILE}"
+    return keep_weights == "best" and any(result.folder.parent.glob(seeds))
+
+
+def say_fallbacks(
+    choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], settings: Settings, console: Console
+) -> None:
+    """Say once, loudly, which models start from random init although pretrained weights were wanted."""
+    names = [choice.shown for choice, weights in zip(choices, initial, strict=True) if weights.fallback]
+    if names:
+        brought = weights_folder(settings.weights_dir)
+        looked = f"not in {brought}, " if brought else ""
+        console.warn(
+            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: {looked}not on this machine and not reachable; "
+            "random init instead, marked on every row (--weights-dir FOLDER gives them)"
+        )

@@ -1,0 +1,174 @@
+"""Choose the precision in which each network trains fastest on this CPU, by timing a few steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.data.opening import Source
+from zoo.data.splits import Split
+from zoo.models.building import build_model
+from zoo.models.layout import place
+from zoo.models.weights import find_model_spec
+from zoo.registry.lookup import Registry
+from zoo.registry.opening import open_registry
+from zoo.results.runs import Run
+from zoo.runner.trials import import_all, imports_of
+from zoo.system.devices import open_device
+from zoo.system.files import hash_bytes, read_regular, write_json
+from zoo.system.machine import can_fork, num_cores, prepare_torch, processor_name, versions
+from zoo.system.progress import Console, Progress
+from zoo.system.settings import Settings
+from zoo.system.workers import Notify, execute
+from zoo.training.batches import plan_steps
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def choose_precisions(
+    runs: Sequence[Run],
+    sources: Mapping[str, tuple[Source, Split]],
+    registry: Registry,
+    settings: Settings,
+    console: Console,
+) -> list[Run]:
+    """On a CPU that computes bf16, train each network in the precision in which it is faster."""
+
+    def network(run: Run) -> Network | None:
+        protocol = run.protocol
+        chosen = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
+        if not chosen or run.device_kind != "cpu" or run.precision != "bf16":
+            return None
+        if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < WORTHWHILE:
+            return None
+        return Network(
+            model=run.model,
+            stem=run.protocol.stem,
+            channels=sources[run.dataset][0].spec.channels,
+            image_size=run.image_size,
+            threads=run.threads,
+        )
+
+    networks = [network(run) for run in runs]
+    with console.counting("timing bf16 and fp32 on this processor", "models", alone=False) as progress:
+        found = find_precisions([each for each in networks if each], registry, settings.cache, progress)
+    return [
+        replace(run, precision=found.get(each, run.precision)) if each else run
+        for run, each in zip(runs, networks, strict=True)
+    ]
+
+
+BATCH, TIMED_STEPS = 8, 2
+WORTHWHILE = 2000  # images a training shows its network; with fewer, it could not save what the steps here take
+GAIN = 0.95  # bf16 must take at most this share of the time of fp32: what is equal stays exact
+TRIAL_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What the time of a training step depends on."""
+
+    model: str  # distribution:architecture
+    stem: str
+    channels: int
+    image_size: int
+    threads: int
+
+
+def find_precisions(
+    networks: Sequence[Network], registry: Registry, cache: Path, progress: Progress | None = None
+) -> dict[Network, str]:
+    """The faster of bf16 and fp32 for each network.
+
+    Networks that cannot be timed are left out; the error appears when their run starts.
+
+    The times are kept per processor and versions, so that the same command plans the same runs again.
+    """
+    plugins = sorted(f"{plugin.name} {plugin.version}" for plugin in registry.plugins)
+    machine = json.dumps([processor_name(), versions(), plugins], sort_keys=True)
+    paths = {network: entry(cache, network, machine) for network in dict.fromkeys(networks)}
+    missing = [network for network, path in paths.items() if recall(path) is None]
+    if missing:
+        import_all({"torch", *imports_of({network.model for network in missing}, registry, cache)})
+        time_all(missing, paths, registry, cache, progress)
+    times = {network: recall(path) for network, path in paths.items()}
+    return {
+        network: "bf16" if seconds["bf16"] <= GAIN * seconds["fp32"] else "fp32"
+        for network, seconds in times.items()
+        if seconds
+    }
+
+
+def entry(cache: Path, network: Network, machine: str) -> Path:
+    key = hash_bytes(machine, json.dumps(asdict(network), sort_keys=True))
+    return cache / "precision" / f"{key[:32]}.json"
+
+
+def recall(path: Path) -> dict[str, float] | None:
+    """The seconds of a step by precision, if they were measured before."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        seconds = json.loads(read_regular(path))["seconds"]
+        return {precision: float(seconds[precision]) for precision in ("fp32", "bf16")}
+    return None
+
+
+def time_all(
+    networks: Sequence[Network],
+    paths: dict[Network, Path],
+    registry: Registry,
+    cache: Path,
+    progress: Progress | None,
+) -> None:
+    """Time networks in child processes and keep the seconds of each."""
+    workers = max(1, num_cores() // networks[0].threads)
+    events = execute(
+        networks,
+        partial(time_steps, registry=registry if can_fork() else None, cache=cache),
+        devices=["cpu"] * min(workers, len(networks)),
+        reuse=False,
+        timeout=TRIAL_SECONDS,
+    )
+    done = 0
+    for event in events:
+        if "seconds" in event.details:
+            with suppress(OSError):  # a full disk costs another measurement
+                write_json(paths[event.work], {**asdict(event.work), "seconds": event.details["seconds"]})
+        done += event.kind == "ended"
+        if progress:
+            progress(done, len(networks))
+
+
+def time_steps(network: Network, _: str, notify: Notify, *, registry: Registry | None, cache: Path) -> None:
+    """Report the CPU seconds of a training step in each precision; processes beside it do not count."""
+    prepare_torch(network.threads)
+    spec = find_model_spec(network.model, registry or open_registry(), cache)
+    seconds = {}
+    for precision in ("fp32", "bf16"):
+        module = build_model(
+            spec, num_outputs=2, channels=network.channels, image_size=network.image_size, stem=network.stem
+        )
+        seconds[precision] = time_step(place(module, "cpu", precision, network.image_size), network, precision)
+    notify({"seconds": seconds})
+
+
+def time_step(module: nn.Module, network: Network, precision: str) -> float:
+    import torch
+
+    images: Tensor = torch.rand(BATCH, network.channels, network.image_size, network.image_size)
+    images = images.contiguous(memory_format=torch.channels_last)
+    module.train()
+    seconds = []
+    for _ in range(1 + TIMED_STEPS):
+        start = time.process_time()
+        with open_device("cpu").autocast(precision):
+            outputs = module(images)
+        outputs.float().square().sum().backward()
+        seconds.append(time.process_time() - start)
+    return min(seconds[1:])

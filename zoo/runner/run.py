@@ -1,0 +1,238 @@
+"""One run, in a worker process: its steps in order, then each of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from zoo.data.dataset import Dataset
+from zoo.data.pixels import Pixels, open_pixels
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score_run, val_score
+from zoo.evaluation.values import Score
+from zoo.models.building import build_model, count_flops, count_parameters
+from zoo.models.features import GetFeatures, extract_features, keep_features
+from zoo.models.weights import InitialWeights, find_model_spec
+from zoo.registry.lookup import Registry
+from zoo.registry.opening import open_registry
+from zoo.results.runs import Run
+from zoo.results.store import Result, claim, now, save_result
+from zoo.runner.assignments import Assignment, left_to_do
+from zoo.runner.external import predict_elsewhere
+from zoo.specs.metric import MetricSpec
+from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from zoo.system.devices import describe_compute, open_device
+from zoo.system.machine import prepare_torch, seed_children, versions
+from zoo.system.workers import Notify
+from zoo.training.checkpoints import Checkpoints, find_checkpoints
+from zoo.training.fitting import Fitted, fit, reopen
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NOTIFY_SECONDS = 0.1
+
+
+def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """Carry out, in a worker process, what another bench is not at and has not finished since it was planned."""
+    with claim(assignment.results, assignment.run) as is_ours:
+        if not is_ours:
+            notify({"taken": True})
+        elif left := left_to_do(assignment):
+            own = open_device(device)
+            own.prepare()
+            with own.shared():
+                notify({"began": True})  # waiting for the device does not count as the run's time
+                execute_run(left, device, sparingly(notify), registry=registry)
+
+
+def sparingly(notify: Notify) -> Notify:
+    """Pass on at most ten steps a second: a GPU takes hundreds, and the parent draws a line for each."""
+    last = 0.0
+
+    def notify_sometimes(details: dict[str, Any]) -> None:
+        nonlocal last
+        moment = time.monotonic()
+        if "val_score" in details or "step" not in details or moment - last >= NOTIFY_SECONDS:
+            last = moment
+            notify(details)
+
+    return notify_sometimes
+
+
+def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
+    """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
+    registry = registry or open_registry()  # a spawned worker inherits nothing
+    run, dataset = assignment.run, assignment.dataset
+    prepare_torch(run.threads)
+    spec = find_model_spec(run.model, registry, assignment.cache)
+    metrics = {name: registry.find("metric", name) for name in assignment.metrics}
+    select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
+
+    module = build(spec, run, dataset, assignment.weights)
+    cost = measure_size(module, dataset)
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
+    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
+    checkpoints = find_own_checkpoints(assignment)
+    if assignment.kept:
+        fitted = reopen(module, assignment.kept, pixels, run.precision)
+    else:
+        fitted = fit(
+            spec,
+            module,
+            dataset,
+            pixels,
+            run.protocol,
+            seed=run.seed,
+            precision=run.precision,
+            val_score=select,
+            notify=notify,
+            get_features=find_features(assignment, pixels),
+            checkpoints=checkpoints,
+        )
+    val = fitted.predict(dataset, pixels, "val", run.precision)
+    details = {
+        "pretraining": assignment.weights.pretraining(spec),
+        **describe_local(assignment.weights),
+        "val_score": null_if_nan(select(val)),
+        "keep_weights": assignment.keep_weights,
+    }
+    result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
+    checkpoints.drop()
+    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    for test in assignment.elsewhere:
+        predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
+
+
+def score_and_save(
+    assignment: Assignment,
+    fitted: Fitted,
+    pixels: Pixels,
+    val: Predictions,
+    metrics: Mapping[str, MetricSpec],
+    cost: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> Result:
+    """Read test once, unless the run is there to tune, and save all that the run has found."""
+    run, dataset = assignment.run, assignment.dataset
+    predictions: dict[str, Predictions] = {"val": val}
+    scores: dict[str, dict[str, Score]] = {}
+    if run.purpose != "tune":
+        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+    result = Result(
+        id=run.id,
+        run=run.describe(),
+        identity=run.identity,
+        status="ok",
+        dataset=assignment.dataset_facts,
+        deviations=(*run.deviations, *fitted.deviations),
+        details={**describe_fit(fitted, assignment), **details},
+        cost={**cost, **measure_cost(fitted, pixels.device)},
+        system=describe_compute(pixels.device, run.threads),
+        versions=versions(*assignment.libraries),
+        created=now(),
+    )
+    state = state_of(fitted.module) if assignment.keep_weights != "none" else None
+    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
+    return result
+
+
+def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: InitialWeights) -> nn.Module:
+    return build_model(
+        spec,
+        num_outputs=dataset.task.num_outputs(len(dataset.labels)),
+        channels=dataset.channels,
+        image_size=run.image_size,
+        weights=weights.path,
+        tag=weights.build_tag,
+        stem=run.protocol.stem,
+        head_std=run.protocol.head_std,
+        seed=seed_children(run.seed, "init")["init"],
+    )
+
+
+def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the network's input: the weights' own, or what the protocol fixes."""
+    if run.protocol.normalization == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if run.protocol.normalization == "half":
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return weights.normalization(spec)
+
+
+def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+    return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
+
+
+def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
+    """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
+    results, computing = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
+    if assignment.fresh:
+        checkpoints.drop()
+    return checkpoints
+
+
+def find_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
+    """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    run = assignment.run
+    if run.init == "random":
+        return extract_features
+    makers = {"torch", "torchvision", "timm", *assignment.libraries}
+    made_by = {name: version for name, version in versions(*assignment.libraries).items() if name in makers}
+    identity = {
+        "content": assignment.dataset.content_hash,
+        "decoded": assignment.dataset.images.parent.name,  # whose levels may be those of a fold's train images
+        "size": run.image_size,
+        "scale": pixels.scale,
+        "mean": pixels.mean.flatten().tolist(),
+        "std": pixels.std.flatten().tolist(),
+        "model": run.model,
+        "network": run.network,
+        "weights": run.weights_digest,
+        "stem": run.protocol.stem,
+        "device": run.device_kind,
+        "threads": run.threads,
+        **made_by,
+    }
+    return keep_features(assignment.cache, json.dumps(identity, sort_keys=True))
+
+
+def measure_cost(fitted: Fitted, device: str) -> dict[str, Any]:
+    return {
+        "train_seconds": round(fitted.train_seconds, 3),
+        "images_per_second": fitted.images_per_second and round(fitted.images_per_second, 1),
+        "peak_memory_bytes": open_device(device).peak_memory_bytes(),
+    }
+
+
+def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
+    return {
+        **fitted.details,
+        "selected_step": fitted.selected_step,
+        "primary_metric": assignment.primary_metric,
+        "intensity": list(assignment.dataset.intensity),
+        "channels": assignment.dataset.channels,
+    }
+
+
+def describe_local(weights: InitialWeights) -> dict[str, Any]:
+    """The name and license of a local file, for the record."""
+    if weights.local is None or weights.path is None:
+        return {}
+    return {"weights_file": weights.path.name, "weights_license": weights.local.license or None}
+
+
+def null_if_nan(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    # Copies: safetensors refuses tensors that share memory, and channels_last ones are not contiguous.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}

@@ -1,0 +1,154 @@
+"""A suite: what is benchmarked with what, from flags or a TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import UsageError, clean, nearest, unknown
+from zoo.models.weights import Policy
+from zoo.registry.model_sets import STARTER
+from zoo.system.toml import parse_toml
+
+MAX_SEEDS = 10_000
+TUNING_SEED = 10_007  # no published suite uses it as a seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What is benchmarked with what: names only, nothing looked up yet."""
+
+    name: str
+    version: int = 1
+    title: str = ""
+    models: tuple[str, ...] = STARTER
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()  # beside the task's own
+    primary_metric: str = ""  # default: the task's
+    protocol: str = "finetune"
+    settings: tuple[tuple[str, str], ...] = ()  # --set
+    seeds: tuple[int, ...] = (0, 1, 2)
+    folds: int | None = None
+    weights: Policy = "pretrained"
+    allow_leak: str = ""  # why a dataset whose split leaks is benchmarked as it is; stamped on every result
+    drop_leaks: bool = False  # leave the copies of test images out of train and val
+    resplit: bool = False  # discard official splits and draw others
+    shuffle_labels: bool = False  # the control: labels of train and val shuffled, once a seed
+    test_on: tuple[str, ...] = ()  # other datasets that the models are tested on
+    label_map: tuple[tuple[str, str], ...] = ()  # label of those -> that of the dataset trained on; "": none
+    distinct_patients: bool = False  # patients of the same name there are other people
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+def list_suites() -> list[str]:
+    """The names of the suites that come with zoo."""
+    folder = resources.files("zoo.runner") / "suite_files"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def load_suite(name: str) -> Suite:
+    """Read a suite by name or from a TOML file; every mistake in it is reported at once with its place."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(
+                f"suite {name}: no such file",
+                fix="correct the path; `zoo list suites` shows what comes with zoo",
+                code="bad-suite",
+            )
+        text = path.read_text(encoding="utf-8-sig", errors="replace")  # editors on Windows put a mark in front
+    elif name in list_suites():
+        text = (resources.files("zoo.runner") / "suite_files" / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise unknown("suite", name, list_suites())
+    try:
+        document = parse_toml(text)
+    except ValueError as error:
+        raise UsageError(f"suite {name}: {error}", fix="correct that line", code="bad-suite") from error
+    return parse_suite(document, name)
+
+
+def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+    class SuiteFile(BaseModel):
+        model_config = ConfigDict(extra="forbid", strict=True)
+
+        schema_version: Literal[1] = Field(alias="schema")
+        name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+        version: int = Field(default=1, ge=1)
+        title: str = ""
+        models: list[str] = Field(default=list(STARTER), min_length=1)
+        datasets: list[str] = Field(min_length=1)
+        metrics: list[str] = []
+        primary_metric: str = ""
+        protocol: str = "finetune"
+        seeds: int | list[int] = 3
+        folds: int | None = Field(default=None, ge=1)
+        weights: Literal["pretrained", "auto", "none"] = "pretrained"
+        allow_leak: str = ""
+        drop_leaks: bool = False
+        resplit: bool = False
+        test_on: list[str] = []
+        label_map: dict[str, str] = {}
+        distinct_patients: bool = False
+        set: dict[str, str | int | float | bool] = {}
+
+    try:
+        parsed = SuiteFile.model_validate(dict(document))
+    except ValidationError as error:
+        known = [field.alias or name for name, field in SuiteFile.model_fields.items()]
+        faults = []
+        for fault in error.errors():
+            place = ".".join(str(part) for part in fault["loc"])
+            hint = nearest(place, known) if fault["type"] == "extra_forbidden" else ""
+            faults.append(f"{place}: {fault['msg']} {hint}".strip())
+        raise UsageError(
+            f"suite {clean(origin)}: {'; '.join(faults)}", fix="correct these", code="bad-suite"
+        ) from error
+    return Suite(
+        name=parsed.name,
+        version=parsed.version,
+        title=parsed.title,
+        models=tuple(parsed.models),
+        datasets=tuple(parsed.datasets),
+        metrics=tuple(parsed.metrics),
+        primary_metric=parsed.primary_metric,
+        protocol=parsed.protocol,
+        settings=tuple((name, str(value)) for name, value in sorted(parsed.set.items())),
+        seeds=parse_seeds(parsed.seeds),
+        folds=parsed.folds,
+        weights=parsed.weights,
+        allow_leak=parsed.allow_leak,
+        drop_leaks=parsed.drop_leaks,
+        resplit=parsed.resplit,
+        test_on=tuple(parsed.test_on),
+        label_map=tuple(parsed.label_map.items()),
+        distinct_patients=parsed.distinct_patients,
+    )
+
+
+def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
+    """`3` means seeds 0, 1, 2; `4,7` means those two."""
+    if isinstance(seeds, str):
+        try:
+            numbers = [int(part) for part in seeds.split(",")]
+        except ValueError:
+            raise UsageError(f"--seeds {seeds}: expected a number, or seeds separated by commas") from None
+        seeds = numbers if "," in seeds else numbers[0]
+    if isinstance(seeds, int) and seeds > MAX_SEEDS:
+        raise UsageError(f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}", fix="`--seeds 7,` names one seed")
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if len(found) > MAX_SEEDS or any(seed >= 2**63 for seed in found):
+        raise UsageError(
+            f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}, each below 2**63", fix="name smaller ones"
+        )
+    if not found or min(found) < 0 or len(set(found)) != len(found) or TUNING_SEED in found:
+        raise UsageError(f"seeds {seeds!r}: expected at least one, each different and not negative")
+    return found

@@ -1,0 +1,78 @@
+"""Choose the tuned fields of a protocol on val."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+
+from zoo.registry.lookup import Registry
+from zoo.results.runs import Run, with_protocol
+from zoo.runner.execution import carry_out
+from zoo.runner.planning import Plan, find_all_done
+from zoo.runner.suites import TUNING_SEED
+from zoo.system.progress import Console
+from zoo.system.settings import Settings
+
+
+def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:
+    """Replace each run whose protocol names a grid by the run at the point its val split chose, on the tuning seed.
+
+    Beside them the runs that cannot be settled, because every point of their grid failed.
+    """
+    grids = [run for run in plan.runs if run.protocol.tune]
+    if not grids:
+        return list(plan.runs), []
+    trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
+    console.say(f"tuning on val: {len(trials)} runs on one seed of their own")
+    done = find_all_done(list(trials.values()), settings)
+    results = carry_out(list(trials.values()), done, plan, registry, settings, console)
+    scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
+    settled, left_out = [], []
+    for run in plan.runs:
+        if not run.protocol.tune:
+            settled.append(run)
+            continue
+        try:
+            settled.append(settle(run, scores))
+        except KeyError:
+            left_out.append(run)
+    for shown, dataset in dict.fromkeys((run.shown, run.dataset) for run in left_out):
+        console.warn(f"{shown} on {dataset}: every tuning run failed; it is left out")
+    return settled, left_out
+
+
+def tuning_runs(run: Run) -> list[Run]:
+    """The runs on the tuning seed that decide the tuned fields of `run`: one for each point of its grid."""
+    names = [name for name, _ in run.protocol.tune]
+    return [
+        with_protocol(
+            run,
+            replace(run.protocol, **dict(zip(names, point, strict=True)), tune=()),
+            seed=TUNING_SEED,
+            purpose="tune",
+        )
+        for point in itertools.product(*(values for _, values in run.protocol.tune))
+    ]
+
+
+def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
+    """Put the point of the grid with the best val score (higher is better) in place; `val_scores` is by run id.
+
+    Ties go to the earlier point. Raises KeyError where no tuning run has a score.
+    """
+    candidates = [candidate for candidate in tuning_runs(run) if candidate.id in val_scores]
+    if not candidates:
+        raise KeyError(run.id)
+    winner = max(candidates, key=lambda candidate: val_scores[candidate.id])
+    notes = []
+    for name, values in run.protocol.tune:
+        chosen = getattr(winner.protocol, name)
+        ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
+        edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
+        notes.append(f"tuned {name}: {short(chosen)} of {', '.join(map(short, values))}{edge}")
+    return with_protocol(run, winner.protocol, tuned="; ".join(notes), num_tuning_runs=len(tuning_runs(run)))
+
+
+def short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What plugins register: frozen records, the hooks that return them, and their validation."""

@@ -1,0 +1,122 @@
+"""Validate a plugin's spec and return the first invalid field."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from math import inf
+from types import FunctionType, SimpleNamespace, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from zoo.specs.dataset import DatasetSpec
+from zoo.specs.protocol import MOST, POSITIVE, Protocol
+
+# What zoo.specs names for type checkers only: no value is compared with these.
+UNSEEN = {"nn": SimpleNamespace(Module=object, Parameter=object), "Tensor": object, "Array": object}
+SYMMETRIES = ("hflip", "vflip", "rot90")
+# What a type does not say, and how it is said.
+RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
+    (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
+    (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
+    (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
+    (DatasetSpec, "unit"): (("auto", "image", "clip", "patient").__contains__, ", auto, image, clip or patient"),
+    (DatasetSpec, "near_duplicates"): (("group", "ignore").__contains__, ", group or ignore"),
+    (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
+    (DatasetSpec, "symmetries"): (set(SYMMETRIES).issuperset, f" of {', '.join(SYMMETRIES)}"),
+}
+
+
+class Rule(NamedTuple):
+    """What one field may be."""
+
+    name: str
+    default: Any
+    plain: frozenset[type]  # a value of these needs no second look
+    items: frozenset[type]  # nor does a tuple of these
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def find_fault(record: Any, kind: type) -> str:
+    """The first field of a record that is no `kind`'s, with what was expected; "" where all are."""
+    values = vars(record)
+    # perf: 1,500 models have 50,000 fields, which every command reads: 7 ms
+    for name, default, plain, items, fits, expected in rules_of(kind):
+        value = values[name]
+        if value is default or type(value) in plain or (type(value) is tuple and items.issuperset(map(type, value))):
+            continue
+        if not fits(value):
+            return f"{name} is {shown(value)}, expected {expected}"
+    return ""
+
+
+def shown(value: object) -> str:
+    """A value in a few words, even one whose own `repr` fails."""
+    short = reprlib.Repr()
+    short.maxstring = 60
+    return short.repr(value)
+
+
+@cache
+def rules_of(kind: type) -> tuple[Rule, ...]:
+    """The rules of a dataclass, from its annotations."""
+    hints = get_type_hints(kind, localns=UNSEEN)
+    return tuple(rule_of(kind, part, hints[part.name]) for part in dataclasses.fields(kind))
+
+
+def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
+    holds, words = RULES.get((kind, part.name), (None, ""))
+    if kind is Protocol and part.name in MOST:  # as `--set` has it
+        least = " above 0" if part.name in POSITIVE else ", 0 or more"
+        holds, words = partial(is_within, part.name), f"{least} and at most {MOST[part.name]}"
+    expected = f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else f"{part.type}{words}"
+    if holds:
+        nothing = frozenset[type]()
+        return Rule(
+            part.name, part.default, nothing, nothing, lambda value: fits(hint, value) and holds(value), expected
+        )
+    several = get_origin(hint) is tuple and get_args(hint)[-1] is ...
+    items = plain_types(get_args(hint)[0]) if several else frozenset()
+    return Rule(part.name, part.default, plain_types(hint), items, partial(fits, hint), expected)
+
+
+def is_range(levels: tuple[float, float]) -> bool:
+    return -inf < levels[0] < levels[1] < inf
+
+
+def is_within(name: str, value: float | tuple[float, ...] | None) -> bool:
+    """Whether a protocol's number, or each of several, is in the range of its field."""
+    numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+    return all(0 <= number <= MOST[name] and (number > 0 or name not in POSITIVE) for number in numbers)
+
+
+def plain_types(hint: Any) -> frozenset[type]:
+    """The types of which every value is what an annotation says."""
+    if get_origin(hint) in (Union, UnionType):
+        return frozenset().union(*map(plain_types, get_args(hint)))
+    if get_origin(hint) is Callable:
+        return frozenset({FunctionType, partial})
+    return frozenset({float, int} if hint is float else {hint} if isinstance(hint, type) else ())
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value is what an annotation says. Text is `str` itself: a subclass shows itself as it likes."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(part, value) for part in parts)
+    if origin is Literal:
+        return type(value) is str and value in parts
+    if origin is tuple and isinstance(value, tuple):
+        kinds = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(kinds) == len(value) and all(map(fits, kinds, value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return all(fits(parts[0], key) and fits(parts[1], item) for key, item in value.items())
+    if origin is Callable:
+        return callable(value)
+    if hint is float:
+        return isinstance(value, float) or type(value) is int
+    if hint in (str, int, bool):
+        return type(value) is hint
+    return hint is Any or (origin is None and isinstance(value, hint))

@@ -1,0 +1,207 @@
+"""List, measure and clear the cache folder, and keep it below its limit."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError
+from zoo.system.files import discard, sweep
+from zoo.system.locks import locked
+
+# Folders below the cache, and what an entry of each is. What is downloaded costs a network to have again.
+MADE = {
+    "images": "images decoded at one size",
+    "features": "features of a frozen network",
+    "checkpoints": "trainings that were interrupted",
+    "fingerprints": "what the audit compares images by",
+    "unpacked": "unpacked archives",
+    "sheets": "contact sheets",
+    "plans": "what `zoo why` knows of the last plans",
+    "precision": "how fast networks train in bf16 and fp32 on this processor",
+    "plugins": "which plugins can be imported",
+}
+DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
+KINDS = {**MADE, **DOWNLOADED}
+
+DEFAULT_LIMIT_GB = 100.0
+BENCH_LOCK = ".bench-*.lock"
+IN_USE_SECONDS = 24 * 3600.0  # an entry used since may be open in a bench that runs now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing in the cache that can be removed as a whole."""
+
+    kind: str
+    name: str
+    path: Path
+    size_bytes: int
+    used: float  # seconds since the epoch
+
+
+def limit_bytes() -> int:
+    """How large decoded images and features may grow in all: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
+    text = os.environ.get("ZOO_CACHE_LIMIT_GB", "")
+    try:
+        limit = float(text) if text else DEFAULT_LIMIT_GB
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit * 1e9 < float("inf"):
+        raise UsageError(
+            f"ZOO_CACHE_LIMIT_GB={text}: expected a number of gigabytes", fix="export ZOO_CACHE_LIMIT_GB=100"
+        )
+    return int(limit * 1e9)
+
+
+def list_entries(cache: Path, kinds: Iterable[str] = KINDS) -> list[Entry]:
+    """The entries of some kinds, by kind, the least recently used first; what goes meanwhile is left out."""
+    entries = []
+    for kind in kinds:
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = [path for path in (cache / kind).iterdir() if not is_lock(path)]
+        for path in found:
+            with suppress(FileNotFoundError):
+                entries.append(
+                    Entry(
+                        kind=kind,
+                        name=path.name,
+                        path=path,
+                        size_bytes=measure(path),
+                        used=path.stat().st_mtime,
+                    )
+                )
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    return sorted(entries, key=lambda entry: (order[entry.kind], entry.used, entry.name))
+
+
+def is_lock(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix == ".lock"
+
+
+def measure(path: Path) -> int:
+    """The bytes of a file, or of all files of a folder; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return path.lstat().st_size
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(folder, name).lstat().st_size
+    return total
+
+
+@contextmanager
+def in_use(cache: Path) -> Iterator[None]:
+    """Say to whoever would clear the cache that a bench reads from it."""
+    with locked(cache / BENCH_LOCK.replace("*", uuid.uuid4().hex[:8])):
+        yield
+
+
+def is_in_use(cache: Path) -> bool:
+    """Whether a bench that lives reads from the cache; what one that died left behind is removed."""
+    from filelock import Timeout
+
+    for path in cache.glob(BENCH_LOCK):
+        try:
+            with locked(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+    return False
+
+
+def mark_used(path: Path) -> None:
+    """Note that an entry was used now; a cache that cannot be written to is used all the same."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def remove(entries: Iterable[Entry]) -> int:
+    """Remove entries, each whole or not at all for whoever looks on; returns the bytes that are free again."""
+    freed = 0
+    for entry in entries:
+        try:
+            discard(entry.path)
+        except FileNotFoundError:
+            continue
+        freed += entry.size_bytes
+    return freed
+
+
+def keep_within(cache: Path, limit: int, now: float | None = None) -> list[Entry]:
+    """Remove the least recently used decoded images and features until all together fit; returns what went.
+
+    What was used within a day stays, even where that is more than the limit.
+    """
+    entries = list_entries(cache, ("images", "features"))
+    total = sum(entry.size_bytes for entry in entries)
+    oldest = (now or time.time()) - IN_USE_SECONDS
+    gone = []
+    for entry in sorted(entries, key=lambda entry: entry.used):
+        if total <= limit or entry.used > oldest:
+            break
+        remove([entry])
+        total -= entry.size_bytes
+        gone.append(entry)
+    return gone
+
+
+def choose_entries(
+    cache: Path, kinds: Sequence[str] = (), *, older_days: float | None = None, everything: bool = False
+) -> list[Entry]:
+    """The entries of some kinds, of all that can be made again where none is named, or of everything."""
+    if older_days is None and is_in_use(cache):
+        raise UsageError("a bench is using the cache", fix="wait for its end, or say --older DAYS", code="cache-in-use")
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise UsageError(f"unknown kind {unknown[0]!r} of cache", fix=f"there are: {', '.join(KINDS)}")
+    chosen = list_entries(cache, kinds or (KINDS if everything else MADE))
+    if older_days is None:
+        return chosen
+    return [entry for entry in chosen if entry.used < time.time() - older_days * 24 * 3600]
+
+
+def describe_cache(cache: Path) -> dict[str, Any]:
+    """What the cache holds, as plain data."""
+    entries = list_entries(cache)
+    return {
+        "folder": str(cache),
+        "gigabytes": round(sum(entry.size_bytes for entry in entries) / 1e9, 6),
+        "limit_gigabytes": limit_bytes() / 1e9,
+        "entries": [
+            {
+                "kind": entry.kind,
+                "megabytes": round(entry.size_bytes / 1e6, 3),
+                "used": datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds"),
+                "name": entry.name,
+                "title": KINDS[entry.kind],
+            }
+            for entry in entries
+        ],
+    }
+
+
+CACHE_DEPTH = 2  # unpacked/KEY/NAME, datasets/NAME/FILE: what is written whole lies no deeper
+
+
+def open_cache(folder: Path) -> None:
+    """Make the cache folder, and remove what killed processes left half-written in it."""
+    try:
+        for kind in ("", *KINDS):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        sweep(folder, depth=CACHE_DEPTH)
+    except OSError as error:
+        raise UsageError(
+            f"cache folder {error.filename or folder}: {error.strerror}",
+            fix="set ZOO_CACHE to a folder that can be written to",
+            code="cache-unusable",
+        ) from error

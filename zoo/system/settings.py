@@ -1,0 +1,29 @@
+"""Settings of a bench beside its suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from zoo.system.files import cache_root
+
+KeepWeights = Literal["best", "all", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a bench is told beside its suite; none of it changes what a run gives, but device and threads."""
+
+    results: Path = Path("results")
+    cache: Path = field(default_factory=cache_root)
+    weights_dir: Path | None = None
+    keep_weights: KeepWeights = "best"
+    device: str = "auto"
+    threads: int = 1
+    workers: int | None = None
+    executor: str = "local"
+    run_timeout: float | None = None
+    offline: bool = False
+    fresh: bool = False
+    fail_fast: bool = False

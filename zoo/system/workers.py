@@ -1,0 +1,359 @@
+"""Carry out work in child processes: what crashes, hangs or runs out of memory fails one piece of it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from zoo.errors import ZooError, clean, room_needed
+from zoo.system.machine import available_memory_bytes, can_fork, family_of, peak_memory_of
+
+Work = TypeVar("Work")
+Notify = Callable[[dict[str, Any]], None]
+EndStatus = Literal["ok", "failed", "timeout", "oom", "crashed"]
+
+GRACE_SECONDS = 5.0
+POLL_SECONDS = 0.2
+TICK_SECONDS = 1.0
+TAIL_LINES = 3
+TAIL_BYTES = 4096
+MAX_READS = 100  # at once, of a child that prints without end
+ENDING = {number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Generic[Work]):
+    """Something that happened to one piece of work: it started, got on, or ended."""
+
+    work: Work
+    kind: Literal["started", "progress", "ended"]
+    status: EndStatus | None = None
+    code: str = ""
+    message: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Worker(Generic[Work]):
+    """A child process and what it is doing."""
+
+    process: Any
+    connection: Connection
+    device: str
+    heard: Connection | None  # what it and its libraries print; None when nobody can any more
+    words: bytes = b""  # the last of it
+    work: Work | None = None
+    started: float = 0.0
+    finished: dict[str, Any] | None = None
+    family: list[int] = field(default_factory=list)  # what it had started when it was told to end
+
+
+def execute(
+    works: Sequence[Work],
+    carry_out: Callable[[Work, str, Notify], None],
+    *,
+    devices: Sequence[str],
+    reuse: bool,
+    timeout: float | None = None,
+    fail_fast: bool = False,
+    start_method: str | None = None,
+    fits: Callable[[Work, str], bool] = lambda work, device: True,  # noqa: ARG005
+    more: Callable[[], Sequence[Work] | None] = lambda: None,
+) -> Generator[Event[Work], None, None]:
+    """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
+
+    With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
+    a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
+    forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
+    asks for one or the other. A worker takes the first work that `fits` its device; every work must fit one of them.
+    `more` is called again and again for work that is ready now, until it returns None: there will be no more. Closing
+    the generator ends all children. Where nothing happens, work in progress is yielded once a second with nothing to
+    tell, so that whoever reads can say that it goes on.
+    """
+    context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
+    waiting = list(works)
+    workers: list[Worker[Work]] = []
+    free = list(devices)
+    last = time.monotonic()
+    pending = True
+    try:
+        while waiting or pending or any(worker.work is not None for worker in workers):
+            if pending:
+                arrived = more()
+                pending = arrived is not None
+                waiting += arrived or ()
+            yield from hand_out(waiting, workers, free, fits, partial(start_worker, context, carry_out, reuse=reuse))
+            busy = [worker for worker in workers if worker.work is not None]
+            wait([source for worker in busy for source in sources_of(worker)], POLL_SECONDS)
+            if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
+                last = time.monotonic()
+                yield Event(work=busy[0].work, kind="progress")
+            for worker in list(workers):
+                for event in collect(worker, timeout):
+                    last = time.monotonic()
+                    yield event
+                    if event.kind == "ended":
+                        keep = event.status in {"ok", "failed"} and reuse
+                        if not keep:
+                            end_worker(worker)
+                            workers.remove(worker)
+                            free.append(worker.device)
+                        if fail_fast and event.status != "ok":
+                            waiting.clear()
+                            pending = False
+    finally:
+        try:
+            ask_to_end(workers)
+        finally:
+            for worker in workers:
+                end_worker(worker)
+
+
+def hand_out(
+    waiting: list[Work],
+    workers: list[Worker[Work]],
+    free: list[str],
+    fits: Callable[[Work, str], bool],
+    start: Callable[[str], Worker[Work]],
+) -> Iterator[Event[Work]]:
+    """Assign waiting work to idle workers, then to new ones on free devices while there is room in memory."""
+    for worker in workers:
+        if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
+            yield assign(worker, work)
+    for device in list(free):
+        if not has_room(workers):
+            return
+        if (work := take(waiting, device, fits)) is not None:
+            free.remove(device)
+            workers.append(start(device))
+            yield assign(workers[-1], work)
+
+
+def take(waiting: list[Work], device: str, fits: Callable[[Work, str], bool]) -> Work | None:
+    """Remove and return the first work that fits a device."""
+    for place, work in enumerate(waiting):
+        if fits(work, device):
+            return waiting.pop(place)
+    return None
+
+
+def sources_of(worker: Worker[Any]) -> list[Any]:
+    """What wakes the parent when this child says, prints or ends something."""
+    return [worker.connection, worker.process.sentinel, *([worker.heard] if worker.heard else [])]
+
+
+def has_room(workers: Sequence[Worker[Any]]) -> bool:
+    """Whether there is memory for a further run as large as the largest that goes on; a single one always goes."""
+    held = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
+    available = available_memory_bytes()
+    return not held or available is None or available > max(held)
+
+
+def start_worker(context: Any, carry_out: Any, device: str, reuse: bool) -> Worker[Any]:
+    ours, theirs = context.Pipe()
+    heard, printed = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(theirs, printed, os.getpid(), carry_out, device, reuse), daemon=False)
+    with signals_held():  # until the child has handlers of its own
+        process.start()
+    theirs.close()
+    printed.close()
+    return Worker(process=process, connection=ours, device=device, heard=heard)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """What asks this process to end is heard when the block is over; a child that starts meanwhile holds it, too."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def listen(worker: Worker[Any]) -> None:
+    """Keep the last of what a child printed; not read, it would have to wait."""
+    for _ in range(MAX_READS):
+        if worker.heard is None or not worker.heard.poll():
+            return
+        printed = os.read(worker.heard.fileno(), 1 << 16)
+        worker.words = (worker.words + printed)[-TAIL_BYTES:]
+        if not printed:
+            worker.heard.close()
+            worker.heard = None
+
+
+def assign(worker: Worker[Work], work: Work) -> Event[Work]:
+    worker.work, worker.started, worker.finished = work, time.monotonic(), None
+    with contextlib.suppress(OSError):  # it died before its first work: collect() sees that
+        worker.connection.send(work)
+    return Event(work=work, kind="started")
+
+
+def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]]:
+    """Yield what a worker has said since last asked, and how its work ended where it did."""
+    work = worker.work
+    listen(worker)
+    if work is None:
+        return
+    alive = worker.process.is_alive()  # asked first: what a child said before it ended is still in the pipe
+    try:
+        while worker.connection.poll():
+            message = worker.connection.recv()
+            if message["kind"] == "ended":
+                worker.work = None
+                yield Event(work=work, **message)
+                return
+            if message.get("began"):
+                worker.started = time.monotonic()
+            yield Event(work=work, kind="progress", details=message)
+    except (EOFError, OSError):
+        worker.process.join(GRACE_SECONDS)
+        alive = worker.process.is_alive()
+    if not alive:
+        worker.work = None
+        status, code, message = describe_death(worker)
+        yield Event(work=work, kind="ended", status=status, code=code, message=message)
+    elif timeout is not None and time.monotonic() - worker.started > timeout:
+        end_worker(worker)
+        worker.work = None
+        yield Event(
+            work=work, kind="ended", status="timeout", code="timeout", message=f"took longer than {timeout:g} s"
+        )
+
+
+def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str, str]:
+    """How a child ended that said nothing: by a signal, or by an exit of its own; with the last it wrote.
+
+    Status, code and message. Killed is not `oom` by code: whose memory it was that ran out cannot be told.
+    """
+    code = worker.process.exitcode
+    listen(worker)
+    last = tail(worker.words)
+    said = f"; its last words: {last}" if last else ""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        if -code == getattr(signal, "SIGKILL", None):
+            return "oom", "killed", f"killed by {name}: most likely the system was out of memory{said}"
+        return "crashed", "crashed", f"killed by {name}{said}"
+    return "crashed", "crashed", f"its process ended with exit status {code}{said}"
+
+
+def tail(words: bytes) -> str:
+    lines = words.decode("utf-8", errors="replace").splitlines()
+    return clean(" | ".join(line.strip() for line in lines[-TAIL_LINES:] if line.strip()))[-400:]
+
+
+def ask_to_end(workers: Sequence[Worker[Any]]) -> None:
+    """Tell busy children to end, and give them some seconds: one that trains keeps its state first."""
+    busy = [worker for worker in workers if worker.work is not None and worker.process.is_alive()]
+    for worker in busy:
+        worker.family = family_of(worker.process.pid)
+        worker.process.terminate()
+    end = time.monotonic() + GRACE_SECONDS
+    for worker in busy:
+        worker.process.join(max(0.0, end - time.monotonic()))
+
+
+def end_worker(worker: Worker[Any]) -> None:
+    """End a child and what it started: an idle one is asked first, then it is killed, with its process group."""
+    if worker.process.is_alive() and worker.work is None:
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)  # a forked child holds both ends of its pipe: closing ours tells it nothing
+        worker.process.join(GRACE_SECONDS)
+    for connection in (worker.connection, worker.heard):
+        if connection:
+            with contextlib.suppress(OSError):
+                connection.close()
+    worker.heard = None
+    if worker.process.is_alive():
+        worker.family = family_of(worker.process.pid)
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+    for pid in worker.family:  # what began a session of its own is in another group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    if worker.process.is_alive():
+        worker.process.kill()
+    worker.process.join()
+
+
+def serve(connection: Connection, printed: Connection, parent: int, carry_out: Any, device: str, reuse: bool) -> None:
+    """The child's life: take work, carry it out, say how it ended; until told to end, or nobody listens any more."""
+    detach(printed, parent)
+    while True:
+        try:
+            work = connection.recv()
+        except (EOFError, OSError):
+            return
+        if work is None:
+            return
+        try:
+            ended = carry_out_one(carry_out, work, device, connection)
+            connection.send(ended)
+        except (BrokenPipeError, OSError):
+            return
+        if not reuse:
+            return
+
+
+def detach(printed: Connection, parent: int) -> None:
+    """Leave the terminal's process group (the parent answers Ctrl-C); send the parent what libraries print."""
+    end_with(parent)
+    if os.name == "posix":
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if os.name == "posix":  # Windows has pipes that are no files: there it goes to the terminal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        os.dup2(printed.fileno(), 2)
+        os.dup2(printed.fileno(), 1)
+
+
+def end_with(parent: int) -> None:
+    """Let the system kill this process when its parent is killed (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before
+            os._exit(1)
+
+
+def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
+    """Carry out one piece of work; what goes wrong becomes a status and one line."""
+    try:
+        with room_needed():
+            carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
+    except ZooError as error:
+        return {"kind": "ended", "status": "failed", "code": error.code, "message": str(error)}
+    except MemoryError as error:
+        return {"kind": "ended", "status": "oom", "code": "oom", "message": f"out of memory: {clean(error)}"}
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            first = clean(str(error).splitlines()[0])
+            return {"kind": "ended", "status": "oom", "code": "oom", "message": first}
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        message = clean(f"{type(error).__name__}: {error} ({where})")
+        return {"kind": "ended", "status": "failed", "code": "run-error", "message": message[:500]}
+    return {"kind": "ended", "status": "ok"}

@@ -1,0 +1,1 @@
+"""The kinds of answer a model gives."""
