@@ -75,8 +75,7 @@ def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card
         raise ResultsError(
             f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
         )
-    counts = result.dataset.get("splits", {})
-    if fault := next(find_faults_of_run(card, result.run["purpose"], counts, predictions), ""):
+    if fault := next(find_faults_of_run(card, result.run["purpose"], result.dataset, predictions), ""):
         raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
 
 

@@ -16,12 +16,13 @@ TOLERANCE = 1e-6
 
 
 def find_faults_of_run(
-    card: Card, purpose: str, counts: Mapping[str, Any], predictions: Mapping[str, Predictions]
+    card: Card, purpose: str, dataset: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> Iterator[str]:
     """List the faults in a finished run's predictions, split by split.
 
-    `counts` are those of the dataset's record by split. A run has its targets; a bundle may have none.
+    `dataset` is the result's record of it: the images of every split, and whether a bundle goes without the targets.
     """
+    counts, has_targets = dataset.get("splits", {}), dataset.get("share_targets", True)
     for split in SPLITS:
         part = predictions.get(split)
         if part is None:
@@ -30,7 +31,7 @@ def find_faults_of_run(
         elif part.sample_ids.ndim != 1 or not part.sample_ids.size:
             yield f"{split}: no samples"
         else:
-            if not len(part.targets):
+            if has_targets and not len(part.targets):
                 yield f"{split}: holds no targets"
             yield from find_faults(card, split, part)
             if split in counts and len(part) != counts[split]["images"]:

@@ -300,8 +300,8 @@ def load_sound_result(folder: Path) -> Result:
     result = load_result(folder)
     if result.ok:
         path = folder / "predictions.npz"
-        counts, purpose = result.dataset.get("splits", {}), result.run["purpose"]
-        fault = next(find_faults_of_run(result.card(), purpose, counts, load_predictions(path)), "")
+        faults = find_faults_of_run(result.card(), result.run["purpose"], result.dataset, load_predictions(path))
+        fault = next(faults, "")
         if fault:
             raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
     return result
