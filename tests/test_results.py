@@ -230,7 +230,7 @@ def test_a_field_that_is_none_of_what_it_may_be_is_named(tmp_path, store, place,
 
 # --- what may not be read, written through, or counted twice ---------------------------------------------------------
 MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without the right to read everything
-READ = "import sys; from pathlib import Path; from zoo.results import *; "
+READ = "import sys; from pathlib import Path; from zoo.results.store import *; "
 mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 
 
