@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.sources.opening import card_schema
+from zoo.sources.opening import card_json_schema
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"
@@ -21,12 +21,12 @@ WORDS = {"string": "text", "integer": "whole number", "number": "number", "boole
 
 
 def schema_text() -> str:
-    return json.dumps(card_schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(card_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def page_text(page: str) -> str:
     """The page with every table made anew."""
-    schema = card_schema()
+    schema = card_json_schema()
     sections = {"Card": schema, **schema["$defs"]}
     return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
 

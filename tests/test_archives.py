@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from zoo.errors import DataError
-from zoo.sources.archives import MAX_HEADER_BYTES, find_unpacked, is_archive_name, unpack
+from zoo.sources.archives import MAX_TAR_HEADER_BYTES, find_unpacked, is_archive_name, unpack
 
 FILES = {"set/benign/a.png": b"a" * 1000, "set/malignant/b.png": b"b" * 2000, "set/labels.csv": b"x,y\n"}
 LEFT_BEHIND = {"__MACOSX/set/._a.png": b"resource fork", "set/.DS_Store": b"\0\0\0\1Bud1", "set/Thumbs.db": b"?"}
@@ -216,7 +216,7 @@ def test_an_entry_that_holds_more_than_it_says_is_refused(tmp_path):
 def test_a_tar_with_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path):
     archive = tmp_path / "a.tar.gz"
     with tarfile.open(archive, "w:gz", format=tarfile.GNU_FORMAT) as opened:
-        opened.addfile(tarfile.TarInfo("x" * (MAX_HEADER_BYTES + 10)))
+        opened.addfile(tarfile.TarInfo("x" * (MAX_TAR_HEADER_BYTES + 10)))
     assert "a header of" in refusal(archive, tmp_path)
 
 

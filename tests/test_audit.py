@@ -12,10 +12,10 @@ from PIL import Image
 
 from zoo.audit.leaks import audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.report.audit_text import to_lines
+from zoo.report.audit_text import audit_lines
 from zoo.sources.opening import find_source
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -41,9 +41,9 @@ def save(path, levels, size=64):
 
 
 def examine(root, cache, **options):
-    source = open_source(find_source(root), cache)
-    prints = take_fingerprints(source, cache)
-    return audit(source, draw_split(source, prints=prints, **options), prints)
+    source = open_dataset(find_source(root), cache)
+    fingerprints = take_fingerprints(source, cache)
+    return audit(source, draw_split(source, fingerprints=fingerprints, **options), fingerprints)
 
 
 def found(audited, check):
@@ -62,7 +62,7 @@ def test_of_a_clean_set_one_line_says_what_was_looked_at(tmp_path):
     ]
     patients = {name: f"{name[:-5]}-{name[-5]}" if len(name) > 9 else name for name in names}
     root = write_set(tmp_path / "set", patients=patients)
-    assert to_lines(examine(root, tmp_path)) == [
+    assert audit_lines(examine(root, tmp_path)) == [
         f"set: ok: 200 images of {len(set(patients.values()))} patients; no conflicting labels, copies across splits, "
         "copies within a split, shared patients, patients spelt in two ways, look-alikes, absent classes, "
         "blank images, odd sizes, telling columns"
@@ -71,21 +71,21 @@ def test_of_a_clean_set_one_line_says_what_was_looked_at(tmp_path):
 
 def test_what_could_not_be_looked_at_is_said_with_the_reason(tmp_path):
     root = write_set(tmp_path / "set", size=16)
-    (line,) = to_lines(examine(root, tmp_path))
+    (line,) = audit_lines(examine(root, tmp_path))
     assert line.startswith("set: ok: 200 images; no ")
     small = "images of 16 px, under 48, are too small to tell a copy"
     assert line.endswith(f", telling columns; not looked at: patients (no patient key), look-alikes ({small})")
     (root / "dataset.toml").write_text('near_duplicates = "ignore"\n')
-    (line,) = to_lines(examine(root, tmp_path))
+    (line,) = audit_lines(examine(root, tmp_path))
     assert line.endswith("look-alikes (its card says to ignore them)")
 
 
 def test_the_checksums_of_a_card_are_said_to_be_looked_at_only_where_there_are_some(tmp_path):
     root = write_set(tmp_path / "set", size=16, patients={})
-    assert "unofficial files" not in to_lines(examine(root, tmp_path))[0]
+    assert "unofficial files" not in audit_lines(examine(root, tmp_path))[0]
     md5 = hashlib.md5((root / "patients.csv").read_bytes()).hexdigest()
     (root / "dataset.toml").write_text(f'checksums = {{"patients.csv" = "{md5}"}}\n')
-    assert to_lines(examine(root, tmp_path))[0].endswith(
+    assert audit_lines(examine(root, tmp_path))[0].endswith(
         ", unofficial files; not looked at: look-alikes (images of 16 px, under 48, are too small to tell a copy)"
     )
 
@@ -191,12 +191,12 @@ def test_a_class_is_looked_for_in_every_fold_not_the_first_alone(tmp_path):
         path = root / ("rare" if number >= 200 else "ab"[number % 2]) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
-    source = open_source(find_source(root), tmp_path)
-    prints = take_fingerprints(source, tmp_path)
-    split = draw_split(source, folds=5, prints=prints)
+    source = open_dataset(find_source(root), tmp_path)
+    fingerprints = take_fingerprints(source, tmp_path)
+    split = draw_split(source, folds=5, fingerprints=fingerprints)
     targets = np.asarray(source.samples.targets)
     without = sum(not (targets[fold == "test"] == 2).any() for fold in split.folds)
-    (finding,) = found(audit(source, split, prints), "class-absent")
+    (finding,) = found(audit(source, split, fingerprints), "class-absent")
     assert without >= 2 and f"test of {without}" in finding.message
 
 
@@ -265,7 +265,7 @@ def test_patients_in_two_unicode_forms_are_one_also_where_a_plugin_hands_them_ov
             samples, table=samples.table.assign(patient=samples.table["patient"].replace("\u00e9", "e\u0301"))
         )
 
-    source = open_source(replace(spec, samples=as_written), tmp_path)
+    source = open_dataset(replace(spec, samples=as_written), tmp_path)
     assert "\u00e9" in source.patients and "e\u0301" not in source.patients
 
 

@@ -15,7 +15,7 @@ from zoo.audit.examine import Fixed
 from zoo.audit.exclusions import choose_exclusions
 from zoo.audit.leaks import Audit, audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.report.audit_text import fixed_lines
 from zoo.sources.opening import find_source
@@ -43,7 +43,7 @@ def copy(root, original, *others):
 
 
 def choose(root, cache):
-    source = open_source(find_source(root), cache)
+    source = open_dataset(find_source(root), cache)
     return choose_exclusions(source, take_fingerprints(source, cache))
 
 
@@ -174,6 +174,6 @@ def test_real_sets_pass_once_fixed(name, zoo, tmp_path):
     assert zoo("audit", path).returncode == 4
     done = zoo("audit", path, "--fix", tmp_path / "fixed.toml")
     assert done.returncode == 0, done.stdout + done.stderr
-    source = open_source(find_source(tmp_path / "fixed.toml"), tmp_path)
-    prints = take_fingerprints(source, tmp_path)
-    assert audit(source, draw_split(source, prints=prints), prints).verdict != "refuse"
+    source = open_dataset(find_source(tmp_path / "fixed.toml"), tmp_path)
+    fingerprints = take_fingerprints(source, tmp_path)
+    assert audit(source, draw_split(source, fingerprints=fingerprints), fingerprints).verdict != "refuse"

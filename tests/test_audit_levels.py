@@ -11,7 +11,7 @@ from scipy.stats import chi2_contingency, fisher_exact, kruskal
 from zoo.audit.leaks import audit
 from zoo.audit.levels import find_associations
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
@@ -28,9 +28,9 @@ def write_ct(root, lost):
 
 
 def examine(root, cache):
-    source = open_source(find_source(root), cache)
-    prints = take_fingerprints(source, cache)
-    return audit(source, draw_split(source, prints=prints), prints)
+    source = open_dataset(find_source(root), cache)
+    fingerprints = take_fingerprints(source, cache)
+    return audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
 
 
 def source_of(groups, targets, task, patients=None, labels=("a", "b", "c")):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zoo.audit.leaks import Audit, Finding, audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.report.audit_page import build_page
 from zoo.sources.opening import find_source
@@ -54,10 +54,10 @@ class Page(HTMLParser):
 
 
 def page_of(root, cache):
-    source = open_source(find_source(root), cache)
-    prints = take_fingerprints(source, cache)
-    split = draw_split(source, prints=prints)
-    return build_page([(audit(source, split, prints), source, split, prints)])
+    source = open_dataset(find_source(root), cache)
+    fingerprints = take_fingerprints(source, cache)
+    split = draw_split(source, fingerprints=fingerprints)
+    return build_page([(audit(source, split, fingerprints), source, split, fingerprints)])
 
 
 @pytest.fixture(scope="module")

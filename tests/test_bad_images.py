@@ -13,7 +13,7 @@ import pytest
 from bad_sets import MAX_BYTES, MAX_SECONDS, bench_all, look_at_each, refused_by
 from PIL import Image
 
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(11)
@@ -169,7 +169,7 @@ def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
 @posix
 def test_what_is_odd_but_whole_is_read(looked_at, bad_sets, tmp_path):
     assert looked_at.document["odd"][:2] == [0, ""]
-    source = open_source(find_source(bad_sets / "odd"), tmp_path)
+    source = open_dataset(find_source(bad_sets / "odd"), tmp_path)
     names = {name.rpartition("/")[2] for name in source.sample_ids.tolist()}
     assert len(names) == NUM_IMAGES + NUM_ODD
     assert source.spec.channels == 1  # RGB and RGBA files among them, gray in fact

@@ -20,7 +20,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1
 
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(17)
@@ -254,7 +254,7 @@ def bad_sets(tmp_path_factory):
 
 @pytest.mark.parametrize("suffix", KINDS, ids=lambda suffix: suffix or "frames")
 def test_the_good_files_alone_are_read(suffix, tmp_path):
-    source = open_source(find_source(good_folder(tmp_path / "set", suffix)), tmp_path)
+    source = open_dataset(find_source(good_folder(tmp_path / "set", suffix)), tmp_path)
     assert len(source.sample_ids) >= NUM_FILES
     assert all(source.samples.read(image).size >= 144 for image in source.samples.table["image"])
 

@@ -16,14 +16,14 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.calibration import build_section, find_temperature, rescale
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 CARDS = {
-    "binary": Card(task=BINARY, labels=("benign", "malignant"), positive=1),
-    "multiclass": Card(task=MULTICLASS, labels=("a", "b", "c")),
-    "ordinal": Card(task=ORDINAL, labels=("g0", "g1", "g2", "g3")),
-    "multilabel": Card(task=MULTILABEL, labels=("mass", "fluid")),
+    "binary": ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1),
+    "multiclass": ScoringContext(task=MULTICLASS, labels=("a", "b", "c")),
+    "ordinal": ScoringContext(task=ORDINAL, labels=("g0", "g1", "g2", "g3")),
+    "multilabel": ScoringContext(task=MULTILABEL, labels=("mass", "fluid")),
 }
 
 
@@ -241,7 +241,7 @@ def test_a_regression_has_no_such_section():
     part = Predictions(
         sample_ids=np.array(["a"]), patients=np.array(["a"]), targets=np.ones(1), probabilities=np.ones((1, 1))
     )
-    assert section_of({"val": part, "test": part}, card=Card(task=REGRESSION, labels=("age",))) is None
+    assert section_of({"val": part, "test": part}, card=ScoringContext(task=REGRESSION, labels=("age",))) is None
 
 
 # --- reliability -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from zoo.registry.lookup import Registry
 from zoo.registry.model_sets import MODEL_SETS
 from zoo.registry.opening import open_registry
 from zoo.report.catalog import describe_item, list_items
-from zoo.report.text import to_lines, to_text
+from zoo.report.text import table_lines, to_text
 from zoo.results.lookup import describe_run, explain_run
 from zoo.results.plans import save_plan
 from zoo.specs.dataset import DatasetSpec
@@ -71,12 +71,12 @@ def test_the_core_owns_what_the_core_brings():
 
 
 def test_lines_have_columns_as_wide_as_they_must_be():
-    lines = to_lines([{"name": "a", "labels": [1, 2]}, {"name": "longer", "labels": [1, 2, 3, 4, 5, 6]}])
+    lines = table_lines([{"name": "a", "labels": [1, 2]}, {"name": "longer", "labels": [1, 2, 3, 4, 5, 6]}])
     assert lines == ["name    labels", "a       1, 2", "longer  1, 2, 3 and 3 more"]
 
 
 def test_lines_show_no_control_character():
-    assert to_lines([{"labels": ["b\x1b", "c"]}]) == ["labels", "b\\x1b, c"]
+    assert table_lines([{"labels": ["b\x1b", "c"]}]) == ["labels", "b\\x1b, c"]
 
 
 def test_info_leaves_out_what_is_callable_or_empty():

@@ -18,7 +18,7 @@ import pytest
 from zoo.cli import process
 from zoo.cli.bench import print_boards
 from zoo.cli.commands import zoo as zoo_command
-from zoo.cli.options import KINDS
+from zoo.cli.options import CATALOG_KINDS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.subgroups import KEPT
 from zoo.results.store import load_results
@@ -213,7 +213,7 @@ def test_that_a_stopped_command_goes_on_where_it_was_is_said_of_a_bench_alone(ma
 
 
 # --- list, info, plugin, doctor --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CATALOG_KINDS)
 def test_list_json_is_the_document_of_the_contract(main, kind):
     document = json.loads(main("list", kind, "--json").out)
     assert (document["schema"], document["command"], document["kind"]) == (1, "list", kind)

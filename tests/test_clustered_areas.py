@@ -11,12 +11,12 @@ from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.roc import clustered_area, clustered_interval
 from zoo.tasks.kinds import BINARY, MULTILABEL
 
 AUROC = {spec.name: spec for spec in METRICS if spec.name == "auroc"}
-CARD = Card(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)
+CARD = ScoringContext(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)
 
 
 def draw(random, patients, images, area, prevalence):
@@ -126,7 +126,7 @@ def label_with_unknown_targets(known):
 
 
 def test_unknown_targets_of_independent_units_leave_the_interval_of_the_known_ones():
-    card = Card(task=MULTILABEL, labels=("a",), positive=None, unit="image", has_patients=True)
+    card = ScoringContext(task=MULTILABEL, labels=("a",), positive=None, unit="image", has_patients=True)
     whole, rest = (
         score([[{"test": label_with_unknown_targets(known)}]], AUROC, card, threshold="half")["auroc"]
         for known in (False, True)

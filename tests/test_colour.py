@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
 
@@ -26,7 +26,7 @@ def folder(root, images):
 
 def test_gray_rgb_and_rgba_files_of_equal_channels_make_a_gray_set_with_a_note(tmp_path):
     root = folder(tmp_path / "set", [gray(1), gray(3), gray(4), gray(3)])
-    source = open_source(find_source(root), tmp_path)
+    source = open_dataset(find_source(root), tmp_path)
     assert source.spec.channels == 1
     assert "files of three or four channels, equal in all of the 4 images: the set is read as gray" in (
         source.samples.notes
@@ -36,22 +36,22 @@ def test_gray_rgb_and_rgba_files_of_equal_channels_make_a_gray_set_with_a_note(t
 
 def test_one_image_in_colour_makes_it_a_colour_set_with_a_note(tmp_path):
     colour = RANDOM.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    source = open_source(find_source(folder(tmp_path / "set", [gray(1), gray(3), gray(4), colour])), tmp_path)
+    source = open_dataset(find_source(folder(tmp_path / "set", [gray(1), gray(3), gray(4), colour])), tmp_path)
     assert source.spec.channels == 3
     assert "1 gray and 3 colour images, of 4 looked at: all are read as colour" in source.samples.notes
 
 
 def test_a_set_of_gray_files_needs_no_look_and_no_note(tmp_path):
-    source = open_source(find_source(folder(tmp_path / "set", [gray(1)] * 4)), tmp_path)
+    source = open_dataset(find_source(folder(tmp_path / "set", [gray(1)] * 4)), tmp_path)
     assert source.spec.channels == 1
     assert not any("gray" in note or "colour" in note for note in source.samples.notes)
 
 
 def test_gray_in_fact_is_another_dataset_than_the_same_files_in_colour(tmp_path):
-    first = open_source(find_source(folder(tmp_path / "set", [gray(3)] * 4)), tmp_path)
-    assert open_source(find_source(tmp_path / "set"), tmp_path).content_hash == first.content_hash
+    first = open_dataset(find_source(folder(tmp_path / "set", [gray(3)] * 4)), tmp_path)
+    assert open_dataset(find_source(tmp_path / "set"), tmp_path).content_hash == first.content_hash
     folder(tmp_path / "set", [gray(3), RANDOM.integers(0, 256, (9, 9, 3), dtype=np.uint8)])
-    assert open_source(find_source(tmp_path / "set"), tmp_path).spec.channels == 3
+    assert open_dataset(find_source(tmp_path / "set"), tmp_path).spec.channels == 3
 
 
 def test_a_file_that_cannot_be_decoded_is_named_before_anything_is_trained(tmp_path):
@@ -59,4 +59,4 @@ def test_a_file_that_cannot_be_decoded_is_named_before_anything_is_trained(tmp_p
     path = root / "a" / "2.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=r"a/2\.png"):
-        open_source(find_source(root), tmp_path)
+        open_dataset(find_source(root), tmp_path)

@@ -12,7 +12,7 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import decide
 from zoo.leaderboard.significance import compare_rows
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import bootstrap_weights
 from zoo.tasks.kinds import MULTICLASS, ORDINAL, softmax
 
@@ -114,7 +114,7 @@ def test_folds_weigh_a_patient_by_the_size_of_its_fold():
         scores = softmax(random.normal(size=(num, 2)) + np.eye(2)[targets])
         part = predictions(targets, scores, np.array([f"{fold}-{i}" for i in range(num)]))
         folds.append({"val": part, "test": part})
-    card = Card(task=MULTICLASS, labels=("a", "b"))
+    card = ScoringContext(task=MULTICLASS, labels=("a", "b"))
     found = weigh_evidence([folds], METRIC["accuracy"], card, threshold="half")
     each = [weigh_evidence([[fold]], METRIC["accuracy"], card, threshold="half") for fold in folds]
     variances = [part.influence.var() / len(part.influence) for part in each]
@@ -126,7 +126,7 @@ def test_folds_weigh_a_patient_by_the_size_of_its_fold():
 def test_a_board_of_ten_models_five_seeds_and_2000_images_is_tested_in_a_few_seconds():
     random = np.random.default_rng(0)
     targets, patients = np.arange(2000) % 10, np.array([f"p{i // 2}" for i in range(2000)])
-    card = Card(task=MULTICLASS, labels=tuple("abcdefghij"), has_patients=True)
+    card = ScoringContext(task=MULTICLASS, labels=tuple("abcdefghij"), has_patients=True)
 
     def run():
         part = predictions(targets, softmax(random.normal(size=(2000, 10)) + np.eye(10)[targets]), patients)
@@ -146,7 +146,7 @@ def test_a_board_of_ten_models_five_seeds_and_2000_images_is_tested_in_a_few_sec
 def test_a_pair_of_runs_is_tested_as_the_bootstrap_would(metric):
     random = np.random.default_rng(3)
     targets, patients = random.integers(3, size=300), np.repeat(np.arange(100), 3).astype(str)
-    card = Card(task=ORDINAL, labels=("a", "b", "c"), has_patients=True)
+    card = ScoringContext(task=ORDINAL, labels=("a", "b", "c"), has_patients=True)
     runs = []
     for _ in range(2):
         noise = np.repeat(random.normal(size=(100, 3)), 3, axis=0) + random.normal(size=(300, 3))

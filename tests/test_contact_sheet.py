@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.data.contact_sheet import CAPTION, MARGIN, SIDE, Thumbnail, draw_contact_sheet
+from zoo.data.contact_sheet import CAPTION, MARGIN, THUMBNAIL_SIDE, Thumbnail, draw_contact_sheet
 from zoo.errors import UsageError
 
 
@@ -14,14 +14,14 @@ def plain(level, label="a", dtype=np.uint8, shape=(20, 20)):
 
 def cell(sheet, row, column):
     """The pixels of one thumbnail."""
-    top, left = MARGIN + row * (SIDE + CAPTION + MARGIN), MARGIN + column * (SIDE + MARGIN)
-    return np.asarray(sheet)[top : top + SIDE, left : left + SIDE]
+    top, left = MARGIN + row * (THUMBNAIL_SIDE + CAPTION + MARGIN), MARGIN + column * (THUMBNAIL_SIDE + MARGIN)
+    return np.asarray(sheet)[top : top + THUMBNAIL_SIDE, left : left + THUMBNAIL_SIDE]
 
 
 def test_thumbnails_stand_in_rows_of_five_in_the_order_given(tmp_path):
     path = draw_contact_sheet([plain(20 * number) for number in range(7)], (0, 255), tmp_path / "sheet.png")
     sheet = Image.open(path)
-    assert sheet.size == (5 * (SIDE + MARGIN) + MARGIN, 2 * (SIDE + CAPTION + MARGIN) + MARGIN)
+    assert sheet.size == (5 * (THUMBNAIL_SIDE + MARGIN) + MARGIN, 2 * (THUMBNAIL_SIDE + CAPTION + MARGIN) + MARGIN)
     for number in range(7):
         assert (cell(sheet, *divmod(number, 5)) == 20 * number).all()
 
@@ -43,8 +43,10 @@ def test_the_same_images_give_the_same_bytes_and_another_label_gives_others(tmp_
 def test_any_label_fits_below_its_image(tmp_path):
     long, strange = plain(0, "x" * 3000), plain(0, "\x1b[31m\N{GRINNING FACE}\N{RIGHT-TO-LEFT OVERRIDE}")
     sheet = Image.open(draw_contact_sheet([long, strange], (0, 255), tmp_path / "sheet.png"))
-    captions = np.asarray(sheet)[MARGIN + SIDE : MARGIN + SIDE + CAPTION]
-    assert (captions[:, MARGIN + SIDE : MARGIN + SIDE + MARGIN // 2] == 255).all()  # nothing between the two
+    captions = np.asarray(sheet)[MARGIN + THUMBNAIL_SIDE : MARGIN + THUMBNAIL_SIDE + CAPTION]
+    assert (
+        captions[:, MARGIN + THUMBNAIL_SIDE : MARGIN + THUMBNAIL_SIDE + MARGIN // 2] == 255
+    ).all()  # nothing between the two
 
 
 def test_a_sheet_that_cannot_be_written_is_an_error_naming_it(tmp_path):

@@ -11,16 +11,16 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
-from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge, score_shuffles
+from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
 from zoo.report.boards import to_csv, to_markdown, to_terminal
 from zoo.results.store import load_results, load_scored_runs
 from zoo.runner.grid import as_control
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.specs.protocol import FINETUNE, KNN, SCRATCH
 from zoo.tasks.kinds import BINARY, REGRESSION
 
 BY_NAME = {spec.name: spec for spec in METRICS}
-CARD = Card(task=BINARY, labels=("clear", "nodule"), positive=1)
+CARD = ScoringContext(task=BINARY, labels=("clear", "nodule"), positive=1)
 CHANCE = Score(value=0.5)
 SHORT = replace(SCRATCH, epochs=None, steps=4)  # what `store` stores
 
@@ -66,7 +66,7 @@ def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor()
 
 
 def test_of_an_error_the_upper_end_must_be_below_the_constant_predictors():
-    card = Card(task=REGRESSION, labels=("age",))
+    card = ScoringContext(task=REGRESSION, labels=("age",))
     run = {"test": Predictions(**{**vars(GOOD["test"]), "probabilities": np.arange(20.0)[:, None]})}
     constant = Score(value=12.0)
     assert reasons(Score(value=9, low=8, high=11), run, constant=constant, higher=False, card=card) == ()
@@ -180,7 +180,7 @@ def shuffles(values):
 
 def judged(values):
     scores = score_shuffles(shuffles(values), {"auroc": BY_NAME["auroc"]}, CARD, threshold="val")
-    return scores["auroc"], judge("net", scores, len(values), CARD)
+    return scores["auroc"], judge_shuffles("net", scores, len(values), CARD)
 
 
 def test_the_interval_over_shuffles_is_students():

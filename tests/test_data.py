@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data.dataset import count_split, open_dataset, unit_of
+from zoo.data.dataset import count_split, open_fold, unit_of
 from zoo.data.decoded import cache_images, measure_intensity
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.metadata import select_metadata
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
@@ -48,7 +48,7 @@ def make_spec(images, targets, task=BINARY, *, patients=None, splits=None, sampl
 
 
 def open_it(tmp_path, *arguments, **named):
-    return open_source(make_spec(*arguments, **named), tmp_path)
+    return open_dataset(make_spec(*arguments, **named), tmp_path)
 
 
 def sides(split, source):
@@ -88,7 +88,7 @@ def spoiled(change):
 )
 def test_samples_that_contradict_their_card_are_refused_with_their_row(tmp_path, change, message):
     with pytest.raises(DataError, match=f"dataset 'dots': {message}"):
-        open_source(spoiled(change), tmp_path)
+        open_dataset(spoiled(change), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def write_files(folder, images):
 def hash_of(tmp_path, images, targets, files=(), **card):
     spec = make_spec(images, targets, **card)
     samples = replace(spec.samples(None), files=files)
-    return open_source(replace(spec, samples=lambda _: samples), tmp_path / "cache").content_hash
+    return open_dataset(replace(spec, samples=lambda _: samples), tmp_path / "cache").content_hash
 
 
 def test_one_pixel_or_one_label_changes_the_content_hash(tmp_path):
@@ -152,7 +152,7 @@ def test_images_that_share_a_file_are_told_apart_by_their_pixels(tmp_path):
     (tmp_path / "all.npz").write_bytes(b"the same file for all four")
     spec = make_spec(images, [0, 1, 0, 1])
     samples = replace(spec.samples(None), files=(tmp_path / "all.npz",))
-    source = open_source(replace(spec, samples=lambda _: samples), tmp_path / "cache")
+    source = open_dataset(replace(spec, samples=lambda _: samples), tmp_path / "cache")
     assert len(set(source.digests)) == 4
 
 
@@ -402,7 +402,7 @@ def test_16_bit_levels_survive_the_cache_exactly(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:500], lambda data: data[:200] + bytes(len(data) - 200)])
 def test_a_damaged_cache_is_decoded_again(tmp_path, damage):
-    source = open_source(make_spec(noise(40), np.arange(40) % 2), tmp_path)
+    source = open_dataset(make_spec(noise(40), np.arange(40) % 2), tmp_path)
     path = cache_images(source, 6, tmp_path)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
@@ -420,7 +420,7 @@ def folder(tmp_path):
         path = Folder.root / "ab"[row % 2] / f"{row:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-    Folder.source = open_source(find_source(Folder.root), tmp_path)
+    Folder.source = open_dataset(find_source(Folder.root), tmp_path)
     return Folder
 
 
@@ -517,7 +517,7 @@ import os, sys, time
 from pathlib import Path
 import numpy as np, pandas
 from zoo.data.decoded import cache_images
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.tasks.kinds import BINARY
 
@@ -531,7 +531,7 @@ def read(row):
 table = pandas.DataFrame({"sample_id": [f"s{i}" for i in range(8)], "image": range(8)})
 samples = Samples(table=table, targets=np.arange(8) % 2, read=read)
 spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=lambda _: samples, channels=1)
-source = open_source(spec, folder / "cache")
+source = open_dataset(spec, folder / "cache")
 for path in folder.glob(f"read-{os.getpid()}-*"):
     path.unlink()  # opening reads the pixels for their hash
 (folder / f"ready-{os.getpid()}").touch()
@@ -558,7 +558,7 @@ def opened(tmp_path, images, *, targets=None, task=BINARY, **card):
     channels = images.shape[3] if images.ndim == 4 else 1
     targets = np.arange(len(images)) % 2 if targets is None else targets
     source = open_it(tmp_path, images, targets, task, **{"channels": channels, **card})
-    return open_dataset(source, draw_split(source), 0, cache_images(source, images.shape[1], tmp_path))
+    return open_fold(source, draw_split(source), 0, cache_images(source, images.shape[1], tmp_path))
 
 
 def test_8_bit_levels_become_0_to_1(tmp_path):
@@ -585,7 +585,7 @@ def test_levels_beyond_the_intensity_range_are_kept_and_not_clipped(tmp_path):
 def test_the_intensity_of_16_bits_is_measured_on_train_alone(tmp_path):
     images = noise(100, dtype=np.uint16) % 4096
     dataset = opened(tmp_path, images)
-    train = dataset.assignment == "train"
+    train = dataset.split_of == "train"
     assert dataset.intensity == pytest.approx(np.percentile(images[train], [0.1, 99.9]))
     images[~train] = 60_000
     (tmp_path / "other").mkdir()
@@ -606,7 +606,7 @@ def test_gray_is_normalised_by_the_mean_of_the_models_channels(tmp_path):
 def test_the_targets_of_a_regression_are_scaled_by_train(tmp_path):
     targets = np.random.default_rng(0).normal(50, 9, 100)
     dataset = opened(tmp_path, noise(100), targets=targets, task=REGRESSION)
-    train = targets[dataset.assignment == "train"]
+    train = targets[dataset.split_of == "train"]
     assert dataset.target_scale == pytest.approx((train.mean(), train.std()))
     assert opened(tmp_path, noise(100)).target_scale == (0.0, 1.0)
 
@@ -665,7 +665,7 @@ def test_the_positive_class_is_the_cards_else_the_last(tmp_path):
 
 def test_a_split_is_counted_by_images_patients_and_labels(tmp_path):
     source = open_it(tmp_path, noise(360, 3), patients=np.arange(360) // 2, channels=1, **official())
-    dataset = open_dataset(source, draw_split(source), 0, cache_images(source, 3, tmp_path))
+    dataset = open_fold(source, draw_split(source), 0, cache_images(source, 3, tmp_path))
     assert count_split(dataset, "test") == {"images": 60, "patients": 30, "labels": {"a": 30, "b": 30}}
 
 
@@ -675,7 +675,7 @@ def kept(tmp_path, columns, patients=None):
     spec = make_spec(noise(200), np.arange(200) % 2, patients=patients, metadata=tuple(columns))
     samples = spec.samples(None)
     spec = replace(spec, samples=lambda _: replace(samples, table=samples.table.assign(**columns)))
-    return select_metadata(open_source(spec, tmp_path))
+    return select_metadata(open_dataset(spec, tmp_path))
 
 
 def test_columns_that_group_images_are_kept_as_text(tmp_path):
@@ -718,4 +718,4 @@ def test_only_what_the_card_calls_metadata_is_kept(tmp_path):
     spec = make_spec(noise(20), np.arange(20) % 2)
     samples = spec.samples(None)
     spec = replace(spec, samples=lambda _: replace(samples, table=samples.table.assign(sex=["F", "M"] * 10)))
-    assert select_metadata(open_source(spec, tmp_path)) == {}
+    assert select_metadata(open_dataset(spec, tmp_path)) == {}

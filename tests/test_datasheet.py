@@ -7,7 +7,7 @@ import pytest
 
 from zoo.data.datasheet import choose_rows, describe_source, draw_sheet, evenly, to_readable
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 
@@ -15,7 +15,7 @@ from zoo.sources.opening import find_source
 @pytest.fixture
 def opened(tiny_data, tmp_path):
     def look(name):
-        source = open_source(find_source(tiny_data / name), tmp_path)
+        source = open_dataset(find_source(tiny_data / name), tmp_path)
         split = draw_split(source)
         return source, split, take_fingerprints(source, tmp_path)
 
@@ -31,8 +31,10 @@ def labels_shown(source):
     "name", ["binary.npz", "multiclass.npz", "folders", "table", "patients", "multilabel", "ordinal", "regression"]
 )
 def test_every_kind_of_set_is_described_as_json_and_in_lines(opened, tmp_path, name):
-    source, split, prints = opened(name)
-    facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, tmp_path / "sheet.png")
+    source, split, fingerprints = opened(name)
+    facts = describe_source(source, split, fingerprints) | draw_sheet(
+        source, split, fingerprints, tmp_path / "sheet.png"
+    )
     document = json.loads(json.dumps(facts))
     assert sum(part["images"] for part in document["splits"].values()) == document["images"]
     assert len(document["shown"]) == 10 and len({item["sample_id"] for item in document["shown"]}) == 10
@@ -40,8 +42,8 @@ def test_every_kind_of_set_is_described_as_json_and_in_lines(opened, tmp_path, n
 
 
 def test_counts_are_those_of_the_rows(opened):
-    source, split, prints = opened("folders")
-    counts = describe_source(source, split, prints)["splits"]
+    source, split, fingerprints = opened("folders")
+    counts = describe_source(source, split, fingerprints)["splits"]
     for name, part in counts.items():
         ours = [i for i, chosen in zip(source.sample_ids, split.folds[0], strict=True) if chosen == name]
         assert part["images"] == len(ours)
@@ -49,13 +51,13 @@ def test_counts_are_those_of_the_rows(opened):
 
 
 def test_a_set_without_patients_says_so_aloud(opened):
-    source, split, prints = opened("folders")
-    facts = describe_source(source, split, prints)
+    source, split, fingerprints = opened("folders")
+    facts = describe_source(source, split, fingerprints)
     assert (facts["patient"], facts["patients"]) == ("none: image level", None)
     shown = to_readable(facts | {"sheet": "x.png", "shown": [], "shown_from_to": [0, 255]})
     assert shown["patient"].startswith("NONE: image level; every image stands for itself")
-    source, split, prints = opened("patients")
-    facts = describe_source(source, split, prints)
+    source, split, fingerprints = opened("patients")
+    facts = describe_source(source, split, fingerprints)
     assert (facts["patient"], facts["patients"], facts["folds"]) == ("patient", 20, 5)
 
 
@@ -82,7 +84,7 @@ def test_the_sheet_of_16_bits_is_shown_through_the_percentiles_of_train(tmp_path
     random = np.random.default_rng(0)
     images = random.integers(1000, 5000, (60, 64, 64)).astype(np.uint16)
     np.savez(tmp_path / "deep.npz", images=images, labels=np.arange(60) % 2)
-    source = open_source(find_source(tmp_path / "deep.npz"), tmp_path)
+    source = open_dataset(find_source(tmp_path / "deep.npz"), tmp_path)
     split = draw_split(source)
     shown = draw_sheet(source, split, take_fingerprints(source, tmp_path), tmp_path / "sheet.png")["shown_from_to"]
     expected = np.percentile(images[split.folds[0] == "train"], [0.1, 99.9])
@@ -90,7 +92,7 @@ def test_the_sheet_of_16_bits_is_shown_through_the_percentiles_of_train(tmp_path
 
 
 def test_the_same_set_gives_the_same_sheet(opened, tmp_path):
-    source, split, prints = opened("table")
-    draw_sheet(source, split, prints, tmp_path / "a.png")
-    draw_sheet(source, split, prints, tmp_path / "b.png")
+    source, split, fingerprints = opened("table")
+    draw_sheet(source, split, fingerprints, tmp_path / "a.png")
+    draw_sheet(source, split, fingerprints, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -21,7 +21,7 @@ from zoo.system.devices import (
     resolve_device,
     resolve_precision,
 )
-from zoo.system.replay import WARM_UP, Repeated, within_memory
+from zoo.system.replay import WARM_UP_STEPS, Repeated, within_memory
 from zoo.training.loop import describe_hooks, python_state
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -156,7 +156,7 @@ def test_what_a_failed_capture_left_behind_is_undone():
 def test_nothing_is_captured_before_the_warm_up():
     device = Recording()
     repeated = Repeated(lambda: None, device)
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_STEPS):
         repeated()
     assert device.captured == 0
 

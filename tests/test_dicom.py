@@ -490,7 +490,7 @@ def test_regions_outside_of_the_image_are_refused(tmp_path):
 
 def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.images.elements.MAX_BYTES", 1000)
-    monkeypatch.setattr("zoo.images.elements.MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr("zoo.images.elements.MAX_DICOM_HEADER_BYTES", 1000)
     path = write(tmp_path / "a.dcm", np.zeros((64, 64), np.uint16), DeflatedExplicitVRLittleEndian)
     assert "deflated, and more than 0 MB when inflated" in refusal(path)
 

@@ -121,11 +121,11 @@ def test_command_line_describes_no_command_that_does_not_exist():
 
 
 def test_every_kind_of_cache_is_described():
-    from zoo.system.caches import KINDS
+    from zoo.system.caches import CACHE_KINDS
 
     table, _, _ = section(read("command-line.md"), "zoo cache clear").partition("| flag |")
     cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-    assert {kind for cell in cells for kind in re.findall(r"`(\w+)`", cell)} == set(KINDS)
+    assert {kind for cell in cells for kind in re.findall(r"`(\w+)`", cell)} == set(CACHE_KINDS)
 
 
 def test_every_exit_status_is_described():

@@ -12,7 +12,7 @@ from zoo.training.check import check_device
 
 
 def advice(tmp_path, registry=None, cache=None, results=None):
-    found = doctor.examine(registry or Registry(), cache or tmp_path / "cache", results or tmp_path / "results")
+    found = doctor.examine_machine(registry or Registry(), cache or tmp_path / "cache", results or tmp_path / "results")
     json.dumps(found)
     return "\n".join(found["advice"])
 
@@ -25,7 +25,7 @@ def test_a_broken_plugin_and_no_model_at_all(tmp_path):
 
 
 def test_folders_that_do_not_exist_yet_are_judged_by_where_they_would_be(tmp_path):
-    found = doctor.examine(Registry(), tmp_path / "a" / "cache", tmp_path / "b" / "results")
+    found = doctor.examine_machine(Registry(), tmp_path / "a" / "cache", tmp_path / "b" / "results")
     for name in ("cache", "results"):
         assert found[name]["writable"] and found[name]["locks"] and found[name]["free_gb"] > 0
     assert not list(tmp_path.iterdir()), "looking leaves nothing behind"

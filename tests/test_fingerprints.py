@@ -19,7 +19,7 @@ from zoo.data.fingerprints import (
     perceptual_hash,
     take_fingerprints,
 )
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
 from zoo.specs.dataset import DatasetSpec, Samples
@@ -42,18 +42,20 @@ def class_folders(root, images):
 
 
 def open_folder(root, tmp_path):
-    return open_source(find_source(root), tmp_path / "cache")
+    return open_dataset(find_source(root), tmp_path / "cache")
 
 
 def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     gray = noise(8, 10)
     images = [gray, noise(12, 9, 3), np.dstack([gray] * 3), np.dstack([gray] * 3 + [np.full_like(gray, 255)])]
     source = open_folder(class_folders(tmp_path / "set", images), tmp_path)
-    prints = take_fingerprints(source, tmp_path / "cache")
-    found = dict(zip(source.sample_ids.tolist(), zip(prints.widths, prints.heights, strict=True), strict=True))
+    fingerprints = take_fingerprints(source, tmp_path / "cache")
+    found = dict(
+        zip(source.sample_ids.tolist(), zip(fingerprints.widths, fingerprints.heights, strict=True), strict=True)
+    )
     assert found == {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
-    assert prints.bits.tolist() == [8] * 4
-    assert dict(zip(source.sample_ids.tolist(), prints.gray.tolist(), strict=True)) == {
+    assert fingerprints.bits.tolist() == [8] * 4
+    assert dict(zip(source.sample_ids.tolist(), fingerprints.gray.tolist(), strict=True)) == {
         "a/0.png": True,
         "a/2.png": True,
         "b/1.png": False,
@@ -112,7 +114,7 @@ def in_memory(images):
 
 
 def prints_of(images, tmp_path):
-    return take_fingerprints(open_source(in_memory(images), tmp_path), tmp_path)
+    return take_fingerprints(open_dataset(in_memory(images), tmp_path), tmp_path)
 
 
 def scan(seed, size=96, channels=()):
@@ -249,7 +251,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(tmp_path):
     if not (SHARED / "pneumoniamnist.npz").exists():
         pytest.skip("pneumoniamnist.npz is not in ../shared/data")
-    source = open_source(find_source(SHARED / "pneumoniamnist.npz"), tmp_path)
+    source = open_dataset(find_source(SHARED / "pneumoniamnist.npz"), tmp_path)
     looks = [look_at(source.samples.read(image)) for image in source.samples.table["image"][::5]]
     _, first = np.unique([look.pixels for look in looks], return_index=True)
     hashes, thumbnails = np.array([looks[i].hashes for i in first]), np.stack([looks[i].thumbnail for i in first])

@@ -144,7 +144,7 @@ def test_few_decoded_frames_are_kept(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.avi", pictures(40), *KINDS[".avi"])
     monkeypatch.setattr(video, "KEPT_BYTES", 5 * 64 * 48 * 3)
     read_image(path, 39)
-    assert len(video.RECENT(path).kept) == 5
+    assert len(video.RECENT_CLIPS(path).kept) == 5
     assert np.array_equal(read_image(path, 2), reference(path)[2])
 
 

@@ -142,7 +142,9 @@ def test_an_npy_of_two_axes_or_of_colours_is_one_image(tmp_path):
 def test_a_packed_volume_is_unpacked_once_for_all_its_slices_by_several_threads(tmp_path, monkeypatch):
     paths = [nifti(tmp_path / f"{name}.nii.gz") for name in "ab"]
     unpacked = []
-    monkeypatch.setattr(volumes.RECENT, "open_file", lambda path: unpacked.append(path) or volumes.open_file(path))
+    monkeypatch.setattr(
+        volumes.RECENT_VOLUMES, "open_file", lambda path: unpacked.append(path) or volumes.open_volume_file(path)
+    )
     with ThreadPoolExecutor(4) as pool:
         frames = [(path, frame) for path in paths for frame in range(7)]
         found = list(pool.map(lambda each: read_values(*each), frames))
@@ -152,18 +154,18 @@ def test_a_packed_volume_is_unpacked_once_for_all_its_slices_by_several_threads(
 
 def test_memory_holds_the_last_volumes_only(tmp_path, monkeypatch):
     paths = [nifti(tmp_path / f"{number}.nii.gz") for number in range(6)]
-    monkeypatch.setattr(volumes.RECENT, "limit_bytes", 3 * BRAIN.nbytes)
+    monkeypatch.setattr(volumes.RECENT_VOLUMES, "limit_bytes", 3 * BRAIN.nbytes)
     for path in paths:
         read_values(path, 0)
-    assert 1 <= len(volumes.RECENT.opened) <= 3
-    assert str(paths[-1]) in {key[0] for key in volumes.RECENT.opened}
+    assert 1 <= len(volumes.RECENT_VOLUMES.opened) <= 3
+    assert str(paths[-1]) in {key[0] for key in volumes.RECENT_VOLUMES.opened}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_reads_while_its_parent_holds_the_lock(tmp_path):
     path = nifti(tmp_path / "a.nii.gz")
     read_values(path, 0)
-    with volumes.RECENT.lock:
+    with volumes.RECENT_VOLUMES.lock:
         child = os.fork()
         if not child:
             os._exit(0 if np.array_equal(read_values(path, 1), BRAIN[:, :, 1].T[::-1, ::-1]) else 1)

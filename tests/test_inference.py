@@ -9,7 +9,7 @@ import scipy.special
 import torch
 from torch import nn
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, RunError
 from zoo.evaluation.predict import predict
@@ -22,7 +22,7 @@ def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=N
     """A dataset whose image number i is one pixel of level i."""
     count = len(assignment)
     ids = np.array([f"s{i}" for i in range(count)])
-    dataset = Dataset(
+    dataset = DecodedFold(
         name="dots",
         task=task,
         labels=labels,
@@ -34,7 +34,7 @@ def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=N
         sample_ids=ids,
         patients=ids if patients is None else np.array(patients),
         targets=np.asarray(targets),
-        assignment=np.array(assignment),
+        split_of=np.array(assignment),
         images=Path("none.npy"),
         content_hash="",
         split_hash="",

@@ -9,7 +9,7 @@ from PIL import Image
 from zoo.errors import DataError
 from zoo.images.formats import read_image
 from zoo.images.reading import AS_STORED, Header, to_levels
-from zoo.sources.cards import Card
+from zoo.sources.cards import DatasetCard
 from zoo.sources.intensity import choose_reading, record_reading
 
 PLAIN = Header(width=8, height=8, channels=1)
@@ -17,7 +17,7 @@ CT = replace(PLAIN, bits=12, values=(-1024.0, 3071.0), modality="CT")
 
 
 def choose(*headers, **intensity):
-    card = Card(intensity=intensity or None)
+    card = DatasetCard(intensity=intensity or None)
     return choose_reading(card, [f"{number}.dcm" for number in range(len(headers))], headers)
 
 
@@ -70,7 +70,7 @@ def ramp(tmp_path):
 
 def test_a_stated_range_is_clipped_and_the_images_with_values_outside_are_counted(ramp):
     for intensity in ({"levels": (500, 2500)}, {"window": (1500, 2000)}):
-        reading, notes = choose_reading(Card(intensity={**intensity, "bits": 8}), ramp, [CT] * 3)
+        reading, notes = choose_reading(DatasetCard(intensity={**intensity, "bits": 8}), ramp, [CT] * 3)
         assert notes == (
             "values 500 to 2500 become levels 0 to 255",
             "values outside are clipped: 2 of 3 images looked at have some",
@@ -80,14 +80,14 @@ def test_a_stated_range_is_clipped_and_the_images_with_values_outside_are_counte
 
 
 def test_percentiles_are_those_of_all_values_together(ramp):
-    reading, notes = choose_reading(Card(intensity={"percentiles": (1, 90)}), ramp, [CT] * 3)
+    reading, notes = choose_reading(DatasetCard(intensity={"percentiles": (1, 90)}), ramp, [CT] * 3)
     assert reading.levels == pytest.approx(np.percentile(np.arange(3000), [1, 90]), abs=1)
     assert notes[1] == "values outside are clipped: 2 of 3 images looked at have some"
 
 
 def test_values_that_no_header_bounds_are_measured(ramp):
     unknown = replace(CT, values=(float("-inf"), float("inf")), step=0.0)
-    reading, notes = choose_reading(Card(), ramp, [unknown] * 3)
+    reading, notes = choose_reading(DatasetCard(), ramp, [unknown] * 3)
     assert reading.levels == (0.0, 2999.0)
     assert "0 of 3" in notes[1]
 
@@ -95,4 +95,4 @@ def test_values_that_no_header_bounds_are_measured(ramp):
 @pytest.mark.parametrize("intensity", [{"levels": (5, 5)}, {"levels": (1, float("nan"))}, {"percentiles": (90, 10)}])
 def test_a_range_that_is_none_is_one_line(ramp, intensity):
     with pytest.raises(DataError, match="intensity"):
-        choose_reading(Card(intensity=intensity), ramp, [CT] * 3)
+        choose_reading(DatasetCard(intensity=intensity), ramp, [CT] * 3)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from zoo.audit.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import UsageError
 from zoo.models.baselines import THUMBNAILS
@@ -49,10 +49,10 @@ def flipped(tmp_path_factory):
 
 
 def look(root, cache, backbone=EIGHT):
-    source = open_source(find_source(root), cache)
-    prints = take_fingerprints(source, cache)
-    split = draw_split(source, prints=prints)
-    return find_label_noise(source, split, prints, backbone, cache=cache, device="cpu", console=Console())
+    source = open_dataset(find_source(root), cache)
+    fingerprints = take_fingerprints(source, cache)
+    split = draw_split(source, fingerprints=fingerprints)
+    return find_label_noise(source, split, fingerprints, backbone, cache=cache, device="cpu", console=Console())
 
 
 def test_flipped_labels_of_a_clear_set_are_found_with_what_they_should_be(flipped, tmp_path):

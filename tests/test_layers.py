@@ -33,6 +33,8 @@ FLOOR = {package: number for number, packages in enumerate(FLOORS, start=1) for 
 FLOOR["__main__"] = len(FLOORS) + 1  # the installed command: the door to all of it
 # What `from zoo import ...` gives to plugins lives up to this floor.
 DOOR_FLOOR = FLOOR["models"]
+# What several modules implement alike: readers of image files, sections below a board, hooks.
+IMPLEMENTED_ALIKE = {"SUFFIXES", "HEADER_VERSION", "read_header", "read_frame", "read_values", "build_section"}
 VAGUE = {"utils", "util", "helpers", "common", "base", "core", "manager", "types", "misc"}
 
 
@@ -119,6 +121,15 @@ def test_a_name_is_imported_from_the_module_that_defines_it():
         if imported not in MODULES or not imported or (part and part not in defined_names(MODULES[imported]))
     ]
     assert not wrong
+
+
+def test_a_name_is_defined_once():
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for name in defined_names(path) - IMPLEMENTED_ALIKE:
+            if not name.startswith(("register_", "__")):
+                homes.setdefault(name, []).append(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
 
 
 def test_a_package_s_own_file_holds_a_docstring_only():

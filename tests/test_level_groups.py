@@ -7,7 +7,7 @@ from folders import open_source
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from zoo.images.reading import Header
-from zoo.sources.level_groups import describe_lost_rescaling, overlap, tell_apart
+from zoo.sources.level_groups import describe_lost_rescaling, levels_overlap, tell_apart
 
 CT = {"BitsStored": 12, "HighBit": 11}
 HU = {"RescaleSlope": 1, "RescaleIntercept": -1024}
@@ -141,4 +141,4 @@ def test_files_of_one_kind_are_not_decoded(tmp_path, monkeypatch):
     [((0, 4), (2, 6), 1 / 3), ((0, 1), (2, 3), 0), ((0, 8), (2, 4), 1 / 4), ((5, 5), (5, 5), 1)],
 )
 def test_overlap_is_the_shared_part_of_both_ranges_together(a, b, expected):
-    assert overlap(a, b) == pytest.approx(expected)
+    assert levels_overlap(a, b) == pytest.approx(expected)

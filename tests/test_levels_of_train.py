@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from zoo.data.decoded import cache_images, map_images
-from zoo.data.opening import open_source, read_by_train
+from zoo.data.opening import open_dataset, read_by_train
 from zoo.images.formats import read_header
 from zoo.images.reading import AS_STORED
 from zoo.sources.assembly import read_by
-from zoo.sources.cards import Card, Intensity
+from zoo.sources.cards import DatasetCard, Intensity
 from zoo.sources.intensity import NUM_MEASURED
 from zoo.sources.opening import find_source
 
@@ -36,7 +36,7 @@ def write_set(root, intensity, kind="png"):
 
 
 def open_set(root, tmp_path):
-    return open_source(find_source(root), tmp_path / "cache")
+    return open_dataset(find_source(root), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_levels_of_a_fold_whose_headers_are_unknown_are_measured_on_all_classes(
     for name in names:
         low, high = TRAIN if name[0] == "a" else TEST
         Image.fromarray(np.linspace(low, high, 64).reshape(8, 8).astype(np.uint16)).save(tmp_path / name)
-    card = Card(intensity=Intensity(percentiles=(0, 100)))
+    card = DatasetCard(intensity=Intensity(percentiles=(0, 100)))
     headers = {name: read_header(tmp_path / name) for name in names[:known]}
     _, record = read_by(card, tmp_path, headers, AS_STORED, names)
     assert record["levels"] == pytest.approx((0, 40_000))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit.external import describe_external, find_levels, match, match_labels, open_external, read_gray
-from zoo.data.dataset import describe_dataset, open_dataset
+from zoo.audit.external import describe_external, find_levels, match_datasets, match_labels, open_external, read_gray
+from zoo.data.dataset import describe_fold, open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, UsageError
 from zoo.sources.opening import find_source
@@ -32,13 +32,13 @@ def write(root, labels, *, splits=("train", "val", "test"), count=6, seed=0, bit
 
 
 def opened(root):
-    source = open_source(find_source(root), root.parent / "cache", offline=True)
+    source = open_dataset(find_source(root), root.parent / "cache", offline=True)
     return source, take_fingerprints(source, root.parent / "cache")
 
 
 def matched(trained, tested, label_map=(), name=None):
-    source, prints = opened(tested)
-    return match(opened(trained)[0], source, prints, dict(label_map), name=name or tested.name)
+    source, fingerprints = opened(tested)
+    return match_datasets(opened(trained)[0], source, fingerprints, dict(label_map), name=name or tested.name)
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_without_a_label_in_common_nothing_can_be_tested(trained, tmp_path):
 
 
 def test_tasks_that_ask_different_questions_do_not_match(trained, tiny_data):
-    source, prints = opened(tiny_data / "regression")
+    source, fingerprints = opened(tiny_data / "regression")
     with pytest.raises(DataError, match="'a' is binary, 'regression' is regression"):
-        match(opened(trained)[0], source, prints, {}, name="regression")
+        match_datasets(opened(trained)[0], source, fingerprints, {}, name="regression")
 
 
 def test_of_several_labels_an_image_may_have_the_unknown_stay_unknown(tmp_path, tiny_data):
@@ -155,13 +155,13 @@ def test_what_is_tested_on_is_another_thing_where_an_image_or_the_map_changes(tr
 
 def as_datasets(trained, tested, size=16):
     """Both as a run opens them, decoded: trained, tested, and the facts of the board."""
-    source, prints = opened(trained)
-    split = draw_split(source, None, prints)
+    source, fingerprints = opened(trained)
+    split = draw_split(source, None, fingerprints)
     images = cache_images(source, size, trained.parent / "cache")
-    own = open_dataset(source, split, 0, images)
-    external = match(source, *opened(tested), {}, name=tested.name)
+    own = open_fold(source, split, 0, images)
+    external = match_datasets(source, *opened(tested), {}, name=tested.name)
     other = open_external(external, own, cache_images(external.source, size, trained.parent / "cache"))
-    return own, other, describe_external(external, other, own, describe_dataset(own, source, split)), external
+    return own, other, describe_external(external, other, own, describe_fold(own, source, split)), external
 
 
 def test_colour_is_made_gray_for_models_of_gray_images(trained, tmp_path):
@@ -221,7 +221,7 @@ def test_a_board_is_told_both_sets(trained, tmp_path):
     own, other, facts, external = as_datasets(
         trained, write(tmp_path / "b", ("Normal", "pneumonia", "covid"), splits=())
     )
-    assert (other.assignment == "test").all() and other.labels == own.labels == ("normal", "pneumonia")
+    assert (other.split_of == "test").all() and other.labels == own.labels == ("normal", "pneumonia")
     assert facts["splits"]["train"]["images"] == len(own.index("train"))
     assert facts["splits"]["test"] == {"images": 12, "patients": 12, "labels": {"normal": 6, "pneumonia": 6}}
     assert facts["external"]["left_out"] == {"covid": 6}

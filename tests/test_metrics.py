@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from zoo.errors import Undefined
 from zoo.evaluation.evidence import unit_influence
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.thresholds import Tested
+from zoo.evaluation.thresholds import DecidedTest
 from zoo.specs.metric import MetricRequest
 from zoo.statistics.intervals import bootstrap_weights
 from zoo.tasks.kinds import BINARY, TASKS, softmax
@@ -372,7 +372,7 @@ SMOOTH = [(task, name) for task, name in TASK_METRICS if name != "ece"]
 @pytest.mark.parametrize(("task", "name"), SMOOTH)
 def test_the_variance_of_the_influence_values_is_the_bootstraps(task, name):
     request = make_request(task, num=400)
-    part = Tested(request, np.arange(400))
+    part = DecidedTest(request, np.arange(400))
     influence = unit_influence(METRIC[name], part)
     drawn = METRIC[name].resample(request, bootstrap_weights(np.arange(400), 4000).astype(float))
     assert influence.mean() == approx(0, abs=1e-6)
@@ -384,19 +384,19 @@ def test_influence_values_are_the_derivative_of_the_weighted_metric(task, name):
     request = make_request(task, num=60)
     if task == "multilabel":
         request.targets[:20, 1] = np.nan  # unknown
-    through_weights = unit_influence(replace(METRIC[name], influence=None), Tested(request, np.arange(60)))
-    assert unit_influence(METRIC[name], Tested(request, np.arange(60))) == approx(through_weights, abs=2e-4)
+    through_weights = unit_influence(replace(METRIC[name], influence=None), DecidedTest(request, np.arange(60)))
+    assert unit_influence(METRIC[name], DecidedTest(request, np.arange(60))) == approx(through_weights, abs=2e-4)
 
 
 def test_ece_has_no_influence_values():
     with pytest.raises(Undefined, match="no smooth function"):
-        unit_influence(METRIC["ece"], Tested(make_request("binary"), np.arange(150)))
+        unit_influence(METRIC["ece"], DecidedTest(make_request("binary"), np.arange(150)))
 
 
 @pytest.mark.parametrize("name", ["mae", "r2"])
 def test_without_a_weighted_metric_every_unit_is_left_out_once(name):
     request = make_request("regression", num=300)
     alone = replace(METRIC[name], influence=None, resample=None)
-    found, expected = (unit_influence(m, Tested(request, np.arange(300))) for m in (alone, METRIC[name]))
+    found, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
     assert np.corrcoef(found, expected)[0, 1] > 0.999
     assert found.std() == approx(expected.std(), rel=0.03)

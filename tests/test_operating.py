@@ -13,15 +13,15 @@ from statsmodels.stats.proportion import proportion_confint
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import Reach, choose_thresholds
+from zoo.evaluation.thresholds import ThresholdTarget, choose_thresholds
 from zoo.leaderboard.operating_points import build_section
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, SectionRequest
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import wilson_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL
 
-CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)
+CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)
 BY_PATIENT = replace(CARD, has_patients=True)
 
 
@@ -57,7 +57,7 @@ def cells_of(section, row=0):
 
 
 def reach(metric, least):
-    return Reach(metric=metric, least=least)
+    return ThresholdTarget(metric=metric, least=least)
 
 
 # --- thresholds ------------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def draw_labels(num_labels=3):
         targets[:20, 1] = np.nan  # unknown
         positive = np.stack([run[split].probabilities[:, 1] for run in runs], axis=1)
         stacked[split] = replace(runs[0][split], targets=targets, probabilities=positive)
-    return stacked, Card(task=MULTILABEL, labels=labels), runs
+    return stacked, ScoringContext(task=MULTILABEL, labels=labels), runs
 
 
 def test_every_label_is_a_question_of_its_own_and_unknown_targets_count_nothing():
@@ -233,7 +233,7 @@ def test_of_many_labels_a_terminal_shows_whole_models_only():
 
 
 def test_a_task_without_a_positive_class_has_no_such_section():
-    assert section_of(draw_run(), card=Card(task=MULTICLASS, labels=("a", "b"))) is None
+    assert section_of(draw_run(), card=ScoringContext(task=MULTICLASS, labels=("a", "b"))) is None
 
 
 # --- at a prevalence -------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import pytest
 from folders import shared
 from PIL import Image
 
-from zoo.audit.external import match
+from zoo.audit.external import match_datasets
 from zoo.audit.overlap import audit_external, check_overlap
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
@@ -54,16 +54,16 @@ def tested(sets, tmp_path):
 
 def opened(root):
     cache = root.parent / "cache"
-    source = open_source(find_source(root), cache, offline=True)
+    source = open_dataset(find_source(root), cache, offline=True)
     return source, take_fingerprints(source, cache)
 
 
 def check(trained, tested, *, folds=None, **changes):
-    source, prints = opened(trained)
-    external = match(source, *opened(tested), {}, name=tested.name)
-    split = draw_split(source, folds, prints)
+    source, fingerprints = opened(trained)
+    external = match_datasets(source, *opened(tested), {}, name=tested.name)
+    split = draw_split(source, folds, fingerprints)
     settings = {"drop": False, "distinct_patients": False, **changes}
-    return check_overlap(source, split, prints, external, trained.parent / "cache", **settings)
+    return check_overlap(source, split, fingerprints, external, trained.parent / "cache", **settings)
 
 
 def findings(external):
@@ -164,7 +164,7 @@ def test_dropping_leaves_out_copies_and_all_images_of_their_patients(tmp_path):
     left = set(whole.source.sample_ids) - set(external.source.sample_ids)
     assert left == {f"images/0{number:02}.png" for number in (6, 7, 20, 21)}
     assert external.findings == () and external.hash != whole.hash
-    assert len(external.prints.pixels) == len(external.rows) == 56
+    assert len(external.fingerprints.pixels) == len(external.rows) == 56
     assert "4 images left out as copies of train or val of a" in external.notes[-1]
 
 

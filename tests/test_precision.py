@@ -12,7 +12,7 @@ from torch import nn
 from zoo.registry.lookup import Registry
 from zoo.runner import precision
 from zoo.runner.planning import plan_bench
-from zoo.runner.precision import Network, find_precisions, recall
+from zoo.runner.precision import TrainedNetwork, find_precisions, read_kept
 from zoo.runner.suites import Suite
 from zoo.specs.model import ModelSpec
 from zoo.system import devices
@@ -41,7 +41,7 @@ class Slow(nn.Module):
 
 def network(name, **changes):
     fields = {"model": f"test:{name}", "stem": "own", "channels": 1, "image_size": 8, "threads": 1}
-    return Network(**{**fields, **changes})
+    return TrainedNetwork(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_network_that_cannot_be_built_is_left_out(registry, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": {"fp32": "x", "bf16": 1}}', '{"seconds": {"fp32": 1}}'])
 def test_a_damaged_file_is_timed_again(text, tmp_path):
     (tmp_path / "times.json").write_text(text)
-    assert recall(tmp_path / "times.json") is None
+    assert read_kept(tmp_path / "times.json") is None
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

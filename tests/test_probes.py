@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
@@ -22,7 +22,7 @@ from zoo.models.features import extract_features
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import KNN, LINEAR_PROBE
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
-from zoo.training.probes import fit_knn, fit_probe, join, solve_linear, to_logits
+from zoo.training.probes import fit_knn, fit_probe, join_head, solve_linear, to_logits
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 PENALTY = 0.01
@@ -56,7 +56,7 @@ def make(task, count=120):
     assignment = np.repeat(["train", "val", "test"], [count * 3 // 5, count // 5, count // 5])
     ids = np.array([f"s{i}" for i in range(count)])
     labels = {"binary": ("a", "b"), "regression": ("age",)}.get(task.name, ("a", "b", "c"))
-    dataset = Dataset(
+    dataset = DecodedFold(
         name="dots",
         task=task,
         labels=labels,
@@ -68,7 +68,7 @@ def make(task, count=120):
         sample_ids=ids,
         patients=ids,
         targets=make_targets(task, images),
-        assignment=assignment,
+        split_of=assignment,
         images=Path("none.npy"),
         content_hash="",
         split_hash="",
@@ -97,7 +97,7 @@ def probe(dataset, pixels, *, penalties=(PENALTY,), select=lambda logits: 0.0, s
     extract = feature_extractor(spec, module)
     features = extract_features(extract, pixels, "fp32")
     head, details = fit_probe(features, dataset, protocol, select)
-    return join(extract, module, head), details
+    return join_head(extract, module, head), details
 
 
 def logistic(count):
@@ -188,7 +188,7 @@ def test_probing_trains_nothing_but_the_head():
     before = {name: value.clone() for name, value in module[0].state_dict().items()}
     extract = feature_extractor(spec, module.eval())
     head, _ = fit_probe(extract_features(extract, pixels, "fp32"), dataset, LINEAR_PROBE, lambda _: 0.0)
-    after = join(extract, module, head).backbone[0].state_dict()
+    after = join_head(extract, module, head).backbone[0].state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
@@ -240,7 +240,7 @@ def neighbours(dataset, pixels, **change):
     module = build(dataset.task, dataset).eval()
     extract = feature_extractor(PIXELS, module)
     features = extract_features(extract, pixels, "fp32")
-    return join(extract, module, fit_knn(features, dataset, replace(KNN, **change)))
+    return join_head(extract, module, fit_knn(features, dataset, replace(KNN, **change)))
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, ORDINAL], ids=str)

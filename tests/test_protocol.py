@@ -22,7 +22,7 @@ from zoo.specs.protocol import (
     override,
     resolved_fields,
 )
-from zoo.specs.validation import find_fault
+from zoo.specs.validation import find_spec_fault
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -206,9 +206,9 @@ def test_a_number_beyond_its_range_is_refused_from_the_command_line_and_from_a_p
     kind = type(getattr(FINETUNE, field))
     value = (float(beyond),) if kind is tuple else beyond
     changes = {"epochs": None} if field == "steps" else {}
-    assert find_fault(replace(FINETUNE, **{field: value}, **changes), Protocol).startswith(f"{field} is ")
+    assert find_spec_fault(replace(FINETUNE, **{field: value}, **changes), Protocol).startswith(f"{field} is ")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
 def test_the_recipes_are_within_their_ranges(protocol):
-    assert find_fault(protocol, Protocol) == ""
+    assert find_spec_fault(protocol, Protocol) == ""

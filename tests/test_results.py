@@ -14,7 +14,7 @@ from zoo.errors import ResultsError
 from zoo.evaluation.predictions import load_predictions
 from zoo.evaluation.values import Score
 from zoo.results.store import (
-    SCHEMA,
+    RESULT_SCHEMA,
     find_done,
     find_result_folders,
     load_result,
@@ -59,7 +59,7 @@ def test_predictions_load_without_pickle(tmp_path, store):
 
 def test_result_json_has_a_schema_and_a_checksum_of_every_file_that_stays(tmp_path, store):
     document = json.loads((store(tmp_path).folder / "result.json").read_text())
-    assert document["schema"] == SCHEMA == 1
+    assert document["schema"] == RESULT_SCHEMA == 1
     assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_result_is_named_left_out_and_run_again(tmp_path, store, damag
 def test_a_newer_schema_is_an_error_that_says_upgrade(tmp_path, store):
     stored = store(tmp_path)
     document = json.loads((stored.folder / "result.json").read_text())
-    (stored.folder / "result.json").write_text(json.dumps({**document, "schema": SCHEMA + 1}))
+    (stored.folder / "result.json").write_text(json.dumps({**document, "schema": RESULT_SCHEMA + 1}))
     with pytest.raises(ResultsError, match="written in schema 2; this zoo reads up to 1; fix: upgrade") as caught:
         load_results(tmp_path)
     assert caught.value.exit_status == 5

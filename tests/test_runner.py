@@ -14,7 +14,7 @@ from PIL import Image
 from zoo.registry.opening import open_registry
 from zoo.results.store import load_results
 from zoo.runner import decoding
-from zoo.runner.assignments import assign, longest_first
+from zoo.runner.assignments import assign_runs, longest_first
 from zoo.runner.bench import bench as run_bench
 from zoo.runner.bench import keep_best_weights
 from zoo.runner.execution import conclude
@@ -59,7 +59,7 @@ def assignments(registry, tiny_data, tmp_path):
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
     settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
     plan = plan_bench(suite, registry, settings, console)
-    return assign(plan.runs, plan, settings, console)[0]
+    return assign_runs(plan.runs, plan, settings, console)[0]
 
 
 def weights_below(root):

@@ -11,16 +11,16 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.evaluation.scoring import score
-from zoo.evaluation.thresholds import Reach
+from zoo.evaluation.thresholds import ThresholdTarget
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.sanity_checks import find_degenerate
 from zoo.report.statements import saturation_statement
 from zoo.results.provenance import trace_thresholds
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
 
 BY_NAME = {spec.name: spec for spec in METRICS}
-PAIR = Card(task=BINARY, labels=("a", "b"), positive=1)
+PAIR = ScoringContext(task=BINARY, labels=("a", "b"), positive=1)
 
 
 def of_logits(task, logits, targets, patients=None):
@@ -82,7 +82,7 @@ def test_multilabel_curves_are_those_of_the_logits_on_both_sides(sign):
     random = np.random.default_rng(1)
     targets = (random.random((300, 3)) < 0.4).astype(float)
     logits = 60 * (random.normal(size=(300, 3)) + targets + 2 * sign)
-    card = Card(task=MULTILABEL, labels=("a", "b", "c"))
+    card = ScoringContext(task=MULTILABEL, labels=("a", "b", "c"))
     found = value("auroc", of_logits(MULTILABEL, logits, targets), card)
     assert found == approx(roc_auc_score(targets, logits), abs=1e-12)
 
@@ -142,7 +142,7 @@ def test_the_threshold_of_val_separates_probabilities_that_are_all_one():
     gap = np.where(targets == 1, 60.0, 45.0) + np.linspace(0, 1, 40)
     part = of_logits(BINARY, np.stack([0 * gap, gap], axis=1), targets)
     assert value("balanced_accuracy", part, PAIR) == 1.0
-    assert value("sensitivity", part, PAIR, Reach(metric="sensitivity", least=0.9)) >= 0.9
+    assert value("sensitivity", part, PAIR, ThresholdTarget(metric="sensitivity", least=0.9)) >= 0.9
 
 
 def test_thresholds_of_ordinary_outputs_are_midway_between_probabilities():

@@ -17,13 +17,13 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score, val_score
 from zoo.evaluation.thresholds import choose_thresholds
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import add_seed_variance, wilson_interval
 from zoo.statistics.roc import delong_covariance, logit_interval
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
-BINARY_CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)
+BINARY_CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)
 
 
 def predictions(targets, probabilities, patients=None, prefix="") -> Predictions:
@@ -45,7 +45,7 @@ def binary_run(seed: int, num: int = 120, prefix: str = "", shift: float = 1.0, 
     return splits
 
 
-def score_one(name: str, run: dict[str, Predictions], card: Card = BINARY_CARD, **options):
+def score_one(name: str, run: dict[str, Predictions], card: ScoringContext = BINARY_CARD, **options):
     return score([[run]], {name: METRIC[name]}, card, **{"threshold": "val", **options})[name]
 
 
@@ -90,14 +90,14 @@ def test_threshold_falls_back_to_half(val):
 def test_rule_half_and_tasks_decided_by_the_largest():
     val = binary_run(0)["val"]
     assert choose_thresholds(val, BINARY_CARD, "half") == approx([0.5])
-    assert choose_thresholds(val, Card(task=MULTICLASS, labels=("a", "b", "c")), "val") is None
-    assert choose_thresholds(val, Card(task=REGRESSION, labels=("y",)), "val") is None
+    assert choose_thresholds(val, ScoringContext(task=MULTICLASS, labels=("a", "b", "c")), "val") is None
+    assert choose_thresholds(val, ScoringContext(task=REGRESSION, labels=("y",)), "val") is None
 
 
 def test_labels_have_their_own_thresholds_and_unknown_targets_count_nothing():
     targets = np.array([[0, 0], [0, np.nan], [1, 0], [1, 1.0]])
     val = predictions(targets, [[0.1, 0.1], [0.2, 0.95], [0.6, 0.2], [0.9, 0.8]])
-    card = Card(task=MULTILABEL, labels=("a", "b"))
+    card = ScoringContext(task=MULTILABEL, labels=("a", "b"))
     assert choose_thresholds(val, card, "val") == approx([0.4, 0.5])
 
 
@@ -165,7 +165,7 @@ def test_every_metric_of_every_task_has_a_value_and_an_interval(task):
             probabilities = softmax(random.normal(size=(300, 3)) + np.eye(3)[targets])
         run[split] = predictions(targets, probabilities)
     metrics = {name: METRIC[name] for name in task.metrics}
-    scores = score([[run]], metrics, Card(task=task, labels=labels), threshold="val")
+    scores = score([[run]], metrics, ScoringContext(task=task, labels=labels), threshold="val")
     assert list(scores) == list(task.metrics)
     for name, scored in scores.items():
         assert scored.reason is None
@@ -197,7 +197,7 @@ def test_an_absent_label_is_noted():
     probabilities = (targets + random.random((200, 3))) / 2
     targets[:, 1] = 0
     run = {split: predictions(targets, probabilities) for split in ("val", "test")}
-    scored = score_one("auroc", run, Card(task=MULTILABEL, labels=("a", "b", "c")))
+    scored = score_one("auroc", run, ScoringContext(task=MULTILABEL, labels=("a", "b", "c")))
     assert scored.note == "macro over 2 of 3 labels" and scored.value is not None
 
 
@@ -210,7 +210,7 @@ def test_val_score_is_higher_for_better():
     val = binary_run(0)["val"]
     assert val_score(val, METRIC["auroc"], BINARY_CARD) == approx(roc_auc_score(val.targets, val.probabilities[:, 1]))
     number = predictions(np.arange(5.0), np.arange(5.0)[:, None] + 2)
-    assert val_score(number, METRIC["mae"], Card(task=REGRESSION, labels=("y",))) == approx(-2)
+    assert val_score(number, METRIC["mae"], ScoringContext(task=REGRESSION, labels=("y",))) == approx(-2)
     assert np.isnan(val_score(replace(val, targets=np.zeros(120, dtype=int)), METRIC["auroc"], BINARY_CARD))
     with pytest.raises(RunError, match="metric 'bad' failed on val: ZeroDivisionError"):
         val_score(val, MetricSpec(name="bad", compute=divide_by_zero), BINARY_CARD)
@@ -292,7 +292,7 @@ def test_an_area_averaged_over_classes_is_bootstrapped():
         split: predictions(targets, softmax(random.normal(size=(90, 3)) + np.eye(3)[targets]))
         for split in ("val", "test")
     }
-    scored = score_one("auroc", run, Card(task=MULTICLASS, labels=("a", "b", "c")))
+    scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "c")))
     assert scored.method == "image bootstrap, B=2000"
 
 
@@ -363,7 +363,7 @@ def test_too_few_of_one_label_names_it():
     targets = np.array([0] * 30 + [1] * 30 + [2] * 5)
     probabilities = softmax(np.random.default_rng(0).normal(size=(65, 3)) + np.eye(3)[targets])
     run = {split: predictions(targets, probabilities) for split in ("val", "test")}
-    scored = score_one("auroc", run, Card(task=MULTICLASS, labels=("a", "b", "rare")))
+    scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "rare")))
     assert scored.value is not None and scored.reason == "too few: 5 positives of 'rare', 10 are needed"
 
 

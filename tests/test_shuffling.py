@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.shuffling import shuffle_labels
 from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 
@@ -14,7 +14,7 @@ def dataset(targets, patients=None, splits=None, sample_ids=None, task=BINARY, u
     """A dataset of these targets; without splits all but the last tenth is train, and that is test."""
     count = len(targets)
     ids = np.array(sample_ids if sample_ids is not None else [f"i{number}" for number in range(count)])
-    return Dataset(
+    return DecodedFold(
         name="dots",
         task=task,
         labels=("clear", "nodule"),
@@ -26,7 +26,7 @@ def dataset(targets, patients=None, splits=None, sample_ids=None, task=BINARY, u
         sample_ids=ids,
         patients=ids if patients is None else np.array(patients),
         targets=np.asarray(targets),
-        assignment=np.array(
+        split_of=np.array(
             splits if splits is not None else ["train"] * (count - count // 10) + ["test"] * (count // 10)
         ),
         images=None,

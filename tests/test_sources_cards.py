@@ -3,7 +3,7 @@
 import pytest
 from folders import card, images, open_source, refusal, table
 
-from zoo.sources.opening import card_schema
+from zoo.sources.opening import card_json_schema
 from zoo.tasks.kinds import MULTICLASS, ORDINAL, REGRESSION
 
 
@@ -157,6 +157,6 @@ def test_an_infinite_value_of_a_regression_is_named(tmp_path):
 
 
 def test_the_schema_of_a_card_is_json_schema_with_its_keys():
-    schema = card_schema()
+    schema = card_json_schema()
     assert {"schema", "images", "table", "label", "patient", "split", "symmetries"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False

@@ -10,7 +10,7 @@ from folders import open_source, refusal
 
 from zoo.errors import DataError
 from zoo.sources.arrays import read_npz_samples
-from zoo.sources.opening import safe_name
+from zoo.sources.opening import dataset_name
 from zoo.tasks.kinds import BINARY, MULTILABEL
 
 
@@ -106,5 +106,5 @@ def test_of_two_numbers_the_positive_one_is_a_guess_that_is_told_and_of_two_name
 
 
 def test_names_become_safe_for_folders():
-    assert safe_name("My Täst (v1.2)") == "my_tast_v1.2"
-    assert safe_name("💊") == "dataset"
+    assert dataset_name("My Täst (v1.2)") == "my_tast_v1.2"
+    assert dataset_name("💊") == "dataset"

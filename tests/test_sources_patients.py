@@ -5,7 +5,7 @@ import pytest
 from folders import card, images, open_source, table
 from PIL import Image
 
-from zoo.audit.external import match
+from zoo.audit.external import match_datasets
 from zoo.audit.leaks import audit
 from zoo.audit.overlap import check_overlap
 from zoo.data.checks import in_one_form, patient_key
@@ -69,10 +69,10 @@ def test_a_patient_whose_number_is_spelled_in_two_ways_is_kept_in_one_split_and_
     root = labels(
         tmp_path / "set", lambda number: (str(number // 4), f"{number // 4}.0", f"{number // 4:04}")[number % 3]
     )
-    source, split, prints = open_and_split(find_source(root), Settings(cache=tmp_path), Console())
+    source, split, fingerprints = open_and_split(find_source(root), Settings(cache=tmp_path), Console())
     owner = [number // 4 for number in range(40)]
     assert all(len({fold[row] for row in range(40) if owner[row] == who}) == 1 for fold in split.folds for who in owner)
-    finding = checks(audit(source, split, prints))["patient-spelling"]
+    finding = checks(audit(source, split, fingerprints))["patient-spelling"]
     assert (finding.verdict, finding.count) == ("warn", 40)
     assert "10 of 10 patients are numbers spelled in several ways" in "\n".join(source.samples.notes)
 
@@ -89,10 +89,10 @@ def test_a_patient_spelled_otherwise_in_the_set_tested_on_is_found(tmp_path):
     one = labels(tmp_path / "one", lambda number: f"{number}.0")
     other = labels(tmp_path / "other", lambda number: f"{number:04}")
     settings, console = Settings(cache=tmp_path), Console()
-    source, split, prints = open_and_split(find_source(one), settings, console)
+    source, split, fingerprints = open_and_split(find_source(one), settings, console)
     tested, _, its = open_and_split(find_source(other), settings, console)
-    external = match(source, tested, its, {}, name="other")
-    found = check_overlap(source, split, prints, external, tmp_path, drop=False, distinct_patients=False)
+    external = match_datasets(source, tested, its, {}, name="other")
+    found = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
     assert "patient" in {finding.check for finding in found.findings}
 
 

@@ -7,7 +7,7 @@ import pytest
 from folders import card, images
 
 from zoo import DataError, SamplesRequest, card_dataset
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.sources.synopsis import read_synopsis
 
 CARD = """
@@ -37,7 +37,7 @@ def described(tmp_path, text):
 
 
 def opened(spec, tmp_path):
-    return open_source(pickle.loads(pickle.dumps(spec)), tmp_path / "cache")
+    return open_dataset(pickle.loads(pickle.dumps(spec)), tmp_path / "cache")
 
 
 # --- listed ----------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pandas
 import pytest
 from folders import card, images, open_source, refusal, table
 
-from zoo.sources.cards import Card
-from zoo.sources.guess import Table, add_table
+from zoo.sources.cards import DatasetCard
+from zoo.sources.guess import LabelTable, add_table
 from zoo.sources.joining import column_mistakes
 from zoo.sources.opening import find_source
 from zoo.tasks.kinds import MULTICLASS, MULTILABEL, REGRESSION
@@ -236,9 +236,9 @@ def test_a_second_table_outside_the_folder_is_refused(tmp_path):
 def test_columns_by_the_ten_thousand_are_gone_through_once(tmp_path):
     columns = [f"c{number}" for number in range(30_000)]
     rows = pandas.DataFrame([["0"] * len(columns)], columns=columns)
-    found = Table("labels.csv", rows, "c0", 1.0, 1.0, (), tuple(columns))
+    found = LabelTable("labels.csv", rows, "c0", 1.0, 1.0, (), tuple(columns))
     start = time.monotonic()
-    guessed = add_table(Card(), found, [], set(columns[:-1]), with_split=False)
+    guessed = add_table(DatasetCard(), found, [], set(columns[:-1]), with_split=False)
     assert guessed.metadata == ("c29999",)
     assert column_mistakes(guessed.model_copy(update={"metadata": tuple(columns)}), columns) == []
     assert time.monotonic() - start < 3

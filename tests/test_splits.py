@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source, discard_split
+from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.specs.dataset import DatasetSpec, Samples
@@ -22,7 +22,7 @@ def make_source(count, *, patients=None, splits=None, digests=None, **card):
     if patients is not None:
         table["patient"] = [f"p{patient}" for patient in patients]
     samples = Samples(table=table, targets=np.arange(count) % 2, read=lambda row: row)
-    return Source(
+    return OpenDataset(
         spec=DatasetSpec(
             **{"name": "dots", "task": BINARY, "labels": ("a", "b"), "samples": lambda _: samples, **card}
         ),
@@ -60,25 +60,25 @@ PAIRS = [(row, row + 100) for row in range(0, 80, 2)]
 
 def test_without_copies_the_split_is_the_one_drawn_without_fingerprints():
     source = make_source(300, patients=np.arange(300) // 2)
-    assert draw_split(source, prints=make_prints(300)).hash == draw_split(source).hash
+    assert draw_split(source, fingerprints=make_prints(300)).hash == draw_split(source).hash
 
 
 def test_images_that_look_alike_stay_on_one_side():
     source = make_source(300)
     assert cut(draw_split(source), PAIRS)
-    assert not cut(draw_split(source, prints=make_prints(300, alike=PAIRS)), PAIRS)
+    assert not cut(draw_split(source, fingerprints=make_prints(300, alike=PAIRS)), PAIRS)
 
 
 def test_images_of_the_same_pixels_in_different_files_stay_on_one_side():
     pixels = [f"x{row}" for row in range(300)]
     for first, second in PAIRS:
         pixels[second] = pixels[first]
-    assert not cut(draw_split(make_source(300), prints=make_prints(300, pixels=pixels)), PAIRS)
+    assert not cut(draw_split(make_source(300), fingerprints=make_prints(300, pixels=pixels)), PAIRS)
 
 
 def test_a_card_may_have_images_that_look_alike_treated_as_any_others():
     source = make_source(300, near_duplicates="ignore")
-    split = draw_split(source, prints=make_prints(300, alike=PAIRS))
+    split = draw_split(source, fingerprints=make_prints(300, alike=PAIRS))
     assert split.hash == draw_split(source).hash
 
 
@@ -86,14 +86,14 @@ def test_blank_images_do_not_join_their_patients():
     blank = np.arange(0, 300, 3)  # one of each patient
     pixels = ["black" if row in blank else f"x{row}" for row in range(300)]
     source = make_source(300, patients=np.arange(300) // 3, digests=pixels)
-    split = draw_split(source, prints=make_prints(300, pixels=pixels, blank=blank))
+    split = draw_split(source, fingerprints=make_prints(300, pixels=pixels, blank=blank))
     assert len({fold[row] for fold in split.folds for row in blank}) == 3
     assert not cut(split, [(row, row + 1) for row in blank])
 
 
 def test_look_alikes_that_chain_most_images_are_not_kept_together_and_that_is_said():
     chain = [(row, row + 1) for row in range(200)]
-    split = draw_split(make_source(300), prints=make_prints(300, alike=chain))
+    split = draw_split(make_source(300), fingerprints=make_prints(300, alike=chain))
     assert "images that look alike chain 201 of 300 into one group: they are not kept together" in split.notes
     assert split.hash == draw_split(make_source(300)).hash
 
@@ -102,7 +102,7 @@ def test_a_set_of_one_image_is_refused_in_one_line():
     with pytest.raises(
         DataError, match="1 image cannot be cut into 5 parts; there are 60 images, copies counted as one"
     ):
-        draw_split(make_source(60), prints=make_prints(60, pixels=["x"] * 60))
+        draw_split(make_source(60), fingerprints=make_prints(60, pixels=["x"] * 60))
 
 
 # --- official splits -------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ OFFICIAL = np.repeat(["train", "val", "test"], [200, 60, 100])
 def test_leaks_are_dropped_from_train_and_val_and_test_is_whole():
     alike = [(0, 300), (210, 301), (5, 220), (7, 8), (302, 303)]
     source = make_source(360, splits=OFFICIAL)
-    split = draw_split(source, prints=make_prints(360, alike=alike), drop_leaks=True)
+    split = draw_split(source, fingerprints=make_prints(360, alike=alike), drop_leaks=True)
     (fold,) = split.folds
     assert np.flatnonzero(fold != OFFICIAL).tolist() == [0, 5, 210]
     assert set(fold[[0, 5, 210]]) == {""}
@@ -127,20 +127,20 @@ def test_patients_of_test_are_dropped_from_train_and_val():
     patients = np.arange(360)
     patients[[300, 301]] = [3, 230]
     source = make_source(360, splits=OFFICIAL, patients=patients)
-    (fold,) = draw_split(source, prints=make_prints(360), drop_leaks=True).folds
+    (fold,) = draw_split(source, fingerprints=make_prints(360), drop_leaks=True).folds
     assert np.flatnonzero(fold == "").tolist() == [3, 230]
 
 
 def test_without_leaks_nothing_is_dropped_and_nothing_said():
     source = make_source(360, splits=OFFICIAL)
-    split = draw_split(source, prints=make_prints(360), drop_leaks=True)
+    split = draw_split(source, fingerprints=make_prints(360), drop_leaks=True)
     assert split.hash == draw_split(source).hash
     assert not split.notes
 
 
 def test_val_drawn_anew_keeps_copies_on_one_side():
     splits = np.where(OFFICIAL == "val", "train", OFFICIAL)
-    split = draw_split(make_source(360, splits=splits), prints=make_prints(360, alike=PAIRS))
+    split = draw_split(make_source(360, splits=splits), fingerprints=make_prints(360, alike=PAIRS))
     assert not cut(split, PAIRS)
 
 
@@ -242,7 +242,7 @@ def test_a_class_too_rare_for_all_splits_is_named_in_a_note():
 def test_what_looks_like_a_test_image_leaves_train_also_where_look_alikes_chain():
     splits = np.array(["train"] * 200 + ["val"] * 100 + ["test"] * 60)
     chain = [(row, row + 1) for row in range(359)]  # all are linked: no group of copies
-    split = draw_split(make_source(360, splits=splits), prints=make_prints(360, alike=chain), drop_leaks=True)
+    split = draw_split(make_source(360, splits=splits), fingerprints=make_prints(360, alike=chain), drop_leaks=True)
     (fold,) = split.folds
     assert any("chain 360 of 360 into one group" in note for note in split.notes)
     assert fold[299] == "" and fold[300] == "test"

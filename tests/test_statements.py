@@ -11,7 +11,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results.store import load_results
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import BINARY
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
@@ -35,7 +35,7 @@ def test_prevalence_is_a_share_of_the_patients_where_these_are_scored():
     targets = (owners.astype(int) >= 30).astype(int)
     halves = np.full((len(owners), 2), 0.5)
     test = Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=halves)
-    card = Card(task=BINARY, labels=("healthy", "ill"), positive=1, unit="patient", has_patients=True)
+    card = ScoringContext(task=BINARY, labels=("healthy", "ill"), positive=1, unit="patient", has_patients=True)
     counts = {"images": 210, "labels": {"healthy": 60, "ill": 150}, **count_units([{"test": test}], card)}
     assert counts["label_units"] == {"healthy": 30, "ill": 30}
     assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .50"

@@ -18,7 +18,7 @@ from zoo.errors import Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.specs.metric import MetricRequest
 from zoo.statistics.datasets import (
-    Measured,
+    DatasetSamples,
     datasets_needed,
     normalised_mean,
     order_models,
@@ -450,7 +450,7 @@ def test_mcnemars_mid_p_is_fagerlands():
 def simulated_datasets(means, num_datasets=4, sd=0.3):
     random = np.random.default_rng(0)
     return [
-        Measured(
+        DatasetSamples(
             influence=random.normal(0, sd, (len(means), 150)),
             seed_scores=[mean + random.normal(0, 0.002, 3) for mean in means],
         )
@@ -468,7 +468,7 @@ def test_a_model_that_is_clearly_best_everywhere_is_first():
 
 
 def test_equal_models_are_first_equally_often_and_win_half():
-    order = order_models([Measured(influence=np.zeros((4, 20)), seed_scores=[np.full(2, 0.5)] * 4)] * 3)
+    order = order_models([DatasetSamples(influence=np.zeros((4, 20)), seed_scores=[np.full(2, 0.5)] * 4)] * 3)
     assert order.first_probability == approx(np.full(4, 0.25))
     assert order.win_probability == approx(np.full(4, 0.5))
 
@@ -477,7 +477,7 @@ def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
     random = np.random.default_rng(5)
     values = (random.random((2, 200)) < [[0.75], [0.70]]).astype(float)
     means = values.mean(axis=1)
-    tested = Measured(influence=values - means[:, None], seed_scores=[np.full(2, m) for m in means])
+    tested = DatasetSamples(influence=values - means[:, None], seed_scores=[np.full(2, m) for m in means])
     drawn = bootstrap_weights(np.arange(200), 4000, 9) @ values.T
     ahead = (drawn[:, 0] > drawn[:, 1]).mean() + 0.5 * (drawn[:, 0] == drawn[:, 1]).mean()
     assert order_models([tested]).first_probability[0] == approx(ahead, abs=0.03)
@@ -485,7 +485,7 @@ def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
 
 def test_seeds_are_drawn_with_the_pair_rules_variance():
     seeds = np.array([0.6, 0.7, 0.8])
-    tested = Measured(influence=np.zeros((2, 10)), seed_scores=[seeds, np.full(3, 0.7)])
+    tested = DatasetSamples(influence=np.zeros((2, 10)), seed_scores=[seeds, np.full(3, 0.7)])
     order = order_models([tested], num_resamples=4000)
     assert order.first_probability[0] == approx(0.5, abs=0.03)
     assert order.mean_rank_interval.tolist() == [[1, 2], [1, 2]]
@@ -496,7 +496,7 @@ def test_seeds_are_drawn_with_the_pair_rules_variance():
 
 def test_a_model_that_fails_at_times_does_not_blur_the_others():
     seed_scores = [np.array([0.9, 0.5]), np.array([0.80, 0.82]), np.array([0.7, 0.7])]
-    steady = Measured(influence=np.zeros((3, 10)), seed_scores=seed_scores, steady=np.array([False, True, True]))
+    steady = DatasetSamples(influence=np.zeros((3, 10)), seed_scores=seed_scores, steady=np.array([False, True, True]))
     drawn = resample_scores(steady, (0,), 4000, patients=False)
     assert drawn.var(axis=0) == approx([0.08 / 2, 0.0002 / 2, 0.0001 / 2], rel=0.08)
 

@@ -15,15 +15,15 @@ from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
-from zoo.evaluation.thresholds import Reach, choose_thresholds
+from zoo.evaluation.thresholds import ThresholdTarget, choose_thresholds
 from zoo.leaderboard.subgroups import KEPT, build_section
-from zoo.leaderboard.tables import By, ReportOptions, ScoredRow, SectionRequest, parse_by
-from zoo.specs.metric import Card
+from zoo.leaderboard.tables import GroupBy, ReportOptions, ScoredRow, SectionRequest, parse_by
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import independent_difference, wilson_interval
 from zoo.tasks.kinds import BINARY, MULTICLASS
 
 METRIC = {metric.name: metric for metric in METRICS}
-CARD = Card(task=BINARY, labels=("benign", "malignant"), positive=1)
+CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)
 BY_PATIENT = replace(CARD, has_patients=True)
 FACTS = {"patient": "patient"}
 
@@ -71,12 +71,12 @@ def by_group(section):
 # --- who is in which group -------------------------------------------------------------------------------------------
 def test_what_is_typed_names_columns_and_widths():
     assert parse_by(("sex", "age:10", "b:1.5", "icd:10:5")) == (
-        By(column="sex"),
-        By(column="age", width=10.0),
-        By(column="b", width=1.5),
-        By(column="icd:10", width=5.0),
+        GroupBy(column="sex"),
+        GroupBy(column="age", width=10.0),
+        GroupBy(column="b", width=1.5),
+        GroupBy(column="icd:10", width=5.0),
     )
-    assert parse_by(("size:large",)) == (By(column="size:large"),)
+    assert parse_by(("size:large",)) == (GroupBy(column="size:large"),)
     with pytest.raises(UsageError, match="a width is a number above 0"):
         parse_by(("age:0",))
 
@@ -230,7 +230,7 @@ def test_a_groups_scores_are_scikit_learns_at_the_threshold_of_all_of_val():
 
 def test_the_threshold_is_the_one_that_was_asked_for():
     run = draw_run()
-    rule = Reach(metric="sensitivity", least=0.95)
+    rule = ThresholdTarget(metric="sensitivity", least=0.95)
     (threshold,) = choose_thresholds(run["val"], CARD, rule)
     inside = run["test"].metadata["sex"] == "F"
     expected = recall_score(run["test"].targets[inside], run["test"].probabilities[inside, 1] >= threshold)
@@ -326,7 +326,7 @@ def test_of_several_classes_only_the_primary_metric_is_shown():
     targets = random.integers(3, size=300)
     probabilities = random.dirichlet(np.ones(3), 300) * 0.5 + np.eye(3)[targets] * 0.5
     run = {s: replace(p, targets=targets, probabilities=probabilities) for s, p in draw_run().items()}
-    section = section_of(run, by=["sex"], card=Card(task=MULTICLASS, labels=("a", "b", "c")))
+    section = section_of(run, by=["sex"], card=ScoringContext(task=MULTICLASS, labels=("a", "b", "c")))
     assert section.columns == ("model", "by", "group", "images", "auroc", "auroc less rest's", "p (Holm)")
     assert all(row["auroc"].value is not None for row in by_group(section).values())
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 import pytest
 
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import UsageError
 from zoo.models.baselines import BASELINES
@@ -305,7 +305,7 @@ def data(tmp_path, *, count=60, official=True, image_size=None):
     read = lambda row: np.full((2, 2), row, np.uint8)  # noqa: E731
     samples = Samples(table=table, targets=np.arange(count) // 3 % 2, read=read)
     spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=lambda _: samples, image_size=image_size)
-    source = open_source(spec, tmp_path)
+    source = open_dataset(spec, tmp_path)
     return source, draw_split(source)
 
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
@@ -22,7 +22,7 @@ from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import fit
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
-from zoo.training.selection import Keeper, negative_log_likelihood, selects_last
+from zoo.training.selection import BestRound, negative_log_likelihood, selects_last
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 SHORT = Protocol(name="short", steps=30, rounds=3, batch_size=16, learning_rate=0.02, augmentation="none")
@@ -41,7 +41,7 @@ def make(task=BINARY, count=200, symmetries=()):
         targets = np.stack([targets == 0, targets > 0, targets == 2], axis=1).astype(float)
         targets[random.random(targets.shape) < 0.2] = np.nan
     ids = np.array([f"s{i}" for i in range(count)])
-    dataset = Dataset(
+    dataset = DecodedFold(
         name="dots",
         task=task,
         labels=tuple("abc"[:num_labels]),
@@ -53,7 +53,7 @@ def make(task=BINARY, count=200, symmetries=()):
         sample_ids=ids,
         patients=ids,
         targets=targets,
-        assignment=np.repeat(["train", "val", "test"], [count * 3 // 5, count // 5, count // 5]),
+        split_of=np.repeat(["train", "val", "test"], [count * 3 // 5, count // 5, count // 5]),
         images=Path("none.npy"),
         content_hash="",
         split_hash="",
@@ -279,7 +279,7 @@ def test_a_step_that_ended_before_its_update_leaves_no_trace_in_a_renewed_scaler
     drawn = Feed(Batches(dataset, pixels, protocol, {"order": 1, "augmentation": 2}), optimizer, protocol, 30)
     training = Training(
         module=module, task=dataset.task, protocol=protocol, precision="fp16", optimizer=optimizer, feed=drawn,
-        keeper=Keeper(module, select_last=True), num_steps=30,
+        keeper=BestRound(module, select_last=True), num_steps=30,
     )  # fmt: skip
     training.take_step()
     scale = training.scaler.get_scale()
@@ -479,7 +479,7 @@ def test_the_last_round_is_given_back_where_the_protocol_says():
     ids=["ties go to the lower loss", "then to the earlier round", "undefined loses", "loss where no score is defined"],
 )
 def test_the_best_round_is(offered, selected):
-    keeper = Keeper(nn.Linear(1, 1), select_last=False)
+    keeper = BestRound(nn.Linear(1, 1), select_last=False)
     for step, score, loss in offered:
         keeper.offer(step, score, loss)
     assert keeper.step == selected
@@ -487,7 +487,7 @@ def test_the_best_round_is(offered, selected):
 
 def with_val(task, targets):
     dataset, _ = make(task)
-    return replace(dataset, targets=np.asarray(targets), assignment=np.full(len(targets), "val"))
+    return replace(dataset, targets=np.asarray(targets), split_of=np.full(len(targets), "val"))
 
 
 def test_a_val_split_is_counted_by_what_is_scored():

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.errors import ResultsError, VerifyError
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.registry.lookup import Registry
-from zoo.report.verification import to_lines
+from zoo.report.verification import verification_lines
 from zoo.results.bundles import MANIFEST, files_below, make_bundle, write_zip
 from zoo.results.store import load_results
 from zoo.results.verifying import compare_data, describe_verification, load_bundle, mark_reproduced, open_bundle, verify
@@ -430,19 +430,19 @@ def test_more_labels_than_a_dataset_has_are_refused(shared, first):
 
 
 def test_a_split_in_thousands_of_folds_is_not_drawn_again(shared, tiny_data, tmp_path):
-    source, prints = opened(tiny_data / "patients", tmp_path / "cache")
+    source, fingerprints = opened(tiny_data / "patients", tmp_path / "cache")
     source = replace(source, spec=replace(source.spec, name="dots", labels=("clear", "nodule")), content_hash="c" * 64)
     change_runs(shared, lambda d: d["run"].update(num_folds=9_000), "*/*/*")
     found = check(shared)
-    compare_data(found, source, prints)
+    compare_data(found, source, fingerprints)
     assert found.datasets[0]["here"].endswith("a split in 9000 folds is not drawn again")
 
 
 def test_other_labels_than_those_of_the_data_here_are_a_difference(shared, tiny_data, tmp_path):
-    source, prints = opened(tiny_data / "patients", tmp_path / "cache")
+    source, fingerprints = opened(tiny_data / "patients", tmp_path / "cache")
     source = replace(source, spec=replace(source.spec, name="dots", labels=("well", "ill")), content_hash="c" * 64)
     found = check(shared)
-    compare_data(found, source, prints)
+    compare_data(found, source, fingerprints)
     assert "dataset dots: other labels than on this machine" in told(found)
 
 
@@ -491,7 +491,7 @@ def test_a_field_of_a_wrong_type_in_the_manifest_is_named(shared, place):
 def test_a_manifest_that_is_sound_is_shown(shared):
     change_json(shared / MANIFEST, lambda d: d["datasets"].append(d["datasets"][0] | {"content_hash": "0" * 64}))
     found = check(shared)
-    assert "dataset dots: content 00000000, split" in "\n".join(to_lines(found))
+    assert "dataset dots: content 00000000, split" in "\n".join(verification_lines(found))
     assert len(describe_verification(found, shared)["datasets"]) == 2
 
 
@@ -587,7 +587,7 @@ def test_a_copy_of_the_bundle_reproduces_nothing(shared, tmp_path):
 
 
 def opened(path, cache):
-    source = open_source(find_source(path), cache)
+    source = open_dataset(find_source(path), cache)
     return source, take_fingerprints(source, cache)
 
 
@@ -599,8 +599,8 @@ def test_data_that_the_bundle_does_not_hold_cannot_be_compared(shared, tiny_data
 
 def test_data_of_another_content_are_a_difference(shared, tiny_data, tmp_path):
     found = check(shared)
-    source, prints = opened(tiny_data / "binary.npz", tmp_path / "cache")
-    compare_data(found, replace(source, spec=replace(source.spec, name="dots")), prints)
+    source, fingerprints = opened(tiny_data / "binary.npz", tmp_path / "cache")
+    compare_data(found, replace(source, spec=replace(source.spec, name="dots")), fingerprints)
     assert told(found) == "manifest.json: dataset dots: another content than on this machine"
 
 

@@ -8,7 +8,7 @@ from documented_shapes import BUILDERS, PAGE, blocks, build, printed, sections, 
 
 from zoo.errors import DataError
 from zoo.sources.cards import read_card
-from zoo.sources.opening import card_schema
+from zoo.sources.opening import card_json_schema
 
 DOCS = PAGE.parent
 SHAPES = sections(PAGE.read_text(encoding="utf-8"))
@@ -49,18 +49,18 @@ def test_the_published_schema_and_the_tables_of_keys_are_those_of_the_code(refer
 
 def test_the_page_has_a_table_for_the_file_and_for_each_of_its_sections(reference):
     tables = [found[1] for found in reference.TABLE.finditer(reference.PAGE.read_text(encoding="utf-8"))]
-    assert sorted(tables) == sorted(["Card", *card_schema()["$defs"]])
+    assert sorted(tables) == sorted(["Card", *card_json_schema()["$defs"]])
 
 
 def test_every_key_has_a_description():
-    schema = card_schema()
+    schema = card_json_schema()
     for name, section in {"": schema, **schema["$defs"]}.items():
         for key, about in section["properties"].items():
             assert about.get("description"), f"{name}.{key}"
 
 
 def test_the_schema_holds_nothing_that_toml_cannot():
-    assert "null" not in json.dumps(card_schema())
+    assert "null" not in json.dumps(card_json_schema())
 
 
 def test_the_mistakes_on_the_page_are_told_as_it_says(tmp_path):

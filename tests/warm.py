@@ -40,7 +40,7 @@ for line in sys.stdin:
     exec(asked["first"])
     from zoo.cli import process
     sys.argv = ["zoo", *asked["arguments"]]
-    process.main()
+    process.run_main()
 """
 
 

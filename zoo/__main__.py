@@ -12,7 +12,7 @@ def main() -> NoReturn:
     from zoo.cli import process
 
     signal.signal(signal.SIGINT, handler)
-    process.main()
+    process.run_main()
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.checks import check_samples, complete, in_one_form
+from zoo.data.checks import check_samples, complete_spec, in_one_form
 from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.evaluation.values import compute
 from zoo.models.building import build_model, feature_extractor
 from zoo.models.building import layer_groups as layer_groups_of
-from zoo.registry.loading import check_fields, check_name
+from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 from zoo.specs.metric import MetricRequest, MetricSpec
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 NUM_READ = 16  # images of a dataset that are read
 NUM_UNITS = 240  # of the predictions a metric is tried on
-NUM_RESAMPLES = 10
-FAR = 50.0  # a bias that no ordinary feature outweighs, and that a sigmoid takes for 0 or 1
+KIT_RESAMPLES = 10
+FAR_OUTPUT = 50.0  # a bias that no ordinary feature outweighs, and that a sigmoid takes for 0 or 1
 NUM_PUSHES = 50
 LABELS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3, "regression": 1}
 
@@ -63,10 +63,10 @@ def step(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
-def check_card(kind: Kind, spec: Any) -> None:
+def check_card_field(kind: Kind, spec: Any) -> None:
     """The name can be typed and be a folder; every field is what it may be; every callable reaches a worker process."""
     try:
-        check_name(kind, spec.name)
+        check_spec_name(kind, spec.name)
         check_fields(kind, spec)
     except PluginError as error:
         raise AssertionError(str(error)) from error
@@ -103,7 +103,7 @@ def check_model(spec: ModelSpec) -> None:
         check_evaluation(spec, module, images)
         again = built(spec, num_outputs=3, channels=1, size=first)
         expect(
-            same(evaluate(module, images), evaluate(again, images)),
+            same_outputs(evaluate(module, images), evaluate(again, images)),
             f"model {spec.name!r}: two builds from one seed answer differently; draw what is random from torch alone",
         )
         module = built(spec, num_outputs=2, channels=3, size=second)
@@ -115,7 +115,7 @@ def check_model(spec: ModelSpec) -> None:
 
 def check_model_card(spec: ModelSpec) -> None:
     name = f"model {spec.name!r}"
-    check_card("model", spec)
+    check_card_field("model", spec)
     check_tasks("model", spec)
     records: list[tuple[str, ModelSpec | Weights]] = [(name, spec)]
     records += [(f"{name}, weights {weights.tag!r}", weights) for weights in spec.weights]
@@ -155,7 +155,7 @@ def evaluate(module: nn.Module, images: Tensor) -> Tensor:
     return outputs
 
 
-def same(first: Tensor, second: Tensor) -> bool:
+def same_outputs(first: Tensor, second: Tensor) -> bool:
     """Equal up to the rounding of float32 sums taken in another order."""
     import torch
 
@@ -168,11 +168,11 @@ def check_evaluation(spec: ModelSpec, module: nn.Module, images: Tensor) -> None
         outputs = evaluate(module, images)
         expect(outputs.isfinite().all(), f"{name}: logits of ordinary images are not finite")
         expect(
-            same(outputs, evaluate(module, images)),
+            same_outputs(outputs, evaluate(module, images)),
             f"{name}: the same images give other logits the second time in eval mode; is dropout still active?",
         )
         expect(
-            same(outputs[:1], evaluate(module, images[:1])),
+            same_outputs(outputs[:1], evaluate(module, images[:1])),
             f"{name}: an image's logits depend on the other images of its batch in eval mode",
         )
 
@@ -182,14 +182,14 @@ def check_bounds(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
     name = f"model {spec.name!r}"
     with step(f"{name}: moving its outputs"):
         if spec.classifier:
-            low, high = (outputs_at(spec, module, images, bias) for bias in (-FAR, FAR))
+            low, high = (outputs_at(spec, module, images, bias) for bias in (-FAR_OUTPUT, FAR_OUTPUT))
         else:
             low, high = (push_outputs(module, images, sign) for sign in (-1, 1))
     if (low >= 0).any():
         bound = "below 0"
     elif (high <= 0).any():
         bound = "above 0"
-    elif spec.classifier and max(low.max(), -high.min()) > -FAR / 5:
+    elif spec.classifier and max(low.max(), -high.min()) > -FAR_OUTPUT / 5:
         bound = f"beyond {low.min():.3g} and {high.max():.3g}"
     else:
         return
@@ -287,12 +287,12 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
     """
     check_dataset_card(spec)
     samples, again = (open_samples(spec, folder, offline) for _ in range(2))
-    spec = complete(spec, samples)
+    spec = complete_spec(spec, samples)
     check_dataset_card(spec)
     with step(f"dataset {spec.name!r}"):
         check_samples(spec, samples)
     check_table(spec, samples)
-    check_targets(spec, samples)
+    check_spec_targets(spec, samples)
     check_splits(spec, samples)
     check_pixels(spec, samples)
     expect(
@@ -304,7 +304,7 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
 
 def check_dataset_card(spec: DatasetSpec) -> None:
     name = f"dataset {spec.name!r}"
-    check_card("dataset", spec)
+    check_card_field("dataset", spec)
     expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
     expect(
         not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
@@ -340,7 +340,7 @@ def check_table(spec: DatasetSpec, samples: Samples) -> None:
     expect(not absent, f"{name}: {len(absent)} of `files` are not there, such as {absent[:1]}")
 
 
-def check_targets(spec: DatasetSpec, samples: Samples) -> None:
+def check_spec_targets(spec: DatasetSpec, samples: Samples) -> None:
     """The dtype that `zoo.Task` asks for; the values are compared with the labels by the core."""
     name, dtype = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype
     wanted = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
@@ -411,7 +411,7 @@ def check_image(name: str, pixels: object, channels: int) -> None:
 def check_metric(spec: MetricSpec) -> None:
     """Compute a metric for every task it names: on perfect, random and one-class predictions."""
     name = f"metric {spec.name!r}"
-    check_card("metric", spec)
+    check_card_field("metric", spec)
     check_tasks("metric", spec)
     for task in (TASKS[task] for task in spec.tasks):
         where = f"{name}, {task} task"
@@ -427,11 +427,11 @@ def check_metric(spec: MetricSpec) -> None:
         expect(value == value_of(where, spec, random), f"{where}: computed twice from the same it gives two values")
         order = np.random.default_rng(2).permutation(NUM_UNITS)
         expect(
-            close(value, value_of(where, spec, frozen(random.take(order)))),
+            outputs_close(value, value_of(where, spec, frozen(random.take(order)))),
             f"{where}: it depends on the order of the rows",
         )
         check_resample(where, spec, random, value)
-        check_counts(where, spec, random, value)
+        check_weighted_counts(where, spec, random, value)
         if spec.note:
             with step(f"{where}: note"):
                 expect(isinstance(spec.note(random), str), f"{where}: `note` must return a str")
@@ -476,7 +476,7 @@ def frozen(request: MetricRequest) -> MetricRequest:
     return request
 
 
-def close(first: float, second: float) -> bool:
+def outputs_close(first: float, second: float) -> bool:
     return bool(np.isclose(first, second, rtol=1e-6, atol=1e-9))
 
 
@@ -495,13 +495,13 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
     """`resample` follows `compute` on the same units, each as often as its weight says."""
     if spec.resample is None:
         return
-    drawn = np.random.default_rng(3).multinomial(NUM_UNITS, np.full(NUM_UNITS, 1 / NUM_UNITS), size=NUM_RESAMPLES)
+    drawn = np.random.default_rng(3).multinomial(NUM_UNITS, np.full(NUM_UNITS, 1 / NUM_UNITS), size=KIT_RESAMPLES)
     with step(f"{where}: resample"):
         values = np.asarray(spec.resample(request, np.concatenate([np.ones((1, NUM_UNITS)), drawn])))
-    expected = (1 + NUM_RESAMPLES,)
+    expected = (1 + KIT_RESAMPLES,)
     expect(values.shape == expected, f"{where}: `resample` returned the shape {values.shape}, expected {expected}")
     expect(
-        close(float(values[0]), value),
+        outputs_close(float(values[0]), value),
         f"{where}: with all weights 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
     )
     rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
@@ -514,7 +514,7 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
     )
 
 
-def check_counts(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
+def check_weighted_counts(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
     """`counts` is (successes, trials) of the value."""
     if spec.counts is None:
         return
@@ -524,7 +524,7 @@ def check_counts(where: str, spec: MetricSpec, request: MetricRequest, value: fl
         return
     expect(0 <= successes <= trials, f"{where}: `counts` gives {successes} successes of {trials} trials")
     expect(
-        trials and close(successes / trials, value),
+        trials and outputs_close(successes / trials, value),
         f"{where}: `counts` gives {successes} of {trials}, and `compute` {value:.6g}",
     )
 

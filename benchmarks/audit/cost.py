@@ -21,7 +21,7 @@ import sklearn.model_selection  # noqa: F401
 
 from zoo.audit.leaks import audit
 from zoo.data.fingerprints import find_alike, look_at_all, take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 from zoo.system.machine import num_cores
@@ -49,15 +49,15 @@ def main() -> None:
     steps = {}
     with tempfile.TemporaryDirectory() as folder:
         cache, watch = Path(folder), Watch()
-        source = open_source(find_source(arguments.dataset), cache)
+        source = open_dataset(find_source(arguments.dataset), cache)
         steps["opened and hashed"] = watch.look()
-        prints = take_fingerprints(source, cache)
+        fingerprints = take_fingerprints(source, cache)
         steps["decoded and compared"] = watch.look()
-        split = draw_split(source, prints=prints)
+        split = draw_split(source, fingerprints=fingerprints)
         steps["split"] = watch.look()
-        findings = audit(source, split, prints).findings
+        findings = audit(source, split, fingerprints).findings
         steps[f"checked, {len(findings)} findings"] = watch.look()
-    count, width, height = len(source.sample_ids), np.median(prints.widths), np.median(prints.heights)
+    count, width, height = len(source.sample_ids), np.median(fingerprints.widths), np.median(fingerprints.heights)
     print(f"{source.spec.name}: {count} images of {width:.0f} x {height:.0f}, {num_cores()} cores; ms an image")
     steps["all"] = tuple(np.sum(list(steps.values()), axis=0))
     for name, (seconds, core_seconds) in steps.items():

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.audit.examine import choose_backbone
 from zoo.audit.label_noise import find_label_noise
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.registry.opening import open_registry
 from zoo.sources.opening import find_source
@@ -32,9 +32,9 @@ def main() -> None:
     arguments = parser.parse_args()
     settings, console = Settings(offline=True), Console()
     backbone = choose_backbone(arguments.features, arguments.weights_dir, open_registry(), console, settings)
-    source = open_source(find_source(arguments.dataset), settings.cache)
-    prints = take_fingerprints(source, settings.cache)
-    split = draw_split(source, prints=prints)
+    source = open_dataset(find_source(arguments.dataset), settings.cache)
+    fingerprints = take_fingerprints(source, settings.cache)
+    split = draw_split(source, fingerprints=fingerprints)
     print(f"{source.spec.name}: {len(source.sample_ids)} images, {backbone.shown}")
     for seed in range(arguments.seeds):
         random = np.random.default_rng(seed)
@@ -43,7 +43,9 @@ def main() -> None:
         targets[rows] = (targets[rows] + random.integers(1, labels, len(rows))) % labels
         wrong = set(source.sample_ids[rows].tolist())
         noisy = replace(source, samples=replace(source.samples, targets=targets))
-        finding = find_label_noise(noisy, split, prints, backbone, cache=settings.cache, device="cpu", console=console)
+        finding = find_label_noise(
+            noisy, split, fingerprints, backbone, cache=settings.cache, device="cpu", console=console
+        )
         found = [suspect.sample for suspect in finding.suspects]
         hits = len(wrong & set(found))
         first = np.mean([sample in wrong for sample in found[: len(wrong)]]) if found else float("nan")

@@ -24,7 +24,7 @@ def make_data(steps: int) -> tuple[Any, Any]:
     import numpy as np
     import torch
 
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import DecodedFold
     from zoo.data.pixels import Pixels
     from zoo.tasks.kinds import BINARY
 
@@ -34,7 +34,7 @@ def make_data(steps: int) -> tuple[Any, Any]:
     targets = random.integers(0, 2, count)
     images = random.integers(0, 128, (count, SIDE, SIDE, 1)) + 64 * targets[:, None, None, None]
     ids = np.array([f"s{number}" for number in range(count)])
-    dataset = Dataset(
+    dataset = DecodedFold(
         name="dots",
         task=BINARY,
         labels=("dark", "bright"),
@@ -46,7 +46,7 @@ def make_data(steps: int) -> tuple[Any, Any]:
         sample_ids=ids,
         patients=ids,
         targets=targets,
-        assignment=np.repeat(list(sizes), list(sizes.values())),
+        split_of=np.repeat(list(sizes), list(sizes.values())),
         images=Path("none.npy"),
         content_hash="",
         split_hash="",

@@ -20,11 +20,11 @@ from scipy.special import expit, logit, ndtri, stdtrit
 
 from zoo.evaluation.intervals import area_interval
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.thresholds import Tested
+from zoo.evaluation.thresholds import DecidedTest
 from zoo.evaluation.values import MIN_CASES
 from zoo.specs.metric import MetricRequest
 from zoo.statistics.calibration import NUM_BINS
-from zoo.statistics.datasets import Measured, order_models
+from zoo.statistics.datasets import DatasetSamples, order_models
 from zoo.statistics.intervals import (
     add_seed_variance,
     bootstrap_weights,
@@ -129,7 +129,7 @@ def cover_grid(
             task=BINARY, labels=("a", "b"), targets=positives.astype(np.int64), probabilities=shares,
             decisions=positives.astype(np.int64), positive=1,
         )  # fmt: skip
-        found = area_interval(auroc, [[Tested(request, owner)]])
+        found = area_interval(auroc, [[DecidedTest(request, owner)]])
         value, variance = auroc.compute(request), clustered_variance(positives, *placements(positives, scores), owner)
         half = stdtrit(shape[0] - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0.0
         covered += found is not None and found[0] <= area <= found[1], abs(logit(value) - logit(area)) <= half
@@ -292,7 +292,7 @@ def order_across(setting: Setting, num_datasets: int, repetitions: int) -> dict[
     found = dict.fromkeys(("all", "first", "claims", "right"), 0.0)
     for repetition in range(repetitions):
         boards = [draw_board(setting, random) for _ in range(num_datasets)]
-        measured = [Measured(influence=influence, seed_scores=list(values)) for values, influence in boards]
+        measured = [DatasetSamples(influence=influence, seed_scores=list(values)) for values, influence in boards]
         order = order_models(measured, num_resamples=1000, seed=repetition)
         low, high = order.mean_rank_interval.T
         covered = (low <= expected) & (expected <= high)

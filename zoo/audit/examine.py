@@ -11,10 +11,10 @@ import numpy as np
 
 from zoo.audit.exclusions import Exclusions, choose_exclusions
 from zoo.audit.label_noise import Backbone, find_label_noise
-from zoo.audit.leaks import Audit, audit, unusable
+from zoo.audit.leaks import Audit, audit, refused_audit
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import find_datasets, open_and_split
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError
 from zoo.models.baselines import THUMBNAILS
@@ -35,9 +35,9 @@ class Examined:
     """An audit, and what it was made of where the dataset could be opened."""
 
     audit: Audit
-    source: Source | None = None
+    source: OpenDataset | None = None
     split: Split | None = None
-    prints: Fingerprints | None = None
+    fingerprints: Fingerprints | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,16 +56,16 @@ def examine_named(asked: str, registry: Registry, console: Console, settings: Se
         with console.counting(f"bringing {asked}", "bytes") as progress:
             specs = find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)
     except DataError as error:
-        return [Examined(audit=unusable(asked, error))]
-    return [examine(spec, console, settings) for spec in specs]
+        return [Examined(audit=refused_audit(asked, error))]
+    return [examine_dataset(spec, console, settings) for spec in specs]
 
 
-def examine(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
+def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
     try:
-        source, split, prints = open_and_split(spec, settings, console)
-        return Examined(audit=audit(source, split, prints), source=source, split=split, prints=prints)
+        source, split, fingerprints = open_and_split(spec, settings, console)
+        return Examined(audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints)
     except DataError as error:
-        return Examined(audit=unusable(spec.name, error))
+        return Examined(audit=refused_audit(spec.name, error))
 
 
 def choose_backbone(
@@ -99,12 +99,12 @@ def as_backbone(choice: ModelChoice, found: InitialWeights) -> Backbone:
 
 def add_label_noise(examined: Examined, backbone: Backbone, console: Console, settings: Settings) -> Examined:
     """With the labels in doubt among the findings."""
-    if examined.source is None or examined.split is None or examined.prints is None:
+    if examined.source is None or examined.split is None or examined.fingerprints is None:
         return examined
     finding = find_label_noise(
         examined.source,
         examined.split,
-        examined.prints,
+        examined.fingerprints,
         backbone,
         cache=settings.cache,
         device=resolve_device(settings.device),
@@ -115,16 +115,16 @@ def add_label_noise(examined: Examined, backbone: Backbone, console: Console, se
 
 def fix(examined: Examined, target: Path, console: Console, settings: Settings) -> Fixed:
     """Write a card that leaves out what makes the split untrustworthy, read it back, and audit what it reads."""
-    source, prints = examined.source, examined.prints
-    if source is None or prints is None:
+    source, fingerprints = examined.source, examined.fingerprints
+    if source is None or fingerprints is None:
         finding = examined.audit.findings[0]
         raise DataError(f"{examined.audit.dataset}: cannot be opened: {finding.message}", fix=finding.fix, code="data")
-    exclusions = choose_exclusions(source, prints)
+    exclusions = choose_exclusions(source, fingerprints)
     if not exclusions.sample_ids:
         return Fixed(path=None, exclusions=exclusions, audit=examined.audit)
     written = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
     try:
-        again = examine(find_source(written), console, settings)
+        again = examine_dataset(find_source(written), console, settings)
         if again.source is not None:
             check_rest(source, again.source, exclusions)
     except BaseException:
@@ -133,7 +133,7 @@ def fix(examined: Examined, target: Path, console: Console, settings: Settings) 
     return Fixed(path=written, exclusions=exclusions, audit=again.audit)
 
 
-def check_rest(source: Source, rest: Source, exclusions: Exclusions) -> None:
+def check_rest(source: OpenDataset, rest: OpenDataset, exclusions: Exclusions) -> None:
     """What the card reads must be the set without what is left out (a volume or clip whole), with the same labels."""
     row_of = {sample_id: row for row, sample_id in enumerate(source.sample_ids.tolist())}
     strange = [sample_id for sample_id in rest.sample_ids.tolist() if sample_id not in row_of]

@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.audit.leaks import and_more, called, conflicting_pairs
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import connected_groups, drop_copies, look_alikes
 
 
@@ -20,14 +20,14 @@ class Exclusions:
     notes: tuple[str, ...]
 
 
-def choose_exclusions(source: Source, prints: Fingerprints) -> Exclusions:
+def choose_exclusions(source: OpenDataset, fingerprints: Fingerprints) -> Exclusions:
     """Both images of every conflict of labels, of test too; then, of train and val, what `--drop-leaks` leaves out.
 
     One of two labels is wrong, and nobody here knows which. Of an official split train and val give way to test, train
     to val. Copies within one split, blank and odd images are not touched: they are no reason for a refusal.
     """
     given = np.where(source.splits == "", "no split", source.splits)
-    pairs = list(conflicting_pairs(source, given, prints))
+    pairs = list(conflicting_pairs(source, given, fingerprints))
     rows = np.unique(np.array(pairs, dtype=int))
     notes = []
     if pairs:
@@ -42,6 +42,6 @@ def choose_exclusions(source: Source, prints: Fingerprints) -> Exclusions:
     kept = source.splits.copy()
     kept[rows] = ""
     if (kept == "test").any():
-        left = drop_copies(kept, connected_groups(source, prints)[0], look_alikes(source, prints), notes)
+        left = drop_copies(kept, connected_groups(source, fingerprints)[0], look_alikes(source, fingerprints), notes)
         rows = np.union1d(rows, np.flatnonzero((left == "") & (kept != "")))
     return Exclusions(sample_ids=frozenset(source.sample_ids[rows].tolist()), notes=tuple(notes))

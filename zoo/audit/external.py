@@ -13,10 +13,10 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.audit.leaks import Finding
 from zoo.data.checks import target_texts
-from zoo.data.dataset import Dataset, count_split, open_dataset, unit_of
+from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images
-from zoo.data.fingerprints import Fingerprints, select
-from zoo.data.opening import Source
+from zoo.data.fingerprints import Fingerprints, select_rows
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, nearest
 from zoo.system.files import hash_bytes
@@ -29,8 +29,8 @@ class External:
     """The images of one dataset that the models of another are tested on, and what was found of the two together."""
 
     name: str  # "dots", or "dots:test"
-    source: Source  # those images alone, with the labels and channels of the other dataset
-    prints: Fingerprints  # of those images
+    source: OpenDataset  # those images alone, with the labels and channels of the other dataset
+    fingerprints: Fingerprints  # of those images
     rows: Array  # (n,) where they stand in their own dataset
     labels: Mapping[str, str]  # its label -> the other's
     left_out: Mapping[str, int]  # label without a counterpart -> images
@@ -45,8 +45,8 @@ class External:
         return self.source.content_hash
 
 
-def match(
-    trained: Source, tested: Source, prints: Fingerprints, label_map: Mapping[str, str], *, name: str
+def match_datasets(
+    trained: OpenDataset, tested: OpenDataset, fingerprints: Fingerprints, label_map: Mapping[str, str], *, name: str
 ) -> External:
     """Choose the images of `tested` that have a label of `trained`, and read them as its models expect.
 
@@ -71,7 +71,7 @@ def match(
     return External(
         name=name,
         source=source,
-        prints=select(prints, rows),
+        fingerprints=select_rows(fingerprints, rows),
         rows=rows,
         labels=labels,
         left_out=left_out,
@@ -92,14 +92,14 @@ def keep(external: External, kept: Array, note: str) -> External:
     return replace(
         external,
         source=subset(source, rows, np.asarray(source.samples.targets)[rows]),
-        prints=select(external.prints, rows),
+        fingerprints=select_rows(external.fingerprints, rows),
         rows=external.rows[rows],
         notes=(*external.notes, note),
     )
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
-def match_labels(trained: Source, tested: Source, label_map: Mapping[str, str]) -> dict[str, str]:
+def match_labels(trained: OpenDataset, tested: OpenDataset, label_map: Mapping[str, str]) -> dict[str, str]:
     """Label of `tested` -> that of `trained`: as the user says, else as its card says, else the same name.
 
     Names are the same where they differ in case, spaces, hyphens and underscores only. Mapped to "" a label has none.
@@ -133,7 +133,9 @@ def simplify(label: str) -> str:
     return "".join(character for character in label.casefold() if character not in " -_")
 
 
-def translate(trained: Source, tested: Source, labels: Mapping[str, str]) -> tuple[Array, Array, dict[str, int]]:
+def translate(
+    trained: OpenDataset, tested: OpenDataset, labels: Mapping[str, str]
+) -> tuple[Array, Array, dict[str, int]]:
     """The rows of `tested` with a label of `trained`, their targets in its labels, and the images left out by label."""
     ours, theirs = trained.spec.labels, tested.spec.labels
     targets = np.asarray(tested.samples.targets)
@@ -160,7 +162,7 @@ def any_of(columns: Array) -> Array:
     return found
 
 
-def no_label_in_common(trained: Source, tested: Source) -> DataError:
+def no_label_in_common(trained: OpenDataset, tested: OpenDataset) -> DataError:
     return DataError(
         f"no image of {tested.spec.name!r} has a label of {trained.spec.name!r}: it has "
         f"{', '.join(tested.spec.labels)}; the other has {', '.join(trained.spec.labels)}",
@@ -170,7 +172,7 @@ def no_label_in_common(trained: Source, tested: Source) -> DataError:
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
-def restrict(trained: Source, tested: Source, rows: Array, targets: Array) -> Source:
+def restrict(trained: OpenDataset, tested: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
     """Some images of `tested`, read and labelled as `trained` has them."""
     read = tested.samples.read
     if trained.spec.channels == 1 and tested.spec.channels == 3:
@@ -185,7 +187,7 @@ def restrict(trained: Source, tested: Source, rows: Array, targets: Array) -> So
     return subset(replace(tested, spec=spec, samples=replace(tested.samples, read=read)), rows, targets)
 
 
-def subset(source: Source, rows: Array, targets: Array) -> Source:
+def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
     """Some images of a dataset with other targets, as a dataset of its own."""
     samples, spec = source.samples, source.spec
     few = replace(
@@ -217,7 +219,7 @@ def read_gray(read: Callable[[Any], Array], image: Any) -> Array:
     return gray
 
 
-def compare_reading(trained: Source, tested: Source) -> list[str]:
+def compare_reading(trained: OpenDataset, tested: OpenDataset) -> list[str]:
     """How the pixels of the two differ, as far as their cards tell."""
     names = trained.spec.name, tested.spec.name
     notes = []
@@ -233,16 +235,16 @@ def compare_reading(trained: Source, tested: Source) -> list[str]:
 
 
 # --- what a run opens ------------------------------------------------------------------------------------------------
-def open_external(external: External, trained: Dataset, images: Path) -> Dataset:
+def open_external(external: External, trained: DecodedFold, images: Path) -> DecodedFold:
     """The images tested on, decoded, as the models of `trained` expect them: all of them are test."""
     source = external.source
     split = Split(folds=(source.splits,), hash=trained.split_hash, origin="external")
     intensity, _ = find_levels(external, trained, images)
     ready = replace(source, spec=replace(source.spec, intensity=intensity))
-    return replace(open_dataset(ready, split, 0, images), scale=trained.target_scale)
+    return replace(open_fold(ready, split, 0, images), scale=trained.target_scale)
 
 
-def find_levels(external: External, trained: Dataset, images: Path) -> tuple[tuple[float, float], str]:
+def find_levels(external: External, trained: DecodedFold, images: Path) -> tuple[tuple[float, float], str]:
     """The levels that become 0 and 1, and what must be said of them: those of train, where both have as many bits."""
     array, own = map_images(images), map_images(trained.images)
     if array.dtype == own.dtype:
@@ -257,7 +259,7 @@ def find_levels(external: External, trained: Dataset, images: Path) -> tuple[tup
 
 
 def describe_external(
-    external: External, dataset: Dataset, trained: Dataset, facts: Mapping[str, Any]
+    external: External, dataset: DecodedFold, trained: DecodedFold, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that a board says: `facts` of the dataset trained on, with the test split and the unit of the other."""
     spec, source = external.source.spec, external.source

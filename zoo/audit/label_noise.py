@@ -16,10 +16,10 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.audit.leaks import MOST_NAMED, Finding, Suspect, note
-from zoo.data.dataset import open_dataset
+from zoo.data.dataset import open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source, read_by_train
+from zoo.data.opening import OpenDataset, read_by_train
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import Split, connected_groups
 from zoo.errors import UsageError
@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 
 
 CHECK = "label-noise"
-NUM_FOLDS = 5
+NOISE_FOLDS = 5
 MIN_IMAGES = 10  # of a class: fewer teach nothing, and their labels are not judged
 MIN_AUROC = 0.75  # below it a network doubts more than it knows: 364 of 1,000 chest X-rays at .6
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.01)  # of the head: the one whose out-of-fold log loss is least
-SMALLEST = 128  # px: smaller images are enlarged, a network sees too little in 28; on BreastMNIST .02 AUROC over 64
+MIN_PROBABILITY = (
+    128  # px: smaller images are enlarged, a network sees too little in 28; on BreastMNIST .02 AUROC over 64
+)
 NOT_MENDED = "look at them: a rare finding is no wrong label; --fix leaves none of them out"
 
 
@@ -57,7 +59,7 @@ class Backbone:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Doubt:
+class LabelDoubt:
     """Of one question of a set (its class; or whether a label applies) what is given and what the others teach."""
 
     rows: Array  # (n,) of the samples
@@ -78,9 +80,9 @@ class Doubt:
 
 
 def find_label_noise(
-    source: Source,
+    source: OpenDataset,
     split: Split,
-    prints: Fingerprints,
+    fingerprints: Fingerprints,
     backbone: Backbone,
     *,
     cache: Path,
@@ -90,21 +92,21 @@ def find_label_noise(
     """The labels in doubt, of all splits, the least fitting first; or why none was looked for."""
     if source.task == REGRESSION:
         return note(CHECK, "not looked for: the targets are quantities")
-    questions = ask(source)
+    questions = list_questions(source)
     if not questions:
         return note(CHECK, f"not looked for: under {MIN_IMAGES} images of two answers teach nothing")
-    features = find_features(source, split, backbone, cache, device, console)
-    groups, _ = connected_groups(source, prints)
+    features = compute_features(source, split, backbone, cache, device, console)
+    groups, _ = connected_groups(source, fingerprints)
     doubts = []
     with console.counting(f"fitting heads on {source.spec.name}", "heads") as progress:
         for number, (rows, label, names, given) in enumerate(questions, start=1):
             probabilities = predict_out_of_fold(features[rows], given, groups[rows])
-            doubts.append(Doubt(rows=rows, label=label, names=names, given=given, probabilities=probabilities))
+            doubts.append(LabelDoubt(rows=rows, label=label, names=names, given=given, probabilities=probabilities))
             progress(number, len(questions))
-    return conclude(doubts, source, backbone)
+    return summarize_doubts(doubts, source, backbone)
 
 
-def conclude(doubts: list[Doubt], source: Source, backbone: Backbone) -> Finding:
+def summarize_doubts(doubts: list[LabelDoubt], source: OpenDataset, backbone: Backbone) -> Finding:
     """What the features can judge, and which labels they doubt."""
     judged = [doubt for doubt in doubts if doubt.auroc >= MIN_AUROC]
     how = f"{backbone.shown}, out of fold" + (" by patient" if source.has_patients else "")
@@ -113,7 +115,7 @@ def conclude(doubts: list[Doubt], source: Source, backbone: Backbone) -> Finding
         return note(
             CHECK, f"not judged: {how}, tell the labels apart too little, AUROC {best:.2f}; try other --features"
         )
-    suspects = sorted((s for doubt in judged for s in judge(doubt, source)), key=lambda suspect: suspect.score)
+    suspects = sorted((s for doubt in judged for s in name_suspects(doubt, source)), key=lambda suspect: suspect.score)
     samples = tuple(dict.fromkeys(suspect.sample for suspect in suspects))
     unjudged = (
         f"; not judged: {len(doubts) - len(judged)} labels of under {MIN_AUROC}" if len(judged) < len(doubts) else ""
@@ -141,16 +143,16 @@ def require_cleanlab() -> None:
 
 
 # --- features --------------------------------------------------------------------------------------------------------
-def find_features(
-    source: Source, split: Split, backbone: Backbone, cache: Path, device: str, console: Console
+def compute_features(
+    source: OpenDataset, split: Split, backbone: Backbone, cache: Path, device: str, console: Console
 ) -> Array:
     """Features float64 (N, D) of every image, each column with mean 0 and deviation 1; kept in the cache."""
     spec, weights = backbone.spec, backbone.weights
     source = read_by_train(source, split.folds[0] == "train")
-    size = nearest_size(spec, max(SMALLEST, source.spec.image_size or spec.image_size))
+    size = nearest_size(spec, max(MIN_PROBABILITY, source.spec.image_size or spec.image_size))
     with console.counting(f"decoding {source.spec.name} at {size} px", "images") as progress:
         images = cache_images(source, size, cache, progress)
-    dataset = open_dataset(source, split, 0, images)
+    dataset = open_fold(source, split, 0, images)
     mean, std = weights.normalization(spec)
     module = build_model(
         spec,
@@ -190,7 +192,7 @@ def counted(
 
 
 # --- what the other images teach -------------------------------------------------------------------------------------
-def ask(source: Source) -> list[tuple[Array, str, tuple[str, ...], Array]]:
+def list_questions(source: OpenDataset) -> list[tuple[Array, str, tuple[str, ...], Array]]:
     """The questions that labels answer: rows, label, names of the answers, answers given. Rare answers are left out."""
     targets, labels = np.asarray(source.samples.targets), source.spec.labels
     if not source.task.classes:
@@ -215,7 +217,7 @@ def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
 
     num_answers = int(given.max()) + 1
     task = BINARY if num_answers == 2 else MULTICLASS
-    num_folds = min(NUM_FOLDS, len(np.unique(groups)))
+    num_folds = min(NOISE_FOLDS, len(np.unique(groups)))
     folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=0).split(given, given, groups))
     best: tuple[float, Array] | None = None
     with threadpool_limits(1):  # scikit-learn's BLAS and torch fight over the cores
@@ -231,7 +233,7 @@ def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
     return best[1]
 
 
-def judge(doubt: Doubt, source: Source) -> list[Suspect]:
+def name_suspects(doubt: LabelDoubt, source: OpenDataset) -> list[Suspect]:
     """The answers that confident learning finds wrong: as many as it counts, those of the lowest margin.
 
     With 5 % of labels flipped at random that was the most precise of cleanlab's filters (docs/audit.md).

@@ -21,7 +21,7 @@ from zoo.arrays import Array
 from zoo.audit.levels import find_associations
 from zoo.audit.scope import (
     BY_PLACE,
-    NUM_FOLDS,
+    COLUMN_FOLDS,
     Scope,
     find_scope,
     rows_of_frequent_classes,
@@ -30,7 +30,7 @@ from zoo.audit.scope import (
 )
 from zoo.data.checks import composed, patient_key
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.sources.decimals import find_ambiguous_comma, to_number
@@ -43,12 +43,12 @@ Verdict = Literal["ok", "warn", "refuse"]
 
 MAX_ALIKE = 0.005  # of the test images that look like one outside: more, and the test set is no other set
 TELLING_AUROC = 0.7
-NUM_BINS = 10  # of a numeric column
-MAX_VALUES = 50  # of a column of text; more name the image rather than say something of it
+COLUMN_BINS = 10  # of a numeric column
+MAX_COLUMN_VALUES = 50  # of a column of text; more name the image rather than say something of it
 ODD_SIDE = 4.0  # times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
 SPELLINGS_SHOWN = 3  # pairs in a message
-FIX = (
+LEAK_FIX = (
     "--drop-leaks leaves the copies out of train and val, `zoo audit --fix OUT.toml` writes a card that does; "
     "--allow-leak REASON goes on and stamps every result"
 )
@@ -128,26 +128,26 @@ class Audit:
         return replace(self, findings=worst_first([*self.findings, finding]))
 
 
-def audit(source: Source, split: Split, prints: Fingerprints) -> Audit:
+def audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audit:
     """Look for leaks between splits, conflicts of labels, and what makes a set easier or worse than it seems."""
-    assignment = split.folds[0]
+    split_of = split.folds[0]
     # What --drop-leaks left out has a label all the same, and it is another than its copy's.
-    given = np.where(assignment == "", source.splits, assignment)
+    given = np.where(split_of == "", source.splits, split_of)
     findings = [
-        *find_conflicts(source, given, prints),
-        *find_identical(source, assignment, prints),
-        *find_shared_patients(source, assignment),
-        *find_spellings(source, assignment),
-        *find_alike(source, split, prints),
+        *find_label_conflicts(source, given, fingerprints),
+        *find_identical(source, split_of, fingerprints),
+        *find_shared_patients(source, split_of),
+        *find_spellings(source, split_of),
+        *find_look_alikes(source, split, fingerprints),
         *find_missing_classes(source, split),
-        *find_odd_images(source, prints),
-        *find_telling_columns(source, prints),
+        *find_odd_images(source, fingerprints),
+        *find_telling_columns(source, fingerprints),
         *find_levels_by_label(source),
         *find_unofficial(source),
         *find_doubts(source),
-        *find_unchecked(source, prints),
+        *find_unchecked(source, fingerprints),
     ]
-    scope = find_scope(source, prints, has_official=any(checksummed(source)))
+    scope = find_scope(source, fingerprints, has_official=any(checksummed(source)))
     return Audit(dataset=source.spec.name, findings=worst_first(findings), scope=scope)
 
 
@@ -155,7 +155,7 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: -RANKS.index(finding.verdict)))
 
 
-def unusable(dataset: str, error: DataError) -> Audit:
+def refused_audit(dataset: str, error: DataError) -> Audit:
     """The audit of a dataset that could not be opened, decoded or split: its one finding is the error."""
     finding = Finding(
         check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=error.message, fix=error.fix
@@ -164,106 +164,107 @@ def unusable(dataset: str, error: DataError) -> Audit:
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
-def copies(prints: Fingerprints, assignment: Array) -> Iterator[Array]:
+def copies(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
     """The rows of every group of images with the same pixels; those of no split, and blank ones, are nobody's copy."""
-    rows = np.flatnonzero((assignment != "") & ~prints.blank)
-    order = rows[np.argsort(prints.pixels[rows], kind="stable")]
-    edges = np.flatnonzero(prints.pixels[order][1:] != prints.pixels[order][:-1]) + 1
+    rows = np.flatnonzero((split_of != "") & ~fingerprints.blank)
+    order = rows[np.argsort(fingerprints.pixels[rows], kind="stable")]
+    edges = np.flatnonzero(fingerprints.pixels[order][1:] != fingerprints.pixels[order][:-1]) + 1
     return (group for group in np.split(order, edges) if len(group) > 1)
 
 
-def conflicting_pairs(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[tuple[int, int]]:
+def conflicting_pairs(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[tuple[int, int]]:
     """Images of the same pixels with two labels: no model can be right about both. Known ones are accepted."""
     known = {frozenset(pair) for pair in source.spec.known_conflicts}
-    targets = np.asarray(source.samples.targets, dtype=float).reshape(len(assignment), -1)
-    for group in copies(prints, assignment):
+    targets = np.asarray(source.samples.targets, dtype=float).reshape(len(split_of), -1)
+    for group in copies(fingerprints, split_of):
         for a, b in combinations(group.tolist(), 2):
             same = np.array_equal(targets[a], targets[b], equal_nan=True)
             if not same and frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) not in known:
                 yield a, b
 
 
-def find_conflicts(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[Finding]:
+def find_label_conflicts(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[Finding]:
     found: dict[Verdict, list[tuple[int, int]]] = {"refuse": [], "warn": []}
-    for a, b in conflicting_pairs(source, assignment, prints):
-        found["refuse" if assignment[a] != assignment[b] else "warn"].append((a, b))
+    for a, b in conflicting_pairs(source, split_of, fingerprints):
+        found["refuse" if split_of[a] != split_of[b] else "warn"].append((a, b))
     for verdict, pairs in found.items():
         if pairs:
-            (a, b), where = pairs[0], sorted_splits(assignment[[row for pair in pairs for row in pair]])
+            (a, b), where = pairs[0], sorted_splits(split_of[[row for pair in pairs for row in pair]])
             yield Finding(
                 check="label-conflict",
                 verdict=verdict,
                 splits=where,
-                samples=names(source, [row for pair in pairs for row in pair]),
+                samples=name_samples(source, [row for pair in pairs for row in pair]),
                 count=len(pairs),
-                message=f"{called(source, assignment, a)} and {called(source, assignment, b)} are one image with two "
-                f"labels, {label_of(source, a)} and {label_of(source, b)}" + and_more(len(pairs) - 1, "pair"),
+                message=f"{called(source, split_of, a)} and {called(source, split_of, b)} are one image with two "
+                f"labels, {describe_label(source, a)} and {describe_label(source, b)}"
+                + and_more(len(pairs) - 1, "pair"),
                 fix=FIX_CONFLICT,
                 pairs=named_pairs(source, pairs),
             )
 
 
-def find_identical(source: Source, assignment: Array, prints: Fingerprints) -> Iterator[Finding]:
+def find_identical(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[Finding]:
     """Images of the same pixels (or the same file) in two splits, and within one."""
     across: list[Array] = []
     within: list[Array] = []
-    for group in copies(prints, assignment):
-        (across if len(set(assignment[group])) > 1 else within).append(group)
+    for group in copies(fingerprints, split_of):
+        (across if len(set(split_of[group])) > 1 else within).append(group)
     if across:
-        a, b = first_across(assignment, across[0])
+        a, b = first_across(split_of, across[0])
         yield Finding(
             check="identical",
             verdict="refuse",
-            splits=sorted_splits(assignment[np.concatenate(across)]),
-            samples=names(source, np.concatenate(across)),
+            splits=sorted_splits(split_of[np.concatenate(across)]),
+            samples=name_samples(source, np.concatenate(across)),
             count=sum(map(len, across)),
-            message=f"{called(source, assignment, a)} and {called(source, assignment, b)} are the same image"
+            message=f"{called(source, split_of, a)} and {called(source, split_of, b)} are the same image"
             + and_more(len(across) - 1, "group"),
-            fix=FIX,
-            pairs=named_pairs(source, [first_across(assignment, group) for group in across]),
+            fix=LEAK_FIX,
+            pairs=named_pairs(source, [first_across(split_of, group) for group in across]),
         )
     if within:
         group = within[0]
         yield Finding(
             check="identical-within",
             verdict="warn",
-            splits=sorted_splits(assignment[np.concatenate(within)]),
-            samples=names(source, np.concatenate(within)),
+            splits=sorted_splits(split_of[np.concatenate(within)]),
+            samples=name_samples(source, np.concatenate(within)),
             count=sum(map(len, within)) - len(within),
-            message=f"{called(source, assignment, group[0])} and {source.sample_ids[group[1]]} are the same image"
+            message=f"{called(source, split_of, group[0])} and {source.sample_ids[group[1]]} are the same image"
             + and_more(len(within) - 1, "group"),
             pairs=named_pairs(source, [(int(group[0]), int(group[1])) for group in within]),
         )
 
 
-def find_shared_patients(source: Source, assignment: Array) -> Iterator[Finding]:
+def find_shared_patients(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
     if not source.has_patients:
         return
-    rows = np.flatnonzero(assignment != "")
+    rows = np.flatnonzero(split_of != "")
     patients, inverse = np.unique(source.patients[rows], return_inverse=True)
-    in_split = np.stack([np.bincount(inverse[assignment[rows] == name], minlength=len(patients)) for name in SPLITS])
+    in_split = np.stack([np.bincount(inverse[split_of[rows] == name], minlength=len(patients)) for name in SPLITS])
     shared = np.flatnonzero((in_split > 0).sum(axis=0) > 1)
     if not len(shared):
         return
     theirs = rows[np.isin(inverse, shared)]
-    pairs = [first_across(assignment, rows[inverse == patient]) for patient in shared[:MOST_NAMED]]
+    pairs = [first_across(split_of, rows[inverse == patient]) for patient in shared[:MOST_NAMED]]
     a, b = pairs[0]
     word = source.spec.patient.partition(":")[0] or "patient"
     tested = int((in_split[2, shared]).sum())
     yield Finding(
         check="patient",
         verdict="refuse",
-        splits=sorted_splits(assignment[theirs]),
-        samples=names(source, theirs),
+        splits=sorted_splits(split_of[theirs]),
+        samples=name_samples(source, theirs),
         count=len(theirs),
-        message=f"{word} {str(patients[shared[0]])!r} is in two splits ({called(source, assignment, a)}, "
-        f"{called(source, assignment, b)}): {len(shared)} of {len(patients)} {word}s are, with {tested} test images",
-        fix=FIX,
+        message=f"{word} {str(patients[shared[0]])!r} is in two splits ({called(source, split_of, a)}, "
+        f"{called(source, split_of, b)}): {len(shared)} of {len(patients)} {word}s are, with {tested} test images",
+        fix=LEAK_FIX,
         pairs=named_pairs(source, pairs),
     )
 
 
-def find_spellings(source: Source, assignment: Array) -> Iterator[Finding]:
+def find_spellings(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
     """Patients written in two ways: numbers are taken as one person, other names as two who may be one."""
     if not source.has_patients or source.spec.patient in BY_PLACE:
         return
@@ -279,10 +280,10 @@ def find_spellings(source: Source, assignment: Array) -> Iterator[Finding]:
     word = source.spec.patient.partition(":")[0] or "patient"
     if one:
         what = f"numbers of {word}s spelled in two ways, each of which is taken as one {word}"
-        yield spelling_finding(source, assignment, written, one, (what, f"write each {word} in one way"))
+        yield spelling_finding(source, split_of, written, one, (what, f"write each {word} in one way"))
     if two:
         what = f"names of {word}s that differ only in case, blanks or leading zeros, and are taken as different {word}s"
-        yield spelling_finding(source, assignment, written, two, (what, f"where two are one {word}, write both alike"))
+        yield spelling_finding(source, split_of, written, two, (what, f"where two are one {word}, write both alike"))
 
 
 def fold_name(patient: str) -> str:
@@ -293,24 +294,21 @@ def fold_name(patient: str) -> str:
 
 
 def spelling_finding(
-    source: Source, assignment: Array, written: Array, groups: list[list[int]], words: tuple[str, str]
+    source: OpenDataset, split_of: Array, written: Array, groups: list[list[int]], words: tuple[str, str]
 ) -> Finding:
     """The finding of groups of first rows, one a spelling; `words` are what they are and the fix."""
     theirs = np.flatnonzero(np.isin(written, written[[row for group in groups for row in group]]))
-    groups.sort(key=lambda group: len(set(assignment[group])) < 2)  # those in several splits first
-    pairs = [
-        (group[0], next((b for b in group if assignment[b] != assignment[group[0]]), group[1])) for group in groups
-    ]
+    groups.sort(key=lambda group: len(set(split_of[group])) < 2)  # those in several splits first
+    pairs = [(group[0], next((b for b in group if split_of[b] != split_of[group[0]]), group[1])) for group in groups]
     shown = ", ".join(
-        f"{str(written[a])!r} of {called(source, assignment, a)} and "
-        f"{str(written[b])!r} of {called(source, assignment, b)}"
+        f"{str(written[a])!r} of {called(source, split_of, a)} and {str(written[b])!r} of {called(source, split_of, b)}"
         for a, b in pairs[:SPELLINGS_SHOWN]
     )
     return Finding(
         check="patient-spelling",
         verdict="warn",
-        splits=sorted_splits(assignment[theirs]),
-        samples=names(source, theirs),
+        splits=sorted_splits(split_of[theirs]),
+        samples=name_samples(source, theirs),
         count=len(theirs),
         message=f"{words[0]}: {shown}" + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
         fix=words[1],
@@ -318,37 +316,37 @@ def spelling_finding(
     )
 
 
-def find_alike(source: Source, split: Split, prints: Fingerprints) -> Iterator[Finding]:
+def find_look_alikes(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Iterator[Finding]:
     """Images in two splits that look alike (pHash within 8 of 64 bits, then correlation of at least .98).
 
     In a split that zoo drew they are there only where they chain too many images into one group: that is no refusal.
     """
-    assignment = split.folds[0]
-    if why_none_alike(source, prints) or not len(prints.alike):
+    split_of = split.folds[0]
+    if why_none_alike(source, fingerprints) or not len(fingerprints.alike):
         return
-    pairs = prints.alike[(assignment[prints.alike] != "").all(axis=1)]
-    pairs = pairs[assignment[pairs[:, 0]] != assignment[pairs[:, 1]]]
+    pairs = fingerprints.alike[(split_of[fingerprints.alike] != "").all(axis=1)]
+    pairs = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
     if not len(pairs):
         return
-    tested = np.unique(pairs[assignment[pairs] == "test"])
-    share = len(tested) / max(1, int((assignment == "test").sum()))
+    tested = np.unique(pairs[split_of[pairs] == "test"])
+    share = len(tested) / max(1, int((split_of == "test").sum()))
     a, b = pairs[0]
     yield Finding(
         check="near-duplicate",
         verdict="refuse" if share > MAX_ALIKE and split.origin == "official" else "warn",
-        splits=sorted_splits(assignment[pairs].ravel()),
-        samples=names(source, pairs.ravel()),
+        splits=sorted_splits(split_of[pairs].ravel()),
+        samples=name_samples(source, pairs.ravel()),
         count=len(pairs),
-        message=f"{called(source, assignment, a)} and {called(source, assignment, b)} look alike"
+        message=f"{called(source, split_of, a)} and {called(source, split_of, b)} look alike"
         + and_more(len(pairs) - 1, "pair")
         + f"; {share:.1%} of test has such a neighbour outside it",
-        fix=FIX,
+        fix=LEAK_FIX,
         pairs=named_pairs(source, pairs.tolist()),
     )
 
 
 # --- what a reader should know ---------------------------------------------------------------------------------------
-def find_missing_classes(source: Source, split: Split) -> Iterator[Finding]:
+def find_missing_classes(source: OpenDataset, split: Split) -> Iterator[Finding]:
     """Each class or label of which a split has no image, or that each of its images has, as far as is known."""
     if source.task == REGRESSION:
         return
@@ -378,7 +376,7 @@ def find_missing_classes(source: Source, split: Split) -> Iterator[Finding]:
 def find_lacking(images: Array, folds: Sequence[Array]) -> set[tuple[str, int]]:
     """The splits, each with its fold, that hold none of these images (N,)."""
     return {
-        (name, fold) for fold, assignment in enumerate(folds) for name in SPLITS if not images[assignment == name].any()
+        (name, fold) for fold, split_of in enumerate(folds) for name in SPLITS if not images[split_of == name].any()
     }
 
 
@@ -406,18 +404,18 @@ def say_consequences(splits: Collection[str], *, is_mean: bool, is_scored: bool)
     return "; ".join(told)
 
 
-def find_odd_images(source: Source, prints: Fingerprints) -> Iterator[Finding]:
-    blank = np.flatnonzero(prints.blank)
+def find_odd_images(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
+    blank = np.flatnonzero(fingerprints.blank)
     if len(blank):
         yield Finding(
             check="blank",
             verdict="warn",
             splits=(),
-            samples=names(source, blank),
+            samples=name_samples(source, blank),
             count=len(blank),
             message=f"{source.sample_ids[blank[0]]} is blank: of one level" + and_more(len(blank) - 1, "image"),
         )
-    sides = np.maximum(prints.widths, prints.heights)
+    sides = np.maximum(fingerprints.widths, fingerprints.heights)
     middle = float(np.median(sides))
     odd = np.flatnonzero((sides > ODD_SIDE * middle) | (sides * ODD_SIDE < middle))
     if len(odd):
@@ -426,14 +424,14 @@ def find_odd_images(source: Source, prints: Fingerprints) -> Iterator[Finding]:
             check="size",
             verdict="warn",
             splits=(),
-            samples=names(source, odd),
+            samples=name_samples(source, odd),
             count=len(odd),
-            message=f"{source.sample_ids[row]} is {prints.widths[row]} x {prints.heights[row]}, the median of the "
-            f"longest side is {middle:.0f}" + and_more(len(odd) - 1, "image"),
+            message=f"{source.sample_ids[row]} is {fingerprints.widths[row]} x {fingerprints.heights[row]}, "
+            f"the median of the longest side is {middle:.0f}" + and_more(len(odd) - 1, "image"),
         )
 
 
-def find_telling_columns(source: Source, prints: Fingerprints) -> Iterator[Finding]:
+def find_telling_columns(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
     """What alone predicts the label beside the pixels: a scanner, a folder or a format may stand for the disease."""
     if why_none_telling(source):
         return
@@ -441,11 +439,11 @@ def find_telling_columns(source: Source, prints: Fingerprints) -> Iterator[Findi
     patients = source.patients[rows]
     classes = np.searchsorted(present, np.asarray(source.samples.targets)[rows])
     folds: list[tuple[Array, Array]] = []
-    for what, cells in columns_beside_pixels(source, prints).items():
+    for what, cells in columns_beside_pixels(source, fingerprints).items():
         values = bin_numbers(cells[rows])
-        if not 2 <= len(np.unique(values)) <= MAX_VALUES:
+        if not 2 <= len(np.unique(values)) <= MAX_COLUMN_VALUES:
             continue
-        folds = folds or draw_folds(classes, patients)
+        folds = folds or draw_column_folds(classes, patients)
         area = predict_from_column(values, classes, folds)
         if area > TELLING_AUROC:
             yield Finding(
@@ -458,25 +456,28 @@ def find_telling_columns(source: Source, prints: Fingerprints) -> Iterator[Findi
             )
 
 
-def columns_beside_pixels(source: Source, prints: Fingerprints) -> Mapping[str, Array]:
+def columns_beside_pixels(source: OpenDataset, fingerprints: Fingerprints) -> Mapping[str, Array]:
     """Texts (N,) by what they are: the columns of metadata, the official split, and how the image was stored."""
     table = source.samples.table
     named = {f"column {name!r}": table[name] for name in source.spec.metadata if name in table.columns}
     columns = {what: cells.astype(str).to_numpy().astype(np.str_) for what, cells in named.items()}
     columns["the official split"] = source.splits
-    columns["the image's width"], columns["the image's height"] = prints.widths.astype(str), prints.heights.astype(str)
-    columns["whether a file is stored in colour"] = prints.channels.astype(str)
+    columns["the image's width"], columns["the image's height"] = (
+        fingerprints.widths.astype(str),
+        fingerprints.heights.astype(str),
+    )
+    columns["whether a file is stored in colour"] = fingerprints.channels.astype(str)
     if len(source.samples.files) == len(table):
         columns["the file's type"] = np.array([path.suffix.lower() for path in source.samples.files])
     return columns
 
 
-def draw_folds(classes: Array, patients: Array) -> list[tuple[Array, Array]]:
+def draw_column_folds(classes: Array, patients: Array) -> list[tuple[Array, Array]]:
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold
 
-    drawer = StratifiedGroupKFold(n_splits=NUM_FOLDS, shuffle=True, random_state=0)
+    drawer = StratifiedGroupKFold(n_splits=COLUMN_FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with few patients: its fold may lack it
         return list(drawer.split(classes, classes, patients))
@@ -509,20 +510,20 @@ def bin_numbers(cells: Array) -> Array:
         return cells
     numbers = np.array([to_number(text) for text in texts], dtype=float)  # None becomes NaN
     known = np.isfinite(numbers)
-    if 2 * known.sum() < len(cells) or len(np.unique(numbers[known])) <= NUM_BINS:
+    if 2 * known.sum() < len(cells) or len(np.unique(numbers[known])) <= COLUMN_BINS:
         return cells
-    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, NUM_BINS + 1)[1:-1]))
+    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, COLUMN_BINS + 1)[1:-1]))
     return np.where(known, np.searchsorted(edges, numbers, side="right").astype(np.str_), cells)
 
 
-def find_levels_by_label(source: Source) -> Iterator[Finding]:
+def find_levels_by_label(source: OpenDataset) -> Iterator[Finding]:
     """Groups of files whose levels differ, and the labels with them: brightness alone then predicts the label."""
     for found in find_associations(source):
         yield Finding(
             check="levels",
             verdict="warn",
             splits=(),
-            samples=names(source, found.rows),
+            samples=name_samples(source, found.rows),
             count=len(found.rows),
             message=f"levels differ by {found.fact}, and {found.label} goes with it (p = {found.p_value:.1g}): "
             f"{len(found.rows)} of {len(source.sample_ids)} images are {found.group!r}",
@@ -530,7 +531,7 @@ def find_levels_by_label(source: Source) -> Iterator[Finding]:
         )
 
 
-def find_unofficial(source: Source) -> Iterator[Finding]:
+def find_unofficial(source: OpenDataset) -> Iterator[Finding]:
     """Files that are not those the card's checksums are of."""
     if not source.spec.checksums:
         return
@@ -550,7 +551,7 @@ def find_unofficial(source: Source) -> Iterator[Finding]:
         memo.close()
 
 
-def checksummed(source: Source) -> Iterator[tuple[Path, str]]:
+def checksummed(source: OpenDataset) -> Iterator[tuple[Path, str]]:
     """The files that the card has a checksum of, with it."""
     for path in dict.fromkeys((*source.samples.files, *source.samples.tables)) if source.spec.checksums else ():
         if expected := checksum_of(path, source.spec.checksums):
@@ -563,7 +564,7 @@ def checksum_of(path: Path, checksums: Mapping[str, str]) -> str:
     return next((md5 for name, md5 in checksums.items() if place.endswith(f"/{name}")), "")
 
 
-def find_doubts(source: Source) -> Iterator[Finding]:
+def find_doubts(source: OpenDataset) -> Iterator[Finding]:
     """What reading the files showed: patients that are not known, tables that were not used."""
     for doubt in source.samples.doubts:
         yield Finding(
@@ -577,10 +578,10 @@ def find_doubts(source: Source) -> Iterator[Finding]:
         )
 
 
-def find_unchecked(source: Source, prints: Fingerprints) -> Iterator[Finding]:
+def find_unchecked(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
     """What was not looked at, and why."""
-    if prints.skipped:
-        yield note("near-duplicate", f"copies that are not identical were not looked for: {prints.skipped}")
+    if fingerprints.skipped:
+        yield note("near-duplicate", f"copies that are not identical were not looked for: {fingerprints.skipped}")
     if not source.has_patients:
         yield note("patient", "no patient key: whether a patient is in two splits cannot be known")
 
@@ -593,26 +594,26 @@ def note(check: str, message: str) -> Finding:
 MOST_NAMED = 20
 
 
-def names(source: Source, rows: Sequence[int] | Array) -> tuple[str, ...]:
+def name_samples(source: OpenDataset, rows: Sequence[int] | Array) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(source.sample_ids[row]) for row in list(rows)[:MOST_NAMED]))
 
 
-def named_pairs(source: Source, pairs: Iterable[Sequence[int]]) -> tuple[tuple[str, str], ...]:
+def named_pairs(source: OpenDataset, pairs: Iterable[Sequence[int]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(source.sample_ids[a]), str(source.sample_ids[b])) for a, b in list(pairs)[:MOST_NAMED])
 
 
-def called(source: Source, assignment: Array, row: int) -> str:
-    return f"{source.sample_ids[row]} ({assignment[row]})"
+def called(source: OpenDataset, split_of: Array, row: int) -> str:
+    return f"{source.sample_ids[row]} ({split_of[row]})"
 
 
-def label_of(source: Source, row: int) -> str:
+def describe_label(source: OpenDataset, row: int) -> str:
     targets = np.asarray(source.samples.targets)
     return repr(source.spec.labels[int(targets[row])]) if source.task.classes else str(targets[row])
 
 
-def first_across(assignment: Array, group: Array) -> tuple[int, int]:
+def first_across(split_of: Array, group: Array) -> tuple[int, int]:
     """Two rows of a group that lie in different splits."""
-    other = group[assignment[group] != assignment[group[0]]]
+    other = group[split_of[group] != split_of[group[0]]]
     return int(group[0]), int(other[0])
 
 

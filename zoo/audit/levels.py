@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.specs.dataset import LEVELS_BY
 from zoo.tasks.kinds import REGRESSION
 
@@ -27,12 +27,12 @@ class Association:
     p_value: float
 
 
-def level_columns(source: Source) -> list[str]:
+def level_columns(source: OpenDataset) -> list[str]:
     """The columns of groups whose levels differ."""
     return [str(column) for column in source.samples.table.columns if str(column).startswith(LEVELS_BY)]
 
 
-def find_associations(source: Source) -> Iterator[Association]:
+def find_associations(source: OpenDataset) -> Iterator[Association]:
     """The facts whose groups differ in a label by more than chance; of several labels, the one of the least p.
 
     An image counts once for each patient, group and answer, so that slices of one patient are no evidence of their own.
@@ -47,7 +47,7 @@ def find_associations(source: Source) -> Iterator[Association]:
             yield Association(column.removeprefix(LEVELS_BY), label, group, np.flatnonzero(groups == group), p_value)
 
 
-def answers_of(source: Source) -> Iterator[tuple[str, Array]]:
+def answers_of(source: OpenDataset) -> Iterator[tuple[str, Array]]:
     """Yield each label's name and its targets, (N,) float with NaN for unknown."""
     targets = np.asarray(source.samples.targets, dtype=float)
     if targets.ndim == 1:
@@ -57,7 +57,7 @@ def answers_of(source: Source) -> Iterator[tuple[str, Array]]:
         yield repr(label), targets[:, number]
 
 
-def test_independence(source: Source, groups: Array, answers: Array) -> tuple[float, float]:
+def test_independence(source: OpenDataset, groups: Array, answers: Array) -> tuple[float, float]:
     """The p-value and strength of the association of groups with answers; 1 and 0 where there is nothing to compare."""
     known = np.isfinite(answers) & (groups != "")
     counted = np.unique(np.array([source.patients[known], groups[known], answers[known].astype(str)]), axis=1)

@@ -12,23 +12,23 @@ from zoo.arrays import Array
 from zoo.audit.external import External, keep
 from zoo.audit.leaks import (
     MAX_ALIKE,
-    MOST_NAMED,
     Audit,
     Finding,
-    find_conflicts,
     find_identical,
+    find_label_conflicts,
     find_odd_images,
+    name_samples,
     note,
     worst_first,
 )
 from zoo.data.checks import patient_key
-from zoo.data.fingerprints import VERSION, Fingerprints, find_alike_across
-from zoo.data.opening import Source
+from zoo.data.fingerprints import FINGERPRINTS_VERSION, Fingerprints, find_alike_across
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.system.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.system.progress import Progress
 
-FIX = "--drop-leaks leaves them out of {}; --allow-leak REASON goes on and stamps every result"
+OVERLAP_FIX = "--drop-leaks leaves them out of {}; --allow-leak REASON goes on and stamps every result"
 FIX_PATIENTS = "where equal names are other people, say so: --distinct-patients; else "
 
 
@@ -43,9 +43,9 @@ class Overlap:
 
 
 def check_overlap(
-    trained: Source,
+    trained: OpenDataset,
     split: Split,
-    prints: Fingerprints,
+    fingerprints: Fingerprints,
     external: External,
     cache: Path,
     *,
@@ -54,7 +54,7 @@ def check_overlap(
     progress: Progress | None = None,
 ) -> External:
     """The same with its findings; with `drop`, without the images that the models have seen the like of."""
-    found = find_overlap(trained, split, prints, external, cache, distinct_patients, progress)
+    found = find_overlap(trained, split, fingerprints, external, cache, distinct_patients, progress)
     if drop:
         lost = touched(external, found)
         if lost.any():
@@ -64,25 +64,25 @@ def check_overlap(
     notes = external.notes
     if distinct_patients and trained.has_patients and external.source.has_patients:
         notes = (*notes, f"equal names of patients in {trained.spec.name} are said to be other people")
-    return replace(external, notes=notes, findings=tuple(describe(trained, external, found, distinct_patients)))
+    return replace(external, notes=notes, findings=tuple(describe_overlap(trained, external, found, distinct_patients)))
 
 
 def find_overlap(
-    trained: Source,
+    trained: OpenDataset,
     split: Split,
-    prints: Fingerprints,
+    fingerprints: Fingerprints,
     external: External,
     cache: Path,
     distinct_patients: bool,
     progress: Progress | None,
 ) -> Overlap:
-    tested, others = external.source, external.prints
+    tested, others = external.source, external.fingerprints
     seen = np.any([(fold == "train") | (fold == "val") for fold in split.folds], axis=0)
-    rows = np.flatnonzero(seen & ~prints.blank)
+    rows = np.flatnonzero(seen & ~fingerprints.blank)
     theirs = np.flatnonzero(~others.blank)
-    first = dict(zip(prints.pixels[rows][::-1].tolist(), rows[::-1].tolist(), strict=True))
+    first = dict(zip(fingerprints.pixels[rows][::-1].tolist(), rows[::-1].tolist(), strict=True))
     identical = [(first[pixels], row) for row in theirs.tolist() if (pixels := others.pixels[row]) in first]
-    alike, skipped = find_alike_kept(trained, prints, tested, others, cache, progress)
+    alike, skipped = find_alike_kept(trained, fingerprints, tested, others, cache, progress)
     patients: Array = np.array([], dtype=str)
     if trained.has_patients and tested.has_patients and not distinct_patients:
         known = set(map(patient_key, trained.patients[seen].tolist()))
@@ -97,11 +97,16 @@ def find_overlap(
 
 
 def find_alike_kept(
-    one: Source, its: Fingerprints, other: Source, others: Fingerprints, cache: Path, progress: Progress | None
+    one: OpenDataset,
+    its: Fingerprints,
+    other: OpenDataset,
+    others: Fingerprints,
+    cache: Path,
+    progress: Progress | None,
 ) -> tuple[Array, str]:
     """`find_alike_across`, remembered by what the images of both are."""
     key = hash_bytes(*its.pixels.tolist(), "and", *others.pixels.tolist())
-    path = cache / "fingerprints" / f"{key[:20]}-across-v{VERSION}.npz"
+    path = cache / "fingerprints" / f"{key[:20]}-across-v{FINGERPRINTS_VERSION}.npz"
     kept = kept_arrays(path)
     if kept is None or set(kept) != {"alike", "skipped"}:
         alike, skipped = find_alike_across(one, its, other, others, progress)
@@ -125,8 +130,10 @@ def audit_external(dataset: str, external: External) -> Audit:
     return Audit(dataset=f"{dataset} -> {external.name}", findings=worst_first(external.findings), is_pair=True)
 
 
-def describe(trained: Source, external: External, found: Overlap, distinct_patients: bool) -> Iterator[Finding]:
-    tested, fix = external.source, FIX.format(external.name)
+def describe_overlap(
+    trained: OpenDataset, external: External, found: Overlap, distinct_patients: bool
+) -> Iterator[Finding]:
+    tested, fix = external.source, OVERLAP_FIX.format(external.name)
     both = f"{trained.spec.name} (train or val) and {external.name}"
     if len(found.identical):
         a, b = found.identical[0]
@@ -134,7 +141,7 @@ def describe(trained: Source, external: External, found: Overlap, distinct_patie
             check="identical",
             verdict="refuse",
             splits=(),
-            samples=names(tested, found.identical[:, 1]),
+            samples=name_samples(tested, found.identical[:, 1]),
             count=len(found.identical),
             message=f"{trained.sample_ids[a]} and {tested.sample_ids[b]} are the same image: "
             f"{len(found.identical)} images are in {both}",
@@ -147,7 +154,7 @@ def describe(trained: Source, external: External, found: Overlap, distinct_patie
             check="patient",
             verdict="refuse",
             splits=(),
-            samples=names(tested, theirs),
+            samples=name_samples(tested, theirs),
             count=len(theirs),
             message=f"{word} {str(found.patients[0])!r} is in {both}: {len(found.patients)} are, with {len(theirs)} "
             "images tested on",
@@ -161,21 +168,17 @@ def describe(trained: Source, external: External, found: Overlap, distinct_patie
             check="near-duplicate",
             verdict="refuse" if share > MAX_ALIKE else "warn",
             splits=(),
-            samples=names(tested, tested_rows),
+            samples=name_samples(tested, tested_rows),
             count=len(found.alike),
             message=f"{trained.sample_ids[a]} and {tested.sample_ids[b]} look alike: {share:.1%} of the images tested "
             f"on have such a neighbour in train or val of {trained.spec.name}",
             fix=fix,
         )
     everywhere = np.full(len(tested.sample_ids), "test")
-    yield from find_conflicts(tested, everywhere, external.prints)
-    yield from find_identical(tested, everywhere, external.prints)
-    yield from find_odd_images(tested, external.prints)
+    yield from find_label_conflicts(tested, everywhere, external.fingerprints)
+    yield from find_identical(tested, everywhere, external.fingerprints)
+    yield from find_odd_images(tested, external.fingerprints)
     if found.skipped:
         yield note("near-duplicate", f"copies that are not identical were not looked for: {found.skipped}")
     if not distinct_patients and not (trained.has_patients and tested.has_patients):
         yield note("patient", f"no patient key in both: whether a patient is in {both} cannot be known")
-
-
-def names(source: Source, rows: Array) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(source.sample_ids[row]) for row in rows[:MOST_NAMED]))

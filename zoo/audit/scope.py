@@ -10,12 +10,12 @@ import numpy as np
 
 from zoo.audit.levels import level_columns
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import unit_word
 from zoo.tasks.kinds import REGRESSION
 
-MIN_CASES = 30  # of two classes, before a column of metadata is said to predict them
-NUM_FOLDS = 5
+MIN_AUDIT_CASES = 30  # of two classes, before a column of metadata is said to predict them
+COLUMN_FOLDS = 5
 BY_PLACE = ("file", "row")  # patients that nobody named: the place of an image stands for them
 
 
@@ -58,7 +58,7 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}{'s' * (count != 1)}"
 
 
-def find_scope(source: Source, prints: Fingerprints, *, has_official: bool) -> Scope:
+def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official: bool) -> Scope:
     """Which checks of docs/audit.md can be made; those that mean nothing of such a set are not named at all.
 
     `has_official`: the card has the checksum of one of its files at least.
@@ -88,7 +88,7 @@ def find_scope(source: Source, prints: Fingerprints, *, has_official: bool) -> S
         del sought["checksum"]
     reasons = {
         "patient": "" if source.has_patients else "no patient key",
-        "near-duplicate": why_none_alike(source, prints),
+        "near-duplicate": why_none_alike(source, fingerprints),
         "metadata": why_none_telling(source),
     }
     return Scope(
@@ -100,12 +100,12 @@ def find_scope(source: Source, prints: Fingerprints, *, has_official: bool) -> S
     )
 
 
-def why_none_alike(source: Source, prints: Fingerprints) -> str:
+def why_none_alike(source: OpenDataset, fingerprints: Fingerprints) -> str:
     """Why images were not compared by what they look like; "" where they were."""
-    return "its card says to ignore them" if source.spec.near_duplicates == "ignore" else prints.skipped
+    return "its card says to ignore them" if source.spec.near_duplicates == "ignore" else fingerprints.skipped
 
 
-def why_none_telling(source: Source) -> str:
+def why_none_telling(source: OpenDataset) -> str:
     """Why no column can be said to stand for the label; "" where one can."""
     if source.task == REGRESSION:
         return "the label is a quantity"
@@ -113,13 +113,13 @@ def why_none_telling(source: Source) -> str:
         return "an image may have several labels"
     rows, present = rows_of_frequent_classes(source)
     if len(present) < 2:
-        return f"under {MIN_CASES} images of two classes"
-    few = len(np.unique(source.patients[rows])) < NUM_FOLDS
-    return f"under {NUM_FOLDS} {unit_word(source)}s" if few else ""
+        return f"under {MIN_AUDIT_CASES} images of two classes"
+    few = len(np.unique(source.patients[rows])) < COLUMN_FOLDS
+    return f"under {COLUMN_FOLDS} {unit_word(source)}s" if few else ""
 
 
-def rows_of_frequent_classes(source: Source) -> tuple[Any, Any]:
+def rows_of_frequent_classes(source: OpenDataset) -> tuple[Any, Any]:
     """The images of the classes that have enough of them (n,), and these classes."""
     targets = np.asarray(source.samples.targets)
-    present = np.flatnonzero(np.bincount(targets, minlength=len(source.spec.labels)) >= MIN_CASES)
+    present = np.flatnonzero(np.bincount(targets, minlength=len(source.spec.labels)) >= MIN_AUDIT_CASES)
     return np.flatnonzero(np.isin(targets, present)), present

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.options import FILE, PATH, TEXT
+from zoo.cli.options import FILE_TYPE, PATH, TEXT
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import EXIT_NOTHING_RAN, UsageError, clean
 
@@ -17,22 +17,22 @@ FIX_HELP = "Write a dataset.toml that leaves out what makes the split untrustwor
 
 @click.command("audit")
 @click.argument("datasets", type=TEXT, nargs=-1, required=True, metavar="DATASET|PATH...")
-@click.option("--fix", "fixed_card", type=FILE, metavar="OUT.toml", help=FIX_HELP)
+@click.option("--fix", "fixed_card", type=FILE_TYPE, metavar="OUT.toml", help=FIX_HELP)
 @click.option("--write", is_flag=True, help="Write what is guessed of a PATH to a dataset.toml beside it.")
-@click.option("--output", type=FILE, help="Where --write puts it, instead.")
-@click.option("--html", type=FILE, help="A page of the findings, with the images.")
+@click.option("--output", type=FILE_TYPE, help="Where --write puts it, instead.")
+@click.option("--html", type=FILE_TYPE, help="A page of the findings, with the images.")
 @click.option("--label-noise", is_flag=True, help="Look for labels that do not fit their images (needs cleanlab).")
 @click.option("--features", type=TEXT, metavar="MODEL", help="The frozen network that --label-noise looks with.")
 @click.option("--weights-dir", type=PATH, help="Folder of .pth or .safetensors files.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
+def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Look for leaks, duplicates and label conflicts; exit status 4 where a dataset is refused."""
     from zoo.audit.examine import add_label_noise, choose_backbone, describe_fixed, examine_named, fix
     from zoo.audit.label_noise import require_cleanlab
     from zoo.registry.loading import quiet_stdout
     from zoo.report.audit_page import build_page
-    from zoo.report.audit_text import fixed_lines, to_lines
+    from zoo.report.audit_text import audit_lines, fixed_lines
     from zoo.report.html import write_page
     from zoo.sources.opening import write_card
     from zoo.system.progress import Console
@@ -62,7 +62,7 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
             raise UsageError(f"{datasets[0]} means {len(examined)} datasets", fix="--fix is for one: name it")
         fixed = fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
-            pages = [(each.audit, each.source, each.split, each.prints) for each in examined]
+            pages = [(each.audit, each.source, each.split, each.fingerprints) for each in examined]
             write_page(build_page(pages), flags["html"])
             tell(f"zoo: wrote {clean(flags['html'])}")
     audits = [each.audit for each in examined]
@@ -71,7 +71,7 @@ def audit_(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any
         document |= {"fixed": describe_fixed(fixed)} if fixed else {}
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(line for audited in audits for line in to_lines(audited)))
+        click.echo("\n".join(line for audited in audits for line in audit_lines(audited)))
         click.echo("\n".join(fixed_lines(fixed))) if fixed else None
     left = [fixed.audit] if fixed else audits
     return EXIT_NOTHING_RAN if any(audited.verdict == "refuse" for audited in left) else 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come back
 
 
-@click.command()
+@click.command("bench")
 @several("--models", "-m", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
 @several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
 @click.option("--suite", type=TEXT, metavar="NAME|FILE.toml", help="A suite; flags given beside it win.")
@@ -76,7 +76,7 @@ MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come
 @click.option("--fresh", is_flag=True, help="Run again what is done already.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def bench(as_json: bool, dry_run: bool, **flags: Any) -> int:
+def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     """Fine-tune and evaluate every model on every dataset, and print the leaderboard."""
     from zoo.system.progress import Console
 

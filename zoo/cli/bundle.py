@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE, PATH, RESULTS, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, several
 from zoo.cli.stored import read_results
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError, clean
 
 
-@click.command()
+@click.command("bundle")
 @click.argument("output", type=PATH)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option("--key", type=FILE, help="The key of the pseudonyms (default: beside the results).")
+@click.option("--key", type=FILE_TYPE, help="The key of the pseudonyms (default: beside the results).")
 @several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
-def bundle(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
+def bundle_command(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
     """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
     from zoo.registry.loading import quiet_stdout
     from zoo.results.bundles import is_bundle, make_bundle

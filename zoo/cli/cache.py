@@ -10,16 +10,16 @@ from zoo.cli.options import TEXT, Number
 from zoo.errors import clean
 
 
-@click.group()
-def cache() -> None:
+@click.group("cache")
+def cache_command() -> None:
     """Show and clear what can be made or downloaded again."""
 
 
-@cache.command("list")
+@cache_command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def cache_list(as_json: bool) -> None:
     """List what the cache holds, how large it is and when it was last used."""
-    from zoo.report.text import to_lines
+    from zoo.report.text import table_lines
     from zoo.system.caches import describe_cache
     from zoo.system.files import cache_root
 
@@ -27,21 +27,21 @@ def cache_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": 1, "command": "cache list", **found}, ensure_ascii=False))
         return
-    click.echo("\n".join([*to_lines(found["entries"]), f"{clean(found['folder'])}: {found['gigabytes']:.2f} GB"]))
+    click.echo("\n".join([*table_lines(found["entries"]), f"{clean(found['folder'])}: {found['gigabytes']:.2f} GB"]))
     click.echo(
         f"decoded images and features are kept to {found['limit_gigabytes']:g} GB, the least recently used go first"
     )
 
 
-@cache.command("clear")
+@cache_command.command("clear")
 @click.argument("kinds", type=TEXT, nargs=-1)
 @click.option("--older", type=Number(0), metavar="DAYS", help="Only what was not used for so many days.")
 @click.option("--all", "everything", is_flag=True, help="Downloads too.")
 def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -> None:
     """Remove what can be made again: of all KINDS, or of those named; downloads only where named or with --all."""
-    from zoo.system.caches import choose_entries, remove
+    from zoo.system.caches import choose_entries, remove_entries
     from zoo.system.files import cache_root
 
     chosen = choose_entries(cache_root(), kinds, older_days=older, everything=everything)
-    freed = remove(chosen)
+    freed = remove_entries(chosen)
     click.echo(f"{len(chosen)} entr{'y' if len(chosen) == 1 else 'ies'} removed, {freed / 1e9:.2f} GB")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.audit import audit_
-from zoo.cli.bench import bench
-from zoo.cli.bundle import bundle
-from zoo.cli.cache import cache
-from zoo.cli.compare import compare_
-from zoo.cli.doctor import doctor
-from zoo.cli.info import info
-from zoo.cli.list import list_
-from zoo.cli.plugin import plugin
-from zoo.cli.report import report
-from zoo.cli.score import score_
-from zoo.cli.verify import verify
-from zoo.cli.why import why
+from zoo.cli.audit import audit_command
+from zoo.cli.bench import bench_command
+from zoo.cli.bundle import bundle_command
+from zoo.cli.cache import cache_command
+from zoo.cli.compare import compare_command
+from zoo.cli.doctor import doctor_command
+from zoo.cli.info import info_command
+from zoo.cli.list import list_command
+from zoo.cli.plugin import plugin_command
+from zoo.cli.report import report_command
+from zoo.cli.score import score_command
+from zoo.cli.verify import verify_command
+from zoo.cli.why import why_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -31,5 +31,19 @@ def zoo() -> None:
     """
 
 
-for command in (audit_, bench, bundle, cache, compare_, doctor, info, list_, plugin, report, score_, verify, why):
+for command in (
+    audit_command,
+    bench_command,
+    bundle_command,
+    cache_command,
+    compare_command,
+    doctor_command,
+    info_command,
+    list_command,
+    plugin_command,
+    report_command,
+    score_command,
+    verify_command,
+    why_command,
+):
     zoo.add_command(command)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--protocol", type=TEXT, metavar="NAME", help="Only the boards of this protocol.")
 @click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def compare_(
+def compare_command(
     models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
 ) -> None:
     """Test two models against each other on every board that holds both, and show where they disagree."""

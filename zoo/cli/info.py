@@ -7,18 +7,18 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE, KINDS, RESULTS, TEXT
+from zoo.cli.options import CATALOG_KINDS, FILE_TYPE, RESULTS, TEXT
 from zoo.cli.terminal import registry_with_warnings
 from zoo.errors import UsageError
 
 
-@click.command()
-@click.argument("kind", type=click.Choice([*KINDS[:5], "runs"]))
+@click.command("info")
+@click.argument("kind", type=click.Choice([*CATALOG_KINDS[:5], "runs"]))
 @click.argument("name", type=TEXT)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option("--sheet", type=FILE, help="Where a dataset's contact sheet (PNG) is written.")
+@click.option("--sheet", type=FILE_TYPE, help="Where a dataset's contact sheet (PNG) is written.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def info(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
+def info_command(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
     """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
     from zoo.registry.loading import quiet_stdout
     from zoo.report.catalog import describe_item

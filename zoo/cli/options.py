@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
+CATALOG_KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 
 
 class Number(click.FloatRange):
@@ -43,11 +43,11 @@ class SomePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-SHARE = Number(min=0, max=1, min_open=True, max_open=True)
+SHARE_TYPE = Number(min=0, max=1, min_open=True, max_open=True)
 TEXT = Text()
 PATH = SomePath(path_type=Path)
 RESULTS = SomePath(path_type=Path, readable=False)  # who reads it says what is wrong with it: exit status 5
-FILE = SomePath(path_type=Path, dir_okay=False)
+FILE_TYPE = SomePath(path_type=Path, dir_okay=False)
 
 
 def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:

@@ -7,21 +7,21 @@ import json
 import click
 
 
-@click.group()
-def plugin() -> None:
+@click.group("plugin")
+def plugin_command() -> None:
     """See the plugins that are installed."""
 
 
-@plugin.command("list")
+@plugin_command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def plugin_list(as_json: bool) -> None:
     """List the plugins, what each gives, and why a broken one is."""
     from zoo.registry.opening import open_registry
     from zoo.report.catalog import list_plugins
-    from zoo.report.text import to_lines
+    from zoo.report.text import table_lines
 
     items = list_plugins(open_registry())
     if as_json:
         click.echo(json.dumps({"schema": 1, "command": "plugin list", "plugins": items}, ensure_ascii=False))
     else:
-        click.echo("\n".join(to_lines(items)))
+        click.echo("\n".join(table_lines(items)))

@@ -47,7 +47,7 @@ def terminate(number: int, _: Any) -> NoReturn:
     raise Terminated(number)
 
 
-def main() -> NoReturn:
+def run_main() -> NoReturn:
     """Run the words this process was started with, and end it."""
     # perf: importing torch, timm, scikit-learn and pandas makes objects by the hundred thousand, looked through for
     # cycles every 700: 5.2 s instead of 6.1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE, RESULTS, SHARE, TEXT, several
+from zoo.cli.options import FILE_TYPE, RESULTS, SHARE_TYPE, TEXT, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.results.store import Result
 
 
-@click.command()
+@click.command("report")
 @click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
 @click.option(
     "--format",
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to write.",
 )
-@click.option("--output", type=FILE, help="A file to write instead of stdout.")
+@click.option("--output", type=FILE_TYPE, help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
 @click.option(
     "--table", type=TEXT, metavar="NAME", help="With csv: the section of this name instead of the leaderboard."
 )
-@click.option("--prevalence", type=SHARE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
-@click.option("--sensitivity", type=SHARE, metavar="S", help="The threshold that reaches this sensitivity on val.")
-@click.option("--specificity", type=SHARE, metavar="S", help="The threshold that reaches this specificity on val.")
+@click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
+@click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this sensitivity on val.")
+@click.option("--specificity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
-@click.option("--predictions", type=FILE, help="Write every test prediction to this CSV instead.")
+@click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
-def report(
+def report_command(
     folders: tuple[Path, ...],
     form: str,
     output: Path | None,
@@ -101,10 +101,10 @@ def refuse_ignored(flags: Sequence[str]) -> None:
 
 def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
     """What `zoo report` was asked for beside its defaults."""
-    from zoo.evaluation.thresholds import Reach
+    from zoo.evaluation.thresholds import ThresholdTarget
     from zoo.leaderboard.tables import ReportOptions, parse_by
 
-    wanted = [Reach(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
+    wanted = [ThresholdTarget(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
     if len(wanted) > 1:
         raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
     return ReportOptions(

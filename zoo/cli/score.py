@@ -14,7 +14,7 @@ from zoo.cli.terminal import registry_with_warnings
 @click.command("score")
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
-def score_(results: Path, metrics: tuple[str, ...]) -> int:
+def score_command(results: Path, metrics: tuple[str, ...]) -> int:
     """Compute scores again from stored predictions; no GPU, no training."""
     from zoo.registry.loading import quiet_stdout
     from zoo.results.rescoring import rescore

@@ -12,15 +12,15 @@ from zoo.cli.terminal import registry_with_warnings
 from zoo.errors import EXIT_SOME_FAILED
 
 
-@click.command()
+@click.command("verify")
 @click.argument("path", type=PATH, metavar="BUNDLE")
 @several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
+def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     """Compute every score of a bundle again, compare every hash; exit status 3 where anything differs."""
     from zoo.data.lookup import open_named
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.verification import to_lines
+    from zoo.report.verification import verification_lines
     from zoo.results.verifying import compare_data, describe_verification, open_bundle
     from zoo.results.verifying import verify as verify_bundle
     from zoo.system.progress import Console
@@ -30,10 +30,10 @@ def verify(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
         with console.counting(f"verifying {path.name}", "runs") as progress:
             found = verify_bundle(open_bundle(path), path.stem, registry, progress)
         for name in datasets:
-            for source, prints in open_named(name, registry, console):
-                compare_data(found, source, prints)
+            for source, fingerprints in open_named(name, registry, console):
+                compare_data(found, source, fingerprints)
     if as_json:
         click.echo(json.dumps(describe_verification(found, path), indent=1, allow_nan=False, ensure_ascii=False))
     else:
-        click.echo("\n".join(to_lines(found)))
+        click.echo("\n".join(verification_lines(found)))
     return EXIT_SOME_FAILED if found.differences else 0

@@ -10,11 +10,11 @@ import click
 from zoo.cli.options import RESULTS, TEXT
 
 
-@click.command()
+@click.command("why")
 @click.argument("run_id", type=TEXT)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def why(run_id: str, results: Path, as_json: bool) -> None:
+def why_command(run_id: str, results: Path, as_json: bool) -> None:
     """Tell, field by field, why a run is, or is not, the same as one already done."""
     from zoo.report.text import to_text
     from zoo.results.lookup import explain_run

@@ -16,7 +16,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
-from zoo.specs.validation import find_fault
+from zoo.specs.validation import find_spec_fault
 from zoo.tasks.kinds import REGRESSION
 
 MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
@@ -48,7 +48,7 @@ def patient_key(patient: str) -> str:
     return str(int(number)) if number == int(number) else patient
 
 
-def complete(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
+def complete_spec(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
     """The card as the files complete it, where it was listed without them."""
     return spec if samples.spec is None else replace(samples.spec, name=spec.name, samples=spec.samples)
 
@@ -74,7 +74,7 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     def refuse(what: str, fix: str) -> None:
         raise DataError(f"dataset {name!r}: {what}", fix=fix)
 
-    if fault := find_fault(spec, DatasetSpec):
+    if fault := find_spec_fault(spec, DatasetSpec):
         refuse(fault, MAKER)
     if not len(table):
         refuse("it has no images", "give it some")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 
-COLUMNS = 5
-SIDE, MARGIN, CAPTION = 160, 8, 18  # pixels
+SHEET_COLUMNS = 5
+THUMBNAIL_SIDE, MARGIN, CAPTION = 160, 8, 18  # pixels
 PAPER, INK = 255, 0
 
 
@@ -34,15 +34,15 @@ def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, 
     """Write the sheet; the same thumbnails give the same bytes. `intensity`: the two levels shown black and white."""
     from PIL import Image, ImageDraw
 
-    rows = -(-len(thumbnails) // COLUMNS)
-    width = COLUMNS * (SIDE + MARGIN) + MARGIN
-    sheet = Image.new("RGB", (width, rows * (SIDE + CAPTION + MARGIN) + MARGIN), (PAPER,) * 3)
+    rows = -(-len(thumbnails) // SHEET_COLUMNS)
+    width = SHEET_COLUMNS * (THUMBNAIL_SIDE + MARGIN) + MARGIN
+    sheet = Image.new("RGB", (width, rows * (THUMBNAIL_SIDE + CAPTION + MARGIN) + MARGIN), (PAPER,) * 3)
     draw = ImageDraw.Draw(sheet)
     for number, thumbnail in enumerate(thumbnails):
-        row, column = divmod(number, COLUMNS)
-        corner = (MARGIN + column * (SIDE + MARGIN), MARGIN + row * (SIDE + CAPTION + MARGIN))
+        row, column = divmod(number, SHEET_COLUMNS)
+        corner = (MARGIN + column * (THUMBNAIL_SIDE + MARGIN), MARGIN + row * (THUMBNAIL_SIDE + CAPTION + MARGIN))
         sheet.paste(to_image(thumbnail.pixels, intensity), corner)
-        draw.text((corner[0], corner[1] + SIDE + 2), shorten(draw, thumbnail.label), fill=(INK,) * 3)
+        draw.text((corner[0], corner[1] + THUMBNAIL_SIDE + 2), shorten(draw, thumbnail.label), fill=(INK,) * 3)
     try:
         with written_whole(path) as temporary:
             sheet.save(temporary, "PNG")
@@ -54,7 +54,7 @@ def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, 
 def to_image(pixels: Array, intensity: tuple[float, float]) -> Image:
     from PIL import Image
 
-    square = fit_square(pixels, SIDE)
+    square = fit_square(pixels, THUMBNAIL_SIDE)
     if square.dtype != np.uint8:
         low, high = intensity
         square = np.rint((square.astype(np.float32) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
@@ -63,9 +63,9 @@ def to_image(pixels: Array, intensity: tuple[float, float]) -> Image:
 
 def shorten(draw: ImageDraw, label: str) -> str:
     """A label as it fits below its thumbnail."""
-    text = clean(label[:SIDE])  # no letter is narrower than a pixel
-    if draw.textlength(text) <= SIDE:
+    text = clean(label[:THUMBNAIL_SIDE])  # no letter is narrower than a pixel
+    if draw.textlength(text) <= THUMBNAIL_SIDE:
         return text
-    while text and draw.textlength(f"{text}...") > SIDE:
+    while text and draw.textlength(f"{text}...") > THUMBNAIL_SIDE:
         text = text[:-1]
     return f"{text}..."

@@ -12,11 +12,11 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS, DatasetSpec, Unit
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ from zoo.data.metadata import select_metadata
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
+class DecodedFold:
     """One fold of a dataset, decoded: plain arrays and one file, so that it can be handed to another process."""
 
     name: str
@@ -40,7 +40,7 @@ class Dataset:
     sample_ids: Array
     patients: Array
     targets: Array
-    assignment: Array  # (N,) str
+    split_of: Array  # (N,) str
     images: Path
     content_hash: str
     split_hash: str
@@ -51,7 +51,7 @@ class Dataset:
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
-        return np.flatnonzero(self.assignment == split)
+        return np.flatnonzero(self.split_of == split)
 
     @cached_property
     def target_scale(self) -> tuple[float, float]:
@@ -64,9 +64,9 @@ class Dataset:
         return float(train.mean()), float(train.std()) or 1.0
 
     @property
-    def card(self) -> Card:
+    def card(self) -> ScoringContext:
         """What scoring must know of it."""
-        return Card(
+        return ScoringContext(
             task=self.task,
             labels=self.labels,
             positive=self.positive,
@@ -83,23 +83,23 @@ class Dataset:
         return int(map_images(self.images).shape[1])
 
 
-def open_dataset(source: Source, split: Split, fold: int, images: Path) -> Dataset:
+def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:
     """Put together what every run on one fold shares."""
     spec = source.spec
-    assignment = split.folds[fold]
-    return Dataset(
+    split_of = split.folds[fold]
+    return DecodedFold(
         name=spec.name,
         task=spec.task,
         labels=spec.labels,
-        positive=positive_index(spec),
+        positive=index_of_positive(spec),
         unit=unit_of(source),
         has_patients=source.has_patients,
         symmetries=spec.symmetries,
-        intensity=spec.intensity or measure_intensity(images, assignment == "train"),
+        intensity=spec.intensity or measure_intensity(images, split_of == "train"),
         sample_ids=source.sample_ids,
         patients=source.patients,
         targets=np.asarray(source.samples.targets),
-        assignment=assignment,
+        split_of=split_of,
         images=images,
         content_hash=source.content_hash,
         split_hash=split.hash,
@@ -109,7 +109,7 @@ def open_dataset(source: Source, split: Split, fold: int, images: Path) -> Datas
     )
 
 
-def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str, Any]:
+def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:
     """All that a board says of a dataset, as plain data: what it is, and who trains, selects and tests."""
     spec = source.spec
     return {
@@ -139,7 +139,7 @@ def describe_dataset(dataset: Dataset, source: Source, split: Split) -> dict[str
     }
 
 
-def count_split(dataset: Dataset, name: str) -> dict[str, Any]:
+def count_split(dataset: DecodedFold, name: str) -> dict[str, Any]:
     rows = dataset.index(name)
     return count_images(dataset.task, dataset.labels, dataset.targets[rows], dataset.patients[rows])
 
@@ -157,7 +157,7 @@ def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Ar
     return counts
 
 
-def positive_index(spec: DatasetSpec) -> int | None:
+def index_of_positive(spec: DatasetSpec) -> int | None:
     """The class called positive in a binary set: the card's, else the last."""
     if spec.task.name != "binary":
         return None
@@ -169,7 +169,7 @@ def positive_index(spec: DatasetSpec) -> int | None:
     return spec.labels.index(spec.positive) if spec.positive else 1
 
 
-def unit_of(source: Source) -> Unit:
+def unit_of(source: OpenDataset) -> Unit:
     """What is scored: the card's unit, else the patient where all images of each patient share one target."""
     if source.spec.unit != "auto":
         return cast("Unit", source.spec.unit)  # one of them: the samples were checked

@@ -11,10 +11,10 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.contact_sheet import Thumbnail, draw_contact_sheet
-from zoo.data.dataset import count_images, positive_index, unit_of
+from zoo.data.dataset import count_images, index_of_positive, unit_of
 from zoo.data.decoded import find_intensity
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import clean
 from zoo.images.resizing import fit_square
@@ -27,14 +27,14 @@ MEASURED_SIZE = 64
 SIDES = ("width", "height")
 
 
-def describe_source(source: Source, split: Split, prints: Fingerprints) -> dict[str, Any]:
+def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> dict[str, Any]:
     """The facts, as plain data; those of the first fold where there are several."""
     spec = source.spec
-    targets, assignment = np.asarray(source.samples.targets), split.folds[0]
-    positive = positive_index(spec)
+    targets, split_of = np.asarray(source.samples.targets), split.folds[0]
+    positive = index_of_positive(spec)
     counts = {}
     for name in SPLITS:
-        rows = assignment == name
+        rows = split_of == name
         counts[name] = count_images(spec.task, spec.labels, targets[rows], source.patients[rows])
         if not source.has_patients:
             counts[name]["patients"] = None
@@ -47,14 +47,14 @@ def describe_source(source: Source, split: Split, prints: Fingerprints) -> dict[
         "split": split.origin,
         "folds": len(split.folds),
         "splits": counts,
-        "left_out_of_splits": int((assignment == "").sum()),
-        "sizes": describe_sizes(prints),
-        "bits": {int(bits): int((prints.bits == bits).sum()) for bits in np.unique(prints.bits)},
+        "left_out_of_splits": int((split_of == "").sum()),
+        "sizes": describe_sizes(fingerprints),
+        "bits": {int(bits): int((fingerprints.bits == bits).sum()) for bits in np.unique(fingerprints.bits)},
         "channels": {
             "read_as": spec.channels,
-            "gray_files": int((prints.channels == 1).sum()),
-            "colour_files": int((prints.channels == 3).sum()),
-            "colour_files_that_are_gray": int((prints.gray & (prints.channels == 3)).sum()),
+            "gray_files": int((fingerprints.channels == 1).sum()),
+            "colour_files": int((fingerprints.channels == 3).sum()),
+            "colour_files_that_are_gray": int((fingerprints.gray & (fingerprints.channels == 3)).sum()),
         },
         "notes": [*source.samples.notes, *split.notes],
         "known_issues": list(spec.known_issues),
@@ -67,12 +67,12 @@ def none_aloud(meaning: str) -> str:
     return meaning if meaning.startswith("none") else "none: image level"
 
 
-def describe_sizes(prints: Fingerprints) -> dict[str, Any]:
-    sizes = Counter(zip(prints.widths.tolist(), prints.heights.tolist(), strict=True))
+def describe_sizes(fingerprints: Fingerprints) -> dict[str, Any]:
+    sizes = Counter(zip(fingerprints.widths.tolist(), fingerprints.heights.tolist(), strict=True))
     (width, height), images = sizes.most_common(1)[0]
     return {
-        "width": spread(prints.widths),
-        "height": spread(prints.heights),
+        "width": spread(fingerprints.widths),
+        "height": spread(fingerprints.heights),
         "different": len(sizes),
         "most_common": {"width": width, "height": height, "images": images},
     }
@@ -121,12 +121,12 @@ def describe_counts(counts: Mapping[str, Any]) -> str:
 
 
 # --- the contact sheet -----------------------------------------------------------------------------------------------
-def draw_sheet(source: Source, split: Split, prints: Fingerprints, path: Path) -> dict[str, Any]:
+def draw_sheet(source: OpenDataset, split: Split, fingerprints: Fingerprints, path: Path) -> dict[str, Any]:
     """Write ten thumbnails, evenly over the classes, and tell where and of which images. No chance is in it."""
     rows = choose_rows(source)
     images = list(source.samples.table["image"])
-    labels = [label_of(source, row) for row in rows]
-    intensity = set_intensity(source, split) if prints.bits[0] > 8 else (0.0, 255.0)
+    labels = [label_text(source, row) for row in rows]
+    intensity = set_intensity(source, split) if fingerprints.bits[0] > 8 else (0.0, 255.0)
     thumbnails = [
         Thumbnail(pixels=source.samples.read(images[row]), label=label) for row, label in zip(rows, labels, strict=True)
     ]
@@ -135,7 +135,7 @@ def draw_sheet(source: Source, split: Split, prints: Fingerprints, path: Path) -
     return {"sheet": str(path), "shown": shown, "shown_from_to": list(intensity)}
 
 
-def choose_rows(source: Source) -> list[int]:
+def choose_rows(source: OpenDataset) -> list[int]:
     """Ten rows: the classes in turn, each's own spread over its images; for numbers, evenly from least to greatest."""
     targets = np.asarray(source.samples.targets)
     if source.task == REGRESSION:
@@ -161,7 +161,7 @@ def evenly(count: int, wanted: int) -> Array:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int)) if count else np.arange(0)
 
 
-def label_of(source: Source, row: int) -> str:
+def label_text(source: OpenDataset, row: int) -> str:
     target = np.asarray(source.samples.targets)[row]
     if source.task == REGRESSION:
         return f"{target:.4g}"
@@ -170,7 +170,7 @@ def label_of(source: Source, row: int) -> str:
     return " | ".join(name for name, value in zip(source.spec.labels, target, strict=True) if value == 1) or "none"
 
 
-def set_intensity(source: Source, split: Split) -> tuple[float, float]:
+def set_intensity(source: OpenDataset, split: Split) -> tuple[float, float]:
     """The card's, else the percentiles that a bench would take from train, here of some of its images, small."""
     if source.spec.intensity:
         return source.spec.intensity

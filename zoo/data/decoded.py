@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.opening import Source, mixed_depth, wrong_channels
+from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.images.resizing import fit_square
 from zoo.system.caches import keep_within, limit_bytes, mark_used
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 READER_VERSION = 2  # of the decoded cache; raised when decoding or resizing changes a pixel
 
 
-def cache_images(source: Source, size: int, cache: Path, progress: Progress | None = None) -> Path:
+def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image once to (N, size, size, channels) uint8 or uint16 and return the `.npy` that holds them.
 
     Built by threads (decoding and resizing release the interpreter), published by rename, keyed by content.
@@ -45,7 +45,7 @@ def cache_images(source: Source, size: int, cache: Path, progress: Progress | No
         if is_intact(folder, cache):  # another bench built it meanwhile
             return path
         with folder_written_whole(folder) as temporary:
-            dtype = decode_all(source, size, temporary / "images.npy", progress)
+            dtype = decode_into(source, size, temporary / "images.npy", progress)
             card = {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
             card["sha256"] = hash_file(temporary / "images.npy")
             (temporary / "card.json").write_text(json.dumps(card))
@@ -65,7 +65,7 @@ def is_intact(folder: Path, cache: Path) -> bool:
         memo.close()
 
 
-def decode_all(source: Source, size: int, path: Path, progress: Progress | None) -> str:
+def decode_into(source: OpenDataset, size: int, path: Path, progress: Progress | None) -> str:
     from concurrent.futures import ThreadPoolExecutor
 
     images = list(source.samples.table["image"])
@@ -114,7 +114,7 @@ def reserve(path: Path) -> None:
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def match_channels(pixels: Array, channels: int, source: Source, row: int) -> Array:
+def match_channels(pixels: Array, channels: int, source: OpenDataset, row: int) -> Array:
     """Return (H, W, channels): gray repeated for a colour set; a colour file in a gray set must hold equal channels."""
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], channels, axis=2)

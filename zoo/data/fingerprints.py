@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.opening import Source, mixed_depth, wrong_channels
+from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.system.files import hash_bytes, keep_arrays, kept_arrays
 from zoo.system.machine import num_cores
 from zoo.system.progress import Progress
 
-VERSION = 3  # raised when decoding changes, or what is kept of it
+FINGERPRINTS_VERSION = 3  # raised when decoding changes, or what is kept of it
 MIN_SIDE = 48  # below it, images of one kind look alike: at 28 px pHash alone makes 454 false pairs in 948,000
 MAX_DISTANCE = 8  # of 64 bits that differ
 MIN_CORRELATION = 0.98
-SIDE = 64  # of the thumbnail
+HASH_SIDE = 64  # of the thumbnail
 BLANK_RANGE = 2  # levels of 255: a thumbnail that varies less shows nothing
 BLOCK = 2048  # rows compared with as many others at once: 32 MB
-CHUNK = 4096  # pairs whose thumbnails are compared at once: 128 MB
+COMPARED_AT_ONCE = 4096  # pairs whose thumbnails are compared at once: 128 MB
 DENSE = 40  # perf: where one pair in so many is a candidate, the product of all costs less than gathering those
 MAX_PAIRS = 2_000_000
 
@@ -50,7 +50,7 @@ class Fingerprints:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class ImageLook:
     """One image seen: its row of the arrays above, and what it is compared by."""
 
     pixels: str
@@ -67,19 +67,19 @@ class Look:
 PER_IMAGE = ("pixels", "blank", "widths", "heights", "bits", "channels", "gray", "hashes")
 
 
-def take_fingerprints(source: Source, cache: Path, progress: Progress | None = None) -> Fingerprints:
+def take_fingerprints(source: OpenDataset, cache: Path, progress: Progress | None = None) -> Fingerprints:
     """Decode every image once, by threads, compare all with all, and remember what was found by the images' content.
 
     Raises DataError naming the first that cannot be decoded, and how many more there are; or that differs in depth; or
     that has colour where the card says gray.
     """
     content = hash_bytes(*source.digests.tolist(), json.dumps(dict(source.samples.reading)))
-    path = cache / "fingerprints" / f"{content[:20]}-v{VERSION}.npz"
+    path = cache / "fingerprints" / f"{content[:20]}-v{FINGERPRINTS_VERSION}.npz"
     found = load_fingerprints(path, len(source.digests))
     if found is None:
         found = compare_all(*look_at_all(source, progress))
         keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
-    check_alike(source, found)
+    check_comparable(source, found)
     return found
 
 
@@ -94,16 +94,16 @@ def load_fingerprints(path: Path, num_images: int) -> Fingerprints | None:
 
 
 # --- one image -------------------------------------------------------------------------------------------------------
-def look_at_all(source: Source, progress: Progress | None) -> tuple[Fingerprints, Array]:
+def look_at_all(source: OpenDataset, progress: Progress | None) -> tuple[Fingerprints, Array]:
     """What every image is, nothing compared yet, and their thumbnails (N, SIDE * SIDE) uint8."""
     from concurrent.futures import ThreadPoolExecutor
 
     images = list(source.samples.table["image"])
-    thumbnails = np.zeros((len(images), SIDE * SIDE), np.uint8)
+    thumbnails = np.zeros((len(images), HASH_SIDE * HASH_SIDE), np.uint8)
     facts: list[tuple[Any, ...]] = []
     faults = []
 
-    def look(image: Any) -> Look | DataError:
+    def look(image: Any) -> ImageLook | DataError:
         try:
             return look_at(source.samples.read(image))
         except DataError as error:
@@ -119,19 +119,19 @@ def look_at_all(source: Source, progress: Progress | None) -> tuple[Fingerprints
             if progress:
                 progress(row + 1, len(images))
     if faults:
-        raise unreadable(faults)
+        raise unreadable_image(faults)
     columns = dict(zip(PER_IMAGE, map(np.array, zip(*facts, strict=True)), strict=True))
     return Fingerprints(**columns, alike=np.zeros((0, 2), np.int64), skipped=""), thumbnails
 
 
-def unreadable(faults: Sequence[DataError]) -> DataError:
+def unreadable_image(faults: Sequence[DataError]) -> DataError:
     """The first fault, and how many more images have one."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more images cannot be read)" if len(faults) > 1 else ""
     return DataError(first.message + more, fix=first.fix, code=first.code)
 
 
-def check_alike(source: Source, found: Fingerprints) -> None:
+def check_comparable(source: OpenDataset, found: Fingerprints) -> None:
     """What decoding to one array would refuse: two depths in one set, colour in a gray one."""
     other = np.flatnonzero(found.bits != found.bits[0])
     if len(other):
@@ -141,7 +141,7 @@ def check_alike(source: Source, found: Fingerprints) -> None:
         raise wrong_channels(source, int(coloured[0]), int(found.channels[coloured[0]]))
 
 
-def look_at(pixels: Array) -> Look:
+def look_at(pixels: Array) -> ImageLook:
     """All that is kept of an image, as `Samples.read` gives it."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     gray = channels == 1 or bool((pixels == pixels[:, :, :1]).all())
@@ -153,7 +153,7 @@ def look_at(pixels: Array) -> Look:
     low, high = float(levels.min()), float(levels.max())
     nearly = pixels.dtype == np.uint8 and high - low < BLANK_RANGE
     stretched = (levels - low) * (255 / (high - low)) if high > low else np.zeros_like(levels)
-    return Look(
+    return ImageLook(
         pixels=digest.hexdigest(),
         blank=nearly or bool(pixels.min() == pixels.max()),
         widths=pixels.shape[1],
@@ -176,7 +176,7 @@ def thumbnail(pixels: Array) -> Array:
     else:
         gray = pixels @ np.array([0.299, 0.587, 0.114]) if pixels.ndim == 3 else pixels
         image = Image.fromarray(gray.astype(np.float32))
-    small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    small = image.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(small, dtype=np.float64)
 
 
@@ -184,7 +184,7 @@ def perceptual_hash(levels: Array) -> np.uint64:
     """The 64-bit pHash: of the cosine transform of 32 x 32 the lowest 8 x 8 terms, each above their median or not."""
     from scipy.fft import dctn
 
-    small = levels.reshape(32, SIDE // 32, 32, SIDE // 32).mean(axis=(1, 3))
+    small = levels.reshape(32, HASH_SIDE // 32, 32, HASH_SIDE // 32).mean(axis=(1, 3))
     low = dctn(small)[:8, :8]
     return np.uint64(int.from_bytes(np.packbits(low > np.median(low)).tobytes()))
 
@@ -212,7 +212,7 @@ def too_small(found: Fingerprints) -> str:
 
 
 def find_alike_across(
-    one: Source, its: Fingerprints, other: Source, others: Fingerprints, progress: Progress | None = None
+    one: OpenDataset, its: Fingerprints, other: OpenDataset, others: Fingerprints, progress: Progress | None = None
 ) -> tuple[Array, str]:
     """The pairs (M, 2) of a row of `one` and a row of `other` that look alike, or why that cannot be told.
 
@@ -247,15 +247,15 @@ def near_across(one: Array, other: Array) -> Iterator[Array]:
                 return
 
 
-def read_thumbnails(wanted: Sequence[tuple[Source, int]], progress: Progress | None) -> Array:
+def read_thumbnails(wanted: Sequence[tuple[OpenDataset, int]], progress: Progress | None) -> Array:
     """The thumbnails (N, SIDE * SIDE) uint8 of some images of some sets, decoded by threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    def read(place: tuple[Source, int]) -> Array:
+    def read(place: tuple[OpenDataset, int]) -> Array:
         source, row = place
         return look_at(source.samples.read(source.samples.table["image"].iloc[row])).thumbnail
 
-    thumbnails = np.zeros((len(wanted), SIDE * SIDE), np.uint8)
+    thumbnails = np.zeros((len(wanted), HASH_SIDE * HASH_SIDE), np.uint8)
     with ThreadPoolExecutor(num_cores()) as pool:
         for done, seen in enumerate(pool.map(read, wanted), start=1):
             thumbnails[done - 1] = seen
@@ -264,7 +264,7 @@ def read_thumbnails(wanted: Sequence[tuple[Source, int]], progress: Progress | N
     return thumbnails
 
 
-def select(found: Fingerprints, rows: Array) -> Fingerprints:
+def select_rows(found: Fingerprints, rows: Array) -> Fingerprints:
     """The fingerprints of some rows, numbered anew."""
     place = np.full(len(found.pixels), -1)
     place[rows] = np.arange(len(rows))
@@ -307,7 +307,7 @@ def correlate(thumbnails: Array, first: Array, second: Array) -> Array:
     a, b = unit(thumbnails[left]), unit(thumbnails[right])
     if len(first) * DENSE > len(left) * len(right):
         return np.asarray((a @ b.T)[first, second])
-    parts = [slice(start, start + CHUNK) for start in range(0, len(first), CHUNK)]
+    parts = [slice(start, start + COMPARED_AT_ONCE) for start in range(0, len(first), COMPARED_AT_ONCE)]
     return np.concatenate([np.einsum("ij,ij->i", a[first[part]], b[second[part]]) for part in parts])
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from zoo.data.fingerprints import Fingerprints, take_fingerprints
-from zoo.data.opening import Source, discard_split, failures_told, open_source
+from zoo.data.opening import OpenDataset, discard_split, failures_told, open_dataset
 from zoo.data.splits import Split, draw_split
 from zoo.errors import UsageError
 from zoo.registry.lookup import Registry
@@ -29,7 +29,7 @@ def find_datasets(
     return [spec for spec in matched if spec.find is None or len(matched) == 1]
 
 
-def open_named(asked: str, registry: Registry, console: Console) -> list[tuple[Source, Fingerprints]]:
+def open_named(asked: str, registry: Registry, console: Console) -> list[tuple[OpenDataset, Fingerprints]]:
     """The datasets that a name, glob or path means, opened with nothing downloaded, and what their images are."""
     settings = Settings(offline=True)
     specs = find_datasets(asked, registry, settings.cache, offline=True)
@@ -44,10 +44,10 @@ def is_path(asked: str, registry: Registry) -> bool:
     return "/" in asked or "\\" in asked or asked.startswith(".") or os.path.exists(asked)  # noqa: PTH110
 
 
-Opened = tuple[Source, Split, Fingerprints]
+SplitDataset = tuple[OpenDataset, Split, Fingerprints]
 
 
-def require_two_names(one: Source, other: Source) -> None:
+def require_two_names(one: OpenDataset, other: OpenDataset) -> None:
     """Raise where two datasets have one name."""
     if one.spec.name == other.spec.name and one.content_hash != other.content_hash:
         raise UsageError(
@@ -65,19 +65,19 @@ def open_and_split(
     folds: int | None = None,
     resplit: bool = False,
     drop_leaks: bool = False,
-) -> Opened:
+) -> SplitDataset:
     """Open a dataset, decode every image, compare each with all others, and split the set."""
-    source, prints = open_and_compare(spec, settings, console)
+    source, fingerprints = open_and_compare(spec, settings, console)
     if resplit:
         source = discard_split(source)
     with console.counting(f"splitting {spec.name}"):
-        split = draw_split(source, folds, prints, drop_leaks=drop_leaks)
-    return source, split, prints
+        split = draw_split(source, folds, fingerprints, drop_leaks=drop_leaks)
+    return source, split, fingerprints
 
 
 @failures_told()
-def open_and_compare(spec: DatasetSpec, settings: Settings, console: Console) -> tuple[Source, Fingerprints]:
+def open_and_compare(spec: DatasetSpec, settings: Settings, console: Console) -> tuple[OpenDataset, Fingerprints]:
     with console.counting(f"reading {spec.name}") as progress:
-        source = open_source(spec, settings.cache, offline=settings.offline, progress=progress)
+        source = open_dataset(spec, settings.cache, offline=settings.offline, progress=progress)
     with console.counting(f"comparing the images of {spec.name}", "images") as progress:
         return source, take_fingerprints(source, settings.cache, progress)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 
 if TYPE_CHECKING:
     pass
 
 
-MAX_VALUES = 50  # of a column of texts; more name the image rather than say something of it
+MAX_GROUP_VALUES = 50  # of a column of texts; more name the image rather than say something of it
 MAX_LENGTH = 60  # of a text; longer ones are somebody's sentences
 MAX_DISTINCT = 0.9  # whole numbers a known cell, or values a patient that are that one's alone; above it they are ids
 
 
-def select_metadata(source: Source) -> dict[str, Array]:
+def select_metadata(source: OpenDataset) -> dict[str, Array]:
     """The columns of the table that results are kept with, so that they can be scored by group: no ids, no free text.
 
     A column of numbers, or of at most 50 texts that several images share; "" where unknown.
@@ -49,7 +49,7 @@ def says_something(values: Array, patients: Array) -> bool:
     one_patient_each = len(np.unique(codes * (owners.max() + 1) + owners)) == len(distinct)
     if one_patient_each and len(distinct) > MAX_DISTINCT * (owners.max() + 1):
         return False
-    most = min(MAX_VALUES, len(codes) / 2) if numbers is None else MAX_DISTINCT * len(codes)
+    most = min(MAX_GROUP_VALUES, len(codes) / 2) if numbers is None else MAX_DISTINCT * len(codes)
     return bool(len(distinct) <= most)
 
 

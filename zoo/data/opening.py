@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.checks import MAKER, card_text, check_samples, complete, composed, in_one_form, patient_key, target_texts
+from zoo.data.checks import (
+    MAKER,
+    card_text,
+    check_samples,
+    complete_spec,
+    composed,
+    in_one_form,
+    patient_key,
+    target_texts,
+)
 from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
@@ -26,7 +35,7 @@ from zoo.tasks.kinds import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class OpenDataset:
     """A dataset opened and checked: its spec, its samples, and what each image's bytes hash to."""
 
     spec: DatasetSpec
@@ -46,15 +55,17 @@ class Source:
         return self.spec.task
 
 
-def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None) -> Source:
+def open_dataset(
+    spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None
+) -> OpenDataset:
     """Open a dataset, compare it with its card, and hash every image. Raises DataError naming the row at fault."""
     request = SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress)
     with process_unchanged():
         samples = spec.samples(request)
-    spec = complete(spec, samples)
+    spec = complete_spec(spec, samples)
     check_samples(spec, samples)
     samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
-    samples = replace(samples, read=partial(read_pixels, samples, spec.name))
+    samples = replace(samples, read=partial(read_image_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
     patients = in_one_form(table["patient"]) if "patient" in table.columns else sample_ids
@@ -62,7 +73,7 @@ def open_source(spec: DatasetSpec, cache: Path, *, offline: bool = False, progre
     digests, samples = hash_images(samples, spec.name, cache, progress)
     texts = target_texts(samples.targets)
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
-    return Source(
+    return OpenDataset(
         spec=spec,
         samples=samples,
         sample_ids=sample_ids,
@@ -89,7 +100,7 @@ def describe_spellings(samples: Samples) -> tuple[str, ...]:
     )
 
 
-def read_pixels(samples: Samples, name: str, image: Any) -> Array:
+def read_image_pixels(samples: Samples, name: str, image: Any) -> Array:
     """What a dataset gives as an image, if it is one: a DataError names it where it is not."""
     pixels = samples.read(image)
     if (
@@ -108,17 +119,17 @@ def read_pixels(samples: Samples, name: str, image: Any) -> Array:
     )
 
 
-def read_by_train(source: Source, train: Array) -> Source:
+def read_by_train(source: OpenDataset, train: Array) -> OpenDataset:
     """The source as one fold sees it: levels that are measured on pixels are those of its train images, bool (N,)."""
     samples = source.samples
     if samples.read_by is None:
         return source
     read, reading = samples.read_by(samples.table["image"][train].tolist())
     fitted = replace(samples, read=read, reading=reading)
-    return replace(source, samples=replace(fitted, read=partial(read_pixels, fitted, source.spec.name)))
+    return replace(source, samples=replace(fitted, read=partial(read_image_pixels, fitted, source.spec.name)))
 
 
-def discard_split(source: Source) -> Source:
+def discard_split(source: OpenDataset) -> OpenDataset:
     """The same images under another name, their official split forgotten; as it is where there is none."""
     if not (source.splits == "test").any():
         return source
@@ -146,7 +157,7 @@ def failures_told() -> Iterator[None]:
         raise DataError(what, fix=MAKER, code="dataset-failed") from error
 
 
-def mixed_depth(source: Source, row: int, kind: str, first: str) -> DataError:
+def mixed_depth(source: OpenDataset, row: int, kind: str, first: str) -> DataError:
     """An image of another depth than the set's first."""
     return DataError(
         f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {kind}, {source.sample_ids[0]} is {first}",
@@ -155,7 +166,7 @@ def mixed_depth(source: Source, row: int, kind: str, first: str) -> DataError:
     )
 
 
-def wrong_channels(source: Source, row: int, found: int) -> DataError:
+def wrong_channels(source: OpenDataset, row: int, found: int) -> DataError:
     """A colour image in a set whose card says gray."""
     return DataError(
         f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {found} channels; its card says "

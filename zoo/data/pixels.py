@@ -12,7 +12,7 @@ from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
     from torch import Tensor
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import map_images
 
 
@@ -57,7 +57,7 @@ class Pixels:
         return images.sub(self.mean).div_(self.std)
 
 
-def open_pixels(dataset: Dataset, mean: Sequence[float], std: Sequence[float], device: str) -> Pixels:
+def open_pixels(dataset: DecodedFold, mean: Sequence[float], std: Sequence[float], device: str) -> Pixels:
     """Map the cache into memory; on a GPU keep it there where it takes less than half of what is free."""
     import torch
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.images.formats import clips_of
 
 USE = 1_019  # keeps these draws apart from those that a run makes of the same seed
 
 
-def shuffle_labels(dataset: Dataset, seed: int) -> Dataset:
+def shuffle_labels(dataset: DecodedFold, seed: int) -> DecodedFold:
     """The dataset with train's labels shuffled within train, and val's within val; test's stay what they are."""
     targets = dataset.targets.copy()
     random = np.random.default_rng([USE, seed])

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import hash_bytes
@@ -34,13 +34,13 @@ class TooSmall(Exception):  # noqa: N818 - made a DataError by whoever knows the
 SPLIT_SEED = 0
 MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
 MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
-SHARE = 5  # one part in five is held out, for test and for val
+SPLIT_SHARE = 5  # one part in five is held out, for test and for val
 MAX_NAMED = 4  # classes in a message
 MAX_CHAIN = 0.5  # of all images: look-alikes that join more than these into one group are no copies
 
 
 def draw_split(
-    source: Source, folds: int | None = None, prints: Fingerprints | None = None, *, drop_leaks: bool = False
+    source: OpenDataset, folds: int | None = None, fingerprints: Fingerprints | None = None, *, drop_leaks: bool = False
 ) -> Split:
     """Decide who trains, selects and tests, by patient, from a fixed seed.
 
@@ -52,7 +52,7 @@ def draw_split(
     of the same pixels and those that look alike. With `drop_leaks` an official split leaves out of train what is a copy
     of val or test, and of val what is one of test.
     """
-    groups, chain = connected_groups(source, prints)
+    groups, chain = connected_groups(source, fingerprints)
     strata = stratify(source)
     notes = [*([chain] if chain else []), *name_rare_classes(source, groups)]
     if source.spec.folds and (source.splits == "test").any():
@@ -73,7 +73,7 @@ def draw_split(
             )
         given = source.splits.copy()
         if drop_leaks:
-            given = drop_copies(given, groups, look_alikes(source, prints), notes)
+            given = drop_copies(given, groups, look_alikes(source, fingerprints), notes)
         try:
             return make_split(source, [draw_val(source, given, groups, strata, notes)], "official", notes)
         except TooSmall as fault:
@@ -88,21 +88,21 @@ def draw_split(
     return make_split(source, assignments, origin, notes)
 
 
-def draw_folds(source: Source, groups: Array, strata: Array, num_folds: int) -> list[Array]:
+def draw_folds(source: OpenDataset, groups: Array, strata: Array, num_folds: int) -> list[Array]:
     """Who trains, selects and tests in each fold; with one fold, a fifth is held out."""
-    parts = draw_part(np.ones(len(strata), bool), groups, strata, SHARE if num_folds == 1 else num_folds)
+    parts = draw_part(np.ones(len(strata), bool), groups, strata, SPLIT_SHARE if num_folds == 1 else num_folds)
     assignments = []
     for part in parts[:num_folds]:
-        assignment = np.full(len(strata), "train", dtype="<U5")
-        assignment[part] = "test"
-        assignment = draw_val(source, assignment, groups, strata, [])
-        if source.task.classes and len(np.unique(strata[assignment == "train"])) < 2:
+        split_of = np.full(len(strata), "train", dtype="<U5")
+        split_of[part] = "test"
+        split_of = draw_val(source, split_of, groups, strata, [])
+        if source.task.classes and len(np.unique(strata[split_of == "train"])) < 2:
             raise TooSmall("train would hold one class only")
-        assignments.append(assignment)
+        assignments.append(split_of)
     return assignments
 
 
-def name_rare_classes(source: Source, groups: Array) -> list[str]:
+def name_rare_classes(source: OpenDataset, groups: Array) -> list[str]:
     """One note for each class that cannot stand in train, val and test alike."""
     if not source.task.classes:
         return []
@@ -115,7 +115,7 @@ def name_rare_classes(source: Source, groups: Array) -> list[str]:
     return notes
 
 
-def unit_word(source: Source) -> str:
+def unit_word(source: OpenDataset) -> str:
     """What is kept on one side: "patient", "lesion", or "image" where there is no patient key."""
     if not source.has_patients:
         return "image"
@@ -123,11 +123,11 @@ def unit_word(source: Source) -> str:
     return "patient" if word == "none" else word  # its table has a column that its card does not know
 
 
-def val_share(source: Source) -> Fraction:
-    return Fraction(source.spec.val_share or 1 / SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
+def val_share(source: OpenDataset) -> Fraction:
+    return Fraction(source.spec.val_share or 1 / SPLIT_SHARE).limit_denominator(20)  # 0.15: 3 of 20 parts
 
 
-def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, fault: TooSmall) -> DataError:
+def refuse_small(source: OpenDataset, rows: Array, groups: Array, folds: int | None, fault: TooSmall) -> DataError:
     """The error that says what there is, how much would be enough, and of what more is needed.
 
     `rows` are those that may be cut; `folds` is None where only val is drawn.
@@ -152,8 +152,8 @@ def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, 
             fix += "; if these are no classes, say in a dataset.toml where the label is"
     else:
         wanted = f"{enough * len(np.unique(stratify(source)))} {unit}s"
-    if folds and folds > SHARE:
-        fix += f", or take fewer folds by --folds {SHARE}"
+    if folds and folds > SPLIT_SHARE:
+        fix += f", or take fewer folds by --folds {SPLIT_SHARE}"
     return DataError(
         f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {there}, "
         f"and {wanted} are enough",
@@ -164,16 +164,18 @@ def refuse_small(source: Source, rows: Array, groups: Array, folds: int | None, 
 
 def enough_units(folds: int | None, val_parts: int) -> int:
     """How many of one class suffice: with the part that tests taken out, one for every part that val is drawn from."""
-    tested = SHARE if folds == 1 else folds
+    tested = SPLIT_SHARE if folds == 1 else folds
     enough = max(val_parts, tested or 0)
     while tested and enough - -(-enough // tested) < val_parts:
         enough += 1
     return enough
 
 
-def look_alikes(source: Source, prints: Fingerprints | None) -> Array:
+def look_alikes(source: OpenDataset, fingerprints: Fingerprints | None) -> Array:
     """Pairs of rows (M, 2) that look alike, none where they were not sought or the card says to ignore them."""
-    return np.empty((0, 2), int) if prints is None or source.spec.near_duplicates == "ignore" else prints.alike
+    return (
+        np.empty((0, 2), int) if fingerprints is None or source.spec.near_duplicates == "ignore" else fingerprints.alike
+    )
 
 
 def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) -> Array:
@@ -194,16 +196,16 @@ def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) ->
     return kept
 
 
-def make_split(source: Source, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
-    for assignment in assignments:
+def make_split(source: OpenDataset, assignments: Sequence[Array], origin: str, notes: Sequence[str]) -> Split:
+    for split_of in assignments:
         for name in SPLITS:
-            if not (assignment == name).any():
+            if not (split_of == name).any():
                 raise DataError(
                     f"dataset {source.spec.name!r}: the {name} split is empty",
                     fix="give it more images, or draw other splits by --resplit",
                     code="empty-split",
                 )
-        if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[assignment == "train"])) < 2:
+        if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[split_of == "train"])) < 2:
             raise DataError(
                 f"dataset {source.spec.name!r}: train holds one class only",
                 fix="give train images of the others, or draw other splits by --resplit",
@@ -215,25 +217,25 @@ def make_split(source: Source, assignments: Sequence[Array], origin: str, notes:
     return Split(folds=tuple(assignments), hash=hash_bytes(*lines), origin=origin, notes=tuple(notes))
 
 
-def draw_val(source: Source, assignment: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
+def draw_val(source: OpenDataset, split_of: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
     """Keep val where it can select a model, else draw it from train by patient: a fifth, or the share the card says."""
-    train, val = assignment == "train", assignment == "val"
+    train, val = split_of == "train", split_of == "val"
     if val.any():
         reason = val_fault(source, train, val)
         if not reason:
-            return assignment
+            return split_of
         notes.append(f"official val ({val.sum()} images) {reason}: val drawn anew from train and val")
     elif (source.splits == "test").any():
         notes.append("no official val: drawn from train")
     pool = train | val
     share = val_share(source)
     drawn = draw_part(pool, groups, strata, share.denominator)[: share.numerator]
-    assignment = np.where(pool, "train", assignment)
-    assignment[np.concatenate(drawn)] = "val"
-    return assignment
+    split_of = np.where(pool, "train", split_of)
+    split_of[np.concatenate(drawn)] = "val"
+    return split_of
 
 
-def val_fault(source: Source, train: Array, val: Array) -> str:
+def val_fault(source: OpenDataset, train: Array, val: Array) -> str:
     if val.sum() < MIN_VAL_IMAGES:
         return f"is under {MIN_VAL_IMAGES} images"
     targets = np.asarray(source.samples.targets)
@@ -248,19 +250,19 @@ def val_fault(source: Source, train: Array, val: Array) -> str:
     return ""
 
 
-def connected_groups(source: Source, prints: Fingerprints | None) -> tuple[Array, str]:
+def connected_groups(source: OpenDataset, fingerprints: Fingerprints | None) -> tuple[Array, str]:
     """Number the images such that those of one patient, and copies of each other, share a number; what must be said.
 
     Blank images are nobody's copies: they would join all patients that have one.
     """
     count = len(source.sample_ids)
     links = [join_equal(source.patients)]
-    if prints is None:
+    if fingerprints is None:
         return number_groups(count, [*links, join_equal(source.digests)]), ""
-    seen = np.flatnonzero(~prints.blank)
-    links += [seen[join_equal(keys[seen])] for keys in (source.digests, prints.pixels)]
+    seen = np.flatnonzero(~fingerprints.blank)
+    links += [seen[join_equal(keys[seen])] for keys in (source.digests, fingerprints.pixels)]
     copies = number_groups(count, links)
-    alike = look_alikes(source, prints)
+    alike = look_alikes(source, fingerprints)
     if not len(alike):
         return copies, ""
     groups = number_groups(count, [*links, alike])
@@ -290,7 +292,7 @@ def number_groups(count: int, links: Sequence[Array]) -> Array:
     return np.asarray(np.argsort(np.argsort(first))[inverse])
 
 
-def stratify(source: Source) -> Array:
+def stratify(source: OpenDataset) -> Array:
     """One number an image to balance over splits: its class, its rarest label, or the fifth of the range it lies in."""
     targets = np.asarray(source.samples.targets)
     if source.task.classes:
@@ -304,13 +306,13 @@ def stratify(source: Source) -> Array:
     return strata
 
 
-def default_folds(source: Source, strata: Array) -> int:
+def default_folds(source: OpenDataset, strata: Array) -> int:
     """1 (hold-out) where a fifth holds at least 100 patients and 30 images of each class, else 5."""
     patients = len(np.unique(source.patients))
-    if patients / SHARE < MIN_TEST_PATIENTS:
+    if patients / SPLIT_SHARE < MIN_TEST_PATIENTS:
         return 5
     smallest = np.bincount(strata)[np.unique(strata)].min()
-    return 5 if source.task.classes and smallest / SHARE < MIN_TEST_CLASS else 1
+    return 5 if source.task.classes and smallest / SPLIT_SHARE < MIN_TEST_CLASS else 1
 
 
 def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:

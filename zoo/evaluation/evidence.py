@@ -8,9 +8,9 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.evaluation.thresholds import Tested, ThresholdRule, decide
+from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
 from zoo.evaluation.values import Runs, compute, find_too_few, repeated, score_seeds
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.weighted import jackknife_influence, sum_by_patient
 
 
@@ -23,7 +23,7 @@ class Evidence:
     seed_scores: Array  # (S,)
 
 
-def weigh_evidence(runs: Runs, metric: MetricSpec, card: Card, *, threshold: ThresholdRule) -> Evidence:
+def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, threshold: ThresholdRule) -> Evidence:
     """What a test against other rows needs; Undefined where there are too few cases, or no influence values."""
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
     too_few = find_too_few(tested[0], card)
@@ -44,7 +44,7 @@ def weigh_evidence(runs: Runs, metric: MetricSpec, card: Card, *, threshold: Thr
     )
 
 
-def unit_influence(metric: MetricSpec, part: Tested) -> Array:
+def unit_influence(metric: MetricSpec, part: DecidedTest) -> Array:
     """Influence values (N,) of the test units: the metric's own, or taken through `resample`, or leaving each out.
 
     Left out: (N - 1)(T - T without i), the jackknife's pseudo-influence (Efron 1982, chapter 3).

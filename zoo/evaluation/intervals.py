@@ -10,9 +10,9 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.evaluation.thresholds import TOLERANCE, Tested
-from zoo.evaluation.values import Score, compute, compute_or_nan, describe, mean_of_means, repeated
-from zoo.specs.metric import Card, MetricRequest, MetricSpec
+from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
+from zoo.evaluation.values import Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
     NUM_RESAMPLES,
     add_seed_variance,
@@ -25,7 +25,7 @@ from zoo.statistics.means import exact_mean
 from zoo.statistics.roc import ClusteredArea, clustered_area, clustered_interval, delong_covariance, logit_interval
 
 BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they are resampled alike
-CHUNK = 500_000  # weights that become floats at once; perf: 4 MB stay in the cache, 16 MB cost a third more
+RESAMPLES_AT_ONCE = 500_000  # weights that become floats at once; perf: 4 MB stay in the cache, 16 MB cost a third more
 MIN_CHUNK_RESAMPLES = 64  # of large test splits: 47,000 images make 24 MB, some 150 MB with what a metric makes of them
 # Below it logit-DeLong covers 88 to 93 %, Newcombe's interval 95 to 98 % (benchmarks/statistics/simulate.py)
 MIN_MISPLACED = 2
@@ -33,7 +33,7 @@ CLUSTERED = "Newcombe's method 5 with a design effect by patient"
 PATIENTS_AND_SEEDS = "patients + seeds"  # what an interval's method says where both vary
 
 
-def draw_patients(tested: Sequence[Sequence[Tested]]) -> list[Array]:
+def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
     """One draw of patients a fold, uint16 (B, N), for all seeds: they must have been tested on the same patients."""
     first = tested[0]
     for folds in tested[1:]:
@@ -48,9 +48,9 @@ def add_interval(
     scored: Score,
     seed_scores: Array,
     metric: MetricSpec,
-    tested: Sequence[Sequence[Tested]],
+    tested: Sequence[Sequence[DecidedTest]],
     draws: Sequence[Array],
-    card: Card,
+    card: ScoringContext,
 ) -> Score:
     """The score with its interval, or with the reason why it has none."""
     assert scored.value is not None
@@ -60,7 +60,7 @@ def add_interval(
     except Undefined as reason:
         return replace(scored, reason=f"no interval: {reason}")
     except (Exception, SystemExit) as error:
-        return replace(scored, reason=f"no interval: {describe(error)}")
+        return replace(scored, reason=f"no interval: {describe_error(error)}")
     low, high, method = found
     if len(seed_scores) > 1:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
@@ -72,11 +72,15 @@ def add_interval(
 
 
 def bootstrap_interval(
-    value: float, metric: MetricSpec, tested: Sequence[Sequence[Tested]], draws: Sequence[Array], card: Card
+    value: float,
+    metric: MetricSpec,
+    tested: Sequence[Sequence[DecidedTest]],
+    draws: Sequence[Array],
+    card: ScoringContext,
 ) -> tuple[float, float, str]:
     """Low, high and method, of patients drawn anew; Undefined where the resamples give none."""
 
-    def average(function: Callable[[Tested, Array], Array]) -> Array:
+    def average(function: Callable[[DecidedTest, Array], Array]) -> Array:
         return mean_of_means(
             [[function(part, weights) for part, weights in zip(folds, draws, strict=True)] for folds in tested]
         )
@@ -90,14 +94,14 @@ def bootstrap_interval(
         interval = percentile_interval(resampled)
     if interval.low is None or interval.high is None:
         raise Undefined(str(interval.reason))
-    if not interval.low - TOLERANCE <= value <= interval.high + TOLERANCE:
+    if not interval.low - SCORE_TOLERANCE <= value <= interval.high + SCORE_TOLERANCE:
         raise Undefined("biased, the resampled values lie beside the value")
     if interval.num_undefined:
         method += f", undefined in {interval.num_undefined}"
     return interval.low, interval.high, method
 
 
-def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
+def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
     """Wilson's interval where the value is one proportion of independent units, of one fold, else None.
 
     Of several seeds it is that of their mean share, of their mean number of trials, as if all seeds were right and
@@ -115,7 +119,7 @@ def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[f
     return (*wilson_interval(exact_mean(counts[:, 0] / counts[:, 1]) * trials, trials), "wilson")
 
 
-def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tuple[float, float, str] | None:
+def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
     """The interval of one area under the ROC curve; None where the value is none, or every unit is scored alike.
 
     Of independent units logit-DeLong, with the variance of the mean over seeds from DeLong's covariance between them,
@@ -144,7 +148,9 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> tup
     if clustered:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         return (*clustered_interval(folds, num_patients), CLUSTERED)
-    if count_misplaced(folds, value) < MIN_MISPLACED or not variance > TOLERANCE**2:  # NaN: a fold has one positive
+    if (
+        count_misplaced(folds, value) < MIN_MISPLACED or not variance > SCORE_TOLERANCE**2
+    ):  # NaN: a fold has one positive
         return (*clustered_interval(folds, np.inf), "Newcombe's method 5")
     return (*logit_interval(value, variance), "logit-DeLong")
 
@@ -155,7 +161,7 @@ def count_misplaced(folds: Sequence[ClusteredArea], value: float) -> float:
     return rarer * min(value, 1 - value)
 
 
-def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
+def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
     """The metric in every resample (B,), NaN where undefined."""
     if metric.resample is None:
         return np.array([compute_or_nan(metric, repeated(part.request, drawn)) for drawn in weights])
@@ -167,9 +173,9 @@ def resample(metric: MetricSpec, part: Tested, weights: Array) -> Array:
     return in_chunks(metric.resample, part, weights)
 
 
-def in_chunks(function: Callable[[MetricRequest, Array], Array], part: Tested, weights: Array) -> Array:
+def in_chunks(function: Callable[[MetricRequest, Array], Array], part: DecidedTest, weights: Array) -> Array:
     """What `function` gives for all resamples (B,), a part of them at a time."""
-    rows = max(MIN_CHUNK_RESAMPLES, CHUNK // weights.shape[1])
+    rows = max(MIN_CHUNK_RESAMPLES, RESAMPLES_AT_ONCE // weights.shape[1])
     chunks = [
         np.asarray(function(part.request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)
         for start in range(0, len(weights), rows)

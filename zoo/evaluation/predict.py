@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.models.features import Features
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 from zoo.evaluation.predictions import Predictions, of_logits
 
-WARM_UP, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
+WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
 
 def predict(
-    module: nn.Module, dataset: Dataset, pixels: Pixels | Features, split: str, *, precision: str
+    module: nn.Module, dataset: DecodedFold, pixels: Pixels | Features, split: str, *, precision: str
 ) -> Predictions:
     """Predict every image of a split once, in the dataset's order. The module is left in evaluation mode.
 
@@ -61,7 +61,7 @@ def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, preci
     rows = np.arange(batch_size)
     module.eval()
     seconds: list[float] = []
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_PASSES):
         forward(module, pixels, rows, batch_size, precision=precision).cpu()
     while len(seconds) < MIN_TIMED or (len(seconds) < MAX_TIMED and sum(seconds) < ENOUGH_SECONDS):
         start = time.perf_counter()

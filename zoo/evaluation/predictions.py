@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.metadata import read_numbers
 from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
@@ -76,6 +76,9 @@ class Predictions:
         )
 
 
+SplitPredictions = Mapping[str, Predictions]  # by split: val, test
+
+
 def owners_of(sample_ids: Array, patients: Array, unit: Unit) -> Array:
     """The unit that each image belongs to, str (N,): its patient, its clip, or itself."""
     return patients if unit == "patient" else clips_of(sample_ids) if unit == "clip" else sample_ids
@@ -93,7 +96,7 @@ def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
     return round_log_odds(log_mean(-np.logaddexp(0, -log_odds)) - log_mean(-np.logaddexp(0, log_odds)))
 
 
-def of_logits(dataset: Dataset, rows: Array, logits: Array) -> Predictions:
+def of_logits(dataset: DecodedFold, rows: Array, logits: Array) -> Predictions:
     """The predictions of some rows of a dataset from a model's outputs (N, outputs) float64."""
     mean, std = dataset.target_scale
     to_log_odds = dataset.task.to_log_odds
@@ -123,7 +126,7 @@ def merge_values(values: Array, first: Array, inverse: Array) -> Array:
     return shared.astype(np.str_)
 
 
-SPLITS = ("val", "test")
+STORED_SPLITS = ("val", "test")
 FIELDS = ("sample_ids", "patients", "targets", "probabilities")
 
 
@@ -162,6 +165,6 @@ def load_predictions(path: Path) -> dict[str, Predictions]:
     """Read what `save_predictions` wrote; a damaged file is a ResultsError that names it."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {split: read_split(arrays, split) for split in SPLITS if f"{split}_sample_ids" in arrays}
+            return {split: read_split(arrays, split) for split in STORED_SPLITS if f"{split}_sample_ids" in arrays}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

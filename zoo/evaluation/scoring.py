@@ -13,17 +13,17 @@ from zoo.arrays import Array
 from zoo.errors import RunError, Undefined
 from zoo.evaluation.intervals import add_interval, draw_patients
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import Tested, ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score, compute, describe, find_too_few, score_value
+from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
+from zoo.evaluation.values import Runs, Score, compute, describe_error, find_too_few, score_value
 from zoo.registry.isolation import process_unchanged
 from zoo.specs.dataset import Unit
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 
 
 def score(
     runs: Runs,
     metrics: Mapping[str, MetricSpec],
-    card: Card,
+    card: ScoringContext,
     *,
     threshold: ThresholdRule,
     unit: Unit | None = None,
@@ -49,8 +49,8 @@ def score(
 @process_unchanged()
 def score_metric(
     metric: MetricSpec,
-    tested: Sequence[Sequence[Tested]],
-    card: Card,
+    tested: Sequence[Sequence[DecidedTest]],
+    card: ScoringContext,
     draws: Sequence[Array] | None,
     too_few: str | None,
 ) -> Score:
@@ -67,7 +67,11 @@ def score_metric(
 
 
 def score_run(
-    predictions: Mapping[str, Predictions], metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+    predictions: Mapping[str, Predictions],
+    metrics: Mapping[str, MetricSpec],
+    card: ScoringContext,
+    *,
+    threshold: ThresholdRule,
 ) -> dict[str, dict[str, Score]]:
     """All that stands in a run's `scores.json`: `scores` of the dataset's unit and, where that is the patient or the
     clip, `image_scores` beside them."""
@@ -78,7 +82,7 @@ def score_run(
 
 
 @process_unchanged()
-def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
+def val_score(val: Predictions, metric: MetricSpec, card: ScoringContext) -> float:
     """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
 
     NaN where undefined.
@@ -90,7 +94,7 @@ def val_score(val: Predictions, metric: MetricSpec, card: Card) -> float:
         return float("nan")
     except Exception as error:
         raise RunError(
-            f"metric {metric.name!r} failed on val: {describe(error)}",
+            f"metric {metric.name!r} failed on val: {describe_error(error)}",
             fix="report it to whoever made the metric, or leave it out of --metrics",
         ) from error
     return value if metric.higher_is_better else -value

@@ -11,14 +11,14 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.predictions import Predictions
-from zoo.specs.metric import Card, MetricRequest
+from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.tasks.kinds import identity, recover_log_odds, sigmoid
 
-TOLERANCE = 1e-9
+SCORE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reach:
+class ThresholdTarget:
     """The threshold that reaches a sensitivity or a specificity on val, and as much of the other as can then be had."""
 
     metric: Literal["sensitivity", "specificity"]
@@ -26,18 +26,18 @@ class Reach:
 
 
 # On val the largest sensitivity + specificity; one half; or what must be reached on val.
-ThresholdRule = Literal["val", "half"] | Reach
+ThresholdRule = Literal["val", "half"] | ThresholdTarget
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class DecidedTest:
     """The test split of one seed and fold, decided: what a metric sees, and whom the units belong to."""
 
     request: MetricRequest
     patients: Array  # (N,)
 
 
-def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule) -> Tested:
+def decide(run: Mapping[str, Predictions], card: ScoringContext, threshold: ThresholdRule) -> DecidedTest:
     """The test split of one run as units, with decisions at the thresholds that its val split gives."""
     val, test = run.get("val"), run["test"]
     val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
@@ -52,10 +52,12 @@ def decide(run: Mapping[str, Predictions], card: Card, threshold: ThresholdRule)
         positive=card.positive,
         log_odds=read_only(test.log_odds),
     )
-    return Tested(request, test.patients)
+    return DecidedTest(request, test.patients)
 
 
-def on_one_scale(val: Predictions | None, test: Predictions, card: Card) -> tuple[Predictions | None, Predictions]:
+def on_one_scale(
+    val: Predictions | None, test: Predictions, card: ScoringContext
+) -> tuple[Predictions | None, Predictions]:
     """Val and test both with log odds, or both without.
 
     Where results of before log odds were stored hold probabilities of exactly 1, the other classes' probabilities,
@@ -76,7 +78,9 @@ def read_only(values: Array | None) -> Any:
     return values
 
 
-def decide_classes(test: Predictions, val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
+def decide_classes(
+    test: Predictions, val: Predictions | None, card: ScoringContext, rule: ThresholdRule
+) -> Array | None:
     """int64 (N,) classes, bool (N, L) for multi-label, None for regression."""
     if card.task.name == "regression":
         return None
@@ -91,7 +95,7 @@ def decide_classes(test: Predictions, val: Predictions | None, card: Card, rule:
     return np.where(ranked[:, positive] >= cuts[0], positive, 1 - positive)
 
 
-def positive_index(card: Card) -> int:
+def positive_index(card: ScoringContext) -> int:
     return 1 if card.positive is None else card.positive
 
 
@@ -135,7 +139,7 @@ def scale_of(part: Predictions) -> tuple[Scale, Array]:
     return (PROBABILITIES, part.probabilities) if part.log_odds is None else (LOG_ODDS, part.log_odds)
 
 
-def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) -> Array | None:
+def choose_thresholds(val: Predictions | None, card: ScoringContext, rule: ThresholdRule) -> Array | None:
     """The thresholds (1,) of a binary or (L,) of a multi-label task, at or above which a label is decided for.
 
     None where the largest probability decides. `val` are units, not images, where the patient or clip is the unit.
@@ -145,7 +149,7 @@ def choose_thresholds(val: Predictions | None, card: Card, rule: ThresholdRule) 
     return None if cuts is None else scale.to_probability(cuts)
 
 
-def choose_cuts(val: Predictions | None, card: Card, rule: ThresholdRule, scale: Scale) -> Array | None:
+def choose_cuts(val: Predictions | None, card: ScoringContext, rule: ThresholdRule, scale: Scale) -> Array | None:
     """The thresholds of `choose_thresholds` on a scale, which is that of val."""
     if card.task.name == "binary":
         columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
@@ -155,7 +159,7 @@ def choose_cuts(val: Predictions | None, card: Card, rule: ThresholdRule, scale:
         num_thresholds = len(card.labels)
     else:
         return None
-    if isinstance(rule, Reach) and val is None:
+    if isinstance(rule, ThresholdTarget) and val is None:
         raise Undefined("no predictions of val")
     half = scale.to_cut(np.full(num_thresholds, 0.5))
     if val is None or rule == "half":
@@ -165,7 +169,7 @@ def choose_cuts(val: Predictions | None, card: Card, rule: ThresholdRule, scale:
     for targets, i in columns:
         known = ~np.isnan(targets.astype(np.float64))
         positives, values = targets[known] == 1, ranked[known, i]
-        if isinstance(rule, Reach):
+        if isinstance(rule, ThresholdTarget):
             found.append(reaching_threshold(positives, values, rule, scale))
         else:
             best = youden_threshold(positives, values, scale)
@@ -198,7 +202,7 @@ def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITI
     return float(middle[best])
 
 
-def reaching_threshold(positives: Array, ranked: Array, rule: Reach, scale: Scale) -> float:
+def reaching_threshold(positives: Array, ranked: Array, rule: ThresholdTarget, scale: Scale) -> float:
     """The highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
 
     It lies midway between two neighbouring scores; 0 calls every unit positive, and one above every score none.
@@ -210,5 +214,5 @@ def reaching_threshold(positives: Array, ranked: Array, rule: Reach, scale: Scal
     candidates = np.array([scale.lowest, *scale.between(ranked), scale.above(ranked)])
     called = counted.sum() - np.searchsorted(np.sort(ranked[counted]), candidates, side="left")
     right = called if rule.metric == "sensitivity" else counted.sum() - called
-    enough = candidates[right >= rule.least * counted.sum() - TOLERANCE]
+    enough = candidates[right >= rule.least * counted.sum() - SCORE_TOLERANCE]
     return float(enough[-1] if rule.metric == "sensitivity" else enough[0])

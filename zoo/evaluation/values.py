@@ -11,9 +11,9 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined, clean, message_of
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import TOLERANCE, Tested, positive_index
+from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest, positive_index
 from zoo.registry.isolation import noted_interrupts
-from zoo.specs.metric import Card, MetricRequest, MetricSpec
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.means import exact_mean
 
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
@@ -34,7 +34,9 @@ class Score:
     version: int = 1  # of the metric
 
 
-def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Card) -> tuple[Score, Array]:
+def score_value(
+    metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]], card: ScoringContext
+) -> tuple[Score, Array]:
     """The value without an interval, and the scores by seed (S,) that it is the mean of.
 
     Undefined in one fold is undefined: a mean of the others would be another's.
@@ -51,12 +53,12 @@ def score_value(metric: MetricSpec, tested: Sequence[Sequence[Tested]], card: Ca
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) and interrupts:
             raise
-        return Score(value=None, reason=describe(error), version=metric.version), none
+        return Score(value=None, reason=describe_error(error), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
     return Score(value=exact_mean(seed_scores), note=note, version=metric.version), seed_scores
 
 
-def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[Tested]]) -> Array:
+def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> Array:
     """The score of every seed (S,): its mean over folds."""
     return np.array([exact_mean(compute(metric, part.request) for part in folds) for folds in tested])
 
@@ -70,7 +72,7 @@ def compute(metric: MetricSpec, request: MetricRequest) -> float:
     if not np.isfinite(number):
         raise ValueError(f"expected a finite number, got {number} (raise Undefined where there is none)")
     low, high = metric.bounds
-    if (low is not None and number < low - TOLERANCE) or (high is not None and number > high + TOLERANCE):
+    if (low is not None and number < low - SCORE_TOLERANCE) or (high is not None and number > high + SCORE_TOLERANCE):
         raise ValueError(f"{number:.6g} is outside the metric's bounds {low} to {high}")
     return number
 
@@ -80,11 +82,11 @@ def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
     return np.asarray(np.mean([np.mean(folds, axis=0) for folds in values], axis=0))
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     return clean(f"{type(error).__name__}: {message_of(error)}")
 
 
-def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
+def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | None:
     """ "too few: 6 positives, 10 are needed" where an interval would be guesswork, else None.
 
     Counted are patients, over all folds. Fewer than 10 with and 10 without the positive class; of several classes or
@@ -113,7 +115,7 @@ def find_too_few(folds: Sequence[Tested], card: Card) -> str | None:
     return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
 
 
-def count_cases(part: Tested) -> Array:
+def count_cases(part: DecidedTest) -> Array:
     """Patients with an image of each label, and with one that is known to be without it: int64 (2, L)."""
     targets, num_labels = part.request.targets, len(part.request.labels)
     if targets.ndim == 1:

@@ -15,14 +15,14 @@ from zoo.images.recent import Recent
 SUFFIXES = (".gif",)
 HEADER_VERSION = 1
 MAX_CLIP_BYTES = 256 << 20  # of all its frames: 340 of 512 x 512 in colour
-RECENT_BYTES = 512 << 20
+RECENT_ANIMATION_BYTES = 512 << 20
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
     """The size and number of frames, all of which are decoded; gray where every frame is."""
     if count_frames(path) == 1:
         return raster.read_header(path, reading)
-    frames = RECENT(path)
+    frames = RECENT_ANIMATIONS(path)
     return Header(
         width=frames.shape[2], height=frames.shape[1], channels=1 if frames.ndim == 3 else 3, frames=len(frames)
     )
@@ -32,7 +32,7 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     if frame is None:
         return raster.read_frame(path, None, reading)
     check_regular(path)
-    frames = RECENT(path)
+    frames = RECENT_ANIMATIONS(path)
     if frame >= len(frames):
         raise DataError(
             f"{path}: frame {frame} of {len(frames)}", fix="name a frame that is there, counted from 0", code="image"
@@ -51,7 +51,7 @@ def count_frames(path: Path) -> int:
         return 1
 
 
-def open_file(path: Path) -> tuple[Array, int]:
+def open_animation(path: Path) -> tuple[Array, int]:
     """All frames, (T, H, W) where every one is gray or (T, H, W, 3); transparent parts are laid over black."""
     import PIL.Image
 
@@ -78,4 +78,4 @@ def open_file(path: Path) -> tuple[Array, int]:
     return kept, kept.nbytes
 
 
-RECENT: Recent[Array] = Recent(open_file, RECENT_BYTES)
+RECENT_ANIMATIONS: Recent[Array] = Recent(open_animation, RECENT_ANIMATION_BYTES)

@@ -18,7 +18,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.codestreams import codestream_size, wrong_in_jpeg
-from zoo.images.elements import GRAY, KEPT_TAGS, Opened, open_dicom, tag_text
+from zoo.images.elements import GRAY, KEPT_TAGS, OpenDicom, open_dicom, tag_text
 from zoo.images.padding import darken_padding
 from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_size, to_levels
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HEADER_VERSION = "3"  # raised when a header says something else of the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
-MAX_FRAMES = 100_000
+MAX_DICOM_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
@@ -74,7 +74,7 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     are levels already stay as they are and others are a DataError.
     """
     with open_dicom(path) as file:
-        raw, view = decode(file, frame, reading)
+        raw, view = decode_dicom(file, frame, reading)
         if not file.is_gray:
             colours = to_rgb(file, raw, view)
             if reading.window:
@@ -90,12 +90,12 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """Values in the file's units: rescaled, and inverted where the least is white."""
     with open_dicom(path) as file:
-        raw, view = decode(file, frame, reading)
+        raw, view = decode_dicom(file, frame, reading)
         return to_values(file, view, raw) if file.is_gray else to_rgb(file, raw, view)
 
 
 # --- what a header says ----------------------------------------------------------------------------------------------
-def why_no_image(file: Opened) -> str:
+def why_no_image(file: OpenDicom) -> str:
     """What the file is instead of an image that a scanner took, or ""."""
     from pydicom.uid import UID
 
@@ -113,13 +113,13 @@ def why_no_image(file: Opened) -> str:
     return OTHER_MODALITIES.get(tag_text(dataset, "Modality"), "")
 
 
-def check_layout(file: Opened) -> None:
+def check_layout(file: OpenDicom) -> None:
     """Refuse sizes, depths and encodings that nobody means or nothing decodes, before anything is decoded."""
     dataset, path = file.dataset, file.path
     if not file.element:
         raise DataError(f"{path}: holds no pixels", fix="copy it again, or leave it out", code="image")
     rows, columns, frames = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), file.frames
-    if rows < 1 or columns < 1 or not 1 <= frames <= MAX_FRAMES:
+    if rows < 1 or columns < 1 or not 1 <= frames <= MAX_DICOM_FRAMES:
         raise DataError(f"{path}: {columns} x {rows} pixels in {frames} frames", fix="leave it out", code="image")
     samples, allocated = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
     if file.photometric not in (*GRAY, *COLOUR):
@@ -177,20 +177,20 @@ def check_decoder(path: Path, syntax: Any) -> None:
         )
 
 
-def depth(file: Opened) -> int:
+def depth(file: OpenDicom) -> int:
     if file.photometric == "PALETTE COLOR":
         return int(file.dataset.RedPaletteColorLookupTableDescriptor[2])
     return file.bits_stored
 
 
-def stored_range(file: Opened) -> tuple[float, float]:
+def stored_range(file: OpenDicom) -> tuple[float, float]:
     bits = depth(file)
     if file.dataset.get("PixelRepresentation") == 1:
         return -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
     return 0.0, 2.0**bits - 1
 
 
-def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
+def value_range(file: OpenDicom, view: Dataset) -> tuple[float, float, float]:
     """The least and the greatest value a frame could hold, and the step between two that differ."""
     if file.element != "PixelData":
         return -math.inf, math.inf, 0.0
@@ -206,7 +206,7 @@ def value_range(file: Opened, view: Dataset) -> tuple[float, float, float]:
     return ends[0], ends[1], abs(slope)
 
 
-def is_rescaled(file: Opened, view: Dataset) -> bool:
+def is_rescaled(file: OpenDicom, view: Dataset) -> bool:
     """Whether values differ from what is stored; a slope of 1 with an intercept of 0 changes nothing."""
     return bool(view.get("ModalityLUTSequence")) or value_range(file, view) != (*stored_range(file), 1.0)
 
@@ -228,11 +228,11 @@ def first(value: Any) -> Any:
     return (value[0] if len(value) else None) if isinstance(value, MultiValue) else value
 
 
-def frames_that_differ(file: Opened) -> range:
+def frames_that_differ(file: OpenDicom) -> range:
     return range(file.frames if file.dataset.get("PerFrameFunctionalGroupsSequence") else 1)
 
 
-def frame_view(file: Opened, frame: int) -> Dataset:
+def frame_view(file: OpenDicom, frame: int) -> Dataset:
     """The dataset as it holds for one frame: what its functional groups say stands at the top level."""
     from pydicom.dataset import Dataset
 
@@ -250,7 +250,7 @@ def frame_view(file: Opened, frame: int) -> Dataset:
     return with_rescaling(file, view)
 
 
-def with_rescaling(file: Opened, view: Dataset) -> Dataset:
+def with_rescaling(file: OpenDicom, view: Dataset) -> Dataset:
     """Slope and intercept checked. They come together; of one alone pydicom would say nothing: the other is 1 or 0."""
     said = {keyword: raw_text(view, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")}
     if not any(keyword in view for keyword in said) or not file.is_gray or view.get("ModalityLUTSequence"):
@@ -277,7 +277,7 @@ def raw_text(view: Dataset, keyword: str) -> str:
     return text.strip("\0 ")
 
 
-def region_of(file: Opened, reading: Reading) -> tuple[int, int, int, int]:
+def region_of(file: OpenDicom, reading: Reading) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is read: all, or the box around the ultrasound regions.
 
     Regions that show tissue in two dimensions are meant, where there are some; else all of them.
@@ -305,7 +305,7 @@ def region_of(file: Opened, reading: Reading) -> tuple[int, int, int, int]:
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------
-def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Dataset]:
+def decode_dicom(file: OpenDicom, frame: int | None, reading: Reading) -> tuple[Array, Dataset]:
     """One frame as it is stored, cropped, and the dataset as it holds for it; the other frames are not decoded."""
     check_layout(file)
     if frame is None and file.frames > 1:
@@ -331,7 +331,7 @@ def decode(file: Opened, frame: int | None, reading: Reading) -> tuple[Array, Da
     return raw[top:bottom, left:right], view
 
 
-def shown_order(file: Opened, view: Dataset, reading: Reading, ends: Array) -> Array:
+def shown_order(file: OpenDicom, view: Dataset, reading: Reading, ends: Array) -> Array:
     """Two stored values, (1, 2), as the set shows them: which is the darker one."""
     if reading.window and has_window(view):
         levels = shown_levels(file, view, reading, ends)
@@ -340,7 +340,7 @@ def shown_order(file: Opened, view: Dataset, reading: Reading, ends: Array) -> A
     return to_values(file, view, ends)
 
 
-def decode_stored(file: Opened, frame: int) -> Array:
+def decode_stored(file: OpenDicom, frame: int) -> Array:
     from pydicom.pixels import pixel_array
 
     try:
@@ -355,7 +355,7 @@ def decode_stored(file: Opened, frame: int) -> Array:
         ) from error
 
 
-def keep_stored_bits(file: Opened, raw: Array) -> Array:
+def keep_stored_bits(file: OpenDicom, raw: Array) -> Array:
     """Clear the bits above BitsStored, where old scanners kept overlays, and extend the sign of signed values.
 
     pydicom does so for native and RLE files; a codestream with a greater precision than BitsStored keeps these bits.
@@ -382,7 +382,7 @@ def plain_reason(line: str) -> str:
     return line.replace("'NoneType' object has no attribute 'encode'", "makes no image of it")
 
 
-def check_codestream(file: Opened, frame: int) -> None:
+def check_codestream(file: OpenDicom, frame: int) -> None:
     """Refuse a JPEG inside whose own size is not that of the header: a decoder would allocate what it says.
 
     And one whose header is damaged: gdcm, alone to decode some kinds, would end the process.
@@ -407,7 +407,7 @@ def check_codestream(file: Opened, frame: int) -> None:
         )
 
 
-def to_rgb(file: Opened, raw: Array, view: Dataset) -> Array:
+def to_rgb(file: OpenDicom, raw: Array, view: Dataset) -> Array:
     """Colours uint8 or uint16; pydicom has made RGB of YBR and put the planes together."""
     from pydicom.pixels import apply_color_lut
 
@@ -417,7 +417,7 @@ def to_rgb(file: Opened, raw: Array, view: Dataset) -> Array:
     return np.ascontiguousarray(colours[..., :3])
 
 
-def to_values(file: Opened, view: Dataset, raw: Array) -> Array:
+def to_values(file: OpenDicom, view: Dataset, raw: Array) -> Array:
     """Rescale or modality LUT applied; MONOCHROME1 turned over within what the header allows."""
     from pydicom.pixels import apply_modality_lut
 
@@ -436,7 +436,7 @@ def to_values(file: Opened, view: Dataset, raw: Array) -> Array:
     return values
 
 
-def stored_levels(file: Opened, view: Dataset, part: Array) -> Array:
+def stored_levels(file: OpenDicom, view: Dataset, part: Array) -> Array:
     low, high, step = value_range(file, view)
     if low < 0 or high > 65535 or step != 1 or low % 1:
         raise DataError(
@@ -446,7 +446,7 @@ def stored_levels(file: Opened, view: Dataset, part: Array) -> Array:
     return to_values(file, view, part).astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def shown_levels(file: Opened, view: Dataset, reading: Reading, part: Array) -> Array:
+def shown_levels(file: OpenDicom, view: Dataset, reading: Reading, part: Array) -> Array:
     """Levels as the file's own VOI LUT or window shows them."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MARK = b"DICM"  # at byte 128
-MAX_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
+MAX_DICOM_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_ELEMENTS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -44,7 +44,7 @@ PIXEL_TAGS = tuple(
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class OpenDicom:
     """A DICOM file parsed up to its pixels."""
 
     path: Path
@@ -81,7 +81,7 @@ def carries_mark(path: Path) -> bool:
         return False
 
 
-def read_tag(path: Path, keyword: str) -> str:
+def read_dicom_tag(path: Path, keyword: str) -> str:
     """The text of one element, of the file's top level; "" where it has none. For tags that headers do not keep."""
     from pydicom.datadict import keyword_dict
 
@@ -92,7 +92,7 @@ def read_tag(path: Path, keyword: str) -> str:
 
 
 @contextmanager
-def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> Iterator[Opened]:
+def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> Iterator[OpenDicom]:
     """The file parsed up to its pixels; whatever goes wrong with it meanwhile is a DataError that names it."""
     check_regular(path)
     quieten()
@@ -130,14 +130,14 @@ def plain_stream(path: Path, source: IO[bytes]) -> IO[bytes]:
     if syntax == DeflatedExplicitVRLittleEndian:
         return with_meta(ExplicitVRLittleEndian, inflate(path, source))
     if not syntax or start[128:] != MARK:
-        body = source.read(MAX_BYTES + MAX_HEADER_BYTES)
+        body = source.read(MAX_BYTES + MAX_DICOM_HEADER_BYTES)
         return with_meta(syntax or guess_syntax(body), body)
     source.seek(0)
     return source
 
 
 def inflate(path: Path, source: IO[bytes]) -> bytes:
-    limit = MAX_BYTES + MAX_HEADER_BYTES
+    limit = MAX_BYTES + MAX_DICOM_HEADER_BYTES
     data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source.read(limit), limit + 1)
     if len(data) > limit:
         raise DataError(f"{path}: deflated, and more than {limit >> 20} MB when inflated", fix="leave it out")
@@ -160,7 +160,7 @@ def with_meta(syntax: str, body: bytes) -> io.BytesIO:
     return io.BytesIO(bytes(128) + MARK + length + element + body)
 
 
-def parse(path: Path, stream: IO[bytes], tags: tuple[str, ...]) -> Opened:
+def parse(path: Path, stream: IO[bytes], tags: tuple[str, ...]) -> OpenDicom:
     from pydicom import dcmread
 
     dataset = dcmread(stream, stop_before_pixels=True, specific_tags=[*KEPT_TAGS, *PIXEL_TAGS, *tags])
@@ -168,13 +168,13 @@ def parse(path: Path, stream: IO[bytes], tags: tuple[str, ...]) -> Opened:
     order, start = "<" if little else ">", stream.tell()
     head = stream.read(12)
     if len(head) < 8:
-        return Opened(path, stream, dataset, "", start, 0)
+        return OpenDicom(path, stream, dataset, "", start, 0)
     group, number = struct.unpack(f"{order}HH", head[:4])
     implicit = bool(dataset.original_encoding[0])
     (length,) = struct.unpack(f"{order}L", head[4:8] if implicit else head[8:12].ljust(4, b"\0"))
     element = PIXEL_ELEMENTS.get(group << 16 | number, "")
     defined = None if length == UNDEFINED_LENGTH else length
-    return Opened(path, stream, dataset, element, start + (8 if implicit else 12), defined)
+    return OpenDicom(path, stream, dataset, element, start + (8 if implicit else 12), defined)
 
 
 def tag_text(dataset: Dataset, keyword: str) -> str:

@@ -21,39 +21,11 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images import animation, dicom, raster, video, volumes
 from zoo.images.elements import carries_mark
-from zoo.images.elements import read_tag as read_element
+from zoo.images.elements import read_dicom_tag as read_element
 from zoo.images.reading import AS_STORED, Header, Reading, is_binary
-from zoo.images.resizing import fit_square
 
-__all__ = [
-    "AS_STORED",
-    "Header",
-    "Reading",
-    "all_have_pages",
-    "clips_of",
-    "fit_square",
-    "frame_name",
-    "has_tags",
-    "header_version",
-    "is_ignored",
-    "is_image",
-    "is_image_name",
-    "is_single_name",
-    "is_tiff_name",
-    "is_unnamed_image",
-    "is_unread_image",
-    "is_volume_name",
-    "kind_by_name",
-    "read_header",
-    "read_image",
-    "read_tag",
-    "read_values",
-    "split_frame",
-    "without_suffix",
-]
-
-KINDS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
-BY_SUFFIX = {suffix: kind for kind in KINDS for suffix in kind.SUFFIXES}
+READERS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
+BY_SUFFIX = {suffix: kind for kind in READERS for suffix in kind.SUFFIXES}
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "dicomdir"})
 # Images and videos that are not read: of phones, cameras, slides and microscopes, scanners, drawings
 UNREAD_SUFFIXES = frozenset(

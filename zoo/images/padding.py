@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.images.elements import Opened
+from zoo.images.elements import OpenDicom
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -22,7 +22,7 @@ KEYWORDS = {
 }
 
 
-def darken_padding(file: Opened, view: Dataset, raw: Array, show: Callable[[Array], Array]) -> Array:
+def darken_padding(file: OpenDicom, view: Dataset, raw: Array, show: Callable[[Array], Array]) -> Array:
     """Set padding to the dark end of the stored range, or of the tissue where the range is signed or floating point.
 
     `show` maps stored values to what is shown and tells which end is dark: MONOCHROME1, a negative slope and a lookup
@@ -48,7 +48,7 @@ def darken_padding(file: Opened, view: Dataset, raw: Array, show: Callable[[Arra
     return np.where(is_padding & ~(raw >= three_quarters), high, raw)
 
 
-def padding_bounds(file: Opened, view: Dataset) -> tuple[float, float] | None:
+def padding_bounds(file: OpenDicom, view: Dataset) -> tuple[float, float] | None:
     """The least and the greatest stored value that is padding; None where the file declares none."""
     value, limit = (first_number(view.get(keyword)) for keyword in KEYWORDS[file.element])
     if value is None:
@@ -67,7 +67,7 @@ def first_number(value: Any) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def as_stored(file: Opened, value: float) -> float:
+def as_stored(file: OpenDicom, value: float) -> float:
     """A padding value with the sign of the pixels: files write -2000 as 63536 and the reverse."""
     allocated = int(file.dataset.BitsAllocated)
     unsigned = int(value) % 2**allocated

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
+RASTER_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")  # not EPS: it runs ghostscript
 SUFFIXES = RASTER_SUFFIXES
 TIFF_SUFFIXES = (".tif", ".tiff")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
@@ -57,16 +57,16 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
     except DataError:
         if path.suffix.lower() not in TIFF_SUFFIXES:
             raise
-    pixels = read_pixels(path)  # only the palette's colours tell whether it is gray
+    pixels = read_raster_pixels(path)  # only the palette's colours tell whether it is gray
     return Header(width=pixels.shape[1], height=pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """Pixels as `read_pixels` has them, mapped where the set says how."""
-    return to_levels(read_pixels(path, frame), reading)
+    return to_levels(read_raster_pixels(path, frame), reading)
 
 
-def read_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
+def read_raster_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
     """Pixels uint8 or uint16, (H, W) or (H, W, 3), turned upright as EXIF says.
 
     1-bit becomes 0 and 255; a palette its colours, or gray where they all are; CMYK, YCbCr and LAB become RGB. Alpha is
@@ -80,7 +80,7 @@ def read_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
             bits = stored_bits(image, path)
             check_size(path, image.width, image.height, len(image.getbands()), bits)
             with alone_if_large(image.width * image.height):
-                return np.ascontiguousarray(decode(image, path, bits))
+                return np.ascontiguousarray(decode_raster(image, path, bits))
     except DataError as error:
         if error.code == "image-unknown" and path.suffix.lower() in TIFF_SUFFIXES:
             return read_tiff(path)
@@ -89,7 +89,7 @@ def read_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
         raise damaged(path, error) from error
 
 
-def decode(image: Image, path: Path, bits: int) -> Array:
+def decode_raster(image: Image, path: Path, bits: int) -> Array:
     if bits > 8 and image.mode not in GRAY_MODES:
         return read_deep_colour(image, path)
     image.load()
@@ -115,7 +115,7 @@ def open_image(path: Path) -> Image:
 
     check_regular(path)
     try:
-        image = PIL.Image.open(path, formats=FORMATS)
+        image = PIL.Image.open(path, formats=RASTER_FORMATS)
     except PIL.Image.DecompressionBombError as error:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
@@ -189,13 +189,13 @@ def read_deep_colour(image: Image, path: Path) -> Array:
 
     mode = raw_mode(image)
     if mode == "LA;16B":  # four bytes a pixel, the same as RGBA
-        with PIL.Image.open(path, formats=FORMATS) as again:
+        with PIL.Image.open(path, formats=RASTER_FORMATS) as again:
             again.tile = [again.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
             data = np.asarray(again)
         return upright(flatten(join_bytes(data[..., 0::2], data[..., 1::2])), again.getexif().get(0x0112, 1))
     order = mode[-4:].replace(";16N", ";16L" if np.little_endian else ";16B")
     if mode[:-4] in {"RGB", "RGBA"} and order in OTHER_BYTE_ORDER and image.format in {"PNG", "TIFF"}:
-        with PIL.Image.open(path, formats=FORMATS) as again:
+        with PIL.Image.open(path, formats=RASTER_FORMATS) as again:
             again.tile = [with_raw_mode(tile, mode[:-4] + OTHER_BYTE_ORDER[order]) for tile in again.tile]  # type: ignore[attr-defined]
             low = np.asarray(again)
         return upright(flatten(join_bytes(np.asarray(image), low)), image.getexif().get(0x0112, 1))

@@ -14,7 +14,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 
 # Where in a file which bytes stand, what kind of file has them, and its suffixes
-KINDS = (
+FILE_KINDS = (
     (4, b"ftyphei", "HEIC", (".heic", ".heif")),
     (4, b"ftypmif1", "HEIF", (".heic", ".heif")),
     (4, b"ftypavif", "AVIF", (".avif",)),
@@ -38,7 +38,7 @@ RASTER_KINDS = ("PNG", "JPEG", "TIFF", "GIF")
 RASTER_SUFFIXES = (
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
 )
-NAMED_SUFFIXES = frozenset((*RASTER_SUFFIXES, *(suffix for *_, suffixes in KINDS for suffix in suffixes)))
+NAMED_SUFFIXES = frozenset((*RASTER_SUFFIXES, *(suffix for *_, suffixes in FILE_KINDS for suffix in suffixes)))
 LACKING = re.compile(
     r"imagecodecs|not available|missing dependenc|no module named|not installed|unsupported", re.IGNORECASE
 )
@@ -108,7 +108,7 @@ def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
             start = stream.read(352)
     except OSError:
         return None
-    return next(((name, suffixes) for at, mark, name, suffixes in KINDS if start[at:].startswith(mark)), None)
+    return next(((name, suffixes) for at, mark, name, suffixes in FILE_KINDS if start[at:].startswith(mark)), None)
 
 
 def is_binary(path: Path) -> bool:

@@ -15,7 +15,7 @@ from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, check_reg
 from zoo.images.recent import Recent
 
 # The demuxer is named, never guessed from the content: a playlist called `a.avi` could have other files read.
-FORMATS = {
+VIDEO_FORMATS = {
     ".avi": "avi",
     ".mp4": "mov",
     ".m4v": "mov",
@@ -25,13 +25,13 @@ FORMATS = {
     ".mpg": "mpeg",
     ".mpeg": "mpeg",
 }
-SUFFIXES = tuple(FORMATS)
+SUFFIXES = tuple(VIDEO_FORMATS)
 HEADER_VERSION = 1
-MAX_FRAMES = 1_000_000
+MAX_CLIP_FRAMES = 1_000_000
 DECODED_PIXELS = 200_000_000  # clips up to here are decoded whole when first seen, in about a second
 KEPT_BYTES = 64 << 20  # of decoded frames of a clip: threads ask for them a little out of order
-RECENT_BYTES = 256 << 20
-SHORT = 0.9  # of the duration a file states: with fewer frames it has been cut
+RECENT_CLIP_BYTES = 256 << 20
+SHORT_CLIP_FRAMES = 0.9  # of the duration a file states: with fewer frames it has been cut
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: ARG001
@@ -42,24 +42,24 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
     check_regular(path)
     num_packets = count_packets(path)
     frames = Decoder(path)
-    first = pixels_of(path, next(frames))
+    first = frame_pixels(path, next(frames))
     height, width = first.shape[:2]
     if num_packets * width * height > DECODED_PIXELS:
         return Header(width=width, height=height, channels=3, frames=num_packets)
     channels, count = 1 if first.ndim == 2 else 3, 1
     for frame in frames:
         count += 1
-        channels = max(channels, 1 if pixels_of(path, frame).ndim == 2 else 3)
+        channels = max(channels, 1 if frame_pixels(path, frame).ndim == 2 else 3)
     return Header(width=width, height=height, channels=channels, frames=count)
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """Pixels uint8, (H, W) where they are gray or (H, W, 3), as the file says it is to be turned."""
     check_regular(path)
-    return to_levels(RECENT(path).read(frame or 0), reading)
+    return to_levels(RECENT_CLIPS(path).read(frame or 0), reading)
 
 
-class Clip:
+class OpenClip:
     """A video as far as it has been decoded, with the last frames kept. Safe to call from several threads."""
 
     def __init__(self, path: Path) -> None:
@@ -88,14 +88,14 @@ class Clip:
                 self.position += 1
                 while len(self.kept) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.kept) > 1:
                     self.kept.popitem(last=False)
-            return pixels_of(self.path, self.kept[number])
+            return frame_pixels(self.path, self.kept[number])
 
 
-def open_clip(path: Path) -> tuple[Clip, int]:
-    return Clip(path), KEPT_BYTES
+def open_clip(path: Path) -> tuple[OpenClip, int]:
+    return OpenClip(path), KEPT_BYTES
 
 
-RECENT: Recent[Clip] = Recent(open_clip, RECENT_BYTES)
+RECENT_CLIPS: Recent[OpenClip] = Recent(open_clip, RECENT_CLIP_BYTES)
 
 
 # --- PyAV ------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def open_container(path: Path) -> Any:
         ) from error
     try:
         # "file:": what follows is a path, whatever it looks like
-        container = av.open(f"file:{path.resolve()}", format=FORMATS[path.suffix.lower()])
+        container = av.open(f"file:{path.resolve()}", format=VIDEO_FORMATS[path.suffix.lower()])
     except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
         raise damaged(path, error) from error
     if not container.streams.video:
@@ -168,16 +168,16 @@ def count_packets(path: Path) -> int:
                     count += 1
                     if packet.pts is not None and packet.time_base:
                         end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if seen > MAX_FRAMES:
+                if seen > MAX_CLIP_FRAMES:
                     break
         except Exception as error:
             raise damaged(path, error) from error
         said, seconds = stream.frames, (container.duration or 0) / 1e6
-    if seen > MAX_FRAMES:
-        raise DataError(f"{path}: more than {MAX_FRAMES} frames", fix="cut it into clips", code="image")
+    if seen > MAX_CLIP_FRAMES:
+        raise DataError(f"{path}: more than {MAX_CLIP_FRAMES} frames", fix="cut it into clips", code="image")
     if not count:
         raise no_frame(path)
-    if count < said or (not said and end < SHORT * seconds):
+    if count < said or (not said and end < SHORT_CLIP_FRAMES * seconds):
         claim = (
             f"says {said} frames, and ends after {count}" if said else f"says {seconds:.2f} s, and ends at {end:.2f}"
         )
@@ -189,7 +189,7 @@ def no_frame(path: Path) -> DataError:
     return DataError(f"{path}: no frame in it", fix="copy it again, or leave it out", code="image")
 
 
-def pixels_of(path: Path, frame: Any) -> Array:
+def frame_pixels(path: Path, frame: Any) -> Array:
     """A frame as uint8, (H, W) where red, green and blue are one, else (H, W, 3); turned as the file says."""
     check_size(path, frame.width, frame.height, 3)
     pixels: Array = frame.to_ndarray(format="rgb24")

@@ -38,12 +38,12 @@ SUFFIXES = (".nii", ".nii.gz", ".npy")
 HEADER_VERSION = 2  # of what `read_header` finds out; raised when it finds something else
 MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own type: 1,500 slices of 512 x 512 at 16 bits
 MAX_MAPPED_BYTES = 4 << 30  # of a file that is read where it lies
-RECENT_BYTES = 1 << 29
-MAX_RATIO = 1032  # what deflate can reach
-CHUNK_BYTES = 1 << 20
+RECENT_VOLUME_BYTES = 1 << 29
+MAX_DEFLATE_RATIO = 1032  # what deflate can reach
+VOLUME_CHUNK_BYTES = 1 << 20
 MAX_SLICES = 100_000
-MAX_VALUES = 1 << 20  # of a volume, for its quantiles
-NUM_QUANTILES = 1001
+MAX_VOXELS = 1 << 20  # of a volume, for its quantiles
+VOLUME_QUANTILES = 1001
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +68,14 @@ class Volume:
     @cached_property
     def quantiles(self) -> Array:
         """Of the whole volume, in steps of a thousandth, from values evenly spread over it."""
-        spread = np.arange(0, self.array.size, max(1, -(-self.array.size // MAX_VALUES)))
+        spread = np.arange(0, self.array.size, max(1, -(-self.array.size // MAX_VOXELS)))
         values = self.array[np.unravel_index(spread, self.array.shape)].astype(np.float64)
-        found: Array = np.quantile(values * self.slope + self.intercept, np.linspace(0, 1, NUM_QUANTILES))
+        found: Array = np.quantile(values * self.slope + self.intercept, np.linspace(0, 1, VOLUME_QUANTILES))
         return found
 
     def levels_between(self, percentiles: tuple[float, float]) -> tuple[float, float]:
         """The values that become black and white; of a volume of one value, that one is black."""
-        low, high = np.interp(percentiles, np.linspace(0, 100, NUM_QUANTILES), self.quantiles)
+        low, high = np.interp(percentiles, np.linspace(0, 100, VOLUME_QUANTILES), self.quantiles)
         return float(low), float(high) if high > low else float(low) + 1.0
 
     def cut(self, frame: int, axis: int | None) -> Array:
@@ -183,10 +183,10 @@ def study(path: Path, planes: Iterator[Array]) -> Study:
 def open_volume(path: Path) -> Volume:
     """The volume in a file; the ones opened last are kept, since their slices are read one after the other."""
     check_regular(path)
-    return RECENT(path)
+    return RECENT_VOLUMES(path)
 
 
-def open_file(path: Path) -> tuple[Volume, int]:
+def open_volume_file(path: Path) -> tuple[Volume, int]:
     """A volume and the bytes of memory that it takes."""
     suffix = path.suffix.lower()
     try:
@@ -203,7 +203,7 @@ def open_file(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-RECENT: Recent[Volume] = Recent(open_file, RECENT_BYTES)
+RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES)
 
 
 def check_shape(path: Path, array: Array) -> Array:
@@ -288,7 +288,7 @@ def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[
         )
     size, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size
     is_packed = path.suffix.lower() == ".gz"
-    most = stored * MAX_RATIO if is_packed else stored
+    most = stored * MAX_DEFLATE_RATIO if is_packed else stored
     if offset + size > most:
         raise DataError(
             f"{path}: its header says {' x '.join(map(str, shape))} of {dtype}, {size} bytes; the file ends early",
@@ -303,7 +303,7 @@ def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[
     with gzip.open(path) as stream, memoryview(data) as free:
         stream.read(offset)
         done = 0
-        while done < size and (count := stream.readinto(free[done : done + CHUNK_BYTES])):
+        while done < size and (count := stream.readinto(free[done : done + VOLUME_CHUNK_BYTES])):
             done += count
         stream.read(1)  # at the end of the file the CRC is compared
     if done != size:

@@ -18,11 +18,11 @@ from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
-    Verdict,
+    ShuffleVerdict,
     count_configurations,
     find_degenerate,
     is_baseline,
-    judge,
+    judge_shuffles,
     score_shuffles,
     tested_on,
 )
@@ -30,7 +30,7 @@ from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, trained_and_tested
 from zoo.results.store import Provenance, Result
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.means import exact_mean, rounded
 
 COSTS = (
@@ -103,14 +103,14 @@ class Board:
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
-    card: Card
+    card: ScoringContext
     threshold: ThresholdRule
     primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
     dates: tuple[str, str] = ("", "")  # of the first and of the last run
     bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
     num_configurations: int = 0  # model x protocol x initial weights, ever scored on this test set
     is_control: bool = False  # its runs were trained on shuffled labels
-    controls: tuple[Verdict, ...] = ()  # what those say of its own rows, or of the board with the true labels
+    controls: tuple[ShuffleVerdict, ...] = ()  # what those say of its own rows, or of the board with the true labels
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
@@ -167,7 +167,7 @@ def build_leaderboard(
         if data_key(result) in orphans:
             orphans[data_key(result)].append(result)
     options = options or ReportOptions()
-    parts = [(group, matching(baselines, group)) for _, group in sorted(groups.items())]
+    parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
     boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
     shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
@@ -195,7 +195,7 @@ def build_controls(
     found = {}
     for board in boards:
         if board:
-            verdicts = tuple(judge(row.label, row.scores, len(row.seeds), board.card) for row in board.rows)
+            verdicts = tuple(judge_shuffles(row.label, row.scores, len(row.seeds), board.card) for row in board.rows)
             found[board.control_key] = replace(board, is_control=True, controls=verdicts)
     return found
 
@@ -210,7 +210,7 @@ def board_key(result: Result) -> tuple[str, ...]:
     return (*data_key(result), result.run["protocol_label"], result.run["init"])
 
 
-def matching(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
+def matching_runs(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
     """The baselines of the same data, one row each, at the image size of the board where they were run at several."""
     rows = group_rows([b for b in baselines if data_key(b) == data_key(group[0])])
     sizes = {r.run["image_size"] for r in group}
@@ -317,7 +317,7 @@ def build_rows(
         differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
         shown = {name: str(kept_apart(run)[name])[:20] or "unrecorded" for name in differing}
         if len({(*kept_apart(twin).values(),) for twin in twins}) < len(twins):
-            shown["params"] = str(next(map(count_parameters, part), None))
+            shown["params"] = str(next(map(describe_parameters, part), None))
         rows.append(replace(row, variant=", ".join(f"{name}={value}" for name, value in shown.items())))
     return rows
 
@@ -334,13 +334,13 @@ def split_by_parameters(results: Sequence[Result]) -> list[list[Result]]:
 
     A run that failed has no number, and stays with the first ones.
     """
-    counts = sorted({count for result in results if (count := count_parameters(result)) is not None})
+    counts = sorted({count for result in results if (count := describe_parameters(result)) is not None})
     if len(counts) < 2:
         return [list(results)]
-    return [[r for r in results if (count_parameters(r) or counts[0]) == count] for count in counts]
+    return [[r for r in results if (describe_parameters(r) or counts[0]) == count] for count in counts]
 
 
-def count_parameters(result: Result) -> int | None:
+def describe_parameters(result: Result) -> int | None:
     count: int | None = result.cost.get("num_parameters")
     return count
 
@@ -409,14 +409,16 @@ def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
 
 
 def flag_degenerate(
-    row: Row, constant: Score | None, primary: str, higher: bool, card: Card, rule: ThresholdRule
+    row: Row, constant: Score | None, primary: str, higher: bool, card: ScoringContext, rule: ThresholdRule
 ) -> Row:
     found = row.scores.get(primary)
     reasons = find_degenerate(found, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
     return replace(row, degenerate=reasons)
 
 
-def find_evidence(stored: Runs, metric: MetricSpec | None, card: Card, threshold: ThresholdRule) -> Evidence | str:
+def find_evidence(
+    stored: Runs, metric: MetricSpec | None, card: ScoringContext, threshold: ThresholdRule
+) -> Evidence | str:
     """What the row is ranked by, or the reason why it is not; whatever a plugin's metric does costs only the rank."""
     if metric is None:
         return "the primary metric is not installed"
@@ -479,7 +481,7 @@ def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, 
     return {**facts, "splits": {**facts["splits"], "test": test}}
 
 
-def count_units(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, Any]:
+def count_units(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext) -> dict[str, Any]:
     """Test units, patients or clips, and those of each class: what prevalence is a share of."""
     tests = [fold["test"].by_unit(card.unit) for fold in folds]
     counts: dict[str, Any] = {"units": sum(map(len, tests))}
@@ -489,7 +491,7 @@ def count_units(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[
     return counts
 
 
-def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Card) -> dict[str, int]:
+def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext) -> dict[str, int]:
     """Test patients with at least one image of each label; a patient may count for several."""
     if card.task.name == "regression":
         return {}

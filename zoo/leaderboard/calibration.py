@@ -6,7 +6,7 @@ Everything is counted in the unit that is scored. A run's temperature is fitted 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,12 @@ from zoo.errors import Undefined
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.metrics.probabilities import confidences
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
-from zoo.specs.metric import Card, MetricRequest
+from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.statistics.calibration import (
     NUM_BINS,
     equal_mass_bins,
@@ -34,11 +34,9 @@ from zoo.statistics.calibration import (
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval, wilson_interval
 from zoo.statistics.weighted import ratio
 
-Run = Mapping[str, Predictions]
-
-SHOWN = {spec.name: spec for spec in METRICS if spec.name in ("ece", "brier", "log_loss")}
+CALIBRATION_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("ece", "brier", "log_loss")}
 RESCALE = {"multilabel": rescale_events, "ordinal": rescale_grades}
-COLUMNS = ("model", "temperature", "ECE", "ECE after", "Brier", "Brier after", "log loss", "log loss after")
+CALIBRATION_COLUMNS = ("model", "temperature", "ECE", "ECE after", "Brier", "Brier after", "log loss", "log loss after")
 WHAT = {
     "binary": "of the positive class's probability",
     "multilabel": "of each label's probability by itself, averaged over labels",
@@ -57,11 +55,11 @@ def build_section(request: SectionRequest) -> Section | None:
     curves: list[dict[str, Any]] = []
     reasons = []
     for row in request.rows:
-        runs = [[by_unit(run, request.card) for run in folds] for folds in row.stored]
+        runs = [[merge_units(run, request.card) for run in folds] for folds in row.stored]
         fitted = [[find_temperature(run, card) for run in folds] for folds in runs]
         after = rescale_runs(runs, fitted, card)
-        raw_scores = score(runs, SHOWN, card, threshold="half")
-        scores = score(after, SHOWN, card, threshold="half") if after else {}
+        raw_scores = score(runs, CALIBRATION_METRICS, card, threshold="half")
+        scores = score(after, CALIBRATION_METRICS, card, threshold="half") if after else {}
         missing = missing_reason(fitted)
         reasons += [f"{row.label}: no temperature: {missing}"] if missing else []
         none = Score(value=None, reason=missing)
@@ -72,9 +70,9 @@ def build_section(request: SectionRequest) -> Section | None:
     return Section(
         name="calibration",
         title="Calibration: how far a probability can be taken at its word",
-        columns=COLUMNS,
+        columns=CALIBRATION_COLUMNS,
         rows=tuple(rows),
-        compact=COLUMNS[:6],
+        compact=CALIBRATION_COLUMNS[:6],
         notes=(
             f"ECE: mean distance of what is claimed from what came true, {NUM_BINS} bins of equal mass "
             f"{WHAT[card.task.name]}; chance raises it, and its interval takes that out",
@@ -86,12 +84,12 @@ def build_section(request: SectionRequest) -> Section | None:
     )
 
 
-def by_unit(run: Run, card: Card) -> Run:
+def merge_units(run: SplitPredictions, card: ScoringContext) -> SplitPredictions:
     return {split: part.by_unit(card.unit_of(split)) for split, part in run.items()}
 
 
 # --- temperatures ----------------------------------------------------------------------------------------------------
-def find_temperature(run: Run, card: Card) -> float | str:
+def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str:
     """The temperature of one run, or the reason why there is none."""
     val = run.get("val")
     if val is None:
@@ -102,7 +100,9 @@ def find_temperature(run: Run, card: Card) -> float | str:
     request = decide({"test": val}, card, "half").request
 
     def loss(temperature: float) -> float:
-        return SHOWN["log_loss"].compute(replace(request, probabilities=rescale(val, temperature, card).probabilities))
+        return CALIBRATION_METRICS["log_loss"].compute(
+            replace(request, probabilities=rescale(val, temperature, card).probabilities)
+        )
 
     try:
         return fit_temperature(loss)
@@ -110,14 +110,14 @@ def find_temperature(run: Run, card: Card) -> float | str:
         return str(reason)
 
 
-def rescale(part: Predictions, temperature: float, card: Card) -> Predictions:
+def rescale(part: Predictions, temperature: float, card: ScoringContext) -> Predictions:
     """The predictions at another temperature; 1 leaves them as they are."""
     function = RESCALE.get(card.task.name, rescale_classes)
     # Without log odds, which no measure of calibration looks at.
     return replace(part, probabilities=function(part.probabilities, temperature), log_odds=None)
 
 
-def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: Card) -> Runs:
+def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: ScoringContext) -> Runs:
     """The test split of every run at its temperature; empty where any has none, since a mean needs them all."""
     rescaled = []
     for folds, temperatures in zip(runs, fitted, strict=True):
@@ -161,25 +161,25 @@ def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]
 
 
 # --- reliability -----------------------------------------------------------------------------------------------------
-def describe_curves(row: ScoredRow, runs: Runs, card: Card, kind: str) -> list[dict[str, Any]]:
+def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str) -> list[dict[str, Any]]:
     """One reliability curve a seed and, of several labels, a label; the folds of a seed make one curve together."""
     curves = []
     for number, folds in enumerate(runs):
-        test = join([run["test"] for run in folds])
+        test = join_parts([run["test"] for run in folds])
         request = decide({"test": test}, card, "half").request
         for label, points in zip(curve_labels(card), find_points(request, test.patients), strict=True):
             curves.append({"model": row.label, "seed": row.seeds[number], "label": label, "kind": kind, **points})
     return curves
 
 
-def curve_labels(card: Card) -> tuple[str | None, ...]:
+def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:
     """The label that a curve is of; None: the largest probability's, whichever that is."""
     if card.task.name == "multilabel":
         return card.labels
     return (card.labels[1 if card.positive is None else card.positive],) if card.task.name == "binary" else (None,)
 
 
-def join(parts: Sequence[Predictions]) -> Predictions:
+def join_parts(parts: Sequence[Predictions]) -> Predictions:
     def stack(name: str) -> Array:
         return np.concatenate([getattr(part, name) for part in parts])
 

@@ -10,14 +10,12 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions, mean_log_odds
+from zoo.evaluation.predictions import Predictions, SplitPredictions, mean_log_odds
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Runs
 from zoo.leaderboard.tables import Cell, Section, SectionRequest
 from zoo.specs.metric import MetricSpec
 from zoo.statistics.means import mean_of_arrays
-
-Run = Mapping[str, Predictions]
 
 MIN_MEMBERS = 2
 MOST_METRICS = 5  # of the task's own, the primary one among them
@@ -27,7 +25,7 @@ def build_section(request: SectionRequest) -> Section | None:
     """The section `ensembles`, where it is asked for and a model has several seeds or folds to take the mean of."""
     if not request.options.ensembles or request.primary is None:
         return None
-    metrics = choose_metrics(request)
+    metrics = choose_ensemble_metrics(request)
     rows: list[tuple[Cell, ...]] = []
     for row in request.rows:
         if row.baseline:
@@ -53,14 +51,14 @@ def build_section(request: SectionRequest) -> Section | None:
     )
 
 
-def choose_metrics(request: SectionRequest) -> dict[str, MetricSpec]:
+def choose_ensemble_metrics(request: SectionRequest) -> dict[str, MetricSpec]:
     assert request.primary is not None
     known = {spec.name: spec for spec in METRICS}
     names = [name for name in request.card.task.metrics[:MOST_METRICS] if name in known]
     return {request.primary.name: request.primary} | {n: known[n] for n in names if n != request.primary.name}
 
 
-def ensembles_of(stored: Runs, facts: Mapping[str, Any]) -> tuple[list[Run], str]:
+def ensembles_of(stored: Runs, facts: Mapping[str, Any]) -> tuple[list[SplitPredictions], str]:
     """The ensembles of one row, one for each set of test images, and what they are of; none of fewer than two runs.
 
     In cross-validation a fold's images are tested by the models of that fold alone: only its seeds can be averaged. On
@@ -76,7 +74,7 @@ def ensembles_of(stored: Runs, facts: Mapping[str, Any]) -> tuple[list[Run], str
     return [average(parts) for parts in zip(*stored, strict=True)], f"{len(stored)} seeds"
 
 
-def average(members: Sequence[Run]) -> Run:
+def average(members: Sequence[SplitPredictions]) -> SplitPredictions:
     """One run with the mean probabilities. Where the members have different val images, each val is its own part."""
     parts: dict[bytes, list[Predictions]] = {}
     for run in members:
@@ -84,7 +82,7 @@ def average(members: Sequence[Run]) -> Run:
             parts.setdefault(np.asarray(run["val"].sample_ids).tobytes(), []).append(run["val"])
     means = [mean_of(found) for found in parts.values()]
     test = mean_of([run["test"] for run in members])
-    return {"val": join(means), "test": test} if means else {"test": test}
+    return {"val": join_folds(means), "test": test} if means else {"test": test}
 
 
 def mean_of(parts: Sequence[Predictions]) -> Predictions:
@@ -106,7 +104,7 @@ def log_odds_of(parts: Sequence[Predictions]) -> Array | None:
     return np.concatenate(odds) if len(odds) == len(parts) else None
 
 
-def join(parts: Sequence[Predictions]) -> Predictions:
+def join_folds(parts: Sequence[Predictions]) -> Predictions:
     """Several parts below each other. An image that is val of several folds is there once a fold, as another image."""
     if len(parts) == 1:
         return parts[0]

@@ -24,7 +24,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
-def rounded(value: float | None, digits: int) -> str:
+def format_rounded(value: float | None, digits: int) -> str:
     """The same to so many digits, however large: a column of seconds is read from top to bottom."""
     return number(None if value is None else round(value, digits), digits)
 

@@ -19,7 +19,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.significance import MIN_SEEDS
 from zoo.leaderboard.tables import Cell, Section
-from zoo.statistics.datasets import Measured, Order, datasets_needed, normalised_mean, order_models, wilcoxon_holm
+from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalised_mean, order_models, wilcoxon_holm
 from zoo.statistics.intervals import NUM_RESAMPLES
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA
@@ -30,7 +30,7 @@ METHOD = f"patients within datasets and seeds within models, B={NUM_RESAMPLES}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class DatasetScore:
     """One model on one dataset: its evidence, higher being better, and how many of its seeds the model itself lost."""
 
     evidence: Evidence
@@ -52,7 +52,7 @@ class Across:
 
 
 # Models by dataset: what was tested, or why there is nothing.
-Table = Mapping[str, Mapping[str, Tested | str]]
+ScoreTable = Mapping[str, Mapping[str, DatasetScore | str]]
 
 
 def find_across(boards: Sequence[Board]) -> list[Across]:
@@ -69,8 +69,10 @@ def find_across(boards: Sequence[Board]) -> list[Across]:
     for group in groups.values():
         notes, chosen = choose_versions(group)
         chosen = tell_networks_apart(chosen)
-        table: Table = {board.dataset: find_tested(board) for board in chosen}
-        usable = [b for b in chosen if sum(isinstance(t, Tested) for t in table[b.dataset].values()) >= MIN_MODELS]
+        table: ScoreTable = {board.dataset: find_tested(board) for board in chosen}
+        usable = [
+            b for b in chosen if sum(isinstance(t, DatasetScore) for t in table[b.dataset].values()) >= MIN_MODELS
+        ]
         models = list(dict.fromkeys(row.label for b in usable for row in b.rows if not row.baseline))
         complete = [model for model in models if len(having(model, usable, table)) == len(usable)]
         if len(usable) >= MIN_DATASETS and len(complete) >= MIN_MODELS:
@@ -112,19 +114,19 @@ def tell_networks_apart(boards: Sequence[Board]) -> list[Board]:
     return [replace(board, rows=tuple(map(tell_apart, board.rows))) for board in boards]
 
 
-def find_tested(board: Board) -> dict[str, Tested | str]:
+def find_tested(board: Board) -> dict[str, DatasetScore | str]:
     """Every model of a board with what is known of it there, or why it counts as not run."""
     constant = next((r.evidence for r in board.rows if r.model == "constant" and r.baseline), None)
     stand_in = constant if isinstance(constant, Evidence) else None
     found = {row.label: weigh_row(row, stand_in, board.higher_is_better) for row in board.rows if not row.baseline}
-    first = next((tested for tested in found.values() if isinstance(tested, Tested)), None)
+    first = next((tested for tested in found.values() if isinstance(tested, DatasetScore)), None)
     for label, tested in found.items():
-        if isinstance(tested, Tested) and first and not same_patients(tested.evidence, first.evidence):
+        if isinstance(tested, DatasetScore) and first and not same_patients(tested.evidence, first.evidence):
             found[label] = "not tested on the patients of the others"
     return found
 
 
-def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Tested | str:
+def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> DatasetScore | str:
     """The row's evidence, with the constant predictor in place of each seed that the model itself lost."""
     lost, own = len(row.faults), row.evidence
     if isinstance(own, str) and (not lost or row.seeds):
@@ -145,22 +147,22 @@ def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Te
         influence=sign * np.mean([part.influence for part in parts], axis=0),
         seed_scores=sign * np.concatenate(scores),
     )
-    return Tested(evidence=evidence, num_faults=lost, num_seeds=len(parts))
+    return DatasetScore(evidence=evidence, num_faults=lost, num_seeds=len(parts))
 
 
 def same_patients(one: Evidence, other: Evidence) -> bool:
     return np.array_equal(one.patients, other.patients)
 
 
-def having(model: str, boards: Sequence[Board], table: Table) -> list[Board]:
-    return [board for board in boards if isinstance(table[board.dataset].get(model), Tested)]
+def having(model: str, boards: Sequence[Board], table: ScoreTable) -> list[Board]:
+    return [board for board in boards if isinstance(table[board.dataset].get(model), DatasetScore)]
 
 
-def share_datasets(models: Sequence[str], boards: Sequence[Board], table: Table) -> tuple[list[str], list[Board]]:
+def share_datasets(models: Sequence[str], boards: Sequence[Board], table: ScoreTable) -> tuple[list[str], list[Board]]:
     """The models and the datasets that all of them have; the model with the fewest goes until there are two."""
     kept = list(models)
     while kept:
-        common = [b for b in boards if all(isinstance(table[b.dataset].get(model), Tested) for model in kept)]
+        common = [b for b in boards if all(isinstance(table[b.dataset].get(model), DatasetScore) for model in kept)]
         if len(common) >= MIN_DATASETS:
             return kept, common
         kept.remove(min(reversed(kept), key=lambda model: len(having(model, boards, table))))
@@ -171,18 +173,18 @@ def share_datasets(models: Sequence[str], boards: Sequence[Board], table: Table)
 def rank_across(
     boards: Sequence[Board],
     models: Sequence[str],
-    table: Table,
+    table: ScoreTable,
     over: Literal["all", "common"],
     num_datasets: int,
     notes: Sequence[str],
 ) -> Across:
-    tested = [[part for model in models if isinstance(part := table[b.dataset][model], Tested)] for b in boards]
-    measured = [measure(parts) for parts in tested]
+    tested = [[part for model in models if isinstance(part := table[b.dataset][model], DatasetScore)] for b in boards]
+    measured = [measure_dataset(parts) for parts in tested]
     found = order_models(measured)
-    normalised = normalise(boards, measured)
+    normalised = normalize_score(boards, measured)
     best_first = np.argsort(found.mean_rank, kind="stable").tolist()
     names = tuple(models[i] for i in best_first)
-    counts = {model: sum(isinstance(row.get(model), Tested) for row in table.values()) for model in models}
+    counts = {model: sum(isinstance(row.get(model), DatasetScore) for row in table.values()) for model in models}
     first = boards[0]
     weights = "pretrained weights" if first.init == "pretrained" else "random init"
     pairs = test_pairs(models, measured, normalised)
@@ -194,7 +196,7 @@ def rank_across(
         ),
         columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALISED}", "datasets", "failures"),
         rows=tuple(
-            describe_row(i, models[i], found, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
+            describe_model(i, models[i], found, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
             for i in best_first
         ),
         notes=(
@@ -219,15 +221,15 @@ def rank_across(
     )
 
 
-def measure(tested: Sequence[Tested]) -> Measured:
-    return Measured(
+def measure_dataset(tested: Sequence[DatasetScore]) -> DatasetSamples:
+    return DatasetSamples(
         influence=np.stack([part.evidence.influence for part in tested]),
         seed_scores=[part.evidence.seed_scores for part in tested],
         steady=np.array([part.num_faults == 0 for part in tested]),
     )
 
 
-def normalise(boards: Sequence[Board], measured: Sequence[Measured]) -> Array | None:
+def normalize_score(boards: Sequence[Board], measured: Sequence[DatasetSamples]) -> Array | None:
     """(score - chance)/(best - chance), datasets x models, chance being the constant predictor's score.
 
     Of an error, whose best is 0, it is the share of the constant predictor's error that is gone. None where a board has
@@ -245,12 +247,12 @@ def normalise(boards: Sequence[Board], measured: Sequence[Measured]) -> Array | 
     return np.stack(rows)
 
 
-def describe_row(
+def describe_model(
     i: int,
     model: str,
     found: Order,
     normalised: Array | None,
-    tested: Sequence[Sequence[Tested]],
+    tested: Sequence[Sequence[DatasetScore]],
     coverage: str,
 ) -> tuple[Cell, ...]:
     def spread(value: float, interval: Array) -> Score:
@@ -269,7 +271,7 @@ def describe_row(
 
 
 def test_pairs(
-    models: Sequence[str], measured: Sequence[Measured], normalised: Array | None
+    models: Sequence[str], measured: Sequence[DatasetSamples], normalised: Array | None
 ) -> tuple[tuple[str, str, float], ...]:
     """Every pair with Holm's p of Wilcoxon's test over the datasets; none where they are too few.
 
@@ -299,8 +301,8 @@ def tell_other_orders(
     models: Sequence[str],
     names: Sequence[str],
     normalised: Array | None,
-    measured: Sequence[Measured],
-    tested: Sequence[Sequence[Tested]],
+    measured: Sequence[DatasetSamples],
+    tested: Sequence[Sequence[DatasetScore]],
 ) -> list[str]:
     """The order by the mean normalised score, and without the datasets on which a model failed, where they differ."""
     lines = []
@@ -327,18 +329,18 @@ def tell_demonstrations(boards: Sequence[Board]) -> list[str]:
     return [f"demonstration: {', '.join(names)}: says nothing about patients"] if names else []
 
 
-def tell_failures(boards: Sequence[Board], models: Sequence[str], table: Table) -> list[str]:
+def tell_failures(boards: Sequence[Board], models: Sequence[str], table: ScoreTable) -> list[str]:
     lines = []
     for board in boards:
         for row in board.rows:
-            if row.label in models and row.faults and isinstance(table[board.dataset][row.label], Tested):
+            if row.label in models and row.faults and isinstance(table[board.dataset][row.label], DatasetScore):
                 seeds = f"seed{'s' * (len(row.faults) != 1)} {', '.join(map(str, row.faults))}"
                 why = "; ".join(row.errors)
                 lines.append(f"{row.label} on {board.dataset}: {seeds} scored as the constant predictor ({why})")
     return lines
 
 
-def tell_missing(models: Sequence[str], table: Table) -> list[str]:
+def tell_missing(models: Sequence[str], table: ScoreTable) -> list[str]:
     """Who is not ranked here, or was not tested on a dataset, and why."""
     known = dict.fromkeys(model for row in table.values() for model in row)
     lines = []
@@ -346,7 +348,7 @@ def tell_missing(models: Sequence[str], table: Table) -> list[str]:
         reasons = [
             f"{dataset} ({row.get(model, 'not run')})"
             for dataset, row in table.items()
-            if not isinstance(row.get(model), Tested)
+            if not isinstance(row.get(model), DatasetScore)
         ]
         if reasons:
             ranked = "" if model in models else "not ranked here; "

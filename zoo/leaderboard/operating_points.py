@@ -15,12 +15,12 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.intervals import PATIENTS_AND_SEEDS, draw_patients, resample
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import (
-    Reach,
-    Tested,
+    DecidedTest,
     ThresholdRule,
+    ThresholdTarget,
     choose_thresholds,
     decide,
     scale_of,
@@ -28,15 +28,13 @@ from zoo.evaluation.thresholds import (
 )
 from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import NUM_RESAMPLES, add_seed_variance, percentile_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values
 from zoo.tasks.kinds import BINARY
 
-Run = Mapping[str, Predictions]
-
 NAMES = ("sensitivity", "specificity", "ppv", "npv")
-SHOWN = {spec.name: spec for spec in METRICS if spec.name in NAMES}
+POINT_METRICS = {spec.name: spec for spec in METRICS if spec.name in NAMES}
 COMPACT_ROWS = 12  # of several labels, in a terminal; always whole models
 
 
@@ -47,7 +45,7 @@ class Question:
     row: ScoredRow
     label: str
     runs: Runs
-    card: Card
+    card: ScoringContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def build_section(request: SectionRequest) -> Section | None:
     options, multilabel = request.options, request.card.task.name == "multilabel"
     rule = options.reach or request.threshold
     rows: list[tuple[Cell, ...]] = []
-    described, reasons, questions = [], [], list(ask(request))
+    described, reasons, questions = [], [], list(list_questions_of_points(request))
     for question in questions:
         place = (question.row.label, question.label) if multilabel else (question.row.label,)
         try:
@@ -76,12 +74,12 @@ def build_section(request: SectionRequest) -> Section | None:
         except Undefined as reason:
             point = None
             reasons.append(f"{' '.join(place)}: no threshold: {reason}")
-        rows.append((*place, *cells_of(point, options.reach, options.prevalence)))
-        described.append(describe(question, point))
+        rows.append((*place, *point_cells(point, options.reach, options.prevalence)))
+        described.append(describe_point(question, point))
         if point and point.fallbacks:
             counted = f"{point.fallbacks} of {sum(map(len, point.thresholds))} runs"
             reasons.append(f"{' '.join(place)}: threshold .5 in {counted}: on val no threshold is better than chance")
-    columns = columns_of(multilabel, options.reach, options.prevalence)
+    columns = point_columns(multilabel, options.reach, options.prevalence)
     per_model = len(request.card.labels) if multilabel else 1
     return Section(
         name="operating",
@@ -90,7 +88,7 @@ def build_section(request: SectionRequest) -> Section | None:
         rows=tuple(rows),
         compact=tuple(c for c in columns if c not in ("PPV", "NPV")) if options.prevalence else (),
         compact_rows=per_model * max(COMPACT_ROWS // per_model, 1) if multilabel else None,
-        notes=(*notes_of(questions, options.prevalence), *methods_of(rows), *reasons),
+        notes=(*point_notes(questions, options.prevalence), *methods_of(rows), *reasons),
         details={
             "rule": {options.reach.metric: options.reach.least} if options.reach else request.threshold,
             "prevalence": options.prevalence,
@@ -101,7 +99,7 @@ def build_section(request: SectionRequest) -> Section | None:
 
 
 # --- questions -------------------------------------------------------------------------------------------------------
-def ask(request: SectionRequest) -> Iterator[Question]:
+def list_questions_of_points(request: SectionRequest) -> Iterator[Question]:
     """Every row and label, as a binary task of the units."""
     card = request.card
     for row in request.rows:
@@ -147,11 +145,11 @@ def find_point(question: Question, rule: ThresholdRule, prevalence: float | None
         found = [choose_thresholds(run.get("val"), card, rule) for run in folds]
         thresholds.append(tuple(float(one[0]) for one in found if one is not None))
         fallbacks += sum(rule == "val" and not can_choose(run, card) for run in folds)
-    scores = score(runs, SHOWN, card, threshold=rule)
+    scores = score(runs, POINT_METRICS, card, threshold=rule)
     on_val: Mapping[str, Score] = {}
     if all("val" in run for folds in runs for run in folds):
         of_val = [[{"val": run["val"], "test": run["val"]} for run in folds] for folds in runs]
-        on_val = score(of_val, SHOWN, card, threshold=rule, intervals=False)
+        on_val = score(of_val, POINT_METRICS, card, threshold=rule, intervals=False)
     at_prevalence = None
     if prevalence is not None:
         tested = [[decide(run, card, rule) for run in folds] for folds in runs]
@@ -161,7 +159,7 @@ def find_point(question: Question, rule: ThresholdRule, prevalence: float | None
     )
 
 
-def can_choose(run: Run, card: Card) -> bool:
+def can_choose(run: SplitPredictions, card: ScoringContext) -> bool:
     """Whether val has a threshold that is better than chance."""
     val, positive = run.get("val"), 1 if card.positive is None else card.positive
     if val is None:
@@ -171,7 +169,7 @@ def can_choose(run: Run, card: Card) -> bool:
 
 
 def predict_values(
-    scores: Mapping[str, Score], tested: Sequence[Sequence[Tested]], card: Card, prevalence: float
+    scores: Mapping[str, Score], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
 ) -> tuple[Score, Score]:
     """PPV and NPV at a prevalence, by Bayes' rule from the sensitivity and specificity beside them.
 
@@ -206,13 +204,13 @@ def put_together(value: Array, interval: tuple[float, float, str] | str, missing
 
 
 def resample_values(
-    values: tuple[Array, Array], tested: Sequence[Sequence[Tested]], card: Card, prevalence: float
+    values: tuple[Array, Array], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
 ) -> list[tuple[float, float, str] | str]:
     """The interval of PPV and of NPV, patients drawn anew, or the reason why there is none."""
     draws = draw_patients(tested)
     drawn, by_seed = [], []
     for name in ("sensitivity", "specificity"):
-        metric = SHOWN[name]
+        metric = POINT_METRICS[name]
         folds = [[resample(metric, part, w) for part, w in zip(parts, draws, strict=True)] for parts in tested]
         drawn.append(mean_of_means(folds))
         by_seed.append(score_seeds(metric, tested))
@@ -239,7 +237,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def columns_of(multilabel: bool, reach: Reach | None, prevalence: float | None) -> tuple[str, ...]:
+def point_columns(multilabel: bool, reach: ThresholdTarget | None, prevalence: float | None) -> tuple[str, ...]:
     columns = ["model", *(["label"] if multilabel else []), "threshold"]
     columns += [f"{reach.metric} on val"] if reach else []
     columns += ["sensitivity", "specificity", "PPV", "NPV"]
@@ -247,7 +245,7 @@ def columns_of(multilabel: bool, reach: Reach | None, prevalence: float | None) 
     return tuple(columns)
 
 
-def cells_of(point: Point | None, reach: Reach | None, prevalence: float | None) -> tuple[Cell, ...]:
+def point_cells(point: Point | None, reach: ThresholdTarget | None, prevalence: float | None) -> tuple[Cell, ...]:
     """The cells that `columns_of` names, behind model and label."""
     if point is None:
         return (None,) * (5 + (reach is not None) + 2 * (prevalence is not None))
@@ -260,7 +258,7 @@ def cells_of(point: Point | None, reach: Reach | None, prevalence: float | None)
 
 
 def describe_rule(rule: ThresholdRule) -> str:
-    if isinstance(rule, Reach):
+    if isinstance(rule, ThresholdTarget):
         how = "highest" if rule.metric == "sensitivity" else "lowest"
         return f"the {how} threshold with a {rule.metric} of at least {percent(rule.least)} on val"
     if rule == "half":
@@ -268,7 +266,7 @@ def describe_rule(rule: ThresholdRule) -> str:
     return "the threshold with the largest sensitivity + specificity on val"
 
 
-def notes_of(questions: Sequence[Question], prevalence: float | None) -> list[str]:
+def point_notes(questions: Sequence[Question], prevalence: float | None) -> list[str]:
     """What the thresholds were chosen on, and whose prevalence PPV and NPV hold for."""
     first = questions[0]
     several = len({question.label for question in questions}) > 1
@@ -295,12 +293,12 @@ def methods_of(rows: Sequence[Sequence[Cell]]) -> list[str]:
     return [f"intervals: 95 %, {'; '.join(methods)}"] if methods else []
 
 
-def count(part: Predictions, card: Card) -> tuple[int, int]:
+def count(part: Predictions, card: ScoringContext) -> tuple[int, int]:
     positives = int((part.targets == (1 if card.positive is None else card.positive)).sum())
     return positives, len(part) - positives
 
 
-def describe(question: Question, point: Point | None) -> dict[str, Any]:
+def describe_point(question: Question, point: Point | None) -> dict[str, Any]:
     """The thresholds and what was reached on val, by seed and fold, as plain data."""
     thresholds = () if point is None else point.thresholds
     return {

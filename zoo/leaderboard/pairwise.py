@@ -15,7 +15,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined, UsageError, clean, nearest
 from zoo.evaluation.evidence import Evidence, weigh_evidence
-from zoo.evaluation.thresholds import Tested, decide
+from zoo.evaluation.thresholds import DecidedTest, decide
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.leaderboard.significance import MIN_SEEDS, Difference
@@ -212,7 +212,7 @@ def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
 
 
 def test_scores(
-    board: Board, runs: Sequence[Sequence[Any]], parts: Sequence[Sequence[Tested]]
+    board: Board, runs: Sequence[Sequence[Any]], parts: Sequence[Sequence[DecidedTest]]
 ) -> tuple[str, float, float, Test]:
     """Method, difference of the primary metric, its variance, and the z test.
 
@@ -238,7 +238,7 @@ def test_scores(
     return "z of the paired influence by patient", difference, variance, z_test(difference, variance)
 
 
-def count_discordant(parts: Sequence[Sequence[Tested]]) -> tuple[int | None, int | None, str | None]:
+def count_discordant(parts: Sequence[Sequence[DecidedTest]]) -> tuple[int | None, int | None, str | None]:
     """Units that only the first, or only the second, decided right, over all folds; or why they are not counted."""
     if any(part.request.decisions is None or part.request.decisions.ndim > 1 for part in parts[0]):
         return None, None, "no single decision a unit"

@@ -15,7 +15,7 @@ from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
 
@@ -24,7 +24,13 @@ SAME = 1e-6  # log odds or probabilities that differ by less do not tell two ima
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
 def find_degenerate(
-    found: Score | None, constant: Score | None, *, higher_is_better: bool, runs: Runs, card: Card, rule: ThresholdRule
+    found: Score | None,
+    constant: Score | None,
+    *,
+    higher_is_better: bool,
+    runs: Runs,
+    card: ScoringContext,
+    rule: ThresholdRule,
 ) -> tuple[str, ...]:
     """The reasons why a trained row is worth no more than the constant predictor; empty where there is none.
 
@@ -50,14 +56,14 @@ def find_degenerate(
     return tuple(reasons)
 
 
-def says_the_same(test: Predictions, card: Card) -> bool:
+def says_the_same(test: Predictions, card: ScoringContext) -> bool:
     """Whether no two images differ in log odds, or in a number as a share of the targets' range."""
     spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
     unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
     return bool(spread <= SAME * (unit or 1.0))
 
 
-def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -> bool:
+def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: ThresholdRule) -> bool:
     """Whether one class is decided for all units of test although they have several."""
     request = decide(run, card, rule).request
     assert request.decisions is not None
@@ -66,7 +72,7 @@ def one_class(run: Mapping[str, Predictions], card: Card, rule: ThresholdRule) -
 
 # --- the control with shuffled labels --------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ShuffleVerdict:
     """What shuffled labels say of one model: `passed` is None where there is no interval to ask."""
 
     model: str
@@ -75,7 +81,7 @@ class Verdict:
 
 
 def score_shuffles(
-    runs: Runs, metrics: Mapping[str, MetricSpec], card: Card, *, threshold: ThresholdRule
+    runs: Runs, metrics: Mapping[str, MetricSpec], card: ScoringContext, *, threshold: ThresholdRule
 ) -> dict[str, Score]:
     """Every metric's mean over shuffles, with its interval over them: the test set is one and the same."""
     each = [score([folds], metrics, card, threshold=threshold, intervals=False) for folds in runs]
@@ -99,7 +105,7 @@ def score_shuffles(
     return scores
 
 
-def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card) -> Verdict:
+def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, card: ScoringContext) -> ShuffleVerdict:
     """Whether the interval over shuffles covers chance, as it must where no label of test is known from elsewhere."""
     name, chance, shown = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
     found = scores.get(name)
@@ -107,16 +113,16 @@ def judge(model: str, scores: Mapping[str, Score], num_shuffles: int, card: Card
     told += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
     if found is None or found.value is None or found.low is None or found.high is None:
         reason = (found and found.reason) or f"{name} is not there"
-        return Verdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
+        return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
     value = f"{name} {with_interval(found)}"
     if found.low - ROUNDING <= chance <= found.high + ROUNDING:
         text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
-        return Verdict(model=model, passed=True, text=text)
+        return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
         f"labels shuffled ({told}): {value} DOES NOT COVER {shown}: the labels of test are known from elsewhere than "
         "from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
     )
-    return Verdict(model=model, passed=False, text=text)
+    return ShuffleVerdict(model=model, passed=False, text=text)
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zoo.evaluation.evidence import Evidence
-from zoo.statistics.datasets import Measured, resample_scores
+from zoo.statistics.datasets import DatasetSamples, resample_scores
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import (
-    Pairs,
+    PairwiseTests,
     compare_pairs,
     detectable_difference,
     difference_intervals,
@@ -25,7 +25,7 @@ from zoo.statistics.pairs import (
 
 RESAMPLING_SEED = 20_250_102
 MIN_SEEDS = 2
-Bounds = tuple[float | None, float | None]
+OptionalBounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Comparisons:
 
 
 def compare_rows(
-    evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: Bounds = (None, None)
+    evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: OptionalBounds = (None, None)
 ) -> Comparisons:
     """Compare all rows that have evidence; in place of it stands the reason why a row has none.
 
@@ -113,7 +113,7 @@ def compare_rows(
     better = find_better(pairs, len(rows))
     ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
     leader = int(np.argmax(rounded(np.array([exact_mean(scores) for scores in seed_scores]))))
-    measured = Measured(influence=influence, seed_scores=seed_scores)
+    measured = DatasetSamples(influence=influence, seed_scores=seed_scores)
     widest = widest_difference(bounds)
     return Comparisons(
         ranks=tuple(ranks.get(row) for row in range(len(evidence))),
@@ -128,7 +128,7 @@ def compare_rows(
     )
 
 
-def widest_difference(bounds: Bounds) -> float | None:
+def widest_difference(bounds: OptionalBounds) -> float | None:
     low, high = bounds
     return None if low is None or high is None else high - low
 
@@ -140,7 +140,7 @@ def within(detectable: float, widest: float | None) -> float | None:
 
 
 def describe_pairs(
-    pairs: Pairs, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray, widest: float | None
+    pairs: PairwiseTests, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray, widest: float | None
 ) -> tuple[Difference, ...]:
     """One record a pair, in the metric's own direction."""
     low, high = difference_intervals(pairs)
@@ -171,7 +171,7 @@ def describe_pairs(
     return tuple(found)
 
 
-def winner_changes(measured: Measured, leader: int, *, patients: bool = False, seeds: bool = False) -> float:
+def winner_changes(measured: DatasetSamples, leader: int, *, patients: bool = False, seeds: bool = False) -> float:
     """Share of resamples of one source of chance, the other as it was, in which another model leads; ties a half."""
     scores = rounded(resample_scores(measured, (RESAMPLING_SEED,), patients=patients, seeds=seeds))
     others = np.delete(scores, leader, axis=1).max(axis=1)

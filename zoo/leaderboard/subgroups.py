@@ -11,27 +11,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.metadata import MAX_VALUES, blank_cells, read_numbers, says_unknown
+from zoo.data.metadata import MAX_GROUP_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import SEVERAL, Predictions
+from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Runs, Score, find_too_few
-from zoo.leaderboard.tables import By, Cell, ScoredRow, Section, SectionRequest
-from zoo.specs.metric import Card, MetricSpec
+from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, Section, SectionRequest
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import independent_difference
 from zoo.statistics.pairs import holm
 
-Run = Mapping[str, Predictions]
-
 MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given
 OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivity", "specificity")}
-UNKNOWN = "unknown"
+UNKNOWN_GROUP = "unknown"
 LESS = "less rest's"
 KEPT = (
-    f"results keep columns of numbers, and of at most {MAX_VALUES} texts that images share; where a cell among numbers "
-    "is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
+    f"results keep columns of numbers, and of at most {MAX_GROUP_VALUES} texts that images share; where a cell among "
+    "numbers is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
 )
 NO_METADATA = f"these results hold no metadata; {KEPT}"
 
@@ -46,7 +44,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class GroupScores:
     """One model on one group."""
 
     scores: Mapping[str, Score]
@@ -60,9 +58,9 @@ def build_section(request: SectionRequest) -> Section | None:
         return None
     metrics = metrics_of(request)
     rows = [row for row in request.rows if not row.baseline] or list(request.rows)
-    runs = [by_unit(row, request.card) for row in rows]
+    runs = [merge_row_units(row, request.card) for row in rows]
     tests = find_metadata(runs)
-    columns = columns_of(request, metrics)
+    columns = group_columns(request, metrics)
     empty = Section(name="subgroups", title="Subgroups", columns=columns, rows=())
     if tests is None or not metrics:
         return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
@@ -76,19 +74,19 @@ def build_section(request: SectionRequest) -> Section | None:
         if not same_units(stored, tests):
             notes.append(f"{row.label}: left out, tested on other {request.unit_name}s")
             continue
-        measured = [measure(stored, group, metrics, card, rule) for group in groups]
+        measured = [measure_group(stored, group, metrics, card, rule) for group in groups]
         notes += untested_notes(row.label, groups, measured)
         for group, found, p in zip(groups, measured, adjust(measured, groups), strict=True):
-            table.append((row.label, group.by, group.name, *cells_of(found, p, group, tests, card)))
+            table.append((row.label, group.by, group.name, *group_cells(found, p, group, tests, card)))
     return replace(
         empty,
         rows=tuple(table),
         compact=columns[len(rows) == 1 : columns.index("p (Holm)") + 1],
-        notes=(*(notes_of(request, metrics) if table else ()), *notes),
+        notes=(*(group_notes(request, metrics) if table else ()), *notes),
     )
 
 
-def by_unit(row: ScoredRow, card: Card) -> list[list[Run]]:
+def merge_row_units(row: ScoredRow, card: ScoringContext) -> list[list[SplitPredictions]]:
     return [
         [{split: blank_unknown(part).by_unit(card.unit_of(split)) for split, part in run.items()} for run in folds]
         for folds in row.stored
@@ -130,7 +128,9 @@ def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
-def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
+def make_all_groups(
+    asked: Sequence[GroupBy], tests: Sequence[Predictions], unit_name: str
+) -> tuple[list[Group], list[str]]:
     """The groups of all columns that make any, and notes on these and on the others."""
     groups: list[Group] = []
     notes: list[str] = []
@@ -144,7 +144,7 @@ def make_all_groups(asked: Sequence[By], tests: Sequence[Predictions], unit_name
     return groups, notes
 
 
-def make_groups(by: By, tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
+def make_groups(by: GroupBy, tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
     """The groups of one column, and what must be known of them. Undefined where it makes none."""
     known = tests[0].metadata
     if by.column not in known:
@@ -159,7 +159,7 @@ def make_groups(by: By, tests: Sequence[Predictions], unit_name: str) -> tuple[l
     found = [
         Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
     ]
-    if unknown := int((names == UNKNOWN).sum()):
+    if unknown := int((names == UNKNOWN_GROUP).sum()):
         notes.append(f"{by.column}: not known of {unknown} of {len(names)} {unit_name}s")
     if SEVERAL in names:
         notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
@@ -168,7 +168,7 @@ def make_groups(by: By, tests: Sequence[Predictions], unit_name: str) -> tuple[l
     return found, notes
 
 
-def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
+def name_groups(by: GroupBy, values: Array) -> tuple[Array, list[str], list[str]]:
     """The group of every value (N,), the groups in their order, the unknown last, and notes."""
     numbers = read_numbers(values)
     odd = "" if numbers is not None else describe_odd(values)
@@ -176,9 +176,11 @@ def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
         fix = "correct its cells, or leave empty what is not known, and run again with `zoo bench --fresh`"
         raise Undefined(f"{by.text}: {f'{odd}: {fix}' if odd else 'the column holds texts, which have no width'}")
     if numbers is None or (by.width is None and len(np.unique(values[values != ""])) <= MAX_CATEGORIES):
-        names = np.where(values == "", UNKNOWN, values)
-        order = sorted(set(names.tolist()) - {UNKNOWN}, key=(lambda v: (float(v), v)) if numbers is not None else None)
-        return names, [*order, UNKNOWN], [f"{by.column}: taken as texts: {odd}"] if odd else []
+        names = np.where(values == "", UNKNOWN_GROUP, values)
+        order = sorted(
+            set(names.tolist()) - {UNKNOWN_GROUP}, key=(lambda v: (float(v), v)) if numbers is not None else None
+        )
+        return names, [*order, UNKNOWN_GROUP], [f"{by.column}: taken as texts: {odd}"] if odd else []
     known = ~np.isnan(numbers)
     notes = []
     if by.width is not None:
@@ -189,9 +191,9 @@ def name_groups(by: By, values: Array) -> tuple[Array, list[str], list[str]]:
         parts = {float(b): numbers[known][bins == b] for b in np.unique(bins)}
         labels = {b: f"{part.min():g} to {part.max():g}" for b, part in parts.items()}
         notes.append(f"{by.column}: cut at the quartiles of test; {by.column}:10 makes groups of 10")
-    names = np.full(len(values), UNKNOWN, dtype=object)
+    names = np.full(len(values), UNKNOWN_GROUP, dtype=object)
     names[known] = [labels[float(b)] for b in bins]
-    return names.astype(np.str_), [*labels.values(), UNKNOWN], notes
+    return names.astype(np.str_), [*labels.values(), UNKNOWN_GROUP], notes
 
 
 def describe_odd(values: Array) -> str:
@@ -204,10 +206,12 @@ def describe_odd(values: Array) -> str:
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
-def measure(runs: Runs, group: Group, metrics: Mapping[str, MetricSpec], card: Card, rule: ThresholdRule) -> Measured:
+def measure_group(
+    runs: Runs, group: Group, metrics: Mapping[str, MetricSpec], card: ScoringContext, rule: ThresholdRule
+) -> GroupScores:
     """The scores of a group and their differences from all other units; none where it has too few cases."""
-    inside = [[select(run, kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
-    outside = [[select(run, ~kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
+    inside = [[select_units(run, kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
+    outside = [[select_units(run, ~kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
     if not all(kept.any() for kept in group.members):
         reason = f"too few: none in one of {len(group.members)} folds"
         return nothing(metrics, reason, reason)
@@ -224,18 +228,18 @@ def measure(runs: Runs, group: Group, metrics: Mapping[str, MetricSpec], card: C
     of_rest = score(outside, metrics, card, threshold=rule)
     found = {name: differ(scores[name], of_rest[name]) for name in metrics}
     differences = {name: difference for name, (difference, _) in found.items()}
-    return Measured(scores=scores, differences=differences, p=next(iter(found.values()))[1])
+    return GroupScores(scores=scores, differences=differences, p=next(iter(found.values()))[1])
 
 
-def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> Measured:
-    return Measured(
+def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> GroupScores:
+    return GroupScores(
         scores={name: Score(value=None, reason=reason) for name in metrics},
         differences={name: Score(value=None, reason=of_difference) for name in metrics},
         p=None,
     )
 
 
-def select(run: Run, inside: Array) -> Run:
+def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
     """The run with some units of test only; val stays whole."""
     return {**run, "test": replace(run["test"], metadata={}).take(inside)}
 
@@ -254,7 +258,7 @@ def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
     return Score(value=value, low=low, high=high, method="MOVER of the two intervals"), p
 
 
-def adjust(measured: Sequence[Measured], groups: Sequence[Group]) -> list[float | None]:
+def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[float | None]:
     """Holm's adjusted p over all groups of one model; of two groups of a column the test is one, told twice."""
     sizes = {by: sum(group.by == by for group in groups) for by in {group.by for group in groups}}
     tested = [i for i, found in enumerate(measured) if found.p is not None]
@@ -271,7 +275,7 @@ def adjust(measured: Sequence[Measured], groups: Sequence[Group]) -> list[float 
     return adjusted
 
 
-def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[Measured]) -> Iterator[str]:
+def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[GroupScores]) -> Iterator[str]:
     """Why a group that has a difference has no p: its interval, or that of the rest, could not be made."""
     for group, found in zip(groups, measured, strict=True):
         difference = next(iter(found.differences.values()))
@@ -280,7 +284,7 @@ def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[Measu
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
-def columns_of(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
+def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
     counted = [f"{request.unit_name}s"]
     if request.card.task.name == "binary":
         counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
@@ -288,8 +292,8 @@ def columns_of(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tu
     return ("model", "by", "group", *counted, *metrics, differences[0], "p (Holm)", *differences[1:])
 
 
-def cells_of(
-    measured: Measured, p: float | None, group: Group, tests: Sequence[Predictions], card: Card
+def group_cells(
+    measured: GroupScores, p: float | None, group: Group, tests: Sequence[Predictions], card: ScoringContext
 ) -> Iterator[Cell]:
     names = list(measured.scores)
     yield int(sum(inside.sum() for inside in group.members))
@@ -305,7 +309,7 @@ def cells_of(
     yield from (measured.differences[name] for name in names[1:])
 
 
-def notes_of(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> list[str]:
+def group_notes(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> list[str]:
     notes = [
         f"{LESS}: of the group less that of all other {request.unit_name}s. The largest of several gaps would be large "
         "by chance alone",

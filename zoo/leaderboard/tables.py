@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.errors import UsageError
-from zoo.evaluation.thresholds import Reach, ThresholdRule
+from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 
 Cell = Score | str | int | float | None
 
@@ -29,7 +29,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class By:
+class GroupBy:
     """A column of metadata whose values make groups; numbers are cut to ranges of this width."""
 
     column: str
@@ -46,9 +46,9 @@ class ReportOptions:
     """What a reader asks of a report beside its defaults."""
 
     prevalence: float | None = None  # of the positive class, where the test split's is not the clinic's
-    reach: Reach | None = None  # a sensitivity or specificity that the threshold must reach on val
+    reach: ThresholdTarget | None = None  # a sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # the mean probability of a model's seeds as a row of its own
-    by: tuple[By, ...] = ()  # groups that are scored apart
+    by: tuple[GroupBy, ...] = ()  # groups that are scored apart
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +66,7 @@ class SectionRequest:
     """A board as a section sees it: its rows in their order, best first and baselines last."""
 
     rows: Sequence[ScoredRow]
-    card: Card
+    card: ScoringContext
     facts: Mapping[str, Any]  # data.describe_dataset
     primary: MetricSpec | None  # None: the plugin that offers it is not installed
     threshold: ThresholdRule
@@ -87,15 +87,15 @@ class SectionRequest:
 SectionBuilder = Callable[[SectionRequest], Section | None]
 
 
-def parse_by(texts: Sequence[str]) -> tuple[By, ...]:
+def parse_by(texts: Sequence[str]) -> tuple[GroupBy, ...]:
     """`sex` or `age:10`; a column may hold a colon itself, so that only a number behind the last one is a width."""
     found = []
     for text in texts:
         column, colon, width = text.rpartition(":")
         try:
-            by = By(column=column, width=float(width)) if colon else By(column=text)
+            by = GroupBy(column=column, width=float(width)) if colon else GroupBy(column=text)
         except ValueError:
-            by = By(column=text)
+            by = GroupBy(column=text)
         if by.width is not None and not (0 < by.width < float("inf")):
             raise UsageError(f"--by {text}: a width is a number above 0", fix="write COLUMN:WIDTH, as age:10")
         found.append(by)

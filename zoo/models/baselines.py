@@ -12,7 +12,7 @@ from zoo.specs.model import BuildRequest, ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SIDE = 8
+BASELINE_SIDE = 8
 
 
 def build_constant(request: BuildRequest) -> nn.Module:
@@ -38,9 +38,9 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
 
     return nn.Sequential(
         OrderedDict(
-            pool=nn.AdaptiveAvgPool2d(SIDE),
+            pool=nn.AdaptiveAvgPool2d(BASELINE_SIDE),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(request.channels * SIDE * SIDE, request.num_outputs),
+            classifier=nn.Linear(request.channels * BASELINE_SIDE * BASELINE_SIDE, request.num_outputs),
         )
     )
 
@@ -60,6 +60,6 @@ THUMBNAILS = ModelSpec(
     build=build_thumbnails,
     channels=1,
     classifier="classifier",
-    min_image_size=SIDE,
+    min_image_size=BASELINE_SIDE,
 )
 BASELINES = (CONSTANT, THUMBNAILS)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Extract = Callable[["Tensor"], "Tensor"]  # images (B, C, H, W) -> features (B, D)
 
-VERSION = 1  # of the kept features; raised when the code that makes them changes a number
+FEATURES_VERSION = 1  # of the kept features; raised when the code that makes them changes a number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ def kept_features(
 
     `identity` names all that they depend on beside the code. A damaged file is made again.
     """
-    path = cache / "features" / f"{hash_bytes(str(VERSION), precision, *identity)[:32]}.safetensors"
+    path = cache / "features" / f"{hash_bytes(str(FEATURES_VERSION), precision, *identity)[:32]}.safetensors"
     found = load(path, pixels.device)
     if found:
         return found

@@ -18,7 +18,7 @@ from zoo.errors import DataError, UsageError, WeightsError, nearest
 from zoo.registry.lookup import HUB, ModelChoice, Registry
 from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import ModelSpec, Weights
-from zoo.specs.validation import find_fault
+from zoo.specs.validation import find_spec_fault
 from zoo.system.files import hash_in_name
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
@@ -26,7 +26,7 @@ from zoo.system.toml import parse_toml
 
 Policy = Literal["pretrained", "auto", "none"]
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
 HUB_URL = "https://huggingface.co"
 
@@ -156,7 +156,7 @@ def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
     card = LocalCard(**{name: value for name, value in values.items() if name in names})
     for name in document.keys() - set(names):
         raise bad_card(path, f"unknown key {name!r} {nearest(name, names)}".strip())
-    if fault := find_fault(card, LocalCard):
+    if fault := find_spec_fault(card, LocalCard):
         raise bad_card(path, fault)
     if bool(card.mean) != bool(card.std) or len(card.mean) not in (0, spec.channels) or len(card.std) != len(card.mean):
         raise bad_card(path, f"mean and std: expected {spec.channels} numbers each, or neither")
@@ -205,7 +205,7 @@ def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | N
     choice, reason = faults[0]
     tag = choice.weights.tag if choice.weights else ""
     file = f"{choice.spec.name}.{tag}.safetensors or .pth"
-    looked = f"not in {brought}, which holds {list_files(brought, choice.spec.name)}; " if brought else ""
+    looked = f"not in {brought}, which holds {list_weights_files(brought, choice.spec.name)}; " if brought else ""
     place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
     return WeightsError(
@@ -215,11 +215,11 @@ def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | N
     )
 
 
-def list_files(folder: Path, wanted: str) -> str:
+def list_weights_files(folder: Path, wanted: str) -> str:
     """The files of weights in a folder, in a few words: the three whose names are nearest to what was wanted."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIXES))
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(WEIGHTS_SUFFIXES))
     if not names:
-        return f"no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+        return f"no {', '.join(WEIGHTS_SUFFIXES[:-1])} or {WEIGHTS_SUFFIXES[-1]} file"
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0)
     return ", ".join(near) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -240,9 +240,9 @@ def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | 
     """
     if folder is None:
         return None
-    names = [f"{spec.name}{suffix}" for suffix in SUFFIXES]
+    names = [f"{spec.name}{suffix}" for suffix in WEIGHTS_SUFFIXES]
     if weights:
-        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in SUFFIXES] + list(weights.file_names)
+        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in WEIGHTS_SUFFIXES] + list(weights.file_names)
         names = tagged + (names if weights.tag == spec.weights[0].tag else [])
     return next((folder / name for name in names if (folder / name).is_file()), None)
 

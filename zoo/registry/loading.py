@@ -30,7 +30,7 @@ from zoo.specs.hooks import CONTRACT, PROJECT, hookimpl
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import Protocol
-from zoo.specs.validation import find_fault, shown
+from zoo.specs.validation import find_spec_fault, show_value
 
 SPEC_TYPES: dict[Kind, type[Any]] = {
     "model": ModelSpec,
@@ -196,7 +196,7 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], lis
         try:
             if not isinstance(spec, wanted):
                 raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
-            check_name(kind, spec.name)
+            check_spec_name(kind, spec.name)
             if counts[spec.name] > 1:
                 raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
             check_fields(kind, spec)
@@ -223,10 +223,12 @@ def described(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
-def check_name(what: str, name: object) -> None:
+def check_spec_name(what: str, name: object) -> None:
     """Refuse a name that could not be typed, be a folder, or be told from a qualified or tagged one."""
     if type(name) is not str or not SAFE_NAME.fullmatch(name):
-        raise PluginError(f"{what} name {shown(name)}: expected letters, digits, '_', '.', '-' (not first: '.', '-')")
+        raise PluginError(
+            f"{what} name {show_value(name)}: expected letters, digits, '_', '.', '-' (not first: '.', '-')"
+        )
     if what == "model" and "." in name:
         raise PluginError(
             f"model name {name!r}: what follows a dot is read as a weights tag", fix="write a name without dots"
@@ -235,13 +237,13 @@ def check_name(what: str, name: object) -> None:
 
 def check_fields(kind: Kind, spec: Any) -> None:
     """Refuse a spec, or a model's weights, with a field of another type or value than it is declared with."""
-    if fault := find_fault(spec, SPEC_TYPES[kind]):
+    if fault := find_spec_fault(spec, SPEC_TYPES[kind]):
         raise PluginError(f"{kind} {spec.name!r}: {fault}", fix="correct the plugin")
     if isinstance(spec, ModelSpec):
         for weights in spec.weights:
-            if fault := find_fault(weights, Weights):
+            if fault := find_spec_fault(weights, Weights):
                 raise PluginError(
-                    f"model {spec.name!r}, weights {shown(weights.tag)}: {fault}", fix="correct the plugin"
+                    f"model {spec.name!r}, weights {show_value(weights.tag)}: {fault}", fix="correct the plugin"
                 )
         check_tags(spec)
 
@@ -249,7 +251,7 @@ def check_fields(kind: Kind, spec: Any) -> None:
 def check_tags(spec: ModelSpec) -> None:
     tags = [weights.tag for weights in spec.weights]
     for tag in tags:
-        check_name(f"model {spec.name!r}: weights tag", tag)
+        check_spec_name(f"model {spec.name!r}: weights tag", tag)
     if len(set(tags)) < len(tags):
         raise PluginError(
             f"model {spec.name!r}: a weights tag is given twice: {', '.join(tags)}",

@@ -117,7 +117,7 @@ class Registry:
         rivals = [self.key("model", asked)] if qualifier else self.keys_of("model", architecture)
         if not rivals:
             raise self.not_found("model", architecture)
-        having = [key for key in rivals if find_weights(self.models[key], tag)]
+        having = [key for key in rivals if find_tagged_weights(self.models[key], tag)]
         if not having:
             raise unknown_tag(
                 architecture, tag, [weights.tag for key in rivals for weights in self.models[key].weights]
@@ -218,11 +218,13 @@ class Registry:
 
     def choose(self, key: str, tag: str) -> ModelChoice:
         spec = self.models[key]
-        weights = find_weights(spec, tag)
+        weights = find_tagged_weights(spec, tag)
         name, shown = self.qualified("model", key), key
         if weights and weights != spec.weights[0]:
             plain = split_qualifier(key)[1]
-            having = [rival for rival in self.keys_of("model", plain) if find_weights(self.models[rival], weights.tag)]
+            having = [
+                rival for rival in self.keys_of("model", plain) if find_tagged_weights(self.models[rival], weights.tag)
+            ]
             shown = f"{plain if having == [key] else key}.{weights.tag}"
         return ModelChoice(name=name, spec=spec, weights=weights, shown=shown, release=self.release_of(name))
 
@@ -290,7 +292,7 @@ def split_model_name(name: str) -> ModelName:
     return ModelName(qualifier, architecture, tag)
 
 
-def find_weights(spec: ModelSpec, tag: str) -> Weights | None:
+def find_tagged_weights(spec: ModelSpec, tag: str) -> Weights | None:
     """The weights of that tag, or the default ones without a tag; None where there are none."""
     return next((weights for weights in spec.weights if tag in ("", weights.tag)), None)
 

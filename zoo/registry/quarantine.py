@@ -27,7 +27,7 @@ from zoo.system.files import read_regular, write_json
 
 SECONDS = 30.0  # for one plugin; without kept bytecode `import torch` alone takes four, on a busy machine far more
 RETRY_SECONDS = 2.0  # for one that took too long before: an import that was only slow has been read and compiled since
-POLL_SECONDS = 0.01
+QUARANTINE_POLL_SECONDS = 0.01
 ENDED = "/ended"  # no plugin's name
 
 
@@ -128,7 +128,7 @@ def try_until_one_fails(names: Sequence[str], seconds: float) -> tuple[list[str]
         size, since = 0, time.monotonic()
         try:
             while process.poll() is None and not fault:
-                time.sleep(POLL_SECONDS)
+                time.sleep(QUARANTINE_POLL_SECONDS)
                 if log.stat().st_size != size:
                     size, since = log.stat().st_size, time.monotonic()
                 elif time.monotonic() - since > (

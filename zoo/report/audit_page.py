@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.audit.leaks import MOST_NAMED, Audit, Finding, Suspect
-from zoo.data.datasheet import describe_source, label_of, set_intensity, to_readable
+from zoo.data.datasheet import describe_source, label_text, set_intensity, to_readable
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.report.html import picture, render_page
 from zoo.specs.dataset import SPLITS
@@ -19,29 +19,29 @@ READABLE = ("images", "patient", "patients", "unit", "split", "left_out_of_split
 HASHES = ("content_hash", "split_hash")
 
 
-def build_page(audits: Sequence[tuple[Audit, Source | None, Split | None, Fingerprints | None]]) -> str:
+def build_page(audits: Sequence[tuple[Audit, OpenDataset | None, Split | None, Fingerprints | None]]) -> str:
     """Build the page of some audits, each with the dataset audited, or None where it could not be opened."""
     datasets = []
-    for number, (audit, source, split, prints) in enumerate(audits, start=1):
-        shown = Shown(source, split, prints) if source and split and prints else None
-        datasets.append(describe(audit, shown, f"dataset-{number}"))
+    for number, (audit, source, split, fingerprints) in enumerate(audits, start=1):
+        shown = PageImages(source, split, fingerprints) if source and split and fingerprints else None
+        datasets.append(describe_audit(audit, shown, f"dataset-{number}"))
     names = ", ".join(audit.dataset for audit, *_ in audits)
     return render_page("audit.html", title=f"Audit: {names}", datasets=datasets)
 
 
 @dataclass(eq=False)
-class Shown:
+class PageImages:
     """The images of an audited set as the page shows them: each decoded once."""
 
-    source: Source
+    source: OpenDataset
     split: Split
-    prints: Fingerprints
+    fingerprints: Fingerprints
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.row_of = {sample_id: row for row, sample_id in enumerate(self.source.sample_ids.tolist())}
         self.images = list(self.source.samples.table["image"])
-        self.intensity = set_intensity(self.source, self.split) if self.prints.bits[0] > 8 else (0.0, 255.0)
+        self.intensity = set_intensity(self.source, self.split) if self.fingerprints.bits[0] > 8 else (0.0, 255.0)
         self.patient_word = self.source.spec.patient.partition(":")[0] if self.source.has_patients else ""
 
     def image(self, sample_id: str) -> dict[str, Any]:
@@ -50,16 +50,16 @@ class Shown:
             self.known[sample_id] = {
                 "name": sample_id,
                 "uri": picture(self.source.samples.read(self.images[row]), self.intensity),
-                "label": label_of(self.source, row),
+                "label": label_text(self.source, row),
                 "split": str(self.split.folds[0][row]),
                 "patient": str(self.source.patients[row]) if self.source.has_patients else "",
                 "patient_word": self.patient_word,
-                "size": f"{self.prints.widths[row]} x {self.prints.heights[row]}",
+                "size": f"{self.fingerprints.widths[row]} x {self.fingerprints.heights[row]}",
             }
         return self.known[sample_id]
 
 
-def describe(audit: Audit, shown: Shown | None, anchor: str) -> dict[str, Any]:
+def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[str, Any]:
     """What the template needs of one dataset."""
     findings = [describe_finding(f, shown, f"{anchor}-{number}") for number, f in enumerate(audit.findings, start=1)]
     described: dict[str, Any] = {
@@ -78,7 +78,7 @@ def describe(audit: Audit, shown: Shown | None, anchor: str) -> dict[str, Any]:
     }
     if shown is None:
         return described
-    facts = describe_source(shown.source, shown.split, shown.prints)
+    facts = describe_source(shown.source, shown.split, shown.fingerprints)
     readable = to_readable({**facts, "sheet": "", "shown": [], "shown_from_to": [0, 0]})
     splits = {name: facts["splits"][name] for name in SPLITS}
     return described | {
@@ -95,7 +95,7 @@ def describe(audit: Audit, shown: Shown | None, anchor: str) -> dict[str, Any]:
     }
 
 
-def describe_finding(finding: Finding, shown: Shown | None, anchor: str) -> dict[str, Any]:
+def describe_finding(finding: Finding, shown: PageImages | None, anchor: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         **{name: getattr(finding, name) for name in ("check", "verdict", "splits", "count", "message", "fix")},
         "anchor": "",
@@ -119,7 +119,7 @@ def describe_finding(finding: Finding, shown: Shown | None, anchor: str) -> dict
     return described
 
 
-def describe_suspect(suspect: Suspect, shown: Shown) -> dict[str, Any]:
+def describe_suspect(suspect: Suspect, shown: PageImages) -> dict[str, Any]:
     return {
         "image": shown.image(suspect.sample),
         "label": suspect.label,

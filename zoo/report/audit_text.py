@@ -11,7 +11,7 @@ from zoo.errors import clean
 NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
 
 
-def to_lines(audited: Audit) -> list[str]:
+def audit_lines(audited: Audit) -> list[str]:
     """An audit as plain text: the verdict, a line a finding, the worst first, and what was found clean.
 
     Of a set without a finding that is one line.
@@ -49,7 +49,7 @@ def fixed_lines(fixed: Fixed) -> list[str]:
     lines = [clean(note) for note in fixed.exclusions.notes]
     path, count = clean(fixed.path), len(fixed.exclusions.sample_ids)
     lines.append(f"{path}: {count} images left out; no file of the data was touched")
-    lines += ["audited again, it is", *(f"  {line}" for line in to_lines(fixed.audit))]
+    lines += ["audited again, it is", *(f"  {line}" for line in audit_lines(fixed.audit))]
     if fixed.audit.verdict != "refuse":
         lines.append(f"use it: zoo bench --datasets {shlex.quote(path)}")
     return lines

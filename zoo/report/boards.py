@@ -17,10 +17,10 @@ from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import (
     amount,
     disarm,
+    format_rounded,
     milliseconds,
     number,
     print_section,
-    rounded,
     shown_cell,
     with_interval,
 )
@@ -28,7 +28,7 @@ from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
 from zoo.report.statements import headings, note_statements, statements, title
 
-SHORT = {
+SHORT_NAMES = {
     "balanced_accuracy": "bal. acc",
     "f1_macro": "f1",
     "recall_macro": "recall",
@@ -78,7 +78,7 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
         console.print(Text(title(board), style="bold"), soft_wrap=True)
         names = board.metrics[1 : 1 + TERMINAL_METRICS]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        columns = ["rank", "model", scored_heading(board), "seed SD", *(SHORT.get(n, n) for n in names)]
+        columns = ["rank", "model", scored_heading(board), "seed SD", *(SHORT_NAMES.get(n, n) for n in names)]
         for column in (*columns, "train img/s", "params", "seconds"):
             justify: Literal["left", "right"] = "left" if column in {"rank", "model"} else "right"
             table.add_column(Text(column), justify=justify, no_wrap=column != "model")
@@ -91,7 +91,7 @@ def to_terminal(boards: Sequence[Board], width: int | None = None, color: bool =
                 cells += ["", "", ""]
             else:
                 cells += [amount(row.cost["images_per_second"]), amount(row.cost["num_parameters"])]
-                cells.append(rounded(row.cost["train_seconds"], 0))
+                cells.append(format_rounded(row.cost["train_seconds"], 0))
             table.add_row(*(Text(cell) for cell in cells), style="dim" if row.baseline else "")
         console.print(table)
         for row in board.rows:
@@ -142,7 +142,7 @@ def to_markdown(boards: Sequence[Board]) -> str:
             cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]
             cells += [milliseconds(row.cost["latency_seconds"]), amount(row.cost["peak_memory_bytes"], "B")]
             cells += [amount(row.cost["num_parameters"]), amount(row.cost["flops"])]
-            cells.append(rounded(row.cost["train_seconds"], 1))
+            cells.append(format_rounded(row.cost["train_seconds"], 1))
             lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
         lines.append("")
         lines += [f"- {escape(line)}" for line in statements(board)]

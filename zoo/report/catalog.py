@@ -139,7 +139,7 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
     """What the images are, decoded once, and where their contact sheet lies."""
     from zoo.data.datasheet import describe_source, draw_sheet
     from zoo.data.fingerprints import take_fingerprints
-    from zoo.data.opening import failures_told, open_source
+    from zoo.data.opening import failures_told, open_dataset
     from zoo.data.splits import draw_split
     from zoo.system.caches import open_cache
 
@@ -147,12 +147,12 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
     open_cache(cache)
     with failures_told():
         with console.counting(f"reading {spec.name}") as progress:
-            source = open_source(spec, cache, offline=True, progress=progress)
+            source = open_dataset(spec, cache, offline=True, progress=progress)
         with console.counting(f"decoding {spec.name}", "images") as progress:
-            prints = take_fingerprints(source, cache, progress)
-        split = draw_split(source, prints=prints)
+            fingerprints = take_fingerprints(source, cache, progress)
+        split = draw_split(source, fingerprints=fingerprints)
         path = sheet or cache / "sheets" / f"{spec.name}-{source.content_hash[:8]}.png"
-        facts = describe_source(source, split, prints) | draw_sheet(source, split, prints, path)
+        facts = describe_source(source, split, fingerprints) | draw_sheet(source, split, fingerprints, path)
         return describe_spec(source.spec) | facts
 
 

@@ -26,7 +26,7 @@ OPTIONAL = {
 }
 
 
-def examine(registry: Registry, cache: Path, results: Path, device: str | None = None) -> dict[str, Any]:
+def examine_machine(registry: Registry, cache: Path, results: Path, device: str | None = None) -> dict[str, Any]:
     """Examine the machine, versions, plugins, cache and results folder; train on `device` where one is given.
 
     `advice` says what is wrong and how to fix it.

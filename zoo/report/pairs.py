@@ -161,8 +161,8 @@ def describe_contrast(found: Contrast) -> dict[str, Any]:
         "metric": board.primary_metric,
         "higher_is_better": board.higher_is_better,
         "case": case_name(board),
-        "first": describe_row(found.rows[0], board.primary_metric),
-        "second": describe_row(found.rows[1], board.primary_metric),
+        "first": describe_paired_row(found.rows[0], board.primary_metric),
+        "second": describe_paired_row(found.rows[1], board.primary_metric),
         "tested": None,
         "single_runs": None,
         "reason": found.reason,
@@ -187,7 +187,7 @@ def describe_contrast(found: Contrast) -> dict[str, Any]:
     return described
 
 
-def describe_row(row: Row, metric: str) -> dict[str, Any]:
+def describe_paired_row(row: Row, metric: str) -> dict[str, Any]:
     score = row.scores.get(metric)
     return {
         "model": row.label,

@@ -24,7 +24,7 @@ def write_predictions(
     that a spreadsheet would take for a formula gets a quote in front.
     """
     chosen = [r for r in results if r.ok and r.run["purpose"] in SCORED and r.provenance != "stated"]
-    columns = list(dict.fromkeys(name for result in chosen for name in columns_of(result)))
+    columns = list(dict.fromkeys(name for result in chosen for name in csv_columns(result)))
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([disarm(name) for name in (*PLACE, *columns)])
     count = 0
@@ -46,7 +46,7 @@ def place_of(result: Result) -> Iterable[Any]:
     return run["dataset"], run.get("tested_on"), run["protocol_label"], run["shown"], weights, run["seed"], run["fold"]
 
 
-def columns_of(result: Result) -> list[str]:
+def csv_columns(result: Result) -> list[str]:
     """The columns of targets and predictions, in the words of the dataset."""
     labels, task = result.dataset["labels"], result.dataset["task"]
     if task == "regression":
@@ -56,7 +56,7 @@ def columns_of(result: Result) -> list[str]:
 
 
 def rows_of(result: Result, test: Predictions) -> Iterator[dict[str, Any]]:
-    labels, names = result.dataset["labels"], columns_of(result)
+    labels, names = result.dataset["labels"], csv_columns(result)
     targets: list[list[Any]]
     if result.dataset["task"] == "multilabel":
         targets = [[None if math.isnan(cell) else int(cell) for cell in row] for row in test.targets.tolist()]

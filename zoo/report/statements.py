@@ -202,11 +202,11 @@ def weights_statements(board: Board) -> list[str]:
     lines = []
     for data, names in by_data.items():
         models = ", ".join(dict.fromkeys(names))
-        lines.append(f"models: {models}" + ("" if data == () else f": pretrained on {overlap(data, board)}"))
+        lines.append(f"models: {models}" + ("" if data == () else f": pretrained on {overlap_statement(data, board)}"))
     return lines
 
 
-def overlap(data: tuple[str, ...] | None, board: Board) -> str:
+def overlap_statement(data: tuple[str, ...] | None, board: Board) -> str:
     """The pretraining data of some weights, and what is known of this set's images among them."""
     if data is None:
         return "data that their plugin does not name: whether this set is among them is unknown"

@@ -11,7 +11,7 @@ LONG = 40  # characters of an item that gets a line of its own
 SENTENCES = frozenset({"notes", "known_issues"})  # one a line, however short
 
 
-def to_lines(items: Sequence[Mapping[str, Any]]) -> list[str]:
+def table_lines(items: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table of plain text, its columns as wide as they must be; no library, so that a list of 1,300 is instant."""
     if not items:
         return []

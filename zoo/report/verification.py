@@ -6,7 +6,7 @@ from zoo.errors import clean
 from zoo.results.verifying import CANNOT_DETECT, Verification
 
 
-def to_lines(found: Verification) -> list[str]:
+def verification_lines(found: Verification) -> list[str]:
     """The same for people."""
     lines = [f"difference: {file}: {what}" for file, what in found.differences]
     lines += [f"note: {clean(note)}" for note in found.notes]

@@ -26,13 +26,13 @@ from zoo.images.formats import clips_of, frame_name
 from zoo.registry.lookup import Registry
 from zoo.results.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
 from zoo.results.schemas import find_fault_of_manifest
-from zoo.results.store import Result, find_result_folders, read_document, write_result
+from zoo.results.store import Result, find_result_folders, read_result_document, write_result
 from zoo.specs.dataset import Unit
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.system.machine import versions
 
-SCHEMA = 1
-KIND = "zoo-bundle"
+BUNDLE_SCHEMA = 1
+BUNDLE_KIND = "zoo-bundle"
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # somebody who names one wants one
 MANIFEST = "manifest.json"
 # Of a result, what zoo's own words and a board's arithmetic are in: only paths are looked for. All else is free text.
@@ -81,7 +81,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
-    manifest, sealed = read_document(path, newest=SCHEMA)
+    manifest, sealed = read_result_document(path, newest=BUNDLE_SCHEMA)
     if fault := find_fault_of_manifest(manifest):
         raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
     if not sealed and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
@@ -155,8 +155,8 @@ def fill_bundle(
         write_run(place, result, ids[result.run["dataset"]], Pseudonyms(key), registry, metadata, left_out)
         progress(done, len(results))
     manifest = {
-        "schema": SCHEMA,
-        "kind": KIND,
+        "schema": BUNDLE_SCHEMA,
+        "kind": BUNDLE_KIND,
         "zoo": versions().get("zoo-bench", ""),
         "datasets": describe_datasets(results),
         **({"metadata": sorted(metadata)} if metadata else {}),

@@ -89,8 +89,10 @@ def compare_identities(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> di
     left = {**mine, **{f"protocol.{k}": v for k, v in mine["protocol"].items()}}
     right = {**theirs, **{f"protocol.{k}": v for k, v in theirs["protocol"].items()}}
     names = [name for name in {**left, **right} if name != "protocol"]
-    return {n: (short(left.get(n)), short(right.get(n))) for n in names if left.get(n) != right.get(n)}
+    return {
+        n: (shorten_digest(left.get(n)), shorten_digest(right.get(n))) for n in names if left.get(n) != right.get(n)
+    }
 
 
-def short(value: Any) -> Any:
+def shorten_digest(value: Any) -> Any:
     return value[:8] if isinstance(value, str) and len(value) == 64 else value

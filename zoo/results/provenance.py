@@ -17,7 +17,7 @@ from zoo.evaluation.values import MIN_CASES, Score, count_cases
 from zoo.results.soundness import find_faults_of_run
 from zoo.results.store import WEIGHTS_FILE, Result
 from zoo.specs.dataset import Unit
-from zoo.specs.metric import Card, MetricSpec
+from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
     NUM_RESAMPLES,
     bootstrap_weights,
@@ -47,7 +47,7 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
     described = dataclasses.asdict(result)
     for name in ("folder", "checksums", "bundle", "provenance"):
         described.pop(name)
-    described |= {"folder": str(result.folder), "files": list_files(result)}
+    described |= {"folder": str(result.folder), "files": list_run_files(result)}
     if not result.ok:
         return described
     predictions, card, rule = result.predictions(), result.card(), result.run["protocol"]["threshold"]
@@ -64,7 +64,7 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
     }
 
 
-def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card) -> None:
+def check_fit(result: Result, predictions: Mapping[str, Predictions], card: ScoringContext) -> None:
     """ResultsError where predictions are of other labels than the dataset's card names: a stranger wrote both."""
     columns = 1 if card.task.name == "regression" else len(card.labels)
     axes = 2 if card.task.name == "multilabel" else 1
@@ -79,7 +79,7 @@ def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Card
         raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
 
 
-def list_files(result: Result) -> list[dict[str, Any]]:
+def list_run_files(result: Result) -> list[dict[str, Any]]:
     """The files of a run with their sha256, which was compared with the record when the run was read."""
     if result.folder is None:
         return []
@@ -96,7 +96,7 @@ def list_files(result: Result) -> list[dict[str, Any]]:
     return files
 
 
-def trace_thresholds(predictions: Mapping[str, Predictions], card: Card, rule: Any) -> dict[str, Any]:
+def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContext, rule: Any) -> dict[str, Any]:
     """The thresholds at which labels were decided for, as val gave them; of several classes there are none."""
     val = predictions.get("val")
     units = val.by_unit(card.unit_of("val")) if val is not None else None
@@ -112,7 +112,7 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: Card, rule: A
     return {"rule": describe_threshold_rule(), "chosen_on": f"val, {len(units)} {card.unit}s", "values": chosen}
 
 
-def count_test(predictions: Mapping[str, Predictions], card: Card, unit: Unit, rule: Any) -> dict[str, Any]:
+def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, unit: Unit, rule: Any) -> dict[str, Any]:
     """How many images, units and patients the scores rest on, and how many of each label."""
     test, part = predictions["test"], decide(predictions, card, rule)
     counted: dict[str, Any] = {

@@ -57,9 +57,9 @@ def open_key(path: Path) -> bytes:
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
-QUOTED = re.compile(r"(?<!\w)'(?=\S)[^'\n]*'(?!\w)|(?<!\w)\"(?=\S)[^\"\n]*\"(?!\w)|`[^`\n]*`")
+QUOTED_TEXT = re.compile(r"(?<!\w)'(?=\S)[^'\n]*'(?!\w)|(?<!\w)\"(?=\S)[^\"\n]*\"(?!\w)|`[^`\n]*`")
 NUMBERED = re.compile(r"\b((?:patient|subject|person|lesion|eye|study|case|sample|image|slice|id)s?)\s+#?\d+\b", re.I)
-FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+FILE_PATTERN = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 WEB = re.compile(r"https?://", re.I)
 DIGEST = re.compile(r"[0-9a-f]{32,64}")
 PLAIN = {"0/1", "and/or"}
@@ -78,14 +78,14 @@ def without_names(text: str, ids: Collection[str], kept: Collection[str]) -> str
         return match[0].replace(found, LEFT_OUT) if found and not is_harmless(found, ids, kept) else match[0]
 
     # the marks put in place of quoted words are not looked at again
-    parts = [re.sub(r"\S+", word, part) for part in QUOTED.sub(quoted, text).split(LEFT_OUT)]
+    parts = [re.sub(r"\S+", word, part) for part in QUOTED_TEXT.sub(quoted, text).split(LEFT_OUT)]
     return NUMBERED.sub(lambda match: f"{match[1]} {LEFT_OUT}", LEFT_OUT.join(parts))
 
 
 def is_harmless(word: str, ids: Collection[str], kept: Collection[str]) -> bool:
     if word in kept or word in PLAIN or WEB.match(word) or DIGEST.fullmatch(word):
         return True
-    if "/" in word or "\\" in word or FILE.search(word) or word in own_names():
+    if "/" in word or "\\" in word or FILE_PATTERN.search(word) or word in own_names():
         return False
     digits = sum(character.isdigit() for character in word)
     if word.isdigit():

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from zoo.specs.dataset import Unit
+
 # More are no dataset's and no suite's, and what is counted, drawn or shown takes memory or time for each.
 MAX_LABELS = 10_000
-MAX_FOLDS = 10_000
+MAX_RECORDED_FOLDS = 10_000
 MAX_SEED = 2**63 - 1
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Images = Annotated[int, Field(ge=0, le=10**12)]
@@ -25,7 +27,6 @@ def require_plain(value: Any) -> Any:
     return value
 
 
-Unit = Literal["image", "clip", "patient"]
 Plain = Annotated[Any, BeforeValidator(require_plain)]
 
 
@@ -47,7 +48,7 @@ class RunRecord(Record):
     content_hash: str
     split_hash: str
     fold: Count
-    num_folds: Annotated[int, Field(ge=1, le=MAX_FOLDS)]
+    num_folds: Annotated[int, Field(ge=1, le=MAX_RECORDED_FOLDS)]
     model: str
     shown: str
     init: Literal["pretrained", "random"]
@@ -163,7 +164,7 @@ class ManifestRecord(Record):
     files: dict[str, str]
 
 
-def find_fault(document: Mapping[str, Any]) -> str:
+def find_schema_fault(document: Mapping[str, Any]) -> str:
     """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
     # A run that failed may know nothing of its dataset.
     dataset = document.get("dataset", {})

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.evaluation.predictions import SPLITS, Predictions
-from zoo.specs.metric import Card
+from zoo.evaluation.predictions import STORED_SPLITS, Predictions
+from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import MULTILABEL, REGRESSION, Task, sigmoid
 
-TOLERANCE = 1e-6
+PROBABILITY_TOLERANCE = 1e-6
 
 
 def find_faults_of_run(
-    card: Card, purpose: str, dataset: Mapping[str, Any], predictions: Mapping[str, Predictions]
+    card: ScoringContext, purpose: str, dataset: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> Iterator[str]:
     """List the faults in a finished run's predictions, split by split.
 
     `dataset` is the result's record of it: the images of every split, and whether a bundle goes without the targets.
     """
     counts, has_targets = dataset.get("splits", {}), dataset.get("share_targets", True)
-    for split in SPLITS:
+    for split in STORED_SPLITS:
         part = predictions.get(split)
         if part is None:
             if split == "val" or purpose != "tune":  # a tuning run has seen no test image
@@ -38,7 +38,7 @@ def find_faults_of_run(
                 yield f"{split}: {len(part)} images, but the dataset's record says {counts[split]['images']}"
 
 
-def find_faults(card: Card, split: str, part: Predictions) -> Iterator[str]:
+def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator[str]:
     """What of a split's arrays does not fit the others or the task. Nothing may be counted before this is known: one
     target of 200,000,000 would be as many counts."""
     task, num_labels, rows = card.task, len(card.labels), len(part)
@@ -74,7 +74,7 @@ def find_fault_of_log_odds(part: Predictions) -> str:
         return f"{part.log_odds.dtype} {part.log_odds.shape} log odds of {part.probabilities.shape} probabilities"
     if not np.isfinite(part.log_odds).all():
         return "log odds contain NaN or infinity"
-    if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > TOLERANCE:
+    if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > PROBABILITY_TOLERANCE:
         return "log odds do not match the probabilities"
     return ""
 
@@ -84,8 +84,8 @@ def find_fault_of_probabilities(task: Task, probabilities: Array) -> str:
     if task == REGRESSION or not probabilities.size:
         return ""
     low, high = float(probabilities.min()), float(probabilities.max())
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
+    if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
         return f"a probability of {low if low < 0 else high:.6g}, expected 0 to 1"
-    if task != MULTILABEL and np.abs(probabilities.sum(axis=1) - 1).max() > TOLERANCE:
+    if task != MULTILABEL and np.abs(probabilities.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
         return "probabilities of the classes that do not sum to 1"
     return ""

@@ -16,14 +16,14 @@ from zoo.errors import ResultsError, clean
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.evaluation.values import Score
 from zoo.results.runs import Run
-from zoo.results.schemas import find_fault, find_fault_of_score
+from zoo.results.schemas import find_fault_of_score, find_schema_fault
 from zoo.results.soundness import find_faults_of_run
-from zoo.specs.metric import Card
+from zoo.specs.metric import ScoringContext
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, sweep, unseal, write_sealed
 from zoo.system.locks import locked
 from zoo.tasks.kinds import find_task
 
-SCHEMA = 1
+RESULT_SCHEMA = 1
 WEIGHTS_FILE = "model.safetensors"
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
@@ -81,9 +81,9 @@ class Result:
             )
         return predictions
 
-    def card(self) -> Card:
+    def card(self) -> ScoringContext:
         """What scoring must know of the dataset."""
-        return Card(
+        return ScoringContext(
             task=find_task(self.dataset["task"]),
             labels=tuple(self.dataset["labels"]),
             positive=self.dataset["positive"],
@@ -101,7 +101,7 @@ class Result:
             return {}
         path = self.folder / "scores.json"
         try:
-            document, sealed = read_document(path)
+            document, sealed = read_result_document(path)
             if document.get("run", self.id) != self.id:  # the first documents do not name their run
                 raise TypeError("of another run")
             if not sealed and not is_of_before_seals(document):
@@ -185,7 +185,7 @@ def write_result(
     checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     if scores:
         write_sealed(folder / "scores.json", scores_document(result, scores))
-    document = {"schema": SCHEMA, **asdict(result), "checksums": checksums}
+    document = {"schema": RESULT_SCHEMA, **asdict(result), "checksums": checksums}
     for name in NOT_STORED:
         document.pop(name)
     write_sealed(folder / "result.json", document)
@@ -193,7 +193,7 @@ def write_result(
 
 def scores_document(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": RESULT_SCHEMA,
         "run": result.id,
         **{kind: {n: asdict(s) for n, s in part.items()} for kind, part in scores.items()},
     }
@@ -211,7 +211,7 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
 def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
     """Note beside a run how fast its model answers, measured after it."""
     try:
-        write_sealed(folder / TIMING_FILE, {"schema": SCHEMA, "timing": dict(timing)})
+        write_sealed(folder / TIMING_FILE, {"schema": RESULT_SCHEMA, "timing": dict(timing)})
     except OSError as error:
         raise unusable(folder, error) from error
 
@@ -221,7 +221,7 @@ def read_timing(folder: Path | None) -> dict[str, float]:
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:
-        document, sealed = read_document(folder / TIMING_FILE)
+        document, sealed = read_result_document(folder / TIMING_FILE)
         told = document["timing"] if sealed else {}
         timing = {name: float(told[name]) for name in TIMINGS}
         return timing if all(0 < value < math.inf for value in timing.values()) else {}
@@ -229,17 +229,17 @@ def read_timing(folder: Path | None) -> dict[str, float]:
         return {}
 
 
-def read_json(path: Path, newest: int = SCHEMA) -> dict[str, Any]:
+def read_json(path: Path, newest: int = RESULT_SCHEMA) -> dict[str, Any]:
     """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
-    return read_document(path, newest)[0]
+    return read_result_document(path, newest)[0]
 
 
-def read_document(path: Path, newest: int = SCHEMA) -> tuple[dict[str, Any], bool]:
+def read_result_document(path: Path, newest: int = RESULT_SCHEMA) -> tuple[dict[str, Any], bool]:
     """Read a document and return whether it had a seal; the caller reports a missing one after other faults."""
     try:
         document = json.loads(read_regular(path))
     except PermissionError as error:
-        raise unreadable(path) from error
+        raise unreadable_result(path) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
@@ -272,9 +272,9 @@ def is_of_before_seals(document: Mapping[str, Any]) -> bool:
 
 def load_result(folder: Path) -> Result:
     """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
-    document, sealed = read_document(folder / "result.json")
+    document, sealed = read_result_document(folder / "result.json")
     document.pop("schema")
-    if fault := find_fault(document):
+    if fault := find_schema_fault(document):
         raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
     if not sealed and not is_of_before_seals(document):
         raise unlike_written(folder / "result.json")
@@ -287,7 +287,7 @@ def load_result(folder: Path) -> Result:
         try:
             is_whole = hash_file(path) == checksum
         except PermissionError as error:
-            raise unreadable(path) from error
+            raise unreadable_result(path) from error
         except OSError:
             is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
         if not is_whole:
@@ -307,7 +307,7 @@ def load_sound_result(folder: Path) -> Result:
     return result
 
 
-def unreadable(path: Path) -> ResultsError:
+def unreadable_result(path: Path) -> ResultsError:
     """It may be whole: nothing may be written in its place."""
     return ResultsError(f"{path}: may not be read", fix="let it be read: `chmod -R u+rwX`", code="unreadable")
 
@@ -360,7 +360,7 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
             document = read_json(folder / "result.json")
         except ResultsError:
             continue
-        if document.get("status") == "ok" and not find_fault(document):
+        if document.get("status") == "ok" and not find_schema_fault(document):
             runs.append(document["run"])
     return runs
 

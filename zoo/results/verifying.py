@@ -21,10 +21,10 @@ from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
 from zoo.data.dataset import count_images
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.opening import Source, discard_split
+from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, ResultsError, VerifyError, clean
-from zoo.evaluation.predictions import SPLITS, Predictions, load_predictions
+from zoo.evaluation.predictions import STORED_SPLITS, Predictions, load_predictions
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Score, compute
@@ -42,8 +42,8 @@ from zoo.system.files import cache_root, hash_bytes, hash_file
 from zoo.system.progress import Progress
 from zoo.tasks.kinds import MULTILABEL, find_task
 
-TOLERANCE = 1e-6
-MAX_FOLDS = 100  # that are drawn anew: scikit-learn needs hours for thousands, and the bundle says how many
+VERIFY_TOLERANCE = 1e-6
+MAX_REDRAWN_FOLDS = 100  # that are drawn anew: scikit-learn needs hours for thousands, and the bundle says how many
 OF_FINISHED = ("scores.json", "predictions.npz")  # a run that failed has neither
 # Of a card, what follows from the hashes of content and split, and decides what is scored.
 SAME_ON_SAME_DATA = ("task", "labels", "positive", "unit", "val_unit", "has_patients")
@@ -74,7 +74,7 @@ class Verification:
 
 
 @dataclass(kw_only=True)
-class Neighbours:
+class NeighborImages:
     """What runs on the same data must have in common, as the first of them has it."""
 
     cards: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def verify(folder: Path, name: str, registry: Registry, progress: Progress) -> V
     places = list(find_result_folders(folder))
     if not places:
         found.differs(MANIFEST, "the bundle holds no runs")
-    neighbours = Neighbours()
+    neighbours = NeighborImages()
     for done, place in enumerate(places, start=1):
         file = place.relative_to(folder).as_posix()
         try:
@@ -155,7 +155,7 @@ def verify_run(
     file: str,
     manifest: Mapping[str, Any],
     registry: Registry,
-    neighbours: Neighbours,
+    neighbours: NeighborImages,
     found: Verification,
 ) -> None:
     """Compare one run with itself, with the manifest, with the other runs on its data, and with its predictions."""
@@ -165,7 +165,7 @@ def verify_run(
     check_identity(result, manifest, file, found)
     result = compare_with_published(result, registry, file, found)
     if result.dataset:
-        check_card(result, neighbours, file, found)
+        check_dataset_record(result, neighbours, file, found)
     found.results.append(replace(result, bundle=found.bundle, provenance="recomputed"))
     if not result.ok:
         for name in OF_FINISHED:
@@ -177,8 +177,8 @@ def verify_run(
         for what in faults:
             found.differs(f"{file}/predictions.npz", what)
         return  # nothing is counted or scored of arrays that are none of what they may be
-    check_counts(result, predictions, file, found)
-    check_alike(result, predictions["test"], neighbours, file, found)
+    check_image_counts(result, predictions, file, found)
+    check_same_cases(result, predictions["test"], neighbours, file, found)
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
     check_scored(result, stored, neighbours, file, found)
     missing = find_missing_targets(result, predictions, file, found)
@@ -243,7 +243,7 @@ def compare_with_published(result: Result, registry: Registry, file: str, found:
     return replace(result, deviations=(*result.deviations, told))
 
 
-def check_card(result: Result, neighbours: Neighbours, file: str, found: Verification) -> None:
+def check_dataset_record(result: Result, neighbours: NeighborImages, file: str, found: Verification) -> None:
     """The dataset's card fits itself, its run, and the cards of the other runs on the same data."""
     run, card = result.run, result.dataset
     for name in ("content_hash", "split_hash"):
@@ -282,7 +282,7 @@ def check_card(result: Result, neighbours: Neighbours, file: str, found: Verific
     neighbours.sharing.setdefault(version_of_data(result), set()).add(targets)
 
 
-def check_together(neighbours: Neighbours, manifest: Mapping[str, Any], found: Verification) -> None:
+def check_together(neighbours: NeighborImages, manifest: Mapping[str, Any], found: Verification) -> None:
     """What only all runs tell: which data there are, whether their targets are shared, and which scores each has."""
     for part in manifest["datasets"]:
         sharing = neighbours.sharing.get(tuple(part[name] for name in VERSION_OF_DATA))
@@ -310,7 +310,7 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
-def check_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:
+def check_image_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:
     """The numbers of images, patients and images of each label are what the dataset's card tells."""
     task, labels = find_task(result.dataset["task"]), result.dataset["labels"]
     for split, part in predictions.items():
@@ -341,7 +341,7 @@ def check_counts(result: Result, predictions: Mapping[str, Predictions], file: s
 def same_count(told: object, counted: object) -> bool:
     """Whether two counts are one, or two means of the same targets: their last digits hang on the order of the rows."""
     if isinstance(told, float) and isinstance(counted, float):
-        return math.isclose(told, counted, rel_tol=1e-5, abs_tol=TOLERANCE)
+        return math.isclose(told, counted, rel_tol=1e-5, abs_tol=VERIFY_TOLERANCE)
     return told == counted
 
 
@@ -349,18 +349,20 @@ def find_missing_targets(
     result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification
 ) -> list[str]:
     """The splits without targets: a difference unless the card says that they stay at home, and then all of them do."""
-    missing = [split for split in SPLITS if split not in predictions or len(predictions[split].targets) == 0]
+    missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
     shared = result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
             found.differs(f"{file}/predictions.npz", f"holds no predictions of {split}")
-        elif shared or len(missing) < len(SPLITS):
+        elif shared or len(missing) < len(STORED_SPLITS):
             why = "its card says that they are shared" if shared else "another split has them"
             found.differs(f"{file}/predictions.npz", f"{split}: its targets are missing, and {why}")
     return missing
 
 
-def check_alike(result: Result, test: Predictions, neighbours: Neighbours, file: str, found: Verification) -> None:
+def check_same_cases(
+    result: Result, test: Predictions, neighbours: NeighborImages, file: str, found: Verification
+) -> None:
     """All runs on one fold of one version of the data were tested on the same samples with the same targets."""
     key = *version_of_data(result), result.run.get("test_hash", ""), result.run["fold"]
     first = neighbours.tested.setdefault(key, test)
@@ -372,7 +374,7 @@ def check_alike(result: Result, test: Predictions, neighbours: Neighbours, file:
 def check_scored(
     result: Result,
     stored: Mapping[str, Mapping[str, Score]],
-    neighbours: Neighbours,
+    neighbours: NeighborImages,
     file: str,
     found: Verification,
 ) -> None:
@@ -434,7 +436,7 @@ def compare_scores(
                 found.not_recomputed[f"interval of {name}: {methods}"] += 1
             for part in parts:
                 numbers = getattr(told, part), getattr(computed, part)
-                if not same(*numbers):
+                if not same_score(*numbers):
                     what = f"{kind}: {name} {part}: {numbers[0]} in the bundle, {numbers[1]} recomputed"
                     found.differs(f"{file}/scores.json", what)
 
@@ -453,13 +455,13 @@ def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str
     return best != worst
 
 
-def same(told: float | None, computed: float | None) -> bool:
+def same_score(told: float | None, computed: float | None) -> bool:
     if told is None or computed is None:
         return told is computed
-    return abs(told - computed) <= TOLERANCE
+    return abs(told - computed) <= VERIFY_TOLERANCE
 
 
-def compare_data(found: Verification, source: Source, prints: Fingerprints) -> None:
+def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerprints) -> None:
     """Compare the content and split hash of a dataset on this machine, and of it resplit, with those of the bundle."""
     versions = {each.spec.name: each for each in (source, discard_split(source))}
     parts = [part for part in found.datasets if part["name"] in versions]
@@ -479,20 +481,20 @@ def compare_data(found: Verification, source: Source, prints: Fingerprints) -> N
             labels = [without_paths(label) for label in version.spec.labels]
             if any(result.dataset and list(result.dataset["labels"]) != labels for result in of_part):
                 part["here"] = "other labels"
-            elif max(folds, default=0) > MAX_FOLDS:
+            elif max(folds, default=0) > MAX_REDRAWN_FOLDS:
                 part["here"] = f"the same content on this machine; a split in {max(folds)} folds is not drawn again"
                 continue
-            elif not any(same_split(version, prints, part["split_hash"], number) for number in folds):
+            elif not any(same_split(version, fingerprints, part["split_hash"], number) for number in folds):
                 part["here"] = "another split"
         if part["here"] != "same":
             found.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
 
 
-def same_split(source: Source, prints: Fingerprints, expected: str, num_folds: int) -> bool:
+def same_split(source: OpenDataset, fingerprints: Fingerprints, expected: str, num_folds: int) -> bool:
     """Whether the split is what this zoo makes of the data: an official one or as many folds, with leaks or without."""
     for folds, drop_leaks in itertools.product((None, num_folds), (False, True)):
         try:
-            if draw_split(source, folds, prints, drop_leaks=drop_leaks).hash == expected:
+            if draw_split(source, folds, fingerprints, drop_leaks=drop_leaks).hash == expected:
                 return True
         except DataError:  # an official split is not drawn in folds
             continue
@@ -520,17 +522,17 @@ def same_predictions(shared: Result, own: Result) -> bool:
     if theirs.probabilities.shape != mine.probabilities.shape or np.array_equal(theirs.sample_ids, mine.sample_ids):
         return False  # with pseudonyms of its own it is a copy of the bundle, not a run
     if len(theirs.targets) == 0:
-        return close(np.sort(theirs.probabilities, axis=0), np.sort(mine.probabilities, axis=0))
+        return values_close(np.sort(theirs.probabilities, axis=0), np.sort(mine.probabilities, axis=0))
     if theirs.targets.ndim == 1 and np.issubdtype(theirs.targets.dtype, np.integer):
         classes = np.unique(mine.targets)
         parts = [(theirs.probabilities[theirs.targets == c], mine.probabilities[mine.targets == c]) for c in classes]
     else:
         columns = [np.column_stack([part.targets, part.probabilities]) for part in (theirs, mine)]
         parts = [(columns[0], columns[1])]
-    return all(a.shape == b.shape and close(np.sort(a, axis=0), np.sort(b, axis=0)) for a, b in parts)
+    return all(a.shape == b.shape and values_close(np.sort(a, axis=0), np.sort(b, axis=0)) for a, b in parts)
 
 
-def close(one: Array, other: Array) -> bool:
+def values_close(one: Array, other: Array) -> bool:
     return np.allclose(one, other, rtol=REPRODUCED_TOLERANCE, atol=REPRODUCED_TOLERANCE, equal_nan=True)
 
 

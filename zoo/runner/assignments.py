@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.audit.external import describe_external, open_external
-from zoo.data.dataset import Dataset, describe_dataset, open_dataset
+from zoo.data.dataset import DecodedFold, describe_fold, open_fold
 from zoo.data.decoded import cache_images
-from zoo.data.opening import Source, failures_told, read_by_train
+from zoo.data.opening import OpenDataset, failures_told, read_by_train
 from zoo.data.shuffling import shuffle_labels
 from zoo.errors import DataError, ZooError, without_name
 from zoo.models.weights import RANDOM, InitialWeights
@@ -29,7 +29,7 @@ class Assignment:
     """A run with the local files it needs, and its tests elsewhere: what is handed to a worker process."""
 
     run: Run
-    dataset: Dataset
+    dataset: DecodedFold
     dataset_facts: Mapping[str, Any]
     weights: InitialWeights
     metrics: tuple[str, ...]
@@ -51,9 +51,9 @@ class Decoding:
     settings: Settings
     console: Console
     faults: dict[str, DataError] = field(default_factory=dict)
-    datasets: dict[tuple[str, int, int], Dataset] = field(default_factory=dict)
+    datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
 
-    def open(self, run: Run, source: Source, then: Callable[[Path], Dataset]) -> Dataset | None:
+    def open(self, run: Run, source: OpenDataset, then: Callable[[Path], DecodedFold]) -> DecodedFold | None:
         """What `then` opens of the cache for a run; None where there is a fault."""
         key = (run.data, run.image_size, run.fold)
         if key not in self.datasets and run.data not in self.faults:
@@ -67,7 +67,7 @@ class Decoding:
         return self.datasets.get(key)
 
 
-def assign(
+def assign_runs(
     runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
 ) -> tuple[list[Assignment], dict[str, Result]]:
     """Decode every dataset at every size once, and hand each run its files; a test elsewhere goes with its training.
@@ -80,12 +80,12 @@ def assign(
     for run, tests in by_training(runs):
         source, split = plan.sources[run.dataset]
         source = read_by_train(source, split.folds[run.fold] == "train")
-        dataset = decoding.open(run, source, partial(open_dataset, source, split, run.fold))
+        dataset = decoding.open(run, source, partial(open_fold, source, split, run.fold))
         if dataset is None:
             continue
         if run.purpose == "shuffle":
             dataset = shuffle_labels(dataset, run.seed)
-        facts = describe_dataset(dataset, source, split)
+        facts = describe_fold(dataset, source, split)
         elsewhere = tuple(open_elsewhere(tests, plan, decoding, dataset, facts))
         done = None if run.id in asked else find_done(settings.results, run)
         if done and not elsewhere:
@@ -104,7 +104,7 @@ def assign(
                 keep_weights=kept_of(run, settings.keep_weights),
                 fresh=settings.fresh,
                 done=done,
-                kept=find_weights(done),
+                kept=find_kept_weights(done),
                 elsewhere=elsewhere,
                 libraries=plan.libraries.get(run.model, ()),
             )
@@ -116,7 +116,7 @@ def assign(
 
 
 def open_elsewhere(
-    tests: Iterable[Run], plan: Plan, decoding: Decoding, dataset: Dataset, facts: Mapping[str, Any]
+    tests: Iterable[Run], plan: Plan, decoding: Decoding, dataset: DecodedFold, facts: Mapping[str, Any]
 ) -> Iterator[Elsewhere]:
     """The datasets that a model trained on `dataset` is tested on too; those with a fault are left out."""
     for test in tests:
@@ -136,7 +136,7 @@ def left_to_do(assignment: Assignment) -> Assignment | None:
         done = find_done(assignment.results, assignment.run)
         if done is None or not has_weights(done, assignment.run, assignment.keep_weights):
             return assignment
-        assignment = replace(assignment, done=done, kept=find_weights(done))
+        assignment = replace(assignment, done=done, kept=find_kept_weights(done))
     missing = tuple(test for test in assignment.elsewhere if find_done(assignment.results, test.run) is None)
     return replace(assignment, elsewhere=missing) if missing else None
 
@@ -152,7 +152,7 @@ def by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
     return list(found.values())
 
 
-def find_weights(done: Result | None) -> Path | None:
+def find_kept_weights(done: Result | None) -> Path | None:
     """The trained weights that were kept of a run; None for frozen networks, whose head is fitted again in seconds."""
     if done is None or done.folder is None or done.run["protocol"]["method"] != "finetune":
         return None
@@ -174,7 +174,7 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
 
     def work(assignment: Assignment) -> int:
         run, protocol = assignment.run, assignment.run.protocol
-        images = int((assignment.dataset.assignment == "train").sum())
+        images = int((assignment.dataset.split_of == "train").sum())
         trains = protocol.method == "finetune" and not assignment.kept
         steps = plan_steps(protocol, images)[0] if trains else 0
         return (steps * protocol.batch_size + images) * run.image_size**2

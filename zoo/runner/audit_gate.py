@@ -19,7 +19,7 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
     refused, stamped = dict(plan.refused), set()
     for name, (source, split) in plan.sources.items():
         with console.counting(f"auditing {name}"):
-            audited = audit(source, split, plan.prints[name])
+            audited = audit(source, split, plan.fingerprints[name])
         if admit(audited, suite, refused, console):
             stamped.add(name)
     runs = [run for run in plan.runs if run.dataset not in refused]

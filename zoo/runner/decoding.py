@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from zoo.data.decoded import cache_images
-from zoo.data.opening import Source, read_by_train
+from zoo.data.opening import OpenDataset, read_by_train
 from zoo.results.runs import Run
 from zoo.runner.planning import Plan
 from zoo.system.settings import Settings
@@ -33,7 +33,7 @@ class Ahead:
         self.count: Any = context.Value("i", 0)
         sources = [list_sources(group, plan) for group in groups]
         self.process = context.Process(
-            target=decode_all, args=(sources, settings, self.count, os.getpid()), daemon=True
+            target=decode_datasets, args=(sources, settings, self.count, os.getpid()), daemon=True
         )
         self.process.start()
 
@@ -59,7 +59,7 @@ def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settin
         ahead.end()
 
 
-def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[Source, int]]:
+def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, int]]:
     """The sources that the runs of one dataset read, each with an image size."""
     source, split = plan.sources[runs[0].dataset]
     folds = sorted({run.fold for run in runs})
@@ -68,7 +68,9 @@ def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[Source, int]]:
     return [(each, size) for size in sorted({run.image_size for run in runs}) for each in (*own, *others)]
 
 
-def decode_all(groups: Sequence[Sequence[tuple[Source, int]]], settings: Settings, count: Any, parent: int) -> None:
+def decode_datasets(
+    groups: Sequence[Sequence[tuple[OpenDataset, int]]], settings: Settings, count: Any, parent: int
+) -> None:
     """What cannot be decoded is left to whoever needs it, who reports why."""
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C

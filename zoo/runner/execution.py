@@ -16,7 +16,7 @@ from zoo.registry.isolation import run_executor
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.results.store import Result, claim, find_done, load_result, now, save_result
-from zoo.runner.assignments import Assignment, assign, longest_first, name_work
+from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
 from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
 from zoo.runner.planning import Plan
 from zoo.runner.run import claim_and_execute
@@ -65,14 +65,14 @@ def carry_out(
     with console.counting("importing what the runs need"):
         preload(waiting, registry, settings)
     groups = split_by_dataset(waiting, plan) if trains_beside(plan.device) and can_fork() else [waiting]
-    assignments, refused = assign(groups[0], plan, settings, console)
+    assignments, refused = assign_runs(groups[0], plan, settings, console)
     results |= refused
     decoded = {a.dataset.images for a in assignments}
     progress = BenchProgress(
         console, len(assignments) + sum(map(len, groups[1:])), sum(path.stat().st_size for path in decoded)
     )
     with decoding_ahead(groups[1:], plan, settings) as ahead:
-        later = Later(groups[1:], ahead, partial(assign, plan=plan, settings=settings, console=console), progress)
+        later = Later(groups[1:], ahead, partial(assign_runs, plan=plan, settings=settings, console=console), progress)
         while assignments or later.groups:
             concluded, assignments = execute_all(assignments, later, progress, plan, registry, settings)
             results |= concluded | later.refused
@@ -132,7 +132,7 @@ def execute_all(
         reuse=device_kind(plan.device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
-        fits=fits,
+        fits=fits_memory,
         more=later,
     )
     results: dict[str, Result] = {}
@@ -155,7 +155,7 @@ def execute_all(
     return results, list(taken.values())
 
 
-def fits(assignment: Assignment, device: str) -> bool:
+def fits_memory(assignment: Assignment, device: str) -> bool:
     return assignment.run.device_kind == device_kind(device)
 
 

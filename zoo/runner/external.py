@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions
@@ -20,11 +20,11 @@ from zoo.specs.metric import MetricSpec
 
 if TYPE_CHECKING:
     from torch import nn
-from zoo.audit.external import OFFICIAL_TEST, External, match
+from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
 from zoo.audit.overlap import check_overlap
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.lookup import Opened, open_and_compare, require_two_names
-from zoo.data.opening import Source
+from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
+from zoo.data.opening import OpenDataset
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.registry.lookup import Registry
 from zoo.runner.selection import choose_datasets
@@ -40,7 +40,7 @@ class Elsewhere:
     """A test on another dataset than the one trained on, with the local files it needs."""
 
     run: Run
-    dataset: Dataset  # all of it is test
+    dataset: DecodedFold  # all of it is test
     facts: Mapping[str, Any]
 
 
@@ -97,11 +97,11 @@ def compare_val(val: Predictions, trained: Result) -> float:
     return float(np.abs(val.probabilities - trained.predictions()["val"].probabilities).max())
 
 
-Tested = tuple[str, Source, Fingerprints]  # the name asked for with
+OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name asked for with
 
 
 def plan_externals(
-    opened: Mapping[str, Opened], suite: Suite, registry: Registry, settings: Settings, console: Console
+    opened: Mapping[str, SplitDataset], suite: Suite, registry: Registry, settings: Settings, console: Console
 ) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
     """What the models of each dataset are tested on beside; what cannot be is returned beside, with the reason."""
     if not suite.test_on:
@@ -135,9 +135,9 @@ def plan_externals(
 
 def open_tested(
     suite: Suite, registry: Registry, settings: Settings, console: Console
-) -> tuple[list[Tested], list[tuple[str, ZooError]]]:
+) -> tuple[list[OpenExternal], list[tuple[str, ZooError]]]:
     """Open each dataset of `--test-on`; it is not split, since all of it is tested on."""
-    opened: list[Tested] = []
+    opened: list[OpenExternal] = []
     refused: list[tuple[str, ZooError]] = []
     for asked in suite.test_on:
         ending = OFFICIAL_TEST if asked.endswith(OFFICIAL_TEST) else ""
@@ -147,23 +147,25 @@ def open_tested(
                 refused.append(spec)
                 continue
             try:
-                source, prints = open_and_compare(spec, settings, console)
+                source, fingerprints = open_and_compare(spec, settings, console)
             except DataError as error:  # the other datasets stand
                 refused.append((spec.name, error))
                 continue
-            opened.append((f"{source.spec.name}{ending}", source, prints))
+            opened.append((f"{source.spec.name}{ending}", source, fingerprints))
     return opened, refused
 
 
-def match_and_compare(own: Opened, other: Tested, suite: Suite, settings: Settings, console: Console) -> External:
+def match_and_compare(
+    own: SplitDataset, other: OpenExternal, suite: Suite, settings: Settings, console: Console
+) -> External:
     """One dataset as the models of another can be tested on it, with what the two share."""
-    (trained, split, prints), (name, tested, others) = own, other
-    external = match(trained, tested, others, dict(suite.label_map), name=name)
+    (trained, split, fingerprints), (name, tested, others) = own, other
+    external = match_datasets(trained, tested, others, dict(suite.label_map), name=name)
     with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
         return check_overlap(
             trained,
             split,
-            prints,
+            fingerprints,
             external,
             settings.cache,
             drop=suite.drop_leaks,

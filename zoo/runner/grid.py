@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zoo.audit.external import External
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import UsageError
 from zoo.models.identity import identify_network, nearest_size
@@ -37,7 +37,7 @@ def plan_runs(
     protocol: Protocol,
     without_weights: Protocol,
     choices: Sequence[tuple[ModelChoice, InitialWeights]],
-    sources: Sequence[tuple[Source, Split]],
+    sources: Sequence[tuple[OpenDataset, Split]],
     machine: Machine,
     baselines: Sequence[ModelChoice],
 ) -> list[Run]:
@@ -61,7 +61,7 @@ def plan_runs(
 
 
 def plan_run(
-    source: Source,
+    source: OpenDataset,
     split: Split,
     fold: int,
     choice: ModelChoice,

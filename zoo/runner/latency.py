@@ -31,7 +31,7 @@ THROUGHPUT_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class TimedNetwork:
     """What the speed of a model follows from: not its weights, nor the data it was trained on."""
 
     model: str
@@ -47,7 +47,7 @@ class Network:
 class Timed:
     """A network to be measured, and the folders of the runs that it speaks for: what is handed to a worker process."""
 
-    network: Network
+    network: TimedNetwork
     folders: tuple[Path, ...]
     cache: Path
 
@@ -93,13 +93,13 @@ def measure_all(
 
 def find_untimed(results: Mapping[str, Result], cache: Path) -> list[Timed]:
     """The networks of finished runs beside which no speed is noted; baselines are not worth measuring."""
-    folders: dict[Network, list[Path]] = {}
+    folders: dict[TimedNetwork, list[Path]] = {}
     for result in results.values():
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
             continue
         if "channels" in result.details and not read_timing(result.folder):  # the first results do not tell them
-            network = Network(
+            network = TimedNetwork(
                 model=run["model"],
                 stem=run["protocol"]["stem"],
                 num_outputs=result.card().task.num_outputs(len(result.dataset["labels"])),
@@ -119,7 +119,7 @@ def time_network(timed: Timed, device: str, _: Notify, *, registry: Registry | N
         save_timing(folder, timing)
 
 
-def measure_network(network: Network, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
+def measure_network(network: TimedNetwork, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
     """Latency of one image and throughput of batches of 32, from decoded pixels to logits in the host's memory."""
     prepare_torch(network.threads)
     open_device(device).prepare()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from zoo.audit.external import External
 from zoo.data.fingerprints import Fingerprints
-from zoo.data.lookup import Opened, open_and_split, require_two_names
-from zoo.data.opening import Source
+from zoo.data.lookup import SplitDataset, open_and_split, require_two_names
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, ZooError
 from zoo.models.baselines import BASELINES
@@ -38,8 +38,8 @@ class Plan:
 
     runs: tuple[Run, ...]
     done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
-    sources: Mapping[str, tuple[Source, Split]]  # by dataset name
-    prints: Mapping[str, Fingerprints]  # the same
+    sources: Mapping[str, tuple[OpenDataset, Split]]  # by dataset name
+    fingerprints: Mapping[str, Fingerprints]  # the same
     externals: Mapping[str, tuple[External, ...]]  # by dataset name: what its models are tested on beside
     weights: Mapping[tuple[str, str], InitialWeights]  # by digest and tag
     metrics: Mapping[str, MetricSpec]
@@ -98,7 +98,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         runs=tuple(runs),
         done=done,
         sources=sources,
-        prints={name: prints for name, (_, _, prints) in opened.items()},
+        fingerprints={name: fingerprints for name, (_, _, fingerprints) in opened.items()},
         externals=externals,
         weights=weights,
         metrics=metrics,
@@ -130,16 +130,16 @@ def describe_machine(device: str, settings: Settings) -> Machine:
 
 def open_sources(
     specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
-) -> tuple[dict[str, Opened], list[tuple[str, ZooError]]]:
+) -> tuple[dict[str, SplitDataset], list[tuple[str, ZooError]]]:
     """Open and split each dataset; those that cannot be used are returned beside, with the reason."""
-    opened: dict[str, Opened] = {}
+    opened: dict[str, SplitDataset] = {}
     refused: list[tuple[str, ZooError]] = []
     for spec in specs:
         if isinstance(spec, tuple):
             refused.append(spec)
             continue
         try:
-            source, split, prints = open_and_split(
+            source, split, fingerprints = open_and_split(
                 spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
             )
         except DataError as error:  # the other datasets stand
@@ -147,7 +147,7 @@ def open_sources(
             continue
         if source.spec.name in opened:
             require_two_names(opened[source.spec.name][0], source)
-        opened[source.spec.name] = (source, split, prints)
+        opened[source.spec.name] = (source, split, fingerprints)
     return opened, refused
 
 

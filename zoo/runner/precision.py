@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.models.building import build_model
 from zoo.models.layout import place
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 def choose_precisions(
     runs: Sequence[Run],
-    sources: Mapping[str, tuple[Source, Split]],
+    sources: Mapping[str, tuple[OpenDataset, Split]],
     registry: Registry,
     settings: Settings,
     console: Console,
 ) -> list[Run]:
     """On a CPU that computes bf16, train each network in the precision in which it is faster."""
 
-    def network(run: Run) -> Network | None:
+    def network(run: Run) -> TrainedNetwork | None:
         protocol = run.protocol
         chosen = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
         if not chosen or run.device_kind != "cpu" or run.precision != "bf16":
             return None
         if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < WORTHWHILE:
             return None
-        return Network(
+        return TrainedNetwork(
             model=run.model,
             stem=run.protocol.stem,
             channels=sources[run.dataset][0].spec.channels,
@@ -68,11 +68,11 @@ def choose_precisions(
 BATCH, TIMED_STEPS = 8, 2
 WORTHWHILE = 2000  # images a training shows its network; with fewer, it could not save what the steps here take
 GAIN = 0.95  # bf16 must take at most this share of the time of fp32: what is equal stays exact
-TRIAL_SECONDS = 300.0
+TIMING_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class TrainedNetwork:
     """What the time of a training step depends on."""
 
     model: str  # distribution:architecture
@@ -83,8 +83,8 @@ class Network:
 
 
 def find_precisions(
-    networks: Sequence[Network], registry: Registry, cache: Path, progress: Progress | None = None
-) -> dict[Network, str]:
+    networks: Sequence[TrainedNetwork], registry: Registry, cache: Path, progress: Progress | None = None
+) -> dict[TrainedNetwork, str]:
     """The faster of bf16 and fp32 for each network.
 
     Networks that cannot be timed are left out; the error appears when their run starts.
@@ -94,11 +94,11 @@ def find_precisions(
     plugins = sorted(f"{plugin.name} {plugin.version}" for plugin in registry.plugins)
     machine = json.dumps([processor_name(), versions(), plugins], sort_keys=True)
     paths = {network: entry(cache, network, machine) for network in dict.fromkeys(networks)}
-    missing = [network for network, path in paths.items() if recall(path) is None]
+    missing = [network for network, path in paths.items() if read_kept(path) is None]
     if missing:
         import_all({"torch", *imports_of({network.model for network in missing}, registry, cache)})
         time_all(missing, paths, registry, cache, progress)
-    times = {network: recall(path) for network, path in paths.items()}
+    times = {network: read_kept(path) for network, path in paths.items()}
     return {
         network: "bf16" if seconds["bf16"] <= GAIN * seconds["fp32"] else "fp32"
         for network, seconds in times.items()
@@ -106,12 +106,12 @@ def find_precisions(
     }
 
 
-def entry(cache: Path, network: Network, machine: str) -> Path:
+def entry(cache: Path, network: TrainedNetwork, machine: str) -> Path:
     key = hash_bytes(machine, json.dumps(asdict(network), sort_keys=True))
     return cache / "precision" / f"{key[:32]}.json"
 
 
-def recall(path: Path) -> dict[str, float] | None:
+def read_kept(path: Path) -> dict[str, float] | None:
     """The seconds of a step by precision, if they were measured before."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         seconds = json.loads(read_regular(path))["seconds"]
@@ -120,8 +120,8 @@ def recall(path: Path) -> dict[str, float] | None:
 
 
 def time_all(
-    networks: Sequence[Network],
-    paths: dict[Network, Path],
+    networks: Sequence[TrainedNetwork],
+    paths: dict[TrainedNetwork, Path],
     registry: Registry,
     cache: Path,
     progress: Progress | None,
@@ -133,7 +133,7 @@ def time_all(
         partial(time_steps, registry=registry if can_fork() else None, cache=cache),
         devices=["cpu"] * min(workers, len(networks)),
         reuse=False,
-        timeout=TRIAL_SECONDS,
+        timeout=TIMING_SECONDS,
     )
     done = 0
     for event in events:
@@ -145,7 +145,7 @@ def time_all(
             progress(done, len(networks))
 
 
-def time_steps(network: Network, _: str, notify: Notify, *, registry: Registry | None, cache: Path) -> None:
+def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Registry | None, cache: Path) -> None:
     """Report the CPU seconds of a training step in each precision; processes beside it do not count."""
     prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry or open_registry(), cache)
@@ -158,7 +158,7 @@ def time_steps(network: Network, _: str, notify: Notify, *, registry: Registry |
     notify({"seconds": seconds})
 
 
-def time_step(module: nn.Module, network: Network, precision: str) -> float:
+def time_step(module: nn.Module, network: TrainedNetwork, precision: str) -> float:
     import torch
 
     images: Tensor = torch.rand(BATCH, network.channels, network.image_size, network.image_size)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score_run, val_score
@@ -74,7 +74,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
 
     module = build(spec, run, dataset, assignment.weights)
-    cost = measure_size(module, dataset)
+    cost = measure_module_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
     checkpoints = find_own_checkpoints(assignment)
@@ -91,7 +91,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             precision=run.precision,
             val_score=select,
             notify=notify,
-            get_features=find_features(assignment, pixels),
+            get_features=choose_features(assignment, pixels),
             checkpoints=checkpoints,
         )
     val = fitted.predict(dataset, pixels, "val", run.precision)
@@ -142,7 +142,7 @@ def score_and_save(
     return result
 
 
-def build(spec: ModelSpec, run: Run, dataset: Dataset, weights: InitialWeights) -> nn.Module:
+def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeights) -> nn.Module:
     return build_model(
         spec,
         num_outputs=dataset.task.num_outputs(len(dataset.labels)),
@@ -165,7 +165,7 @@ def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[t
     return weights.normalization(spec)
 
 
-def measure_size(module: nn.Module, dataset: Dataset) -> dict[str, Any]:
+def measure_module_size(module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
     shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
     return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
 
@@ -179,7 +179,7 @@ def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
     return checkpoints
 
 
-def find_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
+def choose_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
     """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
     run = assignment.run
     if run.init == "random":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.opening import Source
+from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import WeightsError, ZooError
 from zoo.models.building import call_build, seeded
@@ -28,7 +28,7 @@ from zoo.system.workers import Notify, execute
 def check_weights(
     runs: Sequence[Run],
     weights: Mapping[tuple[str, str], InitialWeights],
-    sources: Mapping[str, tuple[Source, Split]],
+    sources: Mapping[str, tuple[OpenDataset, Split]],
     registry: Registry,
     settings: Settings,
     console: Console,
@@ -44,7 +44,7 @@ def check_weights(
 def list_trials(
     runs: Sequence[Run],
     weights: Mapping[tuple[str, str], InitialWeights],
-    sources: Mapping[str, tuple[Source, Split]],
+    sources: Mapping[str, tuple[OpenDataset, Split]],
     registry: Registry,
     cache: Path,
 ) -> list[Trial]:
@@ -69,7 +69,7 @@ def list_trials(
     return list(trials.values())
 
 
-TRIAL_SECONDS = 300.0  # a network that takes longer to build is left to its runs
+WEIGHTS_SECONDS = 300.0  # a network that takes longer to build is left to its runs
 FIT_VERSION = 2  # of what is remembered of weights that fit
 
 
@@ -158,7 +158,7 @@ def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tupl
 
     heard: list[dict[str, Any]] = [{} for _ in trials]
     workers, done = ["cpu"] * min(num_cores(), len(trials)), 0
-    for event in execute(range(len(trials)), carry_out, devices=workers, reuse=True, timeout=TRIAL_SECONDS):
+    for event in execute(range(len(trials)), carry_out, devices=workers, reuse=True, timeout=WEIGHTS_SECONDS):
         heard[event.work].update(event.details)
         done += event.kind == "ended"
         if progress:

@@ -70,9 +70,9 @@ def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
         chosen = getattr(winner.protocol, name)
         ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
         edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
-        notes.append(f"tuned {name}: {short(chosen)} of {', '.join(map(short, values))}{edge}")
+        notes.append(f"tuned {name}: {format_value(chosen)} of {', '.join(map(format_value, values))}{edge}")
     return with_protocol(run, winner.protocol, tuned="; ".join(notes), num_tuning_runs=len(tuning_runs(run)))
 
 
-def short(value: object) -> str:
+def format_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,12 +24,12 @@ from zoo.images.formats import is_ignored
 from zoo.system.files import CHUNK_BYTES, folder_written_whole, hash_bytes
 from zoo.system.progress import Progress
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # What unpacks to more than 100 times its size, and more than this, is a bomb: images shrink by a tenth, tables to one.
-MAX_RATIO = 100
+MAX_ARCHIVE_RATIO = 100
 NO_BOMB_BYTES = 100 * 2**20
 MAX_SHOWN, SHOWN_OF_NAME = 200, 60  # of a name in a message
-MAX_HEADER_BYTES = 2**20  # a tar's long name or extended header, which is read into memory whole
+MAX_TAR_HEADER_BYTES = 2**20  # a tar's long name or extended header, which is read into memory whole
 OTHER_KINDS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR"}
 LONG_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -45,7 +45,7 @@ DAMAGE = (
 
 
 def is_archive_name(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def find_unpacked(archive: Path, cache: Path, progress: Progress | None = None) -> Path:
@@ -55,7 +55,7 @@ def find_unpacked(archive: Path, cache: Path, progress: Progress | None = None) 
     """
     status = archive.stat()
     key = hash_bytes(str(archive.resolve()), str(status.st_size), str(status.st_mtime_ns))[:16]
-    stem = next(archive.name[: -len(suffix)] for suffix in SUFFIXES if archive.name.lower().endswith(suffix))
+    stem = next(archive.name[: -len(suffix)] for suffix in ARCHIVE_SUFFIXES if archive.name.lower().endswith(suffix))
     folder = cache / "unpacked" / key / (stem or "archive")
     if not folder.is_dir():
         unpack(archive, folder, progress)
@@ -118,7 +118,7 @@ def recognise(archive: Path) -> bool:
 
 def largest_amount(archive: Path, folder: Path) -> int:
     """How many bytes it may unpack to: as its size allows, and as the disk has room for."""
-    return min(max(NO_BOMB_BYTES, MAX_RATIO * archive.stat().st_size), shutil.disk_usage(folder).free)
+    return min(max(NO_BOMB_BYTES, MAX_ARCHIVE_RATIO * archive.stat().st_size), shutil.disk_usage(folder).free)
 
 
 def check_amount(archive: Path, total: int, limit: int) -> None:
@@ -126,7 +126,9 @@ def check_amount(archive: Path, total: int, limit: int) -> None:
         size = archive.stat().st_size
         raise DataError(
             f"{archive}: unpacks to more than {limit / 1e9:.2g} GB from {size / 1e6:.3g} MB: "
-            + ("too much for any image set" if limit >= MAX_RATIO * size else "more than the disk has room for"),
+            + (
+                "too much for any image set" if limit >= MAX_ARCHIVE_RATIO * size else "more than the disk has room for"
+            ),
             fix="if you trust it, unpack it yourself and name the folder",
             code="archive",
         )
@@ -189,11 +191,11 @@ def unpack_zip(archive: Path, folder: Path, limit: int, progress: Progress | Non
                 progress(done, total)
 
 
-class Header(tarfile.TarInfo):
+class CheckedHeader(tarfile.TarInfo):
     """A tar's entry. Names that are longer than a header are read into memory: not megabytes of them."""
 
     def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in LONG_HEADERS and self.size > MAX_HEADER_BYTES:
+        if self.type in LONG_HEADERS and self.size > MAX_TAR_HEADER_BYTES:
             raise DataError(
                 f"{opened.name!s}: a header of {self.size} bytes",
                 fix="unpack it yourself and name the folder",
@@ -205,7 +207,7 @@ class Header(tarfile.TarInfo):
 
 def unpack_tar(archive: Path, folder: Path, limit: int, progress: Progress | None) -> None:
     total = 0
-    with tarfile.open(archive, tarinfo=Header) as opened:
+    with tarfile.open(archive, tarinfo=CheckedHeader) as opened:
         # One after the other: a list of a compressed tar's entries decompresses all of it.
         while (entry := opened.next()) is not None:
             opened.members = []  # type: ignore[attr-defined]  # a million entries are not kept

@@ -24,7 +24,7 @@ BLOCK_BYTES = 256 << 20
 NUM_BLOCKS = 3
 MAX_LABELS_BYTES = 1 << 30
 ONE_HOT = "labels are {} columns with exactly one 1 a row: read as classes"
-MAX_RATIO = 500  # deflate reaches 1032 on zeros; real images stay below 20
+MAX_NPZ_RATIO = 500  # deflate reaches 1032 on zeros; real images stay below 20
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,11 @@ def open_member(path: Path, member: Member) -> IO[bytes]:
     """The bytes of an array, its header skipped."""
     archive = zipfile.ZipFile(path)  # closed with the stream, which keeps its file
     stream = archive.open(f"{member.name}.npy")
-    read_header(stream, member.name)
+    read_npy_header(stream, member.name)
     return stream
 
 
-def read_header(stream: IO[bytes], name: str) -> Member:
+def read_npy_header(stream: IO[bytes], name: str) -> Member:
     """The `.npy` header of a member, which is parsed and never evaluated."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -137,7 +137,7 @@ def read_members(path: Path) -> dict[str, Member]:
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
-                    member = read_header(stream, name)
+                    member = read_npy_header(stream, name)
                     header_bytes = stream.tell()
                 if member.dtype.hasobject:
                     raise DataError(
@@ -150,7 +150,7 @@ def read_members(path: Path) -> dict[str, Member]:
                     raise broken(
                         path, f"{name}: {member.shape} {member.dtype} is {expected} bytes, not {info.file_size}"
                     )
-                if info.file_size > BLOCK_BYTES and info.file_size > MAX_RATIO * max(1, info.compress_size):
+                if info.file_size > BLOCK_BYTES and info.file_size > MAX_NPZ_RATIO * max(1, info.compress_size):
                     raise broken(path, f"{name}: {info.compress_size} bytes unpack to {info.file_size}")
                 members[name] = member
             return members
@@ -171,7 +171,7 @@ def load_array(path: Path, member: Member) -> Array:
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
-def find_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Member, Member]]:
+def find_npz_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Member, Member]]:
     """The (images, labels) of every split, checked against each other; `images`, `labels` alone are one unsplit set."""
     splits: dict[str, tuple[Member, Member]] = {}
     for split in (*SPLITS, ""):
@@ -324,7 +324,7 @@ def understand_npz(path: Path, task: Task | None = None, labels: tuple[str, ...]
         raise DataError(
             f"{path}: no such file" if not path.exists() else f"{path}: not a regular file", fix="correct the path"
         )
-    splits = find_splits(path, read_members(path))
+    splits = find_npz_splits(path, read_members(path))
     parts = {member.name: check_labels(path, member.name, load_array(path, member)) for _, member in splits.values()}
     return NpzFile(
         path=path,

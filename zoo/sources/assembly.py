@@ -16,19 +16,19 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import read_header, read_image, split_frame
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.sources.cards import PATH_FACTS, Card, card_error, placeholders
+from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
 from zoo.sources.intensity import NUM_MEASURED, choose_reading, is_measured, record_reading
-from zoo.sources.joining import RESERVED, Joined, join
+from zoo.sources.joining import RESERVED, Joined, join_table
 from zoo.sources.level_groups import find_level_groups
 from zoo.sources.listing import Listing, one_form
-from zoo.sources.official import find_splits
+from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import Targets, understand_targets
-from zoo.specs.dataset import SPLITS, DatasetSpec, Doubt, Origin, Samples
+from zoo.specs.dataset import SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
     import pandas
@@ -67,12 +67,12 @@ class Facts:
 
 
 def assemble(
-    card: Card,
+    card: DatasetCard,
     listing: Listing,
     origin: Path,
     name: str,
     notes: tuple[str, ...] = (),
-    doubts: tuple[Doubt, ...] = (),
+    doubts: tuple[AmbiguityNote, ...] = (),
 ) -> Assembled:
     """Everything but the pixels. `origin` is what the user named, for messages."""
     root, facts = listing.root, find_facts(card, listing, origin)
@@ -104,21 +104,21 @@ def assemble(
     return Assembled(spec, samples, describe_channels(headers))
 
 
-def find_facts(card: Card, listing: Listing, origin: Path) -> Facts:
+def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
     """Read table, headers, labels, splits and patients; one error for all mistakes of the last three."""
     with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
-        joined = expand_clips(card, join(card, listing, origin, tagged))
+        joined = expand_clips(card, join_table(card, listing, origin, tagged))
     looked_at = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, looked_at) as found:
         check_frame_sizes(joined, found)
         by_file = found.looked_at(joined.images)
         joined = expand_frames(card, joined, by_file)
-        conflicts, mistakes = find_conflicts(card, joined, listing)
+        conflicts, mistakes = find_reading_conflicts(card, joined, listing)
         (targets, (splits, split_notes), patients) = attempt_all(
             origin,
             mistakes,
             lambda: understand_targets(card, joined),
-            lambda: find_splits(card, joined, listing),
+            lambda: find_official_splits(card, joined, listing),
             lambda: find_patients(card, joined, found),
         )
     if mistakes := find_unknown_labels(card, targets.labels):
@@ -132,7 +132,7 @@ def describe_facts(facts: Facts) -> tuple[str, ...]:
     return (*facts.joined.notes, *facts.targets.notes, *facts.split_notes, *lacking, *facts.patients.notes)
 
 
-def build_spec(card: Card, facts: Facts, told: tuple[str, ...], *, name: str, title: str) -> DatasetSpec:
+def build_spec(card: DatasetCard, facts: Facts, told: tuple[str, ...], *, name: str, title: str) -> DatasetSpec:
     """The spec of a set. `told` are the columns that paths and headers add to the table."""
     headers, cells = list(facts.headers.values()), facts.joined.cells
     official_splits = tuple(split for split in SPLITS if split in facts.splits)
@@ -153,7 +153,7 @@ def build_spec(card: Card, facts: Facts, told: tuple[str, ...], *, name: str, ti
     )
 
 
-def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:
+def find_unknown_labels(card: DatasetCard, labels: Sequence[str]) -> list[str]:
     return [
         f"label_map: no label {label!r}; there are {', '.join(labels)}"
         for label in map(one_form, card.label_map)
@@ -161,7 +161,7 @@ def find_unknown_labels(card: Card, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def said_of_any(card: Card) -> dict[str, Any]:
+def said_of_any(card: DatasetCard) -> dict[str, Any]:
     """What a card says of a set however its images are kept."""
     return {
         "description": card.description,
@@ -184,7 +184,7 @@ def said_of_any(card: Card) -> dict[str, Any]:
     }
 
 
-def tables_of(card: Card) -> list[str]:
+def tables_of(card: DatasetCard) -> list[str]:
     """The files that labels, patients and splits are read from."""
     lists = [name for _, name in card.split.lists()] if card.split else []
     return [name for name in (card.table, card.add.table if card.add else "", *lists) if name]
@@ -206,7 +206,9 @@ def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) ->
     return results
 
 
-def find_conflicts(card: Card, joined: Joined, listing: Listing) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+def find_reading_conflicts(
+    card: DatasetCard, joined: Joined, listing: Listing
+) -> tuple[tuple[tuple[str, str], ...], list[str]]:
     """The card's known conflicts as pairs of sample ids; those of images that are left out are none any more."""
     if not card.known_conflicts:
         return (), []
@@ -248,7 +250,7 @@ def read_below(root: Path, reading: Reading, image: str) -> Array:
 
 
 def read_by(
-    card: Card, root: Path, by_file: Mapping[str, Header], looked_at: Reading, images: Sequence[str]
+    card: DatasetCard, root: Path, by_file: Mapping[str, Header], looked_at: Reading, images: Sequence[str]
 ) -> tuple[Callable[[str], Array], dict[str, Any]]:
     """How the images of a fold are read: by the levels of its train `images` alone."""
     files = {image if image in by_file else split_frame(image)[0] for image in images}
@@ -267,7 +269,7 @@ def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:
     return root / name, frame
 
 
-def build_table(card: Card, joined: Joined, splits: list[str], patients: list[str]) -> pandas.DataFrame:
+def build_table(card: DatasetCard, joined: Joined, splits: list[str], patients: list[str]) -> pandas.DataFrame:
     """sample_id, image, split, patient where they exist, then the table's other columns but labels and hidden ones."""
     import pandas
 
@@ -285,7 +287,7 @@ def build_table(card: Card, joined: Joined, splits: list[str], patients: list[st
     return pandas.DataFrame(columns)
 
 
-def find_path_columns(card: Card, joined: Joined) -> dict[str, list[str]]:
+def find_path_columns(card: DatasetCard, joined: Joined) -> dict[str, list[str]]:
     """What paths say beside label, split, patient and clip (a site, a view), as columns: the audit looks at them."""
     others = set(joined.cells.columns) | {*PATH_FACTS, *RESERVED, CLIP, *card.hide}
     names = [name for name in joined.captures[0] if name not in others]
@@ -310,7 +312,7 @@ def own_size(headers: list[Header]) -> int | None:
     return sides.pop() if len(sides) == 1 and max(sides) <= LARGEST_OWN_SIZE else None
 
 
-def describe_scans(card: Card, headers: list[Header]) -> tuple[str, ...]:
+def describe_scans(card: DatasetCard, headers: list[Header]) -> tuple[str, ...]:
     """Notes on text in the pixels: it can give the label away."""
     scans = sum(header.modality == "US" for header in headers)
     burnt = sum(header.tags.get("BurnedInAnnotation") == "YES" for header in headers)

@@ -15,13 +15,13 @@ from zoo.system.toml import parse_toml
 Names = tuple[str, ...]
 
 
-class Part(BaseModel):
+class CardPart(BaseModel):
     """A section of the file: an unknown key is a mistake, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Label(Part):
+class Label(CardPart):
     """Where the label stands, and how its text is read."""
 
     column: str = Field(default="", description="Column with the label.")
@@ -56,7 +56,7 @@ class Label(Part):
         return self
 
 
-class Patient(Part):
+class Patient(CardPart):
     """Who an image belongs to: nobody may be in two splits."""
 
     column: str = Field(default="", description="Column with the patient.")
@@ -83,7 +83,7 @@ class Patient(Part):
         return self
 
 
-class Split(Part):
+class SplitRule(CardPart):
     """The official split: a column and the values in it that mean train, val and test; or files that list the images.
 
     Without either, what zoo is to draw: `folds`, and the share `val` of train.
@@ -99,7 +99,7 @@ class Split(Part):
     folds: int | None = Field(default=None, ge=2, le=1000, description="Draw this many folds by patient.")
 
     @model_validator(mode="after")
-    def agree(self) -> Split:
+    def agree(self) -> SplitRule:
         if not self.model_fields_set:
             raise ValueError("give column, files of names, val or folds")
         if self.rest and (self.column or self.train):
@@ -135,7 +135,7 @@ class Split(Part):
         }
 
 
-class Join(Part):
+class Join(CardPart):
     """How a row of the table finds its images, where no column stands in `images`."""
 
     column: str = Field(
@@ -145,14 +145,14 @@ class Join(Part):
     tag: str = Field(default="", description='DICOM tag that the column holds: "SOPInstanceUID", "AccessionNumber".')
 
 
-class Add(Part):
+class Add(CardPart):
     """A second table, whose columns are added to the first by a column that both have."""
 
     table: str = Field(description="CSV or TSV file.")
     by: str = Field(description="Column in both with the same values; in the second table each once.")
 
 
-class Masks(Part):
+class Masks(CardPart):
     """Files that mark something in an image; they are no further images."""
 
     path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
@@ -161,7 +161,7 @@ class Masks(Part):
     )
 
 
-class Slices(Part):
+class Slices(CardPart):
     """Which slices of a volume are images."""
 
     axis: int | None = Field(
@@ -176,14 +176,14 @@ class Slices(Part):
     )
 
 
-class Frames(Part):
+class Frames(CardPart):
     """Which frames of a clip, or of a folder of frames, are images."""
 
     every: int = Field(default=1, ge=1, description="Every how many frames one is taken.")
     max: int | None = Field(default=None, ge=1, description="At most so many a clip, from its start.")
 
 
-class Intensity(Part):
+class Intensity(CardPart):
     """How values beyond 8 bits become levels: one mapping for the whole set, recorded with every result."""
 
     window: Literal["", "dicom"] | tuple[float, float] = Field(
@@ -208,7 +208,7 @@ class Intensity(Part):
         return self
 
 
-class Card(Part):
+class DatasetCard(CardPart):
     """What cannot be guessed about a set of images."""
 
     schema_: Literal[1] = Field(default=1, alias="schema", description="Version of this format.")
@@ -258,7 +258,7 @@ class Card(Part):
         description="Order of the labels, or a table from the value in the data to the name shown, in order.",
     )
     patient: Patient | None = Field(default=None, description="Who an image belongs to.")
-    split: Split | None = Field(default=None, description="The official split, or how to draw one.")
+    split: SplitRule | None = Field(default=None, description="The official split, or how to draw one.")
     masks: Masks | None = Field(default=None, description="Files that are masks.")
     slices: Slices | None = Field(default=None, description="Which slices of a volume.")
     frames: Frames | None = Field(default=None, description="Which frames of a clip.")
@@ -326,7 +326,7 @@ class Card(Part):
         """Whether it says neither where the images nor where the table is: both are then guessed."""
         return not {"images", "table", "join"} & self.model_fields_set
 
-    def completed_by(self, guessed: Card) -> Card:
+    def completed_by(self, guessed: DatasetCard) -> DatasetCard:
         """The guessed card with everything that this one says in its place."""
         said = {name: getattr(self, name) for name in self.model_fields_set}
         if "label" in said:
@@ -344,7 +344,7 @@ class Card(Part):
         return value
 
     @model_validator(mode="after")
-    def agree(self) -> Card:
+    def agree(self) -> DatasetCard:
         if not self.table and self.columns() and not self.leaves_files_open:
             raise ValueError(f"{', '.join(self.columns())}: needs `table`, the file with these columns")
         if self.labels and (self.label.bins or self.task == "regression"):
@@ -352,7 +352,7 @@ class Card(Part):
         return self
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> DatasetCard:
     """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
     try:
         document = parse_toml(path.read_text(encoding="utf-8-sig"))
@@ -365,7 +365,7 @@ def read_card(path: Path) -> Card:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error
     try:
-        return Card.model_validate(document)
+        return DatasetCard.model_validate(document)
     except ValidationError as error:
         raise card_error(path, describe_mistakes(error)) from error
 
@@ -378,14 +378,16 @@ def card_error(path: Path, mistakes: list[str]) -> DataError:
 
 
 # What pydantic puts into the place of a mistake where a value may be of several kinds
-KIND = re.compile(r"str|float|constrained-float|Intensity|(tuple|dict|literal|lax-or-strict|function-\w+)\[.*\]")
+PLACEHOLDER_KIND = re.compile(
+    r"str|float|constrained-float|Intensity|(tuple|dict|literal|lax-or-strict|function-\w+)\[.*\]"
+)
 
 
 def describe_mistakes(error: ValidationError) -> list[str]:
     """One text for each place; where a value may be of several kinds, what is wrong with it as each of them."""
     by_place: dict[str, list[Any]] = {}
     for mistake in error.errors():
-        place = [str(part) for part in mistake["loc"] if not KIND.fullmatch(str(part))]
+        place = [str(part) for part in mistake["loc"] if not PLACEHOLDER_KIND.fullmatch(str(part))]
         by_place.setdefault(".".join(place), []).append({**mistake, "loc": place})
     return [describe_mistake(place, mistakes) for place, mistakes in by_place.items()]
 
@@ -403,14 +405,14 @@ def describe_mistake(place: str, mistakes: list[Any]) -> str:
 
 def known_keys(place: list[str]) -> list[str]:
     """The keys that may stand at a place: those of the file, or of one of its sections."""
-    model = SECTIONS.get(place[0], Card) if place else Card
+    model = CARD_SECTIONS.get(place[0], DatasetCard) if place else DatasetCard
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-SECTIONS: dict[str, type[Part]] = {
+CARD_SECTIONS: dict[str, type[CardPart]] = {
     "label": Label,
     "patient": Patient,
-    "split": Split,
+    "split": SplitRule,
     "join": Join,
     "add": Add,
     "masks": Masks,
@@ -422,7 +424,7 @@ SECTIONS: dict[str, type[Part]] = {
 
 def card_schema() -> dict[str, Any]:
     """The JSON schema of `dataset.toml`, as `docs/dataset.schema.json` publishes it."""
-    schema: dict[str, Any] = plain_schema(Card.model_json_schema())
+    schema: dict[str, Any] = plain_schema(DatasetCard.model_json_schema())
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "dataset.toml: what cannot be guessed about a set of images", **schema}
 
@@ -482,7 +484,7 @@ def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> Compile
     return re.compile(expression, re.DOTALL), names
 
 
-def match(compiled: Compiled, path: str) -> Captures | None:
+def match_path(compiled: Compiled, path: str) -> Captures | None:
     expression, names = compiled
     found = expression.fullmatch(path)
     return None if found is None else {name: found[f"g{index}"] for index, name in enumerate(names)}

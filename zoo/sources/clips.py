@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from zoo.errors import DataError
 from zoo.images.formats import is_single_name
-from zoo.sources.cards import PATH_FACTS, Captures, Card, compile_pattern, placeholders
+from zoo.sources.cards import PATH_FACTS, Captures, DatasetCard, compile_pattern, placeholders
 
 CLIP = "clip"  # the placeholder that names one
 
@@ -22,7 +22,7 @@ class Clip:
 
 
 def fold_clips(
-    card: Card, files: dict[str, Captures], deep: frozenset[str] = frozenset()
+    card: DatasetCard, files: dict[str, Captures], deep: frozenset[str] = frozenset()
 ) -> tuple[dict[str, Captures], dict[str, Clip]]:
     """The files with the first frame alone in place of every clip, and the clips by that frame.
 

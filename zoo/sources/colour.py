@@ -19,8 +19,8 @@ from zoo.system.machine import num_cores
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 
-VERSION = 1  # of what is remembered of a file; raised when decoding changes
-AT_ONCE = 64  # files looked at before asking whether one had colour: a colour set is known by its first
+COLOR_VERSION = 1  # of what is remembered of a file; raised when decoding changes
+FILES_AT_ONCE = 64  # files looked at before asking whether one had colour: a colour set is known by its first
 
 
 def settle_colour(found: Assembled, progress: Progress | None = None) -> Samples:
@@ -34,11 +34,11 @@ def settle_colour(found: Assembled, progress: Progress | None = None) -> Samples
     if found.spec.channels == 1 or not one_a_file:
         return replace(samples, notes=(*samples.notes, *found.channel_notes))
     is_gray = partial(is_file_gray, read=samples.read, images=dict(zip(samples.files, images, strict=True)))
-    memo = FileMemo(cache_root(), what=f"gray:{VERSION}", find=is_gray)
+    memo = FileMemo(cache_root(), what=f"gray:{COLOR_VERSION}", find=is_gray)
     try:
         with ThreadPoolExecutor(num_cores()) as pool:
-            for start in range(0, len(images), AT_ONCE):
-                files = samples.files[start : start + AT_ONCE]
+            for start in range(0, len(images), FILES_AT_ONCE):
+                files = samples.files[start : start + FILES_AT_ONCE]
                 if not all(pool.map(memo, files)):
                     return replace(samples, notes=(*samples.notes, *found.channel_notes))
                 if progress:

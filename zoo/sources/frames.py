@@ -9,14 +9,14 @@ from pathlib import Path
 from zoo.errors import DataError
 from zoo.images.formats import all_have_pages, frame_name, is_tiff_name, split_frame
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.sources.cards import Card, Frames, Slices
+from zoo.sources.cards import DatasetCard, Frames, Slices
 from zoo.sources.joining import Joined
 
 WHOLE_VOLUME = Slices()
 WHOLE_CLIP = Frames()
 
 
-def choose_axis(card: Card, root: Path, images: tuple[str, ...]) -> Reading:
+def choose_axis(card: DatasetCard, root: Path, images: tuple[str, ...]) -> Reading:
     """How headers are to be read: across which axis slices are cut, and whether the pages of a TIFF are slices.
 
     They are where the card speaks of slices, or where every TIFF has several pages: a stray one is a mistake.
@@ -34,7 +34,7 @@ class Chosen:
     num_blank: int = 0  # slices left out: they hold one value only
 
 
-def expand_clips(card: Card, joined: Joined) -> Joined:
+def expand_clips(card: DatasetCard, joined: Joined) -> Joined:
     """The chosen frames of every clip in place of its first, each with the clip's row of the table."""
     if not joined.clips:
         return joined
@@ -88,7 +88,7 @@ def every_so_many(step: int) -> str:
     return "" if step == 1 else f", every {({2: '2nd', 3: '3rd'}).get(step, f'{step}th')}"
 
 
-def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> Joined:
+def expand_frames(card: DatasetCard, joined: Joined, headers: Mapping[str, Header]) -> Joined:
     """One entry a frame of every file that has several, each with its file's row of the table."""
     found = [headers.get(image) for image in joined.images]
     chosen = [choose_frames(card, header) for header in found]
@@ -114,7 +114,7 @@ def expand_frames(card: Card, joined: Joined, headers: Mapping[str, Header]) -> 
     )
 
 
-def choose_frames(card: Card, header: Header | None) -> Chosen:
+def choose_frames(card: DatasetCard, header: Header | None) -> Chosen:
     if header is None or header.frames is None:
         return Chosen((None,))
     if header.is_volume:
@@ -126,7 +126,9 @@ def choose_frames(card: Card, header: Header | None) -> Chosen:
     return Chosen(tuple(range(0, header.frames, clip.every)[: clip.max]))
 
 
-def describe_volumes(card: Card, joined: Joined, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
+def describe_volumes(
+    card: DatasetCard, joined: Joined, headers: list[Header | None], chosen: list[Chosen]
+) -> tuple[str, ...]:
     rows = [row for row, header in enumerate(headers) if header and header.is_volume]
     if not rows:
         return ()
@@ -153,7 +155,7 @@ def usual_axes(images: set[str]) -> str:
     return "axis 2 (axial)" if not tiffs else "their pages" if tiffs == len(images) else "axis 2, of a TIFF its pages"
 
 
-def describe_clips(card: Card, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
+def describe_clips(card: DatasetCard, headers: list[Header | None], chosen: list[Chosen]) -> tuple[str, ...]:
     rows = [row for row, header in enumerate(headers) if header and header.frames and not header.is_volume]
     if not rows:
         return ()

@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.sources.archives import is_archive_name
-from zoo.sources.cards import Card, Join, Patient, Split, compile_pattern, match, placeholders
+from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, load_table, read_tables
-from zoo.sources.labeling import PATIENT_NAMES, SPLIT_COLUMNS, guess_findings, guess_label, normalise, one_hot_columns
+from zoo.sources.labeling import (
+    PATIENT_NAMES,
+    SPLIT_COLUMNS,
+    guess_findings,
+    guess_label,
+    normalize_name,
+    one_hot_columns,
+)
 from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import Listing, list_folder
 from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import describe_unread, select_files, split_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images
-from zoo.specs.dataset import Doubt
+from zoo.specs.dataset import AmbiguityNote
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +51,7 @@ UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz 
 SHOWN_FILES = 5
 USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
-NOTHING_SAID = Card()
+NOTHING_SAID = DatasetCard()
 # DICOM tags that a column may hold, from what names one image to what names many
 JOIN_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "AccessionNumber", "StudyInstanceUID", "PatientID")
 Tags = dict[str, dict[str, list[str]]]  # DICOM tag -> its value -> the images that have it
@@ -56,14 +63,14 @@ ENOUGH = 0.9  # of the rows must name an image here before an unusual column is 
 class Guess:
     """The card, the files it speaks of, and what should be said about it."""
 
-    card: Card
+    card: DatasetCard
     listing: Listing
     notes: tuple[str, ...]
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[AmbiguityNote, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class LabelTable:
     """A table whose rows name images of the folder."""
 
     name: str
@@ -87,7 +94,7 @@ class Table:
         return max(values) if max(values) <= MANY_LABELS else 0
 
 
-def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
+def guess_card(path: Path, said: DatasetCard = NOTHING_SAID) -> Guess:
     """The card of a folder, or of a table whose images lie beside or below it; `said` is what a card says of it."""
     if path.is_file():
         return guess_named_table(path, said)
@@ -120,10 +127,10 @@ def guess_card(path: Path, said: Card = NOTHING_SAID) -> Guess:
     return Guess(card, whole, guess.notes, () if said.patient else doubt_unused(card, patients))
 
 
-def doubt_unused(card: Card, patients: Mapping[str, list[str]]) -> tuple[Doubt, ...]:
+def doubt_unused(card: DatasetCard, patients: Mapping[str, list[str]]) -> tuple[AmbiguityNote, ...]:
     """The tables that may say the patient and are not used, where nothing else says it."""
     return tuple(
-        Doubt(
+        AmbiguityNote(
             check="patient-unknown",
             message=f"{name} is not used, and its column {columns[0]!r} may say the patient: images of one may be in "
             "two splits",
@@ -134,7 +141,7 @@ def doubt_unused(card: Card, patients: Mapping[str, list[str]]) -> tuple[Doubt, 
     )
 
 
-def guess_named_table(path: Path, said: Card) -> Guess:
+def guess_named_table(path: Path, said: DatasetCard) -> Guess:
     listing = list_folder(path.parent)
     check_any_image(listing)
     tags = index_tags(listing)
@@ -144,13 +151,13 @@ def guess_named_table(path: Path, said: Card) -> Guess:
     return name_patients(guess_from_table(listing, table, [], path), said, tags, by_folder=table.by_folder)
 
 
-def meant_images(listing: Listing, marks: Card, said: Card) -> tuple[str, ...]:
+def meant_images(listing: Listing, marks: DatasetCard, said: DatasetCard) -> tuple[str, ...]:
     """The images that neither the guess nor the card leaves out: the others say nothing of the set's shape."""
     card = said.completed_by(marks).model_copy(update={"images": "**/*"})
     return tuple(select_files(card, listing).files)
 
 
-def name_patients(guess: Guess, said: Card, tags: Tags, *, by_folder: bool = False) -> Guess:
+def name_patients(guess: Guess, said: DatasetCard, tags: Tags, *, by_folder: bool = False) -> Guess:
     """With the patient that is in names of files or folders, where nothing else says who it is.
 
     `by_folder`: a row of the table means a folder, whose images stay together anyway.
@@ -179,7 +186,7 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
     return None
 
 
-def check_task(path: Path, unmarked: Listing, listing: Listing, tables: list[Table]) -> None:
+def check_task(path: Path, unmarked: Listing, listing: Listing, tables: list[LabelTable]) -> None:
     """Refuse a set for segmentation or detection, which no table gives one label of each image.
 
     `unmarked` holds the images of `listing` and their masks.
@@ -208,7 +215,7 @@ def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: C
     )
 
 
-def choose_table(path: Path, tables: list[Table], notes: list[str]) -> Table:
+def choose_table(path: Path, tables: list[LabelTable], notes: list[str]) -> LabelTable:
     """The one table that can hold the labels; two are an error that names both."""
     labelled = [table for table in tables if table.has_label] or tables
     if len(labelled) > 1:
@@ -274,7 +281,7 @@ def folders_of(files: Iterable[str]) -> set[str]:
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
-def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table], *, clips: bool) -> str:
+def guess_class_folders(listing: Listing, tags: Tags, tables: list[LabelTable], *, clips: bool) -> str:
     """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
     unread = [file for file in listing.unread_images if "/" in file]  # a class of these is lost, and told
     files = (*listing.images, *unread)
@@ -289,12 +296,12 @@ def guess_class_folders(listing: Listing, tags: Tags, tables: list[Table], *, cl
     folders: dict[str, list[str]] = defaultdict(list)
     compiled = compile_pattern(pattern)
     for image in files if pattern else ():
-        if captures := match(compiled, image):
+        if captures := match_path(compiled, image):
             folders[captures["label"]].append(image)
     return pattern if len(folders) > 1 and not are_containers(folders, tags, tables) else ""
 
 
-def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[Table]) -> bool:
+def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[LabelTable]) -> bool:
     """Whether folders are one a patient, an exam or a download, and a table says the label of what is in them."""
     labelled = [table for table in tables if table.has_label]
     if labelled and all(is_container(f) or any(f in values for values in tags.values()) for f in folders):
@@ -320,9 +327,9 @@ def check_split_folders(listing: Listing) -> None:
             raise DataError(f"{folder}: the folder of a split, and no image in it", fix="fill it or remove it")
 
 
-def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], notes: list[str]) -> Guess:
+def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable], notes: list[str]) -> Guess:
     """Class folders say the label (and split); a table beside them adds the patient and what else it knows."""
-    card = Card(images=pattern)
+    card = DatasetCard(images=pattern)
     if pattern not in USUAL_PATTERNS:
         notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
     if not tables:
@@ -335,12 +342,12 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[Table], note
     if skipped:
         columns = f"column{'s' * (len(skipped) > 1)} {', '.join(map(repr, skipped))}"
         notes.append(f"labels are the folders' names, not {columns} of {table.name}")
-    if in_splits and (column := next((c for c in table.rows.columns if normalise(c) == "split"), "")):
+    if in_splits and (column := next((c for c in table.rows.columns if normalize_name(c) == "split"), "")):
         notes.append(f"splits are the folders', not column {column!r} of {table.name}")
     return Guess(card, listing, tuple(notes))
 
 
-def best_table(listing: Listing, tables: list[Table], notes: list[str]) -> Table:
+def best_table(listing: Listing, tables: list[LabelTable], notes: list[str]) -> LabelTable:
     """The table that knows these images best: all of them, and little else."""
     best = max(tables, key=lambda table: (table.images_named, table.rows_found))
     equals = [t.name for t in tables if (t.images_named, t.rows_found) == (best.images_named, best.rows_found)]
@@ -369,13 +376,13 @@ def index_tags(listing: Listing) -> Tags:
 
 def study_tables(
     listing: Listing, tags: Tags, label_column: str
-) -> tuple[list[Table], list[str], dict[str, list[str]]]:
+) -> tuple[list[LabelTable], list[str], dict[str, list[str]]]:
     """The tables that name images of the folder, what is wrong with those that cannot be read, and the others.
 
     Of the others, the columns that may say a patient, by the table's name.
     """
     index = index_images(listing.root, listing.images)
-    tables: list[Table] = []
+    tables: list[LabelTable] = []
     broken: list[str] = []
     strangers: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
@@ -404,7 +411,7 @@ def is_spreadsheet(name: str) -> bool:
 
 def study_table(
     name: str, rows: pandas.DataFrame, index: ImageIndex, tags: Tags, label_column: str = ""
-) -> Table | None:
+) -> LabelTable | None:
     """What a table's columns mean, or None where none of them names an image."""
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
@@ -430,15 +437,17 @@ def study_table(
         return None
     found, one_hot = len(named) / len(index.paths), one_hot_columns(rows, column)
     labels = (label_column,) if label_column in rows.columns else find_label_columns(rows, column, one_hot)
-    return Table(
+    return LabelTable(
         name, rows, column, found, share, labels, one_hot, by_tag[1] if by_tag else "", by_folder=bool(folder_column)
     )
 
 
 def find_label_columns(rows: pandas.DataFrame, image_column: str, one_hot: tuple[str, ...]) -> tuple[str, ...]:
     boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
-    named = [c for c in rows.columns if c != image_column and normalise(c) in LABEL_NAMES and not (boxes and c == "y")]
-    cohort = [c for c in rows.columns if c != image_column and normalise(c) == COHORT]
+    named = [
+        c for c in rows.columns if c != image_column and normalize_name(c) in LABEL_NAMES and not (boxes and c == "y")
+    ]
+    cohort = [c for c in rows.columns if c != image_column and normalize_name(c) == COHORT]
     return tuple(named or (cohort if len(one_hot) < 2 else []))
 
 
@@ -446,12 +455,12 @@ def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
     """The column whose cells name folders, each one of its own, that hold at least half of the images; or ""."""
     for column in rows.columns:
         cells = list(rows[column])
-        if normalise(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
+        if normalize_name(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
             continue
         its = index.for_cells(cells)
         found = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
         images = [image for folder in found for image in folder]
-        is_usual = normalise(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
+        is_usual = normalize_name(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
         is_named = sum(map(bool, found)) >= ENOUGH * len(cells) or (is_usual and images)
         if is_named and len(set(images)) == len(images) and 2 * len(images) >= len(index.paths):
             return str(column)
@@ -469,17 +478,17 @@ def find_tag_column(rows: pandas.DataFrame, tags: Tags) -> tuple[str, str] | Non
         for column in rows.columns:
             cells = set(rows[column]) & by_value.keys()
             share = sum(cell in cells for cell in rows[column]) / len(rows)
-            if share >= ENOUGH and 2 * len(cells) >= len(by_value) and normalise(column) not in LABEL_NAMES:
+            if share >= ENOUGH and 2 * len(cells) >= len(by_value) and normalize_name(column) not in LABEL_NAMES:
                 return column, tag
     return None
 
 
 def rank(column: str, names: tuple[str, ...]) -> int:
-    name = normalise(column)
+    name = normalize_name(column)
     return names.index(name) if name in names else len(names)
 
 
-def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Path) -> Guess:
+def guess_from_table(listing: Listing, table: LabelTable, notes: list[str], path: Path) -> Guess:
     """The label from a column of the table, or from 0/1 columns."""
     if len(table.label_columns) > 1:
         raise DataError(
@@ -501,13 +510,15 @@ def guess_from_table(listing: Listing, table: Table, notes: list[str], path: Pat
         rows = table.rows.drop(columns=table.image_column)
         label = guess_findings(rows, table.label_cells, f"{path}: {table.name}", notes)
     in_splits = all("/" in image and split_of(image.split("/", 1)[0]) for image in listing.images)
-    card = Card(images="{split}/**/*" if in_splits else "**/*")
+    card = DatasetCard(images="{split}/**/*" if in_splits else "**/*")
     taken = {table.image_column, *table.label_columns, *label.columns}
     card = add_table(card, table, notes, taken, with_split=True)
     return Guess(card.model_copy(update={"label": label}), listing, tuple(notes))
 
 
-def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, with_split: bool) -> Card:
+def add_table(
+    card: DatasetCard, table: LabelTable, notes: list[str], taken: set[str], *, with_split: bool
+) -> DatasetCard:
     """The card with what the table says of an image besides its label: patient, split, metadata."""
     patients = [c for c in patient_columns(table.rows) if c not in taken or c == table.image_column]
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
@@ -529,15 +540,15 @@ def add_table(card: Card, table: Table, notes: list[str], taken: set[str], *, wi
 
 
 def patient_columns(rows: pandas.DataFrame) -> list[str]:
-    named = [column for column in rows.columns if normalise(column) in PATIENT_NAMES]
+    named = [column for column in rows.columns if normalize_name(column) in PATIENT_NAMES]
     return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
 
 
 def meaning(column: str) -> str:
-    return next((word for word in ("lesion", "study", "case") if word in normalise(column)), "patient")
+    return next((word for word in ("lesion", "study", "case") if word in normalize_name(column)), "patient")
 
 
-def complete_by_table(card: Card, listing: Listing) -> tuple[Card, tuple[str, ...]]:
+def complete_by_table(card: DatasetCard, listing: Listing) -> tuple[DatasetCard, tuple[str, ...]]:
     """The card with the split and the patient in usual columns of the table that it names, where it says neither."""
     names = placeholders(card.images)
     lacks_split = card.split is None and "split" not in names
@@ -559,12 +570,12 @@ def complete_by_table(card: Card, listing: Listing) -> tuple[Card, tuple[str, ..
     return card.model_copy(update=update), tuple(notes)
 
 
-def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> Split | None:
+def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> SplitRule | None:
     for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
-        if normalise(column) not in SPLIT_COLUMNS:
+        if normalize_name(column) not in SPLIT_COLUMNS:
             return None
         known = {bool(split_of(text)) for text in rows[column].unique()}
-        if known == {True} or (normalise(column) == "split" and True in known):
-            return Split(column=column)
+        if known == {True} or (normalize_name(column) == "split" and True in known):
+            return SplitRule(column=column)
         notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val, test")
     return None

@@ -16,13 +16,13 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images.formats import read_values
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.sources.cards import Card, Intensity
+from zoo.sources.cards import DatasetCard, Intensity
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
 
 NUM_MEASURED = 64  # images decoded to find percentiles, or to count those with values outside a stated range
 NUM_QUANTILES = 1001  # remembered of each: percentiles in steps of .1
-MAX_VALUES = 1 << 18  # of an image, evenly spread, besides its least and greatest
+MAX_SAMPLED_VALUES = 1 << 18  # of an image, evenly spread, besides its least and greatest
 GREATEST_LEVEL = 65535
 DARK = 0.1  # of the range of all volumes: one that spans less is hardly seen
 # Whoever took such an image chose how it is to be shown; CT and MR windows differ by what was looked for.
@@ -30,7 +30,7 @@ SHOWN_AS_DECLARED = frozenset({"CR", "DX", "MG", "XA", "RF"})
 
 
 def choose_reading(
-    card: Card, files: Sequence[Path], headers: Sequence[Header], looked_at: Reading = AS_STORED
+    card: DatasetCard, files: Sequence[Path], headers: Sequence[Header], looked_at: Reading = AS_STORED
 ) -> tuple[Reading, tuple[str, ...]]:
     """The one way in which all files become pixels, and what should be said about it.
 
@@ -54,7 +54,7 @@ def choose_reading(
     return read_whole_range(reading, files, headers, bits=16)
 
 
-def is_measured(card: Card, headers: Sequence[Header]) -> bool:
+def is_measured(card: DatasetCard, headers: Sequence[Header]) -> bool:
     """Whether `choose_reading` looks at pixels to choose levels: percentiles of the set, or floating-point values.
 
     The header of such a file has no range; what stands there was read from its values.
@@ -98,7 +98,7 @@ def read_as_said(
     if levels is None:
         return read_whole_range(reading, files, headers, bits=said.bits)
     reading = replace(reading, levels=check_range(levels), bits=said.bits)
-    looked_at = measure(reading, files, headers)
+    looked_at = measure_levels(reading, files, headers)
     return reading, (say_mapping(reading), say_clipped(reading, looked_at))
 
 
@@ -165,7 +165,7 @@ def read_percentiles(
 ) -> tuple[Reading, tuple[str, ...]]:
     """Two percentiles of the values of images evenly spread over the set, every image counting alike."""
     lower, upper = check_percentiles(percentiles)
-    quantiles = measure(reading, files, headers)
+    quantiles = measure_levels(reading, files, headers)
     low, high = np.percentile(quantiles, [lower, upper])
     if high <= low:
         raise DataError(
@@ -178,7 +178,7 @@ def read_percentiles(
 
 
 # --- measured --------------------------------------------------------------------------------------------------------
-def measure(reading: Reading, files: Sequence[Path], headers: Sequence[Header]) -> np.ndarray[Any, Any]:
+def measure_levels(reading: Reading, files: Sequence[Path], headers: Sequence[Header]) -> np.ndarray[Any, Any]:
     """(files, NUM_QUANTILES): quantiles of the values of files evenly spread over the set; remembered."""
     chosen = list(range(0, len(files), max(1, -(-len(files) // NUM_MEASURED))))
     frames = {files[index]: (headers[index].frames or 0) // 2 if headers[index].frames else None for index in chosen}
@@ -193,7 +193,7 @@ def measure(reading: Reading, files: Sequence[Path], headers: Sequence[Header]) 
 def find_quantiles(path: Path, frames: dict[Path, int | None], reading: Reading) -> list[float]:
     """Quantiles of a file's middle frame, the first and last its least and greatest value."""
     values = read_values(path, frames[path], reading).ravel()
-    spread = values[:: max(1, -(-values.size // MAX_VALUES))]
+    spread = values[:: max(1, -(-values.size // MAX_SAMPLED_VALUES))]
     quantiles = np.quantile(spread.astype(np.float64), np.linspace(0, 1, NUM_QUANTILES))
     quantiles[0], quantiles[-1] = values.min(), values.max()
     found: list[float] = quantiles.tolist()

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
 from zoo.images.formats import kind_by_name
-from zoo.sources.cards import PATH_FACTS, Add, Captures, Card, card_error, compile_pattern, match, placeholders
+from zoo.sources.cards import (
+    PATH_FACTS,
+    Add,
+    Captures,
+    DatasetCard,
+    card_error,
+    compile_pattern,
+    match_path,
+    placeholders,
+)
 from zoo.sources.clips import Clip, fold_clips
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
@@ -52,7 +61,7 @@ class Joined:
         return f"{place} ({self.images[row]})" if place else self.images[row]
 
 
-def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined:
+def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Headers) -> Joined:
     """The images that the card's pattern names, each with its row of the card's table."""
     import pandas
 
@@ -99,7 +108,7 @@ def join(card: Card, listing: Listing, origin: Path, headers: Headers) -> Joined
     return replace(attach(card, table, files, found, notes), clips=clips)
 
 
-def load_table(card: Card, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
+def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
     """The card's table, each row with its place; what is wrong with it; and notes on the table added to it."""
     if not card.table:
         return None, [], []
@@ -126,7 +135,7 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
     names = [name]
     if "*" in name:
         pattern = compile_pattern(name)
-        names = [each for each in (*listing.tables, *listing.nested) if match(pattern, each) is not None]
+        names = [each for each in (*listing.tables, *listing.nested) if match_path(pattern, each) is not None]
     tables: list[pandas.DataFrame] = []
     for each in names:
         table = read_table(inside(listing.root, each))
@@ -181,7 +190,7 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def column_mistakes(card: Card, columns: list[str]) -> list[str]:
+def column_mistakes(card: DatasetCard, columns: list[str]) -> list[str]:
     """Every column that the card names and the table lacks."""
     known = set(columns)  # perf: a guessed card names them all
     return [
@@ -191,7 +200,7 @@ def column_mistakes(card: Card, columns: list[str]) -> list[str]:
     ]
 
 
-def missing_lists(card: Card, listing: Listing) -> list[str]:
+def missing_lists(card: DatasetCard, listing: Listing) -> list[str]:
     """Every file of names that the card's split names and that is not there."""
     mistakes = []
     for place, name in card.split.lists() if card.split else []:
@@ -213,7 +222,7 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
 
 
 def find_by_column(
-    card: Card, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
+    card: DatasetCard, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
 ) -> list[list[str]]:
     """The images of every row, by a column with their path or name, or with that of a folder: all in it."""
     assert card.join is not None
@@ -227,7 +236,9 @@ def find_by_column(
     return found
 
 
-def find_by_tag(card: Card, table: pandas.DataFrame, headers: Headers, files: dict[str, Captures]) -> list[list[str]]:
+def find_by_tag(
+    card: DatasetCard, table: pandas.DataFrame, headers: Headers, files: dict[str, Captures]
+) -> list[list[str]]:
     """The images of every row, by a column with the value of a DICOM tag: all of an exam, where the tag names exams."""
     assert card.join is not None
     by_value: dict[str, list[str]] = defaultdict(list)
@@ -253,16 +264,16 @@ def add_named(
 
 
 def find_left_out(
-    card: Card, keys: list[str], left_out: Sequence[str], found: list[list[str]], find: Find
+    card: DatasetCard, keys: list[str], left_out: Sequence[str], found: list[list[str]], find: Find
 ) -> list[bool]:
     """Whether a row without an image is of one that is left out: dropped, excluded, a mask, or without pixels."""
     compiled = compile_pattern(card.images, frozenset(keys))
-    captures = {image: match(compiled, image) for image in left_out}
+    captures = {image: match_path(compiled, image) for image in left_out}
     others = find({image: capture for image, capture in captures.items() if capture is not None})
     return [not images and bool(other) for images, other in zip(found, others, strict=True)]
 
 
-def check_rows_read(card: Card, table: pandas.DataFrame, found: list[list[str]], listing: Listing) -> None:
+def check_rows_read(card: DatasetCard, table: pandas.DataFrame, found: list[list[str]], listing: Listing) -> None:
     """Refuse rows of files that are there and of a kind that is not read."""
     if card.join is None or card.join.tag or not listing.unread:
         return
@@ -279,7 +290,7 @@ def check_rows_read(card: Card, table: pandas.DataFrame, found: list[list[str]],
 
 
 def check_found(
-    card: Card,
+    card: DatasetCard,
     table: pandas.DataFrame,
     found: list[list[str]],
     skipped: Sequence[bool],
@@ -307,7 +318,7 @@ def check_found(
             )
 
 
-def share_folder(card: Card, keys: list[str], cells: list[str], images: list[str]) -> bool:
+def share_folder(card: DatasetCard, keys: list[str], cells: list[str], images: list[str]) -> bool:
     """Whether a row means several images because it names their folder; else its name of an image is ambiguous."""
     if keys:
         return not set(keys) & set(placeholders(posixpath.basename(card.images)))
@@ -317,7 +328,7 @@ def share_folder(card: Card, keys: list[str], cells: list[str], images: list[str
 
 # --- one row an image ------------------------------------------------------------------------------------------------
 def attach(
-    card: Card, table: pandas.DataFrame, files: dict[str, Captures], found: list[list[str]], notes: list[str]
+    card: DatasetCard, table: pandas.DataFrame, files: dict[str, Captures], found: list[list[str]], notes: list[str]
 ) -> Joined:
     """Rows of one image collapse where they agree on label, patient and split; else they are an error naming both."""
     import pandas
@@ -341,7 +352,7 @@ def attach(
 
 
 def collapse(
-    card: Card, table: pandas.DataFrame, repeats: dict[tuple[int, int], str], notes: list[str]
+    card: DatasetCard, table: pandas.DataFrame, repeats: dict[tuple[int, int], str], notes: list[str]
 ) -> pandas.DataFrame:
     """The table without the columns in which rows of one image differ: boxes, say. What decides may not differ."""
     further, first = (table.iloc[list(positions)] for positions in zip(*repeats, strict=True))

@@ -37,7 +37,7 @@ MIN_ROWS = 10  # fewer may hold exactly one 1 in some columns by chance
 MIN_CLASSES = 3
 
 
-def normalise(column: str) -> str:
+def normalize_name(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
 
 
@@ -57,7 +57,7 @@ def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...
 def is_other_fact(column: str) -> bool:
     """Whether a column is known to say something else: who, how or where from."""
     words = set(re.findall(r"[a-z]+", column.lower()))
-    return normalise(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
+    return normalize_name(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
 
 
 def why_no_label(rows: pandas.DataFrame, column: str) -> str:

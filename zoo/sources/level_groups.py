@@ -137,7 +137,7 @@ def describe_difference(
     fact: str, groups: Mapping[str, Sequence[str]], ranges: Mapping[str, tuple[float, float]]
 ) -> str:
     """A note where the levels of two groups hardly overlap; else ""."""
-    if not any(overlap(a, b) < MIN_OVERLAP for a, b in combinations(ranges.values(), 2)):
+    if not any(levels_overlap(a, b) < MIN_OVERLAP for a, b in combinations(ranges.values(), 2)):
         return ""
     told = [f"{low:.0f} to {high:.0f} in {len(groups[name])} files ({name})" for name, (low, high) in ranges.items()]
     return (
@@ -146,7 +146,7 @@ def describe_difference(
     )
 
 
-def overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
+def levels_overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
     """The length that two ranges share, by the length of both together; 1 for two equal points."""
     together = max(a[1], b[1]) - min(a[0], b[0])
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / together if together else 1.0

@@ -13,9 +13,9 @@ from zoo.sources.listing import natural_key, words_of
 from zoo.sources.names import MIN_FOLDERS, holds_images, is_negative
 from zoo.sources.selection import split_of
 
-SHARE = 0.9  # of the images must lie so deep, before a level is looked at
+LEVEL_SHARE = 0.9  # of the images must lie so deep, before a level is looked at
 MANY_FOLDERS = 20  # more of one shape are patients or exams, whatever they are called
-SHOWN = 3
+MAX_LISTED = 3
 # How a view, a side or a magnification is called: beside another level it is not the label
 VIEWS = frozenset(
     "left right l r od os ap pa cc mlo lateral frontal oblique axial coronal sagittal t1 t2 flair dwi adc t1ce "  # noqa: SIM905
@@ -43,7 +43,7 @@ def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> 
     if split == 0 and glob == "{split}":
         paths = [path for path in paths if path and split_of(path[0])]
     depth = max((len(path) for path in paths), default=0)
-    levels = [level for level in range(depth) if sum(len(path) > level for path in paths) >= SHARE * len(paths)]
+    levels = [level for level in range(depth) if sum(len(path) > level for path in paths) >= LEVEL_SHARE * len(paths)]
     levels = [level for level in levels if level != split and len(names_at(paths, level)) > 1]
     if not levels:
         return ""
@@ -123,16 +123,17 @@ def choose_label(root: Path, paths: Paths, levels: Sequence[int]) -> int | None:
         return with_negative[0]
     patterns = ["/".join([*["*"] * level, "{label}", "**", "*"]) for level in telling]
     raise DataError(
-        f"{root}: two levels of folders could say the label: {' or '.join(shown(names_at(paths, k)) for k in telling)}",
+        f"{root}: two levels of folders could be the label: "
+        f"{' or '.join(list_names(names_at(paths, k)) for k in telling)}",
         fix=f"say in dataset.toml images = {' or '.join(map(repr, patterns))}".replace("'", '"'),
         code="label-level",
     )
 
 
-def shown(names: set[str]) -> str:
+def list_names(names: set[str]) -> str:
     ordered = sorted(names, key=natural_key)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more
+    more = f" and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
+    return ", ".join(ordered[:MAX_LISTED]) + more
 
 
 def is_view(name: str) -> bool:
@@ -172,8 +173,8 @@ def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
         return
     for name, inside in copies.items():
         raise DataError(
-            f"{root}: {name} contains folders with the same names as its siblings ({shown(inside)}): probably a second "
-            "copy of the dataset",
+            f"{root}: {name} contains folders with the same names as its siblings ({list_names(inside)}): "
+            "probably a second copy of the dataset",
             fix=f'remove one of both, or say in dataset.toml exclude = "{"*/" * level}{name}/**"',
             code="label-level",
         )

@@ -181,7 +181,7 @@ def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
     """Refuse a name that cannot be shown, a link out of the root, and what is neither a folder nor a regular file."""
     path = root / relative
     if not entry.name.isascii() or not entry.name.isprintable():
-        check_name(path, entry.name)
+        check_file_name(path, entry.name)
     if entry.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
@@ -195,6 +195,6 @@ def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
         raise DataError(f"{path}: neither a folder nor a regular file", fix="remove it")
 
 
-def check_name(path: Path, name: str) -> None:
+def check_file_name(path: Path, name: str) -> None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
         raise DataError(f"{path}: a control character or undecodable byte in a file name", fix="rename it")

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, read_header, read_values, without_suffix
-from zoo.sources.cards import Card, Masks
+from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.listing import Listing, has_mask_word, mask_key
 
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
@@ -22,16 +22,16 @@ MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?
 SEPARATOR = re.compile(r"[-_ .(]+")
 MAX_KINDS = 6  # of files that belong to one image: itself, a mask of each rater or region
 LOOKED_AT = 8  # files of a folder or an ending, evenly spread: each is decoded
-MAX_VALUES = 16  # of a mask; a JPEG blurs its edges, so that few values hold nearly all of it
+MAX_MASK_VALUES = 16  # of a mask; a JPEG blurs its edges, so that few values hold nearly all of it
 MOST_FREQUENT, MOSTLY = 4, 0.95
-MAX_PIXELS = 100_000  # of an image whose values are counted, evenly spread
+MAX_MASK_PIXELS = 100_000  # of an image whose values are counted, evenly spread
 MIN_PAIRS = 3
 MAX_READ = 100_000  # bytes of an annotation
 BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MaskPairs:
     """Files that may be masks, each with the image that it may be of; `named` where their names say so."""
 
     masks: tuple[str, ...]
@@ -40,7 +40,7 @@ class Pairs:
     named: bool
 
 
-def find_masks(listing: Listing, notes: list[str]) -> Card:
+def find_masks(listing: Listing, notes: list[str]) -> DatasetCard:
     """What to leave out: files called as masks of others, and those that hold few values where the others do not."""
     stems = {without_suffix(image) for image in listing.images}
     beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
@@ -55,7 +55,7 @@ def find_masks(listing: Listing, notes: list[str]) -> Card:
             exclude.append(pairs.pattern)
             notes.append(f"{len(pairs.masks)} files {pairs.pattern} are masks: a few values mark regions (guessed)")
             rest = [image for image in rest if image in kept]
-    return Card(masks=Masks(path="**/{stem}_mask*") if beside else None, exclude=tuple(exclude))
+    return DatasetCard(masks=Masks(path="**/{stem}_mask*") if beside else None, exclude=tuple(exclude))
 
 
 def named_folders(listing: Listing) -> list[str]:
@@ -74,7 +74,7 @@ def named_folders(listing: Listing) -> list[str]:
     return [folder for folder, stems in by_folder.items() if names.issuperset(stems)]
 
 
-def pair_folders(images: Sequence[str]) -> list[Pairs]:
+def pair_folders(images: Sequence[str]) -> list[MaskPairs]:
     """The folders, by name, that may hold masks of what lies beside them, those called so first."""
     inside: dict[str, list[str]] = defaultdict(list)
     below: dict[tuple[str, tuple[str, ...]], dict[str, str]] = defaultdict(dict)  # folder and key -> what is in it
@@ -96,7 +96,7 @@ def pair_folders(images: Sequence[str]) -> list[Pairs]:
             others = below[above, keys[image]]
             partners.append(next((other for part, other in others.items() if part != folder), ""))
         if named or all(partners):
-            found.append(Pairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
+            found.append(MaskPairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
     return sorted(found, key=lambda pairs: not pairs.named)
 
 
@@ -105,7 +105,7 @@ def is_frequent(files: Sequence[object], images: Sequence[str]) -> bool:
     return len(files) >= MIN_PAIRS and MAX_KINDS * len(files) >= len(images)
 
 
-def pair_endings(images: Sequence[str]) -> list[Pairs]:
+def pair_endings(images: Sequence[str]) -> list[MaskPairs]:
     """The endings, as in `a_seg.png` beside `a.png`, and beginnings, `mask_a.png`, that may be those of masks."""
     by_stem = {without_suffix(image): image for image in images}
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -120,7 +120,7 @@ def pair_endings(images: Sequence[str]) -> list[Pairs]:
     return to_pairs(found, images)
 
 
-def pair_names(images: Sequence[str]) -> list[Pairs]:
+def pair_names(images: Sequence[str]) -> list[MaskPairs]:
     """The names, as `mask.png` beside `image.png` in a folder of each case, that may be those of masks."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     for image in images:
@@ -135,17 +135,17 @@ def pair_names(images: Sequence[str]) -> list[Pairs]:
     return to_pairs(found, images)
 
 
-def to_pairs(found: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> list[Pairs]:
+def to_pairs(found: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> list[MaskPairs]:
     """The groups of (mask, image) by pattern that are worth a look, those called as masks first."""
     pairs = [
-        Pairs(tuple(mask for mask, _ in each), tuple(image for _, image in each), pattern, has_mask_word(pattern))
+        MaskPairs(tuple(mask for mask, _ in each), tuple(image for _, image in each), pattern, has_mask_word(pattern))
         for pattern, each in found.items()
         if (has_mask_word(pattern) or is_frequent(each, images)) and not set("?{}") & set(pattern)
     ]
     return sorted(pairs, key=lambda each: not each.named)
 
 
-def are_masks(root: Path, pairs: Pairs, others: Sequence[str]) -> bool:
+def are_masks(root: Path, pairs: MaskPairs, others: Sequence[str]) -> bool:
     """Whether a sample of the files holds few values, as the images that they pair with, or `others`, do not.
 
     Files that are called as masks of images need no more; without a word that says so the sizes must be equal too.
@@ -155,20 +155,20 @@ def are_masks(root: Path, pairs: Pairs, others: Sequence[str]) -> bool:
     try:
         shapes = []
         for row in rows:
-            mask = pixels_of(root / pairs.masks[row])
+            mask = mask_pixels(root / pairs.masks[row])
             if not has_few_values(mask):
                 return False
             shapes.append(mask.shape[:2])
         if pairs.named and pairs.images:
             return True
-        images = [pixels_of(root / partner) for partner in partners]
+        images = [mask_pixels(root / partner) for partner in partners]
     except DataError:
         return False
     same_size = pairs.named or all(shape == image.shape[:2] for shape, image in zip(shapes, images, strict=True))
     return same_size and 2 * sum(map(has_few_values, images)) < len(images)
 
 
-def pixels_of(path: Path) -> Array:
+def mask_pixels(path: Path) -> Array:
     frames = read_header(path).frames
     return read_values(path, None if frames is None else frames // 2)
 
@@ -176,11 +176,11 @@ def pixels_of(path: Path) -> Array:
 def has_few_values(pixels: Array) -> bool:
     """Whether an image is one of regions: at most 16 values or colors, or 4 that make up 95 % of it."""
     flat = pixels.reshape(-1, pixels.shape[2]) if pixels.ndim == 3 else pixels.reshape(-1, 1)
-    flat = flat[:: -(-len(flat) // MAX_PIXELS)]  # perf: np.unique of 12 Mpx in color takes seconds
+    flat = flat[:: -(-len(flat) // MAX_MASK_PIXELS)]  # perf: np.unique of 12 Mpx in color takes seconds
     if (flat == flat[:, :1]).all():
         flat = flat[:, :1]
     counts = np.sort(np.unique(flat, axis=0, return_counts=True)[1])[::-1]
-    return len(counts) <= MAX_VALUES or counts[:MOST_FREQUENT].sum() >= MOSTLY * len(flat)
+    return len(counts) <= MAX_MASK_VALUES or counts[:MOST_FREQUENT].sum() >= MOSTLY * len(flat)
 
 
 # --- boxes -----------------------------------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from zoo.errors import DataError
 from zoo.images.formats import split_frame
-from zoo.sources.cards import Card
+from zoo.sources.cards import DatasetCard
 from zoo.sources.joining import Joined
 from zoo.sources.listing import Listing
 from zoo.sources.selection import split_of
-from zoo.sources.tables import decode, index_images
+from zoo.sources.tables import decode_text, index_images
 
 
-def find_splits(card: Card, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
+def find_official_splits(card: DatasetCard, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
     """train, val or test for every image ("": in none), or nothing where nobody says; and notes."""
     by_folder = [split_of(c["split"]) for c in joined.captures if "split" in c]
     if card.split and card.split.column:
@@ -30,7 +30,7 @@ def find_splits(card: Card, joined: Joined, listing: Listing) -> tuple[list[str]
     return by_folder, []
 
 
-def read_column(card: Card, joined: Joined) -> list[str]:
+def read_column(card: DatasetCard, joined: Joined) -> list[str]:
     assert card.split is not None
     meanings = card.split.meanings()
     texts = list(joined.cells[card.split.column])
@@ -51,7 +51,7 @@ def read_column(card: Card, joined: Joined) -> list[str]:
     return splits
 
 
-def read_lists(card: Card, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
+def read_lists(card: DatasetCard, joined: Joined, listing: Listing) -> tuple[list[str], list[str]]:
     """Every image by the list it stands in. Names of images that are left out are no mistake; unknown ones are."""
     assert card.split is not None
     here = index_images(listing.root, joined.images)
@@ -86,7 +86,7 @@ def read_lists(card: Card, joined: Joined, listing: Listing) -> tuple[list[str],
 
 def read_list(path: Path) -> list[tuple[int, str]]:
     """The names in a file, one a line, each with its line."""
-    lines = [(number, line.strip()) for number, line in enumerate(decode(path).splitlines(), start=1)]
+    lines = [(number, line.strip()) for number, line in enumerate(decode_text(path).splitlines(), start=1)]
     names = [(number, line) for number, line in lines if line]
     if not names:
         raise DataError(f"{path}: no names in it", fix="write one name a line, or leave the file out of `split`")

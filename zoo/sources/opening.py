@@ -14,28 +14,16 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError, UsageError
 from zoo.images.formats import without_suffix
 from zoo.sources.archives import find_unpacked, is_archive_name
-from zoo.sources.arrays import find_npz, read_members, read_npz_samples
+from zoo.sources.arrays import find_npz, read_npz_samples
 from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
-from zoo.sources.synopsis import read_document, read_synopsis, said_root
-from zoo.specs.dataset import DatasetSpec, Doubt, Samples, SamplesRequest
+from zoo.sources.synopsis import read_synopsis, read_toml_document, said_root
+from zoo.specs.dataset import AmbiguityNote, DatasetSpec, Samples, SamplesRequest
 from zoo.system.files import cache_root, written_whole
 from zoo.system.progress import Progress
 
 if TYPE_CHECKING:
     from zoo.sources.assembly import Assembled
-    from zoo.sources.cards import Card
-
-__all__ = [
-    "card_dataset",
-    "card_schema",
-    "find_data",
-    "find_recognized",
-    "find_source",
-    "read_members",
-    "read_npz_samples",
-    "write_card",
-    "write_card_without",
-]
+    from zoo.sources.cards import DatasetCard
 
 
 CARD_NAME = "dataset.toml"
@@ -67,8 +55,8 @@ def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Prog
 
     path, archive = locate(path, progress)
     if npz := npz_of(path):
-        return recognize(find_npz(npz, safe_name(path.stem)), npz, published)
-    return replace(understand(path, progress=progress).spec, samples=partial(open_source, path, archive))
+        return recognize(find_npz(npz, dataset_name(path.stem)), npz, published)
+    return replace(understand(path, progress=progress).spec, samples=partial(read_source, path, archive))
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
@@ -83,7 +71,7 @@ def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | N
     return path, None
 
 
-def open_source(path: Path, archive: Path | None, request: SamplesRequest) -> Samples:
+def read_source(path: Path, archive: Path | None, request: SamplesRequest) -> Samples:
     """The Samples of a folder, table or card; looked up again, so that a worker process needs the path alone."""
     from zoo.sources.colour import settle_colour
 
@@ -113,12 +101,12 @@ def understand(path: Path, root: Path | None = None, progress: Progress | None =
 class Found:
     """A card, said or guessed, and the files it speaks of: those of a folder, or an npz."""
 
-    card: Card
+    card: DatasetCard
     listing: Listing | Path
     path: Path  # what the user named, or the card in it
     name: str  # where the card does not say one
     notes: tuple[str, ...] = ()  # on what was guessed
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[AmbiguityNote, ...] = ()
 
 
 def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
@@ -131,7 +119,7 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         card = read_card(card_path)
         said = said_root(card_path, card.root)
         root = root or unpacked(said, progress)
-        name = safe_name(card_path.parent.name)
+        name = dataset_name(card_path.parent.name)
         if root.suffix.lower() == ".npz" and root.is_file():
             return Found(card, root, card_path, name)
         if not root.is_dir():
@@ -148,7 +136,7 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
             fix="name one of these as the dataset",
         )
     guess = guess_card(path)
-    name = safe_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
+    name = dataset_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
     return Found(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
 
 
@@ -175,7 +163,7 @@ def write_card(path: Path, output: Path | None = None) -> Path:
     check_free(target)
     path, archive = locate(path)
     if npz := npz_of(path):
-        spec, samples = find_npz(npz, safe_name(path.stem)), read_npz_samples(npz)
+        spec, samples = find_npz(npz, dataset_name(path.stem)), read_npz_samples(npz)
         text = compose_card(card_of_arrays(spec), spec, relative_root(npz, target), ())
     else:
         found, assembled = find_card(path), understand(path)
@@ -299,7 +287,7 @@ def show(value: object) -> str:
 
 
 def find_card_data(card: Path, name: str, request: SamplesRequest) -> Path:
-    document = read_document(card)
+    document = read_toml_document(card)
     places = [said_root(card, document["root"])] if document.get("root") else []
     if os.environ.get("ZOO_DATA"):
         places.append(Path(os.environ["ZOO_DATA"]).expanduser() / name)
@@ -326,13 +314,13 @@ def find_data(places: list[Path], progress: Progress | None = None) -> Path | No
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
-def safe_name(text: str) -> str:
+def dataset_name(text: str) -> str:
     """Lower case, with only a-z, 0-9, "_", "." and "-": it becomes the name of a folder of results."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9_.\-]+", "_", plain).strip("._-") or "dataset"
 
 
-def card_schema() -> dict[str, object]:
+def card_json_schema() -> dict[str, object]:
     """The JSON schema of `dataset.toml`."""
     from zoo.sources import cards
 

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.errors import nearest
 from zoo.sources.arrays import describe_npz, read_npz_samples, understand_npz
 from zoo.sources.assembly import Assembled, find_unknown_labels, said_of_any
-from zoo.sources.cards import Card, card_error
+from zoo.sources.cards import DatasetCard, card_error
 from zoo.sources.targets import guess_positive, guessed_positive
 from zoo.specs.dataset import Origin
 from zoo.tasks.kinds import BINARY, find_task
@@ -21,7 +21,7 @@ NOT_IN_ARRAYS = frozenset(
 )
 
 
-def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assembled:
+def assemble_packed(card: DatasetCard, path: Path, card_path: Path, name: str) -> Assembled:
     """The images of an npz with what a card says of them: names of labels, what to leave out, known conflicts."""
     if mistakes := find_misplaced(card):
         raise card_error(card_path, mistakes)
@@ -68,7 +68,7 @@ def assemble_packed(card: Card, path: Path, card_path: Path, name: str) -> Assem
     return Assembled(spec, samples)
 
 
-def find_misplaced(card: Card) -> list[str]:
+def find_misplaced(card: DatasetCard) -> list[str]:
     """Every key that says nothing of images in arrays."""
     misplaced = sorted(card.model_fields_set & NOT_IN_ARRAYS)
     misplaced += sorted(f"label.{key}" for key in card.label.model_fields_set - {"positive"})

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from zoo.errors import DataError
 from zoo.images.formats import split_frame
-from zoo.sources.cards import Card
+from zoo.sources.cards import DatasetCard
 from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.names import suggest_patient
-from zoo.specs.dataset import Doubt
+from zoo.specs.dataset import AmbiguityNote
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it stands for
 
@@ -25,20 +25,20 @@ class Patients:
     texts: list[str]
     meaning: str  # "patient", "study", "file"; "none: REASON"
     notes: tuple[str, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[AmbiguityNote, ...] = ()
 
 
-def find_patients(card: Card, joined: Joined, headers: Headers) -> Patients:
+def find_patients(card: DatasetCard, joined: Joined, headers: Headers) -> Patients:
     """As the card says, else by the path, else by the tags of DICOM files. A blank one is a patient of its own."""
     said = card.patient
     if said and said.column:
-        return complete(list(joined.cells[said.column]), said.means, joined)
+        return complete_patients(list(joined.cells[said.column]), said.means, joined)
     if said and said.regex:
-        return complete([patient_in_name(said.regex, image) for image in joined.images], said.means, joined)
+        return complete_patients([patient_in_name(said.regex, image) for image in joined.images], said.means, joined)
     if said and said.tag:
-        return complete([headers.tag(file, said.tag) for file in joined.files], said.means, joined)
+        return complete_patients([headers.tag(file, said.tag) for file in joined.files], said.means, joined)
     if not said and "patient" in joined.captures[0]:
-        return complete([captures["patient"] for captures in joined.captures], "patient", joined)
+        return complete_patients([captures["patient"] for captures in joined.captures], "patient", joined)
     found = Patients([], f"none: {said.none if said else 'image level'}")
     if not said:
         found = guess_by_tag(joined, headers)
@@ -63,13 +63,13 @@ def shared_rows(joined: Joined) -> list[str]:
     return rows if len(set(rows)) < len(set(wholes)) else []
 
 
-def complete(texts: list[str], meaning: str, joined: Joined) -> Patients:
+def complete_patients(texts: list[str], meaning: str, joined: Joined) -> Patients:
     blank = texts.count("")
     texts = [one_form(text) or f"unknown {file}" for text, file in zip(texts, joined.files, strict=True)]
     if not blank:
         return Patients(texts, meaning)
     note = f"{blank} of {len(texts)} images have no {meaning}: each is taken as a {meaning} of its own"
-    doubt = Doubt(
+    doubt = AmbiguityNote(
         check="patient-unknown",
         message=f"{note}, and may share one with images of another split",
         fix=f"fill in the {meaning}s, or leave these images out",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoo.errors import DataError, nearest
 from zoo.images.formats import kind_by_name, without_suffix
-from zoo.sources.cards import Captures, Card, Compiled, compile_pattern, match, placeholders
+from zoo.sources.cards import Captures, Compiled, DatasetCard, compile_pattern, match_path, placeholders
 from zoo.sources.listing import Listing, words_of
 from zoo.sources.tables import ImageIndex, index_images
 
@@ -46,7 +46,7 @@ class Selection:
     mistakes: tuple[str, ...]
 
 
-def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
+def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
     """Sort every image of the folder into meant or left out; what is left out is counted, never silent.
 
     Placeholders in `deep` may stand for a path.
@@ -61,10 +61,10 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
     counts: Counter[str] = Counter()
     used: set[str] = set()
     for image in listing.images:
-        captures = match(compiled, image)
-        excluded = matching(excludes, image)
+        captures = match_path(compiled, image)
+        excluded = matching_files(excludes, image)
         used.update(excluded)
-        if mask_pattern and (found := match(mask_pattern, image)) is not None:
+        if mask_pattern and (found := match_path(mask_pattern, image)) is not None:
             masks[image] = found
         elif image in dropped:
             counts["named by drop"] += 1
@@ -82,7 +82,7 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
         left_out.add(image)
     unread: list[str] = []
     for file in listing.unread:
-        excluded = matching(excludes, file)
+        excluded = matching_files(excludes, file)
         used.update(excluded)
         unread += [] if excluded else [file]
     mistakes += [f"{place}: {pattern!r} names no image" for place, pattern in places(card) if pattern not in used]
@@ -90,7 +90,7 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
     mistakes += mask_mistakes
     if not files:
         there = f"{len(listing.images)} images there"
-        others = any(match(compiled, image) is not None for image in listing.images)
+        others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"no image is named like {card.images!r}"
         mistakes.append(f"images: {what}; {there}")
     if listing.masks:
@@ -100,9 +100,11 @@ def select_files(card: Card, listing: Listing, deep: frozenset[str] = frozenset(
     return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes))
 
 
-def matching(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
+def matching_files(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
     """The patterns of `compile_excludes` that match a file."""
-    return [pattern for pattern, (each, bare) in excludes.items() if match(each, name_of(file, bare=bare)) is not None]
+    return [
+        pattern for pattern, (each, bare) in excludes.items() if match_path(each, name_of(file, bare=bare)) is not None
+    ]
 
 
 def describe_unread(files: Sequence[str]) -> str:
@@ -113,13 +115,13 @@ def describe_unread(files: Sequence[str]) -> str:
     return f"{len(files)} files are not read: {shown}{more} ({files[0]} the first)"
 
 
-def check_labels_left(root: Path, card: Card, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
+def check_labels_left(root: Path, card: DatasetCard, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
     """Refuse folders where a label loses all its images: `lost` are the images that are not read, and why."""
     kept = {captures.get("label") for captures in files}
     compiled = compile_pattern(card.images)
     without: dict[str, list[str]] = {}
     for file in lost:
-        captures = match(compiled, file) or {}
+        captures = match_path(compiled, file) or {}
         if "split" in captures and not split_of(captures["split"]):  # as `select_files` leaves it out
             continue
         if "label" in captures and captures["label"] not in kept:
@@ -149,12 +151,12 @@ def find_all(place: str, names: tuple[str, ...], index: ImageIndex) -> tuple[set
     return found, mistakes
 
 
-def compile_excludes(card: Card) -> dict[str, tuple[Compiled, bool]]:
+def compile_excludes(card: DatasetCard) -> dict[str, tuple[Compiled, bool]]:
     """Pattern -> its expression, and whether it speaks of the file's name alone."""
     return {pattern: (compile_pattern(pattern), "/" not in pattern) for _, pattern in places(card)}
 
 
-def places(card: Card) -> list[tuple[str, str]]:
+def places(card: DatasetCard) -> list[tuple[str, str]]:
     if isinstance(card.exclude, str):
         return [("exclude", card.exclude)]
     return [(f"exclude.{number}", pattern) for number, pattern in enumerate(card.exclude)]
@@ -164,7 +166,9 @@ def name_of(image: str, *, bare: bool) -> str:
     return image.rpartition("/")[2] if bare else image
 
 
-def describe_masks(card: Card, files: dict[str, Captures], masks: dict[str, Captures]) -> tuple[list[str], list[str]]:
+def describe_masks(
+    card: DatasetCard, files: dict[str, Captures], masks: dict[str, Captures]
+) -> tuple[list[str], list[str]]:
     """What is to be said of the masks, and what is wrong with their pattern: it must name masks of these images."""
     if not card.masks:
         return [], []

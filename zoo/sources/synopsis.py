@@ -20,7 +20,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
 
     All of it is checked when the data are opened; here only what is shown. DataError with every mistake, and its place.
     """
-    document = read_document(path)
+    document = read_toml_document(path)
     mistakes: list[str] = []
     task = said_task(document, mistakes)
     labels = said_labels(document, task, mistakes)
@@ -39,7 +39,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
     return DatasetSpec(name=name, task=task, labels=labels, samples=not_opened, patient=patient, **shown)
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_toml_document(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -29,7 +29,7 @@ MOST_TRIED = 200  # names, evenly spread, to see whether they begin with folders
 LINE = "line"  # name of the index: the line of the file a row stands on
 SPREADSHEETS = (".xlsx", ".parquet")  # read by pandas, where it has what they need
 LIST = "list"  # as a separator: the cell is a list, as Python or JSON write one
-QUOTED = re.compile(r'"([^"]*)"|\'([^\']*)\'')
+QUOTED_CELL = re.compile(r'"([^"]*)"|\'([^\']*)\'')
 WORDS_OF_FLAGS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 FLAGS = (0.0, 1.0, -1.0)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -44,7 +44,7 @@ def read_table(path: Path) -> pandas.DataFrame:
 
     if path.suffix.lower() in SPREADSHEETS:
         return read_spreadsheet(path)
-    text = decode(path)
+    text = decode_text(path)
     if path.suffix.lower() == ".jsonl":
         return read_json_lines(path, text)
     header_line = next((line for line in text.splitlines() if line.strip()), "")
@@ -133,10 +133,10 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
             continue
         place = f"{path} line {number}"
         try:
-            pairs = json.loads(line, object_pairs_hook=Pairs)
+            pairs = json.loads(line, object_pairs_hook=JsonPairs)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{place}: not JSON: {error}", fix="write one JSON object a line") from error
-        if not isinstance(pairs, Pairs):
+        if not isinstance(pairs, JsonPairs):
             raise DataError(f"{place}: not an object", fix='write {"file_name": "a.png", "label": "x"}, one a line')
         names = [name.strip() for name, _ in pairs]
         if not header:
@@ -147,7 +147,7 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
                 f"{place}: its keys are {', '.join(names)}; those of the first are {', '.join(header)}",
                 fix="give all lines the same keys",
             )
-        values = {name.strip(): to_text(value) for name, value in pairs}
+        values = {name.strip(): cell_to_text(value) for name, value in pairs}
         lines.append(number)
         rows.append([values[name] for name in header])
     if not all(header):
@@ -157,19 +157,19 @@ def read_json_lines(path: Path, text: str) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=header, index=pandas.Index(lines, name=LINE), dtype=str)
 
 
-class Pairs(list[tuple[str, Any]]):
+class JsonPairs(list[tuple[str, Any]]):
     """A JSON object as it stands: a dict would keep the last of two equal keys without a word."""
 
 
-def to_text(value: Any) -> str:
+def cell_to_text(value: Any) -> str:
     """A JSON value as the cell of a table: words as they are, several joined by `|`, what is deeper as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, list) and not isinstance(value, Pairs) and all(isinstance(part, str) for part in value):
+    if isinstance(value, list) and not isinstance(value, JsonPairs) and all(isinstance(part, str) for part in value):
         return "|".join(value) or "|"  # none, not unknown
-    return json.dumps(dict(value) if isinstance(value, Pairs) else value)
+    return json.dumps(dict(value) if isinstance(value, JsonPairs) else value)
 
 
 def to_flag(text: str) -> float | None:
@@ -182,7 +182,7 @@ def to_flag(text: str) -> float | None:
 
 def is_list(text: str) -> bool:
     """Whether a cell looks like a list: `['a', 'b']`, `["a"]`, `[]`, `('a', 'b')` or `{'a'}`."""
-    return text[:1] + text[-1:] in {"[]", "{}"} or (text[:1] + text[-1:] == "()" and bool(QUOTED.search(text)))
+    return text[:1] + text[-1:] in {"[]", "{}"} or (text[:1] + text[-1:] == "()" and bool(QUOTED_CELL.search(text)))
 
 
 def split_labels(text: str, separator: str) -> list[str]:
@@ -192,11 +192,11 @@ def split_labels(text: str, separator: str) -> list[str]:
     if not is_list(text):
         return [text]
     inner = text[1:-1].strip()
-    if not QUOTED.search(inner):
+    if not QUOTED_CELL.search(inner):
         return [part.strip() for part in inner.split(",") if part.strip()]
-    if QUOTED.sub("", inner).strip(", \t"):
+    if QUOTED_CELL.sub("", inner).strip(", \t"):
         raise ValueError("text beside the quoted labels")
-    return [(double or single).strip() for double, single in QUOTED.findall(inner)]
+    return [(double or single).strip() for double, single in QUOTED_CELL.findall(inner)]
 
 
 def check_table_file(path: Path) -> None:
@@ -212,7 +212,7 @@ def check_table_file(path: Path) -> None:
         )
 
 
-def decode(path: Path) -> str:
+def decode_text(path: Path) -> str:
     """Text of a file in UTF-8, or in UTF-16 with its mark (Excel's "Unicode text")."""
     check_table_file(path)
     data = path.read_bytes()

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError, nearest
-from zoo.sources.cards import Card
+from zoo.sources.cards import DatasetCard
 from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
@@ -35,7 +35,7 @@ class Targets:
     notes: tuple[str, ...] = ()
 
 
-def understand_targets(card: Card, joined: Joined) -> Targets:
+def understand_targets(card: DatasetCard, joined: Joined) -> Targets:
     """Targets of every image. A task that the card does not name follows from the text of the labels."""
     task = find_task(card.task) if card.task else None
     if card.label.columns:
@@ -55,7 +55,7 @@ def understand_targets(card: Card, joined: Joined) -> Targets:
     return from_classes(card, joined, texts, task)
 
 
-def label_texts(card: Card, joined: Joined) -> list[str]:
+def label_texts(card: DatasetCard, joined: Joined) -> list[str]:
     if card.label.column:
         texts = list(joined.cells[card.label.column])
     elif joined.captures and "label" in joined.captures[0]:
@@ -90,7 +90,7 @@ def check_commas(joined: Joined, texts: list[str]) -> None:
         )
 
 
-def is_regression(card: Card, joined: Joined, texts: list[str]) -> bool:
+def is_regression(card: DatasetCard, joined: Joined, texts: list[str]) -> bool:
     """Whether the labels are quantities: numbers with fractions, of many values. Many whole numbers could be either."""
     distinct = {text: to_number(text) for text in set(texts)}
     if None in distinct.values():
@@ -107,7 +107,7 @@ def is_regression(card: Card, joined: Joined, texts: list[str]) -> bool:
     return True
 
 
-def check_numbers(card: Card, joined: Joined, texts: list[str]) -> None:
+def check_numbers(card: DatasetCard, joined: Joined, texts: list[str]) -> None:
     """Refuse what is no class in a column of numbers: a word, a blank's `NaN`, -1 for unknown, 1.5, 1 beside 1.0.
 
     Among words all are classes: nobody can tell a `NaN` there from an abbreviation. `4A` beside 4 is a grade.
@@ -131,7 +131,7 @@ def check_numbers(card: Card, joined: Joined, texts: list[str]) -> None:
         )
 
 
-def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None) -> Targets:
+def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
     names = said_names(card)
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
@@ -148,14 +148,14 @@ def from_classes(card: Card, joined: Joined, texts: list[str], task: Task | None
     return as_classes(card, names, labels, targets, task)
 
 
-def said_names(card: Card) -> dict[str, str]:
+def said_names(card: DatasetCard) -> dict[str, str]:
     """Text of a label -> its name, as the card says; empty where it does not."""
     said = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
     return {one_form(text): one_form(name) for text, name in said.items()}
 
 
 def as_classes(
-    card: Card, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
+    card: DatasetCard, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
 ) -> Targets:
     """Targets of classes, their task where the card does not name it, and notes on what was guessed or is lacking."""
     notes = []
@@ -202,7 +202,7 @@ def check_apart(names: Iterable[str]) -> None:
             )
 
 
-def choose_positive(card: Card, names: dict[str, str], labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def choose_positive(card: DatasetCard, names: dict[str, str], labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The positive label of two, as said, or the one that is not called normal, and a note that says so."""
     said = one_form(card.label.positive)
     if said:
@@ -227,7 +227,7 @@ def guessed_positive(positive: str) -> str:
     return f"positive label: {positive} (guessed)"
 
 
-def from_lists(card: Card, joined: Joined, texts: list[str], task: Task | None) -> Targets:
+def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
     """Several labels in a cell. Lists of exactly one label each are classes, unless the card says otherwise."""
     lists = [labels_in(card, joined, row, text) for row, text in enumerate(texts)]
     one_each = all(len(each) == 1 for each in lists)
@@ -253,7 +253,7 @@ def from_lists(card: Card, joined: Joined, texts: list[str], task: Task | None) 
     return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
 
 
-def labels_in(card: Card, joined: Joined, row: int, text: str) -> list[str]:
+def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[str]:
     """The labels in a cell, without the one that means none."""
     none = one_form(card.label.none)
     if text == none:
@@ -271,7 +271,7 @@ def never_positive(labels: tuple[str, ...], targets: Array) -> tuple[str, ...]:
     return (f"no image is labelled {', '.join(lacking)}",) if lacking else ()
 
 
-def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
+def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
     values, edges = numbers(joined, texts), np.array(card.label.bins)
     outside = np.flatnonzero((values < edges[0]) | (values > edges[-1]))
     if len(outside):
@@ -286,7 +286,7 @@ def from_bins(card: Card, joined: Joined, texts: list[str]) -> Targets:
     return as_classes(card, {name: name for name in names}, names, grades, task)
 
 
-def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
+def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Targets:
     """0/1 columns: one class an image where every row has exactly one 1, else multi-label with blank for unknown."""
     columns, names = card.label.columns, said_names(card)
     of_name = {one_form(column): column for column in columns}
@@ -321,7 +321,7 @@ def from_columns(card: Card, joined: Joined, task: Task | None) -> Targets:
     return as_classes(card, said, labels, values.argmax(axis=1).astype(np.int64), task)
 
 
-def settle_uncertain(card: Card, joined: Joined, columns: Sequence[str], values: Array) -> tuple[str, ...]:
+def settle_uncertain(card: DatasetCard, joined: Joined, columns: Sequence[str], values: Array) -> tuple[str, ...]:
     """Replace each -1 of 0/1 columns (N, L), in place, by what the card says it means; by NaN where it does not."""
     places = np.argwhere(values == -1)
     if not len(places):

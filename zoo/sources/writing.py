@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo.errors import clean
 from zoo.images.formats import clips_of
-from zoo.sources.cards import Card, placeholders
+from zoo.sources.cards import DatasetCard, placeholders
 from zoo.sources.clips import fold_clips
 from zoo.sources.listing import Listing, natural_key
 from zoo.sources.patients import GUESSED_TAGS
@@ -37,7 +37,7 @@ REMARKS = {
     "masks": "no images of their own",
     "metadata": "columns worth reporting",
 }
-UNKNOWN = {
+UNKNOWN_LABEL = {
     "modality": '"dermoscopy"',
     "license": '"CC BY 4.0"',
     "citation": '""',
@@ -52,13 +52,13 @@ UNKNOWN = {
 
 
 # --- a card of what was understood -----------------------------------------------------------------------------------
-def compose_card(card: Card, spec: DatasetSpec, root: str, notes: Sequence[str]) -> str:
+def compose_card(card: DatasetCard, spec: DatasetSpec, root: str, notes: Sequence[str]) -> str:
     """The text of a card that reads the same samples, every guess in it said; `root` as the file is to say it."""
     keys = {**understood(card, spec), **({"root": root} if root else {})}
     unknown = not_known(spec, arrays="images" not in keys)
     lines = [f"# What zoo understood. Correct what is wrong; {DOCS} tells of every key.", "schema = 1"]
     lines += [f"# guessed: {clean(note).removesuffix(' (guessed)')}" for note in notes]
-    for name in Card.model_fields:
+    for name in DatasetCard.model_fields:
         if name in keys:
             remark = f"  # {REMARKS[name]}" if name in REMARKS else ""
             text = to_toml(keys[name])
@@ -74,10 +74,10 @@ def not_known(spec: DatasetSpec, *, arrays: bool) -> dict[str, str]:
     known |= set() if spec.patient.startswith("none") else {"patient"}
     known |= {"patient", "split", "hide"} if arrays else set()
     more = {"labels": to_toml([f"name of {label}" for label in spec.labels])} if arrays else {}
-    return {name: example for name, example in UNKNOWN.items() if name not in known} | more
+    return {name: example for name, example in UNKNOWN_LABEL.items() if name not in known} | more
 
 
-def understood(card: Card, spec: DatasetSpec) -> dict[str, Any]:
+def understood(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
     """The keys of the card, with what was read from the labels and the files: task, labels, positive, patient."""
     keys = card.model_dump(by_alias=True, exclude_defaults=True)
     of_files = "images" in keys or card.table != ""
@@ -99,13 +99,13 @@ def understood(card: Card, spec: DatasetSpec) -> dict[str, Any]:
     return keys
 
 
-def card_of_arrays(spec: DatasetSpec) -> Card:
+def card_of_arrays(spec: DatasetSpec) -> DatasetCard:
     """What a card of an npz would say beside what its arrays do."""
     texts = ("title", "description", "modality", "license", "citation", "url", "unit", "reference_standard")
     said: dict[str, Any] = {name: getattr(spec, name) for name in texts}
     said |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
     said |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
-    return Card(**said)
+    return DatasetCard(**said)
 
 
 # --- a card that leaves images out -----------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def is_whole(lines: Sequence[str]) -> bool:
     return True
 
 
-def files_of(card: Card, listing: Listing, samples: Samples, sample_ids: Collection[str]) -> list[str]:
+def files_of(card: DatasetCard, listing: Listing, samples: Samples, sample_ids: Collection[str]) -> list[str]:
     """The files, as `drop` names them, of some images: a volume, or a clip with all its frames, whole."""
     names = samples.table["sample_id"].to_numpy().astype(str)
     wholes = clips_of(names)

@@ -54,7 +54,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
+class AmbiguityNote:
     """What reading the files showed and the pixels cannot: `zoo audit` warns of it."""
 
     check: str  # as docs/audit.md calls it
@@ -97,7 +97,7 @@ class Samples:
     spec: DatasetSpec | None = None
     tables: tuple[Path, ...] = ()
     origin: Origin | None = None
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[AmbiguityNote, ...] = ()
     read_by: ReadBy | None = None
 
 

@@ -77,7 +77,7 @@ class MetricSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class ScoringContext:
     """What scoring must know of a dataset."""
 
     task: Task

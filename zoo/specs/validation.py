@@ -15,7 +15,7 @@ from zoo.specs.protocol import MOST, POSITIVE, Protocol
 
 # What zoo.specs names for type checkers only: no value is compared with these.
 UNSEEN = {"nn": SimpleNamespace(Module=object, Parameter=object), "Tensor": object, "Array": object}
-SYMMETRIES = ("hflip", "vflip", "rot90")
+SYMMETRY_NAMES = ("hflip", "vflip", "rot90")
 # What a type does not say, and how it is said.
 RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
@@ -24,7 +24,7 @@ RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "unit"): (("auto", "image", "clip", "patient").__contains__, ", auto, image, clip or patient"),
     (DatasetSpec, "near_duplicates"): (("group", "ignore").__contains__, ", group or ignore"),
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
-    (DatasetSpec, "symmetries"): (set(SYMMETRIES).issuperset, f" of {', '.join(SYMMETRIES)}"),
+    (DatasetSpec, "symmetries"): (set(SYMMETRY_NAMES).issuperset, f" of {', '.join(SYMMETRY_NAMES)}"),
 }
 
 
@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     expected: str
 
 
-def find_fault(record: Any, kind: type) -> str:
+def find_spec_fault(record: Any, kind: type) -> str:
     """The first field of a record that is no `kind`'s, with what was expected; "" where all are."""
     values = vars(record)
     # perf: 1,500 models have 50,000 fields, which every command reads: 7 ms
@@ -48,11 +48,11 @@ def find_fault(record: Any, kind: type) -> str:
         if value is default or type(value) in plain or (type(value) is tuple and items.issuperset(map(type, value))):
             continue
         if not fits(value):
-            return f"{name} is {shown(value)}, expected {expected}"
+            return f"{name} is {show_value(value)}, expected {expected}"
     return ""
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """A value in a few words, even one whose own `repr` fails."""
     short = reprlib.Repr()
     short.maxstring = 60
@@ -75,11 +75,11 @@ def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
     if holds:
         nothing = frozenset[type]()
         return Rule(
-            part.name, part.default, nothing, nothing, lambda value: fits(hint, value) and holds(value), expected
+            part.name, part.default, nothing, nothing, lambda value: fits_type(hint, value) and holds(value), expected
         )
     several = get_origin(hint) is tuple and get_args(hint)[-1] is ...
     items = plain_types(get_args(hint)[0]) if several else frozenset()
-    return Rule(part.name, part.default, plain_types(hint), items, partial(fits, hint), expected)
+    return Rule(part.name, part.default, plain_types(hint), items, partial(fits_type, hint), expected)
 
 
 def is_range(levels: tuple[float, float]) -> bool:
@@ -101,18 +101,18 @@ def plain_types(hint: Any) -> frozenset[type]:
     return frozenset({float, int} if hint is float else {hint} if isinstance(hint, type) else ())
 
 
-def fits(hint: Any, value: Any) -> bool:
+def fits_type(hint: Any, value: Any) -> bool:
     """Whether a value is what an annotation says. Text is `str` itself: a subclass shows itself as it likes."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(fits(part, value) for part in parts)
+        return any(fits_type(part, value) for part in parts)
     if origin is Literal:
         return type(value) is str and value in parts
     if origin is tuple and isinstance(value, tuple):
         kinds = parts[:1] * len(value) if parts[-1] is ... else parts
-        return len(kinds) == len(value) and all(map(fits, kinds, value))
+        return len(kinds) == len(value) and all(map(fits_type, kinds, value))
     if origin is Mapping and isinstance(value, Mapping):
-        return all(fits(parts[0], key) and fits(parts[1], item) for key, item in value.items())
+        return all(fits_type(parts[0], key) and fits_type(parts[1], item) for key, item in value.items())
     if origin is Callable:
         return callable(value)
     if hint is float:

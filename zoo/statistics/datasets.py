@@ -12,11 +12,11 @@ from zoo.statistics.intervals import NUM_RESAMPLES, bootstrap_weights
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA, holm, seed_variances, smallest_p
 
-CHUNK = 64  # resamples
+DATASETS_CHUNK = 64  # resamples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
+class DatasetSamples:
     """k models on one dataset, higher being better: influence by patient (k, n), and each model's scores by seed.
 
     A model that is not `steady` failed in some seeds: how far its scores spread says nothing of the others'.
@@ -39,7 +39,7 @@ class Order:
 
 
 def resample_scores(
-    measured: Measured,
+    measured: DatasetSamples,
     seed: Sequence[int],
     num_resamples: int = NUM_RESAMPLES,
     *,
@@ -55,8 +55,10 @@ def resample_scores(
     if patients:
         num_patients = measured.influence.shape[1]
         weights = bootstrap_weights(np.arange(num_patients), num_resamples, seed)
-        for start in range(0, num_resamples, CHUNK):  # as floats all at once they take 750 MB for 47,000 patients
-            rows = slice(start, start + CHUNK)
+        for start in range(
+            0, num_resamples, DATASETS_CHUNK
+        ):  # as floats all at once they take 750 MB for 47,000 patients
+            rows = slice(start, start + DATASETS_CHUNK)
             scores[rows] += weights[rows] @ measured.influence.T / num_patients
     if seeds:
         random = np.random.default_rng([*seed, 1])
@@ -73,7 +75,7 @@ def descending_ranks(scores: Array) -> Array:
 
 
 def order_models(
-    datasets: Sequence[Measured], num_resamples: int = NUM_RESAMPLES, seed: int = 0, confidence: float = 0.95
+    datasets: Sequence[DatasetSamples], num_resamples: int = NUM_RESAMPLES, seed: int = 0, confidence: float = 0.95
 ) -> Order:
     """Mean rank over the datasets, and the chance to beat another model on one of them, with bootstrap intervals.
 

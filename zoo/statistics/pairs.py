@@ -19,7 +19,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pairs:
+class PairwiseTests:
     """All P pairs of k models: every array is (P,), the difference is `first` less `second`."""
 
     first: Array  # index of the model
@@ -49,7 +49,7 @@ class McNemar:
     statistic: float
 
 
-def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
+def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTests:
     """Test every pair of k models: `influence` (k, n) by patient, averaged over seeds; each model's scores by seed.
 
     D is the difference of the mean scores. Its variance is V_case + V_seed:
@@ -84,7 +84,7 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> Pairs:
     t = np.divide(difference, np.sqrt(total), out=np.zeros(len(total)), where=total > 0)
     certain = smallest_p(num_patients)
     p = np.where(total > 0, 2 * stdtr(df, -np.abs(t)), np.where(difference == 0, 1.0, certain))
-    return Pairs(
+    return PairwiseTests(
         first=first,
         second=second,
         difference=difference,
@@ -128,7 +128,7 @@ def holm(p: Array) -> Array:
     return adjusted
 
 
-def find_better(pairs: Pairs, num_models: int, alpha: float = ALPHA) -> Array:
+def find_better(pairs: PairwiseTests, num_models: int, alpha: float = ALPHA) -> Array:
     """bool (k, k): whether model i scores higher than model j by more than chance explains."""
     better = np.zeros((num_models, num_models), dtype=bool)
     claimed = pairs.p_holm < alpha
@@ -145,7 +145,7 @@ def rank_with_ties(better: Array) -> Array:
     return ranks
 
 
-def difference_intervals(pairs: Pairs, confidence: float = 0.95) -> tuple[Array, Array]:
+def difference_intervals(pairs: PairwiseTests, confidence: float = 0.95) -> tuple[Array, Array]:
     """D -/+ t sqrt(V_case + V_seed), each pair by itself: not adjusted for how many pairs there are."""
     from scipy.special import stdtrit
 
@@ -153,7 +153,7 @@ def difference_intervals(pairs: Pairs, confidence: float = 0.95) -> tuple[Array,
     return pairs.difference - half, pairs.difference + half
 
 
-def detectable_difference(pairs: Pairs, alpha: float = ALPHA, power: float = POWER) -> Array:
+def detectable_difference(pairs: PairwiseTests, alpha: float = ALPHA, power: float = POWER) -> Array:
     """The true difference that a test of this variance finds with 80 % power, at Holm's first level alpha/P; (P,).
 
     (t_1-alpha/2P + t_power) sqrt(V_case + V_seed), both quantiles at the pair's degrees of freedom: the normal formula
@@ -164,7 +164,7 @@ def detectable_difference(pairs: Pairs, alpha: float = ALPHA, power: float = POW
     return found
 
 
-def detection_quantile(pairs: Pairs, alpha: float, power: float) -> Array:
+def detection_quantile(pairs: PairwiseTests, alpha: float, power: float) -> Array:
     from scipy.special import stdtrit
 
     df = np.minimum(pairs.df, 1e9)
@@ -172,7 +172,7 @@ def detection_quantile(pairs: Pairs, alpha: float, power: float) -> Array:
     return quantile
 
 
-def patients_needed(pairs: Pairs, num_patients: int, alpha: float = ALPHA, power: float = POWER) -> Array:
+def patients_needed(pairs: PairwiseTests, num_patients: int, alpha: float = ALPHA, power: float = POWER) -> Array:
     """Test patients with whom the difference seen would be found with 80 % power, seeds as they are; (P,).
 
     n V_case / ((D/q)^2 - V_seed), q as in `detectable_difference`. Infinite where the seeds alone hide it (V_seed >=

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.statistics.roc import Bounds
 from zoo.statistics.weighted import ratio
-
-Bounds = tuple[float, float]
 
 
 def predictive_values(sensitivity: Array, specificity: Array, prevalence: float) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ import numpy as np
 from zoo.arrays import Array
 
 STEP = 1e-3  # of a weight: central differences err by its square, 1e-6 of the third derivative
-CHUNK = 2_000_000  # weights made at once: 16 MB
+WEIGHTS_CHUNK = 2_000_000  # weights made at once: 16 MB
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
@@ -111,7 +111,7 @@ def jackknife_influence(
     kinds = np.arange(num_units) if kinds is None else kinds
     _, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
     slopes = np.empty(len(first))
-    rows = max(1, CHUNK // num_units)
+    rows = max(1, WEIGHTS_CHUNK // num_units)
     for start in range(0, len(first), rows):
         moved = first[start : start + rows]
         weights = np.ones((len(moved), num_units))

@@ -29,7 +29,7 @@ MADE = {
     "plugins": "which plugins can be imported",
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
-KINDS = {**MADE, **DOWNLOADED}
+CACHE_KINDS = {**MADE, **DOWNLOADED}
 
 DEFAULT_LIMIT_GB = 100.0
 BENCH_LOCK = ".bench-*.lock"
@@ -61,7 +61,7 @@ def limit_bytes() -> int:
     return int(limit * 1e9)
 
 
-def list_entries(cache: Path, kinds: Iterable[str] = KINDS) -> list[Entry]:
+def list_entries(cache: Path, kinds: Iterable[str] = CACHE_KINDS) -> list[Entry]:
     """The entries of some kinds, by kind, the least recently used first; what goes meanwhile is left out."""
     entries = []
     for kind in kinds:
@@ -75,11 +75,11 @@ def list_entries(cache: Path, kinds: Iterable[str] = KINDS) -> list[Entry]:
                         kind=kind,
                         name=path.name,
                         path=path,
-                        size_bytes=measure(path),
+                        size_bytes=measure_size(path),
                         used=path.stat().st_mtime,
                     )
                 )
-    order = {kind: position for position, kind in enumerate(KINDS)}
+    order = {kind: position for position, kind in enumerate(CACHE_KINDS)}
     return sorted(entries, key=lambda entry: (order[entry.kind], entry.used, entry.name))
 
 
@@ -87,7 +87,7 @@ def is_lock(path: Path) -> bool:
     return path.name.startswith(".") or path.suffix == ".lock"
 
 
-def measure(path: Path) -> int:
+def measure_size(path: Path) -> int:
     """The bytes of a file, or of all files of a folder; links are not followed."""
     if not path.is_dir() or path.is_symlink():
         return path.lstat().st_size
@@ -125,7 +125,7 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
-def remove(entries: Iterable[Entry]) -> int:
+def remove_entries(entries: Iterable[Entry]) -> int:
     """Remove entries, each whole or not at all for whoever looks on; returns the bytes that are free again."""
     freed = 0
     for entry in entries:
@@ -149,7 +149,7 @@ def keep_within(cache: Path, limit: int, now: float | None = None) -> list[Entry
     for entry in sorted(entries, key=lambda entry: entry.used):
         if total <= limit or entry.used > oldest:
             break
-        remove([entry])
+        remove_entries([entry])
         total -= entry.size_bytes
         gone.append(entry)
     return gone
@@ -161,10 +161,10 @@ def choose_entries(
     """The entries of some kinds, of all that can be made again where none is named, or of everything."""
     if older_days is None and is_in_use(cache):
         raise UsageError("a bench is using the cache", fix="wait for its end, or say --older DAYS", code="cache-in-use")
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in CACHE_KINDS]
     if unknown:
-        raise UsageError(f"unknown kind {unknown[0]!r} of cache", fix=f"there are: {', '.join(KINDS)}")
-    chosen = list_entries(cache, kinds or (KINDS if everything else MADE))
+        raise UsageError(f"unknown kind {unknown[0]!r} of cache", fix=f"there are: {', '.join(CACHE_KINDS)}")
+    chosen = list_entries(cache, kinds or (CACHE_KINDS if everything else MADE))
     if older_days is None:
         return chosen
     return [entry for entry in chosen if entry.used < time.time() - older_days * 24 * 3600]
@@ -183,7 +183,7 @@ def describe_cache(cache: Path) -> dict[str, Any]:
                 "megabytes": round(entry.size_bytes / 1e6, 3),
                 "used": datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds"),
                 "name": entry.name,
-                "title": KINDS[entry.kind],
+                "title": CACHE_KINDS[entry.kind],
             }
             for entry in entries
         ],
@@ -196,7 +196,7 @@ CACHE_DEPTH = 2  # unpacked/KEY/NAME, datasets/NAME/FILE: what is written whole 
 def open_cache(folder: Path) -> None:
     """Make the cache folder, and remove what killed processes left half-written in it."""
     try:
-        for kind in ("", *KINDS):
+        for kind in ("", *CACHE_KINDS):
             (folder / kind).mkdir(parents=True, exist_ok=True)
         sweep(folder, depth=CACHE_DEPTH)
     except OSError as error:

@@ -492,7 +492,7 @@ class Mps(Device):
         torch.mps.set_rng_state(state["device"])
 
 
-KINDS: dict[str, type[Device]] = {"cpu": Device, "cuda": Cuda, "mps": Mps}
+DEVICE_TYPES: dict[str, type[Device]] = {"cpu": Device, "cuda": Cuda, "mps": Mps}
 
 
 def device_kind(name: str) -> str:
@@ -502,7 +502,7 @@ def device_kind(name: str) -> str:
 @cache
 def open_device(name: str) -> Device:
     """The device of a name that `resolve_device` returned."""
-    return KINDS[device_kind(name)](name)
+    return DEVICE_TYPES[device_kind(name)](name)
 
 
 def describe_compute(device: str, threads: int) -> dict[str, Any]:

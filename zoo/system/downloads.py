@@ -34,7 +34,7 @@ def download(
     if path.exists():
         return check_digest(path, expected)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Part(url=url, path=path.with_name(f"{path.name}.part"), is_checked=bool(md5 or sha256))
+    part = PartialFile(url=url, path=path.with_name(f"{path.name}.part"), is_checked=bool(md5 or sha256))
     with locked(path.with_name(f".{path.name}.lock")):
         if path.exists():  # another process brought it meanwhile
             return check_digest(path, expected)
@@ -69,7 +69,7 @@ def wrong_digest(path: Path, expected: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PartialFile:
     """What has arrived of a file, and beside it what the server called that version of it."""
 
     url: str
@@ -105,7 +105,7 @@ class Part:
         self.label.unlink(missing_ok=True)
 
 
-def bring(part: Part, path: Path, progress: Progress | None, timeout: float) -> bool:
+def bring(part: PartialFile, path: Path, progress: Progress | None, timeout: float) -> bool:
     """Receive all that a part lacks; returns whether it was resumed. DataError where it is not whole afterwards."""
     import requests
 
@@ -131,7 +131,7 @@ def bring(part: Part, path: Path, progress: Progress | None, timeout: float) -> 
     return was_resumed
 
 
-def receive(part: Part, progress: Progress | None, timeout: float) -> tuple[int, int | None]:
+def receive(part: PartialFile, progress: Progress | None, timeout: float) -> tuple[int, int | None]:
     """Append to a part what it lacks; returns the bytes it then has and, where known, should have."""
     import requests
 
@@ -175,7 +175,7 @@ def starts_at(span: str, start: int) -> bool:
     return span.startswith(f"bytes {start}-")
 
 
-def refuse_page(part: Part, headers: Mapping[str, str]) -> None:
+def refuse_page(part: PartialFile, headers: Mapping[str, str]) -> None:
     """A web page where a file was asked for is a login, a proxy's word or a notice."""
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     path = part.path.with_suffix("")

@@ -96,10 +96,10 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         try:
             yield temporary
         finally:
-            remove(temporary)
+            remove_path(temporary)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file or a folder, or nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -190,7 +190,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
                 aside.rename(folder)
             raise
         sync_folder(folder.parent)
-        remove(aside)
+        remove_path(aside)
 
 
 def discard(path: Path) -> None:
@@ -217,8 +217,8 @@ def sweep(root: Path, depth: int) -> list[Path]:
             aside = temporary.with_suffix(".old")
             if aside.exists() and not target.exists():
                 aside.rename(target)
-            remove(aside)
-            remove(temporary)
+            remove_path(aside)
+            remove_path(temporary)
             gone.append(temporary)
     for path in hidden:
         if path.suffix == ".lock" and path not in found and path.exists():

@@ -228,14 +228,14 @@ class BenchProgress:
         return line  # of many runs in flight not all have room: the terminal's edge cuts the last ones
 
     def line(self, *, short: bool = False, spared: int = 0) -> str:
-        left, shown = self.left(), [k for k in SHOWN if k not in SPARED[:spared]]
+        left, shown = self.left(), [k for k in PROGRESS_FIELDS if k not in SPARED[:spared]]
         parts = [" ".join(filter(None, map(tell_run(name, *known).get, shown))) for name, known in self.flying.items()]
         number = f"run {self.ended + 1}{'/' if short else ' of '}{self.num_runs}"
         left = left.replace("; about", ",") if short else left
         return f"{number}{left}: {' | '.join(parts)}"
 
 
-SHOWN = ("dataset", "model", "seed", "step", "loss", "val")
+PROGRESS_FIELDS = ("dataset", "model", "seed", "step", "loss", "val")
 SPARED = ("dataset", "loss", "val", "model")  # on a narrow terminal, the first first
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
 
-from zoo.system.devices import CaptureError, Device, open_device
-
-Answer = TypeVar("Answer")
+from zoo.system.devices import Answer, CaptureError, Device, open_device
 
 
 def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
@@ -31,7 +28,7 @@ def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> t
             own.release_memory()
 
 
-WARM_UP = 3  # calls before a capture: the first ones allocate, choose algorithms and initialize libraries
+WARM_UP_STEPS = 3  # calls before a capture: the first ones allocate, choose algorithms and initialize libraries
 
 
 class Repeated:
@@ -65,10 +62,10 @@ class Repeated:
         if self.replay:
             self.replay()
             return
-        if 1 < self.calls <= WARM_UP and not self.obstacle:
+        if 1 < self.calls <= WARM_UP_STEPS and not self.obstacle:
             self.examine()
             return
-        if self.calls > WARM_UP and not self.obstacle:
+        if self.calls > WARM_UP_STEPS and not self.obstacle:
             try:
                 self.replay = self.device.capture(self.function)
             except CaptureError as error:

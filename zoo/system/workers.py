@@ -23,7 +23,7 @@ Notify = Callable[[dict[str, Any]], None]
 EndStatus = Literal["ok", "failed", "timeout", "oom", "crashed"]
 
 GRACE_SECONDS = 5.0
-POLL_SECONDS = 0.2
+WORKER_POLL_SECONDS = 0.2
 TICK_SECONDS = 1.0
 TAIL_LINES = 3
 TAIL_BYTES = 4096
@@ -94,7 +94,7 @@ def execute(
                 waiting += arrived or ()
             yield from hand_out(waiting, workers, free, fits, partial(start_worker, context, carry_out, reuse=reuse))
             busy = [worker for worker in workers if worker.work is not None]
-            wait([source for worker in busy for source in sources_of(worker)], POLL_SECONDS)
+            wait([source for worker in busy for source in sources_of(worker)], WORKER_POLL_SECONDS)
             if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
                 last = time.monotonic()
                 yield Event(work=busy[0].work, kind="progress")
@@ -129,14 +129,14 @@ def hand_out(
     """Assign waiting work to idle workers, then to new ones on free devices while there is room in memory."""
     for worker in workers:
         if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
-            yield assign(worker, work)
+            yield assign_work(worker, work)
     for device in list(free):
         if not has_room(workers):
             return
         if (work := take(waiting, device, fits)) is not None:
             free.remove(device)
             workers.append(start(device))
-            yield assign(workers[-1], work)
+            yield assign_work(workers[-1], work)
 
 
 def take(waiting: list[Work], device: str, fits: Callable[[Work, str], bool]) -> Work | None:
@@ -195,7 +195,7 @@ def listen(worker: Worker[Any]) -> None:
             worker.heard = None
 
 
-def assign(worker: Worker[Work], work: Work) -> Event[Work]:
+def assign_work(worker: Worker[Work], work: Work) -> Event[Work]:
     worker.work, worker.started, worker.finished = work, time.monotonic(), None
     with contextlib.suppress(OSError):  # it died before its first work: collect() sees that
         worker.connection.send(work)

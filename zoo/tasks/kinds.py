@@ -114,11 +114,11 @@ def grade_bounds(logits: Array) -> tuple[Array, Array]:
     import numpy as np
 
     above = np.minimum.accumulate(logits, axis=1)
-    certain = np.full((len(logits), 1), FAR)
+    certain = np.full((len(logits), 1), FAR_LOGIT)
     return np.concatenate([certain, above], axis=1), np.concatenate([above, -certain], axis=1)
 
 
-FAR = 1e300  # a finite stand-in for the log odds of what is certain
+FAR_LOGIT = 1e300  # a finite stand-in for the log odds of what is certain
 DECIMALS = 12  # of log odds: beyond them is what rounding left, and equal probabilities must be tied
 
 
@@ -126,7 +126,7 @@ def round_log_odds(values: Array) -> Array:
     """Log odds without the last bits that their sums leave, and finite."""
     import numpy as np
 
-    rounded: Array = np.clip(values, -FAR, FAR)
+    rounded: Array = np.clip(values, -FAR_LOGIT, FAR_LOGIT)
     inside = np.abs(rounded) < 1e3  # larger ones have fewer decimals than that
     rounded[inside] = np.round(rounded[inside], DECIMALS)
     return rounded
@@ -147,7 +147,7 @@ def recover_log_odds(probabilities: Array) -> Array:
     import numpy as np
 
     with np.errstate(divide="ignore"):
-        return classes_to_log_odds(np.maximum(np.log(probabilities), -FAR))
+        return classes_to_log_odds(np.maximum(np.log(probabilities), -FAR_LOGIT))
 
 
 def events_to_log_odds(logits: Array) -> Array:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
-SYMMETRIES = ("hflip", "vflip", "rot90")
+NUM_SYMMETRIES = ("hflip", "vflip", "rot90")
 
 # One operation an image, as in TrivialAugment (Müller & Hutter, ICCV 2021), which was the best of the automatic
 # policies on 14 ultrasound tasks (arXiv 2501.13193). The ranges are mild: anatomy has a size and a direction.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-AT_ONCE = 64  # steps that are planned at a time
+STEPS_AT_ONCE = 64  # steps that are planned at a time
 
 
 def plan_steps(protocol: Protocol, num_train: int) -> tuple[int, int]:
@@ -35,7 +35,7 @@ def plan_steps(protocol: Protocol, num_train: int) -> tuple[int, int]:
     return steps, max(1, every)
 
 
-def batch_size(dataset: Dataset, protocol: Protocol) -> int:
+def batch_size(dataset: DecodedFold, protocol: Protocol) -> int:
     return min(protocol.batch_size, len(dataset.index("train")))
 
 
@@ -57,7 +57,7 @@ class Planned:
 class Batches:
     """Batches of images and encoded targets without end: one permutation after the other, every batch full."""
 
-    def __init__(self, dataset: Dataset, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+    def __init__(self, dataset: DecodedFold, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
         import torch
 
         targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
@@ -136,14 +136,14 @@ class Feed:
         import torch
 
         self.beginning = self.batches.state()
-        self.position, self.num_planned = 0, min(AT_ONCE, self.num_steps - step)
+        self.position, self.num_planned = 0, min(STEPS_AT_ONCE, self.num_steps - step)
         planned = self.batches.plan(self.num_planned)
         factors = [schedule_factor(self.protocol, step + 1 + i, self.num_steps) for i in range(self.num_planned)]
         rates = [[self.protocol.learning_rate * share * factor for share in self.shares] for factor in factors]
         for name, tensor in {**planned.tensors(), "rates": torch.tensor(rates, dtype=torch.float64)}.items():
             if name not in self.tensors:
                 kind = self.rates.dtype if name == "rates" else tensor.dtype
-                shape = (AT_ONCE, *tensor.shape[1:])
+                shape = (STEPS_AT_ONCE, *tensor.shape[1:])
                 place = self.rates.device if name == "rates" else self.device.name
                 self.tensors[name] = torch.empty(shape, dtype=kind, device=place)
             own = self.tensors[name][: self.num_planned]

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import as_pixels
 from zoo.errors import RunError
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device, resolve_precision
-from zoo.system.replay import WARM_UP
+from zoo.system.replay import WARM_UP_STEPS
 from zoo.tasks.kinds import BINARY
 from zoo.training.fitting import Fitted, fit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STEPS = WARM_UP + 3  # the last three are captured
-SIDE, COUNT = 16, 96
-TOLERANCE = 1e-3  # of a parameter after these steps in fp32; rounding alone gives some 1e-6
+STEPS = WARM_UP_STEPS + 3  # the last three are captured
+CHECK_SIDE, COUNT = 16, 96
+DEVICE_TOLERANCE = 1e-3  # of a parameter after these steps in fp32; rounding alone gives some 1e-6
 
 
 def check_device(device: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def check_device(device: str) -> dict[str, Any]:
     problems = [
         f"{name} differ by {value:.2g}: do not trust results of this device"
         for name, value in differences.items()
-        if not value < TOLERANCE
+        if not value < DEVICE_TOLERANCE
     ]
     if captured.details.get("step") == "eager":
         problems.append("steps are not captured: small networks will be slow")
@@ -81,7 +81,7 @@ def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
     if eager:
         module.register_forward_hook(lambda *_: None)
     dataset = noise()
-    levels = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 1), dtype=np.uint8)
+    levels = np.random.default_rng(0).integers(0, 256, (COUNT, CHECK_SIDE, CHECK_SIDE, 1), dtype=np.uint8)
     images = torch.from_numpy(levels // 2 + 64 * dataset.targets[:, None, None, None].astype(np.uint8))
     protocol = Protocol(name="check", steps=STEPS, rounds=1, batch_size=16)
     return fit(
@@ -97,9 +97,9 @@ def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
     )
 
 
-def noise() -> Dataset:
+def noise() -> DecodedFold:
     ids = np.array([f"image{number}" for number in range(COUNT)])
-    return Dataset(
+    return DecodedFold(
         name="check",
         task=BINARY,
         labels=("dark", "bright"),
@@ -111,7 +111,7 @@ def noise() -> Dataset:
         sample_ids=ids,
         patients=ids,
         targets=np.arange(COUNT) % 2,
-        assignment=np.repeat(["train", "val"], [COUNT - 32, 32]),
+        split_of=np.repeat(["train", "val"], [COUNT - 32, 32]),
         images=Path("none.npy"),
         content_hash="",
         split_hash="",

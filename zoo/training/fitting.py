@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions, of_logits
@@ -26,13 +26,13 @@ from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer
-from zoo.training.probes import fit_knn, fit_probe, join
-from zoo.training.selection import Keeper, ValScore, describe_val, selects_last
+from zoo.training.probes import fit_knn, fit_probe, join_head
+from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
 
 if TYPE_CHECKING:
     from torch import nn
 
-Notify = Callable[[dict[str, Any]], None]
+NotifyStep = Callable[[dict[str, Any]], None]
 
 USES = ("init", "order", "augmentation", "dropout")  # of a seed, each with a stream of its own
 
@@ -50,7 +50,7 @@ class Fitted:
     deviations: tuple[str, ...] = ()  # from the protocol, that only fitting brought about
     on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head, and what that maps from
 
-    def predict(self, dataset: Dataset, pixels: Pixels, split: str, precision: str) -> Predictions:
+    def predict(self, dataset: DecodedFold, pixels: Pixels, split: str, precision: str) -> Predictions:
         """Predict a split; by the head alone where the features of every image are there already."""
         if self.on_features:
             head, features = self.on_features
@@ -61,14 +61,14 @@ class Fitted:
 def fit(
     spec: ModelSpec,
     module: nn.Module,
-    dataset: Dataset,
+    dataset: DecodedFold,
     pixels: Pixels,
     protocol: Protocol,
     *,
     seed: int,
     precision: str,
     val_score: ValScore,
-    notify: Notify,
+    notify: NotifyStep,
     get_features: GetFeatures = extract_features,
     checkpoints: Checkpoints | None = None,
 ) -> Fitted:
@@ -100,7 +100,7 @@ def fit(
     else:
         head = fit_knn(features, dataset, protocol)
     return Fitted(
-        module=join(extract, module, head),
+        module=join_head(extract, module, head),
         on_features=(head, features),
         history=(),
         selected_step=None,
@@ -125,7 +125,7 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
     )
 
 
-def logits_scorer(dataset: Dataset, val_score: ValScore) -> Callable[[Array], float]:
+def logits_scorer(dataset: DecodedFold, val_score: ValScore) -> Callable[[Array], float]:
     """Turn a score of predictions into one of val's logits; an undefined score loses against any other."""
     rows = dataset.index("val")
 
@@ -139,14 +139,14 @@ def logits_scorer(dataset: Dataset, val_score: ValScore) -> Callable[[Array], fl
 def finetune(
     spec: ModelSpec,
     module: nn.Module,
-    dataset: Dataset,
+    dataset: DecodedFold,
     pixels: Pixels,
     protocol: Protocol,
     *,
     seed: int,
     precision: str,
     val_score: ValScore,
-    notify: Notify,
+    notify: NotifyStep,
     checkpoints: Checkpoints | None,
 ) -> Fitted:
     """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
@@ -163,7 +163,7 @@ def finetune(
             precision=precision,
             optimizer=optimizer,
             feed=Feed(Batches(dataset, pixels, protocol, seeds), optimizer, protocol, num_steps),
-            keeper=Keeper(module, select_last=selects_last(dataset, protocol)),
+            keeper=BestRound(module, select_last=selects_last(dataset, protocol)),
             num_steps=num_steps,
         )
         listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()

@@ -14,11 +14,11 @@ import numpy as np
 from zoo.errors import RunError
 from zoo.models.building import PURE_HOOKS
 from zoo.specs.protocol import Protocol
-from zoo.system.replay import WARM_UP, Repeated, within_memory
+from zoo.system.replay import WARM_UP_STEPS, Repeated, within_memory
 from zoo.tasks.kinds import Task
 from zoo.training.batches import Feed
 from zoo.training.checkpoints import State
-from zoo.training.selection import Keeper
+from zoo.training.selection import BestRound
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Training:
         precision: str,
         optimizer: torch.optim.Optimizer,
         feed: Feed,
-        keeper: Keeper,
+        keeper: BestRound,
         num_steps: int,
     ) -> None:
         import torch
@@ -86,7 +86,7 @@ class Training:
         self.pace()
         self.step += 1
         self.since += self.device.waited_seconds - waited  # for other runs to end, not of training
-        if self.device.captures and self.repeated.calls == WARM_UP + 1 and self.step < self.num_steps:
+        if self.device.captures and self.repeated.calls == WARM_UP_STEPS + 1 and self.step < self.num_steps:
             self.device.synchronize()
             (steps, seconds), (begun, before) = self.first_steps, self.began
             spent = self.seconds + time.perf_counter() - self.since

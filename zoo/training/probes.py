@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.errors import RunError
 from zoo.models.features import Extract, Features
 from zoo.specs.protocol import Protocol
@@ -21,7 +21,7 @@ Select = Callable[[Array], float]  # logits of val (N, outputs) -> how good they
 
 
 def fit_probe(
-    features: Features, dataset: Dataset, protocol: Protocol, select: Select
+    features: Features, dataset: DecodedFold, protocol: Protocol, select: Select
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A linear head on frozen features (N, D) -> logits, its L2 penalty chosen on val."""
     from threadpoolctl import threadpool_limits
@@ -47,7 +47,7 @@ def fit_probe(
     return head, {"regularization": penalty, "val_score": quality}
 
 
-def encode(dataset: Dataset, split: str) -> Array:
+def encode(dataset: DecodedFold, split: str) -> Array:
     """The targets of a split as the head sees them: standardised for regression, else as they are."""
     mean, std = dataset.target_scale
     targets = dataset.targets[dataset.index(split)]
@@ -116,7 +116,7 @@ def linear_layer(weight: Array, bias: Array) -> nn.Module:
     return layer
 
 
-def fit_knn(features: Features, dataset: Dataset, protocol: Protocol) -> nn.Module:
+def fit_knn(features: Features, dataset: DecodedFold, protocol: Protocol) -> nn.Module:
     """Weighted nearest-neighbour vote on L2-normalised frozen features (Wu et al. 2018; DINO, Caron et al. 2021).
 
     Each of the k nearest training images votes for its target with weight exp(cosine similarity / temperature).
@@ -140,7 +140,7 @@ def fit_knn(features: Features, dataset: Dataset, protocol: Protocol) -> nn.Modu
     return Neighbours()
 
 
-def join(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
+def join_head(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
     """One module that maps images to logits: the frozen network, then the head."""
     import torch
     from torch import nn
@@ -159,7 +159,7 @@ def join(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
     return Frozen()
 
 
-def one_hot(dataset: Dataset) -> Array:
+def one_hot(dataset: DecodedFold) -> Array:
     """The training targets as votes (N, C): one column a class or label, or the standardised value."""
     targets = encode(dataset, "train")
     return np.eye(len(dataset.labels))[targets] if dataset.task.classes else targets.reshape(len(targets), -1)

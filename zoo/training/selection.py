@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import DecodedFold
 from zoo.evaluation.predictions import Predictions, owners_of
 from zoo.specs.protocol import Protocol
 from zoo.training.checkpoints import State
@@ -21,7 +21,7 @@ ValScore = Callable[[Predictions], float]  # higher is better; NaN where undefin
 MIN_TO_SELECT = 30  # positives or negatives in val; under it the best of 20 rounds is mostly luck
 
 
-def selects_last(dataset: Dataset, protocol: Protocol) -> bool:
+def selects_last(dataset: DecodedFold, protocol: Protocol) -> bool:
     """Whether val is too small to choose among rounds: under 30 positives or negatives.
 
     Of several classes the rarest in val counts; of several labels, whose scores are averaged, the most frequent.
@@ -44,13 +44,13 @@ def selects_last(dataset: Dataset, protocol: Protocol) -> bool:
     return len(targets) < MIN_TO_SELECT
 
 
-def describe_val(val: Predictions, dataset: Dataset, val_score: ValScore) -> dict[str, float | None]:
+def describe_val(val: Predictions, dataset: DecodedFold, val_score: ValScore) -> dict[str, float | None]:
     """The score and the loss of val; the loss is the mean negative log-likelihood of the stored probabilities."""
     score, loss = val_score(val), negative_log_likelihood(val, dataset)
     return {"val_score": score if math.isfinite(score) else None, "val_loss": loss if math.isfinite(loss) else None}
 
 
-def negative_log_likelihood(predictions: Predictions, dataset: Dataset) -> float:
+def negative_log_likelihood(predictions: Predictions, dataset: DecodedFold) -> float:
     """Mean -log P(target); for regression the mean squared error in standardised units."""
     targets, probabilities = predictions.targets, predictions.probabilities.clip(1e-9, None)
     if dataset.task.classes:
@@ -62,7 +62,7 @@ def negative_log_likelihood(predictions: Predictions, dataset: Dataset) -> float
     return float((((predictions.probabilities[:, 0] - targets) / std) ** 2).mean())
 
 
-class Keeper:
+class BestRound:
     """The weights of the best round so far: highest val score, ties to lower val loss; or always the last."""
 
     def __init__(self, module: nn.Module, *, select_last: bool) -> None:

@@ -17,7 +17,7 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate
 
 from zoo import SamplesRequest
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import open_source
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.sources.cards import read_card
@@ -231,7 +231,7 @@ def replica(tmp_path, monkeypatch):
 
 def opened(name, tmp_path):
     """The dataset as a bench opens it."""
-    return open_source(SPECS[name], tmp_path / "cache", offline=True)
+    return open_dataset(SPECS[name], tmp_path / "cache", offline=True)
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_an_image_that_stands_in_siim_under_two_patients_is_not_parted(replica, 
     for quality, twin in zip((95, 80), twins, strict=True):
         photograph.save(twin, quality=quality)  # as such copies are: not the same bytes
     source = opened("siim-isic-melanoma", tmp_path)
-    split = draw_split(source, folds=3, prints=take_fingerprints(source, tmp_path / "cache"))
+    split = draw_split(source, folds=3, fingerprints=take_fingerprints(source, tmp_path / "cache"))
     rows = [list(source.sample_ids).index(f"jpeg/train/{twin.name}") for twin in twins]
     assert all(fold[rows[0]] == fold[rows[1]] for fold in split.folds)
     apart = draw_split(source, folds=3)

@@ -7,10 +7,7 @@ from the test split is never scored 0, .5 or 1.
 """
 
 from zoo.evaluation.metrics.decisions import AGREEMENT, RATES
-from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.metrics.numbers import ERRORS
-from zoo.evaluation.metrics.probabilities import CURVES, DISTANCES, confidences
+from zoo.evaluation.metrics.probabilities import CURVES, DISTANCES
 
 METRICS = (*CURVES, *RATES, *DISTANCES, *AGREEMENT, *ERRORS)
-
-__all__ = ["METRICS", "confidences", "describe_formula"]

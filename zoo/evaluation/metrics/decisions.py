@@ -95,7 +95,7 @@ def count_right(request: MetricRequest) -> tuple[int, int]:
     return int((request.targets == request.decisions).sum()), len(request.targets)
 
 
-def recall(request: MetricRequest) -> Array:
+def recall_of(request: MetricRequest) -> Array:
     """Share of a label's images that are decided for it, averaged over the labels that have any."""
     from sklearn.metrics import recall_score
 
@@ -112,7 +112,7 @@ def balanced_accuracy(request: MetricRequest) -> Array:
     from sklearn.metrics import balanced_accuracy_score
 
     if not is_multilabel(request):
-        return recall(request)
+        return recall_of(request)
     return by_column(label_columns(request), has_both, lambda c: balanced_accuracy_score(c.positives, c.decided))
 
 
@@ -302,7 +302,7 @@ RATES = (
         "balanced_accuracy", "balanced accuracy", CLASSES, balanced_accuracy, resampled_balanced_accuracy, ONE_CLASS
     ),
     decided_metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
-    decided_metric("recall_macro", "recall (macro)", CLASSES, recall, resampled_recall, NO_POSITIVES),
+    decided_metric("recall_macro", "recall (macro)", CLASSES, recall_of, resampled_recall, NO_POSITIVES),
     decided_metric(
         "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, **OF_POSITIVES
     ),

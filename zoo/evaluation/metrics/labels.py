@@ -46,7 +46,7 @@ class Column(NamedTuple):
         return ~self.decided
 
 
-def positive_index(request: MetricRequest) -> int:
+def positive_row(request: MetricRequest) -> int:
     """The index of the positive class of a binary task; the last where the request does not say."""
     return 1 if request.positive is None else request.positive
 
@@ -77,7 +77,7 @@ def label_columns(request: MetricRequest) -> list[Column]:
 def scored_columns(request: MetricRequest) -> list[Column]:
     """The columns whose probabilities are ranked: of a binary task only the positive class, its rest being the same."""
     columns = label_columns(request)
-    return [columns[positive_index(request)]] if request.task.name == "binary" else columns
+    return [columns[positive_row(request)]] if request.task.name == "binary" else columns
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:
