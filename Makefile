@@ -13,7 +13,7 @@ WORKERS ?= 2
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev bench test test-slow speed speed-gpu check format clean
+.PHONY: help setup setup-dev bench test golden test-slow speed speed-gpu check format clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -37,6 +37,9 @@ bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 
 test: setup-dev  ## All tests but the slow ones.
 	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+golden: setup-dev  ## Write the sentences that tests expect (tests/golden.json) from what is said now.
+	$(PYTEST) -n $(WORKERS) --update-golden -m "not slow" $$(grep -l 'golden' tests/test_*.py)
 
 test-slow: setup-dev  ## The tests that take minutes.
 	$(PYTEST) -m slow

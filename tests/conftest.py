@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import golden, pytest_addoption  # noqa: F401 (pytest finds them here)
 from PIL import Image
 from warm import Warm
 
