@@ -13,7 +13,7 @@ WORKERS ?= 2
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev bench test golden test-slow speed speed-gpu check format clean
+.PHONY: help setup setup-dev bench test golden test-slow speed speed-gpu check format changelog clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -59,6 +59,9 @@ check: setup-dev  ## Format, lint, types, floors.
 format: setup-dev  ## Put the code into the one format, and mend what the linter can.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+changelog: setup  ## Write the section "Unreleased" of CHANGELOG.md from changes/.
+	$(BIN)/python docs/make_changelog.py
 
 clean:  ## Remove .venv and what tools cached; results stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

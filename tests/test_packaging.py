@@ -1,6 +1,7 @@
 """What an installation is made of: pins, requirements, versions, and files that may be tracked."""
 
 import ast
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -173,7 +174,7 @@ def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    read = [path for folder in ("templates", "benchmarks") for path in (ROOT / "zoo" / folder).rglob("*.*")]
+    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in (".html", ".css", ".js", ".toml")]
     assert len(read) >= 5
     assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
 
@@ -192,3 +193,25 @@ def test_every_change_has_one_news_fragment_with_a_name_that_can_be_sorted():
     names = [path.name for path in (ROOT / "changes").iterdir() if path.name != "README.md"]
     assert names
     assert not [name for name in names if not re.fullmatch(rf"[0-9]+\.({kinds})\.md", name)]
+
+
+def test_the_changelog_holds_every_news_fragment():
+    path = ROOT / "docs" / "make_changelog.py"
+    specification = importlib.util.spec_from_file_location("make_changelog", path)
+    make_changelog = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(make_changelog)
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert changelog == make_changelog.update(changelog), "run `make changelog`"
+    fragments = [path.read_text(encoding="utf-8") for path in (ROOT / "changes").glob("*.*.md")]
+    assert all(line in changelog for text in fragments for line in text.splitlines())
+
+
+def test_a_news_fragment_is_a_list_of_bullets_that_start_with_their_area():
+    for path in (ROOT / "changes").glob("*.*.md"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert re.match(r"- [a-z]+: |  \S", line), f"{path.name}: {line}"
+
+
+def test_the_citation_names_the_version_of_the_project():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == PROJECT["project"]["version"]
