@@ -1,8 +1,8 @@
 """The sets that docs/your-own-data.md shows, built small on disk; run as a program, it writes what they give there.
 
 In the page a comment `<!-- shape: NAME -->` begins a shape. Of the fenced blocks below it, up to the next heading, the
-first without a language is the tree, one called toml is its `dataset.toml`, one that begins with `task:` is what
-`zoo info datasets` prints of it. Prose and cards are written by hand; tree and print are replaced.
+first without a language is the tree, one called toml is its `dataset.toml`, one that begins with `task:` is the output of
+`zoo info datasets`; tree and output are optional. Prose and cards are written by hand; trees and outputs are replaced.
 """
 
 import contextlib
@@ -397,7 +397,7 @@ def tree(root: Path, is_card: bool) -> str:
             lines.append(f"{root.name}/{path.name}")
             if path.suffix in (".csv", ".tsv", ".txt"):
                 rows = path.read_text().splitlines()
-                lines += [f"    {row.replace(chr(9), '  ')}" for row in rows[:4]] + ["    ..."]
+                lines += [f"    {row.replace(chr(9), '  ')}" for row in rows[:3]] + ["    ..."]
     lines += files_below(root, root)
     return "\n".join(lines)
 
@@ -453,7 +453,8 @@ def blocks(section: str) -> tuple[str, str, str]:
 def rewrite(section: str, name: str, parent: Path) -> str:
     old_tree, card, old_print = blocks(section)
     path = build(name, parent, card)
-    section = section.replace(f"```\n{old_tree}```", f"```\n{tree(path, bool(card))}\n```", 1)
+    if old_tree:
+        section = section.replace(f"```\n{old_tree}```", f"```\n{tree(path, bool(card))}\n```", 1)
     return section.replace(f"```\n{old_print}```", f"```\n{printed(path)}\n```", 1) if old_print else section
 
 

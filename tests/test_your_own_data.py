@@ -32,11 +32,15 @@ def test_every_shape_that_is_built_is_shown():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_set_as_the_page_shows_it_is_read_as_the_page_says(name, tmp_path):
-    shown_tree, card, shown_print = blocks(SHAPES[name])
+def test_a_layout_on_the_page_is_read_as_expected(name, tmp_path, golden):
+    page_tree, card, page_print = blocks(SHAPES[name])
     path = build(name, tmp_path, card)
-    assert tree(path, bool(card)) + "\n" == shown_tree, REWRITE
-    assert printed(path) + "\n" == shown_print, REWRITE
+    if page_tree:
+        assert tree(path, bool(card)) + "\n" == page_tree, REWRITE
+    if page_print:
+        assert printed(path) + "\n" == page_print, REWRITE
+    else:
+        golden(printed(path))
 
 
 # --- dataset-toml.md -------------------------------------------------------------------------------------------------
