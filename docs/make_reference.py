@@ -1,8 +1,8 @@
-"""The keys of `dataset.toml`, from zoo/sources/cards.py to dataset.schema.json and the tables of dataset-toml.md.
+"""Write dataset.schema.json and the tables of dataset-toml.md from the keys of `dataset.toml` in zoo/sources/cards.py.
 
     python docs/make_reference.py
 
-A comment `<!-- keys of Label -->` in the page stands above the table of that section; `Card` is the file itself.
+A comment `<!-- keys of Label -->` in the page marks the table of that section; `Card` is the file itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def schema_text() -> str:
 
 
 def page_text(page: str) -> str:
-    """The page with every table made anew."""
+    """The page with every table rewritten."""
     schema = card_json_schema()
     sections = {"Card": schema, **schema["$defs"]}
     return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
@@ -42,9 +42,9 @@ def key_table(section: dict[str, Any]) -> str:
 
 
 def kind_of(key: dict[str, Any]) -> str:
-    """What a value may be, in words."""
+    """The allowed values of a key, in words."""
     if "$ref" in key:
-        name = key["$ref"].rpartition("/")[2].lower()
+        name = key["$ref"].rpartition("/")[2].removesuffix("Rule").lower()  # SplitRule is the section `split`
         return f"[section](#{name})"
     if "anyOf" in key:
         return " or ".join(kind_of(each) for each in key["anyOf"])

@@ -1,8 +1,8 @@
-"""The sets that docs/your-own-data.md shows, built small on disk; run as a program, it writes what they give there.
+"""Build the layouts of docs/your-own-data.md, small; run as a program, write their trees and outputs into the page.
 
 In the page a comment `<!-- shape: NAME -->` begins a shape. Of the fenced blocks below it, up to the next heading, the
-first without a language is the tree, one called toml is its `dataset.toml`, one that begins with `task:` is the output of
-`zoo info datasets`; tree and output are optional. Prose and cards are written by hand; trees and outputs are replaced.
+first without a language is the tree, one called toml is its `dataset.toml`, and one that begins with `task:` is the
+output of `zoo info datasets`; tree and output are optional. Prose and cards are written by hand.
 """
 
 import contextlib
