@@ -1,4 +1,4 @@
-"""The `medmnist` package's own table to `src/zoo_medmnist/facts.json`: labels, counts, licences, checksums; no prose.
+"""Convert the table of the `medmnist` package to `src/zoo_medmnist/facts.json`: labels, counts, licenses, checksums.
 
 pip download medmnist --no-deps && unzip medmnist-*.whl && python make_facts.py medmnist/info.py
 """

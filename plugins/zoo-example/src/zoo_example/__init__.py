@@ -1,4 +1,4 @@
-"""The smallest useful plugin: one model and one metric, from the sizes and answers they are asked for."""
+"""The smallest useful plugin: one model and one metric."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 def build_tutorial_cnn(request: BuildRequest) -> nn.Module:
     """Three convolutions with max-pooling, then two linear layers."""
-    from torch import nn  # here, not above: `zoo list` must not wait for torch
+    from torch import nn  # not at the top: `zoo list` must not import torch
 
     layers: list[nn.Module] = []
     for num_in, num_out in ((request.channels, 64), (64, 128), (128, 256)):
         layers += [nn.Conv2d(num_in, num_out, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # whatever is left of the image becomes one vector
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # one vector per image, whatever its size
     layers += [nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, request.num_outputs)]
     return nn.Sequential(*layers)
 
 
 def compute_geometric_mean(request: MetricRequest) -> float:
-    """The L-th root of the product of the L recalls: 0 as soon as one label is never found."""
+    """Geometric mean of the recalls of all labels: 0 if any label is never predicted correctly."""
     if request.decisions is None:
         raise Undefined("no decisions")
     recalls = []
     for index, label in enumerate(request.labels):
         members = request.targets == index
         if not members.any():
-            raise Undefined(f"no image is labelled {label!r}")
+            raise Undefined(f"no image with label {label!r}")
         recalls.append(np.mean(request.decisions[members] == index))
     return float(np.prod(recalls) ** (1 / len(recalls)))
 

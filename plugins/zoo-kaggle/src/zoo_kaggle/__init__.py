@@ -1,6 +1,6 @@
-"""Kaggle's image sets to DatasetSpecs: `kaggle:owner/name` or `kaggle:competition`, and cards of well-known ones.
+"""Datasets on Kaggle, `kaggle:owner/name` or `kaggle:competition`, with cards for well-known ones.
 
-`cards/owner--name.toml` describes the set `owner/name`, `cards/name.toml` the competition `name`.
+`cards/owner--name.toml` describes the dataset `owner/name`, `cards/name.toml` the competition `name`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from zoo import (
     find_source,
     hookimpl,
 )
-from zoo_kaggle.fetching import bring, check_handle, page_of, settle
+from zoo_kaggle.fetching import check_handle, fetch_folder, find_root, page_of
 
 PREFIX = "kaggle:"
 CARDS = Path(__file__).with_name("cards")
 
 
-def bring_described(card: Path, request: SamplesRequest) -> Path:
-    """The folder in which the patterns of a card hold, brought here if need be."""
+def fetch_described(card: Path, request: SamplesRequest) -> Path:
+    """Return the folder to which the patterns of a card apply; download it if necessary."""
     handle = handle_of(card)
-    folder = bring(handle, request.folder.parent, offline=request.offline, progress=request.progress)
-    return settle(folder, tomllib.loads(card.read_text(encoding="utf-8"))["images"], handle)
+    folder = fetch_folder(handle, request.folder.parent, offline=request.offline, progress=request.progress)
+    return find_root(folder, tomllib.loads(card.read_text(encoding="utf-8"))["images"], handle)
 
 
 def handle_of(card: Path) -> str:
@@ -39,32 +39,32 @@ def handle_of(card: Path) -> str:
 
 
 def describe(card: Path) -> DatasetSpec:
-    return card_dataset(card, folder=partial(bring_described, card))
+    return card_dataset(card, folder=partial(fetch_described, card))
 
 
 def find(request: FetchRequest) -> DatasetSpec:
-    """The set called `kaggle:...`: as its card says where it has one, else brought here and guessed like any folder."""
+    """Resolve `kaggle:...`: by its card, or else download it and guess its layout like that of any folder."""
     handle = check_handle(request.name.removeprefix(PREFIX))
     stem = handle.lower().replace("/", "--")
     card = CARDS / f"{stem}.toml"
     if card.is_file():
         return describe(card)
-    folder = bring(handle, request.folder, offline=request.offline, progress=request.progress)
+    folder = fetch_folder(handle, request.folder, offline=request.offline, progress=request.progress)
     spec = find_source(folder)
     return replace(spec, name=stem, title=handle, url=spec.url or page_of(handle))
 
 
 def open_family(request: SamplesRequest) -> Samples:  # noqa: ARG001
-    raise DataError("dataset 'kaggle': say which", fix="kaggle:owner/name or kaggle:competition")
+    raise DataError("dataset 'kaggle' needs a name", fix="kaggle:owner/name or kaggle:competition")
 
 
 FAMILY = DatasetSpec(
     name="kaggle",
-    title="any image set of Kaggle: kaggle:owner/name or kaggle:competition",
+    title="any image dataset on Kaggle: kaggle:owner/name or kaggle:competition",
     task=MULTICLASS,
     labels=(),
     samples=open_family,
-    license="each its own",
+    license="differs by dataset",
     url="https://www.kaggle.com/datasets",
     find=find,
 )

@@ -1,4 +1,4 @@
-"""A Kaggle handle to the folder of its files: found on this machine, else downloaded by kagglehub into its cache."""
+"""Find the files of a Kaggle dataset on this machine, or download them with kagglehub into its cache."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Progress = Callable[[int, int | None], None]
 
 HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
 TOKENS = "https://www.kaggle.com/settings"
-DEEPEST = 4  # folders in folders, each alone, that an archive may add around a set
+MAX_NESTING = 4  # single folders inside each other that an archive may add around a dataset
 
 
 def check_handle(handle: str) -> str:
-    """`owner/name` or `competition`, without what the address of its page adds."""
+    """Strip the address of a Kaggle page down to `owner/name` or `competition`."""
     handle = re.sub(r"^(https?://)?(www\.)?kaggle\.com/", "", handle)
     handle = re.sub(r"^(datasets|competitions|c)/", "", handle).rstrip("/")
     if not HANDLE.fullmatch(handle):
-        raise DataError(f"kaggle:{handle}: no name of a set", fix="kaggle:owner/name or kaggle:competition")
+        raise DataError(f"kaggle:{handle} is not a valid name", fix="kaggle:owner/name or kaggle:competition")
     return handle
 
 
@@ -32,19 +32,19 @@ def page_of(handle: str) -> str:
     return f"https://www.kaggle.com/{'datasets' if '/' in handle else 'competitions'}/{handle}"
 
 
-# --- where the files may lie -----------------------------------------------------------------------------------------
-def bring(handle: str, data: Path, *, offline: bool, progress: Progress | None = None) -> Path:
-    """The folder of a set's files. `data` is zoo's data folder, where a zip can be put by hand."""
+# --- files on this machine -------------------------------------------------------------------------------------------
+def fetch_folder(handle: str, data: Path, *, offline: bool, progress: Progress | None = None) -> Path:
+    """Return the folder of a dataset's files. `data` is zoo's data folder, where users can put a zip."""
     own = data / "kaggle" / handle.replace("/", "--")
-    if found := find_data(places(handle, own), progress) or find_in_hub_cache(handle):
-        return found
+    if folder := find_data(local_places(handle, own), progress) or find_in_hub_cache(handle):
+        return folder
     if offline:
-        raise missing(handle, own, "not on this machine, and nothing is downloaded now (--offline, or zoo info)")
+        raise missing_files(handle, own, "not on this machine, and downloads are off (--offline, or zoo info)")
     return download(handle, own)
 
 
-def places(handle: str, own: Path) -> list[Path]:
-    """Folders of a set, in the order they are looked for; each may be a zip instead. The name alone is Kaggle's own."""
+def local_places(handle: str, own: Path) -> list[Path]:
+    """List the possible folders of a dataset, in order; each may be a zip. Kaggle itself omits the owner."""
     roots = [own.parent]
     if os.environ.get("ZOO_KAGGLE"):
         roots.append(Path(os.environ["ZOO_KAGGLE"]).expanduser())
@@ -52,7 +52,7 @@ def places(handle: str, own: Path) -> list[Path]:
 
 
 def find_in_hub_cache(handle: str) -> Path | None:
-    """What kagglehub has downloaded whole, its newest version; kagglehub itself would ask the network which that is."""
+    """Return the newest complete version in kagglehub's cache, without the network that kagglehub itself would use."""
     cache = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
     if "/" not in handle:
         folder = cache / "competitions" / handle
@@ -62,11 +62,11 @@ def find_in_hub_cache(handle: str) -> Path | None:
     return next((version for version in reversed(versions) if version.is_dir()), None)
 
 
-def settle(folder: Path, images: str, handle: str) -> Path:
-    """The folder in which a card's pattern names images: this one, the one above if it stripped a level, or below."""
+def find_root(folder: Path, images: str, handle: str) -> Path:
+    """Return the folder to which a card's pattern applies: this one, its parent if a level is missing, or one below."""
     pattern = re.sub(r"\{[^{}]+\}", "*", images)
     candidates = [folder] if pattern.split("/")[0] != folder.name else [folder, folder.parent]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_NESTING):
         inside = [path for path in candidates[-1].iterdir() if path.is_dir()]
         if len(inside) != 1 or candidates[-1] == folder.parent:
             break
@@ -77,60 +77,60 @@ def settle(folder: Path, images: str, handle: str) -> Path:
     packed = sorted(path.name for path in folder.glob("*") if re.search(r"\.(zip|7z)(\.\d+)?$", path.name))
     if packed:
         raise DataError(
-            f"kaggle:{handle}: {len(packed)} archives in {folder} are not unpacked: {', '.join(packed[:3])}, ...",
+            f"kaggle:{handle}: {len(packed)} archives in {folder} must be unpacked: {', '.join(packed[:3])}, ...",
             fix="unpack them there (join parts first: cat train.zip.* > train.zip)",
         )
-    raise DataError(
-        f"kaggle:{handle}: no image in {folder} is named like {images!r}", fix=f"compare with {page_of(handle)}"
-    )
+    raise DataError(f"kaggle:{handle}: no image in {folder} matches {images!r}", fix=f"compare with {page_of(handle)}")
 
 
-def missing(handle: str, own: Path, why: str, fix: str = "") -> DataError:
-    """One line that says why, and where the files can be put by hand."""
-    by_hand = f"download it from {page_of(handle)} and put it at {own}.zip, or unpacked into {own}"
-    return DataError(f"kaggle:{handle}: {why}", fix=f"{fix}, or {by_hand}" if fix else by_hand, code="kaggle")
+def missing_files(handle: str, own: Path, why: str, fix: str = "") -> DataError:
+    """The error for missing files: the reason, and where to put them manually."""
+    manual_fix = f"download it from {page_of(handle)} and put it at {own}.zip, or unpacked into {own}"
+    return DataError(f"kaggle:{handle}: {why}", fix=f"{fix}, or {manual_fix}" if fix else manual_fix, code="kaggle")
 
 
 # --- download --------------------------------------------------------------------------------------------------------
 def download(handle: str, own: Path) -> Path:
-    """Have kagglehub bring a set: it shows its bar, resumes and unpacks. What goes wrong is one line, a DataError."""
+    """Download a dataset with kagglehub, which shows a bar, resumes and unpacks. Any failure is a DataError."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # it talks, and stdout may be one JSON document
+        with contextlib.redirect_stdout(sys.stderr):  # kagglehub prints, and stdout may be one JSON document
             import kagglehub
 
-            bring_it = kagglehub.dataset_download if "/" in handle else kagglehub.competition_download
-            return Path(bring_it(handle))
+            download_files = kagglehub.dataset_download if "/" in handle else kagglehub.competition_download
+            return Path(download_files(handle))
     except ImportError as error:
         why = f"not on this machine, and kagglehub cannot be imported ({error})"
-        raise missing(handle, own, why, "pip install 'zoo-kaggle[download]'") from error
+        raise missing_files(handle, own, why, "pip install 'zoo-kaggle[download]'") from error
     except Exception as error:
-        explain(error, handle, own)
+        raise_explained(error, handle, own)
 
 
-def explain(error: Exception, handle: str, own: Path) -> NoReturn:
-    """What kagglehub raises, as one line. It wraps what requests raises, and its own errors share no class."""
+def raise_explained(error: Exception, handle: str, own: Path) -> NoReturn:
+    """Raise a one-line error for an error of kagglehub, which wraps those of requests; its own share no base class."""
     import requests
 
     kind = type(error).__name__
     status = getattr(getattr(error, "response", None), "status_code", None)
     log_in = f"make a token at {TOKENS} and save it as ~/.kaggle/kaggle.json, or set KAGGLE_USERNAME and KAGGLE_KEY"
     if kind in ("UnauthenticatedError", "CredentialError") or status == 401:
-        raise missing(handle, own, "Kaggle wants credentials, and has none that it accepts", log_in) from error
+        raise missing_files(handle, own, "Kaggle requires valid credentials", log_in) from error
     if status == 403 and "/" not in handle:
         why = "the competition's rules are not accepted, or the credentials are missing"
-        raise missing(handle, own, why, f"accept them at {page_of(handle)}/rules") from error
+        raise missing_files(handle, own, why, f"accept them at {page_of(handle)}/rules") from error
     if status == 403:
-        raise missing(handle, own, "private, or it wants your consent or credentials", log_in) from error
+        raise missing_files(handle, own, "private, or Kaggle requires your consent or credentials", log_in) from error
     if status == 404 or kind == "NotFoundError":
         raise DataError(
-            f"kaggle:{handle}: Kaggle has no such set", fix=f"compare with the address of its page, {page_of(handle)}"
+            f"kaggle:{handle}: not found on Kaggle", fix=f"compare with the address of its page, {page_of(handle)}"
         ) from error
     if isinstance(error, requests.ConnectionError | requests.Timeout):
-        raise missing(handle, own, f"Kaggle cannot be reached ({kind})", "run again when it can") from error
+        raise missing_files(
+            handle, own, f"Kaggle cannot be reached ({kind})", "check the network and run again"
+        ) from error
     if isinstance(error, OSError) and error.errno:
         raise DataError(
             f"kaggle:{handle}: {error.filename or 'the download'}: {error.strerror}",
-            fix="make room there and run again, or put the files into ZOO_KAGGLE",
+            fix="free some disk space and run again, or put the files into ZOO_KAGGLE",
         ) from error
     text = " ".join(str(error).split())[:200]
-    raise missing(handle, own, f"the download failed: {kind}: {text}", "run again") from error
+    raise missing_files(handle, own, f"the download failed: {kind}: {text}", "run again") from error

@@ -1,6 +1,6 @@
-"""The quickstart data: synthetic chest-CT-like slices with known truth, from parameters to four datasets.
+"""The quickstart data: four datasets of synthetic chest-CT-like slices with known truth.
 
-What is known of a slice (its lesions, `masks`, `boxes`) is computed again from its parameters:
+The truth about a slice (its lesions, `masks`, `boxes`) is recomputed from its parameters:
 `masks(draw(PARAMETERS["phantom"]), 12)`.
 """
 
@@ -43,7 +43,7 @@ PARAMETERS = {
     "phantom_multiclass": PHANTOM_MULTICLASS,
     "phantom_multilabel": PHANTOM_MULTILABEL,
 }
-SHA256 = {  # of the pixels: see storage.digest
+SHA256 = {  # of the pixels, as computed by storage.digest
     "phantom": "3db02851da96819ae58f1cc5fa94e2d30fab5fb8c67c768c65f28b0597e4ea78",
     "phantom_hard": "fab0f85f98b61df12d098fe6e211dceb0e093380dad5a6ce48617f2f67f4478f",
     "phantom_multiclass": "2ee000638163a0894a4c5517ce7e1f420fd3475f7598b1fd461873e8e27d2998",
@@ -52,7 +52,7 @@ SHA256 = {  # of the pixels: see storage.digest
 
 
 def open_samples(request: SamplesRequest, name: str) -> Samples:
-    """Open the slices of one of DATASETS, painted into `request.folder` the first time and verified ever after."""
+    """Open one of DATASETS: paint its slices into `request.folder` the first time, verify them every time."""
     scenes = draw(PARAMETERS[name])
     path = keep_slices(request.folder / f"{name}.npy", scenes, SHA256[name], request.progress)
     return Samples(
@@ -64,7 +64,7 @@ def open_samples(request: SamplesRequest, name: str) -> Samples:
 
 
 def targets_of(scenes: Scenes) -> Array:
-    """Int64 (N,) of the one finding a slice has, or float64 (N, L) with NaN where nobody read it."""
+    """Targets: int64 (N,) for one finding per slice, else float64 (N, L) with NaN for unknown."""
     if scenes.parameters.exclusive:
         classes: Array = scenes.present.argmax(axis=1).astype(np.int64)
         return classes
@@ -73,7 +73,7 @@ def targets_of(scenes: Scenes) -> Array:
 
 
 def describe_slices(scenes: Scenes) -> pandas.DataFrame:
-    """One row a slice: names, split, patient, and what the generator knows that may matter for subgroups."""
+    """Table with one row per slice: names, split, patient, and metadata for subgroups."""
     import pandas
 
     own, number = scenes.patients, len(scenes.patient)

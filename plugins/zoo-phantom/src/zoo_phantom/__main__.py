@@ -1,4 +1,4 @@
-"""From parameters to a picture: `python -m zoo_phantom PATH.png [DATASET]` draws slices and their lesions' boxes."""
+"""Draw example slices with the boxes of their lesions: `python -m zoo_phantom PATH.png [DATASET]`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 COLUMNS = 6
 ZOOM = 3
 WINDOW = (24.0, 1424.0)  # -1000 to 400 HU
-COLOURS = ((64, 160, 255), (255, 96, 64), (255, 208, 64), (96, 224, 128))  # one a label
+COLORS = ((64, 160, 255), (255, 96, 64), (255, 208, 64), (96, 224, 128))  # one per label
 
 
 def choose_slices(scenes: Scenes) -> list[list[int]]:
-    """A row of slices for every label: the first half plain, then faint; no two of a patient where that can be."""
+    """Choose a row of slices for every label: the first half plain, then faint, each of another patient if possible."""
     rows = []
     for label in range(scenes.present.shape[1]):
         row: list[int] = []
@@ -36,7 +36,7 @@ def choose_slices(scenes: Scenes) -> list[list[int]]:
 
 
 def draw_sheet(parameters: PhantomParameters) -> Image.Image:
-    """Slices in the lung window, two rows a label: as they are, and below with the boxes of their lesions."""
+    """Draw slices in the lung window, two rows per label: plain, and below with the boxes of their lesions."""
     from PIL import Image, ImageDraw
 
     scenes = draw(parameters)
@@ -54,7 +54,7 @@ def draw_sheet(parameters: PhantomParameters) -> Image.Image:
             left, top = column * side, (2 * row + 1) * side
             for lesion, box in zip(find_lesions(scenes, image), boxes(scenes, image), strict=True):
                 x0, y0, x1, y1 = box * ZOOM
-                pencil.rectangle((left + x0, top + y0, left + x1 - 1, top + y1 - 1), outline=COLOURS[lesion.label])
+                pencil.rectangle((left + x0, top + y0, left + x1 - 1, top + y1 - 1), outline=COLORS[lesion.label])
     return sheet
 
 
@@ -63,10 +63,10 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="the PNG to write")
     parser.add_argument("dataset", nargs="?", default="phantom", choices=list(PARAMETERS))
     parser.add_argument("--size", type=int, help="pixels along each side")
-    asked = parser.parse_args()
-    parameters = PARAMETERS[asked.dataset]
-    draw_sheet(replace(parameters, size=asked.size or parameters.size)).save(asked.path)
-    print(asked.path)
+    arguments = parser.parse_args()
+    parameters = PARAMETERS[arguments.dataset]
+    draw_sheet(replace(parameters, size=arguments.size or parameters.size)).save(arguments.path)
+    print(arguments.path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Arithmetic that gives the same bits on every machine: random numbers, shapes and smoothing.
 
 Only +, -, *, /, sqrt, comparisons and integers, one array operation at a time. IEEE 754 fixes the result of each of
-these to the last bit, whatever the processor's vector width. What is avoided, and why:
+these to the last bit, whatever the processor's vector width. Avoided, with the reason:
 - exp, sin, cos, power: libraries differ in the last bit (directions come from rational points of the circle);
 - sums and matrix products of floats: their order differs (sums are taken over integers);
 - `Generator.normal` and friends: numpy may change their streams. The words of a bit generator are guaranteed.
@@ -18,7 +18,7 @@ Point = tuple[Array | float, Array | float]
 
 
 class Stream:
-    """A sequence of random numbers: Philox 4x64, the seed and the name's first eight letters its key, read as words."""
+    """Random numbers from Philox 4x64, keyed by the seed and the first eight letters of a name."""
 
     def __init__(self, seed: int, name: str) -> None:
         key = np.array([seed, int.from_bytes(name.encode()[:8].ljust(8), "little")], dtype=np.uint64)
@@ -38,7 +38,7 @@ class Stream:
         return np.floor(self.uniform((low, high + 1), *shape)).astype(np.int64)
 
     def bell(self, *shape: int) -> Array:
-        """Mean 0, variance 1, nearly normal: the sum of four 16-bit uniforms (Irwin-Hall), kurtosis 2.7."""
+        """Nearly normal numbers, mean 0, variance 1: the sum of four 16-bit uniforms (Irwin-Hall), kurtosis 2.7."""
         words = self.words(*shape)
         total = np.zeros(shape, dtype=np.int64)
         for shift in (0, 16, 32, 48):
@@ -51,13 +51,13 @@ class Stream:
 
 
 def direction(parameter: Array) -> tuple[Array, Array]:
-    """A point of the unit circle: ((1 - t^2) / (1 + t^2), 2t / (1 + t^2)); t in [-1, 1] is the right half."""
+    """Point of the unit circle: ((1 - t^2) / (1 + t^2), 2t / (1 + t^2)); t in [-1, 1] is the right half."""
     square = parameter * parameter
     return (1.0 - square) / (1.0 + square), 2.0 * parameter / (1.0 + square)
 
 
-def pixel_centres(size: int) -> tuple[Array, Array]:
-    """Coordinates x (1, 1, W) and y (1, H, 1) of pixel centres, in units, from the middle; y points to the back."""
+def pixel_centers(size: int) -> tuple[Array, Array]:
+    """Coordinates x (1, 1, W) and y (1, H, 1) of pixel centers, in units, from the middle; y points to the back."""
     line = ((np.arange(size) + 0.5) * (64.0 / size) - 32.0).astype(np.float32)
     return line[None, None, :], line[None, :, None]
 
@@ -71,16 +71,16 @@ def ellipse_depth(
     b: Array | float,
     squareness: float = 0.0,
 ) -> Array:
-    """About how far inside the ellipse a point lies; negative outside. `squareness` fills its corners."""
+    """Approximate depth of a point inside an ellipse; negative outside. `squareness` fills its corners."""
     u, v = (x - x0) / a, (y - y0) / b
     u, v = u * u, v * v
-    # two plain numbers stay one: numpy's minimum would make it a float64 and the image with it
+    # of two plain floats take a plain float: np.minimum would return a float64, and turn the image into float64
     shorter = min(a, b) if isinstance(a, float) and isinstance(b, float) else np.minimum(a, b)
     return (1.0 - np.sqrt(np.maximum(u + v - squareness * (u * v), 0.0))) * shorter
 
 
 def segment_depth(x: Array, y: Array, start: Point, end: Point, radii: Point) -> Array:
-    """How far inside a tapering line a point lies; `radii` at its start and end."""
+    """Depth of a point inside a tapering line; `radii` at its start and end."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     px, py = x - start[0], y - start[1]
     along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0.0, 1.0)
@@ -89,7 +89,7 @@ def segment_depth(x: Array, y: Array, start: Point, end: Point, radii: Point) ->
 
 
 def coverage(depth: Array, size: int) -> Array:
-    """The share of a pixel that a shape covers, from the depth of its centre: a ramp one pixel wide."""
+    """Share of a pixel that a shape covers, from the depth of its center: a ramp one pixel wide."""
     return np.clip(depth * (size / 64.0) + 0.5, 0.0, 1.0)
 
 
@@ -111,7 +111,7 @@ def smooth(images: Array, amount: Array | float) -> Array:
 
 
 def slow_field(grid: Array, size: int) -> Array:
-    """Values of a coarse grid (N, G, G) interpolated linearly to (N, size, size)."""
+    """Interpolate the values of a coarse grid (N, G, G) linearly to (N, size, size)."""
     cells = grid.shape[1] - 1
     position = (np.arange(size) + 0.5) * (cells / size)
     left = np.floor(position).astype(np.int64)

@@ -1,4 +1,4 @@
-"""From scenes to pixels: uint16 slices of HU + 1024, and how much each lesion adds to each pixel."""
+"""Paint scenes as uint16 slices of HU + 1024, and compute how much each lesion adds to each pixel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo_phantom.exact import (
     coverage,
     direction,
     ellipse_depth,
-    pixel_centres,
+    pixel_centers,
     segment_depth,
     slow_field,
     smooth,
@@ -26,7 +26,7 @@ CHUNK = 32  # slices painted at once: their intermediate arrays stay in the proc
 
 
 def paint(scenes: Scenes, progress: Callable[[int, int | None], None] | None = None) -> Array:
-    """All slices, uint16 (N, size, size)."""
+    """Paint all slices, uint16 (N, size, size)."""
     size, total = scenes.parameters.size, len(scenes.patient)
     images = np.empty((total, size, size), dtype=np.uint16)
     noise = Stream(scenes.parameters.seed, "noise")
@@ -41,31 +41,31 @@ def paint(scenes: Scenes, progress: Callable[[int, int | None], None] | None = N
 
 
 def scan(scenes: Scenes, slices: Array, hu: Array, noise: Array) -> Array:
-    """What the scanner makes of it: blur and noise of its kernel, then whole numbers from 0 to 4095."""
+    """Simulate the scanner: blur and noise of its kernel, then integers from 0 to 4095."""
     kernel = np.array(KERNELS, dtype=np.float32)[scenes.patients["scanner"][slices], None, None]
     level = scenes.patients["noise"][slices, None, None].astype(np.float32)
-    # smoothing shrinks the noise by (1 + 2k^2) / (1 + 2k)^2; `noise` states what is left
+    # smoothing scales the noise by (1 + 2k^2) / (1 + 2k)^2; `noise` is its value afterwards
     kept = (1.0 + 2.0 * kernel * kernel) / ((1.0 + 2.0 * kernel) * (1.0 + 2.0 * kernel))
     hu = smooth(hu, kernel) + (level / kept) * smooth(noise, kernel)
     return np.clip(np.floor(hu + (OFFSET + 0.5)), 0, 4095).astype(np.uint16)
 
 
 def at(values: Mapping[str, Array], slices: Array) -> dict[str, Array]:
-    """The numbers of some slices, shaped (n, 1, 1) so that they broadcast over pixels."""
+    """Select the values of some slices, shaped (n, 1, 1) to broadcast over pixels."""
     return {name: column[slices, None, None].astype(np.float32) for name, column in values.items()}
 
 
 def lung_share(scenes: Scenes, slices: Array) -> Array:
-    """The share of each pixel that is lung, float32 (n, size, size)."""
+    """Share of each pixel that is lung, float32 (n, size, size)."""
     size = scenes.parameters.size
-    return coverage(lung_depth(at(scenes.anatomy, slices), *pixel_centres(size)), size)
+    return coverage(lung_depth(at(scenes.anatomy, slices), *pixel_centers(size)), size)
 
 
 def paint_anatomy(scenes: Scenes, slices: Array, lung: Array) -> Array:
     """HU (n, size, size) of body, lungs, vessels, heart and bones, from the outside inwards."""
     parameters, size = scenes.parameters, scenes.parameters.size
     here, patient = at(scenes.anatomy, slices), at(scenes.patients, slices)
-    x, y = pixel_centres(size)
+    x, y = pixel_centers(size)
     bx, by = x - here["x"], y - here["y"]
     hu = np.full((len(slices), size, size), -1000.0, dtype=np.float32)
     table = ellipse_depth(bx, by, 0.0, here["body_b"] - 21.0, 30.0, 24.5)
@@ -87,12 +87,12 @@ def paint_anatomy(scenes: Scenes, slices: Array, lung: Array) -> Array:
 def paint_vessels(
     hu: Array, parameters: PhantomParameters, slices: Array, here: Mapping[str, Array], lung: Array
 ) -> None:
-    """Lines that taper from the root of each lung outwards, and the round cuts of those that cross the slice."""
+    """Paint lines that taper from the root of each lung, and round sections of vessels that cross the slice."""
     size = parameters.size
     tree = at(draw_vessels(parameters, slices), np.arange(len(slices)))
     for side in (-1.0, 1.0):
         half = half_of(size, side)
-        x, y = pixel_centres(size)
+        x, y = pixel_centers(size)
         x, deepest = x[:, :, half], np.full(hu[:, :, half].shape, -1.0, dtype=np.float32)
         root = here["x"] + here["heart_x"] * 0.4 + side * 5.0, here["y"] + 1.0
         for vessel in range(parameters.vessels):
@@ -112,14 +112,14 @@ def paint_vessels(
 
 
 def half_of(size: int, side: float) -> slice:
-    """The columns where things of one side of the body lie, a little over the middle."""
+    """Columns of one side of the body, with a margin beyond the middle."""
     return slice(0, 36 * size // 64) if side < 0 else slice(28 * size // 64, size)
 
 
 def paint_heart(
     hu: Array, here: Mapping[str, Array], patient: Mapping[str, Array], bx: Array, by: Array, size: int
 ) -> None:
-    """Heart or great vessels, the descending aorta, the trachea above and its two branches below."""
+    """Paint heart or great vessels, the descending aorta, the trachea above and its two branches below."""
     blood, level = patient["blood_hu"], here["level"]
     heart = ellipse_depth(bx, by, here["heart_x"], here["heart_y"], here["heart_a"], here["heart_b"])
     blend(hu, 45.0, coverage(heart, size))
@@ -134,7 +134,7 @@ def paint_heart(
 def paint_bones(
     hu: Array, here: Mapping[str, Array], patient: Mapping[str, Array], bx: Array, by: Array, size: int
 ) -> None:
-    """Vertebra with canal and spinous process, sternum, and twelve ribs cut obliquely around the cage."""
+    """Paint vertebra with canal and spinous process, sternum, and twelve oblique sections of ribs."""
     bone, spine = patient["bone_hu"], here["spine_y"]
     vertebra = ellipse_depth(bx, by, 0.0, spine, 3.6, 2.9)
     for depth in (
@@ -147,7 +147,7 @@ def paint_bones(
     blend(hu, 20.0, coverage(ellipse_depth(bx, by, 0.0, spine + 4.0, 1.5, 1.2), size))
     blend(hu, 0.8 * bone, coverage(ellipse_depth(bx, by, 0.0, -here["cage_b"] - 0.2, 2.8, 0.9), size))
     for rib, place in enumerate((-0.75, -0.45, -0.12, 0.2, 0.5, 0.8)):
-        # ribs slope: from slice to slice their cuts wander along the cage
+        # ribs slope, so their sections move along the cage from slice to slice
         cosine, sine = direction(place + 0.2 * (here["level"] - 0.5) + 0.02 * (rib % 2))
         slant_x, slant_y = -sine * here["cage_a"], cosine * here["cage_b"]
         length = np.sqrt(slant_x * slant_x + slant_y * slant_y)
@@ -160,11 +160,11 @@ def paint_bones(
 
 
 def lesion_weights(scenes: Scenes, lesions: Array, lung: Array) -> Array:
-    """How much of its contrast each lesion adds to each pixel, (K, size, size) in [0, 1]: its shape within `lung`."""
+    """Share of its contrast that each lesion adds to each pixel, (K, size, size) in [0, 1]: its shape within `lung`."""
     size, findings = scenes.parameters.size, np.array(scenes.parameters.findings)
     kinds = findings[lesions["label"]][:, None, None]
     here = at({name: scenes.anatomy[name] for name in ("x", "y", "lung_b")}, lesions["slice"])
-    x, y = pixel_centres(size)
+    x, y = pixel_centers(size)
     lx, ly, radius = at({name: lesions[name] for name in ("x", "y", "radius")}, np.arange(len(lesions))).values()
     dx, dy = x - lx, y - ly
     distance = np.sqrt(dx * dx + dy * dy)

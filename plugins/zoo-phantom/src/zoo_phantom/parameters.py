@@ -1,10 +1,10 @@
-"""Every number that decides what the phantoms look like, in one frozen record; a variant is a replacement."""
+"""All numbers that determine the phantoms, in one frozen record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# What a finding does to the lung. Each adds the same integrated density where the numbers below are the same.
+# Effect of a finding on the lung. With equal numbers below, each adds the same integrated density.
 CLEAR = "clear"  # nothing
 COMPACT = "compact"  # discs with a sharp edge: nodules
 DIFFUSE = "diffuse"  # the same density spread over a wide, smooth patch: ground glass
@@ -22,14 +22,14 @@ class PhantomParameters:
     seed: int = 20_250_601
     size: int = 64  # pixels along each side
     patients: tuple[int, int, int] = (160, 40, 60)  # train, val, test
-    # slices of the patients of each split, dealt round and then shuffled
+    # numbers of slices of the patients of each split, repeated over the patients and shuffled
     slices: tuple[tuple[int, ...], ...] = ((7, 8, 9, 8), (3, 4, 5, 4), (3, 4, 5, 4))
 
-    findings: tuple[str, ...] = (DIFFUSE, COMPACT)  # one a label
-    shares: tuple[float, ...] = (0.6, 0.4)  # of the slices of a split, met to the nearest slice
-    exclusive: bool = True  # exactly one finding a slice; else each by itself
+    findings: tuple[str, ...] = (DIFFUSE, COMPACT)  # one per label
+    shares: tuple[float, ...] = (0.6, 0.4)  # of the slices of a split, rounded to whole slices
+    exclusive: bool = True  # exactly one finding per slice; else independent findings
     clustering: float = 0.4  # 0: labels fall on slices at random; 1: all slices of a patient agree
-    unknown: float = 0.0  # share of targets that nobody read (NaN); only where not exclusive
+    unknown: float = 0.0  # share of unknown targets (NaN); only if not exclusive
 
     lesions: tuple[int, int] = (3, 6)  # a slice with a plain finding
     radius: tuple[float, float] = (2.5, 4.0)
@@ -37,13 +37,13 @@ class PhantomParameters:
     diffuse_spread: float = 2.4  # radius of a diffuse patch over that of the compact lesion of equal density
     faint: float = 0.38  # share of slices with one faint lesion only
     faint_contrast: tuple[float, float] = (300.0, 500.0)
-    margin: float = 2.5  # between a lesion's centre and the edge of the lung
-    separation: float = 7.0  # between centres of lesions, where there is room
+    margin: float = 2.5  # between the center of a lesion and the edge of the lung
+    separation: float = 7.0  # between centers of lesions, if there is room
 
     noise: tuple[float, float] = (20.0, 45.0)  # standard deviation of a patient's scan
     texture: float = 45.0  # amplitude of slow density changes within a lung
-    vessels: int = 9  # a lung
-    vessel_hu: float = -350.0  # thinner than a pixel, so never quite blood
+    vessels: int = 9  # per lung
+    vessel_hu: float = -350.0  # below blood: vessels are thinner than a pixel
 
 
 PHANTOM = PhantomParameters()

@@ -1,4 +1,4 @@
-"""From parameters to scenes: what is in every slice, as numbers, before any pixel is painted."""
+"""Draw scenes from parameters: the content of every slice as numbers, before painting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LESION = np.dtype(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """N slices. `anatomy` and `patients` hold one number a slice, (N,) each, by name.
+    """N slices. `anatomy` and `patients` hold one number per slice, (N,) each, by name.
 
     `lesions` is a record array of type LESION, ordered by slice: x, y in units from the middle of the slice (y to the
     back), `contrast` as drawn, and `density`, the integral over the slice of what the lesion adds (HU x unit^2; 0 for a
@@ -49,7 +49,7 @@ class Scenes:
 
 
 def draw(parameters: PhantomParameters) -> Scenes:
-    """Draw every slice's patient, anatomy, labels and lesions; milliseconds, so it is done again rather than stored."""
+    """Draw patient, anatomy, labels and lesions of every slice. It takes milliseconds, so scenes are not stored."""
     patient, order, split = deal_slices(parameters)
     patients, anatomy = draw_anatomy(parameters, patient, order)
     present = draw_labels(parameters, patient, split)
@@ -71,7 +71,7 @@ def draw(parameters: PhantomParameters) -> Scenes:
 
 
 def deal_slices(parameters: PhantomParameters) -> tuple[Array, Array, Array]:
-    """The patient, the place in the patient and the split of every slice."""
+    """Assign to every slice its patient, its position in the patient and its split."""
     stream = Stream(parameters.seed, "slices")
     counts = np.concatenate(
         [stream.shuffled(np.resize(s, n)) for s, n in zip(parameters.slices, parameters.patients, strict=True)]
@@ -85,7 +85,7 @@ def deal_slices(parameters: PhantomParameters) -> tuple[Array, Array, Array]:
 def draw_anatomy(
     parameters: PhantomParameters, patient: Array, order: Array
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Numbers a patient keeps in all slices, and the anatomy of every slice, which changes from top to bottom."""
+    """Draw the constants of each patient, and the anatomy of every slice, which changes from top to bottom."""
     number = int(patient[-1]) + 1
     stream = Stream(parameters.seed, "patients")
     own = {
@@ -135,7 +135,7 @@ def draw_anatomy(
 
 
 def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> Array:
-    """Which findings each slice has, bool (N, L): in every split as many as `shares` says, clustered by patient."""
+    """Draw the findings of each slice, bool (N, L): `shares` of every split, clustered by patient."""
     num_labels = len(parameters.findings)
     stream = Stream(parameters.seed, "labels")
     columns = 1 if parameters.exclusive else num_labels
@@ -158,7 +158,7 @@ def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> 
 
 
 def lung_depth(anatomy: Mapping[str, Array], x: Array, y: Array) -> Array:
-    """How far inside a lung a point lies: two ellipses in the rib cage, less heart, spine and middle."""
+    """Depth of a point inside a lung: two ellipses in the rib cage, without heart, spine and mediastinum."""
     x, y = x - anatomy["x"], y - anatomy["y"]
     right = ellipse_depth(x, y, anatomy["right_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
     left = ellipse_depth(x, y, anatomy["left_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
@@ -172,9 +172,9 @@ def lung_depth(anatomy: Mapping[str, Array], x: Array, y: Array) -> Array:
 
 
 def place_lesions(parameters: PhantomParameters, anatomy: Mapping[str, Array], present: Array, faint: Array) -> Array:
-    """Lesions of every finding that is present, inside the lungs and apart from each other where there is room.
+    """Place lesions of every present finding inside the lungs, apart from each other if there is room.
 
-    Number, radius, contrast and place have one distribution for all kinds: only the shape tells them apart.
+    Number, radius, contrast and position have the same distribution for all kinds: only the shape differs.
     """
     stream = Stream(parameters.seed, "lesions")
     num_slices, num_labels = present.shape
@@ -207,7 +207,7 @@ def place_lesions(parameters: PhantomParameters, anatomy: Mapping[str, Array], p
 def choose_places(
     parameters: PhantomParameters, anatomy: Mapping[str, Array], rows: Array, tries: Array, taken: Array
 ) -> Array:
-    """For each row the first of `tries` (n, 64, 2) that keeps margin and separation, else the nearest to it."""
+    """For each row, the first of `tries` (n, 64, 2) that keeps margin and separation, else the one closest to that."""
     x, y = tries[:, :, 0], tries[:, :, 1]
     here = {name: values[rows, None] for name, values in anatomy.items()}
     goodness = np.minimum(lung_depth(here, x, y) - parameters.margin, 0.0) * 4.0
@@ -221,7 +221,7 @@ def choose_places(
 
 
 def draw_vessels(parameters: PhantomParameters, slices: Array) -> dict[str, Array]:
-    """The vessels of some slices by name, (n, vessels, side): the same whichever other slices are asked for."""
+    """Draw the vessels of some slices, (n, vessels, side) by name, independent of the other slices requested."""
     stream = Stream(parameters.seed, "vessels")
     turn, reach, width, bend, cut = np.moveaxis(
         stream.uniform((0.0, 1.0), int(slices.max()) + 1, parameters.vessels, 2, 5)[slices], -1, 0

@@ -1,4 +1,4 @@
-"""From parameters to a file of slices that is whole or absent, and from that file to one slice."""
+"""Store painted slices in one file, complete or absent, and read single slices from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo_phantom.scenes import Scenes
 
 
 def read_slice(path: Path, image: Any) -> Array:
-    """The pixels of one slice, uint16 (H, W). Only its part of the file is read."""
+    """Read the pixels of one slice, uint16 (H, W), and only its part of the file."""
     slices = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.array(slices[int(image)], dtype=np.uint16)
 
@@ -27,23 +27,23 @@ def digest(images: Array) -> str:
 
 
 def is_sound(path: Path, sha256: str) -> bool:
-    """Whether `path` holds the slices of that digest."""
+    """Whether `path` holds slices with this digest."""
     try:
         return path.exists() and digest(np.load(path, mmap_mode="r", allow_pickle=False)) == sha256
-    except (ValueError, EOFError, OSError):  # cut short, or not an array
+    except (ValueError, EOFError, OSError):  # truncated, or not an array
         return False
 
 
 def keep_slices(path: Path, scenes: Scenes, sha256: str, progress: Callable[[int, int | None], None] | None) -> Path:
-    """Paint `scenes` to `path`, unless the slices of this digest lie there already."""
+    """Paint `scenes` to `path`, unless it already holds slices with this digest."""
     if is_sound(path, sha256):
         return path
     images = paint(scenes, progress)
-    found = digest(images)
-    if found != sha256:
+    actual = digest(images)
+    if actual != sha256:
         raise DataError(
-            f"{path.name}: expected slices with sha256 {sha256}, this machine painted {found}",
-            fix="report this with the output of `zoo doctor`: the same bytes should be painted everywhere",
+            f"{path.name}: expected slices with sha256 {sha256}, this machine painted {actual}",
+            fix="report this with the output of `zoo doctor`: every machine should paint the same bytes",
             code="checksum",
         )
     with written_whole(path) as temporary, open(temporary, "wb") as stream:

@@ -1,4 +1,4 @@
-"""From scenes and the number of a slice to what is known of it: its lesions, their masks and their boxes."""
+"""Known truth about a slice of a scene: its lesions, their masks and their boxes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from zoo_phantom.scenes import Scenes
 
 @dataclass(frozen=True, kw_only=True)
 class Lesion:
-    """One lesion: the index of its label, its centre and radius in pixels, and the HU it adds at its densest pixel.
+    """One lesion: the index of its label, its center and radius in pixels, and the HU it adds at its densest pixel.
 
-    A pixel in column c spans x from c to c + 1. The centre of a layer of fluid is a point of its lung, its radius half
+    A pixel in column c spans x from c to c + 1. The center of a layer of fluid is a point of its lung, its radius half
     its greatest depth.
     """
 
@@ -50,7 +50,7 @@ def find_lesions(scenes: Scenes, image: int) -> list[Lesion]:
 
 
 def masks(scenes: Scenes, image: int) -> Array:
-    """Where the lesions of slice `image` are, bool (K, size, size): pixels given half of its greatest density."""
+    """Masks of the lesions of slice `image`, bool (K, size, size): pixels of at least half its greatest density."""
     _, weights, _ = weigh(scenes, image)
     peak = weights.max(axis=(1, 2), initial=0.0, keepdims=True)
     shapes: Array = (weights >= 0.5 * peak) & (weights > 0.0)
@@ -58,7 +58,7 @@ def masks(scenes: Scenes, image: int) -> Array:
 
 
 def boxes(scenes: Scenes, image: int) -> Array:
-    """The boxes of the lesions of slice `image`, float64 (K, 4): x0, y0, x1, y1 in pixels, just around their masks.
+    """The boxes of the lesions of slice `image`, float64 (K, 4): x0, y0, x1, y1 in pixels, tight around their masks.
 
     A pixel in column c spans x from c to c + 1, so that x1 - x0 is a width.
     """

@@ -1,6 +1,6 @@
-"""timm's classification models from a packaged index; timm itself is imported when one is built.
+"""timm's classification models from a packaged index; timm is imported only to build one.
 
-The index is compact: what many architectures share stands once in a table, and a row holds places in the tables.
+The index stores shared values once, in tables; a row of `models` holds positions in these tables.
     families     [[name, citation]]
     layouts      [[classifier, first_conv]]
     sizes        [[image_size, size_multiple, min_image_size, fixed_size, resizable]]
@@ -41,13 +41,13 @@ def register_models() -> list[ModelSpec]:
 
 
 def read_index() -> dict[str, Any]:
-    """What `python -m zoo_timm.make_index` wrote."""
+    """Read the index that `python -m zoo_timm.make_index` wrote."""
     index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
     return index
 
 
 def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec:
-    """Turn one row of the index into a spec."""
+    """Make the spec of one row of the index."""
     family_at, layout_at, size_at, has_features, rows = index["models"][name]
     family, citation = index["families"][family_at]
     classifier, first_conv = index["layouts"][layout_at]
@@ -79,7 +79,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
 
 
 def describe_weights(settings: list[Any], endpoint: str, name: str, tag: str, at: int, source: str = "") -> Weights:
-    """Turn one weights row of the index into a record."""
+    """Make the `Weights` record of one weights row of the index."""
     image_size, mean, std, license_, pretraining = settings[at]
     is_url = source.startswith("http")
     return Weights(

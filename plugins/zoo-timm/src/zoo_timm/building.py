@@ -1,4 +1,4 @@
-"""From a build request to a timm module with its own head, its weights loaded strictly."""
+"""Build a timm module with its original head, and load its weights strictly."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RIGHT_FILE = "give the file made for this architecture, or --weights none"
 
 
 def build_model(name: str, resizable: bool, request: BuildRequest) -> nn.Module:
-    """Build the architecture as pretrained; the core replaces its head and first convolution afterwards.
+    """Build the architecture as pretrained; the core then replaces its head and first convolution.
 
-    Weights without a head (CLIP, DINOv2, masked autoencoders) get a fresh one where timm puts it.
+    Weights without a head (CLIP, DINOv2, masked autoencoders) get a new one where timm puts it.
     """
     size = {"img_size": request.image_size} if resizable else {}
     module = create_module(f"{name}.{request.tag}" if request.tag else name, request.weights, size)
@@ -36,9 +36,9 @@ def create_module(
     config: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Create a timm module, with the tensors of a local file where one is given; nothing is downloaded.
+    """Create a timm module, with the tensors of a local file if there is one; nothing is downloaded.
 
-    timm's own loading is used because it knows how to bring old names and other image sizes to the module's.
+    timm's own loader is used because it converts old parameter names and other image sizes.
     `config` replaces timm's pretrained configuration, `options` are further arguments of the architecture.
     """
     import timm
@@ -53,7 +53,7 @@ def create_module(
     if not weights.is_file():
         raise WeightsError(f"{weights}: no such file", fix=RIGHT_FILE)
     if not timm.models.is_model_pretrained(name.partition(".")[0]):
-        # timm knows of no weights and has nothing to convert; with `pretrained` some hybrids download their backbone's.
+        # timm has no weights to convert here; with `pretrained` some hybrids would download those of their backbone
         module = timm.create_model(name, pretrained=False, **arguments, **size)
         load_weights(module, weights)
         return module
@@ -61,7 +61,7 @@ def create_module(
     try:
         with missing_keys() as missing:
             module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **size)
-    except Exception as error:  # a file made for something else trips timm's converters in ways of their own
+    except Exception as error:  # timm's converters fail in many ways on a file of another architecture
         load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
         reason = str(error).partition("\n")[0]
         raise WeightsError(
@@ -73,22 +73,22 @@ def create_module(
 
 @contextmanager
 def missing_keys() -> Iterator[list[list[str]]]:
-    """Collect the keys that timm finds missing where it loads leniently (DLA, DaViT, SigLIP): it only logs them."""
+    """Collect the missing keys that timm only logs where it loads leniently (DLA, DaViT, SigLIP)."""
     logger = logging.getLogger("timm.models._builder")
-    found: list[list[str]] = []
+    keys: list[list[str]] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             start, _, rest = record.getMessage().partition(" (")
             if start == "Missing keys":
-                found.append(rest.partition(")")[0].split(", "))
+                keys.append(rest.partition(")")[0].split(", "))
 
     collector, level, propagate = Collector(logging.INFO), logger.level, logger.propagate
     logger.addHandler(collector)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        yield found
+        yield keys
     finally:
         logger.removeHandler(collector)
         logger.setLevel(level)
@@ -111,13 +111,13 @@ def refuse_missing(path: Path, module: nn.Module, missing: list[str]) -> None:
 
 
 def features(module: nn.Module, images: Tensor) -> Tensor:
-    """What the classifier sees: pooled, normalised, (N, D)."""
-    found: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
-    return found
+    """Input of the classifier: pooled and normalized features (N, D)."""
+    pooled: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    return pooled
 
 
 def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
-    """The trainable parameters from stem to head, as timm's own layer-wise decay groups them; the heads come last."""
+    """Group the trainable parameters from stem to head as timm's layer-wise decay does; the heads are last."""
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     heads = module.pretrained_cfg.get("classifier") or ()  # type: ignore[operator]
     prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
@@ -130,7 +130,7 @@ def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def group_names(module: nn.Module) -> list[list[str]]:
-    """Parameter names by layer: as timm matches them, or, where an architecture has no matcher, a group a block."""
+    """Parameter names by layer, as timm's matcher groups them; one group per block if there is no matcher."""
     from timm.models import group_parameters
 
     if hasattr(module, "group_matcher"):

@@ -1,4 +1,4 @@
-"""From a weights tag to its file: the folder of the request, the hub's own cache, or a download."""
+"""Find or download the file of a weights tag: folder of the request, cache of the hub, hub."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 SUFFIXES = (".safetensors", ".pth")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the second in a few repositories that are not timm's
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the second only in a few repositories of others
 CONNECT_SECONDS = 5.0
 
 
 def fetch_weights(weights: Sequence[Weights], request: FetchRequest) -> Path | None:
-    """Return the local file of a tag, downloaded unless `offline`; None where there is none."""
+    """Return the local file of a tag, downloaded unless `offline`; None if there is none."""
     chosen = next((weight for weight in weights if weight.tag == request.tag or not request.tag), None)
     if chosen is None:
         return None
     names = [f"{request.name}.{chosen.tag}{suffix}" for suffix in SUFFIXES] + list(chosen.file_names)
     places = [request.folder / name for name in names]
-    if found := next((place for place in places if place.is_file()), None):
-        return found
+    if path := next((place for place in places if place.is_file()), None):
+        return path
     if chosen.file_names:  # not on the hub: a file at a URL
         return None if request.offline else download_url(chosen.url, request)
     repository = urlsplit(chosen.url).path.partition("/resolve/")[0]
-    # An endpoint may have a path of its own (https://mirror/hf): a repository is always the last two parts.
+    # the endpoint may have a path (https://mirror/hf); the repository is always the last two parts
     return fetch_from_hub("/".join(repository.split("/")[-2:]), HUB_FILES, request)
 
 
 def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest) -> Path | None:
-    """Return the first of the files `names` that the hub's cache holds or, unless `offline`, that the hub offers."""
+    """Return the first of the files `names` in the hub's cache or, unless `offline`, on the hub."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
@@ -53,12 +53,12 @@ def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest)
         )
     except GatedRepoError as error:
         raise WeightsError(
-            f"{repository}: its owner asks you to accept a licence first",
+            f"{repository}: its owner requires you to accept a license first",
             fix=f"accept it at {endpoint}/{repository}, set HF_TOKEN, and run again",
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
-            f"{endpoint}/{repository} holds none of {', '.join(names)}",
+            f"{endpoint}/{repository} has no file named {' or '.join(names)}",
             fix="give a local file with --weights-dir, or --weights none",
         ) from error
     except Exception as error:  # httpx's, requests' and the hub's own errors, which differ between its versions
@@ -71,7 +71,7 @@ def fetch_from_hub(repository: str, names: Sequence[str], request: FetchRequest)
 
 
 def first_offered(endpoint: str, repository: str, names: Sequence[str]) -> str:
-    """The first of `names` that the repository holds: one short try each (the hub's own download retries for long)."""
+    """First of `names` in the repository, with one short request each: the hub's own download retries for long."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -86,7 +86,7 @@ def first_offered(endpoint: str, repository: str, names: Sequence[str]) -> str:
 
 
 def silent_bar(progress: Callable[[int, int | None], None] | None) -> type[tqdm[Any]]:
-    """A progress bar that prints nothing and tells `progress`; hub downloads take a class, not a callable."""
+    """Make a silent progress bar that calls `progress`; hub downloads take a class, not a callable."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[type-arg]
@@ -106,7 +106,7 @@ def silent_bar(progress: Callable[[int, int | None], None] | None) -> type[tqdm[
 
 
 def download_url(url: str, request: FetchRequest) -> Path:
-    """Download a file into the request's folder and compare it with the hash in its name, where there is one."""
+    """Download a file into the request's folder and compare it with the hash in its name, if there is one."""
     path = request.folder / url.rpartition("/")[2]
     try:
         return download(url, path, sha256=hash_in_name(path.name), progress=request.progress)

@@ -19,53 +19,53 @@ PREFIX = "hf-hub:"
 
 
 def build_nothing(request: BuildRequest) -> nn.Module:
-    raise ZooError(f"hf-hub alone is no model of {request.num_outputs} outputs", fix="say hf-hub:owner/name")
+    raise ZooError(f"model 'hf-hub' with {request.num_outputs} outputs needs a repository", fix="hf-hub:owner/name")
 
 
 def find_hub_model(request: FetchRequest) -> ModelSpec:
-    """Read the repository's config.json (from the hub's cache, or downloaded) and describe the model it holds."""
+    """Read the repository's config.json, from the hub's cache or downloaded, and describe its model."""
     import zoo_timm
 
     name = request.name
     repository = name.removeprefix(PREFIX)
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ZooError(f"{name}: is no name of a model", fix=f"say {PREFIX}owner/name", code="unknown-model")
+        raise ZooError(f"{name} is not a valid model name", fix=f"{PREFIX}owner/name", code="unknown-model")
     path = fetch_from_hub(repository, ("config.json",), request)
     if path is None:
         raise WeightsError(f"{name}: config.json is not in the hub's cache", fix="run once without --offline")
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     architecture = document.get("architecture", "")
-    known = {spec.name: spec for spec in zoo_timm.register_models()}
-    if architecture not in known:
+    specs = {spec.name: spec for spec in zoo_timm.register_models()}
+    if architecture not in specs:
         raise ZooError(
-            f"{name}: its architecture {architecture!r} is not one of timm's",
+            f"{name}: timm has no architecture {architecture!r}",
             fix="pip install --upgrade timm, or write a plugin for it",
             code="unknown-model",
         )
-    return describe_hub_model(name, repository, document, known[architecture])
+    return describe_hub_model(name, repository, document, specs[architecture])
 
 
-def describe_hub_model(name: str, repository: str, document: dict[str, Any], known: ModelSpec) -> ModelSpec:
-    """The spec of the checkpoint's architecture, with the checkpoint's own normalisation, size and weights."""
+def describe_hub_model(name: str, repository: str, document: dict[str, Any], base: ModelSpec) -> ModelSpec:
+    """Make the spec of a checkpoint: its architecture with its own normalization, size and weights."""
     config: dict[str, Any] = dict(document.get("pretrained_cfg") or document)
     if "num_classes" in document:
         config["num_classes"] = document["num_classes"]
     options: dict[str, Any] = dict(document.get("model_args") or {})
-    size = int((config.get("input_size") or (3, known.image_size))[-1])
+    size = int((config.get("input_size") or (3, base.image_size))[-1])
     weights = Weights(
         tag="hub",
         url=f"https://huggingface.co/{repository}/resolve/main/model.safetensors",
-        mean=tuple(config.get("mean") or known.mean),
-        std=tuple(config.get("std") or known.std),
+        mean=tuple(config.get("mean") or base.mean),
+        std=tuple(config.get("std") or base.std),
         image_size=size,
         license=config.get("license") or "",
     )
-    resizable = known.build.args[1] if isinstance(known.build, partial) else False
+    resizable = base.build.args[1] if isinstance(base.build, partial) else False
     return replace(
-        known,
+        base,
         name=name,
-        title=f"{known.name} ({repository})",
-        build=partial(build_hub_model, known.name, resizable, config, options),
+        title=f"{base.name} ({repository})",
+        build=partial(build_hub_model, base.name, resizable, config, options),
         image_size=size,
         mean=weights.mean,
         std=weights.std,
@@ -82,13 +82,15 @@ def fetch_hub_weights(repository: str, request: FetchRequest) -> Path | None:
 def build_hub_model(
     architecture: str, resizable: bool, config: dict[str, Any], options: dict[str, Any], request: BuildRequest
 ) -> nn.Module:
-    """Build the checkpoint's architecture with its own configuration, else as `zoo_timm.building.build_model`."""
+    """Build a checkpoint like `zoo_timm.building.build_model`, with its own configuration."""
     import dataclasses
 
     from timm.models import PretrainedCfg
 
-    known = {field.name for field in dataclasses.fields(PretrainedCfg)}
-    config = {key: value for key, value in config.items() if key in known and key not in {"source", "hf_hub_id", "url"}}
+    fields = {field.name for field in dataclasses.fields(PretrainedCfg)}
+    config = {
+        key: value for key, value in config.items() if key in fields and key not in {"source", "hf_hub_id", "url"}
+    }
     size = {"img_size": request.image_size} if resizable else {}
     options = {key: value for key, value in options.items() if key not in size}
     module = create_module(architecture, request.weights, size, config=config, options=options)

@@ -1,9 +1,9 @@
-"""Write index.json from the installed timm: `python -m zoo_timm.make_index` (some ten minutes, little memory).
+"""Write index.json from the installed timm: `python -m zoo_timm.make_index` (about ten minutes, little memory).
 
-Names, tags, normalisation and licences come from timm's registry. What the registry does not say is tried out, on
-torch's meta device, which knows shapes and holds no numbers: whether the head and the first convolution are where the
-registry says, and which image sizes an architecture takes. Architectures made of the same kinds of layers take the same
-sizes, so only the smallest of each kind is tried.
+Names, tags, normalization and licenses come from timm's registry. The rest is tested on torch's meta device, which has
+shapes but no data: whether the head and the first convolution are where the registry says, and which image sizes an
+architecture accepts. Architectures with the same kinds of layers accept the same sizes, so only the smallest of each
+kind is tested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torch import nn
 
-ODD_SIZES = (233, 331)  # primes: a model that takes them takes every size above its smallest
+ODD_SIZES = (233, 331)  # primes: a model that accepts them accepts every size above its smallest
 MULTIPLES = (2, 4, 8, 12, 14, 16, 24, 28, 32, 48, 56, 60, 64, 96, 112, 128)
 SMALL_SIZES = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256)
 LAYER_FACTS = ("kernel_size", "stride", "padding", "dilation", "window_size", "patch_size")
@@ -41,7 +41,7 @@ LICENSES = {
 
 
 class Table:
-    """Rows that many entries share: each is kept once and known by its place."""
+    """Rows that many entries share, each stored once and referenced by its position."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
@@ -65,20 +65,20 @@ def make_index(names: Sequence[str] | None = None) -> dict[str, Any]:
         if has_head(module):
             facts[name] = describe_module(name, module)
         else:
-            print(f"left out: {name} has no place for a head", file=sys.stderr)
+            print(f"left out: {name} cannot have a classification head", file=sys.stderr)
     smallest: dict[object, str] = {}
     for name, fact in sorted(facts.items(), key=lambda pair: pair[1]["num_parts"]):
         smallest.setdefault(fact["kind"], name)
     print(f"{len(facts)} architectures of {len(smallest)} kinds", file=sys.stderr)
-    tried = {}
+    sizes_by_kind = {}
     for kind, name in smallest.items():
-        tried[kind] = try_sizes(name, build_on_meta(name))
-        print(f"{len(tried)}/{len(smallest)} {name} {tried[kind]}", file=sys.stderr)
+        sizes_by_kind[kind] = try_sizes(name, build_on_meta(name))
+        print(f"{len(sizes_by_kind)}/{len(smallest)} {name} {sizes_by_kind[kind]}", file=sys.stderr)
 
     families, layouts, sizes, settings = Table(), Table(), Table(), Table()
     models = {}
     for name, fact in facts.items():
-        sizing = tried[fact["kind"]]
+        sizing = sizes_by_kind[fact["kind"]]
         family = family_of(name)
         models[name] = [
             families.place([family, citation_of(family)]),
@@ -97,7 +97,7 @@ def make_index(names: Sequence[str] | None = None) -> dict[str, Any]:
     }
 
 
-# --- what the registry says ------------------------------------------------------------------------------------------
+# --- from the registry -----------------------------------------------------------------------------------------------
 def family_of(name: str) -> str:
     from timm.models import model_entrypoint
 
@@ -105,7 +105,7 @@ def family_of(name: str) -> str:
 
 
 def citation_of(family: str) -> str:
-    """The first paper that the family's module names, else timm itself."""
+    """First paper that the module of the family cites, else timm itself."""
     paper = PAPER.search(sys.modules[f"timm.models.{family}"].__doc__ or "")
     return f"{' '.join(paper[1].split())}, {paper[2]}" if paper else TIMM
 
@@ -114,15 +114,15 @@ def pretrained_tags(name: str) -> list[tuple[str, PretrainedCfg]]:
     """The tags of an architecture that have weights, the default first."""
     from timm.models import get_arch_pretrained_cfgs
 
-    found = []
+    tags = []
     for full, config in get_arch_pretrained_cfgs(name).items():
         if config.has_weights:
-            found.append((full.partition(".")[2], config))
-    return found
+            tags.append((full.partition(".")[2], config))
+    return tags
 
 
 def describe_weights(settings: Table, name: str, tag: str, config: PretrainedCfg) -> list[Any]:
-    """One row of the index: tag, place of its settings, and its source where that is not timm/<name>.<tag>."""
+    """Make one row of the index: tag, position of its settings, and its source unless that is timm/<name>.<tag>."""
     license_ = config.license or ""
     setting = [
         config.input_size[-1],
@@ -136,9 +136,9 @@ def describe_weights(settings: Table, name: str, tag: str, config: PretrainedCfg
     return [tag, settings.place(setting), *([] if source == usual else [source])]
 
 
-# --- what is tried out -----------------------------------------------------------------------------------------------
+# --- from test runs --------------------------------------------------------------------------------------------------
 def build_on_meta(name: str, **arguments: Any) -> nn.Module:
-    """Build an architecture as pretrained, without numbers; where its weights have no head, with one of 5 outputs."""
+    """Build an architecture as pretrained, on the meta device; with 5 outputs if its weights have no head."""
     import timm
     import torch
 
@@ -155,7 +155,7 @@ def has_head(module: nn.Module) -> bool:
 
 
 def describe_module(name: str, module: nn.Module) -> dict[str, Any]:
-    """Note what does not depend on the image size; the module itself is let go."""
+    """Collect the facts that do not depend on the image size."""
     return {
         "kind": kind_of(name, module),
         "num_parts": sum(1 for _ in module.modules()),
@@ -171,7 +171,7 @@ def native_size(module: nn.Module) -> int:
 
 
 def is_resizable(module: nn.Module) -> bool:
-    """Whether the image size is fixed when the module is made, and can be said then."""
+    """Whether the constructor fixes the image size and accepts it as an argument."""
     declared = bool(module.pretrained_cfg.get("fixed_input_size"))  # type: ignore[operator]
     return declared and any(
         "img_size" in inspect.signature(level.__init__).parameters for level in type(module).__mro__[:-1]
@@ -179,7 +179,7 @@ def is_resizable(module: nn.Module) -> bool:
 
 
 def kind_of(name: str, module: nn.Module) -> tuple[object, ...]:
-    """What decides the sizes a module takes: its layers without their width, and how often they stride."""
+    """Key of modules that accept the same sizes: their layers without width, and the number of strides."""
     facts = set()
     strides: Counter[object] = Counter()
     for part in module.modules():
@@ -192,10 +192,10 @@ def kind_of(name: str, module: nn.Module) -> tuple[object, ...]:
 
 
 def try_sizes(name: str, module: nn.Module) -> list[int]:
-    """Return [size_multiple, min_image_size, fixed_size, resizable], or nothing where only the native size is taken."""
+    """Return [size_multiple, min_image_size, fixed_size, resizable]; empty if only the native size is accepted."""
     native, resizable = native_size(module), is_resizable(module)
     if not takes(module, native):
-        raise ValueError(f"{name} gives no logits at {native} px")
+        raise ValueError(f"{name} returns no logits at {native} px")
     patch = patch_size(module) if resizable else 1
     candidates = [number for number in sorted({1, *MULTIPLES, patch}) if number % patch == 0]
     multiple = next((number for number in candidates if fits_multiple(name, module, native, number, resizable)), 0)
@@ -207,7 +207,7 @@ def try_sizes(name: str, module: nn.Module) -> list[int]:
 
 
 def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resizable: bool) -> bool:
-    """Whether multiples of `multiple` are taken, odd and even, around the native size and well above it."""
+    """Whether multiples of `multiple` are accepted, odd and even, near the native size and well above it."""
     if multiple == 1:
         sizes = list(ODD_SIZES)
     else:
@@ -217,7 +217,7 @@ def fits_multiple(name: str, module: nn.Module, native: int, multiple: int, resi
 
 
 def patch_size(module: nn.Module) -> int:
-    """The side of a transformer's patches: images of other multiples are taken, but their last rows are not seen."""
+    """Side of a transformer's patches; other multiples are accepted, but the last rows of the image are ignored."""
     from torch import nn
 
     first = submodule(module, find_first_conv(module).partition(",")[0])
@@ -226,13 +226,13 @@ def patch_size(module: nn.Module) -> int:
 
 
 def accepts(name: str, module: nn.Module, size: int, resizable: bool) -> bool:
-    """Whether the architecture gives logits at `size`; made for that size, it must also take the native weights."""
+    """Whether the architecture returns logits at `size` and, built for that size, also loads the native weights."""
     if not resizable:
         return takes(module, size)
     import timm
     import torch
 
-    # Without weights of its own there are none to fit; some hybrids would download their backbone's.
+    # architectures without weights are skipped; some hybrids would download those of their backbone
     pretrained = timm.models.is_model_pretrained(name)
     overlay = {"state_dict": dict(module.state_dict()), "source": None, "num_classes": module.num_classes}
     arguments = {"num_classes": module.num_classes, "pretrained_cfg_overlay": overlay}
@@ -245,31 +245,31 @@ def accepts(name: str, module: nn.Module, size: int, resizable: bool) -> bool:
 
 
 def takes(module: nn.Module, size: int) -> bool:
-    """Whether two images of `size` pixels give two rows of logits."""
+    """Whether two images of `size` pixels yield two rows of logits."""
     import torch
 
     images = torch.zeros(2, 3, size, size, device="meta")
     try:
         with torch.no_grad():
             outputs = module(images)
-    # How torch and timm say that a map has become empty or cannot be cut into windows.
+    # raised by torch and timm if a map becomes empty or cannot be divided into windows
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError):
         return False
     return isinstance(outputs, torch.Tensor) and tuple(outputs.shape) == (2, module.num_classes)
 
 
 def gives_features(module: nn.Module) -> bool:
-    """Whether the module has timm's two halves: a body, and a head that can stop before its classifier."""
+    """Whether the module has timm's `forward_head` with `pre_logits`."""
     forward_head = getattr(module, "forward_head", None)
     return forward_head is not None and "pre_logits" in inspect.signature(forward_head).parameters
 
 
 def find_classifier(module: nn.Module) -> str:
-    """The registry's classifiers, comma-separated (distilled models have two), where zoo can replace them."""
+    """Classifiers in the registry, comma-separated (distilled models have two), if zoo can replace them."""
     from torch import nn
 
     names = as_names(module.pretrained_cfg.get("classifier"))  # type: ignore[operator]
-    # Distilled LeViTs of stride 8 have a second head that the registry does not name.
+    # distilled LeViTs of stride 8 have a second head that is not in the registry
     names += [name for name in distillation_heads(module) if name not in names]
     parts = [submodule(module, name) for name in names]
     plain = all(
@@ -289,7 +289,7 @@ def distillation_heads(module: nn.Module) -> list[str]:
 
 
 def find_first_conv(module: nn.Module) -> str:
-    """The registry's first convolutions, comma-separated (some stems have two), where they see the image."""
+    """First convolutions in the registry, comma-separated (some stems have two), if their input is the image."""
     from torch import nn
 
     names = as_names(module.pretrained_cfg.get("first_conv"))  # type: ignore[operator]
@@ -311,7 +311,7 @@ def submodule(module: nn.Module, name: str) -> nn.Module | None:
 
 # --- the file --------------------------------------------------------------------------------------------------------
 def to_text(index: dict[str, Any]) -> str:
-    """The index as text, a line an architecture, so that a new timm gives a readable difference."""
+    """Format the index with one line per architecture, so that a new timm yields a readable diff."""
     compact = {"separators": (",", ":")}
     tables = [f"{json.dumps(key)}:{json.dumps(index[key], **compact)}" for key in index if key != "models"]
     models = ",\n".join(f"{json.dumps(name)}:{json.dumps(row, **compact)}" for name, row in index["models"].items())

@@ -1,10 +1,10 @@
-"""From a weights tag of timm to the names of the datasets it was trained on, in the order of training."""
+"""Names of the datasets behind a weights tag of timm, in the order of training."""
 
 from __future__ import annotations
 
 import re
 
-# What a piece of a tag tells, in the order of training: large web collections first, ImageNet last.
+# Pieces of tags and their datasets, in the order of training: large web collections first, ImageNet last.
 PIECES = (
     (r"lvd142m", "lvd-142m"),
     (r"lvd1689m", "lvd-1689m"),
@@ -41,16 +41,16 @@ PIECES = (
     (r"in12k", "imagenet-12k"),
     (r"in1k", "imagenet-1k"),
 )
-# Tags that name a method: these were trained on ImageNet-1k without labels (He et al. 2022; Caron et al. 2021;
+# Tags that name a method; trained on ImageNet-1k without labels (He et al. 2022; Caron et al. 2021;
 # Woo et al. 2023).
 SELF_SUPERVISED = {"mae": ("imagenet-1k",), "dino": ("imagenet-1k",), "fcmae": ("imagenet-1k",)}
 
 
 def pretraining_of(tag: str) -> tuple[str, ...]:
-    """Dataset names a tag tells of, or () where it tells none; ImageNet-22k is ImageNet-21k under another name."""
+    """Datasets that a tag names, or (); ImageNet-22k is another name of ImageNet-21k."""
     if tag in SELF_SUPERVISED:
         return SELF_SUPERVISED[tag]
-    found = [name for pattern, name in PIECES if re.search(rf"(?:^|_)(?:{pattern})", tag)]
+    names = [name for pattern, name in PIECES if re.search(rf"(?:^|_)(?:{pattern})", tag)]
     if tag.startswith("fcmae"):
-        found.append("imagenet-1k")
-    return tuple(dict.fromkeys(found))
+        names.append("imagenet-1k")
+    return tuple(dict.fromkeys(names))

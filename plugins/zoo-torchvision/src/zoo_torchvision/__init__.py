@@ -1,4 +1,4 @@
-"""torchvision's classification models from a packaged index; torchvision itself is imported when one is built."""
+"""torchvision's classification models from a packaged index; torchvision is imported only to build one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def register_models() -> list[ModelSpec]:
 
 
 def read_index() -> dict[str, Any]:
-    """What `python -m zoo_torchvision.make_index` wrote."""
+    """Read the index that `python -m zoo_torchvision.make_index` wrote."""
     index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
     return index
 
 
 def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
-    """Turn one entry of the index into a spec."""
+    """Make the spec of one entry of the index."""
     weights = tuple(describe_weights(row) for row in entry["weights"])
     default = weights[0]
     return ModelSpec(
@@ -55,7 +55,7 @@ def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
 
 
 def describe_weights(row: dict[str, Any]) -> Weights:
-    """Turn one weights row of the index into a record; a row says only what differs from the usual."""
+    """Make the `Weights` record of one row of the index, which holds only what differs from the defaults."""
     return Weights(
         tag=row["tag"],
         url=URL + row["file"],

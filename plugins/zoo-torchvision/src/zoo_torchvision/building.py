@@ -1,4 +1,4 @@
-"""From a build request to a torchvision module with its own head, its weights loaded strictly."""
+"""Build a torchvision module with its original head, and load its weights strictly."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
-# The densenet files were saved when module names could hold dots: denselayer1.norm.1 is denselayer1.norm1 today.
+# DenseNet files are from a time when module names could contain dots: denselayer1.norm.1 is now denselayer1.norm1
 DENSE_LAYER = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
 
 
 def build_model(name: str, request: BuildRequest) -> nn.Module:
-    """Build the pristine architecture; the core replaces its head and first convolution afterwards."""
+    """Build the original architecture; the core then replaces its head and first convolution."""
     from torchvision import models
 
     arguments: dict[str, object] = {}
     if name in AUXILIARY:
-        # The auxiliary heads are built so that the file loads strictly. `transform_input` would turn images normalised
-        # with ImageNet's mean and std into (x - .5) / .5; the spec asks for .5 and .5 in the first place.
+        # The auxiliary heads are built so that the file loads strictly. `transform_input` would turn images normalized
+        # with ImageNet's mean and std into (x - .5) / .5; the spec already declares .5 and .5.
         arguments = {"aux_logits": True, "transform_input": False, "init_weights": request.weights is None}
     if name.startswith("vit_"):
         arguments = {"image_size": request.image_size}
@@ -44,18 +44,18 @@ def drop_auxiliary_heads(module: nn.Module, heads: tuple[str, ...]) -> None:
 
 
 def convert_state(name: str, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring a state dict saved by an older torchvision, or for another image size, to the names and shapes of today."""
+    """Convert a state dict of an older torchvision, or of another image size, to current names and shapes."""
     import torch
 
     converted = OrderedDict((DENSE_LAYER.sub(r"\1\2", key), value) for key, value in state.items())
-    # Files older than torch 0.4.1 do not count batches; torch's own loader starts such counts at zero, too.
+    # files older than torch 0.4.1 have no batch counters; torch's own loader also sets them to zero
     for key in module.state_dict():
         if key.endswith(".num_batches_tracked") and key.replace("num_batches_tracked", "running_mean") in converted:
             converted.setdefault(key, torch.tensor(0))
     if name.startswith("vit_") and "encoder.pos_embedding" in converted:
         resize_position_embedding(module, converted)
     if name.startswith("mnasnet"):
-        # MNASNet refuses a state dict without its version, and safetensors files do not keep it.
+        # MNASNet requires the version of its state dict, which safetensors files do not store
         converted._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
     return converted
 
@@ -64,28 +64,27 @@ def resize_position_embedding(module: nn.Module, state: OrderedDict[str, Tensor]
     """Interpolate the position embedding to the module's grid, as torchvision's references do (bicubic)."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    found = state["encoder.pos_embedding"]
+    saved = state["encoder.pos_embedding"]
     own = module.state_dict()["encoder.pos_embedding"]
-    tokens = found.shape[1] - 1 if found.ndim == 3 else 0
-    if found.shape[0] == 1 and tokens == int(tokens**0.5) ** 2 > 0 and found.shape[2:] == own.shape[2:]:
+    tokens = saved.shape[1] - 1 if saved.ndim == 3 else 0
+    if saved.shape[0] == 1 and tokens == int(tokens**0.5) ** 2 > 0 and saved.shape[2:] == own.shape[2:]:
         interpolate_embeddings(module.image_size, module.patch_size, state)  # type: ignore[arg-type]
 
 
 def layer_groups(module: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters from stem to head, a group a block: children in order, containers opened."""
-    groups = open_containers(module, depth=3)
+    """Group the parameters from stem to head, one group per block; containers are opened."""
     seen: set[int] = set()
-    found = []
-    for group in groups:
+    groups = []
+    for group in open_containers(module, depth=3):
         fresh = [parameter for parameter in group if parameter.requires_grad and id(parameter) not in seen]
         seen.update(id(parameter) for parameter in fresh)
         if fresh:
-            found.append(fresh)
-    return found
+            groups.append(fresh)
+    return groups
 
 
 def open_containers(module: nn.Module, depth: int) -> list[list[nn.Parameter]]:
-    """List the parameters of each child; a Sequential, a ModuleList or a transformer's encoder is opened further."""
+    """List the parameters of each child; recurse into Sequential, ModuleList and a transformer's encoder."""
     from torch import nn
 
     groups = [list(module.parameters(recurse=False))]  # class token, position embedding

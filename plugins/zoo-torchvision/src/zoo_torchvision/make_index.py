@@ -12,9 +12,9 @@ from zoo_torchvision import INDEX, LICENSE, URL
 if TYPE_CHECKING:
     from torch import nn
 
-ODD_SIZE = 233  # a prime: a model that takes it takes any size above its smallest
+ODD_SIZE = 233  # a prime: a model that accepts it accepts any size above its smallest
 REFERENCE = re.compile(r"`([^`<]+?)\s*<(https?://[^>]+)>`")
-# The file of this tag holds no classifier (its values are NaN): it is a backbone for SSD.
+# the file of this tag has no classifier (its values are NaN): it is a backbone for SSD
 WITHOUT_CLASSIFIER = {("vgg16", "IMAGENET1K_FEATURES")}
 SPECIAL_LICENSES = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
 
@@ -32,7 +32,7 @@ def make_index() -> dict[str, Any]:
 
 
 def describe_architecture(name: str) -> dict[str, Any]:
-    """Build one architecture without memory (torch's meta device) and note its parts and the sizes it takes."""
+    """Build one architecture on torch's meta device; describe its parts and the sizes it accepts."""
     from torchvision import models
 
     builder = models.get_model_builder(name)
@@ -72,7 +72,7 @@ def build_on_meta(name: str) -> nn.Module:
     from zoo_torchvision.building import AUXILIARY, drop_auxiliary_heads
 
     class ParametersOnMeta(TorchFunctionMode):
-        """`torch.device("meta")` for parameters only: RegNet computes its widths with tensors and reads them."""
+        """Use `torch.device("meta")` for parameters only: RegNet computes its widths with tensors and reads them."""
 
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return func(*args, **({"device": "meta"} if func is torch.empty else {}) | (kwargs or {}))
@@ -86,19 +86,19 @@ def build_on_meta(name: str) -> nn.Module:
 
 
 def takes(module: nn.Module, size: int) -> bool:
-    """Whether two images of `size` pixels give two rows of logits, training and testing."""
+    """Whether two images of `size` pixels yield two rows of logits, in training and evaluation mode."""
     import torch
 
     images = torch.zeros(2, 3, size, size, device="meta")
     try:
         with torch.no_grad():
             return all(tuple(module.train(mode)(images).shape) == (2, 1000) for mode in (True, False))
-    except (RuntimeError, ValueError, AssertionError):  # how torch says that a map has become empty or does not fit
+    except (RuntimeError, ValueError, AssertionError):  # raised by torch if a map becomes empty or does not fit
         return False
 
 
 def smallest_size(module: nn.Module, declared: int) -> int:
-    """The smallest size taken: torchvision's own figure where it holds, else by bisection."""
+    """Smallest accepted size: torchvision's figure if it is right, else by bisection."""
     if takes(module, declared) and (declared == 1 or not takes(module, declared - 1)):
         return declared
     low, high = 0, 224  # `low` fails, `high` works
@@ -109,20 +109,20 @@ def smallest_size(module: nn.Module, declared: int) -> int:
 
 
 def find_classifier(module: nn.Module) -> str:
-    """The last linear layer or 1x1 convolution with 1,000 outputs."""
+    """Name of the last linear layer or 1x1 convolution with 1,000 outputs."""
     from torch import nn
 
-    found = ""
+    classifier = ""
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) and part.out_features == 1000:
-            found = name
+            classifier = name
         if isinstance(part, nn.Conv2d) and part.out_channels == 1000 and part.kernel_size == (1, 1):
-            found = name
-    return found
+            classifier = name
+    return classifier
 
 
 def find_first_conv(module: nn.Module) -> str:
-    """The first convolution over three channels."""
+    """Name of the first convolution over three channels."""
     from torch import nn
 
     names = (
@@ -134,34 +134,34 @@ def find_first_conv(module: nn.Module) -> str:
 
 
 def describe_weights(name: str, member: Any) -> dict[str, Any]:
-    """One row of the index: what differs from the usual (224 px, bilinear, ImageNet's mean and std, BSD-3-Clause)."""
+    """Make one row of the index: what differs from the defaults (224 px, ImageNet's mean and std, BSD-3-Clause)."""
     from zoo import Weights
     from zoo_torchvision.building import AUXILIARY
 
     preset = member.transforms()
     if not member.url.startswith(URL):
-        raise ValueError(f"{name}: {member.url} does not stand below {URL}")
-    # GoogLeNet and Inception v3 were converted from TensorFlow: their own `transform_input` undoes ImageNet's
-    # normalisation and applies this one.
+        raise ValueError(f"{name}: {member.url} does not begin with {URL}")
+    # GoogLeNet and Inception v3 were converted from TensorFlow: their `transform_input` undoes ImageNet's
+    # normalization and applies this one.
     mean, std = ((0.5,) * 3, (0.5,) * 3) if name in AUXILIARY else (tuple(preset.mean), tuple(preset.std))
     size = preset.crop_size[0]
     notice = member.meta.get("license", "")
     swag = "SWAG" in member.name
     row: dict[str, Any] = {"tag": member.name.lower(), "file": member.url.removeprefix(URL)}
-    usual = {"image_size": 224, "license": LICENSE, "pretraining": ["imagenet-1k"]}
-    found = {
+    defaults = {"image_size": 224, "license": LICENSE, "pretraining": ["imagenet-1k"]}
+    values = {
         "mean": list(mean),
         "std": list(std),
         "image_size": size,
         "license": SPECIAL_LICENSES[notice] if notice else LICENSE,
         "pretraining": ["instagram-3.6b", "imagenet-1k"] if swag else ["imagenet-1k"],
     }
-    usual |= {"mean": list(Weights.mean), "std": list(Weights.std)}
-    return row | {key: value for key, value in found.items() if value != usual[key]}
+    defaults |= {"mean": list(Weights.mean), "std": list(Weights.std)}
+    return row | {key: value for key, value in values.items() if value != defaults[key]}
 
 
 def to_text(index: dict[str, Any]) -> str:
-    """The index as text, a line an architecture, so that a new torchvision gives a readable difference."""
+    """Format the index with one line per architecture, so that a new torchvision yields a readable diff."""
     models = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in index["models"].items())
     return f'{{\n "torchvision": {json.dumps(index["torchvision"])},\n "models": {{\n{models}\n }}\n}}\n'
 
