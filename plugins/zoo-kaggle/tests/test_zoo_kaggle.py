@@ -1,4 +1,4 @@
-"""Sets by name: found where they lie, downloaded by the real kagglehub from a server that plays Kaggle, and refused."""
+"""Datasets by name: local files, downloads by the real kagglehub from a local server, and refusals."""
 
 import http.server
 import io
@@ -56,14 +56,14 @@ def nothing_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
 
 
-def ask(tmp_path, name, **changes):
-    """What `--datasets NAME` gives."""
+def resolve(tmp_path, name, **changes):
+    """The spec that `--datasets NAME` resolves to."""
     return find(FetchRequest(name=name, folder=tmp_path / "cache" / "datasets", **changes))
 
 
 def refusal(tmp_path, name, **changes):
     with pytest.raises(DataError) as caught:
-        ask(tmp_path, name, **changes)
+        resolve(tmp_path, name, **changes)
     line = caught.value.line()
     assert "\n" not in line
     return line
@@ -74,40 +74,43 @@ def refusal(tmp_path, name, **changes):
     "handle",
     ["me/set", "https://www.kaggle.com/datasets/me/set", "kaggle.com/me/set", "www.kaggle.com/datasets/me/set/"],
 )
-def test_the_address_of_a_page_means_its_set(handle):
+def test_the_address_of_a_page_names_its_dataset(handle):
     assert check_handle(handle) == "me/set"
     assert check_handle("https://www.kaggle.com/competitions/aptos2019-blindness-detection") in SPECS["aptos2019"].url
 
 
 @pytest.mark.parametrize("handle", ["", "/", "../up", "a/../b", "me/set/versions/3", "a b", "~/x", "a\nb"])
-def test_what_is_no_name_is_refused(tmp_path, handle):
-    assert "no name of a set" in refusal(tmp_path, f"kaggle:{handle}")
+def test_an_invalid_name_is_refused_with_the_valid_forms(tmp_path, handle):
+    line = refusal(tmp_path, f"kaggle:{handle}")
+    assert line.startswith("zoo: error[data] kaggle:")
+    assert "kaggle:owner/name or kaggle:competition" in line
 
 
-def test_a_known_set_has_its_card_under_its_name_and_under_its_handle(tmp_path):
+def test_a_dataset_with_a_card_has_it_under_its_name_and_its_handle(tmp_path):
     named = {
         "kaggle:paultimothymooney/chest-xray-pneumonia": "chest-xray-pneumonia",
         "kaggle:PaulTimothyMooney/Chest-Xray-Pneumonia": "chest-xray-pneumonia",
         "kaggle:aptos2019-blindness-detection": "aptos2019",
     }
     for handle, name in named.items():
-        found = ask(tmp_path, handle, offline=True)
-        assert replace(found, samples=str) == replace(SPECS[name], samples=str)
+        spec = resolve(tmp_path, handle, offline=True)
+        assert replace(spec, samples=str) == replace(SPECS[name], samples=str)
 
 
-def test_the_registry_finds_a_prefixed_name_before_it_takes_it_for_a_path(tmp_path, monkeypatch):
+def test_a_prefixed_name_takes_precedence_over_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(write_folder(tmp_path))
     (tmp_path / "kaggle:me").mkdir()
     write_folder(tmp_path / "kaggle:me" / "set")
     registry = Registry(datasets={"kaggle": FAMILY})
-    with pytest.raises(DataError, match="kaggle:me/set: not on this machine"):
+    with pytest.raises(DataError) as caught:
         find_datasets("kaggle:me/set", registry, tmp_path / "cache", offline=True)
+    assert caught.value.code == "kaggle"
     write_folder(tmp_path / "cache" / "datasets" / "kaggle" / "me--set")
     (spec,) = find_datasets("kaggle:me/set", registry, tmp_path / "cache", offline=True)
     assert (spec.name, spec.labels) == ("me--set", ("clear", "spot"))
 
 
-def test_without_the_plugin_the_prefix_says_what_to_install(tmp_path):
+def test_without_the_plugin_the_prefix_names_it(tmp_path):
     with pytest.raises(UsageError, match="pip install zoo-kaggle"):
         find_datasets("kaggle:me/set", Registry(), tmp_path)
     broken = load_registry([FoundPlugin(name="zoo-kaggle", load=lambda: 1 / 0)])
@@ -120,7 +123,7 @@ def test_a_glob_over_datasets_leaves_the_family_out(tmp_path):
     assert find_datasets("kaggle*", registry, tmp_path) == [SPECS["busi"]]
 
 
-def test_the_family_alone_says_that_a_name_is_missing(tmp_path):
+def test_the_prefix_alone_is_refused_with_the_valid_forms(tmp_path):
     with pytest.raises(DataError, match="kaggle:owner/name"):
         FAMILY.samples(SamplesRequest(folder=tmp_path))
 
@@ -133,7 +136,7 @@ def data_folder(tmp_path):
 @pytest.mark.parametrize("name", ["me--set", "set"])
 @pytest.mark.parametrize("where", ["data", "ZOO_KAGGLE"])
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_a_folder_or_zip_put_by_hand_is_used_without_network(tmp_path, monkeypatch, name, where, packed):
+def test_a_local_folder_or_zip_is_used_without_network(tmp_path, monkeypatch, name, where, packed):
     home = data_folder(tmp_path) if where == "data" else tmp_path / "elsewhere"
     monkeypatch.setenv("ZOO_KAGGLE", str(tmp_path / "elsewhere"))
     home.mkdir(parents=True)
@@ -141,7 +144,7 @@ def test_a_folder_or_zip_put_by_hand_is_used_without_network(tmp_path, monkeypat
         (home / f"{name}.zip").write_bytes(zipped())
     else:
         write_folder(home / name)
-    spec = ask(tmp_path, "kaggle:me/set", offline=True)
+    spec = resolve(tmp_path, "kaggle:me/set", offline=True)
     assert (spec.name, spec.title, spec.url) == ("me--set", "me/set", "https://www.kaggle.com/datasets/me/set")
     check_it(spec, tmp_path)
 
@@ -152,17 +155,17 @@ def check_it(spec, tmp_path):
     assert len({samples.read(image).tobytes() for image in samples.table["image"]}) == 12
 
 
-def test_the_newest_whole_version_in_kagglehubs_cache_is_used(tmp_path):
+def test_the_newest_complete_version_in_kagglehubs_cache_is_used(tmp_path):
     hub = tmp_path / "hub" / "datasets" / "me" / "set"
     for version in (2, 9, 10):
         write_folder(hub / "versions" / str(version))
         (hub / f"{version}.complete").touch()
     (hub / "versions" / "11").mkdir()  # cut off: no mark
     write_folder(tmp_path / "hub" / "competitions" / "comp")
-    assert "hub/datasets/me/set/versions/10" in str(ask(tmp_path, "kaggle:me/set", offline=True).samples)
+    assert "hub/datasets/me/set/versions/10" in str(resolve(tmp_path, "kaggle:me/set", offline=True).samples)
     assert "not on this machine" in refusal(tmp_path, "kaggle:comp", offline=True)
     (tmp_path / "hub" / "competitions" / "comp.complete").touch()
-    check_it(ask(tmp_path, "kaggle:comp", offline=True), tmp_path)
+    check_it(resolve(tmp_path, "kaggle:comp", offline=True), tmp_path)
 
 
 def test_a_card_finds_its_images_below_one_more_folder_and_without_its_own(tmp_path):
@@ -179,21 +182,22 @@ def test_a_card_finds_its_images_below_one_more_folder_and_without_its_own(tmp_p
             check_dataset(SPECS["busi"], tmp_path / "cache" / "datasets" / "busi")
 
 
-def test_a_folder_with_other_names_than_the_cards_says_so(tmp_path):
+def test_a_folder_with_other_names_than_those_of_the_card_is_refused_with_the_pattern(tmp_path):
     write_folder(data_folder(tmp_path) / "breast-ultrasound-images-dataset")
-    with pytest.raises(DataError, match=r"no image in .* is named like 'Dataset_BUSI_with_GT"):
+    with pytest.raises(DataError, match=r"kaggle:aryashah2k/breast-ultrasound-images-dataset: .*'Dataset_BUSI_with_GT"):
         SPECS["busi"].samples(SamplesRequest(folder=tmp_path / "cache" / "datasets" / "busi", offline=True))
 
 
-def test_a_login_page_saved_as_the_zip_is_recognised(tmp_path):
+def test_a_login_page_saved_as_the_zip_is_recognized(tmp_path):
     data_folder(tmp_path).mkdir(parents=True)
     (data_folder(tmp_path) / "me--set.zip").write_text("<!DOCTYPE html><title>Login | Kaggle</title>")
     assert "a web page, not an archive" in refusal(tmp_path, "kaggle:me/set", offline=True)
 
 
-def test_offline_and_absent_names_the_page_and_where_to_put_the_zip(tmp_path):
+def test_missing_files_offline_name_the_page_and_the_place_of_the_zip(tmp_path):
     line = refusal(tmp_path, "kaggle:me/set", offline=True)
-    assert "nothing is downloaded now" in line
+    assert "error[kaggle]" in line
+    assert "--offline" in line
     assert str(data_folder(tmp_path) / "me--set.zip") in line
     assert "https://www.kaggle.com/datasets/me/set" in line
 
@@ -201,17 +205,17 @@ def test_offline_and_absent_names_the_page_and_where_to_put_the_zip(tmp_path):
 # --- downloads -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def kaggle(monkeypatch):
-    """A server that plays Kaggle for the real kagglehub: set `status`, or `body`, to have it misbehave."""
+    """A local server in the place of Kaggle for the real kagglehub; `status` and `body` make it misbehave."""
     pytest.importorskip("kagglehub", reason="kagglehub, the extra `download`, is not installed")
     from kagglesdk import kaggle_env
 
     class Kaggle(http.server.ThreadingHTTPServer):
-        status, body, asked = 200, zipped(), None
+        status, body, requested = 200, zipped(), None
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.server.asked.append(self.path.rpartition("/")[2])
+            self.server.requested.append(self.path.rpartition("/")[2])
             body = self.server.body
             if self.server.status != 200:
                 body = json.dumps({"error": "no", "code": self.server.status}).encode()
@@ -230,7 +234,7 @@ def kaggle(monkeypatch):
             pass
 
     server = Kaggle(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.requested = []
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
@@ -248,70 +252,72 @@ def credentials(monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "secret")
 
 
-def test_a_set_is_downloaded_once_into_kagglehubs_cache_and_then_found_there(tmp_path, kaggle, capfd):
-    check_it(ask(tmp_path, "kaggle:me/set"), tmp_path)
-    assert kaggle.asked == ["GetDataset", "DownloadDataset"]
+def test_a_dataset_is_downloaded_once_into_kagglehubs_cache(tmp_path, kaggle, capfd):
+    check_it(resolve(tmp_path, "kaggle:me/set"), tmp_path)
+    assert kaggle.requested == ["GetDataset", "DownloadDataset"]
     assert len(list((tmp_path / "hub" / "datasets" / "me" / "set" / "versions" / "3").rglob("*.png"))) == 12
-    check_it(ask(tmp_path, "kaggle:me/set", offline=True), tmp_path)
-    assert len(kaggle.asked) == 2
+    check_it(resolve(tmp_path, "kaggle:me/set", offline=True), tmp_path)
+    assert len(kaggle.requested) == 2
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "100%" in printed.err
 
 
 def test_a_competition_is_downloaded_with_credentials(tmp_path, kaggle, credentials):
-    check_it(ask(tmp_path, "kaggle:comp"), tmp_path)
-    assert kaggle.asked == ["DownloadDataFiles"]
+    check_it(resolve(tmp_path, "kaggle:comp"), tmp_path)
+    assert kaggle.requested == ["DownloadDataFiles"]
 
 
-def test_a_card_downloads_its_set_when_it_is_opened_and_not_when_it_is_listed(tmp_path, kaggle):
-    spec = ask(tmp_path, "kaggle:aryashah2k/breast-ultrasound-images-dataset")
-    assert kaggle.asked == []
-    with pytest.raises(DataError, match="is named like"):  # the server's images are of another set
+def test_a_dataset_with_a_card_is_downloaded_when_opened_and_not_when_listed(tmp_path, kaggle):
+    spec = resolve(tmp_path, "kaggle:aryashah2k/breast-ultrasound-images-dataset")
+    assert kaggle.requested == []
+    with pytest.raises(DataError, match="Dataset_BUSI_with_GT"):  # the server's images are of another set
         spec.samples(SamplesRequest(folder=tmp_path / "cache" / "datasets" / "busi"))
-    assert kaggle.asked == ["GetDataset", "DownloadDataset"]
+    assert kaggle.requested == ["GetDataset", "DownloadDataset"]
 
 
-def test_a_competition_without_credentials_says_how_to_get_them(tmp_path, kaggle):
+def test_a_competition_without_credentials_names_the_page_of_tokens(tmp_path, kaggle):
     line = refusal(tmp_path, "kaggle:comp")
     assert "https://www.kaggle.com/settings" in line
     assert str(data_folder(tmp_path) / "comp.zip") in line
-    assert kaggle.asked == []
+    assert kaggle.requested == []
 
 
 @pytest.mark.parametrize(
-    ("status", "name", "what"),
+    ("status", "name", "fix"),
     [
-        (401, "kaggle:me/set", "wants credentials"),
-        (403, "kaggle:me/set", "private, or it wants your consent"),
-        (403, "kaggle:comp", "accept them at https://www.kaggle.com/competitions/comp/rules"),
-        (404, "kaggle:me/set", "Kaggle has no such set"),
-        (404, "kaggle:comp", "Kaggle has no such set"),
-        (500, "kaggle:me/set", "the download failed: "),
+        (401, "kaggle:me/set", "https://www.kaggle.com/settings"),
+        (403, "kaggle:me/set", "https://www.kaggle.com/settings"),
+        (403, "kaggle:comp", "https://www.kaggle.com/competitions/comp/rules"),
+        (404, "kaggle:me/set", "https://www.kaggle.com/datasets/me/set"),
+        (404, "kaggle:comp", "https://www.kaggle.com/competitions/comp"),
+        (500, "kaggle:me/set", "run again"),
     ],
 )
-def test_what_kaggle_refuses_is_one_line(tmp_path, kaggle, credentials, status, name, what):
+def test_a_refusal_by_kaggle_is_one_line_with_the_fix(tmp_path, kaggle, credentials, status, name, fix):
     kaggle.status = status
-    assert what in refusal(tmp_path, name)
+    line = refusal(tmp_path, name)
+    assert name in line
+    assert fix in line.partition("fix: ")[2]
 
 
-def test_bytes_that_are_no_archive_are_one_line_and_are_not_taken_for_the_set(tmp_path, kaggle):
+def test_a_download_that_is_not_an_archive_is_one_line_and_is_not_kept(tmp_path, kaggle):
     kaggle.body = b"not a zip"
-    assert "the download failed: ValueError" in refusal(tmp_path, "kaggle:me/set")
+    assert "ValueError" in refusal(tmp_path, "kaggle:me/set")
     assert "not on this machine" in refusal(tmp_path, "kaggle:me/set", offline=True)
 
 
-def test_credentials_that_cannot_be_read_are_one_line(tmp_path, kaggle):
+def test_unreadable_credentials_are_one_line(tmp_path, kaggle):
     (tmp_path / "no-credentials").mkdir()
     (tmp_path / "no-credentials" / "kaggle.json").write_text("{")
     assert "Invalid Kaggle credentials file" in refusal(tmp_path, "kaggle:me/set")
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path, kaggle):
+def test_an_unreachable_server_is_one_line(tmp_path, kaggle):
     kaggle.shutdown()
     kaggle.server_close()
     line = refusal(tmp_path, "kaggle:me/set")
-    assert "Kaggle cannot be reached" in line
+    assert "error[kaggle]" in line
     assert str(data_folder(tmp_path) / "me--set.zip") in line
 
 

@@ -294,7 +294,7 @@ def test_children_of_kermany_with_one_number_and_two_diseases_are_two(replica, t
     assert of["NORMAL2-IM-0117-0001.jpeg"] != of["IM-0117-0001.jpeg"]
 
 
-def test_the_val_of_kermany_is_drawn_anew_and_said_to_be(replica, tmp_path):
+def test_the_val_of_kermany_is_redrawn_with_a_note(replica, tmp_path):
     replica("chest-xray-pneumonia")
     source = opened("chest-xray-pneumonia", tmp_path)
     split = draw_split(source)
@@ -377,13 +377,13 @@ def test_isic_finds_lesions_in_its_second_table_and_an_image_without_is_on_its_o
     assert set(table["age_approx"]) == {"55.0"}
 
 
-def test_parts_of_archives_that_are_not_unpacked_are_said(replica, tmp_path):
+def test_packed_parts_of_archives_are_named(replica, tmp_path):
     root = replica("diabetic-retinopathy")
     for path in (root / "train").iterdir():
         path.unlink()
     for part in range(1, 6):
         (root / f"train.zip.00{part}").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"5 archives in .* are not unpacked: train\.zip\.001"):
+    with pytest.raises(DataError, match=r"5 archives in .*train\.zip\.001"):
         SPECS["diabetic-retinopathy"].samples(SamplesRequest(folder=tmp_path / "datasets" / "x", offline=True))
 
 
