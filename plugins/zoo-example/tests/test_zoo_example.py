@@ -32,7 +32,7 @@ def test_the_plugin_fits_on_one_page():
 
 @pytest.mark.parametrize("size", [28, 64, 100])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_model_takes_any_size_and_channels(size, channels):
+def test_the_model_accepts_any_size_and_channels(size, channels):
     import torch
 
     module = MODEL.build(BuildRequest(num_outputs=5, channels=channels, image_size=size))
@@ -56,7 +56,7 @@ def test_the_metric_passes_the_conformance_kit():
     check_metric(METRIC)
 
 
-def test_two_recalls_by_hand():
+def test_the_metric_of_two_known_recalls():
     request = asked([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], ("no", "yes"), BINARY)
     assert METRIC.compute(request) == pytest.approx((0.75 * 0.5) ** 0.5)
 
@@ -70,10 +70,10 @@ def test_it_is_the_geometric_mean_of_the_recalls_of_scikit_learn():
     assert METRIC.compute(asked(targets, decisions, ("a", "b", "c"))) == pytest.approx(expected)
 
 
-def test_a_label_that_is_never_found_makes_it_zero():
+def test_a_label_that_is_never_predicted_makes_the_metric_zero():
     assert METRIC.compute(asked([0, 1, 1], [0, 0, 0], ("no", "yes"), BINARY)) == 0.0
 
 
-def test_a_label_that_no_image_has_makes_it_undefined():
+def test_a_label_without_images_makes_the_metric_undefined():
     with pytest.raises(Undefined, match="'yes'"):
         METRIC.compute(asked([0, 0], [0, 1], ("no", "yes"), BINARY))

@@ -241,7 +241,7 @@ def test_there_is_a_replica_for_every_card():
 
 
 @pytest.mark.parametrize("card", sorted(CARDS.glob("*.toml")), ids=lambda card: card.stem)
-def test_a_card_is_valid_whole_and_named_after_its_page(card):
+def test_a_card_is_valid_complete_and_named_after_its_page(card):
     read = read_card(card)
     assert read.url == page_of(handle_of(card))
     for field in ("name", "title", "modality", "license", "citation", "task"):
@@ -257,7 +257,7 @@ def test_the_readme_lists_every_card():
 
 
 @pytest.mark.parametrize("name", REPLICAS)
-def test_a_replica_is_read_right(name, replica, tmp_path):
+def test_a_replica_is_read_as_expected(name, replica, tmp_path):
     replica(name)
     _, labels, num_patients, splits = REPLICAS[name]
     source = opened(name, tmp_path)
@@ -269,7 +269,7 @@ def test_a_replica_is_read_right(name, replica, tmp_path):
 
 
 @pytest.mark.parametrize("name", REPLICAS)
-def test_a_card_keeps_the_promises_of_a_dataset(name, replica, tmp_path):
+def test_a_card_passes_the_conformance_kit(name, replica, tmp_path):
     replica(name)
     check_dataset(SPECS[name], tmp_path / "cache" / "datasets" / name)
 
@@ -284,7 +284,7 @@ def test_listing_the_cards_imports_nothing_heavy():
 
 
 # --- what single cards are careful about -----------------------------------------------------------------------------
-def test_children_of_kermany_with_one_number_and_two_diseases_are_two(replica, tmp_path):
+def test_children_of_kermany_with_one_number_and_two_diseases_are_two_patients(replica, tmp_path):
     replica("chest-xray-pneumonia")
     table = opened("chest-xray-pneumonia", tmp_path).samples.table
     assert table.groupby("patient")["split"].nunique().max() == 1
@@ -303,7 +303,7 @@ def test_the_val_of_kermany_is_redrawn_with_a_note(replica, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["chest-xray-pneumonia", "brain-mri-yes-no", "malaria-cells"])
-def test_the_copy_that_a_folder_holds_of_itself_is_left_out_and_counted(name, replica, tmp_path):
+def test_a_copy_of_a_folder_inside_itself_is_left_out_and_counted(name, replica, tmp_path):
     replica(name)
     source = opened(name, tmp_path)
     assert len(set(source.digests.tolist())) == len(source.digests)
@@ -311,7 +311,7 @@ def test_the_copy_that_a_folder_holds_of_itself_is_left_out_and_counted(name, re
 
 
 @pytest.mark.parametrize("name", ["busi", "covid-radiography"])
-def test_masks_are_no_images(name, replica, tmp_path):
+def test_masks_are_not_images(name, replica, tmp_path):
     root = replica(name)
     assert len([path for path in root.rglob("*.png") if "mask" in path.as_posix()]) >= 7
     assert not [image for image in opened(name, tmp_path).samples.table["image"] if "mask" in image]
@@ -338,7 +338,7 @@ def test_rows_of_several_boxes_are_one_image_and_boxes_are_hidden(replica, tmp_p
     assert not {"x", "y", "width", "height", "class"} & set(source.samples.table.columns)
 
 
-def test_radiographs_of_rsna_are_read_as_their_jpegs_although_they_call_themselves_captures(replica, tmp_path):
+def test_rsna_radiographs_declared_as_captures_are_read_like_their_jpegs(replica, tmp_path):
     root = replica("rsna-pneumonia")
     samples = opened("rsna-pneumonia", tmp_path).samples
     assert any("all 8 images are of the kind secondary capture: they are read" in note for note in samples.notes)
@@ -347,7 +347,7 @@ def test_radiographs_of_rsna_are_read_as_their_jpegs_although_they_call_themselv
         assert (samples.read(image) == pydicom.dcmread(root / image).pixel_array).all()
 
 
-def test_the_view_that_tells_of_the_bedside_is_a_column_for_the_audit(replica, tmp_path):
+def test_the_view_that_reveals_bedside_images_is_metadata(replica, tmp_path):
     replica("rsna-pneumonia")
     source = opened("rsna-pneumonia", tmp_path)
     assert set(source.spec.metadata) == {"ViewPosition", "PatientSex"}
@@ -355,7 +355,7 @@ def test_the_view_that_tells_of_the_bedside_is_a_column_for_the_audit(replica, t
     assert views == {"AP": 1, "PA": 0}
 
 
-def test_an_image_that_stands_in_siim_under_two_patients_is_not_parted(replica, tmp_path):
+def test_a_siim_image_of_two_patients_stays_in_one_split(replica, tmp_path):
     root = replica("siim-isic-melanoma") / "jpeg" / "train"
     twins = [root / f"ISIC_{number}.jpg" for number in (2637012, 2637017)]  # of two patients, both benign
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -370,7 +370,7 @@ def test_an_image_that_stands_in_siim_under_two_patients_is_not_parted(replica, 
     assert any(fold[rows[0]] != fold[rows[1]] for fold in apart.folds)  # their patients alone would part them
 
 
-def test_isic_finds_lesions_in_its_second_table_and_an_image_without_is_on_its_own(replica, tmp_path):
+def test_isic_lesions_come_from_the_second_table_and_images_without_are_separate(replica, tmp_path):
     replica("isic2019")
     table = opened("isic2019", tmp_path).samples.table
     assert table["patient"].str.startswith("unknown").sum() == 1

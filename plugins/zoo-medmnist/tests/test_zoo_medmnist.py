@@ -41,7 +41,7 @@ def test_twelve_sets_come_in_four_sizes():
 
 
 @pytest.mark.parametrize("spec", SETS.values(), ids=list(SETS))
-def test_a_card_is_complete_and_says_that_patients_are_unknown(spec):
+def test_a_card_is_complete_and_declares_unknown_patients(spec):
     (file_name, md5), *rest = spec.checksums.items()
     assert not rest
     assert file_name == f"{spec.name.removesuffix('_official')}.npz"
@@ -146,7 +146,7 @@ def test_the_packages_default_folder_is_in_the_home(tmp_path, file, monkeypatch)
     assert open_official(file, request(tmp_path, offline=True)).files == (path,)
 
 
-def test_a_file_that_is_not_the_official_one_is_used_and_said_to_be(tmp_path, file):
+def test_an_unofficial_file_is_used_with_a_note(tmp_path, file):
     other = replace(file, md5="0" * 32)
     put(tmp_path / "own", published(tmp_path))
     (note,) = open_official(other, request(tmp_path, offline=True)).notes
@@ -160,7 +160,7 @@ def test_the_official_file_is_preferred_to_another_of_its_name(tmp_path, file):
     assert (samples.files, samples.notes) == ((path,), ())
 
 
-def test_offline_and_absent_names_the_file_the_url_and_where_to_put_it(tmp_path, file):
+def test_a_missing_file_offline_is_named_with_its_url_and_place(tmp_path, file):
     with pytest.raises(DataError) as caught:
         open_official(file, request(tmp_path, offline=True))
     for part in ("tiny.npz", file.url, str(tmp_path / "own"), str(tmp_path / "medmnist")):
@@ -205,7 +205,7 @@ def server(data: bytes, how: str = "well") -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def test_a_download_arrives_whole_and_is_not_repeated(tmp_path, file):
+def test_a_download_is_complete_and_is_not_repeated(tmp_path, file):
     steps: list[tuple[int, int | None]] = []
     data = published(tmp_path)
     with server(data) as (url, asked):
@@ -217,7 +217,7 @@ def test_a_download_arrives_whole_and_is_not_repeated(tmp_path, file):
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["tiny.npz"]
 
 
-def test_a_download_that_breaks_off_leaves_no_file_and_the_next_one_is_whole(tmp_path, file):
+def test_an_interrupted_download_leaves_no_file_and_the_next_one_is_complete(tmp_path, file):
     data = published(tmp_path)
     with server(data, "cut") as (url, _), pytest.raises(DataError, match=r"tiny\.npz"):
         open_official(replace(file, url=url), request(tmp_path))
@@ -228,7 +228,7 @@ def test_a_download_that_breaks_off_leaves_no_file_and_the_next_one_is_whole(tmp
         check_tiny(open_official(replace(file, url=url), request(tmp_path)))
 
 
-def test_a_server_that_ignores_ranges_sends_it_all_again(tmp_path, file):
+def test_a_server_without_ranges_sends_the_whole_file_again(tmp_path, file):
     data = published(tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "tiny.npz.part").write_bytes(data[:1000])
@@ -244,7 +244,7 @@ def test_other_bytes_than_the_official_ones_are_refused_and_not_kept(tmp_path, f
 
 
 @pytest.mark.parametrize("how", ["missing", "refused"])
-def test_a_server_that_does_not_serve_is_one_line_with_the_url_and_the_place(tmp_path, file, how):
+def test_a_failing_server_is_one_line_with_the_url_and_the_place(tmp_path, file, how):
     with server(b"", how) as (url, _):
         address = url if how == "missing" else file.url  # nobody listens on port 9
         with pytest.raises(DataError) as caught:
@@ -282,7 +282,7 @@ def test_breastmnists_known_issue_is_true(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "count"), [("breastmnist", 1), ("pneumoniamnist", 10)])
-def test_what_is_left_out_of_train_is_in_a_later_split_byte_for_byte(name, count, tmp_path, monkeypatch):
+def test_images_left_out_of_train_are_byte_for_byte_in_a_later_split(name, count, tmp_path, monkeypatch):
     if not (SHARED / f"{name}.npz").exists():
         pytest.skip(f"{name}.npz is not in ../shared/data")
     monkeypatch.setenv("MEDMNIST_ROOT", str(SHARED))

@@ -55,7 +55,7 @@ def test_painting_twice_gives_the_same_bytes():
     assert paint(draw(FEW)).tobytes() == paint(draw(FEW)).tobytes()
 
 
-def test_another_seed_gives_other_slices():
+def test_another_seed_draws_other_slices():
     assert not np.array_equal(paint(draw(FEW)), paint(draw(replace(FEW, seed=1))))
 
 
@@ -64,7 +64,7 @@ def test_random_words_are_those_of_philox():
     assert np.array_equal(Stream(7, "noise").words(5), np.random.Philox(key=key).random_raw(5))
 
 
-def test_noise_is_centred_with_variance_one():
+def test_noise_has_mean_zero_and_variance_one():
     noise = Stream(7, "noise").bell(400, 500)
     assert noise.mean() == pytest.approx(0.0, abs=0.01)
     assert noise.var() == pytest.approx(1.0, abs=0.01)
@@ -114,7 +114,7 @@ def test_a_dataset_is_the_pinned_one_and_passes_the_conformance_kit(name, folder
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_the_card_says_that_it_is_synthetic(name):
+def test_the_card_declares_synthetic_data(name):
     spec = DATASETS[name]
     assert spec.synthetic
     assert "synthetic" in spec.title
@@ -161,7 +161,7 @@ def test_lesions_of_both_kinds_add_the_same_density(scenes):
     assert added == pytest.approx(drawn[:64], rel=0.01)
 
 
-def test_mean_brightness_does_not_tell_the_labels_apart(samples, images):
+def test_mean_brightness_does_not_separate_the_labels(samples, images):
     assert roc_auc_score(samples.targets, images.mean(axis=(1, 2))) == pytest.approx(0.5, abs=0.05)
 
 
@@ -184,7 +184,7 @@ def test_a_mask_is_the_disc_of_its_lesion_within_the_lung(scenes):
             assert not mask[(distance > lesion.radius + 0.5) | (lung == 0.0)].any()
 
 
-def test_a_box_lies_just_around_its_mask(scenes):
+def test_a_box_encloses_its_mask_tightly(scenes):
     for image in (0, 1, 2):
         for box, mask in zip(boxes(scenes, image), masks(scenes, image), strict=True):
             x0, y0, x1, y1 = box.astype(int)
@@ -237,4 +237,4 @@ def test_the_picture_shows_every_label(tmp_path):
     draw_sheet(FEW).save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (6 * 3 * 64, 2 * 2 * 3 * 64)
-        assert {(64, 160, 255), (255, 96, 64)} <= {colour for _, colour in sheet.getcolors(1 << 20)}
+        assert {(64, 160, 255), (255, 96, 64)} <= {color for _, color in sheet.getcolors(1 << 20)}

@@ -109,7 +109,7 @@ def path_of(name: str, tag: str, file: str = "model.safetensors") -> str:
     return f"/timm/{name}.{tag}/resolve/main/{file}"
 
 
-def test_weights_are_downloaded_into_the_hubs_cache_and_progress_is_told(hub, tmp_path):
+def test_weights_are_downloaded_into_the_hubs_cache_with_progress(hub, tmp_path):
     hub.files[path_of("resnet18", "a1_in1k")] = b"tensors" * 50_000
     path, progress = fetch(tmp_path, hub.address)
     assert Path(path).read_bytes() == b"tensors" * 50_000
@@ -126,12 +126,12 @@ def test_weights_in_the_hubs_cache_are_used_without_a_request(hub, tmp_path):
     assert hub.requests == []
 
 
-def test_the_tag_asked_for_is_fetched(hub, tmp_path):
+def test_the_requested_tag_is_fetched(hub, tmp_path):
     hub.files[path_of("resnet18", "tv_in1k")] = b"torchvision's"
     assert Path(fetch(tmp_path, hub.address, tag="tv_in1k")[0]).read_bytes() == b"torchvision's"
 
 
-def test_a_download_cut_off_is_an_error_leaves_no_weights_and_can_be_run_again(hub, tmp_path):
+def test_an_interrupted_download_is_an_error_leaves_no_weights_and_can_be_repeated(hub, tmp_path):
     content = os.urandom(3_000_000)
     hub.files[path_of("resnet18", "a1_in1k")] = content
     hub.cut_after = 1_000_000
@@ -141,7 +141,7 @@ def test_a_download_cut_off_is_an_error_leaves_no_weights_and_can_be_run_again(h
     assert Path(fetch(tmp_path, hub.address)[0]).read_bytes() == content
 
 
-def test_a_repository_without_safetensors_gives_its_other_file(hub, tmp_path):
+def test_a_repository_without_safetensors_yields_its_other_file(hub, tmp_path):
     hub.files[path_of("resnet18", "a1_in1k", "pytorch_model.bin")] = b"pickled"
     assert Path(fetch(tmp_path, hub.address)[0]).read_bytes() == b"pickled"
 
@@ -153,7 +153,7 @@ def test_a_file_the_hub_does_not_have_is_an_error_that_names_it(hub, tmp_path):
     assert "--weights-dir" in line.partition("fix: ")[2]
 
 
-def test_offline_weights_that_are_nowhere_give_none_at_once(hub, tmp_path):
+def test_missing_weights_offline_resolve_to_none_at_once(hub, tmp_path):
     start = time.perf_counter()
     assert fetch(tmp_path, hub.address, offline=True) == ["None", "None"]
     assert fetch(tmp_path, hub.address, HF_HUB_OFFLINE="1") == ["None", "None"]

@@ -108,7 +108,7 @@ def test_the_index_names_every_architecture_and_tag_of_timm_that_can_classify():
     assert {full for full in theirs if "." in full} == tags
 
 
-def test_entries_of_the_index_are_what_making_them_again_gives():
+def test_entries_of_the_index_are_reproducible():
     import timm
 
     from zoo_timm.make_index import make_index
@@ -120,7 +120,7 @@ def test_entries_of_the_index_are_what_making_them_again_gives():
 
 
 @pytest.mark.slow
-def test_the_whole_index_is_what_making_it_again_gives():
+def test_the_whole_index_is_reproducible():
     import timm
 
     from zoo_timm.make_index import make_index
@@ -138,7 +138,7 @@ def test_listing_imports_neither_torch_nor_timm():
     assert done.stdout.strip() == "[]"
 
 
-def test_registering_every_model_takes_less_than_a_blink():
+def test_registering_every_model_is_fast():
     fastest = min(processor_seconds(register_models) for _ in range(5))
     assert fastest < 0.1  # 0.027 s when measured
 
@@ -170,11 +170,11 @@ def test_the_default_tag_is_timms_and_its_settings_are_the_registrys():
         ("vit_base_patch16_clip_224", "laion2b_ft_in12k_in1k", ("laion-2b", "imagenet-12k", "imagenet-1k")),
     ],
 )
-def test_pretraining_data_are_told_in_the_order_of_training(model, tag, datasets):
+def test_pretraining_data_are_listed_in_the_order_of_training(model, tag, datasets):
     assert next(weight for weight in SPECS[model].weights if weight.tag == tag).pretraining == datasets
 
 
-def test_the_mirror_named_by_the_environment_is_where_weights_come_from(monkeypatch):
+def test_weights_come_from_the_mirror_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
     spec = next(spec for spec in register_models() if spec.name == "resnet18")
     assert spec.weights[0].url == "https://mirror.example/hub/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
@@ -188,7 +188,7 @@ def test_specs_can_be_sent_to_another_process():
 
 # --- the models ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_architecture_takes_the_sizes_its_spec_allows(name):
+def test_an_architecture_accepts_the_sizes_that_its_spec_declares(name):
     import torch
 
     spec = SPECS[name]
@@ -198,7 +198,7 @@ def test_an_architecture_takes_the_sizes_its_spec_allows(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
+def test_the_core_adapts_an_architecture_to_gray_images_and_two_labels(name):
     import torch
 
     from zoo.models.building import build_model
@@ -210,7 +210,7 @@ def test_zoo_fits_an_architecture_to_gray_images_and_two_labels(name):
 
 
 @pytest.mark.parametrize("name", EVERY_FAMILY)
-def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
+def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
     import torch
 
     from zoo.models.building import build_model
@@ -226,7 +226,7 @@ def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
+def test_outputs_of_a_new_head_follow_its_bias(name):
     import torch
 
     from zoo.models.building import build_model
@@ -251,7 +251,7 @@ def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_layer_groups_hold_every_parameter_once_and_end_with_the_heads(name):
+def test_layer_groups_contain_every_parameter_once_and_end_with_the_heads(name):
     spec = SPECS[name]
     module = build_without_numbers(spec)
     groups = spec.layer_groups(module)
@@ -270,7 +270,7 @@ def test_frozen_parameters_are_in_no_layer_group():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_features_are_one_row_an_image(name):
+def test_features_have_one_row_per_image(name):
     import torch
 
     spec = SPECS[name]
@@ -280,7 +280,7 @@ def test_features_are_one_row_an_image(name):
     assert found.shape[0] == 2
 
 
-def test_features_are_what_the_classifier_sees():
+def test_features_are_the_input_of_the_classifier():
     import torch
 
     module = build(SPECS["resnet18"]).eval()
@@ -290,14 +290,14 @@ def test_features_are_what_the_classifier_sees():
         torch.testing.assert_close(module.fc(found), module(images))
 
 
-def test_weights_without_a_head_get_one_of_the_outputs_asked_for():
+def test_weights_without_a_head_get_one_with_the_requested_outputs():
     module = build(SPECS["vit_small_patch14_dinov2"], 42, num_outputs=7)
     assert module.head.weight.shape == (7, 384)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPECS))
-def test_every_architecture_takes_a_new_head_and_gives_features_at_a_small_size(name):
+def test_every_architecture_accepts_a_new_head_and_returns_features_at_a_small_size(name):
     import torch
 
     from zoo.models.adapting import replace_head
@@ -369,14 +369,14 @@ def test_a_head_of_another_number_of_classes_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_that_is_no_weights_file_is_an_error(tmp_path, content, suffix):
+def test_a_file_without_weights_is_an_error(tmp_path, content, suffix):
     path = tmp_path / f"resnet18{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"resnet18.*cannot be read as weights"):
         build(SPECS["resnet18"], weights=path)
 
 
-def test_code_hidden_in_a_weights_file_is_not_run(tmp_path):
+def test_code_in_a_weights_file_is_not_executed(tmp_path):
     import torch
 
     witness = tmp_path / "witness"
@@ -421,7 +421,7 @@ def test_a_tag_of_another_number_of_classes_loads_with_its_own_head(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_architecture_without_weights_of_its_own_loads_a_file_and_asks_no_hub(tmp_path, monkeypatch):
+def test_an_architecture_without_weights_loads_a_file_without_requests_to_the_hub(tmp_path, monkeypatch):
     import torch
 
     # timm's entry point would download the weights of the ResNet-26 inside.

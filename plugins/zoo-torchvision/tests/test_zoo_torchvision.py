@@ -62,7 +62,7 @@ def test_the_index_names_every_architecture_of_torchvision():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_0", "vit_b_16"])
-def test_an_entry_of_the_index_is_what_making_it_again_gives(name):
+def test_an_entry_of_the_index_is_reproducible(name):
     import torchvision
 
     from zoo_torchvision.make_index import describe_architecture
@@ -72,7 +72,7 @@ def test_an_entry_of_the_index_is_what_making_it_again_gives(name):
 
 
 @pytest.mark.slow
-def test_the_whole_index_is_what_making_it_again_gives():
+def test_the_whole_index_is_reproducible():
     import torchvision
 
     from zoo_torchvision.make_index import make_index
@@ -97,7 +97,7 @@ def test_the_default_weights_are_torchvisions_default():
     assert SPECS["resnet50"].weights[0].tag == "imagenet1k_v2"
 
 
-def test_swag_weights_are_non_commercial_and_know_their_pretraining():
+def test_swag_weights_are_non_commercial_and_declare_their_pretraining():
     swag = next(weight for weight in SPECS["vit_b_16"].weights if "swag_e2e" in weight.tag)
     assert (swag.license, swag.pretraining) == ("CC-BY-NC-4.0", ("instagram-3.6b", "imagenet-1k"))
     assert swag.image_size == 384
@@ -111,7 +111,7 @@ def test_specs_can_be_sent_to_another_process():
 
 # --- the models ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_model_gives_one_tensor_of_logits_in_training_and_testing_at_its_smallest_size(name):
+def test_a_model_returns_one_tensor_of_logits_in_training_and_testing_at_its_smallest_size(name):
     import torch
 
     spec = SPECS[name]
@@ -138,7 +138,7 @@ def test_the_classifier_and_the_first_convolution_are_where_the_index_says(name)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_layer_groups_hold_every_parameter_once_and_end_with_the_classifier(name):
+def test_layer_groups_contain_every_parameter_once_and_end_with_the_classifier(name):
     from zoo_torchvision.make_index import build_on_meta
 
     module = build_on_meta(name)
@@ -150,7 +150,7 @@ def test_layer_groups_hold_every_parameter_once_and_end_with_the_classifier(name
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
+def test_outputs_of_a_new_head_follow_its_bias(name):
     import torch
 
     from zoo.models.building import build_model
@@ -163,7 +163,7 @@ def test_outputs_of_a_new_head_go_where_its_bias_goes(name):
     check_bounds(spec, module, torch.rand(2, 3, size, size))
 
 
-def test_a_squeezenet_can_say_that_a_finding_is_rare():
+def test_a_squeezenet_can_predict_probabilities_below_one_half():
     """With torchvision's ReLU behind its head it could not: every probability of a multi-label set was .5 or more."""
     import torch
 
@@ -180,7 +180,7 @@ def test_a_squeezenet_can_say_that_a_finding_is_rare():
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
-def test_images_normalised_as_the_spec_says_give_what_torchvisions_own_input_transform_gives(name):
+def test_normalization_by_the_spec_equals_torchvisions_own_input_transform(name):
     import torch
     from torchvision import models
     from torchvision.transforms.functional import normalize
@@ -203,7 +203,7 @@ FAMILIES = {spec.family: name for name, spec in sorted(SPECS.items(), key=lambda
 @pytest.mark.parametrize(
     "name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES.values()]
 )
-def test_a_gray_image_gives_what_the_same_image_repeated_gives(name):
+def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
     import torch
 
     from zoo.models.building import build_model
@@ -283,13 +283,13 @@ def test_a_mnasnet_kept_as_safetensors_loads(tmp_path):
 
 
 # --- fetching --------------------------------------------------------------------------------------------------------
-def test_offline_a_tag_that_is_nowhere_gives_none(tmp_path, monkeypatch):
+def test_offline_a_missing_tag_resolves_to_none(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     request = FetchRequest(name="resnet18", folder=tmp_path / "weights", offline=True)
     assert SPECS["resnet18"].fetch_weights(request) is None
 
 
-def test_torchs_own_cache_is_used_where_torch_itself_would_look(tmp_path, monkeypatch):
+def test_the_cache_of_torch_is_used(tmp_path, monkeypatch):
     import torch
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -99,7 +99,7 @@ def blend(image: Array, value: Array | float, share: Array) -> None:
 
 
 def smooth(images: Array, amount: Array | float) -> Array:
-    """Mix each pixel with its neighbours, weights (amount, 1, amount) / (1 + 2 amount) along both axes."""
+    """Mix each pixel with its neighbors, weights (amount, 1, amount) / (1 + 2 amount) along both axes."""
     for axis in (1, 2):
         padding = [(0, 0)] * images.ndim
         padding[axis] = (1, 1)
