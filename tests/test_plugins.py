@@ -255,10 +255,10 @@ def test_an_import_that_was_slow_once_is_tried_again_and_serves(tmp_path, monkey
     install([write_wheel(tmp_path, "zoo-slow", source)], target)
     monkeypatch.syspath_prepend(str(target))
     (plugin,) = [found for found in find_plugins() if found.name == "zoo-slow"]
-    (first,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
+    (first,) = quarantine.quarantine_plugins([plugin], tmp_path / "cache")
     with pytest.raises(PluginError, match=r"did not end within 5 s; fix: .* `pip uninstall zoo-slow`"):
         first.load()
-    (second,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
+    (second,) = quarantine.quarantine_plugins([plugin], tmp_path / "cache")
     assert second is plugin
 
 

@@ -12,8 +12,8 @@ from zoo.specs.protocol import (
     FINETUNE,
     KNN,
     LINEAR_PROBE,
+    MAX_VALUES,
     MEDMNIST,
-    MOST,
     PROTOCOLS,
     QUICK,
     TUNED,
@@ -195,12 +195,12 @@ def test_the_recipes_are_the_published_ones():
 
 def test_every_number_of_a_protocol_has_a_range():
     numbers = {name for name, kind in get_type_hints(Protocol).items() if {int, float} & {kind, *get_args(kind)}}
-    assert numbers - {"version"} == set(MOST)
+    assert numbers - {"version"} == set(MAX_VALUES)
 
 
-@pytest.mark.parametrize("field", sorted(MOST))
+@pytest.mark.parametrize("field", sorted(MAX_VALUES))
 def test_a_number_beyond_its_range_is_refused_from_the_command_line_and_from_a_plugin(field):
-    beyond = 2 * MOST[field]
+    beyond = 2 * MAX_VALUES[field]
     with pytest.raises(UsageError, match="expected at most"):
         override(FINETUNE, {field: f"{beyond:g}" if isinstance(beyond, float) else str(int(beyond))})
     kind = type(getattr(FINETUNE, field))

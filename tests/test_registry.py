@@ -13,7 +13,7 @@ import pytest
 
 from zoo import hookimpl
 from zoo.errors import PluginError, UsageError
-from zoo.registry.finding import FoundPlugin
+from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_plugin, load_registry
 from zoo.registry.lookup import Registry, split_model_name
 from zoo.specs.dataset import DatasetSpec
@@ -48,14 +48,14 @@ def raise_it(error):
 def plugin(name, *, error=None, version="1.0", group="zoo.v1", **specs):
     """A plugin whose hooks return the given specs, or whose import raises `error`."""
     if error is not None:
-        return FoundPlugin(name=name, version=version, group=group, load=partial(raise_it, error))
+        return InstalledPlugin(name=name, version=version, group=group, load=partial(raise_it, error))
     hooks = {f"register_{kind}": hookimpl(lambda given=given: given) for kind, given in specs.items()}
-    return FoundPlugin(name=name, version=version, group=group, load=lambda: SimpleNamespace(**hooks))
+    return InstalledPlugin(name=name, version=version, group=group, load=lambda: SimpleNamespace(**hooks))
 
 
 def plugin_with(name, **functions):
     """A plugin whose module holds the given functions."""
-    return FoundPlugin(name=name, version="1.0", load=lambda: SimpleNamespace(**functions))
+    return InstalledPlugin(name=name, version="1.0", load=lambda: SimpleNamespace(**functions))
 
 
 def reason(found):
