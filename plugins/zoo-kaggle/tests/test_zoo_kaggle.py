@@ -307,7 +307,7 @@ def test_credentials_that_cannot_be_read_are_one_line(tmp_path, kaggle):
     assert "Invalid Kaggle credentials file" in refusal(tmp_path, "kaggle:me/set")
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path, kaggle):
+def test_an_unreachable_server_is_reported(tmp_path, kaggle):
     kaggle.shutdown()
     kaggle.server_close()
     line = refusal(tmp_path, "kaggle:me/set")
