@@ -415,7 +415,7 @@ def test_objects_without_pixels_are_distinguished_from_images_with_missing_pixel
 def test_too_few_pixels_and_truncated_files_are_detected_from_the_header(tmp_path):
     assert "8130 bytes of pixels, expected 8192 for 64 x 64" in refusal(FILES / "MR_truncated.dcm")
     pixels = ramp(np.uint16, 0)
-    assert "64 bytes of pixels, 8 x 8 pixels are 128" in refusal(
+    assert "64 bytes of pixels, expected 128 for 8 x 8 pixels" in refusal(
         write(tmp_path / "few.dcm", pixels, PixelData=bytes(64))
     )
     assert "8 x 8 pixels in 3 frames are 384" in refusal(write(tmp_path / "three.dcm", pixels, NumberOfFrames=3))

@@ -25,7 +25,7 @@ def clean(text: object) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The message of an exception, even if its `__str__` fails, as a plugin's own class may."""
+    """The message of an exception. The `__str__` of a plugin's own exception class may fail."""
     try:
         return str(error)
     except Exception as failure:

@@ -1,7 +1,7 @@
 """The conformance kit for the tests of a plugin.
 
 `check_model(spec)`, `check_dataset(spec, folder)` and `check_metric(spec)` try what a benchmark does, on little data.
-They return None, or raise an AssertionError for the first problem that says what was expected.
+They return None, or raise an AssertionError that describes the first problem and what was expected.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def step(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
-def check_card_field(kind: Kind, spec: Any) -> None:
+def check_spec_fields(kind: Kind, spec: Any) -> None:
     """Check that the name can be typed and be a folder, every field is valid, and every callable can be pickled."""
     try:
         check_spec_name(kind, spec.name)
@@ -94,29 +94,29 @@ def check_model(spec: ModelSpec) -> None:
     """Build a model for one and three channels at two image sizes, and try a training step."""
     import torch
 
-    check_model_card(spec)
+    check_model_spec(spec)
     first, second = sizes_to_try(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = built(spec, num_outputs=3, channels=1, size=first)
+        module = build_module(spec, num_outputs=3, channels=1, size=first)
         images = torch.randn(4, 1, first, first)
         check_evaluation(spec, module, images)
-        again = built(spec, num_outputs=3, channels=1, size=first)
+        again = build_module(spec, num_outputs=3, channels=1, size=first)
         expect(
             same_outputs(evaluate(module, images), evaluate(again, images)),
             f"model {spec.name!r}: two builds from the same seed give different outputs; draw random numbers from "
             "torch only",
         )
-        module = built(spec, num_outputs=2, channels=3, size=second)
+        module = build_module(spec, num_outputs=2, channels=3, size=second)
         check_training(spec, module, torch.randn(4, 3, second, second), num_outputs=2)
         check_groups(spec, module)
         check_features(spec, module, torch.randn(4, 3, second, second))
         check_bounds(spec, again, images)
 
 
-def check_model_card(spec: ModelSpec) -> None:
+def check_model_spec(spec: ModelSpec) -> None:
     name = f"model {spec.name!r}"
-    check_card_field("model", spec)
+    check_spec_fields("model", spec)
     check_tasks("model", spec)
     records: list[tuple[str, ModelSpec | Weights]] = [(name, spec)]
     records += [(f"{name}, weights {weights.tag!r}", weights) for weights in spec.weights]
@@ -143,7 +143,7 @@ def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
     return first, first + max(1, 16 // multiple) * multiple
 
 
-def built(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
+def build_module(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
     with step(f"model {spec.name!r}: building it for {num_outputs} outputs and {channels} channels at {size} px"):
         return build_model(spec, num_outputs=num_outputs, channels=channels, image_size=size)
 
@@ -286,10 +286,10 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
 
     Official splits that share patients only give a warning, because they are as published.
     """
-    check_dataset_card(spec)
+    check_dataset_spec(spec)
     samples, again = (open_samples(spec, folder, offline) for _ in range(2))
     spec = complete_spec(spec, samples)
-    check_dataset_card(spec)
+    check_dataset_spec(spec)
     with step(f"dataset {spec.name!r}"):
         check_samples(spec, samples)
     check_table(spec, samples)
@@ -303,9 +303,9 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
     )
 
 
-def check_dataset_card(spec: DatasetSpec) -> None:
+def check_dataset_spec(spec: DatasetSpec) -> None:
     name = f"dataset {spec.name!r}"
-    check_card_field("dataset", spec)
+    check_spec_fields("dataset", spec)
     expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
     expect(
         not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
@@ -412,12 +412,12 @@ def check_image(name: str, pixels: object, channels: int) -> None:
 def check_metric(spec: MetricSpec) -> None:
     """Compute a metric on perfect, random and one-class predictions of every task it names."""
     name = f"metric {spec.name!r}"
-    check_card_field("metric", spec)
+    check_spec_fields("metric", spec)
     check_tasks("metric", spec)
     for task in (TASKS[task] for task in spec.tasks):
         where = f"{name}, {task} task"
-        random = frozen(request_for(task, quality="random"))
-        perfect = frozen(request_for(task, quality="perfect"))
+        random = make_read_only(request_for(task, quality="random"))
+        perfect = make_read_only(request_for(task, quality="perfect"))
         value, best = value_of(where, spec, random), value_of(where, spec, perfect)
         better = best > value if spec.higher_is_better else best < value
         expect(
@@ -428,7 +428,7 @@ def check_metric(spec: MetricSpec) -> None:
         expect(value == value_of(where, spec, random), f"{where}: the same predictions give two different values")
         order = np.random.default_rng(2).permutation(NUM_UNITS)
         expect(
-            outputs_close(value, value_of(where, spec, frozen(random.take(order)))),
+            outputs_close(value, value_of(where, spec, make_read_only(random.take(order)))),
             f"{where}: the value depends on the order of the rows",
         )
         check_resample(where, spec, random, value)
@@ -469,7 +469,7 @@ def request_for(task: Task, *, quality: str) -> MetricRequest:
     )
 
 
-def frozen(request: MetricRequest) -> MetricRequest:
+def make_read_only(request: MetricRequest) -> MetricRequest:
     """Make the arrays of a request read-only, as in a benchmark."""
     for values in (request.targets, request.probabilities, request.decisions, request.log_odds):
         if values is not None:
@@ -506,7 +506,7 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
         f"{where}: with all weights equal to 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
     )
     rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
-    computed = np.array([value_of(where, spec, frozen(request.take(row))) for row in rows])
+    computed = np.array([value_of(where, spec, make_read_only(request.take(row))) for row in rows])
     # A metric may keep the bins of the whole split, as `ece` does: then the values are close, but not equal.
     difference = np.abs(values[1:] - computed).mean()
     expect(
@@ -531,12 +531,12 @@ def check_weighted_counts(where: str, spec: MetricSpec, request: MetricRequest, 
 
 
 def check_undefined(where: str, spec: MetricSpec, request: MetricRequest) -> None:
-    """Check that the metric has a value or raises Undefined, never NaN, if the targets hold one class or value."""
+    """Check that the metric has a value or raises Undefined, but is never NaN, for targets of one class or value."""
     same_rows = np.zeros(NUM_UNITS, dtype=np.int64)
     one_class = replace(request, targets=request.targets[same_rows])
     for case, what in ((one_class, "targets that are all equal"), (one_class.take(same_rows[:1]), "one row")):
         try:
-            compute(spec, frozen(case))
+            compute(spec, make_read_only(case))
         except Undefined as reason:
             expect(str(reason).strip(), f"{where}: with {what} it raises Undefined without a reason")
         except Exception as error:

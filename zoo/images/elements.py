@@ -72,7 +72,7 @@ class OpenDicom:
         return self.photometric in GRAY
 
 
-def carries_mark(path: Path) -> bool:
+def has_dicom_prefix(path: Path) -> bool:
     """Whether a file has the DICOM prefix at byte 128."""
     try:
         with open(path, "rb") as stream:

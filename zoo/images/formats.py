@@ -20,7 +20,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images import animation, dicom, raster, video, volumes
-from zoo.images.elements import carries_mark
+from zoo.images.elements import has_dicom_prefix
 from zoo.images.elements import read_dicom_tag as read_element
 from zoo.images.reading import AS_STORED, Header, Reading, is_binary
 
@@ -97,17 +97,17 @@ def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
 
 def is_unnamed_image(path: Path) -> bool:
     """Whether a file without an image suffix (`IM000012`, `1.2.840.113619.5`, `scan.dc3`) is DICOM by its content."""
-    return suffix_of(path.name) not in BY_SUFFIX and not is_ignored(path.name) and carries_mark(path)
+    return suffix_of(path.name) not in BY_SUFFIX and not is_ignored(path.name) and has_dicom_prefix(path)
 
 
 def is_unread_image(path: Path) -> bool:
-    """Whether a file is an image that zoo does not read, by its suffix, or is binary and has no suffix."""
+    """Whether a file is an image that zoo does not read: it has such a suffix, or it is binary and has no suffix."""
     suffix = suffix_of(path.name)
     return suffix in UNREAD_SUFFIXES - BY_SUFFIX.keys() or (not suffix and is_binary(path))
 
 
 def has_tags(path: Path) -> bool:
-    """Whether a file is DICOM: its header has tags, and it may not be an image."""
+    """Whether a file is DICOM, so that its header has tags. It may not be an image."""
     return kind_of(path) is dicom
 
 

@@ -20,8 +20,8 @@ from zoo.images.reading import (
     check_regular,
     check_size,
     damaged,
+    detect_kind,
     first_bytes,
-    kind_in_fact,
     open_tiff,
     to_levels,
     too_large,
@@ -119,7 +119,7 @@ def open_image(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
-        kind = kind_in_fact(path)
+        kind = detect_kind(path)
         option = (
             f"rename it with the suffix {kind[1][0]}" if kind and path.suffix.lower() not in kind[1] else "leave it out"
         )

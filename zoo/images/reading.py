@@ -79,7 +79,7 @@ class Reading:
     percentiles: tuple[float, float] | None = None  # instead of levels: percentiles of each volume
     bits: Literal[8, 16] = 8
     crop: Literal["", "ultrasound-region"] = ""
-    axis: int | None = None  # the axis of a volume along which slices are taken; None: the default of its file kind
+    axis: int | None = None  # the axis of a volume along which slices are stacked; None: the default of its file kind
     pages: bool = False  # the pages of a TIFF are slices of a volume
 
 
@@ -98,7 +98,7 @@ def check_regular(path: Path) -> None:
         raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
 
 
-def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
+def detect_kind(path: Path) -> tuple[str, tuple[str, ...]] | None:
     """The kind of a file by its signature, with the suffixes of that kind; None if unknown."""
     try:
         with open(path, "rb") as stream:
@@ -109,7 +109,7 @@ def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a file begins with a null byte within its first 352 bytes, which no text contains."""
+    """Whether the first 352 bytes of a file contain a null byte, which text does not."""
     try:
         with open(path, "rb") as stream:
             return b"\0" in stream.read(352)
@@ -121,7 +121,7 @@ def first_bytes(path: Path) -> str:
     """Describe the content of a file that is not an image by its first bytes."""
     with open(path, "rb") as stream:
         start = stream.read(64)
-    if kind := kind_in_fact(path):
+    if kind := detect_kind(path):
         return f"it is {kind[0]}"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, probably of a failed download"
@@ -192,7 +192,7 @@ def has_wrong_suffix(path: Path, kind: tuple[str, tuple[str, ...]]) -> bool:
 def damaged(path: Path, error: Exception) -> DataError:
     """Build the error for an undecodable file: wrong suffix, missing codec or damage."""
     cause = str(error) or type(error).__name__
-    kind = kind_in_fact(path)
+    kind = detect_kind(path)
     if kind and has_wrong_suffix(path, kind):
         return DataError(
             f"{path}: the file is {kind[0]}, but its suffix is {path.suffix!r}: {cause}",

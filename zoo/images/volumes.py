@@ -53,7 +53,7 @@ class Volume:
     array: Array
     slope: float = 1.0
     intercept: float = 0.0
-    axis: int = 2  # the default axis along which slices are taken
+    axis: int = 2  # the default axis along which slices are stacked
     is_anatomical: bool = False  # the axes are RAS+
 
     def values(self, frame: int, axis: int | None) -> Array:

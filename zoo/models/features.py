@@ -68,7 +68,7 @@ def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Featur
     return Features(values=values, device=pixels.device)
 
 
-def kept_features(
+def cached_features(
     extract: Extract, pixels: Pixels, precision: str, *, cache: Path, identity: tuple[str, ...]
 ) -> Features:
     """Load features from the cache, or extract and cache them for other seeds, folds, heads and benches.
@@ -115,10 +115,10 @@ def checksum(values: Tensor) -> str:
     return hash_bytes(str(tuple(values.shape)), values.numpy().tobytes())
 
 
-# How a run gets its features: `extract_features`, or `kept_features` with a cache and an identity.
+# How a run gets its features: `extract_features`, or `cached_features` with a cache and an identity.
 GetFeatures = Callable[[Extract, Pixels, str], Features]
 
 
 def keep_features(cache: Path, *identity: str) -> GetFeatures:
-    """`kept_features` for one frozen model and dataset."""
-    return partial(kept_features, cache=cache, identity=identity)
+    """`cached_features` for one frozen model and dataset."""
+    return partial(cached_features, cache=cache, identity=identity)

@@ -74,7 +74,7 @@ class PartialFile:
 
     url: str
     path: Path
-    is_checked: bool  # whether a checksum will detect that parts of two versions were joined
+    is_checked: bool  # whether a checksum is known, which detects a mix of two versions
 
     @property
     def label(self) -> Path:

@@ -216,7 +216,7 @@ class BenchProgress:
         self.console.show(self.fit(self.console.width))
 
     def fit(self, width: int | None) -> str:
-        """Shorten the line for a narrow terminal: first the wording of the time left, then drop DROP_ORDER."""
+        """Shorten the line for a narrow terminal: first shorten the time left, then drop fields in DROP_ORDER."""
         line = self.line()
         for num_dropped in range(len(DROP_ORDER) + 1):
             if width is None or len(clean(line)) <= width:

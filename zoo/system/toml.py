@@ -11,7 +11,7 @@ MAX_NESTING = 50  # dataset cards and suites have at most five levels; pydantic 
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse a TOML document. Raises ValueError if it is invalid, nested too deeply, or has thousands of digits."""
+    """Parse a TOML document. Raises ValueError if it is invalid, too deeply nested, or has a number too long."""
     import tomllib
 
     try:
