@@ -321,9 +321,8 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_with_a_note(tmp
     assert "12 that hold one value only are left out (guessed" in notes
     assert "nothing names the patient" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]
-    assert np.array_equal(
-        samples.read("sick/p1.nii.gz#1"), expected
-    )  # the smallest value is level 0, and each step is a level
+    # the smallest value is level 0, and each step is a level
+    assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)
 
 
 def test_axis_step_and_keep_are_applied(tmp_path):

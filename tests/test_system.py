@@ -17,7 +17,6 @@ from zoo.system.machine import (
     resident_peak_bytes,
     seed_children,
     torch_generator,
-    tune_allocator,
     versions,
 )
 
@@ -58,11 +57,6 @@ def test_versions_include_the_libraries_that_affect_results():
     assert versions()["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert versions()["numpy"] == np.__version__
     assert {"python", "zoo-bench", "scikit-learn", "pandas", "pillow"} <= set(versions())
-
-
-def test_tuning_the_allocator_does_not_change_results():
-    tune_allocator()
-    assert np.ones(1_000_000).sum() == 1_000_000
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

@@ -303,9 +303,8 @@ def test_auto_falls_back_within_five_seconds_if_no_host_responds(tmp_path, monke
     initial = find(tmp_path, *specs, policy="auto", offline=False)
     assert time.monotonic() - start < 5
     assert all(weights.fallback for weights in initial)
-    assert {kind for _, kind in requests} == {
-        "offline"
-    }  # no download was tried, because a library's own retries take 50 s
+    # no download was tried, because a library's own retries take 50 s
+    assert {kind for _, kind in requests} == {"offline"}
 
 
 def test_hanging_dns_lookups_cost_one_timeout_together(monkeypatch):
