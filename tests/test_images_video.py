@@ -123,7 +123,8 @@ def test_a_long_clip_is_not_decoded_to_count_its_frames(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", pictures(30), *KINDS[".mp4"])
     monkeypatch.setattr(video, "DECODED_PIXELS", 1000)
     converted = []
-    monkeypatch.setattr(video, "pixels_of", lambda path, frame: converted.append(1) or frame.to_ndarray(format="rgb24"))
+    convert = lambda path, frame: converted.append(1) or frame.to_ndarray(format="rgb24")  # noqa: E731
+    monkeypatch.setattr(video, "frame_pixels", convert)
     assert read_header(path).frames == 30
     assert len(converted) == 1
 
@@ -144,7 +145,7 @@ def test_the_cache_of_decoded_frames_is_bounded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.avi", pictures(40), *KINDS[".avi"])
     monkeypatch.setattr(video, "KEPT_BYTES", 5 * 64 * 48 * 3)
     read_image(path, 39)
-    assert len(video.RECENT_CLIPS(path).kept) == 5
+    assert len(video.RECENT_CLIPS(path).cached) == 5
     assert np.array_equal(read_image(path, 2), reference(path)[2])
 
 

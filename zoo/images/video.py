@@ -70,12 +70,12 @@ class OpenClip:
 
     def begin(self) -> None:
         self.position = 0
-        self.kept: OrderedDict[int, Any] = OrderedDict()  # in the decoded format: half the size of RGB
+        self.cached: OrderedDict[int, Any] = OrderedDict()  # in the decoded format: half the size of RGB
         self.frames = Decoder(self.path)
 
     def read(self, number: int) -> Array:
         with self.lock:
-            if number not in self.kept and number < self.position:
+            if number not in self.cached and number < self.position:
                 self.begin()
             while self.position <= number:
                 frame = next(self.frames, None)
@@ -85,11 +85,11 @@ class OpenClip:
                         fix="copy it again, or use an existing frame",
                         code="image",
                     )
-                self.kept[self.position] = frame
+                self.cached[self.position] = frame
                 self.position += 1
-                while len(self.kept) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.kept) > 1:
-                    self.kept.popitem(last=False)
-            return frame_pixels(self.path, self.kept[number])
+                while len(self.cached) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.cached) > 1:
+                    self.cached.popitem(last=False)
+            return frame_pixels(self.path, self.cached[number])
 
 
 def open_clip(path: Path) -> tuple[OpenClip, int]:

@@ -100,7 +100,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
         frames = volume.array.shape[volume.across(reading.axis)]
         planes = (volume.cut(frame, reading.axis) for frame in range(frames))
     height, width = (volume.values(0, reading.axis) if frames else volume.array).shape[:2]
-    summary = summarize(path, planes)
+    summary = summarize_values(path, planes)
     low, high = sorted(value * volume.slope + volume.intercept for value in (summary.low, summary.high))
     dtype = volume.array.dtype
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -162,7 +162,7 @@ class Summary:
     blank: tuple[int, ...]  # slices with a single value
 
 
-def summarize(path: Path, planes: Iterator[Array]) -> Summary:
+def summarize_values(path: Path, planes: Iterator[Array]) -> Summary:
     lows, highs, whole, blank = [], [], True, []
     for number, plane in enumerate(planes):
         low, high = float(plane.min()), float(plane.max())

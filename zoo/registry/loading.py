@@ -86,10 +86,10 @@ def quiet_stdout() -> Iterator[None]:
     """Redirect all output of a plugin to stderr: stdout may be one JSON document for another program."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # stdout or stderr is closed
-            kept = os.dup(1)
-            stack.callback(os.close, kept)
+            stdout_copy = os.dup(1)
+            stack.callback(os.close, stdout_copy)
             os.dup2(2, 1)
-            stack.callback(os.dup2, kept, 1)
+            stack.callback(os.dup2, stdout_copy, 1)
         yield
 
 

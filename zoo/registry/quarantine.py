@@ -60,10 +60,12 @@ def quarantine_plugins(plugins: Sequence[InstalledPlugin], cache: Path) -> list[
         with contextlib.suppress(OSError):  # with a read-only cache they are tried each time
             write_json(tried, reasons)
             write_json(slow, late)
-    return [disarm(plugin, reasons.get(keys[plugin.name], ""), late.get(keys[plugin.name], "")) for plugin in plugins]
+    return [
+        guard_load(plugin, reasons.get(keys[plugin.name], ""), late.get(keys[plugin.name], "")) for plugin in plugins
+    ]
 
 
-def disarm(plugin: InstalledPlugin, reason: str, late: str) -> InstalledPlugin:
+def guard_load(plugin: InstalledPlugin, reason: str, late: str) -> InstalledPlugin:
     """Make `load` raise PluginError with the fix, if there is a reason not to import the plugin."""
     if late:
         fix = f"run again when the machine is less busy; if it still fails, `pip uninstall {plugin.name}`"
