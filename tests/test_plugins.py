@@ -312,13 +312,13 @@ def test_a_qualified_name_selects_one_of_two_that_clash(site, name):
 def test_a_requested_ambiguous_name_lists_both_plugins(site):
     done = zoo("info", "models", "claimed_net", path=[site])
     assert done.returncode == 2
-    assert "say zoo-clash-a:claimed_net or zoo-clash-b:claimed_net" in done.stderr
+    assert "ambiguous-model" in done.stderr and "zoo-clash-a:claimed_net or zoo-clash-b:claimed_net" in done.stderr
 
 
 def test_requesting_a_broken_plugin_exits_2_with_its_reason(site):
     done = zoo("info", "models", "zoo-raises:some_net", path=[site])
     assert done.returncode == 2
-    assert "zoo: error[broken-plugin] plugin zoo-raises 1.0 is broken: OSError: no licence file" in done.stderr
+    assert "zoo: error[broken-plugin] plugin zoo-raises 1.0 is broken: OSError: no license file" in done.stderr
 
 
 def test_a_plugin_installed_twice_is_loaded_once_from_the_first_path(tmp_path, site):
