@@ -1,7 +1,7 @@
-"""Bad datasets, looked at one after the other and benched together: what was said, in what time and memory.
+"""Run `zoo info` and `zoo bench` on bad datasets, and measure output, time and memory.
 
-The memory is that of the command alone. What the kernel calls a process's peak begins at that of the process that
-forked it, and a suite's is large: so a small process stands between.
+The memory is that of the command only. The kernel's peak of a process starts at that of the process that forked it,
+and pytest's is large: therefore a small process starts the command.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 MAX_SECONDS, MAX_BYTES = 10, 1.5e9
 
-BETWEEN = """
+STARTER = """
 import json, os, subprocess, sys, time
 start = time.monotonic()
 process = subprocess.Popen(sys.argv[2:])
@@ -27,65 +27,65 @@ with open(sys.argv[1], "w") as stream:
 LOOK_AT_EACH = """
 import contextlib, io, json, sys, time
 from zoo.cli.process import run
-found = {}
+looks = {}
 with contextlib.redirect_stdout(io.StringIO()):
     run(["info", "datasets", sys.argv[1]])  # the imports
 for path in sys.argv[2:]:
-    told, start = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    stderr, start = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         status = run(["info", "datasets", path])
-    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
-print(json.dumps(found))
+    looks[path.rpartition("/")[2]] = [status, stderr.getvalue(), time.monotonic() - start]
+print(json.dumps(looks))
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A command that has ended, and what it took."""
+    """The output and resources of a finished command."""
 
     status: int
-    out: str
-    told: str
+    stdout: str
+    stderr: str
     peak: int  # bytes
     seconds: float
 
     @property
     def document(self) -> Any:
-        """The JSON that it printed."""
-        return json.loads(self.out)
+        """The printed JSON document."""
+        return json.loads(self.stdout)
 
 
 def measure(command, environment=None, timeout=400):
-    """Run a command and measure it alone. POSIX."""
+    """Run a command and measure it (POSIX only)."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         done = subprocess.run(
-            [sys.executable, "-c", BETWEEN, str(report), *map(str, command)],
+            [sys.executable, "-c", STARTER, str(report), *map(str, command)],
             capture_output=True,
             text=True,
             env=environment,
             timeout=timeout,
         )
-        found = json.loads(report.read_text())
-    return Measured(out=done.stdout, told=done.stderr, **found)
+        resources = json.loads(report.read_text())
+    return Measured(stdout=done.stdout, stderr=done.stderr, **resources)
 
 
 def look_at_each(first, paths, environment):
-    """`zoo info datasets` on each path in one process, `first` before to have all imported: status, words, seconds."""
-    found = measure([sys.executable, "-c", LOOK_AT_EACH, first, *paths], environment)
-    assert found.status == 0, found.told
-    return found
+    """Run `zoo info datasets` on each path in one process, after `first` for the imports: status, stderr, seconds."""
+    looks = measure([sys.executable, "-c", LOOK_AT_EACH, first, *paths], environment)
+    assert looks.status == 0, looks.stderr
+    return looks
 
 
 def bench_all(command, good, bad, environment, folder):
-    """One bench over a good dataset and all bad ones."""
+    """Run one bench on a good dataset and all bad ones."""
     arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, (good, *bad))), "--protocol", "scratch", "--seeds", "1"]
     arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
     return measure([*command, "bench", *arguments, "--json"], environment)
 
 
-def refused_by(found):
-    """The message of each dataset that a bench refused, once it is known that nothing ended in a traceback."""
-    assert found.status == 3
-    assert "Traceback" not in found.told and "\x1b" not in found.told and "Warning" not in found.told
-    return {Path(item["dataset"]).name: item["message"] for item in found.document["refused"]}
+def refused_by(benched):
+    """The messages of the datasets that a bench refused, after checking that stderr has no traceback."""
+    assert benched.status == 3
+    assert all(text not in benched.stderr for text in ("Traceback", "\x1b", "Warning"))
+    return {Path(item["dataset"]).name: item["message"] for item in benched.document["refused"]}

@@ -1,6 +1,6 @@
-"""A folder with one bad image is one line that names the file, in `zoo info` as in `zoo bench`; other datasets stand.
+"""Datasets with one bad image: `zoo info` and `zoo bench` name the file on one line, and other datasets run.
 
-One bench gets all of them, beside one good dataset; its memory is that of the whole process.
+One bench gets all of them and a good dataset; its memory is that of the whole process.
 """
 
 import io
@@ -27,7 +27,7 @@ def chunk(kind, data):
 
 
 def png(*extra, size=32):
-    """A good PNG with further chunks after its header."""
+    """A valid PNG with additional chunks after its header."""
     stream = io.BytesIO()
     Image.fromarray(RANDOM.integers(0, 256, (size, size), dtype=np.uint8)).save(stream, "PNG")
     return stream.getvalue()[:33] + b"".join(extra) + stream.getvalue()[33:]
@@ -47,7 +47,7 @@ def jpeg(exif=b""):
 
 
 def tiff(pages, loop_to):
-    """Pages each of which names the next, the last one that numbered `loop_to`."""
+    """A chain of TIFF pages; the last one points to page `loop_to`."""
     stream = io.BytesIO()
     Image.fromarray(RANDOM.integers(0, 256, (32, 32), dtype=np.uint8)).save(stream, "TIFF")
     whole = bytearray(stream.getvalue() + b"\0" * (len(stream.getvalue()) % 2))
@@ -64,7 +64,7 @@ def tiff(pages, loop_to):
 
 WHOLE = png(size=64)
 BOMB = zlib.compress(bytes(100_000_000), 9)
-# name of the set -> name of the file, its bytes, what is said of it
+# name of the dataset -> name of the file, its bytes, part of the message
 FILES = {
     "empty": ("x.png", b"", "the file is empty"),
     "truncated": ("x.png", WHOLE[: len(WHOLE) // 2], "cannot be decoded"),
@@ -80,7 +80,7 @@ FILES = {
     "svg": ("x.png", b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
     "eps": ("x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(rm) run", "not an image"),
 }
-# name of the set -> how an entry called `x.png` is made, what is said of it
+# name of the dataset -> function that makes an entry `x.png`, part of the message
 ENTRIES = {
     "fifo": (os.mkfifo if os.name == "posix" else None, "neither a folder nor a regular file"),
     "link_out": (lambda path: path.symlink_to("/etc/hostname"), "a link out of link_out"),
@@ -91,7 +91,7 @@ ENTRIES = {
 
 
 def good_folder(root):
-    """Two classes of small gray images."""
+    """Write two classes of small gray images."""
     for number in range(NUM_IMAGES):
         folder = root / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def good_folder(root):
 
 
 def odd_folder(root):
-    """What is strange and none the less read, or left alone: nothing here may be refused."""
+    """Write unusual files that must be read or ignored, but not refused."""
     good_folder(root)
     tag = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"
     (root / "a" / "far_side.jpg").write_bytes(jpeg(b"Exif\0\0" + tag + b"\x01\0\0\0\x63\0\0\0\0\0\0\0"))
@@ -138,8 +138,8 @@ def bad_sets(tmp_path_factory):
     return root
 
 
-EXPECTED = {name: said for name, (_, _, said) in FILES.items()} | (
-    {name: said for name, (_, said) in ENTRIES.items()} if os.name == "posix" else {}
+EXPECTED = {name: part for name, (_, _, part) in FILES.items()} | (
+    {name: part for name, (_, part) in ENTRIES.items()} if os.name == "posix" else {}
 )
 
 
@@ -152,27 +152,27 @@ def looked_at(bad_sets, environment):
 
 @posix
 @pytest.mark.parametrize("name", EXPECTED)
-def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
-    status, told, seconds = looked_at.document[name]
+def test_info_names_the_bad_file_on_one_line_quickly(looked_at, name):
+    status, output, seconds = looked_at.document[name]
     assert status == 4
-    assert told.count("\n") == 1 and told.startswith("zoo: error[")
-    assert EXPECTED[name] in told and f"{os.sep}{name}{os.sep}" in told and "/a/x" in told
-    assert "\x1b" not in told
+    assert output.count("\n") == 1 and output.startswith("zoo: error[")
+    assert EXPECTED[name] in output and f"{os.sep}{name}{os.sep}" in output and "/a/x" in output
+    assert "\x1b" not in output
     assert seconds < MAX_SECONDS
 
 
 @posix
-def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
+def test_info_takes_little_memory_whatever_the_files_declare(looked_at):
     assert looked_at.peak < MAX_BYTES
 
 
 @posix
-def test_what_is_odd_but_whole_is_read(looked_at, bad_sets, tmp_path):
+def test_unusual_but_valid_files_are_read(looked_at, bad_sets, tmp_path):
     assert looked_at.document["odd"][:2] == [0, ""]
     source = open_dataset(find_source(bad_sets / "odd"), tmp_path)
     names = {name.rpartition("/")[2] for name in source.sample_ids.tolist()}
     assert len(names) == NUM_IMAGES + NUM_ODD
-    assert source.spec.channels == 1  # RGB and RGBA files among them, gray in fact
+    assert source.spec.channels == 1  # RGB and RGBA files among them, all of them gray
     assert {"UPPER.PNG", "Upper.JPG", "mode_RGBA.png", "far_side.jpg"} <= names
 
 
@@ -193,7 +193,7 @@ def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
 
 
 @posix
-def test_bench_refuses_each_bad_set_by_its_file_and_the_others_stand(benched):
+def test_bench_refuses_each_bad_dataset_by_its_file_and_runs_the_others(benched):
     document, refused = benched.document, refused_by(benched)
     assert set(refused) == set(EXPECTED)
     for name, message in refused.items():
@@ -204,14 +204,14 @@ def test_bench_refuses_each_bad_set_by_its_file_and_the_others_stand(benched):
 
 
 @posix
-def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
+def test_bench_takes_little_memory_and_time_for_bad_files(benched):
     assert benched.peak < MAX_BYTES
     assert benched.seconds < MAX_SECONDS * len(EXPECTED)
 
 
 @posix
 @pytest.mark.slow
-def test_where_the_bad_image_is_in_the_only_set_nothing_runs(bad_sets, bench, tmp_path):
+def test_nothing_runs_if_the_bad_image_is_in_the_only_dataset(bad_sets, bench, tmp_path):
     arguments = ["-m", "tiny_cnn", "-d", bad_sets / "truncated", "--protocol", "scratch", "--set", "steps=2"]
     status, document, _ = bench(*arguments, "--set", "image_size=16", "--folds", 1, "--results", tmp_path)
     assert status == 4

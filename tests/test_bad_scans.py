@@ -1,7 +1,4 @@
-"""One bad DICOM file, volume, video or folder of frames is one line that names it, soon, and the other sets stand.
-
-As tests/test_bad_images.py, for scans: each set is looked at by `zoo info`, then one bench gets all of them.
-"""
+"""Datasets with one bad DICOM file, volume, video or folder of frames, as tests/test_bad_images.py for images."""
 
 import gzip
 import io
@@ -24,7 +21,7 @@ from zoo.data.opening import open_dataset
 from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(17)
-NUM_FILES = 8  # good ones beside the bad one
+NUM_FILES = 8  # good files beside the bad one
 HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 HTJ2K, MPEG4 = "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.102"
 posix = pytest.mark.skipif(os.name != "posix", reason="wait4 and memory")
@@ -106,28 +103,28 @@ def dicom(**elements):
 
 
 def packed(path, syntax):
-    """A file that says how its pixels are packed; what is in them nobody gets to see."""
+    """Write a file with a transfer syntax and invalid pixel data."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
     scan(path, file_meta=meta, PixelData=encapsulate([bytes(64)]))
 
 
 def packed_garbage(path):
-    """The beginning of a JPEG, and then no marker: at it gdcm would end the whole process."""
+    """Write the start of a JPEG without a marker after it, for which gdcm ends the process."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = JPEGLosslessSV1
     scan(path, file_meta=meta, PixelData=encapsulate([b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(range(64))]))
 
 
 def packed_smaller(path):
-    """A header of 32 x 64 around a codestream of 32 x 32."""
+    """Write a header of 32 x 64 pixels with a codestream of 32 x 32."""
     dataset = pydicom.dcmread(scan(path, compress=JPEG2000Lossless))
     dataset.Rows = 64
     dataset.save_as(path)
 
 
 def nifti_header(path, shape):
-    """A header that claims a shape, and a kilobyte behind it."""
+    """Write a header that declares a shape, followed by one kilobyte."""
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
     header["dim"][: len(shape) + 1] = (len(shape), *shape)
@@ -137,7 +134,7 @@ def nifti_header(path, shape):
 
 
 def nifti_of(**fields):
-    """A volume with other numbers in its header."""
+    """A function that writes a volume with changed header fields."""
 
     def bad(path):
         data = bytearray(volume(path).read_bytes())
@@ -166,7 +163,7 @@ def pages_of_two_sizes(path):
 
 
 def no_frames(path):
-    """A video whose header is whole and that ends before its first frame."""
+    """Write a video with a complete header that ends before its first frame."""
     data = video(path, frames=1).read_bytes()
     path.write_bytes(data[: data.index(b"movi") + 4])
 
@@ -181,21 +178,21 @@ def broken_frame(path):
     (path / "3.png").write_bytes((path / "2.png").read_bytes()[:60])
 
 
-# name of the set -> suffix, how the bad file is made, what is said of it
+# name of the dataset -> suffix, function that writes the bad file, part of the message
 FILES = {
-    "dicom_no_pixels": (".dcm", dicom(PixelData=None), "holds no pixels"),
-    "dicom_few_pixels": (".dcm", dicom(PixelData=bytes(100)), "100 bytes of pixels, 32 x 32 pixels are 2048"),
-    "dicom_cut": (".dcm", cut(scan, 0.7), "bytes of pixels, 32 x 32 pixels are 2048"),
+    "dicom_no_pixels": (".dcm", dicom(PixelData=None), "contains no pixels"),
+    "dicom_few_pixels": (".dcm", dicom(PixelData=bytes(100)), "100 bytes of pixels, expected 2048 for 32 x 32 pixels"),
+    "dicom_cut": (".dcm", cut(scan, 0.7), "bytes of pixels, expected 2048 for 32 x 32 pixels"),
     "dicom_cut_early": (".dcm", cut(scan, 0.2), "x.dcm"),
     "dicom_wide": (".dcm", dicom(Rows=65535, Columns=65535), "65535 x 65535 is more than 89 megapixels"),
     "dicom_flat": (".dcm", dicom(Rows=0), "32 x 0 pixels"),
     "dicom_long": (".dcm", dicom(NumberOfFrames=2**31 - 1), "32 x 32 pixels in 2147483647 frames"),
-    "dicom_frames": (".dcm", dicom(NumberOfFrames=90_000), "32 x 32 pixels in 90000 frames are 184320000"),
+    "dicom_frames": (".dcm", dicom(NumberOfFrames=90_000), "expected 184320000 for 32 x 32 pixels in 90000 frames"),
     "dicom_depth": (".dcm", dicom(BitsStored=20), "BitsStored 20 of BitsAllocated 16"),
-    "dicom_colour": (".dcm", dicom(PhotometricInterpretation="CIELAB"), "PhotometricInterpretation 'CIELAB'"),
+    "dicom_color": (".dcm", dicom(PhotometricInterpretation="CIELAB"), "PhotometricInterpretation 'CIELAB'"),
     "dicom_syntax": (".dcm", lambda p: packed(p, MPEG4), "no decoder for its transfer syntax, MPEG-4"),
-    "dicom_codestream": (".dcm", packed_smaller, "its header says 32 x 64"),
-    "dicom_jpeg": (".dcm", packed_garbage, "the JPEG inside has no marker at byte 20"),
+    "dicom_codestream": (".dcm", packed_smaller, "its header declares 32 x 64"),
+    "dicom_jpeg": (".dcm", packed_garbage, "its JPEG has no marker at byte 20"),
     "dicom_slope": (".dcm", dicom(RescaleSlope=0), "RescaleSlope 0"),
     "dicom_html": (".dcm", holding(HTML), "not DICOM"),
     "dicom_empty": (".dcm", holding(b""), "the file is empty"),
@@ -204,39 +201,43 @@ FILES = {
     "nifti_huge": (".nii", lambda p: nifti_header(p, (30_000, 30_000, 30_000)), "the file ends early"),
     "nifti_gz_huge": (".nii.gz", lambda p: nifti_header(p, (30_000, 30_000, 30_000)), "the file ends early"),
     "nifti_nan": (".nii.gz", lambda p: volume(p, dtype=np.float32, change=np.nan), "in slice 1 are NaN or infinite"),
-    "nifti_four": (".nii.gz", lambda p: volume(p, (12, 12, 6, 3)), "expected a volume of 3 axes"),
+    "nifti_four": (".nii.gz", lambda p: volume(p, (12, 12, 6, 3)), "expected a volume with 3 axes"),
     "nifti_type": (".nii", nifti_of(datatype=999), "data code 999 not recognized"),
     "nifti_offset": (".nii", nifti_of(vox_offset=3), "vox offset 3 too low"),
     "nifti_axes": (".nii", nifti_of(dim=[9, 8, 8, 4, 1, 1, 1, 1]), "cannot be decoded"),
     "nifti_html": (".nii.gz", holding(HTML), "it is a web page"),
-    "npy_objects": (".npy", objects, "holds Python objects, which could run code when read"),
+    "npy_objects": (".npy", objects, "contains Python objects, which could run code when read"),
     "npy_pickle": (
         ".npy",
         holding(b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x05hello\x94."),
         "a Python pickle",
     ),
     "npy_huge": (".npy", lambda p: npy_header(p, (5_000, 1_000, 1_000_000)), "x.npy"),
-    "npy_flat": (".npy", lambda p: array(p, (0, 64)), "an array of shape (0, 64), which holds nothing"),
-    "npy_thin": (".npy", lambda p: array(p, (64, 0)), "an array of shape (64, 0), which holds nothing"),
-    "npy_none": (".npy", lambda p: array(p, (0, 64, 3)), "an array of shape (0, 64, 3), which holds nothing"),
-    "npy_complex": (".npy", lambda p: np.save(p, np.ones((6, 12, 12), complex)), "holds complex128, expected whole"),
-    "npy_text": (".npy", lambda p: np.save(p, np.full((12, 12), "abc")), "holds <U3, expected whole"),
-    "npy_four": (".npy", lambda p: array(p, (6, 12, 12, 5)), "expected a volume of 3 axes"),
+    "npy_flat": (".npy", lambda p: array(p, (0, 64)), "an array of shape (0, 64) is empty"),
+    "npy_thin": (".npy", lambda p: array(p, (64, 0)), "an array of shape (64, 0) is empty"),
+    "npy_none": (".npy", lambda p: array(p, (0, 64, 3)), "an array of shape (0, 64, 3) is empty"),
+    "npy_complex": (
+        ".npy",
+        lambda p: np.save(p, np.ones((6, 12, 12), complex)),
+        "an array of complex128, expected integers",
+    ),
+    "npy_text": (".npy", lambda p: np.save(p, np.full((12, 12), "abc")), "an array of <U3, expected integers"),
+    "npy_four": (".npy", lambda p: array(p, (6, 12, 12, 5)), "expected a volume with 3 axes"),
     "npy_cut": (".npy", cut(array), "x.npy"),
-    "tiff_cut": (".tif", cut(stack), "page 0 names the next at byte"),
+    "tiff_cut": (".tif", cut(stack), "the page after page 0 is at byte"),
     "tiff_cut_late": (".tif", cut(stack, 0.98), "cannot be decoded"),
     "tiff_sizes": (".tif", pages_of_two_sizes, "page 2 is uint16 (12, 12), page 0 is uint16 (24, 24)"),
-    "video_cut": (".avi", cut(video), "says 8 frames, and ends after"),
+    "video_cut": (".avi", cut(video), "declares 8 frames, but ends after"),
     "video_mp4_cut": (".mp4", cut(video), "x.mp4"),
     "video_html": (".mp4", holding(HTML), "cannot be decoded"),
-    "video_none": (".avi", no_frames, "no frame in it"),
+    "video_none": (".avi", no_frames, "contains no frame"),
     "frames_sizes": ("", frames_of_two_sizes, "32 x 48 pixels, a/x/0.png of the same clip has 16 x 16"),
     "frames_broken": ("", broken_frame, "3.png: cannot be decoded"),
 }
 
 
 def good_folder(root, suffix):
-    """Two classes of good files of one kind, with the card they need."""
+    """Write two classes of good files of one kind, with their card."""
     make, card = KINDS[suffix]
     for number in range(NUM_FILES):
         make(root / "ab"[number % 2] / f"{number}{suffix}")
@@ -259,9 +260,9 @@ def test_the_good_files_alone_are_read(suffix, tmp_path):
     assert all(source.samples.read(image).size >= 144 for image in source.samples.table["image"])
 
 
-def only_line(told):
-    """The one line that is not progress, which a slow machine sees."""
-    (line,) = [line for line in told.splitlines() if not line.startswith(("reading ", "decoding "))]
+def only_line(output):
+    """The only line that is not progress, which appears on a slow machine."""
+    (line,) = [line for line in output.splitlines() if not line.startswith(("reading ", "decoding "))]
     assert line.startswith("zoo: error[")
     return line
 
@@ -270,36 +271,36 @@ def only_line(told):
 @pytest.fixture(scope="module")
 def looked_at(bad_sets, environment):
     paths = [bad_sets / name for name in FILES]
-    found = look_at_each(paths[0], paths, environment())
-    assert "Warning" not in found.told
-    return found
+    looks = look_at_each(paths[0], paths, environment())
+    assert "Warning" not in looks.stderr
+    return looks
 
 
 @posix
 @pytest.mark.parametrize("name", FILES)
-def test_info_says_in_one_line_which_file_is_bad_and_soon(looked_at, name):
-    status, told, seconds = looked_at.document[name]
+def test_info_names_the_bad_file_on_one_line_quickly(looked_at, name):
+    status, output, seconds = looked_at.document[name]
     assert status == 4
-    line = only_line(told)
+    line = only_line(output)
     assert FILES[name][2] in line and "a/x" in line and "; fix: " in line
-    assert "Traceback" not in told and "\x1b" not in told
+    assert "Traceback" not in output and "\x1b" not in output
     assert seconds < MAX_SECONDS
 
 
 @posix
-def test_info_holds_little_memory_whatever_the_files_claim(looked_at):
+def test_info_takes_little_memory_whatever_the_files_declare(looked_at):
     assert looked_at.peak < MAX_BYTES
 
 
 @pytest.mark.parametrize("name", ["dicom_jpeg", "nifti_type", "nifti_offset", "nifti_axes"])
-def test_what_a_decoder_would_print_is_not_beside_the_one_line(bad_sets, zoo, name):
+def test_the_output_of_decoders_is_not_printed(bad_sets, zoo, name):
     done = zoo("info", "datasets", bad_sets / name)
     assert done.returncode == 4
     assert FILES[name][2] in only_line(done.stderr)
 
 
-def test_a_syntax_whose_decoder_is_not_installed_is_named_with_what_to_install(tmp_path, zoo):
-    """The codecs are made impossible to import, as where they are not installed."""
+def test_a_missing_decoder_is_named_with_the_package_to_install(tmp_path, zoo):
+    """The codecs cannot be imported, as if they were not installed."""
     root = good_folder(tmp_path / "set", ".dcm")
     packed(root / "a" / "x.dcm", HTJ2K)
     site = tmp_path / "site"
@@ -321,7 +322,7 @@ def benched(bad_sets, command, environment, tiny_data, tmp_path_factory):
 
 
 @posix
-def test_bench_refuses_each_bad_set_by_its_file_and_the_other_one_stands(benched):
+def test_bench_refuses_each_bad_scan_by_its_file_and_runs_the_other_dataset(benched):
     document, refused = benched.document, refused_by(benched)
     assert set(refused) == set(FILES)
     for name, message in refused.items():
@@ -330,6 +331,6 @@ def test_bench_refuses_each_bad_set_by_its_file_and_the_other_one_stands(benched
 
 
 @posix
-def test_bench_holds_little_memory_and_takes_little_time_over_them(benched):
+def test_bench_takes_little_memory_and_time_for_bad_files(benched):
     assert benched.peak < MAX_BYTES
     assert benched.seconds < MAX_SECONDS * len(FILES)

@@ -1,4 +1,4 @@
-"""What a plugin's `build` must not do: contact the network, seed torch, or return no module."""
+"""Builds that contact the network, seed torch or do not return a module are refused."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from zoo.specs.model import ModelSpec
 
 
 def build_after(request, act):
-    with contextlib.suppress(OSError):  # as libraries do that fall back to a cache
+    with contextlib.suppress(OSError):  # like libraries that fall back to a cache
         act()
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, request.num_outputs))
 
@@ -46,7 +46,7 @@ def seed_under_a_fork():
 
 
 @pytest.mark.parametrize("act", [seed_alike, seed_under_a_fork])
-def test_a_seed_that_leaves_no_trace_in_the_generator_is_noticed(act):
+def test_a_seed_without_effect_on_the_generator_is_detected(act):
     spec = ModelSpec(name="acting", build=partial(build_after, act=act))
     with pytest.raises(RunError) as caught:
         build_model(spec, num_outputs=2, channels=3, image_size=4, seed=0)
@@ -54,19 +54,19 @@ def test_a_seed_that_leaves_no_trace_in_the_generator_is_noticed(act):
 
 
 @pytest.mark.parametrize(("returned", "named"), [(None, "NoneType"), (print, "builtin_function")])
-def test_a_build_that_returns_no_module_is_refused_naming_what_it_returns(returned, named):
+def test_a_build_that_does_not_return_a_module_is_refused(returned, named):
     with pytest.raises(RunError, match=f"'empty'.*{named}") as caught:
         build_model(ModelSpec(name="empty", build=lambda _: returned), num_outputs=2, channels=3, image_size=4)
     assert caught.value.code == "wrong-output"
 
 
-def test_torch_is_seeded_by_its_own_function_again_after_a_build():
+def test_the_seed_function_of_torch_is_restored_after_a_build():
     before = torch.manual_seed, torch.random.manual_seed
     build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
     assert (torch.manual_seed, torch.random.manual_seed) == before
 
 
-def test_a_build_that_draws_random_numbers_under_a_fork_of_its_own_is_not_refused():
+def test_a_build_that_forks_the_random_generator_is_accepted():
     def act():
         with torch.random.fork_rng(devices=[]):
             torch.rand(3)
@@ -76,7 +76,7 @@ def test_a_build_that_draws_random_numbers_under_a_fork_of_its_own_is_not_refuse
     assert module(torch.zeros(1, 3, 4, 4)).shape == (1, 2)
 
 
-def test_the_network_can_be_used_again_after_a_build():
+def test_network_access_is_restored_after_a_build():
     before = socket.getaddrinfo, socket.socket.connect
     build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
     assert (socket.getaddrinfo, socket.socket.connect) == before

@@ -1,4 +1,4 @@
-"""Devices: which there are, what they compute with, and functions that are captured or called."""
+"""Devices, precisions, and captured functions."""
 
 import random
 import sys
@@ -35,30 +35,30 @@ def test_cpu_is_cpu_without_importing_torch(monkeypatch):
 
 @no_cuda
 @pytest.mark.parametrize("requested", ["cuda", "cuda:0"])
-def test_a_cuda_device_that_is_not_there_is_refused(requested):
-    with pytest.raises(UsageError, match=f"--device {requested}: torch .* sees no CUDA device; fix: --device cpu"):
+def test_an_unavailable_cuda_device_is_refused(requested):
+    with pytest.raises(UsageError, match=f"--device {requested}: .*no CUDA device"):
         resolve_device(requested)
 
 
 @pytest.mark.parametrize("requested", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CPU", "cpu:0"])
-def test_an_unknown_device_names_the_ones_there_are(requested):
-    with pytest.raises(UsageError, match="not a device; fix: one of auto, cpu, cuda, cuda:N, mps"):
+def test_an_unknown_device_lists_the_valid_ones(requested):
+    with pytest.raises(UsageError, match="auto, cpu, cuda, cuda:N, mps"):
         resolve_device(requested)
 
 
-def test_auto_is_a_device_that_can_be_computed_on():
+def test_auto_resolves_to_a_usable_device():
     device = resolve_device("auto")
     assert torch.ones(2, device=device).sum().item() == 2
 
 
-def test_a_device_with_a_number_is_itself():
+def test_a_numbered_device_resolves_to_itself():
     assert list_devices("cpu") == ["cpu"]
     assert list_devices("cuda:3") == ["cuda:3"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "mps"])
 def test_every_device_has_the_same_interface(name):
-    """Opening one asks nothing of the machine."""
+    """Opening a device does not require it to exist."""
     device = open_device(name)
     assert device.name == name and device.kind == name.partition(":")[0]
     own = {attribute for attribute in vars(type(device)) if not attribute.startswith("_")}
@@ -66,7 +66,7 @@ def test_every_device_has_the_same_interface(name):
 
 
 # --- precision -------------------------------------------------------------------------------------------------------
-def test_a_precision_asked_for_is_what_is_taken():
+def test_a_requested_precision_is_used():
     pairs = [(p, d) for p in ("fp32", "bf16", "fp16") for d in ("cpu", "cuda:1")]
     assert [resolve_precision(*pair) for pair in pairs] == [p for p, _ in pairs]
 
@@ -75,7 +75,7 @@ def test_a_precision_asked_for_is_what_is_taken():
     ("capability", "expected"),
     [(6.1, "fp32"), (7.0, "fp16"), (7.5, "fp16"), (8.0, "bf16"), (8.9, "bf16"), (9.0, "bf16"), (12.0, "bf16")],
 )
-def test_a_gpu_computes_in_what_its_generation_has(capability, expected):
+def test_auto_precision_follows_the_compute_capability(capability, expected):
     assert precision_of_capability(capability) == expected
 
 
@@ -83,7 +83,7 @@ def gpus(*capabilities):
     return lambda: tuple({"compute_capability": each, "gpu_memory_bytes": 16e9} for each in capabilities)
 
 
-def test_the_oldest_of_several_gpus_decides(monkeypatch):
+def test_the_oldest_of_several_gpus_determines_the_precision(monkeypatch):
     monkeypatch.setattr(devices, "list_gpus", gpus("9.0", "7.5"))
     monkeypatch.setattr(devices, "list_devices", lambda name: ["cuda:0", "cuda:1"] if name == "cuda" else [name])
     assert [resolve_precision("auto", name) for name in ("cuda", "cuda:0", "cuda:1")] == ["fp16", "bf16", "fp16"]
@@ -92,14 +92,14 @@ def test_the_oldest_of_several_gpus_decides(monkeypatch):
 @pytest.mark.parametrize(
     ("gigabytes", "cores", "expected"), [(8, 16, 1), (24, 16, 1), (40, 16, 2), (141, 16, 4), (141, 4, 2), (80, 1, 1)]
 )
-def test_runs_share_a_gpu_where_its_memory_and_the_cores_allow(gigabytes, cores, expected, monkeypatch):
+def test_runs_share_a_gpu_if_memory_and_cores_allow(gigabytes, cores, expected, monkeypatch):
     monkeypatch.setattr(devices, "list_gpus", lambda: ({"gpu_memory_bytes": gigabytes * 1e9},))
     monkeypatch.setattr(devices, "num_cores", lambda: cores)
     assert devices.count_sharing("cuda:0") == expected
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, native, expected):
+def test_auto_is_bf16_if_the_processor_supports_it(monkeypatch, native, expected):
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: native)
     assert resolve_precision("auto", "cpu") == expected
     assert resolve_precision("auto", "mps") == "fp32"
@@ -107,7 +107,7 @@ def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, native, exp
 
 # --- functions that are called again and again -----------------------------------------------------------------------
 class Recording(Device):
-    """A device whose capture keeps the function, and records what it was asked for."""
+    """A device whose capture returns the function, and which records its calls."""
 
     captures = True
 
@@ -141,13 +141,13 @@ def test_each_call_is_one_execution_before_and_after_a_capture():
     assert (count, device.captured, repeated.is_captured, repeated.obstacle) == (10, 1, True, "")
 
 
-def test_a_capture_that_fails_is_tried_once_and_calls_go_on():
+def test_a_failed_capture_is_not_retried_and_calls_continue():
     device = Recording(fails=True)
     count, repeated = calls_of(device)
     assert (count, device.captured, repeated.is_captured, repeated.obstacle) == (10, 1, False, "it cannot be")
 
 
-def test_what_a_failed_capture_left_behind_is_undone():
+def test_a_failed_capture_is_undone():
     undone = []
     calls_of(Recording(fails=True), undo=lambda: undone.append(True))
     assert undone == [True]
@@ -161,20 +161,20 @@ def test_nothing_is_captured_before_the_warm_up():
     assert device.captured == 0
 
 
-def test_what_makes_the_host_wait_is_not_captured():
+def test_a_function_that_makes_the_host_wait_is_not_captured():
     device = Recording(waits=["called a synchronizing operation"])
     count, repeated = calls_of(device)
     assert (count, device.captured) == (10, 0) and "wait" in repeated.obstacle
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.random])
-def test_what_draws_random_numbers_on_the_host_is_not_captured(draw):
+def test_a_function_that_draws_random_numbers_on_the_host_is_not_captured(draw):
     device, module = Recording(), nn.Linear(1, 1)
     count, repeated = calls_of(device, draw, watch=lambda: python_state(module))
     assert (count, device.captured) == (10, 0) and "Python" in repeated.obstacle
 
 
-def test_a_network_that_counts_its_calls_is_not_captured():
+def test_a_model_that_counts_its_calls_is_not_captured():
     device, module = Recording(), nn.Linear(1, 1)
     module.count = 0
 
@@ -185,13 +185,13 @@ def test_a_network_that_counts_its_calls_is_not_captured():
     assert device.captured == 0 and "Python" in repeated.obstacle
 
 
-def test_an_ordinary_network_is_captured():
+def test_an_ordinary_model_is_captured():
     device, module = Recording(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
     _, repeated = calls_of(device, lambda: module(torch.rand(3, 2)), watch=lambda: python_state(module))
     assert repeated.is_captured
 
 
-def test_a_hook_is_named():
+def test_a_forward_hook_is_reported():
     module = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
     assert describe_hooks(module) == ""
     module[1].register_forward_hook(lambda *_: None)
@@ -200,7 +200,7 @@ def test_a_hook_is_named():
 
 # --- the host's lead -------------------------------------------------------------------------------------------------
 class Queue:
-    """A device that takes some seconds for each step, and a host that takes next to none."""
+    """A device that needs some seconds for each step, and a host that needs almost none."""
 
     def __init__(self, seconds):
         self.seconds, self.now, self.busy_until, self.idle = seconds, 0.0, 0.0, 0.0
@@ -236,7 +236,7 @@ def test_the_host_is_never_far_ahead_and_the_device_never_idle(seconds):
 
 
 # --- memory that runs out --------------------------------------------------------------------------------------------
-def test_memory_that_runs_out_halves_the_size_until_one():
+def test_running_out_of_memory_halves_the_batch_size_down_to_one():
     sizes = []
 
     def attempt(size):
@@ -249,7 +249,7 @@ def test_memory_that_runs_out_halves_the_size_until_one():
     assert sizes == [11, 6, 3, 2]
 
 
-def test_what_does_not_fit_for_one_image_is_an_error():
+def test_a_single_image_that_does_not_fit_raises():
     def attempt(size):
         raise torch.OutOfMemoryError("no")
 
@@ -258,7 +258,7 @@ def test_what_does_not_fit_for_one_image_is_an_error():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fcntl")
-def test_a_run_that_wants_a_gpu_alone_waits_for_the_others_and_newcomers_wait_for_it():
+def test_an_exclusive_gpu_request_waits_for_other_runs_and_blocks_new_ones():
     import threading
     import time
 

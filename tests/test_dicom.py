@@ -1,4 +1,4 @@
-"""DICOM files to pixels, with pydicom's own decoding and lookup tables as the reference; hostile ones to one line."""
+"""Pixels of DICOM files, compared with pydicom's decoding and lookup tables; hostile files are refused."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ def look_up_table(entries, start, bits, data):
 
 
 def refusal(path, frame=None, reading=HU):
-    """The one line that a file gives, from its header where that is enough."""
+    """The message for a file, from its header if that is enough."""
     with pytest.raises(DataError) as caught:
         read_header(path, reading)
         read_image(path, frame, reading)
@@ -60,13 +60,13 @@ def refusal(path, frame=None, reading=HU):
     return caught.value.line()
 
 
-# --- what pydicom decodes --------------------------------------------------------------------------------------------
+# --- comparison with pydicom -----------------------------------------------------------------------------------------
 DECODED = """
     CT_small MR_small MR_small_RLE MR_small_bigendian MR_small_implicit MR_small_expb MR_small_jp2klossless
     MR_small_jpeg_ls_lossless MR_small_padded 693_J2KI J2K_pixelrep_mismatch JPEG2000 examples_overlay
     JPEGLSNearLossless_08 JPEGLSNearLossless_16
 """
-COLOUR = """
+COLOR = """
     ExplVR_BigEnd GDCMJ2K_TextGBR SC_jpeg_no_color_transform SC_rgb_dcmtk_+eb+cr SC_rgb_dcmtk_+eb+cy+n1
     SC_rgb_dcmtk_+eb+cy+n2 SC_rgb_dcmtk_+eb+cy+s4 SC_rgb_gdcm_KY SC_rgb_jls_lossy_line SC_rgb_jpeg_dcmtk
     SC_rgb_jpeg_lossy_gdcm SC_rgb_rle SC_rgb_rle_16bit SC_rgb_small_odd SC_rgb_small_odd_big_endian
@@ -75,7 +75,7 @@ COLOUR = """
 
 
 @pytest.mark.parametrize("name", DECODED.split())
-def test_gray_values_are_pydicoms_rescaled_pixels(name):
+def test_gray_values_match_pydicoms_rescaled_pixels(name):
     path = FILES / f"{name}.dcm"
     dataset = pydicom.dcmread(path)
     expected = apply_modality_lut(dataset.pixel_array, dataset)
@@ -89,15 +89,15 @@ def test_gray_values_are_pydicoms_rescaled_pixels(name):
     assert (levels + low == expected).all()
 
 
-@pytest.mark.parametrize("name", COLOUR.split())
-def test_colour_is_pydicoms_rgb_whatever_its_space_and_planes(name):
+@pytest.mark.parametrize("name", COLOR.split())
+def test_color_matches_pydicoms_rgb_for_all_color_spaces_and_layouts(name):
     path = FILES / f"{name}.dcm"
     expected = pydicom.dcmread(path).pixel_array
     assert read_header(path).channels == 3
     assert (read_image(path) == expected).all()
 
 
-def test_a_palette_becomes_its_colours():
+def test_a_palette_becomes_its_colors():
     path = FILES / "examples_palette.dcm"
     dataset = pydicom.dcmread(path)
     pixels = read_image(path)
@@ -116,7 +116,7 @@ def test_frames_are_numbered_and_each_is_read_alone():
     assert "30 frames, expected one image" in refusal(path)
 
 
-def test_deflated_files_and_files_without_a_preamble_are_read_as_others_are(tmp_path):
+def test_deflated_files_and_files_without_a_preamble_are_read(tmp_path):
     dataset = pydicom.dcmread(FILES / "image_dfl.dcm")
     assert (read_image(FILES / "image_dfl.dcm") == dataset.pixel_array).all()
     for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian):
@@ -155,7 +155,7 @@ def test_a_slope_or_an_intercept_alone_is_applied(tmp_path, elements, first):
 
 @pytest.mark.parametrize("slope", [b"nan ", b"inf ", b"abc ", b"0.0 ", b"1\\2 "])
 @pytest.mark.parametrize("beside", [{}, {"RescaleIntercept": 1}], ids=["alone", "both"])
-def test_a_slope_that_is_no_number_or_0_is_refused(tmp_path, slope, beside):
+def test_a_slope_that_is_zero_or_not_a_number_is_refused(tmp_path, slope, beside):
     path = write(tmp_path / "a.dcm", ramp(np.uint8, 0), RescaleSlope="1.25", **beside)
     data = path.read_bytes()
     assert data.count(b"1.25") == 1
@@ -163,7 +163,7 @@ def test_a_slope_that_is_no_number_or_0_is_refused(tmp_path, slope, beside):
     assert f"RescaleSlope {slope.decode().strip()}" in refusal(path)
 
 
-def test_an_intercept_that_is_no_number_is_refused(tmp_path):
+def test_an_intercept_that_is_not_a_number_is_refused(tmp_path):
     path = write(tmp_path / "a.dcm", ramp(np.uint8, 0), RescaleSlope=1, RescaleIntercept="7.25")
     path.write_bytes(path.read_bytes().replace(b"7.25", b"nan "))
     assert "RescaleIntercept nan" in refusal(path)
@@ -178,7 +178,7 @@ def test_a_modality_lut_is_applied(tmp_path):
     assert read_header(path).values == (0, 65535)
 
 
-def test_white_is_the_greatest_level_whichever_way_a_file_counts(tmp_path):
+def test_white_is_the_highest_level_for_both_monochrome_interpretations(tmp_path):
     pixels = ramp(np.uint16, 0)
     plain = {"BitsStored": 12, "HighBit": 11}
     upright = write(tmp_path / "2.dcm", pixels, **plain)
@@ -187,15 +187,15 @@ def test_white_is_the_greatest_level_whichever_way_a_file_counts(tmp_path):
     assert (read_values(inverted) == pixels).all()
 
 
-def test_unused_high_bits_are_no_values(tmp_path):
-    pixels = np.array([[0xF123, 0x0FFF]], np.uint16)  # where overlays used to be kept
+def test_unused_high_bits_are_cleared(tmp_path):
+    pixels = np.array([[0xF123, 0x0FFF]], np.uint16)  # the high bits used to hold overlays
     path = write(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
     assert read_image(path).tolist() == [[0x123, 0xFFF]]
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
 @pytest.mark.parametrize(("dtype", "expected"), [(np.uint16, [0x123, 0xFFF, 0]), (np.int16, [0x123, -1, 0])])
-def test_unused_high_bits_are_no_values_in_a_codestream_that_keeps_them(tmp_path, syntax, dtype, expected):
+def test_unused_high_bits_are_cleared_in_a_codestream(tmp_path, syntax, dtype, expected):
     pixels = np.tile(np.array([0x8123, 0x0FFF, 0x8000], np.uint16).view(dtype), (64, 32))
     path = write(tmp_path / "a.dcm", pixels, compress=syntax)  # as 16 bits, so that the encoder keeps all of them
     dataset = pydicom.dcmread(path)
@@ -209,7 +209,7 @@ def test_coding_noise_above_white_is_white_in_a_lossy_codestream(tmp_path):
     path = write(tmp_path / "a.dcm", pixels, compress=JPEG2000Lossless)
     dataset = pydicom.dcmread(path)
     dataset.BitsStored, dataset.HighBit = 12, 11
-    dataset.file_meta.TransferSyntaxUID = JPEG2000  # which may be coded without loss, and need not
+    dataset.file_meta.TransferSyntaxUID = JPEG2000  # may be lossless or lossy
     dataset.save_as(path)
     assert read_image(path)[0, :3].tolist() == [4095, 4095, 0x123]
 
@@ -241,7 +241,7 @@ def test_all_values_up_to_the_limit_are_padding(tmp_path, syntax, value, limit):
     assert read_image(path).tolist() == [[3999, 0, 0, 0]]
 
 
-def test_padding_below_all_tissue_of_a_ct_stays_and_above_it_takes_the_darkest_value(tmp_path):
+def test_padding_below_all_tissue_of_a_ct_is_kept_and_above_it_takes_the_darkest_value(tmp_path):
     rescale = {"RescaleSlope": 1, "RescaleIntercept": -24}
     below = write(tmp_path / "b.dcm", np.array([[-2000, -1000, 0, 500]], np.int16), PixelPaddingValue=-2000, **rescale)
     above = write(tmp_path / "a.dcm", np.array([[32767, -1000, 0, 500]], np.int16), PixelPaddingValue=32767, **rescale)
@@ -259,7 +259,7 @@ def test_a_padding_value_written_with_the_other_sign_is_the_same_bits(tmp_path):
     assert read_values(path).tolist() == [[-1024, -1000, -24, 1000]]
 
 
-def test_padding_is_dark_where_a_slope_or_a_lookup_table_turns_values_around(tmp_path):
+def test_padding_is_dark_if_a_slope_or_a_lookup_table_reverses_values(tmp_path):
     pixels = np.array([[0, 100, 200, 255]], np.uint8)
     slope = write(tmp_path / "s.dcm", pixels, PixelPaddingValue=0, RescaleSlope=-1, RescaleIntercept=255)
     assert read_image(slope).tolist() == [[0, 155, 55, 0]]
@@ -274,7 +274,7 @@ def test_an_image_of_padding_alone_is_black(tmp_path):
 
 
 @pytest.mark.parametrize("padding", [-9999.0, 9999.0, np.nan])
-def test_padding_of_floating_point_pixels_is_no_brighter_than_tissue(tmp_path, padding):
+def test_padding_of_floating_point_pixels_is_not_brighter_than_tissue(tmp_path, padding):
     values = np.array([[padding, 0.5, 0.75, 1.0]], np.float32)
     path = write(tmp_path / "a.dcm", ramp(np.uint16, 0, (1, 4)), PixelData=None, FloatPixelData=values.tobytes())
     dataset = pydicom.dcmread(path)
@@ -286,7 +286,7 @@ def test_padding_of_floating_point_pixels_is_no_brighter_than_tissue(tmp_path, p
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-def test_the_declared_window_is_pydicoms(tmp_path, photometric, function):
+def test_the_declared_window_matches_pydicom(tmp_path, photometric, function):
     path = write(
         tmp_path / "a.dcm",
         ramp(np.int16),
@@ -308,7 +308,7 @@ def test_the_declared_window_is_pydicoms(tmp_path, photometric, function):
     assert (read_image(path, reading=Reading(window="dicom", bits=8)) == np.rint(expected * 255)).all()
 
 
-def test_a_voi_lut_is_pydicoms_and_comes_before_a_window(tmp_path):
+def test_a_voi_lut_matches_pydicom_and_takes_precedence_over_a_window(tmp_path):
     lut = look_up_table(256, 100, 12, 4095 - np.arange(256))
     path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), VOILUTSequence=[lut], WindowCenter=1, WindowWidth=2)
     dataset = pydicom.dcmread(path)
@@ -339,7 +339,7 @@ def test_an_enhanced_file_has_a_rescale_and_a_window_of_each_frame(tmp_path):
     assert (read_values(path, 1) == pixels[1] - 500.0).all()
 
 
-def test_floating_point_pixels_are_read_and_nothing_bounds_them(tmp_path):
+def test_floating_point_pixels_are_read_with_an_unbounded_range(tmp_path):
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), PixelData=None, FloatPixelData=values.tobytes())
     dataset = pydicom.dcmread(path)
@@ -369,13 +369,13 @@ def test_the_crop_is_the_box_around_the_regions_of_tissue(tmp_path):
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------
-def test_a_tag_of_a_file_that_is_no_dicom_is_refused(tmp_path):
+def test_a_tag_of_a_file_that_is_not_dicom_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"a\.png: not DICOM, it has no tag 'PatientID'"):
+    with pytest.raises(DataError, match=r"a\.png: not DICOM.*'PatientID'"):
         read_tag(tmp_path / "a.png", "PatientID")
 
 
-def test_headers_keep_identifiers_and_no_names_and_other_tags_can_be_asked_for(tmp_path):
+def test_headers_keep_identifiers_but_no_names_and_other_tags_can_be_read(tmp_path):
     path = write(
         tmp_path / "a.dcm", ramp(), PatientID="P1", PatientName="Doe^Jane", ImageType=["ORIGINAL", "PRIMARY"], KVP="120"
     )
@@ -399,23 +399,23 @@ def test_headers_keep_identifiers_and_no_names_and_other_tags_can_be_asked_for(t
         ({"Modality": "SEG"}, "segmentation"),
     ],
 )
-def test_what_is_no_image_of_a_patient_is_told(tmp_path, elements, expected):
+def test_files_that_are_not_patient_images_are_marked(tmp_path, elements, expected):
     assert read_header(write(tmp_path / "a.dcm", ramp(), **elements)).skip == expected
 
 
 @pytest.mark.parametrize("name", ["reportsi", "rtplan", "rtstruct", "test-SR", "waveform_ecg"])
-def test_objects_without_pixels_are_told_from_images_without_pixels(name, tmp_path):
+def test_objects_without_pixels_are_distinguished_from_images_with_missing_pixels(name, tmp_path):
     header = read_header(FILES / f"{name}.dcm")
     assert header.width == 0
     assert header.skip.startswith("no pixels (")
-    assert "holds no pixels" in refusal(write(tmp_path / "a.dcm"))
+    assert "contains no pixels" in refusal(write(tmp_path / "a.dcm"))
 
 
 # --- damaged and hostile ---------------------------------------------------------------------------------------------
-def test_too_few_pixels_and_a_cut_file_are_told_by_the_header(tmp_path):
-    assert "8130 bytes of pixels, 64 x 64 pixels are 8192" in refusal(FILES / "MR_truncated.dcm")
+def test_too_few_pixels_and_truncated_files_are_detected_from_the_header(tmp_path):
+    assert "8130 bytes of pixels, expected 8192 for 64 x 64" in refusal(FILES / "MR_truncated.dcm")
     pixels = ramp(np.uint16, 0)
-    assert "64 bytes of pixels, 8 x 8 pixels are 128" in refusal(
+    assert "64 bytes of pixels, expected 128 for 8 x 8 pixels" in refusal(
         write(tmp_path / "few.dcm", pixels, PixelData=bytes(64))
     )
     assert "8 x 8 pixels in 3 frames are 384" in refusal(write(tmp_path / "three.dcm", pixels, NumberOfFrames=3))
@@ -430,49 +430,49 @@ def test_too_few_pixels_and_a_cut_file_are_told_by_the_header(tmp_path):
     [
         ({"Rows": 65535, "Columns": 65535}, "65535 x 65535 is more than"),
         ({"NumberOfFrames": 2_000_000_000}, "2000000000 frames"),
-        ({"NumberOfFrames": 90_000}, "in 90000 frames are"),
+        ({"NumberOfFrames": 90_000}, "in 90000 frames"),
         ({"NumberOfFrames": -1}, "-1 frames"),
         ({"Rows": 0}, "8 x 0 pixels"),
         ({"BitsStored": 17}, "BitsStored 17 of BitsAllocated 16"),
         ({"BitsAllocated": 7, "BitsStored": 7}, "BitsAllocated 7"),
-        ({"SamplesPerPixel": 3}, "3 samples a pixel"),
+        ({"SamplesPerPixel": 3}, "3 samples per pixel"),
         ({"PhotometricInterpretation": "HSV"}, "'HSV', expected one of MONOCHROME1"),
         ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope 0"),
     ],
 )
-def test_layouts_that_nobody_means_are_refused_by_the_header(tmp_path, elements, expected):
+def test_invalid_layouts_are_refused_from_the_header(tmp_path, elements, expected):
     line = refusal(write(tmp_path / "a.dcm", ramp(np.uint16, 0), **elements))
     assert expected in line and "; fix: " in line
 
 
-def test_values_that_are_no_numbers_are_refused(tmp_path):
+def test_nan_and_infinite_values_are_refused(tmp_path):
     values = np.full((8, 8), np.nan, np.float32)
     path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), PixelData=None, BitsAllocated=32, BitsStored=32, HighBit=31)
     dataset = pydicom.dcmread(path)
     dataset.FloatPixelData = values.tobytes()
     dataset.save_as(path)
-    assert "holds values that are no numbers" in refusal(path)
+    assert "NaN or infinite values" in refusal(path)
     dataset.FloatPixelData, dataset.PhotometricInterpretation = np.ones_like(values).tobytes(), "MONOCHROME1"
     dataset.save_as(path)
-    assert "floating-point values where the least is white" in refusal(path)
+    assert "MONOCHROME1 with floating-point values" in refusal(path)
 
 
-def test_colours_of_32_bits_are_refused(tmp_path):
+def test_colors_of_32_bits_are_refused(tmp_path):
     pixels = np.zeros((8, 8, 3), np.uint32)
-    assert "colours are uint32, expected 8 or 16 bit" in refusal(write(tmp_path / "a.dcm", pixels))
+    assert "colors are uint32, expected 8 or 16 bits" in refusal(write(tmp_path / "a.dcm", pixels))
 
 
-def test_values_that_are_no_levels_need_a_mapping_of_the_set(tmp_path):
+def test_values_that_are_not_levels_need_a_mapping(tmp_path):
     path = write(tmp_path / "a.dcm", ramp())
-    assert "values -32768 to 32767 are no levels of 8 or 16 bits" in refusal(path, reading=Reading())
+    assert "values -32768 to 32767 are not levels" in refusal(path, reading=Reading())
 
 
-def test_a_window_that_a_file_does_not_have_is_refused(tmp_path):
+def test_a_missing_window_is_refused(tmp_path):
     path = write(tmp_path / "a.dcm", ramp())
     assert "has no window and no VOI LUT" in refusal(path, reading=Reading(window="dicom", bits=16))
 
 
-def test_a_colour_image_in_a_set_of_windowed_ones_keeps_its_colours(tmp_path):
+def test_a_color_image_in_a_windowed_dataset_keeps_its_colors(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     path = write(tmp_path / "a.dcm", pixels)
     assert (read_image(path, None, Reading(window="dicom", bits=16)) == pixels.astype(np.uint16) * 257).all()
@@ -483,19 +483,17 @@ def test_regions_outside_of_the_image_are_refused(tmp_path):
     region.RegionLocationMinX0, region.RegionLocationMinY0 = 100, 100
     region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 120, 120
     path = write(tmp_path / "a.dcm", ramp(np.uint16, 0), SequenceOfUltrasoundRegions=[region])
-    assert "its ultrasound regions lie outside its 8 x 8 pixels" in refusal(
-        path, reading=Reading(crop="ultrasound-region")
-    )
+    assert "its ultrasound regions are outside" in refusal(path, reading=Reading(crop="ultrasound-region"))
 
 
-def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+def test_a_deflate_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.images.elements.MAX_BYTES", 1000)
     monkeypatch.setattr("zoo.images.elements.MAX_DICOM_HEADER_BYTES", 1000)
     path = write(tmp_path / "a.dcm", np.zeros((64, 64), np.uint16), DeflatedExplicitVRLittleEndian)
-    assert "deflated, and more than 0 MB when inflated" in refusal(path)
+    assert "more than 0 MB when inflated" in refusal(path)
 
 
-def test_frames_that_an_extended_table_of_offsets_finds_are_decoded(tmp_path):
+def test_frames_of_an_extended_offset_table_are_decoded(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 4096, (3, 16, 16)).astype(np.uint16)
     path = write(tmp_path / "a.dcm", pixels)
     dataset = pydicom.dcmread(path)
@@ -506,7 +504,7 @@ def test_frames_that_an_extended_table_of_offsets_finds_are_decoded(tmp_path):
         assert (read_image(path, frame, Reading()) == pixels[frame]).all()
 
 
-def test_what_is_not_dicom_is_told(tmp_path):
+def test_a_file_that_is_not_dicom_is_reported(tmp_path):
     for name, data in {"text": b"hello", "page": b"<html></html>" * 50, "zeros": bytes(4000)}.items():
         (tmp_path / f"{name}.dcm").write_bytes(data)
         assert "not DICOM" in refusal(tmp_path / f"{name}.dcm")
@@ -516,7 +514,7 @@ def test_what_is_not_dicom_is_told(tmp_path):
     assert "not a regular file" in refusal(tmp_path / "folder.dcm")
 
 
-def test_a_transfer_syntax_without_a_decoder_is_named_with_what_to_install(tmp_path, monkeypatch):
+def test_a_transfer_syntax_without_a_decoder_is_named_with_the_package_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "video.dcm", ramp())
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
@@ -531,18 +529,18 @@ def test_a_transfer_syntax_without_a_decoder_is_named_with_what_to_install(tmp_p
     assert "pip install 'zoo-bench[codecs]'" in line
 
 
-def test_what_the_installed_decoders_refuse_is_one_line_with_their_reasons():
+def test_a_refusal_of_all_decoders_is_one_line_with_their_reasons():
     line = refusal(FILES / "JPGExtended.dcm")
     assert "cannot be decoded as JPEG Extended" in line
     assert "12-bit" in line
 
 
-def test_what_decoders_say_is_told_without_addresses_and_words_of_python(tmp_path):
+def test_messages_of_decoders_are_reported_without_python_internals(tmp_path):
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID = JPEG2000Lossless
     packed = pydicom.encaps.encapsulate([bytes(range(64))])
     line = refusal(write(tmp_path / "a.dcm", ramp(np.uint8, 0), file_meta=meta, PixelData=packed))
-    assert "gdcm: makes no image of it" in line and "pillow: cannot identify image file" in line
+    assert "gdcm: returns no image" in line and "pillow: cannot identify image file" in line
     assert "0x" not in line and "NoneType" not in line
 
 
@@ -556,11 +554,11 @@ def test_what_decoders_say_is_told_without_addresses_and_words_of_python(tmp_pat
         (lambda jpeg: jpeg.replace(b"\xff\xda", b"\0\0"), "has no marker at byte"),
         (lambda jpeg: jpeg.replace(b"\xff\xc0", b"\xff\xe5"), "has a scan and no frame"),
         (lambda jpeg: jpeg.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x51"), "has samples of 81 bits"),
-        (lambda jpeg: jpeg[:2] + b"\xff\xee\0\x0eAdobe\0\0\0\0\0\0\x09" + jpeg[2:], "colour transform 09"),
+        (lambda jpeg: jpeg[:2] + b"\xff\xee\0\x0eAdobe\0\0\0\0\0\0\x09" + jpeg[2:], "color transform 09"),
         (lambda jpeg: jpeg[:100], "ends before its first scan"),
     ],
 )
-def test_a_jpeg_whose_header_is_damaged_is_not_handed_to_gdcm_which_would_end_the_process(tmp_path, damage, expected):
+def test_a_jpeg_with_a_damaged_header_is_not_passed_to_gdcm(tmp_path, damage, expected):
     stream, meta = io.BytesIO(), pydicom.dataset.FileMetaDataset()
     PIL.Image.fromarray(ramp(np.uint8, 0)).save(stream, "JPEG")
     meta.TransferSyntaxUID = JPEGBaseline8Bit
@@ -574,7 +572,7 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path):
     dataset = pydicom.dcmread(FILES / "MR_small_jp2klossless.dcm")
     dataset.Rows = dataset.Columns = 32
     dataset.save_as(tmp_path / "a.dcm")
-    assert "64 x 64 pixels inside, its header says 32 x 32" in refusal(tmp_path / "a.dcm", reading=Reading(window=""))
+    assert "64 x 64 pixels, but its header declares 32 x 32" in refusal(tmp_path / "a.dcm", reading=Reading(window=""))
     for name in ("SC_rgb_jpeg_dcmtk", "JPEGLSNearLossless_08", "693_J2KI"):
         dataset = pydicom.dcmread(FILES / f"{name}.dcm")
         (data,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
@@ -597,7 +595,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.dcm")):
 """
 
 
-def test_bombs_and_nests_take_neither_memory_nor_time(tmp_path):
+def test_bombs_and_deep_nesting_take_little_memory_and_time(tmp_path):
     inside = write(tmp_path / "inside", ramp(np.uint16, 0))
     meta_end = 144 + struct.unpack("<L", inside.read_bytes()[140:144])[0]
     deflater = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -623,13 +621,13 @@ def test_bombs_and_nests_take_neither_memory_nor_time(tmp_path):
     dataset.save_as(rle)
     inside.unlink()
     done = measure([sys.executable, "-c", HOSTILE, tmp_path], timeout=60)
-    lines = done.out.splitlines()
+    lines = done.stdout.splitlines()
     expected = {
-        "deflated.dcm": "deflated, and more than 292 MB when inflated",
-        "length.dcm": "holds no pixels",
+        "deflated.dcm": "more than 292 MB when inflated",
+        "length.dcm": "contains no pixels",
         "nest.dcm": "recursion",
-        "rle.dcm": "8 x 8 pixels in 99999 frames are at least 799992",
+        "rle.dcm": "at least 799992 for 8 x 8 pixels in 99999 frames",
     }
-    assert len(lines) == 4, done.told
+    assert len(lines) == 4, done.stderr
     assert all(name in line and what in line for line, (name, what) in zip(lines, expected.items(), strict=True))
     assert done.peak < MAX_BYTES

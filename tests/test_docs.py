@@ -15,7 +15,7 @@ from PIL import Image
 from zoo import DatasetSpec, MetricSpec, ModelSpec
 from zoo.cli.commands import zoo
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.registry.finding import FoundPlugin
+from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import HOOKS, load_registry
 from zoo.sources.cards import read_card
 from zoo.specs.protocol import PROTOCOLS
@@ -169,7 +169,7 @@ def test_the_plugin_of_one_card_in_the_docs_is_listed_and_read(tmp_path):
     ((_, module),) = tomllib.loads(project)["project"]["entry-points"]["zoo.v1"].items()
     specification = importlib.util.spec_from_file_location(module, package / "__init__.py")
     registry = load_registry(
-        [FoundPlugin(name="zoo-busi", load=lambda: importlib.util.module_from_spec(specification))]
+        [InstalledPlugin(name="zoo-busi", load=lambda: importlib.util.module_from_spec(specification))]
     )
     assert not registry.broken
     busi = registry.datasets["busi"]

@@ -441,7 +441,7 @@ def test_a_grid_is_tuned_on_val_and_the_row_says_so(bench, zoo, tiny_data, tmp_p
 def test_weights_that_cannot_be_had_refuse_before_anything_starts(zoo, tiny_data, tmp_path):
     done = zoo("bench", "-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", "--results", tmp_path / "r", "--json")
     assert done.returncode == 2
-    assert "error[weights-missing] weights tiny_pretrained.demo cannot be had" in done.stderr
+    assert "error[weights-missing] weights tiny_pretrained.demo are not available" in done.stderr
     assert "--weights-dir FOLDER" in done.stderr
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "weights-missing"

@@ -1,4 +1,4 @@
-"""Work in child processes: whatever one of them does, it ends as one event, and the others stand."""
+"""Work in child processes: every failure is one event and does not affect other work."""
 
 import ctypes
 import faulthandler
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests
 
 
 def carry_out(work, device, notify):
-    """Do what the name of the work says."""
+    """Perform the action that the work names."""
     name, _, argument = work.partition(" ")
     if name == "step":
         for step in range(int(argument)):
@@ -36,7 +36,7 @@ def carry_out(work, device, notify):
     elif name == "cuda-memory":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
     elif name == "exit":
-        os.write(2, b"its last words\n")
+        os.write(2, b"goodbye\n")
         os._exit(3)
     elif name == "sys.exit":
         sys.exit(0)
@@ -77,20 +77,20 @@ def test_events_of_one_work_come_in_order():
     assert events[-1].status == "ok"
 
 
-def test_work_that_says_nothing_is_told_to_go_on_every_second():
+def test_silent_work_yields_an_event_every_second():
     events = run(["sleep 3.5"], workers=1)
     assert [event.kind for event in events] == ["started", "progress", "progress", "progress", "ended"]
     assert not any(event.details for event in events)
 
 
-def test_work_that_arrives_later_is_carried_out_too():
+def test_work_that_arrives_later_is_carried_out():
     arriving = iter([["step 1"], [], ["step 2", "step 3"], None])
     events = run([], workers=2, more=lambda: next(arriving))
     assert sorted(event.work for event in events if event.kind == "ended") == ["step 1", "step 2", "step 3"]
 
 
-def test_a_worker_takes_only_what_fits_its_device():
-    found = []
+def test_a_worker_takes_only_work_that_fits_its_device():
+    pairs = []
 
     def carry_out(work, device, notify):
         notify({"device": device})
@@ -98,11 +98,11 @@ def test_a_worker_takes_only_what_fits_its_device():
     works = ["cpu work", "gpu work", "cpu again"]
     fits = lambda work, device: work.startswith(device[:3])  # noqa: E731
     for event in execute(works, carry_out, devices=["gpu:0", "cpu"], reuse=True, fits=fits):
-        found += [(event.work[:3], event.details["device"][:3])] if event.details else []
-    assert len(found) == 3 and all(kind == device for kind, device in found)
+        pairs += [(event.work[:3], event.details["device"][:3])] if event.details else []
+    assert len(pairs) == 3 and all(kind == device for kind, device in pairs)
 
 
-def test_nothing_to_do_is_done_at_once():
+def test_no_work_yields_no_events():
     assert run([]) == []
 
 
@@ -112,7 +112,7 @@ ENDINGS = {
     "sys.exit": ("failed", "run-error", "SystemExit: 0"),
     "memory": ("oom", "oom", "out of memory: 1 EB"),
     "cuda-memory": ("oom", "oom", "CUDA out of memory. Tried to allocate 2 GiB"),
-    "exit": ("crashed", "crashed", "its process ended with exit status 3; its last words: its last words"),
+    "exit": ("crashed", "crashed", "its process ended with exit status 3; its last output: goodbye"),
     "segfault": ("crashed", "crashed", "killed by SIGSEGV"),
     "kill": ("oom", "killed", "killed by SIGKILL: most likely the system was out of memory"),
 }
@@ -124,43 +124,43 @@ def endings():
 
 
 @pytest.mark.parametrize("work", ENDINGS)
-def test_each_kind_of_death_has_its_status_and_one_line(endings, work):
+def test_each_kind_of_failure_has_its_status_and_message(endings, work):
     status, code, message = ENDINGS[work]
     assert (endings[work].status, endings[work].code) == (status, code)
     assert endings[work].message.startswith(message)
     assert "\n" not in endings[work].message
 
 
-def test_a_death_harms_no_other_work(endings):
+def test_a_crash_does_not_affect_other_work(endings):
     assert endings["step 1"].status == "ok"
     assert set(endings) == {*ENDINGS, "step 1"}
 
 
-def test_work_that_hangs_is_ended_in_time_with_all_it_started():
+def test_hanging_work_is_killed_with_its_descendants():
     start = time.monotonic()
     events = run(["hang", "step 1"], timeout=1.0)
     assert time.monotonic() - start < 5
-    found = {event.work: event for event in events if event.kind == "ended"}
-    assert (found["hang"].status, found["hang"].message) == ("timeout", "took longer than 1 s")
-    assert found["step 1"].status == "ok"
+    endings = {event.work: event for event in events if event.kind == "ended"}
+    assert (endings["hang"].status, endings["hang"].message) == ("timeout", "took longer than 1 s")
+    assert endings["step 1"].status == "ok"
     pids = next(event.details["pids"] for event in events if "pids" in event.details)
     assert not any(alive(pid) for pid in pids)
 
 
-def test_closing_the_generator_asks_every_child_to_end_and_ends_those_that_do_not():
+def test_closing_the_generator_ends_every_child():
     events = execute(["hang", "hang"], carry_out, devices=["cpu", "cpu"], reuse=False)
     pids = []
     while len(pids) < 4:
         pids += next(events).details.get("pids", [])
     start = time.monotonic()
     events.close()
-    assert time.monotonic() - start < 8  # five seconds for both, who do not listen
+    assert time.monotonic() - start < 8  # five seconds for both, which ignore SIGTERM
     assert not any(alive(pid) for pid in pids)
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(("available", "at_once"), [(10**15, 3), (1, 1), (None, 3)])
-def test_no_further_run_starts_where_there_is_no_memory_for_it(monkeypatch, available, at_once):
+def test_no_further_run_starts_without_enough_memory(monkeypatch, available, at_once):
     monkeypatch.setattr("zoo.system.workers.available_memory_bytes", lambda: available)
     running, most = 0, 0
     works = [f"sleep 0.{number}" for number in (31, 32, 33, 34)]
@@ -174,46 +174,46 @@ def test_fail_fast_starts_nothing_after_a_failure():
     assert list(ended(["raise", "step 1", "step 2"], workers=1, fail_fast=True)) == ["raise"]
 
 
-def test_each_work_has_a_process_of_its_own_without_reuse():
+def test_without_reuse_each_work_has_its_own_process():
     pids = [event.details["pid"] for event in run(["step 1", "step 1"], workers=1) if event.details]
     assert len(set(pids)) == 2
 
 
-def test_with_reuse_one_process_serves_until_it_crashes():
+def test_with_reuse_a_process_carries_out_work_until_it_crashes():
     events = run(["step 1", "raise", "step 2", "exit", "step 3"], workers=1, reuse=True)
     pids = {event.work: event.details["pid"] for event in events if event.details}
     assert pids["step 1"] == pids["step 2"] != pids["step 3"]
 
 
-def test_idle_workers_leave_when_told():
+def test_idle_workers_end_on_request():
     start = time.monotonic()
     assert {e.status for e in ended(["step 1", "sleep 0.5"], reuse=True).values()} == {"ok"}
-    assert time.monotonic() - start < 3  # killing them would come after five seconds each
+    assert time.monotonic() - start < 3  # they would be killed after five seconds each
 
 
-def test_as_many_run_at_once_as_there_are_workers():
+def test_the_number_of_concurrent_works_is_the_number_of_workers():
     start = time.monotonic()
     ended(["sleep 1"] * 4, workers=4)
     assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_works_go_through_both_ways_of_starting_a_process(method):
-    # operator.setitem(work, device, notify): a function that a spawned child can import, and a work it fails on
+def test_works_run_with_fork_and_with_spawn(method):
+    # operator.setitem(work, device, notify): a function that a spawned child can import, and a work for which it fails
     events = execute([{}, ()], operator.setitem, devices=["cpu"], reuse=True, start_method=method)
-    found = {str(event.work): event for event in events if event.kind == "ended"}
-    assert found["{}"].status == "ok"
-    assert found["()"].message.startswith("TypeError: 'tuple' object does not support item assignment")
+    endings = {str(event.work): event for event in events if event.kind == "ended"}
+    assert endings["{}"].status == "ok"
+    assert endings["()"].message.startswith("TypeError: 'tuple' object does not support item assignment")
 
 
-# --- what a child prints, and when it can be ended -------------------------------------------------------------------
-def test_what_a_child_prints_needs_no_temporary_folder(monkeypatch, tmp_path):
+# --- output and signals of a child -----------------------------------------------------------------------------------
+def test_the_output_of_a_child_needs_no_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     (event,) = ended(["exit 3"]).values()
-    assert event.message.endswith("its last words: its last words")
+    assert event.message.endswith("its last output: goodbye")
 
 
-def test_a_child_that_prints_without_end_neither_waits_nor_fills_anything():
+def test_endless_output_of_a_child_blocks_nothing_and_is_bounded():
     def shout(work, device, notify):
         for _ in range(2000):
             os.write(1, b"x" * 10_000 + b"\n")
@@ -224,7 +224,7 @@ def test_a_child_that_prints_without_end_neither_waits_nor_fills_anything():
     assert event.status == "crashed" and event.message.endswith("| hoarse")
 
 
-def test_a_child_that_is_ended_before_it_has_handlers_of_its_own_does_not_run_its_parents(monkeypatch, capfd):
+def test_a_child_ended_during_its_start_does_not_run_its_parents_handlers(monkeypatch, capfd):
     def fail(*_):
         raise ZeroDivisionError("the parent's handler")
 
@@ -239,7 +239,7 @@ def test_a_child_that_is_ended_before_it_has_handlers_of_its_own_does_not_run_it
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_child_whose_parent_was_killed_before_it_could_ask_to_die_with_it_ends():
+def test_a_child_ends_if_its_parent_was_killed_during_its_start():
     ours, _ = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=detach, args=(ours, 1))
     child.start()
@@ -271,7 +271,7 @@ def not_events(works, carry_out, **settings):
 
 
 @pytest.mark.parametrize("broken", [raising, raising_later, too_old, not_events, lambda *_, **__: None])
-def test_an_executor_of_a_plugin_that_goes_wrong_is_named(broken):
+def test_a_failing_executor_of_a_plugin_is_named(broken):
     with pytest.raises(PluginError, match="executor 'far' failed") as caught:
         events_of(broken)
     assert caught.value.code == "executor-failed"

@@ -1,4 +1,4 @@
-"""Features of a frozen network are computed once, and what is kept is what was computed."""
+"""Features of a frozen model are computed once, and cached without changes."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ def pixels():
 
 
 class Backbone:
-    """Counts the images it is shown."""
+    """Count the images that it computes."""
 
     def __init__(self):
         self.shown = 0
@@ -29,11 +29,11 @@ class Backbone:
         return images.flatten(1)[:, :5]
 
 
-def test_features_are_the_networks_answer_to_every_image_in_order(pixels):
-    found = extract_features(Backbone(), pixels, "fp32")
+def test_features_are_the_models_outputs_in_order(pixels):
+    features = extract_features(Backbone(), pixels, "fp32")
     expected = pixels.normalize(pixels.batch(torch.arange(150))).flatten(1)[:, :5]
-    torch.testing.assert_close(found.values, expected)
-    torch.testing.assert_close(found.batch(torch.tensor([7, 3])), expected[[7, 3]])
+    torch.testing.assert_close(features.values, expected)
+    torch.testing.assert_close(features.batch(torch.tensor([7, 3])), expected[[7, 3]])
 
 
 def test_features_that_are_not_finite_are_refused(pixels):
@@ -41,15 +41,15 @@ def test_features_that_are_not_finite_are_refused(pixels):
         extract_features(lambda images: images.log().flatten(1), pixels, "fp32")
 
 
-def test_the_second_to_ask_computes_nothing(pixels, tmp_path):
+def test_cached_features_are_not_computed_again(pixels, tmp_path):
     first, second = Backbone(), Backbone()
-    found = [keep_features(tmp_path, "net")(backbone, pixels, "fp32") for backbone in (first, second)]
+    features = [keep_features(tmp_path, "net")(backbone, pixels, "fp32") for backbone in (first, second)]
     assert (first.shown, second.shown) == (150, 0)
-    assert torch.equal(found[0].values, found[1].values)
+    assert torch.equal(features[0].values, features[1].values)
 
 
 @pytest.mark.parametrize("change", [("other net", "fp32"), ("net", "bf16")], ids=["identity", "precision"])
-def test_what_they_depend_on_is_told_apart(pixels, tmp_path, change):
+def test_features_with_different_identities_are_separate(pixels, tmp_path, change):
     keep_features(tmp_path, "net")(Backbone(), pixels, "fp32")
     identity, precision = change
     backbone = Backbone()
@@ -58,7 +58,7 @@ def test_what_they_depend_on_is_told_apart(pixels, tmp_path, change):
 
 
 @pytest.mark.parametrize("position", [10, -10], ids=["header", "values"])
-def test_a_damaged_file_is_made_again(pixels, tmp_path, position):
+def test_a_damaged_features_file_is_replaced(pixels, tmp_path, position):
     expected = keep_features(tmp_path, "net")(Backbone(), pixels, "fp32").values
     (path,) = (tmp_path / "features").glob("*.safetensors")
     with open(path, "rb+") as stream:
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_made_again(pixels, tmp_path, position):
     assert backbone.shown == 150
 
 
-def test_of_several_that_ask_at_once_one_computes(pixels, tmp_path):
+def test_concurrent_requests_compute_features_once(pixels, tmp_path):
     backbone = Backbone()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: keep_features(tmp_path, "net")(backbone, pixels, "fp32"), range(4)))

@@ -1,4 +1,4 @@
-"""Files are whole or absent: durable writes, remembered hashes, and what killed processes leave behind."""
+"""Atomic and durable writes, cached hashes, and leftovers of killed processes."""
 
 import hashlib
 import json
@@ -29,21 +29,21 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 # --- hashes ----------------------------------------------------------------------------------------------------------
-def test_a_files_digest_is_hashlibs(tmp_path):
+def test_hash_file_matches_hashlib(tmp_path):
     (tmp_path / "a").write_bytes(CONTENT)
     assert hash_file(tmp_path / "a") == hashlib.sha256(CONTENT).hexdigest()
     assert hash_file(tmp_path / "a", "md5") == MD5
 
 
-def test_parts_cannot_slide_into_each_other():
+def test_hash_bytes_depends_on_the_boundaries_of_parts():
     assert len({hash_bytes("ab", "c"), hash_bytes("a", "bc"), hash_bytes("abc"), hash_bytes("abc", "")}) == 4
 
 
-def test_a_file_name_that_is_no_unicode_can_be_hashed():
+def test_a_file_name_that_is_not_valid_unicode_can_be_hashed():
     assert hash_bytes("\udcff") != hash_bytes("\udcfe")
 
 
-def test_a_remembered_hash_needs_no_second_reading(tmp_path):
+def test_a_file_with_a_stored_hash_is_not_read_again(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
     read = []
 
@@ -58,12 +58,12 @@ def test_a_remembered_hash_needs_no_second_reading(tmp_path):
     assert len(read) == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows notes no time of change")
-def test_files_of_one_size_and_time_that_change_places_are_read_again(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no change time")
+def test_swapped_files_of_equal_size_and_time_are_read_again(tmp_path):
     memo = FileMemo(tmp_path / "cache")
     for name, content in (("a", b"one"), ("b", b"two")):
         (tmp_path / name).write_bytes(content)
-        os.utime(tmp_path / name, ns=(0, 10**18))  # as an archive gives them
+        os.utime(tmp_path / name, ns=(0, 10**18))  # as unpacked from an archive
     before = [memo(tmp_path / name) for name in "ab"]
     memo.close()
     (tmp_path / "a").rename(tmp_path / "c")
@@ -75,7 +75,7 @@ def test_files_of_one_size_and_time_that_change_places_are_read_again(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
-def test_a_pipe_is_neither_waited_for_nor_replaced(tmp_path):
+def test_a_pipe_is_refused_and_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for use in (hash_file, read_regular, lambda path: write_json(path, {})):
         with pytest.raises(OSError, match="Not a regular file"):
@@ -84,7 +84,7 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["x=" + "[" * 50_000, "x=" + "[" * 3_000 + "]" * 3_000, "x=" + "9" * 5_000, "x"])
-def test_what_is_no_toml_that_can_be_read_is_a_value_error(text):
+def test_invalid_toml_raises_value_error(text):
     with pytest.raises(ValueError):
         parse_toml(text)
 
@@ -94,13 +94,13 @@ def test_what_is_no_toml_that_can_be_read_is_a_value_error(text):
     ["[[a]]\nx = 1\n[[a]]\nx = 2\ny = [", 's = """\nx = 1\nx = 2\n"""\ny = ['],
     ids=["tables of a list", "lines of a text"],
 )
-def test_what_may_repeat_in_toml_does_not_hide_the_mistake(text):
+def test_keys_that_may_repeat_in_toml_do_not_hide_the_error(text):
     with pytest.raises(ValueError, match="Invalid value"):
         parse_toml(text)
 
 
-def test_a_key_given_twice_beside_tables_of_a_list_is_named_with_both_lines():
-    with pytest.raises(ValueError, match=r"line 6: 'a\.y' is given twice, first in line 5"):
+def test_a_repeated_toml_key_is_reported_with_both_lines():
+    with pytest.raises(ValueError, match=r"line 6: 'a\.y' .*line 5"):
         parse_toml("[[a]]\nx = 1\n[[a]]\nx = 1\ny = 1\ny = 2")
 
 
@@ -114,7 +114,7 @@ def test_a_changed_file_is_hashed_again(tmp_path):
     memo.close()
 
 
-def test_damaged_memory_of_hashes_is_made_again(tmp_path):
+def test_a_damaged_memo_is_recreated(tmp_path):
     (tmp_path / "files.sqlite3").write_bytes(b"garbage" * 100)
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
@@ -128,7 +128,7 @@ def test_two_benches_may_hash_at_the_same_time(tmp_path):
         (tmp_path / name).write_text(name)
     one, other = FileMemo(tmp_path / "cache"), FileMemo(tmp_path / "cache")
     one.connection.execute("PRAGMA busy_timeout = 0")
-    other.connection.execute("PRAGMA busy_timeout = 0")  # whoever has to wait fails
+    other.connection.execute("PRAGMA busy_timeout = 0")  # waiting fails
     one(tmp_path / "a")
     other(tmp_path / "b")
     other.close()
@@ -138,7 +138,7 @@ def test_two_benches_may_hash_at_the_same_time(tmp_path):
     both.close()
 
 
-def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path):
+def test_the_cache_folder_follows_the_environment_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "here"))
     assert cache_root() == tmp_path / "here"
     monkeypatch.delenv("ZOO_CACHE")
@@ -146,7 +146,7 @@ def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path):
 
 
 # --- durable writes --------------------------------------------------------------------------------------------------
-def test_a_file_appears_only_when_the_block_has_ended(tmp_path):
+def test_a_file_appears_only_after_the_block(tmp_path):
     with written_whole(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("half")
         assert not (tmp_path / "new" / "a.txt").exists()
@@ -164,7 +164,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_json_holds_no_nan_and_a_refused_document_leaves_nothing(tmp_path):
+def test_json_with_nan_is_refused_and_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"auroc": float("nan")})
     assert list(tmp_path.iterdir()) == []
@@ -177,7 +177,7 @@ def test_json_is_readable_text(tmp_path):
     assert "Müdigkeit 🩻" in text and text.endswith("}\n")
 
 
-def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path):
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.txt").touch()
     with folder_written_whole(tmp_path / "run") as temporary:
@@ -198,7 +198,7 @@ def test_an_exception_leaves_the_old_folder_and_nothing_else(tmp_path, error):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["old.txt"]
 
 
-def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_an_old_folder_is_restored_if_the_new_one_cannot_replace_it(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.txt").touch()
     rename = Path.rename
@@ -215,13 +215,13 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pat
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["old.txt"]
 
 
-# --- what killed processes leave -------------------------------------------------------------------------------------
+# --- leftovers of killed processes -----------------------------------------------------------------------------------
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from zoo import files
+from zoo.system import files
 what, path = sys.argv[1], Path(sys.argv[2])
-if what == "moved":  # killed when the old folder is set aside and the new one not in its place yet
+if what == "moved":  # killed after the old folder was renamed and before the new one replaced it
     rename = Path.rename
     def rename_once(self, target):
         if self.suffix == ".tmp":
@@ -240,7 +240,7 @@ with write(path) as temporary:
 
 @pytest.fixture
 def writer():
-    """Start a process that stops in the midst of writing; all are killed in the end."""
+    """Start a process that stops while writing; all are killed at the end."""
     started = []
 
     def start(what, path):
@@ -256,20 +256,20 @@ def writer():
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(tmp_path, writer, what):
+def test_incomplete_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path, writer, what):
     dead, living = (tmp_path / "a" / "b" / name for name in ("dead", "living"))
     process = writer(what, dead)
     writer(what, living)
     assert sweep(tmp_path, 2) == []
     process.kill()
     process.wait()
-    (gone,) = sweep(tmp_path, 2)
-    assert gone.name.startswith(".dead.")
-    left = {path.name.split(".")[1] for path in (tmp_path / "a" / "b").iterdir()}
-    assert left == {"living"}
+    (removed,) = sweep(tmp_path, 2)
+    assert removed.name.startswith(".dead.")
+    remaining = {path.name.split(".")[1] for path in (tmp_path / "a" / "b").iterdir()}
+    assert remaining == {"living"}
 
 
-def test_an_old_folder_that_was_set_aside_when_its_bench_was_killed_comes_back(tmp_path, writer):
+def test_an_old_folder_is_restored_if_its_writer_was_killed_while_replacing_it(tmp_path, writer):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.txt").touch()
     process = writer("moved", tmp_path / "run")
@@ -281,7 +281,7 @@ def test_an_old_folder_that_was_set_aside_when_its_bench_was_killed_comes_back(t
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["old.txt"]
 
 
-def test_what_an_older_version_left_without_a_lock_is_removed_and_other_names_are_let_alone(tmp_path):
+def test_leftovers_without_a_lock_are_removed_and_other_names_kept(tmp_path):
     (tmp_path / ".run.0a1b2c3d.tmp").mkdir()
     kept = {".run.tmp", "run.0a1b2c3d.tmp", "a.lock", "a.npz.part", ".hidden"}
     for name in kept:
@@ -290,7 +290,7 @@ def test_what_an_older_version_left_without_a_lock_is_removed_and_other_names_ar
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def test_a_lock_that_nobody_holds_is_removed_and_one_that_is_held_is_not(tmp_path):
+def test_a_free_lock_is_removed_and_a_held_one_kept(tmp_path):
     (tmp_path / ".run.lock").touch()
     with locked(tmp_path / ".other.lock"):
         sweep(tmp_path, 0)
@@ -298,7 +298,7 @@ def test_a_lock_that_nobody_holds_is_removed_and_one_that_is_held_is_not(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_discarded_is_gone_with_its_lock(tmp_path):
+def test_a_discarded_entry_is_removed_with_its_lock(tmp_path):
     (tmp_path / "entry").mkdir()
     (tmp_path / "entry" / "file").touch()
     discard(tmp_path / "entry")

@@ -1,4 +1,4 @@
-"""A frame of a video or animated GIF is what av or Pillow decodes there; a file that is cut or lies is refused."""
+"""Frames of videos and animated GIFs, compared with av and Pillow; truncated and invalid files are refused."""
 
 import os
 import pickle
@@ -27,10 +27,10 @@ KINDS = {  # suffix -> codec and pixel format
 }
 
 
-def pictures(count: int, colour: bool = True, seed: int = 0) -> list[np.ndarray]:
-    """Smooth frames that differ: noise would be what codecs are worst at."""
+def pictures(count: int, color: bool = True, seed: int = 0) -> list[np.ndarray]:
+    """Smooth, distinct frames, because codecs are worst at noise."""
     random = np.random.default_rng(seed)
-    blocks = random.integers(0, 255, (count, 6, 8, 3 if colour else 1), dtype=np.uint8)
+    blocks = random.integers(0, 255, (count, 6, 8, 3 if color else 1), dtype=np.uint8)
     return [np.kron(np.broadcast_to(block, (6, 8, 3)), np.ones((8, 8, 1), np.uint8)) for block in blocks]
 
 
@@ -79,7 +79,7 @@ def test_a_frame_beyond_the_end_is_refused(tmp_path):
         read_image(path, 7)
 
 
-def test_a_video_that_says_it_is_to_be_turned_is_turned(tmp_path):
+def test_the_declared_rotation_of_a_video_is_applied(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -90,10 +90,10 @@ def test_a_video_that_says_it_is_to_be_turned_is_turned(tmp_path):
         container.mux(stream.encode())
     data = path.read_bytes()
     upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # by a quarter, as telephones say it
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # 90 degrees, as phones declare it
     track = data.index(b"tkhd")
     at = data.index(upright, track)
-    path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+    path.write_bytes(data[:at] + matrix + data[at + len(matrix) :])
     (first, _) = reference(path)
     assert read_header(path).width == 48
     assert read_image(path, 0).shape[:2] == (64, 48)
@@ -102,7 +102,7 @@ def test_a_video_that_says_it_is_to_be_turned_is_turned(tmp_path):
 
 # --- frames ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("suffix", KINDS)
-def test_frames_are_those_that_av_decodes(tmp_path, suffix):
+def test_frames_match_av(tmp_path, suffix):
     path = write_video(tmp_path / f"a{suffix}", pictures(20), *KINDS[suffix])
     expected = reference(path)
     header = read_header(path)
@@ -112,10 +112,10 @@ def test_frames_are_those_that_av_decodes(tmp_path, suffix):
 
 
 def test_a_clip_whose_frames_are_all_gray_is_gray(tmp_path):
-    gray = write_video(tmp_path / "gray.avi", pictures(5, colour=False), "ffv1", "gray")
+    gray = write_video(tmp_path / "gray.avi", pictures(5, color=False), "ffv1", "gray")
     assert read_header(gray).channels == 1
     assert np.array_equal(read_image(gray, 3), reference(gray)[3][..., 0])
-    late = write_video(tmp_path / "late.mkv", pictures(4, colour=False) + pictures(1), "ffv1", "yuv444p")
+    late = write_video(tmp_path / "late.mkv", pictures(4, color=False) + pictures(1), "ffv1", "yuv444p")
     assert read_header(late).channels == 3
 
 
@@ -123,7 +123,8 @@ def test_a_long_clip_is_not_decoded_to_count_its_frames(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", pictures(30), *KINDS[".mp4"])
     monkeypatch.setattr(video, "DECODED_PIXELS", 1000)
     converted = []
-    monkeypatch.setattr(video, "pixels_of", lambda path, frame: converted.append(1) or frame.to_ndarray(format="rgb24"))
+    convert = lambda path, frame: converted.append(1) or frame.to_ndarray(format="rgb24")  # noqa: E731
+    monkeypatch.setattr(video, "frame_pixels", convert)
     assert read_header(path).frames == 30
     assert len(converted) == 1
 
@@ -135,20 +136,20 @@ def test_a_clip_is_decoded_once_for_all_its_frames_by_several_threads(tmp_path, 
     open_container = video.open_container
     monkeypatch.setattr(video, "open_container", lambda path: begun.append(path) or open_container(path))
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: read_image(path, number), range(0, 64, 4)))
+        frames = list(pool.map(lambda number: read_image(path, number), range(0, 64, 4)))
     assert begun == [path]
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected[::4], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(frames, expected[::4], strict=True))
 
 
-def test_few_decoded_frames_are_kept(tmp_path, monkeypatch):
+def test_the_cache_of_decoded_frames_is_bounded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.avi", pictures(40), *KINDS[".avi"])
     monkeypatch.setattr(video, "KEPT_BYTES", 5 * 64 * 48 * 3)
     read_image(path, 39)
-    assert len(video.RECENT_CLIPS(path).kept) == 5
+    assert len(video.RECENT_CLIPS(path).cached) == 5
     assert np.array_equal(read_image(path, 2), reference(path)[2])
 
 
-def test_a_file_is_never_taken_for_a_playlist(tmp_path):
+def test_a_file_is_never_read_as_a_playlist(tmp_path):
     whole = write_video(tmp_path / "a.avi", pictures(3), *KINDS[".avi"])
     (tmp_path / "list.avi").write_text(f"ffconcat version 1.0\nfile {whole}\n")
     (tmp_path / "hls.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{whole}\n#EXT-X-ENDLIST\n")
@@ -159,14 +160,14 @@ def test_a_file_is_never_taken_for_a_playlist(tmp_path):
 # --- bad input -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".mpg"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_a_video_that_ends_early_is_refused(tmp_path, suffix, share):  # an MPEG stream says nowhere how long it is
+def test_a_video_that_ends_early_is_refused(tmp_path, suffix, share):  # an MPEG stream does not declare its length
     path = write_video(tmp_path / f"a{suffix}", pictures(40), *KINDS[suffix])
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     assert path.name in refusal(path)
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_a_file_that_is_not_a_video_is_refused(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "page.avi").write_bytes(b"<!DOCTYPE html><html>sign in</html>")
     (tmp_path / "pickle.mkv").write_bytes(pickle.dumps({"a": 1}))
@@ -177,16 +178,16 @@ def test_what_is_no_video_is_refused(tmp_path):
     assert "not a regular file" in refusal(tmp_path / "folder.mp4")
 
 
-def test_a_sound_file_and_one_of_deep_levels_are_refused(tmp_path):
+def test_an_audio_file_and_a_video_of_more_than_8_bits_are_refused(tmp_path):
     with av.open(str(tmp_path / "sound.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    assert "no video in it" in refusal(tmp_path / "sound.mkv")
+    assert "contains no video" in refusal(tmp_path / "sound.mkv")
     deep = write_video(tmp_path / "deep.mkv", pictures(3), "ffv1", "yuv420p10le")
-    assert "10 bits a sample" in refusal(deep)
+    assert "10 bits per sample" in refusal(deep)
 
 
 def test_a_video_larger_than_any_image_may_be_is_refused(tmp_path, monkeypatch):
@@ -195,7 +196,7 @@ def test_a_video_larger_than_any_image_may_be_is_refused(tmp_path, monkeypatch):
     assert "megapixels" in refusal(path)
 
 
-def test_bits_flipped_anywhere_end_in_an_image_or_in_one_line(tmp_path):
+def test_flipped_bits_give_an_image_or_a_data_error(tmp_path):
     random = np.random.default_rng(0)
     start = time.monotonic()
     for suffix in (".avi", ".mp4", ".gif"):
@@ -230,7 +231,7 @@ def test_without_av_the_message_names_the_extra(tmp_path, monkeypatch):
 
 
 # --- GIF -------------------------------------------------------------------------------------------------------------
-def test_frames_of_a_gif_are_those_that_pillow_decodes(tmp_path):
+def test_frames_of_a_gif_match_pillow(tmp_path):
     path = write_gif(tmp_path / "a.gif", pictures(7))
     header = read_header(path)
     assert (header.frames, header.width, header.height, header.channels) == (7, 64, 48, 3)
@@ -238,18 +239,18 @@ def test_frames_of_a_gif_are_those_that_pillow_decodes(tmp_path):
         for number in (0, 5, 2):
             image.seek(number)
             assert np.array_equal(read_image(path, number), np.asarray(image.convert("RGB")))
-    gray = write_gif(tmp_path / "gray.gif", pictures(3, colour=False))
+    gray = write_gif(tmp_path / "gray.gif", pictures(3, color=False))
     assert read_header(gray).channels == 1
     assert read_image(gray, 1).shape == (48, 64)
 
 
-def test_a_gif_of_one_frame_is_an_image(tmp_path):
+def test_a_gif_with_one_frame_is_an_image(tmp_path):
     path = write_gif(tmp_path / "a.gif", pictures(1))
     assert read_header(path).frames is None
     assert read_image(path).shape == (48, 64, 3)
 
 
-def test_a_gif_that_is_cut_or_too_long_is_refused(tmp_path, monkeypatch):
+def test_a_truncated_or_too_long_gif_is_refused(tmp_path, monkeypatch):
     path = write_gif(tmp_path / "a.gif", pictures(7))
     cut = tmp_path / "cut.gif"
     cut.write_bytes(path.read_bytes()[:-900])

@@ -1,4 +1,4 @@
-"""A slice of a volume is what nibabel, NumPy and tifffile read there, upright; a volume that lies is refused."""
+"""Slices of volumes, compared with nibabel, NumPy and tifffile; invalid volumes are refused."""
 
 import gzip
 import os
@@ -33,7 +33,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def nifti(path: Path, array=BRAIN, axes: str = "RAS", slope: float | None = None, inter: float = 0.0) -> Path:
-    """A NIfTI whose array is stored along `axes`."""
+    """Write a NIfTI whose array is stored along `axes`."""
     ornt = nibabel.orientations.axcodes2ornt(tuple(axes))
     affine = nibabel.orientations.inv_ornt_aff(ornt, array.shape[:3]) if array.ndim >= 3 else np.eye(4)
     image = nibabel.Nifti1Image(array, affine)
@@ -61,7 +61,7 @@ def open_source(path: Path) -> tuple[DatasetSpec, Samples]:
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "LIA", "PSR"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_slices_are_those_of_the_closest_canonical_volume_turned_upright(tmp_path, axes, axis, suffix):
+def test_slices_match_the_closest_canonical_volume_upright(tmp_path, axes, axis, suffix):
     path = nifti(tmp_path / f"a{suffix}", axes=axes)
     reference = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
     reading = Reading(axis=axis)
@@ -69,12 +69,12 @@ def test_slices_are_those_of_the_closest_canonical_volume_turned_upright(tmp_pat
     assert header.frames == reference.shape[axis]
     for frame in range(header.frames):
         plane = np.take(reference, frame, axis)
-        found = read_values(path, frame, reading)
-        assert np.array_equal(found, np.rot90(plane.T, 2))
-        assert (header.height, header.width) == found.shape
+        values = read_values(path, frame, reading)
+        assert np.array_equal(values, np.rot90(plane.T, 2))
+        assert (header.height, header.width) == values.shape
 
 
-def test_an_axial_slice_shows_the_front_on_top_and_the_right_side_on_the_left(tmp_path):
+def test_an_axial_slice_has_anterior_on_top_and_the_patients_right_on_the_left(tmp_path):
     array = np.zeros((4, 4, 2), np.uint8)  # RAS+: the first index grows to the right of the patient
     array[3, 3, 0] = 200  # the patient's right, front, foot
     assert np.argwhere(read_image(nifti(tmp_path / "a.nii", array), 0) == 200).tolist() == [[0, 0]]
@@ -93,7 +93,7 @@ def test_slope_and_intercept_are_applied(tmp_path):
     assert np.array_equal(read_values(path, 2), reference[:, :, 2].T[::-1, ::-1])
 
 
-def test_the_range_of_a_float_volume_is_measured_and_whole_numbers_are_known_as_such(tmp_path):
+def test_the_range_of_a_float_volume_is_measured_and_whole_numbers_are_detected(tmp_path):
     whole = read_header(nifti(tmp_path / "a.nii", BRAIN.astype(np.float32)))
     fraction = read_header(nifti(tmp_path / "b.nii", BRAIN.astype(np.float32) / 3))
     assert (whole.values, whole.step) == ((BRAIN.min(), BRAIN.max()), 1.0)
@@ -101,16 +101,16 @@ def test_the_range_of_a_float_volume_is_measured_and_whole_numbers_are_known_as_
     assert fraction.values == pytest.approx((BRAIN.min() / 3, BRAIN.max() / 3))
 
 
-def test_a_volume_of_colours_and_one_with_a_trailing_axis_of_one(tmp_path):
-    colours = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    colours["G"] = np.arange(120).reshape(4, 5, 6)
-    image = read_image(nifti(tmp_path / "rgb.nii.gz", colours), 3)
+def test_a_color_volume_and_one_with_a_trailing_axis_of_one_are_read(tmp_path):
+    colors = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colors["G"] = np.arange(120).reshape(4, 5, 6)
+    image = read_image(nifti(tmp_path / "rgb.nii.gz", colors), 3)
     assert image.shape == (5, 4, 3)
-    assert np.array_equal(image[..., 1], colours["G"][:, :, 3].T[::-1, ::-1])
+    assert np.array_equal(image[..., 1], colors["G"][:, :, 3].T[::-1, ::-1])
     assert read_header(nifti(tmp_path / "a.nii", BRAIN[..., None])).frames == 7
 
 
-def test_slices_of_an_npy_and_of_tiff_pages_are_those_of_the_array(tmp_path):
+def test_slices_of_an_npy_and_of_tiff_pages_match_the_array(tmp_path):
     np.save(tmp_path / "a.npy", np.asfortranarray(BRAIN))
     for axis in range(3):
         reading = Reading(axis=axis)
@@ -120,14 +120,14 @@ def test_slices_of_an_npy_and_of_tiff_pages_are_those_of_the_array(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", compression="zlib")
     assert read_header(tmp_path / "a.tif", PAGES).frames == 5
     assert np.array_equal(read_values(tmp_path / "a.tif", 3, PAGES), tifffile.imread(tmp_path / "a.tif")[3])
-    colour = np.random.default_rng(1).integers(0, 255, (3, 6, 5, 3), dtype=np.uint8)
-    tifffile.imwrite(tmp_path / "rgb.tif", colour, photometric="rgb")
-    assert np.array_equal(read_image(tmp_path / "rgb.tif", 1, PAGES), colour[1])
-    tifffile.imwrite(tmp_path / "inverted.tif", colour[..., 0], photometric="miniswhite")
-    assert np.array_equal(read_image(tmp_path / "inverted.tif", 1, PAGES), 255 - colour[1, ..., 0])
+    color = np.random.default_rng(1).integers(0, 255, (3, 6, 5, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", color, photometric="rgb")
+    assert np.array_equal(read_image(tmp_path / "rgb.tif", 1, PAGES), color[1])
+    tifffile.imwrite(tmp_path / "inverted.tif", color[..., 0], photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "inverted.tif", 1, PAGES), 255 - color[1, ..., 0])
 
 
-def test_an_npy_of_two_axes_or_of_colours_is_one_image(tmp_path):
+def test_an_npy_of_two_axes_or_of_colors_is_one_image(tmp_path):
     plane = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.save(tmp_path / "gray.npy", plane)
     np.save(tmp_path / "rgb.npy", np.repeat(plane[..., None], 3, axis=2))
@@ -147,12 +147,12 @@ def test_a_packed_volume_is_unpacked_once_for_all_its_slices_by_several_threads(
     )
     with ThreadPoolExecutor(4) as pool:
         frames = [(path, frame) for path in paths for frame in range(7)]
-        found = list(pool.map(lambda each: read_values(*each), frames))
+        slices = list(pool.map(lambda arguments: read_values(*arguments), frames))
     assert unpacked == paths
-    assert np.array_equal(found[8], BRAIN[:, :, 1].T[::-1, ::-1])
+    assert np.array_equal(slices[8], BRAIN[:, :, 1].T[::-1, ::-1])
 
 
-def test_memory_holds_the_last_volumes_only(tmp_path, monkeypatch):
+def test_only_recent_volumes_are_cached(tmp_path, monkeypatch):
     paths = [nifti(tmp_path / f"{number}.nii.gz") for number in range(6)]
     monkeypatch.setattr(volumes.RECENT_VOLUMES, "limit_bytes", 3 * BRAIN.nbytes)
     for path in paths:
@@ -203,12 +203,12 @@ def huge_header(path: Path, dims: tuple[int, ...], data: bytes = b"\0" * 1000) -
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("dim", (3, 6, 0, 6, 1, 1, 1, 1), "which is no volume"),
+        ("dim", (3, 6, 0, 6, 1, 1, 1, 1), "which is not a volume"),
         ("vox_offset", 100_000, "ends early"),
         ("datatype", 1792, "complex128"),  # with its bitpix, below
     ],
 )
-def test_headers_that_nobody_means_are_refused(tmp_path, field, value, expected):
+def test_invalid_headers_are_refused(tmp_path, field, value, expected):
     header = nibabel.Nifti1Header()
     header.set_data_shape((6, 6, 6))
     header.set_data_dtype(np.int16)
@@ -225,19 +225,19 @@ def test_a_slice_beyond_the_end_is_refused(tmp_path):
         read_values(nifti(tmp_path / "a.nii"), 7)
 
 
-def test_values_that_are_no_levels_need_a_range(tmp_path):
-    with pytest.raises(DataError, match="int16 values, and no range to map to levels"):
+def test_values_that_are_not_levels_need_a_range(tmp_path):
+    with pytest.raises(DataError, match="int16 values, but no range"):
         read_image(nifti(tmp_path / "a.nii"), 0)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_a_header_of_30000_cubed_is_not_believed(tmp_path, name):
+def test_a_header_of_30000_cubed_is_refused(tmp_path, name):
     start = time.monotonic()
     assert "30000 x 30000 x 30000" in refusal(huge_header(tmp_path / name, (30000, 30000, 30000)))
     assert time.monotonic() - start < 2
 
 
-def test_a_packed_volume_that_would_not_fit_into_memory_is_refused_unread(tmp_path):
+def test_a_packed_volume_that_would_not_fit_into_memory_is_refused_before_reading(tmp_path):
     path = huge_header(tmp_path / "bomb.nii.gz", (1000, 1000, 1000), b"\0" * 4_000_000)
     with open(path, "ab") as stream:
         stream.write(os.urandom(2_000_000))
@@ -248,17 +248,17 @@ def test_a_packed_volume_that_would_not_fit_into_memory_is_refused_unread(tmp_pa
 def test_a_nifti_of_another_rank_is_refused(tmp_path, shape):
     path = tmp_path / "a.nii"
     nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), path)
-    assert "expected a volume of 3 axes" in refusal(path)
+    assert "expected a volume with 3 axes" in refusal(path)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_are_refused_with_their_slice(tmp_path, bad):
+def test_nan_and_infinity_are_reported_with_their_slice(tmp_path, bad):
     array = BRAIN.astype(np.float32)
     array[1, 2, 3] = bad
     assert "1 of 30 values in slice 3 are NaN or infinite" in refusal(nifti(tmp_path / "a.nii.gz", array))
 
 
-def test_npy_files_that_could_run_code_or_lie_are_refused(tmp_path):
+def test_npy_files_with_pickles_or_false_headers_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}, None], dtype=object))
     (tmp_path / "pickle.npy").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "empty.npy").write_bytes(b"")
@@ -272,7 +272,7 @@ def test_npy_files_that_could_run_code_or_lie_are_refused(tmp_path):
     for name in ("objects", "pickle", "empty", "text", "huge"):
         refusal(tmp_path / f"{name}.npy")
     for name in ("line", "five"):
-        assert "expected a volume of 3 axes" in refusal(tmp_path / f"{name}.npy", Reading(axis=0))
+        assert "expected a volume with 3 axes" in refusal(tmp_path / f"{name}.npy", Reading(axis=0))
 
 
 def test_tiff_stacks_that_do_not_fit_or_differ_are_refused(tmp_path):
@@ -310,7 +310,7 @@ def class_folders(root: Path, suffix: str = ".nii.gz") -> Path:
     return root
 
 
-def test_class_folders_of_volumes_are_slices_of_one_patient_each_and_it_is_said(tmp_path):
+def test_class_folders_of_volumes_are_slices_of_one_patient_each_with_a_note(tmp_path):
     spec, samples = open_source(class_folders(tmp_path))
     assert len(samples.table) == 6 * 6
     assert samples.table["sample_id"].iloc[0] == "sick/p1.nii.gz#1"
@@ -321,10 +321,11 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_and_it_is_said(
     assert "12 that hold one value only are left out (guessed" in notes
     assert "nothing names the patient" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]
-    assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)  # the least of the set is 0, a step is a level
+    # the smallest value is level 0, and each step is a level
+    assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)
 
 
-def test_axis_step_and_keep_are_honoured(tmp_path):
+def test_axis_step_and_keep_are_applied(tmp_path):
     class_folders(tmp_path)
     (tmp_path / "dataset.toml").write_text('slices = {axis = 1, step = 2, keep = "all"}\n')
     _, samples = open_source(tmp_path)
@@ -336,7 +337,7 @@ def test_axis_step_and_keep_are_honoured(tmp_path):
     assert len(open_source(tmp_path)[1].table) == 6 * 4
 
 
-def test_volumes_of_one_value_have_no_slice_left_and_are_said(tmp_path):
+def test_constant_volumes_have_no_slices_and_are_reported(tmp_path):
     root = class_folders(tmp_path)
     nifti(root / "sick" / "blank.nii.gz", np.full((5, 6, 7), 3, np.int16))
     _, samples = open_source(root)
@@ -348,7 +349,7 @@ def test_volumes_of_one_value_have_no_slice_left_and_are_said(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["p{}", "p{}.nii.gz", "scans/p{}.nii.gz"])
-def test_a_table_names_volumes_and_masks_beside_them_are_no_images(tmp_path, cell):
+def test_a_table_lists_volumes_and_masks_beside_them_are_not_images(tmp_path, cell):
     for number in range(4):
         nifti(tmp_path / "scans" / f"p{number}.nii.gz", blank_at_the_ends(number))
         nifti(tmp_path / "scans" / f"p{number}_seg.nii.gz", blank_at_the_ends(number))
@@ -362,7 +363,7 @@ def test_a_table_names_volumes_and_masks_beside_them_are_no_images(tmp_path, cel
 
 
 @pytest.mark.parametrize("share", [0.5, 0.98])
-def test_a_cut_stack_is_named_and_not_the_whole_ones_beside_it(tmp_path, share):
+def test_a_truncated_stack_is_named_but_not_the_complete_ones_beside_it(tmp_path, share):
     for number in range(4):
         path = tmp_path / "ab"[number % 2] / f"{number}.tif"
         path.parent.mkdir(exist_ok=True)
@@ -373,7 +374,7 @@ def test_a_cut_stack_is_named_and_not_the_whole_ones_beside_it(tmp_path, share):
         find_source(tmp_path)
 
 
-def test_tiffs_that_all_have_pages_are_stacks_and_a_stray_one_is_a_mistake(tmp_path):
+def test_tiffs_that_all_have_pages_are_stacks_and_a_single_one_is_an_error(tmp_path):
     for number in range(4):
         folder = tmp_path / "ab"[number % 2]
         folder.mkdir(exist_ok=True)
@@ -389,7 +390,7 @@ def test_tiffs_that_all_have_pages_are_stacks_and_a_stray_one_is_a_mistake(tmp_p
     assert len(open_source(tmp_path)[1].table) == 13
 
 
-def test_volumes_of_different_depth_share_one_mapping_and_coarse_ones_are_told(tmp_path):
+def test_volumes_of_different_depths_share_one_mapping_and_coarse_ones_are_reported(tmp_path):
     for number, scale in enumerate((1, 1, 1, 1000)):
         array = np.random.default_rng(number).random((6, 6, 3)).astype(np.float32) * scale
         nifti(tmp_path / "ab"[number % 2] / f"{number}.nii", array)
@@ -412,7 +413,7 @@ def test_volumes_without_a_unit_may_each_have_their_own_levels(tmp_path):
         values = nibabel.load(tmp_path / image).get_fdata()
         low, high = np.percentile(values, [10, 90])
         expected = np.clip((values[:, :, 2].T[::-1, ::-1] - low) / (high - low), 0, 1) * 65535
-        assert np.abs(samples.read(f"{image}#2") - expected).max() < 65535 / 500  # quantiles in steps of a thousandth
+        assert np.abs(samples.read(f"{image}#2") - expected).max() < 65535 / 500  # quantiles in steps of 0.001
 
 
 def test_levels_of_each_volume_are_refused_where_there_is_none(tmp_path):
@@ -424,13 +425,13 @@ def test_levels_of_each_volume_are_refused_where_there_is_none(tmp_path):
         find_source(tmp_path)
 
 
-def test_the_second_look_reads_no_volume(tmp_path, monkeypatch):
+def test_volumes_are_not_read_again_for_a_second_opening(tmp_path, monkeypatch):
     first = find_source(class_folders(tmp_path))
     monkeypatch.setattr(volumes, "read_header", lambda *_: pytest.fail("was not remembered"))
     assert find_source(tmp_path).labels == first.labels
 
 
-def test_the_hippocampus_set_reads_as_nibabel_reads_it(tmp_path):
+def test_the_hippocampus_dataset_matches_nibabel(tmp_path):
     source = SHARED / "msd_hippocampus"
     if not source.exists():
         pytest.skip("msd_hippocampus is not in ../shared/data")

@@ -40,9 +40,9 @@ def runs_of(document, model):
 FAILURES = {
     "raises": ("failed", "ValueError: no such layer (zoo_tiny.py:"),
     "unbuildable": ("failed", "ValueError: cannot be built (zoo_tiny.py:"),
-    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected one tensor (2, 2)"),
+    "wrong_shape": ("failed", "model 'wrong_shape' returned (2, 3), expected a tensor of shape (2, 2)"),
     "gives_nan": ("failed", "the training loss is nan by step "),
-    "exits": ("crashed", "its process ended with exit status 7; its last words: last words of a network"),
+    "exits": ("crashed", "its process ended with exit status 7; its last output: last words of a network"),
     "exits_politely": ("failed", "SystemExit: 0"),
     "segfaults": ("crashed", "killed by SIGSEGV"),
     "eats_memory": ("oom", "out of memory: cannot have 1 EB"),

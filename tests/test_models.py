@@ -1,4 +1,4 @@
-"""A model spec to a module that fits a dataset: the head, the first convolution and the weights are the right ones."""
+"""Building models: heads, first convolutions, stems, weights and features."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ from zoo.specs.model import ModelSpec
 
 
 class Tiny(nn.Module):
-    """A ResNet in little: a stem with max-pooling, a norm, a pooled linear head."""
+    """A small ResNet: a stem with max-pooling, a norm, a pooled linear head."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Tiny(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """As SqueezeNet: the head is a 1x1 convolution before the pooling, and the number of classes is read back."""
+    """Like SqueezeNet: a head of a 1x1 convolution before the pooling, and a reshape by `num_classes`."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +74,7 @@ def images(count=2, channels=3, size=16, seed=0):
 
 @pytest.fixture
 def pretrained(tmp_path):
-    """A file of weights, and the module they were taken from."""
+    """A weights file, and the module it was saved from."""
     torch.manual_seed(7)
     module = Tiny().eval()
     torch.save(module.state_dict(), tmp_path / "tiny.pth")
@@ -82,7 +82,7 @@ def pretrained(tmp_path):
 
 
 # --- the first convolution -------------------------------------------------------------------------------------------
-def test_a_gray_image_gives_what_the_same_image_repeated_gave(pretrained):
+def test_a_gray_image_gives_the_output_of_the_repeated_image(pretrained):
     path, original = pretrained
     gray = build(TINY, channels=1, weights=path).eval()
     original.fc = gray.fc
@@ -95,7 +95,7 @@ def test_one_channel_sums_the_weights_of_three(pretrained):
 
 
 class Standardized(nn.Conv2d):
-    """Weights that are standardized in every forward, as timm's StdConv2d and ScaledStdConv2d do."""
+    """A convolution that standardizes its weights in every forward, like timm's StdConv2d and ScaledStdConv2d."""
 
     def forward(self, batch):
         spread, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
@@ -128,14 +128,14 @@ def test_more_channels_repeat_the_weights_and_keep_their_scale(pretrained, chann
         torch.testing.assert_close(adapted.weight[:, channel], expected)
 
 
-def test_six_channels_of_one_image_twice_give_what_the_image_gave(pretrained):
+def test_six_channels_of_a_repeated_image_give_the_output_of_the_image(pretrained):
     path, original = pretrained
     six = build(TINY, channels=6, weights=path).eval()
     original.fc = six.fc
     torch.testing.assert_close(six(images().repeat(1, 2, 1, 1)), original(images()))
 
 
-def test_a_constant_image_is_answered_alike_whatever_the_channels(pretrained):
+def test_a_constant_image_gives_the_same_output_for_any_number_of_channels(pretrained):
     path, original = pretrained
     for channels in (1, 2, 3, 5):
         conv = build(TINY, channels=channels, weights=path).conv
@@ -145,7 +145,7 @@ def test_a_constant_image_is_answered_alike_whatever_the_channels(pretrained):
         assert inner.std(dim=(2, 3)).max() < 1e-5
 
 
-def test_the_models_own_channels_leave_the_first_convolution_alone(pretrained):
+def test_the_models_own_channels_leave_the_first_convolution_unchanged(pretrained):
     path, original = pretrained
     assert torch.equal(build(TINY, channels=3, weights=path).conv.weight, original.conv.weight)
 
@@ -164,7 +164,7 @@ def test_several_first_convolutions_are_all_adapted():
     assert (module.one.in_channels, module.two.in_channels) == (1, 1)
 
 
-def test_what_is_no_convolution_cannot_be_the_first_one():
+def test_the_first_convolution_must_be_a_convolution():
     with pytest.raises(RunError, match="first convolution 'fc' is a Linear"):
         build(replace(TINY, first_conv="fc"), channels=1)
 
@@ -176,7 +176,7 @@ def test_without_a_first_convolution_gray_images_are_repeated(pretrained):
     torch.testing.assert_close(gray(images(channels=1)), original(images(channels=1).expand(-1, 3, -1, -1)))
 
 
-def test_repeating_gray_images_hides_no_part_of_the_model():
+def test_repeating_gray_images_keeps_the_names_of_submodules():
     own = replace(NO_FIRST_CONV, layer_groups=lambda m: [[m.conv.weight], [*m.norm.parameters(), *m.fc.parameters()]])
     module = build(own, channels=1)
     assert set(module.state_dict()) == set(Tiny().state_dict())
@@ -193,7 +193,7 @@ def test_a_new_head_is_drawn_from_a_narrow_normal_with_zero_bias():
     assert not head.bias.any()
 
 
-def test_a_convolutional_head_is_replaced_and_its_classes_counted_again():
+def test_a_convolutional_head_is_replaced_and_num_classes_updated():
     module = build(SQUEEZE)
     assert module.classifier[0].weight.shape == (4, 6, 1, 1)
     assert module.num_classes == 4
@@ -201,8 +201,8 @@ def test_a_convolutional_head_is_replaced_and_its_classes_counted_again():
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Softmax(dim=1), nn.Tanh()], ids=repr)
-def test_nothing_bounds_the_outputs_of_a_new_head_from_behind(activation):
-    """As SqueezeNet's ReLU does: behind it no probability of a multi-label set is below .5."""
+def test_activations_after_a_new_head_are_removed(activation):
+    """The ReLU of SqueezeNet is removed: after it no multi-label probability would be below 0.5."""
 
     def build_bounded(_):
         module = Squeeze()
@@ -215,7 +215,7 @@ def test_nothing_bounds_the_outputs_of_a_new_head_from_behind(activation):
         torch.testing.assert_close(module(images()), torch.full((2, 4), bias), atol=0.5, rtol=0)
 
 
-def test_what_stands_before_a_head_or_outside_its_sequential_stays():
+def test_activations_before_a_head_or_outside_its_sequential_are_kept():
     build_long = lambda _: nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 10))  # noqa: E731
     module = build(ModelSpec(name="long", build=build_long, classifier="3"))
     assert isinstance(module[2], nn.ReLU)
@@ -235,12 +235,12 @@ def test_several_heads_are_all_replaced():
     assert (module.fc.out_features, module.other.out_features) == (4, 4)
 
 
-def test_what_is_no_layer_cannot_be_the_head():
+def test_the_head_must_be_a_linear_layer_or_convolution():
     with pytest.raises(RunError, match="classifier 'norm' is a BatchNorm2d; expected a linear layer or a 1x1"):
         build(replace(TINY, classifier="norm"))
 
 
-def test_everything_random_follows_from_the_seed_and_nothing_else_moves():
+def test_initialization_depends_only_on_the_seed():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -253,9 +253,9 @@ def test_everything_random_follows_from_the_seed_and_nothing_else_moves():
     assert not torch.equal(one.fc.weight, other.fc.weight)
 
 
-def test_a_model_with_the_wrong_output_is_found_before_the_first_step():
+def test_a_model_with_a_wrong_output_shape_is_refused_before_training():
     spec = ModelSpec(name="odd", build=lambda _: nn.Sequential(nn.Flatten(), nn.Linear(768, 3)))
-    with pytest.raises(RunError, match=r"model 'odd' returned \(2, 3\), expected one tensor \(2, 4\)"):
+    with pytest.raises(RunError, match=r"model 'odd' returned \(2, 3\), expected a tensor of shape \(2, 4\)"):
         build(spec)
     with pytest.raises(RunError, match="returned tuple"):
         build(replace(spec, build=lambda _: Two()))
@@ -266,7 +266,7 @@ class Two(nn.Module):
         return images, images
 
 
-def test_trying_a_model_once_does_not_change_it():
+def test_checking_the_output_does_not_change_a_model():
     module = build(TINY)
     assert module.training
     assert torch.equal(module.norm.running_mean, torch.zeros(8))
@@ -280,13 +280,13 @@ def test_a_small_stem_keeps_28_pixels():
     assert module.conv(images(size=28)).shape == (2, 8, 28, 28)
 
 
-def test_a_small_stem_takes_gray_images_too():
+def test_a_small_stem_accepts_gray_images():
     assert build(TINY, channels=1, stem="small").conv.weight.shape == (8, 1, 3, 3)
 
 
 @pytest.mark.parametrize("spec", [SQUEEZE, NO_FIRST_CONV], ids=["no max-pooling", "no first convolution"])
-def test_a_small_stem_is_refused_where_there_is_no_resnets(spec):
-    with pytest.raises(UsageError, match="has no ResNet stem to make small; fix: --set stem=own"):
+def test_a_small_stem_is_refused_without_a_resnet_stem(spec):
+    with pytest.raises(UsageError, match="no ResNet stem"):
         build(spec, stem="small")
 
 
@@ -311,13 +311,13 @@ def test_weights_come_from_either_kind_of_file(tmp_path):
     ],
     ids=["state_dict", "model", "DataParallel", "both"],
 )
-def test_weights_are_found_where_training_scripts_put_them(tmp_path, wrap):
+def test_weights_are_read_from_common_checkpoint_keys(tmp_path, wrap):
     state = Tiny().state_dict()
     torch.save(wrap(state), tmp_path / "a.pth")
     assert set(read_state(tmp_path / "a.pth")) == set(state)
 
 
-def test_wrong_weights_name_the_first_three_keys_and_count_the_rest(tmp_path):
+def test_misfitting_weights_report_the_first_three_keys_and_count_the_rest(tmp_path):
     state = Tiny().state_dict()
     del state["conv.weight"], state["norm.bias"]
     state |= {"extra": torch.zeros(1), "fc.bias": torch.zeros(3)}
@@ -327,9 +327,9 @@ def test_wrong_weights_name_the_first_three_keys_and_count_the_rest(tmp_path):
         load_weights(Tiny(), tmp_path / "a.pth")
 
 
-def test_a_wrong_shape_is_told_with_the_right_one(tmp_path):
+def test_a_wrong_shape_is_reported_with_the_expected_one(tmp_path):
     torch.save(Tiny().state_dict() | {"fc.bias": torch.zeros(3)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"Tiny: fc\.bias has shape \(3,\), expected \(10,\); fix: give the file"):
+    with pytest.raises(WeightsError, match=r"Tiny: fc\.bias has shape \(3,\), expected \(10,\)"):
         build(TINY, weights=tmp_path / "a.pth")
 
 
@@ -348,7 +348,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_a_file_that_holds_code_or_nothing_is_refused_unexecuted(tmp_path, name, capsys):
+def test_a_file_with_code_or_without_content_is_refused_unexecuted(tmp_path, name, capsys):
     torch.save({"weight": Bomb()}, tmp_path / name)
     with pytest.raises(WeightsError, match=re.escape(f"{name}: cannot be read as weights")):
         read_state(tmp_path / name)
@@ -360,14 +360,14 @@ def test_a_file_that_holds_code_or_nothing_is_refused_unexecuted(tmp_path, name,
 
 def test_a_file_without_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="holds no table of tensors"):
+    with pytest.raises(WeightsError, match="not a dictionary of tensors"):
         read_state(tmp_path / "a.pth")
 
 
 # --- parts and sizes -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("spec", [TINY, NO_FIRST_CONV], ids=["first_conv", "repeated"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_features_are_what_the_head_sees(spec, channels):
+def test_features_are_the_input_of_the_head(spec, channels):
     module = build(spec, channels=channels).eval()
     batch = images(channels=channels)
     logits, head = module(batch), module.fc
@@ -382,7 +382,7 @@ def test_features_of_a_convolutional_head_are_pooled():
     torch.testing.assert_close(feature_extractor(SQUEEZE, module)(images()), expected)
 
 
-def test_a_plugins_own_features_see_gray_images_repeated():
+def test_a_plugins_own_features_get_repeated_gray_images():
     spec = replace(NO_FIRST_CONV, features=lambda module, batch: module.norm(module.conv(batch)))
     module = build(spec, channels=1).eval()
     gray = images(channels=1)
@@ -390,12 +390,12 @@ def test_a_plugins_own_features_see_gray_images_repeated():
     torch.testing.assert_close(feature_extractor(spec, module)(gray), expected)
 
 
-def test_a_model_that_names_neither_head_nor_features_cannot_be_probed():
-    with pytest.raises(RunError, match="'tiny' names no classifier and no features"):
+def test_a_model_without_classifier_and_features_cannot_be_probed():
+    with pytest.raises(RunError, match="'tiny' has no features"):
         feature_extractor(replace(TINY, classifier=""), Tiny())
 
 
-def test_batch_norm_is_found_wherever_it_is():
+def test_batch_norm_is_detected_in_any_submodule():
     assert has_batch_norm(nn.Sequential(nn.Sequential(nn.BatchNorm1d(2))))
     assert not has_batch_norm(nn.Sequential(nn.LayerNorm(2), nn.GroupNorm(1, 2)))
 
@@ -403,7 +403,7 @@ def test_batch_norm_is_found_wherever_it_is():
 def test_parameters_and_operations_are_counted():
     module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 36, 5))
     assert count_parameters(module) == 3 * 8 * 9 + 8 + 8 * 36 * 5 + 5
-    # a multiply-add is two operations; torch's counter leaves biases out
+    # a multiply-add is two operations; torch's counter omits biases
     assert count_flops(module, (1, 3, 6, 6)) == 2 * (36 * 8 * 3 * 9 + 8 * 36 * 5)
     assert module.training
 
@@ -419,7 +419,7 @@ def test_depthwise_convolutions_stay_in_float32_under_cpu_autocast():
     torch.testing.assert_close(outputs, expected)
 
 
-def test_depthwise_convolutions_outside_channels_last_compute_the_same_from_the_same_weights():
+def test_depthwise_convolutions_outside_channels_last_give_the_same_outputs():
     module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8)).to(memory_format=torch.channels_last)
     given = images(channels=4).contiguous(memory_format=torch.channels_last)
     expected, state = module(given), {name: value.clone() for name, value in module.state_dict().items()}
@@ -436,14 +436,14 @@ def test_depthwise_convolutions_outside_channels_last_compute_the_same_from_the_
 # --- the baselines ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("spec", BASELINES, ids=lambda spec: spec.name)
-def test_a_baseline_takes_gray_and_colour(spec, channels):
+def test_a_baseline_accepts_gray_and_color(spec, channels):
     module = build(spec, channels=channels)
     assert module(images(channels=channels)).shape == (2, 4)
     features = feature_extractor(spec, module)(images(channels=channels))
     assert features.shape == (2, {"constant": 1, "thumbnails": channels * 64}[spec.name])
 
 
-def test_thumbnails_are_means_over_a_grid_and_the_constant_sees_nothing():
+def test_thumbnails_are_means_over_a_grid_and_the_constant_ignores_the_image():
     constant, thumbnails = (feature_extractor(spec, build(spec, channels=1)) for spec in BASELINES)
     batch = images(channels=1)
     torch.testing.assert_close(thumbnails(batch)[:, 9], batch[:, 0, 2:4, 2:4].mean(dim=(1, 2)))

@@ -131,7 +131,9 @@ def test_a_size_the_model_does_not_take_becomes_the_nearest_and_is_recorded(plan
 
 
 def test_weights_that_cannot_be_had_refuse_everything(plan):
-    with pytest.raises(WeightsError, match=r"weights tagged.demo cannot be had: --offline; .*--weights-dir") as caught:
+    with pytest.raises(
+        WeightsError, match=r"weights tagged.demo are not available: --offline; .*--weights-dir"
+    ) as caught:
         plan("binary.npz", models=("tagged",), protocol="finetune")
     assert caught.value.exit_status == 2
 

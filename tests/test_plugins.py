@@ -1,4 +1,4 @@
-"""Real wheels of good and broken plugins, installed beside zoo: what the command says about each of them."""
+"""Commands with good and broken plugins, installed from wheels."""
 
 import base64
 import hashlib
@@ -63,10 +63,10 @@ GOOD = {
     },
     "zoo-prints": GIVES.format(name="printing_net") + "\n    print('{not json}')",
 }
-# distribution: the source of its module, and what the reason must say
+# distribution: the source of its module, and part of the reason
 BROKEN = {
     "zoo-import-error": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
-    "zoo-raises": ("raise OSError('no licence file')", "OSError: no licence file"),
+    "zoo-raises": ("raise OSError('no license file')", "OSError: no license file"),
     "zoo-syntax-error": ("def register_models(:", "SyntaxError: "),
     "zoo-interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
     "zoo-closes": ("import os, sys; os.close(1); sys.stdout = None; raise ValueError('closed')", "ValueError: closed"),
@@ -76,9 +76,9 @@ BROKEN = {
         "from zoo import hookimpl\n@hookimpl\ndef register_models(): return [1 / 0]",
         "ZeroDivisionError: division by zero",
     ),
-    "zoo-misspelt": (
+    "zoo-misspelled": (
         "from zoo import hookimpl\n@hookimpl\ndef register_modles(): return []",
-        "register_modles is marked @hookimpl but is no hook. Did you mean 'register_models'?",
+        "register_modles is marked @hookimpl but is not a hook. Did you mean 'register_models'?",
     ),
     "zoo-unmarked": ("def register_models(): return []", "register_models is not marked as a hook"),
     "zoo-returns-none": (
@@ -99,7 +99,7 @@ BROKEN = {
         "ModelSpec has no field 'clasifier'; fix: Did you mean 'classifier'? Else zoo-bench ",
     ),
     "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
-    "zoo-no-hooks": ("x = 1", "gives nothing"),
+    "zoo-no-hooks": ("x = 1", "no function is marked @hookimpl"),
     "zoo-bad-card": (
         {"dataset.toml": 'task = "multiclas"\nlabels = "a"\nlicense = 3\n'},
         "dataset.toml: 3 mistakes: task: 'multiclas'. Did you mean 'multiclass'",
@@ -111,7 +111,7 @@ BROKEN = {
     ),
     "zoo-no-module": (None, "ModuleNotFoundError: No module named 'zoo_no_module'"),
     "zoo-no-attribute": ("x = 1", "AttributeError: "),
-    "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2; this zoo speaks v1; fix: upgrade zoo-bench"),
+    "zoo-newer": (NEVER_LOADED, "needs contract zoo.v2, but this zoo supports v1; fix: upgrade zoo-bench"),
     "zoo-two-entries": (NEVER_LOADED, "2 entry points in zoo.v1, expected 1"),
     "zoo-damaged": (NEVER_LOADED, "its entry_points.txt is damaged: "),
     "zoo-exits-at-once": ("import os; os._exit(0)", "its import ends the process, with exit status 0"),
@@ -136,7 +136,7 @@ ENTRY_POINTS = {
 
 
 def write_wheel(folder: Path, name: str, source: str | dict[str, str] | None, version: str = "1.0") -> Path:
-    """A wheel of one module, or of a package of files without code, with an entry point for zoo."""
+    """Write a wheel of one module, or of a package of data files, with an entry point for zoo."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
@@ -165,12 +165,12 @@ def install(wheels: list[Path], target: Path) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
         subprocess.run([*command, "--target", str(target), *map(str, wheels)], check=True)
         return
-    for wheel in wheels:  # an environment made by uv has no pip; a pure wheel is installed by unpacking it
+    for wheel in wheels:  # an environment of uv has no pip, but unpacking a pure wheel installs it
         zipfile.ZipFile(wheel).extractall(target)
 
 
 def zoo(*arguments: str, path: list[Path], **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a user types it, with the plugins of these folders installed."""
+    """Run the zoo command with the plugins of these folders installed."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, path)),
@@ -183,7 +183,7 @@ def zoo(*arguments: str, path: list[Path], **variables: str) -> subprocess.Compl
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """One folder with every plugin installed, good and broken, and two distributions whose metadata are damaged."""
+    """A folder with all good and broken plugins, and two distributions with damaged metadata."""
     folder = tmp_path_factory.mktemp("plugins")
     sources = {**GOOD, **{name: source for name, (source, _) in BROKEN.items()}}
     target = folder / "site"
@@ -200,7 +200,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plugins(site):
-    """What `zoo plugin list --json` says, by plugin."""
+    """The output of `zoo plugin list --json`, by plugin."""
     done = zoo("plugin", "list", "--json", path=[site])
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -211,7 +211,7 @@ def plugins(site):
 
 @pytest.fixture(scope="module")
 def models(site):
-    """What `zoo list models` does, as the first command of a day."""
+    """The result of `zoo list models`, as the first command of a day."""
     (cache_root() / "plugins" / "warned.json").unlink(missing_ok=True)
     return zoo("list", "models", "--json", path=[site])
 
@@ -224,11 +224,11 @@ def test_each_kind_of_broken_plugin_is_named_with_its_reason(plugins, name):
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_plugin_among_broken_ones_serves(plugins, name):
+def test_a_good_plugin_works_beside_broken_ones(plugins, name):
     assert (plugins[name]["status"], plugins[name]["version"]) == ("ok", "1.0")
 
 
-def test_what_hangs_or_crashes_at_import_delays_later_commands_by_seconds_and_leaves_no_process(site, plugins):
+def test_plugins_that_hang_or_crash_at_import_delay_later_commands_by_seconds_and_leave_no_process(site, plugins):
     for words in (["list", "models"], ["plugin", "list"]):
         start = time.monotonic()
         assert zoo(*words, path=[site]).returncode == 0
@@ -237,7 +237,7 @@ def test_what_hangs_or_crashes_at_import_delays_later_commands_by_seconds_and_le
     assert not any(b"time.sleep(987)" in command for command in commands)
 
 
-def test_a_broken_plugin_is_warned_of_once_a_day_and_again_with_another_reason(tmp_path):
+def test_a_broken_plugin_is_reported_once_a_day_and_again_with_a_new_reason(tmp_path):
     target, cache = tmp_path / "site", str(tmp_path / "cache")
     install([write_wheel(tmp_path, "zoo-noisy", "raise OSError('no key')")], target)
     first, second = (zoo("list", "models", path=[target], ZOO_CACHE=cache).stderr for _ in range(2))
@@ -247,22 +247,22 @@ def test_a_broken_plugin_is_warned_of_once_a_day_and_again_with_another_reason(t
     assert "zoo-noisy" in zoo("plugin", "list", path=[target], ZOO_CACHE=cache).stdout
 
 
-def test_an_import_that_was_slow_once_is_tried_again_and_serves(tmp_path, monkeypatch):
+def test_an_import_that_timed_out_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(quarantine, "SECONDS", 5.0)
     target, mark = tmp_path / "site", tmp_path / "mark"
     source = f"import pathlib, time\nmark = pathlib.Path({str(mark)!r})\nif not mark.exists():\n"
     source += "    mark.touch()\n    time.sleep(60)\n" + textwrap.dedent(GIVES.format(name="slow_net"))
     install([write_wheel(tmp_path, "zoo-slow", source)], target)
     monkeypatch.syspath_prepend(str(target))
-    (plugin,) = [found for found in find_plugins() if found.name == "zoo-slow"]
-    (first,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
+    (plugin,) = [plugin for plugin in find_plugins() if plugin.name == "zoo-slow"]
+    (first,) = quarantine.quarantine_plugins([plugin], tmp_path / "cache")
     with pytest.raises(PluginError, match=r"did not end within 5 s; fix: .* `pip uninstall zoo-slow`"):
         first.load()
-    (second,) = quarantine.keep_from_harm([plugin], tmp_path / "cache")
+    (second,) = quarantine.quarantine_plugins([plugin], tmp_path / "cache")
     assert second is plugin
 
 
-def test_a_plugin_that_was_mended_is_tried_again(tmp_path):
+def test_a_fixed_plugin_is_tried_again(tmp_path):
     target = tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-mended", "import os; os._exit(1)")], target)
     assert "zoo-mended" in zoo("list", "models", path=[target]).stderr
@@ -272,7 +272,7 @@ def test_a_plugin_that_was_mended_is_tried_again(tmp_path):
 
 
 @pytest.mark.parametrize("memo", ["", "[]", '{"a": 1}', "\x00"])
-def test_a_memory_that_is_damaged_is_made_again(memo, tmp_path):
+def test_a_damaged_quarantine_cache_is_recreated(memo, tmp_path):
     cache, target = tmp_path / "cache", tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-gone", "import os; os._exit(1)")], target)
     (cache / "plugins").mkdir(parents=True)
@@ -281,7 +281,7 @@ def test_a_memory_that_is_damaged_is_made_again(memo, tmp_path):
     assert done.returncode == 0 and "its import ends the process, with exit status 1" in done.stderr
 
 
-def test_a_distribution_without_metadata_goes_by_its_entry_point(plugins):
+def test_a_distribution_without_metadata_is_named_by_its_entry_point(plugins):
     assert plugins["zoo-nameless"]["status"] == "broken"
     assert "zoo_nameless" in plugins["zoo-nameless"]["reason"]
 
@@ -309,19 +309,19 @@ def test_a_qualified_name_selects_one_of_two_that_clash(site, name):
     assert zoo("info", "models", name, path=[site]).returncode == 0
 
 
-def test_a_clashing_name_that_is_asked_for_names_both(site):
+def test_a_requested_ambiguous_name_lists_both_plugins(site):
     done = zoo("info", "models", "claimed_net", path=[site])
     assert done.returncode == 2
-    assert "say zoo-clash-a:claimed_net or zoo-clash-b:claimed_net" in done.stderr
+    assert "ambiguous-model" in done.stderr and "zoo-clash-a:claimed_net or zoo-clash-b:claimed_net" in done.stderr
 
 
-def test_a_broken_plugin_that_is_asked_for_exits_2_with_its_reason(site):
+def test_requesting_a_broken_plugin_exits_2_with_its_reason(site):
     done = zoo("info", "models", "zoo-raises:some_net", path=[site])
     assert done.returncode == 2
-    assert "zoo: error[broken-plugin] plugin zoo-raises 1.0 is broken: OSError: no licence file" in done.stderr
+    assert "zoo: error[broken-plugin] plugin zoo-raises 1.0 is broken: OSError: no license file" in done.stderr
 
 
-def test_a_plugin_installed_twice_counts_once_and_the_first_one_serves(tmp_path, site):
+def test_a_plugin_installed_twice_is_loaded_once_from_the_first_path(tmp_path, site):
     newer = tmp_path / "newer"
     install([write_wheel(tmp_path, "zoo-good", GOOD["zoo-good"], version="2.0")], newer)
     listed = json.loads(zoo("plugin", "list", "--json", path=[newer, site]).stdout)["plugins"]
@@ -329,7 +329,7 @@ def test_a_plugin_installed_twice_counts_once_and_the_first_one_serves(tmp_path,
 
 
 # --- plugins that are cards ------------------------------------------------------------------------------------------
-def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_licence(site):
+def test_a_plugin_of_cards_lists_its_datasets_by_name_task_and_license(site):
     done = zoo("list", "datasets", "--json", path=[site])
     items = {item["name"]: item for item in json.loads(done.stdout)["items"]}
     assert {name: (items[name]["task"], items[name]["labels"]) for name in ("spots", "grades")} == {
@@ -354,7 +354,7 @@ print(sorted({"torch", "pandas", "pydantic", "PIL"} & set(sys.modules)))
 
 @pytest.fixture
 def spots(tmp_path):
-    """Images in the layout of the card `spots`, where ZOO_DATA says."""
+    """Write images in the layout of the card `spots` to the folder of ZOO_DATA."""
     for number in range(60):
         image = tmp_path / "data" / "spots" / ("clear", "spot")[number % 2] / f"{number}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
@@ -363,7 +363,7 @@ def spots(tmp_path):
 
 
 def bench_spots(tmp_path, **variables):
-    site = tmp_path / "site"  # alone: torch itself cannot be imported beside a distribution with damaged metadata
+    site = tmp_path / "site"  # a separate folder: torch cannot be imported beside a distribution with damaged metadata
     install([write_wheel(tmp_path, "zoo-cards", GOOD["zoo-cards"])], site)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
     environment |= {"NO_COLOR": "1", "COLUMNS": "200", **{name: str(value) for name, value in variables.items()}}
@@ -371,7 +371,7 @@ def bench_spots(tmp_path, **variables):
     return subprocess.run([*ZOO, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)
 
 
-def test_a_card_is_benchmarked_where_zoo_data_says(tmp_path, spots):
+def test_a_card_is_benchmarked_from_the_zoo_data_folder(tmp_path, spots):
     done = bench_spots(tmp_path, ZOO_DATA=spots)
     assert done.returncode == 0, done.stderr
     assert "spots" in done.stdout
@@ -394,7 +394,7 @@ def test_a_card_without_data_names_the_folder_and_the_page(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_uninstalled_plugin_is_gone(tmp_path, site):
+def test_an_uninstalled_plugin_is_not_listed(tmp_path, site):
     rest = tmp_path / "rest"
     shutil.copytree(site, rest, ignore=shutil.ignore_patterns("zoo_good*"))
     listed = json.loads(zoo("plugin", "list", "--json", path=[rest]).stdout)["plugins"]
@@ -462,7 +462,7 @@ VANDAL = """
     """
 
 
-def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, environment, tiny_data):
+def test_a_plugin_that_changes_its_process_does_not_affect_other_models(tmp_path, environment, tiny_data):
     target = tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-vandal", VANDAL)], target)
     shutil.copy(tiny_data / "binary.npz", tmp_path / "set.npz")
@@ -476,7 +476,7 @@ def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, envi
         "steps=5",
         "--json",
     ]
-    found = {}
+    runs_of = {}
     for name, sites, models, datasets, metrics in (
         ("alone", [], "tiny_cnn", "./set.npz", "auroc,accuracy"),
         ("beside", [target], "vandal,tiny_cnn", "ruins,./set.npz", "auroc,vandalism,accuracy"),
@@ -490,9 +490,9 @@ def test_a_plugin_that_changes_its_process_changes_no_other_model(tmp_path, envi
         )
         assert done.returncode in (0, 3), done.stderr  # its own run may fail
         runs = json.loads(done.stdout)["runs"]
-        found[name] = next(run for run in runs if run["model"] == "tiny_cnn" and run["dataset"] == "set")
-        found[name]["scores"].pop("vandalism", None)
-    assert found["alone"]["id"] == found["beside"]["id"]
-    assert found["alone"]["scores"] == found["beside"]["scores"]
-    both = [next((tmp_path / name).rglob("set/tiny_cnn.random/*/predictions.npz")).read_bytes() for name in found]
+        runs_of[name] = next(run for run in runs if run["model"] == "tiny_cnn" and run["dataset"] == "set")
+        runs_of[name]["scores"].pop("vandalism", None)
+    assert runs_of["alone"]["id"] == runs_of["beside"]["id"]
+    assert runs_of["alone"]["scores"] == runs_of["beside"]["scores"]
+    both = [next((tmp_path / name).rglob("set/tiny_cnn.random/*/predictions.npz")).read_bytes() for name in runs_of]
     assert both[0] == both[1]

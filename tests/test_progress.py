@@ -1,4 +1,4 @@
-"""What is said while a bench goes on: a line that renews itself on a terminal, plain lines elsewhere."""
+"""Progress of a bench: an updating line on a terminal, plain lines elsewhere."""
 
 import io
 import threading
@@ -10,7 +10,7 @@ import pytest
 
 from zoo.runner.assignments import name_work
 from zoo.system import progress as module
-from zoo.system.progress import BenchProgress, Console, describe_amount, describe_wait, duration, tell_run
+from zoo.system.progress import BenchProgress, Console, describe_active, describe_amount, describe_wait, duration
 
 
 class Terminal(io.StringIO):
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is set."""
+    """A clock that changes only when it is set."""
 
     class Clock:
         now = 100.0
@@ -37,7 +37,7 @@ def clock(monkeypatch):
     ("seconds", "text"),
     [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")],
 )
-def test_durations_read_as_people_say_them(seconds, text):
+def test_durations_are_formatted_for_people(seconds, text):
     assert duration(seconds) == text
 
 
@@ -50,7 +50,7 @@ def test_durations_read_as_people_say_them(seconds, text):
         ((30, 10, ""), "[####################] 30 of 10"),
     ],
 )
-def test_amounts_are_a_bar_where_the_total_is_known(amount, text):
+def test_amounts_with_a_known_total_are_shown_as_a_bar(amount, text):
     assert describe_amount(*amount) == text
 
 
@@ -59,7 +59,7 @@ def test_a_first_image_is_too_little_for_an_estimate():
     assert describe_wait(78, 780, "images", 10) == "[##..................] 78 of 780 images, 1 min 30 s left"
 
 
-def test_where_there_is_no_terminal_only_lines_that_stay_are_written(clock):
+def test_without_a_terminal_only_permanent_lines_are_written(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 2, start=clock.now)
     bench.started("a")
@@ -77,13 +77,13 @@ def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock, mon
     clock.now += 30
     bench.progressed("dots net seed 0", {"step": 2, "num_steps": 4, "loss": 0.5, "val_score": 0.75})
     shown = console.stream.getvalue().rpartition("\r\x1b[K")[2]
-    # half a run in 30 s: the other two and a half take 150
+    # half a run takes 30 s, so the other two and a half take 150 s
     assert console.live == "run 1 of 3; about 2 min 30 s left: dots net seed 0 step 2/4 loss 0.500 val 0.750"
     assert shown == console.live
 
 
 def shown_at(columns, names, clock, monkeypatch):
-    """What a terminal of so many columns shows of these runs in flight."""
+    """The line of a terminal with this number of columns for these active runs."""
     monkeypatch.setenv("COLUMNS", str(columns))
     console = Console(stream=Terminal())
     bench = BenchProgress(console, 20, start=clock.now)
@@ -94,7 +94,7 @@ def shown_at(columns, names, clock, monkeypatch):
         bench.progressed(name, {"step": 24, "num_steps": 40, "loss": 0.5, "val_score": 0.75})
         clock.now += 1
     bench.redraw()
-    console.last = 0.0
+    console.last_draw = 0.0
     console.show(console.live)
     return console.stream.getvalue().rpartition("\r\x1b[K")[2]
 
@@ -102,33 +102,33 @@ def shown_at(columns, names, clock, monkeypatch):
 LONG_NAME = "chest_xrays_of_two_hospitals tf_efficientnet_lite0 seed 0 fold 3"
 
 
-def test_on_80_columns_fold_and_step_are_seen_and_the_name_of_the_dataset_goes_first(clock, monkeypatch):
+def test_on_80_columns_the_dataset_is_dropped_first_and_fold_and_step_are_kept(clock, monkeypatch):
     shown = shown_at(80, [LONG_NAME], clock, monkeypatch)
     assert len(shown) <= 79 and "chest_xrays" not in shown
     assert " left: tf_efficientnet_lite0 seed 0 fold 3 step 24/40" in shown
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "expected"),
     [
         (140, "left: chest_xrays_of_two_hospitals tf_efficientnet_lite0 seed 0 fold 3 step 24/40 loss 0.500 val 0.750"),
         (100, "left: tf_efficientnet_lite0 seed 0 fold 3 step 24/40 loss 0.500 val 0.750"),
         (60, "left: seed 0 fold 3 step 24/40"),
     ],
 )
-def test_the_narrower_a_terminal_is_the_less_is_told_beside_the_step(columns, told, clock, monkeypatch):
-    assert shown_at(columns, [LONG_NAME], clock, monkeypatch).endswith(told)
+def test_narrower_terminals_drop_more_fields_but_never_the_step(columns, expected, clock, monkeypatch):
+    assert shown_at(columns, [LONG_NAME], clock, monkeypatch).endswith(expected)
 
 
-def test_on_80_columns_two_runs_in_flight_show_fold_and_step(clock, monkeypatch):
+def test_on_80_columns_two_active_runs_show_fold_and_step(clock, monkeypatch):
     shown = shown_at(80, [LONG_NAME, LONG_NAME.replace("fold 3", "fold 4")], clock, monkeypatch)
     assert shown.endswith("left: seed 0 fold 3 step 24/40 | seed 0 fold 4 step 24/40")
 
 
-def test_the_line_knows_the_parts_of_what_a_run_is_called():
+def test_the_line_parses_the_parts_of_a_run_name():
     run = SimpleNamespace(data="dots", shown="vit (frozen)", seed=7, num_folds=5, fold=2)
-    told = tell_run(name_work(SimpleNamespace(run=run, done=None)), time.monotonic(), {})
-    assert told == {"dataset": "dots", "model": "vit (frozen)", "seed": "seed 7 fold 2"}
+    texts = describe_active(name_work(SimpleNamespace(run=run, done=None)), time.monotonic(), {})
+    assert texts == {"dataset": "dots", "model": "vit (frozen)", "seed": "seed 7 fold 2"}
 
 
 def test_a_step_without_a_loss_keeps_the_last_one(clock):
@@ -139,14 +139,14 @@ def test_a_step_without_a_loss_keeps_the_last_one(clock):
     assert "step 3/4 loss 0.500" in bench.console.live
 
 
-def test_a_line_that_stays_does_not_break_the_one_that_renews_itself():
+def test_a_permanent_line_does_not_break_the_updating_one():
     console = Console(stream=Terminal())
     console.show("run 1 of 2")
     console.say("a message")
     assert console.stream.getvalue().endswith("\r\x1b[Ka message\nrun 1 of 2")
 
 
-def test_done_leaves_nothing_behind():
+def test_done_removes_the_updating_line():
     console = Console(stream=Terminal())
     console.show("run 1 of 2")
     console.done()
@@ -168,7 +168,7 @@ def test_names_cannot_drive_the_terminal():
     assert console.stream.getvalue() == "dots\\x1b[2J: \\x202eevil\n"
 
 
-def test_counting_is_silent_for_a_second_and_then_tells_within_ten(clock):
+def test_counting_is_silent_for_a_second_and_then_writes_within_ten(clock):
     console = Console(stream=io.StringIO())
     with console.counting("decoding dots", "images", alone=False) as progress:
         progress(1, 100)
@@ -181,7 +181,7 @@ def test_counting_is_silent_for_a_second_and_then_tells_within_ten(clock):
     assert len(lines) == 6
 
 
-def test_what_says_nothing_of_itself_is_said_to_go_on(monkeypatch):
+def test_work_without_progress_is_shown_with_its_elapsed_time(monkeypatch):
     monkeypatch.setattr(module, "PLAIN_SECONDS", 0.3)
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
@@ -192,10 +192,10 @@ def test_what_says_nothing_of_itself_is_said_to_go_on(monkeypatch):
         time.sleep(1)
     assert set(console.stream.getvalue().splitlines()) <= {"importing torch: 0 s", "importing torch: 1 s"}
     assert 2 <= len(console.stream.getvalue().splitlines()) <= 3
-    assert threading.active_count() == before  # a fork that follows takes no lock of a thread along
+    assert threading.active_count() == before  # a later fork inherits no lock of a thread
 
 
-def test_away_from_a_terminal_runs_that_say_nothing_for_long_are_named_with_step_and_time_left(clock):
+def test_without_a_terminal_long_silent_runs_are_shown_with_step_and_time_left(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 2, start=clock.now)
     bench.started("dots net seed 0")
@@ -212,11 +212,11 @@ def test_away_from_a_terminal_runs_that_say_nothing_for_long_are_named_with_step
     ]
     clock.now += 8
     bench.progressed("dots net seed 0", {})
-    said = console.stream.getvalue().splitlines()[-1]
-    assert said == "run 1 of 2; about 2 min 34 s left: dots net seed 0 step 1/4"
+    line = console.stream.getvalue().splitlines()[-1]
+    assert line == "run 1 of 2; about 2 min 34 s left: dots net seed 0 step 1/4"
 
 
-def test_an_estimate_is_said_once_and_only_when_it_means_something(clock):
+def test_an_estimate_is_written_once_after_enough_work(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 100, start=clock.now)
     bench.started("a")

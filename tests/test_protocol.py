@@ -1,4 +1,4 @@
-"""Recipes and `--set` texts to recipes: renamed, parsed by the field's type, or refused in one line."""
+"""Protocols, and their overrides by `--set`."""
 
 import json
 from dataclasses import replace
@@ -12,8 +12,8 @@ from zoo.specs.protocol import (
     FINETUNE,
     KNN,
     LINEAR_PROBE,
+    MAX_VALUES,
     MEDMNIST,
-    MOST,
     PROTOCOLS,
     QUICK,
     TUNED,
@@ -26,11 +26,11 @@ from zoo.specs.validation import find_spec_fault
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
-def test_a_protocol_is_called_by_name_and_version():
+def test_a_protocol_label_has_name_and_version():
     assert FINETUNE.label == "finetune@1"
 
 
-def test_an_override_renames_so_that_it_never_mixes_with_the_published_one():
+def test_an_override_changes_the_label():
     assert override(FINETUNE, {"epochs": "3"}).label == "finetune@1+epochs=3"
 
 
@@ -40,7 +40,7 @@ def test_the_order_of_the_settings_does_not_change_the_name():
     assert one.label == other.label == "finetune@1+batch_size=8+epochs=3"
 
 
-def test_no_override_leaves_the_protocol_as_it_is():
+def test_no_override_leaves_the_protocol_unchanged():
     assert override(FINETUNE, {}) == FINETUNE
 
 
@@ -71,9 +71,9 @@ def test_names_of_protocols_are_unique():
     ],
 )
 def test_a_text_becomes_the_type_of_its_field(field, text, value):
-    found = getattr(override(FINETUNE, {field: text}), field)
-    assert found == value
-    assert type(found) is type(value)
+    parsed = getattr(override(FINETUNE, {field: text}), field)
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_text_becomes_the_type_of_its_field(field, text, value):
         ("learning_rate", "1e-4,", "expected a number, 0 or more"),
         ("learning_rate", "none", "expected a number, 0 or more"),
         ("symmetries", "yes", "--set symmetries=yes: expected"),
-        ("optimizer", "lion", "--set optimizer=lion: not one of adamw, adam, sgd"),
+        ("optimizer", "lion", "--set optimizer=lion: .*adamw, adam, sgd"),
         ("milestones", "0.5,x", "--set milestones=0.5,x|--set milestones=x"),
         ("image_size", "64,128", "expected one value"),
         ("image_size", "1000000", "--set image_size=1000000: expected at most 8192; fix: "),
@@ -110,28 +110,24 @@ def test_a_text_becomes_the_type_of_its_field(field, text, value):
         ("min_steps", "20000", "--set min_steps=20000: more than max_steps=10000"),
         ("steps", "10000000000", "expected at most 1000000000"),
         ("epochs", "1" + "0" * 400, "expected at most 1000000000"),
-        (
-            "learning_rate",
-            "1e-3,0.001",
-            "learning_rate=1e-3,0.001: a value stands there twice; fix: name each value once",
-        ),
-        ("optimizer", "sgd,adam,sgd", "a value stands there twice"),
+        ("learning_rate", "1e-3,0.001", "learning_rate=1e-3,0.001: repeated value"),
+        ("optimizer", "sgd,adam,sgd", "repeated value"),
         ("precision", "bf16,fp32", "expected one value"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_name_and_text(field, text, message):
+def test_an_invalid_setting_is_refused_with_its_name_and_text(field, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         override(FINETUNE, {field: text})
     assert f"--set {field}=" in str(caught.value)
 
 
 # --- the budget ------------------------------------------------------------------------------------------------------
-def test_asking_for_epochs_means_that_many_whatever_the_recipe_clips_to():
-    found = override(FINETUNE, {"epochs": "3"})
-    assert (found.epochs, found.steps, found.min_steps, found.max_steps) == (3, None, 0, None)
+def test_requested_epochs_override_the_limits_on_steps():
+    protocol = override(FINETUNE, {"epochs": "3"})
+    assert (protocol.epochs, protocol.steps, protocol.min_steps, protocol.max_steps) == (3, None, 0, None)
 
 
-def test_asking_for_steps_takes_the_place_of_epochs_and_the_other_way_round():
+def test_requested_steps_replace_epochs_and_the_reverse():
     steps = override(FINETUNE, {"steps": "40"})
     assert (steps.steps, steps.epochs) == (40, None)
     epochs = override(QUICK, {"epochs": "2"})
@@ -139,22 +135,22 @@ def test_asking_for_steps_takes_the_place_of_epochs_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("settings", [{"steps": "40", "epochs": "2"}, {"epochs": "none"}])
-def test_a_budget_in_both_units_or_in_none_is_refused(settings):
+def test_a_budget_in_both_units_or_neither_is_refused(settings):
     with pytest.raises(UsageError, match="exactly one of steps, epochs"):
         override(FINETUNE, settings)
 
 
-def test_a_protocol_without_a_budget_cannot_be_made():
+def test_a_protocol_without_a_budget_is_refused():
     with pytest.raises(UsageError, match="protocol 'mine': set exactly one of steps, epochs"):
         Protocol(name="mine")
 
 
 # --- grids -----------------------------------------------------------------------------------------------------------
 def test_several_values_are_a_grid_to_choose_from_on_val():
-    found = override(FINETUNE, {"learning_rate": "1e-4,3e-4", "weight_decay": "0"})
-    assert found.tune == (("learning_rate", (1e-4, 3e-4)),)
-    assert found.weight_decay == 0
-    assert found.label == "finetune@1+learning_rate=1e-4,3e-4+weight_decay=0"
+    protocol = override(FINETUNE, {"learning_rate": "1e-4,3e-4", "weight_decay": "0"})
+    assert protocol.tune == (("learning_rate", (1e-4, 3e-4)),)
+    assert protocol.weight_decay == 0
+    assert protocol.label == "finetune@1+learning_rate=1e-4,3e-4+weight_decay=0"
 
 
 def test_one_value_ends_the_tuning_of_its_field():
@@ -163,18 +159,18 @@ def test_one_value_ends_the_tuning_of_its_field():
 
 
 def test_a_grid_of_budgets_has_one_unit_at_every_point():
-    found = override(FINETUNE, {"steps": "10,20"})
-    assert found.tune == (("steps", (10, 20)),)
-    assert (found.steps, found.epochs) == (10, None)
+    protocol = override(FINETUNE, {"steps": "10,20"})
+    assert protocol.tune == (("steps", (10, 20)),)
+    assert (protocol.steps, protocol.epochs) == (10, None)
 
 
 # --- identity --------------------------------------------------------------------------------------------------------
-def test_what_only_a_reader_sees_is_no_part_of_the_identity():
+def test_titles_are_not_part_of_the_identity():
     assert "title" not in resolved_fields(FINETUNE)
     assert "overrides" not in resolved_fields(FINETUNE)
 
 
-def test_a_field_set_to_the_value_it_has_is_the_same_recipe():
+def test_a_field_set_to_its_own_value_keeps_the_identity():
     assert resolved_fields(override(FINETUNE, {"batch_size": "32"})) == resolved_fields(FINETUNE)
 
 
@@ -195,12 +191,12 @@ def test_the_recipes_are_the_published_ones():
 
 def test_every_number_of_a_protocol_has_a_range():
     numbers = {name for name, kind in get_type_hints(Protocol).items() if {int, float} & {kind, *get_args(kind)}}
-    assert numbers - {"version"} == set(MOST)
+    assert numbers - {"version"} == set(MAX_VALUES)
 
 
-@pytest.mark.parametrize("field", sorted(MOST))
+@pytest.mark.parametrize("field", sorted(MAX_VALUES))
 def test_a_number_beyond_its_range_is_refused_from_the_command_line_and_from_a_plugin(field):
-    beyond = 2 * MOST[field]
+    beyond = 2 * MAX_VALUES[field]
     with pytest.raises(UsageError, match="expected at most"):
         override(FINETUNE, {field: f"{beyond:g}" if isinstance(beyond, float) else str(int(beyond))})
     kind = type(getattr(FINETUNE, field))

@@ -340,7 +340,7 @@ def test_a_full_disk_for_the_cache_is_said_and_no_process_dies_of_it(elsewhere, 
     arguments = [*grid(tiny_data, tmp_path / "r", seeds=1), "--set", "image_size=64"]
     status, _, told = elsewhere.run(*arguments, ZOO_CACHE=str(folder / "cache"))
     assert status == 5, told
-    assert re.search(r"zoo: error\[no-room\] .*images.npy: No space left on device; fix: make room", told), told
+    assert re.search(r"zoo: error\[no-room\] .*images.npy: No space left on device; fix: free", told), told
     assert list((seen / "cache" / "images").iterdir()) == []
 
 

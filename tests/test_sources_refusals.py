@@ -154,4 +154,4 @@ def test_a_key_that_is_given_twice_is_named_with_both_lines(text, key, lines):
 
 def test_a_card_with_a_repeated_key_says_the_line(tmp_path):
     images(tmp_path, "a/1.png", "b/1.png")
-    assert "line 2: 'name' is given twice" in refused(card(tmp_path, 'name = "a"\nname = "b"')).message
+    assert "line 2: 'name' is defined twice" in refused(card(tmp_path, 'name = "a"\nname = "b"')).message

@@ -1,4 +1,4 @@
-"""Stacks behind a single page of a TIFF, with the array that tifffile wrote as the reference."""
+"""Stacks in a single page of a TIFF, compared with the array that tifffile wrote."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def write_stack(path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_image_behind_a_single_page_is_read(tmp_path, layout):
+def test_every_image_of_a_single_page_stack_is_read(tmp_path, layout):
     path = tmp_path / "a.tif"
     images = write_stack(path, layout)
     with tifffile.TiffFile(path) as tiff:
@@ -60,7 +60,7 @@ def test_every_image_behind_a_single_page_is_read(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_stack_where_one_image_is_expected_is_refused(tmp_path, layout):
+def test_a_stack_in_place_of_one_image_is_refused(tmp_path, layout):
     path = tmp_path / "a.tif"
     images = write_stack(path, layout)
     for read in (read_header, read_image):
@@ -69,7 +69,7 @@ def test_a_stack_where_one_image_is_expected_is_refused(tmp_path, layout):
         assert caught.value.code == "image"
 
 
-def test_a_cut_stack_behind_a_single_page_is_refused(tmp_path):
+def test_a_truncated_single_page_stack_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     write_stack(path, "imagej")
     path.write_bytes(path.read_bytes()[:-100])
@@ -78,7 +78,7 @@ def test_a_cut_stack_behind_a_single_page_is_refused(tmp_path):
     assert caught.value.code == "image"
 
 
-def test_one_image_with_the_description_of_one_is_an_image(tmp_path):
+def test_a_single_image_with_a_description_is_an_image(tmp_path):
     tifffile.imwrite(tmp_path / "ij.tif", STACK[0], imagej=True)
     tifffile.imwrite(tmp_path / "planes.tif", np.moveaxis(COLOR[0], 2, 0), photometric="rgb", planarconfig="separate")
     Image.fromarray(STACK[0]).save(tmp_path / "text.tif", tiffinfo={270: '{"shape": not JSON'})

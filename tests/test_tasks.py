@@ -1,4 +1,4 @@
-"""Logits and targets to losses and probabilities, against scipy and torch; what is unknown teaches nothing."""
+"""Losses and probabilities of tasks, compared with scipy and torch."""
 
 import pickle
 
@@ -22,15 +22,15 @@ finite_logits = arrays(np.float64, (3, 4), elements=st.floats(-1e4, 1e4))
 # --- probabilities ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS], ids=str)
 @pytest.mark.parametrize("logits", [LOGITS, EXTREME], ids=["ordinary", "extreme"])
-def test_class_probabilities_are_scipys_softmax(task, logits):
+def test_class_probabilities_match_scipy_softmax(task, logits):
     np.testing.assert_allclose(task.to_probabilities(logits), scipy.special.softmax(logits, axis=1), atol=1e-15)
 
 
 @pytest.mark.parametrize("logits", [LOGITS, EXTREME], ids=["ordinary", "extreme"])
-def test_multilabel_probabilities_are_scipys_expit(logits):
+def test_multilabel_probabilities_match_scipy_expit(logits):
     with np.errstate(over="raise"):
-        found = MULTILABEL.to_probabilities(logits)
-    np.testing.assert_allclose(found, scipy.special.expit(logits), atol=1e-15)
+        probabilities = MULTILABEL.to_probabilities(logits)
+    np.testing.assert_allclose(probabilities, scipy.special.expit(logits), atol=1e-15)
 
 
 def test_ordinal_probabilities_are_differences_of_cumulative_ones():
@@ -40,7 +40,7 @@ def test_ordinal_probabilities_are_differences_of_cumulative_ones():
     np.testing.assert_allclose(ORDINAL.to_probabilities(logits), [expected])
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # no limit on a busy machine
 @given(finite_logits)
 def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
     probabilities = ORDINAL.to_probabilities(logits)
@@ -49,7 +49,7 @@ def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # no limit on a busy machine
 @given(finite_logits, st.integers(0, 3), st.floats(0.01, 5))
 def test_raising_an_ordinal_logit_never_lowers_the_expected_class(logits, threshold, by):
     raised = logits.copy()
@@ -58,13 +58,13 @@ def test_raising_an_ordinal_logit_never_lowers_the_expected_class(logits, thresh
     assert (mean[1] >= mean[0] - 1e-12).all()
 
 
-def test_a_regression_answers_its_output():
+def test_a_regression_output_is_returned_unchanged():
     values = RANDOM.normal(size=(5, 1))
     np.testing.assert_array_equal(REGRESSION.to_probabilities(values), values)
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
-def test_the_class_loss_is_torchs_cross_entropy():
+def test_the_class_loss_matches_torch_cross_entropy():
     logits, targets = torch.tensor(LOGITS), torch.arange(20) % 4
     assert MULTICLASS.loss(logits, targets) == functional.cross_entropy(logits, targets)
 
@@ -78,7 +78,7 @@ def test_the_multilabel_loss_is_the_mean_over_known_cells():
     assert MULTILABEL.loss(logits, targets).item() == pytest.approx(expected.item())
 
 
-def test_an_unknown_label_sends_no_gradient_and_the_known_ones_theirs():
+def test_unknown_labels_get_no_gradient():
     logits = torch.tensor([[0.3, -1.2], [2.0, 0.7]], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0]], dtype=torch.float64)
     MULTILABEL.loss(logits, targets).backward()
@@ -103,7 +103,7 @@ def test_the_ordinal_loss_is_the_cross_entropy_of_the_events_y_above_k():
     assert ORDINAL.loss(logits, torch.tensor([0, 1, 2])).item() == pytest.approx(expected.item())
 
 
-def test_the_regression_loss_is_torchs_squared_error():
+def test_the_regression_loss_matches_torch_mse():
     outputs, targets = torch.tensor(LOGITS[:, :1]), torch.tensor(LOGITS[:, 1])
     assert REGRESSION.loss(outputs, targets).item() == pytest.approx(functional.mse_loss(outputs[:, 0], targets).item())
 
@@ -119,10 +119,10 @@ def test_a_head_has_as_many_outputs_as_its_task_needs(task, outputs):
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_a_task_survives_pickling_as_itself(task):
+def test_a_task_is_pickled_by_name(task):
     assert pickle.loads(pickle.dumps(task)) is task
 
 
-def test_an_unknown_task_names_the_ones_there_are():
-    with pytest.raises(KeyError, match="unknown task 'segment'; one of binary, multiclass"):
+def test_an_unknown_task_lists_the_valid_ones():
+    with pytest.raises(KeyError, match=r"unknown task 'segment'.*binary, multiclass"):
         find_task("segment")

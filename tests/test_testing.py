@@ -1,4 +1,4 @@
-"""The conformance kit: what is right passes, and each thing that is wrong is said in a sentence."""
+"""The conformance kit: valid specs pass, and each error fails with a sentence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ class LogOfNegative(nn.Module):
 
 
 class Bounded(Tiny):
-    """Its outputs pass through `bound`, which no name in the spec tells of."""
+    """A model whose outputs pass through `bound`, which the spec does not name."""
 
     def __init__(self, bound):
         super().__init__()
@@ -132,7 +132,7 @@ def stem_only(module):
     ],
     ids=["head and stem named", "builds its own", "gray repeated", "fixed size", "multiple of 14"],
 )
-def test_a_model_that_keeps_the_contract_passes(spec):
+def test_a_valid_model_passes(spec):
     assert check_model(spec) is None
 
 
@@ -140,18 +140,18 @@ def test_a_model_that_keeps_the_contract_passes(spec):
     ("changes", "words"),
     [
         ({"name": "res net"}, "model name 'res net': expected letters"),
-        ({"name": "net.v2"}, "what follows a dot is read as a weights tag"),
+        ({"name": "net.v2"}, "model name 'net.v2'"),
         ({"tasks": ("binary", "multi-class")}, "no task 'multi-class'. Did you mean 'multiclass'"),
         ({"tasks": ()}, "`tasks` is empty"),
         ({"build": lambda request: Tiny()}, "`build` cannot be pickled"),
-        ({"weights": (Weights(tag="a"), Weights(tag="a"))}, "a weights tag is given twice: a, a"),
+        ({"weights": (Weights(tag="a"), Weights(tag="a"))}, "repeated weights tag: a, a"),
         ({"weights": (Weights(tag="a", mean=(0.5,)),)}, "weights 'a': `mean` and `std` need one number for each of 3"),
         ({"std": (1.0, 0.0, 1.0)}, "`std` must be positive"),
-        ({"image_size": 225, "size_multiple": 32}, "its own `image_size` 225 is not a size it takes"),
+        ({"image_size": 225, "size_multiple": 32}, "`image_size` 225"),
         ({"build": build_fixed}, "building it for 3 outputs and 1 channels at 32 px raised ValueError: 32 px"),
         ({"classifier": "head"}, "building it for 3 outputs"),
-        ({"classifier": ""}, "returned (2, 10), expected one tensor (2, 3)"),
-        ({"build": build_from_numpy_noise}, "two builds from one seed answer differently"),
+        ({"classifier": ""}, "returned (2, 10), expected a tensor of shape (2, 3)"),
+        ({"build": build_from_numpy_noise}, "two builds from the same seed give different outputs"),
         ({"build": partial(build_tiny, after=AlwaysDropout)}, "is dropout still active?"),
         ({"build": partial(build_tiny, after=MinusBatchMean)}, "depend on the other images of its batch"),
         ({"build": partial(build_tiny, after=LogOfNegative)}, "logits of ordinary images are not finite"),
@@ -162,7 +162,7 @@ def test_a_model_that_keeps_the_contract_passes(spec):
         ({"layer_groups": stem_only}, "`layer_groups` leaves out fc.weight, fc.bias"),
     ],
 )
-def test_a_model_that_breaks_the_contract_is_told_how(changes, words):
+def test_an_invalid_model_fails_with_the_reason(changes, words):
     with pytest.raises(AssertionError) as caught:
         check_model(replace(TINY, **changes))
     assert words in str(caught.value)
@@ -179,7 +179,7 @@ def test_a_model_that_breaks_the_contract_is_told_how(changes, words):
     ],
     ids=["ReLU", "sigmoid", "softmax", "log-softmax", "tanh"],
 )
-def test_a_model_whose_outputs_are_bounded_after_its_head_is_told_so(bound, words):
+def test_a_model_with_bounded_outputs_fails(bound, words):
     with pytest.raises(AssertionError) as caught:
         check_model(replace(TINY, build=partial(build_bounded, bound=bound)))
     assert words in str(caught.value)
@@ -190,13 +190,13 @@ def test_a_model_whose_outputs_are_bounded_after_its_head_is_told_so(bound, word
     [(nn.ReLU(), "below"), (nn.Sigmoid(), "below"), (nn.Softmax(dim=1), "below"), (nn.LogSoftmax(dim=1), "above")],
     ids=["ReLU", "sigmoid", "softmax", "log-softmax"],
 )
-def test_outputs_that_are_bounded_are_noticed_where_a_model_brings_its_own_head(bound, side):
+def test_bounded_outputs_are_detected_without_a_named_classifier(bound, side):
     spec = ModelSpec(name="whole", build=partial(build_whole_and_bounded, bound=bound))
     with pytest.raises(AssertionError, match=f"outputs cannot go {side} 0: something after the head bounds them"):
         check_model(spec)
 
 
-def test_checking_a_model_leaves_the_random_state_as_it_was():
+def test_checking_a_model_restores_the_random_state():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -207,7 +207,7 @@ def test_checking_a_model_leaves_the_random_state_as_it_was():
 # --- datasets --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Dots:
-    """Opens 24 images of 12 patients; `changes` are columns of the table to set, or to drop with None."""
+    """Open 24 images of 12 patients; `changes` are table columns to set, or to drop with None."""
 
     changes: tuple = ()
     targets: object = None
@@ -249,7 +249,7 @@ def read_missing(image):
 
 
 class Counting:
-    """A reader with a state that calls share, as a file handle has."""
+    """A reader with shared state, like that of a file handle."""
 
     def __init__(self):
         self.calls = 0
@@ -290,9 +290,9 @@ NAN = float("nan")
         {"samples": Dots(targets=np.linspace(0, 1, 24)), "task": REGRESSION, "labels": ("score",)},
         {"samples": Dots(targets=np.array([[1, NAN], [0, 1], [1, 0]] * 8)), "task": MULTILABEL},
     ],
-    ids=["gray", "no patients or splits", "16 bit", "colour", "regression", "multi-label with unknowns"],
+    ids=["gray", "no patients or splits", "16 bit", "color", "regression", "multi-label with missing targets"],
 )
-def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
+def test_a_valid_dataset_passes(tmp_path, changes):
     assert check_dataset(replace(DOTS, **changes), tmp_path) is None
 
 
@@ -317,11 +317,11 @@ def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
         ({"samples": Dots(changes=(("sample_id", "one"),))}, "sample_id 'one' stands in several rows"),
         ({"samples": Dots(changes=(("patient", 7),))}, "column 'patient' holds [7], expected str"),
         ({"samples": Dots(changes=(("patient", ""),))}, "a row has no patient"),
-        ({"samples": Dots(changes=(("patient", None),))}, "patient = 'patient' and the table has no column 'patient'"),
+        ({"samples": Dots(changes=(("patient", None),))}, "patient = 'patient' but the table has no column 'patient'"),
         ({"patient": "none: image level"}, "the table has a column 'patient'"),
         ({"samples": Dots(changes=(("split", "training"),))}, "split 'training'"),
         ({"official_splits": ("train", "test")}, "official_splits = ['test', 'train'], the table has"),
-        ({"metadata": ("age",)}, "`metadata` names columns that the table has not: age"),
+        ({"metadata": ("age",)}, "`metadata` names columns that are not in the table: age"),
         ({"samples": Dots(targets=np.zeros(23, np.int64))}, "23 targets for 24 images"),
         ({"samples": Dots(targets=np.arange(24) % 2 * 1.0)}, "targets are float64"),
         ({"samples": Dots(targets=np.arange(24) % 3)}, "label 2, expected 0 to 1"),
@@ -331,22 +331,25 @@ def test_a_dataset_that_keeps_the_contract_passes(tmp_path, changes):
             "pixels of shape (3, 8, 8), expected (height, width)",
         ),
         ({"samples": Dots(read=partial(read_as, shape=(0, 8)))}, "the image is empty"),
-        ({"samples": Dots(read=partial(read_as, shape=(8, 8, 3)))}, "a colour image, and the card says channels = 1"),
-        ({"samples": Dots(read=read_mixed)}, "images are uint16 and uint8; give all of them one depth"),
+        (
+            {"samples": Dots(read=partial(read_as, shape=(8, 8, 3)))},
+            "a color image, but the spec declares channels = 1",
+        ),
+        ({"samples": Dots(read=read_mixed)}, "images are uint16 and uint8"),
         ({"samples": Dots(read=read_missing)}, "reading the image of 'image 0' raised FileNotFoundError: image.png"),
-        ({"samples": Dots(read=Counting())}, "`read` gives other pixels when several threads call it"),
-        ({"samples": Shuffled()}, "opened twice it gives other samples, or another order"),
+        ({"samples": Dots(read=Counting())}, "`read` gives different pixels when called in threads"),
+        ({"samples": Shuffled()}, "opening it twice gives different samples or a different order"),
     ],
 )
-def test_a_dataset_that_breaks_the_contract_is_told_how(tmp_path, changes, words):
+def test_an_invalid_dataset_fails_with_the_reason(tmp_path, changes, words):
     with pytest.raises(AssertionError) as caught:
         check_dataset(replace(DOTS, **changes), tmp_path)
     assert words in str(caught.value)
 
 
-def test_files_that_are_not_there_are_named(tmp_path):
+def test_missing_files_are_named(tmp_path):
     spec = replace(DOTS, samples=Dots(fields=(("files", (tmp_path / "gone.png",)),)))
-    with pytest.raises(AssertionError, match=r"1 of `files` are not there, such as .*gone\.png"):
+    with pytest.raises(AssertionError, match=r"1 of `files` do not exist, such as .*gone\.png"):
         check_dataset(spec, tmp_path)
 
 
@@ -423,14 +426,14 @@ ACCURACY = MetricSpec(
 
 
 @pytest.mark.parametrize("spec", [ACCURACY, *METRICS], ids=lambda spec: spec.name)
-def test_a_metric_that_keeps_the_contract_passes(spec):
+def test_a_valid_metric_passes(spec):
     assert check_metric(spec) is None
 
 
 def test_an_error_rate_passes_when_lower_is_better():
     spec = MetricSpec(name="error", compute=error_rate, tasks=("binary",), higher_is_better=False)
     assert check_metric(spec) is None
-    with pytest.raises(AssertionError, match=r"perfect predictions give 0, random ones 0\.\d+, and higher_is_better"):
+    with pytest.raises(AssertionError, match=r"perfect predictions give 0, random ones 0\.\d+, but higher_is_better"):
         check_metric(replace(spec, higher_is_better=True))
 
 
@@ -442,10 +445,10 @@ def test_an_error_rate_passes_when_lower_is_better():
         ({"tasks": ("detection",)}, "no task 'detection'"),
         ({"compute": lambda request: 1.0}, "`compute` cannot be pickled"),
         ({"compute": not_a_number}, "expected a finite number, got nan (raise Undefined where there is none)"),
-        ({"compute": random_number}, "computed twice from the same it gives two values"),
-        ({"compute": later_counts_more}, "it depends on the order of the rows"),
+        ({"compute": random_number}, "the same predictions give two different values"),
+        ({"compute": later_counts_more}, "the value depends on the order of the rows"),
         ({"compute": writes}, "read-only"),
-        ({"compute": nan_for_one_class}, "raise Undefined(reason) where there is no value"),
+        ({"compute": nan_for_one_class}, "raise Undefined(reason) if there is no value"),
         ({"compute": always_undefined}, "undefined (not today) for ordinary predictions of every class"),
         ({"compute": undefined_without_a_reason}, "raises Undefined without a reason"),
         ({"bounds": (0.0, 0.6)}, "outside the metric's bounds"),
@@ -456,7 +459,7 @@ def test_an_error_rate_passes_when_lower_is_better():
         ({"tasks": ("regression",)}, "metric 'accuracy', regression task"),
     ],
 )
-def test_a_metric_that_breaks_the_contract_is_told_how(changes, words):
+def test_an_invalid_metric_fails_with_the_reason(changes, words):
     with pytest.raises(AssertionError) as caught:
         check_metric(replace(ACCURACY, **changes))
     assert words in str(caught.value)

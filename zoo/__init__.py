@@ -1,6 +1,6 @@
 """zoo: a plugin-based model zoo and benchmark harness for medical imaging.
 
-What a plugin needs is importable from here, `from zoo import ModelSpec, hookimpl`; torch is not imported by it.
+Plugins import what they need from here: `from zoo import ModelSpec, hookimpl`. This does not import torch.
 """
 
 from importlib import import_module
@@ -56,7 +56,8 @@ __all__ = [
     "read_npz_samples",
     "written_whole",
 ]
-# Where they live, the lightest first. perf: numpy and pandas are not imported for `from zoo import hookimpl`
+# The modules that define these names, the lightest first.
+# perf: `from zoo import hookimpl` does not import numpy and pandas
 _MODULES = (
     "errors",
     "tasks.kinds",

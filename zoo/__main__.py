@@ -1,13 +1,13 @@
-"""The command, as `zoo` and as `python -m zoo`."""
+"""Entry point of the commands `zoo` and `python -m zoo`."""
 
 import signal
 from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """What the installed command calls. Until all is imported, Ctrl-C ends the process without a word."""
+    """Run the command line. Ctrl-C during the imports ends the process without a message."""
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # not where the shell has set it to be ignored
+    if handler is signal.default_int_handler:  # unless the shell set it to be ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from zoo.cli import process
 

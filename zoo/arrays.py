@@ -1,4 +1,4 @@
-"""The type of an array of any shape and kind, written once."""
+"""The type of an array of any shape and dtype."""
 
 from __future__ import annotations
 

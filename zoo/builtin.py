@@ -1,4 +1,4 @@
-"""The core's own models, metrics, protocols and executor, registered as a plugin registers its own."""
+"""The core's own models, metrics, protocols and executor, registered like those of any plugin."""
 
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import hookimpl

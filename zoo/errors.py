@@ -1,4 +1,4 @@
-"""Every error a user can meet and mend, as one line that says what to do."""
+"""The errors a user can fix. Each is one line: what happened and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-# What a command ends with; 0 where all is well, an error's own where one ended it (docs/command-line.md).
+# Exit statuses of a command (docs/command-line.md); 0 is success. Each error class below has its own.
 EXIT_BUG, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_NOTHING_RAN, EXIT_RESULTS = 1, 2, 3, 4, 5
 EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM = 129, 130, 143
 
@@ -25,15 +25,15 @@ def clean(text: object) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """What an exception says; a plugin's own class may not even print."""
+    """The message of an exception. The `__str__` of a plugin's own exception class may fail."""
     try:
         return str(error)
-    except Exception as second:
-        return f"(its message cannot be shown: {type(second).__name__})"
+    except Exception as failure:
+        return f"(its message cannot be shown: {type(failure).__name__})"
 
 
 class ZooError(Exception):
-    """Something a user can mend: `message` says what was met, `fix` what to do about it."""
+    """An error that a user can fix: `message` says what happened, `fix` how to fix it."""
 
     code = "error"
     exit_status = EXIT_USAGE
@@ -46,7 +46,7 @@ class ZooError(Exception):
             self.code = code
 
     def line(self) -> str:
-        """The one line that is printed: `zoo: error[CODE] WHAT: cause; fix: what to do`."""
+        """The printed line: `zoo: error[CODE] MESSAGE; fix: FIX`."""
         return f"zoo: error[{self.code}] {self.message}" + (f"; fix: {self.fix}" if self.fix else "")
 
     def __str__(self) -> str:
@@ -54,7 +54,10 @@ class ZooError(Exception):
 
 
 def without_name(text: str, name: str) -> str:
-    """What is said of a dataset for a line that names it in front: without `dataset 'dots':`, and "it" for the name."""
+    """Shorten a dataset's message for a line that starts with its name.
+
+    "dataset 'dots': too few images" becomes "too few images", "dataset 'dots' has ..." becomes "it has ...".
+    """
     rest = text.removeprefix(clean(f"dataset {name!r}"))
     return text if rest == text else rest.removeprefix(": ") if rest.startswith(":") else f"it{rest}"
 
@@ -66,31 +69,31 @@ class UsageError(ZooError):
 
 
 class PluginError(ZooError):
-    """A plugin that was asked for and cannot serve."""
+    """A requested plugin that cannot be used."""
 
     code, exit_status = "plugin", EXIT_USAGE
 
 
 class WeightsError(ZooError):
-    """Pretrained weights that cannot be had or do not fit; found before anything starts."""
+    """Pretrained weights that are not available or do not fit the model. Raised before any run starts."""
 
     code, exit_status = "weights", EXIT_USAGE
 
 
 class DataError(ZooError):
-    """Data that cannot be read or must not be benchmarked: the file or row is named."""
+    """Data that cannot be read or must not be benchmarked. The message names the file or row."""
 
     code, exit_status = "data", EXIT_NOTHING_RAN
 
 
 class RunError(ZooError):
-    """A run that failed for a reason worth one line (wrong output shape, loss not finite)."""
+    """A run that failed for a known reason, such as a wrong output shape or a loss that is not finite."""
 
     code, exit_status = "run", EXIT_SOME_FAILED
 
 
 class ResultsError(ZooError):
-    """A results folder that is full, read-only, not a folder, or written by a newer zoo."""
+    """A results folder that is full, read-only, not a folder, or written by a newer version of zoo."""
 
     code, exit_status = "results", EXIT_RESULTS
 
@@ -100,41 +103,44 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 @contextmanager
 def room_needed() -> Iterator[None]:
-    """Make of a disk that takes no more what it is: nothing of ours, and mended in a minute."""
+    """Turn the OSError of a full or read-only disk into a ResultsError.
+
+    This is not a bug in zoo: free some disk space and run again.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        mend = "make room (`zoo cache list` shows what the cache holds)"
+        fix = "free some disk space (`zoo cache list` shows what the cache holds)"
         if error.errno == errno.EFBIG:
-            mend = "raise the limit on the size of files (`ulimit -f`)"
+            fix = "raise the limit on file sizes (`ulimit -f`)"
         raise ResultsError(
             f"{error.filename or 'a disk'}: {error.strerror}",
-            fix=f"{mend}; the same command then goes on",
+            fix=f"{fix}, then run the same command again: it continues",
             code="no-room",
         ) from error
 
 
 class VerifyError(ZooError):
-    """A bundle that differs from what its own predictions or manifest say."""
+    """A bundle that does not match its own predictions or manifest."""
 
     code, exit_status = "bundle-differs", EXIT_SOME_FAILED
 
 
-class Undefined(Exception):  # noqa: N818 - it is an answer, not a fault
-    """Raised by a metric whose value does not exist for these predictions; the message is the reason."""
+class Undefined(Exception):  # noqa: N818 - a valid outcome, not an error
+    """Raised by a metric that has no value for these predictions; the message is the reason."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """Return "Did you mean 'a' or 'b'?" for the names closest to `name`, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """An error for a `name` that no plugin offers, with the nearest ones that exist."""
-    names = sorted(known)
-    hint = nearest(name, names)
-    listing = f"`zoo list {kind}s` shows the {len(names)} installed"
+def unknown(kind: str, name: str, names: Iterable[str]) -> UsageError:
+    """The error for a `name` that no plugin registers, with the nearest of the `names` that exist."""
+    installed = sorted(names)
+    hint = nearest(name, installed)
+    listing = f"`zoo list {kind}s` shows the {len(installed)} installed"
     return UsageError(f"unknown {kind} {name!r}", fix=f"{hint} {listing}".strip(), code=f"unknown-{kind}")

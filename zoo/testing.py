@@ -1,7 +1,7 @@
-"""The conformance kit for plugins' tests: find the first fault of a spec.
+"""The conformance kit for the tests of a plugin.
 
-`check_model(spec)`, `check_dataset(spec, folder)` and `check_metric(spec)` return None, or raise an AssertionError that
-says what was expected. They try what a benchmark will do, on little data.
+`check_model(spec)`, `check_dataset(spec, folder)` and `check_metric(spec)` try what a benchmark does, on little data.
+They return None, or raise an AssertionError that describes the first problem and what was expected.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-NUM_READ = 16  # images of a dataset that are read
-NUM_UNITS = 240  # of the predictions a metric is tried on
+NUM_READ = 16  # images of a dataset to read
+NUM_UNITS = 240  # predictions to compute a metric on
 KIT_RESAMPLES = 10
-FAR_OUTPUT = 50.0  # a bias that no ordinary feature outweighs, and that a sigmoid takes for 0 or 1
+FAR_OUTPUT = 50.0  # a bias that outweighs any ordinary feature; its sigmoid is 0 or 1
 NUM_PUSHES = 50
 LABELS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3, "regression": 1}
 
 
 def expect(condition: object, sentence: str) -> None:
-    """Like `assert`, and not taken out by `python -O`."""
+    """Like `assert`, but not removed by `python -O`."""
     if not condition:
         raise AssertionError(sentence)
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Turn whatever a plugin's callable raises into a sentence that says which step it was."""
+    """Turn any exception of a plugin's callable into an AssertionError that names the step."""
     try:
         yield
     except AssertionError:
@@ -63,8 +63,8 @@ def step(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
-def check_card_field(kind: Kind, spec: Any) -> None:
-    """The name can be typed and be a folder; every field is what it may be; every callable reaches a worker process."""
+def check_spec_fields(kind: Kind, spec: Any) -> None:
+    """Check that the name can be typed and be a folder, every field is valid, and every callable can be pickled."""
     try:
         check_spec_name(kind, spec.name)
         check_fields(kind, spec)
@@ -78,44 +78,45 @@ def check_card_field(kind: Kind, spec: Any) -> None:
             pickle.dumps(value)
         except Exception as error:
             raise AssertionError(
-                f"{kind} {spec.name!r}: `{part.name}` cannot be pickled, and so not reach a worker process "
-                f"({error}); use a function of a module, or functools.partial of one, not a lambda or a nested function"
+                f"{kind} {spec.name!r}: `{part.name}` cannot be pickled, so it cannot be sent to a worker process "
+                f"({error}); use a module-level function or functools.partial of one, not a lambda or nested function"
             ) from error
 
 
 def check_tasks(kind: str, spec: ModelSpec | MetricSpec) -> None:
     for name in spec.tasks:
         expect(name in TASKS, f"{kind} {spec.name!r}: no task {name!r}. {nearest(name, TASKS) or ', '.join(TASKS)}")
-    expect(spec.tasks, f"{kind} {spec.name!r}: `tasks` is empty; it could never be used")
+    expect(spec.tasks, f"{kind} {spec.name!r}: `tasks` is empty, so it could never be used")
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
 def check_model(spec: ModelSpec) -> None:
-    """Build a model for one and three channels at two image sizes, and try a step of training on it."""
+    """Build a model for one and three channels at two image sizes, and try a training step."""
     import torch
 
-    check_model_card(spec)
+    check_model_spec(spec)
     first, second = sizes_to_try(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = built(spec, num_outputs=3, channels=1, size=first)
+        module = build_module(spec, num_outputs=3, channels=1, size=first)
         images = torch.randn(4, 1, first, first)
         check_evaluation(spec, module, images)
-        again = built(spec, num_outputs=3, channels=1, size=first)
+        again = build_module(spec, num_outputs=3, channels=1, size=first)
         expect(
             same_outputs(evaluate(module, images), evaluate(again, images)),
-            f"model {spec.name!r}: two builds from one seed answer differently; draw what is random from torch alone",
+            f"model {spec.name!r}: two builds from the same seed give different outputs; draw random numbers from "
+            "torch only",
         )
-        module = built(spec, num_outputs=2, channels=3, size=second)
+        module = build_module(spec, num_outputs=2, channels=3, size=second)
         check_training(spec, module, torch.randn(4, 3, second, second), num_outputs=2)
         check_groups(spec, module)
         check_features(spec, module, torch.randn(4, 3, second, second))
         check_bounds(spec, again, images)
 
 
-def check_model_card(spec: ModelSpec) -> None:
+def check_model_spec(spec: ModelSpec) -> None:
     name = f"model {spec.name!r}"
-    check_card_field("model", spec)
+    check_spec_fields("model", spec)
     check_tasks("model", spec)
     records: list[tuple[str, ModelSpec | Weights]] = [(name, spec)]
     records += [(f"{name}, weights {weights.tag!r}", weights) for weights in spec.weights]
@@ -128,13 +129,13 @@ def check_model_card(spec: ModelSpec) -> None:
         expect(record.image_size > 0, f"{owner}: `image_size` must be positive, got {record.image_size}")
     expect(
         spec.image_size % spec.size_multiple == 0 and spec.image_size >= spec.min_image_size,
-        f"{name}: its own `image_size` {spec.image_size} is not a size it takes: a multiple of {spec.size_multiple}, "
-        f"{spec.min_image_size} or more",
+        f"{name}: it does not accept its own `image_size` {spec.image_size}: expected a multiple of "
+        f"{spec.size_multiple}, {spec.min_image_size} or more",
     )
 
 
 def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
-    """Two small sizes that the card says the model takes; its only one, twice, where it is fixed."""
+    """Two small image sizes that the spec allows; the only one, twice, if the size is fixed."""
     if spec.fixed_size:
         return spec.image_size, spec.image_size
     multiple = spec.size_multiple
@@ -142,7 +143,7 @@ def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
     return first, first + max(1, 16 // multiple) * multiple
 
 
-def built(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
+def build_module(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
     with step(f"model {spec.name!r}: building it for {num_outputs} outputs and {channels} channels at {size} px"):
         return build_model(spec, num_outputs=num_outputs, channels=channels, image_size=size)
 
@@ -156,7 +157,7 @@ def evaluate(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def same_outputs(first: Tensor, second: Tensor) -> bool:
-    """Equal up to the rounding of float32 sums taken in another order."""
+    """Whether outputs are equal up to the rounding of float32 sums in a different order."""
     import torch
 
     return bool(torch.allclose(first, second, rtol=1e-3, atol=1e-4))
@@ -169,7 +170,7 @@ def check_evaluation(spec: ModelSpec, module: nn.Module, images: Tensor) -> None
         expect(outputs.isfinite().all(), f"{name}: logits of ordinary images are not finite")
         expect(
             same_outputs(outputs, evaluate(module, images)),
-            f"{name}: the same images give other logits the second time in eval mode; is dropout still active?",
+            f"{name}: the same images give different logits the second time in eval mode; is dropout still active?",
         )
         expect(
             same_outputs(outputs[:1], evaluate(module, images[:1])),
@@ -178,7 +179,7 @@ def check_evaluation(spec: ModelSpec, module: nn.Module, images: Tensor) -> None
 
 
 def check_bounds(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
-    """Outputs are logits, which can be any number: nothing after the head bounds them. Changes the module's weights."""
+    """Check that outputs are logits: nothing after the head bounds them. Changes the module's weights."""
     name = f"model {spec.name!r}"
     with step(f"{name}: moving its outputs"):
         if spec.classifier:
@@ -195,12 +196,12 @@ def check_bounds(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
         return
     raise AssertionError(
         f"{name}: outputs cannot go {bound}: something after the head bounds them (a ReLU, a sigmoid, a softmax?); "
-        "return logits, the loss does the rest"
+        "return logits: the loss applies the activation"
     )
 
 
 def outputs_at(spec: ModelSpec, module: nn.Module, images: Tensor, bias: float) -> Tensor:
-    """What the module returns where its head answers `bias` to everything."""
+    """The outputs of the module when its head has zero weights and this bias."""
     from torch import nn
 
     for name in spec.classifier.split(","):
@@ -211,7 +212,7 @@ def outputs_at(spec: ModelSpec, module: nn.Module, images: Tensor, bias: float) 
 
 
 def push_outputs(module: nn.Module, images: Tensor, sign: int) -> Tensor:
-    """Outputs of a module whose head nobody names, as far as some steps of training move them to one side of zero."""
+    """Train the outputs towards one side of zero for some steps, for a module whose head the spec does not name."""
     import torch
 
     moved = copy.deepcopy(module).eval()
@@ -229,25 +230,25 @@ def push_outputs(module: nn.Module, images: Tensor, sign: int) -> Tensor:
 
 
 def check_training(spec: ModelSpec, module: nn.Module, images: Tensor, *, num_outputs: int) -> None:
-    """In training mode the logits have the same shape, and gradients reach the parameters from first to last."""
+    """Check the shape of the logits in training mode, and that finite gradients reach the parameters."""
     import torch
     from torch.nn.functional import cross_entropy
 
     name = f"model {spec.name!r}"
     trainable = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
     expect(trainable, f"{name}: no parameter requires a gradient; there is nothing to train")
-    with step(f"{name}: a step of training"):
+    with step(f"{name}: a training step"):
         outputs = module.train()(images)
         expected = (len(images), num_outputs)
-        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        expect(found == expected, f"{name}: in training mode it returns {found}, expected a tensor of shape {expected}")
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        expect(shape == expected, f"{name}: in training mode it returns {shape}, expected a tensor of shape {expected}")
         loss = cross_entropy(outputs, torch.arange(len(images)) % num_outputs)
         loss.backward()  # type: ignore[no-untyped-call]
     unreached = [key for key, parameter in trainable.items() if parameter.grad is None]
     expect(
         len(unreached) < len(trainable) / 2 and next(iter(trainable)) not in unreached,
         f"{name}: no gradient reaches {len(unreached)} of {len(trainable)} parameters, such as "
-        f"{', '.join(unreached[:3])}; is there a detach() or no_grad() on the way?",
+        f"{', '.join(unreached[:3])}; does forward() call detach() or no_grad()?",
     )
     for key, parameter in trainable.items():
         finite = parameter.grad is None or parameter.grad.isfinite().all()
@@ -255,7 +256,7 @@ def check_training(spec: ModelSpec, module: nn.Module, images: Tensor, *, num_ou
 
 
 def check_groups(spec: ModelSpec, module: nn.Module) -> None:
-    """`layer_groups` holds every trainable parameter once."""
+    """Check that `layer_groups` holds every trainable parameter once."""
     name = f"model {spec.name!r}"
     with step(f"{name}: layer_groups"):
         grouped = [id(parameter) for group in layer_groups_of(spec, module) for parameter in group]
@@ -265,7 +266,7 @@ def check_groups(spec: ModelSpec, module: nn.Module) -> None:
 
 
 def check_features(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
-    """Where frozen protocols can use the model, its features are (N, D)."""
+    """Check that the features are (N, D), if frozen protocols can use the model."""
     if not spec.features and not spec.classifier:
         return
     name = f"model {spec.name!r}"
@@ -281,14 +282,14 @@ def check_features(spec: ModelSpec, module: nn.Module, images: Tensor) -> None:
 
 # --- datasets --------------------------------------------------------------------------------------------------------
 def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> None:
-    """Open a dataset whose files are in `folder`; compare table, targets, splits and some pixels with its card.
+    """Open the dataset in `folder`; compare its table, targets, splits and some images with its spec.
 
-    Official splits that share patients are a warning: the set is as it was published.
+    Official splits that share patients only give a warning, because they are as published.
     """
-    check_dataset_card(spec)
+    check_dataset_spec(spec)
     samples, again = (open_samples(spec, folder, offline) for _ in range(2))
     spec = complete_spec(spec, samples)
-    check_dataset_card(spec)
+    check_dataset_spec(spec)
     with step(f"dataset {spec.name!r}"):
         check_samples(spec, samples)
     check_table(spec, samples)
@@ -298,54 +299,54 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
     expect(
         list(samples.table["sample_id"]) == list(again.table["sample_id"])
         and np.array_equal(samples.targets, again.targets, equal_nan=samples.targets.dtype.kind == "f"),
-        f"dataset {spec.name!r}: opened twice it gives other samples, or another order; sort the files",
+        f"dataset {spec.name!r}: opening it twice gives different samples or a different order; sort the files",
     )
 
 
-def check_dataset_card(spec: DatasetSpec) -> None:
+def check_dataset_spec(spec: DatasetSpec) -> None:
     name = f"dataset {spec.name!r}"
-    check_card_field("dataset", spec)
+    check_spec_fields("dataset", spec)
     expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
     expect(
         not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
         f"{name}: `positive` is {spec.positive!r}; expected a label of a binary task: {', '.join(spec.labels)}",
     )
-    expect(spec.license, f"{name}: `license` is empty; say 'unknown' where nobody knows")
+    expect(spec.license, f"{name}: `license` is empty; write 'unknown' if it is not known")
 
 
 def open_samples(spec: DatasetSpec, folder: Path, offline: bool) -> Samples:
     with step(f"dataset {spec.name!r}: opening it in {folder}"):
         samples = spec.samples(SamplesRequest(folder=folder, offline=offline))
-    found = type(samples).__name__
-    expect(isinstance(samples, Samples), f"dataset {spec.name!r}: `samples` returned {found}, expected Samples")
+    kind = type(samples).__name__
+    expect(isinstance(samples, Samples), f"dataset {spec.name!r}: `samples` returned {kind}, expected Samples")
     return samples
 
 
 def check_table(spec: DatasetSpec, samples: Samples) -> None:
     name, table = f"dataset {spec.name!r}", samples.table
     for column in {"sample_id", "split", "patient"} & set(table.columns):
-        odd = [value for value in table[column] if not isinstance(value, str)]
-        expect(not odd, f"{name}: column {column!r} holds {odd[:1]}, expected str (leave a split open with '')")
+        invalid = [value for value in table[column] if not isinstance(value, str)]
+        expect(not invalid, f"{name}: column {column!r} holds {invalid[:1]}, expected str ('' for no official split)")
     has_patients = not spec.patient.startswith("none")
     expect(
         has_patients == ("patient" in table.columns),
-        f"{name}: the card says patient = {spec.patient!r} and the table has "
+        f"{name}: the spec declares patient = {spec.patient!r} but the table has "
         f"{'a' if 'patient' in table.columns else 'no'} column 'patient'",
     )
     if has_patients:
-        expect(all(table["patient"]), f"{name}: a row has no patient; give an image on its own a patient of its own")
+        expect(all(table["patient"]), f"{name}: a row has no patient; give a single image its own patient id")
     missing = [column for column in spec.metadata if column not in table.columns]
-    expect(not missing, f"{name}: `metadata` names columns that the table has not: {', '.join(missing)}")
+    expect(not missing, f"{name}: `metadata` names columns that are not in the table: {', '.join(missing)}")
     absent = [path for path in samples.files if not path.is_file()]
-    expect(not absent, f"{name}: {len(absent)} of `files` are not there, such as {absent[:1]}")
+    expect(not absent, f"{name}: {len(absent)} of `files` do not exist, such as {absent[:1]}")
 
 
 def check_spec_targets(spec: DatasetSpec, samples: Samples) -> None:
-    """The dtype that `zoo.Task` asks for; the values are compared with the labels by the core."""
+    """Check the dtype of the targets; `check_samples` compares their values with the labels."""
     name, dtype = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype
-    wanted = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
+    expected = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
     expect(
-        isinstance(samples.targets, np.ndarray) and dtype.kind == wanted,
+        isinstance(samples.targets, np.ndarray) and dtype.kind == expected,
         f"{name}: targets are {dtype}, expected {'int64' if spec.task.classes else 'a float'} array",
     )
     if not spec.task.classes:
@@ -353,31 +354,31 @@ def check_spec_targets(spec: DatasetSpec, samples: Samples) -> None:
     counts = np.bincount(samples.targets, minlength=len(spec.labels))
     for label, count in zip(spec.labels, counts, strict=True):
         if count == 0:
-            warnings.warn(f"{name}: no image is labelled {label!r}", stacklevel=3)
+            warnings.warn(f"{name}: no image is labeled {label!r}", stacklevel=3)
 
 
 def check_splits(spec: DatasetSpec, samples: Samples) -> None:
     name, table = f"dataset {spec.name!r}", samples.table
-    found = {split for split in table["split"] if split} if "split" in table.columns else set()
+    splits = {split for split in table["split"] if split} if "split" in table.columns else set()
     expect(
-        found == set(spec.official_splits),
-        f"{name}: the card says official_splits = {sorted(spec.official_splits)}, the table has {sorted(found)}",
+        splits == set(spec.official_splits),
+        f"{name}: the spec declares official_splits = {sorted(spec.official_splits)}, the table has {sorted(splits)}",
     )
-    if "patient" not in table.columns or not found:
+    if "patient" not in table.columns or not splits:
         return
     named = table[table["split"] != ""]
     named = named.assign(patient=in_one_form(named["patient"]))
-    shared = named.groupby("patient")["split"].nunique().loc[lambda splits: splits > 1]
+    shared = named.groupby("patient")["split"].nunique().loc[lambda counts: counts > 1]
     if len(shared):
         warnings.warn(
             f"{name}: {len(shared)} patients are in several official splits, such as {shared.index[0]!r}; "
-            "say so in `known_issues`",
+            "document this in `known_issues`",
             stacklevel=3,
         )
 
 
 def check_pixels(spec: DatasetSpec, samples: Samples) -> None:
-    """Images spread over the table, read one after the other and then by threads, as the cache does."""
+    """Read images spread over the table, one by one and then in threads, as the image cache does."""
     name, images = f"dataset {spec.name!r}", list(samples.table["image"])
     chosen = sorted({int(row) for row in np.linspace(0, len(images) - 1, NUM_READ)})
     pixels = []
@@ -386,11 +387,11 @@ def check_pixels(spec: DatasetSpec, samples: Samples) -> None:
             pixels.append(samples.read(images[row]))
         check_image(f"{name}: {samples.table['sample_id'].iloc[row]}", pixels[-1], spec.channels)
     depths = sorted({str(image.dtype) for image in pixels})
-    expect(len(depths) == 1, f"{name}: images are {' and '.join(depths)}; give all of them one depth")
+    expect(len(depths) == 1, f"{name}: images are {' and '.join(depths)}; return one dtype for all")
     with step(f"{name}: reading images in several threads"), ThreadPoolExecutor(4) as pool:
         again = list(pool.map(samples.read, [images[row] for row in chosen]))
-    alike = all(np.array_equal(first, second) for first, second in zip(pixels, again, strict=True))
-    expect(alike, f"{name}: `read` gives other pixels when several threads call it; open the file in each call")
+    equal = all(np.array_equal(first, second) for first, second in zip(pixels, again, strict=True))
+    expect(equal, f"{name}: `read` gives different pixels when called in threads; open the file in each call")
 
 
 def check_image(name: str, pixels: object, channels: int) -> None:
@@ -404,31 +405,31 @@ def check_image(name: str, pixels: object, channels: int) -> None:
     )
     expect(min(shape) > 0, f"{name}: pixels of shape {shape}: the image is empty")
     gray = len(shape) == 2 or bool((pixels == pixels[:, :, :1]).all())
-    expect(channels == 3 or gray, f"{name}: a colour image, and the card says channels = 1")
+    expect(channels == 3 or gray, f"{name}: a color image, but the spec declares channels = 1")
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
 def check_metric(spec: MetricSpec) -> None:
-    """Compute a metric for every task it names: on perfect, random and one-class predictions."""
+    """Compute a metric on perfect, random and one-class predictions of every task it names."""
     name = f"metric {spec.name!r}"
-    check_card_field("metric", spec)
+    check_spec_fields("metric", spec)
     check_tasks("metric", spec)
     for task in (TASKS[task] for task in spec.tasks):
         where = f"{name}, {task} task"
-        random = frozen(request_for(task, quality="random"))
-        perfect = frozen(request_for(task, quality="perfect"))
+        random = make_read_only(request_for(task, quality="random"))
+        perfect = make_read_only(request_for(task, quality="perfect"))
         value, best = value_of(where, spec, random), value_of(where, spec, perfect)
         better = best > value if spec.higher_is_better else best < value
         expect(
             better,
-            f"{where}: perfect predictions give {best:.4g}, random ones {value:.4g}, and higher_is_better is "
+            f"{where}: perfect predictions give {best:.4g}, random ones {value:.4g}, but higher_is_better is "
             f"{spec.higher_is_better}",
         )
-        expect(value == value_of(where, spec, random), f"{where}: computed twice from the same it gives two values")
+        expect(value == value_of(where, spec, random), f"{where}: the same predictions give two different values")
         order = np.random.default_rng(2).permutation(NUM_UNITS)
         expect(
-            outputs_close(value, value_of(where, spec, frozen(random.take(order)))),
-            f"{where}: it depends on the order of the rows",
+            outputs_close(value, value_of(where, spec, make_read_only(random.take(order)))),
+            f"{where}: the value depends on the order of the rows",
         )
         check_resample(where, spec, random, value)
         check_weighted_counts(where, spec, random, value)
@@ -439,7 +440,7 @@ def check_metric(spec: MetricSpec) -> None:
 
 
 def request_for(task: Task, *, quality: str) -> MetricRequest:
-    """Predictions whose quality is known; a tenth of the cells of a multi-label task is unknown."""
+    """Predictions of a known quality. For a multi-label task a tenth of the targets is missing (NaN)."""
     rng = np.random.default_rng(1)
     num_labels = LABELS[task.name]
     targets: Array
@@ -468,8 +469,8 @@ def request_for(task: Task, *, quality: str) -> MetricRequest:
     )
 
 
-def frozen(request: MetricRequest) -> MetricRequest:
-    """The request with arrays that cannot be written to, as in a benchmark."""
+def make_read_only(request: MetricRequest) -> MetricRequest:
+    """Make the arrays of a request read-only, as in a benchmark."""
     for values in (request.targets, request.probabilities, request.decisions, request.log_odds):
         if values is not None:
             values.flags.writeable = False
@@ -492,7 +493,7 @@ def value_of(where: str, spec: MetricSpec, request: MetricRequest) -> float:
 
 
 def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
-    """`resample` follows `compute` on the same units, each as often as its weight says."""
+    """Compare `resample` with `compute` on the same units, each repeated by its weight."""
     if spec.resample is None:
         return
     drawn = np.random.default_rng(3).multinomial(NUM_UNITS, np.full(NUM_UNITS, 1 / NUM_UNITS), size=KIT_RESAMPLES)
@@ -502,20 +503,20 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
     expect(values.shape == expected, f"{where}: `resample` returned the shape {values.shape}, expected {expected}")
     expect(
         outputs_close(float(values[0]), value),
-        f"{where}: with all weights 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
+        f"{where}: with all weights equal to 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
     )
     rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
-    computed = np.array([value_of(where, spec, frozen(request.take(row))) for row in rows])
-    # A metric may keep the bins of the whole split, as `ece` does: then it follows, and is not equal.
-    astray = np.abs(values[1:] - computed).mean()
+    computed = np.array([value_of(where, spec, make_read_only(request.take(row))) for row in rows])
+    # A metric may keep the bins of the whole split, as `ece` does: then the values are close, but not equal.
+    difference = np.abs(values[1:] - computed).mean()
     expect(
-        astray <= 0.5 * np.abs(computed - value).mean() + 1e-9,
-        f"{where}: `resample` gives {values[1]:.6g} where `compute` gives {computed[0]:.6g} for the same units",
+        difference <= 0.5 * np.abs(computed - value).mean() + 1e-9,
+        f"{where}: for the same units `resample` gives {values[1]:.6g} and `compute` {computed[0]:.6g}",
     )
 
 
 def check_weighted_counts(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
-    """`counts` is (successes, trials) of the value."""
+    """Check that `counts` returns the (successes, trials) of the value."""
     if spec.counts is None:
         return
     try:
@@ -530,16 +531,16 @@ def check_weighted_counts(where: str, spec: MetricSpec, request: MetricRequest, 
 
 
 def check_undefined(where: str, spec: MetricSpec, request: MetricRequest) -> None:
-    """Where only one class, or one value, is in the targets, the metric has a value or is Undefined: never NaN."""
+    """Check that the metric has a value or raises Undefined, but is never NaN, for targets of one class or value."""
     same_rows = np.zeros(NUM_UNITS, dtype=np.int64)
     one_class = replace(request, targets=request.targets[same_rows])
     for case, what in ((one_class, "targets that are all equal"), (one_class.take(same_rows[:1]), "one row")):
         try:
-            compute(spec, frozen(case))
+            compute(spec, make_read_only(case))
         except Undefined as reason:
             expect(str(reason).strip(), f"{where}: with {what} it raises Undefined without a reason")
         except Exception as error:
             raise AssertionError(
-                f"{where}: with {what} it fails ({type(error).__name__}: {error}); raise Undefined(reason) where there "
-                "is no value"
+                f"{where}: with {what} it fails ({type(error).__name__}: {error}); raise Undefined(reason) if there is "
+                "no value"
             ) from error

@@ -24,7 +24,7 @@ from zoo.data.pixels import open_pixels
 from zoo.data.splits import Split, connected_groups
 from zoo.errors import UsageError
 from zoo.models.building import build_model, feature_extractor
-from zoo.models.features import kept_features
+from zoo.models.features import cached_features
 from zoo.models.identity import nearest_size
 from zoo.models.weights import InitialWeights
 from zoo.specs.model import ModelSpec
@@ -168,7 +168,7 @@ def compute_features(
     identity += [list(mean), list(std), device, backbone.network]
     with console.counting(f"{source.spec.name}: {backbone.shown}", "images") as progress:
         extract = counted(feature_extractor(spec, module), len(source.sample_ids), progress)
-        found = kept_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
+        found = cached_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
     values = found.values.numpy().astype(np.float64)
     spread = values.std(axis=0)
     values = values[:, spread > 1e-8]

@@ -25,7 +25,7 @@ from zoo.data.checks import patient_key
 from zoo.data.fingerprints import FINGERPRINTS_VERSION, Fingerprints, find_alike_across
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.system.files import hash_bytes, keep_arrays, kept_arrays
+from zoo.system.files import hash_bytes, load_arrays, save_arrays
 from zoo.system.progress import Progress
 
 OVERLAP_FIX = "--drop-leaks leaves them out of {}; --allow-leak REASON goes on and stamps every result"
@@ -107,10 +107,10 @@ def find_alike_kept(
     """`find_alike_across`, remembered by what the images of both are."""
     key = hash_bytes(*its.pixels.tolist(), "and", *others.pixels.tolist())
     path = cache / "fingerprints" / f"{key[:20]}-across-v{FINGERPRINTS_VERSION}.npz"
-    kept = kept_arrays(path)
+    kept = load_arrays(path)
     if kept is None or set(kept) != {"alike", "skipped"}:
         alike, skipped = find_alike_across(one, its, other, others, progress)
-        keep_arrays(path, alike=alike, skipped=skipped)
+        save_arrays(path, alike=alike, skipped=skipped)
         return alike, skipped
     return kept["alike"], str(kept["skipped"])
 

@@ -17,7 +17,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
-from zoo.system.files import hash_bytes, keep_arrays, kept_arrays
+from zoo.system.files import hash_bytes, load_arrays, save_arrays
 from zoo.system.machine import num_cores
 from zoo.system.progress import Progress
 
@@ -78,14 +78,14 @@ def take_fingerprints(source: OpenDataset, cache: Path, progress: Progress | Non
     found = load_fingerprints(path, len(source.digests))
     if found is None:
         found = compare_all(*look_at_all(source, progress))
-        keep_arrays(path, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
+        save_arrays(path, **{field.name: getattr(found, field.name) for field in fields(Fingerprints)})
     check_comparable(source, found)
     return found
 
 
 def load_fingerprints(path: Path, num_images: int) -> Fingerprints | None:
     """What was found before; None where there is nothing, or nothing whole."""
-    arrays = kept_arrays(path)
+    arrays = load_arrays(path)
     if arrays is None or set(arrays) != {field.name for field in fields(Fingerprints)}:
         return None
     found = Fingerprints(**{**arrays, "skipped": str(arrays["skipped"])})

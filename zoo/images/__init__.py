@@ -1,1 +1,1 @@
-"""TODO images."""
+"""Read image files (photographs, DICOM, volumes, videos, animations) as pixels."""

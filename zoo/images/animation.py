@@ -1,4 +1,4 @@
-"""One frame of an animated GIF to its pixels; a GIF of one frame is an image like any other."""
+"""Read a frame of an animated GIF. A GIF with one frame is read like any other image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zoo.images.recent import Recent
 
 SUFFIXES = (".gif",)
 HEADER_VERSION = 1
-MAX_CLIP_BYTES = 256 << 20  # of all its frames: 340 of 512 x 512 in colour
+MAX_CLIP_BYTES = 256 << 20  # of all frames: 340 of 512 x 512 in color
 RECENT_ANIMATION_BYTES = 512 << 20
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
-    """The size and number of frames, all of which are decoded; gray where every frame is."""
+    """Decode all frames to read their size and number; the clip is gray if every frame is gray."""
     if count_frames(path) == 1:
         return raster.read_header(path, reading)
     frames = RECENT_ANIMATIONS(path)
@@ -35,7 +35,7 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
     frames = RECENT_ANIMATIONS(path)
     if frame >= len(frames):
         raise DataError(
-            f"{path}: frame {frame} of {len(frames)}", fix="name a frame that is there, counted from 0", code="image"
+            f"{path}: frame {frame} of {len(frames)}", fix="use an existing frame, counted from 0", code="image"
         )
     return to_levels(frames[frame].copy(), reading)
 
@@ -47,12 +47,12 @@ def count_frames(path: Path) -> int:
     try:
         with PIL.Image.open(path, formats=("GIF",)) as image:
             return int(getattr(image, "n_frames", 1))
-    except Exception:  # not a GIF, or damaged: the reader of single images says which
+    except Exception:  # not a GIF, or damaged: the reader of single images reports it
         return 1
 
 
 def open_animation(path: Path) -> tuple[Array, int]:
-    """All frames, (T, H, W) where every one is gray or (T, H, W, 3); transparent parts are laid over black."""
+    """All frames, (T, H, W) if every one is gray, else (T, H, W, 3); transparent pixels are blended with black."""
     import PIL.Image
 
     try:
@@ -71,11 +71,11 @@ def open_animation(path: Path) -> tuple[Array, int]:
                 frames[number] = raster.flatten(np.asarray(image.convert("RGBA")))
     except DataError:
         raise
-    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
     is_gray = all((frame == frame[..., :1]).all() for frame in frames)
-    kept = np.ascontiguousarray(frames[..., 0]) if is_gray else frames
-    return kept, kept.nbytes
+    pixels = np.ascontiguousarray(frames[..., 0]) if is_gray else frames
+    return pixels, pixels.nbytes
 
 
 RECENT_ANIMATIONS: Recent[Array] = Recent(open_animation, RECENT_ANIMATION_BYTES)

@@ -1,10 +1,10 @@
-"""What a JPEG, JPEG-LS or JPEG 2000 codestream says of itself, read before a decoder believes it."""
+"""Check the headers of JPEG, JPEG-LS and JPEG 2000 codestreams before decoding."""
 
 import struct
 
 
 def wrong_in_jpeg(data: bytes) -> str:
-    """What is wrong with a JPEG up to its first scan, or "". At what libjpeg warns of there, gdcm 3.2 aborts."""
+    """Describe the first error of a JPEG before its first scan, or "". gdcm 3.2 aborts where libjpeg only warns."""
     at, has_frame = 2, False
     if data[:2] != b"\xff\xd8":
         return f"begins with {data[:4]!r}"
@@ -15,7 +15,7 @@ def wrong_in_jpeg(data: bytes) -> str:
         if marker == 0xFF:  # padding
             at += 1
             continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # they stand alone
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a segment
             at += 2
             continue
         if marker == 0xDA:
@@ -25,7 +25,7 @@ def wrong_in_jpeg(data: bytes) -> str:
         if marker == 0xE0 and body[:5] == b"JFIF\0" and body[5:6] != b"\1":
             return f"is JFIF of version {body[5:6].hex()}"
         if marker == 0xEE and body[:5] == b"Adobe" and body[11:12] not in (b"\0", b"\1", b"\2"):
-            return f"has the Adobe colour transform {body[11:12].hex()}"
+            return f"has the Adobe color transform {body[11:12].hex()}"
         if is_frame_marker(marker):
             bits = body[0] if body else 0
             if bits not in (range(2, 17) if marker == 0xC3 else (8, 12)):
@@ -40,7 +40,7 @@ def is_frame_marker(marker: int) -> bool:
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares none."""
+    """The width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares, or None."""
     if (at := data.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0 and len(data) >= at + 24:  # JPEG 2000: SOC, SIZ
         right, bottom, left, top = struct.unpack(">4L", data[at + 8 : at + 24])
         return right - left, bottom - top

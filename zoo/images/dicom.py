@@ -1,6 +1,6 @@
-"""Read a DICOM file, or one frame of it: the header first, then one frame decoded and mapped.
+"""Read a DICOM file, or one frame of it: parse the header, decode the frame and map its values.
 
-pydicom parses, decodes and applies lookup tables; what it would believe of a hostile or damaged file is checked here.
+pydicom parses, decodes and applies lookup tables; this module checks what a hostile or damaged file declares.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-HEADER_VERSION = "3"  # raised when a header says something else of the same file
+HEADER_VERSION = "3"  # raise it when `read_header` returns different facts about the same file
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_DICOM_FRAMES = 100_000
-FRAGMENT_BYTES = 8  # the least that a compressed frame takes: the head of its item
-FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # what may differ from frame to frame
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+FRAGMENT_BYTES = 8  # the minimum of a compressed frame: the header of its item
+FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # may differ between frames
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
-    """Size, frames, possible values and tags; no pixel is decoded.
+    """Size, frames, possible values and tags, without decoding pixels.
 
-    A file without pixels that is not meant to have any (report, presentation state) is a Header of width 0.
+    A file that has no pixels by its kind (report, presentation state) has a Header of width 0.
     """
     with open_dicom(path) as file:
         dataset = file.dataset
         tags = {keyword: text for keyword in KEPT_TAGS if (text := tag_text(dataset, keyword))}
-        modality, skip = tags.get("Modality", ""), why_no_image(file)
+        modality, skip = tags.get("Modality", ""), skip_reason(file)
         if not file.element and skip:
             return Header(width=0, height=0, channels=1, modality=modality, skip=skip, tags=tags)
         check_layout(file)
         left, top, right, bottom = region_of(file, reading)
-        views = [frame_view(file, frame) for frame in frames_that_differ(file)]
+        views = [frame_view(file, frame) for frame in distinct_frames(file)]
         ranges = [value_range(file, view) for view in views]
         return Header(
             width=right - left,
@@ -68,70 +68,70 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """Pixels uint8 or uint16, (H, W) or (H, W, 3): black is zero, colour is RGB, levels as `reading` says.
+    """Pixels uint8 or uint16, (H, W) or (H, W, 3): black is zero, color is RGB, values are mapped by `reading`.
 
-    With `window` the file's own VOI LUT or window is applied, else values become levels; without either, values that
-    are levels already stay as they are and others are a DataError.
+    With `window`, apply the file's own VOI LUT or window; with `levels`, map values to levels. Without either, values
+    must already be levels. Raises DataError.
     """
     with open_dicom(path) as file:
         raw, view = decode_dicom(file, frame, reading)
         if not file.is_gray:
-            colours = to_rgb(file, raw, view)
+            colors = to_rgb(file, raw, view)
             if reading.window:
-                reading = Reading(levels=(0, float(np.iinfo(colours.dtype).max)), bits=reading.bits)
-            return to_levels(colours, reading)
+                reading = Reading(levels=(0, float(np.iinfo(colors.dtype).max)), bits=reading.bits)
+            return to_levels(colors, reading)
         if reading.window:
-            return in_strips(raw, partial(shown_levels, file, view, reading))
+            return in_strips(raw, partial(windowed_levels, file, view, reading))
         if reading.levels is None:
             return in_strips(raw, partial(stored_levels, file, view))
         return in_strips(raw, lambda part: to_levels(to_values(file, view, part), reading))
 
 
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """Values in the file's units: rescaled, and inverted where the least is white."""
+    """Values in the file's units, rescaled, and inverted if the smallest value is white."""
     with open_dicom(path) as file:
         raw, view = decode_dicom(file, frame, reading)
         return to_values(file, view, raw) if file.is_gray else to_rgb(file, raw, view)
 
 
-# --- what a header says ----------------------------------------------------------------------------------------------
-def why_no_image(file: OpenDicom) -> str:
-    """What the file is instead of an image that a scanner took, or ""."""
+# --- header ----------------------------------------------------------------------------------------------------------
+def skip_reason(file: OpenDicom) -> str:
+    """The kind of a file that is not an image from a scanner ("localizer"), else ""."""
     from pydicom.uid import UID
 
     dataset = file.dataset
     sop_class = UID(tag_text(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
     image_type = [part.upper() for part in tag_text(dataset, "ImageType").split("\\")]
     if not file.element:
-        means_pixels = "Image Storage" in sop_class.name or dataset.get("Rows")
-        return "" if means_pixels or not sop_class else f"no pixels ({sop_class.name})"
+        should_have_pixels = "Image Storage" in sop_class.name or dataset.get("Rows")
+        return "" if should_have_pixels or not sop_class else f"no pixels ({sop_class.name})"
     if any("LOCALIZER" in part for part in image_type):
         return "localizer"
-    # not ImageType's second value SECONDARY alone: so is every image that was computed from others
+    # The second value SECONDARY of ImageType is not enough: images computed from others have it, too.
     if "Secondary Capture" in sop_class.name or any(part.startswith("SCREEN") for part in image_type):
         return "secondary capture"
     return OTHER_MODALITIES.get(tag_text(dataset, "Modality"), "")
 
 
 def check_layout(file: OpenDicom) -> None:
-    """Refuse sizes, depths and encodings that nobody means or nothing decodes, before anything is decoded."""
+    """Raise DataError for invalid sizes and depths and for encodings without a decoder, before decoding."""
     dataset, path = file.dataset, file.path
     if not file.element:
-        raise DataError(f"{path}: holds no pixels", fix="copy it again, or leave it out", code="image")
+        raise DataError(f"{path}: contains no pixels", fix="copy it again, or leave it out", code="image")
     rows, columns, frames = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), file.frames
     if rows < 1 or columns < 1 or not 1 <= frames <= MAX_DICOM_FRAMES:
         raise DataError(f"{path}: {columns} x {rows} pixels in {frames} frames", fix="leave it out", code="image")
     samples, allocated = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
-    if file.photometric not in (*GRAY, *COLOUR):
-        known = ", ".join((*GRAY, *COLOUR))
+    if file.photometric not in (*GRAY, *COLOR):
+        supported = ", ".join((*GRAY, *COLOR))
         raise DataError(
-            f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {known}",
+            f"{path}: PhotometricInterpretation {file.photometric!r}, expected one of {supported}",
             fix="convert it to one of these, or leave it out",
         )
     expected = 1 if file.is_gray or file.photometric == "PALETTE COLOR" else 3
     if samples != expected:
         raise DataError(
-            f"{path}: {samples} samples a pixel, {file.photometric} has {expected}",
+            f"{path}: {samples} samples per pixel, expected {expected} for {file.photometric}",
             fix="copy it again, or leave it out",
         )
     stored = int(dataset.get("BitsStored") or allocated)
@@ -148,11 +148,11 @@ def check_layout(file: OpenDicom) -> None:
     else:
         needed = math.ceil(rows * columns * samples * frames * allocated / 8)
         needed = needed // 3 * 2 if file.photometric == "YBR_FULL_422" else needed
-    if (there := min(size, size if file.length is None else file.length)) < needed:
+    if (stored_size := min(size, size if file.length is None else file.length)) < needed:
         least = "at least " if syntax.is_compressed else ""
         what = f"{columns} x {rows} pixels" + (f" in {frames} frames" if frames > 1 else "")
         raise DataError(
-            f"{path}: {there} bytes of pixels, {what} are {least}{needed}",
+            f"{path}: {stored_size} bytes of pixels, expected {least}{needed} for {what}",
             fix="copy it again, or leave it out",
             code="image",
         )
@@ -191,7 +191,7 @@ def stored_range(file: OpenDicom) -> tuple[float, float]:
 
 
 def value_range(file: OpenDicom, view: Dataset) -> tuple[float, float, float]:
-    """The least and the greatest value a frame could hold, and the step between two that differ."""
+    """The smallest and largest possible value of a frame, and the smallest difference between two values."""
     if file.element != "PixelData":
         return -math.inf, math.inf, 0.0
     low, high = stored_range(file)
@@ -207,33 +207,33 @@ def value_range(file: OpenDicom, view: Dataset) -> tuple[float, float, float]:
 
 
 def is_rescaled(file: OpenDicom, view: Dataset) -> bool:
-    """Whether values differ from what is stored; a slope of 1 with an intercept of 0 changes nothing."""
+    """Whether values differ from the stored ones. A slope of 1 and an intercept of 0 change nothing."""
     return bool(view.get("ModalityLUTSequence")) or value_range(file, view) != (*stored_range(file), 1.0)
 
 
 def has_window(view: Dataset) -> bool:
     if view.get("VOILUTSequence"):
         return all(keyword in view.VOILUTSequence[0] for keyword in ("LUTDescriptor", "LUTData"))
-    centre, width = first(view.get("WindowCenter")), first(view.get("WindowWidth"))
-    if centre is None or width is None:
+    center, width = first(view.get("WindowCenter")), first(view.get("WindowWidth"))
+    if center is None or width is None:
         return False
     linear = str(view.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR"
-    return math.isfinite(float(centre)) and float(width) >= (1 if linear else 1e-9)
+    return math.isfinite(float(center)) and float(width) >= (1 if linear else 1e-9)
 
 
 def first(value: Any) -> Any:
-    """A window's centre and width may be several: the first is the one to show."""
+    """The first of several values: a file may have several windows, and the first is the default."""
     from pydicom.multival import MultiValue
 
     return (value[0] if len(value) else None) if isinstance(value, MultiValue) else value
 
 
-def frames_that_differ(file: OpenDicom) -> range:
+def distinct_frames(file: OpenDicom) -> range:
     return range(file.frames if file.dataset.get("PerFrameFunctionalGroupsSequence") else 1)
 
 
 def frame_view(file: OpenDicom, frame: int) -> Dataset:
-    """The dataset as it holds for one frame: what its functional groups say stands at the top level."""
+    """The dataset of one frame, with its functional groups merged into the top level."""
     from pydicom.dataset import Dataset
 
     shared = file.dataset.get("SharedFunctionalGroupsSequence") or []
@@ -251,36 +251,36 @@ def frame_view(file: OpenDicom, frame: int) -> Dataset:
 
 
 def with_rescaling(file: OpenDicom, view: Dataset) -> Dataset:
-    """Slope and intercept checked. They come together; of one alone pydicom would say nothing: the other is 1 or 0."""
-    said = {keyword: raw_text(view, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")}
-    if not any(keyword in view for keyword in said) or not file.is_gray or view.get("ModalityLUTSequence"):
+    """Check slope and intercept. If one is missing, set it to 1 or 0, because pydicom would ignore the other."""
+    texts = {keyword: raw_text(view, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")}
+    if not any(keyword in view for keyword in texts) or not file.is_gray or view.get("ModalityLUTSequence"):
         return view
     try:
-        slope, intercept = float(said["RescaleSlope"] or 1), float(said["RescaleIntercept"] or 0)
+        slope, intercept = float(texts["RescaleSlope"] or 1), float(texts["RescaleIntercept"] or 0)
     except ValueError:
         slope = intercept = math.nan
     if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
         raise DataError(
-            f"{file.path}: {', '.join(f'{keyword} {text}' for keyword, text in said.items() if text)}",
+            f"{file.path}: invalid {', '.join(f'{keyword} {text}' for keyword, text in texts.items() if text)}",
             fix="correct its rescaling, or leave it out",
             code="image",
         )
-    if not all(said.values()):
+    if not all(texts.values()):
         view.RescaleSlope, view.RescaleIntercept = slope, intercept
     return view
 
 
 def raw_text(view: Dataset, keyword: str) -> str:
-    """An element as the file writes it, whether it is what it should be or not; "" where it is absent or blank."""
+    """The unparsed text of an element, valid or not; "" if it is missing or blank."""
     value = view.get_item(keyword).value if keyword in view else None
     text = value.decode("latin-1") if isinstance(value, bytes) else "" if value is None else str(value)
     return text.strip("\0 ")
 
 
 def region_of(file: OpenDicom, reading: Reading) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is read: all, or the box around the ultrasound regions.
+    """Left, top, right and bottom of the region to read: the whole image, or the box around the ultrasound regions.
 
-    Regions that show tissue in two dimensions are meant, where there are some; else all of them.
+    If there are regions of two-dimensional tissue images, only these count.
     """
     rows, columns = int(file.dataset.Rows), int(file.dataset.Columns)
     if not reading.crop:
@@ -290,7 +290,7 @@ def region_of(file: OpenDicom, reading: Reading) -> tuple[int, int, int, int]:
     if not regions:
         raise DataError(
             f"{file.path}: has no SequenceOfUltrasoundRegions to crop to",
-            fix="exclude it, or leave `crop` out of dataset.toml",
+            fix="exclude it, or remove `crop` from dataset.toml",
         )
     left = max(0, min(int(region.RegionLocationMinX0) for region in regions))
     top = max(0, min(int(region.RegionLocationMinY0) for region in regions))
@@ -298,22 +298,22 @@ def region_of(file: OpenDicom, reading: Reading) -> tuple[int, int, int, int]:
     bottom = min(rows, max(int(region.RegionLocationMaxY1) for region in regions) + 1)
     if left >= right or top >= bottom:
         raise DataError(
-            f"{file.path}: its ultrasound regions lie outside its {columns} x {rows} pixels",
-            fix="leave `crop` out of dataset.toml, or leave the file out",
+            f"{file.path}: its ultrasound regions are outside its {columns} x {rows} pixels",
+            fix="remove `crop` from dataset.toml, or leave the file out",
         )
     return left, top, right, bottom
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------
 def decode_dicom(file: OpenDicom, frame: int | None, reading: Reading) -> tuple[Array, Dataset]:
-    """One frame as it is stored, cropped, and the dataset as it holds for it; the other frames are not decoded."""
+    """The stored values of one frame, cropped, and the dataset of this frame. Other frames are not decoded."""
     check_layout(file)
     if frame is None and file.frames > 1:
         raise DataError(f"{file.path}: {file.frames} frames, expected one image", code="image")
     if frame is not None and frame >= file.frames:
         raise DataError(
             f"{file.path}: frame {frame} of {file.frames}, counted from 0",
-            fix="name a frame that is there",
+            fix="use an existing frame",
             code="image",
         )
     if file.dataset.file_meta.TransferSyntaxUID.is_compressed:
@@ -322,19 +322,19 @@ def decode_dicom(file: OpenDicom, frame: int | None, reading: Reading) -> tuple[
     rows, columns = int(file.dataset.Rows), int(file.dataset.Columns)
     if raw.shape[:2] != (rows, columns):
         raise DataError(
-            f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, its header says {columns} x {rows}",
+            f"{file.path}: {raw.shape[1]} x {raw.shape[0]} pixels, but its header declares {columns} x {rows}",
             fix="copy it again, or leave it out",
         )
     view = frame_view(file, frame or 0)
-    raw = darken_padding(file, view, raw, partial(shown_order, file, view, reading))
+    raw = darken_padding(file, view, raw, partial(displayed_values, file, view, reading))
     left, top, right, bottom = region_of(file, reading)
     return raw[top:bottom, left:right], view
 
 
-def shown_order(file: OpenDicom, view: Dataset, reading: Reading, ends: Array) -> Array:
-    """Two stored values, (1, 2), as the set shows them: which is the darker one."""
+def displayed_values(file: OpenDicom, view: Dataset, reading: Reading, ends: Array) -> Array:
+    """Map two stored values, (1, 2), to displayed ones, to compare which is darker."""
     if reading.window and has_window(view):
-        levels = shown_levels(file, view, reading, ends)
+        levels = windowed_levels(file, view, reading, ends)
         if levels[0, 0] != levels[0, 1]:
             return levels
     return to_values(file, view, ends)
@@ -345,7 +345,7 @@ def decode_stored(file: OpenDicom, frame: int) -> Array:
 
     try:
         return keep_stored_bits(file, pixel_array(file.stream, index=frame))
-    except RuntimeError as error:  # a heading, then one line for each decoder that was tried
+    except RuntimeError as error:  # its message has a heading, then one line per decoder
         reasons = "; ".join(plain_reason(line) for line in str(error).splitlines()[1:]) or str(error)
         syntax = file.dataset.file_meta.TransferSyntaxUID
         raise DataError(
@@ -356,9 +356,9 @@ def decode_stored(file: OpenDicom, frame: int) -> Array:
 
 
 def keep_stored_bits(file: OpenDicom, raw: Array) -> Array:
-    """Clear the bits above BitsStored, where old scanners kept overlays, and extend the sign of signed values.
+    """Clear the bits above BitsStored, which old scanners used for overlays, and extend the sign of signed values.
 
-    pydicom does so for native and RLE files; a codestream with a greater precision than BitsStored keeps these bits.
+    pydicom does so for native and RLE files, but not for a codestream with a greater precision than BitsStored.
     """
     stored = file.bits_stored
     if raw.dtype.kind not in "iu" or stored >= raw.dtype.itemsize * 8:
@@ -368,7 +368,7 @@ def keep_stored_bits(file: OpenDicom, raw: Array) -> Array:
     if raw.min() >= low and raw.max() <= high:
         return raw
     values = raw.astype(np.int64)
-    if file.dataset.file_meta.TransferSyntaxUID in LOSSY:  # white plus coding noise is white, and no overlay
+    if file.dataset.file_meta.TransferSyntaxUID in LOSSY:  # white plus coding noise is white, not an overlay
         tolerance = (high - low + 1) // 16
         clipped = values.clip(low, high)
         values = np.where(abs(values - clipped) <= tolerance, clipped, values)
@@ -377,15 +377,16 @@ def keep_stored_bits(file: OpenDicom, raw: Array) -> Array:
 
 
 def plain_reason(line: str) -> str:
-    """What one decoder says, without what only its programmers understand."""
+    """The message of a decoder without its internal details."""
     line = re.sub(r"\s*<[\w.]+ object at 0x[0-9a-f]+>", "", line.strip())
-    return line.replace("'NoneType' object has no attribute 'encode'", "makes no image of it")
+    return line.replace("'NoneType' object has no attribute 'encode'", "returns no image")
 
 
 def check_codestream(file: OpenDicom, frame: int) -> None:
-    """Refuse a JPEG inside whose own size is not that of the header: a decoder would allocate what it says.
+    """Raise DataError for an embedded codestream whose size differs from the header, or whose header is damaged.
 
-    And one whose header is damaged: gdcm, alone to decode some kinds, would end the process.
+    A decoder would allocate the declared size. gdcm, the only decoder of some kinds, ends the process for a damaged
+    header.
     """
     from pydicom.encaps import get_frame
     from pydicom.uid import JPEGTransferSyntaxes
@@ -397,38 +398,39 @@ def check_codestream(file: OpenDicom, frame: int) -> None:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
     data = get_frame(file.stream, frame, number_of_frames=file.frames, extended_offsets=offsets)
     if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and (wrong := wrong_in_jpeg(data)):
-        raise DataError(f"{file.path}: the JPEG inside {wrong}", fix="copy it again, or leave it out", code="image")
+        raise DataError(f"{file.path}: its JPEG {wrong}", fix="copy it again, or leave it out", code="image")
     size = codestream_size(data)
     if size and size != (dataset.Columns, dataset.Rows):
         raise DataError(
-            f"{file.path}: {size[0]} x {size[1]} pixels inside, its header says {dataset.Columns} x {dataset.Rows}",
+            f"{file.path}: its codestream has {size[0]} x {size[1]} pixels, "
+            f"but its header declares {dataset.Columns} x {dataset.Rows}",
             fix="copy it again, or leave it out",
             code="image",
         )
 
 
 def to_rgb(file: OpenDicom, raw: Array, view: Dataset) -> Array:
-    """Colours uint8 or uint16; pydicom has made RGB of YBR and put the planes together."""
+    """Convert to RGB, uint8 or uint16. pydicom has already converted YBR and joined the planes."""
     from pydicom.pixels import apply_color_lut
 
-    colours = apply_color_lut(raw, view) if file.photometric == "PALETTE COLOR" else raw
-    if colours.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{file.path}: colours are {colours.dtype}, expected 8 or 16 bit", code="image")
-    return np.ascontiguousarray(colours[..., :3])
+    colors = apply_color_lut(raw, view) if file.photometric == "PALETTE COLOR" else raw
+    if colors.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file.path}: colors are {colors.dtype}, expected 8 or 16 bits", code="image")
+    return np.ascontiguousarray(colors[..., :3])
 
 
 def to_values(file: OpenDicom, view: Dataset, raw: Array) -> Array:
-    """Rescale or modality LUT applied; MONOCHROME1 turned over within what the header allows."""
+    """Apply the rescaling or modality LUT, and invert MONOCHROME1 within its possible range."""
     from pydicom.pixels import apply_modality_lut
 
     values: Array = apply_modality_lut(raw, view)
     if file.element != "PixelData" and not np.isfinite(values).all():
-        raise DataError(f"{file.path}: holds values that are no numbers", fix="leave it out", code="image")
+        raise DataError(f"{file.path}: contains NaN or infinite values", fix="leave it out", code="image")
     if file.photometric == "MONOCHROME1":
         low, high, _ = value_range(file, view)
         if not math.isfinite(low):
             raise DataError(
-                f"{file.path}: floating-point values where the least is white",
+                f"{file.path}: MONOCHROME1 with floating-point values",
                 fix="convert it to MONOCHROME2, or leave it out",
                 code="image",
             )
@@ -440,18 +442,18 @@ def stored_levels(file: OpenDicom, view: Dataset, part: Array) -> Array:
     low, high, step = value_range(file, view)
     if low < 0 or high > 65535 or step != 1 or low % 1:
         raise DataError(
-            f"{file.path}: values {low:g} to {high:g} are no levels of 8 or 16 bits",
-            fix="open it as a set, which maps all files alike",
+            f"{file.path}: values {low:g} to {high:g} are not levels of 8 or 16 bits",
+            fix="open it as part of a dataset, which maps all files in the same way",
         )
     return to_values(file, view, part).astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def shown_levels(file: OpenDicom, view: Dataset, reading: Reading, part: Array) -> Array:
-    """Levels as the file's own VOI LUT or window shows them."""
+def windowed_levels(file: OpenDicom, view: Dataset, reading: Reading, part: Array) -> Array:
+    """Map values to levels by the file's own VOI LUT or window."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     if not has_window(view):
-        raise DataError(f"{file.path}: has no window and no VOI LUT", fix="say intensity.levels in dataset.toml")
+        raise DataError(f"{file.path}: has no window and no VOI LUT", fix="set intensity.levels in dataset.toml")
     values: Array = apply_modality_lut(part, view)
     if view.get("VOILUTSequence"):
         values, low, high = apply_lookup(view, values)
@@ -464,10 +466,10 @@ def shown_levels(file: OpenDicom, view: Dataset, reading: Reading, part: Array) 
 
 
 def apply_lookup(view: Dataset, values: Array) -> tuple[Array, float, float]:
-    """A VOI LUT applied, and the ends of its range.
+    """Apply a VOI LUT; return the values and the range of its output.
 
-    pydicom takes the index in the type of the LUT's output: one of 8 bits with 4096 entries would wrap around. So it is
-    handed indices inside the table, and told of 16 bits.
+    pydicom indexes with the dtype of the LUT's output: an 8-bit LUT with 4096 entries would wrap around. Therefore
+    the indices are clipped to the table, and it is declared as 16-bit.
     """
     from copy import deepcopy
 
@@ -484,6 +486,6 @@ def apply_lookup(view: Dataset, values: Array) -> tuple[Array, float, float]:
 
 
 def in_strips(raw: Array, work: Callable[[Array], Array]) -> Array:
-    """What `work` makes of an image, some rows at a time: between, it holds eight bytes a value."""
-    done = [work(raw[row : row + STRIP_ROWS]) for row in range(0, len(raw), STRIP_ROWS)]
-    return np.ascontiguousarray(np.concatenate(done))
+    """Apply `work` to strips of rows, because it needs eight bytes per value."""
+    strips = [work(raw[row : row + STRIP_ROWS]) for row in range(0, len(raw), STRIP_ROWS)]
+    return np.ascontiguousarray(np.concatenate(strips))

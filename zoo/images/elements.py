@@ -1,4 +1,4 @@
-"""Parse the elements of a DICOM file up to its pixels."""
+"""Parse the elements of a DICOM file up to its pixel data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MARK = b"DICM"  # at byte 128
-MAX_DICOM_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real ones stay below one
+MAX_DICOM_HEADER_BYTES = 64 << 20  # before the pixels of a deflated file; real files have less than 1 MB
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_ELEMENTS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
-# What a header tells of each file. Names, dates of birth and free text are not among it: it is remembered on disk.
+# The tags of a Header, which is cached on disk: no names, dates of birth or free text.
 KEPT_TAGS = tuple(
     "PatientID StudyInstanceUID SeriesInstanceUID SOPInstanceUID SOPClassUID AccessionNumber StudyID "  # noqa: SIM905
     "InstanceNumber Modality ImageType Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition "
@@ -45,14 +45,14 @@ PIXEL_TAGS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class OpenDicom:
-    """A DICOM file parsed up to its pixels."""
+    """A DICOM file parsed up to its pixel data."""
 
     path: Path
     stream: IO[bytes]
     dataset: Dataset
-    element: str  # keyword of the element with the pixels; "" where there is none
-    start: int  # where their value begins in the stream
-    length: int | None  # in bytes; None: encapsulated, it is not said
+    element: str  # keyword of the pixel data element; "" if there is none
+    start: int  # offset of its value in the stream
+    length: int | None  # in bytes; None if undefined, for encapsulated pixel data
 
     @property
     def frames(self) -> int:
@@ -64,7 +64,7 @@ class OpenDicom:
 
     @property
     def bits_stored(self) -> int:
-        """Bits of a stored value; all that are allocated where the file does not say."""
+        """Bits of a stored value: BitsStored, or BitsAllocated if it is missing."""
         return int(self.dataset.get("BitsStored") or self.dataset.BitsAllocated)
 
     @property
@@ -72,8 +72,8 @@ class OpenDicom:
         return self.photometric in GRAY
 
 
-def carries_mark(path: Path) -> bool:
-    """Whether a file that nothing else tells of begins as DICOM does."""
+def has_dicom_prefix(path: Path) -> bool:
+    """Whether a file has the DICOM prefix at byte 128."""
     try:
         with open(path, "rb") as stream:
             return stream.read(132)[128:] == MARK
@@ -82,7 +82,7 @@ def carries_mark(path: Path) -> bool:
 
 
 def read_dicom_tag(path: Path, keyword: str) -> str:
-    """The text of one element, of the file's top level; "" where it has none. For tags that headers do not keep."""
+    """The text of one top-level element, or "". For tags that are not in a Header."""
     from pydicom.datadict import keyword_dict
 
     if keyword not in keyword_dict:
@@ -93,21 +93,21 @@ def read_dicom_tag(path: Path, keyword: str) -> str:
 
 @contextmanager
 def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> Iterator[OpenDicom]:
-    """The file parsed up to its pixels; whatever goes wrong with it meanwhile is a DataError that names it."""
+    """Yield the file parsed up to its pixel data. Any error in the block becomes a DataError that names the file."""
     check_regular(path)
-    quieten()
+    silence_pydicom()
     try:
         with open(path, "rb") as source:
             yield parse(path, plain_stream(path, source), tags)
     except DataError:
         raise
-    except Exception as error:  # what a damaged file makes pydicom and its decoders raise cannot be listed
+    except Exception as error:  # pydicom and its decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
 
 
 @cache
-def quieten() -> None:
-    """pydicom warns of what it mends, on stderr, once a file; what matters is checked here."""
+def silence_pydicom() -> None:
+    """Hide pydicom's warnings about errors that it corrects, one per file; the relevant ones are checked here."""
     import logging
     import warnings
 
@@ -116,7 +116,7 @@ def quieten() -> None:
 
 
 def plain_stream(path: Path, source: IO[bytes]) -> IO[bytes]:
-    """The file with a preamble, its transfer syntax said, and inflated: what pydicom can read frame by frame."""
+    """The file with a preamble and a transfer syntax, and inflated, so that pydicom can read it frame by frame."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
@@ -140,12 +140,12 @@ def inflate(path: Path, source: IO[bytes]) -> bytes:
     limit = MAX_BYTES + MAX_DICOM_HEADER_BYTES
     data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source.read(limit), limit + 1)
     if len(data) > limit:
-        raise DataError(f"{path}: deflated, and more than {limit >> 20} MB when inflated", fix="leave it out")
+        raise DataError(f"{path}: more than {limit >> 20} MB when inflated", fix="leave it out")
     return data
 
 
 def guess_syntax(body: bytes) -> str:
-    """The native transfer syntax of elements that nothing introduces."""
+    """The native transfer syntax of elements without file meta information."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if not body[4:6].isalpha():

@@ -1,4 +1,4 @@
-"""Pixel padding of a DICOM file: the stored values that stand for no tissue, outside the field of view or detector."""
+"""Pixel padding of a DICOM file: stored values outside the field of view or the detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-# PS3.3 C.7.5.1.1.2: one value, or all from the value to the limit, whichever of the two is greater.
+# PS3.3 C.7.5.1.1.2: one value, or all values between value and limit, in either order.
 KEYWORDS = {
     "PixelData": ("PixelPaddingValue", "PixelPaddingRangeLimit"),
     "FloatPixelData": ("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
@@ -23,11 +23,11 @@ KEYWORDS = {
 
 
 def darken_padding(file: OpenDicom, view: Dataset, raw: Array, show: Callable[[Array], Array]) -> Array:
-    """Set padding to the dark end of the stored range, or of the tissue where the range is signed or floating point.
+    """Set padding to the dark end of the stored range, or of the tissue if the range is signed or floating point.
 
-    `show` maps stored values to what is shown and tells which end is dark: MONOCHROME1, a negative slope and a lookup
-    table turn it around. The dark end of a signed range is far from all tissue (-32768 for CT), and a step of this
-    height would outweigh the image. Padding that is darker than three quarters of the tissue (-2000 in CT) stays there.
+    `show` maps stored values to displayed ones, which defines the dark end: MONOCHROME1, a negative slope and a lookup
+    table may reverse it. The dark end of a signed range is far from all tissue (-32768 for CT), and an edge of this
+    height would dominate the image. Padding that is darker than three quarters of the tissue (-2000 in CT) is kept.
     """
     if not file.is_gray or not (bounds := padding_bounds(file, view)):
         return raw
@@ -44,12 +44,12 @@ def darken_padding(file: OpenDicom, view: Dataset, raw: Array, show: Callable[[A
     low, quarter, three_quarters, high = np.quantile(raw[~is_padding], [0.01, 0.25, 0.75, 0.99], method="nearest")
     first, last = show(np.array([[low, high]], raw.dtype))[0]
     if first <= last:
-        return np.where(is_padding & ~(raw <= quarter), low, raw)  # NaN is below nothing
+        return np.where(is_padding & ~(raw <= quarter), low, raw)  # `~`, because NaN <= quarter is False
     return np.where(is_padding & ~(raw >= three_quarters), high, raw)
 
 
 def padding_bounds(file: OpenDicom, view: Dataset) -> tuple[float, float] | None:
-    """The least and the greatest stored value that is padding; None where the file declares none."""
+    """The smallest and largest stored value of padding, or None if the file declares no padding."""
     value, limit = (first_number(view.get(keyword)) for keyword in KEYWORDS[file.element])
     if value is None:
         return None
@@ -68,7 +68,7 @@ def first_number(value: Any) -> float | None:
 
 
 def as_stored(file: OpenDicom, value: float) -> float:
-    """A padding value with the sign of the pixels: files write -2000 as 63536 and the reverse."""
+    """Convert a padding value to the signedness of the pixels: some files write -2000 as 63536, or the reverse."""
     allocated = int(file.dataset.BitsAllocated)
     unsigned = int(value) % 2**allocated
     is_negative = file.dataset.get("PixelRepresentation") == 1 and unsigned >= 2 ** (allocated - 1)

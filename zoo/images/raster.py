@@ -1,4 +1,4 @@
-"""Read a photograph or scan (PNG, JPEG, TIFF, ...): gray or RGB, upright, with every level of the file."""
+"""Read a photograph or scan (PNG, JPEG, TIFF, ...): gray or RGB, upright, without loss of levels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from zoo.images.reading import (
     check_regular,
     check_size,
     damaged,
+    detect_kind,
     first_bytes,
-    kind_in_fact,
     open_tiff,
     to_levels,
     too_large,
@@ -38,16 +38,16 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG; the first frame is the photograph
 
-LARGE_PIXELS = 16_000_000  # threads decode images beyond it one at a time: two of 80 Mpx would hold 1.5 GB
-ALONE = threading.Lock()
-STRIP_PIXELS = 1 << 20  # what is blended with its alpha at once
+LARGE_PIXELS = 16_000_000  # threads decode larger images one at a time: two of 80 Mpx would take 1.5 GB
+LARGE_IMAGE_LOCK = threading.Lock()
+STRIP_PIXELS = 1 << 20  # pixels blended with their alpha at once
 
-# Pillow keeps the high byte of 16-bit colour. The same bytes read in the other order give it the low byte.
+# Pillow keeps the high byte of 16-bit color. Reading the same bytes in the other order gives the low byte.
 OTHER_BYTE_ORDER = {";16B": ";16L", ";16L": ";16B"}
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: ARG001
-    """The size and channels of an image, as `read_frame` will return it but for orientation."""
+    """The size and channels of the result of `read_frame`, except for its orientation."""
     try:
         with open_image(path) as image:
             if image.mode in GRAY_MODES or "LA;16" in raw_mode(image):
@@ -57,21 +57,21 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
     except DataError:
         if path.suffix.lower() not in TIFF_SUFFIXES:
             raise
-    pixels = read_raster_pixels(path)  # only the palette's colours tell whether it is gray
+    pixels = read_raster_pixels(path)  # whether it is gray depends on the colors of its palette
     return Header(width=pixels.shape[1], height=pixels.shape[0], channels=1 if pixels.ndim == 2 else 3)
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """Pixels as `read_pixels` has them, mapped where the set says how."""
+    """The pixels of `read_raster_pixels`, mapped by `reading`."""
     return to_levels(read_raster_pixels(path, frame), reading)
 
 
 def read_raster_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: ARG001
-    """Pixels uint8 or uint16, (H, W) or (H, W, 3), turned upright as EXIF says.
+    """Pixels uint8 or uint16, (H, W) or (H, W, 3), rotated upright by EXIF.
 
-    1-bit becomes 0 and 255; a palette its colours, or gray where they all are; CMYK, YCbCr and LAB become RGB. Alpha is
-    dropped where it is opaque, else the image is laid over black. 16 bits stay 16 bits. Float pixels, several pages and
-    anything damaged are a DataError that names the file.
+    1-bit images become 0 and 255; palettes become RGB, or gray if all colors are gray; CMYK, YCbCr and LAB become RGB.
+    An alpha channel is blended with black. 16 bits are kept. Raises DataError with the name of the file for float
+    pixels, several pages and damaged files.
     """
     try:
         with open_image(path) as image:
@@ -85,16 +85,16 @@ def read_raster_pixels(path: Path, frame: int | None = None) -> Array:  # noqa: 
         if error.code == "image-unknown" and path.suffix.lower() in TIFF_SUFFIXES:
             return read_tiff(path)
         raise
-    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
 
 
 def decode_raster(image: Image, path: Path, bits: int) -> Array:
     if bits > 8 and image.mode not in GRAY_MODES:
-        return read_deep_colour(image, path)
+        return read_deep_color(image, path)
     image.load()
     pixels = upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
-    # TIFF photometric 0: white is zero. Pillow inverts 8 bits, and 16 not.
+    # TIFF photometric 0: white is zero. Pillow inverts 8-bit pixels, but not 16-bit ones.
     if pixels.dtype == np.uint16 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
         pixels = np.uint16(65535) - pixels
     return pixels
@@ -105,12 +105,12 @@ def alone_if_large(num_pixels: int) -> Iterator[None]:
     if num_pixels <= LARGE_PIXELS:
         yield
         return
-    with ALONE:
+    with LARGE_IMAGE_LOCK:
         yield
 
 
 def open_image(path: Path) -> Image:
-    """The opened file, its header read and believed; the caller closes it."""
+    """Open a file and check its header. The caller closes it."""
     import PIL.Image
 
     check_regular(path)
@@ -119,18 +119,18 @@ def open_image(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
-        kind = kind_in_fact(path)
-        named = (
-            f"give it the suffix {kind[1][0]}, " if kind and path.suffix.lower() not in kind[1] else "leave it out, "
+        kind = detect_kind(path)
+        option = (
+            f"rename it with the suffix {kind[1][0]}" if kind and path.suffix.lower() not in kind[1] else "leave it out"
         )
         raise DataError(
-            f"{path}: not an image: {first_bytes(path)}", fix=f"{named}or convert it to PNG", code="image-unknown"
+            f"{path}: not an image: {first_bytes(path)}", fix=f"{option}, or convert it to PNG", code="image-unknown"
         ) from error
     except Exception as error:
         raise damaged(path, error) from error
     try:
         check_size(path, image.width, image.height)
-        frames = getattr(image, "n_frames", 1)  # counted now, through the whole of a GIF
+        frames = getattr(image, "n_frames", 1)  # reads a whole GIF
         planes = planes_in_directory(image.tag_v2, *image.size) if image.format == "TIFF" and frames == 1 else 1  # type: ignore[attr-defined]
     except DataError:
         image.close()
@@ -141,7 +141,7 @@ def open_image(path: Path) -> Image:
     if frames > 1 and image.format not in SINGLE_FRAME_EXTRAS:
         image.close()
         raise DataError(
-            f"{path}: {frames} pages or frames, expected one image", fix="save each as a file", code="image"
+            f"{path}: {frames} pages or frames, expected one image", fix="save each as its own file", code="image"
         )
     if planes > 1:
         image.close()
@@ -152,14 +152,14 @@ def open_image(path: Path) -> Image:
 def too_many_planes(path: Path, planes: int) -> DataError:
     return DataError(
         f"{path}: declares {planes} images in one page, expected one image",
-        fix="save each as a file; if it holds one image, remove its ImageDescription",
+        fix="save each as its own file; if there is only one image, remove its ImageDescription",
         code="image",
     )
 
 
 # --- bit depth -------------------------------------------------------------------------------------------------------
 def raw_mode(image: Image) -> str:
-    """How Pillow is about to unpack the file's samples ("RGB;16B"), or "" where it does not say."""
+    """The raw mode by which Pillow will unpack the samples ("RGB;16B"), or "" if unknown."""
     tiles = getattr(image, "tile", None)
     arguments = tiles[0][3] if tiles else ""
     mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
@@ -167,7 +167,7 @@ def raw_mode(image: Image) -> str:
 
 
 def stored_bits(image: Image, path: Path) -> int:
-    """Bits a sample in the file, which Pillow does not tell: it reduces 16-bit colour to 8 without a word."""
+    """Bits per sample in the file. Pillow does not report them and silently reduces 16-bit color to 8."""
     if image.format == "PNG":
         with open(path, "rb") as stream:
             return stream.read(25)[24]
@@ -183,12 +183,12 @@ def stored_bits(image: Image, path: Path) -> int:
     return 8
 
 
-def read_deep_colour(image: Image, path: Path) -> Array:
-    """16-bit RGB, RGBA or gray with alpha, exactly: Pillow decodes the bytes twice, in both orders."""
+def read_deep_color(image: Image, path: Path) -> Array:
+    """Read 16-bit RGB, RGBA or gray with alpha without loss: Pillow decodes the bytes twice, in both orders."""
     import PIL.Image
 
     mode = raw_mode(image)
-    if mode == "LA;16B":  # four bytes a pixel, the same as RGBA
+    if mode == "LA;16B":  # four bytes per pixel, like RGBA
         with PIL.Image.open(path, formats=RASTER_FORMATS) as again:
             again.tile = [again.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
             data = np.asarray(again)
@@ -202,12 +202,12 @@ def read_deep_colour(image: Image, path: Path) -> Array:
     if image.format == "TIFF":
         return read_tiff(path)
     raise DataError(
-        f"{path}: {image.format} with 16-bit colour would lose its levels", fix="save it as 16-bit PNG", code="image"
+        f"{path}: {image.format} with 16-bit color would lose levels", fix="save it as 16-bit PNG", code="image"
     )
 
 
 def join_bytes(high: Array, low: Array) -> Array:
-    """uint16 of two arrays of uint8."""
+    """Combine two arrays of uint8 to uint16."""
     joined = high.astype(np.uint16)
     joined <<= 8
     joined |= low
@@ -215,7 +215,7 @@ def join_bytes(high: Array, low: Array) -> Array:
 
 
 def is_scrambled_by_pillow(image: Image) -> bool:
-    """Whether this is an uncompressed TIFF on its side: Pillow 13 cuts its rows by the width of the upright one."""
+    """Whether this is an uncompressed, rotated TIFF, whose rows Pillow 13 splits by the width after rotation."""
     sideways = image.tag_v2.get(0x0112) in (5, 6, 7, 8)  # type: ignore[attr-defined]
     return sideways and any(tile[0] == "raw" for tile in image.tile)  # type: ignore[attr-defined]
 
@@ -226,7 +226,7 @@ def with_raw_mode(tile: Any, mode: str) -> Any:
 
 
 def read_tiff(path: Path) -> Array:
-    """The TIFFs Pillow does not know: separate planes, big TIFF of unusual depth."""
+    """Read a TIFF that Pillow does not support: separate planes, BigTIFF of unusual depth."""
     try:
         with open_tiff(path) as tiff:
             page = tiff.pages[0]
@@ -252,7 +252,7 @@ def read_tiff(path: Path) -> Array:
         or pixels.shape[2:] not in ((), (3,), (4,))
     ):
         raise DataError(
-            f"{path}: {pixels.dtype} of shape {pixels.shape}, expected 8 or 16 bit, gray or RGB", code="image"
+            f"{path}: {pixels.dtype} of shape {pixels.shape}, expected 8 or 16 bits, gray or RGB", code="image"
         )
     if photometric == 0:
         pixels = np.iinfo(pixels.dtype).max - pixels
@@ -261,58 +261,60 @@ def read_tiff(path: Path) -> Array:
 
 # --- modes -----------------------------------------------------------------------------------------------------------
 def to_array(image: Image, path: Path) -> Array:
-    """A loaded image as uint8 or uint16 with 1 to 4 channels, the last one alpha where there are 2 or 4."""
+    """Convert a loaded image to uint8 or uint16 with 1 to 4 channels; the last of 2 or 4 is alpha."""
     mode = image.mode
     if mode.startswith("I"):
         levels = np.asarray(image)
         if levels.dtype != np.uint16 and (levels.min() < 0 or levels.max() > 65535):
             raise DataError(
-                f"{path}: levels {levels.min()} to {levels.max()} do not fit 16 bits",
-                fix="map them to 16 bit, all images alike",
+                f"{path}: levels {levels.min()} to {levels.max()} do not fit into 16 bits",
+                fix="map all images to 16 bits in the same way",
                 code="image",
             )
         return levels.astype(np.uint16)
     if mode == "F":
         raise DataError(
-            f"{path}: floating-point pixels, expected 8 or 16 bit", fix="map them to 16 bit, all alike", code="image"
+            f"{path}: floating-point pixels, expected 8 or 16 bits",
+            fix="map all images to 16 bits in the same way",
+            code="image",
         )
     if mode in {"P", "PA"}:
-        colours = np.asarray(image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB"))
-        gray = (colours[..., 0] == colours[..., 1]).all() and (colours[..., 0] == colours[..., 2]).all()
-        return np.concatenate([colours[..., :1], colours[..., 3:]], axis=2) if gray else colours
+        colors = np.asarray(image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB"))
+        gray = (colors[..., 0] == colors[..., 1]).all() and (colors[..., 0] == colors[..., 2]).all()
+        return np.concatenate([colors[..., :1], colors[..., 3:]], axis=2) if gray else colors
     if mode == "1":
         return np.asarray(image.convert("L"))
     if mode in {"L", "RGB"} and "transparency" in image.info:
-        colours = np.asarray(image.convert("RGBA"))
-        return colours if mode == "RGB" else colours[..., [0, 3]]
+        colors = np.asarray(image.convert("RGBA"))
+        return colors if mode == "RGB" else colors[..., [0, 3]]
     return np.asarray(image if mode in {"L", "LA", "RGB", "RGBA"} else image.convert("RGB"))
 
 
 def flatten(pixels: Array) -> Array:
-    """(H, W) or (H, W, 3): pixels with an alpha channel are laid over black, which leaves opaque ones as they are."""
+    """Convert pixels to (H, W) or (H, W, 3) by blending an alpha channel with black."""
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] in (2, 4):
-        pixels = lay_over_black(pixels)
+        pixels = blend_with_black(pixels)
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
-def lay_over_black(pixels: Array) -> Array:
-    """The channels before the last, times the last; strip by strip, because 64-bit copies of a large image are 2 GB."""
+def blend_with_black(pixels: Array) -> Array:
+    """Multiply the channels by alpha, the last one; in strips, because a 64-bit copy of a large image takes 2 GB."""
     opaque = np.iinfo(pixels.dtype).max
-    laid = np.empty((*pixels.shape[:2], pixels.shape[2] - 1), pixels.dtype)
+    blended = np.empty((*pixels.shape[:2], pixels.shape[2] - 1), pixels.dtype)
     num_rows = max(1, STRIP_PIXELS // pixels.shape[1])
     for top in range(0, len(pixels), num_rows):
         strip = slice(top, top + num_rows)
-        colours, alpha = pixels[strip, :, :-1], pixels[strip, :, -1:]
+        colors, alpha = pixels[strip, :, :-1], pixels[strip, :, -1:]
         if (alpha != opaque).any():
-            colours = (colours.astype(np.uint64) * alpha + opaque // 2) // opaque
-        laid[strip] = colours
-    return laid
+            colors = (colors.astype(np.uint64) * alpha + opaque // 2) // opaque
+        blended[strip] = colors
+    return blended
 
 
 def upright(pixels: Array, orientation: int) -> Array:
-    """Undo the EXIF orientation (1 to 8; anything else is taken as upright)."""
+    """Undo the EXIF orientation (1 to 8; any other value means upright)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

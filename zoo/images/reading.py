@@ -1,4 +1,4 @@
-"""The header of an image file, and the reading by which the files of one set become pixels."""
+"""Headers of image files, the mapping of their values to levels, and checks that all readers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 
-# Where in a file which bytes stand, what kind of file has them, and its suffixes
+# Signatures of file kinds: offset, bytes, name of the kind, suffixes
 FILE_KINDS = (
     (4, b"ftyphei", "HEIC", (".heic", ".heif")),
     (4, b"ftypmif1", "HEIF", (".heic", ".heif")),
@@ -33,56 +33,53 @@ FILE_KINDS = (
     (0, b"%PDF", "a PDF", (".pdf",)),
     (0, b"\x89HDF", "HDF5", (".h5", ".hdf5")),
 )
-# Pillow opens these by content, under each other's names
+# Pillow opens these by content, so their suffixes may be interchanged
 RASTER_KINDS = ("PNG", "JPEG", "TIFF", "GIF")
 RASTER_SUFFIXES = (
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .jp2 .pgm .ppm .pnm .pbm".split()  # noqa: SIM905
 )
 NAMED_SUFFIXES = frozenset((*RASTER_SUFFIXES, *(suffix for *_, suffixes in FILE_KINDS for suffix in suffixes)))
-LACKING = re.compile(
+MISSING_CODEC = re.compile(
     r"imagecodecs|not available|missing dependenc|no module named|not installed|unsupported", re.IGNORECASE
 )
 STRIP_ROWS = 256
-MAX_PIXELS = 89_478_485  # where Pillow begins to doubt a header: 900 Mpx fit into 109 KB of PNG, 120 Mpx into 15
-MAX_BYTES = 240_000_000  # of pixels; what decodes them holds three to four times as much for a moment
+MAX_PIXELS = 89_478_485  # Pillow's limit against decompression bombs: 900 Mpx fit into 109 KB of PNG, 120 Mpx into 15
+MAX_BYTES = 240_000_000  # of pixels; decoders temporarily need three to four times as much
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of itself. A file of several frames (slices, pages) holds images of one size."""
+    """The header of an image file. All frames (slices, pages) of a file have the same size."""
 
-    width: int  # 0: it holds no pixels, and `skip` says what it is
+    width: int  # 0: the file has no pixels, and `skip` describes it
     height: int
     channels: int
-    frames: int | None = None  # None: one image, asked for without a number
+    frames: int | None = None  # None: a single image, read without a frame number
     bits: int = 8
-    values: tuple[float, float] = (
-        0.0,
-        255.0,
-    )  # the least and the greatest that its pixels could hold, in its own units
-    step: float = 1.0  # between two values that differ; 0 for floating point
-    modality: str = ""  # as DICOM writes it: "CT", "DX", "US"
+    values: tuple[float, float] = (0.0, 255.0)  # the range of possible pixel values, in its own units
+    step: float = 1.0  # smallest difference between two values; 0 for floating point
+    modality: str = ""  # as in DICOM: "CT", "DX", "US"
     is_rescaled: bool = False  # DICOM: a slope, an intercept or a modality LUT changes the values of all frames
-    has_window: bool = False  # it says itself how it is to be shown
+    has_window: bool = False  # DICOM: it has its own window or VOI LUT
     is_volume: bool = False  # its frames are slices
-    blank: tuple[int, ...] = ()  # frames that hold one value only, where that is known
-    skip: str = ""  # why it is no image of the set unless somebody names it: "secondary capture"
+    blank: tuple[int, ...] = ()  # frames with a single value, if known
+    skip: str = ""  # why it is excluded from a dataset unless it is listed explicitly: "secondary capture"
     tags: Mapping[str, str] = field(default_factory=dict)  # DICOM: keyword -> text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How every file of one set becomes uint8 or uint16: one explicit mapping, recorded, never one for each image.
+    """The mapping of the files of a dataset to uint8 or uint16: one for the whole dataset, not one per image.
 
-    What is in a set's `Reading` is part of its content hash. The default keeps 8- and 16-bit files as they are.
+    It is part of the dataset's content hash. The default keeps 8- and 16-bit files unchanged.
     """
 
-    window: Literal["", "dicom"] = ""  # dicom: each file's own VOI LUT or window is the mapping
-    levels: tuple[float, float] | None = None  # values, in the file's units, that become 0 and the greatest level
-    percentiles: tuple[float, float] | None = None  # instead of levels: those of each volume by itself
+    window: Literal["", "dicom"] = ""  # dicom: map by each file's own VOI LUT or window
+    levels: tuple[float, float] | None = None  # values, in the file's units, mapped to 0 and the highest level
+    percentiles: tuple[float, float] | None = None  # instead of levels: percentiles of each volume
     bits: Literal[8, 16] = 8
     crop: Literal["", "ultrasound-region"] = ""
-    axis: int | None = None  # of a volume: the one that slices are cut across; None: as its kind of file has it
+    axis: int | None = None  # the axis of a volume along which slices are stacked; None: the default of its file kind
     pages: bool = False  # the pages of a TIFF are slices of a volume
 
 
@@ -90,19 +87,19 @@ AS_STORED = Reading()
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a path that is no file (a pipe would be waited for), or an empty one."""
+    """Raise DataError for an empty file or a path that is not a file (a pipe would block)."""
     if not path.is_file():
         raise DataError(
             f"{path}: " + ("not a regular file" if path.exists() else "no such file"),
-            fix="bring the file, or take it out of the table",
+            fix="add the file, or remove it from the table",
             code="image",
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty", fix="copy it again, or leave it out", code="image")
 
 
-def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
-    """What kind of file a file is by how it begins, and the suffixes of such; None where nothing tells."""
+def detect_kind(path: Path) -> tuple[str, tuple[str, ...]] | None:
+    """The kind of a file by its signature, with the suffixes of that kind; None if unknown."""
     try:
         with open(path, "rb") as stream:
             start = stream.read(352)
@@ -112,7 +109,7 @@ def kind_in_fact(path: Path) -> tuple[str, tuple[str, ...]] | None:
 
 
 def is_binary(path: Path) -> bool:
-    """Whether a file begins with bytes that no text holds."""
+    """Whether the first 352 bytes of a file contain a null byte, which text does not."""
     try:
         with open(path, "rb") as stream:
             return b"\0" in stream.read(352)
@@ -121,10 +118,10 @@ def is_binary(path: Path) -> bool:
 
 
 def first_bytes(path: Path) -> str:
-    """What a file that is no image begins with, in words where it is well known."""
+    """Describe the content of a file that is not an image by its first bytes."""
     with open(path, "rb") as stream:
         start = stream.read(64)
-    if kind := kind_in_fact(path):
+    if kind := detect_kind(path):
         return f"it is {kind[0]}"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, probably of a failed download"
@@ -136,7 +133,7 @@ def first_bytes(path: Path) -> str:
 
 
 def check_size(path: Path, width: int, height: int, channels: int = 1, bits: int = 8) -> None:
-    """Refuse what would not fit into memory, before anything of it is decoded."""
+    """Raise DataError for an image that would not fit into memory, before it is decoded."""
     if width * height > MAX_PIXELS:
         raise too_large(path, f"{width} x {height} is more than")
     if width * height * channels * -(-bits // 8) > MAX_BYTES:
@@ -148,20 +145,20 @@ def check_size(path: Path, width: int, height: int, channels: int = 1, bits: int
 
 
 def to_levels(values: Array, reading: Reading) -> Array:
-    """Values in a file's units as uint8 or uint16: `reading.levels` span the type, what lies outside is clipped.
+    """Map values in a file's units to uint8 or uint16, clipped to `reading.levels` = (low, high).
 
-    level = round((value - low) / (high - low) * greatest). Without `levels` the values are returned as they are.
+    level = round((value - low) / (high - low) * max_level). Without `levels` the values are returned unchanged.
     """
     if reading.levels is None:
         return values
     low, high = reading.levels
-    greatest = 2**reading.bits - 1
+    max_level = 2**reading.bits - 1
     levels = np.empty(values.shape, np.uint8 if reading.bits == 8 else np.uint16)
     for row in range(0, len(values), STRIP_ROWS):  # float64 takes eight times as much memory as 8 bits
         scaled = values[row : row + STRIP_ROWS].astype(np.float64)
         scaled -= low
-        scaled *= greatest / (high - low)
-        levels[row : row + STRIP_ROWS] = np.clip(np.rint(scaled, out=scaled), 0, greatest, out=scaled)
+        scaled *= max_level / (high - low)
+        levels[row : row + STRIP_ROWS] = np.clip(np.rint(scaled, out=scaled), 0, max_level, out=scaled)
     return levels
 
 
@@ -172,7 +169,7 @@ def too_large(path: Path, what: str) -> DataError:
 
 
 def open_tiff(path: Path) -> Any:
-    """A `tifffile.TiffFile`, which logs on stderr what zoo says itself where it matters."""
+    """Open a `tifffile.TiffFile` without its log messages, because zoo reports the relevant errors itself."""
     import logging
 
     import tifffile
@@ -182,12 +179,12 @@ def open_tiff(path: Path) -> Any:
 
 
 def has_wrong_suffix(path: Path, kind: tuple[str, tuple[str, ...]]) -> bool:
-    """Whether the suffix makes zoo read a file as another kind than its content is."""
+    """Whether the suffix makes zoo read a file as a different kind than its content."""
     name, suffixes = kind
     suffix = path.suffix.lower()
     if name in RASTER_KINDS and (suffix in RASTER_SUFFIXES or suffix == ".gif"):
         return False
-    if name == "DICOM" and suffix not in NAMED_SUFFIXES:  # also read without suffix, or under a UID
+    if name == "DICOM" and suffix not in NAMED_SUFFIXES:  # also read without a suffix, or with a UID as name
         return False
     return suffix not in suffixes
 
@@ -195,14 +192,14 @@ def has_wrong_suffix(path: Path, kind: tuple[str, tuple[str, ...]]) -> bool:
 def damaged(path: Path, error: Exception) -> DataError:
     """Build the error for an undecodable file: wrong suffix, missing codec or damage."""
     cause = str(error) or type(error).__name__
-    kind = kind_in_fact(path)
+    kind = detect_kind(path)
     if kind and has_wrong_suffix(path, kind):
         return DataError(
-            f"{path}: it is {kind[0]}, which its name does not say: {cause}",
-            fix=f"give it the suffix {kind[1][0]}, or leave it out",
+            f"{path}: the file is {kind[0]}, but its suffix is {path.suffix!r}: {cause}",
+            fix=f"rename it with the suffix {kind[1][0]}, or leave it out",
             code="image",
         )
     fix = "copy it again, or leave it out"
-    if LACKING.search(cause) or isinstance(error, ImportError | NotImplementedError):
+    if MISSING_CODEC.search(cause) or isinstance(error, ImportError | NotImplementedError):
         fix = "install the codec that the message names, or save it as PNG or without compression"
     return DataError(f"{path}: cannot be decoded: {cause}", fix=fix, code="image")

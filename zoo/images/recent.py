@@ -1,4 +1,4 @@
-"""A file of many frames to what was opened of it, kept while its frames are asked for one after the other."""
+"""Cache opened files of many frames while their frames are read one by one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Key = tuple[str, int, int]
 
 
 class Recent(Generic[Opened]):
-    """The files opened last, while together they take at most `limit_bytes`; the very last one always.
+    """A cache of the last opened files, of at most `limit_bytes` in total, but always with the last one.
 
-    Safe to call from several threads: one opens, the others wait, so that memory stays bounded. A forked child starts
-    empty: it shares neither locks nor positions in open files with its parent.
+    It is thread-safe: one thread opens a file while the others wait, which bounds the memory. A forked child starts
+    with an empty cache: it shares neither locks nor positions in open files with its parent.
     """
 
     def __init__(self, open_file: Callable[[Path], tuple[Opened, int]], limit_bytes: int) -> None:
@@ -37,7 +37,7 @@ class Recent(Generic[Opened]):
         with self.lock:
             if key not in self.opened:
                 while self.opened and sum(size for _, size in self.opened.values()) > self.limit_bytes // 2:
-                    self.opened.popitem(last=False)  # before the next one comes in: both would not fit
+                    self.opened.popitem(last=False)  # before opening the next one: both would not fit
                 self.opened[key] = self.open_file(path)
             self.opened.move_to_end(key)
             while len(self.opened) > 1 and sum(size for _, size in self.opened.values()) > self.limit_bytes:

@@ -1,4 +1,4 @@
-"""Pixels of any shape to the square that a network takes."""
+"""Resize images to the square input of a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from zoo.arrays import Array
 
 
 def fit_square(pixels: Array, size: int) -> Array:
-    """The whole image in a (size, size) square, same dtype: longest side resized, centred, zeros around.
+    """Fit the whole image into a (size, size) square of the same dtype: resized, centered and padded with zeros.
 
-    Bilinear with antialias (Pillow widens the filter when it shrinks), which cannot overshoot: a bicubic filter would
-    invent levels beyond the brightest and darkest, and clip them.
+    Bilinear with antialiasing (Pillow widens the filter when it shrinks) cannot overshoot. A bicubic filter would
+    produce levels beyond the brightest and darkest, and clip them.
     """
     height, width = pixels.shape[:2]
     if height == width == size:
@@ -27,7 +27,7 @@ def fit_square(pixels: Array, size: int) -> Array:
 
 
 def resize(pixels: Array, height: int, width: int) -> Array:
-    """Bilinear, antialiased; 16 bits go through float32, which holds every level, and are rounded back."""
+    """Resize with an antialiased bilinear filter. 16-bit images are resized as float32, which holds every level."""
     from PIL import Image
 
     if pixels.dtype == np.uint8:

@@ -1,7 +1,7 @@
-"""Stacks of images that a TIFF keeps behind a single page.
+"""Stacks of images that a TIFF stores in a single page.
 
-ImageJ writes one page for a stack beyond 4 GB, tifffile one with `truncate` and MetaMorph one for every stack;
-ImageDepth (SGI) is a page of several planes. Whoever reads the page alone gets the first image, and no error.
+ImageJ writes a single page for a stack larger than 4 GB, tifffile with `truncate`, and MetaMorph for every stack;
+ImageDepth (SGI) is the number of planes of a page. Reading only the page gives the first image, without an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DESCRIPTION, SAMPLES_PER_PIXEL, IMAGE_DEPTH, METAMORPH_PLANES = 270, 277, 32997,
 
 
 def declared_planes(tiff: Any) -> int:
-    """Images that the first page of a `tifffile.TiffFile` declares, itself included."""
+    """The number of images that the first page of a `tifffile.TiffFile` declares, including itself."""
     page = tiff.pages[0]
     planes = page.tags[METAMORPH_PLANES].count if METAMORPH_PLANES in page.tags else 1
     num_values = page.imagewidth * page.imagelength * page.samplesperpixel
@@ -26,7 +26,7 @@ def declared_planes(tiff: Any) -> int:
 
 
 def planes_in_directory(tags: ImageFileDirectory_v2, width: int, height: int) -> int:
-    """The same of a page that Pillow has opened, without reading it again."""
+    """`declared_planes` for a page that Pillow has opened, without reading it again."""
     planes, depth = tags.get(METAMORPH_PLANES, ()), int(tags.get(IMAGE_DEPTH, 1))
     num_values = width * height * int(tags.get(SAMPLES_PER_PIXEL, 1))
     described = planes_in_description(str(tags.get(DESCRIPTION, "")), num_values)
@@ -34,7 +34,7 @@ def planes_in_directory(tags: ImageFileDirectory_v2, width: int, height: int) ->
 
 
 def planes_in_description(description: str, num_values: int) -> int:
-    """Images that an ImageDescription of ImageJ or tifffile declares; `num_values` are those of one."""
+    """The number of images that an ImageDescription of ImageJ or tifffile declares; one image has `num_values`."""
     if description.startswith("ImageJ="):
         images = re.search(r"^images=(\d+)\s*$", description, re.MULTILINE)
         return int(images[1]) if images else 1
@@ -43,5 +43,5 @@ def planes_in_description(description: str, num_values: int) -> int:
     try:
         shape = json.loads(description)["shape"]
         return max(1, int(math.prod(shape)) // num_values)
-    except (ValueError, TypeError):  # a text that only begins like one
+    except (ValueError, TypeError):  # not JSON, but a text with the same beginning
         return 1

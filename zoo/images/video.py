@@ -1,4 +1,4 @@
-"""One frame of a video to its pixels, the frames of a clip decoded one after the other and once."""
+"""Read a frame of a video. The frames of a clip are decoded in order, and each once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.errors import DataError
 from zoo.images.reading import AS_STORED, MAX_PIXELS, Header, Reading, check_regular, check_size, damaged, to_levels
 from zoo.images.recent import Recent
 
-# The demuxer is named, never guessed from the content: a playlist called `a.avi` could have other files read.
+# The demuxer follows from the suffix, never from the content: a playlist called `a.avi` could make it read other files.
 VIDEO_FORMATS = {
     ".avi": "avi",
     ".mp4": "mov",
@@ -28,16 +28,17 @@ VIDEO_FORMATS = {
 SUFFIXES = tuple(VIDEO_FORMATS)
 HEADER_VERSION = 1
 MAX_CLIP_FRAMES = 1_000_000
-DECODED_PIXELS = 200_000_000  # clips up to here are decoded whole when first seen, in about a second
-KEPT_BYTES = 64 << 20  # of decoded frames of a clip: threads ask for them a little out of order
+DECODED_PIXELS = 200_000_000  # clips up to this size are decoded completely for their header, in about a second
+KEPT_BYTES = 64 << 20  # cache for decoded frames of a clip, because threads read them slightly out of order
 RECENT_CLIP_BYTES = 256 << 20
-SHORT_CLIP_FRAMES = 0.9  # of the duration a file states: with fewer frames it has been cut
+SHORT_CLIP_FRAMES = 0.9  # share of the declared duration below which a file counts as truncated
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: ARG001
-    """The size and number of frames. A short clip is decoded whole, so that it is known to be whole, and whether gray.
+    """The size and number of frames.
 
-    Of a long one the packets are counted, and it is taken for colour.
+    A short clip is decoded completely, to check that it is complete and whether it is gray. The packets of a long clip
+    are counted, and it counts as color.
     """
     check_regular(path)
     num_packets = count_packets(path)
@@ -54,13 +55,13 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:  # noqa: AR
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """Pixels uint8, (H, W) where they are gray or (H, W, 3), as the file says it is to be turned."""
+    """Pixels uint8, (H, W) if they are gray, else (H, W, 3), rotated as declared in the file."""
     check_regular(path)
     return to_levels(RECENT_CLIPS(path).read(frame or 0), reading)
 
 
 class OpenClip:
-    """A video as far as it has been decoded, with the last frames kept. Safe to call from several threads."""
+    """A video that is being decoded, with a cache of the last frames. It is thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,26 +70,26 @@ class OpenClip:
 
     def begin(self) -> None:
         self.position = 0
-        self.kept: OrderedDict[int, Any] = OrderedDict()  # as decoded: half the size of RGB
+        self.cached: OrderedDict[int, Any] = OrderedDict()  # in the decoded format: half the size of RGB
         self.frames = Decoder(self.path)
 
     def read(self, number: int) -> Array:
         with self.lock:
-            if number not in self.kept and number < self.position:
+            if number not in self.cached and number < self.position:
                 self.begin()
             while self.position <= number:
                 frame = next(self.frames, None)
                 if frame is None:
                     raise DataError(
                         f"{self.path}: frame {number} of {self.position}",
-                        fix="copy it again, or name a frame that is there",
+                        fix="copy it again, or use an existing frame",
                         code="image",
                     )
-                self.kept[self.position] = frame
+                self.cached[self.position] = frame
                 self.position += 1
-                while len(self.kept) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.kept) > 1:
-                    self.kept.popitem(last=False)
-            return frame_pixels(self.path, self.kept[number])
+                while len(self.cached) * frame.width * frame.height * 3 > KEPT_BYTES and len(self.cached) > 1:
+                    self.cached.popitem(last=False)
+            return frame_pixels(self.path, self.cached[number])
 
 
 def open_clip(path: Path) -> tuple[OpenClip, int]:
@@ -100,7 +101,7 @@ RECENT_CLIPS: Recent[OpenClip] = Recent(open_clip, RECENT_CLIP_BYTES)
 
 # --- PyAV ------------------------------------------------------------------------------------------------------------
 def open_container(path: Path) -> Any:
-    """The container of a video that has a picture; whatever FFmpeg says against it is a DataError."""
+    """Open the container of a file with a video stream. Raises DataError."""
     try:
         import av
     except ImportError as error:
@@ -108,27 +109,27 @@ def open_container(path: Path) -> Any:
             f"{path}: reading videos needs the package av", fix="pip install 'zoo-bench[video]'", code="video-extra"
         ) from error
     try:
-        # "file:": what follows is a path, whatever it looks like
+        # "file:" makes FFmpeg treat the rest as a path, even if it looks like a URL
         container = av.open(f"file:{path.resolve()}", format=VIDEO_FORMATS[path.suffix.lower()])
-    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
     if not container.streams.video:
         container.close()
-        raise DataError(f"{path}: no video in it", fix="leave it out", code="image")
+        raise DataError(f"{path}: contains no video", fix="leave it out", code="image")
     return container
 
 
 class Decoder:
-    """The frames of a video in the order in which they are shown.
+    """An iterator over the frames of a video in display order.
 
-    No generator: one that waits at the end of the program is closed when the names it needs are gone.
+    It is not a generator, because a suspended generator would be closed at exit, after the names it needs are deleted.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.is_empty = path, True
         self.container = open_container(path)
         stream = self.container.streams.video[0]
-        stream.codec_context.thread_count = 1  # threads would be lost in a fork, and there is one a file already
+        stream.codec_context.thread_count = 1  # threads do not survive a fork, and there is one per file already
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self.frames = self.container.decode(stream)
 
@@ -149,15 +150,15 @@ class Decoder:
         deepest = max(component.bits for component in frame.format.components)
         if deepest > 8:
             raise DataError(
-                f"{self.path}: {deepest} bits a sample ({frame.format.name}), expected 8",
-                fix="convert it, all clips alike: ffmpeg -i IN -pix_fmt yuv420p OUT, or save frames as 16-bit files",
+                f"{self.path}: {deepest} bits per sample ({frame.format.name}), expected 8",
+                fix="convert all clips with ffmpeg -i IN -pix_fmt yuv420p OUT, or save frames as 16-bit files",
                 code="image",
             )
         return frame
 
 
 def count_packets(path: Path) -> int:
-    """How many frames are stored; a file with fewer than it says has been cut."""
+    """The number of stored frames. Raises DataError if it is less than declared: the file is truncated."""
     with open_container(path) as container:
         stream = container.streams.video[0]
         check_size(path, stream.codec_context.width, stream.codec_context.height, 3)
@@ -172,25 +173,23 @@ def count_packets(path: Path) -> int:
                     break
         except Exception as error:
             raise damaged(path, error) from error
-        said, seconds = stream.frames, (container.duration or 0) / 1e6
+        declared, seconds = stream.frames, (container.duration or 0) / 1e6
     if seen > MAX_CLIP_FRAMES:
         raise DataError(f"{path}: more than {MAX_CLIP_FRAMES} frames", fix="cut it into clips", code="image")
     if not count:
         raise no_frame(path)
-    if count < said or (not said and end < SHORT_CLIP_FRAMES * seconds):
-        claim = (
-            f"says {said} frames, and ends after {count}" if said else f"says {seconds:.2f} s, and ends at {end:.2f}"
-        )
-        raise DataError(f"{path}: it {claim}", fix="copy it again, or leave it out", code="image")
+    if count < declared or (not declared and end < SHORT_CLIP_FRAMES * seconds):
+        what = f"{declared} frames, but ends after {count}" if declared else f"{seconds:.2f} s, but ends at {end:.2f} s"
+        raise DataError(f"{path}: it declares {what}", fix="copy it again, or leave it out", code="image")
     return count
 
 
 def no_frame(path: Path) -> DataError:
-    return DataError(f"{path}: no frame in it", fix="copy it again, or leave it out", code="image")
+    return DataError(f"{path}: contains no frame", fix="copy it again, or leave it out", code="image")
 
 
 def frame_pixels(path: Path, frame: Any) -> Array:
-    """A frame as uint8, (H, W) where red, green and blue are one, else (H, W, 3); turned as the file says."""
+    """A frame as uint8, (H, W) if all pixels are gray, else (H, W, 3), rotated as declared in the file."""
     check_size(path, frame.width, frame.height, 3)
     pixels: Array = frame.to_ndarray(format="rgb24")
     if frame.rotation % 360:

@@ -1,7 +1,7 @@
-"""One slice of a volume (NIfTI, NPY, the pages of a TIFF) to its values, shown upright.
+"""Read a slice of a volume (NIfTI, NPY, the pages of a TIFF), upright.
 
-A NIfTI is turned to the closest RAS+ axes, as its affine says, and then cut: axis 0 gives sagittal, 1 coronal, 2 axial
-slices. They are shown as DICOM shows them: the patient's right (or front) on the left, the head (or front) on top.
+A NIfTI is reoriented to the closest RAS+ axes by its affine: axis 0 gives sagittal, 1 coronal, 2 axial slices. Slices
+are oriented as in DICOM viewers: the patient's right (or front) on the left, the head (or front) on top.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
-HEADER_VERSION = 2  # of what `read_header` finds out; raised when it finds something else
-MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own type: 1,500 slices of 512 x 512 at 16 bits
-MAX_MAPPED_BYTES = 4 << 30  # of a file that is read where it lies
+HEADER_VERSION = 2  # raise it when `read_header` returns different facts about the same file
+MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own dtype: 1,500 slices of 512 x 512 at 16 bits
+MAX_MAPPED_BYTES = 4 << 30  # of a memory-mapped file
 RECENT_VOLUME_BYTES = 1 << 29
-MAX_DEFLATE_RATIO = 1032  # what deflate can reach
+MAX_DEFLATE_RATIO = 1032  # the maximum of the deflate format
 VOLUME_CHUNK_BYTES = 1 << 20
 MAX_SLICES = 100_000
-MAX_VOXELS = 1 << 20  # of a volume, for its quantiles
+MAX_VOXELS = 1 << 20  # sampled from a volume for its quantiles
 VOLUME_QUANTILES = 1001
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """The array of a file as stored, (A, B, C) or (A, B, C, 3), and how its numbers become values."""
+    """The stored array of a file, (A, B, C) or (A, B, C, 3), and the scaling of its values."""
 
     array: Array
     slope: float = 1.0
     intercept: float = 0.0
-    axis: int = 2  # slices are cut across, unless the set says otherwise
+    axis: int = 2  # the default axis along which slices are stacked
     is_anatomical: bool = False  # the axes are RAS+
 
     def values(self, frame: int, axis: int | None) -> Array:
@@ -67,14 +67,14 @@ class Volume:
 
     @cached_property
     def quantiles(self) -> Array:
-        """Of the whole volume, in steps of a thousandth, from values evenly spread over it."""
+        """Quantiles of the volume in steps of 0.001, from evenly spaced voxels."""
         spread = np.arange(0, self.array.size, max(1, -(-self.array.size // MAX_VOXELS)))
         values = self.array[np.unravel_index(spread, self.array.shape)].astype(np.float64)
-        found: Array = np.quantile(values * self.slope + self.intercept, np.linspace(0, 1, VOLUME_QUANTILES))
-        return found
+        quantiles: Array = np.quantile(values * self.slope + self.intercept, np.linspace(0, 1, VOLUME_QUANTILES))
+        return quantiles
 
     def levels_between(self, percentiles: tuple[float, float]) -> tuple[float, float]:
-        """The values that become black and white; of a volume of one value, that one is black."""
+        """The values that become black and white. The only value of a constant volume becomes black."""
         low, high = np.interp(percentiles, np.linspace(0, 100, VOLUME_QUANTILES), self.quantiles)
         return float(low), float(high) if high > low else float(low) + 1.0
 
@@ -87,9 +87,9 @@ class Volume:
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
-    """The slices of a volume, the range of its values, and which slices hold one value only: all of it is read.
+    """Read a whole volume for its number of slices, range of values and blank slices.
 
-    NaN and infinite values are a DataError. `frames` is None for a `.npy` that is one image.
+    `frames` is None for a `.npy` with a single image. Raises DataError for NaN and infinite values.
     """
     if is_plane(path, reading):
         array = open_npy(path)
@@ -100,8 +100,8 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
         frames = volume.array.shape[volume.across(reading.axis)]
         planes = (volume.cut(frame, reading.axis) for frame in range(frames))
     height, width = (volume.values(0, reading.axis) if frames else volume.array).shape[:2]
-    found = study(path, planes)
-    low, high = sorted(value * volume.slope + volume.intercept for value in (found.low, found.high))
+    summary = summarize_values(path, planes)
+    low, high = sorted(value * volume.slope + volume.intercept for value in (summary.low, summary.high))
     dtype = volume.array.dtype
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(
@@ -118,56 +118,58 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
         is_volume=frames is not None,
         bits=dtype.itemsize * 8,
         values=(0.0, 255.0) if as_stored else (low, high),
-        step=abs(volume.slope) if found.whole else 0.0,
-        blank=found.blank,
+        step=abs(volume.slope) if summary.whole else 0.0,
+        blank=summary.blank,
     )
 
 
 def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """One slice as uint8 or uint16, mapped as the set says."""
+    """One slice as uint8 or uint16, mapped by `reading`."""
     values = read_values(path, frame, reading)
     if reading.percentiles and frame is not None:
         reading = replace(reading, levels=open_volume(path).levels_between(reading.percentiles))
     levels = to_levels(values, reading)
     if levels.dtype not in (np.uint8, np.uint16):
         raise DataError(
-            f"{path}: {levels.dtype} values, and no range to map to levels",
-            fix="say intensity = {levels = [low, high]} in dataset.toml",
+            f"{path}: {levels.dtype} values, but no range to map to levels",
+            fix="set intensity = {levels = [low, high]} in dataset.toml",
             code="image",
         )
     return levels
 
 
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
-    """One slice in the file's own units, its scale applied."""
+    """One slice in the file's own units, with its scaling applied."""
     if frame is None:
         return np.array(open_npy(path))
     volume = open_volume(path)
     num_slices = volume.array.shape[volume.across(reading.axis)]
     if frame >= num_slices:
         raise DataError(
-            f"{path}: slice {frame} of {num_slices}", fix="name a slice that is there, counted from 0", code="image"
+            f"{path}: slice {frame} of {num_slices}", fix="use an existing slice, counted from 0", code="image"
         )
     return volume.values(frame, reading.axis)
 
 
-# --- what is in it ---------------------------------------------------------------------------------------------------
+# --- values ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Study:
+class Summary:
+    """Facts about the stored values of a volume."""
+
     low: float
     high: float
-    whole: bool  # whole numbers only, as stored
-    blank: tuple[int, ...]
+    whole: bool  # whether all values are whole numbers
+    blank: tuple[int, ...]  # slices with a single value
 
 
-def study(path: Path, planes: Iterator[Array]) -> Study:
+def summarize_values(path: Path, planes: Iterator[Array]) -> Summary:
     lows, highs, whole, blank = [], [], True, []
     for number, plane in enumerate(planes):
         low, high = float(plane.min()), float(plane.max())
-        if not (math.isfinite(low) and math.isfinite(high)):  # NaN is both the least and the greatest
-            bad = int((~np.isfinite(plane)).sum())
+        if not (math.isfinite(low) and math.isfinite(high)):  # min and max of NaN are NaN
+            invalid = int((~np.isfinite(plane)).sum())
             raise DataError(
-                f"{path}: {bad} of {plane.size} values in slice {number} are NaN or infinite",
+                f"{path}: {invalid} of {plane.size} values in slice {number} are NaN or infinite",
                 fix="replace them and save it again, or leave it out",
                 code="image",
             )
@@ -176,18 +178,18 @@ def study(path: Path, planes: Iterator[Array]) -> Study:
         lows.append(low)
         highs.append(high)
         whole = whole and (plane.dtype.kind != "f" or bool((plane == np.rint(plane)).all()))
-    return Study(min(lows), max(highs), whole, tuple(blank))
+    return Summary(min(lows), max(highs), whole, tuple(blank))
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
 def open_volume(path: Path) -> Volume:
-    """The volume in a file; the ones opened last are kept, since their slices are read one after the other."""
+    """The volume in a file. Recent ones are cached, because their slices are read one by one."""
     check_regular(path)
     return RECENT_VOLUMES(path)
 
 
 def open_volume_file(path: Path) -> tuple[Volume, int]:
-    """A volume and the bytes of memory that it takes."""
+    """The volume in a file and its size in memory, in bytes."""
     suffix = path.suffix.lower()
     try:
         if suffix in TIFF_SUFFIXES:
@@ -198,7 +200,7 @@ def open_volume_file(path: Path) -> tuple[Volume, int]:
             volume = read_nifti(path)
     except DataError:
         raise
-    except Exception as error:  # what a damaged file makes a decoder raise cannot be listed
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
@@ -207,17 +209,17 @@ RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES)
 
 
 def check_shape(path: Path, array: Array) -> Array:
-    """An array of three axes, or of four where the last is RGB in 8 or 16 bits."""
+    """Return an array of three axes, or of four if the last one is RGB in 8 or 16 bits. Raises DataError."""
     rgb = array.ndim == 4 and array.shape[3] == 3 and array.dtype in (np.uint8, np.uint16)
     if array.ndim != 3 and not rgb:
         raise DataError(
-            f"{path}: an array of shape {array.shape}, expected a volume of 3 axes",
-            fix="save each volume as a file",
+            f"{path}: an array of shape {array.shape}, expected a volume with 3 axes",
+            fix="save each volume as its own file",
             code="image",
         )
     if min(array.shape) < 1 or max(array.shape) > MAX_SLICES:
         raise DataError(
-            f"{path}: an array of shape {array.shape} is no volume",
+            f"{path}: an array of shape {array.shape} is not a volume",
             fix="save it as (H, W, slices), or leave it out",
             code="image",
         )
@@ -228,24 +230,24 @@ def check_shape(path: Path, array: Array) -> Array:
     return array
 
 
-def check_bytes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], most: int = MAX_VOLUME_BYTES) -> None:
-    """Refuse an array that would not fit into memory, before it is unpacked."""
-    if math.prod(shape) * dtype.itemsize > most:
+def check_bytes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], limit: int = MAX_VOLUME_BYTES) -> None:
+    """Raise DataError for an array that would not fit into memory, before it is unpacked."""
+    if math.prod(shape) * dtype.itemsize > limit:
         raise DataError(
-            f"{path}: its header says {' x '.join(map(str, shape))} of {dtype}, more than {most >> 20} MB",
+            f"{path}: its header declares {' x '.join(map(str, shape))} of {dtype}, more than {limit >> 20} MB",
             fix="crop it, or save it in fewer bits",
             code="image",
         )
 
 
 def read_nifti(path: Path) -> Volume:
-    """A NIfTI as stored, in the RAS+ order of axes; only its header is read by nibabel, which would not check a CRC."""
+    """Read a NIfTI in the RAS+ order of axes. nibabel reads only the header, because it would not check the CRC."""
     import logging
 
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it logs on stderr names no file
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its messages on stderr do not name the file
     try:
         image: Any = nibabel.load(path)
     except ImageFileError as error:
@@ -259,16 +261,16 @@ def read_nifti(path: Path) -> Volume:
     shape = (*shape, 1) if len(shape) == 2 else shape
     if len(shape) != 3:
         raise DataError(
-            f"{path}: an array of shape {shape}, expected a volume of 3 axes",
-            fix="save each volume as a file",
+            f"{path}: an array of shape {shape}, expected a volume with 3 axes",
+            fix="save each volume as its own file",
             code="image",
         )
     array = read_array(path, int(proxy.offset), shape, dtype)
     if dtype.names == ("R", "G", "B"):
         array = array.ravel(order="K").view(np.uint8).reshape(3, *shape, order="F").transpose(1, 2, 3, 0)
-    turns = nibabel.io_orientation(image.affine)
-    if np.isfinite(turns).all():
-        array = nibabel.orientations.apply_orientation(array, turns)
+    orientation = nibabel.io_orientation(image.affine)
+    if np.isfinite(orientation).all():
+        array = nibabel.orientations.apply_orientation(array, orientation)
     if not (math.isfinite(proxy.slope) and math.isfinite(proxy.inter)) or proxy.slope == 0:
         raise DataError(
             f"{path}: its header scales values by {proxy.slope:g} and adds {proxy.inter:g}",
@@ -279,19 +281,20 @@ def read_nifti(path: Path) -> Volume:
 
 
 def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The array behind a header, which is not believed: mapped where it lies, else unpacked and its CRC checked."""
+    """Read the array after a header that may be wrong: map it, or unpack it and check its CRC."""
     if min(shape) < 1 or offset < 0:
         raise DataError(
-            f"{path}: its header says an array of shape {shape}, which is no volume",
+            f"{path}: its header declares an array of shape {shape}, which is not a volume",
             fix="save it as (H, W, slices), or leave it out",
             code="image",
         )
     size, stored = math.prod(shape) * dtype.itemsize, path.stat().st_size
     is_packed = path.suffix.lower() == ".gz"
-    most = stored * MAX_DEFLATE_RATIO if is_packed else stored
-    if offset + size > most:
+    max_size = stored * MAX_DEFLATE_RATIO if is_packed else stored
+    if offset + size > max_size:
         raise DataError(
-            f"{path}: its header says {' x '.join(map(str, shape))} of {dtype}, {size} bytes; the file ends early",
+            f"{path}: its header declares {' x '.join(map(str, shape))} of {dtype}, {size} bytes, "
+            "but the file ends early",
             fix="copy it again, or leave it out",
             code="image",
         )
@@ -299,20 +302,20 @@ def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[
     if not is_packed:
         mapped: Array = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F")
         return mapped
-    data = bytearray(size)  # perf: `read(size)` holds all of it twice for a moment
-    with gzip.open(path) as stream, memoryview(data) as free:
+    data = bytearray(size)  # perf: `read(size)` would temporarily hold two copies
+    with gzip.open(path) as stream, memoryview(data) as buffer:
         stream.read(offset)
         done = 0
-        while done < size and (count := stream.readinto(free[done : done + VOLUME_CHUNK_BYTES])):
+        while done < size and (count := stream.readinto(buffer[done : done + VOLUME_CHUNK_BYTES])):
             done += count
-        stream.read(1)  # at the end of the file the CRC is compared
+        stream.read(1)  # reading the end of the file checks the CRC
     if done != size:
         raise DataError(f"{path}: {done} of {size} bytes", fix="copy it again, or leave it out", code="image")
     return np.frombuffer(data, dtype).reshape(shape, order="F")
 
 
 def open_npy(path: Path) -> Array:
-    """The array of a `.npy`, mapped; nothing is unpickled."""
+    """Map the array of a `.npy` file, without unpickling."""
     check_regular(path)
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -320,7 +323,7 @@ def open_npy(path: Path) -> Array:
         start = first_bytes(path)
         cause = f"not a NumPy array: {start}" if "NUMPY" not in start else f"cannot be read: {error}"
         if "Python objects" in str(error):
-            cause = "holds Python objects, which could run code when read"
+            cause = "contains Python objects, which could run code when read"
         raise DataError(
             f"{path}: {' '.join(cause.split())}", fix="save it as an array of numbers", code="image"
         ) from error
@@ -330,9 +333,9 @@ def open_npy(path: Path) -> Array:
 
 
 def is_plane(path: Path, reading: Reading) -> bool:
-    """Whether a `.npy` is one image: (H, W), or (H, W, 3) where the set does not speak of slices.
+    """Whether a `.npy` is a single image: (H, W), or (H, W, 3) if the dataset does not declare slices.
 
-    Three axes are a volume, and nothing tells which of them slices are cut across: the set must say so.
+    Other arrays of three axes are volumes. Raises DataError if the dataset does not declare the axis of their slices.
     """
     if path.suffix.lower() != ".npy":
         return False
@@ -343,21 +346,21 @@ def is_plane(path: Path, reading: Reading) -> bool:
         if array.ndim == 3 and array.shape[2] == 3 and array.dtype in (np.uint8, np.uint16):
             return True
         raise DataError(
-            f"{path}: an array of shape {array.shape}, and nothing says across which axis slices are cut",
-            fix="say slices = {axis = 0} (or 1, or 2) in dataset.toml",
+            f"{path}: an array of shape {array.shape}, but the axis of its slices is not declared",
+            fix="set slices = {axis = 0} (or 1, or 2) in dataset.toml",
             code="image",
         )
     return False
 
 
 def read_pages(path: Path) -> Array:
-    """The pages of a TIFF as one array (pages, H, W) or (pages, H, W, 3); all must be of one size and kind."""
+    """The pages of a TIFF as one array (pages, H, W) or (pages, H, W, 3). All must have the same shape and dtype."""
     with open_tiff(path) as tiff:
         first = tiff.pages[0]
         shape, dtype = tuple(first.shape), first.dtype
         if dtype is None:
             raise DataError(
-                f"{path}: holds {first.bitspersample}-bit samples, which no array can hold",
+                f"{path}: {first.bitspersample}-bit samples are not supported",
                 fix="save it with 8 or 16 bits",
                 code="image",
             )
@@ -379,15 +382,15 @@ def count_pages(path: Path, tiff: Any) -> int:
         tiff.pages[MAX_SLICES]
     except IndexError:
         return len(tiff.pages)
-    raise DataError(f"{path}: more than {MAX_SLICES} pages", fix="check that it is whole", code="image")
+    raise DataError(f"{path}: more than {MAX_SLICES} pages", fix="check that it is not damaged", code="image")
 
 
 def check_chain(path: Path, tiff: Any, num_pages: int) -> None:
-    """Refuse a stack whose last page names one behind the end of the file: it has been cut."""
+    """Raise DataError for a truncated stack, whose last page points to a page beyond the end of the file."""
     last = tiff.pages[num_pages - 1]
     if (offset := next_page_offset(tiff, last)) >= tiff.filehandle.size:
         raise DataError(
-            f"{path}: page {num_pages - 1} names the next at byte {offset}, the file ends at {tiff.filehandle.size}",
+            f"{path}: the page after page {num_pages - 1} is at byte {offset}, but the file has {tiff.filehandle.size}",
             fix="copy it again, or leave it out",
             code="image",
         )
@@ -397,7 +400,7 @@ def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype:
     if (tuple(page.shape), page.dtype) != (shape, dtype):
         raise DataError(
             f"{path}: page {number} is {page.dtype} {tuple(page.shape)}, page 0 is {dtype} {shape}",
-            fix="save the pages as files of their own",
+            fix="save each page as its own file",
             code="image",
         )
     check_photometric(path, page, number)
@@ -405,7 +408,7 @@ def read_page(path: Path, page: Any, number: int, shape: tuple[int, ...], dtype:
 
 
 def read_planes(path: Path, tiff: Any, planes: int) -> Array:
-    """The images behind a single page, as `read_pages` returns those of several pages."""
+    """The images of a single page, in the form of `read_pages`."""
     page = tiff.pages[0]
     check_photometric(path, page, 0)
     shape = tuple(page.shape)[1:] if page.imagedepth > 1 else tuple(page.shape)
@@ -413,21 +416,23 @@ def read_planes(path: Path, tiff: Any, planes: int) -> Array:
     if page.imagedepth > 1 or planes * math.prod(shape) == page.size:
         stored = page.asarray()
     else:
-        stored = read_behind(path, tiff, (planes, *shape))
+        stored = read_following(path, tiff, (planes, *shape))
     return np.stack([to_upright(page, plane) for plane in stored.reshape(planes, *shape)])
 
 
-def read_behind(path: Path, tiff: Any, shape: tuple[int, ...]) -> Array:
-    """Uncompressed images that follow the one that the page describes; a DataError where the file ends before."""
+def read_following(path: Path, tiff: Any, shape: tuple[int, ...]) -> Array:
+    """Read the uncompressed images stored after the first one of a page. Raises DataError if the file ends early."""
     page = tiff.pages[0]
     dtype = page.dtype.newbyteorder(tiff.byteorder)
     needed = math.prod(shape) * dtype.itemsize
-    there = tiff.filehandle.size - page.dataoffsets[0]
-    if page.compression != 1 or not page.is_contiguous or there < needed:
-        held = "its page is not stored as one block" if there >= needed else f"{there} of {needed} bytes are there"
+    stored_size = tiff.filehandle.size - page.dataoffsets[0]
+    if page.compression != 1 or not page.is_contiguous or stored_size < needed:
+        is_complete = stored_size >= needed
+        reason = "the page is not stored as one block" if is_complete else f"has {stored_size} of {needed} bytes"
         raise DataError(
-            f"{path}: declares {shape[0]} images in one page, and {held}",
-            fix="copy it again, or save each image as a file; if it holds one image, remove its ImageDescription",
+            f"{path}: declares {shape[0]} images in one page, but {reason}",
+            fix="copy it again, or save each image as its own file; if there is only one image, remove its "
+            "ImageDescription",
             code="image",
         )
     tiff.filehandle.seek(page.dataoffsets[0])
@@ -436,11 +441,11 @@ def read_behind(path: Path, tiff: Any, shape: tuple[int, ...]) -> Array:
 
 def check_photometric(path: Path, page: Any, number: int) -> None:
     if int(page.photometric) not in (0, 1, 2):  # white is zero, black is zero, RGB
-        raise DataError(f"{path}: page {number} is neither gray nor RGB", fix="save it as one of these", code="image")
+        raise DataError(f"{path}: page {number} is neither gray nor RGB", fix="convert it to gray or RGB", code="image")
 
 
 def to_upright(page: Any, pixels: Array) -> Array:
-    """One image of a page as (H, W) or (H, W, 3), black is zero."""
+    """An image of a page as (H, W) or (H, W, 3), upright and with black as zero."""
     tag = page.tags.get("Orientation")
     if page.planarconfig == 2 and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
@@ -450,14 +455,14 @@ def to_upright(page: Any, pixels: Array) -> Array:
 
 
 def has_pages(path: Path) -> bool:
-    """Whether a TIFF holds more than one page, or a stack behind one.
+    """Whether a TIFF has more than one page, or a stack in one page.
 
-    A damaged one may: it is named when it is read like those beside it.
+    Return True for a damaged file, which is reported when it is read like the files beside it.
     """
     try:
         with open_tiff(path) as tiff:
             first = tiff.pages[0]
-            if next_page_offset(tiff, first) not in (0, first.offset):  # a page may name itself as the next
+            if next_page_offset(tiff, first) not in (0, first.offset):  # the next page may be the page itself
                 return True
             return declared_planes(tiff) > 1
     except Exception:
@@ -465,7 +470,7 @@ def has_pages(path: Path) -> bool:
 
 
 def next_page_offset(tiff: Any, page: Any) -> int:
-    """Where a page says that the next one is; 0 for none. tifffile leaves out a page that lies beyond the end."""
+    """The declared offset of the next page; 0 for none. tifffile ignores a page beyond the end of the file."""
     layout = tiff.tiff
     stream = tiff.filehandle
     stream.seek(page.offset)
@@ -476,16 +481,16 @@ def next_page_offset(tiff: Any, page: Any) -> int:
 
 
 def require_numbers(path: Path, array: Array, kinds: str) -> None:
-    """Raise where an array holds something else than numbers of these kinds (`numpy.dtype.kind`), or nothing."""
+    """Raise DataError for an empty array, or one whose `dtype.kind` is not among `kinds`."""
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
         raise DataError(
-            f"{path}: holds {array.dtype}, expected whole or floating-point numbers",
-            fix="save it as an array of such numbers",
+            f"{path}: an array of {array.dtype}, expected integers or floating-point numbers",
+            fix="save it as an array of numbers",
             code="image",
         )
     if not array.size:
         raise DataError(
-            f"{path}: an array of shape {array.shape}, which holds nothing",
+            f"{path}: an array of shape {array.shape} is empty",
             fix="save it again, or leave it out",
             code="image",
         )

@@ -1,1 +1,1 @@
-"""Find pretrained weights, and build a network for a dataset."""
+"""Find pretrained weights and build models for a dataset."""

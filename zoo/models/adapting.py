@@ -1,4 +1,4 @@
-"""Adapt a network to a dataset: a new head, one input channel, a small stem."""
+"""Adapt a model to a dataset: replace the head, the input channels and the stem."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def submodule(module: nn.Module, name: str) -> tuple[nn.Module, str, nn.Module]:
-    """Return the parent, the attribute and the submodule a dotted `name` denotes."""
+    """Return the parent, the attribute and the submodule of a dotted `name`."""
     parent_name, _, attribute = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     return parent, attribute, getattr(parent, attribute)
 
 
 def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> None:
-    """Put a fresh layer of `num_outputs` where the pretrained classifier was: linear, or a 1x1 convolution.
+    """Replace the classifier, a linear layer or a 1x1 convolution, by a new one with `num_outputs`.
 
-    What bounded the old one's outputs goes with it: losses take logits, of either sign.
+    Activations after the classifier are removed, because losses take logits, which may have either sign.
     """
     from torch import nn
 
@@ -38,16 +38,16 @@ def replace_head(module: nn.Module, name: str, num_outputs: int, std: float) -> 
     nn.init.zeros_(new.bias)  # type: ignore[arg-type]
     setattr(parent, attribute, new)
     drop_activations(parent, attribute)
-    for owner in (module, parent):  # timm and squeezenet read the number of classes back when they reshape
+    for owner in (module, parent):  # timm and SqueezeNet reshape by this number
         if hasattr(owner, "num_classes"):
             owner.num_classes = num_outputs  # type: ignore[assignment]
 
 
 def drop_activations(parent: nn.Module, attribute: str) -> None:
-    """Take out the activations that follow a head in its Sequential: SqueezeNet has a ReLU there.
+    """Remove the activations after a head in its Sequential, such as the ReLU of SqueezeNet.
 
-    Behind it no logit is negative, so that no probability of a multi-label set is below .5, and a logit that is zero
-    for every image never learns again. Features are the same without it.
+    After a ReLU no logit is negative: no multi-label probability is below 0.5, and a logit that is zero for every
+    image gets no gradient. Features do not depend on it.
     """
     from torch import nn
 
@@ -55,17 +55,19 @@ def drop_activations(parent: nn.Module, attribute: str) -> None:
         return
     names = [name for name, _ in parent.named_children()]
     for name in names[names.index(attribute) + 1 :]:
-        if type(getattr(parent, name)).__module__ == nn.ReLU.__module__:  # torch's own, from ReLU to LogSoftmax
+        if (
+            type(getattr(parent, name)).__module__ == nn.ReLU.__module__
+        ):  # any activation of torch, from ReLU to LogSoftmax
             setattr(parent, name, nn.Identity())
 
 
 def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
-    """Make the first convolution take `channels`, keeping what it responds to.
+    """Adapt the first convolution to `channels`, preserving its response.
 
-    For one channel its weights are summed over the old ones, so that a gray image gives what the same image repeated
-    over the old channels gave; for more they are repeated in turn and scaled by old / new, which keeps the response
-    to a constant image. A convolution that does something else with its weights than to apply them (one that
-    standardizes them in every forward, as in NFNet and BiT) keeps them, and its input is mapped to the old channels.
+    For one channel, sum the weights over the input channels: the output for a gray image equals that for the image
+    repeated over the old channels. For more channels, repeat the weights cyclically and scale them by old / new, which
+    preserves the response to a constant image. If the convolution transforms its weights (NFNet and BiT standardize
+    them in every forward), keep them and map its input to the old channels instead.
     """
     import torch
     from torch import nn
@@ -79,14 +81,14 @@ def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
     else:
         order = torch.arange(channels) % weight.shape[1]
         adapted = weight[:, order] * (weight.shape[1] / channels)
-    # Changed in place: some networks subclass Conv2d for their padding ("same").
-    kept, old_channels = old.weight, old.in_channels
-    images = torch.rand(2, channels, *probe_size(old), generator=torch.Generator().manual_seed(0)).to(kept)
+    # Changed in place, because some models subclass Conv2d for their padding ("same").
+    old_weight, old_channels = old.weight, old.in_channels
+    images = torch.rand(2, channels, *probe_size(old), generator=torch.Generator().manual_seed(0)).to(old_weight)
     expected = respond(old, fold_channels(images, old_channels))
     old.in_channels = channels
     old.weight = nn.Parameter(adapted.contiguous())
     if not torch.allclose(respond(old, images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-        old.in_channels, old.weight = old_channels, kept
+        old.in_channels, old.weight = old_channels, old_weight
         old.register_forward_pre_hook(partial(fold_inputs, channels=old_channels))
     for owner in (module, parent):
         if hasattr(owner, "in_chans"):
@@ -95,7 +97,7 @@ def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
 
 
 def probe_size(convolution: nn.Conv2d) -> tuple[int, int]:
-    """Height and width of an image on which a convolution has several outputs, borders among them."""
+    """Height and width of an image for which a convolution has several outputs, including at the borders."""
     height, width = (2 * d * (k - 1) + 2 * s + 1 for k, s, d in zip(*window(convolution), strict=True))
     return height, width
 
@@ -105,7 +107,7 @@ def window(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tu
 
 
 def respond(convolution: nn.Conv2d, images: Tensor) -> Tensor:
-    """The outputs for some images; nothing that a forward may keep is changed."""
+    """The outputs for some images, in eval mode so that no buffers change."""
     import torch
 
     was_training = convolution.training
@@ -116,9 +118,9 @@ def respond(convolution: nn.Conv2d, images: Tensor) -> Tensor:
 
 
 def fold_channels(images: Tensor, channels: int) -> Tensor:
-    """Images (N, n, H, W) as ones of `channels`: what weights repeated in turn and scaled by channels / n see of them.
+    """Map images (N, n, H, W) to `channels`, equivalent to repeating weights cyclically and scaling by channels / n.
 
-    One channel is repeated. Of several, channel c is added to c mod `channels`, times channels / n.
+    A single channel is repeated. Otherwise channel c is added to channel c mod `channels`, times channels / n.
     """
     if images.shape[1] == 1:
         return images.expand(-1, channels, -1, -1)
@@ -131,7 +133,7 @@ def fold_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def fold_inputs(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
-    """A forward pre-hook of a convolution whose weights must stay as they are."""
+    """The forward pre-hook of a convolution that keeps its weights."""
     return (fold_channels(inputs[0], channels),)
 
 
@@ -140,10 +142,10 @@ def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
     from torch import nn
 
     if not spec.first_conv or not isinstance(getattr(module, "maxpool", None), nn.Module):
-        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to shrink", fix="use --set stem=own", code="stem")
     parent, attribute, old = submodule(module, spec.first_conv)
     if not isinstance(old, nn.Conv2d):
-        raise UsageError(f"model {spec.name!r} has no ResNet stem to make small", fix="--set stem=own", code="stem")
+        raise UsageError(f"model {spec.name!r} has no ResNet stem to shrink", fix="use --set stem=own", code="stem")
     new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     setattr(parent, attribute, new)
@@ -151,10 +153,10 @@ def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
 
 
 def takes_repeated_gray(spec: ModelSpec, channels: int) -> bool:
-    """Whether gray images are repeated, because the model has no first convolution that could take them."""
+    """Whether gray images are repeated, because the spec names no first convolution to adapt."""
     return channels == 1 and spec.channels != 1 and not spec.first_conv and bool(spec.classifier)
 
 
 def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
-    """A forward pre-hook; a module around it would hide the names that `classifier` and `layer_groups` rely on."""
+    """The forward pre-hook that repeats gray images; a wrapper module would change the names of submodules."""
     return (inputs[0].expand(-1, channels, -1, -1),)

@@ -1,6 +1,6 @@
-"""The controls on every board, as models whose features are trivial: the class prior and 8x8 thumbnails.
+"""The baselines of every board, as models with trivial features: the class prior and 8x8 thumbnails.
 
-Fitted by the `baseline` protocol as linear probes: on no features logistic regression is the class prior.
+The `baseline` protocol fits them as linear probes. Without features, logistic regression is the class prior.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BASELINE_SIDE = 8
 
 
 def build_constant(request: BuildRequest) -> nn.Module:
-    """A module that sees one zero whatever the image: only its intercept can be fitted."""
+    """A module whose only feature is zero for every image, so that only the intercept is fitted."""
     from torch import nn
 
     class Constant(nn.Module):
@@ -31,7 +31,7 @@ def build_constant(request: BuildRequest) -> nn.Module:
 
 
 def build_thumbnails(request: BuildRequest) -> nn.Module:
-    """The image's mean over an 8x8 grid of cells, then a linear layer."""
+    """A module that averages the image over an 8x8 grid, then applies a linear layer."""
     from collections import OrderedDict
 
     from torch import nn
@@ -47,7 +47,7 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
 
 CONSTANT = ModelSpec(
     name="constant",
-    title="the class prior of train, whatever the image",
+    title="the class prior of train, for every image",
     family="baseline",
     build=build_constant,
     channels=1,
@@ -55,7 +55,7 @@ CONSTANT = ModelSpec(
 )
 THUMBNAILS = ModelSpec(
     name="thumbnails",
-    title="logistic regression on 8x8 thumbnails: what needs no network",
+    title="logistic regression on 8x8 thumbnails",
     family="baseline",
     build=build_thumbnails,
     channels=1,

@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import RunError, WeightsError
-from zoo.registry.isolation import network_refused
-from zoo.specs.model import BuildRequest, ModelSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 from zoo.models.adapting import (
     adapt_first_conv,
     fold_inputs,
@@ -24,6 +19,11 @@ from zoo.models.adapting import (
     takes_repeated_gray,
     use_small_stem,
 )
+from zoo.registry.isolation import network_refused
+from zoo.specs.model import BuildRequest, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def build_model(
@@ -38,11 +38,11 @@ def build_model(
     head_std: float = 0.01,
     seed: int = 0,
 ) -> nn.Module:
-    """Build `spec` for `num_outputs` and `channels`; everything random in it follows from `seed` alone.
+    """Build `spec` for `num_outputs` and `channels`; its random initialization depends only on `seed`.
 
-    The new head is drawn from normal(0, head_std) with zero bias for every model: timm's EfficientNet head costs .25
-    AUROC on the quickstart data. Raises WeightsError where the weights do not fit, RunError where the module's output
-    has not the shape (N, num_outputs).
+    The new head of every model is drawn from normal(0, head_std) with zero bias: timm's EfficientNet head costs 0.25
+    AUROC on the quickstart data. Raises WeightsError if the weights do not fit, and RunError if the module's output
+    does not have the shape (N, num_outputs).
     """
     request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=image_size, weights=weights, tag=tag)
     with seeded(seed):
@@ -63,9 +63,9 @@ def build_model(
 
 
 def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
-    """Call a plugin's `build`. RunError where it contacts the network, seeds torch or returns no module.
+    """Call a plugin's `build`. Raises RunError if it contacts the network, seeds torch or does not return a module.
 
-    What it downloaded would be in no record, and under a seed of its own all seeds start from one initialization.
+    Downloads would not be recorded, and with its own seed all runs would start from the same initialization.
     """
     import torch
 
@@ -78,20 +78,20 @@ def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
                 raise
     if hosts:
         raise RunError(
-            f"model {spec.name!r}: its plugin's build contacts {hosts[0]}",
-            fix="have the plugin download in `fetch_weights`",
+            f"model {spec.name!r}: its plugin's `build` contacts {hosts[0]}",
+            fix="make the plugin download in `fetch_weights`",
             code="build-downloads",
         )
     if seeds or torch.initial_seed() != seed:
         raise RunError(
-            f"model {spec.name!r}: its plugin's build seeds torch, so that different seeds start alike",
+            f"model {spec.name!r}: its plugin's `build` seeds torch, so all seeds have the same initialization",
             fix="remove `torch.manual_seed` from the plugin: zoo seeds every build",
             code="build-seeds",
         )
     if not isinstance(module, torch.nn.Module):
         raise RunError(
-            f"model {spec.name!r}: its plugin's build returns {type(module).__name__}, expected a torch.nn.Module",
-            fix="return the module",
+            f"model {spec.name!r}: its plugin's `build` returns {type(module).__name__}, expected a torch.nn.Module",
+            fix="make the plugin return the module",
             code="wrong-output",
         )
     return module
@@ -99,7 +99,7 @@ def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
 
 @contextmanager
 def noted_seeds() -> Iterator[list[Any]]:
-    """List the seeds that `torch.manual_seed` is given inside the block, under a fork of the generator too."""
+    """Yield a list of the seeds passed to `torch.manual_seed` in the block, even if the generator is forked."""
     import torch
 
     seeds: list[Any] = []
@@ -118,7 +118,7 @@ def noted_seeds() -> Iterator[list[Any]]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Make torch's global generator follow `seed` inside the block, and leave it as it was afterwards."""
+    """Seed torch's global generator for the block and restore it afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -126,41 +126,41 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own, which do nothing that a captured step would leave out
+PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own hooks, which have no side effects that a captured step would miss
 
 
 def check_precision(module: nn.Module, spec: ModelSpec) -> None:
-    """RunError where a parameter is not float32, from which autocast makes the precision of a run."""
+    """Raise RunError if a parameter is not float32, from which autocast derives the precision of a run."""
     import torch
 
     for name, parameter in module.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             raise RunError(
                 f"model {spec.name!r}: {name} is {str(parameter.dtype).removeprefix('torch.')}, expected float32",
-                fix="have the plugin's build return a float32 module; --set precision=bf16 trains it in less",
+                fix="make the plugin's `build` return a float32 module; use --set precision=bf16 for lower precision",
                 code="wrong-precision",
             )
 
 
 def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
-    """Try the module once on a small batch, so that a wrong shape is found before the first step."""
+    """Call the module on a small batch, to detect a wrong output shape before training."""
     import torch
 
     was_training = module.training
     with torch.inference_mode():
         outputs = module.eval()(torch.zeros(shape))
     module.train(was_training)
-    found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-    if found != (shape[0], num_outputs):
+    output_shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if output_shape != (shape[0], num_outputs):
         raise RunError(
-            f"model {spec.name!r} returned {found}, expected one tensor {(shape[0], num_outputs)}",
-            fix="have the module's forward return its logits alone",
+            f"model {spec.name!r} returned {output_shape}, expected a tensor of shape {(shape[0], num_outputs)}",
+            fix="make the module's forward return only the logits",
             code="wrong-output",
         )
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors` or `.pth` file; nothing in it is executed (`weights_only=True`)."""
+    """Read the tensors of a `.safetensors` or `.pth` file without executing code in it (`weights_only=True`)."""
     import torch
 
     try:
@@ -170,13 +170,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
             tensors: dict[str, Tensor] = load_file(path)
             return tensors
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own errors, and all of them mean the same here
+    except Exception as error:  # each reader has its own errors
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if isinstance(error, pickle.UnpicklingError):  # torch's own text says how to execute it all the same
-            reason = "it holds more than tensors, or is no pickle; nothing in it was executed"
+        if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to execute it anyway
+            reason = "it contains more than tensors, or is not a pickle; no code in it was executed"
         raise WeightsError(
             f"{path}: cannot be read as weights: {reason}",
-            fix="bring the file again, or save `module.state_dict()` alone",
+            fix="copy the file again, or save only `module.state_dict()`",
             code="weights-unreadable",
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
@@ -184,7 +184,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
-            f"{path}: holds no table of tensors", fix="save `module.state_dict()`", code="weights-unreadable"
+            f"{path}: not a dictionary of tensors", fix="save `module.state_dict()`", code="weights-unreadable"
         )
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -197,30 +197,30 @@ def load_weights(
     *,
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> None:
-    """Load a state dict strictly; a WeightsError lists the first three keys that are missing, unknown or misshapen."""
+    """Load a state dict strictly. Raises WeightsError with the first three missing, unknown or misshapen keys."""
     state = read_state(path)
     if convert:
         state = convert(state)
-    own = module.state_dict()
-    wrong = [f"missing {key}" for key in own if key not in state]
-    wrong += [f"unknown {key}" for key in state if key not in own]
-    wrong += [
-        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+    expected = module.state_dict()
+    misfits = [f"missing {key}" for key in expected if key not in state]
+    misfits += [f"unknown {key}" for key in state if key not in expected]
+    misfits += [
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    if misfits:
+        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise WeightsError(
-            f"{path.name} does not fit {type(module).__name__}: {'; '.join(wrong[:3])}{more}",
-            fix="give the file made for this architecture, or --weights none",
+            f"{path.name} does not fit {type(module).__name__}: {'; '.join(misfits[:3])}{more}",
+            fix="use a file made for this architecture, or --weights none",
             code="weights-misfit",
         )
     module.load_state_dict(state)
 
 
 def layer_groups(spec: ModelSpec, module: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters from stem to head; one group where the plugin does not say."""
+    """The parameters in groups from stem to head; a single group if the spec does not define them."""
     if spec.layer_groups:
         return [group for group in spec.layer_groups(module) if group]
     return [list(module.parameters())]
@@ -233,11 +233,11 @@ def has_batch_norm(module: nn.Module) -> bool:
 
 
 def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Images to features (N, D): the plugin's own, or the module with its classifier taken off."""
+    """A function from images to features (N, D): the spec's `features`, or the module without its classifier."""
     from torch import nn
 
     if spec.features:
-        features, gray = spec.features, takes_repeated_gray(spec, 1)  # which the hook on forward does not see to
+        features, gray = spec.features, takes_repeated_gray(spec, 1)  # the forward hook does not apply to `features`
 
         def extract(images: Tensor) -> Tensor:
             repeated = images.expand(-1, spec.channels, -1, -1) if gray and images.shape[1] == 1 else images
@@ -246,12 +246,12 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
         return extract
     if not spec.classifier:
         raise RunError(
-            f"model {spec.name!r} names no classifier and no features: it cannot be probed frozen",
-            fix="give its spec `classifier` or `features`, or choose a protocol that trains it",
+            f"model {spec.name!r} has no features: its spec sets neither `classifier` nor `features`",
+            fix="set one of them in its spec, or choose a protocol that trains the model",
         )
     for name in spec.classifier.split(","):
         parent, attribute, old = submodule(module, name)
-        # A convolutional head is followed by pooling over the channels it was given.
+        # After a convolutional head the model pools over its input channels.
         setattr(parent, attribute, nn.Identity())
         if isinstance(old, nn.Conv2d) and hasattr(module, "num_classes"):
             module.num_classes = old.in_channels  # type: ignore[assignment]
@@ -263,7 +263,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_flops(module: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """Floating-point operations of one forward pass of one image: multiply-adds counted twice (torch's counter)."""
+    """Floating-point operations of the forward pass of one image; a multiply-add counts as two (torch's counter)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

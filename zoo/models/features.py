@@ -1,4 +1,4 @@
-"""Compute the features of a frozen network once, for every head that is fitted on them."""
+"""Compute and cache the features of a frozen model, on which heads are fitted."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 Extract = Callable[["Tensor"], "Tensor"]  # images (B, C, H, W) -> features (B, D)
 
-FEATURES_VERSION = 1  # of the kept features; raised when the code that makes them changes a number
+FEATURES_VERSION = 1  # of the cached features; raise it when the code that computes them changes a number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
-    """What a frozen network makes of every image. To a head it is what `Pixels` is to a network."""
+    """The features of all images. Heads use it as models use `Pixels`."""
 
     values: Tensor  # float32 (N, D), in the dataset's order
     device: str
 
     @property
     def input_bytes(self) -> int:
-        """What a head reads for one image."""
+        """The size of one image's features in bytes."""
         return 4 * self.values.shape[1]
 
     def batch(self, rows: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Features:
 
 
 def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Features:
-    """Show every image to a frozen network once; no target is looked at. RunError where a feature is not finite."""
+    """Compute the features of every image, without its target. Raises RunError if a feature is not finite."""
     import torch
 
     device = open_device(pixels.device)
@@ -62,30 +62,30 @@ def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Featur
     if not torch.isfinite(values).all():
         raise RunError(
             "the frozen features are not finite",
-            fix="say --set precision=fp32, or leave the model out",
+            fix="use --set precision=fp32, or leave the model out",
             code="diverged",
         )
     return Features(values=values, device=pixels.device)
 
 
-def kept_features(
+def cached_features(
     extract: Extract, pixels: Pixels, precision: str, *, cache: Path, identity: tuple[str, ...]
 ) -> Features:
-    """The features from the cache, or extracted now and kept there for other seeds, folds, heads and benches.
+    """Load features from the cache, or extract and cache them for other seeds, folds, heads and benches.
 
-    `identity` names all that they depend on beside the code. A damaged file is made again.
+    `identity` names everything that they depend on besides the code. A damaged file is replaced.
     """
     path = cache / "features" / f"{hash_bytes(str(FEATURES_VERSION), precision, *identity)[:32]}.safetensors"
-    found = load(path, pixels.device)
-    if found:
-        return found
-    with locked(path.with_name(f".{path.name}.lock")):  # one seed computes them, the others wait
-        found = load(path, pixels.device)
-        if found is None:
-            found = extract_features(extract, pixels, precision)
-            save(path, found)
+    features = load(path, pixels.device)
+    if features:
+        return features
+    with locked(path.with_name(f".{path.name}.lock")):  # one run computes them while the others wait
+        features = load(path, pixels.device)
+        if features is None:
+            features = extract_features(extract, pixels, precision)
+            save(path, features)
             keep_within(cache, limit_bytes())
-    return found
+    return features
 
 
 def save(path: Path, features: Features) -> None:
@@ -97,15 +97,15 @@ def save(path: Path, features: Features) -> None:
 
 
 def load(path: Path, device: str) -> Features | None:
-    """The features of a file, or None where it is not there or not what was written."""
+    """The features in a file, or None if it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as stream:
-            values, told = stream.get_tensor("features"), stream.metadata()["sha256"]
+            values, expected = stream.get_tensor("features"), stream.metadata()["sha256"]
     except (OSError, SafetensorError, KeyError, TypeError):
         return None
-    if checksum(values) != told:
+    if checksum(values) != expected:
         return None
     mark_used(path)
     return Features(values=values, device=device)
@@ -115,10 +115,10 @@ def checksum(values: Tensor) -> str:
     return hash_bytes(str(tuple(values.shape)), values.numpy().tobytes())
 
 
-# How a run comes by its features: `extract_features`, or `kept_features` with its cache and identity.
+# How a run gets its features: `extract_features`, or `cached_features` with a cache and an identity.
 GetFeatures = Callable[[Extract, Pixels, str], Features]
 
 
 def keep_features(cache: Path, *identity: str) -> GetFeatures:
-    """`kept_features` for one frozen network and dataset."""
-    return partial(kept_features, cache=cache, identity=identity)
+    """`cached_features` for one frozen model and dataset."""
+    return partial(cached_features, cache=cache, identity=identity)

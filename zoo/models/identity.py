@@ -1,4 +1,4 @@
-"""What identifies a network, and the image size it is built for."""
+"""The identity of a model for run ids, and the image size it is built for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from zoo.system.files import hash_bytes
 
 
 def identify_network(choice: ModelChoice, weights: InitialWeights) -> str:
-    """What a plugin decides of a network: the version of its spec, else of the plugin, and a hash of the spec's fields.
+    """The version of a model's spec, else of its plugin, and a hash of the spec's fields.
 
-    The hash covers the fields that the core builds, feeds and trains the network by. Titles, licenses and citations
-    are not among them, so that correcting one repeats no run.
+    The hash covers the fields that affect how the core builds, feeds and trains the model. It does not cover titles,
+    licenses and citations, so that correcting them does not repeat a run.
     """
     spec = choice.spec
     mean, std = weights.normalization(spec)
@@ -31,12 +31,15 @@ def identify_network(choice: ModelChoice, weights: InitialWeights) -> str:
     return "-".join(filter(None, (release, hash_bytes(json.dumps(fields, sort_keys=True))[:12])))
 
 
-def nearest_size(spec: ModelSpec, asked: int, *, small_stem: bool = False) -> int:
-    """The size closest to `asked` that the model takes. A small stem leaves out two halvings: a quarter is enough."""
+def nearest_size(spec: ModelSpec, requested: int, *, small_stem: bool = False) -> int:
+    """The image size closest to `requested` that the model accepts.
+
+    A small stem omits two halvings of the resolution, so a quarter of the minimum size is enough.
+    """
     if spec.fixed_size:
         return spec.image_size
     smallest = -(-spec.min_image_size // 4) if small_stem else spec.min_image_size
-    size = max(asked, smallest)
+    size = max(requested, smallest)
     step = spec.size_multiple
     rounded = max(step, round(size / step) * step)
     return rounded if rounded >= smallest else rounded + step

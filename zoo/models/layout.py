@@ -1,4 +1,4 @@
-"""Place a network on a device in the memory layout in which it runs fastest."""
+"""Move a model to a device in its fastest memory layout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-SMALL_IMAGE = 128  # pixels a side; see `place`
+SMALL_IMAGE = 128  # pixels per side; see `place`
 
 
 def place(module: nn.Module, device: str, precision: str, image_size: int) -> nn.Module:
-    """Move a module to a device, in the layout that is fastest there, with the exceptions that pay.
+    """Move a module to a device in channels_last layout, except for depthwise convolutions where it is slower.
 
-    CPU: depthwise convolutions stay in float32 under bf16 autocast, where oneDNN is slower (mobilenet .8x). CUDA:
-    depthwise convolutions of small images leave channels_last, for which cuDNN compiles kernels in every process:
-    efficientnet_b0 on an H200 begins after 1 s instead of 17 s and takes 5.1 ms a step of 32 images at 64 px instead
-    of 6.4; at 224 px it would take 18.8 ms instead of 9.4.
+    On a CPU, depthwise convolutions stay in float32 under bf16 autocast, where oneDNN is slower (mobilenet 0.8x). On
+    CUDA, depthwise convolutions of small images are not in channels_last, for which cuDNN compiles kernels in every
+    process: efficientnet_b0 on an H200 starts after 1 s instead of 17 s and takes 5.1 ms per step of 32 images at
+    64 px instead of 6.4 ms; at 224 px it would take 18.8 ms instead of 9.4 ms.
     """
     import torch
 
@@ -61,7 +61,7 @@ def in_contiguous(part: nn.Conv2d) -> Forward:
     import torch
 
     own = part.forward
-    with torch.no_grad():  # strides that say contiguous: to torch, (C, 1, k, k) in channels_last is both
+    with torch.no_grad():  # contiguous strides: to torch, (C, 1, k, k) in channels_last is both
         part.weight.set_(torch.empty(part.weight.shape, device=part.weight.device).copy_(part.weight))  # type: ignore[call-overload]
 
     def forward(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Find the pretrained weights of a model: in a folder, in the caches, then on the network."""
+"""Find the pretrained weights of a model in a folder, in the caches, or on the network."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ HUB_URL = "https://huggingface.co"
 
 @dataclass(frozen=True, kw_only=True)
 class LocalCard:
-    """What is known of a file that is named after its architecture alone: what the card beside it declares.
+    """The declared facts about a weights file that is named after its architecture only, from the card beside it.
 
-    The published weights of the architecture may be others, so that nothing is taken from them.
+    The file may differ from the published weights of the architecture, so their facts do not apply.
     """
 
     mean: tuple[float, ...] = ()  # empty: not declared
@@ -46,37 +46,35 @@ class LocalCard:
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """What a model starts from: a file and its digest, or random init."""
+    """The initial weights of a model: a file and its digest, or random init."""
 
     init: Literal["pretrained", "random"]
     path: Path | None = None
     digest: str = ""
     tag: str = ""
-    fallback: bool = False  # pretrained weights were wanted and could not be had
-    local: LocalCard | None = field(default=None, compare=False)  # of a file that no published tag is known for
+    fallback: bool = False  # random init because the requested pretrained weights were not available
+    local: LocalCard | None = field(default=None, compare=False)  # of a file without a published tag
 
     @property
     def build_tag(self) -> str:
-        """The tag that `build` may rely on: a published one."""
+        """The tag for `build`, if it is a published one, else ""."""
         return "" if self.local else self.tag
 
     def normalization(self, spec: ModelSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of the network's input: the weights' own, else the architecture's."""
+        """Mean and standard deviation of the model's input: those of the weights, else of the architecture."""
         published = next(
-            (each for each in spec.weights if self.init == "pretrained" and each.tag == self.build_tag), spec
+            (weights for weights in spec.weights if self.init == "pretrained" and weights.tag == self.build_tag), spec
         )
         mean, std = (self.local.mean, self.local.std) if self.local else ((), ())
         return mean or published.mean, std or published.std
 
     def pretraining(self, spec: ModelSpec) -> list[str] | None:
-        """The data that the weights were trained on; None where nobody says, nothing for random init."""
+        """The datasets that the weights were trained on; None if unknown, empty for random init."""
         if self.init == "random":
             return []
         if self.local:
             return list(self.local.pretraining) or None
-        return next(
-            (list(each.pretraining) for each in spec.weights if each.tag == self.tag and each.pretraining), None
-        )
+        return next((list(w.pretraining) for w in spec.weights if w.tag == self.tag and w.pretraining), None)
 
 
 RANDOM = InitialWeights(init="random")
@@ -91,25 +89,25 @@ def find_all_weights(
     offline: bool,
     progress: Progress | None = None,
 ) -> list[InitialWeights]:
-    """Find every model's weights: in `weights_dir` (else `$ZOO_WEIGHTS`), in this machine's caches, on the network.
+    """Find the weights of all models: in `weights_dir` (else `$ZOO_WEIGHTS`), in local caches, or on the network.
 
-    Under `pretrained` all that cannot be had are named in one WeightsError; under `auto` they are marked as a fallback.
-    Hosts are asked once, together, for at most three seconds: a library's own retries take 50.
+    Under `pretrained`, raise one WeightsError for all missing weights; under `auto`, mark them as a fallback. All
+    hosts are checked once, concurrently, for at most three seconds: a library's own retries take 50.
     """
     if policy == "none":
         return [RANDOM for _ in choices]
-    brought = weights_folder(weights_dir)
+    local_folder = weights_folder(weights_dir)
     memo = FileMemo(cache)
     folder = cache / "weights"
     try:
-        found = [find_on_disk(choice, brought, folder) for choice in choices]
-        missing = [c for c, path in zip(choices, found, strict=True) if path is None and c.weights]
+        paths = [find_on_disk(choice, local_folder, folder) for choice in choices]
+        missing = [c for c, path in zip(choices, paths, strict=True) if path is None and c.weights]
         reachable = set() if offline else reachable_hosts({c.weights.url for c in missing if c.weights})
         results = []
         faults = []
-        for choice, path in zip(choices, found, strict=True):
+        for choice, path in zip(choices, paths, strict=True):
             if choice.weights is None and path is None:
-                results.append(RANDOM)  # there are none to be had
+                results.append(RANDOM)  # the model has no pretrained weights
                 continue
             reason = ""
             if path is None and choice.weights:
@@ -118,18 +116,18 @@ def find_all_weights(
                 faults.append((choice, reason))
                 results.append(InitialWeights(init="random", fallback=True))
                 continue
-            results.append(describe_file(choice, path, memo(path), brought))
+            results.append(describe_file(choice, path, memo(path), local_folder))
     finally:
         memo.close()
     if faults and policy == "pretrained":
-        raise missing_weights(faults, brought, folder)
+        raise missing_weights(faults, local_folder, folder)
     return results
 
 
-def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | None) -> InitialWeights:
-    """A file as the published weights that its name or digest says, else as a local file with the card beside it."""
+def describe_file(choice: ModelChoice, path: Path, digest: str, local_folder: Path | None) -> InitialWeights:
+    """Identify a file as published weights by its name or digest, else as local weights with the card beside it."""
     card = path.with_suffix(".toml")
-    is_tagged = path.parent != brought or path.stem != choice.spec.name
+    is_tagged = path.parent != local_folder or path.stem != choice.spec.name
     if choice.weights and (is_tagged or (not card.is_file() and is_published(choice.weights, digest))):
         return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
     tag = f"local-{digest[:8]}" if choice.weights else path.stem
@@ -138,13 +136,13 @@ def describe_file(choice: ModelChoice, path: Path, digest: str, brought: Path | 
 
 
 def is_published(weights: Weights, digest: str) -> bool:
-    """Whether a sha256 begins with the hash in the name of the published file; False where the name has none."""
+    """Whether a sha256 begins with the hash in the name of the published file; False if the name has none."""
     hashes = map(hash_in_name, (*weights.file_names, urlsplit(weights.url).path.rpartition("/")[2]))
     return any(digest.startswith(start) for start in hashes if start)
 
 
 def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
-    """The card beside a file of weights; empty where there is none. A WeightsError names what is wrong in it."""
+    """The card beside a weights file; empty if there is none. Raises WeightsError if it is invalid."""
     if not path.is_file():
         return LocalCard()
     try:
@@ -167,16 +165,16 @@ def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
 
 def bad_card(path: Path, reason: str) -> WeightsError:
     return WeightsError(
-        f"{path}: {reason}", fix="correct that line: mean, std, license and pretraining", code="bad-weights-card"
+        f"{path}: {reason}", fix="correct the card: mean, std, license and pretraining", code="bad-weights-card"
     )
 
 
 def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
-    """The model that `hf-hub:owner/name` holds, described by the hub's own files: from its cache, else downloaded."""
+    """The model `hf-hub:owner/name`, described by its files in the hub's cache or, if missing, on the hub."""
     family = registry.find("model", HUB.rstrip(":"))
     if family.find is None:
         raise UsageError(
-            f"model {name!r}: the plugin that offers {family.name!r} cannot look names up", fix="update the plugin"
+            f"model {name!r}: the plugin with {family.name!r} does not support the hub", fix="upgrade the plugin"
         )
     offline = offline or not reachable_hosts({HUB_URL})
     spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
@@ -185,47 +183,48 @@ def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool)
 
 
 def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
-    """The spec of a planned run's model, in whatever process."""
+    """The spec of a planned run's model, in any process."""
     if name.startswith(HUB):
         return find_hub_model(name, registry, cache, offline=True).spec
     return registry.find("model", name)
 
 
-def weights_folder(asked: Path | None) -> Path | None:
-    """The folder of files that somebody brought: the one asked for, else `$ZOO_WEIGHTS`; a UsageError if it is none."""
-    folder = asked or (Path(os.environ["ZOO_WEIGHTS"]) if os.environ.get("ZOO_WEIGHTS") else None)
+def weights_folder(requested: Path | None) -> Path | None:
+    """The folder of local weights: `requested`, else `$ZOO_WEIGHTS`. Raises UsageError if it is not a folder."""
+    folder = requested or (Path(os.environ["ZOO_WEIGHTS"]) if os.environ.get("ZOO_WEIGHTS") else None)
     if folder is None or (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         return folder
-    met = "may not be read" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
-    flag = "--weights-dir" if asked else "$ZOO_WEIGHTS"
-    raise UsageError(f"{folder}: {met}", fix=f"name in {flag} the folder that holds files of weights, or leave it out")
+    reason = "permission denied" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
+    flag = "--weights-dir" if requested else "$ZOO_WEIGHTS"
+    raise UsageError(f"{folder}: {reason}", fix=f"set {flag} to a folder of weights files, or leave it out")
 
 
-def missing_weights(faults: Sequence[tuple[ModelChoice, str]], brought: Path | None, cached: Path) -> WeightsError:
+def missing_weights(faults: Sequence[tuple[ModelChoice, str]], local_folder: Path | None, cached: Path) -> WeightsError:
     choice, reason = faults[0]
     tag = choice.weights.tag if choice.weights else ""
     file = f"{choice.spec.name}.{tag}.safetensors or .pth"
-    looked = f"not in {brought}, which holds {list_weights_files(brought, choice.spec.name)}; " if brought else ""
-    place = f"put {file} into it" if brought else f"put {file} into a folder and say --weights-dir FOLDER"
+    listing = list_weights_files(local_folder, choice.spec.name) if local_folder else ""
+    local = f"not in {local_folder}, which holds {listing}; " if local_folder else ""
+    place = f"put {file} into it" if local_folder else f"put {file} into a folder and pass --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
     return WeightsError(
-        f"weights {choice.spec.name}.{tag} cannot be had{others}: {looked}{reason}; not in {cached}",
-        fix=f"{place}, or say --weights auto (fall back to random init, marked) or --weights none",
+        f"weights {choice.spec.name}.{tag} are not available{others}: {local}{reason}; not in {cached}",
+        fix=f"{place}, or use --weights auto (fall back to random init, marked) or --weights none",
         code="weights-missing",
     )
 
 
-def list_weights_files(folder: Path, wanted: str) -> str:
-    """The files of weights in a folder, in a few words: the three whose names are nearest to what was wanted."""
+def list_weights_files(folder: Path, model: str) -> str:
+    """Describe the weights files in a folder: the three with names nearest to that of the model."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(WEIGHTS_SUFFIXES))
     if not names:
         return f"no {', '.join(WEIGHTS_SUFFIXES[:-1])} or {WEIGHTS_SUFFIXES[-1]} file"
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0)
+    near = difflib.get_close_matches(model, names, n=3, cutoff=0)
     return ", ".join(near) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Path | None:
-    local = find_local_weights(choice.spec, choice.weights, brought)
+def find_on_disk(choice: ModelChoice, local_folder: Path | None, folder: Path) -> Path | None:
+    local = find_local_weights(choice.spec, choice.weights, local_folder)
     if local or choice.weights is None or choice.spec.fetch_weights is None:
         return local
     return choice.spec.fetch_weights(
@@ -234,9 +233,9 @@ def find_on_disk(choice: ModelChoice, brought: Path | None, folder: Path) -> Pat
 
 
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
-    """Look in `folder` for a file named after the model and tag, else after the model alone.
+    """Look in `folder` for a file named after the model and tag, else after the model only.
 
-    The latter does not say which weights it holds, so that it never stands for other tags than the default one.
+    A name without a tag does not say which weights the file holds, so it is used only for the default tag.
     """
     if folder is None:
         return None
@@ -250,7 +249,7 @@ def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | 
 def fetch(
     spec: ModelSpec, weights: Weights, folder: Path, reachable: Iterable[str], offline: bool, progress: Progress | None
 ) -> tuple[Path | None, str]:
-    """Download one file, or say in a few words why it could not be."""
+    """Download a file; return its path, or None and the reason."""
     if offline:
         return None, "--offline"
     if spec.fetch_weights is None:
@@ -267,7 +266,7 @@ def fetch(
 
 
 def host_of(url: str) -> str:
-    """The scheme and host a download would contact: the hub's may be another by `$HF_ENDPOINT`."""
+    """The scheme and host that a download contacts; `$HF_ENDPOINT` may replace that of the hub."""
     parts = urlsplit(url)
     if parts.netloc == urlsplit(HUB_URL).netloc and os.environ.get("HF_ENDPOINT"):
         parts = urlsplit(os.environ["HF_ENDPOINT"])
@@ -275,25 +274,25 @@ def host_of(url: str) -> str:
 
 
 def reachable_hosts(urls: Iterable[str]) -> set[str]:
-    """Which hosts of these URLs answer at all within three seconds, all asked at once.
+    """The hosts of these URLs that respond within three seconds, checked concurrently.
 
-    In threads: looking a name up has no time-out of its own.
+    This uses threads, because a DNS lookup has no timeout.
     """
     import requests
 
-    def ask(host: str, answered: set[str]) -> None:
+    def probe(host: str, reachable: set[str]) -> None:
         try:
             requests.head(host, timeout=PROBE_SECONDS, allow_redirects=False)
         except requests.RequestException:
             return
-        answered.add(host)
+        reachable.add(host)
 
     hosts = {host_of(url) for url in urls} - {""}
-    answered: set[str] = set()
-    threads = [threading.Thread(target=partial(ask, host, answered), daemon=True) for host in hosts]
+    reachable: set[str] = set()
+    threads = [threading.Thread(target=partial(probe, host, reachable), daemon=True) for host in hosts]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + PROBE_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return set(answered)
+    return set(reachable)

@@ -1,4 +1,4 @@
-"""Installed distributions to plugins that are found; nothing of them is imported."""
+"""List the plugins among the installed distributions, without importing them."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ GROUP = re.compile(r"zoo\.v(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundPlugin:
-    """A plugin that is installed; nothing of it has been imported. `load` returns what its entry point names."""
+class InstalledPlugin:
+    """An installed plugin, not yet imported. `load` imports and returns the object of its entry point."""
 
     name: str  # of its distribution
     version: str = ""
     group: str = f"zoo.v{CONTRACT}"
-    module: str = ""  # that its entry point names
+    module: str = ""  # of its entry point
     load: Callable[[], object]
 
 
-def find_plugins() -> list[FoundPlugin]:
-    """List the distributions with an entry point in a group `zoo.vN`; of two with one name, the first on `sys.path`."""
-    found: dict[str, FoundPlugin] = {}
+def find_plugins() -> list[InstalledPlugin]:
+    """List the distributions with an entry point in a group `zoo.vN`, by name. The first on `sys.path` wins."""
+    plugins: dict[str, InstalledPlugin] = {}
     for distribution in metadata.distributions():
         for plugin in find_in_distribution(distribution):
-            found.setdefault(plugin.name, plugin)
-    return sorted(found.values(), key=lambda plugin: plugin.name)
+            plugins.setdefault(plugin.name, plugin)
+    return sorted(plugins.values(), key=lambda plugin: plugin.name)
 
 
-def find_in_distribution(distribution: metadata.Distribution) -> Iterator[FoundPlugin]:
-    """The one plugin of a distribution, or none. Damaged metadata make a plugin that cannot be loaded."""
+def find_in_distribution(distribution: metadata.Distribution) -> Iterator[InstalledPlugin]:
+    """Yield the plugin of a distribution, if it has one. With damaged metadata, it fails to load."""
     try:
-        # perf: reading one small file is 4 times quicker than parsing the metadata of every distribution
+        # perf: reading one small file is 4 times faster than parsing the metadata of every distribution
         text = distribution.read_text("entry_points.txt") or ""
     except (OSError, UnicodeDecodeError):
-        return  # damaged beyond telling whether it is ours
+        return  # too damaged to know whether it is a plugin
     if not re.search(r"^\s*\[\s*zoo\.v\d+\s*\]", text, re.MULTILINE):
         return
     name, version = describe_distribution(distribution)
     try:
         points = [point for point in distribution.entry_points if GROUP.fullmatch(point.group)]
-    except Exception as error:  # the parser raises whatever the text makes it raise
-        fault = PluginError(f"its entry_points.txt is damaged: {reason_of(error)}", fix="install it again")
-        yield FoundPlugin(name=canonical(name or "unknown"), version=version, load=raising(fault))
+    except Exception as error:  # the parser raises many kinds of errors
+        damage = PluginError(f"its entry_points.txt is damaged: {reason_of(error)}", fix="install it again")
+        yield InstalledPlugin(name=canonical(name or "unknown"), version=version, load=raising(damage))
         return
     if not points:
         return
-    # A distribution may serve several generations of the contract: take the newest one spoken here.
+    # A distribution may support several versions of the contract: use the newest one that this zoo supports.
     group = max((point.group for point in points), key=lambda group: (contract(group) <= CONTRACT, contract(group)))
     points = [point for point in points if point.group == group]
     load = points[0].load
     if len(points) > 1:
         load = raising(PluginError(f"{len(points)} entry points in {group}, expected 1"))
-    yield FoundPlugin(
+    yield InstalledPlugin(
         name=canonical(name or points[0].name), version=version, group=group, module=points[0].module, load=load
     )
 
 
 def describe_distribution(distribution: metadata.Distribution) -> tuple[str, str]:
-    """Name and version, empty where the metadata do not say."""
+    """The name and version of a distribution, empty if its metadata is damaged."""
     try:
         fields = distribution.metadata
-        said = {key: str(fields[key]) for key in ("Name", "Version") if key in fields}
-    except Exception:  # missing or undecodable METADATA: its type differs between versions of Python
-        said = {}
-    return said.get("Name", ""), said.get("Version", "")
+        texts = {key: str(fields[key]) for key in ("Name", "Version") if key in fields}
+    except Exception:  # missing or undecodable METADATA: the error differs between versions of Python
+        texts = {}
+    return texts.get("Name", ""), texts.get("Version", "")
 
 
 def contract(group: str) -> int:
-    """The generation N in `zoo.vN`."""
+    """The contract version N of `zoo.vN`."""
     return int(group.removeprefix("zoo.v"))
 
 
@@ -85,12 +85,12 @@ def raising(error: BaseException) -> Callable[[], object]:
 
 
 def canonical(distribution: str) -> str:
-    """One spelling for a distribution's name, as the package index has it: `Zoo_Timm` is `zoo-timm`."""
+    """Normalize a distribution's name as PyPI does: `Zoo_Timm` is `zoo-timm`."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def reason_of(error: BaseException) -> str:
-    """One line: `ImportError: no cuda`. What the loader itself found needs no type in front."""
+    """Describe an error on one line, such as `ImportError: no cuda`. A PluginError needs no type name."""
     text = " ".join(clean(line) for line in message_of(error).split())
     if isinstance(error, PluginError):
         return text

@@ -1,4 +1,4 @@
-"""Guards around a plugin's code: what it changes in the process, raises or downloads."""
+"""Guards around a plugin's code, for what it changes in the process, raises or downloads."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from zoo.errors import PluginError, ZooError, clean
 from zoo.specs.executor import ExecutorSpec
 from zoo.system.workers import Event, Notify, Work, execute
 
-if TYPE_CHECKING:
-    pass
-
 
 def run_executor(
     spec: ExecutorSpec, works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], **settings: Any
 ) -> Generator[Event[Work], None, None]:
-    """The events of an executor (`zoo.ExecutorSpec`). PluginError that names a plugin's where it goes wrong."""
+    """Yield the events of an executor. Raises PluginError if an executor of a plugin fails."""
     if spec.execute is execute:
         yield from spec.execute(works, carry_out, **settings)
         return
     try:
         events = spec.execute(works, carry_out, **settings)
         with contextlib.ExitStack() as stack:
-            if hasattr(events, "close"):  # a generator; other iterators have nothing to end
+            if hasattr(events, "close"):  # generators have it; other iterators need no end
                 stack.callback(events.close)
             for event in events:
                 if not isinstance(event, Event):
@@ -43,7 +40,7 @@ def run_executor(
     except Exception as error:
         raise PluginError(
             f"executor {spec.name!r} failed: {type(error).__name__}: {clean(error)}",
-            fix="--executor local, or report this to whoever publishes its plugin",
+            fix="use --executor local, or report this to the plugin's author",
             code="executor-failed",
         ) from error
 
@@ -53,11 +50,14 @@ PATCHED = ("builtins", "os", "numpy", "numpy.random")
 
 @contextmanager
 def noted_interrupts() -> Iterator[list[int]]:
-    """The interrupts that came from outside, a plugin's own KeyboardInterrupt not among them; main thread only."""
+    """Yield a list of the SIGINT signals received in the block, to tell them from a plugin's own KeyboardInterrupt.
+
+    Signals are recorded in the main thread only. Elsewhere an interrupt is assumed, unless SIGINT is ignored, as for a
+    background job of a shell.
+    """
     noted: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        # Ignored, as in a shell's background, none comes from outside; else nobody can tell, and it is taken for one.
         yield [] if before is signal.SIG_IGN else [signal.SIGINT]
         return
 
@@ -74,18 +74,20 @@ def noted_interrupts() -> Iterator[list[int]]:
 
 @contextmanager
 def process_unchanged() -> Iterator[None]:
-    """What foreign code does to this process ends with the block: working folder, environment, signals, random numbers,
-    functions of Python and numpy that it put others in the place of, and of torch, where it is there, its random
-    numbers, gradients, default type and threads."""
+    """Restore what a plugin's code may change in this process after the block.
+
+    This covers the working folder, environment, signal handlers, random state, and patched functions of Python and
+    numpy; and, if torch is imported, its random state, gradients, default dtype and threads.
+    """
     try:
         folder = Path.cwd()
-    except FileNotFoundError:  # removed under the command's feet
+    except FileNotFoundError:  # the folder was removed
         folder = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    environment, numbers, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
+    environment, random_state, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
     libraries = [(vars(module), dict(vars(module))) for name in PATCHED if (module := sys.modules.get(name))]
     if torch:
-        drawn, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
+        torch_state, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
         gradients = torch.is_grad_enabled()
     try:
         yield
@@ -97,7 +99,7 @@ def process_unchanged() -> Iterator[None]:
         if dict(os.environ) != environment:
             os.environ.clear()
             os.environ.update(environment)
-        random.setstate(numbers)
+        random.setstate(random_state)
         for number, handler in handlers.items():
             changed = handler is not None and signal.getsignal(number) is not handler
             if changed and threading.current_thread() is threading.main_thread():
@@ -105,16 +107,16 @@ def process_unchanged() -> Iterator[None]:
         if torch:
             torch.set_default_dtype(dtype)
             torch.set_grad_enabled(gradients)
-            torch.set_rng_state(drawn)
+            torch.set_rng_state(torch_state)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
 
 
 @contextmanager
 def network_refused() -> Iterator[list[str]]:
-    """Refuse network connections of Python's sockets inside the block, and list the hosts that were tried.
+    """Refuse network connections of Python's sockets inside the block, and yield a list of the requested hosts.
 
-    This machine is refused too: a proxy or a mirror may listen there. Sockets that are paths pass.
+    This includes localhost, where a proxy or a mirror may listen. Unix sockets are allowed.
     """
     import socket
 
@@ -122,7 +124,7 @@ def network_refused() -> Iterator[list[str]]:
 
     def refuse(host: object) -> NoReturn:
         hosts.append(str(host))
-        raise OSError(errno.ENETUNREACH, f"the network is refused here: {host}")
+        raise OSError(errno.ENETUNREACH, f"network access is not allowed here: {host}")
 
     def guard(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda own, address: refuse(address[0]) if isinstance(address, tuple) else function(own, address)

@@ -1,4 +1,4 @@
-"""Plugins loaded, each by itself, to a registry of what they give; one that fails is a line of it."""
+"""Load plugins one by one into a registry; list a plugin that fails, with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 import pluggy
 
 from zoo.errors import DataError, PluginError, nearest
-from zoo.registry.finding import FoundPlugin, contract, reason_of
+from zoo.registry.finding import InstalledPlugin, contract, reason_of
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
 from zoo.sources.opening import card_dataset
@@ -41,34 +41,34 @@ SPEC_TYPES: dict[Kind, type[Any]] = {
 }
 HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in SPEC_TYPES}
 CORE = "zoo-bench"
-# A bare name that several offer means the first of these. The core comes first: installing a stranger's plugin must
-# not change, or take away, what `auroc` or `finetune` means in a published suite.
+# A bare name that several plugins register means the first of these. The core comes first: installing a plugin must
+# not change or remove the meaning of `auroc` or `finetune` in a published suite.
 PRECEDENCE = (CORE, "zoo-timm", "zoo-torchvision")
-# Python says it in words only.
+# Python reports an unknown field only in the message of a TypeError.
 UNKNOWN_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*")
 SPECS_BY_NAME = {kind.__name__: kind for kind in (*SPEC_TYPES.values(), Weights)}
-SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # becomes a folder's name; a leading "-" would read as a flag
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # used as a folder name; a leading "-" would look like a flag
 
 
-def load_registry(plugins: Iterable[FoundPlugin]) -> Registry:
-    """Load every plugin by itself and index its specs; list one that fails as broken, with the reason."""
+def load_registry(plugins: Iterable[InstalledPlugin]) -> Registry:
+    """Load every plugin and index its specs; list one that fails as broken, with the reason."""
     listed: list[Plugin] = []
-    given: dict[str, dict[Kind, list[Any]]] = {}
+    specs_of: dict[str, dict[Kind, list[Any]]] = {}
     with noted_interrupts() as interrupts:
         for plugin in plugins:
             try:
-                if plugin.name in given:
-                    raise PluginError("a plugin of this name is loaded already", fix="uninstall one of them")
+                if plugin.name in specs_of:
+                    raise PluginError("a plugin with this name is already loaded", fix="uninstall one of them")
                 with quiet_stdout(), process_unchanged():
-                    given[plugin.name], mistakes = load_plugin(plugin)
-            except BaseException as error:  # SystemExit, and what extension modules derive from BaseException
+                    specs_of[plugin.name], mistakes = load_plugin(plugin)
+            except BaseException as error:  # SystemExit, and errors of extension modules that derive from BaseException
                 if isinstance(error, KeyboardInterrupt) and interrupts:
                     raise
                 listed.append(
                     Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error))
                 )
                 continue
-            counts = {kind: len(specs) for kind, specs in given[plugin.name].items() if specs}
+            counts = {kind: len(specs) for kind, specs in specs_of[plugin.name].items() if specs}
             listed.append(
                 Plugin(
                     name=plugin.name,
@@ -78,79 +78,82 @@ def load_registry(plugins: Iterable[FoundPlugin]) -> Registry:
                     counts=counts,
                 )
             )
-    return index_specs(given, listed)
+    return index_specs(specs_of, listed)
 
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """What a plugin prints goes to stderr, by whatever way: stdout may be one JSON document that a program reads."""
+    """Redirect all output of a plugin to stderr: stdout may be one JSON document for another program."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # stdout or stderr are closed
-            kept = os.dup(1)
-            stack.callback(os.close, kept)
+        with contextlib.suppress(OSError):  # stdout or stderr is closed
+            stdout_copy = os.dup(1)
+            stack.callback(os.close, stdout_copy)
             os.dup2(2, 1)
-            stack.callback(os.dup2, kept, 1)
+            stack.callback(os.dup2, stdout_copy, 1)
         yield
 
 
-def load_plugin(found: FoundPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
-    """Import one plugin, check its hooks, call them and check what they return.
+def load_plugin(installed: InstalledPlugin) -> tuple[dict[Kind, list[Any]], list[str]]:
+    """Import one plugin, check its hooks, call them and check the returned specs.
 
-    Returns the valid specs and the mistakes in the others. Raises an error of the plugin as a whole, and all mistakes
-    at once where no spec is valid.
+    Return the valid specs and the mistakes in the others. Raises PluginError if the plugin cannot be used as a whole,
+    or with all mistakes if no spec is valid.
     """
-    if contract(found.group) != CONTRACT:
-        newer = contract(found.group) > CONTRACT
+    if contract(installed.group) != CONTRACT:
+        newer = contract(installed.group) > CONTRACT
         raise PluginError(
-            f"needs contract {found.group}; this zoo speaks v{CONTRACT}", fix=f"upgrade {CORE if newer else found.name}"
+            f"needs contract {installed.group}, but this zoo supports v{CONTRACT}",
+            fix=f"upgrade {CORE if newer else installed.name}",
         )
-    plugin = found.load()
+    plugin = installed.load()
     if not check_hooks(plugin):
         plugin = plugin_of_cards(plugin)
-    # A manager of its own: pluggy drops or mixes up what others registered when one registration fails.
+    # One manager per plugin: pluggy drops or mixes up the hooks of others when a registration fails.
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hooks)
-    manager.register(plugin, name=found.name)
+    manager.register(plugin, name=installed.name)
     specs: dict[Kind, list[Any]] = {}
     mistakes: list[PluginError] = []
     for kind in HOOKS:
         try:
-            specs[kind], wrong = call_hook(manager, kind)
+            specs[kind], errors = call_hook(manager, kind)
         except PluginError as error:  # the hook as a whole
-            specs[kind], wrong = [], [error]
-        mistakes += wrong
+            specs[kind], errors = [], [error]
+        mistakes += errors
     if mistakes and not any(specs.values()):
         raise mistakes[0] if len(mistakes) == 1 else join_mistakes(mistakes)
-    return specs, [each.message for each in mistakes]
+    return specs, [mistake.message for mistake in mistakes]
 
 
 def join_mistakes(mistakes: Sequence[PluginError]) -> PluginError:
-    return PluginError("; ".join(each.message for each in mistakes), fix="correct the plugin")
+    return PluginError("; ".join(mistake.message for mistake in mistakes), fix="correct the plugin")
 
 
 def check_hooks(plugin: object) -> int:
-    """The number of hooks. A function that means to be one and is none is refused: pluggy would pass it over."""
-    known = list(HOOKS.values())
+    """Return the number of hooks. Refuse a misnamed or unmarked hook, which pluggy would ignore."""
+    hook_names = list(HOOKS.values())
     num_marked = 0
     for name in dir(plugin):
         function = getattr(plugin, name, None)
         marked = inspect.isroutine(function) and isinstance(getattr(function, f"{PROJECT}_impl", None), dict)
-        if marked and name not in known:
-            raise PluginError(f"{name} is marked @hookimpl but is no hook. {hint(name)}")
-        if not marked and name in known:
+        if marked and name not in hook_names:
+            raise PluginError(f"{name} is marked @hookimpl but is not a hook. {hint(name)}")
+        if not marked and name in hook_names:
             raise PluginError(f"{name} is not marked as a hook", fix="write @hookimpl above a plain function")
         if not marked and name.startswith("register_") and callable(function) and is_own(function, plugin):
-            raise PluginError(f"{name} is no hook. {hint(name)} Name it _{name} if it is for the plugin's own use")
+            raise PluginError(f"{name} is not a hook. {hint(name)} Name it _{name} if it is private")
         num_marked += marked
     return num_marked
 
 
 def plugin_of_cards(package: object) -> object:
-    """A package without hooks, whose cards (`dataset.toml`, or several TOML files) are its datasets."""
+    """A plugin made of a package without hooks, whose TOML files are the cards of its datasets."""
     folders = [Path(folder) for folder in getattr(package, "__path__", ())]
     cards = sorted(card for folder in folders for card in folder.glob("*.toml") if card.name != "pyproject.toml")
     if not cards:
-        raise PluginError(f"gives nothing: no function is marked @hookimpl, and it holds no dataset.toml. {hint('')}")
+        raise PluginError(
+            f"registers nothing: no function is marked @hookimpl, and there is no dataset.toml. {hint('')}"
+        )
     try:
         specs = [card_dataset(card) for card in cards]
     except DataError as error:
@@ -159,14 +162,14 @@ def plugin_of_cards(package: object) -> object:
 
 
 def hint(name: str) -> str:
-    """The hook that `name` is probably meant to be, else all of them. `register_` in front makes any two look alike."""
-    plurals = [f"{kind}s" for kind in HOOKS]
+    """Suggest the hook that `name` probably means, else list all of them."""
+    plurals = [f"{kind}s" for kind in HOOKS]  # without `register_`, which makes any two names similar
     close = difflib.get_close_matches(name.removeprefix("register_"), plurals, n=1)
     return f"Did you mean 'register_{close[0]}'?" if close else f"The hooks are {', '.join(HOOKS.values())}."
 
 
 def is_own(function: object, plugin: object) -> bool:
-    """Whether a plugin's module, or one of its package, defines this function rather than importing a library's."""
+    """Whether the plugin's package defines this function, rather than importing it from a library."""
     if not isinstance(plugin, ModuleType):
         return True
     defined_in: str = getattr(function, "__module__", None) or ""
@@ -174,8 +177,8 @@ def is_own(function: object, plugin: object) -> bool:
 
 
 def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], list[PluginError]]:
-    """Call one hook of the only registered plugin; return its valid specs, and what is wrong with each other one."""
-    hook, wanted = HOOKS[kind], SPEC_TYPES[kind]
+    """Call one hook of the only registered plugin; return its valid specs and an error for each invalid one."""
+    hook, spec_type = HOOKS[kind], SPEC_TYPES[kind]
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         return [], []
@@ -188,17 +191,18 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], lis
         raise unknown_field from error
     specs = answers[0] if answers else None
     if not isinstance(specs, (list, tuple)):
-        raise PluginError(f"{hook} returned {described(specs)}, expected a list of {wanted.__name__}")
-    counts = Counter(spec.name for spec in specs if isinstance(spec, wanted) and isinstance(spec.name, str))
+        raise PluginError(f"{hook} returned {describe_object(specs)}, expected a list of {spec_type.__name__}")
+    counts = Counter(spec.name for spec in specs if isinstance(spec, spec_type) and isinstance(spec.name, str))
     valid: dict[str, Any] = {}
     mistakes = []
     for index, spec in enumerate(specs):
         try:
-            if not isinstance(spec, wanted):
-                raise PluginError(f"{hook} returned {described(spec)} at [{index}], expected {wanted.__name__}")
+            if not isinstance(spec, spec_type):
+                kind_name = describe_object(spec)
+                raise PluginError(f"{hook} returned {kind_name} at [{index}], expected {spec_type.__name__}")
             check_spec_name(kind, spec.name)
             if counts[spec.name] > 1:
-                raise PluginError(f"{hook} gives {kind} {spec.name!r} twice", fix="give each a name of its own")
+                raise PluginError(f"{hook} returns {kind} {spec.name!r} twice", fix="give each a unique name")
             check_fields(kind, spec)
         except PluginError as error:
             mistakes.append(error)
@@ -208,7 +212,7 @@ def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], lis
 
 
 def explain_unknown_field(error: TypeError) -> PluginError | None:
-    """The error for a field that a spec does not have, as Python's own message names it; None for any other error."""
+    """The error for an unknown field of a spec, parsed from Python's message; None for any other error."""
     match = UNKNOWN_FIELD.fullmatch(str(error))
     kind = SPECS_BY_NAME.get(match[1]) if match else None
     if match is None or kind is None:
@@ -219,24 +223,24 @@ def explain_unknown_field(error: TypeError) -> PluginError | None:
     return PluginError(f"{match[1]} has no field {match[2]!r}", fix=f"{hint} Else {upgrade}" if hint else upgrade)
 
 
-def described(value: object) -> str:
+def describe_object(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def check_spec_name(what: str, name: object) -> None:
-    """Refuse a name that could not be typed, be a folder, or be told from a qualified or tagged one."""
+    """Refuse a name that cannot be typed or be a folder, or that looks like a qualified or tagged name."""
     if type(name) is not str or not SAFE_NAME.fullmatch(name):
         raise PluginError(
             f"{what} name {show_value(name)}: expected letters, digits, '_', '.', '-' (not first: '.', '-')"
         )
     if what == "model" and "." in name:
         raise PluginError(
-            f"model name {name!r}: what follows a dot is read as a weights tag", fix="write a name without dots"
+            f"model name {name!r}: text after a dot is read as a weights tag", fix="use a name without dots"
         )
 
 
 def check_fields(kind: Kind, spec: Any) -> None:
-    """Refuse a spec, or a model's weights, with a field of another type or value than it is declared with."""
+    """Refuse a spec, or a model's weights, if a field has an invalid type or value."""
     if fault := find_spec_fault(spec, SPEC_TYPES[kind]):
         raise PluginError(f"{kind} {spec.name!r}: {fault}", fix="correct the plugin")
     if isinstance(spec, ModelSpec):
@@ -254,27 +258,27 @@ def check_tags(spec: ModelSpec) -> None:
         check_spec_name(f"model {spec.name!r}: weights tag", tag)
     if len(set(tags)) < len(tags):
         raise PluginError(
-            f"model {spec.name!r}: a weights tag is given twice: {', '.join(tags)}",
-            fix="give each set of weights a tag of its own",
+            f"model {spec.name!r}: repeated weights tag: {', '.join(tags)}",
+            fix="give each set of weights a unique tag",
         )
 
 
-def index_specs(given: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequence[Plugin]) -> Registry:
-    """Put every spec under the shortest name that denotes it, and the list of plugins beside them."""
+def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequence[Plugin]) -> Registry:
+    """Build the registry: every spec under the shortest name that denotes it, and the list of plugins."""
     keyed: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in SPEC_TYPES}
     owners: dict[Kind, dict[str, tuple[str, ...]]] = {}
     for kind in SPEC_TYPES:
-        offers: dict[str, dict[str, Any]] = {}
-        for distribution, specs in given.items():
+        rivals: dict[str, dict[str, Any]] = {}  # specs by name and distribution
+        for distribution, specs in specs_of.items():
             for spec in specs[kind]:
-                offers.setdefault(spec.name, {})[distribution] = spec
-        owners[kind] = {name: by_precedence(offered) for name, offered in offers.items()}
-        for name, offered in offers.items():
+                rivals.setdefault(spec.name, {})[distribution] = spec
+        owners[kind] = {name: by_precedence(by_distribution) for name, by_distribution in rivals.items()}
+        for name, by_distribution in rivals.items():
             first = owners[kind][name][0]
-            wins = len(offered) == 1 or first in PRECEDENCE
+            wins = len(by_distribution) == 1 or first in PRECEDENCE
             for distribution in owners[kind][name]:
                 key = name if wins and distribution == first else f"{distribution}:{name}"
-                keyed[f"{kind}s"][key] = offered[distribution]
+                keyed[f"{kind}s"][key] = by_distribution[distribution]
     broken = tuple(
         BrokenPlugin(p.name, p.version, p.reason, p.status == "partial") for p in plugins if p.status != "ok"
     )
@@ -282,6 +286,6 @@ def index_specs(given: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequ
 
 
 def by_precedence(distributions: Iterable[str]) -> tuple[str, ...]:
-    """The distribution that a bare name means first, then the others by name: never by the order they were loaded."""
+    """Sort distributions by precedence and then by name, independent of the order in which they were loaded."""
     ranked = {name: rank for rank, name in enumerate(PRECEDENCE)}
     return tuple(sorted(distributions, key=lambda name: (ranked.get(name, len(ranked)), name)))

@@ -1,4 +1,4 @@
-"""Resolve names to specs; every spec is listed under the shortest name that denotes it."""
+"""The registry, which resolves names to specs. Every spec is listed under the shortest name that denotes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
 Spec = ModelSpec | DatasetSpec | MetricSpec | Protocol | ExecutorSpec
 WILDCARDS = "*?["
 HUB = "hf-hub:"
-# Prefixes of names that a plugin looks up when they are asked for, and the plugin that does: never a distribution's.
+# Prefixes of dataset names that a plugin resolves on request, and that plugin. They are not names of distributions.
 DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
 
 
@@ -28,7 +28,7 @@ DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
 class Plugin:
     """One line of `zoo plugin list`: `counts` has the number of specs of each kind, `reason` why specs are missing.
 
-    A `partial` plugin gives some specs; those with mistakes are left out, and `reason` lists them all.
+    A `partial` plugin has valid and invalid specs; the invalid ones are left out, and `reason` lists them all.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that gives nothing, or not all (`partial`), and why; the others serve on."""
+    """A plugin that cannot be used, or only in part (`partial`), and the reason. The other plugins still work."""
 
     plugin: str
     version: str
@@ -53,7 +53,7 @@ class BrokenPlugin:
 
 
 class ModelName(NamedTuple):
-    """The parts of `distribution:architecture.weights_tag`; what is not said is empty."""
+    """The parts of `distribution:architecture.weights_tag`; missing parts are empty."""
 
     qualifier: str
     architecture: str
@@ -62,21 +62,21 @@ class ModelName(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """What a model's name means. Two names for the same architecture and weights give equal choices."""
+    """The model that a name means. Two names of the same architecture and weights give equal choices."""
 
     name: str  # "zoo-timm:resnet18"
     spec: ModelSpec
-    weights: Weights | None  # None where the model has no pretrained weights at all
-    shown: str  # the shortest name for it: "resnet18", "resnet18.a1_in1k" where the tag is not the default one
-    release: str = ""  # of the plugin that gives it
+    weights: Weights | None  # None if the model has no pretrained weights
+    shown: str  # its shortest name: "resnet18", or "resnet18.a1_in1k" if the tag is not the default one
+    release: str = ""  # version of its plugin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """Every spec that can be asked for, under the shortest name that denotes it.
+    """All specs, under the shortest name that denotes each.
 
-    That is the plain name, or `distribution:name` where another plugin's is meant by the plain one or where nobody's
-    is. `owners[kind][plain name]` lists the distributions that offer a name, the one it means first.
+    This is the plain name, or `distribution:name` if the plain name means the spec of another plugin or is ambiguous.
+    `owners[kind][plain name]` lists the distributions that register a name; the plain name means the first one.
     """
 
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
@@ -99,38 +99,38 @@ class Registry:
     @overload
     def find(self, kind: Literal["executor"], name: str) -> ExecutorSpec: ...
     def find(self, kind: Kind, name: str) -> Spec:
-        """The spec called `name` or `distribution:name`. A model's weights tag is for `find_model`."""
+        """The spec called `name` or `distribution:name`. Use `find_model` for a name with a weights tag."""
         spec: Spec = self.specs(kind)[self.key(kind, name)]
         return spec
 
     def find_model(self, name: str) -> ModelChoice:
-        """The architecture and weights that `name` means; without a tag, the weights the model lists first.
+        """The architecture and weights that `name` means; without a tag, the first weights of the model.
 
-        A tag that only one of several same-named architectures has chooses that one.
+        If several plugins register the architecture, the tag decides between them.
         """
         qualifier, architecture, tag = split_model_name(name)
         if not architecture:
             raise self.not_found("model", name)
-        asked = f"{qualifier}:{architecture}" if qualifier else architecture
+        requested = f"{qualifier}:{architecture}" if qualifier else architecture
         if not tag:
-            return self.choose(self.key("model", asked), "")
-        rivals = [self.key("model", asked)] if qualifier else self.keys_of("model", architecture)
+            return self.choose(self.key("model", requested), "")
+        rivals = [self.key("model", requested)] if qualifier else self.keys_of("model", architecture)
         if not rivals:
             raise self.not_found("model", architecture)
-        having = [key for key in rivals if find_tagged_weights(self.models[key], tag)]
-        if not having:
+        candidates = [key for key in rivals if find_tagged_weights(self.models[key], tag)]
+        if not candidates:
             raise unknown_tag(
                 architecture, tag, [weights.tag for key in rivals for weights in self.models[key].weights]
             )
-        if len(having) > 1 and having[0] != architecture:
-            raise ambiguous("model", f"{architecture}.{tag}", [f"{key}.{tag}" for key in having])
-        return self.choose(having[0], tag)
+        if len(candidates) > 1 and candidates[0] != architecture:
+            raise ambiguous("model", f"{architecture}.{tag}", [f"{key}.{tag}" for key in candidates])
+        return self.choose(candidates[0], tag)
 
     def match(self, kind: Kind, pattern: str) -> list[str]:
-        """The names a glob stands for; a plain name stands for itself, and must exist too.
+        """The names that match a glob. A plain name matches itself and must exist.
 
-        `resnet*` goes over the names that need no distribution in front, `zoo-torchvision:*` over all of one plugin,
-        and `resnet18.*` over the weights of models.
+        `resnet*` matches names that need no distribution in front, `zoo-torchvision:*` all names of one plugin, and
+        `resnet18.*` the weights of models.
         """
         if not any(character in pattern for character in WILDCARDS):
             if kind == "model":
@@ -159,7 +159,7 @@ class Registry:
         return names
 
     def qualified(self, kind: Kind, name: str) -> str:
-        """`distribution:name` for any name of a spec; a registry made by hand knows no distributions."""
+        """`distribution:name` for any name of a spec; the plain name in a registry without distributions."""
         key = self.key(kind, name)
         owners = self.owners.get(kind, {}).get(key, ())
         return f"{owners[0]}:{key}" if owners else key
@@ -170,7 +170,7 @@ class Registry:
         return specs
 
     def find_family(self, name: str) -> DatasetSpec | None:
-        """The spec that stands for all called `PREFIX:...`, if `name` is such a one; an error if it is missing."""
+        """The spec that resolves `PREFIX:...`, if `name` has such a prefix. Raises UsageError if it is missing."""
         prefix = next((prefix for prefix in DATASET_PREFIXES if name.startswith(prefix)), "")
         if not prefix:
             return None
@@ -185,9 +185,9 @@ class Registry:
             raise self.left_out(plugin, error)
         return family
 
-    # --- how a name is resolved ---
+    # --- resolving names ---
     def key(self, kind: Kind, name: str) -> str:
-        """The shortest name of what `name` denotes, or an error that says what is there instead."""
+        """The shortest name of the spec that `name` denotes. Raises UsageError or PluginError."""
         specs = self.specs(kind)
         if name in specs:
             return name
@@ -195,7 +195,7 @@ class Registry:
         if not qualifier:
             rivals = self.keys_of(kind, plain)
             raise ambiguous(kind, plain, rivals) if rivals else self.not_found(kind, name)
-        if f"{qualifier}:{plain}" in specs:  # asked for as `Zoo_X:`
+        if f"{qualifier}:{plain}" in specs:  # requested as `Zoo_X:`
             return f"{qualifier}:{plain}"
         self.require_plugin(qualifier)
         if self.owners.get(kind, {}).get(plain, ("",))[0] == qualifier and plain in specs:
@@ -203,13 +203,13 @@ class Registry:
         raise self.left_out(qualifier, self.not_found(kind, name))
 
     def keys_of(self, kind: Kind, plain: str) -> list[str]:
-        """The keys of all specs whose plain name this is, the one it means first."""
+        """The keys of all specs with this plain name; the first is the one it means."""
         specs = self.specs(kind)
         others = [f"{owner}:{plain}" for owner in self.owners.get(kind, {}).get(plain, ())]
         return [key for key in (plain, *others) if key in specs]
 
     def matches(self, kind: Kind, key: str, qualifier: str, pattern: str, tagged: bool) -> bool:
-        """Whether a glob means this key. Without a qualifier a plain name stands for one spec, except by a tag."""
+        """Whether a glob matches this key. Without a qualifier or tag, a plain name matches one spec only."""
         owner, plain = split_qualifier(self.qualified(kind, key))
         if qualifier:
             return owner == qualifier and fnmatch.fnmatchcase(plain, pattern)
@@ -222,19 +222,19 @@ class Registry:
         name, shown = self.qualified("model", key), key
         if weights and weights != spec.weights[0]:
             plain = split_qualifier(key)[1]
-            having = [
+            candidates = [
                 rival for rival in self.keys_of("model", plain) if find_tagged_weights(self.models[rival], weights.tag)
             ]
-            shown = f"{plain if having == [key] else key}.{weights.tag}"
+            shown = f"{plain if candidates == [key] else key}.{weights.tag}"
         return ModelChoice(name=name, spec=spec, weights=weights, shown=shown, release=self.release_of(name))
 
     def release_of(self, name: str) -> str:
-        """The version of the distribution in a qualified name; empty where it is unknown."""
+        """The version of the distribution in a qualified name; empty if unknown."""
         distribution = name.partition(":")[0]
         return next((plugin.version for plugin in self.plugins if plugin.name == distribution), "")
 
     def require_plugin(self, name: str) -> None:
-        """Raise where no plugin of this name serves; a partial one serves its valid specs."""
+        """Raise PluginError if the plugin is broken, or UsageError if it is not installed. A partial one is usable."""
         for broken in self.broken:
             if broken.plugin == name and not broken.partial:
                 raise PluginError(
@@ -242,16 +242,16 @@ class Registry:
                     fix=f"repair it, or `pip uninstall {name}`",
                     code="broken-plugin",
                 )
-        serving = {plugin.name for plugin in self.plugins}
-        if name not in serving:
+        installed = {plugin.name for plugin in self.plugins}
+        if name not in installed:
             raise UsageError(
                 f"unknown plugin {name!r}",
-                fix=f"{nearest(name, serving)} `zoo plugin list` shows the {len(serving)} installed".strip(),
+                fix=f"{nearest(name, installed)} `zoo plugin list` shows the {len(installed)} installed".strip(),
                 code="unknown-plugin",
             )
 
     def left_out(self, plugin: str, error: UsageError | PluginError) -> UsageError | PluginError:
-        """The error for a spec that a plugin does not give, with the plugin's mistakes where it is partial."""
+        """Add the mistakes of a partial plugin to the error for a spec that it does not have."""
         reason = next((broken.reason for broken in self.broken if broken.plugin == plugin and broken.partial), "")
         return (
             type(error)(f"{error.message}; left out of {plugin}: {reason}", fix=error.fix, code=error.code)
@@ -260,18 +260,18 @@ class Registry:
         )
 
     def not_found(self, kind: Kind, name: str) -> UsageError | PluginError:
-        """The error for a name that nobody offers: it may be a broken plugin's own name, or one it would have given."""
+        """The error for an unknown name, which may be a broken plugin or one of its specs."""
         if canonical(name) in {broken.plugin for broken in self.broken if not broken.partial}:
             self.require_plugin(canonical(name))
         error = unknown(kind, name, self.specs(kind))
         if not self.broken:
             return error
         names = ", ".join(broken.plugin for broken in self.broken)
-        return UsageError(error.message, fix=f"{error.fix}; broken, may offer it: {names}", code=error.code)
+        return UsageError(error.message, fix=f"{error.fix}; broken plugins may have it: {names}", code=error.code)
 
 
 def split_qualifier(name: str) -> tuple[str, str]:
-    """Split `distribution:name`; the distribution is empty where none is said. `hf-hub:owner/name` is one name."""
+    """Split `distribution:name`; the distribution may be empty. `hf-hub:owner/name` is not split."""
     if name.startswith(HUB):
         return "", name
     distribution, colon, plain = name.partition(":")
@@ -279,9 +279,9 @@ def split_qualifier(name: str) -> tuple[str, str]:
 
 
 def split_model_name(name: str) -> ModelName:
-    """Split a model's name at the colon and at the first dot: no architecture has a dot in its name.
+    """Split a model's name at the colon and at the first dot, which names of architectures do not contain.
 
-    `timm/` means `zoo-timm:`; `hf-hub:owner/name` is one name.
+    `timm/` means `zoo-timm:`; `hf-hub:owner/name` is not split.
     """
     if name.startswith(HUB):
         return ModelName("", name, "")
@@ -293,23 +293,25 @@ def split_model_name(name: str) -> ModelName:
 
 
 def find_tagged_weights(spec: ModelSpec, tag: str) -> Weights | None:
-    """The weights of that tag, or the default ones without a tag; None where there are none."""
+    """The weights with this tag, or the default weights without a tag; None if there are none."""
     return next((weights for weights in spec.weights if tag in ("", weights.tag)), None)
 
 
 def unknown_tag(architecture: str, tag: str, tags: Sequence[str]) -> UsageError:
     message = f"model {architecture!r} has no weights {tag!r}"
     if not tags:
-        return UsageError(message, fix=f"it has none; ask for plain {architecture!r}", code="unknown-weights")
+        return UsageError(message, fix=f"it has none; use {architecture!r} without a tag", code="unknown-weights")
     close = difflib.get_close_matches(tag, tags, n=3, cutoff=0.4) or list(tags)[:5]
     return UsageError(
         message,
-        fix=f"one of {', '.join(close)}; `zoo info models {architecture}` shows all {len(tags)}",
+        fix=f"choose from {', '.join(close)}; `zoo info models {architecture}` shows all {len(tags)}",
         code="unknown-weights",
     )
 
 
 def ambiguous(kind: Kind, name: str, keys: Sequence[str]) -> UsageError:
     return UsageError(
-        f"{kind} {name!r} is offered by {len(keys)} plugins", fix=f"say {' or '.join(keys)}", code=f"ambiguous-{kind}"
+        f"{kind} {name!r} is ambiguous: {len(keys)} plugins have it",
+        fix=f"use {' or '.join(keys)}",
+        code=f"ambiguous-{kind}",
     )

@@ -1,7 +1,7 @@
-"""Installed plugins to those that can be imported: each is tried once in another process, and remembered.
+"""Try to import each new plugin in another process, and cache the outcome.
 
-An exception at import is contained where plugins are loaded. This is for what no `except` contains: a plugin that ends
-the process, crashes it, or never comes back.
+This is for plugins whose import ends the process, crashes it or hangs, which `except` cannot catch. Exceptions at
+import are handled in `loading`.
 """
 
 from __future__ import annotations
@@ -21,50 +21,54 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zoo.errors import PluginError
-from zoo.registry.finding import FoundPlugin, find_plugins, raising
+from zoo.registry.finding import InstalledPlugin, find_plugins, raising
 from zoo.registry.loading import load_plugin
 from zoo.system.files import read_regular, write_json
 
-SECONDS = 30.0  # for one plugin; without kept bytecode `import torch` alone takes four, on a busy machine far more
-RETRY_SECONDS = 2.0  # for one that took too long before: an import that was only slow has been read and compiled since
+SECONDS = (
+    30.0  # for one plugin; without cached bytecode `import torch` alone takes four, and far more on a busy machine
+)
+RETRY_SECONDS = 2.0  # for one that timed out before: if it was only slow, it has been compiled and cached since
 QUARANTINE_POLL_SECONDS = 0.01
-ENDED = "/ended"  # no plugin's name
+ENDED = "/ended"  # cannot be the name of a plugin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why a plugin cannot be imported. A time-out may be the machine's: it is tried again with every command."""
+    """Why a plugin cannot be imported. A timeout may be due to a busy machine: each command tries again."""
 
     reason: str
     timed_out: bool = False
 
 
-def keep_from_harm(plugins: Sequence[FoundPlugin], cache: Path) -> list[FoundPlugin]:
-    """The plugins, with a PluginError in place of each import that would end this process or not come back.
+def quarantine_plugins(plugins: Sequence[InstalledPlugin], cache: Path) -> list[InstalledPlugin]:
+    """Replace `load` of each plugin whose import would end this process or hang by one that raises PluginError.
 
-    A plugin is tried again when its version, its file or Python is another; what it imports itself is not watched.
-    One that took too long is tried again each time, for a shorter time.
+    A plugin is tried again when its version, its file or Python changes; changes in its dependencies are not detected.
+    One that timed out is tried again each time, with a shorter timeout.
     """
     tried, slow = cache / "plugins" / "tried.json", cache / "plugins" / "slow.json"
     reasons, late = read_memo(tried), read_memo(slow)
     keys = {plugin.name: key_of(plugin) for plugin in plugins}
-    unknown = [plugin.name for plugin in plugins if keys[plugin.name] not in reasons]
-    faults = try_imports([name for name in unknown if keys[name] not in late], SECONDS)
-    faults |= try_imports([name for name in unknown if keys[name] in late], RETRY_SECONDS)
+    untried = [plugin.name for plugin in plugins if keys[plugin.name] not in reasons]
+    faults = try_imports([name for name in untried if keys[name] not in late], SECONDS)
+    faults |= try_imports([name for name in untried if keys[name] in late], RETRY_SECONDS)
     if faults:
         for name, fault in faults.items():
             late.pop(keys[name], None)
             (late if fault and fault.timed_out else reasons)[keys[name]] = fault.reason if fault else ""
-        with contextlib.suppress(OSError):  # a cache that cannot be written to: they are tried each time
+        with contextlib.suppress(OSError):  # with a read-only cache they are tried each time
             write_json(tried, reasons)
             write_json(slow, late)
-    return [disarmed(plugin, reasons.get(keys[plugin.name], ""), late.get(keys[plugin.name], "")) for plugin in plugins]
+    return [
+        guard_load(plugin, reasons.get(keys[plugin.name], ""), late.get(keys[plugin.name], "")) for plugin in plugins
+    ]
 
 
-def disarmed(plugin: FoundPlugin, reason: str, late: str) -> FoundPlugin:
-    """The plugin, or in its place the PluginError that tells its user what to do."""
+def guard_load(plugin: InstalledPlugin, reason: str, late: str) -> InstalledPlugin:
+    """Make `load` raise PluginError with the fix, if there is a reason not to import the plugin."""
     if late:
-        fix = f"run again when the machine is less busy; if it stays so, `pip uninstall {plugin.name}`"
+        fix = f"run again when the machine is less busy; if it still fails, `pip uninstall {plugin.name}`"
         return replace(plugin, load=raising(PluginError(late, fix=fix)))
     if reason:
         fix = f"upgrade it, report it to its author, or `pip uninstall {plugin.name}`"
@@ -73,18 +77,18 @@ def disarmed(plugin: FoundPlugin, reason: str, late: str) -> FoundPlugin:
 
 
 def read_memo(path: Path) -> dict[str, str]:
-    """What was found before, by key; nothing where that cannot be read."""
+    """The cached outcomes by key; empty if they cannot be read."""
     try:
-        found = json.loads(read_regular(path))
+        memo = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+    return {key: text for key, text in memo.items() if isinstance(text, str)} if isinstance(memo, dict) else {}
 
 
-def key_of(plugin: FoundPlugin) -> str:
-    """What an import follows from, as far as that can be seen without one."""
+def key_of(plugin: InstalledPlugin) -> str:
+    """The facts that determine the outcome of an import, as far as they are known without importing."""
     size = mtime = 0
-    with contextlib.suppress(Exception):  # a module half-imported, a loader of its own, no file
+    with contextlib.suppress(Exception):  # a partially imported module, a custom loader, no file
         spec = importlib.util.find_spec(plugin.module.partition(".")[0])
         status = Path(spec.origin).stat() if spec and spec.origin else None
         size, mtime = (status.st_size, status.st_mtime_ns) if status else (0, 0)
@@ -92,21 +96,21 @@ def key_of(plugin: FoundPlugin) -> str:
 
 
 def try_imports(names: Sequence[str], seconds: float) -> dict[str, Fault | None]:
-    """Why each plugin cannot be imported, None where it can or raises; one process until one of them ends it."""
+    """Why each plugin cannot be imported; None if it can or raises. One process imports until a plugin ends it."""
     faults: dict[str, Fault | None] = {}
-    while left := [name for name in names if name not in faults]:
-        begun, fault = try_until_one_fails(left, seconds)
+    while untried := [name for name in names if name not in faults]:
+        begun, fault = try_until_one_fails(untried, seconds)
         faults |= dict.fromkeys(begun)
         if not fault:
             break
         if not begun:
-            break  # no process can be had: they are loaded as they are, and tried the next time
+            break  # no process could be started: load them untried, and try them the next time
         faults[begun[-1]] = fault
     return faults
 
 
 def try_until_one_fails(names: Sequence[str], seconds: float) -> tuple[list[str], Fault | None]:
-    """The plugins whose import began, and what became of the last one: None where all ended."""
+    """The plugins whose import began, and the fault of the last one; None if all imports ended."""
     fault = None
     with TemporaryDirectory(prefix="zoo-") as folder:
         log = Path(folder, "begun")
@@ -131,9 +135,7 @@ def try_until_one_fails(names: Sequence[str], seconds: float) -> tuple[list[str]
                 time.sleep(QUARANTINE_POLL_SECONDS)
                 if log.stat().st_size != size:
                     size, since = log.stat().st_size, time.monotonic()
-                elif time.monotonic() - since > (
-                    seconds if size else SECONDS
-                ):  # Python's own start is not the plugin's
+                elif time.monotonic() - since > (seconds if size else SECONDS):  # SECONDS for the start of Python
                     fault = Fault(reason=f"its import did not end within {seconds:g} s", timed_out=True)
         finally:
             end_all(process)
@@ -144,7 +146,7 @@ def try_until_one_fails(names: Sequence[str], seconds: float) -> tuple[list[str]
 
 
 def end_all(process: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it started."""
+    """Kill a process and its process group."""
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -159,12 +161,12 @@ def describe_end(status: int) -> str:
 
 
 def try_alone(log: str, *names: str) -> None:
-    """What the other process does: load each plugin, and say so before; then end without asking anybody."""
-    found = {plugin.name: plugin for plugin in find_plugins()}
+    """Entry point of the other process: write the name of each plugin to the log, then load it."""
+    plugins = {plugin.name: plugin for plugin in find_plugins()}
     with open(log, "a", encoding="utf-8", buffering=1) as stream:
         for name in names:
             stream.write(f"{name}\n")
             with contextlib.suppress(BaseException):
-                load_plugin(found[name])
+                load_plugin(plugins[name])
         stream.write(f"{ENDED}\n")
-    os._exit(0)
+    os._exit(0)  # without the exit handlers of the plugins

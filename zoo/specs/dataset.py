@@ -1,4 +1,4 @@
-"""Specs of datasets, and the samples they open to."""
+"""Dataset specs, and the samples of an opened dataset."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Unit = Literal["image", "clip", "patient"]
 
 @dataclass(frozen=True, kw_only=True)
 class FetchRequest:
-    """Weights or data to bring to `folder`. With `offline`, look only on this machine; return None if not there.
+    """A request to fetch weights or data to `folder`. With `offline`, look only on this machine, else return None.
 
-    `progress` is called with (bytes done, bytes in all or None).
+    `progress` is called with (bytes done, total bytes or None).
     """
 
     name: str
@@ -37,7 +37,7 @@ class FetchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesRequest:
-    """Where a dataset may keep its files, whether it may download, and whom to tell how far it is."""
+    """The folder for a dataset's files, whether it may download, and a callback for progress."""
 
     folder: Path
     offline: bool = False
@@ -48,51 +48,51 @@ class SamplesRequest:
 class Origin:
     """Where samples were read from, so that a `dataset.toml` can be written that reads them again."""
 
-    path: Path  # what says which images they are: a folder, a table, a `dataset.toml`, an npz
-    root: Path  # the folder that images are named from, or the npz
-    card_root: Path  # the same as a `dataset.toml` says it: in an archive, `set.zip/inner`
+    path: Path  # what lists the images: a folder, a table, a `dataset.toml` or an npz
+    root: Path  # the folder that image paths are relative to, or the npz
+    card_root: Path  # the root as written in a `dataset.toml`: in an archive, `set.zip/inner`
 
 
 @dataclass(frozen=True, kw_only=True)
 class AmbiguityNote:
-    """What reading the files showed and the pixels cannot: `zoo audit` warns of it."""
+    """A warning for `zoo audit` about something seen while reading the files that the pixels do not show."""
 
-    check: str  # as docs/audit.md calls it
+    check: str  # its name in docs/audit.md
     message: str
     fix: str = ""
-    count: int = 0  # images concerned
+    count: int = 0  # affected images
 
 
-# The images of train -> how an image is read, and the reading that stands in the record.
+# The train images -> a function that reads an image, and the `reading` to record.
 ReadBy = Callable[[Sequence[Any]], tuple[Callable[[Any], Any], Mapping[str, Any]]]
 
-LEVELS_BY = "levels_by_"  # begins the columns of a table that tell groups of files apart whose levels differ
+LEVELS_BY = "levels_by_"  # prefix of the table columns that define groups of files with different levels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """One row an image.
+    """The samples of an opened dataset, one row per image.
 
     `table` is a pandas DataFrame of N rows with the columns
-    `sample_id` (str, unique), `image` (what `read` takes: a path, a frame "scan.dcm#12", or an index into an array),
-    and, where they exist, `split` (str: train, val, test, or empty), `patient` (str) and any metadata.
+    `sample_id` (str, unique), `image` (the argument of `read`: a path, a frame "scan.dcm#12", or an index into an
+    array), and optionally `split` (str: train, val, test, or empty), `patient` (str) and any metadata.
     `targets` is int64 (N,), float (N,) for regression, or float (N, L) for multi-label with NaN for unknown.
     `read(image)` returns the pixels: uint8 or uint16 (H, W) or (H, W, 3).
-    `files` lists the files the pixels come from (for the content hash), one a row, the same for all frames of a file;
-    without it the pixels are hashed. `reading` says how values became levels, where that was not left to the files: it
-    is part of the content hash and stands on the board. `spec` is the card completed by what the files show (channels,
-    official splits), where they were not here when it was listed. `tables` are the files that labels, patients and
-    splits come from; they and `files` are what the card's checksums are compared with. `origin` is set by zoo, as are
-    `doubts`, what is uncertain about labels and patients.
-    `read_by`, where levels are measured on pixels, takes the images of train and gives the `read` and the `reading`
-    that follow from these alone: no other image of a fold may decide how its images look.
+    `files` lists the files of the pixels (for the content hash), one per row, the same for all frames of a file;
+    without it the pixels are hashed. `reading` describes how values became levels, if the files do not define that: it
+    is part of the content hash and is shown on the board. `spec` is the spec completed from the files (channels,
+    official splits), if they were missing when it was listed. `tables` are the files of labels, patients and splits;
+    the checksums of the spec apply to them and to `files`. zoo sets `origin` and `doubts`, the uncertainties about
+    labels and patients.
+    `read_by`, if levels are measured on pixels, takes the train images and returns the `read` and `reading` that
+    follow from them: no other image of a fold may affect how its images are read.
     """
 
     table: pandas.DataFrame
     targets: Array
     read: Callable[[Any], Array]
     files: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()  # said on the card and above the leaderboard
+    notes: tuple[str, ...] = ()  # shown on the card and above the leaderboard
     reading: Mapping[str, Any] = field(default_factory=dict)
     spec: DatasetSpec | None = None
     tables: tuple[Path, ...] = ()
@@ -103,7 +103,7 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A set of images with their labels, as a card of plain data and one callable that opens it."""
+    """A dataset as plain data and one callable that opens it."""
 
     name: str
     task: Task
@@ -117,24 +117,23 @@ class DatasetSpec:
     url: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)  # file name -> md5
     channels: int = 3  # of the source: 1 for gray
-    image_size: int | None = None  # the set's own, where it has one
-    positive: str = ""  # binary: the label called positive; default: the last
+    image_size: int | None = None  # the dataset's own, if it has one
+    positive: str = ""  # binary: the positive label; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
-    unit: str = "auto"  # "image", "clip", "patient", or "auto": patient where all images of each share a label
-    share_targets: bool = True  # False: the licence keeps the targets, so `zoo bundle` leaves them out
-    reference_standard: str = ""  # who or what says the label: "biopsy", "two readers"
-    derived_from: tuple[str, ...] = ()  # collections its images come from, so that weights trained on them are noticed
+    unit: str = "auto"  # "image", "clip", "patient", or "auto": patient if the images of each patient share a label
+    share_targets: bool = True  # False: the license forbids sharing targets, so `zoo bundle` leaves them out
+    reference_standard: str = ""  # how labels were determined: "biopsy", "two readers"
+    derived_from: tuple[str, ...] = ()  # collections its images come from, to detect weights trained on them
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
     synthetic: bool = False
-    metadata: tuple[str, ...] = ()  # columns of the table worth reporting
+    metadata: tuple[str, ...] = ()  # table columns to report
     known_issues: tuple[str, ...] = ()
-    known_conflicts: tuple[tuple[str, str], ...] = ()  # pairs of sample ids: alike, two labels, known and accepted
-    near_duplicates: str = "group"  # images that look alike stay on one side of every split drawn; or "ignore"
-    folds: int | None = None  # how many are drawn where nobody says, and no test split is official
-    val_share: float | None = None  # of train, where val must be drawn; default: a fifth
-    label_map: Mapping[str, str] = field(
-        default_factory=dict
-    )  # label -> what sets call it whose models are tested here
-    find: Callable[[FetchRequest], DatasetSpec] | None = None  # stands for all called "NAME:...", found when asked
+    known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels
+    near_duplicates: str = "group"  # keep similar images on one side of every drawn split; or "ignore"
+    folds: int | None = None  # default number of folds, if there is no official test split
+    val_share: float | None = None  # of train, if val must be drawn; default: a fifth
+    # label -> its name in the datasets whose models are tested on this one
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    find: Callable[[FetchRequest], DatasetSpec] | None = None  # resolves any dataset called "NAME:..." on request

@@ -1,23 +1,20 @@
-"""Specs of executors."""
+"""Executor specs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorSpec:
-    """Where runs are carried out. Provisional until a second executor ships.
+    """A way to execute runs. Provisional until a second executor ships.
 
-    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=..., fits=..., more=...)`, whose arguments
-    `zoo.system.workers.execute` describes, yields a `zoo.Event` for all that happens to the works, and one with
-    nothing to tell where a second has passed without; a failed work is an event, not an exception. It is a generator:
-    closing it ends all.
+    `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=..., fits=..., more=...)` is a generator
+    with the arguments of `zoo.system.workers.execute`. It yields a `zoo.Event` for everything that happens to the
+    works, and an empty progress event after a second without any. A failed work is an event, not an exception.
+    Closing the generator ends all work.
     """
 
     name: str

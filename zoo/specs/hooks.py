@@ -1,4 +1,4 @@
-"""The named points where a plugin hands its specs to zoo, and the markers for them."""
+"""The hooks that return a plugin's specs, and their pluggy markers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 
 PROJECT = "zoo"
-CONTRACT = 1  # the generation of the contract: entry points stand in the group zoo.v1
+CONTRACT = 1  # version of the plugin contract: entry points are in the group zoo.v1
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -1,4 +1,4 @@
-"""Specs of metrics, and what a metric is given."""
+"""Metric specs, and the inputs of a metric."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from zoo.specs.dataset import Unit
 from zoo.tasks.kinds import Task
 
 if TYPE_CHECKING:
     from zoo.arrays import Array
-from zoo.specs.dataset import Unit
 
 CLASSIFICATION = ("binary", "multiclass", "ordinal", "multilabel", "regression")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricRequest:
-    """What a metric is computed from. L labels, N units (images or patients).
+    """The inputs of a metric: L labels, N units (images or patients).
 
-    `targets` and `probabilities` as in `zoo.Task`; `decisions` is int64 (N,), or bool (N, L) for multi-label,
-    taken at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
-    `log_odds`, log p/(1 - p) of the probabilities, are what to rank by where they are not None: probabilities of
-    logits above 37 are all 1.
+    `targets` and `probabilities` are as in `zoo.Task`. `decisions` is int64 (N,), or bool (N, L) for multi-label,
+    made at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
+    Rank by `log_odds`, log p/(1 - p) of the probabilities, if it is not None: the probability of every logit above 37
+    is 1.
     """
 
     task: Task
@@ -34,7 +34,7 @@ class MetricRequest:
     log_odds: Array | None = None
 
     def take(self, rows: Array) -> MetricRequest:
-        """The request with these rows, in this order."""
+        """A request of these rows, in this order."""
         return replace(
             self,
             targets=self.targets[rows],
@@ -46,18 +46,21 @@ class MetricRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """A number that says how good predictions are. `compute` raises `Undefined(reason)` where it does not exist.
+    """A metric: a number that measures the quality of predictions.
 
-    `resample`, optional, computes the metric for B resamples at once: (request, weights float (B, N)) -> (B,), NaN
-    where undefined; without it the interval calls `compute` once a resample. `counts` gives (successes, trials) where
-    the metric is a proportion, so that its interval can be Wilson's; it raises `Undefined` for a task where it is none.
-    `curve` gives (positives, scores), both (N,), where it is one area under the ROC curve, so that its interval can be
-    DeLong's; it raises `Undefined` where it is a mean of several.
-    `influence`, optional, gives how fast the metric moves, times N, with the weight of each unit: (N,); without it the
-    tests between models take that derivative through `resample`, or leave every unit out once.
-    `noise`, optional, is for a metric that chance can only raise, as a sum of errors over bins: what chance alone makes
-    of it in B resamples, (request, weights) -> (B,). Percentiles of `resample` would miss what such a metric estimates.
-    `note`, optional, says what a reader must know of a value that is defined ("macro over 6 of 7 labels"), or "".
+    `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
+
+    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
+      it the interval calls `compute` for every resample.
+    - `counts` returns (successes, trials) of a proportion, for a Wilson interval. It raises `Undefined` for a task in
+      which the metric is not a proportion.
+    - `curve` returns (positives, scores), both (N,), of a single area under the ROC curve, for a DeLong interval. It
+      raises `Undefined` if the metric is a mean of several areas.
+    - `influence` returns N times the derivative of the metric by the weight of each unit, (N,). Without it, tests
+      between models compute the derivative through `resample`, or leave out each unit once.
+    - `noise` is for a metric that chance can only increase, such as a sum of errors over bins. It returns the value
+      due to chance alone in B resamples, (request, weights) -> (B,). Percentiles of `resample` would be biased.
+    - `note` returns what a reader must know about a defined value ("macro over 6 of 7 labels"), or "".
     """
 
     name: str
@@ -78,15 +81,15 @@ class MetricSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringContext:
-    """What scoring must know of a dataset."""
+    """The facts about a dataset that scoring needs."""
 
     task: Task
     labels: tuple[str, ...]
     positive: int | None = None  # binary: the index of the positive class
     unit: Unit = "image"
-    has_patients: bool = False  # a patient key exists; else every image is its own
-    val_unit: Unit | None = None  # of val, by which thresholds are chosen, where it is of another dataset than test
+    has_patients: bool = False  # whether there is a patient key; else every image is its own patient
+    val_unit: Unit | None = None  # of val, on which thresholds are chosen, if it comes from another dataset than test
 
     def unit_of(self, split: str) -> Unit:
-        """What is scored of a split: val's own where test is another dataset's."""
+        """The unit of a split; that of val may differ in external validation."""
         return self.val_unit if split == "val" and self.val_unit else self.unit

@@ -14,16 +14,16 @@ Method = Literal["finetune", "probe", "knn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One recipe. A published (name, version) never changes; a variant is `replace(FINETUNE, ...)`.
+    """A recipe for training and testing. A published (name, version) never changes; variants use `replace`.
 
-    Exactly one of `steps` and `epochs` is set. `rounds` is how often val is scored (0: once an epoch).
+    Exactly one of `steps` and `epochs` is set. `rounds` is how often val is scored (0: once per epoch).
     """
 
     name: str
     version: int = 1
     title: str = ""
     method: Method = "finetune"
-    demonstration: bool = False  # headed "demonstration" on the board: not a recipe to publish numbers with
+    demonstration: bool = False  # the board is titled "demonstration": not a recipe for publishable numbers
 
     steps: int | None = None
     epochs: int | None = None
@@ -38,25 +38,25 @@ class Protocol:
     weight_decay: float = 0.05
     clip_norm: float | None = 1.0
     schedule: Literal["cosine", "constant", "steps"] = "cosine"
-    milestones: tuple[float, ...] = ()  # share of the budget after which `steps` multiplies the rate by 0.1
+    milestones: tuple[float, ...] = ()  # shares of the budget after which schedule "steps" multiplies the rate by 0.1
     warmup: float = 0.1  # share of the budget
-    stem_to_head_ratio: float = 1.0  # learning rate of the stem / of the head, for networks with BatchNorm
+    stem_to_head_ratio: float = 1.0  # learning rate of the stem / of the head, for models with BatchNorm
     stem_to_head_ratio_no_batchnorm: float = 0.1
     head_std: float = 0.01
 
     image_size: int | None = 224  # None: the dataset's own, else 224
     stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
     normalization: Literal["model", "imagenet", "half"] = "model"
-    symmetries: bool = True  # flips and quarter turns the dataset declares
+    symmetries: bool = True  # the flips and 90-degree rotations that the dataset declares
     augmentation: Literal["none", "one-of"] = "one-of"
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    # val: the round with the best val score, the last one where val has under 30 of a class; best: always the best
+    # val: the round with the best val score, or the last one if val has fewer than 30 of a class; best: always the best
     select_by: Literal["val", "best", "last"] = "val"
     threshold: Literal["val", "half"] = "val"  # Youden's J on val, or 0.5
     weights: Literal["any", "none"] = "any"  # none: a recipe for random init
-    without_weights: str = ""  # the protocol used instead where `--weights auto` finds none; empty: this one
-    tune: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # fields tried on one tuning seed, chosen on val
+    without_weights: str = ""  # the protocol to use if `--weights auto` finds no weights; empty: this one
+    tune: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # a grid of field values, chosen on val with one tuning seed
     regularizations: tuple[float, ...] = tuple(10.0**power for power in range(-6, 4))
     neighbors: int = 20
     temperature: float = 0.07
@@ -66,13 +66,13 @@ class Protocol:
         if self.method == "finetune" and (self.steps is None) == (self.epochs is None):
             raise UsageError(
                 f"protocol {self.name!r}: set exactly one of steps, epochs",
-                fix="--set steps=N or --set epochs=N, the other none",
+                fix="set one with --set steps=N or --set epochs=N, and the other to none",
                 code="bad-protocol",
             )
 
     @property
     def label(self) -> str:
-        """`finetune@1`, or `finetune@1+epochs=3` where fields were overridden."""
+        """`finetune@1`, or `finetune@1+epochs=3` if fields were overridden."""
         return f"{self.name}@{self.version}" + "".join(f"+{override}" for override in self.overrides)
 
 
@@ -187,23 +187,23 @@ _PLANNED = {"image_size", "precision", "weights"}  # decided before the first ru
 
 
 def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
-    """Return `protocol` with fields replaced by `--set` texts, renamed so that it never mixes with the published one.
+    """Replace fields of a protocol by `--set` texts, and its label, so that it never mixes with the published one.
 
-    Several values separated by commas make a grid that is tried on one tuning seed and chosen on val.
+    Several values separated by commas make a grid, from which one tuning seed chooses on val.
     """
     types = get_type_hints(Protocol)
-    known = [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
+    settable = [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
     changes: dict[str, Any] = {}
     tune = {name: values for name, values in protocol.tune if name not in settings}
     for name, text in settings.items():
-        if name not in known:
-            raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, known) or ", ".join(known))
+        if name not in settable:
+            raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, settable) or ", ".join(settable))
         values = (text,) if name in {"milestones", "regularizations"} else tuple(text.split(","))
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
-            raise UsageError(f"--set {name}={text}: expected one value", fix="bench once for each value")
+            raise UsageError(f"--set {name}={text}: expected one value", fix="run zoo bench once per value")
         if len(set(parsed)) < len(parsed):
-            raise UsageError(f"--set {name}={text}: a value stands there twice", fix="name each value once")
+            raise UsageError(f"--set {name}={text}: repeated value", fix="give each value once")
         changes[name] = parsed[0]
         if len(parsed) > 1:
             tune[name] = parsed
@@ -211,29 +211,29 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
         changes.setdefault("epochs", None)
     elif changes.get("epochs") is not None:
         changes.setdefault("steps", None)
-        # An asked-for number of epochs means that number: the recipe's clip would silently undo it.
+        # The protocol's limits on steps must not silently change the requested number of epochs.
         changes.setdefault("min_steps", 0)
         changes.setdefault("max_steps", None)
     least, most = (changes.get(name, getattr(protocol, name)) for name in ("min_steps", "max_steps"))
     if most is not None and least > most and {"min_steps", "max_steps"} & set(settings):
-        raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set both, the smaller one first")
+        raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set min_steps <= max_steps")
     names = tuple(f"{name}={text}" for name, text in sorted(settings.items()))
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=(*protocol.overrides, *names))
 
 
 POSITIVE = {"steps", "epochs", "max_steps", "batch_size", "image_size", "neighbors", "temperature", "clip_norm"}
-MAX_IMAGE_SIZE = 8192  # more than a mammogram has; a million is a typing error that takes 3 TB an image
-MAX_BUDGET = 10**9  # more would be years on any device
-SHARES = ("warmup", "milestones")  # of the budget
-# The largest value of every number; the least is 0, or above it for POSITIVE. What is larger is certainly a mistake.
-MOST: dict[str, float] = {
+MAX_IMAGE_SIZE = 8192  # larger than a mammogram; a million is a typing error and would take 3 TB per image
+MAX_BUDGET = 10**9  # more would take years on any device
+SHARES = ("warmup", "milestones")  # shares of the budget
+# The maximum of every numeric field: a larger value is a mistake. The minimum is 0, exclusive for POSITIVE.
+MAX_VALUES: dict[str, float] = {
     **dict.fromkeys(("steps", "epochs", "min_steps", "max_steps"), MAX_BUDGET),
     **dict.fromkeys(("rounds", "batch_size", "neighbors"), 10**6),
     **dict.fromkeys(("learning_rate", "weight_decay", "temperature"), 100),
     **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
     **dict.fromkeys(SHARES, 1),
     "image_size": MAX_IMAGE_SIZE,
-    "momentum": 0.9999,  # at 1 no gradient is ever forgotten
+    "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
     "head_std": 10,
     "regularizations": 10**12,
@@ -241,10 +241,10 @@ MOST: dict[str, float] = {
 
 
 def parse_field(name: str, text: str, kind: Any) -> Any:
-    """Turn the text of one `--set` value into the type its field is declared with."""
+    """Parse a `--set` value as the declared type of its field."""
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise UsageError(f"--set {name}={text}: not one of {', '.join(get_args(kind))}", fix="choose one of these")
+            raise UsageError(f"--set {name}={text}: unknown value", fix=f"choose from {', '.join(get_args(kind))}")
         return text
     options = get_args(kind) or (kind,)
     if type(None) in options and text.lower() == "none":
@@ -268,20 +268,20 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
     except (KeyError, ValueError):
         kind_name = "true or false" if bool in options else "a whole number" if int in options else "a number"
         least = "" if bool in options else " above 0" if name in POSITIVE else ", 0 or more"
-        also = " or none" if type(None) in options else ""
-        raise UsageError(f"--set {name}={text}: expected {kind_name}{least}{also}") from None
+        alternative = " or none" if type(None) in options else ""
+        raise UsageError(f"--set {name}={text}: expected {kind_name}{least}{alternative}") from None
 
 
 def refuse_beyond(name: str, value: float) -> None:
-    """UsageError where a value is certainly a mistake."""
-    if value > MOST[name]:
-        what = ", a share of the budget" if name in SHARES else ""
-        shown = value if isinstance(value, int) else f"{value:g}"
-        raise UsageError(f"--set {name}={shown}: expected at most {MOST[name]}{what}", fix="name a smaller one")
+    """Raise UsageError for a value that is so large that it must be a mistake."""
+    if value > MAX_VALUES[name]:
+        unit = ", a share of the budget" if name in SHARES else ""
+        text = value if isinstance(value, int) else f"{value:g}"
+        raise UsageError(f"--set {name}={text}: expected at most {MAX_VALUES[name]}{unit}", fix="use a smaller value")
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:
-    """Every field that decides a run's outcome, for its identity; titles are not among them."""
+    """The fields that affect the outcome of a run, for its identity."""
     fields = dataclasses.asdict(protocol)
     return {
         name: fields[name]

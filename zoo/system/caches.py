@@ -1,4 +1,4 @@
-"""List, measure and clear the cache folder, and keep it below its limit."""
+"""List, measure and clear the cache folder, and keep it within its size limit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from zoo.errors import UsageError
 from zoo.system.files import discard, sweep
 from zoo.system.locks import locked
 
-# Folders below the cache, and what an entry of each is. What is downloaded costs a network to have again.
+# The folders of the cache and what each holds. DOWNLOADED needs the network to be restored; MADE is computed again.
 MADE = {
     "images": "images decoded at one size",
-    "features": "features of a frozen network",
-    "checkpoints": "trainings that were interrupted",
-    "fingerprints": "what the audit compares images by",
+    "features": "features of frozen models",
+    "checkpoints": "interrupted training runs",
+    "fingerprints": "image fingerprints for the audit",
     "unpacked": "unpacked archives",
     "sheets": "contact sheets",
-    "plans": "what `zoo why` knows of the last plans",
-    "precision": "how fast networks train in bf16 and fp32 on this processor",
+    "plans": "the last plans, for `zoo why`",
+    "precision": "training speed in bf16 and fp32 on this processor",
     "plugins": "which plugins can be imported",
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
@@ -33,12 +33,12 @@ CACHE_KINDS = {**MADE, **DOWNLOADED}
 
 DEFAULT_LIMIT_GB = 100.0
 BENCH_LOCK = ".bench-*.lock"
-IN_USE_SECONDS = 24 * 3600.0  # an entry used since may be open in a bench that runs now
+IN_USE_SECONDS = 24 * 3600.0  # an entry used within this time may be open in a running bench
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One thing in the cache that can be removed as a whole."""
+    """A file or folder in the cache that is removed as a whole."""
 
     kind: str
     name: str
@@ -48,7 +48,7 @@ class Entry:
 
 
 def limit_bytes() -> int:
-    """How large decoded images and features may grow in all: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
+    """The size limit of decoded images and features together: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
     text = os.environ.get("ZOO_CACHE_LIMIT_GB", "")
     try:
         limit = float(text) if text else DEFAULT_LIMIT_GB
@@ -62,14 +62,14 @@ def limit_bytes() -> int:
 
 
 def list_entries(cache: Path, kinds: Iterable[str] = CACHE_KINDS) -> list[Entry]:
-    """The entries of some kinds, by kind, the least recently used first; what goes meanwhile is left out."""
+    """The entries of some kinds, ordered by kind and least recent use."""
     entries = []
     for kind in kinds:
-        found = []
+        paths = []
         with suppress(FileNotFoundError, NotADirectoryError):
-            found = [path for path in (cache / kind).iterdir() if not is_lock(path)]
-        for path in found:
-            with suppress(FileNotFoundError):
+            paths = [path for path in (cache / kind).iterdir() if not is_lock(path)]
+        for path in paths:
+            with suppress(FileNotFoundError):  # removed by another process
                 entries.append(
                     Entry(
                         kind=kind,
@@ -88,7 +88,7 @@ def is_lock(path: Path) -> bool:
 
 
 def measure_size(path: Path) -> int:
-    """The bytes of a file, or of all files of a folder; links are not followed."""
+    """The size in bytes of a file, or of all files in a folder. Symbolic links are not followed."""
     if not path.is_dir() or path.is_symlink():
         return path.lstat().st_size
     total = 0
@@ -101,13 +101,13 @@ def measure_size(path: Path) -> int:
 
 @contextmanager
 def in_use(cache: Path) -> Iterator[None]:
-    """Say to whoever would clear the cache that a bench reads from it."""
+    """Mark the cache as used by a bench, so that other processes do not clear it."""
     with locked(cache / BENCH_LOCK.replace("*", uuid.uuid4().hex[:8])):
         yield
 
 
 def is_in_use(cache: Path) -> bool:
-    """Whether a bench that lives reads from the cache; what one that died left behind is removed."""
+    """Whether a running bench uses the cache. Locks left by killed processes are removed."""
     from filelock import Timeout
 
     for path in cache.glob(BENCH_LOCK):
@@ -120,13 +120,13 @@ def is_in_use(cache: Path) -> bool:
 
 
 def mark_used(path: Path) -> None:
-    """Note that an entry was used now; a cache that cannot be written to is used all the same."""
+    """Record that an entry was used now, if the cache is writable."""
     with suppress(OSError):
         os.utime(path)
 
 
 def remove_entries(entries: Iterable[Entry]) -> int:
-    """Remove entries, each whole or not at all for whoever looks on; returns the bytes that are free again."""
+    """Remove entries, each atomically, and return the freed bytes."""
     freed = 0
     for entry in entries:
         try:
@@ -138,32 +138,34 @@ def remove_entries(entries: Iterable[Entry]) -> int:
 
 
 def keep_within(cache: Path, limit: int, now: float | None = None) -> list[Entry]:
-    """Remove the least recently used decoded images and features until all together fit; returns what went.
+    """Remove the least recently used decoded images and features until the rest fits; return the removed entries.
 
-    What was used within a day stays, even where that is more than the limit.
+    Entries used within the last 24 hours are kept, even if they exceed the limit.
     """
     entries = list_entries(cache, ("images", "features"))
     total = sum(entry.size_bytes for entry in entries)
     oldest = (now or time.time()) - IN_USE_SECONDS
-    gone = []
+    removed = []
     for entry in sorted(entries, key=lambda entry: entry.used):
         if total <= limit or entry.used > oldest:
             break
         remove_entries([entry])
         total -= entry.size_bytes
-        gone.append(entry)
-    return gone
+        removed.append(entry)
+    return removed
 
 
 def choose_entries(
     cache: Path, kinds: Sequence[str] = (), *, older_days: float | None = None, everything: bool = False
 ) -> list[Entry]:
-    """The entries of some kinds, of all that can be made again where none is named, or of everything."""
+    """The entries of the requested kinds; by default of all kinds that can be computed again, or of `everything`."""
     if older_days is None and is_in_use(cache):
-        raise UsageError("a bench is using the cache", fix="wait for its end, or say --older DAYS", code="cache-in-use")
+        raise UsageError(
+            "a bench is using the cache", fix="wait until it ends, or pass --older DAYS", code="cache-in-use"
+        )
     unknown = [kind for kind in kinds if kind not in CACHE_KINDS]
     if unknown:
-        raise UsageError(f"unknown kind {unknown[0]!r} of cache", fix=f"there are: {', '.join(CACHE_KINDS)}")
+        raise UsageError(f"unknown cache kind {unknown[0]!r}", fix=f"choose from {', '.join(CACHE_KINDS)}")
     chosen = list_entries(cache, kinds or (CACHE_KINDS if everything else MADE))
     if older_days is None:
         return chosen
@@ -171,7 +173,7 @@ def choose_entries(
 
 
 def describe_cache(cache: Path) -> dict[str, Any]:
-    """What the cache holds, as plain data."""
+    """The contents of the cache as plain data."""
     entries = list_entries(cache)
     return {
         "folder": str(cache),
@@ -190,11 +192,11 @@ def describe_cache(cache: Path) -> dict[str, Any]:
     }
 
 
-CACHE_DEPTH = 2  # unpacked/KEY/NAME, datasets/NAME/FILE: what is written whole lies no deeper
+CACHE_DEPTH = 2  # of the files and folders that are written atomically: unpacked/KEY/NAME, datasets/NAME/FILE
 
 
 def open_cache(folder: Path) -> None:
-    """Make the cache folder, and remove what killed processes left half-written in it."""
+    """Create the cache folder, and remove incomplete files left by killed processes."""
     try:
         for kind in ("", *CACHE_KINDS):
             (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -202,6 +204,6 @@ def open_cache(folder: Path) -> None:
     except OSError as error:
         raise UsageError(
             f"cache folder {error.filename or folder}: {error.strerror}",
-            fix="set ZOO_CACHE to a folder that can be written to",
+            fix="set ZOO_CACHE to a writable folder",
             code="cache-unusable",
         ) from error

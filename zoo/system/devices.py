@@ -1,7 +1,7 @@
 """Compute devices behind one interface: the CPU, NVIDIA GPUs (CUDA) and Apple GPUs (MPS).
 
-Everything that differs between devices is in this module. `Device` is the CPU and the default for the others; `Cuda`
-overrides what a GPU does differently, above all `capture`, which records a training step once and replays it.
+Everything that differs between devices is in this module. `Device` is the CPU and the default for the others. `Cuda`
+overrides what differs on a GPU, most importantly `capture`, which records a training step once and replays it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ except ImportError:  # Windows
 Answer = TypeVar("Answer")
 Precision = Literal["fp32", "bf16", "fp16"]
 
-AHEAD_SECONDS = 0.25  # of work between two marks; the host is up to two marks ahead of a GPU, and so stops in time
+AHEAD_SECONDS = (
+    0.25  # of work between two marks. The host is at most two marks ahead of the GPU, so it can stop quickly
+)
 FIRST_STRIDE, MAX_STRIDE = 4, 256  # steps between two marks
 BYTES_PER_WORKER = 16e9  # GPU memory for each run that shares a GPU
-MAX_SHARING = 4  # runs on one GPU
-CORES_PER_WORKER = 2  # of the host, for each run that shares a GPU
+MAX_SHARING = 4  # runs that share one GPU
+CORES_PER_WORKER = 2  # host cores for each run that shares a GPU
 
 
 class CaptureError(Exception):
@@ -55,23 +57,23 @@ class CaptureError(Exception):
 
 
 class Device:
-    """A device by torch's name. This class is the CPU; subclasses override what differs."""
+    """A device by its torch name. This class is the CPU; subclasses override what differs."""
 
-    rate_type = "float64"  # of learning rates, as Python's own numbers
+    rate_type = "float64"  # dtype of learning rates: that of Python floats
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.kind = device_kind(name)
 
     # --- facts ---
-    captures = False  # whether `capture` does more than call
+    captures = False  # whether `capture` records a function instead of returning it
 
     def describe(self) -> dict[str, Any]:
-        """Facts about the device that a cost depends on."""
+        """Facts about the device that affect speed and memory."""
         return {}
 
     def peak_memory_bytes(self) -> int | None:
-        """The most memory this process has held since `prepare`; None where unknown."""
+        """The peak memory of this process since `prepare`; None if unknown."""
         return resident_peak_bytes()
 
     def free_memory_bytes(self) -> int | None:
@@ -79,16 +81,16 @@ class Device:
 
     # --- life of a worker ---
     def prepare(self) -> None:
-        """Get ready for a run: start the device and measure peak memory anew."""
+        """Initialize the device for a run and reset the peak memory."""
         with suppress(OSError):  # Linux only
             Path("/proc/self/clear_refs").write_text("5")
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """The block is one run, beside which other processes may use the device."""
+        """Share the device with other processes for the block, which is one run."""
         yield
 
-    waited_seconds = 0.0  # by `wait_alone`, in this process
+    waited_seconds = 0.0  # spent in `wait_alone` in this process
 
     @property
     def can_wait(self) -> bool:
@@ -96,28 +98,28 @@ class Device:
         return False
 
     def wait_alone(self) -> bool:
-        """Wait until no other run uses the device, until the `shared` block ends. Return False if it cannot wait."""
+        """Wait to use the device alone until the `shared` block ends. Return False if waiting is not possible."""
         return False
 
     def release_memory(self) -> None:
-        """Return memory that no tensor uses to the system."""
+        """Return unused memory to the system."""
 
     def stream(self) -> AbstractContextManager[None]:
-        """The block's operations are queued in order, apart from those of other blocks."""
+        """Queue the operations of the block in order, independent of those of other blocks."""
         return nullcontext()
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
 
     def pace(self) -> Callable[[], None]:
-        """A function to call after each step, which keeps the host at most half a second ahead of the device."""
+        """A function to call after each step; it keeps the host at most half a second ahead of the device."""
         return lambda: None
 
     # --- tensors ---
-    holds_datasets = False  # a CPU maps the file
+    holds_datasets = False  # the CPU maps the file
 
     def holds(self, num_bytes: int) -> bool:
-        """Whether a dataset of this size stays in the device's memory while a run trains on it."""
+        """Whether a dataset of this size is kept in the device's memory during training."""
         free = self.free_memory_bytes()
         return self.holds_datasets and free is not None and num_bytes < free // 2
 
@@ -125,7 +127,7 @@ class Device:
         return tensor.to(self.name)
 
     def rates(self, values: Sequence[float]) -> Tensor:
-        """Learning rates (G,) as the device's optimizers read them."""
+        """Learning rates (G,) in the form that the device's optimizers read."""
         import torch
 
         return torch.tensor(values, dtype=getattr(torch, self.rate_type))
@@ -135,26 +137,27 @@ class Device:
         import torch
 
         kind = torch.float16 if precision == "fp16" else torch.bfloat16
-        # A cache of casted weights would hand tensors of a capture to the next call.
+        # With its weight cache, autocast would return tensors of a capture in the next call.
         return torch.autocast(  # type: ignore[return-value]
             self.kind, dtype=kind, enabled=precision != "fp32", cache_enabled=not self.captures
         )
 
     def optimizer_options(self) -> dict[str, bool]:
-        """What every optimizer of torch is built with. Fused: AdamW 6.3 ms a step against 15.8 on a CPU."""
+        """Options of every torch optimizer."""
+        # perf: fused, AdamW takes 6.3 ms per step on a CPU against 15.8 ms
         return {"fused": True}
 
     def prediction_batch(self, image_bytes: int) -> int:  # noqa: ARG002
-        """Images that go through a network at once where nothing is learned."""
+        """Batch size for inference."""
         return 64
 
     def replace_where(
         self, mask: Tensor, function: Callable[..., Tensor], images: Tensor, *arguments: Tensor
     ) -> Tensor:
-        """`function(images, *arguments)` for the images (B, ...) whose mask (B,) is true; the others as they are.
+        """Apply `function(images, *arguments)` to the images (B, ...) whose mask (B,) is true.
 
-        The CPU computes only those, and writes them into `images`. A GPU computes all and selects: to know how many
-        there are, the host would have to wait.
+        The CPU computes only those, in place. A GPU computes all and selects, because counting them would make the
+        host wait.
         """
         rows = mask.nonzero()[:, 0]
         if not len(rows):
@@ -165,7 +168,7 @@ class Device:
     # --- random numbers ---
     @contextmanager
     def own_random_numbers(self, seed: int) -> Iterator[None]:
-        """Torch's global generators follow `seed` inside the block and are as before after it."""
+        """Seed torch's global generators with `seed` for the block, and restore them afterwards."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -184,7 +187,7 @@ class Device:
 
     # --- capture ---
     def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        """A function that does what `function` does, at once. Nothing is executed now. Raises CaptureError."""
+        """Return a faster equivalent of `function` without calling it. Raises CaptureError."""
         return function
 
     def is_capturing(self) -> bool:
@@ -192,7 +195,7 @@ class Device:
 
     @contextmanager
     def counting_waits(self) -> Iterator[list[str]]:
-        """Collect the lines that made the host wait for the device inside the block; always empty for the CPU."""
+        """Yield a list of the source lines in the block that made the host wait for the device; empty for the CPU."""
         yield []
 
 
@@ -201,7 +204,7 @@ class Cuda(Device):
 
     captures = True
     holds_datasets = True
-    rate_type = "float32"  # the fused optimizers read it on the device
+    rate_type = "float32"  # fused optimizers read it on the device
     lock: GpuLock | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -228,9 +231,9 @@ class Cuda(Device):
     def prepare(self) -> None:
         import torch
 
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # before anything else: reset_peak_memory_stats fails without it
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # first: reset_peak_memory_stats fails without it
         torch.cuda.set_device(self.index)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; by default convolutions round to 10 bits
+        torch.backends.cudnn.allow_tf32 = False  # by default fp32 convolutions round to 10 bits
         torch.cuda.reset_peak_memory_stats(self.name)
 
     @contextmanager
@@ -266,12 +269,12 @@ class Cuda(Device):
 
         import torch
 
-        gc.collect()  # a training and its captured step refer to each other
+        gc.collect()  # a Training and its captured step reference each other
         torch.cuda.empty_cache()
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        # A capture needs a stream other than the default one, and the steps before it must have used the same.
+        # A capture needs a stream other than the default one, and the steps before it must use the same stream.
         import torch
 
         outer, own = torch.cuda.current_stream(self.name), torch.cuda.Stream(self.name)  # type: ignore[no-untyped-call]
@@ -291,7 +294,7 @@ class Cuda(Device):
         return Pace(self.mark)
 
     def mark(self) -> torch.cuda.Event:
-        """An event at the end of what is queued now."""
+        """Record an event at the end of the queue."""
         import torch
 
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -310,8 +313,9 @@ class Cuda(Device):
         return {"fused": True, "capturable": True}
 
     def prediction_batch(self, image_bytes: int) -> int:
-        # A network's largest activations take some 100 times its input (resnet50 at 224 px: 77 MB an image). Free
-        # memory would make the batch, and with it the last bits of val, depend on which runs share the GPU.
+        # The largest activations of a model take some 100 times its input (resnet50 at 224 px: 77 MB per image).
+        # Total memory, not free memory: the batch size, and with it the last bits of the val scores, must not depend
+        # on which runs share the GPU.
         import torch
 
         share = torch.cuda.get_device_properties(self.name).total_memory / MAX_SHARING
@@ -347,20 +351,21 @@ class Cuda(Device):
     def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         """Record the kernels of `function` in a CUDA graph and return its replay.
 
-        What the function reads and writes must keep its address, and Python code in it is not executed again. Call it
-        within `stream`, after it has run a few times there: first calls allocate, choose algorithms and wait.
+        Tensors that the function reads and writes must keep their addresses; its Python code is not executed again.
+        Call this within `stream`, after a few calls of `function` there: the first ones allocate, choose algorithms
+        and wait.
         """
         import torch
 
         random_state = torch.cuda.get_rng_state(self.name)
         graph = torch.cuda.CUDAGraph()
         try:
-            # thread_local: another thread's call that a capture forbids (pinning memory) must not end this one.
+            # thread_local: a call in another thread that captures forbid (pinning memory) must not end this capture.
             stream = torch.cuda.current_stream(self.name)
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 function()
         except Exception as error:
-            # A capture that failed leaves the generator waiting for its end: give it a state of its own again.
+            # A failed capture leaves the generator in capture mode: give it a new state.
             fresh = torch.Generator(device=self.name)
             fresh.set_state(random_state)
             torch.cuda.default_generators[self.index].graphsafe_set_state(fresh)
@@ -392,20 +397,20 @@ class Cuda(Device):
                 yield waits
             finally:
                 torch.cuda.set_sync_debug_mode(before)
-                found = [each for each in caught if "synchroniz" in str(each.message)]
-                waits += [f"{Path(each.filename).name}:{each.lineno}" for each in found]
+                synchronizing = [warning for warning in caught if "synchroniz" in str(warning.message)]
+                waits += [f"{Path(warning.filename).name}:{warning.lineno}" for warning in synchronizing]
 
 
 class Pace:
-    """Keep the host from queueing more than `2 * AHEAD_SECONDS` of steps, without ever letting the GPU run dry.
+    """Limit the host's lead over the GPU to `2 * AHEAD_SECONDS` of steps, without letting the GPU run idle.
 
-    Put an event after every few steps and wait for the previous event, so that the steps in between stay queued.
+    Record an event after every few steps and wait for the previous event, so that the steps in between stay queued.
     """
 
     def __init__(self, mark: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> None:
         self.mark, self.clock = mark, clock
         self.stride, self.count = FIRST_STRIDE, 0
-        self.marks: deque[tuple[Any, int]] = deque()  # and the steps since the one before
+        self.marks: deque[tuple[Any, int]] = deque()  # each with the number of steps since the previous one
         self.last: float | None = None  # when the last wait ended
 
     def __call__(self) -> None:
@@ -426,14 +431,15 @@ class Pace:
 
 
 class GpuLock:
-    """A lock that the runs on one GPU share, in whatever process, or that one of them holds alone.
+    """A lock between processes that all runs on one GPU share, or that one of them holds exclusively.
 
-    An exclusive request takes the `door` lock first: new runs wait, so it is not starved. Of two runs that request it
-    at once, the second keeps its network and dataset on the GPU while it waits. Without `fcntl` (Windows) nobody waits.
+    An exclusive request takes the `door` lock first, so that new runs wait and do not starve it. If two runs request
+    exclusivity at once, the second keeps its model and dataset on the GPU while it waits. Without `fcntl` (Windows)
+    there is no waiting.
     """
 
     def __init__(self, uuid: str) -> None:
-        owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # a container's user may have no name
+        owner = os.getuid() if hasattr(os, "getuid") else getpass.getuser()  # the user of a container may have no name
         self.folder = Path(tempfile.gettempdir()) / f"zoo-gpu-{owner}"
         self.uuid = uuid
         self.is_exclusive = False
@@ -463,7 +469,7 @@ class GpuLock:
 
 
 class Mps(Device):
-    """Apple's GPU: no float64, no fused optimizers, no capture. It shares its memory with the CPU."""
+    """An Apple GPU: no float64, no fused optimizers, no capture. It shares memory with the CPU."""
 
     holds_datasets = True
 
@@ -501,19 +507,19 @@ def device_kind(name: str) -> str:
 
 @cache
 def open_device(name: str) -> Device:
-    """The device of a name that `resolve_device` returned."""
+    """The device for a name that `resolve_device` returned."""
     return DEVICE_TYPES[device_kind(name)](name)
 
 
 def describe_compute(device: str, threads: int) -> dict[str, Any]:
-    """Facts about the machine and the device that a cost depends on."""
+    """Facts about the machine and the device that affect speed and memory."""
     return {**describe_system(device, threads), **open_device(device).describe()}
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
 def resolve_device(requested: str) -> str:
     """Resolve `auto`, `cpu`, `cuda`, `cuda:N` or `mps` to a device of this machine. Raises UsageError."""
-    # NVML is asked instead of the driver: CUDA must not be initialized in a process that forks.
+    # Query NVML instead of the driver: CUDA must not be initialized in a process that forks.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if requested == "cpu":
         return "cpu"
@@ -541,7 +547,7 @@ def resolve_device(requested: str) -> str:
 
 
 def list_devices(device: str) -> list[str]:
-    """The single devices that a resolved name means: `cuda` is every GPU of the machine."""
+    """The devices that a resolved name stands for: `cuda` is every GPU of the machine."""
     if device != "cuda":
         return [device]
     import torch
@@ -551,7 +557,7 @@ def list_devices(device: str) -> list[str]:
 
 @cache
 def list_gpus() -> tuple[dict[str, Any], ...]:
-    """`Cuda.describe` of every GPU, asked in a child process: CUDA must not be initialized in one that forks."""
+    """`Cuda.describe` of every GPU, from a child process: CUDA must not be initialized in a process that forks."""
     import torch
 
     if not can_fork() or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -576,7 +582,7 @@ def resolve_precision(requested: str, device: str) -> str:
     """Resolve `auto` to the fastest precision that the device computes natively.
 
     CUDA: bf16 from compute capability 8.0 (A100, RTX 30xx), fp16 with gradient scaling from 7.0 (V100, T4, RTX 20xx),
-    else fp32. CPU: bf16 where it has instructions for it, else fp32. With several GPUs, the oldest one decides.
+    else fp32. CPU: bf16 if it has instructions for it, else fp32. With several GPUs, use the lowest capability.
     """
     if requested != "auto":
         return requested
@@ -592,7 +598,7 @@ def precision_of_capability(capability: float) -> Precision:
 
 
 def count_sharing(device: str) -> int:
-    """How many runs share each GPU: small networks leave most of a large one idle between their kernels."""
+    """The number of runs that share each GPU: a small model leaves most of a large GPU idle between its kernels."""
     memory = min(float(gpu["gpu_memory_bytes"]) for gpu in gpus_of(device))
     cores = num_cores() // len(list_devices(device))
     return max(1, min(MAX_SHARING, int(memory / BYTES_PER_WORKER), cores // CORES_PER_WORKER))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: content hashes, durable writes, what was left half-written removed."""
+"""Atomic, durable writes, content hashes, and removal of incomplete files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
 from zoo.system.locks import lock_of, locked
 
 CHUNK_BYTES = 1 << 16
-# What `temporary_beside` and `folder_written_whole` leave where they are killed.
+# Names that `temporary_beside` and `folder_written_whole` leave behind when they are killed.
 LEFT_OVER = re.compile(r"(?P<stem>\.(?P<target>.+)\.[0-9a-f]{8})\.(tmp|old|tmp\.lock)")
 
 
 def cache_root() -> Path:
-    """The folder for everything that can be made again: `$ZOO_CACHE`, or the platform's user cache."""
+    """The cache folder: `$ZOO_CACHE`, or the platform's user cache."""
     if os.environ.get("ZOO_CACHE"):
         return Path(os.environ["ZOO_CACHE"])
     from platformdirs import user_cache_path
@@ -32,12 +30,12 @@ def cache_root() -> Path:
     return user_cache_path("zoo")
 
 
-# tomllib's words for a key or a section that is given twice
+# tomllib's messages for a repeated key or section
 REPEATED = re.compile(r"Cannot (overwrite|declare)|[Dd]uplicate")
 
 
 def hash_bytes(*parts: bytes | str) -> str:
-    """SHA-256, in hex, of the parts one after the other, each preceded by its length so that none can slide."""
+    """SHA-256, in hex, of the parts in order, each preceded by its length to keep their boundaries."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -47,13 +45,13 @@ def hash_bytes(*parts: bytes | str) -> str:
 
 
 def require_regular(path: Path) -> None:
-    """Raise OSError for what would be waited for without end, or replaced by a file: a pipe, a device."""
+    """Raise OSError for a pipe or a device, which would block a reader or be replaced by a writer."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def read_regular(path: Path) -> str:
-    """The text of a file that is one."""
+    """The text of a regular file. Raises OSError for a pipe or a device."""
     require_regular(path)
     return path.read_text(encoding="utf-8")
 
@@ -62,7 +60,7 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.[a-z]+$")
 
 
 def hash_in_name(name: str) -> str:
-    """The start of a published file's sha256 as its name has it, "f37072fd" of resnet18-f37072fd.pth; else ""."""
+    """The sha256 prefix in the name of a published file ("f37072fd" in resnet18-f37072fd.pth), or ""."""
     match = HASH_IN_NAME.search(name)
     return match[1] if match else ""
 
@@ -75,7 +73,7 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` durable. Windows cannot open folders and needs no such call."""
+    """Make a rename inside `folder` durable. Windows cannot open folders and does not need this."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -87,9 +85,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that nobody else uses; whatever lies there is removed when the block ends.
+    """Yield a unique temporary path beside `path`; remove it when the block ends.
 
-    A lock beside it says that it is in use, so that `sweep` can tell what is left over from what is being written.
+    A lock file beside it marks it as in use, so that `sweep` removes only the leftovers of killed processes.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with locked(lock_of(temporary)):
@@ -100,7 +98,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file or a folder, or nothing where there is none."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -109,7 +107,7 @@ def remove_path(path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well it becomes `path`, durably, else it is gone."""
+    """Yield a temporary path beside `path`; rename it to `path` durably if the block succeeds, else remove it."""
     require_regular(path)
     if path.is_symlink():
         path = path.resolve()
@@ -122,7 +120,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write `document` durably; NaN is refused, because undefined is null."""
+    """Write `document` durably. NaN is an error: an undefined value is null."""
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     with written_whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -132,12 +130,12 @@ SEAL = "seal"
 
 
 def write_sealed(path: Path, document: dict[str, Any]) -> None:
-    """`write_json` of a document that carries its own digest, so that `unseal` can tell whether it was damaged."""
+    """Write a document with its own digest, with which `unseal` detects damage."""
     write_json(path, {**document, SEAL: digest_of(document)})
 
 
 def unseal(document: dict[str, Any]) -> bool:
-    """Take the seal off, and tell whether the rest is what was sealed; documents of before there were seals pass."""
+    """Remove the digest of a document and return whether it matches; older documents without a digest pass."""
     seal = document.pop(SEAL, None)
     return seal is None or seal == digest_of(document)
 
@@ -146,37 +144,37 @@ def digest_of(document: dict[str, Any]) -> str:
     return hash_bytes(json.dumps(document, sort_keys=True, ensure_ascii=True))
 
 
-def keep_arrays(path: Path, **arrays: Any) -> None:
-    """Keep arrays in the cache, for `kept_arrays` to find."""
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Store arrays in the cache, for `load_arrays` to read."""
     import numpy as np
 
     with written_whole(path) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
-def kept_arrays(path: Path) -> dict[str, Any] | None:
-    """All arrays of a file in the cache; None where it is absent or not what was written: they can be made again."""
+def load_arrays(path: Path) -> dict[str, Any] | None:
+    """All arrays of a file in the cache; None if it is missing or damaged, so that they are computed again."""
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)  # read whole, so that every checksum of the archive is compared
-    except Exception:  # what a damaged archive makes zipfile, zlib and numpy raise cannot be listed
+            return dict(stored)  # reads everything, which verifies every checksum of the archive
+    except Exception:  # a damaged archive raises many kinds of errors in zipfile, zlib and numpy
         return None
 
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; when the block ends well it becomes `folder`, durably, else it is gone.
+    """Yield a temporary folder beside `folder`; rename it to `folder` durably if the block succeeds, else remove it.
 
-    A folder that is there already is replaced: set aside, then removed once the new one stands.
+    An existing folder is replaced: it is renamed first, and removed after the new one is in place.
     """
     with temporary_beside(folder) as temporary:
         aside = temporary.with_suffix(".old")
         temporary.mkdir()
         yield temporary
         for path in temporary.iterdir():
-            if path.is_dir():  # an unpacked archive: it can be made again, and syncing 100,000 files takes minutes
+            if path.is_dir():  # an unpacked archive can be unpacked again, and syncing 100,000 files takes minutes
                 continue
             with open(path, "rb+") as stream:
                 os.fsync(stream.fileno())
@@ -194,34 +192,34 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a folder, whole or not at all for whoever looks on. Raises FileNotFoundError."""
+    """Remove a file or a folder atomically. Raises FileNotFoundError."""
     with temporary_beside(path) as temporary:
         path.rename(temporary)
 
 
 def sweep(root: Path, depth: int) -> list[Path]:
-    """Remove what processes that are no more left half-written, down to `depth` folders below `root`; return what went.
+    """Remove what ended processes left incomplete, down to `depth` folders below `root`; return the removed paths.
 
-    A folder that one of them had set aside, and not replaced yet, takes its place again.
+    A folder that a process had renamed but not replaced yet is restored.
     """
     from filelock import Timeout
 
     hidden = [path for level in range(depth + 1) for path in root.glob("*/" * level + ".*")]
-    found = {path: match for path in hidden if (match := LEFT_OVER.fullmatch(path.name))}
+    leftovers = {path: match for path in hidden if (match := LEFT_OVER.fullmatch(path.name))}
     temporaries = {
-        path.with_name(f"{match['stem']}.tmp"): path.with_name(match["target"]) for path, match in found.items()
+        path.with_name(f"{match['stem']}.tmp"): path.with_name(match["target"]) for path, match in leftovers.items()
     }
-    gone = []
+    removed = []
     for temporary, target in sorted(temporaries.items()):
-        with suppress(Timeout, OSError), locked(lock_of(temporary), timeout=0):  # else in use, or not ours to remove
+        with suppress(Timeout, OSError), locked(lock_of(temporary), timeout=0):  # in use, or no permission
             aside = temporary.with_suffix(".old")
             if aside.exists() and not target.exists():
                 aside.rename(target)
             remove_path(aside)
             remove_path(temporary)
-            gone.append(temporary)
+            removed.append(temporary)
     for path in hidden:
-        if path.suffix == ".lock" and path not in found and path.exists():
+        if path.suffix == ".lock" and path not in leftovers and path.exists():
             with suppress(Timeout, OSError), locked(path, timeout=0):
                 pass
-    return gone
+    return removed

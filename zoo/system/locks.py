@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager
 def locked(path: Path, timeout: float = -1.0) -> Iterator[None]:
-    """Hold a lock that no other process has; the file that stands for it is gone afterwards.
+    """Hold an exclusive lock between processes; remove its file afterwards.
 
-    The kernel drops it with this process, however that ends: no clock and no other machine's word is asked. Raises
-    filelock.Timeout where another process holds it for longer than `timeout`; below zero it is waited for.
+    The kernel releases the lock when this process ends, however it ends. A negative `timeout` waits without limit.
+    Raises filelock.Timeout if another process holds the lock for longer than `timeout` seconds.
     """
     from filelock import FileLock
 
@@ -25,8 +21,8 @@ def locked(path: Path, timeout: float = -1.0) -> Iterator[None]:
         try:
             yield
         finally:
-            # While it is held: whoever waits for this file sees that it is gone, and makes another (filelock 3.24).
-            with suppress(OSError):  # Windows removes no file that is open
+            # Remove it while it is held: a waiting process sees that it is gone and creates a new one (filelock 3.24).
+            with suppress(OSError):  # Windows does not remove open files
                 path.unlink()
 
 

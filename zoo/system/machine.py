@@ -1,4 +1,4 @@
-"""The machine a run is carried out on: versions, threads, memory, seeds."""
+"""The machine a run uses: versions, processes, threads, memory, seeds."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LIBRARIES = ("zoo-bench", "torch", "torchvision", "timm", "numpy", "scikit-learn
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of everything whose arithmetic or file formats a result depends on, and of other distributions."""
-    found = {"python": platform.python_version()}
+    """The versions of Python, of the libraries that affect results, and of other distributions."""
+    installed = {"python": platform.python_version()}
     for name in (*LIBRARIES, *others):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
             continue
-    return found
+    return installed
 
 
 def distributions_of(modules: Iterable[str]) -> list[str]:
-    """The installed distributions that hold these modules, by name."""
+    """The names of the installed distributions that contain these modules."""
     names: set[str] = set()
     for package in {module.partition(".")[0] for module in modules}:
         try:
             metadata.version(package)
             names.add(package)
-        except (metadata.PackageNotFoundError, ValueError):  # its distribution has another name, or it has none
+        except (metadata.PackageNotFoundError, ValueError):  # its distribution has a different name, or none
             names.update(list_distributions().get(package, ()))
     return sorted({re.sub(r"[-_.]+", "-", name).lower() for name in names})
 
@@ -45,12 +45,12 @@ def distributions_of(modules: Iterable[str]) -> list[str]:
 @cache
 def list_distributions() -> Mapping[str, Sequence[str]]:
     """The distributions of every importable package."""
-    # perf: reads the files of every distribution, .45 s with 120 of them
+    # perf: reads files of every distribution: 0.45 s with 120 of them
     return metadata.packages_distributions()
 
 
 def num_cores() -> int:
-    """Cores this process may use: its affinity and the container's quota, where there are any."""
+    """The number of cores this process may use, by its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max") as stream:
@@ -63,7 +63,7 @@ def num_cores() -> int:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that can be had without swapping, in this container where it is one; None where nobody says."""
+    """Memory available without swapping, within the container's limit; None if the system does not report it."""
     try:
         with open("/proc/meminfo") as stream:
             fields = dict(line.split(":", 1) for line in stream)
@@ -80,7 +80,7 @@ def available_memory_bytes() -> int | None:
 
 
 def peak_memory_of(pid: int) -> int:
-    """The most memory another process has held, in bytes; 0 where it is gone or the system does not say."""
+    """The peak memory of another process in bytes; 0 if it has ended or the system does not report it."""
     try:
         with open(f"/proc/{pid}/status") as stream:
             fields = dict(line.split(":", 1) for line in stream)
@@ -89,41 +89,41 @@ def peak_memory_of(pid: int) -> int:
         return 0
 
 
-def family_of(pid: int) -> list[int]:
-    """The processes below one, those that began a session of their own too; empty where the system does not say."""
+def descendants_of(pid: int) -> list[int]:
+    """The descendants of a process, including those in other sessions; empty if the system does not report them."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):  # it ended meanwhile
+        except (OSError, ValueError, IndexError):  # the process has ended
             continue
         children.setdefault(parent, []).append(int(path.parent.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+    descendants: list[int] = []
+    pending = [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        descendants += below
+        pending += below
+    return descendants
 
 
 @cache
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively; emulated it is slower than float32."""
+    """Whether this CPU multiplies bfloat16 natively; emulated, it is slower than float32."""
     import torch
 
-    find = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.12
-    if find is None:
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.12
+    if get_capabilities is None:
         return bool(torch.cpu._is_avx512_bf16_supported())
-    found = find()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+    capabilities = get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def tune_allocator() -> None:
-    """Keep freed pages in the process.
+    """Keep freed memory pages in the process (Linux with glibc only).
 
-    glibc returns large blocks to the kernel after every step and takes them again in the next: +9 to 28 % on a
-    training step, more for networks of many small layers. Linux with glibc only; elsewhere nothing is done.
+    By default glibc returns large blocks to the kernel after every training step and requests them again in the next,
+    which makes a step 9 to 28 % slower, and more for models with many small layers.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
@@ -137,7 +137,7 @@ def tune_allocator() -> None:
 
 
 def prepare_torch(threads: int) -> None:
-    """Make torch what it is at its start, whatever a plugin or a run before has made of it in this process."""
+    """Reset torch's global settings, which a plugin or an earlier run in this process may have changed."""
     import torch
 
     tune_allocator()
@@ -151,7 +151,7 @@ def prepare_torch(threads: int) -> None:
 
 
 def resident_peak_bytes() -> int | None:
-    """The most memory this process has held; None where unknown."""
+    """The peak memory of this process; None if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -161,7 +161,7 @@ def resident_peak_bytes() -> int | None:
 
 
 def describe_system(device: str, threads: int) -> dict[str, Any]:
-    """Facts about the machine that a cost depends on: no name, user or path."""
+    """Facts about the machine that affect speed and memory, without host name, user or path."""
     return {
         "platform": platform.system(),
         "machine": platform.machine(),
@@ -173,7 +173,7 @@ def describe_system(device: str, threads: int) -> dict[str, Any]:
 
 
 def can_fork() -> bool:
-    """Linux only: on macOS system libraries break after a fork, and Windows has none."""
+    """Whether it is safe to fork: on macOS system libraries break after a fork, and Windows has no fork."""
     return sys.platform == "linux"
 
 
@@ -190,7 +190,7 @@ def processor_name() -> str:
 
 
 def seed_children(seed: int, *names: str) -> dict[str, int]:
-    """Independent 63-bit seeds for the named uses of one seed (`numpy.random.SeedSequence` children)."""
+    """Independent 63-bit seeds for named uses of one seed (children of `numpy.random.SeedSequence`)."""
     import numpy as np
 
     children = np.random.SeedSequence(seed).spawn(len(names))

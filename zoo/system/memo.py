@@ -1,4 +1,4 @@
-"""Remember what was computed from a file until the file changes."""
+"""Cache facts computed from a file until the file changes."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
+from zoo.system.files import hash_bytes, hash_file
 
 if TYPE_CHECKING:
     import sqlite3
-from zoo.system.files import hash_bytes, hash_file
 
 FileStamp = tuple[int, int, int, int]
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Size, time of modification, time of the last change (ns), and number of a file: another file has another one."""
+    """Size, modification time and change time (ns), and inode number of a file: they identify its content."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class FileMemo:
-    """What was found out about files, remembered by path, size and times, so that a set is read once.
+    """Facts about files, stored by path, size, times and inode number, so that each file is read once.
 
-    Of the times the one of the last change counts too, which no program can set back, and the number of the file: an
-    archive may give all its files one time of modification, and then two of them change places.
+    Modification times are not enough: an archive may give all its files the same one, and then two files may be
+    swapped. The change time cannot be set by a program.
 
-    By default their SHA-256. `what` names another fact (and the version of the code that finds it), `find` finds it;
-    a fact is any JSON document.
+    A fact is any JSON document, by default the SHA-256. `what` names it (with the version of the code that finds
+    it), `find` computes it.
     """
 
     def __init__(self, folder: Path, what: str = "sha256", find: Callable[[Path], Any] = hash_file) -> None:
@@ -38,17 +38,19 @@ class FileMemo:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.what, self.find = what, find
-        self.fresh: list[tuple[str, str, int, str, str]] = []  # written at the end: a transaction stops other benches
+        self.new_rows: list[
+            tuple[str, str, int, str, str]
+        ] = []  # stored at the end: a transaction blocks other benches
         path = folder / "files.sqlite3"
         try:
             self.connection = self.connect(path)
-        except sqlite3.OperationalError as error:  # locked or not writable: it may be whole
+        except sqlite3.OperationalError as error:  # locked or not writable: it may be intact
             raise UsageError(
                 f"{path}: {error}",
-                fix="make room, or set ZOO_CACHE to a folder that can be written to",
+                fix="free some disk space, or set ZOO_CACHE to a writable folder",
                 code="cache-unusable",
             ) from error
-        except sqlite3.DatabaseError:  # damaged: all it held can be computed again
+        except sqlite3.DatabaseError:  # damaged: its contents can be computed again
             path.unlink()
             self.connection = self.connect(path)
 
@@ -65,14 +67,14 @@ class FileMemo:
 
     def __call__(self, path: Path) -> Any:
         key = self.key(path)
-        if (known := self.look_up(key)) is not None:
-            return known
+        if (stored := self.look_up(key)) is not None:
+            return stored
         fact = self.find(path)
         self.note(key, fact)
         return fact
 
     def recall(self, path: Path) -> Any:
-        """What is remembered of a file; None where nothing is."""
+        """The stored fact about a file, or None."""
         return self.look_up(self.key(path))
 
     def remember(self, path: Path, fact: Any) -> None:
@@ -99,12 +101,12 @@ class FileMemo:
 
     def note(self, key: tuple[str, str, int, str], fact: Any) -> None:
         text = json.dumps(fact)
-        self.fresh.append((*key, f"{self.checksum(key, text)} {text}"))
+        self.new_rows.append((*key, f"{self.checksum(key, text)} {text}"))
 
     def close(self) -> None:
         import sqlite3
 
-        # A full disk, a damaged file: what is not remembered is found out again.
+        # On a full disk or with a damaged file nothing is stored, and the facts are computed again.
         with suppress(sqlite3.DatabaseError), self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", self.fresh)
+            self.connection.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", self.new_rows)
         self.connection.close()

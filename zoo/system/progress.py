@@ -1,4 +1,4 @@
-"""What is going on, to a line that renews itself on a terminal, or to plain lines elsewhere; always on stderr."""
+"""Messages and progress on stderr: one updating line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, TextIO
 
 from zoo.errors import clean
 
-Progress = Callable[[int, int | None], None]  # done so far, of how many (None: unknown)
+Progress = Callable[[int, int | None], None]  # done, total (None if unknown)
 
-QUIET_SECONDS = 1.0  # what takes less says nothing
-# Away from a terminal something is said every ten seconds at the latest, on a machine with five times too much to do.
+QUIET_SECONDS = 1.0  # no progress is shown for work that takes less
+# Without a terminal a line is written every ten seconds at the latest, even on a machine with five times too much work.
 PLAIN_SECONDS = 5.0
 BEAT_SECONDS = 1.0
 REFRESH_SECONDS = 0.2
-MIN_SHARE = 0.02  # of all work done before an estimate means anything
+MIN_SHARE = 0.02  # of the work must be done before the time left is estimated
 
 
 def duration(seconds: float) -> str:
@@ -36,22 +36,22 @@ def duration(seconds: float) -> str:
 
 @dataclass(eq=False)
 class Console:
-    """Writes messages and progress."""
+    """Write messages and progress to a stream."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
-    live: str = ""
-    last: float = 0.0
-    said: float = field(default_factory=lambda: time.monotonic())  # when a line was last written that stays
-    lock: threading.RLock = field(default_factory=threading.RLock)  # of the thread that `counting` may start
+    live: str = ""  # the updating line
+    last_draw: float = 0.0
+    last_message: float = field(default_factory=lambda: time.monotonic())  # when the last permanent line was written
+    lock: threading.RLock = field(default_factory=threading.RLock)  # `counting` may start a thread
 
     @property
     def is_terminal(self) -> bool:
         return self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, message: str) -> None:
-        """One line that stays."""
+        """Write a permanent line."""
         with self.lock:
-            self.said = time.monotonic()
+            self.last_message = time.monotonic()
             self.erase()
             self.write(clean(message) + "\n")
             self.draw()
@@ -60,21 +60,21 @@ class Console:
         self.say(f"zoo: warning: {message}")
 
     def show(self, line: str) -> None:
-        """A line that the next one replaces. Where the stream is no terminal, one that stays, after five seconds."""
+        """Replace the updating line. Without a terminal, write a permanent line at most every five seconds."""
         with self.lock:
             now = time.monotonic()
             if not self.is_terminal:
-                if now - self.said >= PLAIN_SECONDS:
+                if now - self.last_message >= PLAIN_SECONDS:
                     self.say(line)
                 return
             self.live = clean(line)
-            if now - self.last >= REFRESH_SECONDS:
-                self.last = now
+            if now - self.last_draw >= REFRESH_SECONDS:
+                self.last_draw = now
                 self.erase()
                 self.draw()
 
     def write(self, text: str) -> None:
-        """A terminal that was closed, or a reader that left, is no reason to end a bench: all goes nowhere then."""
+        """Write text. If the terminal or the reader is closed, discard all output instead of ending the bench."""
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -88,7 +88,7 @@ class Console:
 
     @property
     def width(self) -> int | None:
-        """How many characters a line that renews itself may have; None where lines stay, and may be of any length."""
+        """The width of the updating line in characters; None without a terminal, where lines may have any length."""
         if not self.is_terminal:
             return None
         import shutil
@@ -100,7 +100,7 @@ class Console:
             self.write(self.live[: self.width])
 
     def done(self) -> None:
-        """Drop the line that renews itself."""
+        """Remove the updating line."""
         with self.lock:
             self.erase()
             self.live = ""
@@ -109,23 +109,23 @@ class Console:
     def counting(
         self, what: str, unit: str = "", *, alone: bool = True
     ) -> Iterator[Callable[[int | None, int | None], None]]:
-        """Yield `progress(done, total)` and show how far it is; silent for the first second.
+        """Yield a function `progress(done, total)` that shows the progress of `what` after the first second.
 
-        `alone`: a thread repeats what is known where nothing calls `progress`, as in an import. It must be False where
-        processes are forked: a fork takes no thread along, but the locks that it holds.
+        With `alone` a thread updates the line while nothing calls `progress`, as during an import. Set it to False
+        where processes are forked: a child inherits the locks of the thread, but not the thread.
         """
         start = time.monotonic()
-        known: tuple[int | None, int | None] = (None, None)
+        state: tuple[int | None, int | None] = (None, None)
 
         def progress(done: int | None, total: int | None) -> None:
-            nonlocal known
-            known = (done, total)
+            nonlocal state
+            state = (done, total)
             beat()
 
         def beat() -> None:
-            waited = time.monotonic() - start
-            if waited >= QUIET_SECONDS:
-                self.show(f"{what}: {describe_wait(*known, unit, waited)}")
+            elapsed = time.monotonic() - start
+            if elapsed >= QUIET_SECONDS:
+                self.show(f"{what}: {describe_wait(*state, unit, elapsed)}")
 
         def keep_beating() -> None:
             while not ended.wait(BEAT_SECONDS):
@@ -145,7 +145,7 @@ class Console:
 
 
 def describe_wait(done: int | None, total: int | None, unit: str, seconds: float) -> str:
-    """How far something is and how long it will take, or how long it has taken where neither is known."""
+    """Describe the progress and the time left, or the elapsed seconds if the progress is unknown."""
     if done is None:
         return duration(seconds)
     left = f", {duration(seconds * (total - done) / done)} left" if total and done >= MIN_SHARE * total > 0 else ""
@@ -165,7 +165,7 @@ def describe_amount(done: int, total: int | None, unit: str) -> str:
 
 @dataclass(eq=False)
 class BenchProgress:
-    """Runs in flight and ended, as one line: run k of n, step, loss, val score, time left."""
+    """The progress of all runs as one line: run k of n, step, loss, val score, time left."""
 
     console: Console
     num_runs: int
@@ -173,31 +173,31 @@ class BenchProgress:
     start: float = field(default_factory=time.monotonic)
     ended: int = 0
     estimated: bool = False
-    flying: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
+    active: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)  # start and details by run name
 
     def started(self, name: str) -> None:
-        self.flying[name] = (time.monotonic(), {})
+        self.active[name] = (time.monotonic(), {})
         self.redraw()
 
     def progressed(self, name: str, details: dict[str, Any]) -> None:
-        begun, known = self.flying.get(name, (time.monotonic(), {}))
-        self.flying[name] = (begun, {**known, **details})
+        start, earlier = self.active.get(name, (time.monotonic(), {}))
+        self.active[name] = (start, {**earlier, **details})
         self.estimate()
         self.redraw()
 
     def finished(self, name: str, outcome: str) -> None:
-        self.flying.pop(name, None)
+        self.active.pop(name, None)
         self.ended += 1
-        self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.left()}")
+        self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.time_left()}")
 
     def put_off(self, name: str) -> None:
-        """It was started and is not ours to carry out, for now."""
-        self.flying.pop(name, None)
+        """Remove a run that started, but that another process is carrying out."""
+        self.active.pop(name, None)
         self.redraw()
 
-    def left(self) -> str:
-        """How long the rest takes, at the pace so far of runs and of steps within them."""
-        shares = [known["step"] / known["num_steps"] for _, known in self.flying.values() if "num_steps" in known]
+    def time_left(self) -> str:
+        """Estimate the time left from the pace of runs and of steps so far."""
+        shares = [run["step"] / run["num_steps"] for _, run in self.active.values() if "num_steps" in run]
         done = self.ended + sum(shares)
         elapsed = time.monotonic() - self.start
         if self.ended == self.num_runs or elapsed < QUIET_SECONDS or done / self.num_runs < MIN_SHARE:
@@ -205,53 +205,54 @@ class BenchProgress:
         return f"; about {duration(elapsed / done * (self.num_runs - done))} left"
 
     def estimate(self) -> None:
-        """Once, after the first steps, say how long all of it will take, and how much of the disk at most."""
-        if not self.estimated and (left := self.left()):
+        """After the first steps, write once how long all runs will take, and the most disk space they need."""
+        if not self.estimated and (left := self.time_left()):
             self.estimated = True
-            known = [details["stored_bytes"] for _, details in self.flying.values() if "stored_bytes" in details]
-            disk = self.decoded_bytes + self.num_runs * max(known, default=0)
+            sizes = [details["stored_bytes"] for _, details in self.active.values() if "stored_bytes" in details]
+            disk = self.decoded_bytes + self.num_runs * max(sizes, default=0)
             self.console.say(f"{self.num_runs} runs{left}; disk: up to {disk / 1e6:,.0f} MB")
 
     def redraw(self) -> None:
         self.console.show(self.fit(self.console.width))
 
     def fit(self, width: int | None) -> str:
-        """The line; where it is too long for a narrow terminal, without what matters least, and never without steps.
-
-        What goes first is how the time left is worded, then the name of the dataset, loss and val score, the model.
-        """
+        """Shorten the line for a narrow terminal: first shorten the time left, then drop fields in DROP_ORDER."""
         line = self.line()
-        for spared in range(len(SPARED) + 1):
+        for num_dropped in range(len(DROP_ORDER) + 1):
             if width is None or len(clean(line)) <= width:
                 break
-            line = self.line(short=True, spared=spared)
-        return line  # of many runs in flight not all have room: the terminal's edge cuts the last ones
+            line = self.line(short=True, num_dropped=num_dropped)
+        return line  # with many active runs the terminal cuts off the last ones
 
-    def line(self, *, short: bool = False, spared: int = 0) -> str:
-        left, shown = self.left(), [k for k in PROGRESS_FIELDS if k not in SPARED[:spared]]
-        parts = [" ".join(filter(None, map(tell_run(name, *known).get, shown))) for name, known in self.flying.items()]
+    def line(self, *, short: bool = False, num_dropped: int = 0) -> str:
+        left, fields = self.time_left(), [name for name in PROGRESS_FIELDS if name not in DROP_ORDER[:num_dropped]]
+        parts = [
+            " ".join(filter(None, map(describe_active(name, *run).get, fields))) for name, run in self.active.items()
+        ]
         number = f"run {self.ended + 1}{'/' if short else ' of '}{self.num_runs}"
         left = left.replace("; about", ",") if short else left
         return f"{number}{left}: {' | '.join(parts)}"
 
 
 PROGRESS_FIELDS = ("dataset", "model", "seed", "step", "loss", "val")
-SPARED = ("dataset", "loss", "val", "model")  # on a narrow terminal, the first first
+DROP_ORDER = ("dataset", "loss", "val", "model")  # fields dropped on a narrow terminal, the first one first
 
 
-def tell_run(name: str, begun: float, details: Mapping[str, Any]) -> dict[str, str]:
-    """What the line says of a run in flight, by SHOWN; a name that is none of a run's stands for the model."""
-    found = RUN_NAME.fullmatch(name)
-    told = found.groupdict() if found else {"model": name}
+def describe_active(name: str, start: float, details: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of an active run by PROGRESS_FIELDS. A name that does not match RUN_NAME is shown as the model."""
+    match = RUN_NAME.fullmatch(name)
+    texts = match.groupdict() if match else {"model": name}
     if "num_steps" in details:
-        told["step"] = f"step {details['step']}/{details['num_steps']}"
-    elif (waited := time.monotonic() - begun) >= QUIET_SECONDS:
-        told["step"] = f"starting, {duration(waited)}"
+        texts["step"] = f"step {details['step']}/{details['num_steps']}"
+    elif (waited := time.monotonic() - start) >= QUIET_SECONDS:
+        texts["step"] = f"starting, {duration(waited)}"
     if details.get("loss") is not None:
-        told["loss"] = f"loss {details['loss']:.3f}"
+        texts["loss"] = f"loss {details['loss']:.3f}"
     if details.get("val_score") is not None:
-        told["val"] = f"val {details['val_score']:.3f}"
-    return told
+        texts["val"] = f"val {details['val_score']:.3f}"
+    return texts
 
 
-RUN_NAME = re.compile(r"(?P<dataset>\S+) (?P<model>.+) (?P<seed>seed \d+( fold \d+)?)")  # assignments.name_work
+RUN_NAME = re.compile(
+    r"(?P<dataset>\S+) (?P<model>.+) (?P<seed>seed \d+( fold \d+)?)"
+)  # as formatted by assignments.name_work

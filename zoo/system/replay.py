@@ -1,4 +1,4 @@
-"""Repeat a function at a device's speed: capture and replay it, and halve its size where memory runs out."""
+"""Repeat a function efficiently: capture and replay it, and halve its batch size when memory runs out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from zoo.system.devices import Answer, CaptureError, Device, open_device
 
 
 def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> tuple[Answer, int]:
-    """Return `attempt(size)` and the size, which is halved each time the memory of the device runs out.
+    """Return `attempt(size)` and the size, which is halved each time the device runs out of memory.
 
-    Before that, wait until no other run shares the device: whether they did must not change what a run computes.
+    Before halving, wait until no other run uses the device: other runs must not change what this one computes.
     """
     import torch
 
@@ -22,7 +22,7 @@ def within_memory(attempt: Callable[[int], Answer], size: int, device: str) -> t
         except torch.OutOfMemoryError:
             if own.is_capturing() or (size == 1 and not own.can_wait):
                 raise
-        # Outside of the block: the exception held all that the attempt had allocated.
+        # After the except block, because the exception references everything that the attempt allocated.
         if not own.wait_alone():
             size = math.ceil(size / 2)
             own.release_memory()
@@ -32,11 +32,11 @@ WARM_UP_STEPS = 3  # calls before a capture: the first ones allocate, choose alg
 
 
 class Repeated:
-    """A function without arguments, captured after `WARM_UP` ordinary calls where the device can do that.
+    """A function without arguments, captured after `WARM_UP_STEPS` normal calls if the device supports it.
 
-    `watch` returns what Python code in the function may change: if a call changes it, a replay, which executes no
-    Python, would be another function. Whatever prevents a capture, calls go on as ordinary ones; `obstacle` says what
-    it is. `undo` resets what a capture that failed midway has left in Python objects.
+    `watch` returns the Python state that the function may change. If a call changes it, the function is not captured,
+    because a replay does not execute Python code. If a capture is not possible, the function is called normally and
+    `obstacle` gives the reason. `undo` resets the Python objects after a failed capture.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Repeated:
         self.function()
 
     def examine(self) -> None:
-        """Call the function and look for what a capture would forbid or a replay leave out."""
+        """Call the function and check for operations that a capture forbids or a replay would miss."""
         before = self.watch()
         with self.device.counting_waits() as waits:
             self.function()
         if self.watch() != before:
             self.obstacle = "it changes Python state or draws Python's random numbers"
-        elif waits and self.waits:  # a single wait may be a library's, the first time it does something
+        elif waits and self.waits:  # a single wait may come from a library's initialization
             self.obstacle = f"it makes the host wait for the device ({waits[0]})"
         self.waits = waits
 

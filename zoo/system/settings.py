@@ -1,4 +1,4 @@
-"""Settings of a bench beside its suite."""
+"""Settings of a bench that are not part of its suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KeepWeights = Literal["best", "all", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a bench is told beside its suite; none of it changes what a run gives, but device and threads."""
+    """Settings of a bench that are not part of its suite. Only device and threads affect the result of a run."""
 
     results: Path = Path("results")
     cache: Path = field(default_factory=cache_root)

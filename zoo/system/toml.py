@@ -1,52 +1,50 @@
-"""Parse TOML with the place of a repeated key."""
+"""Parse TOML, with the line numbers of a repeated key in errors."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
 from zoo.system.files import REPEATED
 
-MAX_NESTING = 50  # no card and no suite is deeper than five; pydantic gives up at some hundreds
+MAX_NESTING = 50  # dataset cards and suites have at most five levels; pydantic fails at a few hundred
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """A TOML document. ValueError where it is none, is nested too deep, or has a number of thousands of digits."""
+    """Parse a TOML document. Raises ValueError if it is invalid, too deeply nested, or has a number too long."""
     import tomllib
 
     try:
         document = tomllib.loads(text)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         if REPEATED.search(str(error)) and (repeated := find_repeated_key(text)):
             key, first, second = repeated
-            raise ValueError(f"line {second}: {key!r} is given twice, first in line {first}") from error
+            raise ValueError(f"line {second}: {key!r} is defined twice, first in line {first}") from error
         raise
     level: list[Any] = [document]
     for _ in range(MAX_NESTING):
         level = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
         level = [part for part in level if isinstance(part, dict | list)]
     if level:
-        raise ValueError("nested too deep")
+        raise ValueError("nested too deeply")
     return document
 
 
 def find_repeated_key(text: str) -> tuple[str, int, int] | None:
-    """The first key or section that a TOML text gives twice, and both lines; the parser's own error may name none."""
+    """The first key or section that is defined twice, and both lines; tomllib's own error may not name them."""
     section, seen = "", dict[str, int]()
     for number, line in enumerate(text.splitlines(), start=1):
-        if table := re.match(r"\s*\[\[\s*([^\[\]]+?)\s*\]\]", line):  # one more table of a list: its keys are new
+        if table := re.match(r"\s*\[\[\s*([^\[\]]+?)\s*\]\]", line):  # another table of an array: its keys are new
             section = table[1]
             seen = {key: first for key, first in seen.items() if not key.startswith(f"{section}.")}
             continue
-        found = re.match(r"\s*(?:\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$|([A-Za-z0-9_.\-]+|\"[^\"]*\")\s*=)", line)
-        if not found:
+        match = re.match(r"\s*(?:\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$|([A-Za-z0-9_.\-]+|\"[^\"]*\")\s*=)", line)
+        if not match:
             continue
-        section = found[1] or section
-        key = found[1] or (f"{section}.{found[2]}" if section else found[2])
+        section = match[1] or section
+        key = match[1] or (f"{section}.{match[2]}" if section else match[2])
         if key in seen:
             return key, seen[key], number
         seen[key] = number

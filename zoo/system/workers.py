@@ -1,4 +1,4 @@
-"""Carry out work in child processes: what crashes, hangs or runs out of memory fails one piece of it."""
+"""Execute work in child processes, so that a crash, a hang or lack of memory fails only one piece of work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import ZooError, clean, room_needed
-from zoo.system.machine import available_memory_bytes, can_fork, family_of, peak_memory_of
+from zoo.system.machine import available_memory_bytes, can_fork, descendants_of, peak_memory_of
 
 Work = TypeVar("Work")
 Notify = Callable[[dict[str, Any]], None]
@@ -27,13 +27,13 @@ WORKER_POLL_SECONDS = 0.2
 TICK_SECONDS = 1.0
 TAIL_LINES = 3
 TAIL_BYTES = 4096
-MAX_READS = 100  # at once, of a child that prints without end
+MAX_READS = 100  # per call, because a child may print without end
 ENDING = {number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Generic[Work]):
-    """Something that happened to one piece of work: it started, got on, or ended."""
+    """An event of one piece of work: it started, made progress or ended."""
 
     work: Work
     kind: Literal["started", "progress", "ended"]
@@ -45,17 +45,16 @@ class Event(Generic[Work]):
 
 @dataclass(eq=False)
 class Worker(Generic[Work]):
-    """A child process and what it is doing."""
+    """A child process and its current work."""
 
     process: Any
     connection: Connection
     device: str
-    heard: Connection | None  # what it and its libraries print; None when nobody can any more
-    words: bytes = b""  # the last of it
+    output: Connection | None  # stdout and stderr of the child; None after they are closed
+    last_output: bytes = b""
     work: Work | None = None
     started: float = 0.0
-    finished: dict[str, Any] | None = None
-    family: list[int] = field(default_factory=list)  # what it had started when it was told to end
+    descendants: list[int] = field(default_factory=list)  # its processes when it was told to end
 
 
 def execute(
@@ -70,15 +69,15 @@ def execute(
     fits: Callable[[Work, str], bool] = lambda work, device: True,  # noqa: ARG005
     more: Callable[[], Sequence[Work] | None] = lambda: None,
 ) -> Generator[Event[Work], None, None]:
-    """Carry out every piece of work in a child process, one worker a device listed, and yield what happens.
+    """Carry out each piece of work in a child process, with one worker per listed device, and yield events.
 
-    With `reuse` a worker serves until it fails (a GPU's context and dataset are worth keeping); without, each work has
-    a child of its own, forked after the imports, so that it starts in tens of milliseconds with a clean heap. Where
-    forking is unsafe (macOS, Windows) children are spawned, and works and `carry_out` must be picklable; `start_method`
-    asks for one or the other. A worker takes the first work that `fits` its device; every work must fit one of them.
-    `more` is called again and again for work that is ready now, until it returns None: there will be no more. Closing
-    the generator ends all children. Where nothing happens, work in progress is yielded once a second with nothing to
-    tell, so that whoever reads can say that it goes on.
+    With `reuse` a worker carries out work until it fails, which keeps a GPU's context and dataset. Otherwise each piece
+    of work has its own child, forked after the imports, so that it starts in tens of milliseconds with a clean heap.
+    Where forking is unsafe (macOS, Windows), children are spawned, and works and `carry_out` must be picklable;
+    `start_method` forces one or the other. A worker takes the first work that `fits` its device; every work must fit
+    one of the devices. `more` is called repeatedly for work that has become ready, until it returns None. Closing the
+    generator ends all children. Without other events, an empty progress event is yielded once a second, so that the
+    caller can show that work continues.
     """
     context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
     waiting = list(works)
@@ -89,9 +88,9 @@ def execute(
     try:
         while waiting or pending or any(worker.work is not None for worker in workers):
             if pending:
-                arrived = more()
-                pending = arrived is not None
-                waiting += arrived or ()
+                ready = more()
+                pending = ready is not None
+                waiting += ready or ()
             yield from hand_out(waiting, workers, free, fits, partial(start_worker, context, carry_out, reuse=reuse))
             busy = [worker for worker in workers if worker.work is not None]
             wait([source for worker in busy for source in sources_of(worker)], WORKER_POLL_SECONDS)
@@ -126,7 +125,7 @@ def hand_out(
     fits: Callable[[Work, str], bool],
     start: Callable[[str], Worker[Work]],
 ) -> Iterator[Event[Work]]:
-    """Assign waiting work to idle workers, then to new ones on free devices while there is room in memory."""
+    """Assign waiting work to idle workers, then to new ones on free devices while there is enough memory."""
     for worker in workers:
         if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
             yield assign_work(worker, work)
@@ -148,31 +147,32 @@ def take(waiting: list[Work], device: str, fits: Callable[[Work, str], bool]) ->
 
 
 def sources_of(worker: Worker[Any]) -> list[Any]:
-    """What wakes the parent when this child says, prints or ends something."""
-    return [worker.connection, worker.process.sentinel, *([worker.heard] if worker.heard else [])]
+    """The objects that wake the parent when this child sends a message, prints or ends."""
+    return [worker.connection, worker.process.sentinel, *([worker.output] if worker.output else [])]
 
 
 def has_room(workers: Sequence[Worker[Any]]) -> bool:
-    """Whether there is memory for a further run as large as the largest that goes on; a single one always goes."""
-    held = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
+    """Whether memory is available for another run as large as the largest active one; the first one always starts."""
+    peaks = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
     available = available_memory_bytes()
-    return not held or available is None or available > max(held)
+    return not peaks or available is None or available > max(peaks)
 
 
 def start_worker(context: Any, carry_out: Any, device: str, reuse: bool) -> Worker[Any]:
     ours, theirs = context.Pipe()
-    heard, printed = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(theirs, printed, os.getpid(), carry_out, device, reuse), daemon=False)
-    with signals_held():  # until the child has handlers of its own
+    output, output_end = context.Pipe(duplex=False)
+    arguments = (theirs, output_end, os.getpid(), carry_out, device, reuse)
+    process = context.Process(target=serve, args=arguments, daemon=False)
+    with blocked_signals():  # until the child has installed its own handlers
         process.start()
     theirs.close()
-    printed.close()
-    return Worker(process=process, connection=ours, device=device, heard=heard)
+    output_end.close()
+    return Worker(process=process, connection=ours, device=device, output=output)
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """What asks this process to end is heard when the block is over; a child that starts meanwhile holds it, too."""
+def blocked_signals() -> Iterator[None]:
+    """Delay signals that end this process until after the block. A child started in the block inherits this."""
     if os.name != "posix":
         yield
         return
@@ -184,31 +184,31 @@ def signals_held() -> Iterator[None]:
 
 
 def listen(worker: Worker[Any]) -> None:
-    """Keep the last of what a child printed; not read, it would have to wait."""
+    """Read what a child printed, so that the pipe does not block it, and keep the last part."""
     for _ in range(MAX_READS):
-        if worker.heard is None or not worker.heard.poll():
+        if worker.output is None or not worker.output.poll():
             return
-        printed = os.read(worker.heard.fileno(), 1 << 16)
-        worker.words = (worker.words + printed)[-TAIL_BYTES:]
-        if not printed:
-            worker.heard.close()
-            worker.heard = None
+        chunk = os.read(worker.output.fileno(), 1 << 16)
+        worker.last_output = (worker.last_output + chunk)[-TAIL_BYTES:]
+        if not chunk:
+            worker.output.close()
+            worker.output = None
 
 
 def assign_work(worker: Worker[Work], work: Work) -> Event[Work]:
-    worker.work, worker.started, worker.finished = work, time.monotonic(), None
-    with contextlib.suppress(OSError):  # it died before its first work: collect() sees that
+    worker.work, worker.started = work, time.monotonic()
+    with contextlib.suppress(OSError):  # it died before its first work: `collect` detects that
         worker.connection.send(work)
     return Event(work=work, kind="started")
 
 
 def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]]:
-    """Yield what a worker has said since last asked, and how its work ended where it did."""
+    """Yield the events of a worker since the last call."""
     work = worker.work
     listen(worker)
     if work is None:
         return
-    alive = worker.process.is_alive()  # asked first: what a child said before it ended is still in the pipe
+    alive = worker.process.is_alive()  # before reading: the last messages of a child that ended are still in the pipe
     try:
         while worker.connection.poll():
             message = worker.connection.recv()
@@ -235,32 +235,32 @@ def collect(worker: Worker[Work], timeout: float | None) -> Iterator[Event[Work]
 
 
 def describe_death(worker: Worker[Any]) -> tuple[EndStatus, str, str]:
-    """How a child ended that said nothing: by a signal, or by an exit of its own; with the last it wrote.
+    """Status, code and message of a child that died without reporting an end, with its last output.
 
-    Status, code and message. Killed is not `oom` by code: whose memory it was that ran out cannot be told.
+    A killed child has the code `killed`, not `oom`, because another process may have used up the memory.
     """
     code = worker.process.exitcode
     listen(worker)
-    last = tail(worker.words)
-    said = f"; its last words: {last}" if last else ""
+    last = tail(worker.last_output)
+    output = f"; its last output: {last}" if last else ""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         if -code == getattr(signal, "SIGKILL", None):
-            return "oom", "killed", f"killed by {name}: most likely the system was out of memory{said}"
-        return "crashed", "crashed", f"killed by {name}{said}"
-    return "crashed", "crashed", f"its process ended with exit status {code}{said}"
+            return "oom", "killed", f"killed by {name}: most likely the system was out of memory{output}"
+        return "crashed", "crashed", f"killed by {name}{output}"
+    return "crashed", "crashed", f"its process ended with exit status {code}{output}"
 
 
-def tail(words: bytes) -> str:
-    lines = words.decode("utf-8", errors="replace").splitlines()
+def tail(output: bytes) -> str:
+    lines = output.decode("utf-8", errors="replace").splitlines()
     return clean(" | ".join(line.strip() for line in lines[-TAIL_LINES:] if line.strip()))[-400:]
 
 
 def ask_to_end(workers: Sequence[Worker[Any]]) -> None:
-    """Tell busy children to end, and give them some seconds: one that trains keeps its state first."""
+    """Ask busy children to end, and wait some seconds: one that trains saves its state first."""
     busy = [worker for worker in workers if worker.work is not None and worker.process.is_alive()]
     for worker in busy:
-        worker.family = family_of(worker.process.pid)
+        worker.descendants = descendants_of(worker.process.pid)
         worker.process.terminate()
     end = time.monotonic() + GRACE_SECONDS
     for worker in busy:
@@ -268,22 +268,22 @@ def ask_to_end(workers: Sequence[Worker[Any]]) -> None:
 
 
 def end_worker(worker: Worker[Any]) -> None:
-    """End a child and what it started: an idle one is asked first, then it is killed, with its process group."""
+    """End a child and its descendants: ask an idle one first, then kill it and its process group."""
     if worker.process.is_alive() and worker.work is None:
         with contextlib.suppress(OSError):
-            worker.connection.send(None)  # a forked child holds both ends of its pipe: closing ours tells it nothing
+            worker.connection.send(None)  # a forked child holds both ends of its pipe: closing ours has no effect
         worker.process.join(GRACE_SECONDS)
-    for connection in (worker.connection, worker.heard):
+    for connection in (worker.connection, worker.output):
         if connection:
             with contextlib.suppress(OSError):
                 connection.close()
-    worker.heard = None
+    worker.output = None
     if worker.process.is_alive():
-        worker.family = family_of(worker.process.pid)
+        worker.descendants = descendants_of(worker.process.pid)
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)
-    for pid in worker.family:  # what began a session of its own is in another group
+    for pid in worker.descendants:  # those in other sessions are not in its process group
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     if worker.process.is_alive():
@@ -291,9 +291,9 @@ def end_worker(worker: Worker[Any]) -> None:
     worker.process.join()
 
 
-def serve(connection: Connection, printed: Connection, parent: int, carry_out: Any, device: str, reuse: bool) -> None:
-    """The child's life: take work, carry it out, say how it ended; until told to end, or nobody listens any more."""
-    detach(printed, parent)
+def serve(connection: Connection, output: Connection, parent: int, carry_out: Any, device: str, reuse: bool) -> None:
+    """Receive work, carry it out and report how it ended, until the parent sends None or closes the pipe."""
+    detach(output, parent)
     while True:
         try:
             work = connection.recv()
@@ -310,18 +310,18 @@ def serve(connection: Connection, printed: Connection, parent: int, carry_out: A
             return
 
 
-def detach(printed: Connection, parent: int) -> None:
-    """Leave the terminal's process group (the parent answers Ctrl-C); send the parent what libraries print."""
+def detach(output: Connection, parent: int) -> None:
+    """Leave the terminal's process group (the parent handles Ctrl-C); redirect stdout and stderr to the parent."""
     end_with(parent)
     if os.name == "posix":
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if os.name == "posix":  # Windows has pipes that are no files: there it goes to the terminal
+    if os.name == "posix":  # pipes are not files on Windows: there the output goes to the terminal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        os.dup2(printed.fileno(), 2)
-        os.dup2(printed.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        os.dup2(output.fileno(), 1)
 
 
 def end_with(parent: int) -> None:
@@ -330,12 +330,12 @@ def end_with(parent: int) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before
+        if os.getppid() != parent:  # the parent was killed before prctl
             os._exit(1)
 
 
 def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
-    """Carry out one piece of work; what goes wrong becomes a status and one line."""
+    """Carry out one piece of work; turn an error into a status, a code and one line."""
     try:
         with room_needed():
             carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))

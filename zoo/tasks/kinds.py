@@ -1,4 +1,4 @@
-"""The kinds of answer: head size, loss, logits to probabilities and default metrics, one `Task` each."""
+"""The kinds of answer, one `Task` each: head size, loss, conversion to probabilities and default metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One kind of answer. L is the number of labels, C the columns of `probabilities`.
+    """A kind of answer, for N images and L labels.
 
     | task | targets | head outputs | probabilities |
     |---|---|---|---|
@@ -32,9 +32,9 @@ class Task:
     to_probabilities: Callable[[Array], Array]
     min_labels: int = 2
     max_labels: int | None = None
-    classes: bool = True  # one class an image: it can be counted, stratified, decided by argmax
-    spatial: bool = field(default=False)  # targets that must be moved along with the image
-    to_log_odds: Callable[[Array], Array] | None = None  # log p/(1 - p) of the probabilities: what units are ranked by
+    classes: bool = True  # one class per image: it can be counted, stratified, decided by argmax
+    spatial: bool = field(default=False)  # whether augmentation must transform the targets with the image
+    to_log_odds: Callable[[Array], Array] | None = None  # log p/(1 - p) of the probabilities, to rank units by
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and other.name == self.name
@@ -57,10 +57,10 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def masked_binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the known cells of targets (N, L); NaN cells count nothing."""
+    """Mean binary cross-entropy over the cells of targets (N, L) that are not NaN."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    # Without boolean indexing: its size is data-dependent, which makes a GPU wait for the host.
+    # No boolean indexing: its data-dependent size would make the host wait for the GPU.
     known = ~targets.isnan()
     losses = binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0).to(logits.dtype), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)
@@ -79,7 +79,7 @@ def cumulative_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of (N, 1) against (N,), both standardised by the training targets."""
+    """Mean squared error of (N, 1) against (N,), both standardized by the training targets."""
     return (logits[:, 0] - targets.to(logits.dtype)).square().mean()
 
 
@@ -99,18 +99,18 @@ def sigmoid(logits: Array) -> Array:
 
 
 def cumulative_to_classes(logits: Array) -> Array:
-    """P(y = k) from the logits (N, L - 1) of P(y > k), made non-increasing first so that no class is negative."""
+    """Convert the logits (N, L - 1) of P(y > k) to P(y = k); they are made non-increasing so that none is negative."""
     import numpy as np
 
     lower, upper = grade_bounds(logits)
-    # Of sigmoid(a) - sigmoid(b) = sigmoid(-b) - sigmoid(-a) the one with the smaller terms, which cancels less.
+    # sigmoid(a) - sigmoid(b) = sigmoid(-b) - sigmoid(-a): use the form with the smaller terms, which cancels less.
     flip = lower + upper > 0
     lower, upper = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
     return sigmoid(lower) - sigmoid(upper)
 
 
 def grade_bounds(logits: Array) -> tuple[Array, Array]:
-    """The logits of P(y > k - 1) and of P(y > k) for every grade k, both (N, L); FAR of what is certain."""
+    """The logits of P(y > k - 1) and of P(y > k) for every grade k, both (N, L); FAR_LOGIT if it is certain."""
     import numpy as np
 
     above = np.minimum.accumulate(logits, axis=1)
@@ -118,22 +118,22 @@ def grade_bounds(logits: Array) -> tuple[Array, Array]:
     return np.concatenate([certain, above], axis=1), np.concatenate([above, -certain], axis=1)
 
 
-FAR_LOGIT = 1e300  # a finite stand-in for the log odds of what is certain
-DECIMALS = 12  # of log odds: beyond them is what rounding left, and equal probabilities must be tied
+FAR_LOGIT = 1e300  # a finite value for the infinite log odds of a certain event
+DECIMALS = 12  # of log odds: further ones are rounding errors, and equal probabilities must be tied
 
 
 def round_log_odds(values: Array) -> Array:
-    """Log odds without the last bits that their sums leave, and finite."""
+    """Make log odds finite and round off the rounding errors of their sums."""
     import numpy as np
 
     rounded: Array = np.clip(values, -FAR_LOGIT, FAR_LOGIT)
-    inside = np.abs(rounded) < 1e3  # larger ones have fewer decimals than that
+    inside = np.abs(rounded) < 1e3  # larger numbers have fewer decimals than DECIMALS
     rounded[inside] = np.round(rounded[inside], DECIMALS)
     return rounded
 
 
 def classes_to_log_odds(logits: Array) -> Array:
-    """log p_k/(1 - p_k) = l_k - log sum of exp of the others, from the logits (N, L) of a softmax."""
+    """Convert softmax logits (N, L) to log odds: log p_k/(1 - p_k) = l_k - log sum_{j != k} exp(l_j)."""
     import numpy as np
 
     none = np.full((len(logits), 1), -np.inf)
@@ -143,7 +143,7 @@ def classes_to_log_odds(logits: Array) -> Array:
 
 
 def recover_log_odds(probabilities: Array) -> Array:
-    """log p_k/(1 - p_k) from the probabilities (N, L) of classes of which one is true: 1 - p_k is the others' sum."""
+    """Compute log odds from class probabilities (N, L), with 1 - p_k as the sum of the other classes."""
     import numpy as np
 
     with np.errstate(divide="ignore"):
@@ -155,7 +155,7 @@ def events_to_log_odds(logits: Array) -> Array:
 
 
 def grades_to_log_odds(logits: Array) -> Array:
-    """log p_k/(1 - p_k) of the grades, p_k = sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))."""
+    """Log odds of the grades: p_k = sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))."""
     import numpy as np
 
     a, b = grade_bounds(logits)
@@ -180,7 +180,7 @@ SEVERAL_CLASSES_METRICS = (
     "brier",
     "ece",
 )
-# Sensitivity and specificity first: the macro recall of two classes is the balanced accuracy.
+# Sensitivity and specificity come before the macro recall, which equals the balanced accuracy for two classes.
 BINARY_METRICS = (
     "auroc",
     "balanced_accuracy",
@@ -261,7 +261,7 @@ TASKS = {task.name: task for task in (BINARY, MULTICLASS, ORDINAL, MULTILABEL, R
 
 
 def find_task(name: str) -> Task:
-    """Return the task called `name`; a KeyError names the ones there are."""
+    """Return the task called `name`. Raises KeyError."""
     if name not in TASKS:
-        raise KeyError(f"unknown task {name!r}; one of {', '.join(TASKS)}")
+        raise KeyError(f"unknown task {name!r}; choose from {', '.join(TASKS)}")
     return TASKS[name]

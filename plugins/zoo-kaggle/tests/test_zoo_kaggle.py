@@ -14,7 +14,7 @@ from PIL import Image
 from zoo import DataError, FetchRequest, SamplesRequest
 from zoo.data.lookup import find_datasets
 from zoo.errors import UsageError
-from zoo.registry.finding import FoundPlugin
+from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.registry.lookup import Registry
 from zoo.testing import check_dataset
@@ -113,7 +113,7 @@ def test_a_prefixed_name_takes_precedence_over_a_path(tmp_path, monkeypatch):
 def test_without_the_plugin_the_prefix_names_it(tmp_path):
     with pytest.raises(UsageError, match="pip install zoo-kaggle"):
         find_datasets("kaggle:me/set", Registry(), tmp_path)
-    broken = load_registry([FoundPlugin(name="zoo-kaggle", load=lambda: 1 / 0)])
+    broken = load_registry([InstalledPlugin(name="zoo-kaggle", load=lambda: 1 / 0)])
     with pytest.raises(Exception, match="zoo-kaggle is broken: ZeroDivisionError"):
         find_datasets("kaggle:me/set", broken, tmp_path)
 

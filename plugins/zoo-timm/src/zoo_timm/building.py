@@ -13,7 +13,7 @@ from zoo import BuildRequest, WeightsError, ZooError, load_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-RIGHT_FILE = "give the file made for this architecture, or --weights none"
+RIGHT_FILE = "use a file made for this architecture, or --weights none"
 
 
 def build_model(name: str, resizable: bool, request: BuildRequest) -> nn.Module:
