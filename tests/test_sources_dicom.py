@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from zoo.audit.leaks import audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 
@@ -185,7 +185,7 @@ def test_tags_that_differ_are_columns_and_the_audit_looks_at_them(tmp_path):
     spec, samples = open_source(root)
     assert spec.metadata == ("Manufacturer", "PatientAge")
     assert list(samples.table["PatientAge"][:2]) == ["30", "32"]
-    source = open_samples(find_source(root), tmp_path / "cache")
+    source = open_dataset(find_source(root), tmp_path / "cache")
     found = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
     assert [finding.message for finding in found if finding.check == "metadata"] == [
         "column 'Manufacturer' alone predicts the label: AUROC 1.00 on other patients"

@@ -6,7 +6,7 @@ import pytest
 from dicom_files import ramp, write
 from folders import card, images, open_source, refusal, table
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 
@@ -142,7 +142,7 @@ def test_images_of_one_folder_below_a_class_are_kept_together_and_it_is_said(tmp
     assert spec.patient == "folder"
     assert samples.table["patient"].nunique() == 8  # one name in two classes may be one patient
     assert "64 images lie in 16 folders below the classes: those of one are kept together" in notes_of(samples)
-    source = open_samples(find_source(root), tmp_path / "cache")
+    source = open_dataset(find_source(root), tmp_path / "cache")
     for fold in draw_split(source).folds:
         assert set(source.patients[fold == "train"]).isdisjoint(source.patients[fold == "test"])
 

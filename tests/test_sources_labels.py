@@ -8,7 +8,7 @@ import pytest
 from folders import card, images, open_source, shared, table
 
 from zoo.data.lookup import find_datasets
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.registry.opening import open_registry
 from zoo.sources.decimals import to_number
@@ -247,7 +247,7 @@ def test_columns_of_several_labels_are_no_regression(tmp_path):
 
 def named(path, cache):
     (spec,) = find_datasets(str(path), open_registry(), cache, offline=True)
-    return spec, open_samples(spec, cache)
+    return spec, open_dataset(spec, cache)
 
 
 def test_a_published_npz_is_known_by_its_checksum_whatever_its_name(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from folders import card, images, open_source, refusal, table
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL
@@ -45,7 +45,7 @@ def test_kermany_has_patients_in_its_names_and_a_val_of_16_that_is_drawn_anew(tm
     assert of["test/NORMAL/NORMAL2-IM-0001-0002.jpeg"] == "NORMAL2-IM-0001"
     assert any("patient read from the file names (Kermany" in note for note in samples.notes)
 
-    source = open_samples(spec, tmp_path / "cache")
+    source = open_dataset(spec, tmp_path / "cache")
     split = draw_split(source)
     (fold,) = split.folds
     assert ((fold == "test") == (source.splits == "test")).all()

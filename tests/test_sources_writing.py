@@ -10,7 +10,7 @@ from folders import card, images, open_source, table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.errors import UsageError
 from zoo.sources.opening import find_source, write_card, write_card_without
 from zoo.sources.writing import leave_out, to_toml
@@ -97,7 +97,7 @@ def assert_equal_sets(path, written, cache):
         "image_size",
     ):
         assert getattr(spec, name) == getattr(other, name), name
-    one, two = (open_samples(find_source(each), cache) for each in (path, written))
+    one, two = (open_dataset(find_source(each), cache) for each in (path, written))
     assert one.content_hash == two.content_hash
     assert (one.patients == two.patients).all() and (one.splits == two.splits).all()
 
