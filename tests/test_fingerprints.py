@@ -178,7 +178,7 @@ def test_gray_stored_as_colour_has_the_pixels_of_gray(tmp_path):
 
 def test_pixels_of_another_depth_or_shape_are_others():
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert len({look_at(p).pixels for p in (pixels, pixels.astype(np.uint16), pixels.reshape(4, 16))}) == 3
+    assert len({fingerprint_image(p).pixels for p in (pixels, pixels.astype(np.uint16), pixels.reshape(4, 16))}) == 3
 
 
 def test_blank_images_are_marked_and_are_alike_to_none(tmp_path):
@@ -252,7 +252,7 @@ def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(
     if not (SHARED / "pneumoniamnist.npz").exists():
         pytest.skip("pneumoniamnist.npz is not in ../shared/data")
     source = open_dataset(find_source(SHARED / "pneumoniamnist.npz"), tmp_path)
-    looks = [look_at(source.samples.read(image)) for image in source.samples.table["image"][::5]]
+    looks = [fingerprint_image(source.samples.read(image)) for image in source.samples.table["image"][::5]]
     _, first = np.unique([look.pixels for look in looks], return_index=True)
     hashes, thumbnails = np.array([looks[i].hashes for i in first]), np.stack([looks[i].thumbnail for i in first])
     assert sum(len(rows) for rows, _ in near_hashes(hashes)) > 300
@@ -263,7 +263,7 @@ def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(
 def test_an_image_costs_under_20_ms_and_20_000_are_compared_within_10_s(tmp_path):
     images = [scan(seed, 512) for seed in range(100)]
     start = time.perf_counter()
-    looks = [look_at(image) for image in images]
+    looks = [fingerprint_image(image) for image in images]
     per_image = (time.perf_counter() - start) / len(images)
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, 20_000, dtype=np.uint64)
