@@ -2,7 +2,7 @@
 
     python docs/make_reference.py
 
-A comment `<!-- keys of Label -->` in the page stands above the table of that section; `Card` is the file itself.
+A comment `<!-- keys of Label -->` in the page stands above the table of that section; `DatasetCard` is the file itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def schema_text() -> str:
 def page_text(page: str) -> str:
     """The page with every table made anew."""
     schema = card_json_schema()
-    sections = {"Card": schema, **schema["$defs"]}
+    sections = {"DatasetCard": schema, **schema["$defs"]}
     return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
 
 
@@ -44,7 +44,7 @@ def key_table(section: dict[str, Any]) -> str:
 def kind_of(key: dict[str, Any]) -> str:
     """What a value may be, in words."""
     if "$ref" in key:
-        name = key["$ref"].rpartition("/")[2].lower()
+        name = key["$ref"].rpartition("/")[2].removesuffix("Rule").lower()
         return f"[section](#{name})"
     if "anyOf" in key:
         return " or ".join(kind_of(each) for each in key["anyOf"])

@@ -14,7 +14,7 @@ from zoo.data.fingerprints import (
     MAX_PAIRS,
     correlate,
     find_alike,
-    look_at,
+    fingerprint_image,
     near_hashes,
     perceptual_hash,
     take_fingerprints,
@@ -63,7 +63,7 @@ def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     }
 
 
-def test_what_was_decoded_is_not_decoded_again(tmp_path):
+def test_images_are_decoded_once(tmp_path):
     source = open_folder(class_folders(tmp_path / "set", [noise(8, 8) for _ in range(6)]), tmp_path)
     first = take_fingerprints(source, tmp_path / "cache")
 
@@ -98,10 +98,10 @@ def test_two_depths_in_one_set_are_refused_with_one_image_of_each(tmp_path):
     assert caught.value.code == "mixed-depth"
 
 
-def test_colour_where_the_card_says_gray_is_refused_by_name(tmp_path):
+def test_color_in_a_gray_dataset_is_refused_by_name(tmp_path):
     source = open_folder(class_folders(tmp_path / "set", [noise(8, 8, 3) for _ in range(4)]), tmp_path)
     gray = replace(source, spec=replace(source.spec, channels=1))
-    with pytest.raises(DataError, match=r"a/0\.png has 3 channels; its card says 1"):
+    with pytest.raises(DataError, match=r"a/0\.png has 3 channels; expected 1"):
         take_fingerprints(gray, tmp_path / "cache")
 
 
@@ -146,7 +146,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_image_changed_a_little_is_alike_and_no_other_is(tmp_path, change):
+def test_only_a_slightly_changed_image_is_alike(tmp_path, change):
     images = [scan(seed) for seed in range(30)]
     found = prints_of([*images, change(images[7])], tmp_path)
     assert found.alike.tolist() == [[7, 30]]
@@ -161,27 +161,27 @@ def test_flips_turns_and_crops_are_not_found(tmp_path, change):
     assert not len(prints_of([*images, change(images[2]).copy()], tmp_path).alike)
 
 
-def test_small_images_are_told_apart_by_their_pixels_alone_and_that_is_said(tmp_path):
+def test_small_images_are_compared_by_pixels_only_with_a_reason(tmp_path):
     images = [scan(seed, 28) for seed in range(6)]
     found = prints_of([*images, images[1], CHANGES["brighter"](images[2])], tmp_path)
-    assert found.skipped == "images of 28 px, under 48, are too small to tell a copy"
+    assert found.skipped == "images of 28 px (under 48) are too small to identify copies"
     assert not len(found.alike)
     assert found.pixels[7] not in found.pixels[:7]
     assert found.pixels[6] == found.pixels[1]
 
 
-def test_gray_stored_as_colour_has_the_pixels_of_gray(tmp_path):
+def test_gray_stored_in_color_has_the_digest_of_gray(tmp_path):
     found = prints_of([scan(1), scan(1, channels=(3,)), scan(2)], tmp_path)
     assert found.pixels[0] == found.pixels[1] != found.pixels[2]
     assert not len(found.alike)
 
 
-def test_pixels_of_another_depth_or_shape_are_others():
+def test_pixels_of_another_depth_or_shape_have_another_digest():
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert len({fingerprint_image(p).pixels for p in (pixels, pixels.astype(np.uint16), pixels.reshape(4, 16))}) == 3
 
 
-def test_blank_images_are_marked_and_are_alike_to_none(tmp_path):
+def test_blank_images_are_marked_and_not_compared(tmp_path):
     black, nearly = np.zeros((64, 64), np.uint8), np.full((64, 64), 9, np.uint8)
     nearly[::2, ::2] = 10
     spot = np.zeros((64, 64), np.uint8)

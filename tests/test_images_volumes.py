@@ -318,7 +318,7 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_and_it_is_said(
     assert spec.labels == ("sick", "well")
     notes = "\n".join(samples.notes)
     assert "6 volumes give 36 slices across axis 2 (axial)" in notes
-    assert "12 that hold one value only are left out (guessed" in notes
+    assert "12 with only one value are left out (guessed" in notes
     assert "nothing names the patient" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]
     assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)  # the least of the set is 0, a step is a level
@@ -343,7 +343,7 @@ def test_volumes_of_one_value_have_no_slice_left_and_are_said(tmp_path):
     assert any("1 volumes have no slice left, sick/blank.nii.gz the first" in note for note in samples.notes)
     for path in root.rglob("*.nii.gz"):
         nifti(path, np.full((5, 6, 7), 3, np.int16))
-    with pytest.raises(DataError, match="every slice holds one value only, as in all other volumes"):
+    with pytest.raises(DataError, match="every slice has only one value, as in all other volumes"):
         find_source(root)
 
 

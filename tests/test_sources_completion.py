@@ -15,7 +15,7 @@ def labelled(root, text=CARD):
 
 
 @pytest.mark.parametrize("text", [CARD, JOINED])
-def test_the_split_and_the_patient_of_the_table_are_used_and_told(tmp_path, text):
+def test_split_and_patient_columns_are_used_and_noted(tmp_path, text):
     spec, samples = open_source(labelled(tmp_path, text))
     assert (spec.official_splits, spec.patient) == (("train", "val", "test"), "patient")
     assert samples.table["patient"].nunique() == 6
@@ -23,7 +23,7 @@ def test_the_split_and_the_patient_of_the_table_are_used_and_told(tmp_path, text
     assert "split is column 'split' of labels.csv" in notes and "patient is column 'patient_id'" in notes
 
 
-def test_what_the_card_says_of_split_and_patient_stands(tmp_path):
+def test_split_and_patient_of_the_card_take_precedence(tmp_path):
     said = CARD + 'split = {folds = 3}\npatient = {none = "not published"}\n'
     spec, samples = open_source(labelled(tmp_path, said))
     assert (spec.official_splits, spec.folds, spec.patient) == ((), 3, "none: not published")
@@ -48,7 +48,7 @@ def test_a_column_of_a_second_table_is_used_too(tmp_path):
     assert open_source(tmp_path)[0].official_splits == ("train", "test")
 
 
-def test_a_column_of_other_values_is_named_as_no_split(tmp_path):
+def test_a_split_column_of_other_values_is_noted_as_unused(tmp_path):
     labelled(tmp_path)
     table(tmp_path, "image,dx,split", *(f"{name},{'ab'[i % 2]},{i % 3}" for i, name in enumerate(NAMES)))
     samples = open_source(tmp_path)[1]

@@ -27,12 +27,12 @@ def reference():
 
 
 # --- your-own-data.md ------------------------------------------------------------------------------------------------
-def test_every_shape_that_is_built_is_shown():
+def test_every_documented_layout_is_built():
     assert set(SHAPES) == set(BUILDERS)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_set_as_the_page_shows_it_is_read_as_the_page_says(name, tmp_path):
+def test_a_documented_layout_is_read_as_documented(name, tmp_path):
     shown_tree, card, shown_print = blocks(SHAPES[name])
     path = build(name, tmp_path, card)
     assert tree(path, bool(card)) + "\n" == shown_tree, REWRITE
@@ -40,7 +40,7 @@ def test_a_set_as_the_page_shows_it_is_read_as_the_page_says(name, tmp_path):
 
 
 # --- dataset-toml.md -------------------------------------------------------------------------------------------------
-def test_the_published_schema_and_the_tables_of_keys_are_those_of_the_code(reference):
+def test_the_schema_and_the_tables_of_keys_are_up_to_date(reference):
     told = "run `python docs/make_reference.py`"
     assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), told
     page = reference.PAGE.read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def test_the_published_schema_and_the_tables_of_keys_are_those_of_the_code(refer
 
 def test_the_page_has_a_table_for_the_file_and_for_each_of_its_sections(reference):
     tables = [found[1] for found in reference.TABLE.finditer(reference.PAGE.read_text(encoding="utf-8"))]
-    assert sorted(tables) == sorted(["Card", *card_json_schema()["$defs"]])
+    assert sorted(tables) == sorted(["DatasetCard", *card_json_schema()["$defs"]])
 
 
 def test_every_key_has_a_description():
@@ -59,11 +59,11 @@ def test_every_key_has_a_description():
             assert about.get("description"), f"{name}.{key}"
 
 
-def test_the_schema_holds_nothing_that_toml_cannot():
+def test_the_schema_contains_no_null():
     assert "null" not in json.dumps(card_json_schema())
 
 
-def test_the_mistakes_on_the_page_are_told_as_it_says(tmp_path):
+def test_the_mistakes_on_the_page_are_reported_as_documented(tmp_path):
     page = (DOCS / "dataset-toml.md").read_text(encoding="utf-8")
     shown, card, _ = blocks(page.partition("## Mistakes")[2])
     path = tmp_path / "dataset.toml"

@@ -155,7 +155,7 @@ def read_members(path: Path) -> dict[str, Member]:
                 if info.file_size > BLOCK_BYTES and info.file_size > MAX_NPZ_RATIO * max(1, info.compress_size):
                     raise broken(
                         path,
-                        f"{name}: {info.compress_size} bytes unpack to {info.file_size}, over {MAX_NPZ_RATIO} times more",
+                        f"{name}: {info.compress_size} bytes unpack to {info.file_size} (limit: {MAX_NPZ_RATIO} times)",
                     )
                 members[name] = member
             return members

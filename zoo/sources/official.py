@@ -39,7 +39,8 @@ def read_column(card: DatasetCard, joined: Joined) -> list[str]:
         if not split:
             expected = ", ".join(map(repr, meanings)) or "train, val, test"
             raise DataError(
-                f"{joined.place(row)}: unknown {card.split.column} {texts[row]!r}; expected {expected}",
+                f"{joined.place(row)}: unknown split {texts[row]!r} in column {card.split.column!r}; "
+                f"expected {expected}",
                 fix="correct it, or set the values in dataset.toml: split = {column = ..., train = ...}",
             )
     for value, split in meanings.items():
