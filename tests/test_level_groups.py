@@ -7,7 +7,7 @@ from folders import open_source
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from zoo.images.reading import Header
-from zoo.sources.level_groups import describe_lost_rescaling, levels_overlap, group_facts
+from zoo.sources.level_groups import describe_lost_rescaling, group_facts, levels_overlap
 
 CT = {"BitsStored": 12, "HighBit": 11}
 HU = {"RescaleSlope": 1, "RescaleIntercept": -1024}

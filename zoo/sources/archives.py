@@ -139,9 +139,9 @@ def check_amount(archive: Path, total: int, limit: int) -> None:
 
 
 def refused(archive: Path, name: str, what: str) -> DataError:
-    shown = name if len(name) <= MAX_SHOWN else f"{name[:SHOWN_OF_NAME]}..."
+    display_name = name if len(name) <= MAX_SHOWN else f"{name[:SHOWN_OF_NAME]}..."
     return DataError(
-        f"{archive}: entry {shown!r}: {what}; nothing was unpacked",
+        f"{archive}: entry {display_name!r}: {what}; nothing was unpacked",
         fix="unpack it yourself and name the folder",
         code="archive",
     )

@@ -223,7 +223,8 @@ def check_images(path: Path, images: Member) -> None:
     if not gray_or_rgb or images.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {images.name} is {images.dtype} {images.shape}; "
-            "expected uint8 or uint16, (N, H, W) or (N, H, W, 3)"
+            "expected uint8 or uint16, (N, H, W) or (N, H, W, 3)",
+            fix="convert the images, and save them again",
         )
     if images.fortran:
         raise DataError(f"{path}: {images.name} is in Fortran order", fix="save numpy.ascontiguousarray(...)")
@@ -232,7 +233,10 @@ def check_images(path: Path, images: Member) -> None:
 def check_labels(path: Path, name: str, values: Array) -> Array:
     """Return labels as (N,) or (N, L); MedMNIST ships (N, 1), and float64 in places."""
     if values.dtype.kind not in "buif" or values.ndim > 2:
-        raise DataError(f"{path}: {name} is {values.dtype} {values.shape}; expected whole numbers, (N, 1) or (N, L)")
+        raise DataError(
+            f"{path}: {name} is {values.dtype} {values.shape}; expected numbers, (N,), (N, 1) or (N, L)",
+            fix="number the labels from 0",
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all() and (values.ndim == 1 or values.shape[1] == 1):
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
         raise DataError(f"{path}: {name}[{row}] is {values.reshape(len(values), -1)[row][0]}", fix="save whole numbers")
@@ -280,7 +284,10 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
     for name, part in parts.items():
         wrong = np.flatnonzero((part < 0) | (part >= len(names)) | (part % 1 != 0))
         if len(wrong):
-            raise DataError(f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}")
+            raise DataError(
+                f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}",
+                fix="correct the label, or name every label",
+            )
     return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
 
 

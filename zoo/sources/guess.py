@@ -245,9 +245,9 @@ def describe_unread_files(listing: Listing) -> str:
     archives = any(map(is_archive_name, files))
     advice = " (name an archive itself as the dataset)" if archives else ""
     unread = [describe_unread(listing.unread)] if listing.unread else []
-    shown = ", ".join([*tables, *files][:SHOWN_FILES])
-    named = [f"there are also {shown}, which are not read here{advice}"] if shown else []
-    return "".join(f"; {each}" for each in (*named, *unread))
+    names = ", ".join([*tables, *files][:SHOWN_FILES])
+    hints = [f"there are also {names}, which are not read here{advice}"] if names else []
+    return "".join(f"; {each}" for each in (*hints, *unread))
 
 
 def check_any_image(listing: Listing) -> None:

@@ -164,7 +164,8 @@ def add_columns(table: pandas.DataFrame, add: Add, path: Path, notes: list[str])
     other = read_table(path)
     for name, columns in (("the table", table.columns), (add.table, other.columns)):
         if add.by not in columns:
-            raise DataError(f"{name} has no column {add.by!r}. {nearest(add.by, list(columns))}".rstrip())
+            hint = nearest(add.by, list(columns)) or f"use one of {', '.join(columns)}"
+            raise DataError(f"{name} has no column {add.by!r}", fix=hint)
     if both := [column for column in other.columns if column in table.columns and column != add.by]:
         raise DataError(f"column {both[0]!r} is in both tables", fix="rename or remove one")
     repeated = other[add.by].duplicated()

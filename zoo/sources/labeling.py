@@ -43,7 +43,7 @@ def normalize_name(column: str) -> str:
 
 # --- columns of 0 and 1 ----------------------------------------------------------------------------------------------
 def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...]:
-    """Return the columns of 0, 1, -1 and blanks, without those known to be no finding."""
+    """Return the columns of 0, 1, -1 and blanks, except those named like other facts (`is_other_fact`)."""
     return tuple(
         column
         for column in rows.columns

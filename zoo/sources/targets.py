@@ -122,7 +122,7 @@ def check_numbers(card: DatasetCard, joined: Joined, texts: list[str]) -> None:
     if len(finite) < 2 and None in values.values():
         return
     by_value = {value: text for text, value in reversed(finite.items())}  # the first spelling of each value
-    wrong = {text: "is not a number" for text in values if text not in finite and not text[0].isdecimal()}
+    wrong = {text: "is not a finite number" for text in values if text not in finite and not text[0].isdecimal()}
     wrong |= {text: "is negative" for text, value in finite.items() if value < 0}
     if not card.task:
         wrong |= {text: "is not a whole number" for text, value in finite.items() if value % 1}
@@ -237,7 +237,7 @@ def guessed_positive(positive: str) -> str:
 
 
 def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
-    """Several labels in a cell. Lists of exactly one label each are classes, unless the card says otherwise."""
+    """Read several labels per cell; lists of exactly one label each are classes, unless the card sets `task`."""
     lists = [labels_in(card, joined, row, text) for row, text in enumerate(texts)]
     one_each = all(len(each) == 1 for each in lists)
     if one_each and (task or (MULTICLASS if card.label.separator == LIST else MULTILABEL)) != MULTILABEL:
@@ -257,7 +257,8 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
     for row, each in enumerate(lists):
         for label in each:
             if label not in mapping:
-                raise DataError(f"{joined.place(row)}: unknown label {label!r}. {nearest(label, mapping)}".rstrip())
+                hint = nearest(label, mapping) or f"use one of {', '.join(list(mapping)[:10])}"
+                raise DataError(f"{joined.place(row)}: unknown label {label!r}", fix=hint)
             targets[row, labels.index(mapping[label])] = 1.0
     return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
 
