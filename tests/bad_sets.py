@@ -1,4 +1,4 @@
-"""Bad datasets, looked at one after the other and benched together: what was said, in what time and memory.
+"""Measure how zoo handles bad datasets, one by one and in one bench: messages, time and memory.
 
 The memory is that of the command alone. What the kernel calls a process's peak begins at that of the process that
 forked it, and a suite's is large: so a small process stands between.
@@ -27,25 +27,25 @@ with open(sys.argv[1], "w") as stream:
 LOOK_AT_EACH = """
 import contextlib, io, json, sys, time
 from zoo.cli.process import run
-found = {}
+measured = {}
 with contextlib.redirect_stdout(io.StringIO()):
     run(["info", "datasets", sys.argv[1]])  # the imports
 for path in sys.argv[2:]:
-    told, start = io.StringIO(), time.monotonic()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    stderr, start = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         status = run(["info", "datasets", path])
-    found[path.rpartition("/")[2]] = [status, told.getvalue(), time.monotonic() - start]
-print(json.dumps(found))
+    measured[path.rpartition("/")[2]] = [status, stderr.getvalue(), time.monotonic() - start]
+print(json.dumps(measured))
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A command that has ended, and what it took."""
+    """A finished command with its time and memory."""
 
     status: int
     out: str
-    told: str
+    stderr: str
     peak: int  # bytes
     seconds: float
 
@@ -56,7 +56,7 @@ class Measured:
 
 
 def measure(command, environment=None, timeout=400):
-    """Run a command and measure it alone. POSIX."""
+    """Run a command in a child process and measure it. POSIX only."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         done = subprocess.run(
@@ -66,26 +66,26 @@ def measure(command, environment=None, timeout=400):
             env=environment,
             timeout=timeout,
         )
-        found = json.loads(report.read_text())
-    return Measured(out=done.stdout, told=done.stderr, **found)
+        measured = json.loads(report.read_text())
+    return Measured(out=done.stdout, stderr=done.stderr, **measured)
 
 
 def look_at_each(first, paths, environment):
     """`zoo info datasets` on each path in one process, `first` before to have all imported: status, words, seconds."""
-    found = measure([sys.executable, "-c", LOOK_AT_EACH, first, *paths], environment)
-    assert found.status == 0, found.told
-    return found
+    measured = measure([sys.executable, "-c", LOOK_AT_EACH, first, *paths], environment)
+    assert measured.status == 0, measured.stderr
+    return measured
 
 
 def bench_all(command, good, bad, environment, folder):
-    """One bench over a good dataset and all bad ones."""
+    """Run one bench on a good dataset and all bad ones."""
     arguments = ["-m", "tiny_cnn", "-d", ",".join(map(str, (good, *bad))), "--protocol", "scratch", "--seeds", "1"]
     arguments += ["--set", "image_size=16", "--set", "steps=2", "--folds", "1", "--results", str(folder / "results")]
     return measure([*command, "bench", *arguments, "--json"], environment)
 
 
-def refused_by(found):
-    """The message of each dataset that a bench refused, once it is known that nothing ended in a traceback."""
-    assert found.status == 3
-    assert "Traceback" not in found.told and "\x1b" not in found.told and "Warning" not in found.told
-    return {Path(item["dataset"]).name: item["message"] for item in found.document["refused"]}
+def refused_by(measured):
+    """Return the message of each dataset that a bench refused, after checking that there is no traceback."""
+    assert measured.status == 3
+    assert "Traceback" not in measured.stderr and "\x1b" not in measured.stderr and "Warning" not in measured.stderr
+    return {Path(item["dataset"]).name: item["message"] for item in measured.document["refused"]}

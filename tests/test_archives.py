@@ -1,4 +1,4 @@
-"""Archives as people download them, good and hostile: unpacked whole, or refused in one line with nothing written."""
+"""Valid and hostile archives are unpacked completely, or refused in one line with nothing written."""
 
 import io
 import re
@@ -17,7 +17,7 @@ LEFT_BEHIND = {"__MACOSX/set/._a.png": b"resource fork", "set/.DS_Store": b"\0\0
 
 
 def make_zip(path, files=FILES, **changes):
-    """A zip of these files; `changes` are set on the first entry."""
+    """Write a zip of these files; `changes` are set on its first entry."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, (name, data) in enumerate(files.items()):
             entry = zipfile.ZipInfo(name)
@@ -41,12 +41,12 @@ def make_tar(path, files=FILES, mode="w:gz", **changes):
     return path
 
 
-def found(folder):
+def files_in(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def refusal(archive, tmp_path):
-    """The one line that refuses an archive; nothing is left of it, inside the folder or outside."""
+    """Return the line that refuses an archive, after checking that no file is left."""
     home = tmp_path / "home"
     home.mkdir()
     before = sorted(tmp_path.rglob("*"))
@@ -67,7 +67,7 @@ def test_every_kind_of_archive_is_unpacked_with_progress_and_without_system_file
     archive = make_tar(tmp_path / name, everything, mode) if mode else make_zip(tmp_path / name, everything)
     steps = []
     folder = unpack(archive, tmp_path / "data", lambda done, total: steps.append((done, total)))
-    assert found(folder) == FILES
+    assert files_in(folder) == FILES
     assert [done for done, _ in steps] == [1000, 3000, 3004]
     assert is_archive_name(name)
 
@@ -82,7 +82,7 @@ def test_an_archive_is_unpacked_again_only_if_the_file_changes(tmp_path):
     make_zip(archive, {"a/x.png": b"11", "b/x.png": b"2"})
     again = find_unpacked(archive, tmp_path / "cache")
     assert again != folder
-    assert found(again) == {"a/x.png": b"11", "b/x.png": b"2"}
+    assert files_in(again) == {"a/x.png": b"11", "b/x.png": b"2"}
 
 
 def test_the_only_folder_of_an_archive_is_the_dataset(tmp_path):
@@ -91,7 +91,7 @@ def test_the_only_folder_of_an_archive_is_the_dataset(tmp_path):
 
 def test_a_small_archive_that_compresses_well_is_not_a_bomb(tmp_path):
     data = {"labels.csv": b"0" * 5_000_000}
-    assert found(unpack(make_zip(tmp_path / "a.zip", data), tmp_path / "data")) == data
+    assert files_in(unpack(make_zip(tmp_path / "a.zip", data), tmp_path / "data")) == data
 
 
 # --- names and kinds of entries --------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_a_repeated_name_is_refused(tmp_path):
 def test_dots_and_doubled_slashes_in_a_name_are_normalized(tmp_path, make):
     names = ["./a/1.png", "a//2.png", "a/./3.png", "./b/4.png"]
     folder = unpack(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path / "data")
-    assert sorted(found(folder)) == ["a/1.png", "a/2.png", "a/3.png", "b/4.png"]
+    assert sorted(files_in(folder)) == ["a/1.png", "a/2.png", "a/3.png", "b/4.png"]
 
 
 def test_a_tar_of_a_folder_itself_is_unpacked(tmp_path):
@@ -157,12 +157,12 @@ def test_a_tar_of_a_folder_itself_is_unpacked(tmp_path):
         (tmp_path / "base" / name).write_bytes(b"1")
     with tarfile.open(tmp_path / "dot.tar", "w") as archive:
         archive.add(tmp_path / "base", ".")
-    assert sorted(found(unpack(tmp_path / "dot.tar", tmp_path / "data"))) == ["a/1.png", "b/2.png"]
+    assert sorted(files_in(unpack(tmp_path / "dot.tar", tmp_path / "data"))) == ["a/1.png", "b/2.png"]
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
 @pytest.mark.parametrize(
-    ("names", "what"),
+    ("names", "expected"),
     [
         (["a/1.png", "./a/1.png"], "'a/1.png': another entry has the same name"),
         (["a/1.png", "a//1.png"], "'a/1.png': another entry has the same name"),
@@ -177,9 +177,9 @@ def test_a_tar_of_a_folder_itself_is_unpacked(tmp_path):
     ],
     ids=range(10),
 )
-def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, names, what):
+def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, names, expected):
     line = refusal(make(tmp_path / "a.zip", dict.fromkeys(names, b"1")), tmp_path)
-    assert what in line
+    assert expected in line
     assert "fix: unpack it yourself" in line
 
 
@@ -190,7 +190,9 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, make, monkeypatch)
 
     written = []
     write = zoo.sources.archives.write
-    monkeypatch.setattr(zoo.sources.archives, "write", lambda *given: written.append(given[1]) or write(*given))
+    monkeypatch.setattr(
+        zoo.sources.archives, "write", lambda *arguments: written.append(arguments[1]) or write(*arguments)
+    )
     archive = make(tmp_path / "a.zip", {str(number): bytes(30_000_000) for number in range(4)})
     assert archive.stat().st_size < 500_000
     assert "too much for a set of images" in refusal(archive, tmp_path)
@@ -262,7 +264,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "what"),
+    ("data", "expected"),
     [
         (b"", "neither a zip nor a tar"),
         (b"garbage " * 100, "neither a zip nor a tar"),
@@ -271,9 +273,9 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     ],
     ids=["empty", "garbage", "7z", "rar"],
 )
-def test_a_file_that_is_not_an_archive_is_refused(tmp_path, data, what):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, data, expected):
     (tmp_path / "a.zip").write_bytes(data)
-    assert what in refusal(tmp_path / "a.zip", tmp_path)
+    assert expected in refusal(tmp_path / "a.zip", tmp_path)
 
 
 def test_an_archive_without_files_is_refused(tmp_path):

@@ -271,7 +271,7 @@ def only_line(told):
 def looked_at(bad_sets, environment):
     paths = [bad_sets / name for name in FILES]
     found = look_at_each(paths[0], paths, environment())
-    assert "Warning" not in found.told
+    assert "Warning" not in found.stderr
     return found
 
 

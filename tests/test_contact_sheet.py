@@ -1,4 +1,4 @@
-"""A contact sheet shows every thumbnail with its label, the same bytes each time."""
+"""A contact sheet contains every thumbnail with its label and is reproducible to the byte."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is told of a dataset is counted from its rows; ten images stand for it, evenly, the same each time."""
+"""The description of a dataset is counted from its rows; its ten thumbnails are chosen evenly and reproducibly."""
 
 import json
 

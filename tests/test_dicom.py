@@ -630,6 +630,6 @@ def test_bombs_and_nests_take_neither_memory_nor_time(tmp_path):
         "nest.dcm": "recursion",
         "rle.dcm": "8 x 8 pixels in 99999 frames are at least 799992",
     }
-    assert len(lines) == 4, done.told
+    assert len(lines) == 4, done.stderr
     assert all(name in line and what in line for line, (name, what) in zip(lines, expected.items(), strict=True))
     assert done.peak < MAX_BYTES

@@ -1,4 +1,4 @@
-"""Sets whose files become different levels by what their headers say, and labels that go with it."""
+"""Groups of files with different headers and different levels are reported."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def scan(number, middle=1100):
 
 
 def write_set(root, elements_of, pixels_of=scan, num_files=FILES):
-    """Half of the files in each of two classes, each file of a patient of its own."""
+    """Half of the files in each of two classes, one patient per file."""
     for number in range(num_files):
         elements = {"PatientID": f"P{number}", **elements_of(number)}
         write(root / ("well" if number < num_files // 2 else "ill") / f"{number:02}.dcm", pixels_of(number), **elements)
@@ -63,8 +63,8 @@ def test_files_with_lost_rescaling_are_counted(tmp_path, lost):
     assert note.startswith(f"2 of {FILES} CT files")
     assert "ill/20.dcm" in note
     assert columns_of(samples) == ["levels_by_rescaling"]
-    lacking = samples.table["image"][samples.table["levels_by_rescaling"] == "without rescaling"]
-    assert lacking.tolist() == ["ill/20.dcm", "ill/23.dcm"]
+    without_rescaling = samples.table["image"][samples.table["levels_by_rescaling"] == "without rescaling"]
+    assert without_rescaling.tolist() == ["ill/20.dcm", "ill/23.dcm"]
 
 
 def test_one_file_without_rescaling_is_enough(tmp_path):
@@ -93,9 +93,9 @@ def test_inverted_files_of_an_unused_range_are_noted(tmp_path):
     _, samples = open_source(write_set(tmp_path, radiograph, film))
     (note,) = notes_of(samples, "PhotometricInterpretation")
     low, high = np.percentile(np.stack([scan(number) for number in range(FILES)]), [5, 95])
-    told = [int(word) for word in note.replace(",", "").split() if word.isdecimal()]
-    assert told[:2] == pytest.approx([low, high], abs=10)
-    assert told[3:5] == pytest.approx([61440 + low, 61440 + high], abs=10)
+    numbers = [int(word) for word in note.replace(",", "").split() if word.isdecimal()]
+    assert numbers[:2] == pytest.approx([low, high], abs=10)
+    assert numbers[3:5] == pytest.approx([61440 + low, 61440 + high], abs=10)
     assert columns_of(samples) == ["levels_by_PhotometricInterpretation"]
 
 
@@ -106,7 +106,7 @@ def test_inverted_files_of_the_stored_range_are_not_noted(tmp_path):
 
 def test_a_declared_window_can_equalize_groups(tmp_path):
     def windowed(number):
-        # windows apply before gray is turned around
+        # windows apply before gray is inverted
         return {**radiograph(number), "WindowCenter": 2048, "WindowWidth": 4096}
 
     _, samples = open_source(write_set(tmp_path, windowed, film))

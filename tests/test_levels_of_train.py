@@ -1,4 +1,4 @@
-"""Levels that are measured on pixels are those of a fold's train images: no image of val or test has a say."""
+"""Levels measured on pixels depend on a fold's train images only, not on val or test."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels shuffled among patients: test untouched, a patient's images together, no kind of patient favoured."""
+"""Labels are shuffled among patients: test is unchanged, a patient's images stay together, without a bias."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A path a person has becomes a dataset, or one line that says what is wrong with it: folders, and real data."""
+"""Folders and real data are read as datasets, or refused in one line."""
 
 import csv
 import os
@@ -150,10 +150,10 @@ def test_nih1000_read_by_its_table_or_a_card_is_multilabel(tmp_path):
         hide = ["binary"]
         """
     )
-    said, said_samples = open_source(card(tmp_path, text))
-    assert (said.name, said.labels, said.patient) == ("nih1000_findings", spec.labels, "patient")
-    np.testing.assert_array_equal(said_samples.targets, samples.targets)
-    pandas.testing.assert_series_equal(said_samples.table["split"], samples.table["split"])
+    card_spec, card_samples = open_source(card(tmp_path, text))
+    assert (card_spec.name, card_spec.labels, card_spec.patient) == ("nih1000_findings", spec.labels, "patient")
+    np.testing.assert_array_equal(card_samples.targets, samples.targets)
+    pandas.testing.assert_series_equal(card_samples.table["split"], samples.table["split"])
 
 
 def test_the_table_of_ham10000_that_names_its_images_is_used():

@@ -1,4 +1,4 @@
-"""A dataset.toml says what cannot be guessed; every mistake in it is told at once."""
+"""A dataset.toml sets what cannot be guessed; all mistakes in it are reported at once."""
 
 import pytest
 from folders import card, images, open_source, refusal, table

@@ -47,7 +47,7 @@ def write_table(root: Path, header: str, rows: list[str]) -> None:
 
 
 def echo(root: Path, clips: int = 4) -> Path:
-    """Videos with a table, as EchoNet has them: two clips a patient, of one label."""
+    """Videos with a table as in EchoNet: two clips per patient, with one label."""
     for number in range(clips):
         save_video(root / "Videos" / f"v{number}.avi", shades(number % 4 // 2 + number))
     rows = [f"v{number},{'low' if number % 4 < 2 else 'high'},p{number // 2}" for number in range(clips)]
@@ -74,12 +74,12 @@ def test_a_table_of_videos_gives_every_eighth_frame_up_to_a_maximum(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("step", "said"), [(1, ""), (2, ", every 2nd"), (3, ", every 3rd"), (8, ", every 8th")])
-def test_the_choice_of_frames_is_noted(tmp_path, step, said):
+@pytest.mark.parametrize(("step", "choice"), [(1, ""), (2, ", every 2nd"), (3, ", every 3rd"), (8, ", every 8th")])
+def test_the_choice_of_frames_is_noted(tmp_path, step, choice):
     save_frames(tmp_path / "a" / "c0", shades(0, count=9))
     save_frames(tmp_path / "b" / "c1", shades(1, count=9))
     (tmp_path / "dataset.toml").write_text(f"frames = {{every = {step}}}\n")
-    assert f"2 clips of 18 frames in separate files{said}" in open_source(tmp_path)[1].notes
+    assert f"2 clips of 18 frames in separate files{choice}" in open_source(tmp_path)[1].notes
 
 
 def test_class_folders_of_videos_need_no_card(tmp_path):

@@ -1,4 +1,4 @@
-"""Folders of DICOM files become sets: what is an image of them, whose it is, which row of a table means it."""
+"""Folders of DICOM files: which files are images, their patients, and their rows in a table."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def notes_of(samples):
 
 
 def scan(number, shape=(8, 8)):
-    """A CT that no other number gives."""
+    """A CT image that depends on the number."""
     return np.random.default_rng(number).integers(-500, 500, shape).astype(np.int16)
 
 
@@ -186,8 +186,8 @@ def test_tags_that_differ_are_columns_and_the_audit_tests_them(tmp_path):
     assert spec.metadata == ("Manufacturer", "PatientAge")
     assert list(samples.table["PatientAge"][:2]) == ["30", "32"]
     source = open_dataset(find_source(root), tmp_path / "cache")
-    found = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
-    assert [finding.message for finding in found if finding.check == "metadata"] == [
+    findings = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
+    assert [finding.message for finding in findings if finding.check == "metadata"] == [
         "column 'Manufacturer' alone predicts the label: AUROC 1.00 on other patients"
     ]
 

@@ -1,4 +1,4 @@
-"""Folders are classes, or one a patient, exam or clip: tables, tags and names tell which."""
+"""Folders are classes, patients, exams or clips, as tables, tags and names show."""
 
 import nibabel
 import numpy as np
@@ -73,9 +73,9 @@ def test_folders_of_dicom_files_of_one_patient_each_are_not_classes(tmp_path):
             path.parent.mkdir(exist_ok=True)
             write(path, ramp(), PatientID=f"H{number}", AccessionNumber=f"A{number}")
     table(tmp_path, "AccessionNumber,bleeding", *(f"A{number},{number % 2}" for number in range(6)))
-    told = refusal(tmp_path)
-    assert "labels.csv" in told
-    assert "AccessionNumber, bleeding" in told
+    line = refusal(tmp_path)
+    assert "labels.csv" in line
+    assert "AccessionNumber, bleeding" in line
     card(tmp_path, 'label = {column = "bleeding"}\n')
     spec, samples = open_source(tmp_path)
     assert (len(samples.table), samples.table["patient"].nunique(), spec.patient) == (12, 6, "patient")
@@ -125,9 +125,9 @@ def test_a_table_that_names_no_image_is_noted(tmp_path):
 
 def test_an_only_table_that_names_no_image_is_refused_with_a_fix(tmp_path):
     images(tmp_path, "scan_1.png", "scan_2.png")
-    told = refusal(table(tmp_path, "number,label", "1,x", "2,y"))
-    assert "no column of labels.csv names any of the 2 images" in told
-    assert 'images = "{COLUMN}_*.png"' in told
+    line = refusal(table(tmp_path, "number,label", "1,x", "2,y"))
+    assert "no column of labels.csv names any of the 2 images" in line
+    assert 'images = "{COLUMN}_*.png"' in line
 
 
 # --- folders below the classes ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Labels as people write them: uncertain, one-hot, in lists, beside other columns, or in a published npz."""
+"""Labels in many forms: uncertain, one-hot, in lists, beside other columns, or in a published npz."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 NAMES = [f"{number:03d}" for number in range(12)]
 
 
-def labelled(root, header, cells):
-    """Twelve images, and a table whose further cells are those of their number."""
+def write_labeled(root, header, cells):
+    """Twelve images, and a table with `cells(number)` in each row."""
     images(root, *(f"{name}.png" for name in NAMES))
     return table(root, f"image,{header}", *(f"{name},{cells(number)}" for number, name in enumerate(NAMES)))
 
@@ -31,7 +31,7 @@ def notes_of(samples):
 
 # --- uncertain -------------------------------------------------------------------------------------------------------
 def chexpert(root):
-    return labelled(
+    return write_labeled(
         root, "Sex,Edema,Mass", lambda n: f"F,{('1.0', '0.0', '', '-1.0')[n % 4]},{('0', '1', '-1')[n % 3]}"
     )
 
@@ -50,7 +50,7 @@ def test_a_card_sets_the_meaning_of_minus_one(tmp_path, policy, value):
 
 
 def test_minus_one_without_any_zero_is_ambiguous(tmp_path):
-    labelled(tmp_path, "Edema,Mass", lambda n: f"{(1, -1)[n % 2]},{(-1, 1, 1)[n % 3]}")
+    write_labeled(tmp_path, "Edema,Mass", lambda n: f"{(1, -1)[n % 2]},{(-1, 1, 1)[n % 3]}")
     with pytest.raises(DataError, match="Mass is -1") as caught:
         find_source(tmp_path)
     assert "uncertain" in caught.value.fix
@@ -61,7 +61,7 @@ def test_minus_one_without_any_zero_is_ambiguous(tmp_path):
 # --- other columns of 0 and 1 ----------------------------------------------------------------------------------------
 def test_columns_that_are_not_classes_are_metadata_and_noted(tmp_path):
     flags = "MEL,NV,BCC,is_test,smoke,diabetes"
-    root = labelled(
+    root = write_labeled(
         tmp_path, flags, lambda n: f"{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n > 9:d},{n % 2},{n % 5 == 0:d}"
     )
     spec, samples = open_source(root)
@@ -73,14 +73,14 @@ def test_columns_that_are_not_classes_are_metadata_and_noted(tmp_path):
 
 
 def test_classes_between_other_columns_are_found(tmp_path):
-    root = labelled(
+    root = write_labeled(
         tmp_path, "ulcer,a,b,c,itch", lambda n: f"{n % 2},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n % 5 == 0:d}"
     )
     assert open_source(root)[0].labels == ("a", "b", "c")
 
 
 def test_a_pair_of_classes_beside_other_findings_is_ambiguous(tmp_path):
-    root = labelled(tmp_path, "well,ill,itch,pain", lambda n: f"{n % 2},{1 - n % 2},{n % 3 == 0:d},{n % 5 == 0:d}")
+    root = write_labeled(tmp_path, "well,ill,itch,pain", lambda n: f"{n % 2},{1 - n % 2},{n % 3 == 0:d},{n % 5 == 0:d}")
     with pytest.raises(DataError, match="well, ill"):
         find_source(root)
     card(root, 'label = {columns = ["well", "ill"]}\ntable = "labels.csv"\njoin = {column = "image"}\n')
@@ -89,19 +89,19 @@ def test_a_pair_of_classes_beside_other_findings_is_ambiguous(tmp_path):
 
 @pytest.mark.parametrize("odd", ["2", "U", "yes", "-2"])
 def test_a_column_of_findings_with_another_value_is_noted(tmp_path, odd):
-    root = labelled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
+    root = write_labeled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
     spec, samples = open_source(root)
     assert spec.labels == ("Edema", "Mass")
     assert f"column 'Nodule' is not read as a label: it holds {odd!r}" in notes_of(samples)
 
 
 def test_columns_of_true_and_false_are_labels(tmp_path):
-    root = labelled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
+    root = write_labeled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
     assert open_source(root)[1].targets.tolist() == [n % 3 for n in range(12)]
 
 
 def test_flag_columns_beside_a_label_column_are_noted_as_unused(tmp_path):
-    root = labelled(tmp_path, "dx,a,b", lambda n: f"{'xy'[n % 2]},{n % 2},{n % 3 == 0:d}")
+    root = write_labeled(tmp_path, "dx,a,b", lambda n: f"{'xy'[n % 2]},{n % 2},{n % 3 == 0:d}")
     assert "labels are column 'dx', not the 0/1 columns a, b of labels.csv" in notes_of(open_source(root)[1])
 
 
@@ -123,7 +123,7 @@ def test_flag_columns_beside_a_label_column_are_noted_as_unused(tmp_path):
     ],
 )
 def test_several_labels_in_a_cell_are_several_labels(tmp_path, cells):
-    root = labelled(tmp_path, "Labels", lambda n: '"' + cells[n % 4].replace('"', '""') + '"')
+    root = write_labeled(tmp_path, "Labels", lambda n: '"' + cells[n % 4].replace('"', '""') + '"')
     spec, samples = open_source(root)
     assert (spec.task, spec.labels) == (MULTILABEL, ("edema", "mass", "normal"))
     assert samples.targets[:4].tolist() == [[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 0]]
@@ -133,19 +133,19 @@ def test_several_labels_in_a_cell_are_several_labels(tmp_path, cells):
 
 @pytest.mark.parametrize("names", [("left, upper", "left, lower", "right, upper", "right, lower"), ("a b", "c d")])
 def test_a_class_name_may_contain_a_separator(tmp_path, names):
-    root = labelled(tmp_path, "label", lambda n: f'"{names[n % len(names)]}"')
+    root = write_labeled(tmp_path, "label", lambda n: f'"{names[n % len(names)]}"')
     assert open_source(root)[0].labels == tuple(sorted(names))
 
 
 def test_lists_of_one_label_each_are_classes_and_an_empty_one_is_none(tmp_path):
-    root = labelled(tmp_path / "one", "label", lambda n: "['a']" if n % 2 else "['b']")
+    root = write_labeled(tmp_path / "one", "label", lambda n: "['a']" if n % 2 else "['b']")
     assert open_source(root)[0].task == BINARY
-    root = labelled(tmp_path / "none", "label", lambda n: ("['a']", "[]", "['No Finding']")[n % 3])
+    root = write_labeled(tmp_path / "none", "label", lambda n: ("['a']", "[]", "['No Finding']")[n % 3])
     assert open_source(root)[1].targets[:3].tolist() == [[1], [0], [0]]
 
 
 def test_a_cell_that_is_not_a_list_is_reported(tmp_path):
-    root = labelled(tmp_path, "label", lambda n: "\"['a', b']\"" if n == 3 else "['a']")
+    root = write_labeled(tmp_path, "label", lambda n: "\"['a', b']\"" if n == 3 else "['a']")
     with pytest.raises(DataError, match=r"labels\.csv line 5"):
         find_source(root)
 
@@ -245,7 +245,7 @@ def test_columns_of_several_labels_are_not_a_regression(tmp_path):
     assert (caught.value.code, caught.value.fix) == ("data", "save labels of shape (N,)")
 
 
-def named(path, cache):
+def open_published(path, cache):
     (spec,) = find_datasets(str(path), open_registry(), cache, offline=True)
     return spec, open_dataset(spec, cache)
 
@@ -253,12 +253,12 @@ def named(path, cache):
 def test_a_published_npz_is_recognized_by_its_checksum_whatever_its_name(tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes(Path(shared("retinamnist.npz")).read_bytes())
-    spec, source = named(path, tmp_path)
+    spec, source = open_published(path, tmp_path)
     assert (spec.name, spec.task, spec.derived_from) == ("mine", ORDINAL, ("deepdrid", "retinamnist"))
     assert np.array_equal(
         source.samples.targets, np.concatenate([np.load(path)[f"{s}_labels"][:, 0] for s in ("train", "val", "test")])
     )
-    spec, source = named(shared("breastmnist.npz"), tmp_path)
+    spec, source = open_published(shared("breastmnist.npz"), tmp_path)
     assert (spec.positive, len(source.sample_ids)) == ("malignant", 780)
 
 
@@ -266,6 +266,6 @@ def test_a_changed_file_under_a_published_name_is_noted(tmp_path):
     arrays = dict(np.load(shared("pneumoniamnist.npz")))
     arrays["train_labels"] = 1 - arrays["train_labels"]
     np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
-    spec, source = named(tmp_path / "pneumoniamnist.npz", tmp_path)
+    spec, source = open_published(tmp_path / "pneumoniamnist.npz", tmp_path)
     assert "pneumoniamnist.npz is not the file published as pneumoniamnist" in notes_of(source.samples)
     assert "pneumoniamnist.npz" in spec.checksums and spec.license == ""

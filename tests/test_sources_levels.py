@@ -1,4 +1,4 @@
-"""Which level of folders is the split, the label or the patient; and names that begin with folders not here."""
+"""The level of folders that is the split, the label or the patient; names with leading folders that do not exist."""
 
 import pytest
 from folders import card, images, open_source, table
@@ -10,7 +10,7 @@ from zoo.sources.selection import split_of
 
 
 def tree(*patterns, count=6):
-    """Paths of images: each pattern names its folders, alternatives with `|` between."""
+    """Paths of images from patterns of folders, with alternatives separated by `|`."""
     paths = [""]
     made = []
     for pattern in patterns:

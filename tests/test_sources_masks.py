@@ -1,4 +1,4 @@
-"""Masks, by name or by what they hold, are no images; sets for segmentation and detection are called so."""
+"""Masks are recognized by name or content; datasets for segmentation and detection are refused as such."""
 
 import nibabel
 import numpy as np

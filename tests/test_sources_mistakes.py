@@ -1,4 +1,4 @@
-"""What a card says and the data do not bear out: each is one line that says what is there instead."""
+"""A card that contradicts itself or the data is refused in one line that says what the data have."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ NAMES = [f"{number}.png" for number in range(1, 7)]
 BY_FILE = 'table = "labels.csv"\njoin = {column = "file"}\n'
 
 
-def labelled(root, header, rows):
+def write_labeled(root, header, rows):
     return table(images(root, *NAMES), header, *rows)
 
 
@@ -61,7 +61,7 @@ def test_contradictions_in_a_card_are_reported_with_their_key(tmp_path, text, ex
 )
 def test_labels_that_do_not_match_the_task_are_refused(tmp_path, cells, text, expected, golden):
     rows = [f"{name},{cell}" for name, cell in zip(NAMES, cells, strict=True)]
-    line = refusal(card(labelled(tmp_path, "file,x", rows), BY_FILE + text))
+    line = refusal(card(write_labeled(tmp_path, "file,x", rows), BY_FILE + text))
     assert expected in line
     golden(line)
 
@@ -77,16 +77,16 @@ def test_labels_that_do_not_match_the_task_are_refused(tmp_path, cells, text, ex
 )
 def test_invalid_0_1_columns_are_refused(tmp_path, cells, text, expected, golden):
     rows = [f"{name},{cell}" for name, cell in zip(NAMES, cells, strict=True)]
-    said = f'{BY_FILE}label = {{columns = ["a", "b"]}}\n{text}'
-    line = refusal(card(labelled(tmp_path, "file,a,b", rows), said))
+    text = f'{BY_FILE}label = {{columns = ["a", "b"]}}\n{text}'
+    line = refusal(card(write_labeled(tmp_path, "file,a,b", rows), text))
     assert expected in line
     golden(line)
 
 
 def test_bins_without_names_are_named_after_their_edges(tmp_path):
     rows = [f"{name},{10 * number}" for number, name in enumerate(NAMES)]
-    said = BY_FILE + 'label = {column = "x", bins = [0, 20, 40, 60]}'
-    spec, samples = open_source(card(labelled(tmp_path, "file,x", rows), said))
+    text = BY_FILE + 'label = {column = "x", bins = [0, 20, 40, 60]}'
+    spec, samples = open_source(card(write_labeled(tmp_path, "file,x", rows), text))
     assert spec.labels == ("0 to 20", "20 to 40", "40 to 60")
     assert samples.targets.tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -110,7 +110,7 @@ def test_an_unreadable_table_is_refused(tmp_path, name, data, expected, golden):
 
 def test_blank_lines_of_a_table_are_ignored(tmp_path):
     rows = [row for number, name in enumerate(NAMES) for row in (f"{name},{'ab'[number % 2]}", " , ")]
-    assert len(open_source(labelled(tmp_path, "file,x_label,label".replace("x_label,", ""), rows))[1].table) == 6
+    assert len(open_source(write_labeled(tmp_path, "file,x_label,label".replace("x_label,", ""), rows))[1].table) == 6
 
 
 def test_paths_of_a_table_may_contain_dots(tmp_path):
@@ -120,14 +120,14 @@ def test_paths_of_a_table_may_contain_dots(tmp_path):
 
 
 def test_a_given_table_that_names_no_image_is_refused(tmp_path):
-    labelled(tmp_path, "file,label", ["7.png,x", "8.png,y"])
+    write_labeled(tmp_path, "file,label", ["7.png,x", "8.png,y"])
     assert f"no column names the images below {tmp_path.name}" in refusal(tmp_path / "labels.csv")
 
 
 def test_a_pattern_without_a_column_of_the_table_is_refused(tmp_path, golden):
     rows = [f"{name},a" for name in NAMES]
-    said = 'table = "labels.csv"\nimages = "*.png"\nlabel = {column = "x"}'
-    golden(refusal(card(labelled(tmp_path, "file,x", rows), said)))
+    text = 'table = "labels.csv"\nimages = "*.png"\nlabel = {column = "x"}'
+    golden(refusal(card(write_labeled(tmp_path, "file,x", rows), text)))
 
 
 def test_two_tables_that_fit_class_folders_equally_well_are_refused(tmp_path, golden):
@@ -151,8 +151,8 @@ def test_a_path_may_contain_the_patient_and_other_columns(tmp_path):
         for number in range(3)
         for site, view in ("xy", "zw")
     ]
-    said = 'images = "{label}/{patient}/{site}_{view}.png"'
-    spec, samples = open_source(card(images(tmp_path, *names), said))
+    text = 'images = "{label}/{patient}/{site}_{view}.png"'
+    spec, samples = open_source(card(images(tmp_path, *names), text))
     assert (spec.patient, list(samples.table["patient"][:3])) == ("patient", ["P00", "P00", "P01"])
     assert list(samples.table["site"][:2]) == ["x", "z"]
     assert spec.metadata == ("site", "view")
@@ -167,7 +167,7 @@ def test_folders_that_are_not_splits_are_left_out_with_a_note(tmp_path):
 
 def test_a_column_named_set_without_splits_is_noted(tmp_path):
     rows = [f"{name},{'ab'[number % 2]},{number % 3}" for number, name in enumerate(NAMES)]
-    spec, samples = open_source(labelled(tmp_path, "file,label,set", rows))
+    spec, samples = open_source(write_labeled(tmp_path, "file,label,set", rows))
     assert not spec.official_splits
     assert any("column 'set' of labels.csv is not read as the split" in note for note in samples.notes)
 
@@ -175,12 +175,12 @@ def test_a_column_named_set_without_splits_is_noted(tmp_path):
 def test_lists_that_name_no_image_are_refused(tmp_path, golden):
     images(tmp_path, *(f"a/{name}" for name in NAMES), *(f"b/{name}" for name in NAMES), "old/1.png")
     (tmp_path / "test.txt").write_text("old/1.png\n")
-    said = 'images = "{label}/*"\nexclude = "old/*"\nsplit = {test = "test.txt"}'
-    golden(refusal(card(tmp_path, said)))
+    text = 'images = "{label}/*"\nexclude = "old/*"\nsplit = {test = "test.txt"}'
+    golden(refusal(card(tmp_path, text)))
 
 
 def test_keys_that_do_not_apply_to_an_npz_are_reported(tmp_path, golden):
     np.savez(tmp_path / "a.npz", images=np.zeros((6, 8, 8), np.uint8), labels=np.arange(6) % 2)
-    said = 'root = "a.npz"\nlabels = ["x", "y"]\n'
-    golden(refusal(card(tmp_path, said + 'label = {positive = "z"}')))
+    text = 'root = "a.npz"\nlabels = ["x", "y"]\n'
+    golden(refusal(card(tmp_path, text + 'label = {positive = "z"}')))
     golden(refusal(card(tmp_path, 'root = "a.npz"\nlabels = {0 = "x", 1 = "y"}')))

@@ -1,4 +1,4 @@
-"""A file of arrays becomes a dataset, or one line that says what is wrong with it."""
+"""A file of arrays is read as a dataset, or refused in one line."""
 
 import pickle
 import zipfile

@@ -1,4 +1,4 @@
-"""Patients who are written in two ways, missing or unused: taken as one, or told by the audit."""
+"""Patients spelled in two ways, missing or unused are unified, or reported by the audit."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ NAMES = [f"{number:03d}" for number in range(40)]
 
 
 def pictures(root):
-    """Forty images of noise, none the copy of another."""
+    """Forty different images of noise."""
     noise = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
@@ -92,8 +92,8 @@ def test_a_patient_spelled_differently_in_an_external_dataset_is_recognized(tmp_
     source, split, fingerprints = open_and_split(find_source(one), settings, console)
     tested, _, its = open_and_split(find_source(other), settings, console)
     external = match_datasets(source, tested, its, {}, name="other")
-    found = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
-    assert "patient" in {finding.check for finding in found.findings}
+    overlap = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
+    assert "patient" in {finding.check for finding in overlap.findings}
 
 
 ADD = """

@@ -1,4 +1,4 @@
-"""Refusals name what is there, and how to mend it: other formats, codecs, suffixes, encodings, repeated keys."""
+"""Errors name what exists and the fix: other formats, codecs, suffixes, encodings, repeated keys."""
 
 import sys
 

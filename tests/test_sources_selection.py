@@ -1,4 +1,4 @@
-"""A card says which files are images, which are left out and who tests; what fits nothing is told, all at once."""
+"""A card selects images and splits; patterns and names without a match are reported at once."""
 
 import pytest
 from folders import card, images, open_source, refusal, table

@@ -1,4 +1,4 @@
-"""Small replicas of well-known sets, in the layout each came in, are read without a line said about them."""
+"""Small replicas of well-known datasets in their published layout are read without a card."""
 
 import json
 
@@ -105,9 +105,9 @@ def test_a_class_folder_named_masks_without_masks_is_a_class(tmp_path):
 def test_patients_are_guessed_from_names_of_known_shapes_only(tmp_path, names, found):
     _, samples = open_source(images(tmp_path, *names))
     assert (set(samples.table["patient"]) if "patient" in samples.table else None) == found
-    told = " ".join(samples.notes)
-    assert ("no patient key" in told) == (found is None)
-    assert ("patient read from the file names" in told) == (found is not None)
+    notes = " ".join(samples.notes)
+    assert ("no patient key" in notes) == (found is None)
+    assert ("patient read from the file names" in notes) == (found is not None)
 
 
 def test_the_patient_of_a_card_prevents_a_guess(tmp_path):
@@ -132,7 +132,7 @@ def test_a_class_missing_in_a_split_is_noted(tmp_path):
 def test_isic_2019_has_one_hot_columns_and_one_that_is_empty(tmp_path):
     classes = "MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
     rows = [f"ISIC_{k:07d}," + ",".join("1.0" if k == c else "0.0" for c in range(9)) for k in range(8)]
-    images(tmp_path, *(f"ISIC_2019_Training_Input/ISIC_{k:07d}.jpg" for k in range(8)), colour=True)
+    images(tmp_path, *(f"ISIC_2019_Training_Input/ISIC_{k:07d}.jpg" for k in range(8)), color=True)
     table(tmp_path, f"image,{classes}", *rows, name="ISIC_2019_Training_GroundTruth.csv")
     meta = [f"ISIC_{k:07d},5{k},lesion{k},male" for k in range(8)]
     table(tmp_path, "image,age_approx,lesion_id,sex", *meta, name="ISIC_2019_Training_Metadata.csv")
@@ -252,7 +252,7 @@ def test_tables_of_splits_that_differ_in_columns_are_refused(tmp_path, golden):
 
 # --- as the cards of dataset.toml say them ---------------------------------------------------------------------------
 def test_ham10000_by_its_card(tmp_path):
-    images(tmp_path, *(f"HAM10000_images_part_{1 + k // 2}/ISIC_{k}.jpg" for k in range(4)), colour=True)
+    images(tmp_path, *(f"HAM10000_images_part_{1 + k // 2}/ISIC_{k}.jpg" for k in range(4)), color=True)
     rows = [f"HAM_{k // 2},ISIC_{k},{dx},histo,{40 + k},male,back" for k, dx in enumerate(("mel", "mel", "nv", "bkl"))]
     header = "lesion_id,image_id,dx,dx_type,age,sex,localization"
     table(tmp_path, header, *rows, name="HAM10000_metadata.csv")

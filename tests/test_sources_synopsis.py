@@ -1,4 +1,4 @@
-"""A card whose data may not be here: what of it is listed, what is refused, and where its data are looked for."""
+"""A card without its data: the listed fields, refused ones, and the places where the data are searched."""
 
 import pickle
 import zipfile
@@ -30,7 +30,7 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
 
 
 def described(tmp_path, text):
-    """A card in a folder of its own, without data."""
+    """A card in its own folder, without data."""
     folder = tmp_path / "zoo_dots"
     folder.mkdir()
     return card(folder, text) / "dataset.toml"
@@ -64,7 +64,7 @@ def test_a_card_without_name_is_named_after_its_package_or_file(tmp_path):
 def test_all_mistakes_in_listed_fields_are_reported_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read_synopsis(described(tmp_path, 'task = "binry"\nlabels = 3\ntitle = ["x"]\nsymmetries = "hflip"'))
-    for part in ("4 mistakes", "Did you mean 'binary'", "labels: must be said", "title: expected text", "symmetries: "):
+    for part in ("4 mistakes", "Did you mean 'binary'", "labels: required", "title: expected text", "symmetries: "):
         assert part in caught.value.line()
 
 

@@ -1,4 +1,4 @@
-"""A table beside images becomes a dataset, or one line that names the row."""
+"""A table beside images is read as a dataset, or refused in one line that names the row."""
 
 import time
 
@@ -214,7 +214,7 @@ def test_a_second_table_adds_its_columns_in_any_order_and_blank_for_missing_rows
 
 
 @pytest.mark.parametrize(
-    ("facts", "what"),
+    ("facts", "expected"),
     [
         (("key,lesion", "a,1"), "add"),
         (("id,lesion", "a,1", "a,2"), "add"),
@@ -222,10 +222,10 @@ def test_a_second_table_adds_its_columns_in_any_order_and_blank_for_missing_rows
         (("id,stage", "a,1"), "patient.column"),
     ],
 )
-def test_a_second_table_that_cannot_be_added_is_reported_with_its_key(tmp_path, facts, what, golden):
+def test_a_second_table_that_cannot_be_added_is_reported_with_its_key(tmp_path, facts, expected, golden):
     two_tables(tmp_path, *facts)
     line = refusal(tmp_path)
-    assert what in line
+    assert expected in line
     golden(line)
 
 

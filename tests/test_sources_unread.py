@@ -1,4 +1,4 @@
-"""Files of kinds that are not read are counted, and a label that loses all its images is refused."""
+"""Files in unread formats are counted, and a label without a readable image is refused."""
 
 import pytest
 from dicom_files import ramp, write

@@ -1,4 +1,4 @@
-"""Cards that zoo writes: what was guessed, said, reads the same samples; and one that leaves images out."""
+"""Cards that zoo writes: a guessed card that gives the same samples, and one that leaves images out."""
 
 import shutil
 import tomllib
@@ -52,7 +52,7 @@ def eyes(root):
 
 
 def scans(root):
-    """Joined by a tag, the patient in another: both guessed."""
+    """DICOM files joined by a tag, with the patient in another; both are guessed."""
     root.mkdir()
     rows = ["uid,finding"]
     for number in range(10):
@@ -75,12 +75,12 @@ WITHOUT_CARD = [*SHAPES, *(name for name, own in DOCUMENTED.items() if not own)]
 
 
 def make(name, folder):
-    """A set of this page, or one that docs/your-own-data.md shows, with its card where it has one."""
+    """A dataset of this module or of docs/your-own-data.md, with its card, if any."""
     return SHAPES[name](folder / "My Set") if name in SHAPES else build(name, folder, DOCUMENTED[name])
 
 
 def assert_equal_sets(path, written, cache):
-    """The same samples, the same card, the same hashes: runs on one are runs on both."""
+    """Assert equal samples, cards and hashes, so that runs on one are runs on both."""
     (spec, samples), (other, others) = open_source(path), open_source(written)
     assert samples.table.equals(others.table)
     assert np.array_equal(samples.targets, others.targets, equal_nan=samples.targets.dtype.kind == "f")
@@ -206,7 +206,7 @@ def test_the_card_of_arrays_drops_rows(tmp_path):
         t for i, t in zip(samples.table["sample_id"], samples.targets, strict=True) if i in left(target)
     ]
     assert (fixed.task, fixed.labels, fixed.official_splits) == (spec.task, spec.labels, spec.official_splits)
-    # a second time, from the card just written
+    # again, from the card just written
     again = write_card_without(fixed, others, {"train/5"}, tmp_path / "again.toml")
     assert left(again) == left(target) - {"train/5"}
 

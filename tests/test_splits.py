@@ -1,4 +1,4 @@
-"""Copies stay on one side of whatever is drawn, and leave train and val of an official split where that is asked."""
+"""Copies stay in one split; on request they are dropped from train and val of an official split."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ from zoo.tasks.kinds import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):
-    """A binary set of rows alone: nothing of it is ever decoded."""
+    """A binary dataset of rows without images, as nothing is decoded."""
     ids = np.array([f"s{row:04}" for row in range(count)])
     table = pandas.DataFrame({"sample_id": ids, "image": range(count)})
     if patients is not None:
@@ -51,7 +51,7 @@ def make_prints(count, *, pixels=None, blank=(), alike=()):
 
 
 def cut(split, pairs):
-    """The pairs of rows whose two sides differ in some fold."""
+    """Return the pairs of rows that are in different splits in some fold."""
     return [pair for pair in pairs if any(fold[pair[0]] != fold[pair[1]] for fold in split.folds)]
 
 
@@ -157,7 +157,7 @@ def test_a_discarded_official_split_makes_a_dataset_of_another_name():
 
 # --- small sets ------------------------------------------------------------------------------------------------------
 def small(targets, *, labels="ab", task=BINARY, **more):
-    """A set of these targets."""
+    """A dataset of these targets."""
     source = make_source(len(targets), labels=tuple(labels), task=task, **more)
     return replace(source, samples=replace(source.samples, targets=np.asarray(targets)))
 
@@ -199,10 +199,10 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_dataset_that_is_too_small_is_refused_with_its_size_and_the_required_one(name):
-    source, said = SMALL[name]
+    source, expected = SMALL[name]
     with pytest.raises(DataError) as caught:
         draw_split(source)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert (caught.value.code, caught.value.exit_status) == ("too-small", 4)
 
 

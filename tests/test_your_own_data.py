@@ -1,4 +1,4 @@
-"""The pages about own data say what the code does: every set that they show is built and read, every key is listed."""
+"""The pages about own data match the code: every documented dataset is built and read, every key is listed."""
 
 import json
 import sys
@@ -41,10 +41,10 @@ def test_a_documented_layout_is_read_as_documented(name, tmp_path):
 
 # --- dataset-toml.md -------------------------------------------------------------------------------------------------
 def test_the_schema_and_the_tables_of_keys_are_up_to_date(reference):
-    told = "run `python docs/make_reference.py`"
-    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), told
+    advice = "run `python docs/make_reference.py`"
+    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), advice
     page = reference.PAGE.read_text(encoding="utf-8")
-    assert page == reference.page_text(page), told
+    assert page == reference.page_text(page), advice
 
 
 def test_the_page_has_a_table_for_the_file_and_for_each_of_its_sections(reference):
