@@ -1,8 +1,8 @@
-"""The keys of `dataset.toml`, from zoo/sources/cards.py to dataset.schema.json and the tables of dataset-toml.md.
+"""Generate dataset.schema.json and the tables of dataset-toml.md from zoo/sources/cards.py.
 
     python docs/make_reference.py
 
-A comment `<!-- keys of Label -->` in the page stands above the table of that section; `DatasetCard` is the file itself.
+A comment `<!-- keys of Label -->` in the page marks the table of that section; `DatasetCard` is the file itself.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def schema_text() -> str:
 
 
 def page_text(page: str) -> str:
-    """The page with every table made anew."""
+    """Return the page with every table regenerated."""
     schema = card_json_schema()
     sections = {"DatasetCard": schema, **schema["$defs"]}
-    return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
+    return TABLE.sub(lambda match: match[1] + match[2] + key_table(sections[match[1]]), page)
 
 
 def key_table(section: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def key_table(section: dict[str, Any]) -> str:
 
 
 def kind_of(key: dict[str, Any]) -> str:
-    """What a value may be, in words."""
+    """Describe the type of a value."""
     if "$ref" in key:
         name = key["$ref"].rpartition("/")[2].removesuffix("Rule").lower()
         return f"[section](#{name})"

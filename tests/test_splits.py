@@ -186,7 +186,7 @@ SMALL = {
     "a class of one image": (small([0] * 40 + [1]), "there are 41 images (a: 40, b: 1), and 7 images of each of two"),
     "small official train": (
         small([0, 1] * 5, splits=["train"] * 6 + ["test"] * 4),
-        "is too small for a val split drawn from train: 5 parts of each class are wanted, and none has more than 3 "
+        "is too small for a val split drawn from train: 5 parts need 5 images of a class, and no class has more than 3 "
         "images left; there are 6 images (a: 3, b: 3), and 5 images of each of two classes are enough",
     ),
     "many classes": (

@@ -378,6 +378,11 @@ def read_card(path: Path) -> DatasetCard:
         raise card_error(path, describe_mistakes(error)) from error
 
 
+def describe_error(error: DataError) -> str:
+    """Return an error's message, with its fix in parentheses, as one of several mistakes."""
+    return f"{error.message} ({error.fix})" if error.fix else error.message
+
+
 def card_error(path: Path, mistakes: list[str]) -> DataError:
     count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
     return DataError(
