@@ -171,7 +171,7 @@ def test_a_tar_of_a_folder_itself_is_unpacked(tmp_path):
         (["a/0.png", "a"], "'a': another entry is a folder of this name"),
         (["fine.png", "."], "'': another entry is a folder of this name"),
         (["fine.png", "./../up.png"], "'./../up.png': its name leads out of the folder"),
-        (["fine.png", "./C:/up.png"], "'./C:/up.png': an absolute path"),
+        (["fine.png", "./C:/up.png"], "'./C:/up.png': its name is an absolute path"),
         (["fine.png", "a/" + "x" * 300], "'a/xxx"),
         (["fine.png", "/".join(["x" * 200] * 30)], "its name is too long for the disk"),
     ],
@@ -219,7 +219,7 @@ def test_a_tar_with_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path):
     archive = tmp_path / "a.tar.gz"
     with tarfile.open(archive, "w:gz", format=tarfile.GNU_FORMAT) as opened:
         opened.addfile(tarfile.TarInfo("x" * (MAX_TAR_HEADER_BYTES + 10)))
-    assert "a header of" in refusal(archive, tmp_path)
+    assert "a header has 1048587 bytes" in refusal(archive, tmp_path)
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -268,8 +268,8 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     [
         (b"", "neither a zip nor a tar"),
         (b"garbage " * 100, "neither a zip nor a tar"),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7z archive"),
-        (b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "7z archives are not supported"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(600), "RAR archives are not supported"),
     ],
     ids=["empty", "garbage", "7z", "rar"],
 )
@@ -279,7 +279,7 @@ def test_a_file_that_is_not_an_archive_is_refused(tmp_path, data, expected):
 
 
 def test_an_archive_without_files_is_refused(tmp_path):
-    assert "without files" in refusal(make_zip(tmp_path / "a.zip", LEFT_BEHIND), tmp_path)
+    assert "contains no files" in refusal(make_zip(tmp_path / "a.zip", LEFT_BEHIND), tmp_path)
 
 
 def test_a_missing_archive_and_a_folder_are_refused(tmp_path):

@@ -336,7 +336,7 @@ def test_a_card_may_set_the_number_of_folds_but_an_official_test_split_takes_pre
     source = open_dots(tmp_path, noise(360, 3), **official())
     split = draw_split(replace(source, spec=replace(source.spec, folds=3)))
     assert split.origin == "official"
-    assert "the card's 3 folds are not drawn" in split.notes[0]
+    assert "the 3 folds of the card are not drawn" in split.notes[0]
 
 
 def test_val_is_redrawn_by_patient_if_it_shares_patients_with_train(tmp_path):
@@ -355,7 +355,7 @@ def test_an_official_test_split_is_never_redrawn(tmp_path):
 
 def test_a_test_split_without_a_train_split_is_refused(tmp_path):
     source = open_dots(tmp_path, noise(4), [0, 1, 0, 1], splits=["test", "test", "", ""])
-    with pytest.raises(DataError, match="a test split and no train split"):
+    with pytest.raises(DataError, match="a test split but no train split"):
         draw_split(source)
 
 
@@ -501,7 +501,7 @@ def test_a_color_image_in_a_gray_dataset_is_refused_by_name(tmp_path):
 def test_images_of_two_depths_are_refused_by_name_and_leave_no_cache(tmp_path):
     images = [*noise(3), *noise(1, dtype=np.uint16)]
     source = open_dots(tmp_path, images, [0, 1, 0, 1], channels=1)
-    with pytest.raises(DataError, match="s0003 is uint16, s0000 is uint8"):
+    with pytest.raises(DataError, match="s0003 is uint16, but s0000 is uint8"):
         cache_images(source, 6, tmp_path)
     assert not list((tmp_path / "images").glob("*/images.npy"))
 
@@ -660,7 +660,7 @@ def test_patients_with_the_same_unknown_labels_share_a_target(tmp_path):
 def test_the_positive_class_is_the_cards_else_the_last(tmp_path):
     assert opened(tmp_path, noise(20)).positive == 1
     assert opened(tmp_path, noise(20), positive="a").positive == 0
-    with pytest.raises(DataError, match="positive class 'z' is none of a, b"):
+    with pytest.raises(DataError, match="unknown positive class 'z'; the labels are a, b"):
         opened(tmp_path, noise(20), positive="z")
 
 

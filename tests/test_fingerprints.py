@@ -93,7 +93,7 @@ def test_images_that_cannot_be_decoded_are_one_line_with_the_first_and_how_many(
 def test_two_depths_in_one_set_are_refused_with_one_image_of_each(tmp_path):
     images = [noise(8, 8), noise(8, 8), noise(8, 8).astype(np.uint16) << 8, noise(8, 8)]
     source = open_folder(class_folders(tmp_path / "set", images), tmp_path)
-    with pytest.raises(DataError, match=r"a/2\.png is uint16, a/0\.png is uint8") as caught:
+    with pytest.raises(DataError, match=r"a/2\.png is uint16, but a/0\.png is uint8") as caught:
         take_fingerprints(source, tmp_path / "cache")
     assert caught.value.code == "mixed-depth"
 

@@ -106,7 +106,7 @@ def test_all_missing_columns_are_reported_at_once(tmp_path):
         ("label = ", "dataset.toml"),
         ('images = "*.jpg"', "'*.jpg'"),
         ('images = "*.png"', "label"),
-        ('label = {column = "dx"}', "dataset.toml"),
+        ('label = {column = "dx"}', "images"),
         ('table = "gone.csv"\nlabel = {column = "dx"}\njoin = {column = "f"}', "gone.csv"),
         ('patient = {column = "a", none = "b"}', "patient"),
     ],

@@ -92,7 +92,7 @@ def test_a_column_of_findings_with_another_value_is_noted(tmp_path, odd):
     root = write_labeled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
     spec, samples = open_source(root)
     assert spec.labels == ("Edema", "Mass")
-    assert f"column 'Nodule' is not read as a label: it holds {odd!r}" in notes_of(samples)
+    assert f"column 'Nodule' is not read as a label: it contains {odd!r}" in notes_of(samples)
 
 
 def test_columns_of_true_and_false_are_labels(tmp_path):

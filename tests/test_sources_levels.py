@@ -135,7 +135,7 @@ def test_a_dataset_is_read_if_its_second_copy_is_excluded(tmp_path):
 
 def test_folders_of_patients_are_not_classes(tmp_path):
     images(tmp_path, *tree(PATIENTS))
-    with pytest.raises(DataError, match="nothing that labels them"):
+    with pytest.raises(DataError, match="nothing labels the 72 images"):
         find_source(tmp_path)
 
 

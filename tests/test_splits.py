@@ -167,7 +167,7 @@ SMALL = {
     "one image a class": (
         small([0, 1]),
         "dataset 'dots' is too small for train, val and test in 5 folds: 2 images cannot be cut into 5 parts; there "
-        "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: give more images of a and b",
+        "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: add images of a and b",
     ),
     "five images": (
         small([0, 0, 0, 1, 1]),
@@ -177,7 +177,7 @@ SMALL = {
     "all positives of one patient": (
         small((PER_PATIENT == 4).astype(int), patients=PER_PATIENT),
         "train would contain only one class; there are 30 images of 10 patients (a: 9, b: 1), and 7 patients of each "
-        "of two classes are enough; fix: give more patients of b",
+        "of two classes are enough; fix: add patients of b",
     ),
     "one patient a class": (
         small(np.repeat([0, 1], 15), patients=np.repeat([0, 1], 15)),
@@ -191,8 +191,8 @@ SMALL = {
     ),
     "many classes": (
         small(np.arange(12) % 6, labels="abcdef", task=MULTICLASS),
-        "there are 12 images (a: 2, b: 2, c: 2, d: 2, ...), and 7 images of each of two classes are enough; fix: give "
-        "more images of each class; if these are not the classes, set `label` in a dataset.toml",
+        "there are 12 images (a: 2, b: 2, c: 2, d: 2, ...), and 7 images of each of two classes are enough; fix: add "
+        "images of each class; if these are not the classes, set `label` in a dataset.toml",
     ),
 }
 
@@ -245,7 +245,7 @@ def test_look_alikes_of_test_images_leave_train_even_in_long_chains():
     chain = [(row, row + 1) for row in range(359)]  # all are linked: no group of copies
     split = draw_split(make_source(360, splits=splits), fingerprints=make_prints(360, alike=chain), drop_leaks=True)
     (fold,) = split.folds
-    assert any("chain 360 of 360 into one group" in note for note in split.notes)
+    assert any("join 360 of 360 images into one group" in note for note in split.notes)
     assert fold[299] == "" and fold[300] == "test"
     assert fold[199] == "" and fold[200] == "val"
     assert (fold == "").sum() == 2
