@@ -340,7 +340,7 @@ def test_volumes_of_one_value_have_no_slice_left_and_are_said(tmp_path):
     root = class_folders(tmp_path)
     nifti(root / "sick" / "blank.nii.gz", np.full((5, 6, 7), 3, np.int16))
     _, samples = open_source(root)
-    assert any("1 volumes have no slice left, sick/blank.nii.gz the first" in note for note in samples.notes)
+    assert any("1 volumes have no slice left, first sick/blank.nii.gz" in note for note in samples.notes)
     for path in root.rglob("*.nii.gz"):
         nifti(path, np.full((5, 6, 7), 3, np.int16))
     with pytest.raises(DataError, match="every slice has only one value, as in all other volumes"):
@@ -420,7 +420,7 @@ def test_levels_of_each_volume_are_refused_where_there_is_none(tmp_path):
         (tmp_path / label).mkdir()
         np.save(tmp_path / label / "x.npy", BRAIN[:, :, 0].astype(np.uint16))
     (tmp_path / "dataset.toml").write_text('intensity = {percentiles = [0, 99], each = "volume"}\n')
-    with pytest.raises(DataError, match=r"x\.npy: is no volume, and intensity\.each is 'volume'"):
+    with pytest.raises(DataError, match=r"x\.npy: not a volume, as intensity\.each = 'volume' needs"):
         find_source(tmp_path)
 
 

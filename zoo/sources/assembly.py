@@ -16,7 +16,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import read_header, read_image, split_frame
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_error, placeholders
+from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_nested, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
@@ -208,7 +208,7 @@ def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) ->
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise card_error(origin, [*mistakes, *map(describe_error, errors[bool(mistakes) :])])
+        raise card_error(origin, [*mistakes, *map(describe_nested, errors[bool(mistakes) :])])
     return results
 
 

@@ -378,7 +378,7 @@ def read_card(path: Path) -> DatasetCard:
         raise card_error(path, describe_mistakes(error)) from error
 
 
-def describe_error(error: DataError) -> str:
+def describe_nested(error: DataError) -> str:
     """Return an error's message, with its fix in parentheses, as one of several mistakes."""
     return f"{error.message} ({error.fix})" if error.fix else error.message
 

@@ -19,7 +19,7 @@ from zoo.sources.cards import (
     DatasetCard,
     card_error,
     compile_pattern,
-    describe_error,
+    describe_nested,
     match_path,
     placeholders,
 )
@@ -120,12 +120,12 @@ def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | 
     try:
         table = read_tables(listing, card.table, card.join.column if card.join else "")
     except DataError as error:
-        return None, [f"table: {describe_error(error)}"], []
+        return None, [f"table: {describe_nested(error)}"], []
     if card.add:
         try:
             table = add_columns(table, card.add, inside(listing.root, card.add.table), notes)
         except DataError as error:
-            return None, [f"add: {describe_error(error)}"], []
+            return None, [f"add: {describe_nested(error)}"], []
     return table, column_mistakes(card, list(table.columns)), notes
 
 
