@@ -319,7 +319,7 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_and_it_is_said(
     notes = "\n".join(samples.notes)
     assert "6 volumes give 36 slices across axis 2 (axial)" in notes
     assert "12 with only one value are left out (guessed" in notes
-    assert "nothing names the patient" in notes
+    assert "no patient key" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]
     assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)  # the least of the set is 0, a step is a level
 
