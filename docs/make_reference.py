@@ -27,8 +27,8 @@ def schema_text() -> str:
 def page_text(page: str) -> str:
     """The page with every table rewritten."""
     schema = card_json_schema()
-    sections = {"Card": schema, **schema["$defs"]}
-    return TABLE.sub(lambda found: found[1] + found[2] + key_table(sections[found[1]]), page)
+    sections = {"DatasetCard": schema, **schema["$defs"]}
+    return TABLE.sub(lambda match: match[1] + match[2] + key_table(sections[match[1]]), page)
 
 
 def key_table(section: dict[str, Any]) -> str:

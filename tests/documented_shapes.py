@@ -46,7 +46,7 @@ def noise(name: str, shape: tuple[int, ...] = (24, 24), most: int = 256) -> np.n
 
 
 def draw(root: Path, *names: str) -> None:
-    """Small gray images, no two alike."""
+    """Small gray images, all different."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise(name)).save(root / name)
@@ -375,7 +375,7 @@ def archive(root):
 
 # --- what the page shows of them -------------------------------------------------------------------------------------
 def build(name: str, parent: Path, card: str = "") -> Path:
-    """The set on disk, with its card: a folder, or the file that stands for it."""
+    """Build a dataset with its card, and return its folder or file."""
     root = parent / name
     root.mkdir(parents=True)
     BUILDERS[name](root)
@@ -388,7 +388,7 @@ def build(name: str, parent: Path, card: str = "") -> Path:
 
 
 def tree(root: Path, is_card: bool) -> str:
-    """The files of a set, of many alike the first, and tables with their first rows."""
+    """List the files of a dataset, the first of many similar ones, and tables with their first rows."""
     if root.is_file():
         return root.name
     lines = [f"{root.name}/dataset.toml"] if is_card else []
@@ -416,7 +416,7 @@ def files_below(root: Path, folder: Path) -> Iterator[str]:
 
 
 def printed(path: Path) -> str:
-    """What `zoo info datasets` prints of a set, without the lines that the page leaves out."""
+    """Return the output of `zoo info datasets` without the lines that the page leaves out."""
     from zoo.cli.process import run
 
     out, told = io.StringIO(), io.StringIO()
@@ -442,7 +442,7 @@ def sections(page: str) -> dict[str, str]:
 
 
 def blocks(section: str) -> tuple[str, str, str]:
-    """Tree, card and print of a shape; "" for what it does not show."""
+    """Return tree, card and output of a section; "" for missing ones."""
     found = [(language, text) for language, text in BLOCK.findall(section)]
     plain = [text for language, text in found if not language]
     card = next((text for language, text in found if language == "toml"), "")

@@ -1,4 +1,4 @@
-"""Small folders of images, tables and cards, as tests of the sources write them, and what becomes of them."""
+"""Write small folders of images, tables and cards for tests, and open them."""
 
 import pickle
 from pathlib import Path
@@ -20,12 +20,12 @@ def shared(name: str) -> Path:
     return SHARED / name
 
 
-def images(root: Path, *names: str, colour: bool = False) -> Path:
-    """Small image files below `root`, each with pixels of its own."""
+def images(root: Path, *names: str, color: bool = False) -> Path:
+    """Write small image files below `root`, all with different pixels."""
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.full((8, 8, 3) if colour else (8, 8), number % 256, np.uint8)
+        pixels = np.full((8, 8, 3) if color else (8, 8), number % 256, np.uint8)
         pixels[4:] = number // 256
         Image.fromarray(pixels).save(path)
     return root
@@ -42,7 +42,7 @@ def card(root: Path, text: str) -> Path:
 
 
 def open_source(path: Path) -> tuple[DatasetSpec, Samples]:
-    """The card and samples of a path, through a pickle as a worker process gets them."""
+    """Return the spec and samples of a path, pickled and unpickled as in a worker process."""
     spec = find_source(path)
     return spec, pickle.loads(pickle.dumps(spec.samples))(SamplesRequest(folder=path))
 

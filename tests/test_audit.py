@@ -73,7 +73,7 @@ def test_what_could_not_be_looked_at_is_said_with_the_reason(tmp_path):
     root = write_set(tmp_path / "set", size=16)
     (line,) = audit_lines(examine(root, tmp_path))
     assert line.startswith("set: ok: 200 images; no ")
-    small = "images of 16 px, under 48, are too small to tell a copy"
+    small = "images of 16 px (under 48) are too small to identify copies"
     assert line.endswith(f", telling columns; not looked at: patients (no patient key), look-alikes ({small})")
     (root / "dataset.toml").write_text('near_duplicates = "ignore"\n')
     (line,) = audit_lines(examine(root, tmp_path))
@@ -86,7 +86,7 @@ def test_the_checksums_of_a_card_are_said_to_be_looked_at_only_where_there_are_s
     md5 = hashlib.md5((root / "patients.csv").read_bytes()).hexdigest()
     (root / "dataset.toml").write_text(f'checksums = {{"patients.csv" = "{md5}"}}\n')
     assert audit_lines(examine(root, tmp_path))[0].endswith(
-        ", unofficial files; not looked at: look-alikes (images of 16 px, under 48, are too small to tell a copy)"
+        ", unofficial files; not looked at: look-alikes (images of 16 px (under 48) are too small to identify copies)"
     )
 
 

@@ -115,7 +115,7 @@ def test_a_card_that_is_there_is_copied_with_its_comments_and_never_overwritten(
     own = '# from ward 7\nname = "ward"\nlicense = "CC0"\n'
     (root / "dataset.toml").write_text(own)
     done = zoo("audit", root, "--fix", root / "dataset.toml")
-    assert done.returncode == 2 and "exists already, and is not overwritten" in done.stderr
+    assert done.returncode == 2 and "exists already and is not overwritten" in done.stderr
     assert zoo("audit", root, "--fix", tmp_path / "fixed.toml").returncode == 0
     text = (tmp_path / "fixed.toml").read_text()
     assert "# from ward 7" in text and tomllib.loads(text)["license"] == "CC0"

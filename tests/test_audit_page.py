@@ -104,7 +104,7 @@ def test_the_page_has_counts_sizes_and_every_finding(text):
 def test_the_page_says_what_was_found_clean_and_what_was_not_looked_at(text):
     shown = Page(text).text
     assert "No copies within a split, absent classes, odd sizes, telling columns; not looked at: patients" in shown
-    assert "(no patient key), look-alikes (images of 16 px, under 48, are too small to tell a copy)." in shown
+    assert "(no patient key), look-alikes (images of 16 px (under 48) are too small to identify copies)." in shown
 
 
 def test_names_are_text_whatever_is_in_them(text):

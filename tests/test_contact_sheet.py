@@ -1,4 +1,4 @@
-"""A contact sheet shows every thumbnail with its label, the same bytes each time."""
+"""A contact sheet contains every thumbnail with its label and is reproducible to the byte."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def cell(sheet, row, column):
     return np.asarray(sheet)[top : top + THUMBNAIL_SIDE, left : left + THUMBNAIL_SIDE]
 
 
-def test_thumbnails_stand_in_rows_of_five_in_the_order_given(tmp_path):
+def test_thumbnails_are_in_rows_of_five_in_order(tmp_path):
     path = draw_contact_sheet([plain(20 * number) for number in range(7)], (0, 255), tmp_path / "sheet.png")
     sheet = Image.open(path)
     assert sheet.size == (5 * (THUMBNAIL_SIDE + MARGIN) + MARGIN, 2 * (THUMBNAIL_SIDE + CAPTION + MARGIN) + MARGIN)
@@ -26,7 +26,7 @@ def test_thumbnails_stand_in_rows_of_five_in_the_order_given(tmp_path):
         assert (cell(sheet, *divmod(number, 5)) == 20 * number).all()
 
 
-def test_16_bits_are_shown_through_the_intensity_that_is_given(tmp_path):
+def test_16_bits_are_displayed_through_the_given_intensity(tmp_path):
     levels = [1000, 2000, 3000, 60000]
     thumbnails = [plain(level, dtype=np.uint16) for level in levels]
     sheet = Image.open(draw_contact_sheet(thumbnails, (1000, 3000), tmp_path / "sheet.png"))

@@ -1,4 +1,4 @@
-"""What is told of a dataset is counted from its rows; ten images stand for it, evenly, the same each time."""
+"""The description of a dataset is counted from its rows; its ten thumbnails are chosen evenly and reproducibly."""
 
 import json
 
@@ -30,7 +30,7 @@ def labels_shown(source):
 @pytest.mark.parametrize(
     "name", ["binary.npz", "multiclass.npz", "folders", "table", "patients", "multilabel", "ordinal", "regression"]
 )
-def test_every_kind_of_set_is_described_as_json_and_in_lines(opened, tmp_path, name):
+def test_every_kind_of_dataset_is_described_as_json_and_text(opened, tmp_path, name):
     source, split, fingerprints = opened(name)
     facts = describe_source(source, split, fingerprints) | draw_sheet(
         source, split, fingerprints, tmp_path / "sheet.png"
@@ -50,12 +50,12 @@ def test_counts_are_those_of_the_rows(opened):
         assert part["labels"]["nodule"] == sum("/nodule/" in i for i in ours)
 
 
-def test_a_set_without_patients_says_so_aloud(opened):
+def test_missing_patients_are_emphasized(opened):
     source, split, fingerprints = opened("folders")
     facts = describe_source(source, split, fingerprints)
     assert (facts["patient"], facts["patients"]) == ("none: image level", None)
     shown = to_readable(facts | {"sheet": "x.png", "shown": [], "shown_from_to": [0, 255]})
-    assert shown["patient"].startswith("NONE: image level; every image stands for itself")
+    assert shown["patient"].startswith("NONE: image level; every image counts as one patient")
     source, split, fingerprints = opened("patients")
     facts = describe_source(source, split, fingerprints)
     assert (facts["patient"], facts["patients"], facts["folds"]) == ("patient", 20, 5)
@@ -67,7 +67,7 @@ def test_classes_share_the_thumbnails_evenly(opened):
     assert {label: shown.count(label) for label in shown} == {"0": 3, "1": 3, "2": 2, "3": 2}
 
 
-def test_numbers_are_shown_from_least_to_greatest(opened):
+def test_regression_thumbnails_go_from_least_to_greatest(opened):
     source = opened("regression")[0]
     shown = np.asarray(source.samples.targets)[choose_rows(source)]
     assert (np.diff(shown) >= 0).all()
@@ -80,7 +80,7 @@ def test_evenly_spread_indices_begin_and_end_with_all_there_are():
     assert evenly(0, 10).tolist() == []
 
 
-def test_the_sheet_of_16_bits_is_shown_through_the_percentiles_of_train(tmp_path):
+def test_the_sheet_of_16_bits_is_displayed_through_the_percentiles_of_train(tmp_path):
     random = np.random.default_rng(0)
     images = random.integers(1000, 5000, (60, 64, 64)).astype(np.uint16)
     np.savez(tmp_path / "deep.npz", images=images, labels=np.arange(60) % 2)

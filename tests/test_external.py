@@ -192,7 +192,7 @@ def test_another_dataset_of_the_same_name_is_an_error_of_usage(zoo, sets, tmp_pa
     shutil.copytree(sets / "there", tmp_path / "here")
     words = ["-m", "tiny_cnn", "-d", "here", "--test-on", tmp_path / "here", "--results", tmp_path / "r", "--dry-run"]
     done = zoo("bench", *words, cwd=sets)
-    assert done.returncode == 2 and "two datasets are called 'here'" in done.stderr
+    assert done.returncode == 2 and "two datasets are named 'here'" in done.stderr
 
 
 def test_a_suite_can_say_it(bench, sets, tmp_path):

@@ -1,4 +1,4 @@
-"""Every image is decoded once: what cannot be is named, all else is remembered, and copies are found among the rest."""
+"""Every image is decoded once; unreadable ones are reported, fingerprints are cached, and copies are found."""
 
 import io
 import time
@@ -14,7 +14,7 @@ from zoo.data.fingerprints import (
     MAX_PAIRS,
     correlate,
     find_alike,
-    look_at,
+    fingerprint_image,
     near_hashes,
     perceptual_hash,
     take_fingerprints,
@@ -33,7 +33,7 @@ def noise(*shape):
 
 
 def class_folders(root, images):
-    """Two classes in turn."""
+    """Two alternating classes."""
     for number, pixels in enumerate(images):
         folder = root / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,10 @@ def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     images = [gray, noise(12, 9, 3), np.dstack([gray] * 3), np.dstack([gray] * 3 + [np.full_like(gray, 255)])]
     source = open_folder(class_folders(tmp_path / "set", images), tmp_path)
     fingerprints = take_fingerprints(source, tmp_path / "cache")
-    found = dict(
+    fingerprints = dict(
         zip(source.sample_ids.tolist(), zip(fingerprints.widths, fingerprints.heights, strict=True), strict=True)
     )
-    assert found == {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
+    assert fingerprints == {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
     assert fingerprints.bits.tolist() == [8] * 4
     assert dict(zip(source.sample_ids.tolist(), fingerprints.gray.tolist(), strict=True)) == {
         "a/0.png": True,
@@ -63,7 +63,7 @@ def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     }
 
 
-def test_what_was_decoded_is_not_decoded_again(tmp_path):
+def test_images_are_decoded_once(tmp_path):
     source = open_folder(class_folders(tmp_path / "set", [noise(8, 8) for _ in range(6)]), tmp_path)
     first = take_fingerprints(source, tmp_path / "cache")
 
@@ -93,32 +93,32 @@ def test_images_that_cannot_be_decoded_are_one_line_with_the_first_and_how_many(
 def test_two_depths_in_one_set_are_refused_with_one_image_of_each(tmp_path):
     images = [noise(8, 8), noise(8, 8), noise(8, 8).astype(np.uint16) << 8, noise(8, 8)]
     source = open_folder(class_folders(tmp_path / "set", images), tmp_path)
-    with pytest.raises(DataError, match=r"a/2\.png is uint16, a/0\.png is uint8") as caught:
+    with pytest.raises(DataError, match=r"a/2\.png is uint16, but a/0\.png is uint8") as caught:
         take_fingerprints(source, tmp_path / "cache")
     assert caught.value.code == "mixed-depth"
 
 
-def test_colour_where_the_card_says_gray_is_refused_by_name(tmp_path):
+def test_color_in_a_gray_dataset_is_refused_by_name(tmp_path):
     source = open_folder(class_folders(tmp_path / "set", [noise(8, 8, 3) for _ in range(4)]), tmp_path)
     gray = replace(source, spec=replace(source.spec, channels=1))
-    with pytest.raises(DataError, match=r"a/0\.png has 3 channels; its card says 1"):
+    with pytest.raises(DataError, match=r"a/0\.png has 3 channels; expected 1"):
         take_fingerprints(gray, tmp_path / "cache")
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
 def in_memory(images):
-    """A binary set of arrays."""
+    """A binary dataset of arrays."""
     table = pandas.DataFrame({"sample_id": [f"s{row}" for row in range(len(images))], "image": range(len(images))})
     samples = Samples(table=table, targets=np.arange(len(images)) % 2, read=lambda row: images[row])
     return DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=lambda _: samples)
 
 
-def prints_of(images, tmp_path):
+def fingerprints_of(images, tmp_path):
     return take_fingerprints(open_dataset(in_memory(images), tmp_path), tmp_path)
 
 
 def scan(seed, size=96, channels=()):
-    """Speckle over smooth blobs, much as an ultrasound image."""
+    """Speckle over smooth blobs, similar to an ultrasound image."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (9, 9), dtype=np.uint8)).resize(
         (size, size), Image.Resampling.BICUBIC
@@ -146,11 +146,11 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_image_changed_a_little_is_alike_and_no_other_is(tmp_path, change):
+def test_only_a_slightly_changed_image_is_alike(tmp_path, change):
     images = [scan(seed) for seed in range(30)]
-    found = prints_of([*images, change(images[7])], tmp_path)
-    assert found.alike.tolist() == [[7, 30]]
-    assert not found.skipped
+    fingerprints = fingerprints_of([*images, change(images[7])], tmp_path)
+    assert fingerprints.alike.tolist() == [[7, 30]]
+    assert not fingerprints.skipped
 
 
 @pytest.mark.parametrize(
@@ -158,43 +158,43 @@ def test_an_image_changed_a_little_is_alike_and_no_other_is(tmp_path, change):
 )
 def test_flips_turns_and_crops_are_not_found(tmp_path, change):
     images = [scan(seed) for seed in range(6)]
-    assert not len(prints_of([*images, change(images[2]).copy()], tmp_path).alike)
+    assert not len(fingerprints_of([*images, change(images[2]).copy()], tmp_path).alike)
 
 
-def test_small_images_are_told_apart_by_their_pixels_alone_and_that_is_said(tmp_path):
+def test_small_images_are_compared_by_pixels_only_with_a_reason(tmp_path):
     images = [scan(seed, 28) for seed in range(6)]
-    found = prints_of([*images, images[1], CHANGES["brighter"](images[2])], tmp_path)
-    assert found.skipped == "images of 28 px, under 48, are too small to tell a copy"
-    assert not len(found.alike)
-    assert found.pixels[7] not in found.pixels[:7]
-    assert found.pixels[6] == found.pixels[1]
+    fingerprints = fingerprints_of([*images, images[1], CHANGES["brighter"](images[2])], tmp_path)
+    assert fingerprints.skipped == "images of 28 px (under 48) are too small to identify copies"
+    assert not len(fingerprints.alike)
+    assert fingerprints.pixels[7] not in fingerprints.pixels[:7]
+    assert fingerprints.pixels[6] == fingerprints.pixels[1]
 
 
-def test_gray_stored_as_colour_has_the_pixels_of_gray(tmp_path):
-    found = prints_of([scan(1), scan(1, channels=(3,)), scan(2)], tmp_path)
-    assert found.pixels[0] == found.pixels[1] != found.pixels[2]
-    assert not len(found.alike)
+def test_gray_stored_in_color_has_the_digest_of_gray(tmp_path):
+    fingerprints = fingerprints_of([scan(1), scan(1, channels=(3,)), scan(2)], tmp_path)
+    assert fingerprints.pixels[0] == fingerprints.pixels[1] != fingerprints.pixels[2]
+    assert not len(fingerprints.alike)
 
 
-def test_pixels_of_another_depth_or_shape_are_others():
+def test_pixels_of_another_depth_or_shape_have_another_digest():
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert len({look_at(p).pixels for p in (pixels, pixels.astype(np.uint16), pixels.reshape(4, 16))}) == 3
+    assert len({fingerprint_image(p).pixels for p in (pixels, pixels.astype(np.uint16), pixels.reshape(4, 16))}) == 3
 
 
-def test_blank_images_are_marked_and_are_alike_to_none(tmp_path):
+def test_blank_images_are_marked_and_not_compared(tmp_path):
     black, nearly = np.zeros((64, 64), np.uint8), np.full((64, 64), 9, np.uint8)
     nearly[::2, ::2] = 10
     spot = np.zeros((64, 64), np.uint8)
     spot[30:33, 30:33] = 200
-    found = prints_of([black, nearly, spot, scan(1), black], tmp_path)
-    assert found.blank.tolist() == [True, True, False, False, True]
-    assert not len(found.alike)
+    fingerprints = fingerprints_of([black, nearly, spot, scan(1), black], tmp_path)
+    assert fingerprints.blank.tolist() == [True, True, False, False, True]
+    assert not len(fingerprints.alike)
 
 
 def test_16_bit_images_are_compared_over_their_own_range(tmp_path):
     images = [scan(seed).astype(np.uint16) * 16 for seed in range(6)]
-    found = prints_of([*images, images[3] + 100], tmp_path)
-    assert found.alike.tolist() == [[3, 6]]
+    fingerprints = fingerprints_of([*images, images[3] + 100], tmp_path)
+    assert fingerprints.alike.tolist() == [[3, 6]]
 
 
 def test_a_set_where_all_look_alike_is_not_listed_pair_by_pair(tmp_path):
@@ -252,7 +252,7 @@ def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(
     if not (SHARED / "pneumoniamnist.npz").exists():
         pytest.skip("pneumoniamnist.npz is not in ../shared/data")
     source = open_dataset(find_source(SHARED / "pneumoniamnist.npz"), tmp_path)
-    looks = [look_at(source.samples.read(image)) for image in source.samples.table["image"][::5]]
+    looks = [fingerprint_image(source.samples.read(image)) for image in source.samples.table["image"][::5]]
     _, first = np.unique([look.pixels for look in looks], return_index=True)
     hashes, thumbnails = np.array([looks[i].hashes for i in first]), np.stack([looks[i].thumbnail for i in first])
     assert sum(len(rows) for rows, _ in near_hashes(hashes)) > 300
@@ -263,7 +263,7 @@ def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(
 def test_an_image_costs_under_20_ms_and_20_000_are_compared_within_10_s(tmp_path):
     images = [scan(seed, 512) for seed in range(100)]
     start = time.perf_counter()
-    looks = [look_at(image) for image in images]
+    looks = [fingerprint_image(image) for image in images]
     per_image = (time.perf_counter() - start) / len(images)
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, 20_000, dtype=np.uint64)

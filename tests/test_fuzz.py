@@ -1,4 +1,4 @@
-"""Files that were mutated anywhere: whatever reads them gives pixels and rows, or an error of zoo's in one line."""
+"""Mutated files give pixels and rows, or a one-line error of zoo."""
 
 import gzip
 import io
@@ -117,7 +117,7 @@ fuzzed = settings(max_examples=EXAMPLES, deadline=20_000, suppress_health_check=
 
 
 def fuzz(name, make, read):
-    """Write what `make(changes)` gives to a file, and read it; nothing may be written beside it. How many were read."""
+    """Write `make(changes)` to a file and read it; check that nothing else is written; return how many were read."""
     seen = []
 
     @fuzzed
@@ -139,7 +139,7 @@ def in_one_line(error):
 
 
 def read_all(path):
-    """Read a file as a set of one image is read."""
+    """Read a file as in a dataset of one image."""
     try:
         header = read_header(path)
         pixels = read_image(path)
@@ -160,7 +160,7 @@ def test_a_compressed_volume_whose_inside_is_mutated():
 
 
 def understand(root):
-    """Find out what a folder or file is, and open it."""
+    """Guess the layout of a folder or file, and open it."""
     try:
         spec = find_source(root)
         samples = spec.samples(SamplesRequest(folder=root))

@@ -318,8 +318,8 @@ def test_class_folders_of_volumes_are_slices_of_one_patient_each_with_a_note(tmp
     assert spec.labels == ("sick", "well")
     notes = "\n".join(samples.notes)
     assert "6 volumes give 36 slices across axis 2 (axial)" in notes
-    assert "12 that hold one value only are left out (guessed" in notes
-    assert "nothing names the patient" in notes
+    assert "12 with only one value are left out (guessed" in notes
+    assert "no patient key" in notes
     expected = blank_at_the_ends(1)[:, :, 1].T[::-1, ::-1]
     # the smallest value is level 0, and each step is a level
     assert np.array_equal(samples.read("sick/p1.nii.gz#1"), expected)
@@ -341,10 +341,10 @@ def test_constant_volumes_have_no_slices_and_are_reported(tmp_path):
     root = class_folders(tmp_path)
     nifti(root / "sick" / "blank.nii.gz", np.full((5, 6, 7), 3, np.int16))
     _, samples = open_source(root)
-    assert any("1 volumes have no slice left, sick/blank.nii.gz the first" in note for note in samples.notes)
+    assert any("1 volumes have no slice left, first sick/blank.nii.gz" in note for note in samples.notes)
     for path in root.rglob("*.nii.gz"):
         nifti(path, np.full((5, 6, 7), 3, np.int16))
-    with pytest.raises(DataError, match="every slice holds one value only, as in all other volumes"):
+    with pytest.raises(DataError, match="every slice has only one value, as in all other volumes"):
         find_source(root)
 
 
@@ -421,7 +421,7 @@ def test_levels_of_each_volume_are_refused_where_there_is_none(tmp_path):
         (tmp_path / label).mkdir()
         np.save(tmp_path / label / "x.npy", BRAIN[:, :, 0].astype(np.uint16))
     (tmp_path / "dataset.toml").write_text('intensity = {percentiles = [0, 99], each = "volume"}\n')
-    with pytest.raises(DataError, match=r"x\.npy: is no volume, and intensity\.each is 'volume'"):
+    with pytest.raises(DataError, match=r"x\.npy: not a volume, as intensity\.each = 'volume' needs"):
         find_source(tmp_path)
 
 

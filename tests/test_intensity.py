@@ -44,7 +44,7 @@ def test_more_steps_than_levels_are_rounded_and_reported():
 
 def test_files_of_several_depths_share_one_reported_mapping():
     _, notes = choose(CT, replace(CT, bits=16, values=(0.0, 65535.0 - 1024)))
-    assert notes[1] == "files of 12 and 16 bits: the same value is the same level in all"
+    assert notes[1] == "files of 12 and 16 bits: equal values are equal levels in all of them"
 
 
 @pytest.mark.parametrize(("modality", "expected"), [("DX", "dicom"), ("MG", "dicom"), ("CT", ""), ("MR", "")])
@@ -73,7 +73,7 @@ def test_a_stated_range_is_clipped_and_the_images_with_values_outside_are_counte
         reading, notes = choose_reading(DatasetCard(intensity={**intensity, "bits": 8}), ramp, [CT] * 3)
         assert notes == (
             "values 500 to 2500 become levels 0 to 255",
-            "values outside are clipped: 2 of 3 images looked at have some",
+            "values outside are clipped: 2 of 3 measured images have some",
         )
         expected = np.rint((np.arange(2000, 3000) - 500) / 2000 * 255).clip(0, 255)
         assert read_image(ramp[2], reading=reading).ravel().tolist() == expected.tolist()
@@ -82,7 +82,7 @@ def test_a_stated_range_is_clipped_and_the_images_with_values_outside_are_counte
 def test_percentiles_are_computed_over_all_values(ramp):
     reading, notes = choose_reading(DatasetCard(intensity={"percentiles": (1, 90)}), ramp, [CT] * 3)
     assert reading.levels == pytest.approx(np.percentile(np.arange(3000), [1, 90]), abs=1)
-    assert notes[1] == "values outside are clipped: 2 of 3 images looked at have some"
+    assert notes[1] == "values outside are clipped: 2 of 3 measured images have some"
 
 
 def test_values_without_a_range_in_the_header_are_measured(ramp):

@@ -1,4 +1,4 @@
-"""Sets whose files become different levels by what their headers say, and labels that go with it."""
+"""Groups of files with different headers and different levels are reported."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from folders import open_source
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 from zoo.images.reading import Header
-from zoo.sources.level_groups import describe_lost_rescaling, levels_overlap, tell_apart
+from zoo.sources.level_groups import describe_lost_rescaling, group_facts, levels_overlap
 
 CT = {"BitsStored": 12, "HighBit": 11}
 HU = {"RescaleSlope": 1, "RescaleIntercept": -1024}
@@ -19,7 +19,7 @@ def scan(number, middle=1100):
 
 
 def write_set(root, elements_of, pixels_of=scan, num_files=FILES):
-    """Half of the files in each of two classes, each file of a patient of its own."""
+    """Half of the files in each of two classes, one patient per file."""
     for number in range(num_files):
         elements = {"PatientID": f"P{number}", **elements_of(number)}
         write(root / ("well" if number < num_files // 2 else "ill") / f"{number:02}.dcm", pixels_of(number), **elements)
@@ -57,14 +57,14 @@ def notes_of(samples, word):
         {"RescaleSlope": 1, "RescaleIntercept": 0},
     ],
 )
-def test_files_whose_rescaling_was_lost_are_counted(tmp_path, lost):
+def test_files_with_lost_rescaling_are_counted(tmp_path, lost):
     _, samples = open_source(write_set(tmp_path, lambda number: {**CT, **(lost if number in (20, 23) else HU)}))
     (note,) = notes_of(samples, "no rescaling")
     assert note.startswith(f"2 of {FILES} CT files")
     assert "ill/20.dcm" in note
     assert columns_of(samples) == ["levels_by_rescaling"]
-    lacking = samples.table["image"][samples.table["levels_by_rescaling"] == "without rescaling"]
-    assert lacking.tolist() == ["ill/20.dcm", "ill/23.dcm"]
+    without_rescaling = samples.table["image"][samples.table["levels_by_rescaling"] == "without rescaling"]
+    assert without_rescaling.tolist() == ["ill/20.dcm", "ill/23.dcm"]
 
 
 def test_one_file_without_rescaling_is_enough(tmp_path):
@@ -72,7 +72,7 @@ def test_one_file_without_rescaling_is_enough(tmp_path):
     assert notes_of(samples, "no rescaling")
 
 
-def test_signed_hounsfield_units_beside_rescaled_ones_are_no_difference(tmp_path):
+def test_signed_hounsfield_units_beside_rescaled_ones_are_not_noted(tmp_path):
     def pixels(number):
         return scan(number) if number % 2 else scan(number).astype(np.int16) - 1024
 
@@ -81,7 +81,7 @@ def test_signed_hounsfield_units_beside_rescaled_ones_are_no_difference(tmp_path
     assert not notes_of(samples, "rescaling")
 
 
-def test_rescaling_of_another_modality_is_no_reason():
+def test_rescaling_of_another_modality_is_ignored():
     plain = Header(width=8, height=8, channels=1, modality="DX", tags={"Modality": "DX"})
     ct = Header(
         width=8, height=8, channels=1, modality="CT", values=(-1024, 3071), is_rescaled=True, tags={"Modality": "CT"}
@@ -89,24 +89,24 @@ def test_rescaling_of_another_modality_is_no_reason():
     assert describe_lost_rescaling({"a": plain, "b": ct}) == ()
 
 
-def test_inverted_files_of_an_unused_range_are_told_from_upright_ones(tmp_path):
+def test_inverted_files_of_an_unused_range_are_noted(tmp_path):
     _, samples = open_source(write_set(tmp_path, radiograph, film))
     (note,) = notes_of(samples, "PhotometricInterpretation")
     low, high = np.percentile(np.stack([scan(number) for number in range(FILES)]), [5, 95])
-    told = [int(word) for word in note.replace(",", "").split() if word.isdecimal()]
-    assert told[:2] == pytest.approx([low, high], abs=10)
-    assert told[3:5] == pytest.approx([61440 + low, 61440 + high], abs=10)
+    numbers = [int(word) for word in note.replace(",", "").split() if word.isdecimal()]
+    assert numbers[:2] == pytest.approx([low, high], abs=10)
+    assert numbers[3:5] == pytest.approx([61440 + low, 61440 + high], abs=10)
     assert columns_of(samples) == ["levels_by_PhotometricInterpretation"]
 
 
-def test_inverted_files_of_the_stored_range_are_no_difference(tmp_path):
+def test_inverted_files_of_the_stored_range_are_not_noted(tmp_path):
     _, samples = open_source(write_set(tmp_path, lambda number: {**radiograph(number), **CT}, film))
     assert not columns_of(samples)
 
 
-def test_a_declared_window_can_make_groups_alike(tmp_path):
+def test_a_declared_window_can_equalize_groups(tmp_path):
     def windowed(number):
-        # windows apply before gray is turned around
+        # windows apply before gray is inverted
         return {**radiograph(number), "WindowCenter": 2048, "WindowWidth": 4096}
 
     _, samples = open_source(write_set(tmp_path, windowed, film))
@@ -114,7 +114,7 @@ def test_a_declared_window_can_make_groups_alike(tmp_path):
     assert not columns_of(samples)
 
 
-def test_scanners_of_different_scale_are_told_apart(tmp_path):
+def test_scanners_of_different_scale_are_noted(tmp_path):
     def pixels(number):
         return scan(number, 300 if number % 2 else 3000)
 
@@ -125,9 +125,9 @@ def test_scanners_of_different_scale_are_told_apart(tmp_path):
     assert columns_of(samples) == ["levels_by_Manufacturer"]
 
 
-def test_dicom_files_called_by_their_uid_are_one_type():
+def test_dicom_files_named_by_their_uid_are_one_type():
     header = Header(width=8, height=8, channels=1, tags={"Modality": "CT"})
-    assert len({tell_apart(f"1.2.840.{number}", header)["type"] for number in range(4)}) == 1
+    assert len({group_facts(f"1.2.840.{number}", header)["type"] for number in range(4)}) == 1
 
 
 def test_files_of_one_kind_are_not_decoded(tmp_path, monkeypatch):
@@ -140,5 +140,5 @@ def test_files_of_one_kind_are_not_decoded(tmp_path, monkeypatch):
     ("a", "b", "expected"),
     [((0, 4), (2, 6), 1 / 3), ((0, 1), (2, 3), 0), ((0, 8), (2, 4), 1 / 4), ((5, 5), (5, 5), 1)],
 )
-def test_overlap_is_the_shared_part_of_both_ranges_together(a, b, expected):
+def test_overlap_is_intersection_over_union(a, b, expected):
     assert levels_overlap(a, b) == pytest.approx(expected)

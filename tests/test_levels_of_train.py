@@ -1,4 +1,4 @@
-"""Levels that are measured on pixels are those of a fold's train images: no image of val or test has a say."""
+"""Levels measured on pixels depend on a fold's train images only, not on val or test."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def open_set(root, tmp_path):
         ("slices = {axis = 0}\n", "npy"),
     ],
 )
-def test_levels_follow_from_train_alone(tmp_path, intensity, kind):
+def test_levels_are_measured_on_train_only(tmp_path, intensity, kind):
     root = tmp_path / "set"
     root.mkdir()
     source = open_set(write_set(root, intensity, kind), tmp_path)
@@ -56,7 +56,7 @@ def test_levels_follow_from_train_alone(tmp_path, intensity, kind):
     assert read_by_train(source, train).samples.reading["levels"] == pytest.approx((0, 1000))
 
 
-def test_decoded_images_of_two_folds_are_kept_apart(tmp_path):
+def test_decoded_images_of_two_folds_are_cached_separately(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     source = open_set(write_set(root, "[intensity]\npercentiles = [0, 100]\nbits = 16\n"), tmp_path)
@@ -70,7 +70,7 @@ def test_decoded_images_of_two_folds_are_kept_apart(tmp_path):
 
 
 @pytest.mark.parametrize("known", [0, 1])
-def test_levels_of_a_fold_whose_headers_are_unknown_are_measured_on_all_classes(tmp_path, known):
+def test_levels_of_a_fold_without_headers_are_measured_on_all_classes(tmp_path, known):
     names = [f"{label}{number:03}.png" for label in "ab" for number in range(NUM_MEASURED)]
     for name in names:
         low, high = TRAIN if name[0] == "a" else TEST
@@ -81,7 +81,7 @@ def test_levels_of_a_fold_whose_headers_are_unknown_are_measured_on_all_classes(
     assert record["levels"] == pytest.approx((0, 40_000))
 
 
-def test_a_stated_range_is_the_same_in_every_fold(tmp_path):
+def test_a_range_in_the_card_is_the_same_in_every_fold(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     source = open_set(write_set(root, "[intensity]\nlevels = [0, 500]\n"), tmp_path)

@@ -76,7 +76,7 @@ def test_a_card_can_say_what_its_labels_are_called_elsewhere(trained, tmp_path):
 def test_a_card_that_maps_a_label_it_does_not_have_is_refused(tmp_path):
     tested = write(tmp_path / "b", ("viral", "normal"), splits=())
     (tested / "dataset.toml").write_text('images = "{label}/*.png"\nlabel_map = {vral = "pneumonia"}\n')
-    with pytest.raises(DataError, match="label_map: no label 'vral'; there are normal, viral"):
+    with pytest.raises(DataError, match="label_map: unknown label 'vral'; the labels are normal, viral"):
         find_source(tested)
 
 

@@ -18,7 +18,7 @@ SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
 SPOILT = {
     "mislabelled": "dataset 'mislabelled': s07: label 2, expected 0 to 1",
     "unreadable": "OSError: torn (zoo_tiny.py:",
-    "colourful": "dataset 'colourful': s07 has 3 channels; its card says 1",
+    "colourful": "dataset 'colourful': s07 has 3 channels; expected 1",
     "flat": "dataset 'flat': s07 is uint8 of shape (16,), expected uint8 or uint16 pixels",
     "empty": "dataset 'empty': s07 is uint8 of shape (0, 16), expected uint8 or uint16 pixels",
     "deeper": "dataset 'deeper': s07 is uint16, s00 is uint8",
@@ -140,7 +140,7 @@ def test_sets_far_too_small_are_refused_each_in_a_sentence_of_its_own(bench, tmp
     assert "1 image" in said["one"]
     assert "there are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough" in said["two"]
     assert "there are 5 images (a: 3, b: 2), and 7 images of each of two classes are enough" in said["five"]
-    assert "train would hold one class only; there are 21 images (a: 20, b: 1)" in said["rare"]
+    assert "train would contain only one class; there are 21 images (a: 20, b: 1)" in said["rare"]
     assert all("; fix: " in message for message in said.values())
     assert "n_splits" not in told
 

@@ -187,7 +187,7 @@ def test_two_datasets_of_one_name_are_an_error_instead_of_one_of_them(plan, tiny
     (other / "train" / "clear").rename(other / "train" / "normal")
     (other / "val" / "clear").rename(other / "val" / "normal")
     (other / "test" / "clear").rename(other / "test" / "normal")
-    with pytest.raises(UsageError, match="two datasets are called 'folders'"):
+    with pytest.raises(UsageError, match="two datasets are named 'folders'"):
         plan("folders", str(other))
 
 

@@ -304,7 +304,10 @@ def test_images_that_are_removed_while_a_bench_runs_are_one_line_a_run(warm, tin
     wait_for(pids.exists)
     shutil.rmtree(cache / "images")
     assert bench.wait() == 3
-    assert "images.npy: removed since it was decoded; fix: leave the cache be while a bench runs" in bench.told()
+    assert (
+        "images.npy: removed from the cache during the run; fix: do not clear the cache while a bench runs"
+        in bench.told()
+    )
     assert "Traceback" not in bench.told()
 
 

@@ -1,4 +1,4 @@
-"""Labels shuffled among patients: test untouched, a patient's images together, no kind of patient favoured."""
+"""Labels are shuffled among patients: test is unchanged, a patient's images stay together, without a bias."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_images_of_a_patient_that_shared_a_label_share_one_again():
             assert len(np.unique(shuffled.targets[train][patients[train] == patient])) == 1
 
 
-def test_no_kind_of_patient_has_more_of_a_label_than_another():
+def test_shuffled_labels_are_independent_of_the_kind_of_patient():
     # 30 patients with one image each, all clear; 30 with six, half of them nodules: shuffled, both kinds are alike
     patients = [f"one{number}" for number in range(30)] + [f"six{number // 6}" for number in range(180)]
     targets = [0] * 30 + [0, 1] * 90
@@ -78,7 +78,7 @@ def test_no_kind_of_patient_has_more_of_a_label_than_another():
     assert 0.2 < means[0].mean() < 0.3
 
 
-def test_rows_of_several_labels_move_whole_with_what_is_unknown():
+def test_multilabel_rows_move_as_a_whole_including_unknown_labels():
     random = np.random.default_rng(1)
     targets = random.integers(0, 2, (50, 2)).astype(float)
     targets[random.random((50, 2)) < 0.3] = np.nan
@@ -95,7 +95,7 @@ def test_a_patient_whose_unknowns_agree_shares_one_row():
         assert all(str(row.tolist()) == str([row[0].tolist()] * 3) for row in rows)
 
 
-def test_frames_of_a_clip_keep_one_label_where_the_clip_is_scored():
+def test_frames_of_a_clip_keep_one_label_if_the_clip_is_scored():
     ids = [f"clip{clip}.avi#{frame}" for clip in range(20) for frame in range(4)]
     patients = np.repeat([f"p{number}" for number in range(10)], 8)  # each with a clip of either label
     plain = dataset(np.repeat(np.arange(20) % 2, 4), patients, ["train"] * 80, ids, unit="clip")
@@ -104,7 +104,7 @@ def test_frames_of_a_clip_keep_one_label_where_the_clip_is_scored():
     assert not np.array_equal(shuffled.targets, plain.targets)
 
 
-def test_numbers_are_shuffled_too():
+def test_regression_targets_are_shuffled_too():
     plain = dataset(np.linspace(20, 90, 40), task=REGRESSION, splits=["train"] * 40)
     shuffled = shuffle_labels(plain, 0)
     assert sorted(shuffled.targets) == pytest.approx(sorted(plain.targets))
@@ -115,4 +115,4 @@ def test_nothing_but_targets_changes():
     plain = dataset(np.arange(40) % 2)
     shuffled = shuffle_labels(plain, 0)
     assert replace(shuffled, targets=plain.targets).__dict__.keys() == plain.__dict__.keys()
-    assert all(getattr(shuffled, name) is getattr(plain, name) for name in ("patients", "sample_ids", "assignment"))
+    assert all(getattr(shuffled, name) is getattr(plain, name) for name in ("patients", "sample_ids", "split_of"))

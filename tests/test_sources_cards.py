@@ -1,4 +1,4 @@
-"""A dataset.toml says what cannot be guessed; every mistake in it is told at once."""
+"""A dataset.toml sets what cannot be guessed; all mistakes in it are reported at once."""
 
 import pytest
 from folders import card, images, open_source, refusal, table
@@ -7,7 +7,7 @@ from zoo.sources.opening import card_json_schema
 from zoo.tasks.kinds import MULTICLASS, ORDINAL, REGRESSION
 
 
-def test_a_card_says_what_cannot_be_guessed(tmp_path):
+def test_a_card_sets_what_cannot_be_guessed(tmp_path):
     images(tmp_path, "images_001/images/a.png", "images_002/images/b.png", "images_002/images/c.png")
     table(
         tmp_path, "Image Index,EF,who,leak,age", "a.png,10,1,z,4", "b.png,45,1,z,5", "c.png,50,2,z,6", name="list.csv"
@@ -67,17 +67,17 @@ def test_a_card_reads_label_split_and_patient_from_the_path(tmp_path):
     assert root in samples.files[0].parents
 
 
-def test_a_card_names_the_values_of_a_split_column(tmp_path):
+def test_a_card_names_the_values_of_a_split_column(tmp_path, golden):
     images(tmp_path, "a.png", "b.png", "c.png")
     table(tmp_path, "file,label,part", "a.png,x,A", "b.png,y,B", "c.png,y,C")
     text = 'table = "labels.csv"\njoin = {column = "file"}\nlabel = {column = "label"}\n'
     card(tmp_path, text + 'split = {column = "part", train = ["A"], val = "B", test = "C"}')
     assert list(open_source(tmp_path)[1].table["split"]) == ["train", "val", "test"]
     card(tmp_path, text + 'split = {column = "part", train = ["A", "B"]}')
-    assert "labels.csv line 4 (c.png): unknown split 'C'; expected 'A', 'B'" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_every_mistake_in_a_card_is_told_at_once_with_its_place(tmp_path):
+def test_all_mistakes_in_a_card_are_reported_at_once(tmp_path):
     images(tmp_path, "a.png")
     card(
         tmp_path,
@@ -91,7 +91,7 @@ def test_every_mistake_in_a_card_is_told_at_once_with_its_place(tmp_path):
         assert place in line
 
 
-def test_every_column_a_card_names_and_the_table_lacks_is_told_at_once(tmp_path):
+def test_all_missing_columns_are_reported_at_once(tmp_path):
     images(tmp_path, "a.png")
     table(tmp_path, "file,label", "a.png,x")
     card(tmp_path, 'table = "labels.csv"\njoin = {column = "fil"}\nlabel = {column = "label"}\nmetadata = ["age"]\n')
@@ -103,20 +103,22 @@ def test_every_column_a_card_names_and_the_table_lacks_is_told_at_once(tmp_path)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("label = ", "not TOML"),
-        ('images = "*.jpg"', "no image is named like '*.jpg'"),
-        ('images = "*.png"', "nothing says the label"),
-        ('label = {column = "dx"}', "nothing that labels them"),
-        ('table = "gone.csv"\nlabel = {column = "dx"}\njoin = {column = "f"}', "gone.csv: no such file"),
-        ('patient = {column = "a", none = "b"}', "exactly one of column, regex, tag, none"),
+        ("label = ", "dataset.toml"),
+        ('images = "*.jpg"', "'*.jpg'"),
+        ('images = "*.png"', "label"),
+        ('label = {column = "dx"}', "images"),
+        ('table = "gone.csv"\nlabel = {column = "dx"}\njoin = {column = "f"}', "gone.csv"),
+        ('patient = {column = "a", none = "b"}', "patient"),
     ],
 )
-def test_a_card_that_does_not_fit_is_one_line(tmp_path, text, expected):
+def test_a_card_that_does_not_match_the_data_is_one_line(tmp_path, text, expected, golden):
     card(images(tmp_path, "a.png"), text)
-    assert expected in refusal(tmp_path)
+    line = refusal(tmp_path)
+    assert expected in line
+    golden(line)
 
 
-def test_what_a_card_leaves_open_is_still_guessed(tmp_path):
+def test_fields_that_a_card_leaves_open_are_guessed(tmp_path):
     images(tmp_path, "a.png", "b.png", "c.png")
     table(tmp_path, "file,grade,patient", "a.png,0,p1", "b.png,1,p1", "c.png,2,p2")
     assert open_source(tmp_path)[0].task == ORDINAL
@@ -139,21 +141,23 @@ def test_a_card_may_name_the_label_column_alone(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (["0", "1", "NaN", "2"], "line 4 (c.png): label 'NaN' among numbers"),
-        (["1.5", "inf"] * 2, "line 3 (b.png): label 'inf'"),
+        (["0", "1", "NaN", "2"], "'NaN'"),
+        (["1.5", "inf"] * 2, "'inf'"),
     ],
 )
-def test_a_missing_number_is_no_class(tmp_path, values, expected):
+def test_a_missing_number_is_not_a_class(tmp_path, values, expected, golden):
     names = [f"{letter}.png" for letter in "abcd"]
     table(images(tmp_path, *names), "file,label", *(f"{n},{v}" for n, v in zip(names, values, strict=True)))
-    assert expected in refusal(tmp_path)
+    line = refusal(tmp_path)
+    assert expected in line
+    golden(line)
 
 
-def test_an_infinite_value_of_a_regression_is_named(tmp_path):
+def test_an_infinite_value_of_a_regression_is_named(tmp_path, golden):
     names = [f"i{number}.png" for number in range(30)]
     rows = [f"{name},{number + 0.5}" for number, name in enumerate(names[:-1])]
     table(images(tmp_path, *names), "file,label", *rows, f"{names[-1]},inf")
-    assert "line 31 (i29.png): 'inf' is not a number" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
 def test_the_schema_of_a_card_is_json_schema_with_its_keys():

@@ -47,7 +47,7 @@ def write_table(root: Path, header: str, rows: list[str]) -> None:
 
 
 def echo(root: Path, clips: int = 4) -> Path:
-    """Videos with a table, as EchoNet has them: two clips a patient, of one label."""
+    """Videos with a table as in EchoNet: two clips per patient, with one label."""
     for number in range(clips):
         save_video(root / "Videos" / f"v{number}.avi", shades(number % 4 // 2 + number))
     rows = [f"v{number},{'low' if number % 4 < 2 else 'high'},p{number // 2}" for number in range(clips)]
@@ -60,7 +60,7 @@ def echo(root: Path, clips: int = 4) -> Path:
 
 
 # --- which frames ----------------------------------------------------------------------------------------------------
-def test_a_table_of_videos_gives_every_eighth_frame_and_at_most_so_many(tmp_path):
+def test_a_table_of_videos_gives_every_eighth_frame_up_to_a_maximum(tmp_path):
     spec, samples = open_source(echo(tmp_path))
     assert list(samples.table["sample_id"][:4]) == [
         f"Videos/v{clip}.avi#{frame}" for clip in (0, 1) for frame in (0, 8)
@@ -70,16 +70,16 @@ def test_a_table_of_videos_gives_every_eighth_frame_and_at_most_so_many(tmp_path
     assert spec.channels == 1
     assert np.array_equal(samples.read("Videos/v1.avi#8"), shades(1)[8])
     assert any(
-        "4 files hold several frames: 8 frames are read as images, every 8th, at most 2" in n for n in samples.notes
+        "4 files have several frames: 8 frames are read as images, every 8th, at most 2" in n for n in samples.notes
     )
 
 
-@pytest.mark.parametrize(("step", "said"), [(1, ""), (2, ", every 2nd"), (3, ", every 3rd"), (8, ", every 8th")])
-def test_which_frames_were_taken_is_said_in_words(tmp_path, step, said):
+@pytest.mark.parametrize(("step", "choice"), [(1, ""), (2, ", every 2nd"), (3, ", every 3rd"), (8, ", every 8th")])
+def test_the_choice_of_frames_is_noted(tmp_path, step, choice):
     save_frames(tmp_path / "a" / "c0", shades(0, count=9))
     save_frames(tmp_path / "b" / "c1", shades(1, count=9))
     (tmp_path / "dataset.toml").write_text(f"frames = {{every = {step}}}\n")
-    assert f"2 clips of 18 frames in files of their own{said}" in open_source(tmp_path)[1].notes
+    assert f"2 clips of 18 frames in separate files{choice}" in open_source(tmp_path)[1].notes
 
 
 def test_class_folders_of_videos_need_no_card(tmp_path):
@@ -105,7 +105,7 @@ def test_folders_of_frames_named_in_the_pattern_are_clips_in_natural_order(tmp_p
     assert list(samples.table["image"][:3]) == [f"frames/c0/{frame}.png" for frame in (0, 5, 10)]  # not 0, 13, 18
     assert list(samples.table["patient"][:4]) == ["frames/c0"] * 3 + ["frames/c1"]
     assert samples.targets[:6].tolist() == [0, 0, 0, 1, 1, 1]
-    assert any("4 clips of 80 frames in files of their own, every 5th, at most 3 a clip" in n for n in samples.notes)
+    assert any("4 clips of 80 frames in separate files, every 5th, at most 3 per clip" in n for n in samples.notes)
 
 
 @pytest.mark.parametrize("cell", ["c{}", "frames/c{}"])
@@ -121,7 +121,7 @@ def test_a_column_may_name_the_folder_of_a_clip(tmp_path, cell):
     assert samples.targets[:3].tolist() == [0, 0, 1]
 
 
-def test_class_folders_of_clip_folders_need_the_word_frames_alone(tmp_path):
+def test_class_folders_of_clip_folders_need_only_frames_in_the_card(tmp_path):
     for number in range(4):
         save_frames(tmp_path / ("sick" if number % 2 else "well") / f"c{number}", shades(number, 6))
     (tmp_path / "dataset.toml").write_text('unit = "clip"\nframes = {every = 2}\n')
@@ -129,7 +129,7 @@ def test_class_folders_of_clip_folders_need_the_word_frames_alone(tmp_path):
     assert list(samples.table["sample_id"][:4]) == ["sick/c1#0", "sick/c1#2", "sick/c1#4", "sick/c3#0"]
 
 
-def test_clips_in_one_folder_are_told_apart_by_their_names(tmp_path):
+def test_clips_in_one_folder_are_separated_by_their_names(tmp_path):
     for number in range(4):
         save_frames(tmp_path, shades(number, 6), f"c{number}_{{}}.png")
     write_table(tmp_path, "clip,label", [f"c{number},{'ab'[number % 2]}" for number in range(4)])
@@ -143,7 +143,7 @@ def test_a_clip_with_two_labels_is_refused(tmp_path):
     for label in ("a", "b"):
         save_frames(tmp_path / "c1" / label, shades(0, 3))
     (tmp_path / "dataset.toml").write_text('images = "{clip}/{label}/*.png"\nframes = {every = 1}\n')
-    with pytest.raises(DataError, match=r"clip c1: c1/a/0\.png and c1/b/0\.png differ in their label"):
+    with pytest.raises(DataError, match=r"clip c1: its frames c1/a/0\.png and c1/b/0\.png have a different label"):
         find_source(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_gif_gives_frames_among_videos(tmp_path):
     assert np.array_equal(samples.read("a/0.gif#2"), read_image(tmp_path / "a" / "0.gif", 2))
 
 
-def test_one_broken_video_is_one_line_with_its_name(tmp_path):
+def test_a_damaged_video_is_one_line_with_its_name(tmp_path):
     echo(tmp_path)
     (tmp_path / "Videos" / "v2.avi").write_bytes((tmp_path / "Videos" / "v2.avi").read_bytes()[:2000])
     with pytest.raises(DataError) as caught:

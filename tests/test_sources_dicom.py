@@ -1,4 +1,4 @@
-"""Folders of DICOM files become sets: what is an image of them, whose it is, which row of a table means it."""
+"""Folders of DICOM files: which files are images, their patients, and their rows in a table."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from zoo.audit.leaks import audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 
@@ -26,7 +26,7 @@ def notes_of(samples):
 
 
 def scan(number, shape=(8, 8)):
-    """A CT that no other number gives."""
+    """A CT image that depends on the number."""
     return np.random.default_rng(number).integers(-500, 500, shape).astype(np.int16)
 
 
@@ -45,7 +45,7 @@ def exam_rows(count=6):
 
 
 # --- which files are images ------------------------------------------------------------------------------------------
-def test_slices_stand_in_the_order_of_their_series_not_of_their_names(tmp_path):
+def test_slices_are_in_the_order_of_their_series_not_of_their_names(tmp_path):
     for number in range(4):
         for label in "ab":
             series = {"SeriesInstanceUID": f"1.2.{ord(label)}", "InstanceNumber": 4 - number}
@@ -66,19 +66,19 @@ def test_reports_localizers_and_screen_captures_are_left_out_with_their_counts(t
     assert "1 files left out: secondary capture" in notes_of(samples)
 
 
-def test_where_all_files_are_secondary_captures_they_are_the_set(tmp_path):
+def test_secondary_captures_are_read_if_there_are_no_other_images(tmp_path):
     _, samples = open_source(exams(tmp_path, SOPClassUID=SecondaryCaptureImageStorage))
     assert len(samples.table) == 12
-    assert "all 12 images are of the kind secondary capture: they are read nevertheless" in notes_of(samples)
+    assert "all 12 images are secondary capture: they are read nevertheless" in notes_of(samples)
 
 
-def test_where_no_file_has_pixels_one_of_them_is_named(tmp_path):
+def test_files_without_pixels_are_refused_by_name(tmp_path, golden):
     for label in "ab":
         write(tmp_path / label / "report.dcm", SOPClassUID=BasicTextSRStorage, Modality="SR")
-    assert "none of 2 files is an image; a/report.dcm: no pixels (Basic Text SR Storage)" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_a_row_that_means_a_screen_capture_alone_means_it_after_all(tmp_path):
+def test_a_screen_capture_is_read_if_it_is_the_only_image_of_a_row(tmp_path):
     exams(tmp_path)
     for path in (tmp_path / "a").glob("4_*.dcm"):
         path.unlink()
@@ -93,7 +93,7 @@ def test_a_row_that_means_a_screen_capture_alone_means_it_after_all(tmp_path):
     _, samples = open_source(tmp_path)
     assert "a/screen.dcm" in set(samples.table["image"])
     assert "a/second.dcm" not in set(samples.table["image"])
-    assert "1 of these are read nevertheless: a row of the table means them alone" in notes_of(samples)
+    assert "1 of these are read nevertheless: each is the only image of a row in the table" in notes_of(samples)
 
 
 def test_files_without_a_suffix_beside_what_a_disc_carries_are_read(tmp_path):
@@ -117,7 +117,7 @@ def test_compressed_files_beside_plain_ones_have_the_same_pixels(tmp_path, synta
 
 
 # --- joined by a tag -------------------------------------------------------------------------------------------------
-def test_a_column_of_accession_numbers_is_recognised_and_means_all_images_of_the_exam(tmp_path):
+def test_a_column_of_accession_numbers_is_recognized_and_applies_to_all_images_of_an_exam(tmp_path):
     root = exams(tmp_path / "set")
     for number, path in enumerate(sorted(root.rglob("*.dcm"))):
         path.rename(root / f"{number}.dcm")
@@ -134,11 +134,11 @@ def test_a_card_may_join_by_any_tag(tmp_path):
     assert len(samples.table) == 12
 
 
-def test_a_row_whose_exam_is_not_there_is_named(tmp_path):
+def test_a_row_of_a_missing_exam_is_reported(tmp_path, golden):
     root = exams(tmp_path)
     table(root, "exam,finding", *exam_rows(7))
     card(root, 'table = "labels.csv"\njoin = {tag = "AccessionNumber", column = "exam"}\nlabel = {column = "finding"}')
-    assert "labels.csv line 8: no image with the AccessionNumber 'A6'" in refusal(root)
+    golden(refusal(root))
 
 
 # --- whose they are --------------------------------------------------------------------------------------------------
@@ -148,16 +148,16 @@ def test_the_patient_is_the_tag_patient_id(tmp_path):
     assert "the patient is DICOM tag PatientID: 6 in 12 files (guessed)" in notes_of(samples)
 
 
-def test_where_all_patients_have_one_id_the_study_stands_for_them(tmp_path):
+def test_studies_are_the_patients_where_all_files_have_one_patient_id(tmp_path):
     spec, samples = open_source(exams(tmp_path, PatientID="ANON"))
     assert (spec.patient, samples.table["patient"].nunique()) == ("study", 6)
-    assert "DICOM tag PatientID is the same in all files: it tells no patient apart" in notes_of(samples)
+    assert "DICOM tag PatientID is the same in all files: it is not used as the patient" in notes_of(samples)
 
 
-def test_where_no_tag_tells_patients_apart_it_is_said(tmp_path):
+def test_missing_patient_tags_are_noted(tmp_path):
     spec, samples = open_source(exams(tmp_path, PatientID="", StudyInstanceUID="1.2.3"))
     assert spec.patient == "none: image level"
-    assert "DICOM tag PatientID is missing in 12 of 12 files: it tells no patient apart" in notes_of(samples)
+    assert "DICOM tag PatientID is missing in 12 of 12 files: it is not used as the patient" in notes_of(samples)
     assert "no patient key: image level" in notes_of(samples)
 
 
@@ -177,7 +177,7 @@ def test_frames_of_a_file_are_images_of_one_patient(tmp_path):
 
 
 # --- what may tell the class without the disease ---------------------------------------------------------------------
-def test_tags_that_differ_are_columns_and_the_audit_looks_at_them(tmp_path):
+def test_tags_that_differ_are_columns_and_the_audit_tests_them(tmp_path):
     root = tmp_path / "set"
     for number in range(80):
         maker = {"Manufacturer": "ABCD"[number % 2], "StationName": "CT1", "PatientAge": f"0{30 + number % 40}Y"}
@@ -185,14 +185,14 @@ def test_tags_that_differ_are_columns_and_the_audit_looks_at_them(tmp_path):
     spec, samples = open_source(root)
     assert spec.metadata == ("Manufacturer", "PatientAge")
     assert list(samples.table["PatientAge"][:2]) == ["30", "32"]
-    source = open_samples(find_source(root), tmp_path / "cache")
-    found = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
-    assert [finding.message for finding in found if finding.check == "metadata"] == [
+    source = open_dataset(find_source(root), tmp_path / "cache")
+    findings = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
+    assert [finding.message for finding in findings if finding.check == "metadata"] == [
         "column 'Manufacturer' alone predicts the label: AUROC 1.00 on other patients"
     ]
 
 
-def test_a_column_of_the_table_stands_for_the_tag_of_its_name(tmp_path):
+def test_a_column_of_the_table_replaces_the_tag_of_the_same_name(tmp_path):
     root = exams(tmp_path, PatientSex=lambda number: "MF"[number // 3])
     rows = [f"{path.name},{'x' if path.name < '2' else 'y'}" for path in sorted(root.rglob("*.dcm"))]
     spec, samples = open_source(table(root, "file,patientsex", *rows))
@@ -200,9 +200,11 @@ def test_a_column_of_the_table_stands_for_the_tag_of_its_name(tmp_path):
     assert set(samples.table["patientsex"]) == {"x", "y"}
 
 
-def test_text_burnt_into_the_pixels_is_said_where_files_say_so(tmp_path):
+def test_burned_in_text_is_noted_if_files_declare_it(tmp_path):
     _, samples = open_source(exams(tmp_path, BurnedInAnnotation="YES"))
-    assert "12 files say that text is burnt into their pixels: it can give the label away" in notes_of(samples)
+    assert "12 files declare text burned into their pixels (BurnedInAnnotation): it can reveal the label" in notes_of(
+        samples
+    )
 
 
 def ultrasounds(root):
@@ -220,7 +222,7 @@ def ultrasounds(root):
     return root
 
 
-def test_ultrasound_is_cropped_to_its_regions_where_the_card_says_so_and_that_is_recorded(tmp_path):
+def test_ultrasound_is_cropped_to_its_regions_if_the_card_sets_it_and_that_is_recorded(tmp_path):
     _, whole = open_source(ultrasounds(tmp_path))
     assert 'in dataset.toml: crop = "ultrasound-region"' in notes_of(whole)
     assert whole.read("a/0.dcm#0").shape == (40, 32, 3)

@@ -1,4 +1,4 @@
-"""Folders are classes, or one a patient, exam or clip: tables, tags and names tell which."""
+"""Folders are classes, patients, exams or clips, as tables, tags and names show."""
 
 import nibabel
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from dicom_files import ramp, write
 from folders import card, images, open_source, refusal, table
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 
@@ -23,7 +23,7 @@ def patient_folders(root, *, below=""):
 
 
 # --- a folder a patient ----------------------------------------------------------------------------------------------
-def test_numbered_folders_whose_images_a_table_labels_are_no_classes(tmp_path):
+def test_numbered_folders_are_not_classes_if_a_table_labels_their_images(tmp_path):
     rows = [f"{p}/{n}.png,{'ill' if i % 2 else 'well'}" for i, p in enumerate(PATIENTS) for n in range(3)]
     spec, samples = open_source(table(patient_folders(tmp_path), "image,label", *rows))
     assert spec.labels == ("ill", "well")
@@ -31,23 +31,23 @@ def test_numbered_folders_whose_images_a_table_labels_are_no_classes(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "scans/"])
-def test_a_row_may_mean_all_images_of_a_patients_folder(tmp_path, below):
+def test_a_row_may_apply_to_all_images_of_a_patients_folder(tmp_path, below):
     rows = [f"{patient},{'ill' if number % 2 else 'well'},6{number % 10}" for number, patient in enumerate(PATIENTS)]
     spec, samples = open_source(table(patient_folders(tmp_path, below=below), "patient,diagnosis,age", *rows))
     assert (spec.labels, spec.patient, spec.metadata) == (("ill", "well"), "patient", ("age",))
     assert list(samples.table["patient"][:4]) == ["P001", "P001", "P001", "P002"]
     assert list(samples.targets[:6]) == [1, 1, 1, 0, 0, 0]
-    assert "column 'patient' of labels.csv names folders: each row means all images of one (guessed)" in notes_of(
+    assert "column 'patient' of labels.csv names folders: a row applies to all images in one (guessed)" in notes_of(
         samples
     )
 
 
-def test_images_of_one_row_stay_together_where_nothing_names_the_patient(tmp_path):
+def test_images_of_one_row_stay_together_without_a_patient_key(tmp_path):
     rows = [f"{patient},{'ill' if number % 2 else 'well'}" for number, patient in enumerate(PATIENTS)]
     spec, samples = open_source(table(patient_folders(tmp_path), "exam,label", *rows))
     assert spec.patient == "row"
     assert samples.table["patient"].nunique() == 12
-    assert "images of one row of labels.csv are taken as of one" in notes_of(samples)
+    assert "the images of one row of labels.csv are taken as one patient" in notes_of(samples)
 
 
 def test_a_card_joins_folders_by_a_placeholder_in_the_path_of_the_folder(tmp_path):
@@ -59,29 +59,29 @@ def test_a_card_joins_folders_by_a_placeholder_in_the_path_of_the_folder(tmp_pat
     assert list(samples.targets[:6]) == [0, 0, 0, 1, 1, 1]
 
 
-def test_two_files_of_one_name_are_still_ambiguous(tmp_path):
+def test_two_files_of_one_name_are_still_ambiguous(tmp_path, golden):
     images(tmp_path, "part_1/a.png", "part_2/a.png", "part_2/b.png")
     table(tmp_path, "id,label", "a,x", "b,y")
     card(tmp_path, 'images = "part_*/{id}.png"\ntable = "labels.csv"\nlabel = {column = "label"}\n')
-    assert "'a' may be part_1/a.png or part_2/a.png" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_folders_of_dicom_files_of_one_patient_each_are_no_classes(tmp_path):
+def test_folders_of_dicom_files_of_one_patient_each_are_not_classes(tmp_path):
     for number in range(6):
         for view in range(2):
             path = tmp_path / "ABCDEF"[number] / f"IM{view}.dcm"
             path.parent.mkdir(exist_ok=True)
             write(path, ramp(), PatientID=f"H{number}", AccessionNumber=f"A{number}")
     table(tmp_path, "AccessionNumber,bleeding", *(f"A{number},{number % 2}" for number in range(6)))
-    told = refusal(tmp_path)
-    assert "no column of labels.csv is called label" in told
-    assert "AccessionNumber, bleeding" in told
+    line = refusal(tmp_path)
+    assert "labels.csv" in line
+    assert "AccessionNumber, bleeding" in line
     card(tmp_path, 'label = {column = "bleeding"}\n')
     spec, samples = open_source(tmp_path)
     assert (len(samples.table), samples.table["patient"].nunique(), spec.patient) == (12, 6, "patient")
 
 
-def test_a_study_in_the_layout_of_bids_is_labelled_by_its_participants(tmp_path):
+def test_a_study_in_the_layout_of_bids_is_labeled_by_its_participants(tmp_path):
     for number in range(1, 7):
         for kind in ("T1w", "FLAIR"):
             path = tmp_path / f"sub-{number:02d}" / "anat" / f"sub-{number:02d}_{kind}.nii.gz"
@@ -96,7 +96,7 @@ def test_a_study_in_the_layout_of_bids_is_labelled_by_its_participants(tmp_path)
 
 
 # --- a folder a class ------------------------------------------------------------------------------------------------
-def test_numbered_class_folders_stay_classes_beside_a_table_that_knows_no_label(tmp_path):
+def test_numbered_class_folders_stay_classes_beside_a_table_without_labels(tmp_path):
     images(tmp_path, *(f"grade{grade}/{grade}_{number}.png" for grade in range(4) for number in range(3)))
     rows = [f"{grade}_{number}.png,{50 + number}" for grade in range(4) for number in range(3)]
     spec, samples = open_source(table(tmp_path, "image,age", *rows, name="ages.csv"))
@@ -104,7 +104,7 @@ def test_numbered_class_folders_stay_classes_beside_a_table_that_knows_no_label(
     assert list(samples.table["age"][:3]) == ["50", "51", "52"]
 
 
-def test_numbered_class_folders_that_a_table_labels_alike_stay_classes(tmp_path):
+def test_numbered_class_folders_that_agree_with_a_table_stay_classes(tmp_path):
     images(tmp_path, *(f"grade{grade}/{grade}_{number}.png" for grade in range(3) for number in range(3)))
     rows = [f"{grade}_{number}.png,{grade}" for grade in range(3) for number in range(3)]
     spec, _ = open_source(table(tmp_path, "image,label", *rows))
@@ -117,17 +117,17 @@ def test_a_table_that_describes_the_classes_does_not_make_their_folders_patients
     assert spec.labels == ("benign", "malignant")
 
 
-def test_a_table_that_names_no_image_is_said_to(tmp_path):
+def test_a_table_that_names_no_image_is_noted(tmp_path):
     images(tmp_path, "a/1.png", "b/2.png")
     _, samples = open_source(table(tmp_path, "image,age", "7.png,50", name="ages.csv"))
-    assert "ages.csv not used: no column of it names the images" in notes_of(samples)
+    assert "ages.csv not used: none of its columns names the images" in notes_of(samples)
 
 
-def test_a_table_alone_that_names_no_image_is_named_with_what_to_do(tmp_path):
+def test_an_only_table_that_names_no_image_is_refused_with_a_fix(tmp_path):
     images(tmp_path, "scan_1.png", "scan_2.png")
-    told = refusal(table(tmp_path, "number,label", "1,x", "2,y"))
-    assert "2 images, and no column of labels.csv names them" in told
-    assert 'images = "{COLUMN}_*.png"' in told
+    line = refusal(table(tmp_path, "number,label", "1,x", "2,y"))
+    assert "no column of labels.csv names any of the 2 images" in line
+    assert 'images = "{COLUMN}_*.png"' in line
 
 
 # --- folders below the classes ---------------------------------------------------------------------------------------
@@ -136,13 +136,13 @@ def clip_folders(root, split=""):
     return images(root, *(f"{split}{name}/{frame}.png" for name in names for frame in range(4)))
 
 
-def test_images_of_one_folder_below_a_class_are_kept_together_and_it_is_said(tmp_path):
+def test_images_of_one_folder_below_a_class_are_kept_together_with_a_note(tmp_path):
     root = clip_folders(tmp_path / "set")
     spec, samples = open_source(root)
     assert spec.patient == "folder"
     assert samples.table["patient"].nunique() == 8  # one name in two classes may be one patient
-    assert "64 images lie in 16 folders below the classes: those of one are kept together" in notes_of(samples)
-    source = open_samples(find_source(root), tmp_path / "cache")
+    assert "64 images are in 16 folders below the classes: each folder stays in one split" in notes_of(samples)
+    source = open_dataset(find_source(root), tmp_path / "cache")
     for fold in draw_split(source).folds:
         assert set(source.patients[fold == "train"]).isdisjoint(source.patients[fold == "test"])
 
@@ -160,7 +160,7 @@ def test_the_outermost_folders_of_which_every_class_has_several_are_taken(tmp_pa
     assert samples.table["patient"][0] == "adenosis_0"
 
 
-def test_folders_of_one_name_in_two_official_splits_are_not_taken_for_one(tmp_path):
+def test_folders_of_the_same_name_in_two_official_splits_are_not_one_patient(tmp_path):
     for split in ("train", "test"):
         clip_folders(tmp_path, f"{split}/")
     _, samples = open_source(tmp_path)
@@ -168,13 +168,13 @@ def test_folders_of_one_name_in_two_official_splits_are_not_taken_for_one(tmp_pa
 
 
 @pytest.mark.parametrize("folder", ["images", "part{}"])
-def test_folders_that_only_hold_images_say_nothing_of_patients(tmp_path, folder):
+def test_image_folders_are_not_patients(tmp_path, folder):
     names = [f"{label}/{folder.format(n % 6)}/{n}.png" for label in "ab" for n in range(12)]
     spec, _ = open_source(images(tmp_path, *names))
     assert spec.patient.startswith("none")
 
 
-def test_what_a_card_says_of_clips_stops_the_guess_of_folders(tmp_path):
+def test_frames_in_the_card_prevent_guessing_folders_as_patients(tmp_path):
     spec, samples = open_source(card(clip_folders(tmp_path), "frames = {every = 2}\n"))
     assert spec.patient == "file"
     assert len(samples.table) == 16 * 2

@@ -1,4 +1,4 @@
-"""Labels as people write them: uncertain, one-hot, in lists, beside other columns, or in a published npz."""
+"""Labels in many forms: uncertain, one-hot, in lists, beside other columns, or in a published npz."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from folders import card, images, open_source, shared, table
 
 from zoo.data.lookup import find_datasets
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.registry.opening import open_registry
 from zoo.sources.decimals import to_number
@@ -19,8 +19,8 @@ from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 NAMES = [f"{number:03d}" for number in range(12)]
 
 
-def labelled(root, header, cells):
-    """Twelve images, and a table whose further cells are those of their number."""
+def write_labeled(root, header, cells):
+    """Twelve images, and a table with `cells(number)` in each row."""
     images(root, *(f"{name}.png" for name in NAMES))
     return table(root, f"image,{header}", *(f"{name},{cells(number)}" for number, name in enumerate(NAMES)))
 
@@ -31,12 +31,12 @@ def notes_of(samples):
 
 # --- uncertain -------------------------------------------------------------------------------------------------------
 def chexpert(root):
-    return labelled(
+    return write_labeled(
         root, "Sex,Edema,Mass", lambda n: f"F,{('1.0', '0.0', '', '-1.0')[n % 4]},{('0', '1', '-1')[n % 3]}"
     )
 
 
-def test_minus_one_in_columns_of_findings_is_unknown_and_told(tmp_path):
+def test_minus_one_in_columns_of_findings_is_unknown_and_noted(tmp_path):
     spec, samples = open_source(chexpert(tmp_path))
     assert (spec.task, spec.labels) == (MULTILABEL, ("Edema", "Mass"))
     np.testing.assert_array_equal(samples.targets[:4], [[1, 0], [0, 1], [np.nan, np.nan], [np.nan, 0]])
@@ -44,13 +44,13 @@ def test_minus_one_in_columns_of_findings_is_unknown_and_told(tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "value"), [("ignore", np.nan), ("zeros", 0.0), ("ones", 1.0)])
-def test_a_card_says_what_minus_one_means(tmp_path, policy, value):
+def test_a_card_sets_the_meaning_of_minus_one(tmp_path, policy, value):
     card(chexpert(tmp_path), f'label = {{uncertain = "{policy}"}}\n')
     np.testing.assert_array_equal(open_source(tmp_path)[1].targets[3], [value, 0])
 
 
-def test_minus_one_without_any_zero_is_a_question(tmp_path):
-    labelled(tmp_path, "Edema,Mass", lambda n: f"{(1, -1)[n % 2]},{(-1, 1, 1)[n % 3]}")
+def test_minus_one_without_any_zero_is_ambiguous(tmp_path):
+    write_labeled(tmp_path, "Edema,Mass", lambda n: f"{(1, -1)[n % 2]},{(-1, 1, 1)[n % 3]}")
     with pytest.raises(DataError, match="Mass is -1") as caught:
         find_source(tmp_path)
     assert "uncertain" in caught.value.fix
@@ -59,9 +59,9 @@ def test_minus_one_without_any_zero_is_a_question(tmp_path):
 
 
 # --- other columns of 0 and 1 ----------------------------------------------------------------------------------------
-def test_columns_that_are_no_classes_are_metadata_and_named(tmp_path):
+def test_columns_that_are_not_classes_are_metadata_and_noted(tmp_path):
     flags = "MEL,NV,BCC,is_test,smoke,diabetes"
-    root = labelled(
+    root = write_labeled(
         tmp_path, flags, lambda n: f"{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n > 9:d},{n % 2},{n % 5 == 0:d}"
     )
     spec, samples = open_source(root)
@@ -73,14 +73,14 @@ def test_columns_that_are_no_classes_are_metadata_and_named(tmp_path):
 
 
 def test_classes_between_other_columns_are_found(tmp_path):
-    root = labelled(
+    root = write_labeled(
         tmp_path, "ulcer,a,b,c,itch", lambda n: f"{n % 2},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d},{n % 5 == 0:d}"
     )
     assert open_source(root)[0].labels == ("a", "b", "c")
 
 
-def test_a_pair_of_classes_beside_other_findings_is_a_question(tmp_path):
-    root = labelled(tmp_path, "well,ill,itch,pain", lambda n: f"{n % 2},{1 - n % 2},{n % 3 == 0:d},{n % 5 == 0:d}")
+def test_a_pair_of_classes_beside_other_findings_is_ambiguous(tmp_path):
+    root = write_labeled(tmp_path, "well,ill,itch,pain", lambda n: f"{n % 2},{1 - n % 2},{n % 3 == 0:d},{n % 5 == 0:d}")
     with pytest.raises(DataError, match="well, ill"):
         find_source(root)
     card(root, 'label = {columns = ["well", "ill"]}\ntable = "labels.csv"\njoin = {column = "image"}\n')
@@ -88,20 +88,20 @@ def test_a_pair_of_classes_beside_other_findings_is_a_question(tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["2", "U", "yes", "-2"])
-def test_a_column_of_findings_with_another_value_is_named_with_it(tmp_path, odd):
-    root = labelled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
+def test_a_column_of_findings_with_another_value_is_noted(tmp_path, odd):
+    root = write_labeled(tmp_path, "Edema,Mass,Nodule", lambda n: f"{n % 2},{n % 3 == 0:d},{odd if n == 5 else n % 2}")
     spec, samples = open_source(root)
     assert spec.labels == ("Edema", "Mass")
-    assert f"column 'Nodule' is not read as a label: it holds {odd!r}" in notes_of(samples)
+    assert f"column 'Nodule' is not read as a label: it contains {odd!r}" in notes_of(samples)
 
 
 def test_columns_of_true_and_false_are_labels(tmp_path):
-    root = labelled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
+    root = write_labeled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
     assert open_source(root)[1].targets.tolist() == [n % 3 for n in range(12)]
 
 
-def test_columns_beside_a_label_column_are_named_as_not_read(tmp_path):
-    root = labelled(tmp_path, "dx,a,b", lambda n: f"{'xy'[n % 2]},{n % 2},{n % 3 == 0:d}")
+def test_flag_columns_beside_a_label_column_are_noted_as_unused(tmp_path):
+    root = write_labeled(tmp_path, "dx,a,b", lambda n: f"{'xy'[n % 2]},{n % 2},{n % 3 == 0:d}")
     assert "labels are column 'dx', not the 0/1 columns a, b of labels.csv" in notes_of(open_source(root)[1])
 
 
@@ -123,7 +123,7 @@ def test_columns_beside_a_label_column_are_named_as_not_read(tmp_path):
     ],
 )
 def test_several_labels_in_a_cell_are_several_labels(tmp_path, cells):
-    root = labelled(tmp_path, "Labels", lambda n: '"' + cells[n % 4].replace('"', '""') + '"')
+    root = write_labeled(tmp_path, "Labels", lambda n: '"' + cells[n % 4].replace('"', '""') + '"')
     spec, samples = open_source(root)
     assert (spec.task, spec.labels) == (MULTILABEL, ("edema", "mass", "normal"))
     assert samples.targets[:4].tolist() == [[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 0]]
@@ -132,20 +132,20 @@ def test_several_labels_in_a_cell_are_several_labels(tmp_path, cells):
 
 
 @pytest.mark.parametrize("names", [("left, upper", "left, lower", "right, upper", "right, lower"), ("a b", "c d")])
-def test_a_class_whose_name_holds_a_separator_stays_one(tmp_path, names):
-    root = labelled(tmp_path, "label", lambda n: f'"{names[n % len(names)]}"')
+def test_a_class_name_may_contain_a_separator(tmp_path, names):
+    root = write_labeled(tmp_path, "label", lambda n: f'"{names[n % len(names)]}"')
     assert open_source(root)[0].labels == tuple(sorted(names))
 
 
 def test_lists_of_one_label_each_are_classes_and_an_empty_one_is_none(tmp_path):
-    root = labelled(tmp_path / "one", "label", lambda n: "['a']" if n % 2 else "['b']")
+    root = write_labeled(tmp_path / "one", "label", lambda n: "['a']" if n % 2 else "['b']")
     assert open_source(root)[0].task == BINARY
-    root = labelled(tmp_path / "none", "label", lambda n: ("['a']", "[]", "['No Finding']")[n % 3])
+    root = write_labeled(tmp_path / "none", "label", lambda n: ("['a']", "[]", "['No Finding']")[n % 3])
     assert open_source(root)[1].targets[:3].tolist() == [[1], [0], [0]]
 
 
-def test_a_cell_that_is_no_list_is_named(tmp_path):
-    root = labelled(tmp_path, "label", lambda n: "\"['a', b']\"" if n == 3 else "['a']")
+def test_a_cell_that_is_not_a_list_is_reported(tmp_path):
+    root = write_labeled(tmp_path, "label", lambda n: "\"['a', b']\"" if n == 3 else "['a']")
     with pytest.raises(DataError, match=r"labels\.csv line 5"):
         find_source(root)
 
@@ -178,7 +178,7 @@ def scores(root, values):
 
 
 @pytest.mark.parametrize("values", [["950", "1,234", "12,500"], [*map(str, range(900, 930)), "1,234", "12,500"]])
-def test_commas_that_may_separate_thousands_are_a_question(tmp_path, values):
+def test_commas_that_may_separate_thousands_are_ambiguous(tmp_path, values):
     with pytest.raises(DataError) as caught:
         find_source(scores(tmp_path, values))
     assert (caught.value.code, "'1,234'" in caught.value.message) == ("decimal-comma", True)
@@ -211,14 +211,14 @@ def test_one_hot_labels_of_an_npz_are_classes(tmp_path, dtype):
     assert find_source(packed(tmp_path, np.eye(2)[targets % 2]) / "set.npz").task == BINARY
 
 
-def test_a_folder_that_holds_one_npz_alone_is_that(tmp_path):
+def test_a_folder_with_a_single_npz_is_read_as_the_npz(tmp_path):
     assert find_source(packed(tmp_path, np.arange(12) % 2)).task == BINARY
 
 
 @pytest.mark.parametrize(
     ("task", "kind"), [("multiclass", MULTICLASS), ("ordinal", ORDINAL), ("multilabel", MULTILABEL)]
 )
-def test_the_task_of_a_card_holds_for_one_hot_labels(tmp_path, task, kind):
+def test_the_task_of_a_card_applies_to_one_hot_labels(tmp_path, task, kind):
     root = card(packed(tmp_path, np.eye(3)[np.arange(12) % 3]), f'root = "set.npz"\ntask = "{task}"\n')
     assert open_source(root)[0].task == kind
 
@@ -238,34 +238,34 @@ def test_a_task_that_the_labels_of_an_npz_cannot_have_is_refused(tmp_path, label
         find_source(tmp_path)
 
 
-def test_columns_of_several_labels_are_no_regression(tmp_path):
+def test_columns_of_several_labels_are_not_a_regression(tmp_path):
     card(packed(tmp_path, np.ones((12, 3))), 'root = "set.npz"\ntask = "regression"\n')
     with pytest.raises(DataError) as caught:
         find_source(tmp_path)
     assert (caught.value.code, caught.value.fix) == ("data", "save labels of shape (N,)")
 
 
-def named(path, cache):
+def open_published(path, cache):
     (spec,) = find_datasets(str(path), open_registry(), cache, offline=True)
-    return spec, open_samples(spec, cache)
+    return spec, open_dataset(spec, cache)
 
 
-def test_a_published_npz_is_known_by_its_checksum_whatever_its_name(tmp_path):
+def test_a_published_npz_is_recognized_by_its_checksum_whatever_its_name(tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes(Path(shared("retinamnist.npz")).read_bytes())
-    spec, source = named(path, tmp_path)
+    spec, source = open_published(path, tmp_path)
     assert (spec.name, spec.task, spec.derived_from) == ("mine", ORDINAL, ("deepdrid", "retinamnist"))
     assert np.array_equal(
         source.samples.targets, np.concatenate([np.load(path)[f"{s}_labels"][:, 0] for s in ("train", "val", "test")])
     )
-    spec, source = named(shared("breastmnist.npz"), tmp_path)
+    spec, source = open_published(shared("breastmnist.npz"), tmp_path)
     assert (spec.positive, len(source.sample_ids)) == ("malignant", 780)
 
 
-def test_a_changed_file_under_a_published_name_is_told(tmp_path):
+def test_a_changed_file_under_a_published_name_is_noted(tmp_path):
     arrays = dict(np.load(shared("pneumoniamnist.npz")))
     arrays["train_labels"] = 1 - arrays["train_labels"]
     np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
-    spec, source = named(tmp_path / "pneumoniamnist.npz", tmp_path)
+    spec, source = open_published(tmp_path / "pneumoniamnist.npz", tmp_path)
     assert "pneumoniamnist.npz is not the file published as pneumoniamnist" in notes_of(source.samples)
     assert "pneumoniamnist.npz" in spec.checksums and spec.license == ""

@@ -1,4 +1,4 @@
-"""Which level of folders is the split, the label or the patient; and names that begin with folders not here."""
+"""The level of folders that is the split, the label or the patient; names with leading folders that do not exist."""
 
 import pytest
 from folders import card, images, open_source, table
@@ -10,7 +10,7 @@ from zoo.sources.selection import split_of
 
 
 def tree(*patterns, count=6):
-    """Paths of images: each pattern names its folders, alternatives with `|` between."""
+    """Paths of images from patterns of folders, with alternatives separated by `|`."""
     paths = [""]
     made = []
     for pattern in patterns:
@@ -56,7 +56,7 @@ COUNTED = "|".join(str(number) for number in range(1, 13))
         ([f"{PATIENTS}/study1|study2"], ""),
     ],
 )
-def test_the_levels_of_folders_are_told_apart(tmp_path, folders, pattern):
+def test_levels_of_folders_are_guessed(tmp_path, folders, pattern):
     assert guess_pattern(tmp_path, tree(*folders)) == pattern
 
 
@@ -68,7 +68,7 @@ def test_the_levels_of_folders_are_told_apart(tmp_path, folders, pattern):
         (["train|test/siteA|siteB/0|1"], ("siteA, siteB", "0, 1")),
     ],
 )
-def test_two_levels_that_could_be_the_label_are_a_question_that_names_both(tmp_path, folders, names):
+def test_two_levels_that_could_be_the_label_are_an_error_that_names_both(tmp_path, folders, names):
     images(tmp_path, *tree(*folders))
     with pytest.raises(DataError) as caught:
         find_source(tmp_path)
@@ -77,7 +77,7 @@ def test_two_levels_that_could_be_the_label_are_a_question_that_names_both(tmp_p
     assert "{label}" in caught.value.fix
 
 
-def test_folders_below_the_classes_are_clips_where_a_card_speaks_of_frames(tmp_path):
+def test_folders_below_the_classes_are_clips_if_the_card_sets_frames(tmp_path):
     images(tmp_path, *tree("a/x|y|z", "b/u|v|w"))
     assert find_source(card(tmp_path, "frames = {every = 1}\n")).labels == ("a", "b")
 
@@ -98,7 +98,7 @@ def test_patients_above_classes_are_kept_in_one_split(tmp_path):
 @pytest.mark.parametrize(
     "folders", [["train_data|val_data|test_data/a|b"], ["a|b/train|val|test"], ["x_train|x_val|x_test/a|b"]]
 )
-def test_folders_that_name_a_split_with_other_words_are_the_official_split(tmp_path, folders):
+def test_split_folders_may_have_other_words_in_their_names(tmp_path, folders):
     spec, samples = open_source(images(tmp_path, *tree(*folders)))
     assert (spec.labels, spec.official_splits) == (("a", "b"), ("train", "val", "test"))
     assert samples.table["split"].value_counts().to_dict() == {"train": 12, "val": 12, "test": 12}
@@ -116,26 +116,26 @@ def test_folders_that_name_a_split_with_other_words_are_the_official_split(tmp_p
         ("data", ""),
     ],
 )
-def test_a_name_says_a_split_where_it_says_nothing_else(name, split):
+def test_a_name_is_a_split_if_it_has_no_other_meaning(name, split):
     assert split_of(name) == split
 
 
 @pytest.mark.parametrize("folders", [["no|yes", "my_dataset/no|yes"], ["no|yes", "copy/no"]])
-def test_a_folder_that_holds_its_neighbors_once_more_is_refused(tmp_path, folders):
+def test_a_folder_with_a_second_copy_of_the_dataset_is_refused(tmp_path, folders):
     images(tmp_path, *tree(*folders))
     with pytest.raises(DataError) as caught:
         find_source(tmp_path)
     assert caught.value.code == "label-level"
 
 
-def test_a_set_without_the_folder_that_holds_it_once_more_is_read(tmp_path):
+def test_a_dataset_is_read_if_its_second_copy_is_excluded(tmp_path):
     images(tmp_path, *tree("no|yes", "my_dataset/no|yes"))
     assert find_source(card(tmp_path, 'exclude = "my_dataset/**"\n')).labels == ("no", "yes")
 
 
-def test_folders_of_patients_alone_are_no_classes(tmp_path):
+def test_folders_of_patients_are_not_classes(tmp_path):
     images(tmp_path, *tree(PATIENTS))
-    with pytest.raises(DataError, match="nothing that labels them"):
+    with pytest.raises(DataError, match="nothing labels the 72 images"):
         find_source(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_a_table_may_name_images_from_a_folder_above_or_on_another_machine(tmp_p
     assert "do not exist here and are ignored" in "\n".join(samples.notes)
 
 
-def test_names_that_lead_elsewhere_one_by_one_are_refused(tmp_path):
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, "image,label", "/home/ann/a.png,x", "/mnt/b.png,y")
     with pytest.raises(DataError):

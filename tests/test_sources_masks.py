@@ -1,4 +1,4 @@
-"""Masks, by name or by what they hold, are no images; sets for segmentation and detection are called so."""
+"""Masks are recognized by name or content; datasets for segmentation and detection are refused as such."""
 
 import nibabel
 import numpy as np
@@ -50,7 +50,7 @@ def refused(root):
         ("{0}/c{0}{1}/image.png", "{0}/c{0}{1}/lesion.png"),
     ],
 )
-def test_masks_beside_images_are_left_out_and_told(tmp_path, image, mask):
+def test_masks_beside_images_are_left_out_with_a_note(tmp_path, image, mask):
     for label in "ab":
         for number in NUMBERS:
             photograph(tmp_path / image.format(label, number), 64)
@@ -62,7 +62,7 @@ def test_masks_beside_images_are_left_out_and_told(tmp_path, image, mask):
     assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
 
 
-def test_images_of_few_values_without_others_are_the_set(tmp_path):
+def test_images_of_few_values_are_read_if_there_are_no_others(tmp_path):
     for label in "ab":
         for number in NUMBERS:
             regions(tmp_path / label / f"{number}.png")
@@ -70,7 +70,7 @@ def test_images_of_few_values_without_others_are_the_set(tmp_path):
 
 
 @pytest.mark.parametrize("second", ["{}/other/{}.png", "{}/{}_late.png"])
-def test_a_second_image_of_many_values_is_no_mask(tmp_path, second):
+def test_a_second_image_of_many_values_is_not_a_mask(tmp_path, second):
     first = "{}/images/{}.png" if "other" in second else "{}/{}.png"
     for label in "ab":
         for number in NUMBERS:
@@ -118,12 +118,12 @@ def pairs(root):
 
 
 @pytest.mark.parametrize("build", [drive, pairs])
-def test_a_set_of_masks_without_labels_is_called_segmentation(tmp_path, build):
+def test_masks_without_labels_are_reported_as_segmentation(tmp_path, build):
     build(tmp_path)
     assert refused(tmp_path).code == "segmentation"
 
 
-def test_images_that_a_card_leaves_out_are_no_masks(tmp_path):
+def test_images_that_a_card_leaves_out_are_not_masks(tmp_path):
     for number in NUMBERS:
         photograph(tmp_path / f"{number}.png")
     card(tmp_path, 'exclude = ["1.png"]\ndrop = ["2.png"]\n')
@@ -131,11 +131,11 @@ def test_images_that_a_card_leaves_out_are_no_masks(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["chasedb1", "msd_hippocampus"])
-def test_a_real_set_of_masks_is_called_segmentation(name):
+def test_real_masks_are_reported_as_segmentation(name):
     assert refused(shared(name)).code == "segmentation"
 
 
-def test_a_real_set_of_boxes_is_called_detection():
+def test_real_boxes_are_reported_as_detection():
     assert refused(shared("bccd")).code == "detection"
 
 
@@ -147,7 +147,7 @@ def test_a_real_set_of_boxes_is_called_detection():
         ("annotations/instances.json", '{"annotations": [{"bbox": [1, 2, 3, 4]}]}'),
     ],
 )
-def test_files_of_boxes_without_labels_are_called_detection(tmp_path, file, text):
+def test_files_of_boxes_without_labels_are_reported_as_detection(tmp_path, file, text):
     images(tmp_path, *(f"images/{number}.png" for number in NUMBERS))
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
@@ -156,7 +156,7 @@ def test_files_of_boxes_without_labels_are_called_detection(tmp_path, file, text
 
 
 @pytest.mark.parametrize("label", ["class", "cell_type"])
-def test_a_table_of_boxes_with_several_labels_an_image_is_called_detection(tmp_path, label):
+def test_boxes_with_several_labels_per_image_are_reported_as_detection(tmp_path, label):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, f"filename,{label},xmin,ymin,xmax,ymax", "a.png,x,1,2,3,4", "a.png,y,2,3,4,5", "b.png,x,1,1,2,2")
     assert refused(tmp_path).code == "detection"

@@ -1,4 +1,4 @@
-"""A file of arrays becomes a dataset, or one line that says what is wrong with it."""
+"""A file of arrays is read as a dataset, or refused in one line."""
 
 import pickle
 import zipfile
@@ -48,7 +48,7 @@ def test_large_arrays_are_read_in_blocks_in_any_order(tmp_path, monkeypatch):
             np.testing.assert_array_equal(read(f"train/{number}"), arrays["train_images"][number])
 
 
-def test_labels_of_an_npz_may_be_several_an_image_or_unsplit(tmp_path):
+def test_an_npz_may_have_several_labels_per_image_or_no_splits(tmp_path):
     multihot = {
         f"{split}_labels": np.eye(6, 3, dtype=np.uint8)[:n] for split, n in (("train", 6), ("val", 4), ("test", 2))
     }
@@ -64,17 +64,19 @@ def test_labels_of_an_npz_may_be_several_an_image_or_unsplit(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"train_images": np.array([object()] * 6)}, "train_images holds Python objects"),
-        ({"val_labels": None}, "val_images without its labels"),
-        ({"val_labels": np.zeros((3, 1), int)}, "4 val_images but val_labels of shape (3, 1)"),
-        ({"test_images": np.zeros((2, 8, 8), np.float32)}, "test_images is float32"),
+        ({"train_images": np.array([object()] * 6)}, "train_images"),
+        ({"val_labels": None}, "val_labels"),
+        ({"val_labels": np.zeros((3, 1), int)}, "val_labels"),
+        ({"test_images": np.zeros((2, 8, 8), np.float32)}, "test_images"),
         ({"test_images": np.zeros((2, 9, 9), np.uint8)}, "different shapes"),
         ({"train_labels": np.array([0, 1, np.nan, 0, 1, 0])}, "train_labels[2] is nan"),
-        ({"train_labels": np.array(["a"] * 6)}, "train_labels is <U1"),
+        ({"train_labels": np.array(["a"] * 6)}, "train_labels"),
     ],
 )
-def test_an_npz_that_does_not_fit_is_one_line(tmp_path, changes, expected):
-    assert expected in refusal(save_npz(tmp_path / "a.npz", **changes))
+def test_an_invalid_npz_is_one_line(tmp_path, changes, expected, golden):
+    line = refusal(save_npz(tmp_path / "a.npz", **changes))
+    assert expected in line
+    golden(line)
 
 
 def test_labels_out_of_the_range_of_the_card_are_named(tmp_path):
@@ -83,21 +85,21 @@ def test_labels_out_of_the_range_of_the_card_are_named(tmp_path):
         read_npz_samples(path, task=BINARY, labels=("no", "yes"))
 
 
-def test_npz_files_that_lie_or_are_damaged_are_refused_before_they_are_unpacked(tmp_path):
+def test_false_or_damaged_npz_files_are_refused_before_unpacking(tmp_path, golden):
     whole = save_npz(tmp_path / "whole.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    assert "not a readable .npz" in refusal(tmp_path / "cut.npz")
+    golden(refusal(tmp_path / "cut.npz"))
     (tmp_path / "page.npz").write_text("<html>login</html>")
-    assert "not a readable .npz" in refusal(tmp_path / "page.npz")
+    golden(refusal(tmp_path / "page.npz"))
     with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("train_images.npy", "w") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**10, 32, 32)}
         np.lib.format.write_array_header_1_0(stream, header)
-    assert "10240000000128 bytes, not 128" in refusal(tmp_path / "huge.npz")
+    golden(refusal(tmp_path / "huge.npz"))
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    assert "it holds x" in refusal(tmp_path / "other.npz")
+    golden(refusal(tmp_path / "other.npz"))
 
 
-def test_of_two_numbers_the_positive_one_is_a_guess_that_is_told_and_of_two_names_the_one_not_called_benign(tmp_path):
+def test_the_positive_label_of_an_npz_is_guessed_with_a_note(tmp_path):
     path = save_npz(tmp_path / "scans.npz")
     assert "positive label: 1 (guessed)" in open_source(path)[1].notes
     (tmp_path / "card.toml").write_text('root = "scans.npz"\nlabels = ["malignant", "benign"]\n')

@@ -1,4 +1,4 @@
-"""Patients who are written in two ways, missing or unused: taken as one, or told by the audit."""
+"""Patients spelled in two ways, missing or unused are unified, or reported by the audit."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ NAMES = [f"{number:03d}" for number in range(40)]
 
 
 def pictures(root):
-    """Forty images of noise, none the copy of another."""
+    """Forty different images of noise."""
     noise = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
@@ -57,7 +57,7 @@ def test_all_spellings_of_a_number_are_one_patient(spellings):
 @pytest.mark.parametrize(
     ("a", "b"), [("12", "12.5"), ("1_2", "12"), ("P1", "P01"), ("1.2.3", "1.2.30"), ("-1", "1"), ("1,000", "1")]
 )
-def test_names_that_are_no_whole_number_stay_apart(a, b):
+def test_patients_that_are_not_whole_numbers_stay_separate(a, b):
     assert patient_key(a) != patient_key(b)
 
 
@@ -65,7 +65,7 @@ def test_a_number_spelled_in_one_way_keeps_its_zeros():
     assert in_one_form(["0012", "0013"]).tolist() == ["0012", "0013"]
 
 
-def test_a_patient_whose_number_is_spelled_in_two_ways_is_kept_in_one_split_and_told(tmp_path):
+def test_a_patient_number_spelled_in_two_ways_stays_in_one_split_with_a_note(tmp_path):
     root = labels(
         tmp_path / "set", lambda number: (str(number // 4), f"{number // 4}.0", f"{number // 4:04}")[number % 3]
     )
@@ -78,22 +78,22 @@ def test_a_patient_whose_number_is_spelled_in_two_ways_is_kept_in_one_split_and_
 
 
 @pytest.mark.parametrize(("a", "b"), [("P012", "P12"), ("P-12", "p12"), ("sub_01", "sub_1")])
-def test_names_that_may_be_one_patient_are_told_and_not_joined(tmp_path, a, b):
+def test_names_that_may_be_one_patient_are_noted_and_not_joined(tmp_path, a, b):
     root = labels(tmp_path / "set", lambda number: {0: a, 1: b}.get(number, f"Q{100 + number}"))
     audited = examine(root, tmp_path)
     assert checks(audited)["patient-spelling"].count == 2
     assert audited.scope.num_patients == 40
 
 
-def test_a_patient_spelled_otherwise_in_the_set_tested_on_is_found(tmp_path):
+def test_a_patient_spelled_differently_in_an_external_dataset_is_recognized(tmp_path):
     one = labels(tmp_path / "one", lambda number: f"{number}.0")
     other = labels(tmp_path / "other", lambda number: f"{number:04}")
     settings, console = Settings(cache=tmp_path), Console()
     source, split, fingerprints = open_and_split(find_source(one), settings, console)
     tested, _, its = open_and_split(find_source(other), settings, console)
     external = match_datasets(source, tested, its, {}, name="other")
-    found = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
-    assert "patient" in {finding.check for finding in found.findings}
+    overlap = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
+    assert "patient" in {finding.check for finding in overlap.findings}
 
 
 ADD = """
@@ -114,14 +114,14 @@ def two_tables(root, key, rows=NAMES):
 
 
 @pytest.mark.parametrize("key", ["{}.png", "images/{}", "x{}"])
-def test_a_second_table_that_joins_no_row_is_refused(tmp_path, key):
+def test_a_second_table_without_a_matching_row_is_refused(tmp_path, key):
     with pytest.raises(DataError, match=r"facts\.csv") as caught:
         find_source(two_tables(tmp_path, key.format))
     assert caught.value.code == "card"
     assert repr(key.format("000")) in caught.value.message
 
 
-def test_a_second_table_that_joins_some_rows_is_a_warning_with_their_number(tmp_path):
+def test_a_second_table_that_matches_some_rows_is_a_warning_with_their_number(tmp_path):
     root = two_tables(tmp_path / "set", str, NAMES[:30])
     assert "10 of 40 rows have no row in facts.csv" in "\n".join(open_source(root)[1].notes)
     finding = checks(examine(root, tmp_path))["patient-unknown"]

@@ -1,4 +1,4 @@
-"""A card whose data may not be here: what of it is listed, what is refused, and where its data are looked for."""
+"""A card without its data: the listed fields, refused ones, and the places where the data are searched."""
 
 import pickle
 import zipfile
@@ -30,7 +30,7 @@ def no_data_of_this_machine(tmp_path, monkeypatch):
 
 
 def described(tmp_path, text):
-    """A card in a folder of its own, without data."""
+    """A card in its own folder, without data."""
     folder = tmp_path / "zoo_dots"
     folder.mkdir()
     return card(folder, text) / "dataset.toml"
@@ -51,25 +51,25 @@ def opened(spec, tmp_path):
         ('task = "regression"\nlabel = {column = "age"}', ("age",)),
     ],
 )
-def test_labels_are_known_before_the_data_are_here(tmp_path, text, labels):
+def test_labels_are_available_without_the_data(tmp_path, text, labels):
     assert read_synopsis(described(tmp_path, text)).labels == labels
 
 
-def test_a_card_without_name_is_called_after_its_package_or_its_file(tmp_path):
+def test_a_card_without_name_is_named_after_its_package_or_file(tmp_path):
     path = described(tmp_path, CARD)
     assert read_synopsis(path).name == "dots"
     assert read_synopsis(path.rename(path.with_name("spots.toml"))).name == "spots"
 
 
-def test_all_mistakes_of_what_is_listed_are_told_at_once(tmp_path):
+def test_all_mistakes_in_listed_fields_are_reported_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read_synopsis(described(tmp_path, 'task = "binry"\nlabels = 3\ntitle = ["x"]\nsymmetries = "hflip"'))
-    for part in ("4 mistakes", "Did you mean 'binary'", "labels: must be said", "title: expected text", "symmetries: "):
+    for part in ("4 mistakes", "Did you mean 'binary'", "labels: required", "title: expected text", "symmetries: "):
         assert part in caught.value.line()
 
 
 # --- opened ----------------------------------------------------------------------------------------------------------
-def test_what_only_the_files_tell_completes_the_card_when_it_is_opened(tmp_path):
+def test_the_files_complete_the_card_when_it_is_opened(tmp_path):
     images(tmp_path / "data", "train/neg/a.png", "train/pos/b.png", "test/neg/c.png", "test/pos/d.png")
     text = CARD.replace("{label}/*", "{split}/{label}/*") + f'root = "{(tmp_path / "data").as_posix()}"'
     spec = card_dataset(described(tmp_path, text))
@@ -81,7 +81,7 @@ def test_what_only_the_files_tell_completes_the_card_when_it_is_opened(tmp_path)
 
 
 @pytest.mark.parametrize("root", ["../data", "$DOTS/data", "~/data"])
-def test_root_is_relative_to_the_card_and_knows_variables_and_the_home(tmp_path, monkeypatch, root):
+def test_root_is_relative_to_the_card_and_expands_variables_and_the_home(tmp_path, monkeypatch, root):
     for name in ("DOTS", "HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     dots(tmp_path / "data")
@@ -97,7 +97,7 @@ def test_the_roots_folder_comes_before_zoo_data_and_that_before_zoos_own(tmp_pat
         assert len(opened(spec, tmp_path).digests) == number
 
 
-def test_a_zip_of_the_name_is_as_good_as_the_folder(tmp_path):
+def test_a_zip_of_the_name_replaces_the_folder(tmp_path):
     dots(tmp_path / "data")
     (tmp_path / "cache" / "datasets").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "cache/datasets/dots.zip", "w") as archive:
@@ -106,17 +106,17 @@ def test_a_zip_of_the_name_is_as_good_as_the_folder(tmp_path):
     assert len(opened(card_dataset(described(tmp_path, CARD)), tmp_path).digests) == 4
 
 
-def test_missing_data_name_every_place_and_the_page(tmp_path):
+def test_an_error_for_missing_data_names_every_place_and_the_url(tmp_path):
     spec = card_dataset(described(tmp_path, f'{CARD}\nroot = "../data"'))
     with pytest.raises(DataError) as caught:
         spec.samples(SamplesRequest(folder=tmp_path / "own"))
     line = caught.value.line()
     assert "\n" not in line
-    for part in (str(tmp_path / "own"), "data.zip beside it", "they come from https://example.org/dots"):
+    for part in (str(tmp_path / "own"), "data.zip beside it", "download them from https://example.org/dots"):
         assert part in line
 
 
-def test_labels_that_the_data_do_not_have_are_refused_with_both(tmp_path):
+def test_labels_that_differ_from_the_data_are_refused(tmp_path):
     dots(tmp_path / "cache" / "datasets" / "dots")
     text = 'task = "regression"\nlabel = {column = "age"}\ntable = "x.csv"\njoin = {column = "f"}'
     (tmp_path / "cache/datasets/dots/x.csv").write_text("f,age\na,x\nb,1\nc,2\nd,3\n")
@@ -127,13 +127,13 @@ def test_labels_that_the_data_do_not_have_are_refused_with_both(tmp_path):
         opened(card_dataset(tmp_path / "zoo_dots" / "dataset.toml"), tmp_path)
 
 
-def test_a_mistake_that_no_list_shows_is_told_when_the_set_is_opened(tmp_path):
+def test_a_mistake_in_other_fields_is_reported_when_the_dataset_is_opened(tmp_path):
     dots(tmp_path / "cache" / "datasets" / "dots")
     with pytest.raises(DataError, match=r"imges: unknown key\. Did you mean 'images'"):
         opened(card_dataset(described(tmp_path, f'{CARD}\nimges = "x"')), tmp_path)
 
 
-def test_a_function_may_bring_the_data(tmp_path):
+def test_a_function_may_provide_the_data(tmp_path):
     spec = card_dataset(described(tmp_path, CARD), folder=bring, name="renamed")
     source = opened(spec, tmp_path)
     assert source.spec.name == "renamed"

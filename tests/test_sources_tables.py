@@ -1,4 +1,4 @@
-"""A table beside images becomes a dataset, or one line that names the row."""
+"""A table beside images is read as a dataset, or refused in one line that names the row."""
 
 import time
 
@@ -58,7 +58,7 @@ def test_tables_are_read_as_text_whatever_their_encoding_and_delimiter(tmp_path,
         (",image,,label,,", "0,a.png,,x,,", "1,b.png,,y,,"),
     ],
 )
-def test_a_column_without_a_name_is_passed_over_where_it_is_blank_or_an_index(tmp_path, rows):
+def test_a_column_without_a_name_is_ignored_if_it_is_blank_or_an_index(tmp_path, rows):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, *rows)
     spec, samples = open_source(tmp_path)
@@ -67,26 +67,26 @@ def test_a_column_without_a_name_is_passed_over_where_it_is_blank_or_an_index(tm
     assert find_source(tmp_path / "labels.csv").labels == ("x", "y")
 
 
-def test_a_key_without_a_name_is_passed_over_as_a_column_is(tmp_path):
+def test_a_key_without_a_name_is_ignored_like_a_column(tmp_path, golden):
     images(tmp_path, "a.png", "b.png")
     lines = '{"": 0, "image": "a.png", "label": "x"}', '{"": 1, "image": "b.png", "label": "y"}'
     table(tmp_path, *lines, name="metadata.jsonl")
     assert list(open_source(tmp_path)[1].table.columns) == ["sample_id", "image"]
     table(tmp_path, *(line.replace('"":', '"n": 1, "":') for line in lines), name="metadata.jsonl")
-    assert "metadata.jsonl line 1: '0' stands in column 2, which has no name" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_the_table_itself_can_be_named(tmp_path):
+def test_the_table_itself_can_be_named(tmp_path, golden):
     images(tmp_path / "Set", "a.png", "b.png")
     table(tmp_path / "Set", "file,label", "a.png,x", "b.png,y", name="first.csv")
     table(tmp_path / "Set", "file,label", "a.png,y", "b.png,x", name="second.csv")
-    assert "first.csv and second.csv" in refusal(tmp_path / "Set")
+    golden(refusal(tmp_path / "Set"))
     spec, samples = open_source(tmp_path / "Set" / "second.csv")
     assert spec.name == "set-second"
     assert samples.targets.tolist() == [1, 0]
 
 
-def test_folders_that_only_hold_images_are_not_classes(tmp_path):
+def test_image_folders_are_not_classes(tmp_path):
     images(tmp_path, "images_part_1/a.jpg", "images_part_2/b.jpg")
     table(tmp_path, "image_id,dx", "a,mel", "b,nv")
     spec = find_source(tmp_path)
@@ -115,7 +115,7 @@ def test_one_hot_columns_are_classes_and_overlapping_ones_are_multi_label(tmp_pa
     np.testing.assert_array_equal(samples.targets, [[1, 1], [0, np.nan]])
 
 
-def test_many_fractional_numbers_are_a_regression_and_many_whole_ones_a_question(tmp_path):
+def test_many_fractional_numbers_are_a_regression_and_many_whole_ones_are_ambiguous(tmp_path, golden):
     names = [f"{i}.png" for i in range(30)]
     images(tmp_path, *names)
     table(tmp_path, "file,target", *(f"{name},{i + 0.5}" for i, name in enumerate(names)))
@@ -123,10 +123,10 @@ def test_many_fractional_numbers_are_a_regression_and_many_whole_ones_a_question
     assert spec.task == REGRESSION
     assert sorted(samples.targets.tolist()) == [i + 0.5 for i in range(30)]
     table(tmp_path, "file,target", *(f"{name},{i}" for i, name in enumerate(names)))
-    assert "30 different whole numbers" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_split_patient_and_metadata_columns_are_recognised(tmp_path):
+def test_split_patient_and_metadata_columns_are_recognized(tmp_path):
     images(tmp_path, "a.png", "b.png", "c.png")
     table(
         tmp_path, "img,class,Split,Patient ID,lesion_id,age", "a,x,train,1,l1,5", "b,y,VALID,2,l2,6", "c,y,Test,2,l3,7"
@@ -138,54 +138,54 @@ def test_split_patient_and_metadata_columns_are_recognised(tmp_path):
     assert "not 'lesion_id'" in " ".join(samples.notes)
 
 
-def test_equal_rows_of_an_image_are_one_and_rows_that_disagree_are_named(tmp_path):
+def test_equal_rows_of_an_image_are_merged_and_conflicting_rows_are_refused(tmp_path, golden):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, "file,label,x", "a.png,p,1", "a.png,p,2", "b.png,q,3")
     _, samples = open_source(tmp_path)
     assert len(samples.table) == 2
-    assert "1 further rows" in " ".join(samples.notes)
+    assert "1 rows of labels.csv repeat an image" in " ".join(samples.notes)
     table(tmp_path, "file,label,x", "a.png,p,1", "b.png,q,3", "a.png,q,2")
-    assert "labels.csv line 2 and labels.csv line 4: a.png has the label 'p' and 'q'" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (("file,label", "a.png,x", "gone.png,y"), "line 3: no image 'gone.png'"),
-        (("file,label", "a.png,x", "../b.png,y"), "line 3: '../b.png' leads out of"),
-        (("file,label", "a.png,x", "/etc/b.png,y"), "line 3: '/etc/b.png' lies outside"),
-        (("file,label", "a.png,x", "b.png,"), "line 3 (b.png): no label"),
-        (("file,label", "a.png,x", "b.png,y,z"), "line 3: 3 cells, the header has 2"),
-        (("file,label", "a.png,x", "b.png"), "line 3: 1 cells, the header has 2"),
-        ((",file,label", "p1,a.png,x", "p2,b.png,y"), "line 2: 'p1' stands in column 1, which has no name"),
-        ((",file,label", "1,a.png,x", "1,b.png,y"), "line 2: '1' stands in column 1, which has no name"),
-        (("file,,label", "a.png,,x", "b.png,0,y"), "line 3: '0' stands in column 2, which has no name"),
-        (("file,label,", "a.png,x,", "b.png,y,,"), "line 3: 4 cells, the header has 3"),
-        (("file,label,label", "a.png,x,x", "b.png,y,y"), "2 columns are called 'label'"),
+        (("file,label", "a.png,x", "gone.png,y"), "line 3"),
+        (("file,label", "a.png,x", "../b.png,y"), "line 3"),
+        (("file,label", "a.png,x", "/etc/b.png,y"), "line 3"),
+        (("file,label", "a.png,x", "b.png,"), "line 3 (b.png)"),
+        (("file,label", "a.png,x", "b.png,y,z"), "line 3"),
+        (("file,label", "a.png,x", "b.png"), "line 3"),
+        ((",file,label", "p1,a.png,x", "p2,b.png,y"), "line 2"),
+        ((",file,label", "1,a.png,x", "1,b.png,y"), "line 2"),
+        (("file,,label", "a.png,,x", "b.png,0,y"), "line 3"),
+        (("file,label,", "a.png,x,", "b.png,y,,"), "line 3"),
+        (("file,label,label", "a.png,x,x", "b.png,y,y"), "'label'"),
         (("file,label,dx", "a.png,x,x", "b.png,y,y"), "'label' and 'dx'"),
-        (("file,label", "a.png,x", "b.png,x"), "at least 2 labels for multiclass, got 1"),
-        (("file,label", "a.png,Mel", "b.png,mel"), "differ only in case"),
-        (("file,label", "a.png,big  one", "b.png,big one"), "differ only in case or blanks"),
+        (("file,label", "a.png,x", "b.png,x"), "labels"),
+        (("file,label", "a.png,Mel", "b.png,mel"), "'mel'"),
+        (("file,label", "a.png,big  one", "b.png,big one"), "'big one'"),
         (
             ("file,label,split", "a.png,x,train", "b.png,y,tset"),
-            "unknown split 'tset'; expected train, val, test; fix: correct",
+            "'tset'",
         ),
-        (("file,label", "a.png,x", "b.png,\0"), "line 3: a NUL character"),
-        (("file,label",), "no rows below the header"),
-        (("file,age", "a.png,1", "b.png,2"), "no column of labels.csv is called label"),
+        (("file,label", "a.png,x", "b.png,\0"), "line 3"),
+        (("file,label",), "labels.csv"),
+        (("file,age", "a.png,1", "b.png,2"), "labels.csv"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_one_line_with_its_place(tmp_path, rows, expected):
+def test_an_error_in_a_table_is_one_line_with_its_place(tmp_path, golden, rows, expected):
     images(tmp_path, "a.png", "b.png", "c.png")
-    table(tmp_path, *rows)
-    assert expected in refusal(tmp_path)
-    assert "labels.csv" in refusal(tmp_path) or "labels for" in expected or "case" in expected
+    line = refusal(table(tmp_path, *rows))
+    assert expected in line
+    golden(line)
 
 
-def test_a_name_that_fits_two_files_names_both(tmp_path):
+def test_a_name_that_matches_two_files_is_refused_with_both(tmp_path, golden):
     images(tmp_path, "images_1/a.png", "images_2/a.png", "images_1/b.png")
     table(tmp_path, "image,label", "a,x", "b,y")
-    assert "'a' may be images_1/a.png or images_2/a.png" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
 # --- a second table --------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def two_tables(folder, *facts):
     (folder / "dataset.toml").write_text(ADD)
 
 
-def test_a_second_table_adds_its_columns_in_whatever_order_and_blank_where_it_has_no_row(tmp_path):
+def test_a_second_table_adds_its_columns_in_any_order_and_blank_for_missing_rows(tmp_path):
     two_tables(tmp_path, "age,id,lesion", "40,c,L1", "50,a,L1", "60,z,L9")
     _, samples = open_source(tmp_path)
     assert samples.table["patient"].tolist() == ["L1", "unknown b.png", "L1"]
@@ -214,26 +214,28 @@ def test_a_second_table_adds_its_columns_in_whatever_order_and_blank_where_it_ha
 
 
 @pytest.mark.parametrize(
-    ("facts", "what"),
+    ("facts", "expected"),
     [
-        (("key,lesion", "a,1"), "add: facts.csv has no column 'id'"),
-        (("id,lesion", "a,1", "a,2"), "add: facts.csv line 3: id 'a' stands in it twice"),
-        (("id,lesion,dx", "a,1,x"), "add: column 'dx' stands in both tables"),
-        (("id,stage", "a,1"), "patient.column: labels.csv has no column 'lesion'"),
+        (("key,lesion", "a,1"), "add"),
+        (("id,lesion", "a,1", "a,2"), "add"),
+        (("id,lesion,dx", "a,1,x"), "add"),
+        (("id,stage", "a,1"), "patient.column"),
     ],
 )
-def test_a_second_table_that_cannot_be_added_is_said_with_its_place(tmp_path, facts, what):
+def test_a_second_table_that_cannot_be_added_is_reported_with_its_key(tmp_path, facts, expected, golden):
     two_tables(tmp_path, *facts)
-    assert what in refusal(tmp_path)
+    line = refusal(tmp_path)
+    assert expected in line
+    golden(line)
 
 
-def test_a_second_table_outside_the_folder_is_refused(tmp_path):
+def test_a_second_table_outside_the_folder_is_refused(tmp_path, golden):
     two_tables(tmp_path, "id,lesion", "a,1")
     (tmp_path / "dataset.toml").write_text(ADD.replace("facts.csv", "../facts.csv"))
-    assert "leads out of" in refusal(tmp_path)
+    golden(refusal(tmp_path))
 
 
-def test_columns_by_the_ten_thousand_are_gone_through_once(tmp_path):
+def test_tens_of_thousands_of_columns_are_processed_once(tmp_path):
     columns = [f"c{number}" for number in range(30_000)]
     rows = pandas.DataFrame([["0"] * len(columns)], columns=columns)
     found = LabelTable("labels.csv", rows, "c0", 1.0, 1.0, (), tuple(columns))
@@ -248,7 +250,7 @@ def test_columns_by_the_ten_thousand_are_gone_through_once(tmp_path):
 COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"  # é as one character, and as a Mac writes it
 
 
-def test_labels_and_patients_in_two_unicode_forms_are_one(tmp_path):
+def test_labels_and_patients_are_normalized_to_one_unicode_form(tmp_path):
     images(tmp_path, "a.png", "b.png", "c.png", "d.png")
     rows = f"a.png,{COMPOSED},{DECOMPOSED}1", f"b.png,{DECOMPOSED},{COMPOSED}1", "c.png,x,2", "d.png,x,3"
     table(tmp_path, "image,label,patient", *rows)

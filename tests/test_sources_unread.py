@@ -1,4 +1,4 @@
-"""Files of kinds that are not read are counted, and a label that loses all its images is refused."""
+"""Files in unread formats are counted, and a label without a readable image is refused."""
 
 import pytest
 from dicom_files import ramp, write
@@ -25,17 +25,17 @@ def refused(root):
     return caught.value
 
 
-def test_files_that_are_not_read_are_counted_by_kind(tmp_path):
+def test_unread_files_are_counted_by_suffix(tmp_path):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
     files(tmp_path, "a/5.HEIC", "a/6.heic", "b/7.svs", "b/8", "README", "b/notes.txt", ".hidden.heic", "Thumbs.db")
-    assert "4 files are not read: 2 .heic, 1 .svs, 1 without suffix (a/5.HEIC the first)" in notes_of(tmp_path)
+    assert "4 files are not read: 2 .heic, 1 .svs, 1 without suffix (first a/5.HEIC)" in notes_of(tmp_path)
     card(tmp_path, 'exclude = ["*.heic", "*.HEIC", "b/8", "*.svs"]\n')
     assert "not read" not in notes_of(tmp_path)
 
 
 @pytest.mark.parametrize("pattern", ["unsure/{}.HEIC", "unsure/{}.mha", "unsure/deep/{}", "unsure/{}.avif"])
 @pytest.mark.parametrize("others", [("benign", "malignant"), ("benign",)])
-def test_a_class_whose_files_are_all_not_read_is_refused_by_name(tmp_path, pattern, others):
+def test_a_class_of_only_unread_files_is_refused_by_name(tmp_path, pattern, others):
     images(tmp_path, *(f"{label}/{number}.png" for label in others for number in range(4)))
     error = refused(files(tmp_path, *(pattern.format(number) for number in range(3))))
     assert (error.code, "'unsure'" in error.message) == ("label-lost", True)
@@ -69,27 +69,27 @@ def test_dicom_is_read_whatever_its_suffix(tmp_path, name):
     assert len(open_source(tmp_path)[1].table) == 6
 
 
-def test_weights_and_texts_beside_the_classes_are_no_class(tmp_path):
+def test_weights_and_texts_beside_the_classes_are_not_a_class(tmp_path):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
     files(tmp_path, "models/net.pth", "docs/page.html", "code/run.py", "LICENSE")
     assert open_source(tmp_path)[0].labels == ("a", "b")
     assert "not read" not in notes_of(tmp_path)
 
 
-def test_a_row_of_a_file_that_is_not_read_says_so(tmp_path):
+def test_a_row_of_an_unread_file_is_refused(tmp_path):
     images(tmp_path, "a.png", "b.png")
     table(files(tmp_path, "c.heic", "d.heic"), "image,label", "a.png,x", "b.png,y", "c.heic,x", "d.heic,y")
     message = refused(tmp_path).message
-    assert "labels.csv line 4: c.heic is there, and files .heic are not read (and 1 rows more)" in message
+    assert "labels.csv line 4: c.heic has a format that zoo does not read (.heic) (and 1 more rows)" in message
 
 
 @pytest.mark.parametrize("name", ["code/train.cpp", "models/best.h5", "gt/1.mat", "docker/Dockerfile", "run/job.slurm"])
-def test_a_folder_of_files_that_are_no_images_is_no_class(tmp_path, name):
+def test_a_folder_without_images_is_not_a_class(tmp_path, name):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
     assert open_source(files(tmp_path, name, data=b"no image"))[0].labels == ("a", "b")
 
 
-def test_a_class_in_a_folder_that_is_no_split_is_not_missed(tmp_path):
+def test_a_class_in_a_folder_that_is_not_a_split_may_be_missing(tmp_path):
     images(
         tmp_path, *(f"{split}/{label}/{number}.png" for split in ("train", "test") for label in "ab" for number in "12")
     )
@@ -97,13 +97,13 @@ def test_a_class_in_a_folder_that_is_no_split_is_not_missed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["models/best.h5", "phone/1.heic"])
-def test_a_table_one_level_down_is_read_though_files_elsewhere_are_not(tmp_path, name):
+def test_a_table_one_level_down_is_read_beside_unread_files(tmp_path, name):
     images(tmp_path / "data", "images/a.png", "images/b.png")
     table(tmp_path / "data", "image,label", "a.png,x", "b.png,y")
     assert open_source(files(tmp_path, name))[0].labels == ("x", "y")
 
 
-def test_texts_beside_images_are_not_opened_in_search_of_dicom(tmp_path):
+def test_texts_beside_images_are_not_opened_to_detect_dicom(tmp_path):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
     files(tmp_path, "a/1.txt", data=bytes(128) + b"DICM")
     assert len(open_source(tmp_path)[1].table) == 8

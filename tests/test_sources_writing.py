@@ -1,4 +1,4 @@
-"""Cards that zoo writes: what was guessed, said, reads the same samples; and one that leaves images out."""
+"""Cards that zoo writes: a guessed card that gives the same samples, and one that leaves images out."""
 
 import shutil
 import tomllib
@@ -10,7 +10,7 @@ from folders import card, images, open_source, table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset
 from zoo.errors import UsageError
 from zoo.sources.opening import find_source, write_card, write_card_without
 from zoo.sources.writing import leave_out, to_toml
@@ -52,7 +52,7 @@ def eyes(root):
 
 
 def scans(root):
-    """Joined by a tag, the patient in another: both guessed."""
+    """DICOM files joined by a tag, with the patient in another; both are guessed."""
     root.mkdir()
     rows = ["uid,finding"]
     for number in range(10):
@@ -75,12 +75,12 @@ WITHOUT_CARD = [*SHAPES, *(name for name, own in DOCUMENTED.items() if not own)]
 
 
 def make(name, folder):
-    """A set of this page, or one that docs/your-own-data.md shows, with its card where it has one."""
+    """A dataset of this module or of docs/your-own-data.md, with its card, if any."""
     return SHAPES[name](folder / "My Set") if name in SHAPES else build(name, folder, DOCUMENTED[name])
 
 
 def assert_equal_sets(path, written, cache):
-    """The same samples, the same card, the same hashes: runs on one are runs on both."""
+    """Assert equal samples, cards and hashes, so that runs on one are runs on both."""
     (spec, samples), (other, others) = open_source(path), open_source(written)
     assert samples.table.equals(others.table)
     assert np.array_equal(samples.targets, others.targets, equal_nan=samples.targets.dtype.kind == "f")
@@ -97,13 +97,13 @@ def assert_equal_sets(path, written, cache):
         "image_size",
     ):
         assert getattr(spec, name) == getattr(other, name), name
-    one, two = (open_samples(find_source(each), cache) for each in (path, written))
+    one, two = (open_dataset(find_source(each), cache) for each in (path, written))
     assert one.content_hash == two.content_hash
     assert (one.patients == two.patients).all() and (one.splits == two.splits).all()
 
 
 @pytest.mark.parametrize("shape", WITHOUT_CARD)
-def test_the_written_card_reads_the_very_same_samples_beside_the_data_and_elsewhere(shape, tmp_path):
+def test_a_written_card_reads_the_same_samples_in_any_folder(shape, tmp_path):
     root = make(shape, tmp_path)
     elsewhere = write_card(root, tmp_path / "other" / "card.toml")
     assert_equal_sets(root, elsewhere, tmp_path / "cache")
@@ -114,7 +114,7 @@ def test_the_written_card_reads_the_very_same_samples_beside_the_data_and_elsewh
     assert_equal_sets(elsewhere, beside, tmp_path / "cache")
 
 
-def test_a_table_named_itself_and_an_archive_and_arrays_have_cards_that_read_the_same(tmp_path):
+def test_written_cards_of_a_table_an_archive_and_arrays_read_the_same_samples(tmp_path):
     root = nested_table(tmp_path / "set")
     assert_equal_sets(root / "labels.csv", write_card(root / "labels.csv", tmp_path / "table.toml"), tmp_path / "cache")
 
@@ -131,7 +131,7 @@ def test_a_table_named_itself_and_an_archive_and_arrays_have_cards_that_read_the
     assert_equal_sets(tmp_path / "a.npz", written, tmp_path / "cache")
 
 
-def test_the_written_card_says_each_guess_and_what_nobody_knows(tmp_path):
+def test_a_written_card_contains_every_guess_and_examples_for_unknown_keys(tmp_path):
     text = write_card(grades(tmp_path / "set")).read_text()
     assert tomllib.loads(text)["task"] == "ordinal"
     assert '# license = "CC BY 4.0"' in text
@@ -142,7 +142,7 @@ def test_the_written_card_says_each_guess_and_what_nobody_knows(tmp_path):
     assert tomllib.loads(text)["join"] == {"column": "uid", "tag": "SOPInstanceUID"}
     assert tomllib.loads(text)["patient"] == {"tag": "PatientID"}
     text = write_card(eyes(tmp_path / "eyes")).read_text()
-    assert "# guessed: patient read from the file names (an eye of each side" in text
+    assert "# guessed: patient read from the file names (a left and a right eye" in text
 
 
 def test_no_card_is_overwritten_and_none_is_written_for_a_set_that_has_one(tmp_path):
@@ -150,9 +150,9 @@ def test_no_card_is_overwritten_and_none_is_written_for_a_set_that_has_one(tmp_p
     written = write_card(root).read_text()
     with pytest.raises(UsageError, match="exists already"):
         write_card(root)
-    with pytest.raises(UsageError, match=r"dataset\.toml says already what it is"):
+    with pytest.raises(UsageError, match=r"already has a card, dataset\.toml"):
         write_card(root, tmp_path / "other.toml")
-    with pytest.raises(UsageError, match=r"ends in \.toml"):
+    with pytest.raises(UsageError, match=r"must end in \.toml"):
         write_card(root, tmp_path / "other.txt")
     assert (root / "dataset.toml").read_text() == written
     assert not (tmp_path / "other.toml").exists()
@@ -184,7 +184,7 @@ def test_leaving_images_out_keeps_the_card_as_its_author_wrote_it(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *DOCUMENTED])
-def test_a_card_said_or_guessed_is_written_with_what_is_left_out(shape, tmp_path):
+def test_a_written_or_guessed_card_is_written_without_dropped_images(shape, tmp_path):
     root = make(shape, tmp_path)
     before = [path for path in root.rglob("*") if root.is_dir()]
     spec, samples = open_source(root)
@@ -195,7 +195,7 @@ def test_a_card_said_or_guessed_is_written_with_what_is_left_out(shape, tmp_path
     assert [path for path in root.rglob("*") if root.is_dir()] == before
 
 
-def test_of_arrays_the_card_names_rows(tmp_path):
+def test_the_card_of_arrays_drops_rows(tmp_path):
     arrays = {f"{s}_images": np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8) for s in ("train", "test")}
     np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(20) % 2, test_labels=np.arange(20) % 2)
     spec, samples = open_source(tmp_path / "a.npz")
@@ -206,24 +206,24 @@ def test_of_arrays_the_card_names_rows(tmp_path):
         t for i, t in zip(samples.table["sample_id"], samples.targets, strict=True) if i in left(target)
     ]
     assert (fixed.task, fixed.labels, fixed.official_splits) == (spec.task, spec.labels, spec.official_splits)
-    # a second time, from the card just written
+    # again, from the card just written
     again = write_card_without(fixed, others, {"train/5"}, tmp_path / "again.toml")
     assert left(again) == left(target) - {"train/5"}
 
 
-def test_a_card_of_arrays_takes_no_key_of_files(tmp_path):
+def test_a_card_of_arrays_refuses_keys_of_files(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4) % 2)
     (tmp_path / "x.toml").write_text('root = "a.npz"\nlabels = ["no", "yes"]\nlabel = {positive = "yes"}\n')
     assert find_source(tmp_path / "x.toml").positive == "yes"
     (tmp_path / "x.toml").write_text('root = "a.npz"\ntable = "t.csv"\nlabel = {column = "x"}\ndrop = ["images/9"]\n')
-    with pytest.raises(Exception, match=r"2 mistakes: table: does not fit a \.npz.*label\.column: does not fit"):
+    with pytest.raises(Exception, match=r"2 mistakes: table: does not apply to a \.npz.*label\.column: does not apply"):
         find_source(tmp_path / "x.toml")
     (tmp_path / "x.toml").write_text('root = "a.npz"\ndrop = ["images/9"]\n')
-    with pytest.raises(Exception, match=r"drop\.0: no image 'images/9'"):
+    with pytest.raises(Exception, match=r"drop\.0: unknown image 'images/9'"):
         find_source(tmp_path / "x.toml")
 
 
-def test_a_frame_is_left_out_with_its_whole_clip_also_those_frames_that_are_not_read(tmp_path):
+def test_a_frame_is_dropped_with_its_whole_clip_including_unread_frames(tmp_path):
     names = [f"{label}/{clip}/{frame}.png" for label in "ab" for clip in ("c1", "c10", "c2") for frame in range(6)]
     root = card(images(tmp_path / "set", *names), 'images = "{label}/*/*.png"\nframes = {every = 3}\n')
     spec, samples = open_source(root)
@@ -232,7 +232,7 @@ def test_a_frame_is_left_out_with_its_whole_clip_also_those_frames_that_are_not_
     assert tomllib.loads(target.read_text())["drop"] == [f"a/c1/{frame}.png" for frame in range(6)]
 
 
-def test_keys_that_cannot_be_cut_out_of_a_card_cost_its_comments_and_nothing_else():
+def test_only_comments_are_lost_if_keys_cannot_be_cut_out_of_a_card():
     text = 'description = """\ndrop = 1\n"""\n# lost\ndrop = ["a"]\n'
     assert tomllib.loads(leave_out(text, {"drop": ["b"]}, ["said"])) == {"description": "drop = 1\n", "drop": ["b"]}
     text = '# kept\n"drop" = [ # x\n "]",\n]\n[label]\ndrop = 3\n'
@@ -243,5 +243,5 @@ def test_keys_that_cannot_be_cut_out_of_a_card_cost_its_comments_and_nothing_els
 @pytest.mark.parametrize(
     "value", ['a "b" \\ \t \x7f é 🩻', 3, -0.5, 1e-7, float("inf"), True, [], ["x"] * 40, {"a b": {"c": [1, 2]}}]
 )
-def test_what_is_written_as_toml_is_read_back(value):
+def test_written_toml_is_read_back(value):
     assert tomllib.loads(f"x = {to_toml(value)}") == {"x": value}

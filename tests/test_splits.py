@@ -1,4 +1,4 @@
-"""Copies stay on one side of whatever is drawn, and leave train and val of an official split where that is asked."""
+"""Copies stay in one split; on request they are dropped from train and val of an official split."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ from zoo.tasks.kinds import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):
-    """A binary set of rows alone: nothing of it is ever decoded."""
+    """A binary dataset of rows without images, as nothing is decoded."""
     ids = np.array([f"s{row:04}" for row in range(count)])
     table = pandas.DataFrame({"sample_id": ids, "image": range(count)})
     if patients is not None:
@@ -51,7 +51,7 @@ def make_prints(count, *, pixels=None, blank=(), alike=()):
 
 
 def cut(split, pairs):
-    """The pairs of rows whose two sides differ in some fold."""
+    """Return the pairs of rows that are in different splits in some fold."""
     return [pair for pair in pairs if any(fold[pair[0]] != fold[pair[1]] for fold in split.folds)]
 
 
@@ -76,7 +76,7 @@ def test_images_of_the_same_pixels_in_different_files_stay_on_one_side():
     assert not cut(draw_split(make_source(300), fingerprints=make_prints(300, pixels=pixels)), PAIRS)
 
 
-def test_a_card_may_have_images_that_look_alike_treated_as_any_others():
+def test_a_card_may_ignore_images_that_look_alike():
     source = make_source(300, near_duplicates="ignore")
     split = draw_split(source, fingerprints=make_prints(300, alike=PAIRS))
     assert split.hash == draw_split(source).hash
@@ -91,10 +91,10 @@ def test_blank_images_do_not_join_their_patients():
     assert not cut(split, [(row, row + 1) for row in blank])
 
 
-def test_look_alikes_that_chain_most_images_are_not_kept_together_and_that_is_said():
+def test_look_alikes_that_join_most_images_are_not_kept_together_with_a_note():
     chain = [(row, row + 1) for row in range(200)]
     split = draw_split(make_source(300), fingerprints=make_prints(300, alike=chain))
-    assert "images that look alike chain 201 of 300 into one group: they are not kept together" in split.notes
+    assert "images that look alike would join 201 of 300 images into one group: not kept together" in split.notes
     assert split.hash == draw_split(make_source(300)).hash
 
 
@@ -131,14 +131,14 @@ def test_patients_of_test_are_dropped_from_train_and_val():
     assert np.flatnonzero(fold == "").tolist() == [3, 230]
 
 
-def test_without_leaks_nothing_is_dropped_and_nothing_said():
+def test_without_leaks_nothing_is_dropped_or_noted():
     source = make_source(360, splits=OFFICIAL)
     split = draw_split(source, fingerprints=make_prints(360), drop_leaks=True)
     assert split.hash == draw_split(source).hash
     assert not split.notes
 
 
-def test_val_drawn_anew_keeps_copies_on_one_side():
+def test_a_redrawn_val_keeps_copies_together():
     splits = np.where(OFFICIAL == "val", "train", OFFICIAL)
     split = draw_split(make_source(360, splits=splits), fingerprints=make_prints(360, alike=PAIRS))
     assert not cut(split, PAIRS)
@@ -157,7 +157,7 @@ def test_a_discarded_official_split_makes_a_dataset_of_another_name():
 
 # --- small sets ------------------------------------------------------------------------------------------------------
 def small(targets, *, labels="ab", task=BINARY, **more):
-    """A set of these targets."""
+    """A dataset of these targets."""
     source = make_source(len(targets), labels=tuple(labels), task=task, **more)
     return replace(source, samples=replace(source.samples, targets=np.asarray(targets)))
 
@@ -167,16 +167,17 @@ SMALL = {
     "one image a class": (
         small([0, 1]),
         "dataset 'dots' is too small for train, val and test in 5 folds: 2 images cannot be cut into 5 parts; there "
-        "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: give more images of a and b",
+        "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: add images of a and b",
     ),
     "five images": (
         small([0, 0, 0, 1, 1]),
-        "5 parts of each class are wanted, and none has more than 3 images left; there are 5 images (a: 3, b: 2), and ",
+        "5 parts need 5 images of a class, and no class has more than 3 images left; "
+        "there are 5 images (a: 3, b: 2), and ",
     ),
     "all positives of one patient": (
         small((PER_PATIENT == 4).astype(int), patients=PER_PATIENT),
-        "train would hold one class only; there are 30 images of 10 patients (a: 9, b: 1), and 7 patients of each of "
-        "two classes are enough; fix: give more patients of b",
+        "train would contain only one class; there are 30 images of 10 patients (a: 9, b: 1), and 7 patients of each "
+        "of two classes are enough; fix: add patients of b",
     ),
     "one patient a class": (
         small(np.repeat([0, 1], 15), patients=np.repeat([0, 1], 15)),
@@ -185,42 +186,42 @@ SMALL = {
     "a class of one image": (small([0] * 40 + [1]), "there are 41 images (a: 40, b: 1), and 7 images of each of two"),
     "small official train": (
         small([0, 1] * 5, splits=["train"] * 6 + ["test"] * 4),
-        "is too small for a val split drawn from train: 5 parts of each class are wanted, and none has more than 3 "
+        "is too small for a val split drawn from train: 5 parts need 5 images of a class, and no class has more than 3 "
         "images left; there are 6 images (a: 3, b: 3), and 5 images of each of two classes are enough",
     ),
     "many classes": (
         small(np.arange(12) % 6, labels="abcdef", task=MULTICLASS),
-        "there are 12 images (a: 2, b: 2, c: 2, d: 2, ...), and 7 images of each of two classes are enough; fix: give "
-        "more images of each class; if these are no classes, say in a dataset.toml where the label is",
+        "there are 12 images (a: 2, b: 2, c: 2, d: 2, ...), and 7 images of each of two classes are enough; fix: add "
+        "images of each class; if these are not the classes, set `label` in a dataset.toml",
     ),
 }
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_set_that_is_too_small_is_told_what_is_there_what_is_enough_and_what_to_give(name):
-    source, said = SMALL[name]
+def test_a_dataset_that_is_too_small_is_refused_with_its_size_and_the_required_one(name):
+    source, expected = SMALL[name]
     with pytest.raises(DataError) as caught:
         draw_split(source)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert (caught.value.code, caught.value.exit_status) == ("too-small", 4)
 
 
 @pytest.mark.parametrize("folds", [99_999_999_999, 10**400])
-def test_any_number_of_folds_that_is_too_large_is_told_at_once(folds):
+def test_too_many_folds_are_refused_before_drawing(folds):
     with pytest.raises(DataError, match=f"40 images cannot be cut into {folds} parts.* and {folds} images of each of"):
         draw_split(make_source(40), folds)
 
 
-def test_fewer_patients_than_folds_are_told_how_many_folds_would_do():
+def test_fewer_patients_than_folds_are_refused_with_a_possible_number():
     source = small(np.repeat(np.arange(8) % 2, 3), patients=np.repeat(np.arange(8), 3))
-    with pytest.raises(DataError, match=r"8 patients cannot be cut into 10 parts.* or take fewer folds by --folds 5"):
+    with pytest.raises(DataError, match=r"8 patients cannot be cut into 10 parts.* or draw fewer folds with --folds 5"):
         draw_split(source, 10)
 
 
 @pytest.mark.parametrize("folds", [None, 1, 2, 3, 5, 8])
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("more", [0, 50])
-def test_as_many_of_each_class_as_are_said_to_be_enough_are_enough(folds, images, more):
+def test_the_reported_sufficient_size_is_sufficient(folds, images, more):
     few = small([0, 1])
     with pytest.raises(DataError) as caught:
         draw_split(few, folds)
@@ -233,18 +234,18 @@ def test_as_many_of_each_class_as_are_said_to_be_enough_are_enough(folds, images
         assert (fold == "test").any()
 
 
-def test_a_class_too_rare_for_all_splits_is_named_in_a_note():
+def test_a_class_too_rare_for_all_splits_is_noted():
     split = draw_split(small([0] * 40 + [1] * 40 + [2], labels="abc", task=MULTICLASS))
-    assert "class 'c' has 1 image, too few for train, val and test alike" in split.notes
+    assert "class 'c' has 1 image, too few to be in train, val and test" in split.notes
     assert not any("class 'a'" in note for note in split.notes)
 
 
-def test_what_looks_like_a_test_image_leaves_train_also_where_look_alikes_chain():
+def test_look_alikes_of_test_images_leave_train_even_in_long_chains():
     splits = np.array(["train"] * 200 + ["val"] * 100 + ["test"] * 60)
     chain = [(row, row + 1) for row in range(359)]  # all are linked: no group of copies
     split = draw_split(make_source(360, splits=splits), fingerprints=make_prints(360, alike=chain), drop_leaks=True)
     (fold,) = split.folds
-    assert any("chain 360 of 360 into one group" in note for note in split.notes)
+    assert any("join 360 of 360 images into one group" in note for note in split.notes)
     assert fold[299] == "" and fold[300] == "test"
     assert fold[199] == "" and fold[200] == "val"
     assert (fold == "").sum() == 2

@@ -314,7 +314,7 @@ def test_a_valid_dataset_passes(tmp_path, changes):
             "intensity is (400, -1000), expected tuple[float, float] | None, finite, the lower",
         ),
         ({"samples": Counting()}, "`samples` returned ndarray, expected Samples"),
-        ({"samples": Dots(changes=(("sample_id", "one"),))}, "sample_id 'one' stands in several rows"),
+        ({"samples": Dots(changes=(("sample_id", "one"),))}, "sample_id 'one' is repeated"),
         ({"samples": Dots(changes=(("patient", 7),))}, "column 'patient' holds [7], expected str"),
         ({"samples": Dots(changes=(("patient", ""),))}, "a row has no patient"),
         ({"samples": Dots(changes=(("patient", None),))}, "patient = 'patient' but the table has no column 'patient'"),

@@ -1,4 +1,4 @@
-"""The pages about own data say what the code does: every set that they show is built and read, every key is listed."""
+"""The pages about own data match the code: every documented dataset is built and read, every key is listed."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def reference():
 
 
 # --- your-own-data.md ------------------------------------------------------------------------------------------------
-def test_every_shape_that_is_built_is_shown():
+def test_every_documented_layout_is_built():
     assert set(SHAPES) == set(BUILDERS)
 
 
@@ -44,16 +44,16 @@ def test_a_layout_on_the_page_is_read_as_expected(name, tmp_path, golden):
 
 
 # --- dataset-toml.md -------------------------------------------------------------------------------------------------
-def test_the_published_schema_and_the_tables_of_keys_are_those_of_the_code(reference):
-    told = "run `python docs/make_reference.py`"
-    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), told
+def test_the_schema_and_the_tables_of_keys_are_up_to_date(reference):
+    advice = "run `python docs/make_reference.py`"
+    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), advice
     page = reference.PAGE.read_text(encoding="utf-8")
-    assert page == reference.page_text(page), told
+    assert page == reference.page_text(page), advice
 
 
 def test_the_page_has_a_table_for_the_file_and_for_each_of_its_sections(reference):
     tables = [found[1] for found in reference.TABLE.finditer(reference.PAGE.read_text(encoding="utf-8"))]
-    assert sorted(tables) == sorted(["Card", *card_json_schema()["$defs"]])
+    assert sorted(tables) == sorted(["DatasetCard", *card_json_schema()["$defs"]])
 
 
 def test_every_key_has_a_description():
@@ -63,11 +63,11 @@ def test_every_key_has_a_description():
             assert about.get("description"), f"{name}.{key}"
 
 
-def test_the_schema_holds_nothing_that_toml_cannot():
+def test_the_schema_contains_no_null():
     assert "null" not in json.dumps(card_json_schema())
 
 
-def test_the_mistakes_on_the_page_are_told_as_it_says(tmp_path):
+def test_the_mistakes_on_the_page_are_reported_as_documented(tmp_path):
     page = (DOCS / "dataset-toml.md").read_text(encoding="utf-8")
     shown, card, _ = blocks(page.partition("## Mistakes")[2])
     path = tmp_path / "dataset.toml"

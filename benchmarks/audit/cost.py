@@ -20,7 +20,7 @@ import scipy.fft  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 
 from zoo.audit.leaks import audit
-from zoo.data.fingerprints import find_alike, look_at_all, take_fingerprints
+from zoo.data.fingerprints import find_alike, fingerprint_all, take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
@@ -63,7 +63,7 @@ def main() -> None:
     for name, (seconds, core_seconds) in steps.items():
         print(f"  {name:24} {1000 * seconds / count:6.2f}, of all cores {1000 * core_seconds / count:6.2f}")
 
-    _, hashes, thumbnails = look_at_all(source, None)
+    _, hashes, thumbnails = fingerprint_all(source, None)
     random = np.random.default_rng(0)
     rows = np.arange(arguments.pairs) % count
     flips = np.left_shift(np.uint64(1), random.integers(0, 64, (arguments.pairs, 4)).astype(np.uint64))

@@ -19,15 +19,15 @@ from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
 from zoo.tasks.kinds import REGRESSION
 
-MAX_TARGET = 1e30  # of a regression: the squares of larger ones are no numbers any more
-# How a table may write the whole number 12: also 0012, "12.0" or "1.2e+1" of a column that held a blank, "12,0".
-# 1,000 and 1.000 may be a thousand
+MAX_TARGET = 1e30  # in a regression: the squares of larger targets overflow
+# The spellings of the whole number 12 in a table: 0012, 12.0, "1.2e+1" (from a column with a blank), "12,0".
+# 1,000 and 1.000 may mean a thousand
 WHOLE_NUMBER = re.compile(r"\d+([.,](?!000\Z)0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
-MAKER = "report it to whoever made the plugin"
+MAKER = "report it to the maintainer of the plugin"
 
 
 def in_one_form(patients: Iterable[object]) -> Array:
-    """Names of patients (N,), each in its first spelling: those with equal keys are one person."""
+    """Return names of patients (N,), with equal keys replaced by their first spelling."""
     texts = [composed(patient) for patient in patients]
     first: dict[str, str] = {}
     spelling = {text: first.setdefault(patient_key(text), text) for text in dict.fromkeys(texts)}
@@ -35,12 +35,12 @@ def in_one_form(patients: Iterable[object]) -> Array:
 
 
 def composed(patient: object) -> str:
-    """A patient's name in Unicode's composed form: `é` of one character and of two are one person's."""
+    """Normalize a patient's name to Unicode's composed form: `é` may be one character or two."""
     return unicodedata.normalize("NFC", str(patient))
 
 
 def patient_key(patient: str) -> str:
-    """Return the same text for all spellings of one number (12, 0012, 12.0), and any other name as it is."""
+    """Return the same text for all spellings of one number (12, 0012, 12.0), and other names unchanged."""
     text = patient.strip()
     if not WHOLE_NUMBER.fullmatch(text):
         return patient
@@ -49,18 +49,18 @@ def patient_key(patient: str) -> str:
 
 
 def complete_spec(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
-    """The card as the files complete it, where it was listed without them."""
+    """Return the spec completed by the files, where it was listed without them."""
     return spec if samples.spec is None else replace(samples.spec, name=spec.name, samples=spec.samples)
 
 
 def card_text(spec: DatasetSpec) -> str:
-    """What of a card a run's outcome depends on: changed, it is another dataset and no run on it is done."""
+    """Return the fields of a spec that determine a run's result, as text; they are part of the content hash."""
     names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")
     return json.dumps({"task": spec.task.name, **{name: getattr(spec, name) for name in names}})
 
 
 def target_texts(targets: Array) -> list[str]:
-    """One text a target, the same on every machine."""
+    """Return one text per target, the same on every machine."""
     targets = np.asarray(targets)
     if np.issubdtype(targets.dtype, np.integer):
         return [str(target) for target in targets.tolist()]
@@ -68,7 +68,7 @@ def target_texts(targets: Array) -> list[str]:
 
 
 def check_samples(spec: DatasetSpec, samples: Samples) -> None:
-    """Compare samples with their card; the first thing that is wrong is a DataError with its row."""
+    """Compare samples with their spec; raise a DataError with the row for the first mistake."""
     table, targets, name = samples.table, np.asarray(samples.targets), spec.name
 
     def refuse(what: str, fix: str) -> None:
@@ -77,18 +77,18 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     if fault := find_spec_fault(spec, DatasetSpec):
         refuse(fault, MAKER)
     if not len(table):
-        refuse("it has no images", "give it some")
+        refuse("it has no images", "add images")
     for column in ("sample_id", "image"):
         if column not in table.columns:
             refuse(f"its table has no column {column!r}", MAKER)
     if "patient" in table.columns and table["patient"].isna().any():
         refuse(
-            f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient; the others do",
+            f"{table['sample_id'][table['patient'].isna()].iloc[0]!r} has no patient, but other images do",
             "fill it, or drop the row",
         )
     repeated = table["sample_id"][table["sample_id"].duplicated()]
     if len(repeated):
-        refuse(f"sample_id {repeated.iloc[0]!r} stands in several rows", "give each row an id of its own")
+        refuse(f"sample_id {repeated.iloc[0]!r} is repeated", "give each row a different sample_id")
     if len(targets) != len(table):
         refuse(f"{len(targets)} targets for {len(table)} images", MAKER)
     check_targets(spec, samples, refuse)
@@ -97,11 +97,11 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         strange = table.loc[~table["split"].isin([*SPLITS, ""]), ["sample_id", "split"]]
         if len(strange):
             sample_id, split = str(strange.iloc[0, 0]), str(strange.iloc[0, 1])
-            refuse(f"{sample_id}: split {split!r}", fix="use train, val, test, or leave it empty")
+            refuse(f"{sample_id}: unknown split {split!r}", fix="use train, val, test, or leave it empty")
 
 
 def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
-    """What is asked of an image is of the task's kind, within its labels, and not the same of all."""
+    """Check that targets have the task's type and range, and are not all equal."""
     table, targets = samples.table, np.asarray(samples.targets)
     labels, task = len(spec.labels), spec.task
     if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
@@ -120,16 +120,16 @@ def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., Non
             )
         if len(np.unique(targets)) < 2:
             refuse(
-                f"every image is {spec.labels[int(targets[0])]!r}; there is nothing to learn",
-                "give images of another class, or say where the label is",
+                f"every image is labeled {spec.labels[int(targets[0])]!r}, so there is nothing to learn",
+                "add images of another class, or set where the label is",
             )
     elif task == REGRESSION:
         wrong = np.flatnonzero(~(np.abs(targets) <= MAX_TARGET)) if targets.ndim == 1 else np.arange(1)
         if len(wrong):
             refuse(
-                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number of at most "
+                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number up to "
                 f"{MAX_TARGET:g}",
-                "correct it, drop the row, or give all in a larger unit",
+                "correct it, drop the row, or convert all targets to a larger unit",
             )
     elif targets.shape != (len(table), labels):
         refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)
@@ -138,40 +138,38 @@ def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., Non
 
 
 def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
-    """Where patients or clips are scored, all images of each must share their target, and a clip its patient."""
+    """Check that all images of each scored patient or clip share their target, and those of a clip their patient."""
     table, sample_ids = samples.table, samples.table["sample_id"].to_numpy().astype(np.str_)
     if spec.unit in ("auto", "image"):
         return
     if spec.unit == "patient":
         if "patient" not in table.columns:
-            refuse(
-                "unit is the patient, and nothing says whose each image is", fix="name the patient, or the unit image"
-            )
+            refuse('unit is "patient", but there is no patient key', fix='set `patient`, or unit = "image"')
         owners = in_one_form(table["patient"])
     else:
         owners = clips_of(sample_ids)
         if (owners == sample_ids).all():
             refuse(
-                "unit is the clip, and no image is a frame of one", fix="say frames = {every = 1}, or the unit image"
+                'unit is "clip", but no image is a frame of a clip', fix='set frames = {every = 1}, or unit = "image"'
             )
     if rows := find_disagreement(owners, samples.targets):
         first, second = (sample_ids[row] for row in rows)
         refuse(
-            f"unit is the {spec.unit}, and {first} and {second} of {owners[rows[0]]} have different labels",
-            "correct one, or name the unit image",
+            f'unit is "{spec.unit}", but {first} and {second} of {owners[rows[0]]} have different labels',
+            'correct one, or set unit = "image"',
         )
     if spec.unit == "clip" and "patient" in table.columns:
         numbers = np.unique(in_one_form(table["patient"]), return_inverse=True)[1]
         if rows := find_disagreement(owners, numbers):
             first, second = (sample_ids[row] for row in rows)
             refuse(
-                f"unit is the clip, and {first} and {second} have different patients",
-                "correct one, or name the unit image",
+                f'unit is "clip", but {first} and {second} of one clip have different patients',
+                'correct one, or set unit = "image"',
             )
 
 
 def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:
-    """Two rows of one owner with different targets; None where all agree. Unknown is the same as unknown."""
+    """Return two rows of one owner with different targets, or None; unknown targets (NaN) are equal."""
     values = np.asarray(targets, dtype=float).reshape(len(owners), -1)
     _, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
     same = np.isclose(values, values[first][inverse], equal_nan=True).all(axis=1)

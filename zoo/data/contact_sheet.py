@@ -1,4 +1,4 @@
-"""Thumbnails, a label under each, to one PNG."""
+"""Draw labeled thumbnails to one PNG."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Thumbnail:
 
 
 def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, float], path: Path) -> Path:
-    """Write the sheet; the same thumbnails give the same bytes. `intensity`: the two levels shown black and white."""
+    """Write the sheet, reproducibly to the byte. `intensity`: the levels displayed as black and white."""
     from PIL import Image, ImageDraw
 
     rows = -(-len(thumbnails) // SHEET_COLUMNS)
@@ -62,7 +62,7 @@ def to_image(pixels: Array, intensity: tuple[float, float]) -> Image:
 
 
 def shorten(draw: ImageDraw, label: str) -> str:
-    """A label as it fits below its thumbnail."""
+    """Shorten a label to the width of its thumbnail."""
     text = clean(label[:THUMBNAIL_SIDE])  # no letter is narrower than a pixel
     if draw.textlength(text) <= THUMBNAIL_SIDE:
         return text

@@ -1,4 +1,4 @@
-"""A dataset as runs see it: decoded images, targets and the split of one fold."""
+"""The dataset of a run: decoded images, targets and the split of one fold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zoo.data.metadata import select_metadata
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedFold:
-    """One fold of a dataset, decoded: plain arrays and one file, so that it can be handed to another process."""
+    """One decoded fold of a dataset, as plain arrays and one file, so that it can be pickled."""
 
     name: str
     task: Task
@@ -46,7 +46,7 @@ class DecodedFold:
     split_hash: str
     fold: int
     num_folds: int
-    scale: tuple[float, float] | None = None  # of a regression, where its models were trained on another dataset
+    scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
     metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
 
     def index(self, split: str) -> Array:
@@ -65,7 +65,7 @@ class DecodedFold:
 
     @property
     def card(self) -> ScoringContext:
-        """What scoring must know of it."""
+        """The facts that scoring needs."""
         return ScoringContext(
             task=self.task,
             labels=self.labels,
@@ -84,7 +84,7 @@ class DecodedFold:
 
 
 def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:
-    """Put together what every run on one fold shares."""
+    """Build the part that all runs on one fold share."""
     spec = source.spec
     split_of = split.folds[fold]
     return DecodedFold(
@@ -110,7 +110,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
 
 
 def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:
-    """All that a board says of a dataset, as plain data: what it is, and who trains, selects and tests."""
+    """Return what a board reports of a dataset, as plain data: its description and its splits."""
     spec = source.spec
     return {
         "name": spec.name,
@@ -145,11 +145,11 @@ def count_split(dataset: DecodedFold, name: str) -> dict[str, Any]:
 
 
 def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Array) -> dict[str, Any]:
-    """Images and patients of one split, and images of each label: counts, or mean and deviation for a regression."""
+    """Count the images and patients of one split, and its images per label; for a regression, mean and deviation."""
     counts: dict[str, Any] = {"images": len(targets), "patients": len(np.unique(patients))}
     if task.classes:
-        found = np.bincount(targets, minlength=len(labels))
-        counts["labels"] = {label: int(n) for label, n in zip(labels, found, strict=True)}
+        per_label = np.bincount(targets, minlength=len(labels))
+        counts["labels"] = {label: int(n) for label, n in zip(labels, per_label, strict=True)}
     elif task == REGRESSION:
         counts |= {"mean": float(targets.mean()), "std": float(targets.std())}
     else:
@@ -158,21 +158,21 @@ def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Ar
 
 
 def index_of_positive(spec: DatasetSpec) -> int | None:
-    """The class called positive in a binary set: the card's, else the last."""
+    """Return the index of the positive class of a binary dataset: the card's, else the last; None for other tasks."""
     if spec.task.name != "binary":
         return None
     if spec.positive and spec.positive not in spec.labels:
         raise DataError(
-            f"dataset {spec.name!r}: positive class {spec.positive!r} is none of {', '.join(spec.labels)}",
-            fix="name one of them as `positive`",
+            f"dataset {spec.name!r}: unknown positive class {spec.positive!r}; the labels are {', '.join(spec.labels)}",
+            fix="set `positive` to one of them",
         )
     return spec.labels.index(spec.positive) if spec.positive else 1
 
 
 def unit_of(source: OpenDataset) -> Unit:
-    """What is scored: the card's unit, else the patient where all images of each patient share one target."""
+    """Return what is scored: the card's unit, else the patient if all images of each patient share one target."""
     if source.spec.unit != "auto":
-        return cast("Unit", source.spec.unit)  # one of them: the samples were checked
+        return cast("Unit", source.spec.unit)  # valid: the samples were checked
     if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
         return "image"
     return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"

@@ -1,4 +1,4 @@
-"""From an opened, split dataset to what was understood of it: counts, sizes, depths, and a sheet of ten images."""
+"""Describe an opened, split dataset: counts, sizes, depths, and a sheet of ten images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from zoo.specs.dataset import SPLITS
 from zoo.tasks.kinds import REGRESSION
 
 NUM_THUMBNAILS = 10
-MAX_MEASURED = 256  # images of train, evenly spread, whose levels decide how 16 bits are shown
+MAX_MEASURED = 256  # train images, evenly spread, whose levels determine how 16 bits are displayed
 MEASURED_SIZE = 64
 SIDES = ("width", "height")
 
 
 def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> dict[str, Any]:
-    """The facts, as plain data; those of the first fold where there are several."""
+    """Return facts as plain data; with several folds, those of the first."""
     spec = source.spec
     targets, split_of = np.asarray(source.samples.targets), split.folds[0]
     positive = index_of_positive(spec)
@@ -40,7 +40,7 @@ def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprint
             counts[name]["patients"] = None
     return {
         "images": len(source.sample_ids),
-        "patient": spec.patient if source.has_patients else none_aloud(spec.patient),
+        "patient": spec.patient if source.has_patients else missing_patient(spec.patient),
         "patients": len(np.unique(source.patients)) if source.has_patients else None,
         "unit": unit_of(source),
         "positive": None if positive is None else spec.labels[positive],
@@ -63,7 +63,7 @@ def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprint
     }
 
 
-def none_aloud(meaning: str) -> str:
+def missing_patient(meaning: str) -> str:
     return meaning if meaning.startswith("none") else "none: image level"
 
 
@@ -83,29 +83,29 @@ def spread(values: Array) -> dict[str, int]:
 
 
 def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts for people: one line a split, a size, a note."""
+    """Convert the facts to text for people: one line per split, size and note."""
     sizes, channels = facts["sizes"], facts["channels"]
     width, height = (" / ".join(str(sizes[side][key]) for key in ("min", "median", "max")) for side in SIDES)
     gray, equal = channels["gray_files"], channels["colour_files_that_are_gray"]
-    told = facts["patient"] != none_aloud("")  # the card says why
-    aloud = facts["patient"].replace("none", "NONE", 1) + "; every image stands for itself"
-    aloud += "" if told else ": say so if it does not"
+    has_reason = facts["patient"] != missing_patient("")
+    no_patient = facts["patient"].replace("none", "NONE", 1) + "; every image counts as one patient"
+    no_patient += "" if has_reason else " (if that is wrong, set `patient` in dataset.toml)"
     folds = f"{facts['split']}; the first of {facts['folds']} folds:" if facts["folds"] > 1 else facts["split"]
     levels = f"; black is {facts['shown_from_to'][0]:g}, white {facts['shown_from_to'][1]:g}"
-    shown = {
+    readable = {
         **facts,
-        "patient": facts["patient"] if facts["patients"] is not None else aloud,
+        "patient": facts["patient"] if facts["patients"] is not None else no_patient,
         "split": folds,
         "splits": {name: describe_counts(counts) for name, counts in facts["splits"].items()},
         "sizes": f"width {width}, height {height} (min / median / max); {describe_variety(sizes['different'])}",
         "bits": ", ".join(f"{count} images of {bits}" for bits, count in facts["bits"].items()),
-        "channels": f"{gray} gray files, {channels['colour_files']} colour"
-        + (f" of which {equal} are gray in fact" if equal else "")
-        + f"; read as {'gray' if channels['read_as'] == 1 else 'colour'}",
+        "channels": f"{gray} gray files, {channels['colour_files']} color files"
+        + (f", {equal} of them with equal channels" if equal else "")
+        + f"; read as {'gray' if channels['read_as'] == 1 else 'color'}",
         "sheet": f"{facts['sheet']} ({len(facts['shown'])} images{levels if 16 in facts['bits'] else ''})",
     }
     left_out = [name for name, value in facts.items() if value in (None, [], 0) or name.startswith("shown")]
-    return {name: value for name, value in shown.items() if name not in left_out}
+    return {name: value for name, value in readable.items() if name not in left_out}
 
 
 def describe_variety(num_sizes: int) -> str:
@@ -122,7 +122,7 @@ def describe_counts(counts: Mapping[str, Any]) -> str:
 
 # --- the contact sheet -----------------------------------------------------------------------------------------------
 def draw_sheet(source: OpenDataset, split: Split, fingerprints: Fingerprints, path: Path) -> dict[str, Any]:
-    """Write ten thumbnails, evenly over the classes, and tell where and of which images. No chance is in it."""
+    """Write ten thumbnails, evenly over the classes and without randomness; return the path and the images."""
     rows = choose_rows(source)
     images = list(source.samples.table["image"])
     labels = [label_text(source, row) for row in rows]
@@ -136,7 +136,7 @@ def draw_sheet(source: OpenDataset, split: Split, fingerprints: Fingerprints, pa
 
 
 def choose_rows(source: OpenDataset) -> list[int]:
-    """Ten rows: the classes in turn, each's own spread over its images; for numbers, evenly from least to greatest."""
+    """Choose ten rows: evenly over the classes and within each; for a regression, evenly from least to greatest."""
     targets = np.asarray(source.samples.targets)
     if source.task == REGRESSION:
         order = np.argsort(targets, kind="stable")
@@ -151,13 +151,13 @@ def choose_rows(source: OpenDataset) -> list[int]:
     chosen: list[int] = []
     for number, rows in enumerate(members):
         share = NUM_THUMBNAILS // len(members) + (number < NUM_THUMBNAILS % len(members))
-        fresh = rows[~np.isin(rows, chosen)]  # under several labels an image has several classes
-        chosen += fresh[evenly(len(fresh), share)].tolist()
+        unused = rows[~np.isin(rows, chosen)]  # an image with several labels has several classes
+        chosen += unused[evenly(len(unused), share)].tolist()
     return chosen
 
 
 def evenly(count: int, wanted: int) -> Array:
-    """At most `wanted` of the indices below `count`, as far apart as can be."""
+    """Return at most `wanted` indices below `count`, as far apart as possible."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int)) if count else np.arange(0)
 
 
@@ -171,7 +171,7 @@ def label_text(source: OpenDataset, row: int) -> str:
 
 
 def set_intensity(source: OpenDataset, split: Split) -> tuple[float, float]:
-    """The card's, else the percentiles that a bench would take from train, here of some of its images, small."""
+    """Return the card's intensity, else the percentiles of train as in a bench, from small copies of some images."""
     if source.spec.intensity:
         return source.spec.intensity
     train = np.flatnonzero(split.folds[0] == "train")

@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     pass
 
 
-READER_VERSION = 2  # of the decoded cache; raised when decoding or resizing changes a pixel
+READER_VERSION = 2  # of the decoded cache; raise it when decoding or resizing changes a pixel
 
 
 def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress | None = None) -> Path:
-    """Decode every image once to (N, size, size, channels) uint8 or uint16 and return the `.npy` that holds them.
+    """Decode every image once to (N, size, size, channels) uint8 or uint16 and return the `.npy` file.
 
-    Built by threads (decoding and resizing release the interpreter), published by rename, keyed by content.
+    Images are decoded in threads, as decoding and resizing release the GIL. The file is written to a temporary folder,
+    which is renamed; its key is the content hash.
     """
     key = source.content_hash[:20]
-    if source.samples.read_by is not None:  # levels of its own for every fold
+    if source.samples.read_by is not None:  # every fold has its own levels
         key += f"-{hash_bytes(json.dumps(dict(source.samples.reading), sort_keys=True))[:8]}"
     folder = cache / "images" / f"{key}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
     path = folder / "images.npy"
@@ -42,7 +43,7 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
         mark_used(folder)
         return path
     with locked(folder.with_name(f".{folder.name}.lock")):
-        if is_intact(folder, cache):  # another bench built it meanwhile
+        if is_intact(folder, cache):  # another bench decoded it meanwhile
             return path
         with folder_written_whole(folder) as temporary:
             dtype = decode_into(source, size, temporary / "images.npy", progress)
@@ -54,13 +55,13 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
 
 
 def is_intact(folder: Path, cache: Path) -> bool:
-    """Whether the cached pixels are what was decoded; the hash is remembered until the file's size or time changes."""
+    """Whether the cached pixels have their recorded hash, which is cached until the file's size or time changes."""
     memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         return bool(card["sha256"] == memo(folder / "images.npy"))
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # not there, or damaged: it is decoded again
+        return False  # missing or damaged: decode again
     finally:
         memo.close()
 
@@ -90,20 +91,20 @@ def decode_into(source: OpenDataset, size: int, path: Path, progress: Progress |
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:
-    """Decoded images, mapped. Raises DataError where somebody cleared the cache meanwhile."""
+    """Memory-map decoded images; raise DataError if the cache was cleared meanwhile."""
     try:
         images: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: removed since it was decoded",
-            fix="leave the cache be while a bench runs; the same command decodes it again",
+            f"{path}: removed from the cache during the run",
+            fix="do not clear the cache while a bench runs; the same command decodes the images again",
             code="cache-removed",
         ) from error
     return images
 
 
 def reserve(path: Path) -> None:
-    """Take the room of a mapped file from the disk at once: where there is too little, writing to it ends a process."""
+    """Reserve the disk space of a mapped file: without enough space, writing to it kills the process (SIGBUS)."""
     with open(path, "rb+") as stream:
         try:
             os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
@@ -115,7 +116,7 @@ def reserve(path: Path) -> None:
 
 
 def match_channels(pixels: Array, channels: int, source: OpenDataset, row: int) -> Array:
-    """Return (H, W, channels): gray repeated for a colour set; a colour file in a gray set must hold equal channels."""
+    """Return (H, W, channels): repeat gray for a color dataset; refuse unequal channels in a gray one."""
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], channels, axis=2)
     if pixels.shape[2] == channels:
@@ -126,9 +127,9 @@ def match_channels(pixels: Array, channels: int, source: OpenDataset, row: int) 
 
 
 def measure_intensity(images: Path, train: Array) -> tuple[float, float]:
-    """The levels that become 0 and 1: the type's range for uint8, the .1 and 99.9 percentiles of train for uint16.
+    """Return the levels that become 0 and 1: (0, 255) for uint8, percentiles 0.1 and 99.9 of train for uint16.
 
-    Nothing is clipped: levels beyond them become numbers below 0 and above 1. A 12-bit image divided by 65,535 would
+    Levels beyond them are not clipped and become numbers below 0 or above 1. Dividing a 12-bit image by 65,535 would
     use one sixteenth of the range.
     """
     array = map_images(images)

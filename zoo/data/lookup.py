@@ -1,4 +1,4 @@
-"""Resolve dataset names and paths to specs, and open, compare and split what they denote."""
+"""Resolve dataset names and paths to specs; open, compare and split these datasets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from zoo.data.fingerprints import Fingerprints, take_fingerprints
-from zoo.data.opening import OpenDataset, discard_split, failures_told, open_dataset
+from zoo.data.opening import OpenDataset, convert_failures, discard_split, open_dataset
 from zoo.data.splits import Split, draw_split
 from zoo.errors import UsageError
 from zoo.registry.lookup import Registry
@@ -17,46 +17,46 @@ from zoo.system.settings import Settings
 
 
 def find_datasets(
-    asked: str, registry: Registry, cache: Path, *, offline: bool = False, progress: Progress | None = None
+    requested: str, registry: Registry, cache: Path, *, offline: bool = False, progress: Progress | None = None
 ) -> list[DatasetSpec]:
-    """What a dataset's name means: that of a spec, a glob over names, `PREFIX:name`, or a path."""
-    if (family := registry.find_family(asked)) and family.find:
-        request = FetchRequest(name=asked, folder=cache / "datasets", offline=offline, progress=progress)
+    """Resolve a requested dataset: a spec's name, a glob over names, `PREFIX:name`, or a path."""
+    if (family := registry.find_family(requested)) and family.find:
+        request = FetchRequest(name=requested, folder=cache / "datasets", offline=offline, progress=progress)
         return [family.find(request)]
-    if is_path(asked, registry):
-        return [find_recognized(Path(asked), registry.datasets.values(), progress)]
-    matched = [registry.find("dataset", name) for name in registry.match("dataset", asked)]
+    if is_path(requested, registry):
+        return [find_recognized(Path(requested), registry.datasets.values(), progress)]
+    matched = [registry.find("dataset", name) for name in registry.match("dataset", requested)]
     return [spec for spec in matched if spec.find is None or len(matched) == 1]
 
 
-def open_named(asked: str, registry: Registry, console: Console) -> list[tuple[OpenDataset, Fingerprints]]:
-    """The datasets that a name, glob or path means, opened with nothing downloaded, and what their images are."""
+def open_named(requested: str, registry: Registry, console: Console) -> list[tuple[OpenDataset, Fingerprints]]:
+    """Open the datasets of a name, glob or path without downloading, and fingerprint their images."""
     settings = Settings(offline=True)
-    specs = find_datasets(asked, registry, settings.cache, offline=True)
+    specs = find_datasets(requested, registry, settings.cache, offline=True)
     return [open_and_compare(spec, settings, console) for spec in specs]
 
 
-def is_path(asked: str, registry: Registry) -> bool:
-    """Whether a dataset is meant as a path: a name that is known wins over a folder of that name."""
-    if asked in registry.datasets:
+def is_path(requested: str, registry: Registry) -> bool:
+    """Whether a requested dataset is a path: a registered name takes precedence over a folder of that name."""
+    if requested in registry.datasets:
         return False
-    # os.path: for a name longer than a file system takes, Path.exists raises
-    return "/" in asked or "\\" in asked or asked.startswith(".") or os.path.exists(asked)  # noqa: PTH110
+    # os.path: Path.exists raises for a name longer than the file system allows
+    return "/" in requested or "\\" in requested or requested.startswith(".") or os.path.exists(requested)  # noqa: PTH110
 
 
 SplitDataset = tuple[OpenDataset, Split, Fingerprints]
 
 
 def require_two_names(one: OpenDataset, other: OpenDataset) -> None:
-    """Raise where two datasets have one name."""
+    """Raise UsageError if two different datasets have the same name."""
     if one.spec.name == other.spec.name and one.content_hash != other.content_hash:
         raise UsageError(
-            f"two datasets are called {one.spec.name!r}",
-            fix="give one another name in its dataset.toml, or run each alone",
+            f"two datasets are named {one.spec.name!r}",
+            fix="rename one in its dataset.toml, or run each separately",
         )
 
 
-@failures_told()
+@convert_failures()
 def open_and_split(
     spec: DatasetSpec,
     settings: Settings,
@@ -66,7 +66,7 @@ def open_and_split(
     resplit: bool = False,
     drop_leaks: bool = False,
 ) -> SplitDataset:
-    """Open a dataset, decode every image, compare each with all others, and split the set."""
+    """Open a dataset, decode all images and compare them with each other, and split the dataset."""
     source, fingerprints = open_and_compare(spec, settings, console)
     if resplit:
         source = discard_split(source)
@@ -75,7 +75,7 @@ def open_and_split(
     return source, split, fingerprints
 
 
-@failures_told()
+@convert_failures()
 def open_and_compare(spec: DatasetSpec, settings: Settings, console: Console) -> tuple[OpenDataset, Fingerprints]:
     with console.counting(f"reading {spec.name}") as progress:
         source = open_dataset(spec, settings.cache, offline=settings.offline, progress=progress)

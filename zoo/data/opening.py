@@ -36,7 +36,7 @@ from zoo.tasks.kinds import Task
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenDataset:
-    """A dataset opened and checked: its spec, its samples, and what each image's bytes hash to."""
+    """An opened and checked dataset: its spec, its samples, and the digest of each image."""
 
     spec: DatasetSpec
     samples: Samples
@@ -58,7 +58,7 @@ class OpenDataset:
 def open_dataset(
     spec: DatasetSpec, cache: Path, *, offline: bool = False, progress: Progress | None = None
 ) -> OpenDataset:
-    """Open a dataset, compare it with its card, and hash every image. Raises DataError naming the row at fault."""
+    """Open a dataset, check it, and hash every image; a DataError names the invalid row."""
     request = SamplesRequest(folder=cache / "datasets" / spec.name, offline=offline, progress=progress)
     with process_unchanged():
         samples = spec.samples(request)
@@ -85,7 +85,7 @@ def open_dataset(
 
 
 def describe_spellings(samples: Samples) -> tuple[str, ...]:
-    """Note on the patients whose number is spelled in several ways."""
+    """Return a note on patients whose number is spelled in several ways."""
     if "patient" not in samples.table.columns:
         return ()
     spellings: dict[str, list[str]] = {}
@@ -95,13 +95,13 @@ def describe_spellings(samples: Samples) -> tuple[str, ...]:
     if not several:
         return ()
     return (
-        f"{len(several)} of {len(spellings)} patients are numbers spelled in several ways, "
+        f"{len(several)} of {len(spellings)} patients are numbers spelled in several ways, such as "
         f"{', '.join(map(repr, several[0]))}: each number is taken as one patient",
     )
 
 
 def read_image_pixels(samples: Samples, name: str, image: Any) -> Array:
-    """What a dataset gives as an image, if it is one: a DataError names it where it is not."""
+    """Read an image; raise DataError if the dataset returns anything but valid pixels."""
     pixels = samples.read(image)
     if (
         isinstance(pixels, np.ndarray)
@@ -110,17 +110,17 @@ def read_image_pixels(samples: Samples, name: str, image: Any) -> Array:
         and pixels.size
     ):
         return pixels
-    found = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+    description = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
     sample_id = samples.table["sample_id"][samples.table["image"] == image].iloc[0]
     raise DataError(
-        f"dataset {name!r}: {sample_id} is {found}, expected uint8 or uint16 pixels of shape (H, W) or (H, W, 3)",
-        fix=f"correct it, or leave it out; of a plugin's dataset: {MAKER}",
+        f"dataset {name!r}: {sample_id} is {description}, expected uint8 or uint16 pixels of shape (H, W) or (H, W, 3)",
+        fix=f"correct it, or leave it out; for a plugin's dataset, {MAKER}",
         code="image",
     )
 
 
 def read_by_train(source: OpenDataset, train: Array) -> OpenDataset:
-    """The source as one fold sees it: levels that are measured on pixels are those of its train images, bool (N,)."""
+    """Return the dataset of one fold: levels measured on pixels come from its train images, bool (N,)."""
     samples = source.samples
     if samples.read_by is None:
         return source
@@ -130,7 +130,7 @@ def read_by_train(source: OpenDataset, train: Array) -> OpenDataset:
 
 
 def discard_split(source: OpenDataset) -> OpenDataset:
-    """The same images under another name, their official split forgotten; as it is where there is none."""
+    """Return the dataset under another name, without its official split; unchanged if it has none."""
     if not (source.splits == "test").any():
         return source
     samples = replace(source.samples, notes=(*source.samples.notes, "the official split is discarded: --resplit"))
@@ -139,10 +139,10 @@ def discard_split(source: OpenDataset) -> OpenDataset:
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """What a dataset plugin raises that it should not have is a DataError of one line, with its place.
+def convert_failures() -> Iterator[None]:
+    """Convert an unexpected exception of a dataset plugin to a one-line DataError with its place.
 
-    A disk without room is not its fault, and meets every other dataset too: that is a ResultsError.
+    A full disk affects every dataset and is a ResultsError.
     """
     try:
         with noted_interrupts() as interrupts, room_needed():
@@ -158,18 +158,18 @@ def failures_told() -> Iterator[None]:
 
 
 def mixed_depth(source: OpenDataset, row: int, kind: str, first: str) -> DataError:
-    """An image of another depth than the set's first."""
+    """Return the error for an image whose bit depth differs from the first."""
     return DataError(
-        f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {kind}, {source.sample_ids[0]} is {first}",
+        f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {kind}, but {source.sample_ids[0]} is {first}",
         fix="give all images the same bit depth",
         code="mixed-depth",
     )
 
 
-def wrong_channels(source: OpenDataset, row: int, found: int) -> DataError:
-    """A colour image in a set whose card says gray."""
+def wrong_channels(source: OpenDataset, row: int, num_channels: int) -> DataError:
+    """Return the error for a color image in a gray dataset."""
     return DataError(
-        f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {found} channels; its card says "
+        f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {num_channels} channels; expected "
         f"{source.spec.channels}",
         fix="convert it to gray, or leave it out",
         code="channels",
@@ -177,39 +177,39 @@ def wrong_channels(source: OpenDataset, row: int, found: int) -> DataError:
 
 
 def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | None) -> tuple[Array, Samples]:
-    """What identifies each image: the SHA-256 of its file, and its frame there; or of its pixels where it has none.
+    """Hash each image: the SHA-256 of its file, with its frame; or of its pixels if it has no file of its own.
 
-    And the samples, which from now on read nothing else: what changed since is a DataError that names it.
+    Also return the samples with readers that raise DataError if an image has changed since.
     """
     images = samples.table["image"].tolist()
-    if len(samples.files) != len(images):  # several images in one file, or none on disk
+    if len(samples.files) != len(images):  # several images per file, or no files
         digests = [hash_pixels(samples.read(image)) for image in images]
         read = partial(read_same_pixels, samples.read, name, dict(zip(images, digests, strict=True)))
         return np.array(digests), replace(samples, read=read)
-    memo, known = FileMemo(cache), dict[Path, tuple[str, FileStamp]]()
+    memo, hashed = FileMemo(cache), dict[Path, tuple[str, FileStamp]]()
     try:
         digests = []
         for done, (path, image) in enumerate(zip(samples.files, images, strict=True), start=1):
             _, frame = split_frame(str(image))
-            if path not in known:  # once for all frames of a file
+            if path not in hashed:  # once for all frames of a file
                 stamp = file_stamp(path)
-                known[path] = memo(path), stamp
-            digest = known[path][0]
+                hashed[path] = memo(path), stamp
+            digest = hashed[path][0]
             digests.append(digest if frame is None else hash_bytes(digest, str(frame)))
             if progress:
                 progress(done, len(images))
     finally:
         memo.close()
-    watch = partial(watched, name=name, files=dict(zip(images, samples.files, strict=True)), known=known)
+    watch = partial(watched, name=name, files=dict(zip(images, samples.files, strict=True)), hashed=hashed)
     read_by = samples.read_by and partial(watched_read_by, samples.read_by, watch)
     return np.array(digests), replace(samples, read=watch(samples.read), read_by=read_by)
 
 
 def watched(
-    read: Callable[[Any], Array], name: str, files: Mapping[Any, Path], known: dict[Path, tuple[str, FileStamp]]
+    read: Callable[[Any], Array], name: str, files: Mapping[Any, Path], hashed: dict[Path, tuple[str, FileStamp]]
 ) -> Callable[[Any], Array]:
-    """The same reader, which reads no file that changed since it was hashed."""
-    return partial(read_same_file, read, name, files, known)
+    """Wrap a reader so that it refuses files that changed since they were hashed."""
+    return partial(read_same_file, read, name, files, hashed)
 
 
 def watched_read_by(
@@ -234,18 +234,18 @@ def read_same_file(
     read: Callable[[Any], Array],
     name: str,
     files: Mapping[Any, Path],
-    known: dict[Path, tuple[str, FileStamp]],
+    hashed: dict[Path, tuple[str, FileStamp]],
     image: Any,
 ) -> Array:
-    """Read an image whose file is the one that was hashed: its size and times say so, or its content does."""
+    """Read an image after checking that its file is unchanged, by size and times or else by content."""
     path = files[image]
-    digest, then = known[path]
+    digest, before = hashed[path]
     try:
         now = file_stamp(path)
-        if now != then:
+        if now != before:
             if hash_file(path) != digest:
                 raise changed(name, str(path))
-            known[path] = digest, now  # perf: touched, not changed; its other frames need no second look
+            hashed[path] = digest, now  # perf: touched but not changed; do not hash it again for its other frames
         pixels = read(image)
         if file_stamp(path) != now:
             raise changed(name, str(path))
@@ -256,7 +256,7 @@ def read_same_file(
 
 def changed(name: str, what: str) -> DataError:
     return DataError(
-        f"dataset {name!r}: {what} was changed or removed since the set was opened",
-        fix="leave its files be while a command reads them; the same command then reads them anew",
+        f"dataset {name!r}: {what} was changed or removed since the dataset was opened",
+        fix="do not change the files while a command reads them; run the same command again",
         code="changed",
     )

@@ -18,7 +18,7 @@ from zoo.data.decoded import map_images
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pixels:
-    """The decoded images as a tensor near the device, and how they become a network's input."""
+    """Decoded images as a tensor, on the device if they fit, and their conversion to a network's input."""
 
     images: Tensor  # (N, H, W, C), uint8 or the bits of uint16 as int16
     scale: tuple[float, float]
@@ -32,15 +32,16 @@ class Pixels:
 
     @property
     def input_bytes(self) -> int:
-        """What a network reads for one image."""
+        """Size of a network's input for one image."""
         return 4 * self.images[0].numel()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The stored levels of some rows (B, H, W, C), where the images are; index_select: 13 us, images[rows]: 112."""
+        """Return the stored levels of some rows (B, H, W, C), on the device of the images."""
+        # perf: index_select takes 13 us per batch, images[rows] 112 us
         return self.images.index_select(0, rows)
 
     def scale_levels(self, levels: Tensor) -> Tensor:
-        """Turn stored levels into float32 (B, C, H, W) in channels_last, 0..1 over the intensity range."""
+        """Convert stored levels to float32 (B, C, H, W) in channels_last, 0..1 over the intensity range."""
         import torch
 
         if levels.dtype == torch.int16:
@@ -49,7 +50,7 @@ class Pixels:
         return levels.permute(0, 3, 1, 2).float().sub_(low).div_(high - low)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """The images of some rows on the device, scaled."""
+        """Return the scaled images of some rows on the device."""
         rows = open_device(str(self.images.device)).send(rows)
         return self.scale_levels(open_device(self.device).send(self.gather(rows)))
 
@@ -58,7 +59,7 @@ class Pixels:
 
 
 def open_pixels(dataset: DecodedFold, mean: Sequence[float], std: Sequence[float], device: str) -> Pixels:
-    """Map the cache into memory; on a GPU keep it there where it takes less than half of what is free."""
+    """Memory-map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
     import torch
 
     array = map_images(dataset.images, "c")  # copy-on-write: torch warns about read-only arrays
@@ -71,7 +72,7 @@ def open_pixels(dataset: DecodedFold, mean: Sequence[float], std: Sequence[float
 def random_pixels(
     count: int, image_size: int, channels: int, mean: Sequence[float], std: Sequence[float], device: str
 ) -> Pixels:
-    """Noise where decoded images would be, to measure a network's speed on."""
+    """Return noise in place of decoded images, to measure a network's speed."""
     import torch
 
     images = torch.randint(0, 256, (count, image_size, image_size, channels), dtype=torch.uint8, device=device)

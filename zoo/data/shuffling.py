@@ -1,6 +1,6 @@
-"""From a dataset to the same with the labels of train and val shuffled among patients: the control that finds leaks.
+"""Shuffle the labels of train and val among patients, as a control that reveals leaks.
 
-Nothing can be learned from it, so that whatever scores above chance on test knows test from elsewhere.
+Nothing can be learned from shuffled labels, so a score above chance on test means that test images leaked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.images.formats import clips_of
 
-USE = 1_019  # keeps these draws apart from those that a run makes of the same seed
+USE = 1_019  # makes these draws independent of those that a run makes from the same seed
 
 
 def shuffle_labels(dataset: DecodedFold, seed: int) -> DecodedFold:
-    """The dataset with train's labels shuffled within train, and val's within val; test's stay what they are."""
+    """Return the dataset with the labels of train and val each shuffled within their split; test is unchanged."""
     targets = dataset.targets.copy()
     random = np.random.default_rng([USE, seed])
     frames = clips_of(dataset.sample_ids) if dataset.unit == "clip" else dataset.sample_ids
@@ -28,19 +28,20 @@ def shuffle_labels(dataset: DecodedFold, seed: int) -> DecodedFold:
 
 
 def shuffle(targets: Array, patients: Array, frames: Array, random: np.random.Generator) -> Array:
-    """Every patient gets the labels of another, drawn from all: one label for all images that shared one.
+    """Give every patient the labels of another, chosen by a random permutation of all patients.
 
-    Whose labels differ gets the other's in random order, repeated where they are too few; the frames of one clip keep
-    one label. Who is given to whom depends on nothing, so that no kind of patient has more of a label than others.
+    A patient whose images share one label gets a single label. Otherwise the donor's labels are assigned in random
+    order, repeated if there are too few. The frames of a clip keep a common label. The permutation is independent of
+    the patients, so no kind of patient has more of a label than others.
     """
     _, first, clip = np.unique(frames, return_index=True, return_inverse=True)
     owners = np.unique(patients[first], return_inverse=True)[1]  # of every clip
     own = [np.flatnonzero(owners == owner) for owner in np.unique(owners)]
-    given = targets[first].copy()
+    donated = targets[first].copy()
     for mine, donor in zip(own, random.permutation(len(own)), strict=True):
         pool = random.permutation(first[own[donor]])
         if len(np.unique(np.nan_to_num(targets[first[mine]], nan=-1), axis=0)) == 1:  # unknown is unknown too
             pool = pool[:1]
-        given[mine] = targets[np.resize(pool, len(mine))]
-    shuffled: Array = given[clip]
+        donated[mine] = targets[np.resize(pool, len(mine))]
+    shuffled: Array = donated[clip]
     return shuffled

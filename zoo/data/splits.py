@@ -1,4 +1,4 @@
-"""From opened samples to a split: who trains, selects and tests, by patient, the same for every model."""
+"""Split a dataset into train, val and test by patient, identically for every model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.tasks.kinds import REGRESSION
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Which images train, select and test: one array a fold, the same for every model and seed."""
+    """The split of every image in each fold, the same for every model and seed."""
 
     folds: tuple[Array, ...]  # each (N,) str: train, val, test or ""
     hash: str
@@ -27,57 +27,58 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-class TooSmall(Exception):  # noqa: N818 - made a DataError by whoever knows the whole set
-    """A set, or what is left of it, that cannot be cut as wanted; the message says where, of {unit}s."""
+class TooSmall(Exception):  # noqa: N818 - `draw_split` converts it to a DataError
+    """A dataset, or part of it, is too small for the requested split; the message may contain {unit}."""
 
 
 SPLIT_SEED = 0
 MIN_VAL_IMAGES, MIN_VAL_CLASS = 50, 5
 MIN_TEST_PATIENTS, MIN_TEST_CLASS = 100, 30
-SPLIT_SHARE = 5  # one part in five is held out, for test and for val
+SPLIT_SHARE = 5  # one fifth is held out, for test and for val
 MAX_NAMED = 4  # classes in a message
-MAX_CHAIN = 0.5  # of all images: look-alikes that join more than these into one group are no copies
+MAX_CHAIN = 0.5  # of all images: look-alikes that join more images than this into one group are not copies
 
 
 def draw_split(
     source: OpenDataset, folds: int | None = None, fingerprints: Fingerprints | None = None, *, drop_leaks: bool = False
 ) -> Split:
-    """Decide who trains, selects and tests, by patient, from a fixed seed.
+    """Split a dataset by patient, from a fixed seed.
 
-    An official test split is never drawn again. Official val is kept where it has at least 50 images, 5 of each class
-    and no patient of train; else it is drawn from train. Without an official test split one fifth is held out, or,
-    where that would hold under 100 patients or 30 images of a class, 5 folds by patient test each patient once; the
-    card may say how many folds.
-    Whatever is drawn keeps on one side the images of one patient, identical files and, where `prints` are given, images
-    of the same pixels and those that look alike. With `drop_leaks` an official split leaves out of train what is a copy
-    of val or test, and of val what is one of test.
+    An official test split is never redrawn. An official val is kept if it has at least 50 images, 5 of each class and
+    no patient of train; otherwise val is drawn from train. Without an official test split, one fifth is held out; if
+    that is under 100 patients or 30 images of a class, 5 folds by patient test each patient once. The card may set the
+    number of folds.
+
+    Drawn splits never separate the images of one patient, identical files and, with `fingerprints`, images that have
+    equal pixels or look alike. With `drop_leaks`, copies of val and test images are left out of an official train
+    split, and copies of test images out of val.
     """
     groups, chain = connected_groups(source, fingerprints)
     strata = stratify(source)
     notes = [*([chain] if chain else []), *name_rare_classes(source, groups)]
     if source.spec.folds and (source.splits == "test").any():
-        notes.append(f"the card's {source.spec.folds} folds are not drawn: there is an official test split")
+        notes.append(f"the {source.spec.folds} folds of the card are not drawn: there is an official test split")
     if (source.splits == "test").any():
         if folds and folds > 1:
             raise DataError(
-                f"dataset {source.spec.name!r} has an official test split, which is never drawn again",
-                fix="leave --folds out, or give the data without split names",
+                f"dataset {source.spec.name!r} has an official test split, which is never redrawn",
+                fix="omit --folds, or discard the official split with --resplit",
                 code="official-test",
             )
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
             raise DataError(
-                f"dataset {source.spec.name!r} has a test split and no train split",
-                fix="say who trains by a split called train, or discard the split by --resplit",
+                f"dataset {source.spec.name!r} has a test split but no train split",
+                fix="add a split named train, or discard the official split with --resplit",
                 code="no-train",
             )
-        given = source.splits.copy()
+        splits = source.splits.copy()
         if drop_leaks:
-            given = drop_copies(given, groups, look_alikes(source, fingerprints), notes)
+            splits = drop_copies(splits, groups, look_alikes(source, fingerprints), notes)
         try:
-            return make_split(source, [draw_val(source, given, groups, strata, notes)], "official", notes)
+            return make_split(source, [draw_val(source, splits, groups, strata, notes)], "official", notes)
         except TooSmall as fault:
-            raise refuse_small(source, given != "test", groups, None, fault) from fault
+            raise refuse_small(source, splits != "test", groups, None, fault) from fault
     num_folds = folds or source.spec.folds or default_folds(source, strata)
     try:
         assignments = draw_folds(source, groups, strata, num_folds)
@@ -89,7 +90,7 @@ def draw_split(
 
 
 def draw_folds(source: OpenDataset, groups: Array, strata: Array, num_folds: int) -> list[Array]:
-    """Who trains, selects and tests in each fold; with one fold, a fifth is held out."""
+    """Draw the split of each fold; with one fold, a fifth is held out for test."""
     parts = draw_part(np.ones(len(strata), bool), groups, strata, SPLIT_SHARE if num_folds == 1 else num_folds)
     assignments = []
     for part in parts[:num_folds]:
@@ -97,13 +98,13 @@ def draw_folds(source: OpenDataset, groups: Array, strata: Array, num_folds: int
         split_of[part] = "test"
         split_of = draw_val(source, split_of, groups, strata, [])
         if source.task.classes and len(np.unique(strata[split_of == "train"])) < 2:
-            raise TooSmall("train would hold one class only")
+            raise TooSmall("train would contain only one class")
         assignments.append(split_of)
     return assignments
 
 
 def name_rare_classes(source: OpenDataset, groups: Array) -> list[str]:
-    """One note for each class that cannot stand in train, val and test alike."""
+    """Return one note per class that is too rare for train, val and test."""
     if not source.task.classes:
         return []
     targets, notes = np.asarray(source.samples.targets), []
@@ -111,16 +112,16 @@ def name_rare_classes(source: OpenDataset, groups: Array) -> list[str]:
         count = len(np.unique(groups[targets == number]))
         if 0 < count < len(SPLITS):
             counted = f"{count} {unit_word(source)}{'s' * (count != 1)}"
-            notes.append(f"class {label!r} has {counted}, too few for train, val and test alike")
+            notes.append(f"class {label!r} has {counted}, too few to be in train, val and test")
     return notes
 
 
 def unit_word(source: OpenDataset) -> str:
-    """What is kept on one side: "patient", "lesion", or "image" where there is no patient key."""
+    """Return the unit that splits keep together: "patient", "lesion", or "image" without a patient key."""
     if not source.has_patients:
         return "image"
     word = source.spec.patient.partition(":")[0]
-    return "patient" if word == "none" else word  # its table has a column that its card does not know
+    return "patient" if word == "none" else word  # the table has a patient column that the spec does not mention
 
 
 def val_share(source: OpenDataset) -> Fraction:
@@ -128,34 +129,36 @@ def val_share(source: OpenDataset) -> Fraction:
 
 
 def refuse_small(source: OpenDataset, rows: Array, groups: Array, folds: int | None, fault: TooSmall) -> DataError:
-    """The error that says what there is, how much would be enough, and of what more is needed.
+    """Return the error with the sizes that exist, those that suffice, and what to add.
 
-    `rows` are those that may be cut; `folds` is None where only val is drawn.
+    `rows` are those to be split; `folds` is None if only val is drawn.
     """
     unit, enough = unit_word(source), enough_units(folds, val_share(source).denominator)
     num_units = len(np.unique(groups[rows]))
-    there = f"{rows.sum()} images" + (f" of {num_units} {unit}{'s' * (num_units != 1)}" if source.has_patients else "")
+    present = f"{rows.sum()} images" + (
+        f" of {num_units} {unit}{'s' * (num_units != 1)}" if source.has_patients else ""
+    )
     if num_units < len(np.unique(source.patients[rows])):
-        there += ", copies counted as one"
+        present += ", copies counted as one"
     what = "a val split drawn from train" if folds is None else "train, val and test"
     what += f" in {folds} folds" if folds and folds > 1 else ""
-    fix = f"give more {unit}s"
+    fix = f"add {unit}s"
     if source.task.classes:
         targets = np.asarray(source.samples.targets)
-        found = [(len(np.unique(groups[rows & (targets == k)])), label) for k, label in enumerate(source.spec.labels)]
-        rare = sorted((count, label) for count, label in found if count < enough)
-        there += f" ({', '.join(f'{label}: {count}' for count, label in found[:MAX_NAMED])}"
-        there += ", ...)" if len(found) > MAX_NAMED else ")"
+        counts = [(len(np.unique(groups[rows & (targets == k)])), label) for k, label in enumerate(source.spec.labels)]
+        rare = sorted((count, label) for count, label in counts if count < enough)
+        present += f" ({', '.join(f'{label}: {count}' for count, label in counts[:MAX_NAMED])}"
+        present += ", ...)" if len(counts) > MAX_NAMED else ")"
         wanted = f"{enough} {unit}s of each of two classes"
         fix += f" of {' and '.join(label for _, label in rare[:2])}" if 0 < len(rare) <= 2 else " of each class"
-        if len(found) > MAX_NAMED and len(rare) == len(found):
-            fix += "; if these are no classes, say in a dataset.toml where the label is"
+        if len(counts) > MAX_NAMED and len(rare) == len(counts):
+            fix += "; if these are not the classes, set `label` in a dataset.toml"
     else:
         wanted = f"{enough * len(np.unique(stratify(source)))} {unit}s"
     if folds and folds > SPLIT_SHARE:
-        fix += f", or take fewer folds by --folds {SPLIT_SHARE}"
+        fix += f", or draw fewer folds with --folds {SPLIT_SHARE}"
     return DataError(
-        f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {there}, "
+        f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {present}, "
         f"and {wanted} are enough",
         fix=fix,
         code="too-small",
@@ -163,7 +166,7 @@ def refuse_small(source: OpenDataset, rows: Array, groups: Array, folds: int | N
 
 
 def enough_units(folds: int | None, val_parts: int) -> int:
-    """How many of one class suffice: with the part that tests taken out, one for every part that val is drawn from."""
+    """Return how many units of a class suffice: without those in test, one per part that val is drawn from."""
     tested = SPLIT_SHARE if folds == 1 else folds
     enough = max(val_parts, tested or 0)
     while tested and enough - -(-enough // tested) < val_parts:
@@ -172,16 +175,16 @@ def enough_units(folds: int | None, val_parts: int) -> int:
 
 
 def look_alikes(source: OpenDataset, fingerprints: Fingerprints | None) -> Array:
-    """Pairs of rows (M, 2) that look alike, none where they were not sought or the card says to ignore them."""
+    """Return pairs of rows (M, 2) that look alike; empty without fingerprints, or if the card ignores look-alikes."""
     return (
         np.empty((0, 2), int) if fingerprints is None or source.spec.near_duplicates == "ignore" else fingerprints.alike
     )
 
 
 def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) -> Array:
-    """The splits without the images of train and val whose group is in test, then without those of train in val's.
+    """Remove images of train and val whose group is in test, then images of train whose group is in val.
 
-    What looks like one of test goes too: where look-alikes chain, they are in no group.
+    Look-alikes are removed too, as long chains of them are in no group.
     """
     kept = splits.copy()
     for later, earlier in (("test", ("train", "val")), ("val", ("train",))):
@@ -189,9 +192,9 @@ def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) ->
         is_copy[alike[(kept[alike] == later).any(axis=1)]] = True
         is_copy &= np.isin(kept, earlier)
         counts = {name: int((is_copy & (kept == name)).sum()) for name in earlier}
-        told = [f"{count} images of {name}" for name, count in counts.items() if count]
-        if told:
-            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(told)}")
+        texts = [f"{count} images of {name}" for name, count in counts.items() if count]
+        if texts:
+            notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(texts)}")
         kept[is_copy] = ""
     return kept
 
@@ -202,13 +205,13 @@ def make_split(source: OpenDataset, assignments: Sequence[Array], origin: str, n
             if not (split_of == name).any():
                 raise DataError(
                     f"dataset {source.spec.name!r}: the {name} split is empty",
-                    fix="give it more images, or draw other splits by --resplit",
+                    fix="add images to it, or draw new splits with --resplit",
                     code="empty-split",
                 )
         if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[split_of == "train"])) < 2:
             raise DataError(
-                f"dataset {source.spec.name!r}: train holds one class only",
-                fix="give train images of the others, or draw other splits by --resplit",
+                f"dataset {source.spec.name!r}: train contains only one class",
+                fix="add train images of other classes, or draw new splits with --resplit",
                 code="single-class",
             )
     lines = [
@@ -218,15 +221,15 @@ def make_split(source: OpenDataset, assignments: Sequence[Array], origin: str, n
 
 
 def draw_val(source: OpenDataset, split_of: Array, groups: Array, strata: Array, notes: list[str]) -> Array:
-    """Keep val where it can select a model, else draw it from train by patient: a fifth, or the share the card says."""
+    """Keep val if it can select a model, else draw it from train by patient: a fifth, or the card's share."""
     train, val = split_of == "train", split_of == "val"
     if val.any():
         reason = val_fault(source, train, val)
         if not reason:
             return split_of
-        notes.append(f"official val ({val.sum()} images) {reason}: val drawn anew from train and val")
+        notes.append(f"official val ({val.sum()} images) {reason}: val is redrawn from train and val")
     elif (source.splits == "test").any():
-        notes.append("no official val: drawn from train")
+        notes.append("no official val: it is drawn from train")
     pool = train | val
     share = val_share(source)
     drawn = draw_part(pool, groups, strata, share.denominator)[: share.numerator]
@@ -237,7 +240,7 @@ def draw_val(source: OpenDataset, split_of: Array, groups: Array, strata: Array,
 
 def val_fault(source: OpenDataset, train: Array, val: Array) -> str:
     if val.sum() < MIN_VAL_IMAGES:
-        return f"is under {MIN_VAL_IMAGES} images"
+        return f"has under {MIN_VAL_IMAGES} images"
     targets = np.asarray(source.samples.targets)
     if source.task.classes:
         present = np.unique(targets[train | val])
@@ -251,9 +254,9 @@ def val_fault(source: OpenDataset, train: Array, val: Array) -> str:
 
 
 def connected_groups(source: OpenDataset, fingerprints: Fingerprints | None) -> tuple[Array, str]:
-    """Number the images such that those of one patient, and copies of each other, share a number; what must be said.
+    """Number the images so that those of one patient, and copies of each other, share a number; also return a note.
 
-    Blank images are nobody's copies: they would join all patients that have one.
+    Blank images do not count as copies: they would join all patients that have one.
     """
     count = len(source.sample_ids)
     links = [join_equal(source.patients)]
@@ -268,12 +271,15 @@ def connected_groups(source: OpenDataset, fingerprints: Fingerprints | None) -> 
     groups = number_groups(count, [*links, alike])
     chained = int(np.bincount(groups).max())
     if chained > MAX_CHAIN * count and np.bincount(copies).max() < chained:
-        return copies, f"images that look alike chain {chained} of {count} into one group: they are not kept together"
+        return (
+            copies,
+            f"images that look alike would join {chained} of {count} images into one group: not kept together",
+        )
     return groups, ""
 
 
 def join_equal(keys: Array) -> Array:
-    """Pairs of rows (M, 2) that link each row to the first one with the same key."""
+    """Return pairs of rows (M, 2) that link each row to the first one with the same key."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rows = np.arange(len(keys))
     pairs: Array = np.column_stack([first[inverse], rows])[first[inverse] != rows]
@@ -281,7 +287,7 @@ def join_equal(keys: Array) -> Array:
 
 
 def number_groups(count: int, links: Sequence[Array]) -> Array:
-    """The connected components of rows linked in pairs, numbered in the order of their first row."""
+    """Number the connected components of linked rows, in the order of their first row."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -293,7 +299,7 @@ def number_groups(count: int, links: Sequence[Array]) -> Array:
 
 
 def stratify(source: OpenDataset) -> Array:
-    """One number an image to balance over splits: its class, its rarest label, or the fifth of the range it lies in."""
+    """Return the stratum of each image, to balance splits: its class, its rarest label, or its quintile."""
     targets = np.asarray(source.samples.targets)
     if source.task.classes:
         return targets
@@ -307,7 +313,7 @@ def stratify(source: OpenDataset) -> Array:
 
 
 def default_folds(source: OpenDataset, strata: Array) -> int:
-    """1 (hold-out) where a fifth holds at least 100 patients and 30 images of each class, else 5."""
+    """Return 1 (hold-out) if a fifth has at least 100 patients and 30 images of each class, else 5."""
     patients = len(np.unique(source.patients))
     if patients / SPLIT_SHARE < MIN_TEST_PATIENTS:
         return 5
@@ -316,7 +322,7 @@ def default_folds(source: OpenDataset, strata: Array) -> int:
 
 
 def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Array]:
-    """Cut the pool into parts of like size and class balance, no group in two of them; returns index arrays."""
+    """Cut the pool into parts of similar size and class balance, with each group in one part; return index arrays."""
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold
@@ -326,8 +332,8 @@ def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Arr
     if num_groups < parts:
         raise TooSmall(f"{num_groups} {{unit}}{'s' * (num_groups != 1)} cannot be cut into {parts} parts")
     if most < parts:
-        raise TooSmall(f"{parts} parts of each class are wanted, and none has more than {most} images left")
+        raise TooSmall(f"{parts} parts need {parts} images of a class, and no class has more than {most} images left")
     drawer = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=SPLIT_SEED)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts: said on the card by its count
+        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the parts, which its count shows
         return [index[part] for _, part in drawer.split(index, strata[index], groups[index])]

@@ -139,13 +139,13 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
     """What the images are, decoded once, and where their contact sheet lies."""
     from zoo.data.datasheet import describe_source, draw_sheet
     from zoo.data.fingerprints import take_fingerprints
-    from zoo.data.opening import failures_told, open_dataset
+    from zoo.data.opening import convert_failures, open_dataset
     from zoo.data.splits import draw_split
     from zoo.system.caches import open_cache
 
     cache = cache_root()
     open_cache(cache)
-    with failures_told():
+    with convert_failures():
         with console.counting(f"reading {spec.name}") as progress:
             source = open_dataset(spec, cache, offline=True, progress=progress)
         with console.counting(f"decoding {spec.name}", "images") as progress:

@@ -11,7 +11,7 @@ from typing import Any
 from zoo.audit.external import describe_external, open_external
 from zoo.data.dataset import DecodedFold, describe_fold, open_fold
 from zoo.data.decoded import cache_images
-from zoo.data.opening import OpenDataset, failures_told, read_by_train
+from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
 from zoo.errors import DataError, ZooError, without_name
 from zoo.models.weights import RANDOM, InitialWeights
@@ -59,7 +59,7 @@ class Decoding:
         if key not in self.datasets and run.data not in self.faults:
             counting = self.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
             try:
-                with failures_told(), counting as progress:
+                with convert_failures(), counting as progress:
                     self.datasets[key] = then(cache_images(source, run.image_size, self.settings.cache, progress))
             except DataError as error:
                 self.faults[run.data] = error

@@ -1,1 +1,1 @@
-"""Understand a folder, table, archive or dataset.toml as a dataset."""
+"""Read a folder, table, archive or dataset.toml as a dataset."""

@@ -1,4 +1,4 @@
-"""Read a `.npz` of images and labels in MedMNIST's layout: nothing is unpickled, large arrays are streamed."""
+"""Read a `.npz` of images and labels in MedMNIST's layout, without unpickling; large arrays are streamed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS, DatasetSpec, Origin, Samples, SamplesRequest
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
 
-# perf: a block holds every split of the 28 px sets, which are then read in any order; pathmnist_224 (16 GB) is streamed
+# perf: one block holds a whole split of the 28 px sets, which can then be read in any order; pathmnist_224 (16 GB) is
+# streamed
 BLOCK_BYTES = 256 << 20
 NUM_BLOCKS = 3
 MAX_LABELS_BYTES = 1 << 30
-ONE_HOT = "labels are {} columns with exactly one 1 a row: read as classes"
+ONE_HOT = "labels are {} columns with exactly one 1 per row: read as classes"
 MAX_NPZ_RATIO = 500  # deflate reaches 1032 on zeros; real images stay below 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an npz as its header describes it."""
+    """The header of one array of an npz."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,9 +39,9 @@ class Member:
 
 
 class NpzImages:
-    """Images of an npz by (split, row): read in blocks, the last few kept, so that reading in order is one pass.
+    """Images of an npz by split and row, read in blocks.
 
-    Pickled, it is the path alone. Safe to call from several threads.
+    The last few blocks are kept, so that reading in order is one pass. Thread-safe. Only the path is pickled.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +63,7 @@ class NpzImages:
         self.forget()
 
     def __call__(self, image: str) -> Array:
-        """Pixels of the image called "train/12", or "images/12" where the file has no splits."""
+        """Return the pixels of the image "train/12", or "images/12" where the file has no splits."""
         if self.process != os.getpid():  # a forked child shares the position in the parent's open file
             self.forget()
         key, _, row = image.rpartition("/")
@@ -73,7 +74,7 @@ class NpzImages:
             member = self.members[name]
             num_rows = max(1, BLOCK_BYTES // max(1, math.prod(member.shape[1:]) * member.dtype.itemsize))
             block = self.block(member, int(row) // num_rows, num_rows)
-            # a copy: a view would keep its block alive as long as anyone holds one image
+            # a copy: a view would keep the whole block alive
             pixels: Array = block[int(row) % num_rows].copy()
         return pixels
 
@@ -102,7 +103,7 @@ class NpzImages:
 def read_exactly(stream: IO[bytes], size: int, path: Path, name: str) -> bytes:
     try:
         data = stream.read(size)
-    except Exception as error:  # zlib, zipfile and the file system each have their own
+    except Exception as error:  # zlib, zipfile and the file system each raise their own classes
         raise broken(path, f"{name}: {error}") from error
     if len(data) != size:
         raise broken(path, f"{name} ends early: {len(data)} of {size} bytes")
@@ -114,7 +115,7 @@ def broken(path: Path, cause: str) -> DataError:
 
 
 def open_member(path: Path, member: Member) -> IO[bytes]:
-    """The bytes of an array, its header skipped."""
+    """Open the data of an array, behind its header."""
     archive = zipfile.ZipFile(path)  # closed with the stream, which keeps its file
     stream = archive.open(f"{member.name}.npy")
     read_npy_header(stream, member.name)
@@ -122,7 +123,7 @@ def open_member(path: Path, member: Member) -> IO[bytes]:
 
 
 def read_npy_header(stream: IO[bytes], name: str) -> Member:
-    """The `.npy` header of a member, which is parsed and never evaluated."""
+    """Parse the `.npy` header of a member, without evaluating it."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(stream)
@@ -130,7 +131,7 @@ def read_npy_header(stream: IO[bytes], name: str) -> Member:
 
 
 def read_members(path: Path) -> dict[str, Member]:
-    """Every array of the file, by name; headers that lie, objects and bombs are refused before anything is unpacked."""
+    """Return every array header by name; refuse wrong sizes, Python objects and bombs before unpacking anything."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {}
@@ -141,17 +142,21 @@ def read_members(path: Path) -> dict[str, Member]:
                     header_bytes = stream.tell()
                 if member.dtype.hasobject:
                     raise DataError(
-                        f"{path}: {name} holds Python objects, which could run code when read",
+                        f"{path}: {name} contains Python objects, which could run code when they are read",
                         fix="save it as an array of numbers",
                         code="npz",
                     )
                 expected = header_bytes + math.prod(member.shape) * member.dtype.itemsize
                 if info.file_size != expected:
                     raise broken(
-                        path, f"{name}: {member.shape} {member.dtype} is {expected} bytes, not {info.file_size}"
+                        path,
+                        f"{name}: expected {expected} bytes for {member.shape} {member.dtype}, got {info.file_size}",
                     )
                 if info.file_size > BLOCK_BYTES and info.file_size > MAX_NPZ_RATIO * max(1, info.compress_size):
-                    raise broken(path, f"{name}: {info.compress_size} bytes unpack to {info.file_size}")
+                    raise broken(
+                        path,
+                        f"{name}: {info.compress_size} bytes unpack to {info.file_size} (limit: {MAX_NPZ_RATIO} times)",
+                    )
                 members[name] = member
             return members
     except DataError:
@@ -161,10 +166,10 @@ def read_members(path: Path) -> dict[str, Member]:
 
 
 def load_array(path: Path, member: Member) -> Array:
-    """A small array, whole."""
+    """Load a small array into memory."""
     size = math.prod(member.shape) * member.dtype.itemsize
     if size > MAX_LABELS_BYTES:
-        raise broken(path, f"{member.name}: {size} bytes of labels")
+        raise broken(path, f"{member.name}: labels of {size} bytes, at most {MAX_LABELS_BYTES} are read")
     with open_member(path, member) as stream:
         data = read_exactly(stream, size, path, member.name)
     return np.frombuffer(data, member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
@@ -172,39 +177,42 @@ def load_array(path: Path, member: Member) -> Array:
 
 # --- layout ----------------------------------------------------------------------------------------------------------
 def find_npz_splits(path: Path, members: dict[str, Member]) -> dict[str, tuple[Member, Member]]:
-    """The (images, labels) of every split, checked against each other; `images`, `labels` alone are one unsplit set."""
+    """Return the checked (images, labels) of every split; arrays called `images` and `labels` are one unsplit set."""
     splits: dict[str, tuple[Member, Member]] = {}
     for split in (*SPLITS, ""):
         prefix = f"{split}_" if split else ""
-        there = [name for name in (f"{prefix}images", f"{prefix}labels") if name in members]
-        if not there:
+        present = [name for name in (f"{prefix}images", f"{prefix}labels") if name in members]
+        if not present:
             continue
-        if len(there) == 1:
+        if len(present) == 1:
+            missing = f"{prefix}labels" if present[0].endswith("images") else f"{prefix}images"
             raise DataError(
-                f"{path}: {there[0]} without its {'labels' if there[0].endswith('images') else 'images'}",
+                f"{path}: {present[0]} is there, {missing} is missing",
                 fix="save both: numpy.savez(path, train_images=..., train_labels=..., ...)",
             )
         images, labels = members[f"{prefix}images"], members[f"{prefix}labels"]
         check_images(path, images)
         if not labels.shape or images.shape[0] != labels.shape[0]:
             raise DataError(
-                f"{path}: {images.shape[0]} {images.name} but {labels.name} of shape {labels.shape}",
+                f"{path}: {images.name} has {images.shape[0]} rows, {labels.name} has shape {labels.shape}",
                 fix="save as many labels as images, in the same order",
             )
         splits[split] = (images, labels)
     if not splits:
         raise DataError(
             f"{path}: expected the arrays train_images, train_labels, val_..., test_...; "
-            f"it holds {', '.join(sorted(members)[:10]) or 'nothing'}",
+            f"got {', '.join(sorted(members)[:10]) or 'no array'}",
             fix="save it with numpy.savez(path, train_images=..., train_labels=..., ...)",
             code="npz",
         )
     if "" in splits and len(splits) > 1:
-        raise DataError(f"{path}: both images and train_images; expected one or the other")
+        raise DataError(
+            f"{path}: contains both `images` and arrays of splits", fix="keep either images and labels, or the splits"
+        )
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
         raise DataError(
-            f"{path}: the splits have images of different shapes: {sorted(map(str, shapes))}",
+            f"{path}: the splits have images of different shapes: {', '.join(sorted(map(str, shapes)))}",
             fix="resize them to one shape",
         )
     return splits
@@ -215,16 +223,20 @@ def check_images(path: Path, images: Member) -> None:
     if not gray_or_rgb or images.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {images.name} is {images.dtype} {images.shape}; "
-            "expected uint8 or uint16, (N, H, W) or (N, H, W, 3)"
+            "expected uint8 or uint16, (N, H, W) or (N, H, W, 3)",
+            fix="convert the images, and save them again",
         )
     if images.fortran:
         raise DataError(f"{path}: {images.name} is in Fortran order", fix="save numpy.ascontiguousarray(...)")
 
 
 def check_labels(path: Path, name: str, values: Array) -> Array:
-    """Labels as (N,) or (N, L): MedMNIST ships (N, 1), and float64 in places."""
+    """Return labels as (N,) or (N, L); MedMNIST ships (N, 1), and float64 in places."""
     if values.dtype.kind not in "buif" or values.ndim > 2:
-        raise DataError(f"{path}: {name} is {values.dtype} {values.shape}; expected whole numbers, (N, 1) or (N, L)")
+        raise DataError(
+            f"{path}: {name} is {values.dtype} {values.shape}; expected numbers, (N,), (N, 1) or (N, L)",
+            fix="number the labels from 0",
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all() and (values.ndim == 1 or values.shape[1] == 1):
         row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
         raise DataError(f"{path}: {name}[{row}] is {values.reshape(len(values), -1)[row][0]}", fix="save whole numbers")
@@ -233,7 +245,7 @@ def check_labels(path: Path, name: str, values: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The labels of all splits together, understood."""
+    """Task, label names and targets of all splits together."""
 
     task: Task
     names: tuple[str, ...]
@@ -242,47 +254,56 @@ class Labels:
 
 
 def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, names: tuple[str, ...]) -> Labels:
-    """Task, label names and targets of the label arrays by name; a given task or names win over the guess."""
+    """Derive task, label names and targets from the label arrays by name; given `task` and `names` take precedence."""
     if len({values.shape[1:] for values in parts.values()}) > 1:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in parts.items())
         raise DataError(
-            f"{path}: the label arrays differ in shape: {shapes}", fix="give all splits the same columns of labels"
+            f"{path}: the label arrays differ in shape: {shapes}", fix="save the same label columns for all splits"
         )
     together = np.concatenate(list(parts.values()))
     if together.ndim == 2:
         return understand_columns(path, parts, together.astype(float), task, names)
     if task == MULTILABEL:
         raise DataError(
-            f"{path}: {next(iter(parts))} holds one number an image, and task = 'multilabel' needs a column a label",
-            fix="save labels of shape (N, L), or say another task",
+            f"{path}: {next(iter(parts))} has one number per image; task = 'multilabel' needs one column per label",
+            fix="save labels of shape (N, L), or set another task",
         )
     if task == REGRESSION or (task is None and bool((together % 1 != 0).any())):
         return Labels(REGRESSION, names or ("value",), together.astype(float))
     values = np.unique(together)
     if not names:
         if len(values) < 2:
-            raise DataError(f"{path}: expected at least 2 labels, got {len(values)}")
-        found = tuple(str(int(value)) for value in values)
+            raise DataError(
+                f"{path}: expected at least 2 different labels, got {len(values)}", fix="add images of another class"
+            )
         return Labels(
             task or (BINARY if len(values) == 2 else MULTICLASS),
-            found,
+            tuple(str(int(value)) for value in values),
             np.searchsorted(values, together).astype(np.int64),
         )
     for name, part in parts.items():
         wrong = np.flatnonzero((part < 0) | (part >= len(names)) | (part % 1 != 0))
         if len(wrong):
-            raise DataError(f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}")
+            raise DataError(
+                f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}",
+                fix="correct the label, or name every label",
+            )
     return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
 
 
 def understand_columns(
     path: Path, parts: dict[str, Array], together: Array, task: Task | None, names: tuple[str, ...]
 ) -> Labels:
-    """Columns of 0 and 1 (N, L): one class an image where every row has exactly one 1, else several labels."""
+    """Read columns of 0 and 1 (N, L): classes where every row has exactly one 1, else several labels per image."""
     if task == REGRESSION:
-        raise DataError(f"{path}: task = 'regression' needs one number an image", fix="save labels of shape (N,)")
+        raise DataError(
+            f"{path}: labels have {together.shape[1]} columns; task = 'regression' needs one number per image",
+            fix="save labels of shape (N,)",
+        )
     if names and len(names) != together.shape[1]:
-        raise DataError(f"{path}: labels have {together.shape[1]} columns, expected {len(names)}")
+        raise DataError(
+            f"{path}: labels have {together.shape[1]} columns, expected {len(names)}", fix="name every column"
+        )
     names = names or tuple(str(index) for index in range(together.shape[1]))
     one_each = True
     for name, part in parts.items():
@@ -299,7 +320,7 @@ def understand_columns(
         if task not in (None, MULTILABEL) and len(not_one):
             raise DataError(
                 f"{path}: {name}[{not_one[0]}] is {part[not_one[0]].tolist()}; task = {str(task)!r} needs one 1",
-                fix='say task = "multilabel", or correct the labels',
+                fix='set task = "multilabel", or correct the labels',
             )
     if task is None and one_each:
         task = BINARY if len(names) == 2 else MULTICLASS
@@ -310,7 +331,7 @@ def understand_columns(
 
 @dataclass(frozen=True, eq=False)
 class NpzFile:
-    """An npz whose headers and labels have been read and understood."""
+    """The layout and labels of an npz; its images are not read."""
 
     path: Path
     labels: Labels
@@ -319,7 +340,7 @@ class NpzFile:
 
 
 def understand_npz(path: Path, task: Task | None = None, labels: tuple[str, ...] = ()) -> NpzFile:
-    """Read the headers and labels of an npz; its images are not touched."""
+    """Read the headers and labels of an npz, not its images."""
     if not path.is_file():
         raise DataError(
             f"{path}: no such file" if not path.exists() else f"{path}: not a regular file", fix="correct the path"
@@ -335,9 +356,9 @@ def understand_npz(path: Path, task: Task | None = None, labels: tuple[str, ...]
 
 
 def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str, ...] = ()) -> Samples:
-    """The Samples of a `.npz` in MedMNIST's layout, with the `task` and `labels` of a card where there is one.
+    """Return the Samples of a `.npz` in MedMNIST's layout, with the `task` and `labels` of its card, if any.
 
-    Sample ids are "train/12" for row 12 of train_images. Raises DataError, in one line, for what cannot be read.
+    Sample ids are "train/12" for row 12 of train_images.
     """
     import pandas
 
@@ -360,12 +381,12 @@ def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  t
     samples, labels = read_npz_samples(path), understand_npz(path).labels
     if labels.task != BINARY:
         return samples
-    # The numbers do not say which is the illness: in breastmnist 0 is malignant
+    # The numbers do not show which class is the disease: in breastmnist 0 is malignant
     return replace(samples, notes=(*samples.notes, f"positive label: {labels.names[1]} (guessed)"))
 
 
 def find_npz(path: Path, name: str) -> DatasetSpec:
-    """A DatasetSpec for an npz that nobody has described."""
+    """Return the DatasetSpec of an npz without a card."""
     return describe_npz(understand_npz(path), name)
 
 

@@ -16,7 +16,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import read_header, read_image, split_frame
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, placeholders
+from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_nested, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
 from zoo.sources.headers import Headers
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
     import pandas
 
 
-# What may tell the class without the disease: who took a DICOM image, of what and of whom. The audit looks at it.
-TELLING_TAGS = tuple(
+# DICOM tags that may predict the class without showing the disease (device, view, person). The audit tests them.
+CONFOUNDER_TAGS = tuple(
     "Modality Manufacturer ManufacturerModelName StationName BodyPartExamined ViewPosition Laterality ImageLaterality "  # noqa: SIM905
     "PatientSex PatientAge".split()
 )
-MEASURED_ON_TRAIN = "a bench measures these levels anew in every fold, on its train images alone"
-LARGEST_OWN_SIZE = 224  # smaller sets are shown at their own size; larger ones at the protocol's
+MEASURED_ON_TRAIN = "zoo bench measures these levels again in every fold, on its train images only"
+LARGEST_OWN_SIZE = 224  # images up to this size are used at their own size, larger ones at the protocol's
 
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """A set understood: the card of plain data, and its samples."""
+    """The spec and samples of a dataset."""
 
-    spec: DatasetSpec  # its `samples` is still to be set
+    spec: DatasetSpec  # without its `samples`, which the caller sets
     samples: Samples
-    channel_notes: tuple[str, ...] = ()  # said unless the pixels show that all images are gray
+    channel_notes: tuple[str, ...] = ()  # reported unless the pixels show that all images are gray
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What card, table and headers say of the images of a set; no pixel is decoded."""
+    """What card, table and headers state about the images; no pixel is decoded."""
 
     joined: Joined
-    looked_at: Reading  # how volumes are cut
+    volume_reading: Reading  # how volumes are cut
     headers: dict[str, Header]  # by file
     conflicts: tuple[tuple[str, str], ...]
     targets: Targets
@@ -74,13 +74,15 @@ def assemble(
     notes: tuple[str, ...] = (),
     doubts: tuple[AmbiguityNote, ...] = (),
 ) -> Assembled:
-    """Everything but the pixels. `origin` is what the user named, for messages."""
+    """Assemble everything but the pixels. `origin` is the path the user named, for messages."""
     root, facts = listing.root, find_facts(card, listing, origin)
     files, headers = facts.joined.files, list(facts.headers.values())
-    reading, reading_notes = choose_reading(card, [root / file for file in facts.headers], headers, facts.looked_at)
+    reading, reading_notes = choose_reading(
+        card, [root / file for file in facts.headers], headers, facts.volume_reading
+    )
     level_groups = find_level_groups(root, facts.headers, reading)
-    by_level = {name: [told.get(file, "") for file in files] for name, told in level_groups.columns.items()}
-    told = find_path_columns(card, facts.joined) | find_telling_tags(facts.joined, facts.headers)
+    level_columns = {name: [groups.get(file, "") for file in files] for name, groups in level_groups.columns.items()}
+    extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
     measured = is_measured(card, headers)
     image_notes = (
         *reading_notes,
@@ -89,29 +91,31 @@ def assemble(
         *describe_scans(card, headers),
     )
     samples = Samples(
-        table=build_table(card, facts.joined, facts.splits, facts.patients.texts).assign(**told, **by_level),
+        table=build_table(card, facts.joined, facts.splits, facts.patients.texts).assign(
+            **extra_columns, **level_columns
+        ),
         targets=facts.targets.targets,
         read=partial(read_below, root, reading),
         files=tuple(root / file for file in files),
         notes=(*notes, *describe_facts(facts), *image_notes),
         reading=record_reading(reading),
-        read_by=partial(read_by, card, root, facts.headers, facts.looked_at) if measured else None,
+        read_by=partial(read_by, card, root, facts.headers, facts.volume_reading) if measured else None,
         tables=tuple(root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=root, card_root=root),
         doubts=(*doubts, *facts.patients.doubts),
     )
-    spec = build_spec(card, facts, tuple(told), name=card.name or name, title=card.title or root.name)
+    spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
     return Assembled(spec, samples, describe_channels(headers))
 
 
 def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
-    """Read table, headers, labels, splits and patients; one error for all mistakes of the last three."""
-    with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tagged:
-        joined = expand_clips(card, join_table(card, listing, origin, tagged))
-    looked_at = choose_axis(card, listing.root, joined.images)
-    with Headers(listing.root, looked_at) as found:
-        check_frame_sizes(joined, found)
-        by_file = found.looked_at(joined.images)
+    """Read table, headers, labels, splits and patients; one error reports all mistakes in the last three."""
+    with Headers(listing.root, replace(AS_STORED, crop=card.crop)) as tag_headers:
+        joined = expand_clips(card, join_table(card, listing, origin, tag_headers))
+    volume_reading = choose_axis(card, listing.root, joined.images)
+    with Headers(listing.root, volume_reading) as headers:
+        check_frame_sizes(joined, headers)
+        by_file = headers.sample(joined.images)
         joined = expand_frames(card, joined, by_file)
         conflicts, mistakes = find_reading_conflicts(card, joined, listing)
         (targets, (splits, split_notes), patients) = attempt_all(
@@ -119,21 +123,23 @@ def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
             mistakes,
             lambda: understand_targets(card, joined),
             lambda: find_official_splits(card, joined, listing),
-            lambda: find_patients(card, joined, found),
+            lambda: find_patients(card, joined, headers),
         )
     if mistakes := find_unknown_labels(card, targets.labels):
         raise card_error(origin, mistakes)
-    return Facts(joined, looked_at, by_file, conflicts, targets, splits, tuple(split_notes), patients)
+    return Facts(joined, volume_reading, by_file, conflicts, targets, splits, tuple(split_notes), patients)
 
 
 def describe_facts(facts: Facts) -> tuple[str, ...]:
-    """The notes on files, labels, splits and patients, in this order."""
-    lacking = describe_lacking(facts.targets, facts.splits)
-    return (*facts.joined.notes, *facts.targets.notes, *facts.split_notes, *lacking, *facts.patients.notes)
+    """Return the notes on files, labels, splits and patients, in this order."""
+    missing = describe_missing_classes(facts.targets, facts.splits)
+    return (*facts.joined.notes, *facts.targets.notes, *facts.split_notes, *missing, *facts.patients.notes)
 
 
-def build_spec(card: DatasetCard, facts: Facts, told: tuple[str, ...], *, name: str, title: str) -> DatasetSpec:
-    """The spec of a set. `told` are the columns that paths and headers add to the table."""
+def build_spec(
+    card: DatasetCard, facts: Facts, extra_columns: tuple[str, ...], *, name: str, title: str
+) -> DatasetSpec:
+    """Build the spec. `extra_columns` are those that paths and headers add to the table."""
     headers, cells = list(facts.headers.values()), facts.joined.cells
     official_splits = tuple(split for split in SPLITS if split in facts.splits)
     return DatasetSpec(
@@ -146,23 +152,23 @@ def build_spec(card: DatasetCard, facts: Facts, told: tuple[str, ...], *, name: 
         channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
         patient=facts.patients.meaning,
-        official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone parts nothing
-        metadata=(*(c for c in card.metadata if c not in card.hide and c in cells), *told),
+        official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone is no split
+        metadata=(*(c for c in card.metadata if c not in card.hide and c in cells), *extra_columns),
         known_conflicts=facts.conflicts,
-        **said_of_any(card),
+        **common_fields(card),
     )
 
 
 def find_unknown_labels(card: DatasetCard, labels: Sequence[str]) -> list[str]:
     return [
-        f"label_map: no label {label!r}; there are {', '.join(labels)}"
+        f"label_map: unknown label {label!r}; the labels are {', '.join(labels)}"
         for label in map(one_form, card.label_map)
         if label not in labels
     ]
 
 
-def said_of_any(card: DatasetCard) -> dict[str, Any]:
-    """What a card says of a set however its images are kept."""
+def common_fields(card: DatasetCard) -> dict[str, Any]:
+    """Return the spec fields that a card sets for files and for arrays alike."""
     return {
         "description": card.description,
         "modality": card.modality,
@@ -185,13 +191,13 @@ def said_of_any(card: DatasetCard) -> dict[str, Any]:
 
 
 def tables_of(card: DatasetCard) -> list[str]:
-    """The files that labels, patients and splits are read from."""
+    """List the files that labels, patients and splits are read from."""
     lists = [name for _, name in card.split.lists()] if card.split else []
     return [name for name in (card.table, card.add.table if card.add else "", *lists) if name]
 
 
 def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) -> list[Any]:
-    """What each step returns; where several fail, all that they say in one error."""
+    """Return the result of each step; if several fail, raise one error with all messages."""
     results: list[Any] = []
     errors: list[DataError] = [card_error(origin, mistakes)] if mistakes else []
     for step in steps:
@@ -202,14 +208,14 @@ def attempt_all(origin: Path, mistakes: list[str], *steps: Callable[[], Any]) ->
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise card_error(origin, [*mistakes, *(str(error) for error in errors[bool(mistakes) :])])
+        raise card_error(origin, [*mistakes, *map(describe_nested, errors[bool(mistakes) :])])
     return results
 
 
 def find_reading_conflicts(
     card: DatasetCard, joined: Joined, listing: Listing
 ) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    """The card's known conflicts as pairs of sample ids; those of images that are left out are none any more."""
+    """Return the card's known conflicts as pairs of sample ids, without those of excluded images; and mistakes."""
     if not card.known_conflicts:
         return (), []
     sample_id = dict(zip(joined.images, joined.sample_ids, strict=True))
@@ -226,16 +232,16 @@ def find_reading_conflicts(
     return tuple(pairs), mistakes
 
 
-def describe_lacking(targets: Targets, splits: list[str]) -> list[str]:
-    """One note for each official split without an image of a class that the set has."""
+def describe_missing_classes(targets: Targets, splits: list[str]) -> list[str]:
+    """Return one note per official split without an image of some class."""
     if not targets.task.classes:
         return []
     of_split = {split: np.array(splits) == split for split in SPLITS if split in splits}
     present = np.unique(targets.targets)
     notes = []
     for split, rows in of_split.items():
-        lacking = [targets.labels[label] for label in present if label not in targets.targets[rows]]
-        notes += [f"{split} has no image of {', '.join(lacking)}"] if lacking else []
+        missing = [targets.labels[label] for label in present if label not in targets.targets[rows]]
+        notes += [f"{split} has no image of {', '.join(missing)}"] if missing else []
     return notes
 
 
@@ -244,21 +250,21 @@ def unset(request: object) -> Samples:  # noqa: ARG001
 
 
 def read_below(root: Path, reading: Reading, image: str) -> Array:
-    """Pixels of an image, or of one frame of a file, named relative to the folder."""
+    """Return the pixels of an image, or of one frame of a file, named relative to the folder."""
     path, frame = file_and_frame(root, image)
     return read_image(path, frame, reading)
 
 
 def read_by(
-    card: DatasetCard, root: Path, by_file: Mapping[str, Header], looked_at: Reading, images: Sequence[str]
+    card: DatasetCard, root: Path, by_file: Mapping[str, Header], volume_reading: Reading, images: Sequence[str]
 ) -> tuple[Callable[[str], Array], dict[str, Any]]:
-    """How the images of a fold are read: by the levels of its train `images` alone."""
+    """Choose how one fold reads its images, from the levels of its train `images` only."""
     files = {image if image in by_file else split_frame(image)[0] for image in images}
     headers = {file: header for file, header in by_file.items() if file in files}
     if len(headers) < min(NUM_MEASURED, len(files)):
         spread = sorted(files)[:: -(-len(files) // NUM_MEASURED)]  # sorted by class folder
-        headers |= {file: read_header(root / file, looked_at) for file in spread if file not in headers}
-    reading, _ = choose_reading(card, [root / file for file in headers], list(headers.values()), looked_at)
+        headers |= {file: read_header(root / file, volume_reading) for file in spread if file not in headers}
+    reading, _ = choose_reading(card, [root / file for file in headers], list(headers.values()), volume_reading)
     return partial(read_below, root, reading), record_reading(reading)
 
 
@@ -270,7 +276,7 @@ def file_and_frame(root: Path, image: str) -> tuple[Path, int | None]:
 
 
 def build_table(card: DatasetCard, joined: Joined, splits: list[str], patients: list[str]) -> pandas.DataFrame:
-    """sample_id, image, split, patient where they exist, then the table's other columns but labels and hidden ones."""
+    """Build the table: sample_id, image, split and patient (if any), then the other columns but labels and hidden."""
     import pandas
 
     columns: dict[str, Any] = {"sample_id": joined.sample_ids, "image": joined.images}
@@ -288,39 +294,43 @@ def build_table(card: DatasetCard, joined: Joined, splits: list[str], patients: 
 
 
 def find_path_columns(card: DatasetCard, joined: Joined) -> dict[str, list[str]]:
-    """What paths say beside label, split, patient and clip (a site, a view), as columns: the audit looks at them."""
+    """Return the other placeholders of the paths (a site, a view) as columns; the audit tests them."""
     others = set(joined.cells.columns) | {*PATH_FACTS, *RESERVED, CLIP, *card.hide}
     names = [name for name in joined.captures[0] if name not in others]
     return {name: [captures[name] for captures in joined.captures] for name in names}
 
 
-def find_telling_tags(joined: Joined, headers: Mapping[str, Header]) -> dict[str, list[str]]:
-    """The DICOM tags in which the images differ, each as a column; those of the table's own columns are left to it."""
-    known = {column.lower() for column in joined.cells.columns}
+def find_tag_columns(joined: Joined, headers: Mapping[str, Header]) -> dict[str, list[str]]:
+    """Return the DICOM tags in which the images differ as columns; a column of the same name in the table wins."""
+    own_columns = {column.lower() for column in joined.cells.columns}
     tags = [headers[file].tags if file in headers else {} for file in joined.files]
-    columns = {keyword: [each.get(keyword, "") for each in tags] for keyword in TELLING_TAGS}
+    columns = {keyword: [each.get(keyword, "") for each in tags] for keyword in CONFOUNDER_TAGS}
     columns["PatientAge"] = [re.sub(r"^0*(\d+)Y$", r"\1", age) for age in columns["PatientAge"]]  # 057Y
     return {
-        keyword: cells for keyword, cells in columns.items() if len(set(cells)) > 1 and keyword.lower() not in known
+        keyword: cells
+        for keyword, cells in columns.items()
+        if len(set(cells)) > 1 and keyword.lower() not in own_columns
     }
 
 
-# --- what the images are like ----------------------------------------------------------------------------------------
+# --- notes on the images ---------------------------------------------------------------------------------------------
 def own_size(headers: list[Header]) -> int | None:
-    """The longest side, where all images looked at share it and it is small."""
+    """Return the longest side if all headers share it and it is small, else None."""
     sides = {max(header.width, header.height) for header in headers}
     return sides.pop() if len(sides) == 1 and max(sides) <= LARGEST_OWN_SIZE else None
 
 
 def describe_scans(card: DatasetCard, headers: list[Header]) -> tuple[str, ...]:
-    """Notes on text in the pixels: it can give the label away."""
+    """Return notes on text in the pixels, which can reveal the label."""
     scans = sum(header.modality == "US" for header in headers)
-    burnt = sum(header.tags.get("BurnedInAnnotation") == "YES" for header in headers)
+    burned = sum(header.tags.get("BurnedInAnnotation") == "YES" for header in headers)
     notes = []
-    if burnt:
-        notes.append(f"{burnt} files say that text is burnt into their pixels: it can give the label away")
+    if burned:
+        notes.append(
+            f"{burned} files declare text burned into their pixels (BurnedInAnnotation): it can reveal the label"
+        )
     if scans and not card.crop:
-        advice = 'text burnt into them can give the label away (in dataset.toml: crop = "ultrasound-region")'
+        advice = 'text burned into them can reveal the label (in dataset.toml: crop = "ultrasound-region")'
         notes.append(f"{scans} ultrasound images: {advice}")
     return tuple(notes)
 
@@ -329,4 +339,4 @@ def describe_channels(headers: list[Header]) -> tuple[str, ...]:
     counts = Counter(header.channels for header in headers)
     if len(counts) < 2:
         return ()
-    return (f"{counts[1]} gray and {counts[3]} colour images, of {len(headers)} looked at: all are read as colour",)
+    return (f"{counts[1]} gray and {counts[3]} color images among {len(headers)} headers: all are read as color",)

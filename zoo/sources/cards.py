@@ -1,4 +1,4 @@
-"""Read a `dataset.toml` as a Card: what a set of images is, and how its files and table are read."""
+"""The format of `dataset.toml`: what a dataset is, and how its files and table are read."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Names = tuple[str, ...]
 
 
 class CardPart(BaseModel):
-    """A section of the file: an unknown key is a mistake, never ignored."""
+    """A section of the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Label(CardPart):
-    """Where the label stands, and how its text is read."""
+    """Where the label is, and how its text is read."""
 
     column: str = Field(default="", description="Column with the label.")
-    columns: Names = Field(default=(), description="Instead: one 0/1 column a label.")
+    columns: Names = Field(default=(), description="Instead of `column`: one 0/1 column per label.")
     separator: str = Field(
         default="",
-        description='Between several labels of an image: "|"; or "list", where a cell is a list as Python or JSON '
-        "write it: ['a', 'b']. Makes the task multilabel.",
+        description='Separates several labels of an image, for example "|"; "list" where a cell is a Python or JSON '
+        "list: ['a', 'b']. Makes the task multilabel.",
     )
-    none: str = Field(default="", description='Text that means no label at all: "No Finding".')
+    none: str = Field(default="", description='Text that means no label, for example "No Finding".')
     uncertain: Literal["", "ignore", "zeros", "ones"] = Field(
         default="",
         description="Meaning of -1 in 0/1 columns: ignore = unknown (the default if the columns also contain 0), "
@@ -39,31 +39,35 @@ class Label(CardPart):
     )
     positive: str = Field(
         default="",
-        description="Binary: the label called positive. Default: the one not called normal, negative, benign or so, "
-        "else the last.",
+        description="Binary tasks: the positive label. Default: the one whose name is not normal, negative, benign or "
+        "similar, else the last.",
     )
-    bins: tuple[float, ...] = Field(default=(), description="Edges that turn a number into grades: [0, 40, 50, 100].")
-    names: Names = Field(default=(), description="Names of the grades, one fewer than edges.")
+    bins: tuple[float, ...] = Field(
+        default=(), description="Edges that turn numbers into grades, for example [0, 40, 50, 100]."
+    )
+    names: Names = Field(default=(), description="Names of the grades, one fewer than `bins`.")
 
     @model_validator(mode="after")
     def agree(self) -> Label:
         if self.column and self.columns:
-            raise ValueError("give either column or columns")
+            raise ValueError("set either column or columns, not both")
         if self.bins and list(self.bins) != sorted(set(self.bins)):
-            raise ValueError(f"bins must rise, got {list(self.bins)}")
+            raise ValueError(f"bins must be in increasing order, got {list(self.bins)}")
         if self.bins and self.names and len(self.names) != len(self.bins) - 1:
             raise ValueError(f"{len(self.bins)} bins make {len(self.bins) - 1} grades, got {len(self.names)} names")
         return self
 
 
 class Patient(CardPart):
-    """Who an image belongs to: nobody may be in two splits."""
+    """The patient of each image; no patient may be in two splits."""
 
     column: str = Field(default="", description="Column with the patient.")
-    regex: str = Field(default="", description="Expression on the image's path; its first group is the patient.")
+    regex: str = Field(
+        default="", description="Regular expression on the image's path; its first group is the patient."
+    )
     tag: str = Field(default="", description='DICOM tag with the patient: "PatientID", "StudyInstanceUID".')
-    none: str = Field(default="", description='Why there is no key: "not published: image level".')
-    means: str = Field("patient", description='What the key stands for: "patient", "lesion", "eye".')
+    none: str = Field(default="", description='Why there is no patient key: "not published: image level".')
+    means: str = Field("patient", description='What the key identifies: "patient", "lesion", "eye".')
 
     @field_validator("regex")
     @classmethod
@@ -73,49 +77,51 @@ class Patient(CardPart):
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         if value and not groups:
-            raise ValueError("needs one group in parentheses: the patient")
+            raise ValueError("needs one group in parentheses, which matches the patient")
         return value
 
     @model_validator(mode="after")
     def agree(self) -> Patient:
         if sum(map(bool, (self.column, self.regex, self.tag, self.none))) != 1:
-            raise ValueError("give exactly one of column, regex, tag, none")
+            raise ValueError("set exactly one of column, regex, tag, none")
         return self
 
 
 class SplitRule(CardPart):
-    """The official split: a column and the values in it that mean train, val and test; or files that list the images.
+    """The official split: a column and its values for train, val and test; or files that list the images.
 
-    Without either, what zoo is to draw: `folds`, and the share `val` of train.
+    Without either, how zoo draws a split: the number of `folds`, and the share `val` of train.
     """
 
     column: str = Field(default="", description="Column with the split.")
-    train: str | Names = Field(default=(), description="Values that mean train; without `column`, a file of names.")
+    train: str | Names = Field(
+        default=(), description="Values that mean train; without `column`, files that list the images of train."
+    )
     val: str | Names | Annotated[float, Field(gt=0, le=0.5)] = Field(
-        default=(), description="The same for val; or the share of train to draw it from."
+        default=(), description="The same for val; or the share of train to draw as val."
     )
     test: str | Names = Field(default=(), description="The same for test.")
-    rest: str = Field(default="", description="A file with the names of all that is not in test.")
+    rest: str = Field(default="", description="A file that lists every image that is not in test.")
     folds: int | None = Field(default=None, ge=2, le=1000, description="Draw this many folds by patient.")
 
     @model_validator(mode="after")
     def agree(self) -> SplitRule:
         if not self.model_fields_set:
-            raise ValueError("give column, files of names, val or folds")
+            raise ValueError("set column, files of names, val or folds")
         if self.rest and (self.column or self.train):
-            raise ValueError("rest, a file of names, stands for train: not beside column or train")
+            raise ValueError("rest replaces train and cannot be combined with column or train")
         if self.rest and not self.test:
-            raise ValueError("rest is what is not in test: give test too")
+            raise ValueError("rest lists what is not in test, so test must be set too")
         return self
 
     def lists(self) -> list[tuple[str, str]]:
-        """Without a column: (key, file of names) of each list, the smaller ones first."""
+        """Return (key, file of names) of each list, the shorter ones first; empty where a column gives the split."""
         if self.column:
             return []
-        given = {"test": self.test, "val": self.val, "train": self.train, "rest": self.rest}
+        by_key = {"test": self.test, "val": self.val, "train": self.train, "rest": self.rest}
         return [
             (key, name)
-            for key, names in given.items()
+            for key, names in by_key.items()
             if not isinstance(names, float) and names
             for name in ([names] if isinstance(names, str) else names)
         ]
@@ -125,39 +131,39 @@ class SplitRule(CardPart):
         return self.val if isinstance(self.val, float) else None
 
     def meanings(self) -> dict[str, str]:
-        """Value in the column -> split."""
-        given = {"train": self.train, "val": self.val, "test": self.test}
+        """Map each value of the column to its split."""
+        by_split = {"train": self.train, "val": self.val, "test": self.test}
         return {
             value: split
-            for split, values in given.items()
+            for split, values in by_split.items()
             if not isinstance(values, float)
             for value in ([values] if isinstance(values, str) else values)
         }
 
 
 class Join(CardPart):
-    """How a row of the table finds its images, where no column stands in `images`."""
+    """How a row of the table finds its images, where `images` contains no column."""
 
     column: str = Field(
-        description="Column with the path or name of an image, with or without suffix; with those of a folder, whose "
-        "images all have the row; or with the value of `tag`."
+        description="Column with the path or name of an image, with or without suffix; with the path or name of a "
+        "folder, so that the row applies to all images in it; or with the value of `tag`."
     )
     tag: str = Field(default="", description='DICOM tag that the column holds: "SOPInstanceUID", "AccessionNumber".')
 
 
 class Add(CardPart):
-    """A second table, whose columns are added to the first by a column that both have."""
+    """A second table, joined to the first by a column that both have."""
 
     table: str = Field(description="CSV or TSV file.")
-    by: str = Field(description="Column in both with the same values; in the second table each once.")
+    by: str = Field(description="Column of both tables; in the second, each value occurs once.")
 
 
 class Masks(CardPart):
-    """Files that mark something in an image; they are no further images."""
+    """Files that are masks of images, not images themselves."""
 
     path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
     merge: Literal["union", "none"] = Field(
-        default="union", description="What several masks of an image make. Masks are not read yet."
+        default="union", description="How several masks of an image are combined. Masks are not read yet."
     )
 
 
@@ -168,85 +174,86 @@ class Slices(CardPart):
         default=None,
         ge=0,
         le=2,
-        description="Across which axis of the array slices are cut. Default: 2 of a NIfTI, the pages of a TIFF.",
+        description="Axis of the array across which slices are cut. Default: axis 2 of a NIfTI, the pages of a TIFF.",
     )
-    step: int = Field(default=1, ge=1, description="Every how many slices one is taken.")
+    step: int = Field(default=1, ge=1, description="Take one slice in this many.")
     keep: Literal["all", "nonempty"] = Field(
-        default="nonempty", description="nonempty: slices of one value are left out."
+        default="nonempty", description="nonempty: leave out slices that have only one value."
     )
 
 
 class Frames(CardPart):
     """Which frames of a clip, or of a folder of frames, are images."""
 
-    every: int = Field(default=1, ge=1, description="Every how many frames one is taken.")
-    max: int | None = Field(default=None, ge=1, description="At most so many a clip, from its start.")
+    every: int = Field(default=1, ge=1, description="Take one frame in this many.")
+    max: int | None = Field(default=None, ge=1, description="Take at most this many frames per clip, from its start.")
 
 
 class Intensity(CardPart):
-    """How values beyond 8 bits become levels: one mapping for the whole set, recorded with every result."""
+    """How values of more than 8 bits become levels: one mapping for the whole set, recorded with every result."""
 
     window: Literal["", "dicom"] | tuple[float, float] = Field(
-        default="", description='"dicom": each file\'s own VOI LUT or window; or [centre, width].'
+        default="", description='"dicom": each file\'s own VOI LUT or window; or [center, width].'
     )
-    levels: tuple[float, float] | None = Field(default=None, description="Values that become black and white.")
+    levels: tuple[float, float] | None = Field(default=None, description="The values that become black and white.")
     percentiles: tuple[float, float] | None = Field(
-        default=None, description="The same, of all values of the train images of each fold."
+        default=None, description="The same as percentiles of all values in the train images of each fold."
     )
     each: Literal["set", "volume"] = Field(
         default="set",
-        description="volume: the percentiles are those of each volume by itself, for values without a unit, as of MR.",
+        description="volume: take the percentiles of each volume separately, for values without a unit, as in MR.",
     )
-    bits: Literal[8, 16] = Field(default=16, description="How many levels: 256 or 65,536.")
+    bits: Literal[8, 16] = Field(default=16, description="Bits of the result: 256 or 65,536 levels.")
 
     @model_validator(mode="after")
     def agree(self) -> Intensity:
         if sum(map(bool, (self.window, self.levels, self.percentiles))) > 1:
-            raise ValueError("give one of window, levels, percentiles")
+            raise ValueError("set only one of window, levels, percentiles")
         if self.each == "volume" and not self.percentiles:
             raise ValueError('each = "volume" needs percentiles')
         return self
 
 
 class DatasetCard(CardPart):
-    """What cannot be guessed about a set of images."""
+    """What zoo cannot guess about a dataset."""
 
     schema_: Literal[1] = Field(default=1, alias="schema", description="Version of this format.")
     name: str = Field(
-        default="", pattern=r"^[a-z0-9_.\-]*$", description="Lower case; the folder's name is the default."
+        default="", pattern=r"^[a-z0-9_.\-]*$", description="Lower-case name. Default: the folder's name."
     )
-    title: str = Field(default="", description="For the board; the folder's name is the default.")
+    title: str = Field(default="", description="Title on the board. Default: the folder's name.")
     description: str = Field(default="", description="A sentence or two.")
-    modality: str = Field(default="", description='How the images were made: "dermoscopy", "chest X-ray".')
-    license: str = Field(default="", description='"CC BY 4.0".')
-    citation: str = Field(default="", description="The paper.")
+    modality: str = Field(default="", description='How the images were acquired: "dermoscopy", "chest X-ray".')
+    license: str = Field(default="", description='For example "CC BY 4.0".')
+    citation: str = Field(default="", description="The paper to cite.")
     url: str = Field(default="", description="Where the data come from.")
     task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = Field(
-        default="", description="What is asked of an image; guessed from the labels."
+        default="", description="What is predicted. Default: guessed from the labels."
     )
     unit: Literal["auto", "image", "clip", "patient"] = Field(
         default="auto",
-        description="What is scored. auto: the patient where all images of each share a label, else the image.",
+        description="What is scored. auto: the patient if all images of each patient share a label, else the image.",
     )
     share_targets: bool = Field(
-        default=True, description="false: the license keeps the targets; `zoo bundle` leaves them out."
+        default=True,
+        description="false: the license does not allow sharing the targets, and `zoo bundle` leaves them out.",
     )
-    reference_standard: str = Field(default="", description='Who or what says the label: "biopsy", "two readers".')
+    reference_standard: str = Field(default="", description='How the labels were obtained: "biopsy", "two readers".')
     derived_from: Names = Field(
         default=(),
-        description='Collections the images come from, lower case: "ham10000". A board says where weights were trained '
-        "on one.",
+        description='Collections that the images come from, in lower case: "ham10000". Boards mark models with weights '
+        "trained on one of them.",
     )
     root: str = Field(
         default="",
-        description="Folder of the data, where this file lies elsewhere; or an archive, a folder in it "
+        description="Folder of the data. Default: the folder of this file. It may be an archive, a folder in one "
         "(`set.zip/inner`), or a `.npz`.",
     )
     images: str = Field(
         default="**/*",
         min_length=1,
-        description="Pattern of the image files. {label}, {split}, {patient} are read from the path, {clip} makes one "
-        "clip of its frames, {a column of the table} joins the row.",
+        description="Pattern of the image files. {label}, {split} and {patient} are read from the path, {clip} groups "
+        "frames into a clip, {COLUMN} joins the row of the table with this value.",
     )
     exclude: str | Names = Field(default=(), description="Patterns of files to leave out.")
     table: str = Field(default="", description="CSV, TSV or JSON-lines file.")
@@ -255,86 +262,85 @@ class DatasetCard(CardPart):
     label: Label = Field(default=Label(), description="Where the label is, and how it is read.")
     labels: Names | dict[str, str] = Field(
         default=(),
-        description="Order of the labels, or a table from the value in the data to the name shown, in order.",
+        description="Order of the labels; or a table from each value in the data to the name displayed, in order.",
     )
-    patient: Patient | None = Field(default=None, description="Who an image belongs to.")
+    patient: Patient | None = Field(default=None, description="The patient of each image.")
     split: SplitRule | None = Field(default=None, description="The official split, or how to draw one.")
     masks: Masks | None = Field(default=None, description="Files that are masks.")
-    slices: Slices | None = Field(default=None, description="Which slices of a volume.")
-    frames: Frames | None = Field(default=None, description="Which frames of a clip.")
+    slices: Slices | None = Field(default=None, description="Which slices of a volume are read.")
+    frames: Frames | None = Field(default=None, description="Which frames of a clip are read.")
     crop: Literal["", "ultrasound-region"] = Field(
-        default="", description="ultrasound-region: what lies in a DICOM's SequenceOfUltrasoundRegions."
+        default="", description="ultrasound-region: crop to the region in a DICOM's SequenceOfUltrasoundRegions."
     )
-    metadata: Names = Field(
-        default=(), description="Columns worth reporting; `zoo audit` warns of one that tells the label."
-    )
-    hide: Names = Field(default=(), description="Columns that leak the label: kept out of everything.")
+    metadata: Names = Field(default=(), description="Columns to report; `zoo audit` warns if one predicts the label.")
+    hide: Names = Field(default=(), description="Columns that leak the label; they are not used anywhere.")
     symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = Field(
-        default=(), description="What does not change the label. None by default: left is not right in a chest."
+        default=(), description="Operations that keep the label. Default: none, as left is not right in a chest."
     )
     intensity: tuple[float, float] | Intensity | None = Field(
         default=None,
-        description="Two levels of 16-bit images that become 0 and 1, by default the .1 and 99.9 percentiles of train; "
-        "or a section: how values become levels.",
+        description="The two levels of 16-bit images that become 0 and 1. Default: percentiles 0.1 and 99.9 of train. "
+        "Or a section that maps values to levels.",
     )
     near_duplicates: Literal["group", "ignore"] = Field(
-        default="group", description="group: images that look alike stay on one side of every split zoo draws."
+        default="group", description="group: images that look alike stay together in every split that zoo draws."
     )
     known_conflicts: tuple[tuple[str, str], ...] = Field(
-        default=(), description="Pairs of images, alike but with two labels, that are known and accepted."
+        default=(), description="Pairs of images that look alike and have different labels, known and accepted."
     )
-    known_issues: Names = Field(default=(), description="Said on the board.")
+    known_issues: Names = Field(default=(), description="Issues to display on the board.")
     checksums: dict[str, str] = Field(
         default_factory=dict,
-        description="File below the root -> its md5, as published; the [audit](audit.md) compares them.",
+        description="The published md5 of each file below the root; the [audit](audit.md) compares them.",
     )
     drop: Names = Field(
         default=(),
-        description="Images to leave out, by path or name; `zoo audit SET --fix OUT.toml` writes such a list.",
+        description="Images to leave out, by path or name; `zoo audit DATASET --fix OUT.toml` writes such a list.",
     )
     label_map: dict[str, str] = Field(
         default_factory=dict,
-        description="Label -> what other sets call it whose models are [tested on this one](external-validation.md).",
+        description="For each label, its name in other datasets whose models are "
+        "[tested on this one](external-validation.md).",
     )
 
     def columns(self) -> dict[str, str]:
-        """Place in this file -> column of the table it names."""
-        named = {"label.column": self.label.column, "join.column": self.join.column if self.join else ""}
-        named |= {"patient.column": self.patient.column if self.patient else ""}
-        named |= {"split.column": self.split.column if self.split else ""}
+        """Map each place in this file that names a column to that column."""
+        by_place = {"label.column": self.label.column, "join.column": self.join.column if self.join else ""}
+        by_place |= {"patient.column": self.patient.column if self.patient else ""}
+        by_place |= {"split.column": self.split.column if self.split else ""}
         for place, columns in (("label.columns", self.label.columns), ("metadata", self.metadata), ("hide", self.hide)):
-            named |= {f"{place}.{index}": column for index, column in enumerate(columns)}
-        return {place: column for place, column in named.items() if column}
+            by_place |= {f"{place}.{index}": column for index, column in enumerate(columns)}
+        return {place: column for place, column in by_place.items() if column}
 
     @property
     def excludes(self) -> Names:
         return (self.exclude,) if isinstance(self.exclude, str) else self.exclude
 
     @property
-    def labelled_by_path(self) -> bool:
-        """Whether the folders say the label; a table then only adds to it."""
+    def label_in_path(self) -> bool:
+        """Whether the label comes from the folders; a table then only adds other columns."""
         return not self.label.column and not self.label.columns
 
     @property
     def deciding_columns(self) -> list[str]:
-        """Columns in which rows of one image must agree."""
+        """The columns in which all rows of an image must agree."""
         named = [*self.label.columns, self.label.column, self.patient.column if self.patient else ""]
         return list(dict.fromkeys(column for column in [*named, self.split.column if self.split else ""] if column))
 
     @property
     def leaves_files_open(self) -> bool:
-        """Whether it says neither where the images nor where the table is: both are then guessed."""
+        """Whether neither images nor table are set, so that both are guessed."""
         return not {"images", "table", "join"} & self.model_fields_set
 
     def completed_by(self, guessed: DatasetCard) -> DatasetCard:
-        """The guessed card with everything that this one says in its place."""
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        if "label" in said:
+        """Return the guessed card with every field that this card sets replaced by its own."""
+        own = {name: getattr(self, name) for name in self.model_fields_set}
+        if "label" in own:
             label = {name: getattr(self.label, name) for name in self.label.model_fields_set}
-            said["label"] = guessed.label.model_copy(update=label)
-        if "exclude" in said:
-            said["exclude"] = (*guessed.excludes, *self.excludes)
-        return guessed.model_copy(update=said)
+            own["label"] = guessed.label.model_copy(update=label)
+        if "exclude" in own:
+            own["exclude"] = (*guessed.excludes, *self.excludes)
+        return guessed.model_copy(update=own)
 
     @field_validator("intensity")
     @classmethod
@@ -346,14 +352,16 @@ class DatasetCard(CardPart):
     @model_validator(mode="after")
     def agree(self) -> DatasetCard:
         if not self.table and self.columns() and not self.leaves_files_open:
-            raise ValueError(f"{', '.join(self.columns())}: needs `table`, the file with these columns")
+            raise ValueError(f"{', '.join(self.columns())}: set `table` too, the file with these columns")
         if self.labels and (self.label.bins or self.task == "regression"):
-            raise ValueError("labels: " + ("a regression has none" if not self.label.bins else "use label.names"))
+            raise ValueError(
+                "labels: " + ("use label.names beside bins" if self.label.bins else "leave it out for a regression")
+            )
         return self
 
 
 def read_card(path: Path) -> DatasetCard:
-    """The card in a `dataset.toml`; every mistake in it at once, each with its place."""
+    """Read a `dataset.toml`; one DataError lists every mistake with its key."""
     try:
         document = parse_toml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -361,7 +369,7 @@ def read_card(path: Path) -> DatasetCard:
             f"{path}: not UTF-8 text, from byte {error.start}", fix="save it as UTF-8", code="card"
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: not TOML: {error}", fix="correct that line", code="card") from error
+        raise DataError(f"{path}: invalid TOML: {error}", fix="correct that line", code="card") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error
     try:
@@ -370,21 +378,28 @@ def read_card(path: Path) -> DatasetCard:
         raise card_error(path, describe_mistakes(error)) from error
 
 
+def describe_nested(error: DataError) -> str:
+    """Return an error's message, with its fix in parentheses, as one of several mistakes."""
+    return f"{error.message} ({error.fix})" if error.fix else error.message
+
+
 def card_error(path: Path, mistakes: list[str]) -> DataError:
     count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
     return DataError(
-        f"{path}: {count}{'; '.join(mistakes)}", fix="correct these; docs/your-own-data.md lists all keys", code="card"
+        f"{path}: {count}{'; '.join(mistakes)}",
+        fix="correct the card; docs/dataset-toml.md lists all keys",
+        code="card",
     )
 
 
-# What pydantic puts into the place of a mistake where a value may be of several kinds
+# pydantic inserts these into the location of a mistake where a value may have several types
 PLACEHOLDER_KIND = re.compile(
     r"str|float|constrained-float|Intensity|(tuple|dict|literal|lax-or-strict|function-\w+)\[.*\]"
 )
 
 
 def describe_mistakes(error: ValidationError) -> list[str]:
-    """One text for each place; where a value may be of several kinds, what is wrong with it as each of them."""
+    """Return one text per key; where a value may have several types, join the messages of all of them."""
     by_place: dict[str, list[Any]] = {}
     for mistake in error.errors():
         place = [str(part) for part in mistake["loc"] if not PLACEHOLDER_KIND.fullmatch(str(part))]
@@ -397,15 +412,15 @@ def describe_mistake(place: str, mistakes: list[Any]) -> str:
         *above, key = mistakes[0]["loc"]
         hint = nearest(key, known_keys(above))
         return f"{place}: unknown key" + (f". {hint}" if hint else "")
-    near = [mistake for mistake in mistakes if not mistake["type"].endswith("_type")]  # right in kind, not in value
-    texts = [mistake["msg"].removeprefix("Value error, ") for mistake in near or mistakes]
+    of_value = [mistake for mistake in mistakes if not mistake["type"].endswith("_type")]  # right type, wrong value
+    texts = [mistake["msg"].removeprefix("Value error, ") for mistake in of_value or mistakes]
     text = " or ".join([texts[0], *(text.removeprefix("Input should be ") for text in texts[1:])])
     return f"{place}: {text}" if place else text
 
 
-def known_keys(place: list[str]) -> list[str]:
-    """The keys that may stand at a place: those of the file, or of one of its sections."""
-    model = CARD_SECTIONS.get(place[0], DatasetCard) if place else DatasetCard
+def known_keys(section: list[str]) -> list[str]:
+    """List the valid keys of the file, or of the section in `place`."""
+    model = CARD_SECTIONS.get(section[0], DatasetCard) if section else DatasetCard
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -423,21 +438,21 @@ CARD_SECTIONS: dict[str, type[CardPart]] = {
 
 
 def card_schema() -> dict[str, Any]:
-    """The JSON schema of `dataset.toml`, as `docs/dataset.schema.json` publishes it."""
+    """Return the JSON schema of `dataset.toml`, published as `docs/dataset.schema.json`."""
     schema: dict[str, Any] = plain_schema(DatasetCard.model_json_schema())
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, "title": "dataset.toml: what cannot be guessed about a set of images", **schema}
+    return {"$schema": dialect, "title": "dataset.toml: what zoo cannot guess about a dataset", **schema}
 
 
 def plain_schema(node: Any) -> Any:
-    """Without what says nothing of a TOML file: null, which it cannot hold, empty defaults, titles made of names."""
+    """Remove what is useless for a TOML file: null (TOML has none), empty defaults, titles generated from names."""
     if isinstance(node, list):
         return [plain_schema(each) for each in node]
     if not isinstance(node, dict):
         return node
-    kinds = [kind for kind in node.get("anyOf", []) if kind != {"type": "null"}]
-    alone = kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
-    node = {**{key: value for key, value in node.items() if key != "anyOf"}, **alone}
+    types = [kind for kind in node.get("anyOf", []) if kind != {"type": "null"}]
+    single = types[0] if len(types) == 1 else {"anyOf": types} if types else {}
+    node = {**{key: value for key, value in node.items() if key != "anyOf"}, **single}
     plain = {}
     for key, value in node.items():
         if key in ("properties", "$defs"):
@@ -453,10 +468,10 @@ def is_empty(default: Any) -> bool:
 
 # --- patterns --------------------------------------------------------------------------------------------------------
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
-PATH_FACTS = ("label", "split", "patient")  # what a path may say of an image
-Captures = Annotated[dict[str, str], "placeholder -> the text it stood for"]
+PATH_FACTS = ("label", "split", "patient")  # the placeholders with a meaning of their own
+Captures = Annotated[dict[str, str], "placeholder -> the text that it matched"]
 Compiled = Annotated[
-    tuple[re.Pattern[str], list[str]], "an expression, and the placeholders in the order of its groups"
+    tuple[re.Pattern[str], list[str]], "a regular expression, and the placeholders in the order of its groups"
 ]
 
 
@@ -465,10 +480,10 @@ def placeholders(pattern: str) -> list[str]:
 
 
 def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> Compiled:
-    """A glob with {placeholders} as an expression on a posix path, and the placeholders in the order of its groups.
+    """Compile a glob with {placeholders} to a regular expression on a posix path.
 
-    A placeholder stays within a folder unless it is in `deep`: a column of a table may hold a path. One that is named
-    twice must stand for the same text both times.
+    A placeholder matches within one folder, unless it is in `deep`: a column of a table may hold a path. A repeated
+    placeholder must match the same text each time.
     """
     names = placeholders(pattern)
     expression = ""
@@ -486,5 +501,5 @@ def compile_pattern(pattern: str, deep: frozenset[str] = frozenset()) -> Compile
 
 def match_path(compiled: Compiled, path: str) -> Captures | None:
     expression, names = compiled
-    found = expression.fullmatch(path)
-    return None if found is None else {name: found[f"g{index}"] for index, name in enumerate(names)}
+    match = expression.fullmatch(path)
+    return None if match is None else {name: match[f"g{index}"] for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Read numbers as tables write them, with a decimal point or a decimal comma."""
+"""Parse numbers in tables, with a decimal point or a decimal comma."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 0,123 is a decimal c
 
 
 def to_number(text: str) -> float | None:
-    """The number a cell holds, with a decimal point or comma; None where it holds none."""
+    """Return the number in a cell, or None if it is not a number."""
     try:
         return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError:
@@ -18,6 +18,6 @@ def to_number(text: str) -> float | None:
 
 
 def find_ambiguous_comma(texts: Iterable[str]) -> str:
-    """The first cell of a column whose comma may also separate thousands; "" where another cell excludes that."""
+    """Return the first cell of a column whose comma may separate thousands; "" if another cell rules that out."""
     with_comma = [text for text in texts if DECIMAL_COMMA.fullmatch(text)]
     return with_comma[0] if with_comma and all(map(MAYBE_THOUSANDS.fullmatch, with_comma)) else ""

@@ -1,4 +1,4 @@
-"""Guess the Card of a folder or table that has none, with notes on what was guessed."""
+"""Guess the DatasetCard of a folder or table that has none, with notes on every guess."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from zoo.specs.dataset import AmbiguityNote
 if TYPE_CHECKING:
     import pandas
 
-# Column names as people write them, lower case, other characters as "_"; the earlier wins where two fit as well.
+# Column names in lower case, other characters as "_"; the earlier one wins where two fit equally well.
 IMAGE_NAMES = tuple(
     "path image_path filepath file_path file filename file_name image_file image image_id imageid image_name "  # noqa: SIM905
     "image_index img img_id img_path img_name id_code id uid name patientid".split()
@@ -45,23 +45,23 @@ LABEL_NAMES = tuple(
     "finding_label finding_labels grade severity level disease pathology condition classification outcome "
     "ground_truth y".split()
 )
-COHORT = "group"  # the label of BIDS' participants.tsv, where no other column is called like one
-# Tables, arrays and databases that are named where nothing else labels the images
+COHORT = "group"  # the label in BIDS' participants.tsv, where no other column is named like a label
+# Tables, arrays and databases that zoo does not read; an error without labels mentions them
 UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
 SHOWN_FILES = 5
 USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
-NESTED_COLUMN = "file_name"  # what Hugging Face calls it; relative to the folder of the table
-NOTHING_SAID = DatasetCard()
-# DICOM tags that a column may hold, from what names one image to what names many
+NESTED_COLUMN = "file_name"  # Hugging Face's image column, relative to the folder of the table
+EMPTY_CARD = DatasetCard()
+# DICOM tags that a column may hold, from those of one image to those of many
 JOIN_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "AccessionNumber", "StudyInstanceUID", "PatientID")
 Tags = dict[str, dict[str, list[str]]]  # DICOM tag -> its value -> the images that have it
 MANY_LABELS = 20
-ENOUGH = 0.9  # of the rows must name an image here before an unusual column is believed to be the image's
+ENOUGH = 0.9  # of the rows must name an image for a column with an unusual name to be the image column
 
 
 @dataclass(frozen=True, eq=False)
 class Guess:
-    """The card, the files it speaks of, and what should be said about it."""
+    """A guessed card, the files it describes, and notes on the guesses."""
 
     card: DatasetCard
     listing: Listing
@@ -78,10 +78,10 @@ class LabelTable:
     image_column: str
     images_named: float  # share of the folder's images that have a row
     rows_found: float  # share of the rows that have an image
-    label_columns: tuple[str, ...]  # by their names
-    label_cells: tuple[str, ...]  # one-hot: the columns that hold only 0 and 1
-    tag: str = ""  # the DICOM tag that the image column holds, where it is no name
-    by_folder: bool = False  # the image column names folders: a row means all images in one
+    label_columns: tuple[str, ...]  # columns named like a label
+    label_cells: tuple[str, ...]  # columns that contain only 0 and 1
+    tag: str = ""  # the DICOM tag in the image column, if it holds no names
+    by_folder: bool = False  # the image column names folders: a row applies to all images in one
 
     @property
     def has_label(self) -> bool:
@@ -89,84 +89,84 @@ class LabelTable:
 
     @property
     def num_labels(self) -> int:
-        """How many classes it tells apart; 0 where its label is a quantity."""
+        """Return the number of classes; 0 where the label is a quantity."""
         values = [len(set(self.rows[column])) for column in self.label_columns] or [len(self.label_cells)]
         return max(values) if max(values) <= MANY_LABELS else 0
 
 
-def guess_card(path: Path, said: DatasetCard = NOTHING_SAID) -> Guess:
-    """The card of a folder, or of a table whose images lie beside or below it; `said` is what a card says of it."""
+def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
+    """Guess the card of a folder, or of a table with images beside or below it; fields set in `card` are respected."""
     if path.is_file():
-        return guess_named_table(path, said)
+        return guess_named_table(path, card)
     whole = descend(list_folder(path))
     check_any_image(whole)
     mask_notes: list[str] = []
-    marks = find_masks(whole, mask_notes)
-    listing = replace(whole, images=meant_images(whole, marks, said))
-    if not listing.images:  # what is wrong with `said` is told when it is honoured
-        return Guess(marks, whole, ())
+    masks = find_masks(whole, mask_notes)
+    listing = replace(whole, images=selected_images(whole, masks, card))
+    if not listing.images:  # applying the card reports why no image is left
+        return Guess(masks, whole, ())
     tags = index_tags(listing)
-    tables, broken, strangers = study_tables(listing, tags, said.label.column)
-    notes = [*mask_notes, *broken, *(f"{name} not used: no column of it names the images" for name in strangers)]
-    clips = said.frames is not None
-    pattern = "" if said.label.column else guess_class_folders(listing, tags, tables, clips=clips)
+    tables, broken, unmatched = study_tables(listing, tags, card.label.column)
+    notes = [*mask_notes, *broken, *(f"{name} not used: none of its columns names the images" for name in unmatched)]
+    clips = card.frames is not None
+    pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
-        unmarked = meant_images(whole, NOTHING_SAID, said.model_copy(update={"masks": None}))
-        check_task(path, replace(whole, images=unmarked), listing, tables)
+        with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
+        check_task(path, replace(whole, images=with_masks), listing, tables)
         if not tables:
-            raise nothing_labels(path, listing, broken, strangers)
+            raise missing_labels(path, listing, broken, unmatched)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
     by_folder = any(table.by_folder for table in tables if table.name == guess.card.table)
-    guess = name_patients(guess, said, tags, by_folder=by_folder)
-    card = guess.card.model_copy(update={"masks": marks.masks, "exclude": marks.exclude})
-    patients = {table.name: patient_columns(table.rows) for table in tables} | strangers
-    return Guess(card, whole, guess.notes, () if said.patient else doubt_unused(card, patients))
+    guess = name_patients(guess, card, tags, by_folder=by_folder)
+    guessed = guess.card.model_copy(update={"masks": masks.masks, "exclude": masks.exclude})
+    patients = {table.name: patient_columns(table.rows) for table in tables} | unmatched
+    return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
 
 
 def doubt_unused(card: DatasetCard, patients: Mapping[str, list[str]]) -> tuple[AmbiguityNote, ...]:
-    """The tables that may say the patient and are not used, where nothing else says it."""
+    """Return a note per unused table that may give the patient, if nothing else does."""
     return tuple(
         AmbiguityNote(
             check="patient-unknown",
-            message=f"{name} is not used, and its column {columns[0]!r} may say the patient: images of one may be in "
-            "two splits",
-            fix=say_in_toml("table, join and patient"),
+            message=f"{name} is not used, and its column {columns[0]!r} may be the patient: images of one patient may "
+            "be in two splits",
+            fix=set_in_toml("table, join and patient"),
         )
         for name, columns in patients.items()
         if columns and name != card.table and card.patient is None and "patient" not in placeholders(card.images)
     )
 
 
-def guess_named_table(path: Path, said: DatasetCard) -> Guess:
+def guess_named_table(path: Path, card: DatasetCard) -> Guess:
     listing = list_folder(path.parent)
     check_any_image(listing)
     tags = index_tags(listing)
     table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), tags)
     if table is None:
-        raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=say_in_toml("join"))
-    return name_patients(guess_from_table(listing, table, [], path), said, tags, by_folder=table.by_folder)
+        raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=set_in_toml("join"))
+    return name_patients(guess_from_table(listing, table, [], path), card, tags, by_folder=table.by_folder)
 
 
-def meant_images(listing: Listing, marks: DatasetCard, said: DatasetCard) -> tuple[str, ...]:
-    """The images that neither the guess nor the card leaves out: the others say nothing of the set's shape."""
-    card = said.completed_by(marks).model_copy(update={"images": "**/*"})
-    return tuple(select_files(card, listing).files)
+def selected_images(listing: Listing, masks: DatasetCard, card: DatasetCard) -> tuple[str, ...]:
+    """Return the images that neither the guess nor the card leaves out; only these show the layout of the dataset."""
+    completed = card.completed_by(masks).model_copy(update={"images": "**/*"})
+    return tuple(select_files(completed, listing).files)
 
 
-def name_patients(guess: Guess, said: DatasetCard, tags: Tags, *, by_folder: bool = False) -> Guess:
-    """With the patient that is in names of files or folders, where nothing else says who it is.
+def name_patients(guess: Guess, card: DatasetCard, tags: Tags, *, by_folder: bool = False) -> Guess:
+    """Add the patient from names of files or folders, if nothing else gives it.
 
-    `by_folder`: a row of the table means a folder, whose images stay together anyway.
+    `by_folder`: a row of the table applies to a folder, whose images stay together anyway.
     """
-    if guess.card.patient or said.patient or "{patient}" in guess.card.images:
+    if guess.card.patient or card.patient or "{patient}" in guess.card.images:
         return guess
     notes = list(guess.notes)
     patient = guess_patient(guess.listing.images, notes)
-    if patient is None and said.frames is None and not tags and not by_folder:
+    if patient is None and card.frames is None and not tags and not by_folder:
         images = guess.listing.images
         in_classes = "{label}" in guess.card.images
         patient = (
@@ -176,91 +176,95 @@ def name_patients(guess: Guess, said: DatasetCard, tags: Tags, *, by_folder: boo
 
 
 def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | None:
-    """The folders that are called as patients are, where a table says the label."""
+    """Guess the patient from folders named like patients, for images labeled by a table."""
     folders = [image.split("/")[:-1] for image in images]
     for level in range(min(map(len, folders))):
         names = {folder[level] for folder in folders}
         if are_people(names) and len(names) < len(images):
-            notes.append(f"the patient is the folder, {min(names)!r} and others: {len(names)} (guessed)")
+            notes.append(f"the patient is the folder, such as {min(names)!r}: {len(names)} patients (guessed)")
             return Patient(regex=f"^(?:[^/]+/){{{level}}}([^/]+)/", means="patient")
     return None
 
 
-def check_task(path: Path, unmarked: Listing, listing: Listing, tables: list[LabelTable]) -> None:
-    """Refuse a set for segmentation or detection, which no table gives one label of each image.
+def check_task(path: Path, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
+    """Refuse a dataset for segmentation or detection in which no table labels the images.
 
-    `unmarked` holds the images of `listing` and their masks.
+    `with_masks` contains the images of `listing` and their masks.
     """
     if any(table.has_label for table in tables):
         return
-    if masks := count_masks(unmarked, listing.images):
+    if masks := count_masks(with_masks, listing.images):
         raise other_task(path, "segmentation", masks)
-    boxes = next((f"{', '.join(found)} in {t.name}" for t in tables if (found := box_columns(t.rows.columns))), "")
-    if boxes := boxes or find_boxes(unmarked):
+    columns = ((box_columns(table.rows.columns), table.name) for table in tables)
+    boxes = next((f"{', '.join(names)} in {table}" for names, table in columns if names), "")
+    if boxes := boxes or find_boxes(with_masks):
         raise other_task(path, "detection", f"boxes: {boxes}")
 
 
-def nothing_labels(path: Path, listing: Listing, broken: list[str], strangers: Collection[str]) -> DataError:
-    """What to say where neither a folder nor a table tells the label of the images."""
+def missing_labels(path: Path, listing: Listing, broken: list[str], unmatched: Collection[str]) -> DataError:
+    """Return the error for images that neither folders nor a table label."""
     if broken:
         return DataError(broken[0], fix="correct that table, or remove it")
-    if strangers:
+    if unmatched:
         return DataError(
-            f"{path}: {len(listing.images)} images, and no column of {' or '.join(strangers)} names them",
-            fix='write their names into a column, or say how both fit in dataset.toml: images = "{COLUMN}_*.png"',
+            f"{path}: no column of {' or '.join(unmatched)} names any of the {len(listing.images)} images",
+            fix="add a column with their names, or write how a column and the names match in dataset.toml: "
+            'images = "{COLUMN}_*.png"',
         )
     return DataError(
-        f"{path}: {len(listing.images)} images and nothing that labels them{present(listing)}",
-        fix="put them into one folder a class, or a CSV with their names and labels beside them",
+        f"{path}: nothing labels the {len(listing.images)} images{describe_unread_files(listing)}",
+        fix="put them into one folder per class, or add a CSV with their names and labels",
     )
 
 
 def choose_table(path: Path, tables: list[LabelTable], notes: list[str]) -> LabelTable:
-    """The one table that can hold the labels; two are an error that names both."""
-    labelled = [table for table in tables if table.has_label] or tables
-    if len(labelled) > 1:
-        names = " and ".join(table.name for table in labelled)
+    """Return the only table that can contain the labels; raise DataError if there are two."""
+    labeled = [table for table in tables if table.has_label] or tables
+    if len(labeled) > 1:
+        names = " and ".join(table.name for table in labeled)
         raise DataError(
-            f"{path}: both {names} could hold the labels", fix=f"name one as the dataset, or {say_in_toml('table')}"
+            f"{path}: several tables could contain the labels: {names}",
+            fix=f"name one as the dataset, or {set_in_toml('table')}",
         )
     for table in tables:
-        if table is not labelled[0]:
+        if table is not labeled[0]:
             patients = patient_columns(table.rows)
-            knows = f"; its column {patients[0]!r} may say the patient" if patients else ""
-            notes.append(f"{table.name} not used: no label in it{knows}")
-    return labelled[0]
+            hint = f"; its column {patients[0]!r} may be the patient" if patients else ""
+            notes.append(f"{table.name} not used: it has no label column{hint}")
+    return labeled[0]
 
 
 def is_unread_table(name: str) -> bool:
     return "/" not in name and name.lower().endswith(UNREAD_TABLES)
 
 
-def present(listing: Listing) -> str:
-    """What lies there and may be what is looked for: `; there are also labels.json, set.tar, which are not read`."""
+def describe_unread_files(listing: Listing) -> str:
+    """Name files that may be what is missing: `; there are also labels.json, set.tar, which are not read here`."""
     tables = [name for name in listing.tables if not listing.images]
     files = [name for name in listing.others if is_archive_name(name) or is_unread_table(name)]
     archives = any(map(is_archive_name, files))
     advice = " (name an archive itself as the dataset)" if archives else ""
     unread = [describe_unread(listing.unread)] if listing.unread else []
-    shown = ", ".join([*tables, *files][:SHOWN_FILES])
-    named = [f"there are also {shown}, which are not read here{advice}"] if shown else []
-    return "".join(f"; {each}" for each in (*named, *unread))
+    names = ", ".join([*tables, *files][:SHOWN_FILES])
+    hints = [f"there are also {names}, which are not read here{advice}"] if names else []
+    return "".join(f"; {each}" for each in (*hints, *unread))
 
 
 def check_any_image(listing: Listing) -> None:
     if not listing.images:
         raise DataError(
-            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it{present(listing)}",
-            fix="name the folder that holds them, or an archive, CSV or npz",
+            f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it"
+            f"{describe_unread_files(listing)}",
+            fix="name the folder that contains them, or an archive, CSV or npz",
         )
 
 
-def say_in_toml(what: str) -> str:
-    return f"say `{what}` in a dataset.toml beside the data"
+def set_in_toml(what: str) -> str:
+    return f"set `{what}` in a dataset.toml beside the data"
 
 
 def descend(listing: Listing) -> Listing:
-    """The folder itself, or the only folder in it that holds images: archives often unpack to one more level."""
+    """Return the folder, or the only folder in it that contains images: archives often unpack to one more level."""
     while not listing.tables:
         tops = folders_of(listing.images)
         if len(tops) != 1 or any("/" not in image for image in listing.images):
@@ -269,21 +273,21 @@ def descend(listing: Listing) -> Listing:
         if split_of(top) or not any(image.count("/") > 1 for image in listing.images):
             return listing
         inner = list_folder(listing.root / top)
-        if not inner.tables and folders_of(listing.unread_images) - tops:  # they may be a class, and lost
+        if not inner.tables and folders_of(listing.unread_images) - tops:  # unread folders beside it may be classes
             return listing
         listing = inner
     return listing
 
 
 def folders_of(files: Iterable[str]) -> set[str]:
-    """The folders at the top that files lie in."""
+    """Return the top-level folders of the files."""
     return {file.split("/", 1)[0] for file in files if "/" in file}
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 def guess_class_folders(listing: Listing, tags: Tags, tables: list[LabelTable], *, clips: bool) -> str:
-    """The pattern of class folders, or "" where there are none, or where a table says the label of what is in them."""
-    unread = [file for file in listing.unread_images if "/" in file]  # a class of these is lost, and told
+    """Return the pattern of class folders; "" if there are none, or if a table labels the images in them."""
+    unread = [file for file in listing.unread_images if "/" in file]  # a class of only these is an error later
     files = (*listing.images, *unread)
     try:
         pattern = guess_pattern(listing.root, listing.images, clips=clips) or (
@@ -302,33 +306,33 @@ def guess_class_folders(listing: Listing, tags: Tags, tables: list[LabelTable], 
 
 
 def are_containers(folders: dict[str, list[str]], tags: Tags, tables: list[LabelTable]) -> bool:
-    """Whether folders are one a patient, an exam or a download, and a table says the label of what is in them."""
-    labelled = [table for table in tables if table.has_label]
-    if labelled and all(is_container(f) or any(f in values for values in tags.values()) for f in folders):
+    """Whether folders are patients, exams or parts of a download, and a table labels the images in them."""
+    labeled = [table for table in tables if table.has_label]
+    if labeled and all(is_container(f) or any(f in values for values in tags.values()) for f in folders):
         return True
     shapes = {re.sub(r"\d+", "0", folder) for folder in folders}
-    are_numbered = len(shapes) == 1 and "0" in min(shapes)  # P001, P002, ...: grades may be called so too
+    are_numbered = len(shapes) == 1 and "0" in min(shapes)  # P001, P002, ...: grades may have such names too
     patient_of = {image: patient for patient, images in tags.get("PatientID", {}).items() for image in images}
     have_one_patient = bool(patient_of) and all(
         len({patient_of.get(image, "") for image in images}) == 1 for images in folders.values()
     )
-    if labelled:
-        named = any(table.by_folder for table in labelled)
-        return (named or are_numbered or have_one_patient) and len(folders) > max(t.num_labels for t in labelled)
+    if labeled:
+        in_table = any(table.by_folder for table in labeled)
+        return (in_table or are_numbered or have_one_patient) and len(folders) > max(t.num_labels for t in labeled)
     by_row = any((table.by_folder and are_numbered) or (table.tag and have_one_patient) for table in tables)
     return by_row and len(folders) > 2
 
 
 def check_split_folders(listing: Listing) -> None:
-    """Refuse the folder of a split that holds no image: half of a download, say. Another would be drawn without it."""
+    """Refuse a split folder without images (an incomplete download, say); without it another split would be drawn."""
     filled = {image.split("/", 1)[0] for image in listing.images}
     for folder in sorted(path for path in listing.root.iterdir() if path.is_dir()):
         if split_of(folder.name) and folder.name not in filled:
-            raise DataError(f"{folder}: the folder of a split, and no image in it", fix="fill it or remove it")
+            raise DataError(f"{folder}: this split folder contains no image", fix="add its images, or remove it")
 
 
 def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable], notes: list[str]) -> Guess:
-    """Class folders say the label (and split); a table beside them adds the patient and what else it knows."""
+    """Read label (and split) from class folders; a table beside them adds the patient and other columns."""
     card = DatasetCard(images=pattern)
     if pattern not in USUAL_PATTERNS:
         notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
@@ -348,11 +352,14 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable],
 
 
 def best_table(listing: Listing, tables: list[LabelTable], notes: list[str]) -> LabelTable:
-    """The table that knows these images best: all of them, and little else."""
+    """Return the table that names the largest share of the images, then the one with the fewest other rows."""
     best = max(tables, key=lambda table: (table.images_named, table.rows_found))
     equals = [t.name for t in tables if (t.images_named, t.rows_found) == (best.images_named, best.rows_found)]
     if len(equals) > 1:
-        raise DataError(f"{listing.root}: both {' and '.join(equals)} describe the images", fix=say_in_toml("table"))
+        raise DataError(
+            f"{listing.root}: several tables describe the images equally well: {' and '.join(equals)}",
+            fix=set_in_toml("table"),
+        )
     notes += [
         f"{table.name} not used: {table.rows_found:.0%} of its rows name images, {best.name}'s {best.rows_found:.0%}"
         for table in tables
@@ -363,7 +370,7 @@ def best_table(listing: Listing, tables: list[LabelTable], notes: list[str]) -> 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 def index_tags(listing: Listing) -> Tags:
-    """The DICOM tags that tell images apart. An unreadable file is named later, unless it is left out."""
+    """Index the images by the DICOM tags in which they differ. An unreadable file is reported later, if it is used."""
     tags: Tags = {keyword: defaultdict(list) for keyword in JOIN_TAGS}
     with Headers(listing.root) as headers:
         for image in listing.images:
@@ -377,20 +384,20 @@ def index_tags(listing: Listing) -> Tags:
 def study_tables(
     listing: Listing, tags: Tags, label_column: str
 ) -> tuple[list[LabelTable], list[str], dict[str, list[str]]]:
-    """The tables that name images of the folder, what is wrong with those that cannot be read, and the others.
+    """Return the tables that name images of the folder, notes on those not read, and the others.
 
-    Of the others, the columns that may say a patient, by the table's name.
+    The others are a dict from the table's name to its columns that may be the patient.
     """
     index = index_images(listing.root, listing.images)
     tables: list[LabelTable] = []
     broken: list[str] = []
-    strangers: dict[str, list[str]] = {}
+    unmatched: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     names = sorted((*listing.tables, *nested), key=is_spreadsheet)
     for name in names:
         labeled = next((table.name for table in tables if table.has_label), "")
         if labeled and is_spreadsheet(name):
-            broken.append(f"{name} not used: {labeled} says the label")
+            broken.append(f"{name} not used: {labeled} has the labels")
             continue
         try:
             rows = read_tables(listing, name, NESTED_COLUMN)
@@ -399,10 +406,10 @@ def study_tables(
             broken.append(error.message)
             continue
         if table is None:
-            strangers[name] = patient_columns(rows)
+            unmatched[name] = patient_columns(rows)
         else:
             tables.append(table)
-    return tables, broken, strangers
+    return tables, broken, unmatched
 
 
 def is_spreadsheet(name: str) -> bool:
@@ -412,13 +419,13 @@ def is_spreadsheet(name: str) -> bool:
 def study_table(
     name: str, rows: pandas.DataFrame, index: ImageIndex, tags: Tags, label_column: str = ""
 ) -> LabelTable | None:
-    """What a table's columns mean, or None where none of them names an image."""
+    """Find the meaning of a table's columns; None if no column names an image."""
     best = ("", 0, 0.0)
     for column in sorted(rows.columns, key=lambda c: rank(c, IMAGE_NAMES)):
         usual = rank(column, IMAGE_NAMES) < len(IMAGE_NAMES)
         its = index.for_cells(rows[column])
         share = sum(its.finds(cell) for cell in rows[column] if cell) / len(rows)
-        # `1` may well be the stem of 1.png and a class: an unusual column must name nearly all, each once
+        # `1` may be the stem of 1.png and also a class: an unusual column must name nearly all images, each once
         if share > best[2] and (usual or (share >= ENOUGH and rows[column].is_unique)):
             best, index = (column, 0, share), its
     column, _, share = best
@@ -435,15 +442,23 @@ def study_table(
         named = {image for cell in rows[column] if cell and index.finds(cell) for image in index.find(cell)}
     else:
         return None
-    found, one_hot = len(named) / len(index.paths), one_hot_columns(rows, column)
+    share_of_images, one_hot = len(named) / len(index.paths), one_hot_columns(rows, column)
     labels = (label_column,) if label_column in rows.columns else find_label_columns(rows, column, one_hot)
     return LabelTable(
-        name, rows, column, found, share, labels, one_hot, by_tag[1] if by_tag else "", by_folder=bool(folder_column)
+        name,
+        rows,
+        column,
+        share_of_images,
+        share,
+        labels,
+        one_hot,
+        by_tag[1] if by_tag else "",
+        by_folder=bool(folder_column),
     )
 
 
 def find_label_columns(rows: pandas.DataFrame, image_column: str, one_hot: tuple[str, ...]) -> tuple[str, ...]:
-    boxes = {"x", "y"} <= set(rows.columns)  # RSNA's: y is no label there
+    boxes = {"x", "y"} <= set(rows.columns)  # as in RSNA's table, where y is not a label
     named = [
         c for c in rows.columns if c != image_column and normalize_name(c) in LABEL_NAMES and not (boxes and c == "y")
     ]
@@ -452,16 +467,16 @@ def find_label_columns(rows: pandas.DataFrame, image_column: str, one_hot: tuple
 
 
 def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
-    """The column whose cells name folders, each one of its own, that hold at least half of the images; or ""."""
+    """Return the column whose cells name different folders with at least half of the images; "" if there is none."""
     for column in rows.columns:
         cells = list(rows[column])
         if normalize_name(column) in (*LABEL_NAMES, COHORT, *SPLIT_COLUMNS) or len(set(cells)) < max(2, len(cells)):
             continue
         its = index.for_cells(cells)
-        found = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
-        images = [image for folder in found for image in folder]
+        folders = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
+        images = [image for folder in folders for image in folder]
         is_usual = normalize_name(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
-        is_named = sum(map(bool, found)) >= ENOUGH * len(cells) or (is_usual and images)
+        is_named = sum(map(bool, folders)) >= ENOUGH * len(cells) or (is_usual and images)
         if is_named and len(set(images)) == len(images) and 2 * len(images) >= len(index.paths):
             return str(column)
     return ""
@@ -473,7 +488,7 @@ def is_inside(cell: str) -> bool:
 
 
 def find_tag_column(rows: pandas.DataFrame, tags: Tags) -> tuple[str, str] | None:
-    """The column whose cells are values of a DICOM tag, nearly all of them, and at least half of the tag's values."""
+    """Return (column, tag) if nearly all cells are values of a DICOM tag and cover at least half of its values."""
     for tag, by_value in tags.items():
         for column in rows.columns:
             cells = set(rows[column]) & by_value.keys()
@@ -489,23 +504,24 @@ def rank(column: str, names: tuple[str, ...]) -> int:
 
 
 def guess_from_table(listing: Listing, table: LabelTable, notes: list[str], path: Path) -> Guess:
-    """The label from a column of the table, or from 0/1 columns."""
+    """Read the label from a column of the table, or from 0/1 columns."""
     if len(table.label_columns) > 1:
         raise DataError(
-            f"{path}: columns {' and '.join(map(repr, table.label_columns))} of {table.name} could each be the label",
-            fix=say_in_toml('label = {column = "NAME"}'),
+            f"{path}: several columns of {table.name} could be the label: "
+            f"{' and '.join(map(repr, table.label_columns))}",
+            fix=set_in_toml('label = {column = "NAME"}'),
         )
     if not table.has_label:
         raise DataError(
-            f"{path}: no column of {table.name} is called label, class, target, diagnosis or the like; it has "
+            f"{path}: {table.name} has no column named label, class, target, diagnosis or similar; its columns are "
             f"{', '.join(table.rows.columns)}",
-            fix=say_in_toml('label = {column = "NAME"}'),
+            fix=set_in_toml('label = {column = "NAME"}'),
         )
     if table.label_columns:
         label = guess_label(table.rows, table.label_columns[0], notes)
         if len(table.label_cells) > 1:
-            others = ", ".join(table.label_cells)
-            notes.append(f"labels are column {label.column!r}, not the 0/1 columns {others} of {table.name}")
+            unused = ", ".join(table.label_cells)
+            notes.append(f"labels are column {label.column!r}, not the 0/1 columns {unused} of {table.name}")
     else:
         rows = table.rows.drop(columns=table.image_column)
         label = guess_findings(rows, table.label_cells, f"{path}: {table.name}", notes)
@@ -519,7 +535,7 @@ def guess_from_table(listing: Listing, table: LabelTable, notes: list[str], path
 def add_table(
     card: DatasetCard, table: LabelTable, notes: list[str], taken: set[str], *, with_split: bool
 ) -> DatasetCard:
-    """The card with what the table says of an image besides its label: patient, split, metadata."""
+    """Add the table's patient, split and metadata columns to the card."""
     patients = [c for c in patient_columns(table.rows) if c not in taken or c == table.image_column]
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
@@ -530,7 +546,7 @@ def add_table(
     metadata = tuple(column for column in table.rows.columns if column not in taken)
     if table.by_folder:
         notes.append(
-            f"column {table.image_column!r} of {table.name} names folders: each row means all images of one (guessed)"
+            f"column {table.image_column!r} of {table.name} names folders: a row applies to all images in one (guessed)"
         )
     if table.tag:
         notes.append(f"column {table.image_column!r} of {table.name} holds the DICOM tag {table.tag} (guessed)")
@@ -549,24 +565,24 @@ def meaning(column: str) -> str:
 
 
 def complete_by_table(card: DatasetCard, listing: Listing) -> tuple[DatasetCard, tuple[str, ...]]:
-    """The card with the split and the patient in usual columns of the table that it names, where it says neither."""
+    """Add split and patient from columns with usual names to a card that sets neither."""
     names = placeholders(card.images)
-    lacks_split = card.split is None and "split" not in names
-    lacks_patient = card.patient is None and "patient" not in names
-    if not lacks_split and not lacks_patient:
+    needs_split = card.split is None and "split" not in names
+    needs_patient = card.patient is None and "patient" not in names
+    if not needs_split and not needs_patient:
         return card, ()
     rows, mistakes, _ = load_table(card, listing)
-    if rows is None or mistakes:  # told when the card is honored
+    if rows is None or mistakes:  # reported when the card is applied
         return card, ()
     notes: list[str] = []
     update: dict[str, object] = {}
     free = rows.drop(columns=[c for c in {card.label.column, *card.label.columns, *card.hide} if c in rows.columns])
-    if lacks_split and (split := guess_split(free, card.table, notes)):
+    if needs_split and (split := guess_split(free, card.table, notes)):
         update["split"] = split
-        notes.append(f"split is column {split.column!r} of {card.table} (guessed; else say split = {{folds = 5}})")
-    if lacks_patient and (columns := patient_columns(free)):
+        notes.append(f"split is column {split.column!r} of {card.table} (guessed; else set split = {{folds = 5}})")
+    if needs_patient and (columns := patient_columns(free)):
         update["patient"] = Patient(column=columns[0], means=meaning(columns[0]))
-        notes.append(f'patient is column {columns[0]!r} of {card.table} (guessed; else say patient = {{none = "WHY"}})')
+        notes.append(f'patient is column {columns[0]!r} of {card.table} (guessed; else set patient = {{none = "WHY"}})')
     return card.model_copy(update=update), tuple(notes)
 
 
@@ -574,8 +590,8 @@ def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> SplitRul
     for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
         if normalize_name(column) not in SPLIT_COLUMNS:
             return None
-        known = {bool(split_of(text)) for text in rows[column].unique()}
-        if known == {True} or (normalize_name(column) == "split" and True in known):
+        are_splits = {bool(split_of(text)) for text in rows[column].unique()}
+        if are_splits == {True} or (normalize_name(column) == "split" and True in are_splits):
             return SplitRule(column=column)
-        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val, test")
+        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val and test")
     return None

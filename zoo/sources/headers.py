@@ -1,4 +1,4 @@
-"""Image files to what they say of themselves: read once, and remembered where reading them takes long."""
+"""Read image headers once, and keep those that are slow to read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
 
-MAX_LOOKED_AT = 2000  # headers, 0.05 ms each; of a larger set, as many evenly spread
+MAX_SAMPLED = 2000  # headers read (0.05 ms each), evenly spread over a larger set
 
 
 class Headers:
-    """Headers of the images of a folder, by name, as `reading` cuts volumes. Closed as a context, it keeps them."""
+    """Headers of the images of a folder by name, with volumes cut as `reading` defines.
+
+    Use it as a context manager, which stores the slow ones on exit.
+    """
 
     def __init__(self, root: Path, reading: Reading = AS_STORED) -> None:
         self.root, self.reading = root, reading
-        self.known: dict[str, Header] = {}
+        self.headers: dict[str, Header] = {}
         self.memos: dict[str, FileMemo] = {}
 
     def __enter__(self) -> Headers:
@@ -33,11 +36,11 @@ class Headers:
             memo.close()
 
     def __call__(self, image: str) -> Header:
-        if image not in self.known:
+        if image not in self.headers:
             path = self.root / image
             version = header_version(path, self.reading)
-            self.known[image] = self.remembered_header(path, version) if version else read_header(path, self.reading)
-        return self.known[image]
+            self.headers[image] = self.remembered_header(path, version) if version else read_header(path, self.reading)
+        return self.headers[image]
 
     def remembered_header(self, path: Path, version: str) -> Header:
         axis = "" if self.reading.axis is None else f":axis{self.reading.axis}"
@@ -46,7 +49,7 @@ class Headers:
         return Header(**{**fact, "values": tuple(fact["values"]), "blank": tuple(fact["blank"])})
 
     def tag(self, image: str, keyword: str) -> str:
-        """The text of a DICOM tag, "" where the file has none."""
+        """Return the text of a DICOM tag, "" if the file does not have it."""
         tags = self(image).tags
         if keyword in tags:
             return tags[keyword]
@@ -59,17 +62,17 @@ class Headers:
         return self.memos[what](path)
 
     def tagged(self, images: Iterable[str]) -> dict[str, Header]:
-        """The headers of the DICOM files among the images."""
+        """Return the headers of the DICOM files among the images."""
         return {image: self(image) for image in images if has_tags(self.root / image)}
 
-    def telling(self, images: tuple[str, ...]) -> dict[str, Header]:
-        """The headers of all images that say more than a size: frames, values, tags."""
+    def detailed(self, images: tuple[str, ...]) -> dict[str, Header]:
+        """Return the headers with more than a size: frames, values or tags."""
         return {image: self(image) for image in images if header_version(self.root / image, self.reading)}
 
-    def looked_at(self, images: tuple[str, ...]) -> dict[str, Header]:
-        """The telling headers, and those of the other images evenly spread over the set."""
-        step = max(1, -(-len(images) // MAX_LOOKED_AT))
-        return self.telling(images) | {image: self(image) for image in images[::step]}
+    def sample(self, images: tuple[str, ...]) -> dict[str, Header]:
+        """Return all detailed headers, and those of at most MAX_SAMPLED images evenly spread over the set."""
+        step = max(1, -(-len(images) // MAX_SAMPLED))
+        return self.detailed(images) | {image: self(image) for image in images[::step]}
 
 
 def find_header(reading: Reading, path: Path) -> dict[str, Any]:

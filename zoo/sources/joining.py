@@ -19,6 +19,7 @@ from zoo.sources.cards import (
     DatasetCard,
     card_error,
     compile_pattern,
+    describe_nested,
     match_path,
     placeholders,
 )
@@ -33,47 +34,47 @@ from zoo.sources.tables import index_images, read_table
 if TYPE_CHECKING:
     import pandas
 
-RESERVED = ("sample_id", "image", "split", "patient")  # columns of Samples, which a table's own cannot replace
-Find = Callable[[dict[str, Captures]], list[list[str]]]  # files -> for every row of the table, those it means
+RESERVED = ("sample_id", "image", "split", "patient")  # columns of Samples; a table's own columns cannot replace them
+Find = Callable[[dict[str, Captures]], list[list[str]]]  # files -> for every row of the table, its images
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """One entry an image: its path, what its path says, and its row of the table (blank cells where it has none)."""
+    """One entry per image: its path, the placeholders in it, and its row of the table (blank cells if it has none)."""
 
     images: tuple[str, ...]
-    files: tuple[str, ...]  # the same, but for frames of a file
+    files: tuple[str, ...]  # equal to `images` except for frames of a file
     captures: tuple[Captures, ...]
-    cells: pandas.DataFrame  # (N, columns) text; the index is the place of the row, "labels.csv line 3", or ""
+    cells: pandas.DataFrame  # (N, columns) text; the index is where the row is, "labels.csv line 3", or ""
     table: str
     notes: tuple[str, ...]
     has_frames: bool = False  # images are frames of files or clips
-    clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, which stands for all
-    names: tuple[str, ...] = ()  # of the images, where they are not their paths: `frames/c1#8`
+    clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, the only one in `images`
+    names: tuple[str, ...] = ()  # sample ids, where they differ from the paths: `frames/c1#8`
 
     @property
     def sample_ids(self) -> tuple[str, ...]:
         return self.names or self.images
 
     def place(self, row: int) -> str:
-        """Where row `row` comes from, for an error message."""
+        """Describe where row `row` comes from, for an error message."""
         place = str(self.cells.index[row])
         return f"{place} ({self.images[row]})" if place else self.images[row]
 
 
 def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Headers) -> Joined:
-    """The images that the card's pattern names, each with its row of the card's table."""
+    """Return the images that match the card's pattern, each with its row of the card's table."""
     import pandas
 
     table, mistakes, added = load_table(card, listing)
     keys = []
     if card.table and not card.join:
         names = placeholders(card.images)
-        # where the table cannot be read, all may be its columns
+        # if the table cannot be read, every other placeholder may be one of its columns
         keys = [n for n in names if (n not in PATH_FACTS if table is None else n in table.columns)]
     if table is not None and not card.join and not keys:
-        hint = "write {column} in `images`, or join = {column = ...}"
-        mistakes.append(f"images: {card.images!r} names no column of {card.table}; {hint}")
+        hint = "write {COLUMN} in `images`, or set join = {column = ...}"
+        mistakes.append(f"images: {card.images!r} contains no column of {card.table}; {hint}")
     selection = select_files(card, listing, frozenset(keys))
     mistakes = [*selection.mistakes, *mistakes, *missing_lists(card, listing)]
     if mistakes:
@@ -98,37 +99,40 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
             )
     else:
         find = partial(find_by_keys, table, keys)
-    found = find(files)
+    by_row = find(files)
     if screened.spare:
-        files, found = add_named(screened, files, found, find(screened.spare), notes)
+        files, by_row = add_named(screened, files, by_row, find(screened.spare), notes)
     left_out = [*selection.left_out, *screened.skipped]
-    skipped = find_left_out(card, keys, left_out, found, find)
-    check_rows_read(card, table, found, listing)
-    check_found(card, table, found, skipped, keys, notes)
-    return replace(attach(card, table, files, found, notes), clips=clips)
+    skipped = find_left_out(card, keys, left_out, by_row, find)
+    check_rows_read(card, table, by_row, listing)
+    check_found(card, table, by_row, skipped, keys, notes)
+    return replace(attach(card, table, files, by_row, notes), clips=clips)
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
-    """The card's table, each row with its place; what is wrong with it; and notes on the table added to it."""
+    """Load the card's table; return it, the mistakes in it, and notes on the table added to it.
+
+    The index of the table is where each row is, "labels.csv line 3".
+    """
     if not card.table:
         return None, [], []
     notes: list[str] = []
     try:
         table = read_tables(listing, card.table, card.join.column if card.join else "")
     except DataError as error:
-        return None, [f"table: {error}"], []
+        return None, [f"table: {describe_nested(error)}"], []
     if card.add:
         try:
             table = add_columns(table, card.add, inside(listing.root, card.add.table), notes)
         except DataError as error:
-            return None, [f"add: {error}"], []
+            return None, [f"add: {describe_nested(error)}"], []
     return table, column_mistakes(card, list(table.columns)), notes
 
 
 def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.DataFrame:
-    """A table, or all that a pattern names, one below the other; the index is the place, "labels.csv line 3".
+    """Read a table, or all tables that match a pattern, concatenated; the index is the place, "labels.csv line 3".
 
-    Of those that a pattern names, the images are relative to the folder that each lies in.
+    With a pattern, the image column is relative to the folder of each table.
     """
     import pandas
 
@@ -143,65 +147,69 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
         if "*" in name and image_column in table and (folder := posixpath.dirname(each)):
             table[image_column] = [f"{folder}/{cell}" if cell else "" for cell in table[image_column]]
         if tables and (differ := set(tables[0].columns) ^ set(table.columns)):
-            raise DataError(f"{names[0]} and {each}: only one has the column {min(differ)!r}", fix="give all the same")
+            raise DataError(
+                f"{names[0]} and {each}: only one has the column {min(differ)!r}",
+                fix="give all tables the same columns",
+            )
         tables.append(table)
     if not tables:
-        raise DataError(f"no table is named like {name!r}", fix="correct the name, or bring the table")
+        raise DataError(f"no table matches {name!r}", fix="correct the pattern, or add the table")
     return tables[0] if len(tables) == 1 else pandas.concat(tables)
 
 
 def add_columns(table: pandas.DataFrame, add: Add, path: Path, notes: list[str]) -> pandas.DataFrame:
-    """The table with the other columns of a second one: by a column in both, blank for a row that it does not have.
+    """Add the columns of a second table, joined by a column of both; rows that it lacks get blank cells.
 
-    A second table without any of the values is an error; one without some is noted.
+    Rows that it lacks are noted; if it has none of the values, raise DataError.
     """
     other = read_table(path)
     for name, columns in (("the table", table.columns), (add.table, other.columns)):
         if add.by not in columns:
-            raise DataError(f"{name} has no column {add.by!r}. {nearest(add.by, list(columns))}".rstrip())
+            hint = nearest(add.by, list(columns)) or f"use one of {', '.join(columns)}"
+            raise DataError(f"{name} has no column {add.by!r}", fix=hint)
     if both := [column for column in other.columns if column in table.columns and column != add.by]:
-        raise DataError(f"column {both[0]!r} stands in both tables", fix="rename or remove one")
+        raise DataError(f"column {both[0]!r} is in both tables", fix="rename or remove one")
     repeated = other[add.by].duplicated()
     if repeated.any():
         line = other.index[repeated.to_numpy()][0]
         raise DataError(
-            f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} stands in it twice",
-            fix="keep one row for each",
+            f"{add.table} line {line}: {add.by} {other.loc[line, add.by]!r} is repeated",
+            fix=f"keep one row per {add.by}",
         )
     missing = ~table[add.by].isin(set(other[add.by]) - {""}).to_numpy()
     if missing.all():
         raise DataError(
-            f"no {add.by} of the table stands in {add.table}: {table[add.by].iloc[0]!r} here, "
-            f"{other[add.by].iloc[0]!r} there",
-            fix=f"write the {add.by} alike in both tables",
+            f"no {add.by} of the table is in {add.table}: the table has {table[add.by].iloc[0]!r}, "
+            f"{add.table} has {other[add.by].iloc[0]!r}",
+            fix=f"write {add.by} the same way in both tables",
         )
     if missing.any():
         first = table[add.by][missing].iloc[0]
-        notes.append(f"{missing.sum()} of {len(table)} rows have no row in {add.table}, {add.by} {first!r} the first")
+        notes.append(f"{missing.sum()} of {len(table)} rows have no row in {add.table}, first {add.by} {first!r}")
     added = other.set_index(add.by).reindex(table[add.by]).fillna("")
     return table.assign(**{column: added[column].to_numpy() for column in added.columns})
 
 
 def inside(root: Path, name: str) -> Path:
-    """The path of a file that a card names, which must lie below the root."""
+    """Return the path of a file that a card names; raise DataError if it is not below the root."""
     path = (root / name).resolve()
     if not path.is_relative_to(root):
-        raise DataError(f"{name!r} leads out of {root.name}", fix="name files inside the folder")
+        raise DataError(f"{name!r} leads out of {root.name}", fix="name a file inside the folder")
     return path
 
 
 def column_mistakes(card: DatasetCard, columns: list[str]) -> list[str]:
-    """Every column that the card names and the table lacks."""
-    known = set(columns)  # perf: a guessed card names them all
+    """Return one mistake per column that the card names and the table does not have."""
+    present = set(columns)  # perf: a guessed card names every column
     return [
         f"{place}: {card.table} has no column {column!r}. {nearest(column, columns) or 'It has ' + ', '.join(columns)}"
         for place, column in card.columns().items()
-        if column not in known
+        if column not in present
     ]
 
 
 def missing_lists(card: DatasetCard, listing: Listing) -> list[str]:
-    """Every file of names that the card's split names and that is not there."""
+    """Return one mistake per missing file of names in the card's `split`."""
     mistakes = []
     for place, name in card.split.lists() if card.split else []:
         try:
@@ -212,9 +220,9 @@ def missing_lists(card: DatasetCard, listing: Listing) -> list[str]:
     return mistakes
 
 
-# --- which images a row means ----------------------------------------------------------------------------------------
+# --- the images of a row ---------------------------------------------------------------------------------------------
 def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Captures]) -> list[list[str]]:
-    """The images of every row, by the columns that stand in the pattern."""
+    """Find the images of every row by the columns in the pattern."""
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for image, captures in files.items():
         by_key[tuple(captures[key] for key in keys)].append(image)
@@ -224,22 +232,22 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
 def find_by_column(
     card: DatasetCard, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
 ) -> list[list[str]]:
-    """The images of every row, by a column with their path or name, or with that of a folder: all in it."""
+    """Find the images of every row by a column with their path or name, or with that of their folder."""
     assert card.join is not None
     index = replace(index_images(root, tuple(files)), prefix=prefix)
-    found: list[list[str]] = []
+    by_row: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:
-            found.append((index.find(cell) or index.find_folder(cell)) if cell else [])
+            by_row.append((index.find(cell) or index.find_folder(cell)) if cell else [])
         except DataError as error:
             raise DataError(f"{place}: {error.message}", fix=error.fix) from error
-    return found
+    return by_row
 
 
 def find_by_tag(
     card: DatasetCard, table: pandas.DataFrame, headers: Headers, files: dict[str, Captures]
 ) -> list[list[str]]:
-    """The images of every row, by a column with the value of a DICOM tag: all of an exam, where the tag names exams."""
+    """Find the images of every row by a column with the value of a DICOM tag; a row may have all images of an exam."""
     assert card.join is not None
     by_value: dict[str, list[str]] = defaultdict(list)
     for image in files:
@@ -251,40 +259,40 @@ def find_by_tag(
 def add_named(
     screened: Screened,
     files: dict[str, Captures],
-    found: list[list[str]],
-    spare: list[list[str]],
+    by_row: list[list[str]],
+    spare_by_row: list[list[str]],
     notes: list[str],
 ) -> tuple[dict[str, Captures], list[list[str]]]:
-    """A row that means nothing but a screen capture or the like means it: that file is one of the set after all."""
-    both = [images or others for images, others in zip(found, spare, strict=True)]
-    named = {image for images in both for image in images if image in screened.spare}
-    if named:
-        notes.append(f"{len(named)} of these are read nevertheless: a row of the table means them alone")
-    return files | {image: screened.spare[image] for image in screened.spare if image in named}, both
+    """Keep a screened-out file, such as a screen capture, where it is the only image of a row."""
+    both = [images or others for images, others in zip(by_row, spare_by_row, strict=True)]
+    used_spares = {image for images in both for image in images if image in screened.spare}
+    if used_spares:
+        notes.append(f"{len(used_spares)} of these are read nevertheless: each is the only image of a row in the table")
+    return files | {image: screened.spare[image] for image in screened.spare if image in used_spares}, both
 
 
 def find_left_out(
-    card: DatasetCard, keys: list[str], left_out: Sequence[str], found: list[list[str]], find: Find
+    card: DatasetCard, keys: list[str], left_out: Sequence[str], by_row: list[list[str]], find: Find
 ) -> list[bool]:
-    """Whether a row without an image is of one that is left out: dropped, excluded, a mask, or without pixels."""
+    """For each row without an image, whether its image is left out: dropped, excluded, a mask, or without pixels."""
     compiled = compile_pattern(card.images, frozenset(keys))
     captures = {image: match_path(compiled, image) for image in left_out}
     others = find({image: capture for image, capture in captures.items() if capture is not None})
-    return [not images and bool(other) for images, other in zip(found, others, strict=True)]
+    return [not images and bool(other) for images, other in zip(by_row, others, strict=True)]
 
 
-def check_rows_read(card: DatasetCard, table: pandas.DataFrame, found: list[list[str]], listing: Listing) -> None:
-    """Refuse rows of files that are there and of a kind that is not read."""
+def check_rows_read(card: DatasetCard, table: pandas.DataFrame, by_row: list[list[str]], listing: Listing) -> None:
+    """Refuse rows whose file exists in a format that is not read."""
     if card.join is None or card.join.tag or not listing.unread:
         return
     index = index_images(listing.root, listing.unread)
     cells = table[card.join.column]
-    rows = [row for row, images in enumerate(found) if not images and index.finds(cells.iloc[row])]
+    rows = [row for row, images in enumerate(by_row) if not images and index.finds(cells.iloc[row])]
     if rows:
         (file, *_), more = index.find(cells.iloc[rows[0]]), len(rows) - 1
         raise DataError(
-            f"{table.index[rows[0]]}: {file} is there, and files {kind_by_name(file)} are not read"
-            + (f" (and {more} rows more)" if more else ""),
+            f"{table.index[rows[0]]}: {file} has a format that zoo does not read ({kind_by_name(file)})"
+            + (f" (and {more} more rows)" if more else ""),
             fix="convert them to PNG, or drop the rows",
         )
 
@@ -292,59 +300,62 @@ def check_rows_read(card: DatasetCard, table: pandas.DataFrame, found: list[list
 def check_found(
     card: DatasetCard,
     table: pandas.DataFrame,
-    found: list[list[str]],
+    by_row: list[list[str]],
     skipped: Sequence[bool],
     keys: list[str],
     notes: list[str],
 ) -> None:
-    """Every row means one image, or all of a folder or tag. None is an error, unless the table only adds to paths."""
+    """Check that every row has one image, or all of a folder or tag value.
+
+    A row without an image is an error, unless the label comes from the path and the table only adds columns.
+    """
     columns, tag = (keys, "") if card.join is None else ([card.join.column], card.join.tag)
     if any(skipped):
-        notes.append(f"{sum(skipped)} of {len(found)} rows of {card.table} are of images left out")
-    missing = [row for row, images in enumerate(found) if not images and not skipped[row]]
-    if missing and card.labelled_by_path and len(missing) < len(found):
-        notes.append(f"{len(missing)} of {len(found)} rows of {card.table} name no image here")
+        notes.append(f"{sum(skipped)} of {len(by_row)} rows of {card.table} belong to images left out")
+    missing = [row for row, images in enumerate(by_row) if not images and not skipped[row]]
+    if missing and card.label_in_path and len(missing) < len(by_row):
+        notes.append(f"{len(missing)} of {len(by_row)} rows of {card.table} name no image here")
     elif missing:
         cell = " ".join(table[columns].iloc[missing[0]])
-        more = f" (and {len(missing) - 1} rows more)" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more rows)" if len(missing) > 1 else ""
         what = f"no image {cell!r}" if not tag else f"no image with the {tag} {cell!r}"
         what = what if cell else "the image's name is blank"
         raise DataError(f"{table.index[missing[0]]}: {what}{more}", fix="add the file or drop the row")
-    for row, images in enumerate(found):
+    for row, images in enumerate(by_row):
         if len(images) > 1 and not tag and not share_folder(card, keys, list(table[columns].iloc[row]), images):
             raise DataError(
-                f"{table.index[row]}: {' '.join(table[columns].iloc[row])!r} may be {images[0]} or {images[1]}",
+                f"{table.index[row]}: {' '.join(table[columns].iloc[row])!r} is ambiguous: {images[0]} or {images[1]}",
                 fix="name the image by its path",
             )
 
 
 def share_folder(card: DatasetCard, keys: list[str], cells: list[str], images: list[str]) -> bool:
-    """Whether a row means several images because it names their folder; else its name of an image is ambiguous."""
+    """Whether a row has several images because it names their folder; otherwise its image name is ambiguous."""
     if keys:
         return not set(keys) & set(placeholders(posixpath.basename(card.images)))
     folder = cells[0].replace("\\", "/").strip("/")
     return all(f"/{folder}/" in f"/{image}" for image in images)
 
 
-# --- one row an image ------------------------------------------------------------------------------------------------
+# --- one row per image -----------------------------------------------------------------------------------------------
 def attach(
-    card: DatasetCard, table: pandas.DataFrame, files: dict[str, Captures], found: list[list[str]], notes: list[str]
+    card: DatasetCard, table: pandas.DataFrame, files: dict[str, Captures], by_row: list[list[str]], notes: list[str]
 ) -> Joined:
-    """Rows of one image collapse where they agree on label, patient and split; else they are an error naming both."""
+    """Give each image its row; merge rows of one image that agree on label, patient and split, else raise DataError."""
     import pandas
 
     position_of: dict[str, int] = {}
-    repeats: dict[tuple[int, int], str] = {}  # a further row of an image, and its first
-    for position, image in ((position, image) for position, images in enumerate(found) for image in images):
+    repeats: dict[tuple[int, int], str] = {}  # (repeated row, first row) -> the image
+    for position, image in ((position, image) for position, images in enumerate(by_row) for image in images):
         if position_of.setdefault(image, position) != position:
             repeats.setdefault((position, position_of[image]), image)
     if repeats:
         table = collapse(card, table, repeats, notes)
-    kept = [image for image in files if card.labelled_by_path or image in position_of]
+    kept = [image for image in files if card.label_in_path or image in position_of]
     without = len(files) - len(position_of)
     if without:
-        fate = "have no row" if card.labelled_by_path else "left out: no row"
-        notes.append(f"{without} of {len(files)} images {fate} in {card.table}")
+        outcome = "have no row" if card.label_in_path else "left out: no row"
+        notes.append(f"{without} of {len(files)} images {outcome} in {card.table}")
     positions = [position_of.get(image, -1) for image in kept]
     blank = pandas.DataFrame([[""] * table.shape[1]], columns=table.columns, index=[""], dtype=str)
     cells = pandas.concat([table, blank]).iloc[positions]  # -1 is the blank row at the end
@@ -354,9 +365,9 @@ def attach(
 def collapse(
     card: DatasetCard, table: pandas.DataFrame, repeats: dict[tuple[int, int], str], notes: list[str]
 ) -> pandas.DataFrame:
-    """The table without the columns in which rows of one image differ: boxes, say. What decides may not differ."""
-    further, first = (table.iloc[list(positions)] for positions in zip(*repeats, strict=True))
-    differs = further.to_numpy() != first.to_numpy()
+    """Drop the columns in which rows of one image differ (boxes, say); label, patient and split must not differ."""
+    repeated, first = (table.iloc[list(positions)] for positions in zip(*repeats, strict=True))
+    differs = repeated.to_numpy() != first.to_numpy()
     columns = list(table.columns)
     for column in card.deciding_columns:
         rows = differs[:, columns.index(column)].nonzero()[0]
@@ -364,12 +375,12 @@ def collapse(
             (b, a), image = list(repeats.items())[rows[0]]
             values = [str(table[column].iloc[row]) for row in (a, b)]
             if (boxes := box_columns(columns)) and column in (card.label.column, *card.label.columns):
-                raise other_task(Path(card.table), "detection", f"a box in {', '.join(boxes)} of every row")
+                raise other_task(Path(card.table), "detection", f"every row has a box in {', '.join(boxes)}")
             raise DataError(
-                f"{table.index[a]} and {table.index[b]}: {image} has the {column} {values[0]!r} and {values[1]!r}",
-                fix="keep one row an image",
+                f"{table.index[a]} and {table.index[b]}: {image} has {column} {values[0]!r} and {values[1]!r}",
+                fix="keep one row per image",
             )
-    notes.append(f"{len(repeats)} further rows of {card.table} repeat an image and were taken as one")
+    notes.append(f"{len(repeats)} rows of {card.table} repeat an image and are merged with its first row")
     joined_by = card.join.column if card.join else ""
     varying = [c for number, c in enumerate(columns) if differs[:, number].any() and c != joined_by]
     if varying:

@@ -1,4 +1,4 @@
-"""Guess which columns of a table hold the label."""
+"""Guess which columns of a table are the label."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from zoo.sources.tables import LIST, is_list, split_labels, to_flag
 if TYPE_CHECKING:
     import pandas
 
-# Column names as people write them, lower case, other characters as "_"; the earlier wins where two fit as well.
+# Column names in lower case, other characters as "_"; the earlier one wins where two fit equally well.
 PATIENT_NAMES = tuple(
     "patient patient_id patientid patient_no patient_number pid subject subject_id subjectid participant_id mrn case "  # noqa: SIM905
     "case_id caseid study study_id lesion lesion_id lesionid".split()
 )
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
-SEPARATORS = (";", ",", "/", "+", "&", " ")  # beside "|", which is believed at once
-# A 0/1 column whose name has no other words says who, how or where from, not what is in the image
+SEPARATORS = (";", ",", "/", "+", "&", " ")  # besides "|", which always separates labels
+# A 0/1 column named only with these words describes the person, the view or the origin, not a finding
 NOT_FINDINGS = frozenset(
     "is has was set sex gender male female man woman age old young child adult view frontal lateral ap pa left right "  # noqa: SIM905
     "side laterality eye ever current former never smoker smoke smokes smoked smoking history family test train "
     "training val valid validation split fold subset official holdout quality usable excluded exclude included include "
     "flag duplicate augmented portable bedside inpatient outpatient icu died dead deceased death survived".split()
 )
-FLAG = re.compile(r"-?[01](\.0*)?|true|false|", re.IGNORECASE)  # how the cells of a guessed 0/1 column look
-MIN_ROWS = 10  # fewer may hold exactly one 1 in some columns by chance
+FLAG = re.compile(r"-?[01](\.0*)?|true|false|", re.IGNORECASE)  # a cell of a 0/1 column
+MIN_ROWS = 10  # in fewer rows, some columns may contain exactly one 1 by chance
 MIN_CLASSES = 3
 
 
@@ -43,7 +43,7 @@ def normalize_name(column: str) -> str:
 
 # --- columns of 0 and 1 ----------------------------------------------------------------------------------------------
 def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...]:
-    """The columns that hold only 0, 1, -1 and blanks, and are not known to say something else."""
+    """Return the columns of 0, 1, -1 and blanks, except those named like other facts (`is_other_fact`)."""
     return tuple(
         column
         for column in rows.columns
@@ -55,23 +55,23 @@ def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...
 
 
 def is_other_fact(column: str) -> bool:
-    """Whether a column is known to say something else: who, how or where from."""
+    """Whether a column describes the person, the view or the origin rather than a finding."""
     words = set(re.findall(r"[a-z]+", column.lower()))
     return normalize_name(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
 
 
 def why_no_label(rows: pandas.DataFrame, column: str) -> str:
-    """Why a column that looks like one of 0 and 1 is not read as a label; "" where it does not look so."""
+    """Return why a column that looks like a 0/1 column is not read as a label; "" if it does not look like one."""
     cells = [cell for cell in rows[column].unique() if cell]
     flags = [cell for cell in cells if to_flag(cell) is not None]
     if len({to_flag(cell) for cell in flags}) < 2 or 2 * len(flags) < len(cells):
         return ""
     odd = next((cell for cell in cells if not FLAG.fullmatch(cell)), "")
-    return f"it holds {odd!r}" if odd else "its name says something else" if is_other_fact(column) else ""
+    return f"it contains {odd!r}" if odd else "its name is not that of a finding" if is_other_fact(column) else ""
 
 
 def guess_findings(rows: pandas.DataFrame, columns: Sequence[str], place: str, notes: list[str]) -> Label:
-    """The label in 0/1 columns: those that together hold exactly one 1 in every row, else all of them.
+    """Choose the label among 0/1 columns: those that together have exactly one 1 in every row, else all of them.
 
     `place` is the table, for messages.
     """
@@ -83,13 +83,13 @@ def guess_findings(rows: pandas.DataFrame, columns: Sequence[str], place: str, n
     rivals = [each for each in classes if len(each) == len(longest)]
     others = [column for column in columns if column not in longest]
     if others and (len(rivals) > 1 or len(longest) < MIN_CLASSES):
-        shown = " or ".join(", ".join(each) for each in rivals)
+        candidates = " or ".join(", ".join(each) for each in rivals)
         raise DataError(
-            f"{place}: the 0/1 columns {shown} hold exactly one 1 a row, as classes do, and "
+            f"{place}: the 0/1 columns {candidates} have exactly one 1 per row, like classes, but "
             f"{', '.join(others)} {'do' if len(others) > 1 else 'does'} not belong to them",
-            fix="say `label = {columns = [...]}` in a dataset.toml beside the data",
+            fix="set `label = {columns = [...]}` in a dataset.toml beside the data",
         )
-    reasons |= dict.fromkeys(others, f"{', '.join(longest)} hold exactly one 1 in every row without it")
+    reasons |= dict.fromkeys(others, f"{', '.join(longest)} have exactly one 1 in every row without it")
     notes.append(f"labels are the 0/1 columns {', '.join(longest)}")
     notes += [f"no image has a 1 in {', '.join(empty)}: left out"] if empty else []
     notes += [f"column {column!r} is not read as a label: {why}" for column, why in reasons.items() if why]
@@ -97,9 +97,11 @@ def guess_findings(rows: pandas.DataFrame, columns: Sequence[str], place: str, n
 
 
 def find_classes(rows: pandas.DataFrame, columns: list[str]) -> list[list[str]]:
-    """The runs of neighboring columns, at least two, that together hold exactly one 1 in every row."""
-    known = {text: flag if (flag := to_flag(text)) in (0, 1) else 2 for text in set(rows[columns].to_numpy().ravel())}
-    values = [rows[column].map(known).to_numpy(int) for column in columns]  # 2: a blank or a -1, which classes lack
+    """Return the runs of two or more neighboring columns that together have exactly one 1 in every row."""
+    flags_of = {
+        text: flag if (flag := to_flag(text)) in (0, 1) else 2 for text in set(rows[columns].to_numpy().ravel())
+    }
+    values = [rows[column].map(flags_of).to_numpy(int) for column in columns]  # 2: blank or -1, which classes never are
     runs: list[list[str]] = []
     start, total = 0, np.zeros(len(rows), int)
     for end, flags in enumerate(values):
@@ -114,7 +116,7 @@ def find_classes(rows: pandas.DataFrame, columns: list[str]) -> list[list[str]]:
 
 # --- a column of text ------------------------------------------------------------------------------------------------
 def guess_label(rows: pandas.DataFrame, column: str, notes: list[str]) -> Label:
-    """The label in a column, and what parts several labels in a cell of it."""
+    """Read the label from a column, and guess the separator of several labels in a cell."""
     texts = {text for text in rows[column].unique() if text}
     if any(map(is_list, texts)):
         notes.append(f"cells of column {column!r} are read as lists of labels (guessed)")
@@ -123,11 +125,11 @@ def guess_label(rows: pandas.DataFrame, column: str, notes: list[str]) -> Label:
         separator = next((each for each in SEPARATORS if parts_labels(texts, each)), "")
         doubtful = next((each for each in SEPARATORS[:3] if recur(texts, each)), "")
         if separator:
-            notes.append(f"cells of column {column!r} hold several labels, with {separator!r} between (guessed)")
+            notes.append(f"cells of column {column!r} contain several labels, separated by {separator!r} (guessed)")
         elif doubtful:
             notes.append(
-                f"labels of column {column!r} hold {doubtful!r}: if it parts several labels, "
-                f'say label = {{separator = "{doubtful}"}} in dataset.toml'
+                f"labels of column {column!r} contain {doubtful!r}: if it separates several labels, "
+                f'set label = {{separator = "{doubtful}"}} in dataset.toml'
             )
     if not separator:
         return Label(column=column)
@@ -137,19 +139,19 @@ def guess_label(rows: pandas.DataFrame, column: str, notes: list[str]) -> Label:
 
 
 def try_split(text: str, separator: str) -> list[str]:
-    """The labels in a cell; none where it cannot be parsed, which is an error when it is read."""
+    """Return the labels in a cell, or no label if it cannot be parsed: reading it reports the error."""
     with suppress(ValueError):
         return split_labels(text, separator)
     return []
 
 
 def recur(texts: set[str], separator: str) -> bool:
-    """Whether there are fewer parts between separators than cells that differ."""
+    """Whether cells contain the separator and have fewer distinct parts than there are distinct cells."""
     parts = {part for text in texts for part in split_labels(text, separator)}
     return any(separator in text for text in texts) and len(parts) < len(texts)
 
 
 def parts_labels(texts: set[str], separator: str) -> bool:
-    """Whether a character stands between labels: fewer parts than cells that differ, half of which stand alone too."""
+    """Whether a character separates labels: parts recur, and at least half of them are also cells of their own."""
     parts = {part for text in texts for part in split_labels(text, separator)}
     return recur(texts, separator) and 2 * len(parts & texts) >= len(parts)

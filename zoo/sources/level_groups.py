@@ -1,7 +1,7 @@
-"""Find groups of files whose levels differ although one reading serves all: rescaling was lost, gray turned around.
+"""Find groups of files whose levels differ, for example after a lost rescaling or an inverted gray scale.
 
-Groups are those that headers tell apart. A set whose groups differ in levels can be learned without looking at tissue;
-the notes say so, and the columns `levels_by_...` let the audit compare the groups with the labels.
+Groups are formed by differences in the headers. If their levels differ, a model can learn the group instead of the
+tissue: notes report it, and the columns `levels_by_...` let the audit compare the groups with the labels.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from zoo.specs.dataset import LEVELS_BY
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
 
-MEASURED = 16  # files of a group that are decoded
-MIN_FILES = 2  # of a group that is measured: one image alone may be unusual
-MAX_GROUPS = 8  # of a fact that is measured, the largest ones
-ENDS = (5, 95)  # percentiles between which an image's levels lie: text and padding are outside
-MIN_OVERLAP = 0.25  # of two ranges of levels, shared part by both together; 12 and 16 bits of one scene share 6 %
+MEASURED = 16  # files decoded per group
+MIN_FILES = 2  # in a measured group: a single image may be unusual
+MAX_GROUPS = 8  # measured per fact, the largest ones
+ENDS = (5, 95)  # percentiles that bound an image's levels, without text and padding
+MIN_OVERLAP = 0.25  # intersection over union of two ranges of levels; 12 and 16 bits of one scene reach 0.06
 TAGS = ("PhotometricInterpretation", "Modality", "Manufacturer")
 
 
 @dataclass(frozen=True)
 class LevelGroups:
-    """What should be said about groups of files, and the columns of the groups that differ, one text a file."""
+    """Notes on groups of files, and for each fact in which groups differ a column: file -> group."""
 
     notes: tuple[str, ...] = ()
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def find_level_groups(root: Path, headers: Mapping[str, Header], reading: Reading) -> LevelGroups:
-    """Compare the levels of gray files by every fact in which their headers differ. `headers` are by file."""
+    """Compare the levels of gray files, grouped by every fact in which their headers (by file) differ."""
     gray = {file: header for file, header in headers.items() if header.channels == 1}
-    facts = {file: tell_apart(file, header) for file, header in gray.items()}
+    facts = {file: group_facts(file, header) for file, header in gray.items()}
     notes, columns = list(describe_lost_rescaling(gray)), {}
     for fact in dict.fromkeys(name for each in facts.values() for name in each):
         groups = group_files(facts, fact)
@@ -55,8 +55,8 @@ def find_level_groups(root: Path, headers: Mapping[str, Header], reading: Readin
     return LevelGroups(tuple(notes), columns)
 
 
-def tell_apart(file: str, header: Header) -> dict[str, str]:
-    """The facts about how a file keeps its values, each as a text that names its group."""
+def group_facts(file: str, header: Header) -> dict[str, str]:
+    """Return facts about how a file stores its values, each with the name of the file's group."""
     facts = {"depth": f"{header.bits} bits", "type": "DICOM" if header.tags else kind_by_name(file)}
     if header.tags:
         facts["rescaling"] = "with rescaling" if header.is_rescaled else "without rescaling"
@@ -72,25 +72,26 @@ def group_files(facts: Mapping[str, Mapping[str, str]], fact: str) -> dict[str, 
 
 
 def describe_lost_rescaling(headers: Mapping[str, Header]) -> tuple[str, ...]:
-    """A note for each modality where only some files have a rescaling that changes values; blank ones count as none."""
+    """Return a note per modality in which only some files have a rescaling; one that changes nothing does not count."""
     notes = []
     for modality in sorted({header.modality for header in headers.values() if header.tags}):
         files = {file: header for file, header in headers.items() if header.modality == modality and header.tags}
         rescaled = {(header.step, header.values[0] < 0) for header in files.values() if header.is_rescaled}
-        lost = [file for file, header in files.items() if lacks_rescaling(header, rescaled)]
-        if lost:
+        without_rescaling = [file for file, header in files.items() if lacks_rescaling(header, rescaled)]
+        if without_rescaling:
             notes.append(
-                f"{len(lost)} of {len(files)} {modality or 'DICOM'} files have no rescaling ({lost[0]}; "
+                f"{len(without_rescaling)} of {len(files)} {modality or 'DICOM'} files have no rescaling "
+                f"({without_rescaling[0]}; "
                 "RescaleSlope and RescaleIntercept are missing or change nothing): their values are not in the unit of "
-                "the others; bring them back, or leave the files out"
+                "the others; restore the tags, or leave the files out"
             )
     return tuple(notes)
 
 
 def lacks_rescaling(header: Header, rescaled: Collection[tuple[float, bool]]) -> bool:
-    """Whether values are as stored, and rescaled files have another step or negative values, which this one cannot.
+    """Whether a file without rescaling has another step than rescaled ones, or no negative values where they do.
 
-    `rescaled`: step and whether the least value is negative, of each. Signed values may be Hounsfield units as stored.
+    `rescaled` contains (step, whether the minimum is negative). Signed stored values may already be Hounsfield units.
     """
     is_positive = header.values[0] >= 0
     return not header.is_rescaled and any(step != header.step or (is_positive and below) for step, below in rescaled)
@@ -100,7 +101,7 @@ def lacks_rescaling(header: Header, rescaled: Collection[tuple[float, bool]]) ->
 def measure_groups(
     root: Path, groups: Mapping[str, Sequence[str]], headers: Mapping[str, Header], reading: Reading
 ) -> dict[str, tuple[float, float]]:
-    """The range of levels of each group: the medians over its files of both percentiles; remembered by file."""
+    """Return the range of levels of each group: the medians over its files of both percentiles, cached by file."""
     ranges = {}
     for name, files in list(groups.items())[:MAX_GROUPS]:
         if len(files) < MIN_FILES:
@@ -110,7 +111,7 @@ def measure_groups(
         find = partial(find_ends, frames=frames, reading=reading)
         memo = FileMemo(cache_root(), what=f"levels:1:{json.dumps(asdict(reading))}", find=find)
         try:
-            ends = [found for path in frames if (found := memo(path))]
+            ends = [both for path in frames if (both := memo(path))]
         finally:
             memo.close()
         if ends:
@@ -124,7 +125,7 @@ def middle_frame(header: Header) -> int | None:
 
 
 def find_ends(path: Path, frames: Mapping[Path, int | None], reading: Reading) -> list[float]:
-    """Both percentiles of a file's middle frame; none of a file that cannot be read: decoding the set names it."""
+    """Return both percentiles of a file's middle frame; empty if it cannot be read, which decoding reports later."""
     try:
         levels = read_image(path, frames[path], reading)
     except DataError:
@@ -136,17 +137,17 @@ def find_ends(path: Path, frames: Mapping[Path, int | None], reading: Reading) -
 def describe_difference(
     fact: str, groups: Mapping[str, Sequence[str]], ranges: Mapping[str, tuple[float, float]]
 ) -> str:
-    """A note where the levels of two groups hardly overlap; else ""."""
+    """Return a note if the levels of two groups hardly overlap, else ""."""
     if not any(levels_overlap(a, b) < MIN_OVERLAP for a, b in combinations(ranges.values(), 2)):
         return ""
-    told = [f"{low:.0f} to {high:.0f} in {len(groups[name])} files ({name})" for name, (low, high) in ranges.items()]
+    texts = [f"{low:.0f} to {high:.0f} in {len(groups[name])} files ({name})" for name, (low, high) in ranges.items()]
     return (
-        f"levels differ by {fact}: {', '.join(told)}; bring the files to one scale, or leave one group out "
-        "(`zoo audit` says whether the labels differ too)"
+        f"levels differ by {fact}: {', '.join(texts)}; convert the files to one scale, or leave one group out "
+        "(`zoo audit` reports whether the labels differ too)"
     )
 
 
 def levels_overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """The length that two ranges share, by the length of both together; 1 for two equal points."""
+    """Intersection over union of two ranges; 1 for two equal points."""
     together = max(a[1], b[1]) - min(a[0], b[0])
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / together if together else 1.0

@@ -1,4 +1,4 @@
-"""Guess from folder names which level is the split, the label and the patient."""
+"""Guess which level of folders is the split, the label and the patient, from the folder names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zoo.sources.listing import natural_key, words_of
 from zoo.sources.names import MIN_FOLDERS, holds_images, is_negative
 from zoo.sources.selection import split_of
 
-LEVEL_SHARE = 0.9  # of the images must lie so deep, before a level is looked at
-MANY_FOLDERS = 20  # more of one shape are patients or exams, whatever they are called
+LEVEL_SHARE = 0.9  # of the images must be at least this deep for a level to count
+MANY_FOLDERS = 20  # more folders with names of one shape are patients or exams, whatever the names
 MAX_LISTED = 3
-# How a view, a side or a magnification is called: beside another level it is not the label
+# Names of views, sides and visits: beside another level, such a level is not the label
 VIEWS = frozenset(
     "left right l r od os ap pa cc mlo lateral frontal oblique axial coronal sagittal t1 t2 flair dwi adc t1ce "  # noqa: SIM905
     "view views x study studies visit session scan series sequence day week month slice slices frame frames".split()
@@ -29,14 +29,14 @@ PEOPLE = re.compile(
 GRADES = frozenset(
     "grade class stage level score type category label birads kl isup gleason degree group severity".split()  # noqa: SIM905
 )
-Paths = Sequence[list[str]]  # of every image, the folders it lies in
+Paths = Sequence[list[str]]  # the folders of every image, from the top
 
 
 def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> str:
-    """The pattern of class folders, such as `{split}/{label}/**/*`; "" where no folder says a label.
+    """Guess the pattern of class folders, such as `{split}/{label}/**/*`; "" if no folder is a label.
 
-    `clips`: the card speaks of frames, so that the folders below those of the classes are clips.
-    DataError where two levels of folders could be the label, or where a folder contains a second copy of the dataset.
+    `clips`: the card sets `frames`, so the folders below the classes are clips.
+    Raise DataError if two levels could be the label, or if a folder contains a second copy of the dataset.
     """
     paths = [image.split("/")[:-1] for image in images]
     split, glob = find_split(paths)
@@ -70,7 +70,7 @@ def names_at(paths: Paths, level: int) -> set[str]:
 
 
 def find_split(paths: Paths) -> tuple[int | None, str]:
-    """The level whose folders are called as splits, and its pattern: `{split}`, `ISIC_{split}_images`."""
+    """Return the level whose folders name splits, and its pattern: `{split}`, `ISIC_{split}_images`."""
     if any(path and split_of(path[0]) for path in paths):
         return 0, "{split}"
     for level in range(max((len(path) for path in paths), default=0)):
@@ -80,7 +80,7 @@ def find_split(paths: Paths) -> tuple[int | None, str]:
 
 
 def split_glob(names: set[str]) -> str:
-    """The pattern of names that all name a split, two at least, between a beginning and an end that they share."""
+    """Return the pattern of two or more names that each contain a split between a common prefix and suffix, or ""."""
     if len(names) < 2 or any(set(name) & set("*?{}") for name in names):
         return ""
     head = re.sub(r"[A-Za-z0-9]*$", "", os.path.commonprefix(sorted(names)))  # noqa: RUF071
@@ -94,7 +94,7 @@ def split_glob(names: set[str]) -> str:
 
 
 def are_people(names: set[str], paths: Paths = (), levels: Sequence[int] = ()) -> bool:
-    """Whether folders are patients or exams by their names, or by being many more of one shape than all others."""
+    """Whether folders are patients or exams: by their names, or as many more numbered folders than at other levels."""
     if len(names) < MIN_FOLDERS or any(GRADES & set(words_of(name)) or holds_images(name) for name in names):
         return False
     if all(map(PEOPLE.fullmatch, names)):
@@ -112,20 +112,20 @@ def is_numbered(names: Iterable[str]) -> bool:
 
 
 def choose_label(root: Path, paths: Paths, levels: Sequence[int]) -> int | None:
-    """The level that says the label; None where there is none, DataError where there are two."""
-    telling = [level for level in levels if not all(map(is_view, names_at(paths, level)))] or list(levels[:1])
-    first = telling[:1]
-    telling = first + [level for level in telling[1:] if not are_parts(paths, first[0], level)]
-    if len(telling) < 2:
-        return telling[0] if telling else None
-    with_negative = [level for level in telling if any(map(is_negative, names_at(paths, level)))]
+    """Return the level that is the label, or None; raise DataError if there are two."""
+    candidates = [level for level in levels if not all(map(is_view, names_at(paths, level)))] or list(levels[:1])
+    first = candidates[:1]
+    candidates = first + [level for level in candidates[1:] if not are_parts(paths, first[0], level)]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    with_negative = [level for level in candidates if any(map(is_negative, names_at(paths, level)))]
     if len(with_negative) == 1:
         return with_negative[0]
-    patterns = ["/".join([*["*"] * level, "{label}", "**", "*"]) for level in telling]
+    patterns = ["/".join([*["*"] * level, "{label}", "**", "*"]) for level in candidates]
     raise DataError(
         f"{root}: two levels of folders could be the label: "
-        f"{' or '.join(list_names(names_at(paths, k)) for k in telling)}",
-        fix=f"say in dataset.toml images = {' or '.join(map(repr, patterns))}".replace("'", '"'),
+        f"{' or '.join(list_names(names_at(paths, k)) for k in candidates)}",
+        fix=f"set in dataset.toml images = {' or '.join(map(repr, patterns))}".replace("'", '"'),
         code="label-level",
     )
 
@@ -137,13 +137,13 @@ def list_names(names: set[str]) -> str:
 
 
 def is_view(name: str) -> bool:
-    """Whether a folder holds images, or those of a view, a side, a visit: it says nothing of the label."""
+    """Whether a folder name says only "images", a view, a side or a visit, and so is not a label."""
     words = [word for word in words_of(name) if not word.isdecimal()]
     return holds_images(name) or (bool(words) and set(words) <= VIEWS) or bool(re.fullmatch(r"\d+x", name.lower()))
 
 
 def are_parts(paths: Paths, above: int, level: int) -> bool:
-    """Whether the folders below those of the classes are exams, clips or patients: numbered, or many in each class."""
+    """Whether the folders below the classes are exams, clips or patients: numbered, or many in each class."""
     names = names_at(paths, level)
     if any(GRADES & set(words_of(name)) for name in names):
         return False
@@ -160,7 +160,7 @@ def are_parts(paths: Paths, above: int, level: int) -> bool:
 def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
     """Refuse a folder beside the classes that contains folders with its siblings' names: a second copy of the set.
 
-    Numbers at both levels are no copy: grades, each with numbered clips.
+    Numbers at both levels are not a copy: grades may contain numbered clips.
     """
     names = names_at(paths, level)
     below: dict[str, set[str]] = defaultdict(set)
@@ -169,12 +169,12 @@ def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:
             below[path[level]].add(path[level + 1] if len(path) > level + 1 else "")
     copies = {name: inside for name, inside in below.items() if inside <= names and inside != {name}}
     others = [inside - {name} for name, inside in below.items() if name not in copies]
-    if len(copies) == len(below) or any(names & inside for inside in others):  # numbers at both levels: grade, clip
+    if len(copies) == len(below) or any(names & inside for inside in others):
         return
     for name, inside in copies.items():
         raise DataError(
             f"{root}: {name} contains folders with the same names as its siblings ({list_names(inside)}): "
             "probably a second copy of the dataset",
-            fix=f'remove one of both, or say in dataset.toml exclude = "{"*/" * level}{name}/**"',
+            fix=f'remove one of them, or set in dataset.toml exclude = "{"*/" * level}{name}/**"',
             code="label-level",
         )

@@ -1,4 +1,4 @@
-"""List the image files and tables of a folder: sorted, regular, inside it, and none that an operating system left."""
+"""List the image files and tables of a folder: sorted, regular files inside it, without those of the system."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from zoo.images.formats import (
 )
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
-# What Hugging Face's image folders keep beside the images of each split
+# The tables beside the images of each split in Hugging Face's image folders
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
-NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's: an answer sheet, its labels invented
-# What lies beside images and is none: texts, code, weights, archives, tables
+NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's submission template with made-up labels
+# Suffixes of files that often lie beside images: texts, code, weights, archives, tables
 COMPANIONS = frozenset(
     ".txt .md .rst .pdf .html .htm .json .xml .yaml .yml .toml .ini .cfg .doc .docx .ppt .pptx .odt .rtf .tex "  # noqa: SIM905
     ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
@@ -38,27 +38,27 @@ MASK_WORDS = frozenset(
     "mask masks seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
     "annotations annot contour contours delineation manual roi rois".split()
 )
-# What an image is called where its mask has a word of its own: `volume-0` and `segmentation-0`
+# Words in image names that a mask replaces by its own: `volume-0` and `segmentation-0`
 IMAGE_WORDS = frozenset("volume vol image images img imaging scan ct mr mri orig original raw tr ts ground".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below `root`: posix paths relative to it, images anywhere, tables at its top.
+    """The files below `root` as posix paths relative to it: images at any depth, tables at its top.
 
-    `nested` are the tables in folders one below that are called as Hugging Face's image folders call them.
+    `nested` are tables one folder below, named as in Hugging Face's image folders.
     """
 
     root: Path
     images: tuple[str, ...]
     tables: tuple[str, ...]
-    masks: tuple[str, ...] = ()  # volumes that mark something in another one: no images
+    masks: tuple[str, ...] = ()  # volumes that are masks of others
     nested: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()  # files that are read neither as images nor as tables
+    others: tuple[str, ...] = ()  # files read neither as images nor as tables
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The files that may belong to the set and are not read: neither texts, code, weights nor archives."""
+        """The unread files that may belong to the dataset: no texts, code, weights or archives."""
         return tuple(
             other
             for other in self.others
@@ -67,23 +67,23 @@ class Listing:
 
     @cached_property
     def unread_images(self) -> tuple[str, ...]:
-        """The unread files that are images of a kind zoo knows: a folder of these may be a class."""
+        """The unread files in an image format that zoo recognizes: a folder of these may be a class."""
         return tuple(file for file in self.unread if is_unread_image(self.root / file))
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts "grade2" before "grade10"."""
+    """Key to sort "grade2" before "grade10"."""
     parts = re.split(r"(\d+)", text)
     return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
 
 
 def one_form(text: str) -> str:
-    """A name in Unicode's composed form: `é` of one character and of two, as a Mac writes it, are one."""
+    """Normalize to Unicode's composed form: `é` may be one character or, as on a Mac, two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def list_folder(root: Path) -> Listing:
-    """Every image below `root`, every table at its top; a link out of it or an odd file is an error that names it."""
+    """List every image below `root` and every table at its top; refuse links out of it and irregular files."""
     root = root.resolve()
     images: list[str] = []
     tables: list[str] = []
@@ -93,7 +93,7 @@ def list_folder(root: Path) -> Listing:
     while pending:
         folder = pending.pop()
         real = os.path.realpath(root / folder)
-        if real in seen:  # a link back to a folder above or beside it
+        if real in seen:  # a link to a folder already listed
             continue
         seen.add(real)
         try:
@@ -129,26 +129,26 @@ def list_folder(root: Path) -> Listing:
 
 
 def words_of(name: str) -> list[str]:
-    """The words and numbers in a name, in lower case: `TrainData_01` has three."""
+    """Return the words and numbers in a name, in lower case: `TrainData_01` has three."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
 def has_mask_word(name: str) -> bool:
-    """Whether a file or folder is called as masks are: `a_seg`, `lung masks`, `Ground Truth`, `labelsTr`."""
+    """Whether a file or folder is named like masks: `a_seg`, `lung masks`, `Ground Truth`, `labelsTr`."""
     return bool(MASK_WORDS & set(words_of(name)))
 
 
 def mask_key(stem: str) -> tuple[str, ...]:
-    """What the names of an image and of its mask share: the words that say neither."""
+    """Return the words that an image and its mask share: those that mean neither image nor mask."""
     return tuple(word for word in words_of(stem) if word not in MASK_WORDS and word not in IMAGE_WORDS)
 
 
 def find_volume_masks(images: list[str]) -> frozenset[str]:
-    """Volumes called as the mask of another one: `labelsTr/a.nii.gz` of `imagesTr/a.nii.gz`, `a_gt.nii` of `a.nii`."""
+    """Find volumes named as masks of others: `labelsTr/a.nii.gz` of `imagesTr/a.nii.gz`, `a_gt.nii` of `a.nii`."""
     volumes = [image for image in images if is_volume_name(image)]
     parts = [posixpath.split(without_suffix(volume).removesuffix("_0000")) for volume in volumes]  # nnU-Net's channel
     named = [(has_mask_word(posixpath.basename(folder)), has_mask_word(stem)) for folder, stem in parts]
-    plain = [part for part, called in zip(parts, named, strict=True) if not any(called)]
+    plain = [part for part, has_word in zip(parts, named, strict=True) if not any(has_word)]
     folders = {folder for folder, _ in plain}
     keys = {mask_key(stem) for _, stem in plain}
     return frozenset(
@@ -163,7 +163,7 @@ def matters(entry: os.DirEntry[str], depth: int) -> bool:
         return True
     name = Path(entry.name)
     if name.suffix.lower() not in TABLE_SUFFIXES:
-        # perf: opening a file takes 20 us; a set may have a text beside each image
+        # perf: opening a file takes 20 us, and there may be a text beside each image
         return kind_by_name(entry.name) not in COMPANIONS and entry.is_file() and is_unnamed_image(Path(entry.path))
     if depth == 1:
         return entry.name in METADATA_NAMES
@@ -178,7 +178,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
-    """Refuse a name that cannot be shown, a link out of the root, and what is neither a folder nor a regular file."""
+    """Refuse a name that cannot be displayed, a link out of the root, and irregular files."""
     path = root / relative
     if not entry.name.isascii() or not entry.name.isprintable():
         check_file_name(path, entry.name)
@@ -186,8 +186,8 @@ def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
             raise DataError(
-                f"{path}: a link out of {root.name}, to {target}",
-                fix="copy the file there, or point zoo to the folder where it lies",
+                f"{path}: a link to {target}, outside {root.name}",
+                fix="copy the file into the folder, or name the folder that contains it",
             )
         if not target.exists():
             raise DataError(f"{path}: a link to {target}, which does not exist", fix="remove it")
@@ -197,4 +197,4 @@ def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
 
 def check_file_name(path: Path, name: str) -> None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        raise DataError(f"{path}: a control character or undecodable byte in a file name", fix="rename it")
+        raise DataError(f"{path}: its name contains a control character or an undecodable byte", fix="rename it")

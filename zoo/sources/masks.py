@@ -20,30 +20,30 @@ from zoo.sources.listing import Listing, has_mask_word, mask_key
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
 SEPARATOR = re.compile(r"[-_ .(]+")
-MAX_KINDS = 6  # of files that belong to one image: itself, a mask of each rater or region
-LOOKED_AT = 8  # files of a folder or an ending, evenly spread: each is decoded
-MAX_MASK_VALUES = 16  # of a mask; a JPEG blurs its edges, so that few values hold nearly all of it
+MAX_KINDS = 6  # of files per image: the image, and a mask of each rater or region
+NUM_DECODED = 8  # files decoded per folder or ending, evenly spread
+MAX_MASK_VALUES = 16  # in a mask; JPEG blurs edges, so alternatively a few values that cover nearly all of it
 MOST_FREQUENT, MOSTLY = 4, 0.95
-MAX_MASK_PIXELS = 100_000  # of an image whose values are counted, evenly spread
+MAX_MASK_PIXELS = 100_000  # counted per image, evenly spread
 MIN_PAIRS = 3
-MAX_READ = 100_000  # bytes of an annotation
+MAX_READ = 100_000  # bytes per annotation file
 BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 
 
 @dataclass(frozen=True)
 class MaskPairs:
-    """Files that may be masks, each with the image that it may be of; `named` where their names say so."""
+    """Files that may be masks, with their images."""
 
     masks: tuple[str, ...]
-    images: tuple[str, ...]  # as many, or none where names do not pair them
-    pattern: str  # of the card's `exclude`
-    named: bool
+    images: tuple[str, ...]  # one per mask; empty where names do not pair them
+    pattern: str  # for the card's `exclude`
+    named: bool  # whether the names contain a word for masks
 
 
 def find_masks(listing: Listing, notes: list[str]) -> DatasetCard:
-    """What to leave out: files called as masks of others, and those that hold few values where the others do not."""
+    """Return a card that leaves out masks: files named as masks of others, or with few values unlike the others."""
     stems = {without_suffix(image) for image in listing.images}
-    beside = any("_mask" in s and (found := MASK.fullmatch(s)) and found["image"] in stems for s in stems)
+    beside = any("_mask" in s and (match := MASK.fullmatch(s)) and match["image"] in stems for s in stems)
     folders = named_folders(listing)
     rest = [image for image in listing.images if not set(posixpath.dirname(image).split("/")) & set(folders)]
     if beside:
@@ -53,13 +53,13 @@ def find_masks(listing: Listing, notes: list[str]) -> DatasetCard:
         kept = set(rest) - set(pairs.masks)
         if kept and set(pairs.masks) & set(rest) and are_masks(listing.root, pairs, sorted(kept)):
             exclude.append(pairs.pattern)
-            notes.append(f"{len(pairs.masks)} files {pairs.pattern} are masks: a few values mark regions (guessed)")
+            notes.append(f"{len(pairs.masks)} files {pairs.pattern} are masks: they have only a few values (guessed)")
             rest = [image for image in rest if image in kept]
     return DatasetCard(masks=Masks(path="**/{stem}_mask*") if beside else None, exclude=tuple(exclude))
 
 
 def named_folders(listing: Listing) -> list[str]:
-    """The folders called `masks` or so whose files are all called as images outside of them."""
+    """Return the folders named `masks` or similar in which every file has the name of an image outside them."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     names = set()
     for image in listing.images:
@@ -67,17 +67,18 @@ def named_folders(listing: Listing) -> list[str]:
         stem = posixpath.basename(without_suffix(image))
         folder = next((folder for folder in folders if MASK_FOLDER.fullmatch(folder)), "")
         if folder:
-            found = MASK.fullmatch(stem)
-            by_folder[folder].append(found["image"] if found else stem)
+            match = MASK.fullmatch(stem)
+            by_folder[folder].append(match["image"] if match else stem)
         else:
             names.add(stem)
     return [folder for folder, stems in by_folder.items() if names.issuperset(stems)]
 
 
 def pair_folders(images: Sequence[str]) -> list[MaskPairs]:
-    """The folders, by name, that may hold masks of what lies beside them, those called so first."""
+    """Return the folders that may contain masks of the images beside them, those named like masks first."""
     inside: dict[str, list[str]] = defaultdict(list)
-    below: dict[tuple[str, tuple[str, ...]], dict[str, str]] = defaultdict(dict)  # folder and key -> what is in it
+    # (folder, mask key) -> each entry of the folder, and a file below it with this key
+    below: dict[tuple[str, tuple[str, ...]], dict[str, str]] = defaultdict(dict)
     keys = {image: mask_key(posixpath.basename(without_suffix(image))) for image in images}
     for image, key in keys.items():
         parts = image.split("/")
@@ -85,7 +86,7 @@ def pair_folders(images: Sequence[str]) -> list[MaskPairs]:
             below["/".join(parts[:level]), key].setdefault(part if level < len(parts) - 1 else "", image)
         for folder in set(parts[:-1]):
             inside[folder].append(image)
-    found = []
+    pairs = []
     for folder, files in inside.items():
         named = has_mask_word(folder)
         if len(files) == len(images) or not (named or is_frequent(files, images)) or set("*?{}") & set(folder):
@@ -96,62 +97,62 @@ def pair_folders(images: Sequence[str]) -> list[MaskPairs]:
             others = below[above, keys[image]]
             partners.append(next((other for part, other in others.items() if part != folder), ""))
         if named or all(partners):
-            found.append(MaskPairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
-    return sorted(found, key=lambda pairs: not pairs.named)
+            pairs.append(MaskPairs(tuple(files), tuple(partners) if all(partners) else (), f"**/{folder}/**", named))
+    return sorted(pairs, key=lambda each: not each.named)
 
 
 def is_frequent(files: Sequence[object], images: Sequence[str]) -> bool:
-    """Whether files are so many among the images that it is worth decoding some where no name says what they are."""
+    """Whether files without a mask name are frequent enough to decode some of them."""
     return len(files) >= MIN_PAIRS and MAX_KINDS * len(files) >= len(images)
 
 
 def pair_endings(images: Sequence[str]) -> list[MaskPairs]:
-    """The endings, as in `a_seg.png` beside `a.png`, and beginnings, `mask_a.png`, that may be those of masks."""
+    """Return the endings, `a_seg.png` beside `a.png`, and beginnings, `mask_a.png`, that may mark masks."""
     by_stem = {without_suffix(image): image for image in images}
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    by_pattern: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for stem, image in by_stem.items():
         folder, name = posixpath.split(stem)
         for separator in SEPARATOR.finditer(name):
             ending, start = name[separator.start() :], name[: separator.end()]
             if other := by_stem.get(posixpath.join(folder, name[: separator.start()])):
-                found[f"*{ending}.*"].append((image, other))
+                by_pattern[f"*{ending}.*"].append((image, other))
             if has_mask_word(start) and (other := by_stem.get(posixpath.join(folder, name[separator.end() :]))):
-                found[f"{start}*"].append((image, other))
-    return to_pairs(found, images)
+                by_pattern[f"{start}*"].append((image, other))
+    return to_pairs(by_pattern, images)
 
 
 def pair_names(images: Sequence[str]) -> list[MaskPairs]:
-    """The names, as `mask.png` beside `image.png` in a folder of each case, that may be those of masks."""
+    """Return the names that may be masks, such as `mask.png` beside `image.png` in a folder per case."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     for image in images:
         by_folder[posixpath.dirname(image)].append(image)
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    by_pattern: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for files in by_folder.values():
         for image in files if 2 <= len(files) <= MAX_KINDS else ():
             name = posixpath.basename(image)
             plain = [other for other in files if other != image and not has_mask_word(posixpath.basename(other))]
             if plain:
-                found[f"**/{name}"].append((image, plain[0]))
-    return to_pairs(found, images)
+                by_pattern[f"**/{name}"].append((image, plain[0]))
+    return to_pairs(by_pattern, images)
 
 
-def to_pairs(found: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> list[MaskPairs]:
-    """The groups of (mask, image) by pattern that are worth a look, those called as masks first."""
+def to_pairs(by_pattern: dict[str, list[tuple[str, str]]], images: Sequence[str]) -> list[MaskPairs]:
+    """Return the groups of (mask, image) worth decoding, those named like masks first."""
     pairs = [
         MaskPairs(tuple(mask for mask, _ in each), tuple(image for _, image in each), pattern, has_mask_word(pattern))
-        for pattern, each in found.items()
+        for pattern, each in by_pattern.items()
         if (has_mask_word(pattern) or is_frequent(each, images)) and not set("?{}") & set(pattern)
     ]
     return sorted(pairs, key=lambda each: not each.named)
 
 
 def are_masks(root: Path, pairs: MaskPairs, others: Sequence[str]) -> bool:
-    """Whether a sample of the files holds few values, as the images that they pair with, or `others`, do not.
+    """Whether a sample of the files has few values, and their images, or `others`, have many.
 
-    Files that are called as masks of images need no more; without a word that says so the sizes must be equal too.
+    Files named as masks of images need only the first; files without a mask word must also have equal sizes.
     """
-    rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // LOOKED_AT)))
-    partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // LOOKED_AT)]
+    rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // NUM_DECODED)))
+    partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // NUM_DECODED)]
     try:
         shapes = []
         for row in rows:
@@ -174,7 +175,7 @@ def mask_pixels(path: Path) -> Array:
 
 
 def has_few_values(pixels: Array) -> bool:
-    """Whether an image is one of regions: at most 16 values or colors, or 4 that make up 95 % of it."""
+    """Whether an image has at most 16 values or colors, or 4 that make up 95 % of it."""
     flat = pixels.reshape(-1, pixels.shape[2]) if pixels.ndim == 3 else pixels.reshape(-1, 1)
     flat = flat[:: -(-len(flat) // MAX_MASK_PIXELS)]  # perf: np.unique of 12 Mpx in color takes seconds
     if (flat == flat[:, :1]).all():
@@ -185,7 +186,7 @@ def has_few_values(pixels: Array) -> bool:
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
 def find_boxes(listing: Listing) -> str:
-    """What shows that objects are marked by boxes: `Annotations/a.xml` of an image `a`; "" where nothing does."""
+    """Return a file with boxes, such as `Annotations/a.xml` of an image `a`; "" if there is none."""
     stems = {posixpath.basename(without_suffix(image)) for image in listing.images}
     for other in listing.others:
         suffix = posixpath.splitext(other)[1].lower()
@@ -199,7 +200,7 @@ def find_boxes(listing: Listing) -> str:
 
 
 def holds_boxes(suffix: str, text: bytes) -> bool:
-    if suffix == ".txt":  # YOLO's: class, centre and size, one a line
+    if suffix == ".txt":  # YOLO: class, center and size, one box per line
         lines = [line.split() for line in text.splitlines()[:10] if line.strip()]
         return bool(lines) and all(len(line) == 5 and all(map(is_number, line)) for line in lines)
     return b"<bndbox>" in text if suffix == ".xml" else b'"bbox"' in text
@@ -210,23 +211,23 @@ def is_number(text: bytes) -> bool:
 
 
 def box_columns(columns: Iterable[str]) -> list[str]:
-    """The columns of a table that hold boxes."""
+    """Return the columns of a table that are boxes."""
     names = {column.lower(): column for column in columns}
     return next(([names[name] for name in sorted(boxes)] for boxes in BOX_COLUMNS if boxes <= set(names)), [])
 
 
 def other_task(root: Path, kind: str, evidence: str) -> DataError:
-    """The error for a set that is made for segmentation or detection, and has no label of an image."""
+    """Return the error for a dataset made for segmentation or detection, without image labels."""
     return DataError(
-        f"{root}: looks like a {kind} set ({evidence}); for classification or regression, which zoo does, there are "
-        "images and nothing that labels them",
-        fix="write a table with a label of each image, and name it in dataset.toml (`table`, `label`)",
+        f"{root}: looks like a {kind} dataset ({evidence}); zoo does classification and regression, and nothing "
+        "labels the images",
+        fix="write a table with a label per image, and set `table` and `label` in dataset.toml",
         code=kind,
     )
 
 
 def count_masks(listing: Listing, images: Sequence[str]) -> str:
-    """`260 masks beside 260 images`; "" where nothing was taken for a mask. `listing` holds both."""
+    """Return "260 masks beside 260 images", or "" without masks. `listing` contains both."""
     masks = len(listing.masks) + len(listing.images) - len(images)
     kind = "volumes" if images and all(map(is_volume_name, images)) else "images"
     return f"{masks} masks beside {len(images)} {kind}" if masks else ""

@@ -16,7 +16,7 @@ from zoo.images.formats import without_suffix
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import find_npz, read_npz_samples
 from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
-from zoo.sources.synopsis import read_synopsis, read_toml_document, said_root
+from zoo.sources.synopsis import read_synopsis, read_toml_document, resolve_root
 from zoo.specs.dataset import AmbiguityNote, DatasetSpec, Samples, SamplesRequest
 from zoo.system.files import cache_root, written_whole
 from zoo.system.progress import Progress
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 CARD_NAME = "dataset.toml"
 
 
-# --- data that somebody has ------------------------------------------------------------------------------------------
+# --- data at a path --------------------------------------------------------------------------------------------------
 def find_source(path: Path, progress: Progress | None = None) -> DatasetSpec:
-    """The dataset at a path: its files listed, its labels read, no pixel decoded; DataError, in one line, if it cannot.
+    """Return the dataset at a path; its files are listed and its labels read, but no pixel is decoded.
 
-    A folder of class folders, with or without train, val and test above them; a table beside images, or a folder with
-    one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; a zip or tar of any of these.
+    The path may be a folder of class folders, with or without train, val and test above them; a table beside images,
+    or a folder with one; a `dataset.toml`, or a folder with one; a `.npz` in MedMNIST's layout; or a zip or tar of any
+    of these.
     """
     return find_recognized(path, (), progress)
 
 
 def npz_of(path: Path) -> Path | None:
-    """The npz that a path means: itself, or the only file of images in a folder without a card."""
+    """Return the npz at a path: the file itself, or the only npz in a folder without images and card; else None."""
     if path.suffix.lower() == ".npz" and not path.is_dir():
         return path
     if not path.is_dir() or (path / CARD_NAME).exists():
@@ -50,7 +51,7 @@ def npz_of(path: Path) -> Path | None:
 
 
 def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Progress | None = None) -> DatasetSpec:
-    """The dataset at a path; an npz that a published dataset has the checksum of, as that one describes it."""
+    """Return the dataset at a path; an npz with the checksum of a published dataset gets its description."""
     from zoo.sources.recognition import recognize
 
     path, archive = locate(path, progress)
@@ -60,11 +61,13 @@ def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Prog
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
-    """The path in full; of an archive, the folder that it is unpacked to, and the archive."""
+    """Return the resolved path and None; for an archive, the folder it is unpacked to and the archive."""
     path = path.expanduser().resolve()
     if not path.exists():
         raise DataError(
-            f"{path}: no such file or folder", fix="correct the path; `zoo list datasets` shows the names", code="data"
+            f"{path}: no such file or folder",
+            fix="correct the path; `zoo list datasets` lists the names of datasets",
+            code="data",
         )
     if is_archive_name(path.name) and not path.is_dir():
         return find_unpacked(path, cache_root(), progress), path
@@ -72,14 +75,14 @@ def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | N
 
 
 def read_source(path: Path, archive: Path | None, request: SamplesRequest) -> Samples:
-    """The Samples of a folder, table or card; looked up again, so that a worker process needs the path alone."""
-    from zoo.sources.colour import settle_colour
+    """Return the Samples of a folder, table or card. It is read again, so that a worker process needs only the path."""
+    from zoo.sources.color import settle_color
 
-    return in_archive(settle_colour(understand(path), request.progress), path, archive)
+    return in_archive(settle_color(understand(path), request.progress), path, archive)
 
 
 def in_archive(samples: Samples, path: Path, archive: Path | None) -> Samples:
-    """The samples of an unpacked folder, which a card is to find in its archive: the cache may be deleted."""
+    """Point the origin of unpacked samples to their archive, as a card must not refer to the cache."""
     if archive is None or samples.origin is None:
         return samples
     inner = samples.origin.root.relative_to(path.resolve())
@@ -87,49 +90,48 @@ def in_archive(samples: Samples, path: Path, archive: Path | None) -> Samples:
 
 
 def understand(path: Path, root: Path | None = None, progress: Progress | None = None) -> Assembled:
-    """A card, said or guessed, and the files it speaks of, put together; `root` overrules where it says they lie."""
+    """Assemble a dataset from its written or guessed card and its files; `root` overrides the card's."""
     from zoo.sources.assembly import assemble
     from zoo.sources.packed import assemble_packed
 
-    found = find_card(path, root, progress)
-    if isinstance(found.listing, Path):
-        return assemble_packed(found.card, found.listing, found.path, found.name)
-    return assemble(found.card, found.listing, found.path, found.name, found.notes, found.doubts)
+    located = find_card(path, root, progress)
+    if isinstance(located.listing, Path):
+        return assemble_packed(located.card, located.listing, located.path, located.name)
+    return assemble(located.card, located.listing, located.path, located.name, located.notes, located.doubts)
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A card, said or guessed, and the files it speaks of: those of a folder, or an npz."""
+class LocatedCard:
+    """A written or guessed card and its files: those of a folder, or an npz."""
 
     card: DatasetCard
     listing: Listing | Path
-    path: Path  # what the user named, or the card in it
-    name: str  # where the card does not say one
-    notes: tuple[str, ...] = ()  # on what was guessed
+    path: Path  # the path the user named, or the card in it
+    name: str  # used where the card sets none
+    notes: tuple[str, ...] = ()  # on guesses
     doubts: tuple[AmbiguityNote, ...] = ()
 
 
-def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> Found:
-    """The card of a folder, table or `.toml`, what it leaves open guessed; no label is read yet."""
+def find_card(path: Path, root: Path | None = None, progress: Progress | None = None) -> LocatedCard:
+    """Read or guess the card of a folder, table or `.toml`; fields it leaves open are guessed, labels not read yet."""
     from zoo.sources.cards import read_card
     from zoo.sources.guess import complete_by_table, guess_card
 
     card_path = path / CARD_NAME if path.is_dir() else path
     if card_path.suffix == ".toml" and card_path.is_file():
         card = read_card(card_path)
-        said = said_root(card_path, card.root)
-        root = root or unpacked(said, progress)
+        root = root or unpacked(resolve_root(card_path, card.root), progress)
         name = dataset_name(card_path.parent.name)
         if root.suffix.lower() == ".npz" and root.is_file():
-            return Found(card, root, card_path, name)
+            return LocatedCard(card, root, card_path, name)
         if not root.is_dir():
-            raise DataError(f"{card_path}: root: no folder {root}", fix="correct `root`, or put the data there")
+            raise DataError(f"{card_path}: root: no such folder: {root}", fix="correct `root`, or put the data there")
         if not card.leaves_files_open:
             listing = list_folder(root)
             card, notes = complete_by_table(card, listing)
-            return Found(card, listing, card_path, name, notes)
+            return LocatedCard(card, listing, card_path, name, notes)
         guess = guess_card(root, card)
-        return Found(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
+        return LocatedCard(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
     if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(
             f"{path}: not a folder, .csv, .tsv, .xlsx, .parquet, .npz, .zip, .tar or {CARD_NAME}",
@@ -137,11 +139,11 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
         )
     guess = guess_card(path)
     name = dataset_name(path.name if path.is_dir() else f"{path.parent.name}-{path.stem}")
-    return Found(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
+    return LocatedCard(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
 
 
 def unpacked(root: Path, progress: Progress | None = None) -> Path:
-    """The folder that a card names: as it is, or inside an archive, `set.zip/inner`."""
+    """Return the folder that a card names; unpack the archive if it is in one, as `set.zip/inner` is."""
     for archive in (root, *root.parents):
         if is_archive_name(archive.name) and archive.is_file():
             return find_unpacked(archive, cache_root(), progress) / root.relative_to(archive)
@@ -150,37 +152,38 @@ def unpacked(root: Path, progress: Progress | None = None) -> Path:
 
 # --- cards that zoo writes -------------------------------------------------------------------------------------------
 def write_card(path: Path, output: Path | None = None) -> Path:
-    """Write what was guessed of a folder, table, npz or archive to `output`, or beside it; read back, it is the same.
+    """Write the guessed card of a folder, table, npz or archive to `output`, or beside it.
 
-    No pixel is decoded. UsageError where a file is there already, or none can be written.
+    The card is read back and must give the same samples. No pixel is decoded. Raise UsageError if the file exists or
+    cannot be written.
     """
     from zoo.sources.writing import card_of_arrays, compose_card, relative_root
 
-    named = path.expanduser().resolve()
-    packed = named.is_file() and named.suffix.lower() not in TABLE_SUFFIXES  # others may lie beside an npz or archive
-    folder = named if named.is_dir() else named.parent
-    target = output or (folder / f"{without_suffix(named.name)}.toml" if packed else folder / CARD_NAME)
+    data = path.expanduser().resolve()
+    packed = data.is_file() and data.suffix.lower() not in TABLE_SUFFIXES  # other data may lie beside an npz or archive
+    folder = data if data.is_dir() else data.parent
+    target = output or (folder / f"{without_suffix(data.name)}.toml" if packed else folder / CARD_NAME)
     check_free(target)
     path, archive = locate(path)
     if npz := npz_of(path):
         spec, samples = find_npz(npz, dataset_name(path.stem)), read_npz_samples(npz)
         text = compose_card(card_of_arrays(spec), spec, relative_root(npz, target), ())
     else:
-        found, assembled = find_card(path), understand(path)
-        if is_card(found.path):
-            raise UsageError(f"{named}: {found.path.name} says already what it is", fix="correct that one")
+        located, assembled = find_card(path), understand(path)
+        if is_card(located.path):
+            raise UsageError(f"{data}: already has a card, {located.path.name}", fix="edit that card")
         spec, samples = assembled.spec, in_archive(assembled.samples, path, archive)
         assert samples.origin
-        text = compose_card(found.card, spec, relative_root(samples.origin.card_root, target), samples.notes)
+        text = compose_card(located.card, spec, relative_root(samples.origin.card_root, target), samples.notes)
     write_new(target, text)
     assert_same(samples, understand(target.resolve()).samples)
     return target
 
 
 def write_card_without(spec: DatasetSpec, samples: Samples, dropped: Collection[str], target: Path) -> Path:
-    """Write a card of the same samples without those in `dropped`, by sample id; nothing else is touched.
+    """Write a card of the same samples without the sample ids in `dropped`.
 
-    The set's own card is kept as it stands, but for `name`, `root` and `drop`; where it has none, the guess is written.
+    The dataset's own card is copied except for `name`, `root` and `drop`; without one, the guessed card is written.
     """
     from zoo.sources.writing import card_of_arrays, compose_card, files_of, leave_out, relative_root
 
@@ -189,7 +192,7 @@ def write_card_without(spec: DatasetSpec, samples: Samples, dropped: Collection[
     if origin is None:
         raise no_card(spec.name)
     remarks = [
-        f"`zoo audit --fix` wrote this: {spec.name} without {len(dropped)} images that its audit found (`drop`)."
+        f"Written by `zoo audit --fix`: {spec.name} without {len(dropped)} images that its audit reports (`drop`)."
     ]
     changes: dict[str, object] = {"name": f"{spec.name}-fixed"}
     changes |= {"root": relative_root(origin.card_root, target)}
@@ -199,19 +202,19 @@ def write_card_without(spec: DatasetSpec, samples: Samples, dropped: Collection[
         own = is_card(origin.path)
         text = read_text(origin.path) if own else compose_card(card_of_arrays(spec), spec, "", ())
     else:
-        found = find_card(origin.path, origin.root)
-        assert not isinstance(found.listing, Path)
-        changes["drop"] = [*found.card.drop, *files_of(found.card, found.listing, samples, dropped)]
+        located = find_card(origin.path, origin.root)
+        assert not isinstance(located.listing, Path)
+        changes["drop"] = [*located.card.drop, *files_of(located.card, located.listing, samples, dropped)]
         own = is_card(origin.path)
-        text = read_text(origin.path) if own else compose_card(found.card, spec, "", found.notes)
+        text = read_text(origin.path) if own else compose_card(located.card, spec, "", located.notes)
     write_new(target, leave_out(text, changes, remarks))
     return target
 
 
 def no_card(name: str) -> UsageError:
     return UsageError(
-        f"dataset {name!r} is made by its plugin's code: no dataset.toml can say what that does",
-        fix="`zoo bench --drop-leaks` leaves the copies out",
+        f"dataset {name!r} is defined by its plugin's code, which a dataset.toml cannot replace",
+        fix="leave the copies out with `zoo bench --drop-leaks`",
         code="no-card",
     )
 
@@ -226,9 +229,11 @@ def read_text(path: Path) -> str:
 
 def check_free(target: Path) -> None:
     if target.suffix != ".toml":
-        raise UsageError(f"{target}: the name of a card ends in .toml", fix=f"write {target.with_suffix('.toml').name}")
+        raise UsageError(
+            f"{target}: the name of a card must end in .toml", fix=f"name it {target.with_suffix('.toml').name}"
+        )
     if target.exists():
-        raise UsageError(f"{target}: exists already, and is not overwritten", fix="name another file, or remove it")
+        raise UsageError(f"{target}: exists already and is not overwritten", fix="name another file, or remove it")
 
 
 def write_new(target: Path, text: str) -> None:
@@ -242,7 +247,7 @@ def write_new(target: Path, text: str) -> None:
 
 
 def assert_same(a: Samples, b: Samples) -> None:
-    """A card that reads other samples than those it was written from is a bug here, not a mistake of the user's."""
+    """Assert that a written card gives the samples it was written from; a difference is a bug in zoo."""
     import numpy as np
 
     assert a.table.equals(b.table), "the written card reads other rows"
@@ -252,10 +257,10 @@ def assert_same(a: Samples, b: Samples) -> None:
 
 # --- data that a card describes --------------------------------------------------------------------------------------
 def card_dataset(card: Path, *, folder: Callable[[SamplesRequest], Path] | None = None, name: str = "") -> DatasetSpec:
-    """The dataset that a card file describes, listed without its data; they are looked for when it is opened.
+    """Return the dataset that a card file describes; its data are located only when it is opened.
 
-    `folder(request)` returns the folder where they lie, and may bring them there. Without it they lie at the card's
-    `root`, in `$ZOO_DATA/NAME`, or in zoo's own data folder, `request.folder`; each may be a zip of that name instead.
+    `folder(request)` returns the folder of the data, and may download them. Without it the data are searched in the
+    card's `root`, in `$ZOO_DATA/NAME`, and in zoo's own data folder, `request.folder`; each may be a zip of that name.
     """
     spec = read_synopsis(card)
     return replace(spec, name=name or spec.name, samples=partial(open_card, card, name or spec.name, folder))
@@ -264,22 +269,22 @@ def card_dataset(card: Path, *, folder: Callable[[SamplesRequest], Path] | None 
 def open_card(
     card: Path, name: str, folder: Callable[[SamplesRequest], Path] | None, request: SamplesRequest
 ) -> Samples:
-    """The Samples of a card's data, with the card as they complete it. It must have said the task and labels found."""
-    from zoo.sources.colour import settle_colour
+    """Return the Samples of a card's data, whose task and labels must be those in the card."""
+    from zoo.sources.color import settle_color
 
-    said = read_synopsis(card)
-    said = replace(said, labels=tuple(map(one_form, said.labels)))
+    synopsis = read_synopsis(card)
+    synopsis = replace(synopsis, labels=tuple(map(one_form, synopsis.labels)))
     root = folder(request) if folder else find_card_data(card, name, request)
-    found = understand(card, root)
+    assembled = understand(card, root)
     for what in ("task", "labels"):
-        if (a := getattr(said, what)) != (b := getattr(found.spec, what)):
+        if (a := getattr(synopsis, what)) != (b := getattr(assembled.spec, what)):
             raise DataError(
-                f"{card}: {what}: {show(a)}, but the data in {root} give {show(b)}",
-                fix="correct the card, or bring the data it was written for",
+                f"{card}: {what}: the card has {show(a)}, but the data in {root} have {show(b)}",
+                fix="correct the card, or use the data it was written for",
                 code="card",
             )
-    samples = settle_colour(found, request.progress)
-    return replace(samples, spec=replace(samples.spec or found.spec, name=name))
+    samples = settle_color(assembled, request.progress)
+    return replace(samples, spec=replace(samples.spec or assembled.spec, name=name))
 
 
 def show(value: object) -> str:
@@ -288,22 +293,22 @@ def show(value: object) -> str:
 
 def find_card_data(card: Path, name: str, request: SamplesRequest) -> Path:
     document = read_toml_document(card)
-    places = [said_root(card, document["root"])] if document.get("root") else []
+    places = [resolve_root(card, document["root"])] if document.get("root") else []
     if os.environ.get("ZOO_DATA"):
         places.append(Path(os.environ["ZOO_DATA"]).expanduser() / name)
     places.append(request.folder)
-    if found := find_data(places, request.progress):
-        return found
-    come_from = f"; they come from {document['url']}" if document.get("url") else ""
+    if folder := find_data(places, request.progress):
+        return folder
+    download = f"; download them from {document['url']}" if document.get("url") else ""
     raise DataError(
         f"dataset {name!r}: no data in {' or '.join(map(str, places))}",
-        fix=f"put them into {places[0]}, or {places[0].name}.zip beside it{come_from}",
+        fix=f"put them into {places[0]}, or put {places[0].name}.zip beside it{download}",
         code="data-missing",
     )
 
 
 def find_data(places: list[Path], progress: Progress | None = None) -> Path | None:
-    """The first place that is a folder with something in it, or has a zip of its name beside it, unpacked; or None."""
+    """Return the first place that is a non-empty folder or has a zip of its name beside it (unpacked); or None."""
     for place in places:
         if place.is_dir() and any(True for _ in place.iterdir()):
             return place
@@ -315,7 +320,7 @@ def find_data(places: list[Path], progress: Progress | None = None) -> Path | No
 
 # --- names -----------------------------------------------------------------------------------------------------------
 def dataset_name(text: str) -> str:
-    """Lower case, with only a-z, 0-9, "_", "." and "-": it becomes the name of a folder of results."""
+    """Convert to lower case and a-z, 0-9, "_", "." and "-", for use as the name of a folder of results."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9_.\-]+", "_", plain).strip("._-") or "dataset"
 

@@ -14,7 +14,7 @@ from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
 from zoo.tasks.kinds import BINARY
 
-# What a published dataset says of its file, and the path does not
+# Spec fields taken from the published dataset
 DESCRIBED = tuple(
     "title description modality task labels positive license citation url checksums patient unit share_targets "  # noqa: SIM905
     "reference_standard derived_from symmetries known_issues".split()
@@ -22,7 +22,7 @@ DESCRIBED = tuple(
 
 
 def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -> DatasetSpec:
-    """Describe the npz of `spec` as the dataset does that has its md5; tell where only the name is the same."""
+    """Describe an npz by the published dataset with its md5; add a note if only the file name is the same."""
     candidates = [each for each in published if any(name.endswith(".npz") for name in each.checksums)]
     if not candidates:
         return spec
@@ -35,15 +35,15 @@ def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -
     if official:
         described = {name: getattr(official, name) for name in DESCRIBED}
         return replace(spec, **described, samples=partial(open_official, path, official))
-    of_name = next((each for each in candidates if path.name in each.checksums), None)
-    if of_name is None:
+    same_name = next((each for each in candidates if path.name in each.checksums), None)
+    if same_name is None:
         return spec
-    note = f"{path.name} is not the file published as {of_name.name}: its md5 is not {of_name.checksums[path.name]}"
-    return replace(spec, checksums=of_name.checksums, samples=partial(open_noted, spec, note))
+    note = f"{path.name} is not the file published as {same_name.name}: its md5 is not {same_name.checksums[path.name]}"
+    return replace(spec, checksums=same_name.checksums, samples=partial(open_noted, spec, note))
 
 
-def open_official(path: Path, official: DatasetSpec, request: SamplesRequest) -> Samples:  # noqa: ARG001  it is here
-    """The samples of a published file, with the task and labels of the dataset that it belongs to."""
+def open_official(path: Path, official: DatasetSpec, request: SamplesRequest) -> Samples:  # noqa: ARG001  the file is already here
+    """Return the samples of a published file, with the task and labels of its dataset."""
     samples = read_npz_samples(path, task=official.task, labels=official.labels)
     notes = [f"recognized as {official.name} by its checksum: using that dataset's task, labels and license"]
     if official.task == BINARY and not official.positive:

@@ -1,4 +1,4 @@
-"""Select the images that a card means; report every pattern that matches nothing."""
+"""Select the images of a card; report every pattern that matches no file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SPLIT_NAMES = {
 }
 
 MOST_KINDS = 5  # named in a note
-# What may stand beside it: train_data, test-images, 01_Training Set
+# Words that a split folder may have besides the split: train_data, test-images, 01_Training Set
 BESIDE_SPLIT = frozenset(
     "data dataset set sets images image imgs img folder split samples files cropped png jpg".split()  # noqa: SIM905
 )
 
 
 def split_of(name: str) -> str:
-    """train, val or test, where a folder or a cell says that and nothing else; else ""."""
+    """Return train, val or test if a folder or cell names a split and nothing else, else ""."""
     if name.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[name.lower()]
     words = [word for word in words_of(name) if not word.isdecimal() and word not in BESIDE_SPLIT]
@@ -37,19 +37,22 @@ def split_of(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The images of a set with what their paths say; `left_out` are no mistake where a table or a list names them."""
+    """The images of a dataset with the placeholders of their paths.
+
+    A table or list may name files in `left_out` without a mistake.
+    """
 
     files: dict[str, Captures]
     left_out: frozenset[str]  # dropped, excluded, or masks
-    unread: tuple[str, ...]  # of kinds that are not read, but for those that the card excludes
+    unread: tuple[str, ...]  # in formats that are not read, without those that the card excludes
     notes: tuple[str, ...]
     mistakes: tuple[str, ...]
 
 
 def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
-    """Sort every image of the folder into meant or left out; what is left out is counted, never silent.
+    """Select the images of the folder; count those left out, by reason.
 
-    Placeholders in `deep` may stand for a path.
+    Placeholders in `deep` may match a path.
     """
     index = index_images(listing.root, listing.images)
     dropped, mistakes = find_all("drop", card.drop, index)
@@ -64,17 +67,17 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         captures = match_path(compiled, image)
         excluded = matching_files(excludes, image)
         used.update(excluded)
-        if mask_pattern and (found := match_path(mask_pattern, image)) is not None:
-            masks[image] = found
+        if mask_pattern and (mask_captures := match_path(mask_pattern, image)) is not None:
+            masks[image] = mask_captures
         elif image in dropped:
-            counts["named by drop"] += 1
+            counts["listed in drop"] += 1
         elif excluded:
             counts["excluded"] += 1
         elif captures is None:
-            counts[f"not {card.images}"] += 1
+            counts[f"do not match {card.images}"] += 1
             continue
         elif "split" in captures and "split" not in deep and not split_of(captures["split"]):
-            counts[f"in {captures['split']}, which is no split"] += 1
+            counts[f"in {captures['split']}, which is not a split"] += 1
             continue
         else:
             files[image] = captures
@@ -85,14 +88,13 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         excluded = matching_files(excludes, file)
         used.update(excluded)
         unread += [] if excluded else [file]
-    mistakes += [f"{place}: {pattern!r} names no image" for place, pattern in places(card) if pattern not in used]
+    mistakes += [f"{place}: {pattern!r} matches no image" for place, pattern in places(card) if pattern not in used]
     mask_notes, mask_mistakes = describe_masks(card, files, masks)
     mistakes += mask_mistakes
     if not files:
-        there = f"{len(listing.images)} images there"
         others = any(match_path(compiled, image) is not None for image in listing.images)
-        what = "all images are left out" if others else f"no image is named like {card.images!r}"
-        mistakes.append(f"images: {what}; {there}")
+        what = "all images are left out" if others else f"{card.images!r} matches no image"
+        mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
     if listing.masks:
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
@@ -101,22 +103,22 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
 
 
 def matching_files(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
-    """The patterns of `compile_excludes` that match a file."""
+    """Return the patterns of `compile_excludes` that match a file."""
     return [
         pattern for pattern, (each, bare) in excludes.items() if match_path(each, name_of(file, bare=bare)) is not None
     ]
 
 
 def describe_unread(files: Sequence[str]) -> str:
-    """`60 files are not read: 60 .heic (a/IMG_1.HEIC the first)`."""
+    """Return "60 files are not read: 60 .heic (first a/IMG_1.HEIC)"."""
     kinds = Counter(map(kind_by_name, files))
-    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
-    more = f" and {len(kinds) - MOST_KINDS} kinds more" if len(kinds) > MOST_KINDS else ""
-    return f"{len(files)} files are not read: {shown}{more} ({files[0]} the first)"
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
+    more = f" and {len(kinds) - MOST_KINDS} more formats" if len(kinds) > MOST_KINDS else ""
+    return f"{len(files)} files are not read: {counts}{more} (first {files[0]})"
 
 
 def check_labels_left(root: Path, card: DatasetCard, files: Iterable[Captures], lost: Mapping[str, str]) -> None:
-    """Refuse folders where a label loses all its images: `lost` are the images that are not read, and why."""
+    """Refuse folders in which a label loses all its images; `lost` maps each image that is not read to the reason."""
     kept = {captures.get("label") for captures in files}
     compiled = compile_pattern(card.images)
     without: dict[str, list[str]] = {}
@@ -131,28 +133,27 @@ def check_labels_left(root: Path, card: DatasetCard, files: Iterable[Captures], 
             f"{count} {why}" for why, count in Counter(lost[file] for file in its).most_common(MOST_KINDS)
         )
         raise DataError(
-            f"{root}: label {label!r} has no image left: of its {len(its)} files none is read ({reasons}; {its[0]} the "
-            "first)",
+            f"{root}: label {label!r} has no image: none of its {len(its)} files is read ({reasons}; first {its[0]})",
             fix=f'convert them to PNG, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
             code="label-lost",
         )
 
 
 def find_all(place: str, names: tuple[str, ...], index: ImageIndex) -> tuple[set[str], list[str]]:
-    """The images that a list in the card names, by path or name, and a mistake for each that is not one image."""
-    found: set[str] = set()
+    """Return the images in a list of the card, by path or name, and a mistake per entry that is not one image."""
+    images: set[str] = set()
     mistakes = []
     for number, name in enumerate(names):
         try:
-            found.add(index.find_one(name))
+            images.add(index.find_one(name))
         except DataError as error:
-            hint = nearest(name, index.paths) if len(index.paths) <= 10_000 else ""  # seconds beyond
+            hint = nearest(name, index.paths) if len(index.paths) <= 10_000 else ""  # perf: takes seconds for more
             mistakes.append(f"{place}.{number}: {error.message}" + (f". {hint}" if hint else ""))
-    return found, mistakes
+    return images, mistakes
 
 
 def compile_excludes(card: DatasetCard) -> dict[str, tuple[Compiled, bool]]:
-    """Pattern -> its expression, and whether it speaks of the file's name alone."""
+    """Map each pattern to its expression, and to whether it applies to the file name only."""
     return {pattern: (compile_pattern(pattern), "/" not in pattern) for _, pattern in places(card)}
 
 
@@ -169,14 +170,14 @@ def name_of(image: str, *, bare: bool) -> str:
 def describe_masks(
     card: DatasetCard, files: dict[str, Captures], masks: dict[str, Captures]
 ) -> tuple[list[str], list[str]]:
-    """What is to be said of the masks, and what is wrong with their pattern: it must name masks of these images."""
+    """Return notes on the masks, and mistakes in their pattern, which must match masks of these images."""
     if not card.masks:
         return [], []
     shared = [name for name in placeholders(card.masks.path) if name != "stem"]
-    if strange := [name for name in shared if name not in placeholders(card.images)]:
-        return [], [f"masks.path: {{{strange[0]}}} does not stand in `images`"]
+    if unknown := [name for name in shared if name not in placeholders(card.images)]:
+        return [], [f"masks.path: {{{unknown[0]}}} is not in `images`"]
     if not masks:
-        return [], [f"masks.path: {card.masks.path!r} names no file"]
+        return [], [f"masks.path: {card.masks.path!r} matches no file"]
     owners = {
         (*(captures[name] for name in shared), stem)
         for image, captures in files.items()
@@ -189,8 +190,10 @@ def describe_masks(
         if with_stem and (*(captures[name] for name in shared), captures["stem"]) not in owners
     ]
     if len(orphans) == len(masks):
-        return [], [f"masks.path: none of the {len(masks)} files it names, like {orphans[0]}, belongs to an image"]
+        return [], [
+            f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {orphans[0]}"
+        ]
     notes = [f"{len(masks)} masks beside images are not read as images"]
     if orphans:
-        notes.append(f"{len(orphans)} masks belong to no image: {orphans[0]} is one")
+        notes.append(f"{len(orphans)} masks belong to no image, first {orphans[0]}")
     return notes, []

@@ -1,4 +1,4 @@
-"""The text of labels, as a card reads it, to a task, label names and targets."""
+"""Convert the text of labels to a task, label names and targets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from zoo.sources.names import is_negative
 from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
 
-# Columns of grades: 0 to k in one of these are ordered
+# Whole numbers 0 to k in a column of this name are ordered grades
 GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})
-MANY_VALUES = 20  # more distinct whole numbers than this are hardly grades
+MANY_VALUES = 20  # more distinct whole numbers are unlikely to be classes
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is to be predicted."""
+    """Task, label names and targets of a dataset."""
 
     task: Task
     labels: tuple[str, ...]
@@ -36,7 +36,7 @@ class Targets:
 
 
 def understand_targets(card: DatasetCard, joined: Joined) -> Targets:
-    """Targets of every image. A task that the card does not name follows from the text of the labels."""
+    """Return the targets of every image; the task follows from the labels if the card does not set it."""
     task = find_task(card.task) if card.task else None
     if card.label.columns:
         return from_columns(card, joined, task)
@@ -61,12 +61,14 @@ def label_texts(card: DatasetCard, joined: Joined) -> list[str]:
     elif joined.captures and "label" in joined.captures[0]:
         texts = [captures["label"] for captures in joined.captures]
     else:
-        raise DataError("nothing says the label", fix="in dataset.toml: label = {column = ...}, or {label} in `images`")
+        raise DataError(
+            "no label is defined", fix="in dataset.toml, set label = {column = ...}, or write {label} in `images`"
+        )
     blank = [row for row, text in enumerate(texts) if not text]
     if blank:
         more = f" (and {len(blank) - 1} more)" if len(blank) > 1 else ""
         raise DataError(
-            f"{joined.place(blank[0])}: no {card.label.column or 'label'}{more}", fix="fill it or drop the row"
+            f"{joined.place(blank[0])}: {card.label.column or 'label'} is blank{more}", fix="fill it, or drop the row"
         )
     return [one_form(text) for text in texts]
 
@@ -76,22 +78,25 @@ def numbers(joined: Joined, texts: list[str]) -> Array:
     values = [to_number(text) for text in texts]
     for row, value in enumerate(values):
         if value is None or not np.isfinite(value):
-            raise DataError(f"{joined.place(row)}: {texts[row]!r} is not a number", fix="correct it or drop the row")
+            raise DataError(f"{joined.place(row)}: {texts[row]!r} is not a number", fix="correct it, or drop the row")
     return np.array(values, dtype=float)
 
 
 def check_commas(joined: Joined, texts: list[str]) -> None:
-    """Refuse numbers such as 1,234 that no other cell tells from thousands."""
+    """Refuse numbers such as 1,234 whose comma may separate decimals or thousands."""
     if text := find_ambiguous_comma(texts):
         raise DataError(
-            f"{joined.place(texts.index(text))}: {text!r} has a decimal comma or separates thousands",
-            fix=f"write {text.replace(',', '.')} or {text.replace(',', '')} in the table, and the others alike",
+            f"{joined.place(texts.index(text))}: {text!r} is ambiguous: decimal comma or thousands separator",
+            fix=f"write {text.replace(',', '.')} or {text.replace(',', '')} in the table, and the others likewise",
             code="decimal-comma",
         )
 
 
 def is_regression(card: DatasetCard, joined: Joined, texts: list[str]) -> bool:
-    """Whether the labels are quantities: numbers with fractions, of many values. Many whole numbers could be either."""
+    """Whether the labels are quantities: many different numbers, some with fractions.
+
+    Many different whole numbers could also be classes: raise DataError.
+    """
     distinct = {text: to_number(text) for text in set(texts)}
     if None in distinct.values():
         return False
@@ -101,38 +106,40 @@ def is_regression(card: DatasetCard, joined: Joined, texts: list[str]) -> bool:
         return False
     if all(value == int(value) for value in values):
         raise DataError(
-            f"column {card.label.column!r} has {len(values)} different whole numbers: classes or quantities?",
-            fix='say task = "regression" or "multiclass" in dataset.toml',
+            f"column {card.label.column!r} has {len(values)} different whole numbers: classes or quantities",
+            fix='set task = "regression" or "multiclass" in dataset.toml',
         )
     return True
 
 
 def check_numbers(card: DatasetCard, joined: Joined, texts: list[str]) -> None:
-    """Refuse what is no class in a column of numbers: a word, a blank's `NaN`, -1 for unknown, 1.5, 1 beside 1.0.
+    """Refuse labels that are unlikely to be classes in a column of numbers: a word, `NaN`, -1, 1.5, 1 beside 1.0.
 
-    Among words all are classes: nobody can tell a `NaN` there from an abbreviation. `4A` beside 4 is a grade.
+    In a column of words everything is a class: `NaN` may be an abbreviation. `4A` beside 4 is a grade.
     """
     values = {text: to_number(text) for text in dict.fromkeys(texts)}
     finite = {text: value for text, value in values.items() if value is not None and np.isfinite(value)}
     if len(finite) < 2 and None in values.values():
         return
-    by_value = {value: text for text, value in reversed(finite.items())}  # the first to stand for it
-    wrong = {text: "among numbers" for text in values if text not in finite and not text[0].isdecimal()}
+    by_value = {value: text for text, value in reversed(finite.items())}  # the first spelling of each value
+    wrong = {text: "is not a finite number" for text in values if text not in finite and not text[0].isdecimal()}
     wrong |= {text: "is negative" for text, value in finite.items() if value < 0}
     if not card.task:
-        wrong |= {text: "is no whole number: classes, or quantities?" for text, value in finite.items() if value % 1}
+        wrong |= {text: "is not a whole number" for text, value in finite.items() if value % 1}
     wrong |= {
-        text: f"and {by_value[value]!r} are one number" for text, value in finite.items() if by_value[value] != text
+        text: f"and {by_value[value]!r} are the same number"
+        for text, value in finite.items()
+        if by_value[value] != text
     }
     for text, what in wrong.items():
         raise DataError(
             f"{joined.place(texts.index(text))}: label {text!r} {what}",
-            fix="correct it, drop the row, or in dataset.toml list all `labels`, or say task",
+            fix="correct it, drop the row, or set `task`, or all `labels`, in dataset.toml",
         )
 
 
 def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
-    names = said_names(card)
+    names = names_in_card(card)
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
         if card.label.column:
@@ -142,43 +149,44 @@ def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task
     number = {text: labels.index(label) for text, label in names.items()}
     for row, text in enumerate(texts):
         if text not in number:
-            hint = nearest(text, number) or f"labels are {', '.join(list(number)[:10])}"
+            hint = nearest(text, number) or f"use one of {', '.join(list(number)[:10])}"
             raise DataError(f"{joined.place(row)}: unknown label {text!r}", fix=hint)
     targets = np.array([number[text] for text in texts], dtype=np.int64)
     return as_classes(card, names, labels, targets, task)
 
 
-def said_names(card: DatasetCard) -> dict[str, str]:
-    """Text of a label -> its name, as the card says; empty where it does not."""
-    said = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
-    return {one_form(text): one_form(name) for text, name in said.items()}
+def names_in_card(card: DatasetCard) -> dict[str, str]:
+    """Map the text of each label to its name in the card; empty if the card does not set `labels`."""
+    names = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
+    return {one_form(text): one_form(name) for text, name in names.items()}
 
 
 def as_classes(
     card: DatasetCard, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
 ) -> Targets:
-    """Targets of classes, their task where the card does not name it, and notes on what was guessed or is lacking."""
+    """Return targets of classes, with the task if the card does not set it, and notes on guesses and missing labels."""
     notes = []
     grades = is_grade(card.label.column) and 3 <= len(labels) <= 10 and labels == tuple(map(str, range(len(labels))))
     if task is None and grades:
         task = ORDINAL
         notes.append(
             f"column {card.label.column!r} holds 0 to {len(labels) - 1}: read as ordered grades (guessed; "
-            'else say task = "multiclass" in dataset.toml)'
+            'else set task = "multiclass" in dataset.toml)'
         )
     task = task or (BINARY if len(labels) == 2 else MULTICLASS)
     if len(labels) < task.min_labels or (task.max_labels and len(labels) > task.max_labels):
         expected = f"at least {task.min_labels}" if len(labels) < task.min_labels else f"at most {task.max_labels}"
-        raise DataError(f"expected {expected} labels for {task}, got {len(labels)}: {', '.join(labels[:10])}")
-    if card.label.positive and task != BINARY:
         raise DataError(
-            f"label.positive: there are {len(labels)} labels; it is for two", fix="leave label.positive out"
+            f"expected {expected} labels for task {str(task)!r}, got {len(labels)}: {', '.join(labels[:10])}",
+            fix="correct `task` or `labels` in dataset.toml, or add images of other labels",
         )
-    if lacking := [label for index, label in enumerate(labels) if index not in set(targets.tolist())]:
-        notes.append(f"no image is labelled {', '.join(lacking)}")
+    if card.label.positive and task != BINARY:
+        raise DataError(f"label.positive needs two labels, but there are {len(labels)}", fix="remove label.positive")
+    if missing := [label for index, label in enumerate(labels) if index not in set(targets.tolist())]:
+        notes.append(f"no image is labeled {', '.join(missing)}")
     if task != BINARY:
         if not card.task and task == MULTICLASS and all(text.lstrip("-").isdecimal() for text in names):
-            notes.append('whole numbers are read as classes; of ordered grades say task = "ordinal" in dataset.toml')
+            notes.append('whole numbers are read as classes; for ordered grades set task = "ordinal" in dataset.toml')
         return Targets(task, labels, targets, notes=tuple(notes))
     positive, guessed = choose_positive(card, names, labels)
     return Targets(task, labels, targets, positive, (*notes, *guessed))
@@ -189,11 +197,11 @@ def is_grade(column: str) -> bool:
 
 
 def check_apart(names: Iterable[str]) -> None:
-    """Raise where two labels read as one, or one as none."""
+    """Raise DataError if two labels differ only in case or blanks, or if one is blank."""
     seen: dict[str, str] = {}
     for name in names:
         if not name.strip():
-            raise DataError(f"a label is {name!r}: nothing to be read", fix="give it a name, in dataset.toml: `labels`")
+            raise DataError(f"a label is blank: {name!r}", fix="name it in `labels` in dataset.toml")
         other = seen.setdefault(" ".join(name.split()).casefold(), name)
         if other != name:
             raise DataError(
@@ -203,20 +211,21 @@ def check_apart(names: Iterable[str]) -> None:
 
 
 def choose_positive(card: DatasetCard, names: dict[str, str], labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The positive label of two, as said, or the one that is not called normal, and a note that says so."""
-    said = one_form(card.label.positive)
-    if said:
-        if said not in names and said not in labels:
+    """Return the positive label: the card's, or a guess from the names with a note."""
+    declared = one_form(card.label.positive)
+    if declared:
+        if declared not in names and declared not in labels:
             raise DataError(
-                f"label.positive: no label {said!r}; there are {', '.join(labels)}", fix="name one of these"
+                f"label.positive: unknown label {declared!r}; the labels are {', '.join(labels)}",
+                fix="name one of these",
             )
-        return names.get(said, said), ()
+        return names.get(declared, declared), ()
     positive = guess_positive(labels)
     return positive, (guessed_positive(positive),)
 
 
 def guess_positive(labels: tuple[str, ...]) -> str:
-    """Of two labels the one that is not called normal, benign or so; else the last."""
+    """Return the label whose name is not normal, benign or similar, else the last of the two."""
     negative = [label for label in labels if is_negative(label)]
     if labels == ("0", "1"):
         negative = ["0"]
@@ -228,7 +237,7 @@ def guessed_positive(positive: str) -> str:
 
 
 def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
-    """Several labels in a cell. Lists of exactly one label each are classes, unless the card says otherwise."""
+    """Read several labels per cell; lists of exactly one label each are classes, unless the card sets `task`."""
     lists = [labels_in(card, joined, row, text) for row, text in enumerate(texts)]
     one_each = all(len(each) == 1 for each in lists)
     if one_each and (task or (MULTICLASS if card.label.separator == LIST else MULTILABEL)) != MULTILABEL:
@@ -236,10 +245,10 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
     if task not in (None, MULTILABEL):
         row = next(row for row, each in enumerate(lists) if len(each) != 1)
         raise DataError(
-            f"{joined.place(row)}: {texts[row]!r} holds {len(lists[row])} labels, and task = {str(task)!r} needs one",
-            fix='say task = "multilabel", or correct the cell',
+            f"{joined.place(row)}: {texts[row]!r} has {len(lists[row])} labels; task = {str(task)!r} needs one",
+            fix='set task = "multilabel", or correct the cell',
         )
-    mapping = said_names(card)
+    mapping = names_in_card(card)
     if not mapping:
         mapping = {label: label for label in sorted({label for each in lists for label in each}, key=natural_key)}
         check_apart(mapping)
@@ -248,13 +257,14 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
     for row, each in enumerate(lists):
         for label in each:
             if label not in mapping:
-                raise DataError(f"{joined.place(row)}: unknown label {label!r}. {nearest(label, mapping)}".rstrip())
+                hint = nearest(label, mapping) or f"use one of {', '.join(list(mapping)[:10])}"
+                raise DataError(f"{joined.place(row)}: unknown label {label!r}", fix=hint)
             targets[row, labels.index(mapping[label])] = 1.0
     return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
 
 
 def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[str]:
-    """The labels in a cell, without the one that means none."""
+    """Return the labels in a cell, without the one that means no label."""
     none = one_form(card.label.none)
     if text == none:
         return []
@@ -262,13 +272,13 @@ def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[st
         return [label for label in split_labels(text, card.label.separator) if label != none]
     except ValueError as error:
         raise DataError(
-            f"{joined.place(row)}: {text!r} is no list of labels: {error}", fix="correct the cell"
+            f"{joined.place(row)}: {text!r} is not a list of labels: {error}", fix="correct the cell"
         ) from error
 
 
 def never_positive(labels: tuple[str, ...], targets: Array) -> tuple[str, ...]:
-    lacking = [label for label, count in zip(labels, np.nansum(targets, axis=0), strict=True) if not count]
-    return (f"no image is labelled {', '.join(lacking)}",) if lacking else ()
+    missing = [label for label, count in zip(labels, np.nansum(targets, axis=0), strict=True) if not count]
+    return (f"no image is labeled {', '.join(missing)}",) if missing else ()
 
 
 def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
@@ -277,7 +287,7 @@ def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
     if len(outside):
         row = int(outside[0])
         raise DataError(
-            f"{joined.place(row)}: {texts[row]} lies outside the bins {edges[0]:g} to {edges[-1]:g}",
+            f"{joined.place(row)}: {texts[row]} is outside the bins {edges[0]:g} to {edges[-1]:g}",
             fix="widen the bins, or drop the row",
         )
     names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in pairwise(card.label.bins))
@@ -287,12 +297,14 @@ def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
 
 
 def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Targets:
-    """0/1 columns: one class an image where every row has exactly one 1, else multi-label with blank for unknown."""
-    columns, names = card.label.columns, said_names(card)
+    """Read 0/1 columns: classes if every row has exactly one 1, else multi-label with blank for unknown."""
+    columns, names = card.label.columns, names_in_card(card)
     of_name = {one_form(column): column for column in columns}
     if names and set(names) != set(of_name):
         odd = next((name for name in names if name not in of_name), "") or min(set(of_name) - set(names))
-        raise DataError(f"labels: {odd!r}", fix="name what is in label.columns, each once")
+        raise DataError(
+            f"labels: {odd!r} is not in both labels and label.columns", fix="name every column of label.columns once"
+        )
     columns = tuple(of_name[name] for name in names) or columns  # in the order of `labels`
     cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
@@ -301,7 +313,8 @@ def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Target
         if value is None:
             row, column = map(int, np.argwhere(cells == text)[0])
             raise DataError(
-                f"{joined.place(row)}: {columns[column]} is {str(text)!r}, expected 0, 1 or blank for unknown"
+                f"{joined.place(row)}: {columns[column]} is {str(text)!r}, expected 0, 1 or blank for unknown",
+                fix="correct the cell",
             )
         values[cells == text] = value
     notes = settle_uncertain(card, joined, columns, values)
@@ -311,18 +324,22 @@ def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Target
         task = MULTILABEL if not one_each or len(columns) == 1 else BINARY if len(columns) == 2 else MULTICLASS
     labels = tuple(names.get(one_form(column), one_form(column)) for column in columns)
     if len(set(labels)) < len(labels):
-        raise DataError("labels: 0/1 columns need names that differ", fix="rename one")
+        raise DataError("labels: two 0/1 columns have the same name", fix="rename one")
     check_apart(labels)
     if not task.classes:
         return Targets(task, labels, values, notes=(*notes, *never_positive(labels, values)))
     if not one_each:
-        raise DataError(f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}")
-    said = names or {label: label for label in labels}
-    return as_classes(card, said, labels, values.argmax(axis=1).astype(np.int64), task)
+        raise DataError(
+            f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}",
+            fix='correct the row, or set task = "multilabel"',
+        )
+    return as_classes(
+        card, names or {label: label for label in labels}, labels, values.argmax(axis=1).astype(np.int64), task
+    )
 
 
 def settle_uncertain(card: DatasetCard, joined: Joined, columns: Sequence[str], values: Array) -> tuple[str, ...]:
-    """Replace each -1 of 0/1 columns (N, L), in place, by what the card says it means; by NaN where it does not."""
+    """Replace each -1 in 0/1 columns (N, L), in place, by its meaning in the card, NaN by default."""
     places = np.argwhere(values == -1)
     if not len(places):
         return ()
@@ -330,8 +347,8 @@ def settle_uncertain(card: DatasetCard, joined: Joined, columns: Sequence[str], 
     if not policy and not (values == 0).any():
         row, column = map(int, places[0])
         raise DataError(
-            f"{joined.place(row)}: {columns[column]} is -1, and no label is 0: no, or uncertain?",
-            fix='say in dataset.toml label = {uncertain = "zeros"}, "ones" or "ignore"',
+            f"{joined.place(row)}: {columns[column]} is -1, and no cell is 0: -1 may mean no or uncertain",
+            fix='set in dataset.toml label = {uncertain = "zeros"}, "ones" or "ignore"',
         )
     values[values == -1] = {"": np.nan, "ignore": np.nan, "zeros": 0.0, "ones": 1.0}[policy]
     names = ", ".join(columns[column] for column in np.unique(places[:, 1]))

@@ -1,6 +1,6 @@
-"""A set that was understood to the text of a `dataset.toml` that says so; and to that of one that leaves images out.
+"""Write a `dataset.toml`: a card of a guessed dataset, or a card that leaves images out.
 
-Python reads TOML and does not write it. What a person wrote in a card stays as it stands, but for the keys that change.
+Python's standard library reads TOML but does not write it. A card written by a person is kept except for changed keys.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from zoo.specs.dataset import DatasetSpec, Samples
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
-WIDTH = 110  # a list that is longer has an item a line
+WIDTH = 110  # a longer list has one item per line
 DOCS = "docs/dataset-toml.md"
 
-# What is said beside a key, and what stands commented out where nothing is known.
+# Comments beside keys, and examples that are written commented out for unknown keys
 REMARKS = {
     "task": "binary, multiclass, ordinal, multilabel or regression",
     "labels": "in this order",
@@ -34,29 +34,29 @@ REMARKS = {
     "images": "{label}, {split} and {patient} are read from the path; ** also crosses folders",
     "exclude": "left out",
     "join": "the column that names the image",
-    "masks": "no images of their own",
-    "metadata": "columns worth reporting",
+    "masks": "not images themselves",
+    "metadata": "columns to report",
 }
-UNKNOWN_LABEL = {
+EXAMPLES = {
     "modality": '"dermoscopy"',
     "license": '"CC BY 4.0"',
     "citation": '""',
     "url": '""',
-    "reference_standard": '"biopsy"                # who or what says the label',
-    "patient": '{column = "patient_id"}            # or {regex = "(P[0-9]+)_"} on the path. Nothing says whose '
-    "an image is: a patient may be in two splits",
+    "reference_standard": '"biopsy"                # how the labels were obtained',
+    "patient": '{column = "patient_id"}            # or {regex = "(P[0-9]+)_"} on the path. No patient key: '
+    "a patient may be in two splits",
     "split": '{column = "split"}                   # no official split: zoo draws one by patient',
-    "hide": '["column"]                            # columns that give the label away',
+    "hide": '["column"]                            # columns that reveal the label',
     "symmetries": '["hflip"]                       # what does not change the label',
 }
 
 
-# --- a card of what was understood -----------------------------------------------------------------------------------
+# --- a card of a guessed dataset -------------------------------------------------------------------------------------
 def compose_card(card: DatasetCard, spec: DatasetSpec, root: str, notes: Sequence[str]) -> str:
-    """The text of a card that reads the same samples, every guess in it said; `root` as the file is to say it."""
-    keys = {**understood(card, spec), **({"root": root} if root else {})}
-    unknown = not_known(spec, arrays="images" not in keys)
-    lines = [f"# What zoo understood. Correct what is wrong; {DOCS} tells of every key.", "schema = 1"]
+    """Return the text of a card that gives the same samples and contains every guess; `root` is written as it is."""
+    keys = {**card_keys(card, spec), **({"root": root} if root else {})}
+    unknown = examples_for(spec, arrays="images" not in keys)
+    lines = [f"# How zoo reads these data. Correct what is wrong; {DOCS} explains every key.", "schema = 1"]
     lines += [f"# guessed: {clean(note).removesuffix(' (guessed)')}" for note in notes]
     for name in DatasetCard.model_fields:
         if name in keys:
@@ -68,17 +68,17 @@ def compose_card(card: DatasetCard, spec: DatasetSpec, root: str, notes: Sequenc
     return "\n".join(lines) + "\n"
 
 
-def not_known(spec: DatasetSpec, *, arrays: bool) -> dict[str, str]:
-    """The keys that are worth a thought, each with an example."""
-    known = {"split"} if spec.official_splits else set()
-    known |= set() if spec.patient.startswith("none") else {"patient"}
-    known |= {"patient", "split", "hide"} if arrays else set()
+def examples_for(spec: DatasetSpec, *, arrays: bool) -> dict[str, str]:
+    """Return the keys that the user should consider, each with an example."""
+    settled = {"split"} if spec.official_splits else set()
+    settled |= set() if spec.patient.startswith("none") else {"patient"}
+    settled |= {"patient", "split", "hide"} if arrays else set()
     more = {"labels": to_toml([f"name of {label}" for label in spec.labels])} if arrays else {}
-    return {name: example for name, example in UNKNOWN_LABEL.items() if name not in known} | more
+    return {name: example for name, example in EXAMPLES.items() if name not in settled} | more
 
 
-def understood(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
-    """The keys of the card, with what was read from the labels and the files: task, labels, positive, patient."""
+def card_keys(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
+    """Return the keys of the card, and those read from labels and files: task, labels, positive, patient."""
     keys = card.model_dump(by_alias=True, exclude_defaults=True)
     of_files = "images" in keys or card.table != ""
     keys |= {"name": spec.name, "task": spec.task.name}
@@ -100,19 +100,19 @@ def understood(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
 
 
 def card_of_arrays(spec: DatasetSpec) -> DatasetCard:
-    """What a card of an npz would say beside what its arrays do."""
+    """Return the card of an npz: everything that its arrays do not define."""
     texts = ("title", "description", "modality", "license", "citation", "url", "unit", "reference_standard")
-    said: dict[str, Any] = {name: getattr(spec, name) for name in texts}
-    said |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
-    said |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
-    return DatasetCard(**said)
+    fields: dict[str, Any] = {name: getattr(spec, name) for name in texts}
+    fields |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
+    fields |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
+    return DatasetCard(**fields)
 
 
 # --- a card that leaves images out -----------------------------------------------------------------------------------
 def leave_out(text: str, changes: Mapping[str, Any], remarks: Sequence[str]) -> str:
-    """The text of a card with some keys in place of its own, all else as it stands, and remarks on top.
+    """Return the text of a card with some keys replaced, everything else unchanged, and remarks on top.
 
-    Where a key cannot be cut out of the text, all of it is written anew, its comments lost.
+    If a key cannot be cut out of the text, the whole card is written again, without its comments.
     """
     wanted = {**tomllib.loads(text), **changes}
     head = [
@@ -131,13 +131,13 @@ def leave_out(text: str, changes: Mapping[str, Any], remarks: Sequence[str]) -> 
 
 
 def cut_keys(lines: Sequence[str], keys: Collection[str]) -> list[str]:
-    """The lines without those that give a value to one of the keys, before the first section."""
+    """Remove the lines that set one of the keys before the first section."""
     kept: list[str] = []
     row = 0
     while row < len(lines) and not lines[row].lstrip().startswith("["):
-        found = TOP_KEY.match(lines[row])
+        match = TOP_KEY.match(lines[row])
         end = row + 1
-        if found and found[1] in keys:
+        if match and match[1] in keys:
             end = next((end for end in range(row + 1, len(lines) + 1) if is_whole(lines[row:end])), row + 1)
         else:
             kept.append(lines[row])
@@ -154,7 +154,7 @@ def is_whole(lines: Sequence[str]) -> bool:
 
 
 def files_of(card: DatasetCard, listing: Listing, samples: Samples, sample_ids: Collection[str]) -> list[str]:
-    """The files, as `drop` names them, of some images: a volume, or a clip with all its frames, whole."""
+    """Return the files of some images as `drop` names them; a volume or clip is dropped as a whole."""
     names = samples.table["sample_id"].to_numpy().astype(str)
     wholes = clips_of(names)
     dropped = set(wholes[[name in sample_ids for name in names]].tolist())
@@ -170,7 +170,7 @@ def files_of(card: DatasetCard, listing: Listing, samples: Samples, sample_ids: 
 
 
 def relative_root(root: Path, card: Path) -> str:
-    """A data folder as the card says it: from the card's own where it lies in that, else in full; "" for its own."""
+    """Return `root` for a card: relative if it is below the card's folder, "" if it is that folder, else absolute."""
     folder = card.resolve().parent
     if root == folder:
         return ""
@@ -179,7 +179,7 @@ def relative_root(root: Path, card: Path) -> str:
 
 # --- TOML ------------------------------------------------------------------------------------------------------------
 def to_toml(value: Any) -> str:
-    """A value as TOML writes it; a long list, an item a line."""
+    """Convert a value to TOML; a long list gets one item per line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

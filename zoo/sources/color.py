@@ -1,4 +1,4 @@
-"""A set whose files are stored in colour to the gray set that it is in fact, if every image is gray."""
+"""Read a dataset stored in color as gray if every image has equal channels."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from zoo.system.machine import num_cores
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 
-COLOR_VERSION = 1  # of what is remembered of a file; raised when decoding changes
-FILES_AT_ONCE = 64  # files looked at before asking whether one had colour: a colour set is known by its first
+COLOR_VERSION = 1  # of the memo; raise it when decoding changes
+FILES_AT_ONCE = 64  # files checked between two decisions: a color set stops after the first batch
 
 
-def settle_colour(found: Assembled, progress: Progress | None = None) -> Samples:
-    """The samples, as gray where no image has two channels that differ, with a note; the others' notes say colour.
+def settle_color(assembled: Assembled, progress: Progress | None = None) -> Samples:
+    """Return the samples, read as gray if the channels are equal in every image, and a note.
 
-    Only the pixels tell: chest X-rays are often RGB or RGBA files of equal channels. Sets of frames stay as declared.
+    Chest X-rays are often RGB or RGBA files of equal channels, which only the pixels show. Datasets of frames keep the
+    declared channels.
     """
-    samples = found.samples
+    samples = assembled.samples
     images = list(samples.table["image"])
-    one_a_file = len(set(samples.files)) == len(images)
-    if found.spec.channels == 1 or not one_a_file:
-        return replace(samples, notes=(*samples.notes, *found.channel_notes))
+    one_per_file = len(set(samples.files)) == len(images)
+    if assembled.spec.channels == 1 or not one_per_file:
+        return replace(samples, notes=(*samples.notes, *assembled.channel_notes))
     is_gray = partial(is_file_gray, read=samples.read, images=dict(zip(samples.files, images, strict=True)))
     memo = FileMemo(cache_root(), what=f"gray:{COLOR_VERSION}", find=is_gray)
     try:
@@ -40,13 +41,13 @@ def settle_colour(found: Assembled, progress: Progress | None = None) -> Samples
             for start in range(0, len(images), FILES_AT_ONCE):
                 files = samples.files[start : start + FILES_AT_ONCE]
                 if not all(pool.map(memo, files)):
-                    return replace(samples, notes=(*samples.notes, *found.channel_notes))
+                    return replace(samples, notes=(*samples.notes, *assembled.channel_notes))
                 if progress:
                     progress(start + len(files), len(images))
     finally:
         memo.close()
-    note = f"files of three or four channels, equal in all of the {len(images)} images: the set is read as gray"
-    return replace(samples, spec=replace(found.spec, channels=1), notes=(*samples.notes, note))
+    note = f"the channels are equal in all {len(images)} images: they are read as gray"
+    return replace(samples, spec=replace(assembled.spec, channels=1), notes=(*samples.notes, note))
 
 
 def is_file_gray(path: Path, *, read: Callable[[Any], Any], images: dict[Path, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a set is gray is told by its pixels, in all images or not at all, and said."""
+"""A dataset is read as gray only if the channels are equal in all images, and a note reports it."""
 
 import numpy as np
 import pytest
@@ -24,30 +24,28 @@ def folder(root, images):
     return root
 
 
-def test_gray_rgb_and_rgba_files_of_equal_channels_make_a_gray_set_with_a_note(tmp_path):
+def test_rgb_and_rgba_files_of_equal_channels_are_read_as_gray_with_a_note(tmp_path):
     root = folder(tmp_path / "set", [gray(1), gray(3), gray(4), gray(3)])
     source = open_dataset(find_source(root), tmp_path)
     assert source.spec.channels == 1
-    assert "files of three or four channels, equal in all of the 4 images: the set is read as gray" in (
-        source.samples.notes
-    )
-    assert not any("read as colour" in note for note in source.samples.notes)
+    assert "the channels are equal in all 4 images: they are read as gray" in (source.samples.notes)
+    assert not any("read as color" in note for note in source.samples.notes)
 
 
-def test_one_image_in_colour_makes_it_a_colour_set_with_a_note(tmp_path):
-    colour = RANDOM.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    source = open_dataset(find_source(folder(tmp_path / "set", [gray(1), gray(3), gray(4), colour])), tmp_path)
+def test_one_color_image_makes_a_color_dataset_with_a_note(tmp_path):
+    color = RANDOM.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    source = open_dataset(find_source(folder(tmp_path / "set", [gray(1), gray(3), gray(4), color])), tmp_path)
     assert source.spec.channels == 3
-    assert "1 gray and 3 colour images, of 4 looked at: all are read as colour" in source.samples.notes
+    assert "1 gray and 3 color images among 4 headers: all are read as color" in source.samples.notes
 
 
-def test_a_set_of_gray_files_needs_no_look_and_no_note(tmp_path):
+def test_gray_files_are_not_checked_and_not_noted(tmp_path):
     source = open_dataset(find_source(folder(tmp_path / "set", [gray(1)] * 4)), tmp_path)
     assert source.spec.channels == 1
-    assert not any("gray" in note or "colour" in note for note in source.samples.notes)
+    assert not any("gray" in note or "color" in note for note in source.samples.notes)
 
 
-def test_gray_in_fact_is_another_dataset_than_the_same_files_in_colour(tmp_path):
+def test_equal_channels_give_another_content_hash_than_color(tmp_path):
     first = open_dataset(find_source(folder(tmp_path / "set", [gray(3)] * 4)), tmp_path)
     assert open_dataset(find_source(tmp_path / "set"), tmp_path).content_hash == first.content_hash
     folder(tmp_path / "set", [gray(3), RANDOM.integers(0, 256, (9, 9, 3), dtype=np.uint8)])
