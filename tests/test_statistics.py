@@ -20,7 +20,7 @@ from zoo.specs.metric import MetricRequest
 from zoo.statistics.datasets import (
     DatasetSamples,
     datasets_needed,
-    normalised_mean,
+    normalized_mean,
     order_models,
     resample_scores,
     wilcoxon_holm,
@@ -521,10 +521,10 @@ def test_wilcoxon_and_holm_across_datasets_are_scikit_posthocs():
     assert wilcoxon_holm(scores[:6]) is None
 
 
-def test_the_normalised_mean_is_0_at_chance_and_1_at_the_top():
-    assert normalised_mean(np.array([0.5, 0.1]), np.array([0.5, 0.1])) == 0
-    assert normalised_mean(np.array([1.0, 1.0]), np.array([0.5, 0.1])) == 1
-    assert normalised_mean(np.array([0.75, 0.55]), np.array([0.5, 0.1])) == approx(0.5)
+def test_the_normalized_mean_is_0_at_chance_and_1_at_the_top():
+    assert normalized_mean(np.array([0.5, 0.1]), np.array([0.5, 0.1])) == 0
+    assert normalized_mean(np.array([1.0, 1.0]), np.array([0.5, 0.1])) == 1
+    assert normalized_mean(np.array([0.75, 0.55]), np.array([0.5, 0.1])) == approx(0.5)
 
 
 # --- what zoo does not compute, in the references --------------------------------------------------------------------
