@@ -49,7 +49,7 @@ def interrupted(folder, at, *arguments, **settings):
 
 @pytest.mark.parametrize("at", [1, 7, 10, 19, 29])
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-def test_it_goes_on_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
+def test_training_continues_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     protocol = replace(SHORT, optimizer=optimizer, augmentation="one-of", symmetries=True, warmup=0.1)
     whole = train(dataset, pixels, protocol, module=new_module())
@@ -63,7 +63,7 @@ def test_it_goes_on_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
     assert [row["train_seconds"] for row in found.history] == sorted(row["train_seconds"] for row in found.history)
 
 
-def test_the_best_weights_so_far_are_kept_too(tmp_path):
+def test_a_checkpoint_contains_the_best_weights_so_far(tmp_path):
     dataset, pixels = make(count=400)  # enough of val to choose by
     scores = iter([0.9, 0.2, 0.1, 0.9, 0.2, 0.1])
     whole = train(dataset, pixels, module=new_module(), val_score=lambda _: next(scores))
@@ -73,7 +73,7 @@ def test_the_best_weights_so_far_are_kept_too(tmp_path):
         assert torch.equal(one, other)
 
 
-def test_parts_of_a_batch_stay_as_small_as_memory_made_them(tmp_path):
+def test_a_checkpoint_keeps_the_reduced_part_of_a_batch(tmp_path):
     from test_training import Greedy
 
     dataset, pixels = make()
@@ -94,7 +94,7 @@ def test_parts_of_a_batch_stay_as_small_as_memory_made_them(tmp_path):
 STATE = {"step": 3, "weights": torch.arange(1000.0), "best": (1.0, -0.5), "none": None}
 
 
-def test_a_new_state_replaces_the_old_one_and_dropping_leaves_nothing(tmp_path):
+def test_a_new_state_replaces_the_old_one_and_drop_deletes_it(tmp_path):
     checkpoints = Checkpoints(folder=tmp_path / "checkpoints", key="a")
     other = Checkpoints(folder=tmp_path / "checkpoints", key="b")
     (tmp_path / "checkpoints").mkdir()
@@ -108,7 +108,7 @@ def test_a_new_state_replaces_the_old_one_and_dropping_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_file_is_not_gone_on_from(seed, tmp_path):
+def test_a_damaged_checkpoint_is_ignored(seed, tmp_path):
     checkpoints = Checkpoints(folder=tmp_path, key="a")
     checkpoints.save(STATE)
     (path,) = checkpoints.files()
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_not_gone_on_from(seed, tmp_path):
     assert checkpoints.load() is None
 
 
-def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
+def test_a_checkpoint_with_a_code_executing_pickle_is_not_loaded(tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
@@ -132,7 +132,7 @@ def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_where_it_cannot_be_kept_the_training_goes_on(tmp_path, monkeypatch):
+def test_training_goes_on_if_the_checkpoint_cannot_be_saved(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.checkpoints.EVERY_SECONDS", 0.0)
     dataset, pixels = make()
     (tmp_path / "file").write_text("no folder")
@@ -142,7 +142,7 @@ def test_where_it_cannot_be_kept_the_training_goes_on(tmp_path, monkeypatch):
         assert torch.equal(one, other)
 
 
-def test_another_run_folder_or_version_goes_on_from_nothing(tmp_path):
+def test_another_run_folder_or_version_has_its_own_checkpoints(tmp_path):
     keys = {find_checkpoints(tmp_path, *names).key for names in (("a", "b", "c"), ("a", "b", "d"), ("a", "bc", ""))}
     assert len(keys) == 3
 
@@ -179,7 +179,7 @@ def kept(cache):
 
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_data, undisturbed, tmp_path):
+def test_a_bench_that_is_ended_during_training_continues_there(number, warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     first = OFTEN if number == signal.SIGKILL else ""  # who is asked to end keeps its state, whatever the time
     bench = warm.start(*arguments(tiny_data, results), first=first, ZOO_CACHE=str(cache))
@@ -202,7 +202,7 @@ def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_da
 
 
 @on_linux
-def test_fresh_begins_anew_and_a_cleared_cache_too(warm, tiny_data, undisturbed, tmp_path):
+def test_fresh_or_a_cleared_cache_starts_over(warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     for others in (["--fresh"], []):
         bench = warm.start(*arguments(tiny_data, results), first=OFTEN, ZOO_CACHE=str(cache))

@@ -47,7 +47,7 @@ def stored(results, tested_on="there"):
     return [r for r in load_results(results)[0] if r.run["tested_on"] == tested_on and r.run["shown"] == "tiny_cnn"]
 
 
-def test_every_model_and_seed_and_each_baseline_is_tested_there(tested):
+def test_each_model_seed_and_baseline_has_an_external_validation(tested):
     _, document, said = tested
     runs = [(run["model"], run["seed"]) for run in document["runs"] if run["tested_on"] == "there"]
     assert sorted(runs) == [("constant", 0), ("thumbnails", 0), ("tiny_cnn", 0), ("tiny_cnn", 1)]
@@ -56,7 +56,7 @@ def test_every_model_and_seed_and_each_baseline_is_tested_there(tested):
     assert "left out: 'other'" in said
 
 
-def test_its_predictions_are_those_of_the_kept_weights_on_the_other_images(tested, sets):
+def test_external_predictions_are_those_of_the_kept_weights(tested, sets):
     """The network is put together and its input computed here again, with torch alone."""
     import torch
     from safetensors.torch import load_file
@@ -80,7 +80,7 @@ def test_its_predictions_are_those_of_the_kept_weights_on_the_other_images(teste
     assert result.scores()["auroc"].value == pytest.approx(roc_auc_score(targets, test.probabilities[:, 1]), abs=1e-12)
 
 
-def test_its_thresholds_are_those_of_the_val_trained_with(tested):
+def test_external_thresholds_are_chosen_on_the_training_datasets_val(tested):
     results, _, _ = tested
     own = {
         r.run["seed"]: r for r in load_results(results)[0] if r.run["shown"] == "tiny_cnn" and not r.run["tested_on"]
@@ -91,7 +91,7 @@ def test_its_thresholds_are_those_of_the_val_trained_with(tested):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_it_has_a_board_of_its_own_that_says_what_was_done(tested, zoo):
+def test_external_validation_has_its_own_board(tested, zoo):
     results, document, _ = tested
     rows = {row["dataset"]: row for row in document["leaderboard"] if row["model"] == "tiny_cnn"}
     assert set(rows) == {"here", "here -> there (external)"}
@@ -104,7 +104,7 @@ def test_it_has_a_board_of_its_own_that_says_what_was_done(tested, zoo):
     assert "thresholds are those of here's val" in text
 
 
-def test_the_second_time_everything_is_done(tested, bench, sets):
+def test_a_second_bench_repeats_nothing(tested, bench, sets):
     results, document, _ = tested
     chosen = [*SETTINGS, "-d", "here", "--test-on", "there", "--results", results]
     status, again, _ = bench(*chosen, cwd=sets)
@@ -112,9 +112,7 @@ def test_the_second_time_everything_is_done(tested, bench, sets):
     assert again["leaderboard"] == document["leaderboard"]
 
 
-def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_trained_again(
-    tested, bench, sets, tmp_path
-):
+def test_a_finished_run_gets_its_external_validation_from_kept_or_retrained_weights(tested, bench, sets, tmp_path):
     results = shutil.copytree(tested[0], tmp_path / "results")
     own = {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()}
     before = {result.run["seed"]: result.predictions()["test"].probabilities for result in stored(results)}
@@ -124,7 +122,7 @@ def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_
     status, document, said = bench(*chosen, cwd=sets)
     assert status == 0
     assert {bool(run["tested_on"]): run["reused"] for run in document["runs"]} == {False: True, True: False}
-    assert "1 finished runs are trained again to be tested elsewhere: their weights were not kept" in said
+    assert "1 finished runs are trained again for external validation" in said
     assert {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()} == own
     after = {result.run["seed"]: result for result in stored(results)}
     assert sorted(result.details["weights"] for result in after.values()) == ["kept", "trained again"]
@@ -133,7 +131,7 @@ def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_
         np.testing.assert_allclose(result.predictions()["test"].probabilities, before[seed], atol=1e-6)
 
 
-def test_a_leak_refuses_the_pair_and_the_dataset_itself_stands(bench, sets, tmp_path):
+def test_a_leak_refuses_the_external_validation_not_the_training_dataset(bench, sets, tmp_path):
     leaky = shutil.copytree(sets / "there", tmp_path / "leaky")
     copied = next((sets / "here" / "train" / "nodule").iterdir())
     shutil.copy(copied, leaky / "nodule" / "copied.png")
@@ -151,7 +149,7 @@ def test_a_leak_refuses_the_pair_and_the_dataset_itself_stands(bench, sets, tmp_
     assert unranked["here -> leaky (external)"] == "a row on a dataset that leaks is not ranked"
 
 
-def test_models_of_several_folds_are_all_tested_on_the_same_images(bench, zoo, sets, tmp_path):
+def test_models_of_all_folds_are_tested_on_the_same_images(bench, zoo, sets, tmp_path):
     folders = write(tmp_path / "folds", ("clear", "nodule"), 90, 3, splits=())
     results = tmp_path / "results"
     chosen = ["-m", "tiny_cnn", "--protocol", "linear-probe", "--weights", "none", "--set", "image_size=16"]
@@ -167,7 +165,7 @@ def test_models_of_several_folds_are_all_tested_on_the_same_images(bench, zoo, s
     assert "the models of all 3 folds were tested on the same images: each counts as a seed" in text
 
 
-def test_a_bundle_with_tests_elsewhere_verifies(tested, zoo, tmp_path):
+def test_a_bundle_with_external_validations_verifies(tested, zoo, tmp_path):
     assert zoo("bundle", tmp_path / "b.zip", "--results", tested[0]).returncode == 0
     done = zoo("verify", tmp_path / "b.zip")
     assert done.returncode == 0, done.stdout
@@ -176,26 +174,26 @@ def test_a_bundle_with_tests_elsewhere_verifies(tested, zoo, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--test-on", "here"], "it is what is trained on"),
-        (["--test-on", "there", "--shuffle-labels"], "--shuffle-labels is a control of one dataset"),
+        (["--test-on", "here"], "--test-on here: this is the training dataset"),
+        (["--test-on", "there", "--shuffle-labels"], "--shuffle-labels cannot be combined with --test-on"),
         (["--test-on", "there", "--label-map", "other"], "--label-map other: expected ITS_LABEL=OUR_LABEL"),
         (["--test-on", "there", "--label-map", "other=nodul"], "'here' has no label 'nodul'"),
         (["--test-on", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_meant_is_an_error_of_usage(zoo, sets, tmp_path, arguments, said):
+def test_invalid_external_validations_are_usage_errors(zoo, sets, tmp_path, arguments, said):
     done = zoo("bench", "-m", "tiny_cnn", "-d", "here", *arguments, "--results", tmp_path, "--dry-run", cwd=sets)
     assert done.returncode == 2 and said in done.stderr
 
 
-def test_another_dataset_of_the_same_name_is_an_error_of_usage(zoo, sets, tmp_path):
+def test_another_dataset_of_the_same_name_is_a_usage_error(zoo, sets, tmp_path):
     shutil.copytree(sets / "there", tmp_path / "here")
     words = ["-m", "tiny_cnn", "-d", "here", "--test-on", tmp_path / "here", "--results", tmp_path / "r", "--dry-run"]
     done = zoo("bench", *words, cwd=sets)
     assert done.returncode == 2 and "two datasets are called 'here'" in done.stderr
 
 
-def test_a_suite_can_say_it(bench, sets, tmp_path):
+def test_a_suite_can_name_external_datasets(bench, sets, tmp_path):
     suite = tmp_path / "suite.toml"
     lines = ['schema = 1\nname = "pair"\nmodels = ["tiny_cnn"]\ndatasets = ["here"]\ntest_on = ["there"]\nseeds = 1']
     suite.write_text("\n".join([*lines, 'weights = "none"\nlabel_map = {other = "nodule"}\n']))
@@ -204,14 +202,14 @@ def test_a_suite_can_say_it(bench, sets, tmp_path):
     assert "'other' as 'nodule'" in said
 
 
-def test_zoo_why_tells_a_test_elsewhere_from_the_training(tested, zoo, sets):
+def test_zoo_why_distinguishes_external_validation_from_training(tested, zoo, sets):
     results, document, _ = tested
     run = next(run for run in document["runs"] if run["tested_on"])
     told = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
     assert told["identity"]["tested_on"] == "there" and told["identity"]["purpose"] == "external"
 
 
-def test_a_model_trained_again_that_predicts_otherwise_than_the_finished_run_says_so(tested, bench, sets, tmp_path):
+def test_a_retrained_model_with_other_predictions_is_a_deviation(tested, bench, sets, tmp_path):
     """As on another machine: here the finished run's stored predictions are moved, and its checksum with them."""
     results = shutil.copytree(tested[0], tmp_path / "results")
     shutil.rmtree(results / "here.to.there")

@@ -300,7 +300,7 @@ def stored_of(done, run):
 
 
 @reads("protocols")
-def test_no_protocol_is_missing_here(done):
+def test_all_protocols_are_tested(done):
     status, out, said = done
     assert status == 0, said
     assert {item["name"] for item in json.loads(out)["items"]} == {*PROTOCOLS, "baseline"}
@@ -326,7 +326,7 @@ def test_a_fine_tuned_run_names_its_device_and_how_much_memory_it_took(done):
 
 @only_cuda
 @reads_each(*FINETUNING)
-def test_the_step_of_every_fine_tuning_protocol_is_recorded(done):
+def test_the_step_of_each_fine_tuning_protocol_is_captured(done):
     for stored in (*done.stored("resnet18"), *done.stored("tiny_pretrained")):
         assert stored.details["step"] == "captured", stored.details
 
@@ -357,7 +357,7 @@ def test_half_precision_gives_numbers(done):
 
 # --- what is interrupted, kept, or done twice ------------------------------------------------------------------------
 @reads("undisturbed", "resumed")
-def test_a_bench_ended_by_sigterm_goes_on_to_the_same_predictions(done):
+def test_a_bench_ended_by_sigterm_continues_to_the_same_predictions(done):
     (whole,), (resumed,) = (bench.stored("announces") for bench in done)
     for bench in done:
         assert_whole(bench)
@@ -371,7 +371,7 @@ def test_a_bench_ended_by_sigterm_goes_on_to_the_same_predictions(done):
 
 
 @reads("elsewhere")
-def test_kept_weights_are_tested_elsewhere_without_another_training(done):
+def test_kept_weights_are_validated_externally_without_training(done):
     first, again, _ = done
     assert_whole(first)
     assert_whole(again)
@@ -383,7 +383,7 @@ def test_kept_weights_are_tested_elsewhere_without_another_training(done):
 
 
 @reads("elsewhere")
-def test_predictions_elsewhere_are_those_of_the_kept_weights(done):
+def test_external_predictions_on_a_gpu_are_those_of_the_kept_weights(done):
     """The network is put together and its input computed here again, with torch alone, on the CPU."""
     from PIL import Image
 
@@ -409,7 +409,7 @@ def predict_tiny(state, images):
 
 
 @reads("one worker", "two workers")
-def test_two_workers_on_one_device_find_what_one_finds(done):
+def test_two_workers_on_one_device_give_the_results_of_one(done):
     for bench in done:
         assert_whole(bench)
     alone, together = (bench.stored("ordinary") for bench in done)
@@ -423,7 +423,7 @@ def test_two_workers_on_one_device_find_what_one_finds(done):
 
 # --- networks of every kind ------------------------------------------------------------------------------------------
 @reads("networks")
-def test_a_network_that_fails_midway_is_one_line_and_the_others_stand(done):
+def test_a_network_that_fails_midway_is_one_line_and_the_others_finish(done):
     assert done.status == 3, done.said
     status = {run["model"]: run["status"] for run in done.document["runs"]}
     assert status.pop("fails_midway") == "failed"
@@ -437,14 +437,14 @@ def test_a_network_that_fails_midway_is_one_line_and_the_others_stand(done):
 
 
 @reads("networks")
-def test_memory_that_runs_out_makes_parts_of_a_batch(done):
+def test_running_out_of_memory_splits_the_batch(done):
     for stored in done.stored("hungry"):
         assert "out of memory: batches of 32 in parts of 8" in stored.facts["deviations"]
         assert np.isfinite(stored.probabilities).all()
 
 
 @reads("networks")
-def test_a_training_calls_the_network_once_a_step(done):
+def test_training_calls_the_network_once_per_step(done):
     """BatchNorm counts the batches that it saw; a step tried out before the first one must leave no trace."""
     for model in ("ordinary", "drops_out", *UNRECORDABLE):
         for stored in done.stored(model):
@@ -452,7 +452,7 @@ def test_a_training_calls_the_network_once_a_step(done):
 
 
 @reads("networks")
-def test_the_loss_falls_with_dropout_and_stochastic_depth_too(done):
+def test_the_loss_falls_with_dropout_and_stochastic_depth(done):
     for model in TRAINABLE:
         for stored in done.stored(model):
             losses = [row["loss"] for row in stored.history()]
@@ -467,7 +467,7 @@ def test_two_seeds_train_two_networks(done):
 
 
 @reads("networks")
-def test_dropout_is_drawn_anew_in_each_step(done):
+def test_dropout_differs_in_each_step(done):
     kept = [stored.weights()["middle.kept"].numpy() for stored in done.stored("drops_out")]
     for counts in kept:  # binomial: STEPS draws of probability .5, for 64 numbers
         assert counts.min() > 0 and counts.max() < STEPS
@@ -476,7 +476,7 @@ def test_dropout_is_drawn_anew_in_each_step(done):
 
 
 @reads("networks")
-def test_a_forward_hook_is_called_in_every_step(done):
+def test_a_forward_hook_is_called_in_each_step(done):
     calls = (done.results.parent / "hooks").read_text().split()
     assert len(calls) >= 2 * STEPS  # of two seeds
     assert set(calls) == {"32"}
@@ -485,7 +485,7 @@ def test_a_forward_hook_is_called_in_every_step(done):
 @only_cuda
 @reads("networks")
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_the_step_of_an_ordinary_network_is_recorded(done, model):
+def test_the_step_of_an_ordinary_network_is_captured(done, model):
     for stored in done.stored(model):
         assert stored.details["step"] == "captured", stored.details
 
@@ -493,7 +493,7 @@ def test_the_step_of_an_ordinary_network_is_recorded(done, model):
 @only_cuda
 @reads("networks")
 @pytest.mark.parametrize("model", UNRECORDABLE)
-def test_what_cannot_be_recorded_is_trained_step_by_step_and_says_why(done, model):
+def test_a_network_that_cannot_be_captured_on_a_bench_trains_eagerly(done, model):
     for stored in done.stored(model):
         assert stored.details["step"] == "eager"
         assert stored.details["eager_reason"].strip()
@@ -501,7 +501,7 @@ def test_what_cannot_be_recorded_is_trained_step_by_step_and_says_why(done, mode
 
 # --- the doctor ------------------------------------------------------------------------------------------------------
 @reads("doctor")
-def test_the_doctor_tries_the_device(done):
+def test_the_doctor_checks_the_device(done):
     status, out, said = done
     assert status == 0, said
     if DEVICE.startswith("cuda"):

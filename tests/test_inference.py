@@ -66,7 +66,7 @@ def make_predictions(**change):
 
 # --- predict ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_a_split_is_predicted_once_in_the_datasets_order(batch_size, monkeypatch):
+def test_a_split_is_predicted_once_in_dataset_order(batch_size, monkeypatch):
     monkeypatch.setattr(Device, "prediction_batch", lambda *_: batch_size)
     assignment = ["test", "train", "val", "test", "val", "test"]
     dataset, pixels = make_dataset([0, 1, 1, 0, 0, 1], assignment, patients=list("abcdef"))
@@ -77,7 +77,7 @@ def test_a_split_is_predicted_once_in_the_datasets_order(batch_size, monkeypatch
     np.testing.assert_allclose(found.probabilities[:, 0], scipy.special.expit([0.0, 3.0, 5.0]), rtol=1e-6)
 
 
-def test_predicting_leaves_the_weights_and_the_running_statistics():
+def test_predicting_changes_neither_weights_nor_running_statistics():
     module = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(1, 2)).train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     dataset, pixels = make_dataset([0, 1] * 4, ["val"] * 8)
@@ -137,14 +137,14 @@ def test_a_clips_probability_is_the_mean_over_its_frames_and_it_keeps_its_patien
     assert clips.by_unit("image") is clips
 
 
-def test_metadata_go_along_with_their_images():
+def test_metadata_follow_their_images():
     dataset, pixels = make_dataset([0, 1, 1, 0], ["test", "train", "test", "val"])
     dataset = replace(dataset, metadata={"sex": np.array(["F", "M", "M", ""])})
     found = predict(Level(), dataset, pixels, "test", precision="fp32")
     assert found.metadata["sex"].tolist() == ["F", "M"]
 
 
-def test_a_patient_has_the_value_its_images_share_the_mean_of_their_numbers_or_several():
+def test_metadata_of_a_patient_are_the_shared_value_the_mean_or_several():
     metadata = {
         "sex": np.array(["F", "M", "F", "M"]),
         "age": np.array(["50", "61", "51", "61"]),
@@ -163,7 +163,7 @@ def test_a_patient_has_the_value_its_images_share_the_mean_of_their_numbers_or_s
 
 # --- stored ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, REGRESSION], ids=str)
-def test_predictions_come_back_as_they_were_stored(tmp_path, task):
+def test_stored_predictions_are_read_back_unchanged(tmp_path, task):
     targets = {
         "multilabel": np.array([[0, 1], [np.nan, 1], [0, 0], [1, np.nan]]),
         "regression": np.array([1.5, 2.5, np.pi, 0.0]),
@@ -177,7 +177,7 @@ def test_predictions_come_back_as_they_were_stored(tmp_path, task):
             np.testing.assert_array_equal(getattr(predictions, name), getattr(stored[split], name))
 
 
-def test_metadata_come_back_whatever_their_columns_are_called(tmp_path):
+def test_metadata_columns_may_have_any_name(tmp_path):
     metadata = {"sex": np.array(["F", "", "M", "F"]), "../a/b:10 Ä": np.array(["1", "2", "3", "4"])}
     save_predictions(tmp_path / "p.npz", {split: make_predictions(metadata=metadata) for split in ("val", "test")})
     for part in load_predictions(tmp_path / "p.npz").values():
@@ -186,9 +186,9 @@ def test_metadata_come_back_whatever_their_columns_are_called(tmp_path):
         }
 
 
-def test_metadata_that_do_not_fit_their_samples_are_a_damaged_file(tmp_path):
+def test_metadata_of_another_length_are_a_damaged_file(tmp_path):
     save_predictions(tmp_path / "p.npz", {"test": make_predictions(metadata={"sex": np.array(["F", "M"])})})
-    with pytest.raises(ResultsError, match="metadata that do not fit its samples"):
+    with pytest.raises(ResultsError, match=r"p\.npz: .*test: .*metadata"):
         load_predictions(tmp_path / "p.npz")
 
 
@@ -208,7 +208,7 @@ def damage(content):
         yield f"byte {place}", content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
-def test_a_damaged_file_is_read_right_or_named(tmp_path):
+def test_a_damaged_file_is_read_correctly_or_is_an_error_that_names_it(tmp_path):
     stored = make_predictions()
     save_predictions(tmp_path / "p.npz", {"test": stored})
     refused = 0
@@ -225,12 +225,12 @@ def test_a_damaged_file_is_read_right_or_named(tmp_path):
     assert refused > 3
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(ResultsError, match=r"none\.npz: cannot be read.*fix: delete its folder and run again"):
         load_predictions(tmp_path / "none.npz")
 
 
-def test_val_and_test_may_be_of_two_datasets_with_columns_of_their_own(tmp_path):
+def test_val_and_test_may_have_different_metadata_columns(tmp_path):
     ages, sites = np.array(["40", "", "50", "60"]), np.array(["a", "a", "b", "b"])
     stored = {"val": make_predictions(metadata={"age": ages}), "test": make_predictions(metadata={"site": sites})}
     save_predictions(tmp_path / "p.npz", stored)

@@ -62,7 +62,7 @@ def failures(bench, tiny_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("model", FAILURES)
-def test_each_way_to_fail_has_its_status_and_one_line(failures, model):
+def test_each_failure_has_its_status_and_one_line(failures, model):
     (run,) = runs_of(failures[1], model)
     status, message = FAILURES[model]
     assert run["status"] == status
@@ -73,7 +73,7 @@ def test_each_way_to_fail_has_its_status_and_one_line(failures, model):
         assert run["scores"] == {}
 
 
-def test_with_failures_the_status_is_3_and_the_others_stand(failures):
+def test_with_failed_runs_the_status_is_3_and_the_others_finish(failures):
     status, document, told, _ = failures
     assert status == 3
     rows = {row["model"]: row for row in document["leaderboard"]}
@@ -82,21 +82,21 @@ def test_with_failures_the_status_is_3_and_the_others_stand(failures):
     assert "Traceback" not in told
 
 
-def test_datasets_that_cannot_be_opened_are_refused_by_name(failures, tiny_data):
+def test_unusable_datasets_are_refused_by_name(failures, tiny_data):
     refused = {item["dataset"]: item for item in failures[1]["refused"]}
     assert set(refused) == {"unopenable", str(tiny_data / "nowhere"), *SPOILT, *LEAVING}
     assert refused["unopenable"]["message"].startswith("KeyError: 'column 7' (zoo_tiny.py:")
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_a_dataset_that_yields_something_else_than_its_card_says_is_refused_with_its_image(failures, name):
+def test_a_dataset_that_contradicts_its_spec_is_refused_with_the_image(failures, name):
     (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
     assert SPOILT[name] in found["message"] and "\n" not in found["message"]
     assert "; fix: " in found["message"]
 
 
 @pytest.mark.parametrize("name", LEAVING)
-def test_a_dataset_that_would_end_the_process_is_refused_and_the_others_are_carried_out(failures, name):
+def test_a_dataset_that_would_end_the_process_is_refused_and_the_others_run(failures, name):
     (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
     assert found["message"].startswith(LEAVING[name]) and found["code"] == "dataset-failed"
 
@@ -115,7 +115,7 @@ def alive(pid):
         return False
 
 
-def test_where_every_dataset_is_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
+def test_if_all_datasets_are_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
     status, document, told = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
     assert status == 4
     assert document["runs"] == document["leaderboard"] == []
@@ -123,7 +123,7 @@ def test_where_every_dataset_is_refused_nothing_runs_and_the_status_is_4(bench, 
     assert "no such file or folder" in told
 
 
-def test_sets_far_too_small_are_refused_each_in_a_sentence_of_its_own(bench, tmp_path):
+def test_datasets_that_are_too_small_are_refused_each_with_its_own_message(bench, tmp_path):
     rng = np.random.default_rng(0)
     counts = {"one": {"a": 1}, "two": {"a": 1, "b": 1}, "five": {"a": 3, "b": 2}, "rare": {"a": 20, "b": 1}}
     for name, classes in counts.items():
@@ -145,7 +145,7 @@ def test_sets_far_too_small_are_refused_each_in_a_sentence_of_its_own(bench, tmp
     assert "n_splits" not in told
 
 
-def test_a_results_folder_that_is_a_file_is_status_5_with_a_document(zoo, tiny_data, tmp_path):
+def test_a_results_folder_that_is_a_file_gives_status_5_and_a_document(zoo, tiny_data, tmp_path):
     (tmp_path / "results").write_text("")
     done = zoo("bench", "-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--results", tmp_path / "results", "--json")
     assert done.returncode == 5
@@ -171,7 +171,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("kind", MISFITS)
-def test_weights_that_do_not_fit_are_refused_by_file_and_keys_before_anything_starts(zoo, tiny_data, tmp_path, kind):
+def test_weights_that_do_not_fit_are_an_error_with_file_and_keys_before_any_run(zoo, tiny_data, tmp_path, kind):
     changes, said = MISFITS[kind]
     path = tmp_path / "weights" / "tiny_pretrained.pth"
     path.parent.mkdir()
@@ -191,7 +191,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_weights_that_are_no_weights_are_refused_and_nothing_in_them_is_executed(zoo, tiny_data, tmp_path):
+def test_files_that_are_no_weights_are_an_error_and_are_not_executed(zoo, tiny_data, tmp_path):
     import torch
 
     path = tmp_path / "weights" / "tiny_pretrained.pth"
@@ -254,7 +254,7 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 
 @posix
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
+def test_a_signal_ends_the_bench_cleanly(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
     children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)
     time.sleep(1)
@@ -268,7 +268,7 @@ def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_dat
 
 
 @posix
-def test_a_bench_that_is_killed_goes_on_where_it_was(command, environment, tiny_data, tmp_path):
+def test_a_killed_bench_continues_where_it_was(command, environment, tiny_data, tmp_path):
     results = tmp_path / "results"
     process = start(command, environment, tiny_data, results, steps=40)
     wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")), process)
@@ -305,7 +305,7 @@ def register_models():
 """
 
 
-def test_away_from_a_terminal_no_ten_seconds_pass_in_silence(command, environment, install, tiny_data, tmp_path):
+def test_without_a_terminal_there_is_output_every_ten_seconds(command, environment, install, tiny_data, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     install(site, "zoo-dawdler", DAWDLER)
@@ -340,7 +340,7 @@ def test_away_from_a_terminal_no_ten_seconds_pass_in_silence(command, environmen
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
-def test_on_a_terminal_a_line_shows_which_run_of_how_many(command, environment, tiny_data, tmp_path):
+def test_on_a_terminal_a_line_shows_the_number_of_the_run(command, environment, tiny_data, tmp_path):
     import pty
 
     ours, theirs = pty.openpty()

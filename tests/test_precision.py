@@ -57,19 +57,19 @@ def registry(monkeypatch):
     return Registry()
 
 
-def test_each_network_gets_the_precision_in_which_it_is_faster(registry, tmp_path):
+def test_each_network_gets_its_faster_precision(registry, tmp_path):
     networks = [network("slow_in_bf16"), network("slow_in_fp32")]
     assert list(find_precisions(networks, registry, tmp_path).values()) == ["fp32", "bf16"]
 
 
-def test_what_was_timed_is_not_timed_again(registry, tmp_path, monkeypatch):
+def test_timed_networks_are_not_timed_again(registry, tmp_path, monkeypatch):
     one = network("slow_in_bf16")
     find_precisions([one], registry, tmp_path)
     monkeypatch.setattr(precision, "execute", None)  # a call would fail
     assert find_precisions([one], registry, tmp_path) == {one: "fp32"}
 
 
-def test_other_sizes_and_versions_are_timed_for_themselves(registry, tmp_path, monkeypatch):
+def test_other_sizes_and_versions_are_timed_separately(registry, tmp_path, monkeypatch):
     find_precisions([network("slow_in_bf16")], registry, tmp_path)
     find_precisions([network("slow_in_bf16", image_size=16)], registry, tmp_path)
     monkeypatch.setattr(precision, "versions", lambda: {"torch": "99"})
@@ -103,11 +103,11 @@ def plan(tiny_data, tmp_path, monkeypatch):
     return plan_with
 
 
-def test_a_training_that_is_long_enough_is_planned_in_the_faster_precision(plan):
+def test_a_long_training_is_planned_in_the_faster_precision(plan):
     assert plan(steps="500")["tiny"] == "fp32"
 
 
-def test_a_short_training_and_a_named_precision_are_left_alone(plan):
+def test_a_short_training_or_a_fixed_precision_is_not_timed(plan):
     assert plan(steps="3")["tiny"] == "bf16"
     assert plan(steps="500", precision="bf16")["tiny"] == "bf16"
 

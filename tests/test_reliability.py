@@ -64,7 +64,7 @@ def left_over(results):
 
 # --- killed ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kills", [30, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_not(warm, tiny_data, tmp_path, kills):
+def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills):
     begun = time.monotonic()
     status, _, told = warm.run(*grid(tiny_data, tmp_path / "whole"))
     seconds = time.monotonic() - begun
@@ -91,7 +91,7 @@ def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_
         assert left_over(folder) == []
 
 
-def test_a_killed_bench_takes_its_workers_along(warm, tiny_data, tmp_path):
+def test_the_workers_of_a_killed_bench_end(warm, tiny_data, tmp_path):
     pids = tmp_path / "pids"
     bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
@@ -122,7 +122,7 @@ def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, t
     assert left_over(tmp_path / "r") == []
 
 
-def test_a_second_interrupt_ends_a_bench_at_once(warm, tiny_data, tmp_path):
+def test_a_second_interrupt_ends_a_bench_immediately(warm, tiny_data, tmp_path):
     pids = tmp_path / "pids"
     bench = warm.start(*grid(tiny_data, tmp_path / "r", model="sleeps", seeds=2), TINY_PIDS=str(pids))
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
@@ -141,9 +141,7 @@ def test_a_second_interrupt_ends_a_bench_at_once(warm, tiny_data, tmp_path):
 
 # --- done is durable -------------------------------------------------------------------------------------------------
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_a_run_is_said_to_be_done_after_its_files_its_rename_and_its_folder_are_on_the_disk(
-    command, environment, tiny_data, tmp_path
-):
+def test_a_run_is_reported_done_after_its_files_rename_and_folder_are_synced(command, environment, tiny_data, tmp_path):
     log, results = tmp_path / "calls", tmp_path / "results"
     traced = ["strace", "-f", "-y", "-s", "200", "-o", log, "-e", "trace=fsync,rename,renameat,renameat2,write"]
     subprocess.run(
@@ -191,7 +189,7 @@ os.fsync = fsync
 
 @pytest.mark.parametrize("fault", ["predictions.npz", "history.jsonl", ".tmp", "tiny_cnn.random"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
-def test_a_run_whose_files_cannot_be_made_durable_is_not_said_to_be_done(warm, tiny_data, tmp_path, fault, number):
+def test_a_run_whose_files_cannot_be_synced_is_not_reported_done(warm, tiny_data, tmp_path, fault, number):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, seeds=1, workers=1)
     status, _, told = warm.run(*arguments, first=FAULTY_DISK, FAULT=fault, ERRNO=str(number))
@@ -234,7 +232,7 @@ def room(folder):
     return statistics.f_bavail * statistics.f_frsize
 
 
-def test_a_full_disk_ends_a_bench_within_ten_seconds_and_it_goes_on_when_there_is_room(elsewhere, disk, tiny_data):
+def test_a_full_disk_ends_a_bench_within_ten_seconds_and_it_continues_later(elsewhere, disk, tiny_data):
     folder, seen = disk("200k")
     arguments = [*grid(tiny_data, folder / "results", workers=1), "--keep-weights", "all"]
     bench = elsewhere.start(*arguments)
@@ -262,9 +260,7 @@ SIZES = range(16, 416, 20)  # kB: from less than one run takes to more than all 
 
 
 @pytest.mark.parametrize("size", [pytest.param(s, marks=() if s in {16, 136} else pytest.mark.slow) for s in SIZES])
-def test_on_a_disk_of_any_size_a_bench_ends_soon_keeps_what_it_said_is_done_and_goes_on(
-    elsewhere, disk, tiny_data, size
-):
+def test_on_a_disk_of_any_size_a_bench_ends_soon_keeps_reported_runs_and_continues(elsewhere, disk, tiny_data, size):
     folder, seen = disk(f"{size}k")
     arguments = [*grid(tiny_data, folder / "results"), "--keep-weights", "all"]
     status, _, told = elsewhere.run(*arguments)
@@ -281,7 +277,7 @@ def test_on_a_disk_of_any_size_a_bench_ends_soon_keeps_what_it_said_is_done_and_
     assert left_over(seen / "results") == []
 
 
-def test_a_bench_whose_terminal_or_reader_is_gone_goes_on(warm, tiny_data, tmp_path):
+def test_a_bench_goes_on_without_its_terminal_or_reader(warm, tiny_data, tmp_path):
     gone = "import os, sys; read, write = os.pipe(); os.close(read); sys.stderr = open(write, 'w')"
     full = "import sys; sys.stderr = open('/dev/full', 'w')"
     for number, first in enumerate((gone, full)):
@@ -291,13 +287,13 @@ def test_a_bench_whose_terminal_or_reader_is_gone_goes_on(warm, tiny_data, tmp_p
     assert warm.run("list", "nothing", first=full)[0] == 2
 
 
-def test_a_pipe_among_what_the_cache_remembers_is_not_waited_for(warm, tmp_path):
+def test_a_pipe_in_the_cache_does_not_block(warm, tmp_path):
     (tmp_path / "plugins").mkdir()
     os.mkfifo(tmp_path / "plugins" / "tried.json")
     assert warm.run("list", "metrics", seconds=30, ZOO_CACHE=str(tmp_path))[0] == 0
 
 
-def test_images_that_are_removed_while_a_bench_runs_are_one_line_a_run(warm, tiny_data, tmp_path):
+def test_images_removed_during_a_bench_give_one_line_per_run(warm, tiny_data, tmp_path):
     cache, pids = tmp_path / "cache", tmp_path / "pids"
     arguments = grid(tiny_data, tmp_path / "r", model="sleeps,tiny_cnn", seeds=1, workers=1)
     bench = warm.start(*arguments, "--run-timeout", 3, ZOO_CACHE=str(cache), TINY_PIDS=str(pids))
@@ -312,9 +308,7 @@ LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {
 
 
 @pytest.mark.parametrize(("size", "code"), [(1_000, "results-unusable"), (20_000, "no-room")])
-def test_where_files_may_not_be_that_large_a_bench_ends_with_one_line_and_goes_on(
-    warm, tiny_data, tmp_path, size, code
-):
+def test_a_file_size_limit_ends_a_bench_with_one_line_and_it_continues_later(warm, tiny_data, tmp_path, size, code):
     arguments, cache = grid(tiny_data, tmp_path / "results", seeds=1), str(tmp_path / "cache")
     status, _, told = warm.run(*arguments, first=LIMITED.format(size=size), ZOO_CACHE=cache)
     assert status == 5 and "Traceback" not in told, told
@@ -326,7 +320,7 @@ def test_where_files_may_not_be_that_large_a_bench_ends_with_one_line_and_goes_o
 
 
 @pytest.mark.parametrize("words", [("--help",), ("list", "models"), ("report", "--format", "json")])
-def test_where_what_is_shown_cannot_be_written_it_is_one_line_and_status_5(warm, tiny_data, tmp_path, words):
+def test_output_that_cannot_be_written_is_one_line_and_status_5(warm, tiny_data, tmp_path, words):
     if words[0] == "report":
         assert warm.run(*grid(tiny_data, tmp_path / "results", seeds=1))[0] == 0
         words = (*words, "--results", tmp_path / "results")
@@ -335,7 +329,7 @@ def test_where_what_is_shown_cannot_be_written_it_is_one_line_and_status_5(warm,
     assert "No space left on device" in told and "; fix: " in told
 
 
-def test_a_full_disk_for_the_cache_is_said_and_no_process_dies_of_it(elsewhere, disk, tiny_data, tmp_path):
+def test_a_full_disk_for_the_cache_is_reported_and_crashes_no_process(elsewhere, disk, tiny_data, tmp_path):
     folder, seen = disk("200k")  # the images at 64 pixels take 640
     arguments = [*grid(tiny_data, tmp_path / "r", seeds=1), "--set", "image_size=64"]
     status, _, told = elsewhere.run(*arguments, ZOO_CACHE=str(folder / "cache"))
@@ -344,9 +338,7 @@ def test_a_full_disk_for_the_cache_is_said_and_no_process_dies_of_it(elsewhere, 
     assert list((seen / "cache" / "images").iterdir()) == []
 
 
-def test_a_results_folder_that_is_read_only_is_told_before_anything_starts_and_can_be_reported(
-    elsewhere, disk, tiny_data
-):
+def test_a_read_only_results_folder_is_an_error_at_the_start_and_can_be_reported(elsewhere, disk, tiny_data):
     folder, _ = disk("20m")
     results = folder / "results"
     assert elsewhere.run(*grid(tiny_data, results, seeds=1))[0] == 0
@@ -361,7 +353,7 @@ def test_a_results_folder_that_is_read_only_is_told_before_anything_starts_and_c
 
 
 # --- several benches on one folder -----------------------------------------------------------------------------------
-def test_eight_benches_with_overlapping_grids_carry_out_each_run_once(warm, tiny_data, tmp_path):
+def test_eight_benches_with_overlapping_grids_execute_each_run_once(warm, tiny_data, tmp_path):
     trainings, results = tmp_path / "trainings", tmp_path / "results"
     seeds = ["0,1,2", "1,2,3", "2,3,4", "3,4,5", "0,2,4", "1,3,5", "0,5", "0,1,2,3,4,5"]
     arguments = [grid(tiny_data, results, model="noted", seeds=chosen, workers=1) for chosen in seeds]
@@ -375,7 +367,7 @@ def test_eight_benches_with_overlapping_grids_carry_out_each_run_once(warm, tiny
 
 
 @pytest.mark.parametrize("year", [1970, 2099])
-def test_a_run_of_a_bench_that_dies_is_taken_over_whatever_the_clock_says(warm, tiny_data, tmp_path, year):
+def test_the_run_of_a_dead_bench_is_taken_over_at_any_clock_time(warm, tiny_data, tmp_path, year):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, model="naps", seeds=1, steps=60)  # six seconds
     first = warm.start(*arguments)
@@ -385,7 +377,7 @@ def test_a_run_of_a_bench_that_dies_is_taken_over_whatever_the_clock_says(warm, 
         os.kill(pid, signal.SIGSTOP)
     os.utime(lock, (0, (year - 1970) * 365.25 * 24 * 3600))
     second = warm.start(*arguments)
-    wait_for(lambda: "waiting for 1 run that another bench carries out" in second.told())
+    wait_for(lambda: "waiting for 1 run of another bench" in second.told())
     first.kill()
     assert second.wait() == 0, second.told()
     assert acknowledged(second.told()) >= {("naps", "0")}
@@ -393,7 +385,7 @@ def test_a_run_of_a_bench_that_dies_is_taken_over_whatever_the_clock_says(warm, 
     assert left_over(results) == []
 
 
-def test_a_bench_waits_for_a_run_that_another_carries_out_and_takes_its_result(warm, tiny_data, tmp_path):
+def test_a_bench_waits_for_the_run_of_another_and_uses_its_result(warm, tiny_data, tmp_path):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, model="naps", seeds=1, steps=30)
     first = warm.start(*arguments)

@@ -65,7 +65,7 @@ def reference() -> dict:
     return json.loads(REFERENCE.read_text())
 
 
-def test_every_reference_value_is_held_by_a_test():
+def test_each_reference_value_is_used_by_a_test():
     source = Path(__file__).read_text()
     assert [name for name in reference() if f'["{name}"]' not in source] == []
 
@@ -73,12 +73,12 @@ def test_every_reference_value_is_held_by_a_test():
 # --- Wilson ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (20, 20), (1, 29), (81, 263), (15, 148), (1, 1)])
-def test_wilson_is_scipys(successes, trials, confidence):
+def test_wilson_equals_scipys(successes, trials, confidence):
     expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     assert wilson_interval(successes, trials, confidence) == approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_wilson_is_newcombes_table():
+def test_wilson_equals_newcombes_table():
     for counts, expected in reference()["wilson_newcombe1998"].items():
         successes, trials = map(int, counts.split("/"))
         assert wilson_interval(successes, trials) == approx(expected, abs=1e-9)
@@ -91,7 +91,7 @@ def test_wilson_covers_as_often_as_computed_exactly():
         assert np.dot(covered, binom.pmf(np.arange(n + 1), n, 0.95)) == approx(expected, abs=1e-6)
 
 
-def test_wilson_refuses_what_is_no_proportion():
+def test_wilson_rejects_invalid_counts():
     for successes, trials in [(3, 2), (-1, 2), (0, 0)]:
         with pytest.raises(ValueError, match="successes"):
             wilson_interval(successes, trials)
@@ -123,7 +123,7 @@ def test_draws_depend_on_the_patients_and_the_seed_not_on_the_order_of_images():
     assert (bootstrap_weights(patients, seed=4) != weights).any()
 
 
-def test_percentiles_are_numpys_and_undefined_resamples_are_counted():
+def test_percentiles_equal_numpys_and_undefined_resamples_are_counted():
     values = np.random.default_rng(0).normal(size=2000)
     expected = np.percentile(values[100:], [2.5, 97.5])
     values[:100] = np.nan
@@ -155,21 +155,21 @@ def tied_scores(seed: int, num: int = 60) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_auroc_is_sklearns_with_ties(seed):
+def test_weighted_auroc_equals_scikit_learns_with_ties(seed):
     positives, scores, weights = tied_scores(seed)
     expected = [roc_auc_score(positives, scores, sample_weight=row) for row in weights]
     assert weighted_auroc(positives, scores, weights) == approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_average_precision_is_sklearns_with_ties(seed):
+def test_weighted_average_precision_equals_scikit_learns_with_ties(seed):
     positives, scores, weights = tied_scores(seed)
     expected = [average_precision_score(positives, scores, sample_weight=row) for row in weights]
     assert weighted_average_precision(positives, scores, weights) == approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_spearman_is_scipys_of_repeated_rows(seed):
+def test_weighted_spearman_equals_scipys_of_repeated_rows(seed):
     _, scores, weights = tied_scores(seed)
     other = np.round(scores + np.random.default_rng(seed + 9).normal(size=len(scores)))
     expected = [spearmanr(np.repeat(scores, row), np.repeat(other, row)).statistic for row in weights]
@@ -190,7 +190,7 @@ def small_delong():
     return known, np.array(known["y"]) == 1, np.array(known["score_a"]), np.array(known["score_b"])
 
 
-def test_delong_is_the_references():
+def test_delong_equals_the_references():
     known, positives, a, b = small_delong()
     areas, covariance = delong_covariance(positives, np.stack([a, b]))
     assert areas == approx([known["auc_a"], known["auc_b"]], abs=1e-9)
@@ -208,7 +208,7 @@ def test_walds_interval_of_the_reference_follows_from_our_variance():
     assert (area - half, min(area + half, 1.0)) == approx(known["ci_a_wald_clipped"], abs=1e-6)
 
 
-def test_delong_is_procs():
+def test_delong_equals_procs():
     if not ASAH.exists():
         pytest.skip("aSAH (R package pROC, GPL-3) is not ours to ship: name a csv of its data frame by ZOO_ASAH")
     known, table = reference()["delong_aSAH_pROC"], pandas.read_csv(ASAH)
@@ -222,7 +222,7 @@ def test_delong_is_procs():
         assert (test.statistic, test.p) == approx(known[f"{a}_vs_{b}"], abs=1e-6)
 
 
-def test_placements_are_shares_beaten_with_ties_a_half():
+def test_placements_are_shares_with_ties_counting_half():
     positives, scores, _ = tied_scores(0)
     wins = (scores[positives][:, None] > scores[~positives]) + 0.5 * (scores[positives][:, None] == scores[~positives])
     of_positives, of_negatives = placements(positives, scores)
@@ -230,7 +230,7 @@ def test_placements_are_shares_beaten_with_ties_a_half():
     assert of_negatives == approx(wins.mean(axis=0), abs=1e-12)
 
 
-def test_an_area_of_one_class_is_refused():
+def test_an_area_of_one_class_is_an_error():
     with pytest.raises(ValueError, match="a positive and a negative"):
         placements(np.ones(3, dtype=bool), np.arange(3.0))
 
@@ -248,13 +248,13 @@ def test_newcombes_interval_exists_at_1_and_at_0():
     assert 0.65 < inside[0] < 0.8 < inside[1] < 0.9
 
 
-def test_areas_at_the_edge_have_no_logit_interval():
+def test_areas_of_0_and_1_have_no_logit_interval():
     for value, variance in [(1.0, 0.1), (0.5, 0.0)]:
         with pytest.raises(ValueError, match="expected 0 < area < 1"):
             logit_interval(value, variance)
 
 
-def test_the_clustered_variance_is_delongs_where_every_unit_is_a_patient():
+def test_the_clustered_variance_with_one_unit_per_patient_is_delongs():
     positives, scores, _ = tied_scores(1)
     _, covariance = delong_covariance(positives, scores[None])
     assert clustered_variance(positives, *placements(positives, scores), np.arange(60)) == approx(
@@ -271,7 +271,7 @@ def clustered(seed: int, patients: int = 80, images: int = 4):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_clustered_variance_is_the_bootstraps_and_that_of_the_influence_values(seed):
+def test_the_clustered_variance_agrees_with_bootstrap_and_influence_values(seed):
     positives, scores, owner = clustered(seed)
     variance = clustered_variance(positives, *placements(positives, scores), owner)
     drawn = weighted_auroc(positives, scores, bootstrap_weights(owner, 4000).astype(float))
@@ -302,7 +302,7 @@ def test_influence_values_of_a_ratio_are_its_derivative():
     assert ratio_influence(right[:, None], np.ones((80, 1))) == approx(expected, abs=1e-12)
 
 
-def test_units_of_one_kind_are_moved_once():
+def test_the_influence_of_units_of_one_kind_is_computed_once():
     calls = []
 
     def mean_of(weights):
@@ -315,7 +315,7 @@ def test_units_of_one_kind_are_moved_once():
     assert calls == [3, 3]
 
 
-def test_patients_sum_their_units():
+def test_the_influence_of_a_patient_is_the_sum_over_its_units():
     patients, summed = sum_by_patient(np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]]), np.array(["b", "a", "b"]))
     assert patients.tolist() == ["a", "b"]
     assert summed == approx(np.array([[2, 4], [1, 5]]) * 2 / 3)
@@ -331,7 +331,7 @@ def test_seeds_widen_an_interval_by_their_variance():
     assert (value - low, high - value) == approx((expected, expected), rel=1e-4)
 
 
-def test_equal_seeds_leave_an_interval_as_it_is():
+def test_equal_seeds_do_not_widen_an_interval():
     interval = add_seed_variance((0.7, 0.85), 0.8, np.array([0.8, 0.8]), 1_000_000)
     assert interval == approx((0.7, 0.85), abs=1e-6)
 
@@ -355,7 +355,7 @@ def test_without_patient_variance_a_pair_is_the_t_test_of_the_seeds():
     assert (pairs.p.item(), pairs.df.item()) == approx((expected.pvalue, 4.0))
 
 
-def test_a_small_seed_variance_is_lifted_to_the_mean_of_all_models():
+def test_a_small_seed_variance_is_raised_to_the_mean_of_all_models():
     seeds = [np.array([0.80, 0.80]), np.array([0.70, 0.76]), np.array([0.60, 0.60])]
     between = np.array([0.0, 0.0018, 0.0])
     pairs = compare_pairs(np.zeros((3, 40)), seeds)
@@ -363,7 +363,7 @@ def test_a_small_seed_variance_is_lifted_to_the_mean_of_all_models():
     assert pairs.seed_variance == approx([(floored[a] + floored[b]) / 2 for a, b in ((0, 1), (0, 2), (1, 2))])
 
 
-def test_a_pair_by_the_formula_of_the_protocol():
+def test_a_pair_follows_the_documented_formula():
     random = np.random.default_rng(4)
     k, n, s = 4, 70, 5
     influence = random.normal(size=(k, n))
@@ -379,24 +379,24 @@ def test_a_pair_by_the_formula_of_the_protocol():
         assert pairs.p[number] == approx(2 * scipy.stats.t.sf(abs(t), df))
 
 
-def test_models_that_answer_alike_do_not_differ():
+def test_equal_models_do_not_differ():
     influence = np.random.default_rng(0).normal(size=30)
     pairs = compare_pairs(np.stack([influence, influence]), [np.full(2, 0.9)] * 2)
     assert (pairs.p.item(), pairs.patient_variance.item()) == (1.0, 0.0)
 
 
-def test_a_difference_without_any_variance_has_the_sign_flips_smallest_p():
+def test_a_difference_without_variance_has_the_smallest_sign_flip_p():
     pairs = compare_pairs(np.zeros((2, 12)), [np.full(2, 1.0), np.full(2, 0.5)])
     assert pairs.p.item() == 2.0**-11
 
 
 @pytest.mark.parametrize(("patients", "seeds"), [(1, 2), (5, 1)])
-def test_one_patient_or_one_seed_is_not_tested(patients, seeds):
+def test_one_patient_or_one_seed_is_an_error(patients, seeds):
     with pytest.raises(ValueError, match="two patients, and two seeds"):
         compare_pairs(np.zeros((2, patients)), [np.zeros(seeds)] * 2)
 
 
-def test_holm_is_statsmodels_and_the_references():
+def test_holm_equals_statsmodels_and_the_references():
     known = reference()["holm"]
     assert holm(known["p"]) == approx(known["adj"], abs=1e-9)
     p = np.random.default_rng(0).random(45) ** 4
@@ -416,22 +416,22 @@ def one_pair(difference: float, n: int = 200):
     return compare_pairs(np.stack([values, np.zeros(n)]), [np.full(3, difference), np.zeros(3)])
 
 
-def test_the_detectable_difference_is_found_with_80_percent_power():
+def test_the_detectable_difference_has_80_percent_power():
     found = detectable_difference(one_pair(0.1)).item()
     assert power.TTestPower().power(found, nobs=200, alpha=0.05) == approx(0.8, abs=0.002)
 
 
-def test_the_patients_needed_are_statsmodels():
+def test_the_patients_needed_equal_statsmodels():
     expected = power.TTestPower().solve_power(0.15, power=0.8, alpha=0.05)
     assert patients_needed(one_pair(0.15), 200).item() == approx(expected, rel=0.01)
 
 
-def test_where_seeds_hide_a_difference_no_number_of_patients_is_enough():
+def test_patients_needed_is_infinite_if_seed_variance_hides_the_difference():
     pairs = compare_pairs(np.random.default_rng(0).normal(size=(2, 50)), [np.array([0.5, 0.9]), np.array([0.5, 0.8])])
     assert np.isinf(patients_needed(pairs, 50)).all()
 
 
-def test_mcnemar_is_statsmodels_and_the_references():
+def test_mcnemar_equals_statsmodels_and_the_references():
     known = reference()["mcnemar"]
     found = mcnemar(known["b"], known["c"])
     assert (found.exact, found.statistic) == approx((known["exact_p"], known["chi2_cc"]), abs=1e-9)
@@ -440,7 +440,7 @@ def test_mcnemar_is_statsmodels_and_the_references():
         assert mcnemar(b, c).exact == approx(expected)
 
 
-def test_mcnemars_mid_p_is_fagerlands():
+def test_mcnemars_mid_p_equals_fagerlands():
     found = mcnemar(1, 7)  # airway hyper-responsiveness before and after transplantation (Fagerland 2013, table 1)
     assert (round(found.exact, 3), round(found.mid, 3)) == (0.070, 0.039)
     assert mcnemar(0, 0) == mcnemar(0, 0).__class__(exact=1.0, mid=1.0, statistic=0.0)
@@ -473,7 +473,7 @@ def test_equal_models_are_first_equally_often_and_win_half():
     assert order.win_probability == approx(np.full(4, 0.5))
 
 
-def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
+def test_resampled_scores_spread_as_the_exact_bootstrap_of_a_mean():
     random = np.random.default_rng(5)
     values = (random.random((2, 200)) < [[0.75], [0.70]]).astype(float)
     means = values.mean(axis=1)
@@ -483,7 +483,7 @@ def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
     assert order_models([tested]).first_probability[0] == approx(ahead, abs=0.03)
 
 
-def test_seeds_are_drawn_with_the_pair_rules_variance():
+def test_resampled_seeds_have_the_variance_of_the_pairwise_test():
     seeds = np.array([0.6, 0.7, 0.8])
     tested = DatasetSamples(influence=np.zeros((2, 10)), seed_scores=[seeds, np.full(3, 0.7)])
     order = order_models([tested], num_resamples=4000)
@@ -494,7 +494,7 @@ def test_seeds_are_drawn_with_the_pair_rules_variance():
     assert np.ptp(resample_scores(tested, (0,), seeds=False)) == 0
 
 
-def test_a_model_that_fails_at_times_does_not_blur_the_others():
+def test_a_model_with_failed_seeds_does_not_widen_the_others_intervals():
     seed_scores = [np.array([0.9, 0.5]), np.array([0.80, 0.82]), np.array([0.7, 0.7])]
     steady = DatasetSamples(influence=np.zeros((3, 10)), seed_scores=seed_scores, steady=np.array([False, True, True]))
     drawn = resample_scores(steady, (0,), 4000, patients=False)
@@ -502,18 +502,18 @@ def test_a_model_that_fails_at_times_does_not_blur_the_others():
 
 
 @pytest.mark.parametrize(("pairs", "needed"), [(1, 6), (10, 9), (45, 11)])
-def test_datasets_needed_are_those_of_the_protocol(pairs, needed):
+def test_datasets_needed_equal_the_documented_numbers(pairs, needed):
     assert datasets_needed(pairs) == needed
 
 
-def test_smallest_p_values_are_the_references():
+def test_smallest_p_values_equal_the_references():
     for num, expected in reference()["min_two_sided_p_signflip"].items():
         assert smallest_p(int(num)) == expected
         differences = np.arange(1.0, int(num) + 1)
         assert scipy.stats.wilcoxon(differences).pvalue == approx(expected)
 
 
-def test_wilcoxon_and_holm_across_datasets_are_scikit_posthocs():
+def test_wilcoxon_and_holm_across_datasets_equal_scikit_posthocs():
     scores = np.random.default_rng(0).normal([0.5, 0.52, 0.8], 0.05, (12, 3))
     table = pandas.DataFrame(scores).melt(var_name="model", value_name="score")
     expected = scikit_posthocs.posthoc_wilcoxon(table, "score", "model", p_adjust="holm").to_numpy()
@@ -528,7 +528,7 @@ def test_the_normalized_mean_is_0_at_chance_and_1_at_the_top():
 
 
 # --- what zoo does not compute, in the references --------------------------------------------------------------------
-def test_the_other_reference_values_are_those_of_the_oracles():
+def test_the_other_reference_values_equal_those_of_their_libraries():
     known = reference()
     for counts, expected in known["clopper_pearson"].items():
         assert proportion.proportion_confint(*map(int, counts.split("/")), method="beta") == approx(expected, abs=1e-6)
@@ -548,7 +548,7 @@ def test_the_other_reference_values_are_those_of_the_oracles():
         assert (found, 2 * scipy.stats.t.sf(found, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
 
 
-def test_where_scikit_learn_answers_with_a_number_or_nan_zoo_gives_none_and_a_reason():
+def test_zoo_gives_a_reason_where_scikit_learn_returns_a_number_or_nan():
     told = reference()["sklearn_1_9"]
     one_class, scores = np.zeros(4, dtype=int), np.linspace(0.1, 0.7, 4)
     request = MetricRequest(

@@ -43,7 +43,7 @@ def test_the_interval_of_ece_covers_where_percentiles_do_not(simulate, slope, sh
 
 @pytest.mark.parametrize("area", [0.75, 0.95])
 @pytest.mark.parametrize("sizes", [[(50, 100)] * 2, [(10, 10), (100, 200)], [(10, 10)] * 4])
-def test_of_equal_groups_at_most_7_percent_of_models_have_one_named(simulate, sizes, area):
+def test_at_most_7_percent_of_models_have_a_subgroup_flagged_by_chance(simulate, sizes, area):
     covers, claims = simulate.claim_groups(sizes, area, 400)
     assert covers >= 0.94
     assert claims <= 0.07
@@ -67,7 +67,7 @@ def test_boards_of_ten_equal_models_claim_a_difference_in_at_most_7_percent(simu
     assert claims["naive z"] > 0.3  # the models do differ enough for a bad rule to be caught
 
 
-def test_a_lead_of_3_points_is_found_with_1000_patients(simulate):
+def test_a_lead_of_3_points_is_detected_with_1000_patients(simulate):
     alone = simulate.Setting(num_models=2, num_patients=1000, lead=0.03)
     assert simulate.find_power(alone, 100)["one pair"] > 0.8
     among_ten = simulate.Setting(num_patients=1000, lead=0.03)
@@ -75,7 +75,7 @@ def test_a_lead_of_3_points_is_found_with_1000_patients(simulate):
 
 
 @pytest.mark.parametrize("lead", [0.0, 0.03])
-def test_intervals_of_mean_ranks_hold_a_leaders_too_and_equal_models_have_no_first(simulate, lead):
+def test_mean_rank_intervals_cover_a_leaders_rank_and_equal_models_have_no_leader(simulate, lead):
     setting = simulate.Setting(num_models=10, seed_sd=0.01, num_patients=200, lead=lead)
     found = simulate.order_across(setting, 10, 25)
     assert found["first"] >= 0.9 and found["all"] >= 0.9

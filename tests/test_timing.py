@@ -31,7 +31,7 @@ def is_network(run):
     return run["model"] not in {"constant", "thumbnails"}
 
 
-def test_every_run_of_a_network_tells_latency_and_throughput(results):
+def test_each_run_of_a_network_has_latency_and_throughput(results):
     runs = [run for run in results[1]["runs"] if is_network(run)]
     assert len(runs) == 8
     for run in runs:
@@ -53,7 +53,7 @@ def test_the_baselines_are_not_measured(results):
     assert costs and not any(name in cost for cost in costs for name in TIMINGS)
 
 
-def test_a_report_shows_both(results, zoo):
+def test_a_report_shows_latency_and_throughput(results, zoo):
     root, document = results
     boards = json.loads(zoo("report", "--results", root, "--format", "json").stdout)["leaderboard"]
     (row,) = [row for row in boards if row["model"] == "naps" and row["dataset"] == "binary"]
@@ -70,7 +70,7 @@ def test_a_report_shows_both(results, zoo):
 @pytest.mark.parametrize(
     "content", [None, b"", b"{}", b'{"schema": 1, "timing": {"latency_seconds": "fast"}}', b"\xff"]
 )
-def test_what_is_not_there_or_damaged_is_not_shown_and_is_measured_again(content, results, bench, tiny_data, tmp_path):
+def test_a_missing_or_damaged_timing_is_not_shown_and_is_measured_again(content, results, bench, tiny_data, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(results[0], root)
     paths = list(root.glob("binary/tiny_cnn.random/*/timing.json"))
@@ -88,7 +88,7 @@ def test_what_is_not_there_or_damaged_is_not_shown_and_is_measured_again(content
     assert all(read_timing(path.parent) for path in paths)
 
 
-def test_a_model_that_cannot_be_measured_is_a_warning_and_its_speed_unknown(results, tmp_path):
+def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(results[0], root)
     for path in root.rglob("timing.json"):
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_measured_is_a_warning_and_its_speed_unknown(resu
     assert not any(name in result.cost for result in after.values() for name in TIMINGS)
 
 
-def test_what_is_measured_is_the_median_of_whole_batches():
+def test_the_timing_is_the_median_of_whole_batches():
     import torch
 
     from zoo.data.pixels import random_pixels

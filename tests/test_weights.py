@@ -392,7 +392,7 @@ def test_what_does_not_fit_is_tried_again_and_all_such_files_are_named(line, tmp
     for _ in range(2):
         with pytest.raises(WeightsError) as caught:
             refuse_misfits(trials, Registry(), tmp_path / "cache")
-        said = f"{trials[1].path}: does not fit Linear: missing weight; missing bias (nor do {trials[2].path} fit)"
+        said = f"{trials[1].path}: does not fit Linear: missing weight; missing bias (also misfits: {trials[2].path})"
         assert caught.value.message == said
         assert (caught.value.code, caught.value.exit_status) == ("weights-misfit", 2)
 
