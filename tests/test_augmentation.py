@@ -1,4 +1,4 @@
-"""Images to augmented images: one draw for each, exact where nothing is resampled, torchvision's answers elsewhere."""
+"""Augmentation: one draw per image, exact without resampling, otherwise equal to torchvision's."""
 
 import math
 
@@ -27,7 +27,7 @@ def noise(count, channels=1, size=9, seed=0):
 
 
 def smooth():
-    """A few broad blobs away from the border, so that resampling by another rule gives nearly the same."""
+    """A few broad blobs away from the border, so that all resampling rules give nearly the same."""
     axis = torch.linspace(-1, 1, SIZE)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     blobs = [(0.3, -0.2, 0.15), (-0.4, 0.1, 0.2), (0.1, 0.4, 0.12)]
@@ -42,7 +42,7 @@ def run(images, *, seed=0, symmetries=(), one_of=True):
 
 
 def first(drawn):
-    """The first batch of several."""
+    """Select the first of several batches."""
     kind, numbers = drawn.kind, drawn.parameters
     one_of = {} if kind is None else {"kind": kind[0], "parameters": numbers[0]}
     return Augmentation(turns=drawn.turns[0], **one_of)
@@ -58,14 +58,14 @@ def test_an_image_without_an_operation_is_unchanged():
     images = noise(200)
     unchanged = draws(200) == OPERATIONS.index("none")
     assert unchanged.any()
-    found = run(images)
-    assert torch.equal(found[unchanged], images[unchanged])
-    assert (found[~unchanged] != images[~unchanged]).flatten(1).any(dim=1).all()
+    actual = run(images)
+    assert torch.equal(actual[unchanged], images[unchanged])
+    assert (actual[~unchanged] != images[~unchanged]).flatten(1).any(dim=1).all()
 
 
 def test_each_image_has_its_own_draw():
-    found = run(noise(1).expand(300, -1, -1, -1))
-    assert len({tuple(image.flatten().tolist()) for image in found}) > 200
+    actual = run(noise(1).expand(300, -1, -1, -1))
+    assert len({tuple(image.flatten().tolist()) for image in actual}) > 200
 
 
 def test_the_other_images_of_a_batch_do_not_affect_an_image():
@@ -104,16 +104,16 @@ def test_a_flip_equals_torchvisions_and_is_its_own_inverse(symmetry, flipped):
 
 def test_an_image_is_rotated_by_its_draw_of_quarter_turns():
     images = noise(4)
-    found = apply_symmetry(images, "rot90", torch.arange(4))
+    actual = apply_symmetry(images, "rot90", torch.arange(4))
     for quarters in range(4):
-        assert torch.equal(found[quarters], torch.rot90(images[quarters], quarters, (1, 2)))
+        assert torch.equal(actual[quarters], torch.rot90(images[quarters], quarters, (1, 2)))
 
 
 def test_only_the_declared_symmetries_are_applied():
     images = noise(1).expand(60, -1, -1, -1)
     allowed = [images[0], images[0].flip(2)]
-    found = run(images, symmetries=("hflip",), one_of=False)
-    matches = torch.stack([(found == version).flatten(1).all(dim=1) for version in allowed])
+    actual = run(images, symmetries=("hflip",), one_of=False)
+    matches = torch.stack([(actual == version).flatten(1).all(dim=1) for version in allowed])
     assert (matches.sum(dim=0) == 1).all()
     assert 15 < matches[1].sum() < 45
     assert torch.equal(run(images, one_of=False), images)
@@ -125,7 +125,7 @@ def strengths(first, second=0.5):
 
 
 def split(operation, strength):
-    """The parameters of images that all drew one operation: affine maps, tones, taps."""
+    """The parameters of images with the same operation: affine maps, tones, taps."""
     drawn = torch.full((len(strength),), OPERATIONS.index(operation))
     return parameters(drawn, strength).split([6, 3, 5], dim=1)
 
@@ -135,7 +135,7 @@ def warped(operation, strength):
 
 
 def affine(angle=0.0, translate=(0, 0), scale=1.0, shear=0.0):
-    """torchvision's own, whose angle turns the other way round."""
+    """torchvision's affine transform, whose angle has the opposite sign."""
     bilinear = reference.InterpolationMode.BILINEAR
     return reference.affine(smooth(), angle, list(translate), scale, [shear, 0.0], interpolation=bilinear)
 
@@ -166,9 +166,9 @@ def test_half_the_strength_is_the_identity(operation):
 
 
 def test_pixels_from_outside_the_image_are_zero():
-    found = warp(torch.ones(1, 1, 10, 10), split("shift", strengths(1.0))[0])
-    assert found[0, 0, :, -1].tolist() == [0.0] * 10
-    assert found[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
+    actual = warp(torch.ones(1, 1, 10, 10), split("shift", strengths(1.0))[0])
+    assert actual[0, 0, :, -1].tolist() == [0.0] * 10
+    assert actual[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
 
 
 # --- photometric operations ------------------------------------------------------------------------------------------
@@ -187,27 +187,27 @@ def test_brightness_is_a_shift_of_at_most_a_fifth():
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation():
     images = noise(4, channels=3)
-    found = toned("contrast", images)
-    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
-    ratio = found.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    actual = toned("contrast", images)
+    torch.testing.assert_close(actual.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    ratio = actual.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
     assert ratio.tolist() == pytest.approx([0.7, 0.85, 1.0, 1.3], rel=1e-5)
 
 
 def test_gamma_equals_torchvisions_in_the_range_and_is_the_identity_outside():
     images = noise(4)
     images[:, :, 0, 0], images[:, :, 0, 1] = -0.3, 1.4
-    found = toned("gamma", images)
+    actual = toned("gamma", images)
     for row, exponent in enumerate([0.7, 0.875, 1.05, 1.4]):
-        torch.testing.assert_close(found[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
-    torch.testing.assert_close(found[:, :, 0, :2], images[:, :, 0, :2])
+        torch.testing.assert_close(actual[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
+    torch.testing.assert_close(actual[:, :, 0, :2], images[:, :, 0, :2])
 
 
 def test_blur_equals_torchvisions_gaussian_with_one_width_per_image():
     images = noise(4, channels=3, size=12)
-    found = blur(images, split("blur", STRENGTH)[2])
+    actual = blur(images, split("blur", STRENGTH)[2])
     for row, sigma in enumerate([0.1, 0.45, 0.8, 1.5]):
         expected = reference.gaussian_blur(images[row], [5, 5], [sigma, sigma])
-        torch.testing.assert_close(found[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(actual[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
 
 
 def test_channels_last_images_give_the_same_result():
@@ -217,7 +217,7 @@ def test_channels_last_images_give_the_same_result():
 
 # --- the same distribution as before ---------------------------------------------------------------------------------
 def old_augment(images, symmetries, one_of, generator):
-    """`augment` as it was until version 1 of run ids, image by image: what `finetune@1` was published with."""
+    """`augment` as in `finetune@1` at its publication (version 1 of run ids), image by image."""
     count = len(images)
     for symmetry in symmetries:
         images = apply_symmetry(images, symmetry, torch.randint(0, 4, (count,), generator=generator))
@@ -260,9 +260,9 @@ def old_operation(image, operation, strength):
 @pytest.mark.parametrize("one_of", [True, False])
 def test_each_image_is_augmented_as_in_the_published_recipe(symmetries, one_of):
     images = noise(400, channels=3, size=16)
-    found = run(images, symmetries=symmetries, one_of=one_of, seed=7)
+    actual = run(images, symmetries=symmetries, one_of=one_of, seed=7)
     expected = old_augment(images, symmetries, one_of, torch.Generator().manual_seed(7))
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=0)
 
 
 def test_drawing_several_batches_equals_drawing_them_one_by_one():
@@ -275,7 +275,7 @@ def test_drawing_several_batches_equals_drawing_them_one_by_one():
 
 
 def test_computing_all_images_and_selecting_equals_computing_the_selected_images(monkeypatch):
-    """What a GPU does, here on the CPU."""
+    """The GPU's implementation, tested on the CPU."""
     images = noise(200, channels=3)
     expected = run(images.clone(), symmetries=("hflip",))
     monkeypatch.setattr(type(open_device("cpu")), "replace_where", Cuda.replace_where)

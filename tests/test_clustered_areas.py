@@ -1,4 +1,4 @@
-"""Intervals of an area whose patients have several images: they cover, and copies of an image add nothing."""
+"""Intervals of an area whose patients have several images: coverage, and copies of an image add no information."""
 
 import numpy as np
 import pytest
@@ -46,13 +46,13 @@ def score_of(*runs):
 def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevalence):
     random, covered, held = np.random.default_rng(0), 0, 0
     while held < 200:
-        found = score_of(predicted(*draw(random, patients, images, area, prevalence)))
-        if found.low is None:
-            assert found.reason.startswith("too few")
+        actual = score_of(predicted(*draw(random, patients, images, area, prevalence)))
+        if actual.low is None:
+            assert actual.reason.startswith("too few")
             continue
-        assert found.method == CLUSTERED
+        assert actual.method == CLUSTERED
         held += 1
-        covered += found.low <= area <= found.high
+        covered += actual.low <= area <= actual.high
     assert covered / held >= 0.93  # nominal .95; percentiles gave .82 to .91
 
 
@@ -109,8 +109,8 @@ def fold_of(num_positives, random):
 def test_an_area_over_folds_has_an_interval_if_one_fold_has_one_positive():
     random = np.random.default_rng(7)
     folds = [fold_of(1, random), fold_of(12, random), fold_of(12, random)]
-    found = score([folds], AUROC, CARD, threshold="half")["auroc"]
-    assert found.reason is None and 0.0 < found.low < found.value < found.high < 1.0
+    actual = score([folds], AUROC, CARD, threshold="half")["auroc"]
+    assert actual.reason is None and 0.0 < actual.low < actual.value < actual.high < 1.0
 
 
 def label_with_unknown_targets(known):

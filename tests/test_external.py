@@ -1,4 +1,4 @@
-"""`zoo bench --datasets A --test-on B`, the installed command: trained once, tested on both, a result each."""
+"""External validation with the installed command: train once, test on both datasets, one result each."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SETTINGS = ["-m", "tiny_cnn", "--protocol", "scratch", "--set", "steps=6", "--se
 
 
 def write(root, labels, count, seed, splits=("train", "val", "test")):
-    """Class folders of images whose brightness follows the label by and large."""
+    """Class folders of images whose brightness depends mostly on the label."""
     random = np.random.default_rng(seed)
     numbers = random.integers(0, len(labels), count)
     for row, (number, image) in enumerate(zip(numbers, draw_images(numbers / (len(labels) - 1), seed), strict=True)):
@@ -36,11 +36,11 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tested(sets, bench, tmp_path_factory):
-    """Trained on `here`, tested there too; nobody changes its results folder."""
+    """A bench on `here` with external validation on `there`; tests must not change its results folder."""
     results = tmp_path_factory.mktemp("external") / "results"
-    status, document, said = bench(*SETTINGS, "-d", "here", "--test-on", "there", "--results", results, cwd=sets)
-    assert status == 0, said
-    return results, document, said
+    status, document, stderr = bench(*SETTINGS, "-d", "here", "--test-on", "there", "--results", results, cwd=sets)
+    assert status == 0, stderr
+    return results, document, stderr
 
 
 def stored(results, tested_on="there"):
@@ -48,16 +48,16 @@ def stored(results, tested_on="there"):
 
 
 def test_each_model_seed_and_baseline_has_an_external_validation(tested):
-    _, document, said = tested
+    _, document, stderr = tested
     runs = [(run["model"], run["seed"]) for run in document["runs"] if run["tested_on"] == "there"]
     assert sorted(runs) == [("constant", 0), ("thumbnails", 0), ("tiny_cnn", 0), ("tiny_cnn", 1)]
     assert {run["status"] for run in document["runs"]} == {"ok"} and len(document["runs"]) == 8
-    assert "here -> there: tested on" in said and "'Clear' as 'clear'" in said
-    assert "left out: 'other'" in said
+    assert "here -> there: tested on" in stderr and "'Clear' as 'clear'" in stderr
+    assert "left out: 'other'" in stderr
 
 
 def test_external_predictions_are_those_of_the_kept_weights(tested, sets):
-    """The network is put together and its input computed here again, with torch alone."""
+    """Rebuild the network and its input with torch alone."""
     import torch
     from safetensors.torch import load_file
 
@@ -119,10 +119,10 @@ def test_a_finished_run_gets_its_external_validation_from_kept_or_retrained_weig
     assert {result.details["weights"] for result in stored(results)} == {"its own"}
     shutil.rmtree(results / "here.to.there")
     chosen = [*SETTINGS, "-d", "here", "--test-on", "there", "--results", results]
-    status, document, said = bench(*chosen, cwd=sets)
+    status, document, stderr = bench(*chosen, cwd=sets)
     assert status == 0
     assert {bool(run["tested_on"]): run["reused"] for run in document["runs"]} == {False: True, True: False}
-    assert "1 finished runs are trained again for external validation" in said
+    assert "1 finished runs are trained again for external validation" in stderr
     assert {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()} == own
     after = {result.run["seed"]: result for result in stored(results)}
     assert sorted(result.details["weights"] for result in after.values()) == ["kept", "trained again"]
@@ -136,11 +136,11 @@ def test_a_leak_refuses_the_external_validation_not_the_training_dataset(bench, 
     copied = next((sets / "here" / "train" / "nodule").iterdir())
     shutil.copy(copied, leaky / "nodule" / "copied.png")
     chosen = [*SETTINGS, "-d", "here", "--test-on", leaky, "--results", tmp_path / "results"]
-    status, document, said = bench(*chosen, "--dry-run", cwd=sets)
+    status, document, stderr = bench(*chosen, "--dry-run", cwd=sets)
     assert status == 3
     assert [(part["dataset"], part["code"]) for part in document["refused"]] == [("here -> leaky", "identical")]
     assert {run["tested_on"] for run in document["runs"]} == {None}
-    assert "are the same image" in said
+    assert "are the same image" in stderr
     status, allowed, _ = bench(*chosen, "--allow-leak", "to see", cwd=sets)
     assert status == 0
     stamps = {run["tested_on"]: run["deviations"] for run in allowed["runs"] if run["model"] == "tiny_cnn"}
@@ -156,10 +156,10 @@ def test_models_of_all_folds_are_tested_on_the_same_images(bench, zoo, sets, tmp
     chosen += ["--seeds", 1, "--folds", 3]
     status, document, _ = bench(*chosen, "-d", folders, "--test-on", sets / "there", "--results", results)
     assert status == 0
-    found = [result.predictions()["test"] for result in stored(results)]
-    assert len(found) == 3 and len({tuple(part.sample_ids) for part in found}) == 1
+    actual = [result.predictions()["test"] for result in stored(results)]
+    assert len(actual) == 3 and len({tuple(part.sample_ids) for part in actual}) == 1
     (row,) = [r for r in document["leaderboard"] if r["model"] == "tiny_cnn" and "external" in r["dataset"]]
-    each = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in found]
+    each = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in actual]
     assert row["value"] == pytest.approx(np.mean(each)) and row["coverage"] == "3/3"
     text = zoo("report", "--results", results).stdout
     assert "the models of all 3 folds were tested on the same images: each counts as a seed" in text
@@ -172,7 +172,7 @@ def test_a_bundle_with_external_validations_verifies(tested, zoo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--test-on", "here"], "--test-on here: this is the training dataset"),
         (["--test-on", "there", "--shuffle-labels"], "--shuffle-labels cannot be combined with --test-on"),
@@ -181,9 +181,9 @@ def test_a_bundle_with_external_validations_verifies(tested, zoo, tmp_path):
         (["--test-on", "nowhere"], "nowhere"),
     ],
 )
-def test_invalid_external_validations_are_usage_errors(zoo, sets, tmp_path, arguments, said):
+def test_invalid_external_validations_are_usage_errors(zoo, sets, tmp_path, arguments, message):
     done = zoo("bench", "-m", "tiny_cnn", "-d", "here", *arguments, "--results", tmp_path, "--dry-run", cwd=sets)
-    assert done.returncode == 2 and said in done.stderr
+    assert done.returncode == 2 and message in done.stderr
 
 
 def test_another_dataset_of_the_same_name_is_a_usage_error(zoo, sets, tmp_path):
@@ -197,20 +197,20 @@ def test_a_suite_can_name_external_datasets(bench, sets, tmp_path):
     suite = tmp_path / "suite.toml"
     lines = ['schema = 1\nname = "pair"\nmodels = ["tiny_cnn"]\ndatasets = ["here"]\ntest_on = ["there"]\nseeds = 1']
     suite.write_text("\n".join([*lines, 'weights = "none"\nlabel_map = {other = "nodule"}\n']))
-    _, document, said = bench("--suite", suite, "--dry-run", "--results", tmp_path / "results", cwd=sets)
+    _, document, stderr = bench("--suite", suite, "--dry-run", "--results", tmp_path / "results", cwd=sets)
     assert {run["tested_on"] for run in document["runs"]} == {None, "there"}
-    assert "'other' as 'nodule'" in said
+    assert "'other' as 'nodule'" in stderr
 
 
 def test_zoo_why_distinguishes_external_validation_from_training(tested, zoo, sets):
     results, document, _ = tested
     run = next(run for run in document["runs"] if run["tested_on"])
-    told = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
-    assert told["identity"]["tested_on"] == "there" and told["identity"]["purpose"] == "external"
+    explanation = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
+    assert explanation["identity"]["tested_on"] == "there" and explanation["identity"]["purpose"] == "external"
 
 
 def test_a_retrained_model_with_other_predictions_is_a_deviation(tested, bench, sets, tmp_path):
-    """As on another machine: here the finished run's stored predictions are moved, and its checksum with them."""
+    """As on another machine: change the finished run's stored predictions and their checksum."""
     results = shutil.copytree(tested[0], tmp_path / "results")
     shutil.rmtree(results / "here.to.there")
     for path in results.glob("here/tiny_cnn*/*/predictions.npz"):

@@ -1,4 +1,4 @@
-"""What only a GPU shows; skipped, saying so, where there is none."""
+"""Tests that need a GPU; skipped without one."""
 
 import time
 import warnings
@@ -31,19 +31,19 @@ def on_gpu(pixels, *, resident=True):
 
 
 def with_hook(module):
-    """The same network, which is not captured."""
+    """The same network with a hook, which prevents capture."""
     module.register_forward_hook(lambda *_: None)
     return module
 
 
 def parameters_of(fitted):
-    """All but the bias before the batch norm, which has no effect: its gradient is rounding noise, of which AdamW makes
-    steps as large as any."""
+    """All parameters except the bias before the batch norm, whose gradient is rounding noise that AdamW scales to full
+    steps."""
     named = fitted.module.named_parameters()
     return torch.cat([parameter.detach().cpu().flatten() for name, parameter in named if name != "conv.bias"])
 
 
-# --- what is learned -------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------------------
 @RESIDENT
 @pytest.mark.parametrize("protocol", [SHORT, ONE_OF, replace(SHORT, optimizer="sgd")], ids=["plain", "one-of", "sgd"])
 def test_a_captured_step_trains_as_an_eager_one_and_as_a_cpu(resident, protocol):
@@ -62,8 +62,8 @@ def test_a_captured_step_trains_as_an_eager_one_and_as_a_cpu(resident, protocol)
 def test_an_interrupted_training_continues_to_the_same_network(at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     whole = train(dataset, on_gpu(pixels), ONE_OF, module=new_module())
-    found = interrupted(tmp_path, at, dataset, on_gpu(pixels), ONE_OF)
-    torch.testing.assert_close(parameters_of(found), parameters_of(whole), atol=1e-4, rtol=1e-3)
+    actual = interrupted(tmp_path, at, dataset, on_gpu(pixels), ONE_OF)
+    torch.testing.assert_close(parameters_of(actual), parameters_of(whole), atol=1e-4, rtol=1e-3)
 
 
 def test_dropout_differs_from_step_to_step_and_follows_the_seed():
@@ -98,7 +98,7 @@ def test_half_precision_with_scaled_gradients_learns():
     assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
 
 
-# --- what cannot be captured -----------------------------------------------------------------------------------------
+# --- failed captures -----------------------------------------------------------------------------------------
 class Waits(Tiny):
     def forward(self, images):
         return super().forward(images) * (1.0 if images.mean().item() < 1e9 else 0.0)
@@ -120,7 +120,7 @@ class DrawsInPython(Tiny):
 
 
 class FailsWhenCaptured(Tiny):
-    """Fails in a way that no check before the capture finds."""
+    """Fails in a way that only the capture detects."""
 
     def forward(self, images):
         if torch.cuda.is_current_stream_capturing():
@@ -141,7 +141,7 @@ def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
     fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).cuda())
     assert fitted.details["step"] == "eager" and fitted.details["eager_reason"]
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
-    after = train(dataset, on_gpu(pixels), dropout=0.3)  # and harms none that comes after it
+    after = train(dataset, on_gpu(pixels), dropout=0.3)  # the next training is not affected
     assert after.details["step"] == "captured"
 
 
@@ -162,7 +162,7 @@ def test_a_failed_capture_does_not_change_the_device():
 
 # --- the host and the GPU --------------------------------------------------------------------------------------------
 def count_waits(resident, module=None):
-    """Waits within the second of two epochs of 60 steps, the end of the epoch left out."""
+    """Count the waits in the second of two epochs of 60 steps, without the end of the epoch."""
     dataset, pixels = make(count=1600, symmetries=("hflip", "rot90"))  # 960 in train
     protocol = replace(ONE_OF, steps=None, epochs=2, rounds=2, min_steps=0)
     counts = []

@@ -1,4 +1,4 @@
-"""Means that are ranked: equal inputs give equal means, and every mean is the exact one rounded once."""
+"""Means are correctly rounded, so that equal inputs give equal means."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Every built-in metric of every task against scikit-learn: the value, and the weighted one by `resample`."""
+"""All built-in metrics of all tasks compared with scikit-learn: the value, and the weighted value of `resample`."""
 
 import pickle
 from dataclasses import replace
@@ -104,7 +104,7 @@ def sklearn_value(name: str, request: MetricRequest, weight: np.ndarray | None =
 
 
 def reference_ece(request: MetricRequest, weight: np.ndarray) -> float:
-    """Bin by bin, as it is defined."""
+    """ECE bin by bin, by its definition."""
     t, p, task = request.targets, request.probabilities, request.task.name
     if task == "multilabel":
         return float(np.mean([bin_by_bin(p[:, i], t[:, i], weight) for i in range(p.shape[1])]))
@@ -397,6 +397,6 @@ def test_ece_has_no_influence_values():
 def test_without_a_weighted_metric_influence_is_the_jackknife(name):
     request = make_request("regression", num=300)
     alone = replace(METRIC[name], influence=None, resample=None)
-    found, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
-    assert np.corrcoef(found, expected)[0, 1] > 0.999
-    assert found.std() == approx(expected.std(), rel=0.03)
+    actual, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
+    assert np.corrcoef(actual, expected)[0, 1] > 0.999
+    assert actual.std() == approx(expected.std(), rel=0.03)

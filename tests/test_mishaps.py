@@ -1,4 +1,4 @@
-"""The installed command where things go wrong: networks that fail in every way, data refused, benches killed."""
+"""Failures of the installed command: failing networks, refused datasets, and killed benches."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def runs_of(document, model):
     return [run for run in document["runs"] if run["model"] == model]
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------
 FAILURES = {
     "raises": ("failed", "ValueError: no such layer (zoo_tiny.py:"),
     "unbuildable": ("failed", "ValueError: cannot be built (zoo_tiny.py:"),
@@ -74,12 +74,12 @@ def test_each_failure_has_its_status_and_one_line(failures, model):
 
 
 def test_with_failed_runs_the_status_is_3_and_the_others_finish(failures):
-    status, document, told, _ = failures
+    status, document, stderr, _ = failures
     assert status == 3
     rows = {row["model"]: row for row in document["leaderboard"]}
     assert rows["tiny_cnn"]["value"] is not None and rows["thumbnails"]["value"] is not None
     assert (rows["raises"]["value"], rows["raises"]["reason"]) == (None, "no finished run")
-    assert "Traceback" not in told
+    assert "Traceback" not in stderr
 
 
 def test_unusable_datasets_are_refused_by_name(failures, tiny_data):
@@ -90,15 +90,15 @@ def test_unusable_datasets_are_refused_by_name(failures, tiny_data):
 
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_dataset_that_contradicts_its_spec_is_refused_with_the_image(failures, name):
-    (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
-    assert SPOILT[name] in found["message"] and "\n" not in found["message"]
-    assert "; fix: " in found["message"]
+    (refusal,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
+    assert SPOILT[name] in refusal["message"] and "\n" not in refusal["message"]
+    assert "; fix: " in refusal["message"]
 
 
 @pytest.mark.parametrize("name", LEAVING)
 def test_a_dataset_that_would_end_the_process_is_refused_and_the_others_run(failures, name):
-    (found,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
-    assert found["message"].startswith(LEAVING[name]) and found["code"] == "dataset-failed"
+    (refusal,) = [item for item in failures[1]["refused"] if item["dataset"] == name]
+    assert refusal["message"].startswith(LEAVING[name]) and refusal["code"] == "dataset-failed"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -116,11 +116,11 @@ def alive(pid):
 
 
 def test_if_all_datasets_are_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
-    status, document, told = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
+    status, document, stderr = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
     assert status == 4
     assert document["runs"] == document["leaderboard"] == []
     assert document["refused"][0]["code"] == "data"
-    assert "no such file or folder" in told
+    assert "no such file or folder" in stderr
 
 
 def test_datasets_that_are_too_small_are_refused_each_with_its_own_message(bench, tmp_path):
@@ -133,16 +133,16 @@ def test_datasets_that_are_too_small_are_refused_each_with_its_own_message(bench
                 pixels = rng.integers(0, 256, (16, 16), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / name / label / f"{label}{number}.png")
     names = ",".join(str(tmp_path / name) for name in counts)
-    status, document, told = bench("-m", "tiny_cnn", "-d", names, *SCRATCH, "--results", tmp_path / "results")
-    assert status == 4, told
-    said = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
-    assert set(said) == set(counts)
-    assert "1 image" in said["one"]
-    assert "there are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough" in said["two"]
-    assert "there are 5 images (a: 3, b: 2), and 7 images of each of two classes are enough" in said["five"]
-    assert "train would hold one class only; there are 21 images (a: 20, b: 1)" in said["rare"]
-    assert all("; fix: " in message for message in said.values())
-    assert "n_splits" not in told
+    status, document, stderr = bench("-m", "tiny_cnn", "-d", names, *SCRATCH, "--results", tmp_path / "results")
+    assert status == 4, stderr
+    messages = {Path(item["dataset"]).name: item["message"] for item in document["refused"]}
+    assert set(messages) == set(counts)
+    assert "1 image" in messages["one"]
+    assert "there are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough" in messages["two"]
+    assert "there are 5 images (a: 3, b: 2), and 7 images of each of two classes are enough" in messages["five"]
+    assert "train would hold one class only; there are 21 images (a: 20, b: 1)" in messages["rare"]
+    assert all("; fix: " in message for message in messages.values())
+    assert "n_splits" not in stderr
 
 
 def test_a_results_folder_that_is_a_file_gives_status_5_and_a_document(zoo, tiny_data, tmp_path):
@@ -157,7 +157,7 @@ def test_a_results_folder_that_is_a_file_gives_status_5_and_a_document(zoo, tiny
 
 # --- weights that do not fit -----------------------------------------------------------------------------------------
 def write_weights(path, **changes):
-    """What `tiny_pretrained` is built with, changed; None takes a tensor out."""
+    """The weights of `tiny_pretrained` with changes; None removes a tensor."""
     import torch
 
     state = {"conv.weight": (8, 3, 3, 3), "conv.bias": (8,), "fc.weight": (10, 32), "fc.bias": (10,)} | changes
@@ -172,7 +172,7 @@ MISFITS = {
 
 @pytest.mark.parametrize("kind", MISFITS)
 def test_weights_that_do_not_fit_are_an_error_with_file_and_keys_before_any_run(zoo, tiny_data, tmp_path, kind):
-    changes, said = MISFITS[kind]
+    changes, message = MISFITS[kind]
     path = tmp_path / "weights" / "tiny_pretrained.pth"
     path.parent.mkdir()
     write_weights(path, **changes)
@@ -181,7 +181,7 @@ def test_weights_that_do_not_fit_are_an_error_with_file_and_keys_before_any_run(
     done = zoo("bench", *arguments, "--weights-dir", path.parent, "--results", results)
     assert done.returncode == 2, done.stderr
     error = json.loads(done.stdout)["error"]
-    assert error["message"] == f"{path}: does not fit Sequential: {said}"
+    assert error["message"] == f"{path}: does not fit Sequential: {message}"
     assert error["code"] == "weights-misfit" and error["fix"]
     assert list(results.iterdir()) == []
 
@@ -206,7 +206,7 @@ def test_files_that_are_no_weights_are_an_error_and_are_not_executed(zoo, tiny_d
 
 # --- stopped and killed ----------------------------------------------------------------------------------------------
 def start(command, environment, tiny_data, results, steps):
-    """A bench in a process group of its own, two runs of which nap a tenth of a second each step."""
+    """A bench in its own process group, with two runs that sleep a tenth of a second in each step."""
     arguments = [
         "bench",
         "-m",
@@ -229,22 +229,22 @@ def start(command, environment, tiny_data, results, steps):
 
 
 def children_of(pid):
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
+                pids.append(int(path.parent.name))
         except (OSError, IndexError):
             continue
-    return found
+    return pids
 
 
 def wait_for(condition, process=None, seconds=90):
-    """What `condition` gives once it gives something; `process` must live on until then."""
+    """Wait for a true value of `condition`; `process` must not end before."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and (process is None or process.poll() is None):
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.05)
     raise AssertionError(process.stderr.read() if process and process.poll() is not None else "waited in vain")
 
@@ -256,14 +256,14 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_bench_cleanly(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
-    children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)
+    children = wait_for(lambda: len(value := children_of(process.pid)) == 2 and value, process)
     time.sleep(1)
     began = time.monotonic()
     process.send_signal(number)
-    told = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=30)[1]
     assert time.monotonic() - began < 10
-    assert process.returncode == status, told
-    assert "what was done is kept" in told and "Traceback" not in told
+    assert process.returncode == status, stderr
+    assert "what was done is kept" in stderr and "Traceback" not in stderr
     assert not any(alive(pid) for pid in children)
 
 
@@ -280,9 +280,9 @@ def test_a_killed_bench_continues_where_it_was(command, environment, tiny_data, 
     stamps = {path: path.stat().st_mtime_ns for path in results.glob("*/*/[!.]*/result.json")}
     assert 1 <= len(done) < 6
     again = start(command, environment, tiny_data, results, steps=40)
-    told = again.communicate(timeout=120)[1]
-    assert again.returncode == 0, told
-    assert f"6 runs, {len(done)} done already" in told
+    stderr = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, stderr
+    assert f"6 runs, {len(done)} done already" in stderr
     assert len(list(results.glob("*/*/[!.]*/result.json"))) == 6
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
@@ -352,7 +352,7 @@ def test_on_a_terminal_a_line_shows_the_number_of_the_run(command, environment, 
         stderr=theirs,
     )
     os.close(theirs)
-    shown = b""
+    output = b""
     while True:
         try:
             part = os.read(ours, 65536)
@@ -360,10 +360,10 @@ def test_on_a_terminal_a_line_shows_the_number_of_the_run(command, environment, 
             break
         if not part:
             break
-        shown += part
+        output += part
     os.close(ours)
     assert process.wait(60) == 0
-    text = shown.decode()
+    text = output.decode()
     assert "run 1 of 3" in text and "run 3 of 3" in text
     assert "step " in text and "/20" in text and "loss " in text and "val " in text
     assert "[3 of 3] binary " in text

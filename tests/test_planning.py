@@ -1,4 +1,4 @@
-"""From names to a plan: everything is looked up, opened and refused before the first run starts."""
+"""Planning: names are resolved, datasets opened, and errors raised before the first run starts."""
 
 import io
 import json
@@ -51,32 +51,32 @@ SUITE = Suite(
 
 @pytest.fixture
 def plan(tiny_data, tmp_path):
-    """Plan a suite on tiny data; what is said goes to `plan.said`."""
+    """Plan a suite on tiny data; the output goes to `plan.output`."""
 
     def build_plan(*datasets, registry=REGISTRY, settings=None, **changes):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets), **changes)
-        build_plan.said = io.StringIO()
+        build_plan.output = io.StringIO()
         settings = settings or Settings(results=tmp_path / "results", offline=True, device="cpu")
-        return plan_bench(suite, registry, settings, Console(stream=build_plan.said))
+        return plan_bench(suite, registry, settings, Console(stream=build_plan.output))
 
     return build_plan
 
 
 def test_runs_are_models_x_datasets_x_seeds_and_two_baselines(plan):
-    found = plan("binary.npz", "multiclass.npz", models=("tiny", "tagged"), weights="none")
-    shown = [(run.dataset, run.shown, run.seed) for run in found.runs]
+    actual = plan("binary.npz", "multiclass.npz", models=("tiny", "tagged"), weights="none")
+    rows = [(run.dataset, run.shown, run.seed) for run in actual.runs]
     for dataset in ("binary", "multiclass"):
         models = [(dataset, model, seed) for model in ("tiny", "tagged") for seed in (0, 1)]
-        assert set(models) | {(dataset, "constant", 0), (dataset, "thumbnails", 0)} <= set(shown)
-    assert len(shown) == len(set(shown)) == 12
-    assert len({run.id for run in found.runs}) == 12
+        assert set(models) | {(dataset, "constant", 0), (dataset, "thumbnails", 0)} <= set(rows)
+    assert len(rows) == len(set(rows)) == 12
+    assert len({run.id for run in actual.runs}) == 12
 
 
 def test_without_a_usable_dataset_its_error_is_reported_not_missing_weights(plan, tmp_path):
     (tmp_path / "one" / "class").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one" / "class" / "a.png")
-    found = plan(tmp_path / "one", models=("tagged",), protocol="finetune")
-    assert "nothing that labels them" in str(found.refused[0][1])
+    actual = plan(tmp_path / "one", models=("tagged",), protocol="finetune")
+    assert "nothing that labels them" in str(actual.refused[0][1])
 
 
 def test_duplicate_models_or_datasets_run_once(plan):
@@ -88,15 +88,15 @@ def test_requested_baselines_are_not_added_again(plan):
         REGISTRY,
         models={**REGISTRY.models, **{s.name: s for s in open_registry().models.values() if s.family == "baseline"}},
     )
-    found = plan("binary.npz", models=("thumbnails",), registry=registry)
-    assert [run.shown for run in found.runs if run.protocol.name != "baseline"] == ["thumbnails"] * 2
-    assert [run.shown for run in found.runs if run.protocol.name == "baseline"] == ["constant"]
+    actual = plan("binary.npz", models=("thumbnails",), registry=registry)
+    assert [run.shown for run in actual.runs if run.protocol.name != "baseline"] == ["thumbnails"] * 2
+    assert [run.shown for run in actual.runs if run.protocol.name == "baseline"] == ["constant"]
 
 
 def test_folds_are_runs_too(plan):
-    found = plan("patients")
-    assert len(found.runs) == 5 * (2 + 2)
-    assert {run.fold for run in found.runs} == set(range(5))
+    actual = plan("patients")
+    assert len(actual.runs) == 5 * (2 + 2)
+    assert {run.fold for run in actual.runs} == set(range(5))
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_unavailable_weights_stop_the_plan(plan):
 
 
 def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(plan):
-    found = plan("binary.npz", models=("tagged", "tiny"), protocol="finetune", weights="auto")
-    runs = {run.shown: run for run in found.runs}
+    actual = plan("binary.npz", models=("tagged", "tiny"), protocol="finetune", weights="auto")
+    runs = {run.shown: run for run in actual.runs}
     assert runs["tagged"].protocol.label == "scratch@1+image_size=16+steps=4"
     assert (runs["tagged"].protocol.steps, runs["tagged"].init) == (4, "random")
-    assert runs["tagged"].deviations == ("weights: none found, random init",)
+    assert runs["tagged"].deviations == ("weights: none actual, random init",)
     assert runs["tiny"].protocol.label == "finetune@1+image_size=16+steps=4"
     assert runs["tiny"].deviations == ()
 
@@ -160,10 +160,10 @@ def test_weights_on_disk_are_in_the_identity(plan, tmp_path):
 
 # --- datasets --------------------------------------------------------------------------------------------------------
 def test_an_unusable_dataset_is_refused_and_the_others_run(plan, tiny_data):
-    found = plan("binary.npz", "nowhere")
-    assert [name for name, _ in found.refused] == [str(tiny_data / "nowhere")]
-    assert isinstance(found.refused[0][1], DataError)
-    assert {run.dataset for run in found.runs} == {"binary"}
+    actual = plan("binary.npz", "nowhere")
+    assert [name for name, _ in actual.refused] == [str(tiny_data / "nowhere")]
+    assert isinstance(actual.refused[0][1], DataError)
+    assert {run.dataset for run in actual.runs} == {"binary"}
 
 
 def test_a_dataset_plugin_that_raises_is_refused_with_file_and_line(tmp_path, tiny_data):
@@ -173,9 +173,9 @@ def test_a_dataset_plugin_that_raises_is_refused_with_file_and_line(tmp_path, ti
     bad = DatasetSpec(name="bad", task=BINARY, labels=("a", "b"), samples=open_badly)
     registry = replace(REGISTRY, datasets={"bad": bad})
     suite = replace(SUITE, datasets=("bad", str(tiny_data / "binary.npz")))
-    found = plan_bench(suite, registry, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
-    assert str(found.refused[0][1]).startswith("KeyError: 'column 7' (test_planning.py:")
-    assert {run.dataset for run in found.runs} == {"binary"}
+    actual = plan_bench(suite, registry, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
+    assert str(actual.refused[0][1]).startswith("KeyError: 'column 7' (test_planning.py:")
+    assert {run.dataset for run in actual.runs} == {"binary"}
 
 
 def test_two_datasets_of_one_name_are_an_error(plan, tiny_data, tmp_path):
@@ -191,11 +191,11 @@ def test_two_datasets_of_one_name_are_an_error(plan, tiny_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("name", "expected"),
     [("./x", True), ("a/b", True), ("a\\b", True), (".", True), ("name", False), ("n" * 5000, False), ("nul\0", False)],
 )
-def test_names_that_look_like_paths_are_paths(asked, expected):
-    assert is_path(asked, REGISTRY) is expected
+def test_names_that_look_like_paths_are_paths(name, expected):
+    assert is_path(name, REGISTRY) is expected
 
 
 def test_a_registered_name_takes_precedence_over_a_folder(tmp_path, monkeypatch):
@@ -207,7 +207,7 @@ def test_a_registered_name_takes_precedence_over_a_folder(tmp_path, monkeypatch)
 
 # --- what is done already --------------------------------------------------------------------------------------------
 def finish(run, root):
-    """Store a result of a planned run, as good as any for planning."""
+    """Store a minimal result of a planned run."""
     from zoo.evaluation.predictions import Predictions
     from zoo.results.store import Result, save_result
 

@@ -1,4 +1,4 @@
-"""The precision that a network trains in on a CPU: timed once, kept, and part of a run's identity."""
+"""The precision of training on a CPU: timed once, cached, and part of a run's identity."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from torch import nn
 from zoo.registry.lookup import Registry
 from zoo.runner import precision
 from zoo.runner.planning import plan_bench
-from zoo.runner.precision import TrainedNetwork, find_precisions, read_kept
+from zoo.runner.precision import TrainedNetwork, find_precisions, read_times
 from zoo.runner.suites import Suite
 from zoo.specs.model import ModelSpec
 from zoo.system import devices
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="the networks of these te
 
 
 class Slow(nn.Module):
-    """A network that takes longer in one precision."""
+    """A network that is slower in one precision."""
 
     def __init__(self, kind, outputs):
         super().__init__()
@@ -84,7 +84,7 @@ def test_a_network_that_cannot_be_built_is_left_out(registry, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": {"fp32": "x", "bf16": 1}}', '{"seconds": {"fp32": 1}}'])
 def test_a_damaged_file_is_timed_again(text, tmp_path):
     (tmp_path / "times.json").write_text(text)
-    assert read_kept(tmp_path / "times.json") is None
+    assert read_times(tmp_path / "times.json") is None
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

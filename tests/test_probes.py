@@ -1,4 +1,4 @@
-"""Frozen features to a fitted module, against scikit-learn's answers for every task."""
+"""Linear probes and nearest-neighbor votes on frozen features, compared with scikit-learn for each task."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ SIDE = 4
 
 
 def build_pixels(request):
-    """A model whose features are the pixels themselves."""
+    """A model whose features are the pixels."""
     return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, request.num_outputs))
 
 
@@ -38,7 +38,7 @@ PIXELS = ModelSpec(name="pixels", build=build_pixels, classifier="1", channels=1
 
 
 def make_targets(task, images):
-    """Targets that the brightness of some pixels explains in part."""
+    """Targets that depend in part on the brightness of some pixels."""
     random = np.random.default_rng(1)
     signal = images.reshape(len(images), -1)[:, :3] / 255 + random.normal(0, 0.3, (len(images), 3))
     if task == REGRESSION:
@@ -85,7 +85,7 @@ def build(task, dataset, spec=PIXELS):
 
 
 def split(dataset, pixels, name):
-    """The features of a split, as the model sees them, and its targets."""
+    """The features of a split, as the head gets them, and its targets."""
     rows = dataset.index(name)
     features = pixels.normalize(pixels.batch(torch.from_numpy(rows))).flatten(1).double().numpy()
     return features, dataset.targets[rows]
@@ -101,7 +101,7 @@ def probe(dataset, pixels, *, penalties=(PENALTY,), select=lambda logits: 0.0, s
 
 
 def logistic(count):
-    """scikit-learn's own, converged; its C is the inverse of the penalty summed over the images."""
+    """scikit-learn's logistic regression, converged; C is 1 / (penalty x number of images)."""
     return LogisticRegression(C=1 / (PENALTY * count), tol=1e-10, max_iter=10_000)
 
 
@@ -135,9 +135,9 @@ def sklearns_answer(task, train, targets, test):
 def test_the_probabilities_of_a_probe_equal_scikit_learns(task):
     dataset, pixels = make(task)
     module, _ = probe(dataset, pixels)
-    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(module, dataset, pixels, "test", precision="fp32").probabilities
     expected = sklearns_answer(task, *split(dataset, pixels, "train"), split(dataset, pixels, "test")[0])
-    np.testing.assert_allclose(found, expected, atol=2e-3 if task != REGRESSION else 1e-3)
+    np.testing.assert_allclose(actual, expected, atol=2e-3 if task != REGRESSION else 1e-3)
 
 
 def test_the_penalty_is_the_one_with_the_best_val_score():
@@ -166,10 +166,10 @@ def test_a_protocol_without_penalties_is_an_error():
 
 def test_the_val_score_gets_the_logits_of_the_fitted_module():
     dataset, pixels = make(MULTICLASS)
-    shown = []
-    module, _ = probe(dataset, pixels, select=lambda logits: shown.append(logits) or 0.0)
+    received = []
+    module, _ = probe(dataset, pixels, select=lambda logits: received.append(logits) or 0.0)
     given = predict(module, dataset, pixels, "val", precision="fp32").probabilities
-    np.testing.assert_allclose(MULTICLASS.to_probabilities(shown[0]), given, atol=1e-6)
+    np.testing.assert_allclose(MULTICLASS.to_probabilities(received[0]), given, atol=1e-6)
 
 
 def test_a_constant_feature_is_ignored():
@@ -203,22 +203,22 @@ def test_features_that_are_not_finite_are_refused():
 def test_the_constant_baseline_is_the_prior_of_train(task):
     dataset, pixels = make(task)
     module, _ = probe(dataset, pixels, spec=BASELINES[0])
-    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(module, dataset, pixels, "test", precision="fp32").probabilities
     targets = dataset.targets[dataset.index("train")]
     if task.classes:
         expected = np.bincount(targets) / len(targets)
     else:
         expected = np.nanmean(targets.reshape(len(targets), -1), axis=0)
-    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=2e-3)
+    np.testing.assert_allclose(actual, np.broadcast_to(expected, actual.shape), rtol=2e-3)
 
 
 def test_a_class_missing_in_train_is_never_predicted():
     features, targets = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0, 2], 20)
     weight, bias = solve_linear(MULTICLASS, features, targets, PENALTY, num_labels=3)
-    found = MULTICLASS.to_probabilities(features @ weight.T + bias)
-    assert found[:, 1].max() < 1e-9
+    actual = MULTICLASS.to_probabilities(features @ weight.T + bias)
+    assert actual[:, 1].max() < 1e-9
     expected = logistic(40).fit(features, targets).predict_proba(features)
-    np.testing.assert_allclose(found[:, [0, 2]], expected, atol=1e-3)
+    np.testing.assert_allclose(actual[:, [0, 2]], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("known", "expected"), [([1, 1, 1], 3.5 / 4), ([0, 0], 0.5 / 3), ([], 0.5)])
@@ -247,30 +247,30 @@ def neighbours(dataset, pixels, **change):
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_a_vote_equals_scikit_learns(task, k):
     dataset, pixels = make(task)
-    found = predict(neighbours(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(neighbours(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
     expected = reference.predict_proba(split(dataset, pixels, "test")[0])
-    np.testing.assert_allclose(found, expected, atol=5e-4)  # kept 1e-4 away from 0 and 1
+    np.testing.assert_allclose(actual, expected, atol=5e-4)  # kept 1e-4 away from 0 and 1
 
 
 def test_a_regression_vote_equals_scikit_learns():
     dataset, pixels = make(REGRESSION)
-    found = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsRegressor(20, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
-    np.testing.assert_allclose(found[:, 0], reference.predict(split(dataset, pixels, "test")[0]), rtol=1e-4)
+    np.testing.assert_allclose(actual[:, 0], reference.predict(split(dataset, pixels, "test")[0]), rtol=1e-4)
 
 
 def test_neighbors_with_an_unknown_label_do_not_vote_on_it():
     dataset, pixels = make(MULTILABEL)
-    found = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     train, targets = split(dataset, pixels, "train")
     reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(train, np.zeros(len(train)))
     distances, nearest = reference.kneighbors(split(dataset, pixels, "test")[0])
     weight = np.where(np.isnan(targets[nearest]), 0, votes(distances)[:, :, None])
     expected = (weight * np.nan_to_num(targets[nearest])).sum(axis=1) / weight.sum(axis=1)
-    np.testing.assert_allclose(found, expected, atol=5e-4)
+    np.testing.assert_allclose(actual, expected, atol=5e-4)
 
 
 def test_more_neighbors_than_images_means_all_images():

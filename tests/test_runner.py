@@ -1,4 +1,4 @@
-"""The steps of a bench and of one run, with real worker processes, on sets and networks of a second."""
+"""The stages of a bench and of a run, with real worker processes, on datasets and networks that take a second."""
 
 import io
 import multiprocessing
@@ -29,7 +29,7 @@ from zoo.system.workers import Event, execute
 
 @pytest.fixture(scope="module")
 def registry(tiny_site):
-    """Everything installed, zoo-tiny among it; a spawned worker finds it again on the same path."""
+    """All installed plugins and zoo-tiny, which a spawned worker finds on the same path."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tiny_site))
         yield open_registry()
@@ -42,20 +42,20 @@ SUITE = Suite(
 
 @pytest.fixture
 def bench(registry, tiny_data, tmp_path):
-    """Run a bench in this process; what is said goes to `bench.said`."""
+    """Run a bench in this process; the output goes to `bench.output`."""
 
     def run(*datasets, results=tmp_path / "results", settings=None, **changes):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
-        run.said = io.StringIO()
+        run.output = io.StringIO()
         chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
-        return run_bench(suite, registry, chosen, Console(stream=run.said))
+        return run_bench(suite, registry, chosen, Console(stream=run.output))
 
     return run
 
 
 @pytest.fixture
 def assignments(registry, tiny_data, tmp_path):
-    """Three runs, ready to be carried out: a network, and the two baselines."""
+    """The assignments of three runs: a network and the two baselines."""
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
     settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
     plan = plan_bench(suite, registry, settings, console)
@@ -76,7 +76,7 @@ def test_a_second_bench_executes_no_run(bench):
 
 
 def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry, tiny_data):
-    """The network is put together and its input computed here again, with torch alone."""
+    """Rebuild the network and its input with torch alone."""
     import torch
     from safetensors.torch import load_file
 
@@ -99,7 +99,7 @@ def test_assignments_can_be_pickled(assignments):
     assert pickle.loads(pickle.dumps(partial(claim_and_execute, registry=None))).func is claim_and_execute
 
 
-@pytest.mark.skipif(not can_fork(), reason="spawning is all there is here, and every other test does it")
+@pytest.mark.skipif(not can_fork(), reason="without fork, all other tests spawn")
 def test_a_spawned_worker_gives_the_results_of_a_forked_one(bench, assignments):
     chosen = [assignment for assignment in assignments if assignment.run.shown == "tiny_cnn"]
     carry_out = partial(claim_and_execute, registry=None)
@@ -120,7 +120,7 @@ def test_longest_runs_come_first(assignments):
 
 @pytest.mark.skipif(not can_fork(), reason="what decodes beside is forked")
 def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, tiny_data, tmp_path, monkeypatch):
-    """As on a GPU, whose host has cores to spare."""
+    """As with a GPU, whose host has idle cores."""
     monkeypatch.setattr("zoo.runner.execution.trains_beside", lambda device: True)
     decode = decoding.cache_images
 
@@ -183,7 +183,7 @@ def test_a_model_whose_tuning_runs_all_fail_is_reported(bench):
     outcome = bench(models=("raises",), protocol="tuned")
     (left_out,) = [run for run in outcome.runs if run.shown == "raises"]
     assert left_out.id not in outcome.results
-    assert "raises on binary: all tuning runs failed" in bench.said.getvalue()
+    assert "raises on binary: all tuning runs failed" in bench.output.getvalue()
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_run(bench,
     assert statuses == {("binary", "ok")}
     assert list(outcome.refused) == ["spoilt"]
     assert "8.png" in outcome.refused["spoilt"][1]
-    assert "spoilt: refused: " in bench.said.getvalue()
+    assert "spoilt: refused: " in bench.output.getvalue()
 
 
 def test_a_failed_run_is_recorded_and_tried_again(bench):
@@ -272,7 +272,7 @@ def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
 def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path):
     class Broken(io.StringIO):
         def write(self, text):
-            if "[1 of 3]" in text:  # a baseline is done, and the network trains on
+            if "[1 of 3]" in text:  # a baseline is done, and the network is training
                 raise ZeroDivisionError
             return super().write(text)
 

@@ -1,4 +1,4 @@
-"""Outputs so large that as probabilities they are 0 or 1 are ranked, and cut, by their log odds."""
+"""Logits whose probabilities round to 0 or 1 are ranked and thresholded by their log odds."""
 
 from dataclasses import replace
 
@@ -83,8 +83,8 @@ def test_multilabel_areas_equal_those_of_the_logits_on_both_sides(sign):
     targets = (random.random((300, 3)) < 0.4).astype(float)
     logits = 60 * (random.normal(size=(300, 3)) + targets + 2 * sign)
     card = ScoringContext(task=MULTILABEL, labels=("a", "b", "c"))
-    found = value("auroc", of_logits(MULTILABEL, logits, targets), card)
-    assert found == approx(roc_auc_score(targets, logits), abs=1e-12)
+    actual = value("auroc", of_logits(MULTILABEL, logits, targets), card)
+    assert actual == approx(roc_auc_score(targets, logits), abs=1e-12)
 
 
 def test_multiclass_log_odds_are_those_of_each_class_against_the_others():
@@ -132,8 +132,8 @@ def test_ensembles_average_probabilities_and_keep_their_order_near_1():
     parts = [binary(40, seed)[0] for seed in range(3)]
     logs = np.stack([log_softmax(np.stack([0 * g, g], axis=1), axis=1) for g in (binary(40, s)[1] for s in range(3))])
     mean = logsumexp(logs, axis=0) - np.log(3)
-    found = average([{"val": part, "test": part} for part in parts])["test"]
-    assert found.log_odds[:, 1] == approx(mean[:, 1] - mean[:, 0], rel=1e-9)
+    actual = average([{"val": part, "test": part} for part in parts])["test"]
+    assert actual.log_odds[:, 1] == approx(mean[:, 1] - mean[:, 0], rel=1e-9)
 
 
 # --- thresholds ------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_thresholds_of_ordinary_outputs_are_midway_between_probabilities():
     assert value("balanced_accuracy", part, PAIR) == approx(best)
 
 
-# --- what is stored and said -----------------------------------------------------------------------------------------
+# --- stored files and boards -----------------------------------------------------------------------------------------
 def test_log_odds_are_stored_and_missing_in_older_files(tmp_path):
     part, _ = binary(40)
     save_predictions(tmp_path / "new.npz", {"test": part})
@@ -172,8 +172,8 @@ def test_outputs_that_differ_only_in_log_odds_are_not_equal():
     assert not any("same output" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize(("scale", "said"), [(1, False), (40, True)])
-def test_a_board_states_the_number_of_saturated_outputs(scale, said):
+@pytest.mark.parametrize(("scale", "is_stated"), [(1, False), (40, True)])
+def test_a_board_states_the_number_of_saturated_outputs(scale, is_stated):
     part, _ = binary(scale)
 
     class Row:
@@ -183,6 +183,6 @@ def test_a_board_states_the_number_of_saturated_outputs(scale, said):
         card = PAIR
 
     lines = saturation_statement(Row, Board)
-    assert bool(lines) == said
-    if said:
+    assert bool(lines) == is_stated
+    if is_stated:
         assert f"{(part.probabilities == 1).any(axis=1).sum()} of 400" in lines[0]

@@ -1,4 +1,4 @@
-"""From predictions to scores: thresholds from val, means over folds and seeds, intervals, and what has no number."""
+"""Scores of predictions: thresholds from val, means over folds and seeds, intervals, and undefined metrics."""
 
 import json
 import signal
@@ -279,9 +279,9 @@ def test_several_seeds_average_their_placements_and_add_their_variance():
 
 def test_independent_folds_average_their_variances():
     folds = [binary_run(fold, prefix=f"f{fold}") for fold in range(3)]
-    found = [delong_covariance(run["test"].targets == 1, run["test"].probabilities[:, 1][None]) for run in folds]
+    actual = [delong_covariance(run["test"].targets == 1, run["test"].probabilities[:, 1][None]) for run in folds]
     scored = score([folds], {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
-    value, variance = np.mean([a.item() for a, _ in found]), np.sum([v.item() for _, v in found]) / 9
+    value, variance = np.mean([a.item() for a, _ in actual]), np.sum([v.item() for _, v in actual]) / 9
     assert (scored.low, scored.high) == approx(logit_interval(value, variance))
 
 

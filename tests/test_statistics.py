@@ -283,20 +283,20 @@ def test_the_clustered_variance_agrees_with_bootstrap_and_influence_values(seed)
 # --- influence values ------------------------------------------------------------------------------------------------
 def test_influence_values_of_the_area_are_its_derivative():
     positives, scores, _ = tied_scores(2)
-    found = jackknife_influence(lambda weights: weighted_auroc(positives, scores, weights), 60)
-    assert auroc_influence(positives, scores) == approx(found, abs=1e-5)
+    actual = jackknife_influence(lambda weights: weighted_auroc(positives, scores, weights), 60)
+    assert auroc_influence(positives, scores) == approx(actual, abs=1e-5)
     _, covariance = delong_covariance(positives, scores[None])
-    assert found.var() / 60 == approx(covariance.item(), rel=0.05)
+    assert actual.var() / 60 == approx(covariance.item(), rel=0.05)
 
 
 def test_influence_values_of_a_ratio_are_its_derivative():
     random = np.random.default_rng(0)
     truth, decided = random.random(80) < 0.4, random.random(80) < 0.5
     hits, sizes = 2.0 * (truth & decided)[:, None], (truth.astype(float) + decided)[:, None]
-    found = jackknife_influence(
+    actual = jackknife_influence(
         lambda weights: np.array([f1_score(truth, decided, sample_weight=row) for row in weights]), 80
     )
-    assert ratio_influence(hits, sizes) == approx(found, abs=1e-5)
+    assert ratio_influence(hits, sizes) == approx(actual, abs=1e-5)
     right = (truth == decided).astype(float)
     expected = right - accuracy_score(truth, decided)
     assert ratio_influence(right[:, None], np.ones((80, 1))) == approx(expected, abs=1e-12)
@@ -417,8 +417,8 @@ def one_pair(difference: float, n: int = 200):
 
 
 def test_the_detectable_difference_has_80_percent_power():
-    found = detectable_difference(one_pair(0.1)).item()
-    assert power.TTestPower().power(found, nobs=200, alpha=0.05) == approx(0.8, abs=0.002)
+    actual = detectable_difference(one_pair(0.1)).item()
+    assert power.TTestPower().power(actual, nobs=200, alpha=0.05) == approx(0.8, abs=0.002)
 
 
 def test_the_patients_needed_equal_statsmodels():
@@ -433,16 +433,16 @@ def test_patients_needed_is_infinite_if_seed_variance_hides_the_difference():
 
 def test_mcnemar_equals_statsmodels_and_the_references():
     known = reference()["mcnemar"]
-    found = mcnemar(known["b"], known["c"])
-    assert (found.exact, found.statistic) == approx((known["exact_p"], known["chi2_cc"]), abs=1e-9)
+    actual = mcnemar(known["b"], known["c"])
+    assert (actual.exact, actual.statistic) == approx((known["exact_p"], known["chi2_cc"]), abs=1e-9)
     for b, c in [(10, 25), (25, 10), (7, 7), (0, 5), (1, 0)]:
         expected = contingency_tables.mcnemar([[50, b], [c, 40]], exact=True).pvalue
         assert mcnemar(b, c).exact == approx(expected)
 
 
 def test_mcnemars_mid_p_equals_fagerlands():
-    found = mcnemar(1, 7)  # airway hyper-responsiveness before and after transplantation (Fagerland 2013, table 1)
-    assert (round(found.exact, 3), round(found.mid, 3)) == (0.070, 0.039)
+    actual = mcnemar(1, 7)  # airway hyper-responsiveness before and after transplantation (Fagerland 2013, table 1)
+    assert (round(actual.exact, 3), round(actual.mid, 3)) == (0.070, 0.039)
     assert mcnemar(0, 0) == mcnemar(0, 0).__class__(exact=1.0, mid=1.0, statistic=0.0)
 
 
@@ -544,12 +544,12 @@ def test_the_other_reference_values_equal_those_of_their_libraries():
     bengio = known["nadeau_bengio"]
     d = np.array(bengio["d"])
     for t, p, inflation in (("t", "p", bengio["test_train_ratio"]), ("naive_t", "naive_p", 0.0)):
-        found = d.mean() / (d.var(ddof=1) * (1 / len(d) + inflation)) ** 0.5
-        assert (found, 2 * scipy.stats.t.sf(found, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
+        actual = d.mean() / (d.var(ddof=1) * (1 / len(d) + inflation)) ** 0.5
+        assert (actual, 2 * scipy.stats.t.sf(actual, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
 
 
 def test_zoo_gives_a_reason_where_scikit_learn_returns_a_number_or_nan():
-    told = reference()["sklearn_1_9"]
+    expected = reference()["sklearn_1_9"]
     one_class, scores = np.zeros(4, dtype=int), np.linspace(0.1, 0.7, 4)
     request = MetricRequest(
         task=BINARY,
@@ -559,9 +559,9 @@ def test_zoo_gives_a_reason_where_scikit_learn_returns_a_number_or_nan():
         decisions=np.ones(4, dtype=int),
     )
     with pytest.warns(UserWarning):
-        assert np.isnan(roc_auc_score(one_class, scores)) and told["roc_auc_single_class"].startswith("nan")
-        assert average_precision_score(one_class, scores) == float(told["average_precision_no_positive"].split()[0])
-    assert matthews_corrcoef(one_class, request.decisions) == float(told["mcc_constant_pred"])
+        assert np.isnan(roc_auc_score(one_class, scores)) and expected["roc_auc_single_class"].startswith("nan")
+        assert average_precision_score(one_class, scores) == float(expected["average_precision_no_positive"].split()[0])
+    assert matthews_corrcoef(one_class, request.decisions) == float(expected["mcc_constant_pred"])
     assert reference()["single_class_auc"].startswith("null")
     for name in ("auroc", "average_precision", "mcc"):
         with pytest.raises(Undefined):

@@ -1,4 +1,4 @@
-"""What docs/statistics.md promises of coverage, false claims and power, with fewer repetitions than its tables."""
+"""Coverage, false claims and power as in docs/statistics.md, with fewer repetitions than its tables."""
 
 import importlib.util
 import sys
@@ -77,6 +77,6 @@ def test_a_lead_of_3_points_is_detected_with_1000_patients(simulate):
 @pytest.mark.parametrize("lead", [0.0, 0.03])
 def test_mean_rank_intervals_cover_a_leaders_rank_and_equal_models_have_no_leader(simulate, lead):
     setting = simulate.Setting(num_models=10, seed_sd=0.01, num_patients=200, lead=lead)
-    found = simulate.order_across(setting, 10, 25)
-    assert found["first"] >= 0.9 and found["all"] >= 0.9
-    assert found["claims"] == found["right"] if lead else found["claims"] <= 0.04
+    actual = simulate.order_across(setting, 10, 25)
+    assert actual["first"] >= 0.9 and actual["all"] >= 0.9
+    assert actual["claims"] == actual["right"] if lead else actual["claims"] <= 0.04

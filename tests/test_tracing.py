@@ -1,4 +1,4 @@
-"""A stored run told so that each of its numbers can be computed again by hand."""
+"""The trace of a stored run contains what is needed to recompute each of its numbers."""
 
 import json
 
@@ -36,8 +36,8 @@ def test_the_reported_threshold_is_the_one_of_the_decisions(tmp_path, store):
     assert list(traced["thresholds"]["values"]) == ["nodule"]
     assert traced["thresholds"]["chosen_on"] == "val, 40 images" and "Youden" in traced["thresholds"]["rule"]
     test = stored.predictions()["test"]
-    found = recall_score(test.targets, test.probabilities[:, 1] >= threshold)
-    assert found == traced["scores"]["sensitivity"]["value"]
+    actual = recall_score(test.targets, test.probabilities[:, 1] >= threshold)
+    assert actual == traced["scores"]["sensitivity"]["value"]
 
 
 def test_an_interval_can_be_reproduced_from_the_trace(tmp_path, store):

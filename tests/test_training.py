@@ -1,4 +1,4 @@
-"""Modules to fitted modules: the budget, the rates, the loop and what val selects, step by step."""
+"""Fine-tuning: the budget, the learning rates, the training loop, and the selection of a round."""
 
 import math
 from dataclasses import replace
@@ -102,7 +102,7 @@ def train(
     if module is None:
         torch.manual_seed(0)
         module = Tiny(dataset.task.num_outputs(len(dataset.labels)), dropout)
-        torch.seed()  # wherever the caller's random numbers stand, training is the same
+        torch.seed()  # training must not depend on the caller's random state
     return fit(
         TINY,
         module,
@@ -123,7 +123,7 @@ def same(one, other):
 
 
 def scores(*values):
-    """A score of val that says the given values, round after round."""
+    """A val score that returns the given values in order."""
     waiting = iter(values)
     return lambda predictions: next(waiting)
 
@@ -132,13 +132,13 @@ def scores(*values):
 @pytest.mark.parametrize(
     ("change", "num_train", "expected"),
     [
-        ({}, 320, (500, 25)),  # 20 epochs of 10 steps are under 500
+        ({}, 320, (500, 25)),  # 20 epochs of 10 steps are less than 500
         ({}, 3200, (2000, 100)),
         ({}, 3201, (2020, 101)),  # the last, smaller batch counts
         ({}, 1_000_000, (10_000, 500)),
         ({"epochs": None, "steps": 7}, 320, (7, 1)),  # steps are never clipped
         ({"epochs": None, "steps": 20_000}, 320, (20_000, 1000)),
-        ({"min_steps": 0, "rounds": 0}, 320, (200, 10)),  # val once an epoch
+        ({"min_steps": 0, "rounds": 0}, 320, (200, 10)),  # val once per epoch
         ({"min_steps": 0, "rounds": 0}, 5, (20, 1)),  # fewer images than a batch
     ],
 )
@@ -237,7 +237,7 @@ def test_the_optimizer_is_the_protocols_and_follows_the_schedule(name, kind):
     dataset, pixels = make()
     drawn = feed(dataset, pixels, protocol)
     assert type(drawn.optimizer) is kind
-    for step in range(70):  # more than are planned at once
+    for step in range(70):  # more than are planned at a time
         drawn.prepare(step)
         drawn.read()
         rates = sorted({group["lr"].item() for group in drawn.optimizer.param_groups})
@@ -247,7 +247,7 @@ def test_the_optimizer_is_the_protocols_and_follows_the_schedule(name, kind):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_a_learning_rate_in_a_tensor_gives_the_same_bits_as_a_float(optimizer):
-    """Rates are tensors, so that a captured step reads them where they change."""
+    """Learning rates are tensors, so that a captured step reads their current values."""
     protocol = replace(FINETUNE, optimizer=optimizer)
     updated = []
     for kind in (float, lambda rate: torch.tensor(rate, dtype=torch.float64)):
@@ -272,7 +272,7 @@ def test_a_model_without_trainable_parameters_is_an_error():
 
 
 def test_a_renewed_scaler_ignores_a_step_that_ended_before_its_update():
-    """As a capture that fails in clipping does, in half precision."""
+    """As in a capture that fails in gradient clipping, in half precision."""
     dataset, pixels = make()
     module, protocol = Tiny(2), replace(SHORT, optimizer="sgd")
     optimizer = build_optimizer(TINY, module, protocol)
@@ -296,11 +296,11 @@ def feed(dataset, pixels, protocol, seeds=None):
 
 
 def batches(dataset, pixels, protocol, count, seeds=None):
-    drawn, found = feed(dataset, pixels, protocol, seeds), []
+    drawn, actual = feed(dataset, pixels, protocol, seeds), []
     for step in range(count):
         drawn.prepare(step)
-        found.append(drawn.read())
-    return found
+        actual.append(drawn.read())
+    return actual
 
 
 def test_each_image_is_drawn_once_per_epoch_with_its_target():
@@ -347,8 +347,8 @@ def test_a_protocol_without_symmetries_ignores_the_datasets():
 def test_finetuning_learns_a_separable_dataset():
     dataset, pixels = make()
     fitted = train(dataset, pixels)
-    found = predict(fitted.module, dataset, pixels, "test", precision="fp32")
-    assert roc_auc_score(found.targets, found.probabilities[:, 1]) > 0.99
+    actual = predict(fitted.module, dataset, pixels, "test", precision="fp32")
+    assert roc_auc_score(actual.targets, actual.probabilities[:, 1]) > 0.99
     assert fitted.history[-1]["loss"] < 0.5 * math.log(2)
 
 
@@ -379,11 +379,11 @@ def test_training_does_not_change_the_callers_random_state():
 
 def test_val_is_scored_after_each_round_and_at_the_last_step():
     dataset, pixels = make()
-    told = []
-    fitted = train(dataset, pixels, replace(SHORT, steps=10, rounds=3), notify=told.append)
+    rows = []
+    fitted = train(dataset, pixels, replace(SHORT, steps=10, rounds=3), notify=rows.append)
     assert [row["step"] for row in fitted.history] == [4, 8, 10]
-    assert [row["step"] for row in told] == list(range(1, 11))
-    assert all("val_score" in row for row in told if row["step"] in {4, 8, 10})
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert all("val_score" in row for row in rows if row["step"] in {4, 8, 10})
     assert fitted.images_per_second == pytest.approx(160 / fitted.train_seconds)
 
 
@@ -425,7 +425,7 @@ def test_a_loss_that_is_not_finite_is_a_run_error():
 
 
 class Pooled(Tiny):
-    """Normalises one value an image and channel, as a ResNet's last stage does at 32 px."""
+    """Normalizes one value per image and channel, like a ResNet's last stage at 32 px."""
 
     def forward(self, images):
         return self.fc(self.norm(self.conv(images).mean(dim=(2, 3), keepdim=True)).flatten(1))
@@ -450,7 +450,9 @@ def test_an_epoch_of_batch_size_plus_one_images_has_no_batch_of_one():
 
 
 # --- what val selects ------------------------------------------------------------------------------------------------
-BEST = replace(SHORT, schedule="constant", warmup=0.0, select_by="best")  # so that a shorter run is the same, cut
+BEST = replace(
+    SHORT, schedule="constant", warmup=0.0, select_by="best"
+)  # so that a shorter run equals the start of a longer one
 
 
 def test_fit_returns_the_weights_of_the_best_round():
@@ -505,7 +507,7 @@ def test_the_size_of_val_is_counted_in_scored_units():
         (BINARY, [0] * 300 + [1] * 29, True),
         (BINARY, [0] * 100, True),
         (MULTICLASS, [0] * 40 + [1] * 40 + [2] * 29, True),
-        (MULTICLASS, [0] * 40 + [1] * 40, False),  # a class absent from val is no reason
+        (MULTICLASS, [0] * 40 + [1] * 40, False),  # a class absent from val does not count
         (MULTILABEL, [[1, 0, np.nan]] * 29 + [[0, 0, 1]] * 40, True),
         (MULTILABEL, [[1, 0, np.nan]] * 30 + [[0, 0, 1]] * 30, False),  # one label can be selected on
         (REGRESSION, np.arange(29.0), True),
@@ -529,8 +531,8 @@ def predictions(targets, probabilities):
 def test_the_loss_of_val_is_scikit_learns_log_loss():
     random = np.random.default_rng(0)
     targets, probabilities = random.integers(0, 3, 50), random.dirichlet([1, 1, 1], 50)
-    found = negative_log_likelihood(predictions(targets, probabilities), make(MULTICLASS)[0])
-    assert found == pytest.approx(log_loss(targets, probabilities))
+    actual = negative_log_likelihood(predictions(targets, probabilities), make(MULTICLASS)[0])
+    assert actual == pytest.approx(log_loss(targets, probabilities))
 
 
 def test_the_loss_of_val_ignores_unknown_labels():
@@ -538,13 +540,13 @@ def test_the_loss_of_val_ignores_unknown_labels():
     targets, probabilities = random.integers(0, 2, (50, 3)).astype(float), random.random((50, 3))
     targets[::4, 1] = np.nan
     known = ~np.isnan(targets)
-    found = negative_log_likelihood(predictions(targets, probabilities), make(MULTILABEL)[0])
-    assert found == pytest.approx(log_loss(targets[known], probabilities[known]))
+    actual = negative_log_likelihood(predictions(targets, probabilities), make(MULTILABEL)[0])
+    assert actual == pytest.approx(log_loss(targets[known], probabilities[known]))
 
 
 def test_a_certain_and_wrong_prediction_has_a_finite_loss():
-    found = negative_log_likelihood(predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]), make()[0])
-    assert 5 < found < 50
+    actual = negative_log_likelihood(predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]), make()[0])
+    assert 5 < actual < 50
 
 
 # --- the frozen methods ----------------------------------------------------------------------------------------------
@@ -552,10 +554,10 @@ def test_a_certain_and_wrong_prediction_has_a_finite_loss():
 def test_a_frozen_method_fits_without_a_history(protocol):
     dataset, pixels = make()
     fitted = train(
-        dataset, pixels, protocol, val_score=lambda found: roc_auc_score(found.targets, found.probabilities[:, 1])
+        dataset, pixels, protocol, val_score=lambda actual: roc_auc_score(actual.targets, actual.probabilities[:, 1])
     )
-    found = predict(fitted.module, dataset, pixels, "test", precision="fp32")
-    assert roc_auc_score(found.targets, found.probabilities[:, 1]) > 0.95
+    actual = predict(fitted.module, dataset, pixels, "test", precision="fp32")
+    assert roc_auc_score(actual.targets, actual.probabilities[:, 1]) > 0.95
     assert (fitted.history, fitted.selected_step, fitted.images_per_second) == ((), None, None)
 
 
@@ -568,17 +570,17 @@ def test_a_penalty_with_an_undefined_score_is_not_selected():
 
 # --- memory that runs out --------------------------------------------------------------------------------------------
 class Greedy(Tiny):
-    """Holds so many images at once, and no more; what it was shown is kept."""
+    """Runs out of memory above a number of images; records the batch sizes."""
 
     def __init__(self, outputs, most):
         super().__init__(outputs)
-        self.most, self.shown = most, []
+        self.most, self.batch_sizes = most, []
         self.norm = nn.Identity()  # a norm over a batch would not be the same in parts
 
     def forward(self, images):
         if len(images) > self.most:
             raise torch.OutOfMemoryError(f"{len(images)} images are too many")
-        self.shown.append(len(images))
+        self.batch_sizes.append(len(images))
         return super().forward(images)
 
 
@@ -590,19 +592,19 @@ def fit_greedy(most, **changes):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_weights():
-    whole, found = fit_greedy(1000)
+    whole, actual = fit_greedy(1000)
     parts, again = fit_greedy(5)
-    assert found.deviations == () and again.deviations == ("out of memory: batches of 16 in parts of 4",)
-    assert set(parts.shown) == {4} and max(whole.shown) > 16
+    assert actual.deviations == () and again.deviations == ("out of memory: batches of 16 in parts of 4",)
+    assert set(parts.batch_sizes) == {4} and max(whole.batch_sizes) > 16
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-    assert again.history[-1]["loss"] == pytest.approx(found.history[-1]["loss"], rel=1e-4)
+    assert again.history[-1]["loss"] == pytest.approx(actual.history[-1]["loss"], rel=1e-4)
 
 
 def test_parts_of_unequal_size_weight_all_images_equally():
     whole, _ = fit_greedy(1000, batch_size=11)
-    parts, found = fit_greedy(4, batch_size=11)
-    assert found.deviations == ("out of memory: batches of 11 in parts of 3",)
+    parts, actual = fit_greedy(4, batch_size=11)
+    assert actual.deviations == ("out of memory: batches of 11 in parts of 3",)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
@@ -618,6 +620,6 @@ def test_prediction_halves_its_batches_when_memory_runs_out():
     module = Greedy(2, 1000)
     expected = predict(module, dataset, pixels, "test", precision="fp32").probabilities
     module.most = 3
-    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert max(module.shown[1:]) <= 3
+    actual = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    assert max(module.batch_sizes[1:]) <= 3
