@@ -106,8 +106,9 @@ def test_an_output_that_is_not_finite_names_the_first_image():
             return torch.log(2.5 - super().forward(images))
 
     dataset, pixels = make_dataset([0, 1] * 3, ["test"] * 6)
-    with pytest.raises(RunError, match="the model's output for s3 is not finite"):
+    with pytest.raises(RunError, match=r"\bs3\b") as caught:
         predict(Broken(), dataset, pixels, "test", precision="fp32")
+    assert caught.value.code == "diverged"
 
 
 def test_bf16_probabilities_are_near_those_of_fp32():
@@ -226,7 +227,7 @@ def test_a_damaged_file_is_read_correctly_or_is_an_error_that_names_it(tmp_path)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(ResultsError, match=r"none\.npz: cannot be read.*fix: delete its folder and run again"):
+    with pytest.raises(ResultsError, match=r"none\.npz"):
         load_predictions(tmp_path / "none.npz")
 
 

@@ -100,30 +100,32 @@ def test_folds_are_runs_too(plan):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "name", "suggestion"),
     [
-        ({"models": ("tinny",)}, "unknown model 'tinny'; fix: Did you mean 'tiny'"),
-        ({"protocol": "skratch"}, "unknown protocol 'skratch'; fix: Did you mean 'scratch'"),
-        ({"metrics": ("aurok",)}, "unknown metric 'aurok'; fix: Did you mean 'auroc'"),
-        ({"primary_metric": "aurok"}, "unknown metric 'aurok'"),
-        ({"models": ("x*",)}, "no model matches 'x\\*'"),
-        ({"settings": (("stepz", "4"),)}, "--set stepz=4: no such field; fix: Did you mean 'steps'"),
-        ({"settings": (("steps", "many"),)}, "--set steps=many: expected a whole number above 0"),
-        ({"datasets": ()}, "no dataset selected"),
-        ({"datasets": ("brestmnist",)}, "unknown dataset 'brestmnist'"),
+        ({"models": ("tinny",)}, "'tinny'", "'tiny'"),
+        ({"protocol": "skratch"}, "'skratch'", "'scratch'"),
+        ({"metrics": ("aurok",)}, "'aurok'", "'auroc'"),
+        ({"primary_metric": "aurok"}, "'aurok'", "'auroc'"),
+        ({"models": ("x*",)}, "'x*'", ""),
+        ({"settings": (("stepz", "4"),)}, "--set stepz=4", "'steps'"),
+        ({"settings": (("steps", "many"),)}, "--set steps=many", ""),
+        ({"datasets": ()}, "--datasets", ""),
+        ({"datasets": ("brestmnist",)}, "'brestmnist'", ""),
     ],
 )
-def test_a_wrong_name_is_a_usage_error_with_a_suggestion(tmp_path, tiny_data, changes, message):
+def test_a_wrong_name_is_a_usage_error_with_a_suggestion(tmp_path, tiny_data, changes, name, suggestion):
     suite = replace(SUITE, **{"datasets": (str(tiny_data / "binary.npz"),), **changes})
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(UsageError) as caught:
         plan_bench(suite, REGISTRY, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
     assert caught.value.exit_status == 2
+    assert name in str(caught.value) and suggestion in str(caught.value)
 
 
-def test_a_model_that_does_not_support_the_task_is_a_usage_error(plan):
+def test_a_model_that_does_not_support_the_task_is_a_usage_error(plan, golden):
     with pytest.raises(UsageError, match=r"'picky' .* multiclass .* binary") as caught:
         plan("multiclass.npz", models=("picky",))
     assert caught.value.code == "wrong-task"
+    golden(caught.value)
 
 
 def test_an_unsupported_image_size_becomes_the_nearest_and_is_recorded(plan):
@@ -299,7 +301,7 @@ def test_a_missing_device_is_a_usage_error(plan, tmp_path, device):
 
 
 def test_an_unknown_executor_is_an_error_before_datasets_are_opened(plan, tmp_path):
-    with pytest.raises(UsageError, match="unknown executor 'locl'; fix: Did you mean 'local'"):
+    with pytest.raises(UsageError, match=r"'locl'.*'local'"):
         plan("nowhere", settings=Settings(results=tmp_path, executor="locl", device="cpu"))
 
 
@@ -333,5 +335,5 @@ def test_an_invalid_stored_plan_is_ignored(tmp_path, monkeypatch, written):
 
 def test_a_file_in_place_of_a_cache_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "fingerprints").touch()
-    with pytest.raises(UsageError, match=rf"cache folder {tmp_path}/fingerprints: File exists; fix: set ZOO_CACHE"):
+    with pytest.raises(UsageError, match=rf"{tmp_path}/fingerprints.*ZOO_CACHE"):
         open_cache(tmp_path)
