@@ -144,7 +144,7 @@ def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(pl
     runs = {run.shown: run for run in actual.runs}
     assert runs["tagged"].protocol.label == "scratch@1+image_size=16+steps=4"
     assert (runs["tagged"].protocol.steps, runs["tagged"].init) == (4, "random")
-    assert runs["tagged"].deviations == ("weights: none actual, random init",)
+    assert runs["tagged"].deviations == ("weights: none found, random init",)
     assert runs["tiny"].protocol.label == "finetune@1+image_size=16+steps=4"
     assert runs["tiny"].deviations == ()
 

@@ -91,7 +91,7 @@ def test_a_damaged_file_is_timed_again(text, tmp_path):
 @pytest.fixture
 def plan(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(precision, "recall", lambda _: {"fp32": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(precision, "read_times", lambda _: {"fp32": 1.0, "bf16": 2.0})
 
     def plan_with(**settings):
         fields = {"models": ("tiny",), "protocol": "scratch", "seeds": (0,)}

@@ -192,9 +192,9 @@ def as_color(image):
 
 
 SPOILT = {
-    "mislabelled": mislabel,
+    "mislabeled": mislabel,
     "unreadable": tear,
-    "colourful": lambda targets, image: (targets, lambda: as_color(image)),
+    "colorful": lambda targets, image: (targets, lambda: as_color(image)),
     "flat": lambda targets, image: (targets, lambda: image[0]),
     "empty": lambda targets, image: (targets, lambda: image[:0]),
     "deeper": lambda targets, image: (targets, lambda: image.astype("uint16")),
