@@ -71,7 +71,7 @@ def test_with_one_image_per_patient_it_is_newcombes_with_students_quantile():
     positives, scores, owner = draw(np.random.default_rng(2), 80, 1, 0.9, 0.5)
     part = clustered_area(positives, scores[None], owner)
     assert part.inflation == approx(1.0)
-    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # whose t is z
+    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # at which t equals z
     expected = newcombe_reference(part.area, part.num_positives, part.num_negatives)
     assert clustered_interval([part], 80, confidence) == approx(expected)
 

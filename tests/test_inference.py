@@ -64,7 +64,7 @@ def make_predictions(**change):
     return Predictions(**{**fields, **change})
 
 
-# --- predict ---------------------------------------------------------------------------------------------------------
+# --- prediction ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_a_split_is_predicted_once_in_dataset_order(batch_size, monkeypatch):
     monkeypatch.setattr(Device, "prediction_batch", lambda *_: batch_size)
@@ -121,7 +121,7 @@ def test_bf16_probabilities_are_near_those_of_fp32():
     assert rough.dtype == np.float64
 
 
-# --- patients --------------------------------------------------------------------------------------------------------
+# --- aggregation by unit ---------------------------------------------------------------------------------------------
 def test_a_patients_probability_is_the_mean_over_its_images():
     actual = make_predictions().by_unit("patient")
     assert actual.patients.tolist() == actual.sample_ids.tolist() == ["p", "q"]
@@ -162,7 +162,7 @@ def test_metadata_of_a_patient_are_the_shared_value_the_mean_or_several():
     }
 
 
-# --- stored ----------------------------------------------------------------------------------------------------------
+# --- storage ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, REGRESSION], ids=str)
 def test_stored_predictions_are_read_back_unchanged(tmp_path, task):
     targets = {

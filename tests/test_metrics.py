@@ -126,7 +126,7 @@ def bin_by_bin(confidence, outcome, weight) -> float:
     return error
 
 
-# --- every task, every metric ----------------------------------------------------------------------------------------
+# --- all tasks, all metrics ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("task", "name"), TASK_METRICS)
 def test_the_value_equals_scikit_learns(task, name):
     for seed in range(3):
@@ -141,7 +141,7 @@ def test_the_weighted_value_equals_scikit_learns_with_sample_weight(task, name):
     weights = np.random.default_rng(1).multinomial(150, np.full(150, 1 / 150), size=20)
     expected = [sklearn_value(name, request, row) for row in weights]
     assert METRIC[name].resample(request, weights.astype(float)) == approx(expected, abs=1e-10)
-    # the layout in which scoring hands the weights over
+    # the memory layout used by scoring
     assert METRIC[name].resample(request, np.asfortranarray(weights, dtype=float)) == approx(expected, abs=1e-10)
 
 

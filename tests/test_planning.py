@@ -207,7 +207,7 @@ def test_a_registered_name_takes_precedence_over_a_folder(tmp_path, monkeypatch)
     assert not is_path("dots", replace(REGISTRY, datasets={"dots": None}))
 
 
-# --- what is done already --------------------------------------------------------------------------------------------
+# --- finished runs ---------------------------------------------------------------------------------------------------
 def finish(run, root):
     """Store a minimal result of a planned run."""
     from zoo.evaluation.predictions import Predictions
@@ -311,7 +311,7 @@ def test_an_unusable_cache_is_a_usage_error(plan, tmp_path):
         plan("binary.npz", settings=Settings(results=tmp_path, cache=tmp_path / "file" / "cache", device="cpu"))
 
 
-# --- what the cache holds beside -------------------------------------------------------------------------------------
+# --- other cache contents --------------------------------------------------------------------------------------------
 def test_a_plan_that_cannot_be_stored_is_no_error_and_no_pipe_blocks(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     (tmp_path / "plans").touch()

@@ -231,12 +231,12 @@ def test_a_label_with_a_single_outcome_gets_its_smoothed_rate(known, expected):
     assert MULTILABEL.to_probabilities(bias[None])[0, 0] == pytest.approx(expected)
 
 
-# --- nearest neighbours ----------------------------------------------------------------------------------------------
+# --- nearest neighbors -----------------------------------------------------------------------------------------------
 def votes(distances):
     return np.exp((1 - distances) / KNN.temperature)
 
 
-def neighbours(dataset, pixels, **change):
+def knn(dataset, pixels, **change):
     module = build(dataset.task, dataset).eval()
     extract = feature_extractor(PIXELS, module)
     features = extract_features(extract, pixels, "fp32")
@@ -247,7 +247,7 @@ def neighbours(dataset, pixels, **change):
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_a_vote_equals_scikit_learns(task, k):
     dataset, pixels = make(task)
-    actual = predict(neighbours(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
     expected = reference.predict_proba(split(dataset, pixels, "test")[0])
@@ -256,7 +256,7 @@ def test_a_vote_equals_scikit_learns(task, k):
 
 def test_a_regression_vote_equals_scikit_learns():
     dataset, pixels = make(REGRESSION)
-    actual = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsRegressor(20, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
     np.testing.assert_allclose(actual[:, 0], reference.predict(split(dataset, pixels, "test")[0]), rtol=1e-4)
@@ -264,7 +264,7 @@ def test_a_regression_vote_equals_scikit_learns():
 
 def test_neighbors_with_an_unknown_label_do_not_vote_on_it():
     dataset, pixels = make(MULTILABEL)
-    actual = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     train, targets = split(dataset, pixels, "train")
     reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(train, np.zeros(len(train)))
     distances, nearest = reference.kneighbors(split(dataset, pixels, "test")[0])
@@ -275,12 +275,12 @@ def test_neighbors_with_an_unknown_label_do_not_vote_on_it():
 
 def test_more_neighbors_than_images_means_all_images():
     dataset, pixels = make(BINARY)
-    every, more = (neighbours(dataset, pixels, neighbors=k) for k in (72, 5000))
+    every, more = (knn(dataset, pixels, neighbors=k) for k in (72, 5000))
     answers = [predict(m, dataset, pixels, "test", precision="fp32").probabilities for m in (every, more)]
     np.testing.assert_array_equal(*answers)
 
 
-@pytest.mark.parametrize("fit", [lambda d, p: neighbours(d, p), lambda d, p: probe(d, p)[0]], ids=["knn", "probe"])
+@pytest.mark.parametrize("fit", [lambda d, p: knn(d, p), lambda d, p: probe(d, p)[0]], ids=["knn", "probe"])
 def test_only_the_frozen_network_runs_in_bf16(fit):
     dataset, pixels = make(BINARY)  # whose network computes nothing
     module = fit(dataset, pixels)

@@ -215,7 +215,7 @@ def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path
 
 def test_an_interrupted_bench_keeps_no_additional_weights(bench, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)  # it did not come to that
+        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)  # interrupted before it
         bench(seeds=(0, 1))
     assert len(weights_below(tmp_path)) == 2
     bench(seeds=(0, 1, 2))
@@ -232,7 +232,7 @@ def test_with_equal_val_scores_the_first_seed_keeps_its_weights(bench, tmp_path,
     assert weights_below(tmp_path) == ["seed0"]
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_run(bench, tmp_path):
     folder = tmp_path / "spoilt"
     for split, count in (("train", 40), ("val", 60), ("test", 20)):

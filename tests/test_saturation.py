@@ -117,7 +117,7 @@ def test_equal_probabilities_of_a_class_are_tied():
 def test_patients_are_ranked_by_mean_probability_near_1():
     logits = np.array([50.0, 60.0, 55.0, 45.0, 48.0, 52.0, 41.0, 43.0])
     part = of_logits(BINARY, np.stack([0 * logits, logits], axis=1), [0, 0, 1, 1, 1, 1, 0, 0], np.arange(8) // 2)
-    below_one = np.exp(-logits).reshape(4, 2).mean(axis=1)  # 1 - p to 1e-18 of itself
+    below_one = np.exp(-logits).reshape(4, 2).mean(axis=1)  # 1 - p with a relative error of 1e-18
     assert part.by_unit("patient").log_odds[:, 1] == approx(-np.log(below_one), rel=1e-12)
     assert part.by_unit("patient").probabilities[:, 1].tolist() == [1.0] * 4
 

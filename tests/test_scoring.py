@@ -248,7 +248,7 @@ def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
     run = binary_run(0, num=400)
-    folds = [[run, run]]  # drawn apart, as other patients are
+    folds = [[run, run]]  # resampled separately, like other patients
     scored = score(folds, {"accuracy": METRIC["accuracy"]}, BINARY_CARD, threshold="val")["accuracy"]
     half = 1.96 * np.sqrt(scored.value * (1 - scored.value) / 800)
     assert (scored.low, scored.high) == approx((scored.value - half, scored.value + half), abs=0.006)
@@ -306,7 +306,7 @@ def test_a_constant_predictor_has_no_interval_of_width_0():
 
 def test_an_interval_widened_by_seeds_stays_within_the_metrics_bounds():
     runs = []
-    for seed in range(3):  # nearly all right, and one seed in three somewhat worse
+    for seed in range(3):  # nearly all correct, with one slightly worse seed
         targets = np.arange(60) % 2
         chance = np.where(np.arange(60) < (8 if seed == 2 else 1), 1 - targets, targets) * 0.8 + 0.1
         runs.append([{split: predictions(targets, chance) for split in ("val", "test")}])
@@ -413,7 +413,7 @@ def share_of_positives(request):
 
 @pytest.fixture
 def interruptible():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
     yield
     signal.signal(signal.SIGINT, before)
 

@@ -58,7 +58,9 @@ from zoo.statistics.weighted import (
 from zoo.tasks.kinds import BINARY
 
 REFERENCE = Path(__file__).with_name("stat_reference.json")
-ASAH = Path(os.environ.get("ZOO_ASAH", "aSAH.csv"))  # the data frame of the R package pROC, GPL-3: not ours to ship
+ASAH = Path(
+    os.environ.get("ZOO_ASAH", "aSAH.csv")
+)  # the data frame of the R package pROC, GPL-3: not distributable with zoo
 
 
 def reference() -> dict:
@@ -210,7 +212,9 @@ def test_walds_interval_of_the_reference_follows_from_our_variance():
 
 def test_delong_equals_procs():
     if not ASAH.exists():
-        pytest.skip("aSAH (R package pROC, GPL-3) is not ours to ship: name a csv of its data frame by ZOO_ASAH")
+        pytest.skip(
+            "aSAH (R package pROC, GPL-3) is not distributable with zoo: set ZOO_ASAH to a csv of its data frame"
+        )
     known, table = reference()["delong_aSAH_pROC"], pandas.read_csv(ASAH)
     positives, names = (table["outcome"] == "Poor").to_numpy(), ["wfns", "s100b", "ndka"]
     areas, covariance = delong_covariance(positives, table[names].to_numpy(dtype=float).T)
@@ -321,7 +325,7 @@ def test_the_influence_of_a_patient_is_the_sum_over_its_units():
     assert summed == approx(np.array([[2, 4], [1, 5]]) * 2 / 3)
 
 
-# --- seeds beside patients -------------------------------------------------------------------------------------------
+# --- seeds and patients ----------------------------------------------------------------------------------------------
 def test_seeds_widen_an_interval_by_their_variance():
     value, seeds = 0.8, np.array([0.78, 0.80, 0.82])
     low, high = add_seed_variance((0.8 - 0.0196, 0.8 + 0.0196), value, seeds, 10_000)
@@ -527,7 +531,7 @@ def test_the_normalized_mean_is_0_at_chance_and_1_at_the_top():
     assert normalized_mean(np.array([0.75, 0.55]), np.array([0.5, 0.1])) == approx(0.5)
 
 
-# --- what zoo does not compute, in the references --------------------------------------------------------------------
+# --- reference values that zoo does not compute ----------------------------------------------------------------------
 def test_the_other_reference_values_equal_those_of_their_libraries():
     known = reference()
     for counts, expected in known["clopper_pearson"].items():

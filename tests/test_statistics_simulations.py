@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def simulate():
     spec = importlib.util.spec_from_file_location("simulate", PATH)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
+    sys.modules[spec.name] = module  # needed by its dataclasses
     spec.loader.exec_module(module)
     return module
 
@@ -63,8 +63,8 @@ def test_the_interval_of_a_mean_over_seeds_covers(simulate, seeds, sd):
 def test_boards_of_ten_equal_models_claim_a_difference_in_at_most_7_percent(simulate, patients, images, seeds, sd):
     setting = simulate.Setting(num_seeds=seeds, seed_sd=sd, num_patients=patients, num_images=images)
     claims = simulate.count_claims(setting, 400)
-    assert claims["rule"] <= 0.07  # 5 %, and what chance adds in 400 repetitions
-    assert claims["naive z"] > 0.3  # the models do differ enough for a bad rule to be caught
+    assert claims["rule"] <= 0.07  # 5 % plus chance in 400 repetitions
+    assert claims["naive z"] > 0.3  # the differences are large enough to reveal a bad test
 
 
 def test_a_lead_of_3_points_is_detected_with_1000_patients(simulate):

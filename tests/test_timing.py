@@ -36,7 +36,9 @@ def test_each_run_of_a_network_has_latency_and_throughput(results):
     assert len(runs) == 8
     for run in runs:
         assert 0 < run["cost"]["latency_seconds"] < 1
-        assert run["cost"]["inference_images_per_second"] > 1 / run["cost"]["latency_seconds"]  # so small a network
+        assert (
+            run["cost"]["inference_images_per_second"] > 1 / run["cost"]["latency_seconds"]
+        )  # because the network is so small
 
 
 def test_one_network_is_measured_once_for_all_its_seeds(results):
@@ -96,7 +98,7 @@ def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     loaded = {result.id: result for result in load_results(root)[0]}
     stream = io.StringIO()
     settings = Settings(results=root, device="cpu", cache=tmp_path / "cache")
-    registry = Registry()  # whoever gave these models is no longer installed
+    registry = Registry()  # the models' plugin is no longer installed
     from zoo.builtin import register_executors
 
     registry.executors["local"] = register_executors()[0]
@@ -116,7 +118,9 @@ def test_the_timing_is_the_median_of_whole_batches():
 
         def forward(self, images):
             Sleeper.calls += 1
-            time.sleep(0.5 if Sleeper.calls <= 2 else 0.004 * len(images))  # the first two are slow, as first ones are
+            time.sleep(
+                0.5 if Sleeper.calls <= 2 else 0.004 * len(images)
+            )  # the first two calls are slow, like a warm-up
             return images.mean(dim=(1, 2, 3))[:, None]
 
     pixels = random_pixels(8, 4, 3, (0.5,) * 3, (0.5,) * 3, "cpu")

@@ -146,7 +146,7 @@ def test_a_budget_becomes_steps_and_rounds(change, num_train, expected):
     assert plan_steps(replace(FINETUNE, **change), num_train) == expected
 
 
-# --- the rates -------------------------------------------------------------------------------------------------------
+# --- learning rates --------------------------------------------------------------------------------------------------
 def test_the_learning_rate_warms_up_linearly_then_follows_torchs_cosine():
     factors = [schedule_factor(FINETUNE, step, 100) for step in range(1, 101)]
     assert factors[:10] == pytest.approx(np.linspace(0.1, 1.0, 10))
@@ -452,7 +452,7 @@ def test_an_epoch_of_batch_size_plus_one_images_has_no_batch_of_one():
     assert train(dataset, pixels, protocol, module=Pooled(2)).details["steps"] == 6
 
 
-# --- what val selects ------------------------------------------------------------------------------------------------
+# --- selection on val ------------------------------------------------------------------------------------------------
 BEST = replace(
     SHORT, schedule="constant", warmup=0.0, select_by="best"
 )  # so that a shorter run equals the start of a longer one
@@ -552,7 +552,7 @@ def test_a_certain_and_wrong_prediction_has_a_finite_loss():
     assert 5 < actual < 50
 
 
-# --- the frozen methods ----------------------------------------------------------------------------------------------
+# --- frozen networks -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("protocol", [LINEAR_PROBE, KNN], ids=lambda protocol: protocol.name)
 def test_a_frozen_method_fits_without_a_history(protocol):
     dataset, pixels = make()
@@ -571,7 +571,7 @@ def test_a_penalty_with_an_undefined_score_is_not_selected():
     assert fitted.details == {"regularization": 0.1, "val_score": 0.5}
 
 
-# --- memory that runs out --------------------------------------------------------------------------------------------
+# --- out of memory ---------------------------------------------------------------------------------------------------
 class Greedy(Tiny):
     """Runs out of memory above a number of images; records the batch sizes."""
 
