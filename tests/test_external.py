@@ -52,7 +52,7 @@ def test_each_model_seed_and_baseline_has_an_external_validation(tested):
     runs = [(run["model"], run["seed"]) for run in document["runs"] if run["tested_on"] == "there"]
     assert sorted(runs) == [("constant", 0), ("thumbnails", 0), ("tiny_cnn", 0), ("tiny_cnn", 1)]
     assert {run["status"] for run in document["runs"]} == {"ok"} and len(document["runs"]) == 8
-    assert "here -> there: tested on" in stderr and "'Clear' as 'clear'" in stderr
+    assert "here -> there: external validation on" in stderr and "'Clear' as 'clear'" in stderr
     assert "left out: 'other'" in stderr
 
 

@@ -11,13 +11,13 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
+from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.features import Features
 from zoo.system.devices import open_device
 from zoo.system.replay import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-from zoo.evaluation.predictions import Predictions, predictions_from_logits
 
 WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 

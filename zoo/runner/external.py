@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.dataset import DecodedFold
-from zoo.data.pixels import Pixels, open_pixels
-from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.scoring import score_run
-from zoo.results.runs import Run
-from zoo.results.store import Result, now, save_result
-from zoo.specs.metric import MetricSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
 from zoo.audit.overlap import check_overlap
+from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
+from zoo.data.pixels import Pixels, open_pixels
 from zoo.errors import DataError, UsageError, ZooError
+from zoo.evaluation.predict import predict
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
+from zoo.results.runs import Run
+from zoo.results.store import Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.runner.suites import Suite
+from zoo.specs.metric import MetricSpec
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MAX_DIFFERENCE = 1e-3  # of a probability: processors round differently, and training amplifies the difference
 
