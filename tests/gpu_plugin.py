@@ -1,7 +1,7 @@
-"""A plugin for test_gpu_bench.py: small networks that a GPU can train by replaying one recorded step, and others.
+"""A plugin for test_gpu_bench.py: small networks whose training step a GPU can capture and replay, and others.
 
-`test_gpu_bench.py` installs it as the distribution zoo-gpu-tests. Every network is the same but for one layer in its
-middle, which is a function below: (layer, images) -> images.
+`test_gpu_bench.py` installs it as the distribution zoo-gpu-tests. The networks differ only in their middle layer, which
+is a function below: (layer, images) -> images.
 """
 
 import os
@@ -24,7 +24,7 @@ def build(request, middle):
         def __init__(self, norm):
             super().__init__()
             self.calls = 0
-            self.norms = [norm]  # in a list, so that it is no part of this layer
+            self.norms = [norm]  # in a list, so that it is no submodule
             self.register_buffer("kept", torch.zeros(64))
 
         def forward(self, images):
@@ -50,7 +50,7 @@ def do_nothing(layer, images):
 
 
 def drop_out(layer, images):
-    """Dropout; beside it, count for 64 numbers how often each was kept, as a part of the weights."""
+    """Apply dropout, and count in a buffer how often each of 64 numbers was kept."""
     import torch
     from torch.nn import functional
 
@@ -61,7 +61,7 @@ def drop_out(layer, images):
 
 
 def announce_rounds(layer, images):
-    """Dropout; creates the file $ROUND_FILE as soon as a network in training predicts."""
+    """Apply dropout; create the file $ROUND_FILE when a network in training predicts."""
     if not layer.training and "ROUND_FILE" in os.environ and int(layer.norms[0].num_batches_tracked) > 0:
         Path(os.environ["ROUND_FILE"]).touch()
     return drop_out(layer, images)
@@ -74,7 +74,7 @@ def build_with_drop_path(request):
     return timm.create_model("test_vit", img_size=request.image_size, drop_path_rate=0.5)
 
 
-# --- impossible to record --------------------------------------------------------------------------------------------
+# --- impossible to capture --------------------------------------------------------------------------------------------
 def read_item(layer, images):
     return images / 2 if images.abs().mean().item() > 0.5 else images
 
@@ -112,7 +112,7 @@ def fail_at_the_fifth(layer, images):
 
 
 def need_a_petabyte(layer, images):
-    """Run out of memory where more than eight images pass at once."""
+    """Run out of memory with more than eight images."""
     import torch
 
     if len(images) > 8:

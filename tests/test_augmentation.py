@@ -1,4 +1,4 @@
-"""Images to augmented images: one draw for each, exact where nothing is resampled, torchvision's answers elsewhere."""
+"""Augmentation: one draw per image, exact without resampling, otherwise equal to torchvision's."""
 
 import math
 
@@ -27,7 +27,7 @@ def noise(count, channels=1, size=9, seed=0):
 
 
 def smooth():
-    """A few broad blobs away from the border, so that resampling by another rule gives nearly the same."""
+    """A few broad blobs away from the border, so that all resampling rules give nearly the same."""
     axis = torch.linspace(-1, 1, SIZE)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     blobs = [(0.3, -0.2, 0.15), (-0.4, 0.1, 0.2), (0.1, 0.4, 0.12)]
@@ -42,7 +42,7 @@ def run(images, *, seed=0, symmetries=(), one_of=True):
 
 
 def first(drawn):
-    """The first batch of several."""
+    """Select the first of several batches."""
     kind, numbers = drawn.kind, drawn.parameters
     one_of = {} if kind is None else {"kind": kind[0], "parameters": numbers[0]}
     return Augmentation(turns=drawn.turns[0], **one_of)
@@ -54,27 +54,27 @@ def draws(count, seed=0):
 
 
 # --- the draws -------------------------------------------------------------------------------------------------------
-def test_an_image_that_draws_nothing_keeps_its_pixels_exactly():
+def test_an_image_without_an_operation_is_unchanged():
     images = noise(200)
     unchanged = draws(200) == OPERATIONS.index("none")
     assert unchanged.any()
-    found = run(images)
-    assert torch.equal(found[unchanged], images[unchanged])
-    assert (found[~unchanged] != images[~unchanged]).flatten(1).any(dim=1).all()
+    actual = run(images)
+    assert torch.equal(actual[unchanged], images[unchanged])
+    assert (actual[~unchanged] != images[~unchanged]).flatten(1).any(dim=1).all()
 
 
-def test_each_image_has_a_draw_of_its_own():
-    found = run(noise(1).expand(300, -1, -1, -1))
-    assert len({tuple(image.flatten().tolist()) for image in found}) > 200
+def test_each_image_has_its_own_draw():
+    actual = run(noise(1).expand(300, -1, -1, -1))
+    assert len({tuple(image.flatten().tolist()) for image in actual}) > 200
 
 
-def test_an_image_is_augmented_as_if_it_were_alone_in_its_operation():
+def test_the_other_images_of_a_batch_do_not_affect_an_image():
     one = noise(1).expand(40, -1, -1, -1)
     others = torch.cat([one[:20], noise(20, seed=1)])
     torch.testing.assert_close(run(one)[:20], run(others)[:20])
 
 
-def test_draws_follow_from_the_generator_alone():
+def test_draws_depend_on_the_generator_alone():
     torch.manual_seed(0)
     first = run(noise(50), symmetries=("hflip", "rot90"))
     torch.manual_seed(1)
@@ -88,13 +88,13 @@ def test_every_operation_is_drawn_about_equally_often():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_any_number_of_channels_keeps_its_shape(channels):
+def test_augmentation_keeps_the_shape_for_any_number_of_channels(channels):
     assert run(noise(30, channels), symmetries=("rot90",)).shape == (30, channels, 9, 9)
 
 
 # --- symmetries ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("symmetry", "flipped"), [("hflip", reference.hflip), ("vflip", reference.vflip)])
-def test_a_flip_is_torchvisions_and_undoes_itself(symmetry, flipped):
+def test_a_flip_equals_torchvisions_and_is_its_own_inverse(symmetry, flipped):
     images, draw = noise(4), torch.arange(4)
     once = apply_symmetry(images, symmetry, draw)
     assert torch.equal(once[draw % 2 == 0], images[draw % 2 == 0])
@@ -102,18 +102,18 @@ def test_a_flip_is_torchvisions_and_undoes_itself(symmetry, flipped):
     assert torch.equal(apply_symmetry(once, symmetry, draw), images)
 
 
-def test_a_quarter_turn_is_made_as_often_as_drawn():
+def test_an_image_is_rotated_by_its_draw_of_quarter_turns():
     images = noise(4)
-    found = apply_symmetry(images, "rot90", torch.arange(4))
+    actual = apply_symmetry(images, "rot90", torch.arange(4))
     for quarters in range(4):
-        assert torch.equal(found[quarters], torch.rot90(images[quarters], quarters, (1, 2)))
+        assert torch.equal(actual[quarters], torch.rot90(images[quarters], quarters, (1, 2)))
 
 
 def test_only_the_declared_symmetries_are_applied():
     images = noise(1).expand(60, -1, -1, -1)
     allowed = [images[0], images[0].flip(2)]
-    found = run(images, symmetries=("hflip",), one_of=False)
-    matches = torch.stack([(found == version).flatten(1).all(dim=1) for version in allowed])
+    actual = run(images, symmetries=("hflip",), one_of=False)
+    matches = torch.stack([(actual == version).flatten(1).all(dim=1) for version in allowed])
     assert (matches.sum(dim=0) == 1).all()
     assert 15 < matches[1].sum() < 45
     assert torch.equal(run(images, one_of=False), images)
@@ -125,7 +125,7 @@ def strengths(first, second=0.5):
 
 
 def split(operation, strength):
-    """The parameters of images that all drew one operation: affine maps, tones, taps."""
+    """The parameters of images with the same operation: affine maps, tones, taps."""
     drawn = torch.full((len(strength),), OPERATIONS.index(operation))
     return parameters(drawn, strength).split([6, 3, 5], dim=1)
 
@@ -135,7 +135,7 @@ def warped(operation, strength):
 
 
 def affine(angle=0.0, translate=(0, 0), scale=1.0, shear=0.0):
-    """torchvision's own, whose angle turns the other way round."""
+    """torchvision's affine transform, whose angle has the opposite sign."""
     bilinear = reference.InterpolationMode.BILINEAR
     return reference.affine(smooth(), angle, list(translate), scale, [shear, 0.0], interpolation=bilinear)
 
@@ -154,21 +154,21 @@ def affine(angle=0.0, translate=(0, 0), scale=1.0, shear=0.0):
         ("shear", strengths(0.0), {"shear": -math.degrees(math.atan(0.2))}),
     ],
 )
-def test_an_affine_map_is_torchvisions(operation, strength, expected):
+def test_an_affine_map_equals_torchvisions(operation, strength, expected):
     difference = (warped(operation, strength) - affine(**expected)).abs().max().item()
     assert difference < 0.02
     assert (warped(operation, strength) - smooth()).abs().max() > 0.1  # and it does something
 
 
 @pytest.mark.parametrize("operation", ["rotate", "shift", "zoom", "shear"])
-def test_half_the_strength_changes_nothing_visible(operation):
+def test_half_the_strength_is_the_identity(operation):
     torch.testing.assert_close(warped(operation, strengths(0.5)), smooth(), atol=1e-5, rtol=0)
 
 
-def test_what_comes_in_from_outside_is_zero():
-    found = warp(torch.ones(1, 1, 10, 10), split("shift", strengths(1.0))[0])
-    assert found[0, 0, :, -1].tolist() == [0.0] * 10
-    assert found[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
+def test_pixels_from_outside_the_image_are_zero():
+    actual = warp(torch.ones(1, 1, 10, 10), split("shift", strengths(1.0))[0])
+    assert actual[0, 0, :, -1].tolist() == [0.0] * 10
+    assert actual[0, 0, :, 0].tolist() == pytest.approx([1.0] * 10)
 
 
 # --- photometric operations ------------------------------------------------------------------------------------------
@@ -187,37 +187,37 @@ def test_brightness_is_a_shift_of_at_most_a_fifth():
 
 def test_contrast_keeps_the_mean_and_scales_the_deviation():
     images = noise(4, channels=3)
-    found = toned("contrast", images)
-    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
-    ratio = found.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    actual = toned("contrast", images)
+    torch.testing.assert_close(actual.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+    ratio = actual.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
     assert ratio.tolist() == pytest.approx([0.7, 0.85, 1.0, 1.3], rel=1e-5)
 
 
-def test_gamma_is_torchvisions_within_the_range_and_leaves_what_lies_outside():
+def test_gamma_equals_torchvisions_in_the_range_and_is_the_identity_outside():
     images = noise(4)
     images[:, :, 0, 0], images[:, :, 0, 1] = -0.3, 1.4
-    found = toned("gamma", images)
+    actual = toned("gamma", images)
     for row, exponent in enumerate([0.7, 0.875, 1.05, 1.4]):
-        torch.testing.assert_close(found[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
-    torch.testing.assert_close(found[:, :, 0, :2], images[:, :, 0, :2])
+        torch.testing.assert_close(actual[row, :, 1:], reference.adjust_gamma(images[row, :, 1:], exponent))
+    torch.testing.assert_close(actual[:, :, 0, :2], images[:, :, 0, :2])
 
 
-def test_blur_is_torchvisions_gaussian_with_a_width_for_each_image():
+def test_blur_equals_torchvisions_gaussian_with_one_width_per_image():
     images = noise(4, channels=3, size=12)
-    found = blur(images, split("blur", STRENGTH)[2])
+    actual = blur(images, split("blur", STRENGTH)[2])
     for row, sigma in enumerate([0.1, 0.45, 0.8, 1.5]):
         expected = reference.gaussian_blur(images[row], [5, 5], [sigma, sigma])
-        torch.testing.assert_close(found[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(actual[row, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=1e-4)
 
 
-def test_channels_last_images_are_augmented_as_others():
+def test_channels_last_images_give_the_same_result():
     images = noise(60, channels=3)
     torch.testing.assert_close(run(images.contiguous(memory_format=torch.channels_last)), run(images))
 
 
 # --- the same distribution as before ---------------------------------------------------------------------------------
 def old_augment(images, symmetries, one_of, generator):
-    """`augment` as it was until version 1 of run ids, image by image: what `finetune@1` was published with."""
+    """`augment` as in `finetune@1` at its publication (version 1 of run ids), image by image."""
     count = len(images)
     for symmetry in symmetries:
         images = apply_symmetry(images, symmetry, torch.randint(0, 4, (count,), generator=generator))
@@ -258,14 +258,14 @@ def old_operation(image, operation, strength):
 
 @pytest.mark.parametrize("symmetries", [(), ("hflip", "rot90")])
 @pytest.mark.parametrize("one_of", [True, False])
-def test_every_image_is_augmented_as_by_the_published_recipe(symmetries, one_of):
+def test_each_image_is_augmented_as_in_the_published_recipe(symmetries, one_of):
     images = noise(400, channels=3, size=16)
-    found = run(images, symmetries=symmetries, one_of=one_of, seed=7)
+    actual = run(images, symmetries=symmetries, one_of=one_of, seed=7)
     expected = old_augment(images, symmetries, one_of, torch.Generator().manual_seed(7))
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=0)
 
 
-def test_several_batches_are_drawn_as_one_after_the_other():
+def test_drawing_several_batches_equals_drawing_them_one_by_one():
     at_once = draw(3, 20, 2, one_of=True, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     for number in range(3):
@@ -274,8 +274,8 @@ def test_several_batches_are_drawn_as_one_after_the_other():
             assert torch.equal(getattr(at_once, name)[number], getattr(alone, name)[0])
 
 
-def test_computing_all_images_and_selecting_gives_what_computing_the_chosen_ones_gives(monkeypatch):
-    """What a GPU does, here on the CPU."""
+def test_computing_all_images_and_selecting_equals_computing_the_selected_images(monkeypatch):
+    """The GPU's implementation, tested on the CPU."""
     images = noise(200, channels=3)
     expected = run(images.clone(), symmetries=("hflip",))
     monkeypatch.setattr(type(open_device("cpu")), "replace_where", Cuda.replace_where)

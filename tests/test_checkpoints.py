@@ -1,4 +1,4 @@
-"""A training that is interrupted goes on where it was, to the bits of one that was not."""
+"""An interrupted training continues, to the same bits as an uninterrupted one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, sends sign
 
 # --- one training ----------------------------------------------------------------------------------------------------
 class StopAt(Checkpoints):
-    """Keeps the state after one step, and ends the training there."""
+    """Saves the state after one step, and ends the training."""
 
     at: int
 
@@ -39,7 +39,7 @@ def new_module():
 
 
 def interrupted(folder, at, *arguments, **settings):
-    """Train until after step `at`, then go on in a new module; what came of it."""
+    """Train until step `at`, then continue in a new module; return the result."""
     stopping = StopAt(folder=folder, key="run")
     stopping.at = at
     with pytest.raises(KeyboardInterrupt):
@@ -49,31 +49,31 @@ def interrupted(folder, at, *arguments, **settings):
 
 @pytest.mark.parametrize("at", [1, 7, 10, 19, 29])
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-def test_it_goes_on_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
+def test_training_continues_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     protocol = replace(SHORT, optimizer=optimizer, augmentation="one-of", symmetries=True, warmup=0.1)
     whole = train(dataset, pixels, protocol, module=new_module())
-    found = interrupted(tmp_path, at, dataset, pixels, protocol)
-    for one, other in zip(whole.module.state_dict().values(), found.module.state_dict().values(), strict=True):
+    actual = interrupted(tmp_path, at, dataset, pixels, protocol)
+    for one, other in zip(whole.module.state_dict().values(), actual.module.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    assert found.details["resumed_at"] == at and "resumed_at" not in whole.details
+    assert actual.details["resumed_at"] == at and "resumed_at" not in whole.details
     kept = ("step", "loss", "val_loss", "val_score")
-    assert [[row[k] for k in kept] for row in found.history] == [[row[k] for k in kept] for row in whole.history]
-    assert found.selected_step == whole.selected_step
-    assert [row["train_seconds"] for row in found.history] == sorted(row["train_seconds"] for row in found.history)
+    assert [[row[k] for k in kept] for row in actual.history] == [[row[k] for k in kept] for row in whole.history]
+    assert actual.selected_step == whole.selected_step
+    assert [row["train_seconds"] for row in actual.history] == sorted(row["train_seconds"] for row in actual.history)
 
 
-def test_the_best_weights_so_far_are_kept_too(tmp_path):
-    dataset, pixels = make(count=400)  # enough of val to choose by
+def test_a_checkpoint_contains_the_best_weights_so_far(tmp_path):
+    dataset, pixels = make(count=400)  # enough of val to select a round
     scores = iter([0.9, 0.2, 0.1, 0.9, 0.2, 0.1])
     whole = train(dataset, pixels, module=new_module(), val_score=lambda _: next(scores))
-    found = interrupted(tmp_path, 15, dataset, pixels, val_score=lambda _: next(scores))
-    assert whole.selected_step == found.selected_step == 10
-    for one, other in zip(whole.module.parameters(), found.module.parameters(), strict=True):
+    actual = interrupted(tmp_path, 15, dataset, pixels, val_score=lambda _: next(scores))
+    assert whole.selected_step == actual.selected_step == 10
+    for one, other in zip(whole.module.parameters(), actual.module.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_parts_of_a_batch_stay_as_small_as_memory_made_them(tmp_path):
+def test_a_checkpoint_keeps_the_reduced_part_of_a_batch(tmp_path):
     from test_training import Greedy
 
     dataset, pixels = make()
@@ -86,15 +86,15 @@ def test_parts_of_a_batch_stay_as_small_as_memory_made_them(tmp_path):
     stopping.at = 3
     with pytest.raises(KeyboardInterrupt):
         train(dataset, pixels, SHORT, module=greedy(), checkpoints=stopping)
-    found = train(dataset, pixels, SHORT, module=greedy(), checkpoints=Checkpoints(folder=tmp_path, key="run"))
-    assert found.deviations == ("out of memory: batches of 16 in parts of 4",)
+    actual = train(dataset, pixels, SHORT, module=greedy(), checkpoints=Checkpoints(folder=tmp_path, key="run"))
+    assert actual.deviations == ("out of memory: batches of 16 in parts of 4",)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
 STATE = {"step": 3, "weights": torch.arange(1000.0), "best": (1.0, -0.5), "none": None}
 
 
-def test_a_new_state_replaces_the_old_one_and_dropping_leaves_nothing(tmp_path):
+def test_a_new_state_replaces_the_old_one_and_drop_deletes_it(tmp_path):
     checkpoints = Checkpoints(folder=tmp_path / "checkpoints", key="a")
     other = Checkpoints(folder=tmp_path / "checkpoints", key="b")
     (tmp_path / "checkpoints").mkdir()
@@ -108,7 +108,7 @@ def test_a_new_state_replaces_the_old_one_and_dropping_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_file_is_not_gone_on_from(seed, tmp_path):
+def test_a_damaged_checkpoint_is_ignored(seed, tmp_path):
     checkpoints = Checkpoints(folder=tmp_path, key="a")
     checkpoints.save(STATE)
     (path,) = checkpoints.files()
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_not_gone_on_from(seed, tmp_path):
     assert checkpoints.load() is None
 
 
-def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
+def test_a_checkpoint_with_a_code_executing_pickle_is_not_loaded(tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
@@ -132,17 +132,17 @@ def test_a_pickle_that_would_execute_something_is_not_opened(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_where_it_cannot_be_kept_the_training_goes_on(tmp_path, monkeypatch):
+def test_training_goes_on_if_the_checkpoint_cannot_be_saved(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.checkpoints.EVERY_SECONDS", 0.0)
     dataset, pixels = make()
     (tmp_path / "file").write_text("no folder")
     expected = train(dataset, pixels, module=new_module())
-    found = train(dataset, pixels, module=new_module(), checkpoints=Checkpoints(folder=tmp_path / "file", key="a"))
-    for one, other in zip(expected.module.parameters(), found.module.parameters(), strict=True):
+    actual = train(dataset, pixels, module=new_module(), checkpoints=Checkpoints(folder=tmp_path / "file", key="a"))
+    for one, other in zip(expected.module.parameters(), actual.module.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_another_run_folder_or_version_goes_on_from_nothing(tmp_path):
+def test_another_run_folder_or_version_has_its_own_checkpoints(tmp_path):
     keys = {find_checkpoints(tmp_path, *names).key for names in (("a", "b", "c"), ("a", "b", "d"), ("a", "bc", ""))}
     assert len(keys) == 3
 
@@ -154,23 +154,23 @@ def arguments(tiny_data, results, *others):
 
 
 def only_naps(results):
-    (found,) = [result for result in load_results(results)[0] if result.run["shown"] == "naps"]
-    return found
+    (actual,) = [result for result in load_results(results)[0] if result.run["shown"] == "naps"]
+    return actual
 
 
 @pytest.fixture(scope="module")
 def undisturbed(warm, tiny_data, tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed") / "results"
-    status, _, said = warm.run(*arguments(tiny_data, results))
-    assert status == 0, said
+    status, _, stderr = warm.run(*arguments(tiny_data, results))
+    assert status == 0, stderr
     return only_naps(results)
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for split in ("val", "test"):
-        one, other = found.predictions()[split], expected.predictions()[split]
+        one, other = actual.predictions()[split], expected.predictions()[split]
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
-    assert found.id == expected.id and found.scores() == expected.scores()
+    assert actual.id == expected.id and actual.scores() == expected.scores()
 
 
 def kept(cache):
@@ -179,30 +179,30 @@ def kept(cache):
 
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_bench_that_is_ended_in_a_training_goes_on_in_it(number, warm, tiny_data, undisturbed, tmp_path):
+def test_a_bench_that_is_ended_during_training_continues_there(number, warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
-    first = OFTEN if number == signal.SIGKILL else ""  # who is asked to end keeps its state, whatever the time
+    first = OFTEN if number == signal.SIGKILL else ""  # a signaled training saves its state at any time
     bench = warm.start(*arguments(tiny_data, results), first=first, ZOO_CACHE=str(cache))
     if number == signal.SIGKILL:
         wait_for(lambda: kept(cache))
     else:
-        wait_for(lambda: "[2 of 3]" in bench.told())
+        wait_for(lambda: "[2 of 3]" in bench.read_stderr())
         time.sleep(1.5)  # into the training, which takes five
     start = time.monotonic()
     bench.kill(number)
     assert bench.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     assert time.monotonic() - start < 10
     assert len(kept(cache)) == 1
-    status, _, said = warm.run(*arguments(tiny_data, results), ZOO_CACHE=str(cache))
-    assert status == 0, said
-    found = only_naps(results)
-    assert found.details["resumed_at"] >= 1
-    assert_same(found, undisturbed)
+    status, _, stderr = warm.run(*arguments(tiny_data, results), ZOO_CACHE=str(cache))
+    assert status == 0, stderr
+    actual = only_naps(results)
+    assert actual.details["resumed_at"] >= 1
+    assert_same(actual, undisturbed)
     assert not kept(cache)
 
 
 @on_linux
-def test_fresh_begins_anew_and_a_cleared_cache_too(warm, tiny_data, undisturbed, tmp_path):
+def test_fresh_or_a_cleared_cache_starts_over(warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     for others in (["--fresh"], []):
         bench = warm.start(*arguments(tiny_data, results), first=OFTEN, ZOO_CACHE=str(cache))
@@ -213,9 +213,9 @@ def test_fresh_begins_anew_and_a_cleared_cache_too(warm, tiny_data, undisturbed,
             assert warm.run("cache", "clear", "checkpoints", ZOO_CACHE=str(cache))[0] == 0
             assert not kept(cache)
         assert warm.run(*arguments(tiny_data, results, *others), ZOO_CACHE=str(cache))[0] == 0
-        found = only_naps(results)
-        assert "resumed_at" not in found.details
-        assert_same(found, undisturbed)
-        for path in results.rglob("result.json"):  # the second time it is to run again
+        actual = only_naps(results)
+        assert "resumed_at" not in actual.details
+        assert_same(actual, undisturbed)
+        for path in results.rglob("result.json"):  # so that the second bench runs it again
             if json.loads(path.read_text())["run"]["shown"] == "naps":
                 path.unlink()

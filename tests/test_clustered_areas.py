@@ -1,4 +1,4 @@
-"""Intervals of an area whose patients have several images: they cover, and copies of an image add nothing."""
+"""Intervals of an area whose patients have several images: coverage, and copies of an image add no information."""
 
 import numpy as np
 import pytest
@@ -46,17 +46,17 @@ def score_of(*runs):
 def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevalence):
     random, covered, held = np.random.default_rng(0), 0, 0
     while held < 200:
-        found = score_of(predicted(*draw(random, patients, images, area, prevalence)))
-        if found.low is None:
-            assert found.reason.startswith("too few")
+        actual = score_of(predicted(*draw(random, patients, images, area, prevalence)))
+        if actual.low is None:
+            assert actual.reason.startswith("too few")
             continue
-        assert found.method == CLUSTERED
+        assert actual.method == CLUSTERED
         held += 1
-        covered += found.low <= area <= found.high
+        covered += actual.low <= area <= actual.high
     assert covered / held >= 0.93  # nominal .95; percentiles gave .82 to .91
 
 
-def test_copies_of_every_image_leave_the_interval_nearly_as_it_was():
+def test_copies_of_all_images_hardly_change_the_interval():
     random = np.random.default_rng(1)
     positives, scores, _ = draw(random, 200, 1, 0.85, 0.4)
     once = newcombe_reference(
@@ -67,23 +67,23 @@ def test_copies_of_every_image_leave_the_interval_nearly_as_it_was():
     assert (copies.low, copies.high) == approx(once, abs=0.01)
 
 
-def test_with_one_image_a_patient_it_is_newcombes_with_student_s_quantile():
+def test_with_one_image_per_patient_it_is_newcombes_with_students_quantile():
     positives, scores, owner = draw(np.random.default_rng(2), 80, 1, 0.9, 0.5)
     part = clustered_area(positives, scores[None], owner)
     assert part.inflation == approx(1.0)
-    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # whose t is z
+    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # at which t equals z
     expected = newcombe_reference(part.area, part.num_positives, part.num_negatives)
     assert clustered_interval([part], 80, confidence) == approx(expected)
 
 
-def test_a_perfect_clustered_area_has_an_interval_and_a_constant_one_none():
+def test_a_perfect_clustered_area_has_an_interval_and_a_constant_one_has_none():
     positives, _, owner = draw(np.random.default_rng(3), 40, 4, 0.9, 0.5)
     perfect = score_of(predicted(positives, 4.0 * positives, owner))
     assert perfect.value == perfect.high == 1.0 and 0.8 < perfect.low < 1.0
     assert score_of(predicted(positives, np.zeros(160), owner)).low is None
 
 
-def test_seeds_that_agree_are_one_and_seeds_that_do_not_vary_less():
+def test_equal_seeds_count_as_one_and_different_seeds_reduce_the_variance():
     positives, scores, owner = draw(np.random.default_rng(4), 60, 5, 0.85, 0.5)
     noise = 1.5 * np.random.default_rng(5).normal(size=(5, len(owner)))
     one = clustered_area(positives, scores[None], owner)
@@ -92,7 +92,7 @@ def test_seeds_that_agree_are_one_and_seeds_that_do_not_vary_less():
     assert clustered_area(positives, scores + noise, owner).inflation < max(each)
 
 
-def test_a_fold_whose_positives_are_one_patients_keeps_an_interval_within_the_unit_range():
+def test_a_fold_whose_positives_are_of_one_patient_has_an_interval_within_0_and_1():
     positives, scores, owner = draw(np.random.default_rng(6), 40, 5, 0.85, 0.5)
     alone = np.where(owner == 0, True, positives & (owner == 0))
     part = clustered_area(alone, scores[None] + alone, owner)
@@ -106,11 +106,11 @@ def fold_of(num_positives, random):
     return {"val": part, "test": part}
 
 
-def test_an_area_over_folds_of_which_one_has_one_positive_has_an_interval():
+def test_an_area_over_folds_has_an_interval_if_one_fold_has_one_positive():
     random = np.random.default_rng(7)
     folds = [fold_of(1, random), fold_of(12, random), fold_of(12, random)]
-    found = score([folds], AUROC, CARD, threshold="half")["auroc"]
-    assert found.reason is None and 0.0 < found.low < found.value < found.high < 1.0
+    actual = score([folds], AUROC, CARD, threshold="half")["auroc"]
+    assert actual.reason is None and 0.0 < actual.low < actual.value < actual.high < 1.0
 
 
 def label_with_unknown_targets(known):
@@ -125,7 +125,7 @@ def label_with_unknown_targets(known):
     return part.take(np.flatnonzero(~np.isnan(part.targets[:, 0]))) if known else part
 
 
-def test_unknown_targets_of_independent_units_leave_the_interval_of_the_known_ones():
+def test_unknown_targets_of_independent_units_are_ignored():
     card = ScoringContext(task=MULTILABEL, labels=("a",), positive=None, unit="image", has_patients=True)
     whole, rest = (
         score([[{"test": label_with_unknown_targets(known)}]], AUROC, card, threshold="half")["auroc"]

@@ -1,4 +1,4 @@
-"""Bytes flipped and files cut below a results folder and in the cache: no wrong number is shown, nothing tears."""
+"""Flipped bytes and truncated files in the results folder and the cache give no wrong number and no traceback."""
 
 import json
 import random
@@ -15,10 +15,10 @@ OF_ITSELF = ("metric", "value", "low", "high", "seed_sd", "scores", "cost", "con
 
 @pytest.fixture(scope="module")
 def whole(warm, tiny_data, tmp_path_factory):
-    """A folder with the results and the cache of a bench, and what a report of it shows."""
+    """A folder with the results and the cache of a bench, and the numbers of its report."""
     root = tmp_path_factory.mktemp("whole")
-    status, _, said = run_bench(warm, tiny_data, root)
-    assert status == 0, said
+    status, _, stderr = run_bench(warm, tiny_data, root)
+    assert status == 0, stderr
     return root, report(warm, root)[1]
 
 
@@ -38,24 +38,26 @@ def run_bench(warm, tiny_data, root):
 
 
 def report(warm, root):
-    status, out, said = warm.run("report", "--results", root / "results", "--format", "json", ZOO_CACHE=str(root / "c"))
-    return status, rows(out) if status == 0 else {}, said
+    status, out, stderr = warm.run(
+        "report", "--results", root / "results", "--format", "json", ZOO_CACHE=str(root / "c")
+    )
+    return status, rows(out) if status == 0 else {}, stderr
 
 
 def rows(out):
-    """The numbers of each row, by board and model; what a damaged run is not part of must not differ."""
+    """The numbers of each row, by board and model; rows without a damaged run must not change."""
     document = json.loads(out)
     return {(row["dataset"], row["model"]): row for row in document["leaderboard"]}
 
 
 def own_numbers(row):
-    """What a row says of its own runs; its rank follows from the others."""
+    """The numbers of a row that depend on its own runs only, unlike its rank."""
     return {name: row[name] for name in OF_ITSELF}
 
 
-def but_cost(shown):
-    """Rows without what they cost: a run that is done again costs another time."""
-    return {key: {k: v for k, v in row.items() if k != "cost"} for key, row in shown.items()}
+def but_cost(reported):
+    """Rows without their cost, which differs for a repeated run."""
+    return {key: {k: v for k, v in row.items() if k != "cost"} for key, row in reported.items()}
 
 
 def damage(path, draw):
@@ -78,9 +80,7 @@ def damage(path, draw):
 @pytest.mark.parametrize(
     ("seed", "count"), [(0, 12), *(pytest.param(seed, 50, marks=pytest.mark.slow) for seed in range(1, 11))]
 )
-def test_whatever_is_damaged_no_wrong_number_is_shown_and_a_bench_makes_it_whole(
-    seed, count, warm, tiny_data, whole, tmp_path
-):
+def test_damage_shows_no_wrong_number_and_a_bench_repairs_it(seed, count, warm, tiny_data, whole, tmp_path):
     source, expected = whole
     draw = random.Random(seed)
     for number in range(count):
@@ -90,17 +90,17 @@ def test_whatever_is_damaged_no_wrong_number_is_shown_and_a_bench_makes_it_whole
         files = sorted(path for path in (root / where).rglob("*") if path.is_file() and path.suffix != ".lock")
         path = draw.choice(files)
         kind = damage(path, draw)
-        told = f"{number}: {kind} of {path.relative_to(root)}"
-        status, shown, said = report(warm, root)
-        assert "Traceback" not in said and status in (0, 5), f"{told}: {said}"
-        for key, row in shown.items():
+        change = f"{number}: {kind} of {path.relative_to(root)}"
+        status, reported, stderr = report(warm, root)
+        assert "Traceback" not in stderr and status in (0, 5), f"{change}: {stderr}"
+        for key, row in reported.items():
             runs = set(row["runs"])
             if runs == set(expected[key]["runs"]):
-                assert own_numbers(row) == own_numbers(expected[key]), told
+                assert own_numbers(row) == own_numbers(expected[key]), change
             else:
-                assert runs < set(expected[key]["runs"]) and path.parent.name in said, f"{told}: {said}"
-        status, _, said = run_bench(warm, tiny_data, root)
-        assert status == 0 and "Traceback" not in said, f"{told}: {said}"
-        status, shown, said = report(warm, root)
-        assert status == 0 and but_cost(shown) == but_cost(expected), f"{told}: {said}"
+                assert runs < set(expected[key]["runs"]) and path.parent.name in stderr, f"{change}: {stderr}"
+        status, _, stderr = run_bench(warm, tiny_data, root)
+        assert status == 0 and "Traceback" not in stderr, f"{change}: {stderr}"
+        status, reported, stderr = report(warm, root)
+        assert status == 0 and but_cost(reported) == but_cost(expected), f"{change}: {stderr}"
         shutil.rmtree(root)

@@ -1,4 +1,4 @@
-"""`zoo bench --datasets A --test-on B`, the installed command: trained once, tested on both, a result each."""
+"""External validation with the installed command: train once, test on both datasets, one result each."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SETTINGS = ["-m", "tiny_cnn", "--protocol", "scratch", "--set", "steps=6", "--se
 
 
 def write(root, labels, count, seed, splits=("train", "val", "test")):
-    """Class folders of images whose brightness follows the label by and large."""
+    """Class folders of images whose brightness depends mostly on the label."""
     random = np.random.default_rng(seed)
     numbers = random.integers(0, len(labels), count)
     for row, (number, image) in enumerate(zip(numbers, draw_images(numbers / (len(labels) - 1), seed), strict=True)):
@@ -36,28 +36,28 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tested(sets, bench, tmp_path_factory):
-    """Trained on `here`, tested there too; nobody changes its results folder."""
+    """A bench on `here` with external validation on `there`; tests must not change its results folder."""
     results = tmp_path_factory.mktemp("external") / "results"
-    status, document, said = bench(*SETTINGS, "-d", "here", "--test-on", "there", "--results", results, cwd=sets)
-    assert status == 0, said
-    return results, document, said
+    status, document, stderr = bench(*SETTINGS, "-d", "here", "--test-on", "there", "--results", results, cwd=sets)
+    assert status == 0, stderr
+    return results, document, stderr
 
 
 def stored(results, tested_on="there"):
     return [r for r in load_results(results)[0] if r.run["tested_on"] == tested_on and r.run["shown"] == "tiny_cnn"]
 
 
-def test_every_model_and_seed_and_each_baseline_is_tested_there(tested):
-    _, document, said = tested
+def test_each_model_seed_and_baseline_has_an_external_validation(tested):
+    _, document, stderr = tested
     runs = [(run["model"], run["seed"]) for run in document["runs"] if run["tested_on"] == "there"]
     assert sorted(runs) == [("constant", 0), ("thumbnails", 0), ("tiny_cnn", 0), ("tiny_cnn", 1)]
     assert {run["status"] for run in document["runs"]} == {"ok"} and len(document["runs"]) == 8
-    assert "here -> there: tested on" in said and "'Clear' as 'clear'" in said
-    assert "left out: 'other'" in said
+    assert "here -> there: external validation on" in stderr and "'Clear' as 'clear'" in stderr
+    assert "left out: 'other'" in stderr
 
 
-def test_its_predictions_are_those_of_the_kept_weights_on_the_other_images(tested, sets):
-    """The network is put together and its input computed here again, with torch alone."""
+def test_external_predictions_are_those_of_the_kept_weights(tested, sets):
+    """Rebuild the network and its input with torch alone."""
     import torch
     from safetensors.torch import load_file
 
@@ -80,7 +80,7 @@ def test_its_predictions_are_those_of_the_kept_weights_on_the_other_images(teste
     assert result.scores()["auroc"].value == pytest.approx(roc_auc_score(targets, test.probabilities[:, 1]), abs=1e-12)
 
 
-def test_its_thresholds_are_those_of_the_val_trained_with(tested):
+def test_external_thresholds_are_chosen_on_the_training_datasets_val(tested):
     results, _, _ = tested
     own = {
         r.run["seed"]: r for r in load_results(results)[0] if r.run["shown"] == "tiny_cnn" and not r.run["tested_on"]
@@ -91,7 +91,7 @@ def test_its_thresholds_are_those_of_the_val_trained_with(tested):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_it_has_a_board_of_its_own_that_says_what_was_done(tested, zoo):
+def test_external_validation_has_its_own_board(tested, zoo):
     results, document, _ = tested
     rows = {row["dataset"]: row for row in document["leaderboard"] if row["model"] == "tiny_cnn"}
     assert set(rows) == {"here", "here -> there (external)"}
@@ -104,7 +104,7 @@ def test_it_has_a_board_of_its_own_that_says_what_was_done(tested, zoo):
     assert "thresholds are those of here's val" in text
 
 
-def test_the_second_time_everything_is_done(tested, bench, sets):
+def test_a_second_bench_repeats_nothing(tested, bench, sets):
     results, document, _ = tested
     chosen = [*SETTINGS, "-d", "here", "--test-on", "there", "--results", results]
     status, again, _ = bench(*chosen, cwd=sets)
@@ -112,19 +112,17 @@ def test_the_second_time_everything_is_done(tested, bench, sets):
     assert again["leaderboard"] == document["leaderboard"]
 
 
-def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_trained_again(
-    tested, bench, sets, tmp_path
-):
+def test_a_finished_run_gets_its_external_validation_from_kept_or_retrained_weights(tested, bench, sets, tmp_path):
     results = shutil.copytree(tested[0], tmp_path / "results")
     own = {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()}
     before = {result.run["seed"]: result.predictions()["test"].probabilities for result in stored(results)}
     assert {result.details["weights"] for result in stored(results)} == {"its own"}
     shutil.rmtree(results / "here.to.there")
     chosen = [*SETTINGS, "-d", "here", "--test-on", "there", "--results", results]
-    status, document, said = bench(*chosen, cwd=sets)
+    status, document, stderr = bench(*chosen, cwd=sets)
     assert status == 0
     assert {bool(run["tested_on"]): run["reused"] for run in document["runs"]} == {False: True, True: False}
-    assert "1 finished runs are trained again to be tested elsewhere: their weights were not kept" in said
+    assert "1 finished runs are trained again for external validation" in stderr
     assert {path: path.stat().st_mtime_ns for path in results.glob("here/**/*") if path.is_file()} == own
     after = {result.run["seed"]: result for result in stored(results)}
     assert sorted(result.details["weights"] for result in after.values()) == ["kept", "trained again"]
@@ -133,16 +131,16 @@ def test_of_a_finished_run_only_the_test_elsewhere_is_made_with_weights_kept_or_
         np.testing.assert_allclose(result.predictions()["test"].probabilities, before[seed], atol=1e-6)
 
 
-def test_a_leak_refuses_the_pair_and_the_dataset_itself_stands(bench, sets, tmp_path):
+def test_a_leak_refuses_the_external_validation_not_the_training_dataset(bench, sets, tmp_path):
     leaky = shutil.copytree(sets / "there", tmp_path / "leaky")
     copied = next((sets / "here" / "train" / "nodule").iterdir())
     shutil.copy(copied, leaky / "nodule" / "copied.png")
     chosen = [*SETTINGS, "-d", "here", "--test-on", leaky, "--results", tmp_path / "results"]
-    status, document, said = bench(*chosen, "--dry-run", cwd=sets)
+    status, document, stderr = bench(*chosen, "--dry-run", cwd=sets)
     assert status == 3
     assert [(part["dataset"], part["code"]) for part in document["refused"]] == [("here -> leaky", "identical")]
     assert {run["tested_on"] for run in document["runs"]} == {None}
-    assert "are the same image" in said
+    assert "are the same image" in stderr
     status, allowed, _ = bench(*chosen, "--allow-leak", "to see", cwd=sets)
     assert status == 0
     stamps = {run["tested_on"]: run["deviations"] for run in allowed["runs"] if run["model"] == "tiny_cnn"}
@@ -151,68 +149,68 @@ def test_a_leak_refuses_the_pair_and_the_dataset_itself_stands(bench, sets, tmp_
     assert unranked["here -> leaky (external)"] == "a row on a dataset that leaks is not ranked"
 
 
-def test_models_of_several_folds_are_all_tested_on_the_same_images(bench, zoo, sets, tmp_path):
+def test_models_of_all_folds_are_tested_on_the_same_images(bench, zoo, sets, tmp_path):
     folders = write(tmp_path / "folds", ("clear", "nodule"), 90, 3, splits=())
     results = tmp_path / "results"
     chosen = ["-m", "tiny_cnn", "--protocol", "linear-probe", "--weights", "none", "--set", "image_size=16"]
     chosen += ["--seeds", 1, "--folds", 3]
     status, document, _ = bench(*chosen, "-d", folders, "--test-on", sets / "there", "--results", results)
     assert status == 0
-    found = [result.predictions()["test"] for result in stored(results)]
-    assert len(found) == 3 and len({tuple(part.sample_ids) for part in found}) == 1
+    actual = [result.predictions()["test"] for result in stored(results)]
+    assert len(actual) == 3 and len({tuple(part.sample_ids) for part in actual}) == 1
     (row,) = [r for r in document["leaderboard"] if r["model"] == "tiny_cnn" and "external" in r["dataset"]]
-    each = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in found]
+    each = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in actual]
     assert row["value"] == pytest.approx(np.mean(each)) and row["coverage"] == "3/3"
     text = zoo("report", "--results", results).stdout
     assert "the models of all 3 folds were tested on the same images: each counts as a seed" in text
 
 
-def test_a_bundle_with_tests_elsewhere_verifies(tested, zoo, tmp_path):
+def test_a_bundle_with_external_validations_verifies(tested, zoo, tmp_path):
     assert zoo("bundle", tmp_path / "b.zip", "--results", tested[0]).returncode == 0
     done = zoo("verify", tmp_path / "b.zip")
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--test-on", "here"], "it is what is trained on"),
-        (["--test-on", "there", "--shuffle-labels"], "--shuffle-labels is a control of one dataset"),
+        (["--test-on", "here"], "--test-on here: this is the training dataset"),
+        (["--test-on", "there", "--shuffle-labels"], "--shuffle-labels cannot be combined with --test-on"),
         (["--test-on", "there", "--label-map", "other"], "--label-map other: expected ITS_LABEL=OUR_LABEL"),
         (["--test-on", "there", "--label-map", "other=nodul"], "'here' has no label 'nodul'"),
         (["--test-on", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_meant_is_an_error_of_usage(zoo, sets, tmp_path, arguments, said):
+def test_invalid_external_validations_are_usage_errors(zoo, sets, tmp_path, arguments, message):
     done = zoo("bench", "-m", "tiny_cnn", "-d", "here", *arguments, "--results", tmp_path, "--dry-run", cwd=sets)
-    assert done.returncode == 2 and said in done.stderr
+    assert done.returncode == 2 and message in done.stderr
 
 
-def test_another_dataset_of_the_same_name_is_an_error_of_usage(zoo, sets, tmp_path):
+def test_another_dataset_of_the_same_name_is_a_usage_error(zoo, sets, tmp_path):
     shutil.copytree(sets / "there", tmp_path / "here")
     words = ["-m", "tiny_cnn", "-d", "here", "--test-on", tmp_path / "here", "--results", tmp_path / "r", "--dry-run"]
     done = zoo("bench", *words, cwd=sets)
     assert done.returncode == 2 and "two datasets are named 'here'" in done.stderr
 
 
-def test_a_suite_can_say_it(bench, sets, tmp_path):
+def test_a_suite_can_name_external_datasets(bench, sets, tmp_path):
     suite = tmp_path / "suite.toml"
     lines = ['schema = 1\nname = "pair"\nmodels = ["tiny_cnn"]\ndatasets = ["here"]\ntest_on = ["there"]\nseeds = 1']
     suite.write_text("\n".join([*lines, 'weights = "none"\nlabel_map = {other = "nodule"}\n']))
-    _, document, said = bench("--suite", suite, "--dry-run", "--results", tmp_path / "results", cwd=sets)
+    _, document, stderr = bench("--suite", suite, "--dry-run", "--results", tmp_path / "results", cwd=sets)
     assert {run["tested_on"] for run in document["runs"]} == {None, "there"}
-    assert "'other' as 'nodule'" in said
+    assert "'other' as 'nodule'" in stderr
 
 
-def test_zoo_why_tells_a_test_elsewhere_from_the_training(tested, zoo, sets):
+def test_zoo_why_distinguishes_external_validation_from_training(tested, zoo, sets):
     results, document, _ = tested
     run = next(run for run in document["runs"] if run["tested_on"])
-    told = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
-    assert told["identity"]["tested_on"] == "there" and told["identity"]["purpose"] == "external"
+    explanation = json.loads(zoo("why", run["id"][:12], "--results", results, "--json", cwd=sets).stdout)
+    assert explanation["identity"]["tested_on"] == "there" and explanation["identity"]["purpose"] == "external"
 
 
-def test_a_model_trained_again_that_predicts_otherwise_than_the_finished_run_says_so(tested, bench, sets, tmp_path):
-    """As on another machine: here the finished run's stored predictions are moved, and its checksum with them."""
+def test_a_retrained_model_with_other_predictions_is_a_deviation(tested, bench, sets, tmp_path):
+    """As on another machine: change the finished run's stored predictions and their checksum."""
     results = shutil.copytree(tested[0], tmp_path / "results")
     shutil.rmtree(results / "here.to.there")
     for path in results.glob("here/tiny_cnn*/*/predictions.npz"):

@@ -1,4 +1,4 @@
-"""What only a GPU shows; skipped, saying so, where there is none."""
+"""Tests that need a GPU; skipped without one."""
 
 import time
 import warnings
@@ -31,22 +31,22 @@ def on_gpu(pixels, *, resident=True):
 
 
 def with_hook(module):
-    """The same network, which is not captured."""
+    """The same network with a hook, which prevents capture."""
     module.register_forward_hook(lambda *_: None)
     return module
 
 
 def parameters_of(fitted):
-    """All but the bias before the batch norm, which has no effect: its gradient is rounding noise, of which AdamW makes
-    steps as large as any."""
+    """All parameters except the bias before the batch norm, whose gradient is rounding noise that AdamW scales to full
+    steps."""
     named = fitted.module.named_parameters()
     return torch.cat([parameter.detach().cpu().flatten() for name, parameter in named if name != "conv.bias"])
 
 
-# --- what is learned -------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------------------
 @RESIDENT
 @pytest.mark.parametrize("protocol", [SHORT, ONE_OF, replace(SHORT, optimizer="sgd")], ids=["plain", "one-of", "sgd"])
-def test_a_captured_step_learns_what_an_eager_one_and_a_cpu_learn(resident, protocol):
+def test_a_captured_step_trains_as_an_eager_one_and_as_a_cpu(resident, protocol):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     on_cpu = train(dataset, pixels, protocol)
     captured = train(dataset, on_gpu(pixels, resident=resident), protocol)
@@ -59,11 +59,11 @@ def test_a_captured_step_learns_what_an_eager_one_and_a_cpu_learn(resident, prot
 
 
 @pytest.mark.parametrize("at", [1, 7, 10, 29])
-def test_an_interrupted_training_goes_on_to_the_same_network(at, tmp_path):
+def test_an_interrupted_training_continues_to_the_same_network(at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     whole = train(dataset, on_gpu(pixels), ONE_OF, module=new_module())
-    found = interrupted(tmp_path, at, dataset, on_gpu(pixels), ONE_OF)
-    torch.testing.assert_close(parameters_of(found), parameters_of(whole), atol=1e-4, rtol=1e-3)
+    actual = interrupted(tmp_path, at, dataset, on_gpu(pixels), ONE_OF)
+    torch.testing.assert_close(parameters_of(actual), parameters_of(whole), atol=1e-4, rtol=1e-3)
 
 
 def test_dropout_differs_from_step_to_step_and_follows_the_seed():
@@ -74,7 +74,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed():
     assert (parameters_of(first) - parameters_of(other)).abs().max() > 1e-3
 
 
-def test_a_replayed_step_draws_dropout_anew():
+def test_a_replayed_step_draws_new_dropout():
     device = open_device("cuda")
     with device.stream():
         total, ones = torch.zeros(1000, device="cuda"), torch.ones(1000, device="cuda")
@@ -98,7 +98,7 @@ def test_half_precision_with_scaled_gradients_learns():
     assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
 
 
-# --- what cannot be captured -----------------------------------------------------------------------------------------
+# --- failed captures -----------------------------------------------------------------------------------------
 class Waits(Tiny):
     def forward(self, images):
         return super().forward(images) * (1.0 if images.mean().item() < 1e9 else 0.0)
@@ -120,7 +120,7 @@ class DrawsInPython(Tiny):
 
 
 class FailsWhenCaptured(Tiny):
-    """Fails in a way that no check before the capture finds."""
+    """Fails in a way that only the capture detects."""
 
     def forward(self, images):
         if torch.cuda.is_current_stream_capturing():
@@ -136,16 +136,16 @@ class WaitsWhenCaptured(Tiny):
 
 
 @pytest.mark.parametrize("kind", [Waits, Counts, DrawsInPython, FailsWhenCaptured, WaitsWhenCaptured])
-def test_a_network_that_cannot_be_captured_trains_eagerly_and_says_why(kind):
+def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
     dataset, pixels = make()
     fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).cuda())
     assert fitted.details["step"] == "eager" and fitted.details["eager_reason"]
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
-    after = train(dataset, on_gpu(pixels), dropout=0.3)  # and harms none that comes after it
+    after = train(dataset, on_gpu(pixels), dropout=0.3)  # the next training is not affected
     assert after.details["step"] == "captured"
 
 
-def test_a_failed_capture_leaves_the_device_as_it_was():
+def test_a_failed_capture_does_not_change_the_device():
     device = open_device("cuda")
     with device.stream():
 
@@ -162,7 +162,7 @@ def test_a_failed_capture_leaves_the_device_as_it_was():
 
 # --- the host and the GPU --------------------------------------------------------------------------------------------
 def count_waits(resident, module=None):
-    """Waits within the second of two epochs of 60 steps, the end of the epoch left out."""
+    """Count the waits in the second of two epochs of 60 steps, without the end of the epoch."""
     dataset, pixels = make(count=1600, symmetries=("hflip", "rot90"))  # 960 in train
     protocol = replace(ONE_OF, steps=None, epochs=2, rounds=2, min_steps=0)
     counts = []
@@ -178,7 +178,7 @@ def count_waits(resident, module=None):
 
 
 @RESIDENT
-def test_the_host_waits_for_the_gpu_twice_an_epoch_at_most(resident):
+def test_the_host_waits_for_the_gpu_at_most_twice_per_epoch(resident):
     assert count_waits(resident) <= 2
 
 
@@ -187,7 +187,7 @@ def test_waits_of_a_network_are_counted():
     assert count_waits(True, Waits(2).cuda()) >= 57
 
 
-def test_the_host_is_only_some_steps_ahead():
+def test_the_host_is_only_a_few_steps_ahead():
     device = open_device("cuda")
     slow = torch.rand(8192, 8192, device="cuda")
     with device.stream():
@@ -203,7 +203,7 @@ def test_the_host_is_only_some_steps_ahead():
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
-def test_memory_that_runs_out_on_a_gpu_halves_the_part():
+def test_running_out_of_gpu_memory_halves_the_part():
     dataset, pixels = make()
 
     class Hungry(Greedy):
@@ -218,7 +218,7 @@ def test_memory_that_runs_out_on_a_gpu_halves_the_part():
     assert np.isfinite(probabilities).all()
 
 
-def test_a_run_that_shares_a_gpu_is_alone_before_its_batch_is_halved():
+def test_a_run_on_a_shared_gpu_gets_it_alone_before_its_batch_is_halved():
     device, sizes = open_device("cuda"), []
 
     def attempt(size):

@@ -1,10 +1,10 @@
-"""The main job on a GPU, through the command line: benches of every protocol, and what can go wrong in one.
+"""Benches of all protocols on a GPU, and their failures, through the command line.
 
-ZOO_TEST_DEVICE names the device. Where it is not set, it is cuda, or, without a GPU, the tests are skipped. On a CPU
-(`ZOO_TEST_DEVICE=cpu`) they hold as well, but for those of a recorded step.
+ZOO_TEST_DEVICE names the device; the default is cuda, and without a GPU the tests are skipped. With
+`ZOO_TEST_DEVICE=cpu` all tests run except those of a captured step.
 
-A command on a GPU starts in eight seconds, most of them imports and CUDA's. So the benches that the chosen tests need
-are started together, and each test reads what one of them left.
+A command on a GPU starts in eight seconds, mostly for imports and CUDA. The benches that the selected tests need are
+therefore started together, and each test reads the output of one of them.
 """
 
 import functools
@@ -31,7 +31,7 @@ only_cuda = pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="only CUDA 
 
 SECONDS = 400 if ON_CPU else 90  # for one command
 AT_ONCE = 1 if ON_CPU else 8
-ATOL = 0 if ON_CPU else 2e-2  # of probabilities: a GPU adds in another order each time
+ATOL = 0 if ON_CPU else 2e-2  # of probabilities: a GPU sums in varying order
 SMALL = ["--set", "image_size=32"]
 SCRATCH = ["--protocol", "scratch", *SMALL]
 STEPS = 40  # of each network of one_bench_of_all_networks
@@ -44,22 +44,22 @@ UNRECORDABLE = ("counts", "draws", "hooked", "reads_item")
 # --- commands --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What a bench left: exit status, its document, what it said, its results folder."""
+    """The outcome of a bench: exit status, JSON document, stderr, results folder."""
 
     status: int
     document: dict
-    said: str
+    stderr: str
     results: Path
 
     def stored(self, model: str, *, tested_on: str = "") -> list["Stored"]:
-        """The results of a model that were not there to tune, by dataset, fold and seed."""
-        found = [
+        """The results of a model without tuning runs, by dataset, fold and seed."""
+        actual = [
             Stored(folder=path.parent, facts=json.loads(path.read_text(encoding="utf-8")))
             for path in self.results.glob("*/*/*/result.json")
         ]
         chosen = [
             one
-            for one in found
+            for one in actual
             if one.run["shown"] == model and one.run["tested_on"] == tested_on and one.run["purpose"] != "tune"
         ]
         return sorted(chosen, key=lambda one: (one.run["dataset"], one.run["fold"], one.run["seed"]))
@@ -100,7 +100,7 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
-    """Starts `zoo` in processes of its own, on the device that is tested."""
+    """Starts `zoo` in separate processes on the tested device."""
 
     words: list[str]
     environment: dict
@@ -129,9 +129,9 @@ class Commands:
         return process.returncode, out, err
 
     def bench(self, results, *arguments, **variables) -> Done:
-        status, out, said = self.run(*self.bench_words(results, *arguments), **variables)
-        assert out, said
-        return Done(status=status, document=json.loads(out), said=said, results=self.folder / results)
+        status, out, stderr = self.run(*self.bench_words(results, *arguments), **variables)
+        assert out, stderr
+        return Done(status=status, document=json.loads(out), stderr=stderr, results=self.folder / results)
 
     def bench_words(self, results, *arguments) -> list:
         return ["bench", *arguments, "--device", DEVICE, "--offline", "--json", "--results", self.folder / results]
@@ -151,21 +151,21 @@ def long_words(zoo):
 
 
 def bench_long_after_sigterm(zoo):
-    """End a bench by SIGTERM after the first round of its training, and start it again."""
+    """End a bench by SIGTERM after the first training round, and start it again."""
     mark = zoo.folder / "mark"
     process = zoo.start(*zoo.bench_words("ended", *long_words(zoo)), ROUND_FILE=str(mark))
     try:
         wait_for(lambda: mark.exists() or process.poll() is not None, seconds=SECONDS)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=SECONDS)
+        _, stderr = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    assert process.returncode == 143, said
+    assert process.returncode == 143, stderr
     return bench_long(zoo, results="ended")
 
 
 def bench_elsewhere(zoo):
-    """A bench that keeps all weights, and the same bench with a test elsewhere."""
+    """A bench that keeps all weights, and the same bench with an external validation."""
     here = write_folders(zoo.folder / "here", ("clear", "nodule"), 150, 0)
     there = write_folders(zoo.folder / "there", ("clear", "nodule"), 60, 1, splits=())
     words = ["-m", "tiny_cnn", "-d", here, "--protocol", "scratch", "--seeds", 2, "--keep-weights", "all"]
@@ -245,7 +245,7 @@ def commands(command, environment, install, tiny_data, tmp_path_factory):
 
 
 def write_weights(folder):
-    """Pretrained weights for tiny_pretrained: random ones."""
+    """Random weights for tiny_pretrained."""
     from safetensors.torch import save_file
 
     random = torch.Generator().manual_seed(0)
@@ -257,10 +257,10 @@ def write_weights(folder):
 
 @pytest.fixture(scope="module")
 def started(request, commands):
-    """The jobs that the chosen tests of this file need, all started; each a future."""
+    """Start the jobs that the selected tests of this file need; returns futures."""
     items = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
     names = {name for item in items for name in item.callspec.params.get("done", ())}
-    assert commands.run("list", "models")[0] == 0  # every plugin is tried, every module compiled, once
+    assert commands.run("list", "models")[0] == 0  # quarantines all plugins and compiles all modules once
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {name: pool.submit(job, commands) for name, job in JOBS.items() if name in names}
         pool.shutdown(cancel_futures=True)
@@ -268,25 +268,25 @@ def started(request, commands):
 
 @pytest.fixture
 def done(request, started):
-    """What the jobs returned that a test names by `reads`: of one the answer, of several a tuple."""
+    """The results of the jobs that a test names by `reads`; a tuple for several jobs."""
     answers = tuple(started[name].result() for name in request.param)
     return answers if len(answers) > 1 else answers[0]
 
 
 def reads(*names):
-    """The jobs whose answers a test reads together."""
+    """The jobs whose results a test reads together."""
     return pytest.mark.parametrize("done", [names], ids=["+".join(names)], indirect=True)
 
 
 def reads_each(*names):
-    """The jobs a test is repeated for."""
+    """The jobs for which a test is repeated."""
     return pytest.mark.parametrize("done", [(name,) for name in names], ids=names, indirect=True)
 
 
 # --- every protocol --------------------------------------------------------------------------------------------------
 def assert_whole(done, *, status=0):
-    """Every run of a bench is ok, its primary score a number and every prediction finite."""
-    assert done.status == status, done.said
+    """Assert that all runs of a bench are ok, with a primary score and finite predictions."""
+    assert done.status == status, done.stderr
     assert done.document["refused"] == []
     for run in done.document["runs"]:
         assert run["status"] == "ok", (run["model"], run["error"])
@@ -300,9 +300,9 @@ def stored_of(done, run):
 
 
 @reads("protocols")
-def test_no_protocol_is_missing_here(done):
-    status, out, said = done
-    assert status == 0, said
+def test_all_protocols_are_tested(done):
+    status, out, stderr = done
+    assert status == 0, stderr
     assert {item["name"] for item in json.loads(out)["items"]} == {*PROTOCOLS, "baseline"}
 
 
@@ -326,7 +326,7 @@ def test_a_fine_tuned_run_names_its_device_and_how_much_memory_it_took(done):
 
 @only_cuda
 @reads_each(*FINETUNING)
-def test_the_step_of_every_fine_tuning_protocol_is_recorded(done):
+def test_the_step_of_each_fine_tuning_protocol_is_captured(done):
     for stored in (*done.stored("resnet18"), *done.stored("tiny_pretrained")):
         assert stored.details["step"] == "captured", stored.details
 
@@ -355,9 +355,9 @@ def test_half_precision_gives_numbers(done):
         assert all(np.isfinite(row["loss"]) for row in stored.history())
 
 
-# --- what is interrupted, kept, or done twice ------------------------------------------------------------------------
+# --- interruption, kept weights, repetition ------------------------------------------------------------------------
 @reads("undisturbed", "resumed")
-def test_a_bench_ended_by_sigterm_goes_on_to_the_same_predictions(done):
+def test_a_bench_ended_by_sigterm_continues_to_the_same_predictions(done):
     (whole,), (resumed,) = (bench.stored("announces") for bench in done)
     for bench in done:
         assert_whole(bench)
@@ -371,7 +371,7 @@ def test_a_bench_ended_by_sigterm_goes_on_to_the_same_predictions(done):
 
 
 @reads("elsewhere")
-def test_kept_weights_are_tested_elsewhere_without_another_training(done):
+def test_kept_weights_are_validated_externally_without_training(done):
     first, again, _ = done
     assert_whole(first)
     assert_whole(again)
@@ -383,8 +383,8 @@ def test_kept_weights_are_tested_elsewhere_without_another_training(done):
 
 
 @reads("elsewhere")
-def test_predictions_elsewhere_are_those_of_the_kept_weights(done):
-    """The network is put together and its input computed here again, with torch alone, on the CPU."""
+def test_external_predictions_on_a_gpu_are_those_of_the_kept_weights(done):
+    """Rebuild the network and its input with torch alone, on the CPU."""
     from PIL import Image
 
     _, again, there = done
@@ -409,7 +409,7 @@ def predict_tiny(state, images):
 
 
 @reads("one worker", "two workers")
-def test_two_workers_on_one_device_find_what_one_finds(done):
+def test_two_workers_on_one_device_give_the_results_of_one(done):
     for bench in done:
         assert_whole(bench)
     alone, together = (bench.stored("ordinary") for bench in done)
@@ -418,41 +418,41 @@ def test_two_workers_on_one_device_find_what_one_finds(done):
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(other.probabilities, one.probabilities, rtol=0, atol=ATOL)
     differences = [np.abs(one.probabilities - alone[0].probabilities).max() for one in alone[1:]]
-    assert min(differences) > 2 * ATOL  # of seeds: else the comparison above says nothing
+    assert min(differences) > 2 * ATOL  # between seeds; otherwise the comparison above could not fail
 
 
 # --- networks of every kind ------------------------------------------------------------------------------------------
 @reads("networks")
-def test_a_network_that_fails_midway_is_one_line_and_the_others_stand(done):
-    assert done.status == 3, done.said
+def test_a_network_that_fails_midway_is_one_line_and_the_others_finish(done):
+    assert done.status == 3, done.stderr
     status = {run["model"]: run["status"] for run in done.document["runs"]}
     assert status.pop("fails_midway") == "failed"
     assert set(status.values()) == {"ok"}
     assert {*TRAINABLE, *UNRECORDABLE, "hungry", "constant", "thumbnails"} == set(status)
-    assert "Traceback" not in done.said
-    lines = [line for line in done.said.splitlines() if "the fifth step is too hard" in line]
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "the fifth step is too hard" in line]
     assert [re.search(r"fails_midway seed (\d)", line)[1] for line in sorted(lines)] == ["0", "1"]
     codes = [run["error"]["code"] for run in done.document["runs"] if run["model"] == "fails_midway"]
     assert codes == ["run-error"] * 2
 
 
 @reads("networks")
-def test_memory_that_runs_out_makes_parts_of_a_batch(done):
+def test_running_out_of_memory_splits_the_batch(done):
     for stored in done.stored("hungry"):
         assert "out of memory: batches of 32 in parts of 8" in stored.facts["deviations"]
         assert np.isfinite(stored.probabilities).all()
 
 
 @reads("networks")
-def test_a_training_calls_the_network_once_a_step(done):
-    """BatchNorm counts the batches that it saw; a step tried out before the first one must leave no trace."""
+def test_training_calls_the_network_once_per_step(done):
+    """BatchNorm counts its batches; steps of the warm-up before the first one must not count."""
     for model in ("ordinary", "drops_out", *UNRECORDABLE):
         for stored in done.stored(model):
             assert int(stored.weights()["norm.num_batches_tracked"]) == STEPS, model
 
 
 @reads("networks")
-def test_the_loss_falls_with_dropout_and_stochastic_depth_too(done):
+def test_the_loss_falls_with_dropout_and_stochastic_depth(done):
     for model in TRAINABLE:
         for stored in done.stored(model):
             losses = [row["loss"] for row in stored.history()]
@@ -467,7 +467,7 @@ def test_two_seeds_train_two_networks(done):
 
 
 @reads("networks")
-def test_dropout_is_drawn_anew_in_each_step(done):
+def test_dropout_differs_in_each_step(done):
     kept = [stored.weights()["middle.kept"].numpy() for stored in done.stored("drops_out")]
     for counts in kept:  # binomial: STEPS draws of probability .5, for 64 numbers
         assert counts.min() > 0 and counts.max() < STEPS
@@ -476,7 +476,7 @@ def test_dropout_is_drawn_anew_in_each_step(done):
 
 
 @reads("networks")
-def test_a_forward_hook_is_called_in_every_step(done):
+def test_a_forward_hook_is_called_in_each_step(done):
     calls = (done.results.parent / "hooks").read_text().split()
     assert len(calls) >= 2 * STEPS  # of two seeds
     assert set(calls) == {"32"}
@@ -485,7 +485,7 @@ def test_a_forward_hook_is_called_in_every_step(done):
 @only_cuda
 @reads("networks")
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_the_step_of_an_ordinary_network_is_recorded(done, model):
+def test_the_step_of_an_ordinary_network_is_captured(done, model):
     for stored in done.stored(model):
         assert stored.details["step"] == "captured", stored.details
 
@@ -493,7 +493,7 @@ def test_the_step_of_an_ordinary_network_is_recorded(done, model):
 @only_cuda
 @reads("networks")
 @pytest.mark.parametrize("model", UNRECORDABLE)
-def test_what_cannot_be_recorded_is_trained_step_by_step_and_says_why(done, model):
+def test_a_network_that_cannot_be_captured_on_a_bench_trains_eagerly(done, model):
     for stored in done.stored(model):
         assert stored.details["step"] == "eager"
         assert stored.details["eager_reason"].strip()
@@ -501,8 +501,8 @@ def test_what_cannot_be_recorded_is_trained_step_by_step_and_says_why(done, mode
 
 # --- the doctor ------------------------------------------------------------------------------------------------------
 @reads("doctor")
-def test_the_doctor_tries_the_device(done):
-    status, out, said = done
-    assert status == 0, said
+def test_the_doctor_checks_the_device(done):
+    status, out, stderr = done
+    assert status == 0, stderr
     if DEVICE.startswith("cuda"):
         assert "captured" in out and "eager" in out

@@ -1,4 +1,4 @@
-"""Means that are ranked: equal inputs give equal means, and every mean is the exact one rounded once."""
+"""Means are correctly rounded, so that equal inputs give equal means."""
 
 from fractions import Fraction
 
@@ -22,18 +22,18 @@ def of_patients(counts, targets, rows):
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 1e-300, 0.95, 5e-324, 1e29])
-def test_mean_of_equal_numbers_is_that_number_whatever_their_count(value):
+def test_the_mean_of_equal_numbers_is_that_number(value):
     assert {exact_mean([value] * count) for count in range(1, 200)} == {value}
 
 
-def test_mean_is_the_exact_one_rounded_once():
+def test_the_mean_is_correctly_rounded():
     random = np.random.default_rng(0)
     for size in (2, 3, 7, 31, 500):
         values = random.random(size) * 10.0 ** random.integers(-12, 3, size)
         assert exact_mean(values) == float(sum(map(Fraction, values.tolist())) / size)
 
 
-def test_mean_does_not_depend_on_order_nor_on_how_often_the_whole_is_repeated():
+def test_the_mean_does_not_depend_on_order_or_repetition():
     values = [0.1, 0.2, 0.3, 0.7, 1e-17]
     assert len({exact_mean(np.tile(np.roll(values, k), times)) for k in range(5) for times in (1, 2, 3, 7)}) == 1
 
@@ -58,7 +58,7 @@ def test_patients_with_the_same_probabilities_in_another_order_are_tied():
     assert len(np.unique(units.probabilities, axis=0)) == 1
 
 
-def test_ensemble_ties_images_whose_members_said_the_same_in_another_order():
+def test_ensemble_ties_images_with_permuted_member_probabilities():
     members = [
         of_patients([1, 1, 1], [0, 1, 0], np.column_stack([1 - p, p]))
         for p in (np.array([0.1, 0.3, 0.2]), np.array([0.2, 0.1, 0.3]), np.array([0.3, 0.2, 0.1]))
@@ -67,7 +67,7 @@ def test_ensemble_ties_images_whose_members_said_the_same_in_another_order():
     assert mean_of_arrays([np.full((2, 2), 0.7)] * 3).tolist() == [[0.7, 0.7], [0.7, 0.7]]
 
 
-def test_rows_with_the_same_seed_scores_in_another_order_do_not_differ():
+def test_rows_with_permuted_seed_scores_do_not_differ():
     scores = [0.7, 0.1, 0.6]
     random = np.random.default_rng(0)
     rows = [
@@ -78,7 +78,7 @@ def test_rows_with_the_same_seed_scores_in_another_order_do_not_differ():
     assert (pair.difference, pair.p) == (0.0, 1.0)
 
 
-def test_differences_of_rounding_are_none():
+def test_differences_within_rounding_are_zero():
     assert z_test(0.1 + 0.2 - 0.3, 0.0).p == 1.0
     scores = np.column_stack([np.full(8, 0.1) + 0.2, np.full(8, 0.3)])
     assert wilcoxon_holm(scores).tolist() == [1.0]

@@ -1,4 +1,4 @@
-"""Every built-in metric of every task against scikit-learn: the value, and the weighted one by `resample`."""
+"""All built-in metrics of all tasks compared with scikit-learn: the value, and the weighted value of `resample`."""
 
 import pickle
 from dataclasses import replace
@@ -104,7 +104,7 @@ def sklearn_value(name: str, request: MetricRequest, weight: np.ndarray | None =
 
 
 def reference_ece(request: MetricRequest, weight: np.ndarray) -> float:
-    """Bin by bin, as it is defined."""
+    """ECE bin by bin, by its definition."""
     t, p, task = request.targets, request.probabilities, request.task.name
     if task == "multilabel":
         return float(np.mean([bin_by_bin(p[:, i], t[:, i], weight) for i in range(p.shape[1])]))
@@ -126,9 +126,9 @@ def bin_by_bin(confidence, outcome, weight) -> float:
     return error
 
 
-# --- every task, every metric ----------------------------------------------------------------------------------------
+# --- all tasks, all metrics ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("task", "name"), TASK_METRICS)
-def test_value_is_sklearns(task, name):
+def test_the_value_equals_scikit_learns(task, name):
     for seed in range(3):
         request = make_request(task, seed=seed)
         assert METRIC[name].compute(request) == approx(sklearn_value(name, request), abs=1e-12)
@@ -136,12 +136,12 @@ def test_value_is_sklearns(task, name):
 
 
 @pytest.mark.parametrize(("task", "name"), TASK_METRICS)
-def test_resample_is_sklearns_with_sample_weight(task, name):
+def test_the_weighted_value_equals_scikit_learns_with_sample_weight(task, name):
     request = make_request(task)
     weights = np.random.default_rng(1).multinomial(150, np.full(150, 1 / 150), size=20)
     expected = [sklearn_value(name, request, row) for row in weights]
     assert METRIC[name].resample(request, weights.astype(float)) == approx(expected, abs=1e-10)
-    # the layout in which scoring hands the weights over
+    # the memory layout used by scoring
     assert METRIC[name].resample(request, np.asfortranarray(weights, dtype=float)) == approx(expected, abs=1e-10)
 
 
@@ -159,21 +159,21 @@ def test_unit_weights_give_the_value_with_unknown_targets_and_absent_classes(tas
     assert METRIC[name].resample(request, weights) == approx(METRIC[name].compute(request), abs=1e-12)
 
 
-def test_every_task_names_metrics_that_serve_it():
+def test_the_metrics_of_each_task_support_it():
     for task, name in TASK_METRICS:
         assert task in METRIC[name].tasks
     for task in TASKS.values():
         assert task.primary_metric in task.metrics
 
 
-def test_specs_can_be_handed_to_another_process():
+def test_specs_can_be_pickled():
     request = make_request("binary")
     for metric in METRICS:
         if "binary" in metric.tasks:
             assert pickle.loads(pickle.dumps(metric)).compute(request) == metric.compute(request)
 
 
-def test_counts_are_the_value():
+def test_counts_give_the_value():
     request = make_request("binary")
     for name in ("accuracy", "sensitivity", "specificity"):
         successes, trials = METRIC[name].counts(request)
@@ -199,14 +199,14 @@ def test_positive_class_may_be_the_first():
         assert METRIC[name].resample(swapped, weights) == approx(METRIC[name].resample(request, weights))
 
 
-def test_brier_of_several_classes_is_sklearns():
+def test_brier_of_several_classes_equals_scikit_learns():
     request = make_request("multiclass")
     assert METRIC["brier"].compute(request) == approx(
         sk.brier_score_loss(request.targets, request.probabilities, labels=range(4))
     )
 
 
-def test_ece_is_sklearns_calibration_curve_where_bins_are_of_equal_size():
+def test_ece_equals_scikit_learns_calibration_curve_for_bins_of_equal_size():
     random = np.random.default_rng(0)
     positive = random.random(150)
     targets = (random.random(150) < positive**2).astype(int)
@@ -249,7 +249,7 @@ def one_class(task: str, label: int) -> MetricRequest:
         ("spearman", one_class("regression", 1), "all equal"),
     ],
 )
-def test_undefined_is_said_and_never_a_number(name, request_, reason):
+def test_an_undefined_metric_raises_undefined_with_a_reason(name, request_, reason):
     with pytest.raises(Undefined, match=reason):
         METRIC[name].compute(request_)
     assert np.isnan(METRIC[name].resample(request_, np.ones((3, 150)))).all()
@@ -270,7 +270,7 @@ def test_constant_decisions_have_no_mcc_and_perfect_single_class_no_kappa():
 @pytest.mark.parametrize(
     "decided", [lambda d: d & False, lambda d: d | True, lambda d: d & (np.arange(d.shape[1]) == 0)]
 )
-def test_which_labels_are_averaged_does_not_hang_on_the_decisions(name, decided):
+def test_the_averaged_labels_do_not_depend_on_the_decisions(name, decided):
     request = make_request("multilabel")
     other = replace(request, decisions=decided(request.decisions))
     assert METRIC[name].note(other) == METRIC[name].note(request)
@@ -370,7 +370,7 @@ SMOOTH = [(task, name) for task, name in TASK_METRICS if name != "ece"]
 
 
 @pytest.mark.parametrize(("task", "name"), SMOOTH)
-def test_the_variance_of_the_influence_values_is_the_bootstraps(task, name):
+def test_the_variance_of_the_influence_values_equals_the_bootstraps(task, name):
     request = make_request(task, num=400)
     part = DecidedTest(request, np.arange(400))
     influence = unit_influence(METRIC[name], part)
@@ -394,9 +394,9 @@ def test_ece_has_no_influence_values():
 
 
 @pytest.mark.parametrize("name", ["mae", "r2"])
-def test_without_a_weighted_metric_every_unit_is_left_out_once(name):
+def test_without_a_weighted_metric_influence_is_the_jackknife(name):
     request = make_request("regression", num=300)
     alone = replace(METRIC[name], influence=None, resample=None)
-    found, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
-    assert np.corrcoef(found, expected)[0, 1] > 0.999
-    assert found.std() == approx(expected.std(), rel=0.03)
+    actual, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
+    assert np.corrcoef(actual, expected)[0, 1] > 0.999
+    assert actual.std() == approx(expected.std(), rel=0.03)

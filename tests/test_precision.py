@@ -1,4 +1,4 @@
-"""The precision that a network trains in on a CPU: timed once, kept, and part of a run's identity."""
+"""The precision of training on a CPU: timed once, cached, and part of a run's identity."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from torch import nn
 from zoo.registry.lookup import Registry
 from zoo.runner import precision
 from zoo.runner.planning import plan_bench
-from zoo.runner.precision import TrainedNetwork, find_precisions, read_kept
+from zoo.runner.precision import TrainedNetwork, find_precisions, read_times
 from zoo.runner.suites import Suite
 from zoo.specs.model import ModelSpec
 from zoo.system import devices
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="the networks of these te
 
 
 class Slow(nn.Module):
-    """A network that takes longer in one precision."""
+    """A network that is slower in one precision."""
 
     def __init__(self, kind, outputs):
         super().__init__()
@@ -57,19 +57,19 @@ def registry(monkeypatch):
     return Registry()
 
 
-def test_each_network_gets_the_precision_in_which_it_is_faster(registry, tmp_path):
+def test_each_network_gets_its_faster_precision(registry, tmp_path):
     networks = [network("slow_in_bf16"), network("slow_in_fp32")]
     assert list(find_precisions(networks, registry, tmp_path).values()) == ["fp32", "bf16"]
 
 
-def test_what_was_timed_is_not_timed_again(registry, tmp_path, monkeypatch):
+def test_timed_networks_are_not_timed_again(registry, tmp_path, monkeypatch):
     one = network("slow_in_bf16")
     find_precisions([one], registry, tmp_path)
     monkeypatch.setattr(precision, "execute", None)  # a call would fail
     assert find_precisions([one], registry, tmp_path) == {one: "fp32"}
 
 
-def test_other_sizes_and_versions_are_timed_for_themselves(registry, tmp_path, monkeypatch):
+def test_other_sizes_and_versions_are_timed_separately(registry, tmp_path, monkeypatch):
     find_precisions([network("slow_in_bf16")], registry, tmp_path)
     find_precisions([network("slow_in_bf16", image_size=16)], registry, tmp_path)
     monkeypatch.setattr(precision, "versions", lambda: {"torch": "99"})
@@ -84,14 +84,14 @@ def test_a_network_that_cannot_be_built_is_left_out(registry, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": {"fp32": "x", "bf16": 1}}', '{"seconds": {"fp32": 1}}'])
 def test_a_damaged_file_is_timed_again(text, tmp_path):
     (tmp_path / "times.json").write_text(text)
-    assert read_kept(tmp_path / "times.json") is None
+    assert read_times(tmp_path / "times.json") is None
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def plan(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(precision, "recall", lambda _: {"fp32": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(precision, "read_times", lambda _: {"fp32": 1.0, "bf16": 2.0})
 
     def plan_with(**settings):
         fields = {"models": ("tiny",), "protocol": "scratch", "seeds": (0,)}
@@ -103,11 +103,11 @@ def plan(tiny_data, tmp_path, monkeypatch):
     return plan_with
 
 
-def test_a_training_that_is_long_enough_is_planned_in_the_faster_precision(plan):
+def test_a_long_training_is_planned_in_the_faster_precision(plan):
     assert plan(steps="500")["tiny"] == "fp32"
 
 
-def test_a_short_training_and_a_named_precision_are_left_alone(plan):
+def test_a_short_training_or_a_fixed_precision_is_not_timed(plan):
     assert plan(steps="3")["tiny"] == "bf16"
     assert plan(steps="500", precision="bf16")["tiny"] == "bf16"
 

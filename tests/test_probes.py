@@ -1,4 +1,4 @@
-"""Frozen features to a fitted module, against scikit-learn's answers for every task."""
+"""Linear probes and nearest-neighbor votes on frozen features, compared with scikit-learn for each task."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ SIDE = 4
 
 
 def build_pixels(request):
-    """A model whose features are the pixels themselves."""
+    """A model whose features are the pixels."""
     return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, request.num_outputs))
 
 
@@ -38,7 +38,7 @@ PIXELS = ModelSpec(name="pixels", build=build_pixels, classifier="1", channels=1
 
 
 def make_targets(task, images):
-    """Targets that the brightness of some pixels explains in part."""
+    """Targets that depend in part on the brightness of some pixels."""
     random = np.random.default_rng(1)
     signal = images.reshape(len(images), -1)[:, :3] / 255 + random.normal(0, 0.3, (len(images), 3))
     if task == REGRESSION:
@@ -85,7 +85,7 @@ def build(task, dataset, spec=PIXELS):
 
 
 def split(dataset, pixels, name):
-    """The features of a split, as the model sees them, and its targets."""
+    """The features of a split, as the head gets them, and its targets."""
     rows = dataset.index(name)
     features = pixels.normalize(pixels.batch(torch.from_numpy(rows))).flatten(1).double().numpy()
     return features, dataset.targets[rows]
@@ -101,7 +101,7 @@ def probe(dataset, pixels, *, penalties=(PENALTY,), select=lambda logits: 0.0, s
 
 
 def logistic(count):
-    """scikit-learn's own, converged; its C is the inverse of the penalty summed over the images."""
+    """scikit-learn's logistic regression, converged; C is 1 / (penalty x number of images)."""
     return LogisticRegression(C=1 / (PENALTY * count), tol=1e-10, max_iter=10_000)
 
 
@@ -132,15 +132,15 @@ def sklearns_answer(task, train, targets, test):
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION], ids=str)
-def test_a_probes_probabilities_are_scikit_learns(task):
+def test_the_probabilities_of_a_probe_equal_scikit_learns(task):
     dataset, pixels = make(task)
     module, _ = probe(dataset, pixels)
-    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(module, dataset, pixels, "test", precision="fp32").probabilities
     expected = sklearns_answer(task, *split(dataset, pixels, "train"), split(dataset, pixels, "test")[0])
-    np.testing.assert_allclose(found, expected, atol=2e-3 if task != REGRESSION else 1e-3)
+    np.testing.assert_allclose(actual, expected, atol=2e-3 if task != REGRESSION else 1e-3)
 
 
-def test_the_penalty_is_the_one_that_val_likes_best():
+def test_the_penalty_is_the_one_with_the_best_val_score():
     dataset, pixels = make(BINARY)
     seen = []
 
@@ -158,28 +158,28 @@ def test_ties_go_to_the_stronger_penalty():
     assert probe(dataset, pixels, penalties=(1e-4, 10.0, 1e-2))[1]["regularization"] == 10.0
 
 
-def test_a_protocol_without_penalties_fits_nothing():
+def test_a_protocol_without_penalties_is_an_error():
     dataset, pixels = make(BINARY)
-    with pytest.raises(RunError, match="lists no regularizations"):
+    with pytest.raises(RunError, match="regularizations"):
         probe(dataset, pixels, penalties=())
 
 
-def test_val_is_shown_the_logits_that_the_fitted_module_gives():
+def test_the_val_score_gets_the_logits_of_the_fitted_module():
     dataset, pixels = make(MULTICLASS)
-    shown = []
-    module, _ = probe(dataset, pixels, select=lambda logits: shown.append(logits) or 0.0)
+    received = []
+    module, _ = probe(dataset, pixels, select=lambda logits: received.append(logits) or 0.0)
     given = predict(module, dataset, pixels, "val", precision="fp32").probabilities
-    np.testing.assert_allclose(MULTICLASS.to_probabilities(shown[0]), given, atol=1e-6)
+    np.testing.assert_allclose(MULTICLASS.to_probabilities(received[0]), given, atol=1e-6)
 
 
-def test_a_feature_that_never_varies_does_no_harm():
+def test_a_constant_feature_is_ignored():
     dataset, pixels = make(BINARY)
     pixels.images[:, 0, 0] = 7
     module, _ = probe(dataset, pixels)
     assert np.isfinite(predict(module, dataset, pixels, "test", precision="fp32").probabilities).all()
 
 
-def test_probing_trains_nothing_but_the_head():
+def test_probing_trains_only_the_head():
     dataset, pixels = make(BINARY)
     spec = replace(
         PIXELS, build=lambda request: nn.Sequential(nn.BatchNorm2d(1), *build_pixels(request)), classifier="2"
@@ -203,26 +203,26 @@ def test_features_that_are_not_finite_are_refused():
 def test_the_constant_baseline_is_the_prior_of_train(task):
     dataset, pixels = make(task)
     module, _ = probe(dataset, pixels, spec=BASELINES[0])
-    found = predict(module, dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(module, dataset, pixels, "test", precision="fp32").probabilities
     targets = dataset.targets[dataset.index("train")]
     if task.classes:
         expected = np.bincount(targets) / len(targets)
     else:
         expected = np.nanmean(targets.reshape(len(targets), -1), axis=0)
-    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=2e-3)
+    np.testing.assert_allclose(actual, np.broadcast_to(expected, actual.shape), rtol=2e-3)
 
 
-def test_a_class_that_train_lacks_is_never_chosen():
+def test_a_class_missing_in_train_is_never_predicted():
     features, targets = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0, 2], 20)
     weight, bias = solve_linear(MULTICLASS, features, targets, PENALTY, num_labels=3)
-    found = MULTICLASS.to_probabilities(features @ weight.T + bias)
-    assert found[:, 1].max() < 1e-9
+    actual = MULTICLASS.to_probabilities(features @ weight.T + bias)
+    assert actual[:, 1].max() < 1e-9
     expected = logistic(40).fit(features, targets).predict_proba(features)
-    np.testing.assert_allclose(found[:, [0, 2]], expected, atol=1e-3)
+    np.testing.assert_allclose(actual[:, [0, 2]], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("known", "expected"), [([1, 1, 1], 3.5 / 4), ([0, 0], 0.5 / 3), ([], 0.5)])
-def test_a_label_with_one_outcome_alone_gets_its_smoothed_rate(known, expected):
+def test_a_label_with_a_single_outcome_gets_its_smoothed_rate(known, expected):
     targets = np.full((8, 2), np.nan)
     targets[: len(known), 0] = known
     targets[:, 1] = [0, 1] * 4
@@ -231,12 +231,12 @@ def test_a_label_with_one_outcome_alone_gets_its_smoothed_rate(known, expected):
     assert MULTILABEL.to_probabilities(bias[None])[0, 0] == pytest.approx(expected)
 
 
-# --- nearest neighbours ----------------------------------------------------------------------------------------------
+# --- nearest neighbors -----------------------------------------------------------------------------------------------
 def votes(distances):
     return np.exp((1 - distances) / KNN.temperature)
 
 
-def neighbours(dataset, pixels, **change):
+def knn(dataset, pixels, **change):
     module = build(dataset.task, dataset).eval()
     extract = feature_extractor(PIXELS, module)
     features = extract_features(extract, pixels, "fp32")
@@ -245,43 +245,43 @@ def neighbours(dataset, pixels, **change):
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, ORDINAL], ids=str)
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_a_vote_is_scikit_learns(task, k):
+def test_a_vote_equals_scikit_learns(task, k):
     dataset, pixels = make(task)
-    found = predict(neighbours(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels, neighbors=k), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
     expected = reference.predict_proba(split(dataset, pixels, "test")[0])
-    np.testing.assert_allclose(found, expected, atol=5e-4)  # kept 1e-4 away from 0 and 1
+    np.testing.assert_allclose(actual, expected, atol=5e-4)  # kept 1e-4 away from 0 and 1
 
 
-def test_a_regressions_vote_is_scikit_learns():
+def test_a_regression_vote_equals_scikit_learns():
     dataset, pixels = make(REGRESSION)
-    found = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     reference = KNeighborsRegressor(20, metric="cosine", algorithm="brute", weights=votes)
     reference.fit(*split(dataset, pixels, "train"))
-    np.testing.assert_allclose(found[:, 0], reference.predict(split(dataset, pixels, "test")[0]), rtol=1e-4)
+    np.testing.assert_allclose(actual[:, 0], reference.predict(split(dataset, pixels, "test")[0]), rtol=1e-4)
 
 
-def test_neighbours_whose_label_is_unknown_do_not_vote_on_it():
+def test_neighbors_with_an_unknown_label_do_not_vote_on_it():
     dataset, pixels = make(MULTILABEL)
-    found = predict(neighbours(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
+    actual = predict(knn(dataset, pixels), dataset, pixels, "test", precision="fp32").probabilities
     train, targets = split(dataset, pixels, "train")
     reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(train, np.zeros(len(train)))
     distances, nearest = reference.kneighbors(split(dataset, pixels, "test")[0])
     weight = np.where(np.isnan(targets[nearest]), 0, votes(distances)[:, :, None])
     expected = (weight * np.nan_to_num(targets[nearest])).sum(axis=1) / weight.sum(axis=1)
-    np.testing.assert_allclose(found, expected, atol=5e-4)
+    np.testing.assert_allclose(actual, expected, atol=5e-4)
 
 
-def test_more_neighbours_than_images_are_all_of_them():
+def test_more_neighbors_than_images_means_all_images():
     dataset, pixels = make(BINARY)
-    every, more = (neighbours(dataset, pixels, neighbors=k) for k in (72, 5000))
+    every, more = (knn(dataset, pixels, neighbors=k) for k in (72, 5000))
     answers = [predict(m, dataset, pixels, "test", precision="fp32").probabilities for m in (every, more)]
     np.testing.assert_array_equal(*answers)
 
 
-@pytest.mark.parametrize("fit", [lambda d, p: neighbours(d, p), lambda d, p: probe(d, p)[0]], ids=["knn", "probe"])
-def test_only_the_frozen_network_is_computed_in_bf16(fit):
+@pytest.mark.parametrize("fit", [lambda d, p: knn(d, p), lambda d, p: probe(d, p)[0]], ids=["knn", "probe"])
+def test_only_the_frozen_network_runs_in_bf16(fit):
     dataset, pixels = make(BINARY)  # whose network computes nothing
     module = fit(dataset, pixels)
     exact, rough = (predict(module, dataset, pixels, "test", precision=p).probabilities for p in ("fp32", "bf16"))
@@ -290,7 +290,7 @@ def test_only_the_frozen_network_is_computed_in_bf16(fit):
 
 # --- probabilities to logits -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["binary", "multiclass", "ordinal", "multilabel", "regression"])
-def test_logits_give_their_probabilities_back(name):
+def test_to_logits_inverts_the_tasks_probabilities(name):
     task, random = find_task(name), np.random.default_rng(0)
     given = {
         "binary": random.dirichlet([1, 1], 50),

@@ -1,4 +1,4 @@
-"""What a bench promises whatever befalls it, each promise tried through the command line: see docs/reliability.md."""
+"""The guarantees of docs/reliability.md, each tested through the command line."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from zoo.results.store import find_result_folders, load_result
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, looks into /proc, sends signals")
 
 SCRATCH = ["--protocol", "scratch", "--set", "image_size=16"]
-DONE = re.compile(r"^\[\d+ of \d+\] binary (\S+) seed (\d+): (?!FAILED)", re.MULTILINE)  # what a bench acknowledged
+DONE = re.compile(r"^\[\d+ of \d+\] binary (\S+) seed (\d+): (?!FAILED)", re.MULTILINE)  # runs reported done
 
 
 def grid(tiny_data, results, *, model="tiny_cnn", seeds=10, steps=4, workers=2):
@@ -31,7 +31,7 @@ def grid(tiny_data, results, *, model="tiny_cnn", seeds=10, steps=4, workers=2):
 
 
 def stored(results):
-    """What was measured, by model and seed: every prediction, every score. A folder that is not whole is an error."""
+    """All predictions and scores by model and seed. An incomplete folder is an error."""
     found = {}
     for folder in find_result_folders(results):
         result = load_result(folder)
@@ -53,9 +53,9 @@ def assert_same(found, expected):
         assert scores == expected[key][1]
 
 
-def acknowledged(told):
-    """Model and seed of every run that a bench said is done."""
-    return set(DONE.findall(told))
+def acknowledged(stderr):
+    """Model and seed of each run that a bench reported done."""
+    return set(DONE.findall(stderr))
 
 
 def left_over(results):
@@ -64,26 +64,26 @@ def left_over(results):
 
 # --- killed ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kills", [30, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_not(warm, tiny_data, tmp_path, kills):
+def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills):
     begun = time.monotonic()
-    status, _, told = warm.run(*grid(tiny_data, tmp_path / "whole"))
+    status, _, stderr = warm.run(*grid(tiny_data, tmp_path / "whole"))
     seconds = time.monotonic() - begun
     expected = stored(tmp_path / "whole")
-    assert (status, len(expected), len(acknowledged(told))) == (0, 12, 12)
-    draw, folders, said = random.Random(kills), [tmp_path / "0"], set()
+    assert (status, len(expected), len(acknowledged(stderr))) == (0, 12, 12)
+    draw, folders, reported = random.Random(kills), [tmp_path / "0"], set()
     for number in range(kills):
         bench = warm.start(*grid(tiny_data, folders[-1]))
-        time.sleep(draw.uniform(0, seconds) if number else 0)  # the first before it has made its folder
+        time.sleep(draw.uniform(0, seconds) if number else 0)  # the first one before its folder exists
         bench.kill()
         status = bench.wait()
-        assert status in (-signal.SIGKILL, 0), bench.told()
-        said |= acknowledged(bench.told())
+        assert status in (-signal.SIGKILL, 0), bench.read_stderr()
+        reported |= acknowledged(bench.read_stderr())
         found = stored(folders[-1])
         assert_same(found, expected)
-        assert said <= set(found), "a run was said to be done and is not there"
+        assert reported <= set(found), "a run that was reported done is missing"
         if len(found) == len(expected):
             folders.append(tmp_path / str(number + 1))
-            said = set()
+            reported = set()
     for folder in folders:
         assert warm.run(*grid(tiny_data, folder))[0] == 0
         assert_same(stored(folder), expected)
@@ -91,7 +91,7 @@ def test_a_bench_killed_at_random_moments_ends_with_the_results_of_one_that_was_
         assert left_over(folder) == []
 
 
-def test_a_killed_bench_takes_its_workers_along(warm, tiny_data, tmp_path):
+def test_the_workers_of_a_killed_bench_end(warm, tiny_data, tmp_path):
     pids = tmp_path / "pids"
     bench = warm.start(*grid(tiny_data, tmp_path / "r", model="hangs", seeds=2), TINY_PIDS=str(pids))
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4)
@@ -100,7 +100,7 @@ def test_a_killed_bench_takes_its_workers_along(warm, tiny_data, tmp_path):
     bench.wait()
     wait_for(lambda: not any(map(alive, workers)), seconds=10)
     assert not descendants(bench.pid)
-    for pid in map(int, pids.read_text().split()):  # what a worker itself had started is nobody's child now
+    for pid in map(int, pids.read_text().split()):  # processes that a worker started are orphans now
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
 
@@ -116,13 +116,13 @@ def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, t
     assert set(map(int, pids.read_text().split())) <= set(below)
     begun = time.monotonic()
     bench.kill(number)
-    assert bench.wait() == status, bench.told()
+    assert bench.wait() == status, bench.read_stderr()
     assert time.monotonic() - begun < 10
     assert not any(map(alive, below))
     assert left_over(tmp_path / "r") == []
 
 
-def test_a_second_interrupt_ends_a_bench_at_once(warm, tiny_data, tmp_path):
+def test_a_second_interrupt_ends_a_bench_immediately(warm, tiny_data, tmp_path):
     pids = tmp_path / "pids"
     bench = warm.start(*grid(tiny_data, tmp_path / "r", model="sleeps", seeds=2), TINY_PIDS=str(pids))
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
@@ -130,20 +130,18 @@ def test_a_second_interrupt_ends_a_bench_at_once(warm, tiny_data, tmp_path):
     assert set(map(int, pids.read_text().split())) <= set(below)
     bench.kill(signal.SIGINT)
     time.sleep(0.5)
-    assert alive(bench.pid)  # it waits for two steps of a minute each
+    assert alive(bench.pid)  # still waiting for two steps of a minute each
     begun = time.monotonic()
     bench.kill(signal.SIGINT)
-    assert bench.wait() == 130, bench.told()
+    assert bench.wait() == 130, bench.read_stderr()
     assert time.monotonic() - begun < 2
     assert not any(map(alive, below))
-    assert "Traceback" not in bench.told()
+    assert "Traceback" not in bench.read_stderr()
 
 
 # --- done is durable -------------------------------------------------------------------------------------------------
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_a_run_is_said_to_be_done_after_its_files_its_rename_and_its_folder_are_on_the_disk(
-    command, environment, tiny_data, tmp_path
-):
+def test_a_run_is_reported_done_after_its_files_rename_and_folder_are_synced(command, environment, tiny_data, tmp_path):
     log, results = tmp_path / "calls", tmp_path / "results"
     traced = ["strace", "-f", "-y", "-s", "200", "-o", log, "-e", "trace=fsync,rename,renameat,renameat2,write"]
     subprocess.run(
@@ -153,10 +151,10 @@ def test_a_run_is_said_to_be_done_after_its_files_its_rename_and_its_folder_are_
         capture_output=True,
     )
     calls = log.read_text(errors="replace").splitlines()
-    said = [number for number, call in enumerate(calls) if re.search(r'write\(2<.*"\[\d of 4\] binary', call)]
-    assert len(said) == 4
+    positions = [number for number, call in enumerate(calls) if re.search(r'write\(2<.*"\[\d of 4\] binary', call)]
+    assert len(positions) == 4
     start = 0
-    for number in said:
+    for number in positions:
         before, start = calls[start:number], number
         renamed = [
             n for n, call in enumerate(before) if "rename" in call and f"{results}/binary" in call.split(" = ")[0]
@@ -191,13 +189,13 @@ os.fsync = fsync
 
 @pytest.mark.parametrize("fault", ["predictions.npz", "history.jsonl", ".tmp", "tiny_cnn.random"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
-def test_a_run_whose_files_cannot_be_made_durable_is_not_said_to_be_done(warm, tiny_data, tmp_path, fault, number):
+def test_a_run_whose_files_cannot_be_synced_is_not_reported_done(warm, tiny_data, tmp_path, fault, number):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, seeds=1, workers=1)
-    status, _, told = warm.run(*arguments, first=FAULTY_DISK, FAULT=fault, ERRNO=str(number))
-    assert status == 5, told
-    assert os.strerror(number) in told and "; fix: " in told and "Traceback" not in told
-    assert ("tiny_cnn", "0") not in acknowledged(told)
+    status, _, stderr = warm.run(*arguments, first=FAULTY_DISK, FAULT=fault, ERRNO=str(number))
+    assert status == 5, stderr
+    assert os.strerror(number) in stderr and "; fix: " in stderr and "Traceback" not in stderr
+    assert ("tiny_cnn", "0") not in acknowledged(stderr)
     assert left_over(results) == []
     assert warm.run(*arguments)[0] == 0
     assert len(stored(results)) == 3
@@ -205,26 +203,26 @@ def test_a_run_whose_files_cannot_be_made_durable_is_not_said_to_be_done(warm, t
 
 # --- a disk that is full, or read-only -------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def elsewhere(environment, tmp_path_factory):
-    """Commands in a room of their own, where a user may mount disks."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+def namespace(environment, tmp_path_factory):
+    """Commands in their own mount namespace, where a user may mount disks."""
+    folder = tmp_path_factory.mktemp("namespace")
     probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)], capture_output=True)
     if probe.returncode:
-        pytest.skip("this machine lets no user mount a disk of his own")
+        pytest.skip("users cannot mount disks on this machine")
     server = Warm(environment(), folder, before=["unshare", "-rm"])
     yield server
     server.close()
 
 
 @pytest.fixture
-def disk(elsewhere, tmp_path):
-    """Mount a disk of some size; returns its folder as those commands know it, and the same as seen from here."""
+def disk(namespace, tmp_path):
+    """Mount a disk of some size, and return its folder in the namespace, and its path in this process."""
 
     def mount(size):
         folder = tmp_path / "disk"
         folder.mkdir()
-        elsewhere.shell(f"mount -t tmpfs -o size={size} none {folder}")
-        return folder, Path(f"/proc/{elsewhere.server.pid}/root{folder}")
+        namespace.shell(f"mount -t tmpfs -o size={size} none {folder}")
+        return folder, Path(f"/proc/{namespace.server.pid}/root{folder}")
 
     return mount
 
@@ -234,24 +232,24 @@ def room(folder):
     return statistics.f_bavail * statistics.f_frsize
 
 
-def test_a_full_disk_ends_a_bench_within_ten_seconds_and_it_goes_on_when_there_is_room(elsewhere, disk, tiny_data):
+def test_a_full_disk_ends_a_bench_within_ten_seconds_and_it_continues_later(namespace, disk, tiny_data):
     folder, seen = disk("200k")
     arguments = [*grid(tiny_data, folder / "results", workers=1), "--keep-weights", "all"]
-    bench = elsewhere.start(*arguments)
+    bench = namespace.start(*arguments)
     wait_for(lambda: not alive(bench.pid) or room(seen) < 24_000, seconds=120)  # too little for one more run
     begun = time.monotonic()
-    assert bench.wait() == 5, bench.told()
+    assert bench.wait() == 5, bench.read_stderr()
     assert time.monotonic() - begun < 10
-    told = bench.told()
-    assert "error[results-unusable] results folder " in told and "No space left on device; fix: " in told
-    done = acknowledged(told)
+    stderr = bench.read_stderr()
+    assert "error[results-unusable] results folder " in stderr and "No space left on device; fix: " in stderr
+    done = acknowledged(stderr)
     assert 1 <= len(done) < 12
     found = stored(seen / "results")
     assert done <= set(found)
-    elsewhere.shell(f"mount -o remount,size=20m {folder}")
-    status, _, told = elsewhere.run(*arguments)
-    assert status == 0, told
-    assert f"12 runs, {len(found)} done already" in told
+    namespace.shell(f"mount -o remount,size=20m {folder}")
+    status, _, stderr = namespace.run(*arguments)
+    assert status == 0, stderr
+    assert f"12 runs, {len(found)} done already" in stderr
     whole = stored(seen / "results")
     assert len(whole) == 12
     assert_same(found, whole)
@@ -262,26 +260,24 @@ SIZES = range(16, 416, 20)  # kB: from less than one run takes to more than all 
 
 
 @pytest.mark.parametrize("size", [pytest.param(s, marks=() if s in {16, 136} else pytest.mark.slow) for s in SIZES])
-def test_on_a_disk_of_any_size_a_bench_ends_soon_keeps_what_it_said_is_done_and_goes_on(
-    elsewhere, disk, tiny_data, size
-):
+def test_on_a_disk_of_any_size_a_bench_ends_soon_keeps_reported_runs_and_continues(namespace, disk, tiny_data, size):
     folder, seen = disk(f"{size}k")
     arguments = [*grid(tiny_data, folder / "results"), "--keep-weights", "all"]
-    status, _, told = elsewhere.run(*arguments)
-    assert "Traceback" not in told, told
-    assert status == 0 or (status == 5 and "No space left on device" in told and "; fix: " in told), told
-    done, found = acknowledged(told), stored(seen / "results")
+    status, _, stderr = namespace.run(*arguments)
+    assert "Traceback" not in stderr, stderr
+    assert status == 0 or (status == 5 and "No space left on device" in stderr and "; fix: " in stderr), stderr
+    done, found = acknowledged(stderr), stored(seen / "results")
     assert done <= set(found)
-    elsewhere.shell(f"mount -o remount,size=20m {folder}")
-    status, _, told = elsewhere.run(*arguments)
-    assert status == 0, told
+    namespace.shell(f"mount -o remount,size=20m {folder}")
+    status, _, stderr = namespace.run(*arguments)
+    assert status == 0, stderr
     whole = stored(seen / "results")
     assert len(whole) == 12
     assert_same(found, whole)
     assert left_over(seen / "results") == []
 
 
-def test_a_bench_whose_terminal_or_reader_is_gone_goes_on(warm, tiny_data, tmp_path):
+def test_a_bench_goes_on_without_its_terminal_or_reader(warm, tiny_data, tmp_path):
     gone = "import os, sys; read, write = os.pipe(); os.close(read); sys.stderr = open(write, 'w')"
     full = "import sys; sys.stderr = open('/dev/full', 'w')"
     for number, first in enumerate((gone, full)):
@@ -291,118 +287,111 @@ def test_a_bench_whose_terminal_or_reader_is_gone_goes_on(warm, tiny_data, tmp_p
     assert warm.run("list", "nothing", first=full)[0] == 2
 
 
-def test_a_pipe_among_what_the_cache_remembers_is_not_waited_for(warm, tmp_path):
+def test_a_pipe_in_the_cache_does_not_block(warm, tmp_path):
     (tmp_path / "plugins").mkdir()
     os.mkfifo(tmp_path / "plugins" / "tried.json")
     assert warm.run("list", "metrics", seconds=30, ZOO_CACHE=str(tmp_path))[0] == 0
 
 
-def test_images_that_are_removed_while_a_bench_runs_are_one_line_a_run(warm, tiny_data, tmp_path):
+def test_images_removed_during_a_bench_give_one_line_per_run(warm, tiny_data, tmp_path):
     cache, pids = tmp_path / "cache", tmp_path / "pids"
     arguments = grid(tiny_data, tmp_path / "r", model="sleeps,tiny_cnn", seeds=1, workers=1)
     bench = warm.start(*arguments, "--run-timeout", 3, ZOO_CACHE=str(cache), TINY_PIDS=str(pids))
     wait_for(pids.exists)
     shutil.rmtree(cache / "images")
     assert bench.wait() == 3
-    assert (
-        "images.npy: removed from the cache during the run; fix: do not clear the cache while a bench runs"
-        in bench.told()
-    )
-    assert "Traceback" not in bench.told()
+    assert re.search(r"images\.npy: .*; fix: ", bench.read_stderr())
+    assert "Traceback" not in bench.read_stderr()
 
 
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 
 
 @pytest.mark.parametrize(("size", "code"), [(1_000, "results-unusable"), (20_000, "no-room")])
-def test_where_files_may_not_be_that_large_a_bench_ends_with_one_line_and_goes_on(
-    warm, tiny_data, tmp_path, size, code
-):
+def test_a_file_size_limit_ends_a_bench_with_one_line_and_it_continues_later(warm, tiny_data, tmp_path, size, code):
     arguments, cache = grid(tiny_data, tmp_path / "results", seeds=1), str(tmp_path / "cache")
-    status, _, told = warm.run(*arguments, first=LIMITED.format(size=size), ZOO_CACHE=cache)
-    assert status == 5 and "Traceback" not in told, told
-    assert re.search(rf"^zoo: error\[{code}\] .*File too large; fix: ", told, re.MULTILINE), told
-    status, _, told = warm.run(*arguments, ZOO_CACHE=cache)
-    assert status == 0, told
+    status, _, stderr = warm.run(*arguments, first=LIMITED.format(size=size), ZOO_CACHE=cache)
+    assert status == 5 and "Traceback" not in stderr, stderr
+    assert re.search(rf"^zoo: error\[{code}\] .*File too large; fix: ", stderr, re.MULTILINE), stderr
+    status, _, stderr = warm.run(*arguments, ZOO_CACHE=cache)
+    assert status == 0, stderr
     assert len(stored(tmp_path / "results")) == 3
     assert left_over(tmp_path / "results") == []
 
 
 @pytest.mark.parametrize("words", [("--help",), ("list", "models"), ("report", "--format", "json")])
-def test_where_what_is_shown_cannot_be_written_it_is_one_line_and_status_5(warm, tiny_data, tmp_path, words):
+def test_output_that_cannot_be_written_is_one_line_and_status_5(warm, tiny_data, tmp_path, words):
     if words[0] == "report":
         assert warm.run(*grid(tiny_data, tmp_path / "results", seeds=1))[0] == 0
         words = (*words, "--results", tmp_path / "results")
-    status, _, told = warm.run(*words, first="os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
-    assert (status, told.count("\n")) == (5, 1), told
-    assert "No space left on device" in told and "; fix: " in told
+    status, _, stderr = warm.run(*words, first="os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
+    assert (status, stderr.count("\n")) == (5, 1), stderr
+    assert "No space left on device" in stderr and "; fix: " in stderr
 
 
-def test_a_full_disk_for_the_cache_is_said_and_no_process_dies_of_it(elsewhere, disk, tiny_data, tmp_path):
+def test_a_full_disk_for_the_cache_is_reported_and_crashes_no_process(namespace, disk, tiny_data, tmp_path):
     folder, seen = disk("200k")  # the images at 64 pixels take 640
     arguments = [*grid(tiny_data, tmp_path / "r", seeds=1), "--set", "image_size=64"]
-    status, _, told = elsewhere.run(*arguments, ZOO_CACHE=str(folder / "cache"))
-    assert status == 5, told
-    assert re.search(r"zoo: error\[no-room\] .*images.npy: No space left on device; fix: free", told), told
+    status, _, stderr = namespace.run(*arguments, ZOO_CACHE=str(folder / "cache"))
+    assert status == 5, stderr
+    assert re.search(r"zoo: error\[no-room\] .*images.npy: No space left on device; fix: ", stderr), stderr
     assert list((seen / "cache" / "images").iterdir()) == []
 
 
-def test_a_results_folder_that_is_read_only_is_told_before_anything_starts_and_can_be_reported(
-    elsewhere, disk, tiny_data
-):
+def test_a_read_only_results_folder_is_an_error_at_the_start_and_can_be_reported(namespace, disk, tiny_data):
     folder, _ = disk("20m")
     results = folder / "results"
-    assert elsewhere.run(*grid(tiny_data, results, seeds=1))[0] == 0
-    elsewhere.shell(f"mount -o remount,ro {folder}")
+    assert namespace.run(*grid(tiny_data, results, seeds=1))[0] == 0
+    namespace.shell(f"mount -o remount,ro {folder}")
     begun = time.monotonic()
-    status, _, told = elsewhere.run(*grid(tiny_data, results, seeds=2))
+    status, _, stderr = namespace.run(*grid(tiny_data, results, seeds=2))
     assert (status, time.monotonic() - begun < 10) == (5, True)
-    assert "error[results-unusable]" in told and "Read-only file system; fix: give a folder" in told
-    assert "baselines, " not in told
-    status, shown, _ = elsewhere.run("report", "--results", results)
-    assert status == 0 and "tiny_cnn" in shown
+    assert "error[results-unusable]" in stderr and "Read-only file system; fix: " in stderr
+    assert "baselines, " not in stderr
+    status, report, _ = namespace.run("report", "--results", results)
+    assert status == 0 and "tiny_cnn" in report
 
 
 # --- several benches on one folder -----------------------------------------------------------------------------------
-def test_eight_benches_with_overlapping_grids_carry_out_each_run_once(warm, tiny_data, tmp_path):
+def test_eight_benches_with_overlapping_grids_execute_each_run_once(warm, tiny_data, tmp_path):
     trainings, results = tmp_path / "trainings", tmp_path / "results"
     seeds = ["0,1,2", "1,2,3", "2,3,4", "3,4,5", "0,2,4", "1,3,5", "0,5", "0,1,2,3,4,5"]
     arguments = [grid(tiny_data, results, model="noted", seeds=chosen, workers=1) for chosen in seeds]
     benches = [warm.start(*each, TINY_TRAININGS=str(trainings)) for each in arguments]
-    assert [bench.wait() for bench in benches] == [0] * 8, "\n".join(bench.told() for bench in benches)
+    assert [bench.wait() for bench in benches] == [0] * 8, "\n".join(bench.read_stderr() for bench in benches)
     assert len(trainings.read_text().split()) == 6
     assert len(stored(results)) == 6 + 2
     assert left_over(results) == []
     for bench, chosen in zip(benches, seeds, strict=True):
-        assert {seed for model, seed in acknowledged(bench.told()) if model == "noted"} <= set(chosen.split(","))
+        assert {seed for model, seed in acknowledged(bench.read_stderr()) if model == "noted"} <= set(chosen.split(","))
 
 
 @pytest.mark.parametrize("year", [1970, 2099])
-def test_a_run_of_a_bench_that_dies_is_taken_over_whatever_the_clock_says(warm, tiny_data, tmp_path, year):
+def test_the_run_of_a_dead_bench_is_taken_over_at_any_clock_time(warm, tiny_data, tmp_path, year):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, model="naps", seeds=1, steps=60)  # six seconds
     first = warm.start(*arguments)
-    wait_for(lambda: "[2 of 3]" in first.told())
+    wait_for(lambda: "[2 of 3]" in first.read_stderr())
     (lock,) = results.glob("binary/naps.random/.*.lock")
-    for pid in (first.pid, *descendants(first.pid)):  # so slow a machine that it does not end before it is killed
+    for pid in (first.pid, *descendants(first.pid)):  # stop it, so that it cannot end before it is killed
         os.kill(pid, signal.SIGSTOP)
     os.utime(lock, (0, (year - 1970) * 365.25 * 24 * 3600))
     second = warm.start(*arguments)
-    wait_for(lambda: "waiting for 1 run that another bench carries out" in second.told())
+    wait_for(lambda: "waiting for 1 run of another bench" in second.read_stderr())
     first.kill()
-    assert second.wait() == 0, second.told()
-    assert acknowledged(second.told()) >= {("naps", "0")}
+    assert second.wait() == 0, second.read_stderr()
+    assert acknowledged(second.read_stderr()) >= {("naps", "0")}
     assert len(stored(results)) == 3
     assert left_over(results) == []
 
 
-def test_a_bench_waits_for_a_run_that_another_carries_out_and_takes_its_result(warm, tiny_data, tmp_path):
+def test_a_bench_waits_for_the_run_of_another_and_uses_its_result(warm, tiny_data, tmp_path):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, model="naps", seeds=1, steps=30)
     first = warm.start(*arguments)
     wait_for(lambda: list(results.glob("binary/naps.random/.*.lock")))
     second = warm.start(*arguments)
-    assert (first.wait(), second.wait()) == (0, 0), second.told()
+    assert (first.wait(), second.wait()) == (0, 0), second.read_stderr()
     line = re.compile(r"naps seed 0: (.*?)(;|$)", re.MULTILINE)
-    assert line.search(first.told())[1] == line.search(second.told())[1]
+    assert line.search(first.read_stderr())[1] == line.search(second.read_stderr())[1]
     assert len(stored(results)) == 3

@@ -1,4 +1,4 @@
-"""The steps of a bench and of one run, with real worker processes, on sets and networks of a second."""
+"""The stages of a bench and of a run, with real worker processes, on datasets and networks that take a second."""
 
 import io
 import multiprocessing
@@ -17,7 +17,7 @@ from zoo.runner import decoding
 from zoo.runner.assignments import assign_runs, longest_first
 from zoo.runner.bench import bench as run_bench
 from zoo.runner.bench import keep_best_weights
-from zoo.runner.execution import conclude
+from zoo.runner.execution import conclude_all
 from zoo.runner.planning import plan_bench
 from zoo.runner.run import claim_and_execute
 from zoo.runner.suites import Suite
@@ -29,7 +29,7 @@ from zoo.system.workers import Event, execute
 
 @pytest.fixture(scope="module")
 def registry(tiny_site):
-    """Everything installed, zoo-tiny among it; a spawned worker finds it again on the same path."""
+    """All installed plugins and zoo-tiny, which a spawned worker finds on the same path."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tiny_site))
         yield open_registry()
@@ -42,20 +42,20 @@ SUITE = Suite(
 
 @pytest.fixture
 def bench(registry, tiny_data, tmp_path):
-    """Run a bench in this process; what is said goes to `bench.said`."""
+    """Run a bench in this process; the output goes to `bench.output`."""
 
     def run(*datasets, results=tmp_path / "results", settings=None, **changes):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
-        run.said = io.StringIO()
+        run.output = io.StringIO()
         chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
-        return run_bench(suite, registry, chosen, Console(stream=run.said))
+        return run_bench(suite, registry, chosen, Console(stream=run.output))
 
     return run
 
 
 @pytest.fixture
 def assignments(registry, tiny_data, tmp_path):
-    """Three runs, ready to be carried out: a network, and the two baselines."""
+    """The assignments of three runs: a network and the two baselines."""
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
     settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
     plan = plan_bench(suite, registry, settings, console)
@@ -66,7 +66,7 @@ def weights_below(root):
     return sorted(path.parent.name.split(".")[1] for path in root.rglob("model.safetensors"))
 
 
-def test_a_bench_carries_out_every_run_and_then_none(bench):
+def test_a_second_bench_executes_no_run(bench):
     first = bench()
     assert {result.status for result in first.results.values()} == {"ok"}
     assert set(first.results) == {run.id for run in first.runs} and not first.reused
@@ -76,7 +76,7 @@ def test_a_bench_carries_out_every_run_and_then_none(bench):
 
 
 def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry, tiny_data):
-    """The network is put together and its input computed here again, with torch alone."""
+    """Rebuild the network and its input with torch alone."""
     import torch
     from safetensors.torch import load_file
 
@@ -93,19 +93,19 @@ def test_the_predictions_of_a_run_are_those_of_its_kept_weights(bench, registry,
     np.testing.assert_allclose(result.predictions()["test"].probabilities, expected, atol=tolerance)
 
 
-def test_what_is_handed_to_a_worker_can_be_pickled(assignments):
+def test_assignments_can_be_pickled(assignments):
     again = pickle.loads(pickle.dumps(assignments))
     assert [a.run.id for a in again] == [a.run.id for a in assignments]
     assert pickle.loads(pickle.dumps(partial(claim_and_execute, registry=None))).func is claim_and_execute
 
 
-@pytest.mark.skipif(not can_fork(), reason="spawning is all there is here, and every other test does it")
-def test_a_spawned_worker_carries_out_the_same_run_as_a_forked_one(bench, assignments):
+@pytest.mark.skipif(not can_fork(), reason="without fork, all other tests spawn")
+def test_a_spawned_worker_gives_the_results_of_a_forked_one(bench, assignments):
     chosen = [assignment for assignment in assignments if assignment.run.shown == "tiny_cnn"]
     carry_out = partial(claim_and_execute, registry=None)
     events = list(execute(chosen, carry_out, devices=["cpu"], reuse=False, start_method="spawn"))
     assert (events[-1].status, events[-1].message) == ("ok", "")
-    spawned = conclude(events[-1], Settings(results=chosen[0].results))
+    (spawned,) = conclude_all(events[-1], Settings(results=chosen[0].results))
     forked = bench().results[spawned.id]
     for split in ("val", "test"):
         one, other = spawned.predictions()[split], forked.predictions()[split]
@@ -120,7 +120,7 @@ def test_longest_runs_come_first(assignments):
 
 @pytest.mark.skipif(not can_fork(), reason="what decodes beside is forked")
 def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, tiny_data, tmp_path, monkeypatch):
-    """As on a GPU, whose host has cores to spare."""
+    """As with a GPU, whose host has idle cores."""
     monkeypatch.setattr("zoo.runner.execution.trains_beside", lambda device: True)
     decode = decoding.cache_images
 
@@ -140,7 +140,7 @@ def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, ti
 
 
 # --- scores and units ------------------------------------------------------------------------------------------------
-def test_where_the_unit_is_the_patient_both_its_scores_and_those_of_images_are_kept(bench):
+def test_scores_by_patient_and_by_image_are_both_stored(bench):
     from sklearn.metrics import roc_auc_score
 
     outcome = bench("patients", settings={"keep_weights": "none"})
@@ -162,7 +162,7 @@ def test_where_the_unit_is_the_patient_both_its_scores_and_those_of_images_are_k
 
 
 # --- tuning ----------------------------------------------------------------------------------------------------------
-def test_a_grid_is_chosen_on_val_by_runs_that_never_see_test(bench):
+def test_tuning_runs_score_val_and_never_predict_test(bench):
     outcome = bench(settings={"keep_weights": "none"}, protocol="tuned")
     stored, _ = load_results(next(iter(outcome.results.values())).folder.parents[2])
     trials = [result for result in stored if result.run["purpose"] == "tune"]
@@ -179,27 +179,27 @@ def test_a_grid_is_chosen_on_val_by_runs_that_never_see_test(bench):
     assert again.reused == set(outcome.results)
 
 
-def test_a_model_whose_every_tuning_run_fails_is_missing_not_forgotten(bench):
+def test_a_model_whose_tuning_runs_all_fail_is_reported(bench):
     outcome = bench(models=("raises",), protocol="tuned")
     (left_out,) = [run for run in outcome.runs if run.shown == "raises"]
     assert left_out.id not in outcome.results
-    assert "raises on binary: every tuning run failed; it is left out" in bench.said.getvalue()
+    assert "raises on binary: all tuning runs failed" in bench.output.getvalue()
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("keep", "kept"), [("best", 1), ("all", 2), ("none", 0)])
-def test_as_many_weights_are_kept_as_asked_for(bench, tmp_path, keep, kept):
+def test_keep_weights_keeps_the_requested_weights(bench, tmp_path, keep, kept):
     bench(settings={"keep_weights": keep}, seeds=(0, 1))
     assert len(weights_below(tmp_path)) == kept
 
 
-def test_the_best_weights_are_those_of_the_best_val_score(bench, tmp_path):
+def test_keep_weights_best_keeps_the_run_with_the_best_val_score(bench, tmp_path):
     outcome = bench(seeds=(0, 1, 2))
     scores = {r.run["seed"]: r.details["val_score"] for r in outcome.results.values() if r.run["shown"] == "tiny_cnn"}
     assert weights_below(tmp_path) == [f"seed{max(scores, key=lambda seed: scores[seed])}"]
 
 
-def test_a_run_done_without_weights_is_repeated_where_all_are_to_be_kept(bench, tmp_path):
+def test_a_finished_run_without_weights_is_repeated_for_keep_weights_all(bench, tmp_path):
     bench(settings={"keep_weights": "none"})
     assert len(bench(settings={"keep_weights": "none"}).reused) == 3
     outcome = bench(settings={"keep_weights": "all"})
@@ -213,9 +213,9 @@ def test_weights_that_were_all_kept_stay_when_more_seeds_are_run(bench, tmp_path
     assert {"seed0", "seed1"} <= set(weights_below(tmp_path))
 
 
-def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not(bench, tmp_path):
+def test_an_interrupted_bench_keeps_no_additional_weights(bench, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)  # it did not come to that
+        patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)  # interrupted before it
         bench(seeds=(0, 1))
     assert len(weights_below(tmp_path)) == 2
     bench(seeds=(0, 1, 2))
@@ -223,7 +223,7 @@ def test_what_was_interrupted_keeps_no_more_weights_in_the_end_than_what_was_not
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_of_equal_val_scores_the_first_seed_keeps_its_weights_whichever_ended_first(bench, tmp_path, backwards):
+def test_with_equal_val_scores_the_first_seed_keeps_its_weights(bench, tmp_path, backwards):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo.runner.bench.keep_best_weights", lambda results: None)
         results = bench(seeds=(0, 1, 2)).results.values()
@@ -232,8 +232,8 @@ def test_of_equal_val_scores_the_first_seed_keeps_its_weights_whichever_ended_fi
     assert weights_below(tmp_path) == ["seed0"]
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
-def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_stand(bench, tmp_path):
+# --- failures --------------------------------------------------------------------------------------------------------
+def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_run(bench, tmp_path):
     folder = tmp_path / "spoilt"
     for split, count in (("train", 40), ("val", 60), ("test", 20)):
         for number in range(count):
@@ -248,7 +248,7 @@ def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_stand(benc
     assert statuses == {("binary", "ok")}
     assert list(outcome.refused) == ["spoilt"]
     assert "8.png" in outcome.refused["spoilt"][1]
-    assert "spoilt: refused: " in bench.said.getvalue()
+    assert "spoilt: refused: " in bench.output.getvalue()
 
 
 def test_a_failed_run_is_recorded_and_tried_again(bench):
@@ -263,7 +263,7 @@ def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
     outcome = bench(results=assignments[0].results)
     run = assignments[0].run
     event = Event(work=assignments[0], kind="ended", status="crashed", code="crashed", message="killed by SIGSEGV")
-    failed = conclude(event, Settings(results=assignments[0].results))
+    (failed,) = conclude_all(event, Settings(results=assignments[0].results))
     assert failed.status == "crashed"
     stored = {result.id: result for result in load_results(assignments[0].results)[0]}
     assert stored[run.id].ok and stored[run.id].created == outcome.results[run.id].created
@@ -272,7 +272,7 @@ def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
 def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path):
     class Broken(io.StringIO):
         def write(self, text):
-            if "[1 of 3]" in text:  # a baseline is done, and the network trains on
+            if "[1 of 3]" in text:  # a baseline is done, and the network is training
                 raise ZeroDivisionError
             return super().write(text)
 

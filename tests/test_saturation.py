@@ -1,4 +1,4 @@
-"""Outputs so large that as probabilities they are 0 or 1 are ranked, and cut, by their log odds."""
+"""Logits whose probabilities round to 0 or 1 are ranked and thresholded by their log odds."""
 
 from dataclasses import replace
 
@@ -51,18 +51,18 @@ def value(name, parts, card, rule="val", **fields):
 @pytest.mark.parametrize(
     ("name", "reference"), [("auroc", roc_auc_score), ("average_precision", average_precision_score)]
 )
-def test_binary_curves_are_those_of_the_logits_however_large(scale, name, reference):
+def test_binary_areas_equal_those_of_the_logits_at_any_scale(scale, name, reference):
     part, gap = binary(scale)
     assert value(name, part, PAIR) == approx(reference(part.targets, gap), abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1, 20, 40])
-def test_older_results_are_ranked_by_what_the_other_class_tells(scale):
+def test_older_results_are_ranked_by_the_other_classs_probability(scale):
     part, gap = binary(scale)
     assert value("auroc", replace(part, log_odds=None), PAIR) == approx(roc_auc_score(part.targets, gap), abs=1e-12)
 
 
-def test_the_threshold_traced_of_older_results_is_the_one_that_decided():
+def test_the_traced_threshold_of_older_results_is_the_one_used():
     part, gap = binary(40)
     older = replace(part, log_odds=None)
     (threshold,) = trace_thresholds({"val": older, "test": older}, PAIR, "val")["values"].values()
@@ -71,20 +71,20 @@ def test_the_threshold_traced_of_older_results_is_the_one_that_decided():
     assert expit(below) <= threshold <= expit(above)
 
 
-def test_log_odds_recovered_of_several_classes_are_those_of_the_logits():
+def test_recovered_log_odds_of_several_classes_equal_those_of_the_logits():
     logits = np.random.default_rng(6).normal(size=(60, 4)) * 40
     expected = MULTICLASS.to_log_odds(logits)
     assert recover_log_odds(MULTICLASS.to_probabilities(logits)) == approx(expected, rel=1e-9, abs=1e-6)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_multilabel_curves_are_those_of_the_logits_on_both_sides(sign):
+def test_multilabel_areas_equal_those_of_the_logits_on_both_sides(sign):
     random = np.random.default_rng(1)
     targets = (random.random((300, 3)) < 0.4).astype(float)
     logits = 60 * (random.normal(size=(300, 3)) + targets + 2 * sign)
     card = ScoringContext(task=MULTILABEL, labels=("a", "b", "c"))
-    found = value("auroc", of_logits(MULTILABEL, logits, targets), card)
-    assert found == approx(roc_auc_score(targets, logits), abs=1e-12)
+    actual = value("auroc", of_logits(MULTILABEL, logits, targets), card)
+    assert actual == approx(roc_auc_score(targets, logits), abs=1e-12)
 
 
 def test_multiclass_log_odds_are_those_of_each_class_against_the_others():
@@ -94,7 +94,7 @@ def test_multiclass_log_odds_are_those_of_each_class_against_the_others():
 
 
 @pytest.mark.parametrize("scale", [1, 5, 60])
-def test_ordinal_log_odds_are_those_of_its_probabilities_where_these_can_hold_them(scale):
+def test_ordinal_log_odds_equal_those_of_representable_probabilities(scale):
     logits = np.random.default_rng(3).normal(size=(200, 4)) * scale
     odds, probabilities = ORDINAL.to_log_odds(logits), ORDINAL.to_probabilities(logits)
     assert expit(odds) == approx(probabilities, abs=1e-12)
@@ -108,16 +108,16 @@ def test_small_probabilities_keep_their_digits():
     assert ORDINAL.to_probabilities(above)[0, [0, 2]] == approx(np.exp(-45.0), rel=1e-9)
 
 
-def test_equal_probabilities_of_a_class_are_tied_whatever_the_others_are():
+def test_equal_probabilities_of_a_class_are_tied():
     votes = np.array([[0.5, 0.3, 0.2], [0.5, 0.25, 0.25], [0.5, 0.1, 0.4]])
     assert len(np.unique(MULTICLASS.to_log_odds(np.log(votes))[:, 0])) == 1
 
 
 # --- means -----------------------------------------------------------------------------------------------------------
-def test_patients_are_ranked_by_the_mean_probability_however_near_to_one():
+def test_patients_are_ranked_by_mean_probability_near_1():
     logits = np.array([50.0, 60.0, 55.0, 45.0, 48.0, 52.0, 41.0, 43.0])
     part = of_logits(BINARY, np.stack([0 * logits, logits], axis=1), [0, 0, 1, 1, 1, 1, 0, 0], np.arange(8) // 2)
-    below_one = np.exp(-logits).reshape(4, 2).mean(axis=1)  # 1 - p to 1e-18 of itself
+    below_one = np.exp(-logits).reshape(4, 2).mean(axis=1)  # 1 - p with a relative error of 1e-18
     assert part.by_unit("patient").log_odds[:, 1] == approx(-np.log(below_one), rel=1e-12)
     assert part.by_unit("patient").probabilities[:, 1].tolist() == [1.0] * 4
 
@@ -128,12 +128,12 @@ def test_constant_log_odds_are_tied_by_patient():
     assert np.ptp(part.by_unit("patient").log_odds) == 0
 
 
-def test_ensembles_average_probabilities_and_keep_what_tells_them_apart():
+def test_ensembles_average_probabilities_and_keep_their_order_near_1():
     parts = [binary(40, seed)[0] for seed in range(3)]
     logs = np.stack([log_softmax(np.stack([0 * g, g], axis=1), axis=1) for g in (binary(40, s)[1] for s in range(3))])
     mean = logsumexp(logs, axis=0) - np.log(3)
-    found = average([{"val": part, "test": part} for part in parts])["test"]
-    assert found.log_odds[:, 1] == approx(mean[:, 1] - mean[:, 0], rel=1e-9)
+    actual = average([{"val": part, "test": part} for part in parts])["test"]
+    assert actual.log_odds[:, 1] == approx(mean[:, 1] - mean[:, 0], rel=1e-9)
 
 
 # --- thresholds ------------------------------------------------------------------------------------------------------
@@ -154,8 +154,8 @@ def test_thresholds_of_ordinary_outputs_are_midway_between_probabilities():
     assert value("balanced_accuracy", part, PAIR) == approx(best)
 
 
-# --- what is stored and said -----------------------------------------------------------------------------------------
-def test_log_odds_are_stored_and_older_files_have_none(tmp_path):
+# --- stored files and boards -----------------------------------------------------------------------------------------
+def test_log_odds_are_stored_and_missing_in_older_files(tmp_path):
     part, _ = binary(40)
     save_predictions(tmp_path / "new.npz", {"test": part})
     save_predictions(tmp_path / "old.npz", {"test": replace(part, log_odds=None)})
@@ -163,7 +163,7 @@ def test_log_odds_are_stored_and_older_files_have_none(tmp_path):
     assert load_predictions(tmp_path / "old.npz")["test"].log_odds is None
 
 
-def test_outputs_that_differ_only_beyond_one_are_not_the_same_output():
+def test_outputs_that_differ_only_in_log_odds_are_not_equal():
     part, _ = binary(1)
     gap = np.linspace(40, 80, 400)
     test = of_logits(BINARY, np.stack([0 * gap, gap], axis=1), part.targets)
@@ -172,8 +172,8 @@ def test_outputs_that_differ_only_beyond_one_are_not_the_same_output():
     assert not any("same output" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize(("scale", "said"), [(1, False), (40, True)])
-def test_a_board_says_how_many_outputs_are_saturated(scale, said):
+@pytest.mark.parametrize(("scale", "is_stated"), [(1, False), (40, True)])
+def test_a_board_states_the_number_of_saturated_outputs(scale, is_stated):
     part, _ = binary(scale)
 
     class Row:
@@ -183,6 +183,6 @@ def test_a_board_says_how_many_outputs_are_saturated(scale, said):
         card = PAIR
 
     lines = saturation_statement(Row, Board)
-    assert bool(lines) == said
-    if said:
+    assert bool(lines) == is_stated
+    if is_stated:
         assert f"{(part.probabilities == 1).any(axis=1).sum()} of 400" in lines[0]

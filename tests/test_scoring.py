@@ -1,4 +1,4 @@
-"""From predictions to scores: thresholds from val, means over folds and seeds, intervals, and what has no number."""
+"""Scores of predictions: thresholds from val, means over folds and seeds, intervals, and undefined metrics."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ def score_one(name: str, run: dict[str, Predictions], card: ScoringContext = BIN
 
 
 # --- thresholds ------------------------------------------------------------------------------------------------------
-def test_threshold_has_the_largest_youden_on_val():
+def test_threshold_maximizes_youdens_j_on_val():
     for seed in range(5):
         val = binary_run(seed)["val"]
         (threshold,) = choose_thresholds(val, BINARY_CARD, "val")
@@ -59,12 +59,12 @@ def test_threshold_has_the_largest_youden_on_val():
         assert 2 * balanced_accuracy_score(val.targets, decided) - 1 == approx((hits - false_alarms).max())
 
 
-def test_threshold_lies_midway_between_neighbouring_scores():
+def test_threshold_lies_midway_between_neighboring_scores():
     val = predictions([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9])
     assert choose_thresholds(val, BINARY_CARD, "val") == approx([0.4])
 
 
-def test_among_equal_youden_the_fewest_errors_then_nearest_half():
+def test_equal_youden_prefers_the_fewest_errors_then_the_nearest_to_half():
     # J = 1/2 at .15 (two false alarms) and at .55 (one miss of two): fewer errors win
     val = predictions([0, 1, 0, 0, 0, 1], [0.1, 0.2, 0.3, 0.4, 0.05, 0.7])
     assert choose_thresholds(val, BINARY_CARD, "val") == approx([0.55])
@@ -87,14 +87,14 @@ def test_threshold_falls_back_to_half(val):
     assert choose_thresholds(val, BINARY_CARD, "val") == approx([0.5])
 
 
-def test_rule_half_and_tasks_decided_by_the_largest():
+def test_thresholds_of_the_rule_half_and_of_tasks_without_thresholds():
     val = binary_run(0)["val"]
     assert choose_thresholds(val, BINARY_CARD, "half") == approx([0.5])
     assert choose_thresholds(val, ScoringContext(task=MULTICLASS, labels=("a", "b", "c")), "val") is None
     assert choose_thresholds(val, ScoringContext(task=REGRESSION, labels=("y",)), "val") is None
 
 
-def test_labels_have_their_own_thresholds_and_unknown_targets_count_nothing():
+def test_labels_have_their_own_thresholds_and_unknown_targets_are_ignored():
     targets = np.array([[0, 0], [0, np.nan], [1, 0], [1, 1.0]])
     val = predictions(targets, [[0.1, 0.1], [0.2, 0.95], [0.6, 0.2], [0.9, 0.8]])
     card = ScoringContext(task=MULTILABEL, labels=("a", "b"))
@@ -174,7 +174,7 @@ def test_every_metric_of_every_task_has_a_value_and_an_interval(task):
     assert json.loads(json.dumps({name: asdict(scored) for name, scored in scores.items()}))
 
 
-def test_undefined_is_none_with_a_reason_and_the_others_stand():
+def test_an_undefined_metric_is_none_with_a_reason_and_affects_no_other():
     run = binary_run(0)
     test = run["test"]
     one_class = {**run, "test": replace(test, targets=np.zeros_like(test.targets))}
@@ -201,12 +201,12 @@ def test_an_absent_label_is_noted():
     assert scored.note == "macro over 2 of 3 labels" and scored.value is not None
 
 
-def test_a_metric_of_another_task_says_so():
+def test_a_metric_of_another_task_gives_a_reason():
     scored = score_one("rmse", binary_run(0))
     assert scored.value is None and scored.reason == "not a metric of binary tasks"
 
 
-def test_val_score_is_higher_for_better():
+def test_val_score_is_higher_for_better_predictions():
     val = binary_run(0)["val"]
     assert val_score(val, METRIC["auroc"], BINARY_CARD) == approx(roc_auc_score(val.targets, val.probabilities[:, 1]))
     number = predictions(np.arange(5.0), np.arange(5.0)[:, None] + 2)
@@ -226,7 +226,7 @@ def test_a_proportion_of_independent_images_has_wilsons_interval():
     assert scored.method == "wilson"
 
 
-def test_several_images_a_patient_or_several_folds_are_bootstrapped():
+def test_several_images_per_patient_or_several_folds_are_bootstrapped():
     run = binary_run(0)
     card = replace(BINARY_CARD, has_patients=True)
     shared = {**run, "test": replace(run["test"], patients=np.repeat(np.arange(60).astype(str), 2))}
@@ -235,7 +235,7 @@ def test_several_images_a_patient_or_several_folds_are_bootstrapped():
     assert scored.method == "patient-cluster bootstrap, B=2000"
 
 
-def test_the_mean_share_of_several_seeds_has_wilsons_interval_and_their_variance():
+def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
     runs = [binary_run(0)]
     runs += [{**runs[0], "test": replace(runs[0]["test"], probabilities=binary_run(1)["test"].probabilities)}]
     shares = [score_one("accuracy", run).value for run in runs]
@@ -248,7 +248,7 @@ def test_the_mean_share_of_several_seeds_has_wilsons_interval_and_their_variance
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
     run = binary_run(0, num=400)
-    folds = [[run, run]]  # drawn apart, as other patients are
+    folds = [[run, run]]  # resampled separately, like other patients
     scored = score(folds, {"accuracy": METRIC["accuracy"]}, BINARY_CARD, threshold="val")["accuracy"]
     half = 1.96 * np.sqrt(scored.value * (1 - scored.value) / 800)
     assert (scored.low, scored.high) == approx((scored.value - half, scored.value + half), abs=0.006)
@@ -279,9 +279,9 @@ def test_several_seeds_average_their_placements_and_add_their_variance():
 
 def test_independent_folds_average_their_variances():
     folds = [binary_run(fold, prefix=f"f{fold}") for fold in range(3)]
-    found = [delong_covariance(run["test"].targets == 1, run["test"].probabilities[:, 1][None]) for run in folds]
+    actual = [delong_covariance(run["test"].targets == 1, run["test"].probabilities[:, 1][None]) for run in folds]
     scored = score([folds], {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
-    value, variance = np.mean([a.item() for a, _ in found]), np.sum([v.item() for _, v in found]) / 9
+    value, variance = np.mean([a.item() for a, _ in actual]), np.sum([v.item() for _, v in actual]) / 9
     assert (scored.low, scored.high) == approx(logit_interval(value, variance))
 
 
@@ -306,7 +306,7 @@ def test_a_constant_predictor_has_no_interval_of_width_0():
 
 def test_an_interval_widened_by_seeds_stays_within_the_metrics_bounds():
     runs = []
-    for seed in range(3):  # nearly all right, and one seed in three somewhat worse
+    for seed in range(3):  # nearly all correct, with one slightly worse seed
         targets = np.arange(60) % 2
         chance = np.where(np.arange(60) < (8 if seed == 2 else 1), 1 - targets, targets) * 0.8 + 0.1
         runs.append([{split: predictions(targets, chance) for split in ("val", "test")}])
@@ -367,7 +367,7 @@ def test_too_few_of_one_label_names_it():
     assert scored.value is not None and scored.reason == "too few: 5 positives of 'rare', 10 are needed"
 
 
-def test_a_perfect_auroc_is_not_printed_as_certain():
+def test_a_perfect_auroc_has_an_interval_below_1():
     targets = np.array([0, 1] * 30)
     run = {split: predictions(targets, targets * 0.8 + 0.1) for split in ("val", "test")}
     scored = score_one("auroc", run)
@@ -413,7 +413,7 @@ def share_of_positives(request):
 
 @pytest.fixture
 def interruptible():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
     yield
     signal.signal(signal.SIGINT, before)
 
@@ -433,7 +433,7 @@ def interruptible():
         (interrupt, "KeyboardInterrupt"),
     ],
 )
-def test_a_misbehaving_metric_costs_only_its_own_score(compute, reason):
+def test_a_failing_metric_affects_only_its_own_score(compute, reason):
     run = binary_run(0)
     metrics = {"bad": MetricSpec(name="bad", compute=compute, version=4), "auroc": METRIC["auroc"]}
     scores = score([[run]], metrics, BINARY_CARD, threshold="val")
@@ -451,7 +451,7 @@ def test_a_metric_that_replaces_functions_of_numpy_changes_no_other_score():
     assert scores["auroc"] == score_one("auroc", run)
 
 
-def test_a_metric_without_resample_is_computed_once_a_resample():
+def test_a_metric_without_resample_is_computed_once_per_resample():
     run = binary_run(0)
     prevalence = MetricSpec(name="prevalence", compute=share_of_positives)
     scored = score([[run]], {"prevalence": prevalence}, BINARY_CARD, threshold="val")["prevalence"]
@@ -467,7 +467,7 @@ def test_a_metric_without_resample_is_computed_once_a_resample():
         (lambda request, weights: divide_by_zero(request), "ZeroDivisionError"),
     ],
 )
-def test_a_broken_resample_costs_the_interval_not_the_value(resample, reason):
+def test_a_broken_resample_removes_the_interval_not_the_value(resample, reason):
     metric = MetricSpec(name="prevalence", compute=share_of_positives, resample=resample)
     scored = score([[binary_run(0)]], {"prevalence": metric}, BINARY_CARD, threshold="val")["prevalence"]
     assert scored.value is not None and scored.low is None

@@ -20,7 +20,7 @@ from zoo.specs.metric import MetricRequest
 from zoo.statistics.datasets import (
     DatasetSamples,
     datasets_needed,
-    normalised_mean,
+    normalized_mean,
     order_models,
     resample_scores,
     wilcoxon_holm,
@@ -58,14 +58,16 @@ from zoo.statistics.weighted import (
 from zoo.tasks.kinds import BINARY
 
 REFERENCE = Path(__file__).with_name("stat_reference.json")
-ASAH = Path(os.environ.get("ZOO_ASAH", "aSAH.csv"))  # the data frame of the R package pROC, GPL-3: not ours to ship
+ASAH = Path(
+    os.environ.get("ZOO_ASAH", "aSAH.csv")
+)  # the data frame of the R package pROC, GPL-3: not distributable with zoo
 
 
 def reference() -> dict:
     return json.loads(REFERENCE.read_text())
 
 
-def test_every_reference_value_is_held_by_a_test():
+def test_each_reference_value_is_used_by_a_test():
     source = Path(__file__).read_text()
     assert [name for name in reference() if f'["{name}"]' not in source] == []
 
@@ -73,12 +75,12 @@ def test_every_reference_value_is_held_by_a_test():
 # --- Wilson ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (20, 20), (1, 29), (81, 263), (15, 148), (1, 1)])
-def test_wilson_is_scipys(successes, trials, confidence):
+def test_wilson_equals_scipys(successes, trials, confidence):
     expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     assert wilson_interval(successes, trials, confidence) == approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_wilson_is_newcombes_table():
+def test_wilson_equals_newcombes_table():
     for counts, expected in reference()["wilson_newcombe1998"].items():
         successes, trials = map(int, counts.split("/"))
         assert wilson_interval(successes, trials) == approx(expected, abs=1e-9)
@@ -91,7 +93,7 @@ def test_wilson_covers_as_often_as_computed_exactly():
         assert np.dot(covered, binom.pmf(np.arange(n + 1), n, 0.95)) == approx(expected, abs=1e-6)
 
 
-def test_wilson_refuses_what_is_no_proportion():
+def test_wilson_rejects_invalid_counts():
     for successes, trials in [(3, 2), (-1, 2), (0, 0)]:
         with pytest.raises(ValueError, match="successes"):
             wilson_interval(successes, trials)
@@ -123,7 +125,7 @@ def test_draws_depend_on_the_patients_and_the_seed_not_on_the_order_of_images():
     assert (bootstrap_weights(patients, seed=4) != weights).any()
 
 
-def test_percentiles_are_numpys_and_undefined_resamples_are_counted():
+def test_percentiles_equal_numpys_and_undefined_resamples_are_counted():
     values = np.random.default_rng(0).normal(size=2000)
     expected = np.percentile(values[100:], [2.5, 97.5])
     values[:100] = np.nan
@@ -155,21 +157,21 @@ def tied_scores(seed: int, num: int = 60) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_auroc_is_sklearns_with_ties(seed):
+def test_weighted_auroc_equals_scikit_learns_with_ties(seed):
     positives, scores, weights = tied_scores(seed)
     expected = [roc_auc_score(positives, scores, sample_weight=row) for row in weights]
     assert weighted_auroc(positives, scores, weights) == approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_average_precision_is_sklearns_with_ties(seed):
+def test_weighted_average_precision_equals_scikit_learns_with_ties(seed):
     positives, scores, weights = tied_scores(seed)
     expected = [average_precision_score(positives, scores, sample_weight=row) for row in weights]
     assert weighted_average_precision(positives, scores, weights) == approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_spearman_is_scipys_of_repeated_rows(seed):
+def test_weighted_spearman_equals_scipys_of_repeated_rows(seed):
     _, scores, weights = tied_scores(seed)
     other = np.round(scores + np.random.default_rng(seed + 9).normal(size=len(scores)))
     expected = [spearmanr(np.repeat(scores, row), np.repeat(other, row)).statistic for row in weights]
@@ -190,7 +192,7 @@ def small_delong():
     return known, np.array(known["y"]) == 1, np.array(known["score_a"]), np.array(known["score_b"])
 
 
-def test_delong_is_the_references():
+def test_delong_equals_the_references():
     known, positives, a, b = small_delong()
     areas, covariance = delong_covariance(positives, np.stack([a, b]))
     assert areas == approx([known["auc_a"], known["auc_b"]], abs=1e-9)
@@ -208,9 +210,11 @@ def test_walds_interval_of_the_reference_follows_from_our_variance():
     assert (area - half, min(area + half, 1.0)) == approx(known["ci_a_wald_clipped"], abs=1e-6)
 
 
-def test_delong_is_procs():
+def test_delong_equals_procs():
     if not ASAH.exists():
-        pytest.skip("aSAH (R package pROC, GPL-3) is not ours to ship: name a csv of its data frame by ZOO_ASAH")
+        pytest.skip(
+            "aSAH (R package pROC, GPL-3) is not distributable with zoo: set ZOO_ASAH to a csv of its data frame"
+        )
     known, table = reference()["delong_aSAH_pROC"], pandas.read_csv(ASAH)
     positives, names = (table["outcome"] == "Poor").to_numpy(), ["wfns", "s100b", "ndka"]
     areas, covariance = delong_covariance(positives, table[names].to_numpy(dtype=float).T)
@@ -222,7 +226,7 @@ def test_delong_is_procs():
         assert (test.statistic, test.p) == approx(known[f"{a}_vs_{b}"], abs=1e-6)
 
 
-def test_placements_are_shares_beaten_with_ties_a_half():
+def test_placements_are_shares_with_ties_counting_half():
     positives, scores, _ = tied_scores(0)
     wins = (scores[positives][:, None] > scores[~positives]) + 0.5 * (scores[positives][:, None] == scores[~positives])
     of_positives, of_negatives = placements(positives, scores)
@@ -230,7 +234,7 @@ def test_placements_are_shares_beaten_with_ties_a_half():
     assert of_negatives == approx(wins.mean(axis=0), abs=1e-12)
 
 
-def test_an_area_of_one_class_is_refused():
+def test_an_area_of_one_class_is_an_error():
     with pytest.raises(ValueError, match="a positive and a negative"):
         placements(np.ones(3, dtype=bool), np.arange(3.0))
 
@@ -248,13 +252,13 @@ def test_newcombes_interval_exists_at_1_and_at_0():
     assert 0.65 < inside[0] < 0.8 < inside[1] < 0.9
 
 
-def test_areas_at_the_edge_have_no_logit_interval():
+def test_areas_of_0_and_1_have_no_logit_interval():
     for value, variance in [(1.0, 0.1), (0.5, 0.0)]:
         with pytest.raises(ValueError, match="expected 0 < area < 1"):
             logit_interval(value, variance)
 
 
-def test_the_clustered_variance_is_delongs_where_every_unit_is_a_patient():
+def test_the_clustered_variance_with_one_unit_per_patient_is_delongs():
     positives, scores, _ = tied_scores(1)
     _, covariance = delong_covariance(positives, scores[None])
     assert clustered_variance(positives, *placements(positives, scores), np.arange(60)) == approx(
@@ -271,7 +275,7 @@ def clustered(seed: int, patients: int = 80, images: int = 4):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_clustered_variance_is_the_bootstraps_and_that_of_the_influence_values(seed):
+def test_the_clustered_variance_agrees_with_bootstrap_and_influence_values(seed):
     positives, scores, owner = clustered(seed)
     variance = clustered_variance(positives, *placements(positives, scores), owner)
     drawn = weighted_auroc(positives, scores, bootstrap_weights(owner, 4000).astype(float))
@@ -283,26 +287,26 @@ def test_the_clustered_variance_is_the_bootstraps_and_that_of_the_influence_valu
 # --- influence values ------------------------------------------------------------------------------------------------
 def test_influence_values_of_the_area_are_its_derivative():
     positives, scores, _ = tied_scores(2)
-    found = jackknife_influence(lambda weights: weighted_auroc(positives, scores, weights), 60)
-    assert auroc_influence(positives, scores) == approx(found, abs=1e-5)
+    actual = jackknife_influence(lambda weights: weighted_auroc(positives, scores, weights), 60)
+    assert auroc_influence(positives, scores) == approx(actual, abs=1e-5)
     _, covariance = delong_covariance(positives, scores[None])
-    assert found.var() / 60 == approx(covariance.item(), rel=0.05)
+    assert actual.var() / 60 == approx(covariance.item(), rel=0.05)
 
 
 def test_influence_values_of_a_ratio_are_its_derivative():
     random = np.random.default_rng(0)
     truth, decided = random.random(80) < 0.4, random.random(80) < 0.5
     hits, sizes = 2.0 * (truth & decided)[:, None], (truth.astype(float) + decided)[:, None]
-    found = jackknife_influence(
+    actual = jackknife_influence(
         lambda weights: np.array([f1_score(truth, decided, sample_weight=row) for row in weights]), 80
     )
-    assert ratio_influence(hits, sizes) == approx(found, abs=1e-5)
+    assert ratio_influence(hits, sizes) == approx(actual, abs=1e-5)
     right = (truth == decided).astype(float)
     expected = right - accuracy_score(truth, decided)
     assert ratio_influence(right[:, None], np.ones((80, 1))) == approx(expected, abs=1e-12)
 
 
-def test_units_of_one_kind_are_moved_once():
+def test_the_influence_of_units_of_one_kind_is_computed_once():
     calls = []
 
     def mean_of(weights):
@@ -315,13 +319,13 @@ def test_units_of_one_kind_are_moved_once():
     assert calls == [3, 3]
 
 
-def test_patients_sum_their_units():
+def test_the_influence_of_a_patient_is_the_sum_over_its_units():
     patients, summed = sum_by_patient(np.array([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]]), np.array(["b", "a", "b"]))
     assert patients.tolist() == ["a", "b"]
     assert summed == approx(np.array([[2, 4], [1, 5]]) * 2 / 3)
 
 
-# --- seeds beside patients -------------------------------------------------------------------------------------------
+# --- seeds and patients ----------------------------------------------------------------------------------------------
 def test_seeds_widen_an_interval_by_their_variance():
     value, seeds = 0.8, np.array([0.78, 0.80, 0.82])
     low, high = add_seed_variance((0.8 - 0.0196, 0.8 + 0.0196), value, seeds, 10_000)
@@ -331,7 +335,7 @@ def test_seeds_widen_an_interval_by_their_variance():
     assert (value - low, high - value) == approx((expected, expected), rel=1e-4)
 
 
-def test_equal_seeds_leave_an_interval_as_it_is():
+def test_equal_seeds_do_not_widen_an_interval():
     interval = add_seed_variance((0.7, 0.85), 0.8, np.array([0.8, 0.8]), 1_000_000)
     assert interval == approx((0.7, 0.85), abs=1e-6)
 
@@ -355,7 +359,7 @@ def test_without_patient_variance_a_pair_is_the_t_test_of_the_seeds():
     assert (pairs.p.item(), pairs.df.item()) == approx((expected.pvalue, 4.0))
 
 
-def test_a_small_seed_variance_is_lifted_to_the_mean_of_all_models():
+def test_a_small_seed_variance_is_raised_to_the_mean_of_all_models():
     seeds = [np.array([0.80, 0.80]), np.array([0.70, 0.76]), np.array([0.60, 0.60])]
     between = np.array([0.0, 0.0018, 0.0])
     pairs = compare_pairs(np.zeros((3, 40)), seeds)
@@ -363,7 +367,7 @@ def test_a_small_seed_variance_is_lifted_to_the_mean_of_all_models():
     assert pairs.seed_variance == approx([(floored[a] + floored[b]) / 2 for a, b in ((0, 1), (0, 2), (1, 2))])
 
 
-def test_a_pair_by_the_formula_of_the_protocol():
+def test_a_pair_follows_the_documented_formula():
     random = np.random.default_rng(4)
     k, n, s = 4, 70, 5
     influence = random.normal(size=(k, n))
@@ -379,24 +383,24 @@ def test_a_pair_by_the_formula_of_the_protocol():
         assert pairs.p[number] == approx(2 * scipy.stats.t.sf(abs(t), df))
 
 
-def test_models_that_answer_alike_do_not_differ():
+def test_equal_models_do_not_differ():
     influence = np.random.default_rng(0).normal(size=30)
     pairs = compare_pairs(np.stack([influence, influence]), [np.full(2, 0.9)] * 2)
     assert (pairs.p.item(), pairs.patient_variance.item()) == (1.0, 0.0)
 
 
-def test_a_difference_without_any_variance_has_the_sign_flips_smallest_p():
+def test_a_difference_without_variance_has_the_smallest_sign_flip_p():
     pairs = compare_pairs(np.zeros((2, 12)), [np.full(2, 1.0), np.full(2, 0.5)])
     assert pairs.p.item() == 2.0**-11
 
 
 @pytest.mark.parametrize(("patients", "seeds"), [(1, 2), (5, 1)])
-def test_one_patient_or_one_seed_is_not_tested(patients, seeds):
+def test_one_patient_or_one_seed_is_an_error(patients, seeds):
     with pytest.raises(ValueError, match="two patients, and two seeds"):
         compare_pairs(np.zeros((2, patients)), [np.zeros(seeds)] * 2)
 
 
-def test_holm_is_statsmodels_and_the_references():
+def test_holm_equals_statsmodels_and_the_references():
     known = reference()["holm"]
     assert holm(known["p"]) == approx(known["adj"], abs=1e-9)
     p = np.random.default_rng(0).random(45) ** 4
@@ -416,33 +420,33 @@ def one_pair(difference: float, n: int = 200):
     return compare_pairs(np.stack([values, np.zeros(n)]), [np.full(3, difference), np.zeros(3)])
 
 
-def test_the_detectable_difference_is_found_with_80_percent_power():
-    found = detectable_difference(one_pair(0.1)).item()
-    assert power.TTestPower().power(found, nobs=200, alpha=0.05) == approx(0.8, abs=0.002)
+def test_the_detectable_difference_has_80_percent_power():
+    actual = detectable_difference(one_pair(0.1)).item()
+    assert power.TTestPower().power(actual, nobs=200, alpha=0.05) == approx(0.8, abs=0.002)
 
 
-def test_the_patients_needed_are_statsmodels():
+def test_the_patients_needed_equal_statsmodels():
     expected = power.TTestPower().solve_power(0.15, power=0.8, alpha=0.05)
     assert patients_needed(one_pair(0.15), 200).item() == approx(expected, rel=0.01)
 
 
-def test_where_seeds_hide_a_difference_no_number_of_patients_is_enough():
+def test_patients_needed_is_infinite_if_seed_variance_hides_the_difference():
     pairs = compare_pairs(np.random.default_rng(0).normal(size=(2, 50)), [np.array([0.5, 0.9]), np.array([0.5, 0.8])])
     assert np.isinf(patients_needed(pairs, 50)).all()
 
 
-def test_mcnemar_is_statsmodels_and_the_references():
+def test_mcnemar_equals_statsmodels_and_the_references():
     known = reference()["mcnemar"]
-    found = mcnemar(known["b"], known["c"])
-    assert (found.exact, found.statistic) == approx((known["exact_p"], known["chi2_cc"]), abs=1e-9)
+    actual = mcnemar(known["b"], known["c"])
+    assert (actual.exact, actual.statistic) == approx((known["exact_p"], known["chi2_cc"]), abs=1e-9)
     for b, c in [(10, 25), (25, 10), (7, 7), (0, 5), (1, 0)]:
         expected = contingency_tables.mcnemar([[50, b], [c, 40]], exact=True).pvalue
         assert mcnemar(b, c).exact == approx(expected)
 
 
-def test_mcnemars_mid_p_is_fagerlands():
-    found = mcnemar(1, 7)  # airway hyper-responsiveness before and after transplantation (Fagerland 2013, table 1)
-    assert (round(found.exact, 3), round(found.mid, 3)) == (0.070, 0.039)
+def test_mcnemars_mid_p_equals_fagerlands():
+    actual = mcnemar(1, 7)  # airway hyper-responsiveness before and after transplantation (Fagerland 2013, table 1)
+    assert (round(actual.exact, 3), round(actual.mid, 3)) == (0.070, 0.039)
     assert mcnemar(0, 0) == mcnemar(0, 0).__class__(exact=1.0, mid=1.0, statistic=0.0)
 
 
@@ -473,7 +477,7 @@ def test_equal_models_are_first_equally_often_and_win_half():
     assert order.win_probability == approx(np.full(4, 0.5))
 
 
-def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
+def test_resampled_scores_spread_as_the_exact_bootstrap_of_a_mean():
     random = np.random.default_rng(5)
     values = (random.random((2, 200)) < [[0.75], [0.70]]).astype(float)
     means = values.mean(axis=1)
@@ -483,7 +487,7 @@ def test_resampled_ranks_spread_as_the_exact_bootstrap_of_a_mean():
     assert order_models([tested]).first_probability[0] == approx(ahead, abs=0.03)
 
 
-def test_seeds_are_drawn_with_the_pair_rules_variance():
+def test_resampled_seeds_have_the_variance_of_the_pairwise_test():
     seeds = np.array([0.6, 0.7, 0.8])
     tested = DatasetSamples(influence=np.zeros((2, 10)), seed_scores=[seeds, np.full(3, 0.7)])
     order = order_models([tested], num_resamples=4000)
@@ -494,7 +498,7 @@ def test_seeds_are_drawn_with_the_pair_rules_variance():
     assert np.ptp(resample_scores(tested, (0,), seeds=False)) == 0
 
 
-def test_a_model_that_fails_at_times_does_not_blur_the_others():
+def test_a_model_with_failed_seeds_does_not_widen_the_others_intervals():
     seed_scores = [np.array([0.9, 0.5]), np.array([0.80, 0.82]), np.array([0.7, 0.7])]
     steady = DatasetSamples(influence=np.zeros((3, 10)), seed_scores=seed_scores, steady=np.array([False, True, True]))
     drawn = resample_scores(steady, (0,), 4000, patients=False)
@@ -502,18 +506,18 @@ def test_a_model_that_fails_at_times_does_not_blur_the_others():
 
 
 @pytest.mark.parametrize(("pairs", "needed"), [(1, 6), (10, 9), (45, 11)])
-def test_datasets_needed_are_those_of_the_protocol(pairs, needed):
+def test_datasets_needed_equal_the_documented_numbers(pairs, needed):
     assert datasets_needed(pairs) == needed
 
 
-def test_smallest_p_values_are_the_references():
+def test_smallest_p_values_equal_the_references():
     for num, expected in reference()["min_two_sided_p_signflip"].items():
         assert smallest_p(int(num)) == expected
         differences = np.arange(1.0, int(num) + 1)
         assert scipy.stats.wilcoxon(differences).pvalue == approx(expected)
 
 
-def test_wilcoxon_and_holm_across_datasets_are_scikit_posthocs():
+def test_wilcoxon_and_holm_across_datasets_equal_scikit_posthocs():
     scores = np.random.default_rng(0).normal([0.5, 0.52, 0.8], 0.05, (12, 3))
     table = pandas.DataFrame(scores).melt(var_name="model", value_name="score")
     expected = scikit_posthocs.posthoc_wilcoxon(table, "score", "model", p_adjust="holm").to_numpy()
@@ -521,14 +525,14 @@ def test_wilcoxon_and_holm_across_datasets_are_scikit_posthocs():
     assert wilcoxon_holm(scores[:6]) is None
 
 
-def test_the_normalised_mean_is_0_at_chance_and_1_at_the_top():
-    assert normalised_mean(np.array([0.5, 0.1]), np.array([0.5, 0.1])) == 0
-    assert normalised_mean(np.array([1.0, 1.0]), np.array([0.5, 0.1])) == 1
-    assert normalised_mean(np.array([0.75, 0.55]), np.array([0.5, 0.1])) == approx(0.5)
+def test_the_normalized_mean_is_0_at_chance_and_1_at_the_top():
+    assert normalized_mean(np.array([0.5, 0.1]), np.array([0.5, 0.1])) == 0
+    assert normalized_mean(np.array([1.0, 1.0]), np.array([0.5, 0.1])) == 1
+    assert normalized_mean(np.array([0.75, 0.55]), np.array([0.5, 0.1])) == approx(0.5)
 
 
-# --- what zoo does not compute, in the references --------------------------------------------------------------------
-def test_the_other_reference_values_are_those_of_the_oracles():
+# --- reference values that zoo does not compute ----------------------------------------------------------------------
+def test_the_other_reference_values_equal_those_of_their_libraries():
     known = reference()
     for counts, expected in known["clopper_pearson"].items():
         assert proportion.proportion_confint(*map(int, counts.split("/")), method="beta") == approx(expected, abs=1e-6)
@@ -544,12 +548,12 @@ def test_the_other_reference_values_are_those_of_the_oracles():
     bengio = known["nadeau_bengio"]
     d = np.array(bengio["d"])
     for t, p, inflation in (("t", "p", bengio["test_train_ratio"]), ("naive_t", "naive_p", 0.0)):
-        found = d.mean() / (d.var(ddof=1) * (1 / len(d) + inflation)) ** 0.5
-        assert (found, 2 * scipy.stats.t.sf(found, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
+        actual = d.mean() / (d.var(ddof=1) * (1 / len(d) + inflation)) ** 0.5
+        assert (actual, 2 * scipy.stats.t.sf(actual, len(d) - 1)) == approx((bengio[t], bengio[p]), abs=1e-6)
 
 
-def test_where_scikit_learn_answers_with_a_number_or_nan_zoo_gives_none_and_a_reason():
-    told = reference()["sklearn_1_9"]
+def test_zoo_gives_a_reason_where_scikit_learn_returns_a_number_or_nan():
+    expected = reference()["sklearn_1_9"]
     one_class, scores = np.zeros(4, dtype=int), np.linspace(0.1, 0.7, 4)
     request = MetricRequest(
         task=BINARY,
@@ -559,9 +563,9 @@ def test_where_scikit_learn_answers_with_a_number_or_nan_zoo_gives_none_and_a_re
         decisions=np.ones(4, dtype=int),
     )
     with pytest.warns(UserWarning):
-        assert np.isnan(roc_auc_score(one_class, scores)) and told["roc_auc_single_class"].startswith("nan")
-        assert average_precision_score(one_class, scores) == float(told["average_precision_no_positive"].split()[0])
-    assert matthews_corrcoef(one_class, request.decisions) == float(told["mcc_constant_pred"])
+        assert np.isnan(roc_auc_score(one_class, scores)) and expected["roc_auc_single_class"].startswith("nan")
+        assert average_precision_score(one_class, scores) == float(expected["average_precision_no_positive"].split()[0])
+    assert matthews_corrcoef(one_class, request.decisions) == float(expected["mcc_constant_pred"])
     assert reference()["single_class_auc"].startswith("null")
     for name in ("auroc", "average_precision", "mcc"):
         with pytest.raises(Undefined):

@@ -1,4 +1,4 @@
-"""What docs/statistics.md promises of coverage, false claims and power, with fewer repetitions than its tables."""
+"""Coverage, false claims and power as in docs/statistics.md, with fewer repetitions than its tables."""
 
 import importlib.util
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def simulate():
     spec = importlib.util.spec_from_file_location("simulate", PATH)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
+    sys.modules[spec.name] = module  # needed by its dataclasses
     spec.loader.exec_module(module)
     return module
 
@@ -43,7 +43,7 @@ def test_the_interval_of_ece_covers_where_percentiles_do_not(simulate, slope, sh
 
 @pytest.mark.parametrize("area", [0.75, 0.95])
 @pytest.mark.parametrize("sizes", [[(50, 100)] * 2, [(10, 10), (100, 200)], [(10, 10)] * 4])
-def test_of_equal_groups_at_most_7_percent_of_models_have_one_named(simulate, sizes, area):
+def test_at_most_7_percent_of_models_have_a_subgroup_flagged_by_chance(simulate, sizes, area):
     covers, claims = simulate.claim_groups(sizes, area, 400)
     assert covers >= 0.94
     assert claims <= 0.07
@@ -63,11 +63,11 @@ def test_the_interval_of_a_mean_over_seeds_covers(simulate, seeds, sd):
 def test_boards_of_ten_equal_models_claim_a_difference_in_at_most_7_percent(simulate, patients, images, seeds, sd):
     setting = simulate.Setting(num_seeds=seeds, seed_sd=sd, num_patients=patients, num_images=images)
     claims = simulate.count_claims(setting, 400)
-    assert claims["rule"] <= 0.07  # 5 %, and what chance adds in 400 repetitions
-    assert claims["naive z"] > 0.3  # the models do differ enough for a bad rule to be caught
+    assert claims["rule"] <= 0.07  # 5 % plus chance in 400 repetitions
+    assert claims["naive z"] > 0.3  # the differences are large enough to reveal a bad test
 
 
-def test_a_lead_of_3_points_is_found_with_1000_patients(simulate):
+def test_a_lead_of_3_points_is_detected_with_1000_patients(simulate):
     alone = simulate.Setting(num_models=2, num_patients=1000, lead=0.03)
     assert simulate.find_power(alone, 100)["one pair"] > 0.8
     among_ten = simulate.Setting(num_patients=1000, lead=0.03)
@@ -75,8 +75,8 @@ def test_a_lead_of_3_points_is_found_with_1000_patients(simulate):
 
 
 @pytest.mark.parametrize("lead", [0.0, 0.03])
-def test_intervals_of_mean_ranks_hold_a_leaders_too_and_equal_models_have_no_first(simulate, lead):
+def test_mean_rank_intervals_cover_a_leaders_rank_and_equal_models_have_no_leader(simulate, lead):
     setting = simulate.Setting(num_models=10, seed_sd=0.01, num_patients=200, lead=lead)
-    found = simulate.order_across(setting, 10, 25)
-    assert found["first"] >= 0.9 and found["all"] >= 0.9
-    assert found["claims"] == found["right"] if lead else found["claims"] <= 0.04
+    actual = simulate.order_across(setting, 10, 25)
+    assert actual["first"] >= 0.9 and actual["all"] >= 0.9
+    assert actual["claims"] == actual["right"] if lead else actual["claims"] <= 0.04

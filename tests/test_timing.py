@@ -1,4 +1,4 @@
-"""How fast a model answers: measured once for a network, alone, after the grid, and noted beside all of its runs."""
+"""Latency and throughput: measured once per network, alone, after all runs, and stored with its runs."""
 
 import io
 import json
@@ -19,7 +19,7 @@ ARGUMENTS = ["-m", "tiny_cnn,naps", "--protocol", "scratch", "--set", "image_siz
 
 @pytest.fixture(scope="module")
 def results(bench, tiny_data, tmp_path_factory):
-    """A results folder of two models on two sets and two seeds, and the document that the bench printed."""
+    """A results folder of two models on two datasets and two seeds, and the JSON document of the bench."""
     root = tmp_path_factory.mktemp("timed") / "results"
     sets = f"{tiny_data / 'binary.npz'},{tiny_data / 'table'}"
     status, document, _ = bench(*ARGUMENTS, "-d", sets, "--seeds", 2, "--results", root)
@@ -31,21 +31,23 @@ def is_network(run):
     return run["model"] not in {"constant", "thumbnails"}
 
 
-def test_every_run_of_a_network_tells_latency_and_throughput(results):
+def test_each_run_of_a_network_has_latency_and_throughput(results):
     runs = [run for run in results[1]["runs"] if is_network(run)]
     assert len(runs) == 8
     for run in runs:
         assert 0 < run["cost"]["latency_seconds"] < 1
-        assert run["cost"]["inference_images_per_second"] > 1 / run["cost"]["latency_seconds"]  # so small a network
+        assert (
+            run["cost"]["inference_images_per_second"] > 1 / run["cost"]["latency_seconds"]
+        )  # because the network is so small
 
 
 def test_one_network_is_measured_once_for_all_its_seeds(results):
-    found = {}
+    actual = {}
     for run in results[1]["runs"]:
         if is_network(run):
             key = run["model"], run["dataset"]
-            found.setdefault(key, set()).add(tuple(run["cost"][name] for name in TIMINGS))
-    assert {len(timings) for timings in found.values()} == {1}
+            actual.setdefault(key, set()).add(tuple(run["cost"][name] for name in TIMINGS))
+    assert {len(timings) for timings in actual.values()} == {1}
 
 
 def test_the_baselines_are_not_measured(results):
@@ -53,16 +55,16 @@ def test_the_baselines_are_not_measured(results):
     assert costs and not any(name in cost for cost in costs for name in TIMINGS)
 
 
-def test_a_report_shows_both(results, zoo):
+def test_a_report_shows_latency_and_throughput(results, zoo):
     root, document = results
     boards = json.loads(zoo("report", "--results", root, "--format", "json").stdout)["leaderboard"]
     (row,) = [row for row in boards if row["model"] == "naps" and row["dataset"] == "binary"]
-    (told,) = {
+    (latency,) = {
         run["cost"]["latency_seconds"]
         for run in document["runs"]
         if run["model"] == "naps" and run["dataset"] == "binary"
     }
-    assert row["cost"]["latency_seconds"] == pytest.approx(told)
+    assert row["cost"]["latency_seconds"] == pytest.approx(latency)
     assert " ms |" in zoo("report", "--results", root, "--format", "markdown").stdout
     assert "latency_seconds" in zoo("report", "--results", root, "--format", "csv").stdout.splitlines()[0]
 
@@ -70,7 +72,7 @@ def test_a_report_shows_both(results, zoo):
 @pytest.mark.parametrize(
     "content", [None, b"", b"{}", b'{"schema": 1, "timing": {"latency_seconds": "fast"}}', b"\xff"]
 )
-def test_what_is_not_there_or_damaged_is_not_shown_and_is_measured_again(content, results, bench, tiny_data, tmp_path):
+def test_a_missing_or_damaged_timing_is_not_shown_and_is_measured_again(content, results, bench, tiny_data, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(results[0], root)
     paths = list(root.glob("binary/tiny_cnn.random/*/timing.json"))
@@ -88,25 +90,25 @@ def test_what_is_not_there_or_damaged_is_not_shown_and_is_measured_again(content
     assert all(read_timing(path.parent) for path in paths)
 
 
-def test_a_model_that_cannot_be_measured_is_a_warning_and_its_speed_unknown(results, tmp_path):
+def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(results[0], root)
     for path in root.rglob("timing.json"):
         path.unlink()
     loaded = {result.id: result for result in load_results(root)[0]}
-    said = io.StringIO()
+    stream = io.StringIO()
     settings = Settings(results=root, device="cpu", cache=tmp_path / "cache")
-    registry = Registry()  # whoever gave these models is no longer installed
+    registry = Registry()  # the models' plugin is no longer installed
     from zoo.builtin import register_executors
 
     registry.executors["local"] = register_executors()[0]
-    after = time_models(loaded, "cpu", registry, settings, Console(stream=said))
+    after = time_models(loaded, "cpu", registry, settings, Console(stream=stream))
     assert set(after) == set(loaded)
-    assert said.getvalue().count("its speed could not be measured alone") == len(find_untimed(loaded, settings.cache))
+    assert stream.getvalue().count("its speed could not be measured alone") == len(find_untimed(loaded, settings.cache))
     assert not any(name in result.cost for result in after.values() for name in TIMINGS)
 
 
-def test_what_is_measured_is_the_median_of_whole_batches():
+def test_the_timing_is_the_median_of_whole_batches():
     import torch
 
     from zoo.data.pixels import random_pixels
@@ -116,7 +118,9 @@ def test_what_is_measured_is_the_median_of_whole_batches():
 
         def forward(self, images):
             Sleeper.calls += 1
-            time.sleep(0.5 if Sleeper.calls <= 2 else 0.004 * len(images))  # the first two are slow, as first ones are
+            time.sleep(
+                0.5 if Sleeper.calls <= 2 else 0.004 * len(images)
+            )  # the first two calls are slow, like a warm-up
             return images.mean(dim=(1, 2, 3))[:, None]
 
     pixels = random_pixels(8, 4, 3, (0.5,) * 3, (0.5,) * 3, "cpu")

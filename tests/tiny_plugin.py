@@ -1,6 +1,6 @@
-"""A plugin for the tests: networks so small that a run takes a second, and one for each way in which a run can fail.
+"""A plugin for the tests: networks whose runs take a second, and one network or dataset for each kind of failure.
 
-`conftest.py` installs it, with metadata as an installer writes them, as the distribution zoo-tiny.
+`conftest.py` installs it as the distribution zoo-tiny, with the metadata of an installer.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ def build_tiny(request, outputs=None):
 
 
 def build_failing(request, fail):
-    """A network that does something terrible in its first training step."""
+    """A network that calls `fail` in its first training step."""
     module = build_tiny(request)
 
     def hook(module, images, logits):
@@ -69,7 +69,7 @@ def segfault(logits):
 
 
 def hang(logits):
-    """Start a child of its own, tell whoever asks about it, and never come back."""
+    """Start a child process, write both process ids to $TINY_PIDS, and hang."""
     apart = os.environ.get("TINY_APART") == "1"
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=apart)
     if os.environ.get("TINY_PIDS"):
@@ -88,7 +88,7 @@ def nap(logits):
 
 
 def sleep(logits):
-    """A step of a minute, which SIGTERM does not cut short: a training keeps its state first."""
+    """Sleep a minute per step; SIGTERM does not shorten it, because training saves its state after the step."""
     with open(os.environ["TINY_PIDS"], "a") as stream:
         stream.write(f"{os.getpid()}\n")
     time.sleep(60)
@@ -105,7 +105,7 @@ trained = []
 
 
 def note(logits):
-    """Write down, once in a process, that a network is trained here."""
+    """Write the process id to $TINY_TRAININGS, once per process that trains."""
     if not trained:
         trained.append(True)
         with open(os.environ["TINY_TRAININGS"], "a") as stream:
@@ -163,7 +163,7 @@ def interrupt(request):
 
 
 def draw_samples(request, spoil):
-    """Forty images of noise, of two classes, of which `spoil` changes the targets and one image."""
+    """Forty noise images of two classes; `spoil` changes the targets and one image."""
     import numpy as np
     import pandas as pd
 
@@ -185,16 +185,16 @@ def tear(targets, image):
     return targets, read
 
 
-def as_colour(image):
+def as_color(image):
     import numpy as np
 
     return np.stack([image, image[::-1], image.T], axis=2)
 
 
 SPOILT = {
-    "mislabelled": mislabel,
+    "mislabeled": mislabel,
     "unreadable": tear,
-    "colourful": lambda targets, image: (targets, lambda: as_colour(image)),
+    "colorful": lambda targets, image: (targets, lambda: as_color(image)),
     "flat": lambda targets, image: (targets, lambda: image[0]),
     "empty": lambda targets, image: (targets, lambda: image[:0]),
     "deeper": lambda targets, image: (targets, lambda: image.astype("uint16")),

@@ -1,6 +1,6 @@
-"""Benches that start in a blink: `zoo` forked from a process that has imported everything, as many as a test wants.
+"""Start `zoo` commands without import time, by forking a process that has imported everything.
 
-What is forked is the command itself, `zoo.cli.process.run` with the words of a command line, in a session of its own.
+Each child runs `zoo.cli.process.run` with the arguments of a command line, in its own session.
 """
 
 import json
@@ -20,33 +20,33 @@ for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.
              "zoo.report.boards", "zoo.cli.commands", "zoo_tiny"):
     importlib.import_module(name)
 for line in sys.stdin:
-    asked = json.loads(line)
-    if "shell" in asked:
-        print(os.system(asked["shell"]), flush=True)
+    request = json.loads(line)
+    if "shell" in request:
+        print(os.system(request["shell"]), flush=True)
         continue
-    if "wait" in asked:
-        print(os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1]), flush=True)
+    if "wait" in request:
+        print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
         continue
     child = os.fork()
     if child:
         print(child, flush=True)
         continue
     os.setsid()
-    for number, path in enumerate((os.devnull, asked["stdout"], asked["stderr"])):
+    for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
         os.dup2(os.open(path, (os.O_WRONLY | os.O_CREAT | os.O_APPEND) if number else os.O_RDONLY), number)
-    os.chdir(asked["folder"])
-    os.environ.update(asked["environment"])
-    signal.alarm(asked["seconds"])
-    exec(asked["first"])
+    os.chdir(request["folder"])
+    os.environ.update(request["environment"])
+    signal.alarm(request["seconds"])
+    exec(request["first"])
     from zoo.cli import process
-    sys.argv = ["zoo", *asked["arguments"]]
+    sys.argv = ["zoo", *request["arguments"]]
     process.run_main()
 """
 
 
 @dataclass
 class Bench:
-    """A command that runs, or ran: its process, and what it wrote."""
+    """A running or finished command: its process and its output files."""
 
     pid: int
     stdout: Path
@@ -57,15 +57,15 @@ class Bench:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """Its exit status; below zero the signal that ended it."""
+        """Wait for the exit status; negative for the signal that ended it."""
         return int(ask(self.server, {"wait": self.pid}))
 
-    def told(self) -> str:
+    def read_stderr(self) -> str:
         return self.stderr.read_text(encoding="utf-8")
 
 
 class Warm:
-    """Starts commands; `close` ends the process that has everything imported."""
+    """Starts commands; `close` ends the server process."""
 
     def __init__(self, environment, folder: Path, before=()):
         self.folder, self.count = folder, 0
@@ -78,14 +78,14 @@ class Warm:
         )
 
     def start(self, *arguments, first="", folder=None, seconds=0, **environment) -> Bench:
-        """Start a command; `first` is code that its process executes before, to bring about a fault.
+        """Start a command; its process executes the code `first` before, to cause a fault.
 
-        After so many `seconds`, if any, SIGALRM ends it.
+        SIGALRM ends it after `seconds`, if not 0.
         """
         self.count += 1
         stdout, stderr = (self.folder / f"{self.count}.{name}" for name in ("stdout", "stderr"))
         stderr.touch()
-        asked = {
+        request = {
             "arguments": list(map(str, arguments)),
             "stdout": str(stdout),
             "stderr": str(stderr),
@@ -94,17 +94,17 @@ class Warm:
             "first": first,
             "environment": environment,
         }
-        return Bench(int(ask(self.server, asked)), stdout, stderr, self.server)
+        return Bench(int(ask(self.server, request)), stdout, stderr, self.server)
 
     def shell(self, command: str):
-        """Do something else where the commands run."""
+        """Run a shell command in the server's namespace."""
         assert ask(self.server, {"shell": command}).strip() == "0", command
 
     def run(self, *arguments, **settings):
-        """Exit status, stdout and stderr of a command."""
+        """Run a command; returns exit status, stdout and stderr."""
         bench = self.start(*arguments, **settings)
         status = bench.wait()
-        return status, bench.stdout.read_text(encoding="utf-8"), bench.told()
+        return status, bench.stdout.read_text(encoding="utf-8"), bench.read_stderr()
 
     def close(self):
         self.server.kill()
@@ -118,17 +118,17 @@ def ask(server, question) -> str:
 
 
 def wait_for(condition, seconds=60.0):
-    """What `condition` gives, once it gives something."""
+    """Wait until `condition` returns a true value, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.005)
-    raise AssertionError("waited in vain")
+    raise AssertionError(f"timed out after {seconds} s")
 
 
 def descendants(pid) -> list[int]:
-    """The processes below one, that live."""
+    """The live descendants of a process."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -137,12 +137,12 @@ def descendants(pid) -> list[int]:
             continue
         if state != "Z":
             children.setdefault(int(parent), []).append(int(path.parent.name))
-    found, waiting = [], [pid]
+    pids, waiting = [], [pid]
     while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+        new = children.get(waiting.pop(), [])
+        pids += new
+        waiting += new
+    return pids
 
 
 def alive(pid) -> bool:

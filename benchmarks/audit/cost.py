@@ -1,10 +1,10 @@
-"""What the audit costs: milliseconds an image, and seconds for 20,000 images compared with 20,000; by the clock, and of
-all cores together, which other work on the machine does not lengthen.
+"""Measure the cost of an audit: milliseconds per image, and seconds to compare 20,000 images with 20,000.
 
     python benchmarks/audit/cost.py DATA/ham10000_mel_nv
 
-Images are those of the set given. For the pairs, their hashes and thumbnails are repeated with a few bits and levels
-changed until there are 20,000: as many near neighbours as a set of that kind has, and more.
+Times are wall time and the CPU time of all cores; other work on the machine does not lengthen the latter. For the
+pairs, the hashes and thumbnails of the dataset are repeated with a few changed bits and levels until there are 20,000,
+so there are at least as many near neighbors as in a dataset of that kind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas  # noqa: F401  imported before the clock starts, as are the next two: 2 s whatever the set
+import pandas  # noqa: F401  this and the next two are imported before the clock starts: 2 s for any dataset
 import scipy.fft  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 
@@ -28,7 +28,7 @@ from zoo.system.machine import num_cores
 
 
 class Watch:
-    """Seconds since it was last looked at: by the clock, and of all cores."""
+    """Wall seconds and CPU seconds since the last call of `look`."""
 
     def __init__(self) -> None:
         self.seconds = self.core_seconds = 0.0
@@ -58,10 +58,10 @@ def main() -> None:
         findings = audit(source, split, fingerprints).findings
         steps[f"checked, {len(findings)} findings"] = watch.look()
     count, width, height = len(source.sample_ids), np.median(fingerprints.widths), np.median(fingerprints.heights)
-    print(f"{source.spec.name}: {count} images of {width:.0f} x {height:.0f}, {num_cores()} cores; ms an image")
+    print(f"{source.spec.name}: {count} images of {width:.0f} x {height:.0f}, {num_cores()} cores; ms per image")
     steps["all"] = tuple(np.sum(list(steps.values()), axis=0))
     for name, (seconds, core_seconds) in steps.items():
-        print(f"  {name:24} {1000 * seconds / count:6.2f}, of all cores {1000 * core_seconds / count:6.2f}")
+        print(f"  {name:24} {1000 * seconds / count:6.2f}, CPU {1000 * core_seconds / count:6.2f}")
 
     _, hashes, thumbnails = fingerprint_all(source, None)
     random = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def main() -> None:
     alike = sum(map(len, find_alike(many, small)))
     seconds, core_seconds = watch.look()
     pairs = f"{arguments.pairs:,} x {arguments.pairs:,}"
-    print(f"{pairs} compared in {seconds:.1f} s, of all cores {core_seconds:.1f} s; {alike:,} pairs alike")
+    print(f"{pairs} compared in {seconds:.1f} s, CPU {core_seconds:.1f} s; {alike:,} similar pairs")
 
 
 if __name__ == "__main__":

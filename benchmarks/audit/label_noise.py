@@ -1,4 +1,4 @@
-"""How many labels flipped on purpose `zoo audit --label-noise` gives back, on a real set, with a given network.
+"""Measure how many artificially flipped labels `zoo audit --label-noise` detects in a real dataset.
 
 python benchmarks/audit/label_noise.py DATA/breastmnist.npz --features MODEL --weights-dir WEIGHTS
 """
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--features", default="")
     parser.add_argument("--weights-dir", type=Path)
-    parser.add_argument("--share", type=float, default=0.05, help="of labels flipped")
+    parser.add_argument("--share", type=float, default=0.05, help="share of labels to flip")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     settings, console = Settings(offline=True), Console()
@@ -46,12 +46,12 @@ def main() -> None:
         finding = find_label_noise(
             noisy, split, fingerprints, backbone, cache=settings.cache, device="cpu", console=console
         )
-        found = [suspect.sample for suspect in finding.suspects]
-        hits = len(wrong & set(found))
-        first = np.mean([sample in wrong for sample in found[: len(wrong)]]) if found else float("nan")
+        suspects = [suspect.sample for suspect in finding.suspects]
+        hits = len(wrong & set(suspects))
+        first = np.mean([sample in wrong for sample in suspects[: len(wrong)]]) if suspects else float("nan")
         print(
-            f"seed {seed}: {len(wrong)} flipped, {len(found)} in doubt, recall {hits / len(wrong):.2f}, "
-            f"precision {hits / max(1, len(found)):.2f}, of the first {len(wrong)} {first:.2f}  ({finding.message})"
+            f"seed {seed}: {len(wrong)} flipped, {len(suspects)} suspects, recall {hits / len(wrong):.2f}, "
+            f"precision {hits / max(1, len(suspects)):.2f}, of the first {len(wrong)} {first:.2f}  ({finding.message})"
         )
 
 

@@ -1,11 +1,11 @@
-"""What zoo is measured against: each contender is a program that prints one JSON line: python contenders.py NAME ...
+"""The programs that zoo is compared with; each prints one JSON line: python contenders.py NAME ...
 
 `contenders.py many 'bare --model resnet18' 'bare --model resnet50' ...` measures several in one process and prints one
-line each: on a GPU, imports and first-use costs take longer than what is measured. One that fails prints its `error`.
+line each, because on a GPU imports and first-use costs take longer than a measurement. A program that fails prints its
+`error`.
 
-`bare` is the step itself; `tutorial` is the script that every tutorial ends with; `timm` is the loop of timm's training
-script (which is not in its wheel) written after its documentation, with its best flags; `lightning` is Lightning's
-Trainer.
+`bare` is the training step alone; `tutorial` is the usual tutorial script; `timm` is the loop of timm's training script
+(which is not in its wheel), written after its documentation, with its best flags; `lightning` is Lightning's Trainer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def build(model: str, channels: int = 3, classes: int = 2) -> Any:
 
 
 def bare(options: argparse.Namespace) -> dict[str, Any]:
-    """Forward, backward and update on one batch that is there already; ours are the settings of a zoo run."""
+    """Time forward, backward and update on one fixed batch, with the settings of a zoo run or torch's defaults."""
     if options.capture and options.device == "cpu":
         raise SystemExit("contenders.py: --capture needs --device cuda: only a GPU replays graphs")
     step = build_step(options)
@@ -58,7 +58,7 @@ def seconds_a_step(step: Callable[[], None], options: argparse.Namespace) -> flo
 
 
 def build_step(options: argparse.Namespace) -> Callable[[], None]:
-    """Build the step on one batch that stays where it is; on a GPU the step never waits for the device."""
+    """Build the step on one fixed batch; on a GPU the step never waits for the device."""
     import torch
 
     if options.threads:
@@ -70,13 +70,13 @@ def build_step(options: argparse.Namespace) -> Callable[[], None]:
     targets = torch.randint(0, 2, (options.batch,), device=options.device)
     parameters = list(module.parameters())
     network = torch.compile(module) if options.compile else module
-    foreach = True if options.device == "cuda" else None  # None: as torch chooses
+    foreach = True if options.device == "cuda" else None  # None: torch's default
     autocast = partial(
         torch.autocast,
         options.device,
         dtype=torch.bfloat16,
         enabled=precision == "bf16",
-        cache_enabled=not options.capture,  # a graph must cast the weights anew in every step
+        cache_enabled=not options.capture,  # a graph must cast the weights again in each step
     )
 
     def step() -> None:
@@ -116,7 +116,7 @@ def prepare(options: argparse.Namespace) -> tuple[Any, Any, str]:
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """Record a step as one CUDA graph, after three warm-up steps on a side stream, and return its replay."""
+    """Capture a step as one CUDA graph, after three warm-up steps on a side stream, and return its replay."""
     import torch
 
     side = torch.cuda.Stream()
@@ -141,7 +141,7 @@ def wait(device: str) -> None:
 
 
 def loaders(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Train and test of a folder of class folders, as torchvision's documentation loads them."""
+    """Load train and test of a folder of class folders as in torchvision's documentation."""
     import torch
     from torchvision import datasets, transforms
 
@@ -226,7 +226,7 @@ def train_and_test(
             loss = torch.nn.functional.cross_entropy(module(moved(images)), targets.to(options.device))
         loss.backward()
         optimizer.step()
-        loss.item()  # as the tutorials print it
+        loss.item()  # the tutorials print it
         steps = step + 1 - options.warm_up
         if steps > 0 and time.perf_counter() - start > options.limit:
             break
@@ -248,7 +248,7 @@ def train_and_test(
 
 
 def lightning(options: argparse.Namespace) -> dict[str, float]:
-    """Lightning's Trainer with `precision="bf16-mixed"`, nothing logged, no checkpoints."""
+    """Lightning's Trainer with `precision="bf16-mixed"`, without logging and checkpoints."""
     import logging
 
     import lightning
@@ -294,7 +294,7 @@ def lightning(options: argparse.Namespace) -> dict[str, float]:
 
 
 def naive_probe(options: argparse.Namespace) -> dict[str, float]:
-    """A linear probe as scripts do it: for every penalty and seed the images go through the network again."""
+    """A linear probe as in common scripts: compute the features again for each penalty and seed."""
     import numpy as np
     import torch
     from sklearn.linear_model import LogisticRegression
@@ -327,12 +327,12 @@ CONTENDERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def many(configurations: Sequence[str]) -> None:
-    """Measure contenders one after the other, and print the line of each as soon as it is there."""
+    """Measure contenders one after the other, and print the line of each at once."""
     parser = build_parser()
     for options in [parser.parse_args(shlex.split(configuration)) for configuration in configurations]:
         try:
             line = CONTENDERS[options.name](options)
-        except Exception as error:  # one that fails must not cost the others
+        except Exception as error:  # go on with the others
             traceback.print_exc()
             line = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(line), flush=True)
@@ -340,7 +340,7 @@ def many(configurations: Sequence[str]) -> None:
 
 
 def forget(device: str) -> None:
-    """Free what a contender holds on the device, and what was compiled: else the next compiles for any batch size."""
+    """Free a contender's device memory and compiled code; otherwise the next one compiles for any batch size."""
     gc.collect()
     if device == "cuda":
         import torch
@@ -359,7 +359,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="timed regions of the bare step")
-    parser.add_argument("--limit", type=float, default=math.inf, help="end the timed steps after so many seconds")
+    parser.add_argument("--limit", type=float, default=math.inf, help="end the timed steps after this many seconds")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument(
         "--endless", action="store_true", help="draw with replacement: no worker waits for an epoch's end"

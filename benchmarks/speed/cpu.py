@@ -1,4 +1,4 @@
-"""The lines of a CPU: S1 to S10."""
+"""The lines for CPUs: S1 to S10."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from work import (
 
 
 def make_weights(model: str) -> Path:
-    """A folder with weights of the model: no hub is needed, and a probe's speed does not depend on their values."""
+    """Make a folder with random weights of the model; a probe's speed does not depend on their values."""
     folder = FOLDER / "weights"
     folder.mkdir(exist_ok=True)
     path = folder / f"{model}.pth"
@@ -48,11 +48,11 @@ def make_weights(model: str) -> Path:
 
 
 def peers() -> Path:
-    """The Python of the virtual environment that Lightning is in: this one's packages, and Lightning on top."""
+    """The Python of a virtual environment with this one's packages and Lightning."""
     python = FOLDER / "peers" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         run([sys.executable, "-m", "venv", "--system-site-packages", FOLDER / "peers"])
-        # a virtual environment of a virtual environment sees the system's packages, not ours
+        # a virtual environment inside another one sees the system's packages, not ours
         site = next((FOLDER / "peers").rglob("site-packages"))
         ours = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
         (site / "ours.pth").write_text(f"{ours}\n")
@@ -84,8 +84,8 @@ def s1(settings: Settings) -> Iterator[Line]:
                 partial(figure, SPEED, *bare, threads=1),
                 faster="share",
             )
-            told = f"{model} at 128 px, augmentation {augmentation}"
-            yield Line(name="S1", what=f"step in a run / bare step, {told}", measurement=ratio, wanted=wanted)
+            what = f"step in a run / bare step, {model} at 128 px, augmentation {augmentation}"
+            yield Line(name="S1", what=what, measurement=ratio, wanted=wanted)
 
 
 def s2(settings: Settings) -> Iterator[Line]:
@@ -110,7 +110,7 @@ def s2(settings: Settings) -> Iterator[Line]:
 
 
 def best_workers(settings: Settings, *common: object) -> int:
-    """The number of loader workers with which the tutorial script is fastest here."""
+    """The number of loader workers with which the tutorial script is fastest on this machine."""
     if settings.quick:
         return 0
     speeds = {number: figure(SPEED, "tutorial", *common, "--workers", number) for number in (0, 1, 2, 4)}
@@ -192,7 +192,7 @@ def grid(settings: Settings) -> tuple[list[Path], tuple[object, ...]]:
 
 
 def one_by_one(settings: Settings, sets: list[Path]) -> float:
-    """The grid's work as people do it: the tutorial script, started anew for every model, set and seed; seconds."""
+    """Seconds of the grid with the tutorial script, started once per model, dataset and seed."""
     total = 0.0
     for model in GRID[: settings.pick(4, 1)]:
         for data in sets:
@@ -238,7 +238,7 @@ def s7(settings: Settings) -> Iterator[Line]:
         yield Line(name="S7", what=what, measurement=ratio, wanted=wanted, at_most=True)
 
 
-# `zoo` with its first training step noted by the clock that all processes share.
+# `zoo` that prints the time of its first training step by the clock that all processes share.
 NOTED = """
 import os, sys, time
 note = sys.argv.pop(1)
@@ -255,7 +255,7 @@ cli.main()
 
 
 def seconds_to_first_step(*arguments: object) -> float:
-    """From the start of `zoo bench ...` to its first training step."""
+    """Seconds from the start of `zoo bench ...` to its first training step."""
     with tempfile.TemporaryDirectory(prefix="zoo-speed-") as folder:
         note = Path(folder, "note")
         command = [sys.executable, "-c", NOTED, note, "bench", *map(str, arguments), "--results", Path(folder, "r")]
@@ -276,7 +276,7 @@ def s8(settings: Settings) -> Iterator[Line]:
 
 
 def cold_probe(*arguments: object) -> float:
-    """Seconds that the seeds of a linear probe take, the features computed once in them."""
+    """Seconds of all seeds of a linear probe, with the features computed once."""
     shutil.rmtree(CACHE / "features", ignore_errors=True)
     return cost("train_seconds", *arguments)
 

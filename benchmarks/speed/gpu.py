@@ -1,4 +1,4 @@
-"""The lines of a GPU: G1 to G7. A program measures all of its configurations: starting one costs more than a figure."""
+"""The lines for GPUs: G1 to G7. One process measures all configurations of a program, because its start is slow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from table import Failure, Line
 from timing import Figure, MeasurementError, Ratio, Watched, run_json, watched
 from work import CORES, HERE, SPEED, Settings, bench_runs, costs, many_contenders, radiographs, whole_bench
 
-LIMIT = 10  # seconds that the timed steps of a loop with a loader take at most
-PREFETCHED = 2  # batches a loader worker has ready: they are used up before anything is timed
+LIMIT = 10  # maximum seconds of the timed steps of a loop with a loader
+PREFETCHED = 2  # batches that a loader worker has ready; they are consumed before the timing
 
 # Ten families that train at 64 px.
 MODELS = (
@@ -37,7 +37,7 @@ BASELINES = 2  # runs that a bench adds for each dataset
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What both sides train: models on gray images of one size in batches of one size, for some steps."""
+    """The training of both sides: models, image size, batch size and number of steps, on gray images."""
 
     models: tuple[str, ...]
     size: int
@@ -59,13 +59,13 @@ class Training:
         return (*chosen, "--seeds", settings.repeats, "--device", settings.device, *changes)
 
     def bare(self, model: str, settings: Settings, way: str) -> tuple[object, ...]:
-        """The arguments of the bare step, captured or compiled where the device is a GPU."""
+        """The arguments of the bare step, captured or compiled on a GPU."""
         sizes = ("--size", self.size, "--batch", self.batch, "--channels", 1, "--device", settings.device)
         times = ("--warm-up", settings.pick(5, 1), "--steps", self.steps, "--repeats", settings.repeats)
         return ("bare", "--model", model, *sizes, *times, *((way,) if settings.device == "cuda" else ()))
 
     def loop(self, name: str, settings: Settings, workers: int) -> tuple[object, ...]:
-        """The arguments of a loop with a loader, without the ends of epochs, at which workers would wait."""
+        """The arguments of a loop with a loader, without ends of epochs, where workers would wait."""
         warm_up = settings.pick(workers * PREFETCHED + 5, 1)
         steps = settings.pick(100_000 if workers else 20, 3)
         sizes = ("--size", self.size, "--batch", self.batch, "--steps", steps, "--warm-up", warm_up, "--limit", LIMIT)
@@ -83,7 +83,7 @@ class Training:
 
 
 def captured_training(settings: Settings, size: int) -> Training:
-    """What G1 trains at one image size; every run takes 1 to 5 s of an H200."""
+    """The training of G1 at one image size; each run takes 1 to 5 s on an H200."""
     models = {64: ("resnet18",), 224: ("resnet18", "efficientnet_b0", "vit_small_patch16_224")}
     return Training(
         models=models[size],
@@ -95,7 +95,7 @@ def captured_training(settings: Settings, size: int) -> Training:
 
 
 def flipped_training(settings: Settings, batch: int) -> Training:
-    """What G2 to G4 train: a resnet18 at 224 px, with flips and nothing else."""
+    """The training of G2 to G4: a resnet18 at 224 px with flips only."""
     return Training(
         models=("resnet18",),
         size=settings.pick(224, 32),
@@ -107,13 +107,13 @@ def flipped_training(settings: Settings, batch: int) -> Training:
 
 @cache
 def watched_runs(training: Training, settings: Settings) -> Watched[list[dict[str, Any]]]:
-    """Zoo's runs of a training; lines that train the same share them."""
+    """Zoo's runs of a training, shared by lines with the same training."""
     return watched(partial(bench_runs, *training.bench(settings)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A ratio of speeds that is wanted."""
+    """The target of a ratio of speeds."""
 
     name: str
     what: str
@@ -127,7 +127,7 @@ def compare(
     settings: Settings,
     theirs: Watched[dict[str, Any]],
 ) -> Line | Failure:
-    """The steady speed of a model's runs / that of a contender; a side that failed costs this row alone."""
+    """The steady speed of a model's runs / that of a contender. Raises MeasurementError if a side failed."""
     try:
         if "error" in theirs.value:
             raise MeasurementError(f"the other side: {theirs.value['error']}")
@@ -143,7 +143,7 @@ def compare(
 
 
 def watched_contenders(configurations: Sequence[Sequence[object]]) -> list[Watched[dict[str, Any]]]:
-    """What contenders print that one process measures; all share what others used of the machine."""
+    """The output of contenders measured in one process, with one share of other programs for all."""
     printed = watched(partial(many_contenders, configurations))
     return [Watched(value=value, foreign=printed.foreign) for value in printed.value]
 
@@ -194,7 +194,7 @@ def g4(settings: Settings) -> Iterator[Line | Failure]:
 def g5(settings: Settings) -> Iterator[Line | Failure]:
     models = ("resnet18", "efficientnet_b0")
     once = ("-m", models[0], "--set", "steps=1", "--seeds", 1)
-    whole_bench(*once, "--device", "cpu")  # the images are decoded from here on
+    whole_bench(*once, "--device", "cpu")  # decodes the images before the measurement
     shorter = ("--set", "steps=2", "--seeds", 1) if settings.quick else ()
     bench = ("-m", ",".join(models), "--device", settings.device, *shorter)
     num_runs = len(models) * settings.pick(3, 1) + BASELINES
@@ -216,7 +216,7 @@ def g6(settings: Settings) -> Iterator[Line | Failure]:
 def whole_lines(
     name: str, what: str, num_runs: int, wanted: float, run: Callable[[], tuple[float, int]]
 ) -> Iterator[Line]:
-    """Two lines of a whole command: its wall seconds, and its runs that failed."""
+    """Two lines of a whole command: its wall seconds, and its number of failed runs."""
     measured = watched(run)
     seconds, num_ok = measured.value
     wall = Figure(values=(seconds,), unit="s", foreign=measured.foreign)
@@ -226,7 +226,7 @@ def whole_lines(
 
 
 def find_data(datasets: tuple[str, ...]) -> Path:
-    """The first folder that holds the files of all datasets: $ZOO_DATA, ../shared/data or .gpu/data of the checkout."""
+    """The first folder with the files of all datasets: $ZOO_DATA, ../shared/data or .gpu/data of the checkout."""
     root = HERE.parents[1]
     folders = [root.parent / "shared" / "data", root / ".gpu" / "data"]
     if os.environ.get("ZOO_DATA"):

@@ -1,10 +1,10 @@
-"""Measure zoo against what people would do without it, side by side on this machine, and write the table of README.md.
+"""Compare the speed of zoo with that of common alternatives on this machine, and write the table of README.md.
 
 python benchmarks/speed/speed.py [S1 S3 G1 ...] [--rounds 3] [--quick] [--budget 300]
 
-Peers are installed into a virtual environment of their own below ZOO_SPEED_FOLDER (default: a folder in the system's
-temporary one). Rounds that other programs disturb are void. `--quick` shrinks the work: it shows that the scripts run,
-its figures mean nothing. Lines are measured in the order in which they are named; one that fails is a row that says so.
+Alternatives are installed into a separate virtual environment below ZOO_SPEED_FOLDER (default: in the system's
+temporary folder). Rounds that other programs disturb are void. `--quick` reduces the work to test the scripts; its
+figures are meaningless. Lines are measured in the given order; a line that fails becomes a row with the reason.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def note(rows: list[str], *, complete: bool = False) -> None:
 
 
 def measure(name: str, settings: Settings, *, limit: float, noted: bool) -> bool:
-    """Print the rows of one line, and note each as soon as it is there; whether all of them were measured."""
+    """Measure and print the rows of one line, and note each at once; return whether all were measured."""
     rows: list[str] = []
     failed = False
     where = f"{time.strftime('%Y-%m-%d')}{gpu_name() if name in gpu.TABLE and settings.device == 'cuda' else ''}"
@@ -53,7 +53,7 @@ def measure(name: str, settings: Settings, *, limit: float, noted: bool) -> bool
                 rows.append(row)
                 if noted:
                     note(rows)
-    except Exception as error:  # a line that fails must not cost the lines after it
+    except Exception as error:  # go on with the next lines
         traceback.print_exc()
         print(to_row(Failure(name=name, what="-", reason=f"{type(error).__name__}: {error}"), where), flush=True)
         return False
@@ -64,7 +64,7 @@ def measure(name: str, settings: Settings, *, limit: float, noted: bool) -> bool
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt the block and the command it waits for; 0: never. Only in the main thread of a POSIX system."""
+    """Interrupt the block after `seconds` (0: never). Only in the main thread of a POSIX system."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"stopped after {seconds:g} s")
@@ -82,7 +82,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def gpu_name() -> str:
-    """The name of the first GPU, for the last column; empty where the driver's tool does not say."""
+    """The name of the first GPU, for the last column; empty without nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return ""
     names = run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]).splitlines()
@@ -90,7 +90,7 @@ def gpu_name() -> str:
 
 
 def measure_all(names: list[str], settings: Settings, *, budget: float, limit: float, noted: bool) -> bool:
-    """Measure line after line until the budget of seconds is used (0: none); whether all were measured."""
+    """Measure lines until the budget in seconds is used (0: no limit); return whether all were measured."""
     start, done = time.monotonic(), True
     for number, name in enumerate(names):
         if budget and time.monotonic() - start >= budget:
@@ -102,15 +102,15 @@ def measure_all(names: list[str], settings: Settings, *, budget: float, limit: f
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="S1", help=f"of {', '.join(TABLE)}; all S where none is given")
+    parser.add_argument("names", nargs="*", metavar="S1", help=f"any of {', '.join(TABLE)} (default: all S)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of ABAB of the S lines (default 3)")
     parser.add_argument("--repeats", type=int, default=3, help="seeds, and timed repeats, of the G lines (default 3)")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="of the G lines; cpu tries the code")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="of the G lines; cpu tests the code")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--budget", type=float, default=0.0, metavar="SECONDS", help="then start no further line")
-    parser.add_argument("--limit", type=float, default=0.0, metavar="SECONDS", help="then stop a line that goes on")
+    parser.add_argument("--budget", type=float, default=0.0, metavar="SECONDS", help="start no further line after it")
+    parser.add_argument("--limit", type=float, default=0.0, metavar="SECONDS", help="stop a line after this time")
     parser.add_argument("--note", action="store_true", help="write the lines into README.md's table")
-    parser.add_argument("--note-from", type=Path, metavar="LOG", help="note the rows that were printed elsewhere")
+    parser.add_argument("--note-from", type=Path, metavar="LOG", help="note the rows in a log of another machine")
     return parser
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         note(find_rows(options.note_from.read_text()))
         return
     if options.note and (options.quick or (options.device == "cpu" and set(names) & set(gpu.TABLE))):
-        parser.error("--note: figures of --quick, or of G lines with --device cpu, mean nothing; leave --note out")
+        parser.error("--note: figures of --quick, or of G lines with --device cpu, are meaningless; omit --note")
     FOLDER.mkdir(parents=True, exist_ok=True)
     from zoo.system.machine import processor_name, versions
 

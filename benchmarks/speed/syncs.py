@@ -1,8 +1,8 @@
 """Count how often the host waits for the GPU in an epoch of a real training, and print the counts as one JSON line.
 
-A synchronization is an operation that `torch.cuda.set_sync_debug_mode("warn")` warns of, or an explicit call of
-`synchronize`, which it does not see. Counts run from the first step of an epoch to the last but one: what ends it
-(the loss, val) is left out, and so is the first epoch, which pays for what happens once.
+A synchronization is an operation of which `torch.cuda.set_sync_debug_mode("warn")` warns, or an explicit call of
+`synchronize`, which that mode does not detect. Counts run from the first step of an epoch to the last but one, without
+the end of the epoch (loss, val), and without the first epoch, which includes one-time costs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_data(steps: int) -> tuple[Any, Any]:
 
 
 def place_pixels(pixels: Any, device: str, *, resident: bool) -> Any:
-    """The pixels as a run on the device has them: the images there too, or left in the host's memory."""
+    """Place pixels as in a run on the device, with the images on the device or in the host's memory."""
     images = pixels.images.to(device) if resident else pixels.images
     return replace(pixels, images=images, mean=pixels.mean.to(device), std=pixels.std.to(device), device=device)
 
@@ -91,7 +91,7 @@ def train(dataset: Any, pixels: Any, notify: Callable[[dict[str, Any]], None]) -
 
 
 class Waits:
-    """How often the host waits for the GPU."""
+    """A counter of the host's waits for the GPU."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -104,7 +104,7 @@ class Waits:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Count what happens within the block."""
+        """Count the waits within the block."""
         import torch
 
         owners: tuple[Any, ...] = (torch.cuda, torch.cuda.Event, torch.cuda.Stream)
@@ -124,7 +124,7 @@ class Waits:
                     owner.synchronize = original
 
     def counting(self, synchronize: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with its calls counted."""
+        """Wrap a function to count its calls."""
 
         def count_and_wait(*arguments: Any, **named: Any) -> Any:
             self.explicit += 1
@@ -134,7 +134,7 @@ class Waits:
 
 
 def count_syncs(device: str, steps: int, *, resident: bool) -> int:
-    """The most synchronizations within the steps of one epoch, the first one left out."""
+    """The largest number of synchronizations in an epoch, without the first epoch."""
     dataset, pixels = make_data(steps)
     waits, counts = Waits(device), dict[int, int]()
 

@@ -1,4 +1,4 @@
-"""The table of README.md: its lines, their rows in markdown, and how rows are put into it."""
+"""The table of README.md: its lines, their rows in markdown, and its updates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from timing import Figure, Ratio
 
 HEAD, FOOT = "<!-- measured -->\n", "<!-- end -->"
-COLUMNS = ("", "what", "found", "lowest to highest", "wanted", "met", "ours, theirs", "rounds", "others used", "on")
+COLUMNS = ("", "what", "value", "lowest to highest", "target", "met", "ours, theirs", "rounds", "others used", "on")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of the table: what was measured, and the value that is wanted."""
+    """One line of the table: what was measured, and its target."""
 
     name: str
     what: str
     measurement: Ratio | Figure
     wanted: float
-    at_most: bool = False  # the value is to stay below what is wanted
+    at_most: bool = False  # the target is an upper bound
 
     @property
     def met(self) -> bool:
@@ -38,7 +38,7 @@ class Failure:
 
 
 def to_row(line: Line | Failure, where: str) -> str:
-    """A line of the table in markdown; `where` is the day and the machine."""
+    """Format a line of the table in markdown; `where` is the date and the machine."""
     if isinstance(line, Failure):
         reason = line.reason.splitlines()[0].replace("|", "/")
         return join_cells([line.name, line.what, f"failed: {reason}", *"-------"])
@@ -79,14 +79,14 @@ def key_of(row: str) -> tuple[str, str]:
 
 
 def find_rows(text: str) -> list[str]:
-    """The rows of measured lines in what `speed.py` printed."""
+    """Find the rows of measured lines in the output of `speed.py`."""
     return [row for row in text.splitlines() if re.match(r"\| [SG]\d+ \|", row) and "| failed: " not in row]
 
 
 def update_table(text: str, rows: Sequence[str], *, complete: bool = False) -> str:
-    """The text of README.md with rows in its table, each in the place of the one that has the same name and `what`.
+    """Replace the rows with the same name and `what` in the table of README.md's text.
 
-    With `complete`, the rows are all that their names have: other rows of these names are removed.
+    With `complete`, other rows of these names are removed.
     """
     before, _, rest = text.partition(HEAD)
     table, _, after = rest.partition(FOOT)

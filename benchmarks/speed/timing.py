@@ -1,4 +1,4 @@
-"""Run and measure commands: ratios of two ways taken in turns, and plain figures; others are watched."""
+"""Run and time commands: ratios of two alternatives in turns, and absolute figures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 Value = TypeVar("Value")
-MAX_FOREIGN = 0.15  # of the machine's CPU time; above it a round says more about the neighbours
+MAX_FOREIGN = 0.15  # share of the machine's CPU time used by other programs; above it a round is void
 
 
 class MeasurementError(Exception):
-    """A line, or one of its rows, that cannot be measured, and why."""
+    """A line, or one of its rows, that cannot be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Generic[Value]):
-    """A measurement, and how much of the machine others used meanwhile."""
+    """A measurement, and the share of the machine that other programs used meanwhile."""
 
     value: Value
     foreign: float
@@ -44,11 +44,11 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Two ways in turns: the median of the rounds' ratios, and the medians of both."""
+    """Two alternatives measured in turns: the median of the rounds' ratios, and the medians of both."""
 
-    pairs: tuple[tuple[float, float], ...]  # ours and theirs, a round each
-    gain: bool  # theirs / ours instead of ours / theirs: of seconds, what was gained
-    foreign: float  # of the machine, in the worst round that counts
+    pairs: tuple[tuple[float, float], ...]  # ours and theirs, one pair per round
+    gain: bool  # theirs / ours instead of ours / theirs, for seconds
+    foreign: float  # share of other programs in the worst valid round
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -67,7 +67,7 @@ class Ratio:
         return statistics.median(theirs for _, theirs in self.pairs)
 
     def without(self, ours: float, theirs: float) -> Ratio:
-        """The same less what both ways spend on something else."""
+        """Subtract constant times from both alternatives."""
         return replace(self, pairs=tuple((a - ours, b - theirs) for a, b in self.pairs))
 
 
@@ -79,9 +79,10 @@ def take_turns(
     faster: Literal["share", "lower"],
     any_machine: bool = False,
 ) -> Ratio:
-    """Measure ABAB, and take every round again that others disturbed, unless any machine will do.
+    """Measure ABAB, and repeat rounds that other programs disturbed, unless `any_machine`.
 
-    The ratio is ours / theirs; with `faster="lower"`, where values are seconds, theirs / ours: what was gained.
+    The ratio is ours / theirs, or theirs / ours with `faster="lower"`, for seconds. Raises MeasurementError if all
+    rounds were disturbed.
     """
     pairs: list[tuple[float, float]] = []
     worst, void = 0.0, 0
@@ -95,12 +96,12 @@ def take_turns(
         pairs.append((one.value, other.value))
         worst = max(worst, foreign)
     if not pairs:
-        raise MeasurementError("the machine is not quiet: every round was disturbed")
+        raise MeasurementError("all rounds were disturbed by other programs")
     return Ratio(pairs=tuple(pairs), gain=faster == "lower", foreign=worst)
 
 
 def watched(measure: Callable[[], Value]) -> Watched[Value]:
-    """Measure once, and compare what the machine did with what our own processes did. Linux; elsewhere unknown is 0."""
+    """Measure once, with the share of the machine's CPU time that other programs used; 0 on systems without /proc."""
     busy, own, start = machine_seconds(), own_seconds(), time.perf_counter()
     value = measure()
     elapsed = time.perf_counter() - start
@@ -111,7 +112,7 @@ def watched(measure: Callable[[], Value]) -> Watched[Value]:
 
 
 def machine_seconds() -> float | None:
-    """CPU seconds that all processes have used since the start of the machine."""
+    """CPU seconds of all processes since the machine started."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     except OSError:
@@ -121,7 +122,7 @@ def machine_seconds() -> float | None:
 
 
 def own_seconds() -> float:
-    """CPU seconds of this process and of all its children that have ended."""
+    """CPU seconds of this process and of its finished children."""
     return sum(
         part.ru_utime + part.ru_stime
         for part in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
@@ -142,7 +143,7 @@ def complete(
 
 
 def run(command: Sequence[object], environment: Mapping[str, str] | None = None) -> str:
-    """The stdout of a command; MeasurementError where its exit status is not 0."""
+    """Run a command and return its stdout. Raises MeasurementError if its exit status is not 0."""
     done = complete(command, environment)
     if done.returncode:
         raise failure(done)
@@ -157,9 +158,9 @@ def failure(done: subprocess.CompletedProcess[str]) -> MeasurementError:
 
 
 def run_json(command: Sequence[object], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The last line of a command's stdout as a document."""
-    found: dict[str, Any] = json.loads(run(command, environment).strip().splitlines()[-1])
-    return found
+    """Run a command and parse the last line of its stdout as JSON."""
+    document: dict[str, Any] = json.loads(run(command, environment).strip().splitlines()[-1])
+    return document
 
 
 def seconds_of(command: Sequence[object], environment: Mapping[str, str] | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Settings, images and commands that the lines of both tables share."""
+"""Settings, images and commands shared by the lines of both tables."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Settings:
 
 # --- images ----------------------------------------------------------------------------------------------------------
 def make_images(folder: Path, count: int, side: int, seed: int = 0) -> Path:
-    """A folder of class folders of gray PNG images: a blob on a gradient, as large as a radiograph's file is.
+    """Make a folder of class folders with gray PNG images, a blob on a gradient, with the file size of a radiograph.
 
-    Sets of different seeds have different images, and names, or a bench would take them for one.
+    Different seeds give different images and names; otherwise a bench would take two datasets for one.
     """
     root = folder / f"images-{count}-{side}-{seed}"
     if (root / "done").exists():
         return root
     shares = {"train": 0.7, "val": 0.1, "test": 0.2}
     names = [f"{split}-{number:05}" for split, share in shares.items() for number in range(round(count * share))]
-    # perf: 1,000 images of 512 px take a core 50 s; a GPU waits for them where the time on it is counted
+    # perf: 1,000 images of 512 px take 50 s on one core, while a GPU waits whose time is limited
     with ProcessPoolExecutor(CORES) as pool:
         for _ in pool.map(make_image, *zip(*((root, name, side, seed) for name in names), strict=True), chunksize=16):
             pass
@@ -90,9 +90,9 @@ def bench_command(arguments: Sequence[object], results: str) -> list[object]:
 
 
 def bench_runs(*arguments: object) -> list[dict[str, Any]]:
-    """The runs of `zoo bench --json` but the baselines', failed ones too; results are new, the cache is kept.
+    """The runs of `zoo bench --json` without baselines, including failed ones; with new results and a kept cache.
 
-    MeasurementError where no run was made.
+    Raises MeasurementError without any run.
     """
     with tempfile.TemporaryDirectory(prefix="zoo-speed-") as results:
         done = complete([*bench_command(arguments, results), "--json"], {"ZOO_CACHE": str(CACHE)})
@@ -106,7 +106,7 @@ def bench_runs(*arguments: object) -> list[dict[str, Any]]:
 
 
 def costs(name: str, runs: Sequence[dict[str, Any]]) -> list[float]:
-    """One column of what runs cost; MeasurementError where one of them failed."""
+    """One cost of each run. Raises MeasurementError if a run failed."""
     for item in runs:
         if item["status"] != "ok":
             raise MeasurementError(f"zoo, {item['model']}, seed {item['seed']}: {item['status']}: {item['error']}")
@@ -114,18 +114,18 @@ def costs(name: str, runs: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def cost(name: str, *arguments: object) -> float:
-    """One column of what the runs of a bench cost, summed."""
+    """One cost, summed over the runs of a bench."""
     return sum(costs(name, bench_runs(*arguments)))
 
 
 def bench_seconds(*arguments: object) -> float:
-    """Wall seconds of a whole `zoo bench` that must end well."""
+    """Wall seconds of a whole `zoo bench`, which must succeed."""
     with tempfile.TemporaryDirectory(prefix="zoo-speed-") as results:
         return seconds_of(bench_command(arguments, results), {"ZOO_CACHE": str(CACHE)})
 
 
 def whole_bench(*arguments: object, environment: dict[str, str] | None = None) -> tuple[float, int]:
-    """Wall seconds of a whole `zoo bench`, and its runs that ended well; MeasurementError where there are none."""
+    """Wall seconds of a whole `zoo bench`, and its number of ok runs. Raises MeasurementError if there are none."""
     with tempfile.TemporaryDirectory(prefix="zoo-speed-") as results:
         start = time.perf_counter()
         done = complete(bench_command(arguments, results), {"ZOO_CACHE": str(CACHE), **(environment or {})})
@@ -138,7 +138,7 @@ def whole_bench(*arguments: object, environment: dict[str, str] | None = None) -
 
 
 def short_run(data: Path, model: str, size: int, steps: int, *others: object) -> tuple[object, ...]:
-    """The arguments of a bench that fine-tunes one model from scratch for some steps, one run at a time."""
+    """The arguments of a bench that fine-tunes one model from random init for `steps` steps, one run at a time."""
     chosen = ("-m", model, "-d", data, "--weights", "none", "--seeds", 1, "--workers", 1)
     return (*chosen, "--set", f"steps={steps}", "--set", "rounds=1", "--set", f"image_size={size}", *others)
 
@@ -152,7 +152,7 @@ def figure(which: str, name: str, *arguments: object, python: Path | None = None
 
 
 def many_contenders(configurations: Sequence[Sequence[object]]) -> list[dict[str, Any]]:
-    """What contenders print that one process measures one after the other; `error` instead where one failed."""
+    """The output of contenders measured one after the other in one process; `error` for a contender that failed."""
     texts = [" ".join(map(str, configuration)) for configuration in configurations]
     done = complete([sys.executable, HERE / "contenders.py", "many", *texts], {"OMP_NUM_THREADS": str(CORES)})
     printed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -1,8 +1,8 @@
-"""Simulate models with a known truth, and count how often intervals cover it and tests claim too much.
+"""Simulate models with known true scores to measure the coverage of intervals and the false claims of tests.
 
 python benchmarks/statistics/simulate.py --what TABLE [--repetitions N]
 
-Prints the tables of docs/statistics.md, seeds fixed. One thread, minutes.
+Prints the tables of docs/statistics.md with fixed seeds, in one thread and within minutes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Array = np.ndarray[Any, Any]
 
 
 def interval_at_edge(value: float, num_positives: int, num_negatives: int) -> tuple[float, float]:
-    """Newcombe's method 5, as scoring has it for independent units."""
+    """Newcombe's method 5, as used in scoring for independent units."""
     part = ClusteredArea(
         area=value, num_positives=num_positives, num_negatives=num_negatives, inflation=1.0, constant=False
     )
@@ -58,7 +58,7 @@ def interval_at_edge(value: float, num_positives: int, num_negatives: int) -> tu
 
 # --- coverage --------------------------------------------------------------------------------------------------------
 def cover_area(area: float, num_positives: int, num_negatives: int, repetitions: int) -> float:
-    """Share of logit-DeLong intervals (Newcombe's where the area is 1) that hold the true area; normal scores."""
+    """Coverage of the true area by logit-DeLong intervals (Newcombe's for an area of 1); normal scores."""
     random = np.random.default_rng([1, int(area * 1000), num_positives, num_negatives])
     positives = np.arange(num_positives + num_negatives) < num_positives
     scores = random.normal(size=(repetitions, len(positives))) + positives * np.sqrt(2) * ndtri(area)
@@ -78,9 +78,9 @@ def cover_area(area: float, num_positives: int, num_negatives: int, repetitions:
 def cover_clusters(
     num_patients: int, num_images: int, repetitions: int, num_resamples: int = 2000
 ) -> tuple[float, float]:
-    """Share of bootstrap intervals that hold the true area, by patient and by image; intraclass correlation .5.
+    """Coverage of the true area by bootstrap intervals, by patient and by image; intraclass correlation .5.
 
-    A patient's images share their label; half of the patients, by chance, are positive. Area Phi(.6) = .726.
+    A patient's images share their label; a patient is positive with probability one half. Area Phi(.6) = .726.
     """
     random = np.random.default_rng([2, num_patients, num_images])
     truth, owner = 0.7257468822, np.repeat(np.arange(num_patients), num_images)
@@ -101,8 +101,8 @@ def draw_clusters(
     """Positives, scores and owners of patients x images: intraclass correlation .5, labels by patient or image."""
     num_patients, num_images = shape
     owner = np.repeat(np.arange(num_patients), num_images)
-    drawn = random.random(num_patients)[owner] if labels == "patient" else random.random(len(owner))
-    positives = drawn < prevalence
+    uniform = random.random(num_patients)[owner] if labels == "patient" else random.random(len(owner))
+    positives = uniform < prevalence
     noise = np.sqrt(0.5) * (random.normal(size=num_patients)[owner] + random.normal(size=len(owner)))
     return positives, np.sqrt(2) * ndtri(area) * positives + noise, owner
 
@@ -110,9 +110,9 @@ def draw_clusters(
 def cover_grid(
     shape: tuple[int, int], area: float, prevalence: float, labels: str, repetitions: int
 ) -> tuple[float, float] | None:
-    """Share of zoo's intervals of an area that hold the true one, and of Obuchowski's on the logit scale with t(G - 1).
+    """Coverage of the true area by zoo's interval, and by Obuchowski's on the logit scale with t(G - 1).
 
-    Test sets with under 10 patients of a class have no interval and are drawn again; None where most have so few.
+    Test sets with fewer than 10 patients of a class have no interval and are drawn again; None if most are that small.
     """
     random = np.random.default_rng([7, *shape, int(area * 1000), int(prevalence * 1000), labels == "patient"])
     auroc = next(spec for spec in METRICS if spec.name == "auroc")
@@ -129,17 +129,18 @@ def cover_grid(
             task=BINARY, labels=("a", "b"), targets=positives.astype(np.int64), probabilities=shares,
             decisions=positives.astype(np.int64), positive=1,
         )  # fmt: skip
-        found = area_interval(auroc, [[DecidedTest(request, owner)]])
+        interval = area_interval(auroc, [[DecidedTest(request, owner)]])
         value, variance = auroc.compute(request), clustered_variance(positives, *placements(positives, scores), owner)
         half = stdtrit(shape[0] - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0.0
-        covered += found is not None and found[0] <= area <= found[1], abs(logit(value) - logit(area)) <= half
+        is_covered = interval is not None and interval[0] <= area <= interval[1]
+        covered += is_covered, abs(logit(value) - logit(area)) <= half
     return (float(covered[0] / held), float(covered[1] / held)) if held >= repetitions / 4 else None
 
 
 def cover_percentiles(
     shape: tuple[int, int], area: float, prevalence: float, repetitions: int, num_resamples: int = 1000
 ) -> float:
-    """The same of percentiles of patients drawn anew, images having labels of their own."""
+    """Coverage of the true area by percentiles over resampled patients; labels by image."""
     random, covered = np.random.default_rng([8, *shape, int(area * 1000)]), 0
     for repetition in range(repetitions):
         positives, scores, owner = draw_clusters(shape, area, prevalence, "image", random)
@@ -150,7 +151,7 @@ def cover_percentiles(
 
 
 def cover_seeds(num_seeds: int, seed_sd: float, repetitions: int) -> tuple[float, float]:
-    """Share of intervals of a mean over seeds that hold the mean over all seeds and patients: with and without s2/S."""
+    """Coverage of the true mean by intervals of a mean over seeds, with and without the variance s^2/S."""
     random = np.random.default_rng([3, num_seeds, int(seed_sd * 1000)])
     setting = Setting(num_models=1, num_seeds=num_seeds, seed_sd=seed_sd, num_patients=1000)
     covered = np.zeros(2)
@@ -166,9 +167,10 @@ def cover_seeds(num_seeds: int, seed_sd: float, repetitions: int) -> tuple[float
 def cover_calibration(
     slope: float, shift: float, num_images: int, repetitions: int, num_resamples: int = 1000
 ) -> tuple[float, float, float]:
-    """The true ECE, and the share of intervals that hold it: less noise, and of percentiles.
+    """The true ECE, and its coverage by intervals less noise and by percentiles.
 
-    Logits are normal of SD 2; the truth has the logit shift + slope x logit, so that slope 1 and shift 0 is calibrated.
+    Logits are normal with SD 2; the true probability has the logit shift + slope x logit, so slope 1 and shift 0 are
+    calibrated.
     """
     random = np.random.default_rng([5, int(100 * slope), int(100 * shift), num_images])
     ece = next(spec for spec in METRICS if spec.name == "ece")
@@ -203,7 +205,7 @@ def cover_calibration(
 # --- boards ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A board with a known truth: AUROC, half of the patients positive, scores correlated between models."""
+    """A board with known true AUROCs; half of the patients are positive, and scores are correlated between models."""
 
     num_models: int = 10
     num_seeds: int = 3
@@ -211,7 +213,7 @@ class Setting:
     num_patients: int = 200
     num_images: int = 1
     lead: float = 0.0  # of the first model's area over the others'
-    shared: float = 0.7  # share of a score's variance that all models have in common: what is hard is hard for all
+    shared: float = 0.7  # share of a score's variance common to all models: hard cases are hard for all
 
     @property
     def areas(self) -> Array:
@@ -221,10 +223,10 @@ class Setting:
 
 
 def draw_board(setting: Setting, random: np.random.Generator) -> tuple[Array, Array]:
-    """The areas (k, S) and the influence values by patient, averaged over seeds (k, n), of one simulated test.
+    """Simulate a test: areas (k, S), and influence values by patient averaged over seeds (k, n).
 
-    A score is label x separation + noise, whose variance has a share common to all models, half of the rest of the
-    model, a quarter of the model's seed on this patient, a quarter of the seed on this image.
+    A score is label x separation + noise. A share of the noise variance is common to all models; half of the rest
+    belongs to the model, a quarter to the seed and patient, a quarter to the seed and image.
     """
     k, s, n = setting.num_models, setting.num_seeds, setting.num_patients
     owner = np.repeat(np.arange(n), setting.num_images)
@@ -247,7 +249,7 @@ def draw_boards(setting: Setting, repetitions: int) -> Iterator[tuple[Array, Arr
 
 
 def count_claims(setting: Setting, repetitions: int) -> dict[str, float]:
-    """Share of boards of equal models that claim any difference: by the rule, by Holm on patients alone, by naive z."""
+    """Share of boards of equal models that claim a difference: by zoo's test, by Holm on patients alone, by naive z."""
     from scipy.stats import norm
 
     claims = dict.fromkeys(("rule", "patients only", "naive z"), 0)
@@ -267,41 +269,41 @@ def count_claims(setting: Setting, repetitions: int) -> dict[str, float]:
 
 
 def find_power(setting: Setting, repetitions: int) -> dict[str, float]:
-    """How often the first model's lead is found: over one other, over any, over all; and false claims of the rest."""
-    found = dict.fromkeys(("one pair", "any", "all", "false claim"), 0.0)
+    """Power to detect the first model's lead over one, any and all other models, and false claims among the others."""
+    counts = dict.fromkeys(("one pair", "any", "all", "false claim"), 0.0)
     for values, influence in draw_boards(setting, repetitions):
         pairs = compare_pairs(influence, list(values))
         claimed = pairs.p_holm < ALPHA
         of_first = claimed[pairs.first == 0] & (pairs.difference[pairs.first == 0] > 0)
-        found["one pair"] += of_first.mean()
-        found["any"] += bool(of_first.any())
-        found["all"] += bool(of_first.all())
-        found["false claim"] += bool(claimed[pairs.first != 0].any())
-    return {name: total / repetitions for name, total in found.items()}
+        counts["one pair"] += of_first.mean()
+        counts["any"] += bool(of_first.any())
+        counts["all"] += bool(of_first.all())
+        counts["false claim"] += bool(claimed[pairs.first != 0].any())
+    return {name: total / repetitions for name, total in counts.items()}
 
 
 def order_across(setting: Setting, num_datasets: int, repetitions: int) -> dict[str, float]:
-    """Of the order over several datasets: how often the interval of a mean rank holds the expected one, over all models
-    and for the first; how often some model is called first with 95 %, and how often rightly.
+    """Coverage of mean rank intervals over several datasets, for all models and for the first; and claims of a leader.
 
-    Expected is the mean rank over 20,000 draws of patients and seeds.
+    The expected rank is the mean over 20,000 draws of patients and seeds. A claim is a first probability above 95 %; it
+    is right for the first model.
     """
     random = np.random.default_rng([5, num_datasets, setting.num_models, int(setting.lead * 1000)])
-    drawn = [rank(draw_board(setting, random)[0].mean(axis=1)) for _ in range(20_000 // num_datasets)]
-    expected = np.mean(drawn, axis=0)
-    found = dict.fromkeys(("all", "first", "claims", "right"), 0.0)
+    ranks = [rank(draw_board(setting, random)[0].mean(axis=1)) for _ in range(20_000 // num_datasets)]
+    expected = np.mean(ranks, axis=0)
+    counts = dict.fromkeys(("all", "first", "claims", "right"), 0.0)
     for repetition in range(repetitions):
         boards = [draw_board(setting, random) for _ in range(num_datasets)]
-        measured = [DatasetSamples(influence=influence, seed_scores=list(values)) for values, influence in boards]
-        order = order_models(measured, num_resamples=1000, seed=repetition)
+        samples = [DatasetSamples(influence=influence, seed_scores=list(values)) for values, influence in boards]
+        order = order_models(samples, num_resamples=1000, seed=repetition)
         low, high = order.mean_rank_interval.T
         covered = (low <= expected) & (expected <= high)
         claimed = order.first_probability > 0.95
-        found["all"] += covered.mean()
-        found["first"] += covered[0]
-        found["claims"] += claimed.any()
-        found["right"] += claimed[0]
-    return {name: total / repetitions for name, total in found.items()}
+        counts["all"] += covered.mean()
+        counts["first"] += covered[0]
+        counts["claims"] += claimed.any()
+        counts["right"] += claimed[0]
+    return {name: total / repetitions for name, total in counts.items()}
 
 
 def rank(scores: Array) -> Array:
@@ -309,9 +311,10 @@ def rank(scores: Array) -> Array:
 
 
 def claim_groups(sizes: list[tuple[int, int]], area: float, repetitions: int) -> tuple[float, float]:
-    """Share of equal groups whose interval of group less rest holds 0, and of models of which any group is named.
+    """Coverage of 0 by the interval of group less rest for equal groups, and share of models with a flagged group.
 
-    `sizes` are positives and negatives a group; three seeds of one model, one image a patient, as `zoo report --by`.
+    `sizes` are the positives and negatives of each group; three seeds of one model, one image per patient, as in
+    `zoo report --by`.
     """
     random = np.random.default_rng([6, int(1000 * area), len(sizes), *sizes[0]])
     positives = np.concatenate([np.arange(m + n) < m for m, n in sizes])
@@ -322,18 +325,18 @@ def claim_groups(sizes: list[tuple[int, int]], area: float, repetitions: int) ->
         scores = np.sqrt(2) * ndtri(area) * positives + noise
         p_values = []
         for group in range(len(sizes)):
-            sides = [area_of_seeds(positives[kept], scores[:, kept]) for kept in (groups == group, groups != group)]
+            sides = [area_of_seeds(positives[rows], scores[:, rows]) for rows in (groups == group, groups != group)]
             values, bounds = [value for value, _ in sides], [interval for _, interval in sides]
             low, high, p = independent_difference(values[0], values[1], bounds[0], bounds[1])
             covered += low <= 0 <= high
             p_values.append(p)
-        family = p_values[:1] if len(sizes) == 2 else p_values  # of two groups the test is one
+        family = p_values[:1] if len(sizes) == 2 else p_values  # two groups give one test
         claimed += bool((holm(np.array(family)) < ALPHA).any())
     return covered / repetitions / len(sizes), claimed / repetitions
 
 
 def area_of_seeds(positives: Array, scores: Array) -> tuple[float, tuple[float, float]]:
-    """The mean area of the seeds' scores (S, N) and its interval, as a board has it."""
+    """The mean area of the seeds' scores (S, N) and its interval, as on a board."""
     areas, covariance = delong_covariance(positives, scores)
     value, variance = float(areas.mean()), float(covariance.mean())
     inner = 0 < value < 1 and variance > 1e-18
@@ -375,20 +378,20 @@ def print_coverage(repetitions: int) -> None:
 
 def print_clusters(repetitions: int) -> None:
     areas = (0.6, 0.8, 0.9, 0.95, 0.98, 0.99)
-    rows, all_found = [], []
+    rows, all_cells = [], []
     for labels in ("image", "patient"):
         for patients in (12, 20, 60, 200):
             for images in (1, 5, 20)[labels == "patient" :]:
                 for prevalence in (0.05, 0.2, 0.5):
-                    found = [cover_grid((patients, images), a, prevalence, labels, repetitions) for a in areas]
-                    if any(found):
-                        cells = ["too few" if f is None else f"{100 * f[0]:.0f} / {100 * f[1]:.0f}" for f in found]
-                        rows.append([labels, f"{patients} x {images}", f"{prevalence:g}", *cells])
-                        all_found += [f for f in found if f]
+                    cells = [cover_grid((patients, images), a, prevalence, labels, repetitions) for a in areas]
+                    if any(cells):
+                        texts = ["too few" if c is None else f"{100 * c[0]:.0f} / {100 * c[1]:.0f}" for c in cells]
+                        rows.append([labels, f"{patients} x {images}", f"{prevalence:g}", *texts])
+                        all_cells += [c for c in cells if c]
     print_table(["labels by", "patients x images", "positive", *map(str, areas)], rows)
     rows = []
     for way, name in enumerate(("zoo", "Obuchowski, logit, t(G - 1)")):
-        shares = np.array([f[way] for f in all_found])
+        shares = np.array([c[way] for c in all_cells])
         rows.append([name, percent(shares.mean()), percent(shares.min()), f"{(shares < 0.92).sum()} of {len(shares)}"])
     print_table(["interval", "mean", "least", "cells under 92 %"], rows)
     rows = []
@@ -435,8 +438,8 @@ def print_power(repetitions: int) -> None:
         for seeds in (3, 5):
             for sd in (0.0, 0.01, 0.03):
                 setting = Setting(num_models=models, num_seeds=seeds, seed_sd=sd, num_patients=1000, lead=0.03)
-                found = find_power(setting, repetitions)
-                rows.append([str(models), str(seeds), f"{100 * sd:.0f}", *map(percent, found.values())])
+                power = find_power(setting, repetitions)
+                rows.append([str(models), str(seeds), f"{100 * sd:.0f}", *map(percent, power.values())])
     print_table(["models", "seeds", "seed SD", "one pair found", "any", "all", "false claim among the rest"], rows)
 
 
@@ -446,8 +449,8 @@ def print_across(repetitions: int) -> None:
         for sets in (3, 10):
             for lead in (0.0, 0.03):
                 setting = Setting(num_models=models, seed_sd=0.01, num_patients=200, lead=lead)
-                found = order_across(setting, sets, repetitions)
-                rows.append([str(models), str(sets), f"{100 * lead:.0f}", *map(percent, found.values())])
+                shares = order_across(setting, sets, repetitions)
+                rows.append([str(models), str(sets), f"{100 * lead:.0f}", *map(percent, shares.values())])
     columns = ["models", "datasets", "lead of the first, points", "interval of a mean rank covers", "of the first"]
     print_table([*columns, "P(rank 1) > .95 for some model", "for the first"], rows)
 
@@ -466,6 +469,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=TABLES, required=True)
     parser.add_argument("--repetitions", type=int)
-    given = parser.parse_args()
-    show, usual = TABLES[given.what]
-    show(given.repetitions or usual)
+    options = parser.parse_args()
+    show, default = TABLES[options.what]
+    show(options.repetitions or default)

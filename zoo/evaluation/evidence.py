@@ -1,4 +1,4 @@
-"""What tests between rows need of one metric: each patient's influence, and the score of each seed."""
+"""Inputs of the tests between models: each patient's influence on a metric, and the score of each seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.statistics.weighted import jackknife_influence, sum_by_patient
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """One metric of one row, as tests between rows see it."""
+    """One metric of one leaderboard row, as the tests between rows use it."""
 
     patients: Array  # (n,) str
     influence: Array  # (n,) of each patient on the score, averaged over seeds
@@ -24,7 +24,10 @@ class Evidence:
 
 
 def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, threshold: ThresholdRule) -> Evidence:
-    """What a test against other rows needs; Undefined where there are too few cases, or no influence values."""
+    """Compute what a test against other rows needs.
+
+    Raises `Undefined` with too few cases, or if the metric has no influence values.
+    """
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
     too_few = find_too_few(tested[0], card)
     if too_few:
@@ -35,7 +38,7 @@ def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, thre
         owners, summed = sum_by_patient(values, parts[0].patients)
         patients.append(owners)
         influence.append(summed / len(owners))
-    # The score is the mean over folds: a patient of n moves it by its own fold's influence, over that fold's patients.
+    # The score is the mean over folds, so a patient's influence is that in its own fold, over the fold's patients.
     num_patients = sum(map(len, patients))
     return Evidence(
         patients=np.concatenate(patients),
@@ -45,9 +48,10 @@ def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, thre
 
 
 def unit_influence(metric: MetricSpec, part: DecidedTest) -> Array:
-    """Influence values (N,) of the test units: the metric's own, or taken through `resample`, or leaving each out.
+    """Influence values (N,) of the test units on a metric T.
 
-    Left out: (N - 1)(T - T without i), the jackknife's pseudo-influence (Efron 1982, chapter 3).
+    They come from the metric's `influence`, else from derivatives of its `resample`, else from leaving each unit out:
+    (N - 1)(T - T without i), the jackknife (Efron 1982, chapter 3). Raises ValueError if they are not N finite numbers.
     """
     request, num = part.request, len(part.patients)
     if metric.influence is not None:

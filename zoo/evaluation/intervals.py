@@ -1,4 +1,4 @@
-"""Confidence intervals of a metric by the method that suits it."""
+"""Confidence intervals of a metric, by the method that suits it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,66 @@ from zoo.statistics.intervals import (
 from zoo.statistics.means import exact_mean
 from zoo.statistics.roc import ClusteredArea, clustered_area, clustered_interval, delong_covariance, logit_interval
 
-BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they are resampled alike
-RESAMPLES_AT_ONCE = 500_000  # weights that become floats at once; perf: 4 MB stay in the cache, 16 MB cost a third more
-MIN_CHUNK_RESAMPLES = 64  # of large test splits: 47,000 images make 24 MB, some 150 MB with what a metric makes of them
-# Below it logit-DeLong covers 88 to 93 %, Newcombe's interval 95 to 98 % (benchmarks/statistics/simulate.py)
+BOOTSTRAP_SEED = 20_250_101  # one for all models, so that they share their resamples
+RESAMPLES_AT_ONCE = 500_000  # weights converted to floats at once; perf: 4 MB fit the cache, 16 MB take a third longer
+MIN_CHUNK_RESAMPLES = 64  # for large test splits: 47,000 images take 24 MB, about 150 MB with a metric's intermediates
+# Below this, logit-DeLong covers 88 to 93 %, Newcombe's interval 95 to 98 % (benchmarks/statistics/simulate.py)
 MIN_MISPLACED = 2
 CLUSTERED = "Newcombe's method 5 with a design effect by patient"
-PATIENTS_AND_SEEDS = "patients + seeds"  # what an interval's method says where both vary
+PATIENTS_AND_SEEDS = "patients + seeds"  # in an interval's method if both vary
+
+WILSON_FORMULA = (
+    "The p that solve |p_hat - p| = z sqrt(p (1 - p) / n): center (p_hat + z^2/2n) / (1 + z^2/n), half width z "
+    "sqrt(p_hat (1 - p_hat)/n + z^2/4n^2) / (1 + z^2/n). Wilson 1927, JASA 22:209; method 3 of Newcombe 1998, "
+    "Statistics in Medicine 17:857."
+)
+LOGIT_DELONG_FORMULA = (
+    "expit(logit A -/+ z sqrt(V)/(A (1 - A))), V from DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837; Pepe "
+    "2003, The Statistical Evaluation of Medical Tests, section 5.2.3."
+)
+NEWCOMBE_FORMULA = (
+    "The areas T that solve |A - T| = t sqrt(V(T)), A the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2, "
+    "V_HM from Hanley & McNeil 1982, Radiology 143:29: method 5 of Newcombe 2006, Statistics in Medicine 25:559, with "
+    "a design effect (Rao & Scott 1992, Biometrics 48:577) and t at G - F degrees of freedom for G patients (z for "
+    "independent units). The inflation is the design effect, Obuchowski's variance (1997, Biometrics 53:567) over "
+    "DeLong's, times the ratio of DeLong's variance of the seeds' mean to that of one seed. The design effect is at "
+    "least 1, and at most the larger of the mean numbers of positives and of negatives per patient; if every unit is "
+    "ranked correctly, it is that maximum."
+)
+DRAW_FORMULA = (
+    "Each resample draws as many patients as there are, with replacement, and includes all images of a patient each "
+    "time it is drawn (cluster bootstrap: Field & Welsh 2007, JRSS B 69:369)."
+)
+PERCENTILE_FORMULA = (
+    "The 2.5th and 97.5th percentiles of the resampled values (Efron & Tibshirani 1993, section 13.3). Resamples in "
+    "which the metric is undefined are left out and counted; no interval if they are more than 5 %, or if all values "
+    "are equal."
+)
+NOISE_FREE_FORMULA = (
+    "Low: the value minus the 97.5th percentile of the noise, the sum that chance alone gives, and at least 0. High: "
+    "the 97.5th percentile of the resampled values minus their bias, which is their mean minus the value (Efron & "
+    "Tibshirani 1993, section 10.2), and at least the value."
+)
+# By a part of the method; the first that matches counts.
+INTERVAL_FORMULAS = (
+    ("wilson", WILSON_FORMULA),
+    ("logit-DeLong", LOGIT_DELONG_FORMULA),
+    ("Newcombe's method 5", NEWCOMBE_FORMULA),
+    ("less noise", f"{DRAW_FORMULA} {NOISE_FREE_FORMULA}"),
+    ("bootstrap", f"{DRAW_FORMULA} {PERCENTILE_FORMULA}"),
+)
+
+
+def describe_method(method: str) -> str | None:
+    """The formula and the source of an interval's method; None for a method of no known formula."""
+    return next((formula for part, formula in INTERVAL_FORMULAS if part in method), None)
 
 
 def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
-    """One draw of patients a fold, uint16 (B, N), for all seeds: they must have been tested on the same patients."""
+    """Draw the resamples of each fold, uint16 (B, N), for all seeds.
+
+    Raises ValueError if the seeds were not tested on the same patients in the same order.
+    """
     first = tested[0]
     for folds in tested[1:]:
         if len(folds) != len(first) or any(
@@ -45,30 +94,29 @@ def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
 
 
 def add_interval(
-    scored: Score,
+    score: Score,
     seed_scores: Array,
     metric: MetricSpec,
     tested: Sequence[Sequence[DecidedTest]],
     draws: Sequence[Array],
     card: ScoringContext,
 ) -> Score:
-    """The score with its interval, or with the reason why it has none."""
-    assert scored.value is not None
+    """Add the interval to a score, or the reason why there is none."""
+    assert score.value is not None
     try:
-        found = wilson_of(metric, tested) or area_interval(metric, tested)
-        found = found or bootstrap_interval(scored.value, metric, tested, draws, card)
+        interval = proportion_interval(metric, tested) or area_interval(metric, tested)
+        low, high, method = interval or bootstrap_interval(score.value, metric, tested, draws, card)
     except Undefined as reason:
-        return replace(scored, reason=f"no interval: {reason}")
+        return replace(score, reason=f"no interval: {reason}")
     except (Exception, SystemExit) as error:
-        return replace(scored, reason=f"no interval: {describe_error(error)}")
-    low, high, method = found
+        return replace(score, reason=f"no interval: {describe_error(error)}")
     if len(seed_scores) > 1:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-        low, high = add_seed_variance((low, high), scored.value, seed_scores, num_patients)
+        low, high = add_seed_variance((low, high), score.value, seed_scores, num_patients)
         least, most = metric.bounds
         low, high = low if least is None else max(low, least), high if most is None else min(high, most)
         method += f" ({PATIENTS_AND_SEEDS})"
-    return replace(scored, low=low, high=high, method=method)
+    return replace(score, low=low, high=high, method=method)
 
 
 def bootstrap_interval(
@@ -78,7 +126,7 @@ def bootstrap_interval(
     draws: Sequence[Array],
     card: ScoringContext,
 ) -> tuple[float, float, str]:
-    """Low, high and method, of patients drawn anew; Undefined where the resamples give none."""
+    """Interval over resampled patients: low, high and method. Raises `Undefined` if the resamples give none."""
 
     def average(function: Callable[[DecidedTest, Array], Array]) -> Array:
         return mean_of_means(
@@ -101,11 +149,11 @@ def bootstrap_interval(
     return interval.low, interval.high, method
 
 
-def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
-    """Wilson's interval where the value is one proportion of independent units, of one fold, else None.
+def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
+    """Wilson's interval if the value is a proportion of independent units in one fold, else None.
 
-    Of several seeds it is that of their mean share, of their mean number of trials, as if all seeds were right and
-    wrong on the same units: at most too wide, and there is one where a bootstrap has width 0.
+    For several seeds, use their mean proportion and mean number of trials, as if all seeds were right and wrong on the
+    same units. This interval is never too narrow, and it exists where a bootstrap interval has width 0.
     """
     if metric.counts is None or len(tested[0]) > 1:
         return None
@@ -120,11 +168,11 @@ def wilson_of(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tu
 
 
 def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
-    """The interval of one area under the ROC curve; None where the value is none, or every unit is scored alike.
+    """The interval of an area under the ROC curve; None if the metric is no such area, or all scores are equal.
 
-    Of independent units logit-DeLong, with the variance of the mean over seeds from DeLong's covariance between them,
-    over independent folds. Of patients with several units, and where so few are misplaced that a variance seen is by
-    chance too small, Newcombe's, with the design effect of the patients.
+    For independent units use logit-DeLong; the variance of the mean over seeds comes from DeLong's covariance between
+    them, and folds are independent. Use Newcombe's method with the patients' design effect if patients have several
+    units, or if so few units are misplaced that an estimated variance is often too small by chance.
     """
     if metric.curve is None:
         return None
@@ -138,7 +186,7 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -
         positives, scores, patients = curves[0][0], np.stack([scores for _, scores in curves]), parts[0].patients
         if len(positives) < len(patients):  # some targets are unknown
             if clustered:
-                return None  # nobody tells whose the others are
+                return None  # the metric does not report which units these are, so not their patients either
             patients = np.arange(len(positives))
         folds.append(clustered_area(positives, scores, patients))
         variances.append(float(delong_covariance(positives, scores)[1].mean()))
@@ -148,21 +196,23 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -
     if clustered:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         return (*clustered_interval(folds, num_patients), CLUSTERED)
-    if (
-        count_misplaced(folds, value) < MIN_MISPLACED or not variance > SCORE_TOLERANCE**2
-    ):  # NaN: a fold has one positive
+    # The variance is NaN if a fold has one positive only.
+    if count_misplaced(folds, value) < MIN_MISPLACED or not variance > SCORE_TOLERANCE**2:
         return (*clustered_interval(folds, np.inf), "Newcombe's method 5")
     return (*logit_interval(value, variance), "logit-DeLong")
 
 
 def count_misplaced(folds: Sequence[ClusteredArea], value: float) -> float:
-    """Units of the rarer class times the share of the others that are placed wrongly against one of them."""
+    """The number of units of the rarer class times the mean share of the other class that is ranked wrongly."""
     rarer = min(sum(fold.num_positives for fold in folds), sum(fold.num_negatives for fold in folds))
     return rarer * min(value, 1 - value)
 
 
 def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
-    """The metric in every resample (B,), NaN where undefined."""
+    """Compute the metric in each resample (B,), NaN where undefined.
+
+    Raises ValueError if the metric's `resample` disagrees with its `compute` on the test split itself.
+    """
     if metric.resample is None:
         return np.array([compute_or_nan(metric, repeated(part.request, drawn)) for drawn in weights])
     whole = compute(metric, part.request)
@@ -174,7 +224,7 @@ def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
 
 
 def in_chunks(function: Callable[[MetricRequest, Array], Array], part: DecidedTest, weights: Array) -> Array:
-    """What `function` gives for all resamples (B,), a part of them at a time."""
+    """Apply `function` to all resamples (B,), in chunks that fit the cache."""
     rows = max(MIN_CHUNK_RESAMPLES, RESAMPLES_AT_ONCE // weights.shape[1])
     chunks = [
         np.asarray(function(part.request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)

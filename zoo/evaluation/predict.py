@@ -1,4 +1,4 @@
-"""Predict a dataset with a trained module, and measure how long a forward pass takes."""
+"""Predict a dataset with a trained module, and time its forward pass."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
+from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.features import Features
 from zoo.system.devices import open_device
 from zoo.system.replay import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-from zoo.evaluation.predictions import Predictions, of_logits
 
 WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
@@ -25,30 +25,30 @@ WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 def predict(
     module: nn.Module, dataset: DecodedFold, pixels: Pixels | Features, split: str, *, precision: str
 ) -> Predictions:
-    """Predict every image of a split once, in the dataset's order. The module is left in evaluation mode.
+    """Predict each image of a split once, in the dataset's order, and leave the module in evaluation mode.
 
-    Raises RunError where an output is not finite: a number computed from it would look like any other.
+    Raises RunError if an output is not finite, because a score computed from it could look normal.
     """
     rows = dataset.index(split)
     module.eval()
-    found, _ = within_memory(
+    outputs, _ = within_memory(
         lambda size: forward(module, pixels, rows, size, precision=precision),
         open_device(pixels.device).prediction_batch(pixels.input_bytes),
         pixels.device,
     )
-    logits = found.cpu().numpy().astype(np.float64)
+    logits = outputs.cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
         first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
         raise RunError(
             f"the model's output for {dataset.sample_ids[first]} is not finite",
-            fix="a lower --set learning_rate, or --set precision=fp32",
+            fix="use a lower --set learning_rate, or --set precision=fp32",
             code="diverged",
         )
-    return of_logits(dataset, rows, logits)
+    return predictions_from_logits(dataset, rows, logits)
 
 
 def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
-    """The logits of some rows (N, outputs) float32, on the device."""
+    """Compute the logits of the given rows: float32 (N, outputs), on the device."""
     import torch
 
     with torch.inference_mode(), open_device(pixels.device).autocast(precision):
@@ -57,7 +57,7 @@ def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_siz
 
 
 def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, precision: str) -> float:
-    """Seconds of one batch from decoded pixels to logits on the host: the median of 3 to 30 after a warm-up."""
+    """Measure the seconds per batch from decoded pixels to logits on the host: the median of 3 to 30 timed passes."""
     rows = np.arange(batch_size)
     module.eval()
     seconds: list[float] = []

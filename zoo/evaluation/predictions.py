@@ -1,4 +1,4 @@
-"""The predictions of one split, and how they are stored."""
+"""The predictions of one split, and their file format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,31 +19,28 @@ from zoo.specs.dataset import Unit
 from zoo.statistics.means import mean_by_group
 from zoo.tasks.kinds import round_log_odds
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Predictions:
-    """What a model answered for the images of one split: the record that every published number is computed from.
+    """A model's predictions for the images of one split: the record from which every reported number is computed.
 
-    `targets` and `probabilities` have the shapes of `zoo.Task`; `patients` repeats the sample id where the
-    dataset has no patient key. `targets` is empty in a bundle of a dataset whose licence keeps them.
+    `targets` and `probabilities` have the shapes of `zoo.Task`. Without a patient key, `patients` equals `sample_ids`.
+    `targets` is empty in a bundle of a dataset whose license does not permit sharing them.
     """
 
     sample_ids: Array  # (N,) str
     patients: Array  # (N,) str
     targets: Array  # (N,) or (N, L)
     probabilities: Array  # (N, C) float64
-    # (N, C) log p/(1 - p), which tells apart what rounds to 1; None in results of before it was stored, and of numbers
+    # (N, C) log p/(1 - p), which separates probabilities that round to 1; None for regression and in older results
     log_odds: Array | None = None
-    metadata: Mapping[str, Array] = field(default_factory=dict)  # by column (N,) str, "" where unknown
+    metadata: Mapping[str, Array] = field(default_factory=dict)  # by column: (N,) str, "" where unknown
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def take(self, rows: Array) -> Predictions:
-        """These rows, given by a mask or in the order of their numbers."""
+        """Select rows by a mask or by their indices."""
         return replace(
             self,
             sample_ids=self.sample_ids[rows],
@@ -56,10 +52,10 @@ class Predictions:
         )
 
     def by_unit(self, unit: Unit) -> Predictions:
-        """One row a patient or clip: the mean probability of its images, which all share a target; images as they are.
+        """Average the probabilities of each patient's or clip's images, which share a target: one row per unit.
 
-        The images of a clip are called `clip#0`, `clip#8`, ... Of metadata that differ between images numbers are
-        averaged, and a text becomes `SEVERAL`.
+        The sample ids of a clip's images are `clip#0`, `clip#8`, ... Metadata that differ between the images of a unit
+        are averaged if they are numbers, else replaced by `SEVERAL`.
         """
         if unit == "image":
             return self
@@ -80,12 +76,12 @@ SplitPredictions = Mapping[str, Predictions]  # by split: val, test
 
 
 def owners_of(sample_ids: Array, patients: Array, unit: Unit) -> Array:
-    """The unit that each image belongs to, str (N,): its patient, its clip, or itself."""
+    """The unit of each image, str (N,): its patient, its clip, or its own id."""
     return patients if unit == "patient" else clips_of(sample_ids) if unit == "clip" else sample_ids
 
 
 def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
-    """The log odds (G, C) of the mean probability of each group's rows (N, C)."""
+    """Log odds (G, C) of the mean probability of each group, from log odds (N, C)."""
 
     def log_mean(logs: Array) -> Array:
         largest = np.full((num_groups, logs.shape[1]), -np.inf)
@@ -96,8 +92,8 @@ def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
     return round_log_odds(log_mean(-np.logaddexp(0, -log_odds)) - log_mean(-np.logaddexp(0, log_odds)))
 
 
-def of_logits(dataset: DecodedFold, rows: Array, logits: Array) -> Predictions:
-    """The predictions of some rows of a dataset from a model's outputs (N, outputs) float64."""
+def predictions_from_logits(dataset: DecodedFold, rows: Array, logits: Array) -> Predictions:
+    """Convert logits, float64 (N, outputs), of the given rows of a dataset to predictions."""
     mean, std = dataset.target_scale
     to_log_odds = dataset.task.to_log_odds
     return Predictions(
@@ -114,13 +110,13 @@ SEVERAL = "several"
 
 
 def merge_values(values: Array, first: Array, inverse: Array) -> Array:
-    """What the images of each unit have in common (U,): their text, the mean of their numbers, or `SEVERAL`."""
+    """Merge a metadata column (N,) by unit (U,): the shared text, the mean of the numbers, or `SEVERAL`."""
     shared = values[first].astype(object)
     for unit in np.unique(inverse[values != shared[inverse]]):
-        known = [value for value in values[inverse == unit] if value]
-        numbers = read_numbers(np.array(known))
-        if len(set(known)) == 1:
-            shared[unit] = known[0]
+        entries = [value for value in values[inverse == unit] if value]
+        numbers = read_numbers(np.array(entries))
+        if len(set(entries)) == 1:
+            shared[unit] = entries[0]
         else:
             shared[unit] = SEVERAL if numbers is None else f"{numbers.mean():.6g}"
     return shared.astype(np.str_)
@@ -131,7 +127,7 @@ FIELDS = ("sample_ids", "patients", "targets", "probabilities")
 
 
 def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
-    """Write the predictions of val and test to one `.npz` that loads with `allow_pickle=False`."""
+    """Write the predictions of val and test to an `.npz` file that loads with `allow_pickle=False`."""
     arrays = {
         f"{split}_{name}": getattr(part, name)
         if name in {"targets", "probabilities"}
@@ -142,7 +138,7 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
     for split, part in predictions.items():
         if part.log_odds is not None:
             arrays[f"{split}_log_odds"] = part.log_odds
-    for split, part in predictions.items():  # by number: a column may be called anything
+    for split, part in predictions.items():  # by number, because a column may have any name
         if part.metadata:
             arrays[f"{split}_columns"] = np.array(list(part.metadata), dtype=np.str_)
         for number, values in enumerate(part.metadata.values()):
@@ -157,12 +153,12 @@ def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
     log_odds = arrays.get(f"{split}_log_odds")
     part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, log_odds=log_odds, metadata=metadata)
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
-        raise ValueError(f"{split}: metadata that do not fit its samples")
+        raise ValueError(f"{split}: the metadata do not match the samples")
     return part
 
 
 def load_predictions(path: Path) -> dict[str, Predictions]:
-    """Read what `save_predictions` wrote; a damaged file is a ResultsError that names it."""
+    """Read a file of `save_predictions`. Raises ResultsError if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {split: read_split(arrays, split) for split in STORED_SPLITS if f"{split}_sample_ids" in arrays}

@@ -1,7 +1,7 @@
-"""Score stored predictions: a value with its interval, or none with the reason.
+"""Score stored predictions: a value with its interval, or the reason why there is none.
 
-`runs[s][f]` are the predictions of seed s and fold f, by split; a single run is `[[run]]`. Thresholds come from val,
-everything else from test. A metric that fails, or answers what no metric can, costs only its own score.
+`runs[s][f]` are the predictions of seed s and fold f, by split; a single run is `[[run]]`. Thresholds are chosen on
+val, everything else is computed on test. A metric that fails, or returns an invalid value, affects only its own score.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def score(
     unit: Unit | None = None,
     intervals: bool = True,
 ) -> dict[str, Score]:
-    """Score every metric: the mean over seeds of the mean over folds, within which it is computed.
+    """Score each metric: compute it per fold, and average over the folds of a seed, then over seeds.
 
-    The interval resamples the same patients for all seeds, takes the same mean of every resample, and adds the variance
-    between seeds.
+    The interval resamples the same patients for all seeds, averages each resample in the same way, and adds the
+    variance between seeds. Raises ValueError without a seed, or with a seed without folds.
     """
     card = replace(card, unit=unit, val_unit=unit) if unit else card
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
@@ -54,16 +54,16 @@ def score_metric(
     draws: Sequence[Array] | None,
     too_few: str | None,
 ) -> Score:
-    """The score of one metric, with an interval unless `draws` is None or there are too few patients for one.
+    """Score one metric, with an interval unless `draws` is None or there are too few patients.
 
-    What a plugin's metric does to this process, it does to no other metric.
+    `process_unchanged` undoes changes that a plugin's metric makes to this process, so the next metric is unaffected.
     """
-    scored, seed_scores = score_value(metric, tested, card)
-    if scored.value is None or draws is None:
-        return scored
+    result, seed_scores = score_value(metric, tested, card)
+    if result.value is None or draws is None:
+        return result
     if too_few:
-        return replace(scored, reason=too_few)
-    return add_interval(scored, seed_scores, metric, tested, draws, card)
+        return replace(result, reason=too_few)
+    return add_interval(result, seed_scores, metric, tested, draws, card)
 
 
 def score_run(
@@ -73,8 +73,10 @@ def score_run(
     *,
     threshold: ThresholdRule,
 ) -> dict[str, dict[str, Score]]:
-    """All that stands in a run's `scores.json`: `scores` of the dataset's unit and, where that is the patient or the
-    clip, `image_scores` beside them."""
+    """Compute the contents of a run's `scores.json`.
+
+    `scores` are by the dataset's unit; if that is the patient or the clip, `image_scores` are by image.
+    """
     scores = {"scores": score([[predictions]], metrics, card, threshold=threshold)}
     if card.unit != "image":
         scores["image_scores"] = score([[predictions]], metrics, card, threshold=threshold, unit="image")
@@ -83,9 +85,9 @@ def score_run(
 
 @process_unchanged()
 def val_score(val: Predictions, metric: MetricSpec, card: ScoringContext) -> float:
-    """One number to select an epoch by, at thresholds chosen on val: higher is better, so an error is negated.
+    """Score val at thresholds chosen on val, to select a round; errors are negated so that higher is better.
 
-    NaN where undefined.
+    NaN if the metric is undefined. Raises RunError if it fails.
     """
     request = decide({"val": val, "test": val}, card, "val").request
     try:
@@ -95,6 +97,6 @@ def val_score(val: Predictions, metric: MetricSpec, card: ScoringContext) -> flo
     except Exception as error:
         raise RunError(
             f"metric {metric.name!r} failed on val: {describe_error(error)}",
-            fix="report it to whoever made the metric, or leave it out of --metrics",
+            fix="report it to the metric's author, or remove the metric from --metrics",
         ) from error
     return value if metric.higher_is_better else -value

@@ -1,4 +1,4 @@
-"""Choose thresholds on val, and decide the test split at them."""
+"""Choose thresholds on val, and apply them to the test split."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ SCORE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdTarget:
-    """The threshold that reaches a sensitivity or a specificity on val, and as much of the other as can then be had."""
+    """Reach at least this sensitivity (or specificity) on val, with the highest possible value of the other."""
 
     metric: Literal["sensitivity", "specificity"]
     least: float
 
 
-# On val the largest sensitivity + specificity; one half; or what must be reached on val.
+# "val": the largest sensitivity + specificity on val; "half": .5; or a target that is reached on val.
 ThresholdRule = Literal["val", "half"] | ThresholdTarget
 
 
 @dataclass(frozen=True, eq=False)
 class DecidedTest:
-    """The test split of one seed and fold, decided: what a metric sees, and whom the units belong to."""
+    """The test split of one seed and fold with decisions: a metric's input, and the patient of each unit."""
 
     request: MetricRequest
     patients: Array  # (N,)
 
 
 def decide(run: Mapping[str, Predictions], card: ScoringContext, threshold: ThresholdRule) -> DecidedTest:
-    """The test split of one run as units, with decisions at the thresholds that its val split gives."""
+    """Aggregate a run's test split to units, and decide them at the thresholds chosen on its val split."""
     val, test = run.get("val"), run["test"]
     val, test = val and val.by_unit(card.unit_of("val")), test.by_unit(card.unit)
     val, test = on_one_scale(val, test, card)
-    # A metric of a plugin sees copies that it cannot write to: the next one must see the same numbers.
+    # Read-only copies: a plugin's metric must not change what the next metric sees.
     request = MetricRequest(
         task=card.task,
         labels=card.labels,
@@ -58,17 +58,17 @@ def decide(run: Mapping[str, Predictions], card: ScoringContext, threshold: Thre
 def on_one_scale(
     val: Predictions | None, test: Predictions, card: ScoringContext
 ) -> tuple[Predictions | None, Predictions]:
-    """Val and test both with log odds, or both without.
+    """Give val and test both log odds, or both none.
 
-    Where results of before log odds were stored hold probabilities of exactly 1, the other classes' probabilities,
-    which are small and keep their digits, tell the log odds; else probabilities rank as well.
+    Older results store no log odds. If they contain probabilities of exactly 1, recover the log odds from the other
+    classes' small probabilities, which keep their digits; otherwise the probabilities rank equally well.
     """
     parts = [test] if val is None else [val, test]
     if all(part.log_odds is not None for part in parts):
         return val, test
     recovered = any((part.probabilities == 1).any() for part in parts) and card.task.name in ("binary", "multiclass")
-    found = [replace(part, log_odds=recover_log_odds(part.probabilities) if recovered else None) for part in parts]
-    return (None if val is None else found[0]), found[-1]
+    parts = [replace(part, log_odds=recover_log_odds(part.probabilities) if recovered else None) for part in parts]
+    return (None if val is None else parts[0]), parts[-1]
 
 
 def read_only(values: Array | None) -> Any:
@@ -81,7 +81,7 @@ def read_only(values: Array | None) -> Any:
 def decide_classes(
     test: Predictions, val: Predictions | None, card: ScoringContext, rule: ThresholdRule
 ) -> Array | None:
-    """int64 (N,) classes, bool (N, L) for multi-label, None for regression."""
+    """Decide each unit: classes int64 (N,), bool (N, L) for multi-label tasks, None for regression."""
     if card.task.name == "regression":
         return None
     scale, ranked = scale_of(test)
@@ -101,23 +101,23 @@ def positive_index(card: ScoringContext) -> int:
 
 @dataclass(frozen=True)
 class Scale:
-    """What units are ranked and thresholds are cut by: probabilities as they are, or their log odds."""
+    """The scale on which units are ranked and thresholds are chosen: probabilities or log odds."""
 
     to_probability: Callable[[Array], Array]
     to_cut: Callable[[Array], Array]
-    lowest: float  # every unit is at or above it
+    lowest: float  # the lower limit of the scale
 
     def between(self, ranked: Array) -> Array:
-        """The cuts midway between neighbouring probabilities, ascending; between log odds where both round to 1."""
+        """Cuts midway between neighboring probabilities, ascending; between log odds where both round to 1."""
         distinct = np.unique(ranked)
         lower, upper = distinct[:-1], distinct[1:]
         shares = self.to_probability(distinct)
         middle, half = self.to_cut((shares[:-1] + shares[1:]) / 2), lower / 2 + upper / 2
         inside = (middle > lower) & (middle <= upper)
-        return np.where(inside, middle, np.where(half > lower, half, upper))  # neighbouring floats have no middle
+        return np.where(inside, middle, np.where(half > lower, half, upper))  # adjacent floats have no middle
 
     def above(self, ranked: Array) -> float:
-        """A cut that no unit reaches: midway from the highest probability to 1, where there is room."""
+        """A cut above every unit: midway from the highest probability to 1, or the next float."""
         highest = ranked.max(keepdims=True)
         cut = float(self.to_cut((self.to_probability(highest) + 1) / 2)[0])
         return cut if highest[0] < cut < np.inf else float(np.nextafter(highest[0], np.inf))
@@ -126,8 +126,8 @@ class Scale:
 def to_log_odds(probabilities: Array) -> Array:
     from scipy.special import logit
 
-    found: Array = logit(probabilities)
-    return found
+    log_odds: Array = logit(probabilities)
+    return log_odds
 
 
 PROBABILITIES = Scale(identity, identity, 0.0)
@@ -135,14 +135,14 @@ LOG_ODDS = Scale(sigmoid, to_log_odds, -np.inf)
 
 
 def scale_of(part: Predictions) -> tuple[Scale, Array]:
-    """The scale of a split's predictions, and their values on it (N, C)."""
+    """The scale of a split's predictions, and their values (N, C) on it."""
     return (PROBABILITIES, part.probabilities) if part.log_odds is None else (LOG_ODDS, part.log_odds)
 
 
 def choose_thresholds(val: Predictions | None, card: ScoringContext, rule: ThresholdRule) -> Array | None:
-    """The thresholds (1,) of a binary or (L,) of a multi-label task, at or above which a label is decided for.
+    """Choose thresholds, (1,) for a binary or (L,) for a multi-label task; units at or above them are positive.
 
-    None where the largest probability decides. `val` are units, not images, where the patient or clip is the unit.
+    None for tasks decided by the largest probability. `val` has one row per unit: image, patient or clip.
     """
     scale = PROBABILITIES if val is None else scale_of(val)[0]
     cuts = choose_cuts(val, card, rule, scale)
@@ -150,7 +150,7 @@ def choose_thresholds(val: Predictions | None, card: ScoringContext, rule: Thres
 
 
 def choose_cuts(val: Predictions | None, card: ScoringContext, rule: ThresholdRule, scale: Scale) -> Array | None:
-    """The thresholds of `choose_thresholds` on a scale, which is that of val."""
+    """Choose thresholds as `choose_thresholds` does, on `scale`, which must be that of val."""
     if card.task.name == "binary":
         columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
         num_thresholds = 1
@@ -164,28 +164,30 @@ def choose_cuts(val: Predictions | None, card: ScoringContext, rule: ThresholdRu
     half = scale.to_cut(np.full(num_thresholds, 0.5))
     if val is None or rule == "half":
         return half
-    found = []
+    cuts = []
     ranked = scale_of(val)[1]
     for targets, i in columns:
         known = ~np.isnan(targets.astype(np.float64))
         positives, values = targets[known] == 1, ranked[known, i]
         if isinstance(rule, ThresholdTarget):
-            found.append(reaching_threshold(positives, values, rule, scale))
+            cuts.append(target_threshold(positives, values, rule, scale))
         else:
             best = youden_threshold(positives, values, scale)
-            found.append(half[0] if best is None else best)
-    return np.array(found)
+            cuts.append(half[0] if best is None else best)
+    return np.array(cuts)
 
 
-def describe_threshold_rule() -> str:
-    return " ".join((youden_threshold.__doc__ or "").split()) + " None becomes .5."
+VAL_RULE_FORMULA = (
+    "The threshold with the largest Youden's J = sensitivity + specificity - 1 (Youden 1950, Cancer 3:32), midway "
+    "between two neighboring scores; among equal J, the one with the fewest errors, then the one nearest to .5. If a "
+    "class is missing or no threshold is better than chance (J = 0, a constant predictor), .5."
+)
 
 
 def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITIES) -> float | None:
-    """The threshold with the largest Youden's J = sensitivity + specificity - 1 (Cancer 1950, 3:32).
+    """Choose the threshold of `VAL_RULE_FORMULA` from positives, bool (N,), and scores (N,) on a scale.
 
-    It lies midway between two neighbouring scores. Among equal J the one with the fewest errors, then the one nearest
-    .5. None where a class is missing, or where no threshold is better than chance (J = 0: a constant predictor).
+    None if a class is missing, or if no threshold is better than chance.
     """
     num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
     if num_positives == 0 or num_negatives == 0:
@@ -193,7 +195,7 @@ def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITI
     middle = scale.between(ranked)
     hits = num_positives - np.searchsorted(np.sort(ranked[positives]), middle, side="left")
     alarms = num_negatives - np.searchsorted(np.sort(ranked[~positives]), middle, side="left")
-    # In whole numbers: J times positives times negatives, so that ties are ties.
+    # J times positives times negatives: in integers, equal J are exactly equal.
     youden = hits * num_negatives - alarms * num_positives
     if len(middle) == 0 or youden.max() <= 0:
         return None
@@ -202,11 +204,11 @@ def youden_threshold(positives: Array, ranked: Array, scale: Scale = PROBABILITI
     return float(middle[best])
 
 
-def reaching_threshold(positives: Array, ranked: Array, rule: ThresholdTarget, scale: Scale) -> float:
-    """The highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
+def target_threshold(positives: Array, ranked: Array, rule: ThresholdTarget, scale: Scale) -> float:
+    """Choose the highest threshold that reaches a sensitivity, or the lowest that reaches a specificity.
 
-    It lies midway between two neighbouring scores; 0 calls every unit positive, and one above every score none.
-    Undefined without a unit to count.
+    The candidates lie midway between neighboring scores, at the scale's lower limit (all units positive), and above all
+    scores (all units negative). Raises `Undefined` without positives, or without negatives.
     """
     counted = positives if rule.metric == "sensitivity" else ~positives
     if not counted.any():

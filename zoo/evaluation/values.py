@@ -23,7 +23,7 @@ MIN_CASES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A value with its 95 % interval. `reason` says why there is no value or, where there is one, no interval."""
+    """A value with its 95 % interval. `reason` states why there is no value or, if there is one, no interval."""
 
     value: float | None
     low: float | None = None
@@ -37,9 +37,9 @@ class Score:
 def score_value(
     metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]], card: ScoringContext
 ) -> tuple[Score, Array]:
-    """The value without an interval, and the scores by seed (S,) that it is the mean of.
+    """Compute the value without an interval, and the scores of the seeds (S,), whose mean it is.
 
-    Undefined in one fold is undefined: a mean of the others would be another's.
+    A metric that is undefined in one fold is undefined, because the mean of the other folds is another quantity.
     """
     none = np.empty(0)
     if card.task.name not in metric.tasks:
@@ -59,12 +59,15 @@ def score_value(
 
 
 def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> Array:
-    """The score of every seed (S,): its mean over folds."""
+    """Compute the score of each seed, its mean over folds: (S,)."""
     return np.array([exact_mean(compute(metric, part.request) for part in folds) for folds in tested])
 
 
 def compute(metric: MetricSpec, request: MetricRequest) -> float:
-    """The metric's value, once it is known to be one number within the metric's bounds."""
+    """Compute a metric, and check that it is one finite number within the metric's bounds.
+
+    Raises TypeError or ValueError if it is not.
+    """
     value = metric.compute(request)
     if not isinstance(value, Real):
         raise TypeError(f"expected one number, got {type(value).__name__}")
@@ -78,7 +81,7 @@ def compute(metric: MetricSpec, request: MetricRequest) -> float:
 
 
 def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
-    """The mean over seeds of the mean over folds, of resampled values (B,)."""
+    """Average resampled values (B,) over folds, then over seeds."""
     return np.asarray(np.mean([np.mean(folds, axis=0) for folds in values], axis=0))
 
 
@@ -87,36 +90,39 @@ def describe_error(error: BaseException) -> str:
 
 
 def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | None:
-    """ "too few: 6 positives, 10 are needed" where an interval would be guesswork, else None.
+    """Explain why the test set is too small for an interval ("too few: 6 positives, 10 are needed"), or return None.
 
-    Counted are patients, over all folds. Fewer than 10 with and 10 without the positive class; of several classes or
-    labels every one that occurs is asked, since macro averages hang on the rarest; of numbers, fewer than 10 patients.
+    An interval needs 10 patients with and 10 without the positive class, over all folds; for several classes or labels,
+    this holds for each one that occurs, because a macro average depends on the rarest. Regression needs 10 patients.
     """
     unit = "patients" if card.has_patients else "images"
     if card.task.name == "regression":
         num_patients = sum(len(np.unique(part.patients)) for part in folds)
         return f"too few: {num_patients} {unit}, {MIN_CASES} are needed" if num_patients < MIN_CASES else None
-    # positives and negatives a label, (2, L)
+    # (2, L): positives and negatives of each label
     cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
     of_patients = " (patients)" if several_each else ""
     if card.task.name == "binary":
         cases = cases[:, [positive_index(card)]]
-    found = [
+    shortages = [
         (int(cases[side, i]), side, i)
         for i in range(cases.shape[1])
         for side in (0, 1)
         if cases[side, i] < MIN_CASES and (card.task.name == "binary" or cases[0, i] > 0)
     ]
-    if not found:
+    if not shortages:
         return None
-    num, side, i = min(found)
+    num, side, i = min(shortages)
     label = "" if card.task.name == "binary" else f" of {card.labels[i]!r}"
     return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
 
 
 def count_cases(part: DecidedTest) -> Array:
-    """Patients with an image of each label, and with one that is known to be without it: int64 (2, L)."""
+    """Count the patients with an image that has each label, and with one that does not: int64 (2, L).
+
+    Unknown targets count in neither row.
+    """
     targets, num_labels = part.request.targets, len(part.request.labels)
     if targets.ndim == 1:
         sides = (targets[:, None] == np.arange(num_labels), targets[:, None] != np.arange(num_labels))
@@ -133,5 +139,5 @@ def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
 
 
 def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
-    """The request with every unit as often as it was drawn (N,)."""
+    """Repeat each unit of a request as often as it was drawn, (N,)."""
     return request.take(np.repeat(np.arange(len(drawn)), drawn))

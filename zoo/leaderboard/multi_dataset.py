@@ -19,7 +19,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.significance import MIN_SEEDS
 from zoo.leaderboard.tables import Cell, Section
-from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalised_mean, order_models, wilcoxon_holm
+from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalized_mean, order_models, wilcoxon_holm
 from zoo.statistics.intervals import NUM_RESAMPLES
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA
@@ -264,7 +264,7 @@ def describe_model(
         spread(found.mean_rank[i], found.mean_rank_interval[i]),
         spread(found.win_probability[i], found.win_probability_interval[i]),
         float(found.first_probability[i]),
-        None if normalised is None else normalised_mean(normalised[:, i], np.zeros(len(normalised))),
+        None if normalised is None else normalized_mean(normalised[:, i], np.zeros(len(normalised))),
         coverage,
         f"{lost} of {seeds} seeds" if lost else None,
     )

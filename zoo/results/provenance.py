@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import ResultsError
-from zoo.evaluation.intervals import BOOTSTRAP_SEED, CLUSTERED
+from zoo.evaluation.intervals import BOOTSTRAP_SEED, describe_method
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import choose_thresholds, decide, describe_threshold_rule, on_one_scale, positive_index
+from zoo.evaluation.thresholds import VAL_RULE_FORMULA, choose_thresholds, decide, on_one_scale, positive_index
 from zoo.evaluation.values import MIN_CASES, Score, count_cases
 from zoo.results.soundness import find_faults_of_run
 from zoo.results.store import WEIGHTS_FILE, Result
 from zoo.specs.dataset import Unit
 from zoo.specs.metric import MetricSpec, ScoringContext
-from zoo.statistics.intervals import (
-    NUM_RESAMPLES,
-    bootstrap_weights,
-    noise_free_interval,
-    percentile_interval,
-    wilson_interval,
-)
-from zoo.statistics.roc import clustered_area, clustered_interval, logit_interval
+from zoo.statistics.intervals import NUM_RESAMPLES
 
-# The functions that made an interval, by what its method says.
-INTERVALS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
-    ("wilson", (wilson_interval,)),
-    ("logit-DeLong", (logit_interval,)),
-    (CLUSTERED, (clustered_interval, clustered_area)),
-    ("Newcombe's method 5", (clustered_interval, clustered_area)),
-    ("less noise", (bootstrap_weights, noise_free_interval)),
-    ("bootstrap", (bootstrap_weights, percentile_interval)),
-)
 ON_A_BOARD = (
     "mean over the seeds of this score, within a seed over its folds; the interval there draws the same patients for "
     "all seeds and adds the variance between seeds (docs/statistics.md)"
@@ -109,7 +93,7 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContex
     chosen = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
     if units is None or rule == "half":
         return {"rule": "fixed at .5", "values": chosen}
-    return {"rule": describe_threshold_rule(), "chosen_on": f"val, {len(units)} {card.unit}s", "values": chosen}
+    return {"rule": VAL_RULE_FORMULA, "chosen_on": f"val, {len(units)} {card.unit}s", "values": chosen}
 
 
 def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, unit: Unit, rule: Any) -> dict[str, Any]:
@@ -149,8 +133,6 @@ def trace_intervals(scores: Iterable[Score]) -> dict[str, Any]:
     """How each method of an interval that stands in the scores works, with what was drawn and from which seed."""
     found = {}
     for method in sorted({score.method for score in scores if score.low is not None}):
-        functions = next((functions for said, functions in INTERVALS if said in method), ())
         drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if "bootstrap" in method else {}
-        formula = " ".join(" ".join((function.__doc__ or "").split()) for function in functions)
-        found[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": formula or None}
+        found[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": describe_method(method)}
     return found

@@ -1,1 +1,1 @@
-"""Plan a bench and carry out its runs."""
+"""Plan a bench and execute its runs."""

@@ -17,8 +17,8 @@ from zoo.errors import DataError, ZooError, without_name
 from zoo.models.weights import RANDOM, InitialWeights
 from zoo.results.runs import Run
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
-from zoo.runner.external import Elsewhere
-from zoo.runner.planning import Plan, has_weights, kept_of
+from zoo.runner.external import ExternalTest
+from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console
 from zoo.system.settings import KeepWeights, Settings
 from zoo.training.batches import plan_steps
@@ -26,7 +26,7 @@ from zoo.training.batches import plan_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A run with the local files it needs, and its tests elsewhere: what is handed to a worker process."""
+    """The input of a worker process: a run with the local files it needs, and its external validations."""
 
     run: Run
     dataset: DecodedFold
@@ -38,29 +38,30 @@ class Assignment:
     cache: Path
     keep_weights: KeepWeights
     fresh: bool
-    done: Result | None = None  # of the run, where only its tests elsewhere are missing
-    kept: Path | None = None  # its trained weights; None: it is trained, or trained again
-    elsewhere: tuple[Elsewhere, ...] = ()
-    libraries: tuple[str, ...] = ()  # distributions whose versions the result records beside the core's
+    done: Result | None = None  # the run's result, if only its external validations are missing
+    kept: Path | None = None  # its trained weights; None: train it (again)
+    external: tuple[ExternalTest, ...] = ()
+    libraries: tuple[str, ...] = ()  # distributions whose versions the result records in addition to the core's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoding:
-    """Every dataset at every size, decoded once; an image that cannot be is the fault of all runs on its dataset."""
+    """All datasets at all sizes, decoded once each; an image that cannot be decoded refuses all runs on its dataset."""
 
     settings: Settings
     console: Console
     faults: dict[str, DataError] = field(default_factory=dict)
     datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
 
-    def open(self, run: Run, source: OpenDataset, then: Callable[[Path], DecodedFold]) -> DecodedFold | None:
-        """What `then` opens of the cache for a run; None where there is a fault."""
+    def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
+        """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
         key = (run.data, run.image_size, run.fold)
         if key not in self.datasets and run.data not in self.faults:
             counting = self.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
             try:
                 with convert_failures(), counting as progress:
-                    self.datasets[key] = then(cache_images(source, run.image_size, self.settings.cache, progress))
+                    images = cache_images(source, run.image_size, self.settings.cache, progress)
+                    self.datasets[key] = open_images(images)
             except DataError as error:
                 self.faults[run.data] = error
                 self.console.say(refusal(run.data, error))
@@ -70,14 +71,15 @@ class Decoding:
 def assign_runs(
     runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
 ) -> tuple[list[Assignment], dict[str, Result]]:
-    """Decode every dataset at every size once, and hand each run its files; a test elsewhere goes with its training.
+    """Decode each dataset once per size, and assign each run its files; external validations go with their training.
 
-    The runs on a dataset with an image that cannot be decoded are refused; the others stand.
+    Returns the assignments, and the results of refused runs by id: those on a dataset with an image that cannot be
+    decoded.
     """
     decoding = Decoding(settings=settings, console=console)
     assignments = []
-    asked = {run.id for run in runs}
-    for run, tests in by_training(runs):
+    requested = {run.id for run in runs}
+    for run, tests in group_by_training(runs):
         source, split = plan.sources[run.dataset]
         source = read_by_train(source, split.folds[run.fold] == "train")
         dataset = decoding.open(run, source, partial(open_fold, source, split, run.fold))
@@ -86,9 +88,9 @@ def assign_runs(
         if run.purpose == "shuffle":
             dataset = shuffle_labels(dataset, run.seed)
         facts = describe_fold(dataset, source, split)
-        elsewhere = tuple(open_elsewhere(tests, plan, decoding, dataset, facts))
-        done = None if run.id in asked else find_done(settings.results, run)
-        if done and not elsewhere:
+        external = tuple(open_external_tests(tests, plan, decoding, dataset, facts))
+        done = None if run.id in requested else find_done(settings.results, run)
+        if done and not external:
             continue
         primary = plan.primary_metric or source.task.primary_metric
         assignments.append(
@@ -101,34 +103,34 @@ def assign_runs(
                 primary_metric=primary,
                 results=settings.results,
                 cache=settings.cache,
-                keep_weights=kept_of(run, settings.keep_weights),
+                keep_weights=resolve_keep_weights(run, settings.keep_weights),
                 fresh=settings.fresh,
                 done=done,
                 kept=find_kept_weights(done),
-                elsewhere=elsewhere,
+                external=external,
                 libraries=plan.libraries.get(run.model, ()),
             )
         )
-    say_trained_again(assignments, console)
+    report_retraining(assignments, console)
     faults = decoding.faults
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
 
 
-def open_elsewhere(
+def open_external_tests(
     tests: Iterable[Run], plan: Plan, decoding: Decoding, dataset: DecodedFold, facts: Mapping[str, Any]
-) -> Iterator[Elsewhere]:
-    """The datasets that a model trained on `dataset` is tested on too; those with a fault are left out."""
+) -> Iterator[ExternalTest]:
+    """Open the external datasets of a model trained on `dataset`, without those that cannot be decoded."""
     for test in tests:
         external = next(part for part in plan.externals[test.dataset] if part.hash == test.test_hash)
         other = decoding.open(test, external.source, partial(open_external, external, dataset))
         if other is not None:
-            told = describe_external(external, other, dataset, facts)
-            yield Elsewhere(run=test, dataset=other, facts=told)
+            external_facts = describe_external(external, other, dataset, facts)
+            yield ExternalTest(run=test, dataset=other, facts=external_facts)
 
 
-def left_to_do(assignment: Assignment) -> Assignment | None:
-    """What another bench has not finished since this was planned; None where nothing is left."""
+def remaining_work(assignment: Assignment) -> Assignment | None:
+    """The part of an assignment that another bench has not finished since planning; None if it is all done."""
     if assignment.fresh:
         return assignment
     done = assignment.done
@@ -137,40 +139,40 @@ def left_to_do(assignment: Assignment) -> Assignment | None:
         if done is None or not has_weights(done, assignment.run, assignment.keep_weights):
             return assignment
         assignment = replace(assignment, done=done, kept=find_kept_weights(done))
-    missing = tuple(test for test in assignment.elsewhere if find_done(assignment.results, test.run) is None)
-    return replace(assignment, elsewhere=missing) if missing else None
+    missing = tuple(test for test in assignment.external if find_done(assignment.results, test.run) is None)
+    return replace(assignment, external=missing) if missing else None
 
 
-def by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
-    """Each run that trains, with the tests elsewhere of its model; those of one that is done come with that too."""
-    found: dict[str, tuple[Run, list[Run]]] = {}
+def group_by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
+    """Group external validations with the run that trains their model, whether or not that run is among `runs`."""
+    groups: dict[str, tuple[Run, list[Run]]] = {}
     for run in runs:
-        own = run.trained_as
-        tests = found.setdefault(own.id, (own, []))[1]
+        training = run.trained_as
+        tests = groups.setdefault(training.id, (training, []))[1]
         if run.tested_on:
             tests.append(run)
-    return list(found.values())
+    return list(groups.values())
 
 
 def find_kept_weights(done: Result | None) -> Path | None:
-    """The trained weights that were kept of a run; None for frozen networks, whose head is fitted again in seconds."""
+    """The kept weights of a finished run; None for frozen networks, whose head is fitted again in seconds."""
     if done is None or done.folder is None or done.run["protocol"]["method"] != "finetune":
         return None
     path = done.folder / WEIGHTS_FILE
     return path if path.exists() else None
 
 
-def say_trained_again(assignments: Sequence[Assignment], console: Console) -> None:
-    again = [a for a in assignments if a.done and not a.kept and a.run.protocol.method == "finetune"]
-    if again:
+def report_retraining(assignments: Sequence[Assignment], console: Console) -> None:
+    retrained = [a for a in assignments if a.done and not a.kept and a.run.protocol.method == "finetune"]
+    if retrained:
         console.say(
-            f"{len(again)} finished runs are trained again to be tested elsewhere: their weights were not kept "
+            f"{len(retrained)} finished runs are trained again for external validation: their weights were not kept "
             "(--keep-weights all keeps them)"
         )
 
 
 def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
-    """The runs that most likely take longest first, so that no core is idle at the end."""
+    """Sort assignments by estimated time, the longest first, so that no core is idle at the end."""
 
     def work(assignment: Assignment) -> int:
         run, protocol = assignment.run, assignment.run.protocol
@@ -183,13 +185,13 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
 
 
 def name_work(assignment: Assignment) -> str:
-    """What the line of progress calls it."""
-    run = assignment.elsewhere[0].run if assignment.done else assignment.run
+    """The name of an assignment in the progress line."""
+    run = assignment.external[0].run if assignment.done else assignment.run
     return f"{run.data} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
 
 
 def refuse(run: Run, error: ZooError) -> Result:
-    """What is said of a run whose data cannot be used. It is not stored: nothing was tried."""
+    """The result of a run whose data cannot be used; it is not stored, because nothing was tried."""
     return Result(
         id=run.id,
         run=run.describe(),

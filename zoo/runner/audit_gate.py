@@ -1,4 +1,4 @@
-"""What an audit refuses does not run."""
+"""Audit the datasets of a plan, and remove the runs on refused ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from zoo.system.progress import Console
 
 
 def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
-    """The plan without the runs on datasets that leak; where that is allowed, with every such run stamped."""
+    """Remove the runs on datasets with leaks from a plan; with `--allow-leak`, keep and stamp them instead."""
     refused, stamped = dict(plan.refused), set()
     for name, (source, split) in plan.sources.items():
         with console.counting(f"auditing {name}"):
-            audited = audit(source, split, plan.fingerprints[name])
-        if admit(audited, suite, refused, console):
+            report = audit(source, split, plan.fingerprints[name])
+        if report_findings(report, suite, refused, console):
             stamped.add(name)
     runs = [run for run in plan.runs if run.dataset not in refused]
     stamp = f"{LEAK_ALLOWED} {suite.allow_leak}"
@@ -28,20 +28,23 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
     externals: dict[str, tuple[External, ...]] = {}
     for name, parts in plan.externals.items():
         for external in parts if name not in refused else ():
-            audited = audit_external(name, external)
-            allowed = suite.allow_leak if admit(audited, suite, refused, console) else ""
-            if audited.dataset not in refused:
+            report = audit_external(name, external)
+            allowed = suite.allow_leak if report_findings(report, suite, refused, console) else ""
+            if report.dataset not in refused:
                 externals[name] = (*externals.get(name, ()), replace(external, leak_allowed=allowed))
     return replace(plan, runs=tuple(runs), externals=externals, refused=tuple(refused.items()))
 
 
-def admit(audited: Audit, suite: Suite, refused: dict[str, ZooError], console: Console) -> bool:
-    """Say what an audit found, and add what it refuses to `refused`; True where that was allowed by the suite."""
-    name = audited.dataset
-    for finding in audited.findings:
+def report_findings(report: Audit, suite: Suite, refused: dict[str, ZooError], console: Console) -> bool:
+    """Print the findings of an audit, and add a refused dataset to `refused`.
+
+    Returns whether the dataset has a leak that the suite allows.
+    """
+    name = report.dataset
+    for finding in report.findings:
         if finding.verdict == "warn":
             console.say(f"{name}: {finding.message}")
-    error = audited.refusal()
+    error = report.refusal()
     if error and suite.allow_leak:
         console.warn(f"{name}: leak allowed ({suite.allow_leak}): {error.message}")
     elif error:

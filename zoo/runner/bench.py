@@ -1,4 +1,4 @@
-"""Run a suite: the steps of a bench, in order."""
+"""Run a suite: the stages of a bench, in order."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from zoo.system.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a bench ended: each run with its result or its failure, and the datasets that were refused."""
+    """The outcome of a bench: its runs, their results, and the refused datasets."""
 
     plan: Plan
     runs: tuple[Run, ...]
-    results: Mapping[str, Result] = field(default_factory=dict)  # by run id; failed and refused ones too
+    results: Mapping[str, Result] = field(default_factory=dict)  # by run id, including failed and refused runs
     reused: frozenset[str] = frozenset()
 
     @property
     def refused(self) -> dict[str, tuple[str, str]]:
-        """Code and message by dataset: refused at planning, or when its images were decoded."""
+        """Error code and message of each dataset that was refused in planning or decoding."""
         late = [r for r in self.results.values() if r.status == "refused" and r.error]
         return {name: (error.code, str(error)) for name, error in self.plan.refused} | {
             trained_and_tested(r.run): (r.error["code"], r.error["message"]) for r in late if r.error
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
-    """Plan, tune where the protocol says so, carry out what is not done, time the models, and keep the best weights."""
+    """Plan a suite, tune if the protocol has a grid, execute the missing runs, and time the models."""
     with open_results(settings.results), in_use(settings.cache):
         plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
         describe_plan(plan, settings, console)
@@ -59,16 +59,16 @@ def bench(suite: Suite, registry: Registry, settings: Settings, console: Console
 
 
 def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
-    """What `bench` would do, nothing of it done."""
+    """Plan a suite as `bench` does, without executing anything."""
     plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
     describe_plan(plan, settings, console)
-    elsewhere = external_runs(plan.runs, plan.externals)
-    done = {**plan.done, **find_all_done(elsewhere, settings)}
-    return Outcome(plan=plan, runs=(*plan.runs, *elsewhere), results=done, reused=frozenset(done))
+    external = external_runs(plan.runs, plan.externals)
+    done = {**plan.done, **find_all_done(external, settings)}
+    return Outcome(plan=plan, runs=(*plan.runs, *external), results=done, reused=frozenset(done))
 
 
 def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
-    """Say what will run before it does."""
+    """Print what will run."""
     for source, split in plan.sources.values():
         for note in (*source.samples.notes, *split.notes):
             console.say(f"{source.spec.name}: {note}")
@@ -77,7 +77,7 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
             for note in (*external.source.samples.notes, *external.notes):
                 console.say(f"{external.name}: {note}")
             labels = ", ".join(f"{theirs!r} as {ours!r}" for theirs, ours in external.labels.items())
-            console.say(f"{name} -> {external.name}: tested on {len(external.rows)} images there too, {labels}")
+            console.say(f"{name} -> {external.name}: external validation on {len(external.rows)} images, {labels}")
     waiting = sum(run.id not in plan.done for run in plan.runs)
     reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
     models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
@@ -87,21 +87,21 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
         f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
         f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
     )
-    for name, error in plan.refused:  # last: where all are refused, nothing follows
+    for name, error in plan.refused:  # last, because nothing follows if all are refused
         console.say(refusal(name, error))
 
 
 def keep_best_weights(results: Iterable[Result]) -> None:
-    """Keep the weights of one seed a model, dataset and protocol: the one with the best val score.
+    """Keep the weights of the run with the best val score for each model, dataset and protocol.
 
-    Those of a run that `--keep-weights all` was asked for stay.
+    Weights of runs with `--keep-weights all` are not deleted.
     """
-    kept: dict[tuple[Path, str], list[Result]] = {}
-    for result in sorted(results, key=lambda r: (r.run["fold"], r.run["seed"])):  # of equal scores the first one's
+    groups: dict[tuple[Path, str], list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r.run["fold"], r.run["seed"])):  # ties go to the first
         if result.ok and result.folder and (result.folder / WEIGHTS_FILE).exists():
-            kept.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
-    for candidates in kept.values():
+            groups.setdefault((result.folder.parent, result.run["protocol_label"]), []).append(result)
+    for candidates in groups.values():
         best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
         for result in candidates:
             if result is not best and result.folder and result.details.get("keep_weights") == "best":
-                (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may choose too
+                (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may delete it at the same time

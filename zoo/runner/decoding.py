@@ -1,4 +1,4 @@
-"""Decode the datasets of a bench in a process beside it, so that a GPU trains on the first one meanwhile."""
+"""Decode the datasets of a bench in another process, while a GPU already trains on the first one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.system.workers import end_with
 
 
 def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:
-    """The runs of each dataset, the one with the fewest images first: its runs can start first."""
+    """Group runs by dataset, the one with the fewest images first, because its runs can start first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.dataset, []).append(run)
@@ -26,7 +26,7 @@ def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:
 
 
 class Ahead:
-    """How many groups of runs have their images decoded, as a process beside this one counts them."""
+    """A child process that decodes the images of groups of runs and counts the finished groups."""
 
     def __init__(self, groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> None:
         context = multiprocessing.get_context("fork")
@@ -38,7 +38,7 @@ class Ahead:
         self.process.start()
 
     def is_ready(self, number: int) -> bool:
-        """Whether group `number` is decoded, or nobody will do it: then it is decoded where it is needed."""
+        """Whether group `number` is decoded, or the process has ended; then it is decoded when it is needed."""
         return self.count.value > number or not self.process.is_alive()
 
     def end(self) -> None:
@@ -48,7 +48,7 @@ class Ahead:
 
 @contextmanager
 def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> Iterator[Ahead | None]:
-    """Decode the images of some groups of runs, one after the other, while the block goes on."""
+    """Decode the images of groups of runs, one group after the other, while the block runs."""
     if not groups:
         yield None
         return
@@ -60,7 +60,7 @@ def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settin
 
 
 def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, int]]:
-    """The sources that the runs of one dataset read, each with an image size."""
+    """The datasets that the runs on one dataset read, each with an image size."""
     source, split = plan.sources[runs[0].dataset]
     folds = sorted({run.fold for run in runs})
     own = [read_by_train(source, split.folds[fold] == "train") for fold in folds]
@@ -71,9 +71,9 @@ def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, int
 def decode_datasets(
     groups: Sequence[Sequence[tuple[OpenDataset, int]]], settings: Settings, count: Any, parent: int
 ) -> None:
-    """What cannot be decoded is left to whoever needs it, who reports why."""
+    """Decode groups of datasets; errors are ignored here, and reported when the bench needs the images."""
     end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for sources in groups:
         for source, size in sources:

@@ -1,4 +1,4 @@
-"""Carry out planned runs in worker processes, or wait for another bench that does."""
+"""Execute planned runs in worker processes, or wait for another bench that executes them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from zoo.system.workers import Event
 
 
 def worker_devices(settings: Settings, device: str, kinds: Sequence[str]) -> list[str]:
-    """The device of each worker: as many as `settings` say, else one per `threads` cores, or a few per GPU.
+    """Choose the device of each worker; `kinds` are the device kinds of the runs.
 
-    `kinds` has the kind of device of each run. `cuda` without a number means all GPUs of the machine, each with runs of
-    its own. Beside a GPU, one worker takes the runs that are made on the CPU.
+    There are `settings.workers` workers, by default one per `threads` cores or a few per GPU. `cuda` without a number
+    means all GPUs. In addition to a GPU's workers, one worker executes the runs that are planned for the CPU.
     """
     devices, kind = list_devices(device), device_kind(device)
     own = sum(each == kind for each in kinds)
@@ -45,8 +45,8 @@ def worker_devices(settings: Settings, device: str, kinds: Sequence[str]) -> lis
     return [devices[number % len(devices)] for number in range(count)] + ["cpu"] * (own < len(kinds))
 
 
-NO_DISK = {"results-unusable", "no-room"}  # codes of errors that meet every run to come, too
-WAIT_SECONDS = 0.5  # between two looks at what another bench carries out
+NO_DISK = {"results-unusable", "no-room"}  # codes of errors that would fail all later runs, too
+WAIT_SECONDS = 0.5  # between two checks of another bench's runs
 
 
 def carry_out(
@@ -57,7 +57,7 @@ def carry_out(
     settings: Settings,
     console: Console,
 ) -> dict[str, Result]:
-    """Results of all runs by id: those done already, and the others carried out in worker processes now."""
+    """Execute the runs that are not done in worker processes, and return the results of all runs by id."""
     waiting = [run for run in runs if run.id not in done]
     results = {run.id: done[run.id] for run in runs if run.id in done}
     if not waiting:
@@ -85,13 +85,13 @@ def carry_out(
 
 
 def trains_beside(device: str) -> bool:
-    """Whether cores are free while runs train."""
+    """Whether runs train on another device than the CPU, whose cores are then free to decode."""
     return device_kind(device) != "cpu"
 
 
 @dataclass(eq=False)
 class Later:
-    """Runs whose images are being decoded, assigned dataset by dataset when they are."""
+    """Runs whose images are still being decoded; they are assigned dataset by dataset."""
 
     groups: list[list[Run]]
     ahead: Ahead | None
@@ -101,7 +101,7 @@ class Later:
     number: int = 0  # of groups assigned
 
     def __call__(self) -> list[Assignment] | None:
-        """The assignments that are ready now; None where there will be no more."""
+        """The assignments that are ready now; None if there will be no more."""
         if not self.groups:
             return None
         if self.ahead and not self.ahead.is_ready(self.number):
@@ -122,7 +122,7 @@ def execute_all(
     registry: Registry,
     settings: Settings,
 ) -> tuple[dict[str, Result], list[Assignment]]:
-    """Results by run id of what was carried out, and what was not, because another bench is at it."""
+    """Execute assignments; return the results by run id, and the assignments that another bench is executing."""
     kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
     events: Generator[Event[Assignment], None, None] = run_executor(
         registry.find("executor", settings.executor),
@@ -132,12 +132,12 @@ def execute_all(
         reuse=device_kind(plan.device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
-        fits=fits_memory,
+        fits=fits_device,
         more=later,
     )
     results: dict[str, Result] = {}
     taken: dict[str, Assignment] = {}
-    with contextlib.closing(events):  # whatever goes wrong here, no worker outlives it
+    with contextlib.closing(events):  # no worker outlives an error here
         for event in events:
             name = name_work(event.work)
             if event.kind == "started":
@@ -149,20 +149,20 @@ def execute_all(
             elif event.work.run.id in taken:
                 progress.put_off(name)
             else:
-                found = conclude_all(event, settings)
-                results |= {result.id: result for result in found}
-                progress.finished(name, "; ".join(map(describe_result, found)))
+                concluded = conclude_all(event, settings)
+                results |= {result.id: result for result in concluded}
+                progress.finished(name, "; ".join(map(describe_result, concluded)))
     return results, list(taken.values())
 
 
-def fits_memory(assignment: Assignment, device: str) -> bool:
+def fits_device(assignment: Assignment, device: str) -> bool:
     return assignment.run.device_kind == device_kind(device)
 
 
 def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None:
-    """Wait until another bench is no longer at one of these runs: it finished it, failed, or is no more."""
+    """Wait until another bench has released one of these runs: it finished, failed, or ended."""
     count = len(assignments)
-    with console.counting(f"waiting for {count} run{'s' * (count > 1)} that another bench carries out"):
+    with console.counting(f"waiting for {count} run{'s' * (count > 1)} of another bench"):
         while True:
             for assignment in assignments:
                 with claim(assignment.results, assignment.run) as is_free:
@@ -172,9 +172,9 @@ def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None
 
 
 def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None:
-    """Import once what every worker needs; a forked child inherits it.
+    """Import the modules that all workers need; forked children inherit them.
 
-    Nothing is computed here: the threads that torch starts for that do not survive a fork.
+    Nothing may be computed here, because the threads that torch starts for it do not survive a fork.
     """
     names = imports_of({run.model for run in runs}, registry, settings.cache)
     if any(run.protocol.method == "finetune" for run in runs):
@@ -193,21 +193,17 @@ def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None
 
 
 def conclude_all(event: Event[Assignment], settings: Settings) -> list[Result]:
-    """What came of the run of an assignment, where it was not done before, and of its tests elsewhere."""
+    """The results of an assignment that ended: of its run, unless that was done before, and of its external tests."""
     work = event.work
-    own = [] if work.done else [conclude(event, settings)]
-    return own + [conclude_run(event, test.run, test.facts, settings) for test in work.elsewhere]
-
-
-def conclude(event: Event[Assignment], settings: Settings) -> Result:
-    return conclude_run(event, event.work.run, event.work.dataset_facts, settings)
+    own = [] if work.done else [conclude_run(event, work.run, work.dataset_facts, settings)]
+    return own + [conclude_run(event, test.run, test.facts, settings) for test in work.external]
 
 
 def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], settings: Settings) -> Result:
-    """The result of work that ended: as its worker saved it, or a record of how it failed.
+    """The result of a run whose assignment ended: as its worker saved it, or a record of the failure.
 
-    A finished result that `--fresh` was to repeat is not replaced by a failure. Of several runs in one piece of work
-    those stand that were saved before it failed.
+    A failure does not replace a finished result that `--fresh` was to repeat, nor the results that the assignment saved
+    before it failed. Raises ResultsError if the results folder cannot be written.
     """
     if event.status == "ok":
         return load_result(settings.results / run.folder)
@@ -215,7 +211,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
         message, _, fix = event.message.partition("; fix: ")
         raise ResultsError(message, fix=fix, code=event.code)
     saved = find_done(settings.results, run)
-    if saved and event.work.elsewhere and not settings.fresh:
+    if saved and event.work.external and not settings.fresh:
         return saved
     failed = Result(
         id=run.id,
@@ -235,15 +231,15 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
 
 
 def describe_result(result: Result) -> str:
-    """The end of the line that says a run is over."""
+    """Describe a result for the progress line of a finished run."""
     if result.error:
         return f"{result.status.upper()}: {result.error['message']}"
     seconds = duration(result.cost["train_seconds"])
     name = result.details["primary_metric"]
-    found = result.scores().get(name)
-    if found is None:
+    score = result.scores().get(name)
+    if score is None:
         return f"done in {seconds}, val {result.details['val_score']}"
-    shown = f"{name} {found.value:.3f}" if found.value is not None else f"{name} undefined ({found.reason})"
+    text = f"{name} {score.value:.3f}" if score.value is not None else f"{name} undefined ({score.reason})"
     if result.run["tested_on"]:
-        return f"{shown} on {result.run['tested_on']}"
-    return f"{shown}, trained in {seconds}"
+        return f"{text} on {result.run['tested_on']}"
+    return f"{text}, trained in {seconds}"

@@ -1,4 +1,4 @@
-"""External validation: plan it, and test a fitted model on another dataset."""
+"""Plan external validations, and test a fitted model on another dataset."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.dataset import DecodedFold
-from zoo.data.pixels import Pixels, open_pixels
-from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.scoring import score_run
-from zoo.results.runs import Run
-from zoo.results.store import Result, now, save_result
-from zoo.specs.metric import MetricSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
 from zoo.audit.overlap import check_overlap
+from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
+from zoo.data.pixels import Pixels, open_pixels
 from zoo.errors import DataError, UsageError, ZooError
+from zoo.evaluation.predict import predict
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
+from zoo.results.runs import Run
+from zoo.results.store import Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.runner.suites import Suite
+from zoo.specs.metric import MetricSpec
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
 
-MAX_DIFFERENCE = 1e-3  # of a probability: another processor rounds otherwise, and training makes more of it
+if TYPE_CHECKING:
+    from torch import nn
+
+MAX_DIFFERENCE = 1e-3  # of a probability: processors round differently, and training amplifies the difference
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elsewhere:
+class ExternalTest:
     """A test on another dataset than the one trained on, with the local files it needs."""
 
     run: Run
-    dataset: DecodedFold  # all of it is test
+    dataset: DecodedFold  # all images are test images
     facts: Mapping[str, Any]
 
 
-def predict_elsewhere(
-    test: Elsewhere,
+def predict_external(
+    test: ExternalTest,
     module: nn.Module,
     val: Predictions,
     pixels: Pixels,
@@ -55,32 +55,32 @@ def predict_elsewhere(
     *,
     weights: str,
 ) -> None:
-    """Predict the other dataset's images once, decide at the thresholds of val, and save that beside `trained`.
+    """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
-    `pixels` and `val` are of the dataset trained on: the other's images are normalised as those. `weights` says where
-    the module's are from: "its own", "kept", or "trained again". Where `trained` was finished before, the module must
-    predict val as that did, or the result says how much it does not.
+    `pixels` and `val` are of the training dataset; the external images are normalized like its images. `weights` is the
+    origin of the module's weights: "its own", "kept", or "trained again". If the run `trained` was finished by another
+    bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
     run, dataset = test.run, test.dataset
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    found = predict(module, dataset, open_pixels(dataset, mean, std, pixels.device), "test", precision=run.precision)
-    predictions = {"val": val, "test": found}
+    images = open_pixels(dataset, mean, std, pixels.device)
+    predictions = {"val": val, "test": predict(module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
-    differs = compare_val(val, trained)
-    told = f"weights: {weights}, and val predicted up to {differs:.2g} otherwise than by the finished run"
+    difference = compare_val(val, trained)
+    deviation = f"weights: {weights}, and val predicted up to {difference:.2g} otherwise than by the finished run"
     result = replace(
         trained,
         id=run.id,
         run=run.describe(),
         identity=run.identity,
         dataset=test.facts,
-        deviations=(*run.deviations, *([told] if differs > MAX_DIFFERENCE else [])),
+        deviations=(*run.deviations, *([deviation] if difference > MAX_DIFFERENCE else [])),
         details={
             **trained.details,
             "intensity": list(dataset.intensity),
             "trained_run": trained.id,
             "weights": weights,
-            "val_differs": differs,
+            "val_differs": difference,
         },
         created=now(),
         checksums={},
@@ -91,74 +91,76 @@ def predict_elsewhere(
 
 
 def compare_val(val: Predictions, trained: Result) -> float:
-    """The largest difference of val's predictions from those stored; 0 where nothing was stored before."""
+    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now."""
     if trained.folder is None:
         return 0.0
     return float(np.abs(val.probabilities - trained.predictions()["val"].probabilities).max())
 
 
-OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name asked for with
+OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-on`
 
 
 def plan_externals(
     opened: Mapping[str, SplitDataset], suite: Suite, registry: Registry, settings: Settings, console: Console
 ) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
-    """What the models of each dataset are tested on beside; what cannot be is returned beside, with the reason."""
+    """Plan the external datasets of each training dataset; also return those that cannot be used, with the reason."""
     if not suite.test_on:
         if suite.label_map:
-            raise UsageError("--label-map is for --test-on", fix="say --test-on DATASET too, or leave it out")
+            raise UsageError("--label-map needs --test-on", fix="add --test-on DATASET, or omit --label-map")
         if suite.distinct_patients:
-            raise UsageError("--distinct-patients is for --test-on", fix="say --test-on DATASET too, or leave it out")
+            raise UsageError(
+                "--distinct-patients needs --test-on", fix="add --test-on DATASET, or omit --distinct-patients"
+            )
         return {}, []
     if suite.shuffle_labels:
-        raise UsageError("--shuffle-labels is a control of one dataset", fix="leave --test-on out")
-    others, refused = open_tested(suite, registry, settings, console)
+        raise UsageError("--shuffle-labels cannot be combined with --test-on", fix="omit one of them")
+    others, refused = open_external_datasets(suite, registry, settings, console)
     pairs = [
         (own, other) for own in opened.values() for other in others if own[0].content_hash != other[1].content_hash
     ]
     if opened and others and not pairs:
         raise UsageError(
-            f"--test-on {','.join(suite.test_on)}: it is what is trained on, and tested on its own test split anyway",
+            f"--test-on {','.join(suite.test_on)}: this is the training dataset, whose own test split is used anyway",
             fix="name another dataset",
         )
     for own, other in pairs:
         require_two_names(own[0], other[1])
-    found: dict[str, list[External]] = {}
+    by_dataset: dict[str, list[External]] = {}
     for own, other in pairs:
-        trained = own[0].spec.name
+        name = own[0].spec.name
         try:
-            found.setdefault(trained, []).append(match_and_compare(own, other, suite, settings, console))
+            by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, settings, console))
         except DataError as error:
-            refused.append((f"{trained} -> {other[0]}", error))
-    return {name: tuple(externals) for name, externals in found.items()}, refused
+            refused.append((f"{name} -> {other[0]}", error))
+    return {name: tuple(externals) for name, externals in by_dataset.items()}, refused
 
 
-def open_tested(
+def open_external_datasets(
     suite: Suite, registry: Registry, settings: Settings, console: Console
 ) -> tuple[list[OpenExternal], list[tuple[str, ZooError]]]:
-    """Open each dataset of `--test-on`; it is not split, since all of it is tested on."""
+    """Open the datasets of `--test-on`, without splitting them: all their images are test images."""
     opened: list[OpenExternal] = []
     refused: list[tuple[str, ZooError]] = []
-    for asked in suite.test_on:
-        ending = OFFICIAL_TEST if asked.endswith(OFFICIAL_TEST) else ""
-        named = replace(suite, datasets=(asked.removesuffix(ending),))
-        for spec in choose_datasets(named, registry, settings, console):
+    for name in suite.test_on:
+        suffix = OFFICIAL_TEST if name.endswith(OFFICIAL_TEST) else ""
+        selection = replace(suite, datasets=(name.removesuffix(suffix),))
+        for spec in choose_datasets(selection, registry, settings, console):
             if isinstance(spec, tuple):
                 refused.append(spec)
                 continue
             try:
                 source, fingerprints = open_and_compare(spec, settings, console)
-            except DataError as error:  # the other datasets stand
+            except DataError as error:  # go on with the other datasets
                 refused.append((spec.name, error))
                 continue
-            opened.append((f"{source.spec.name}{ending}", source, fingerprints))
+            opened.append((f"{source.spec.name}{suffix}", source, fingerprints))
     return opened, refused
 
 
 def match_and_compare(
     own: SplitDataset, other: OpenExternal, suite: Suite, settings: Settings, console: Console
 ) -> External:
-    """One dataset as the models of another can be tested on it, with what the two share."""
+    """Match the labels of an external dataset to those of the training dataset, and check their overlap."""
     (trained, split, fingerprints), (name, tested, others) = own, other
     external = match_datasets(trained, tested, others, dict(suite.label_map), name=name)
     with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:

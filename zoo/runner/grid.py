@@ -20,15 +20,15 @@ from zoo.specs.protocol import BASELINE, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the machine adds to a run's identity."""
+    """The parts of a run's identity that depend on the machine."""
 
     device_kind: str
     threads: int
-    precision: str  # what `auto` means here
+    precision: str  # the value of `auto` on this machine
 
     @property
     def host(self) -> Machine:
-        """The CPU, on which baselines are made: they gain nothing from a GPU, and leave it to the others."""
+        """The CPU, for baselines: a GPU would not make them faster."""
         return replace(self, device_kind="cpu", precision="fp32")
 
 
@@ -41,7 +41,7 @@ def plan_runs(
     machine: Machine,
     baselines: Sequence[ModelChoice],
 ) -> list[Run]:
-    """List every run of a suite: the grid of fields to tune stands for its runs until `settle` has chosen."""
+    """List all runs of a suite. A run whose protocol has a grid stands for its points until `settle` selects one."""
     runs = []
     for source, split in sources:
         metric = suite.primary_metric or source.task.primary_metric
@@ -73,13 +73,13 @@ def plan_run(
 ) -> Run:
     if source.task.name not in choice.spec.tasks:
         raise UsageError(
-            f"model {choice.shown!r} does not do {source.task.name} (dataset {source.spec.name!r}); "
-            f"it does {', '.join(choice.spec.tasks)}",
-            fix="leave one of the two out",
+            f"model {choice.shown!r} does not support {source.task.name} tasks (dataset {source.spec.name!r}); "
+            f"it supports {', '.join(choice.spec.tasks)}",
+            fix="omit the model or the dataset",
             code="wrong-task",
         )
-    asked = protocol.image_size or source.spec.image_size or 224
-    size = nearest_size(choice.spec, asked, small_stem=protocol.stem == "small")
+    requested_size = protocol.image_size or source.spec.image_size or 224
+    size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
         deviations.append("weights: none found, random init")
@@ -87,8 +87,8 @@ def plan_run(
         deviations.append(
             "weights: local file, mean and std not declared; normalized as its architecture's default weights"
         )
-    if size != asked:
-        deviations.append(f"image_size: {size} instead of {asked}")
+    if size != requested_size:
+        deviations.append(f"image_size: {size} instead of {requested_size}")
     run = Run(
         dataset=source.spec.name,
         content_hash=source.content_hash,
@@ -115,7 +115,7 @@ def plan_run(
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:
-    """The tests elsewhere of the models of some runs: one a run and each dataset that goes with the run's own."""
+    """List the external validations: one per run and external dataset."""
     return [external_run(run, external) for run in runs for external in externals.get(run.dataset, ())]
 
 
@@ -131,7 +131,7 @@ def external_run(run: Run, external: External) -> Run:
 
 
 def as_controls(runs: Sequence[Run]) -> list[Run]:
-    """The same runs on shuffled labels. Baselines are left out, and so is a grid: on noise nothing can be chosen."""
+    """Convert runs to controls on shuffled labels, without baselines and grids: noise cannot select a grid point."""
     return [
         replace(run, protocol=as_control(run.protocol), purpose="shuffle")
         for run in runs

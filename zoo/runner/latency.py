@@ -1,4 +1,4 @@
-"""Time the models of finished runs: each network alone, after the grid."""
+"""Time the models of finished runs, one network at a time, after all runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ THROUGHPUT_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TimedNetwork:
-    """What the speed of a model follows from: not its weights, nor the data it was trained on."""
+    """Everything that determines the speed of a model; weights and training data do not."""
 
     model: str
     stem: str
@@ -44,8 +44,8 @@ class TimedNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
-    """A network to be measured, and the folders of the runs that it speaks for: what is handed to a worker process."""
+class TimingTask:
+    """The input of a timing process: a network, and the folders of the runs that store its timing."""
 
     network: TimedNetwork
     folders: tuple[Path, ...]
@@ -55,10 +55,10 @@ class Timed:
 def time_models(
     results: Mapping[str, Result], device: str, registry: Registry, settings: Settings, console: Console
 ) -> dict[str, Result]:
-    """The results, each with how fast its model answers; what was not measured before is measured now.
+    """Measure the missing latencies and throughputs, and return the results with all timings.
 
-    Nothing else of this bench goes on meanwhile, and no other one on the same results measures: two at a time, each
-    would be told slower than it is. A model that cannot be measured is a warning, and its speed is unknown.
+    Nothing else of this bench runs meanwhile, and a lock keeps other benches on the same results from measuring,
+    because two measurements at a time would slow each other. A model that cannot be measured gives a warning.
     """
     if not find_untimed(results, settings.cache):
         return dict(results)
@@ -70,13 +70,13 @@ def time_models(
 
 
 def measure_all(
-    waiting: Sequence[Timed], device: str, registry: Registry, settings: Settings, console: Console
+    tasks: Sequence[TimingTask], device: str, registry: Registry, settings: Settings, console: Console
 ) -> None:
-    with console.counting("importing what the models need"):  # once, and not in every process
-        import_all(imports_of({timed.network.model for timed in waiting}, registry, settings.cache))
+    with console.counting("importing what the models need"):  # once, not in every process
+        import_all(imports_of({task.network.model for task in tasks}, registry, settings.cache))
     events = run_executor(
         registry.find("executor", settings.executor),
-        waiting,
+        tasks,
         partial(time_network, registry=registry if can_fork() else None),
         devices=list_devices(device)[:1],
         reuse=device_kind(device) != "cpu",
@@ -86,19 +86,19 @@ def measure_all(
     with console.counting("timing each model alone", "models", alone=False) as progress, contextlib.closing(events):
         for event in events:
             count += event.kind == "ended"
-            progress(count, len(waiting))
+            progress(count, len(tasks))
             if event.kind == "ended" and event.status != "ok":
                 console.warn(f"{event.work.network.model}: its speed could not be measured alone: {event.message}")
 
 
-def find_untimed(results: Mapping[str, Result], cache: Path) -> list[Timed]:
-    """The networks of finished runs beside which no speed is noted; baselines are not worth measuring."""
+def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]:
+    """List the networks of finished runs without a stored timing, except baselines."""
     folders: dict[TimedNetwork, list[Path]] = {}
     for result in results.values():
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
             continue
-        if "channels" in result.details and not read_timing(result.folder):  # the first results do not tell them
+        if "channels" in result.details and not read_timing(result.folder):  # older results do not store their channels
             network = TimedNetwork(
                 model=run["model"],
                 stem=run["protocol"]["stem"],
@@ -109,18 +109,18 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[Timed]:
                 threads=run["threads"],
             )
             folders.setdefault(network, []).append(result.folder)
-    return [Timed(network=network, folders=tuple(found), cache=cache) for network, found in folders.items()]
+    return [TimingTask(network=network, folders=tuple(paths), cache=cache) for network, paths in folders.items()]
 
 
-def time_network(timed: Timed, device: str, _: Notify, *, registry: Registry | None) -> None:
-    """Measure a network in a worker process that has the machine to itself, and note it beside its runs."""
-    timing = measure_network(timed.network, device, registry or open_registry(), timed.cache)
-    for folder in timed.folders:
+def time_network(task: TimingTask, device: str, _: Notify, *, registry: Registry | None) -> None:
+    """Measure a network in a worker process, and save the timing with its runs."""
+    timing = measure_network(task.network, device, registry or open_registry(), task.cache)
+    for folder in task.folders:
         save_timing(folder, timing)
 
 
 def measure_network(network: TimedNetwork, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
-    """Latency of one image and throughput of batches of 32, from decoded pixels to logits in the host's memory."""
+    """Measure the latency of one image and the throughput of batches of 32, from decoded pixels to host logits."""
     prepare_torch(network.threads)
     open_device(device).prepare()
     spec = find_model_spec(network.model, registry, cache)

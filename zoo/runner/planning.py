@@ -34,38 +34,38 @@ from zoo.system.settings import KeepWeights, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that a bench will do, nothing of it done yet."""
+    """Everything that a bench will do."""
 
     runs: tuple[Run, ...]
-    done: Mapping[str, Result]  # run id -> the finished result that makes it unnecessary
+    done: Mapping[str, Result]  # finished results by run id; these runs are not executed
     sources: Mapping[str, tuple[OpenDataset, Split]]  # by dataset name
-    fingerprints: Mapping[str, Fingerprints]  # the same
-    externals: Mapping[str, tuple[External, ...]]  # by dataset name: what its models are tested on beside
+    fingerprints: Mapping[str, Fingerprints]  # by dataset name
+    externals: Mapping[str, tuple[External, ...]]  # by dataset name: the external datasets of its models
     weights: Mapping[tuple[str, str], InitialWeights]  # by digest and tag
     metrics: Mapping[str, MetricSpec]
     primary_metric: str  # "": each task's own
     protocol: Protocol
-    refused: tuple[tuple[str, ZooError], ...]  # dataset, why
+    refused: tuple[tuple[str, ZooError], ...]  # dataset, reason
     device: str
-    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: whose versions are recorded
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: distributions to record
 
 
 def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
-    """Look up every name, find every file of weights, open and split every dataset, and list the runs.
+    """Resolve all names, find all weights, open and split all datasets, and list the runs.
 
-    A wrong name or missing weights is an error; a dataset that cannot be used is refused and the others stand.
+    A wrong name or missing weights raise an error; a dataset that cannot be used is refused, and the others still run.
     """
     open_cache(settings.cache)
     if settings.weights_dir:
-        weights_folder(settings.weights_dir)  # a folder that is not there is said before anything is imported
+        weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry, settings)
     specs = choose_datasets(suite, registry, settings, console)
     if all(isinstance(spec, tuple) for spec in specs):
-        choices = []  # nothing will run: what weights lack would hide what the data lack
-    with console.counting("asking for the device"):  # which imports torch
+        choices = []  # nothing will run, and missing weights would hide the errors of the datasets
+    with console.counting("checking the device"):  # imports torch
         device = resolve_device(settings.device)
         machine = describe_machine(device, settings)
     with console.counting("weights", "bytes") as progress:
@@ -77,15 +77,15 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
             offline=settings.offline,
             progress=progress,
         )
-    say_fallbacks(choices, initial, settings, console)
+    warn_of_fallbacks(choices, initial, settings, console)
     opened, refused = open_sources(specs, suite, settings, console)
     externals, unmatched = plan_externals(opened, suite, registry, settings, console)
     sources = {name: (source, split) for name, (source, split, _) in opened.items()}
-    other = protocol
+    without_weights = protocol
     if protocol.without_weights:
-        other = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
+        without_weights = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
     starts = list(zip(choices, initial, strict=True))
-    runs = plan_runs(suite, protocol, other, starts, list(sources.values()), machine, list_baselines())
+    runs = plan_runs(suite, protocol, without_weights, starts, list(sources.values()), machine, list_baselines())
     runs = choose_precisions(runs, sources, registry, settings, console)
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
@@ -111,7 +111,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
 
 
 def find_libraries(choice: ModelChoice) -> tuple[str, ...]:
-    """The distributions that a network comes from: the plugin, and those of the modules that its spec imports."""
+    """The distributions that define a network: the plugin, and those of the modules that its spec imports."""
     return tuple(dict.fromkeys([choice.name.partition(":")[0], *distributions_of(choice.spec.imports)]))
 
 
@@ -123,7 +123,7 @@ def describe_machine(device: str, settings: Settings) -> Machine:
     kind = device_kind(device)
     return Machine(
         device_kind=kind,
-        threads=settings.threads if kind == "cpu" else 0,  # elsewhere the host's threads change no bit
+        threads=settings.threads if kind == "cpu" else 0,  # on other devices the host's threads do not change results
         precision=resolve_precision("auto", device),
     )
 
@@ -131,7 +131,7 @@ def describe_machine(device: str, settings: Settings) -> Machine:
 def open_sources(
     specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
 ) -> tuple[dict[str, SplitDataset], list[tuple[str, ZooError]]]:
-    """Open and split each dataset; those that cannot be used are returned beside, with the reason."""
+    """Open and split each dataset; also return those that cannot be used, with the reason."""
     opened: dict[str, SplitDataset] = {}
     refused: list[tuple[str, ZooError]] = []
     for spec in specs:
@@ -142,7 +142,7 @@ def open_sources(
             source, split, fingerprints = open_and_split(
                 spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
             )
-        except DataError as error:  # the other datasets stand
+        except DataError as error:  # go on with the other datasets
             refused.append((spec.name, error))
             continue
         if source.spec.name in opened:
@@ -152,7 +152,7 @@ def open_sources(
 
 
 def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | None = None) -> dict[str, Result]:
-    """The runs that need not be carried out again: none with `--fresh`, and none without the weights asked for."""
+    """Find finished results by run id; with `--fresh`, or without the requested weights, a run is not done."""
     if settings.fresh:
         return {}
     done = {}
@@ -165,14 +165,14 @@ def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | 
     return done
 
 
-def kept_of(run: Run, keep_weights: KeepWeights) -> KeepWeights:
-    """What `--keep-weights` means for a run: nothing of a baseline, a tuning run or a control."""
+def resolve_keep_weights(run: Run, keep_weights: KeepWeights) -> KeepWeights:
+    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept."""
     return "none" if run.protocol.name == "baseline" or run.purpose != "score" else keep_weights
 
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
-    """Whether the weights that `--keep-weights` wants are there: of this run, or under `best` of any of its seeds."""
-    if kept_of(run, keep_weights) == "none":
+    """Whether the weights that `--keep-weights` requires exist: of this run or, with `best`, of any of its seeds."""
+    if resolve_keep_weights(run, keep_weights) == "none":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():
@@ -181,15 +181,15 @@ def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     return keep_weights == "best" and any(result.folder.parent.glob(seeds))
 
 
-def say_fallbacks(
+def warn_of_fallbacks(
     choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], settings: Settings, console: Console
 ) -> None:
-    """Say once, loudly, which models start from random init although pretrained weights were wanted."""
+    """Warn once of the models that start from random init although pretrained weights were requested."""
     names = [choice.shown for choice, weights in zip(choices, initial, strict=True) if weights.fallback]
     if names:
-        brought = weights_folder(settings.weights_dir)
-        looked = f"not in {brought}, " if brought else ""
+        folder = weights_folder(settings.weights_dir)
+        place = f"not in {folder}, " if folder else ""
         console.warn(
-            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: {looked}not on this machine and not reachable; "
-            "random init instead, marked on every row (--weights-dir FOLDER gives them)"
+            f"NO PRETRAINED WEIGHTS for {', '.join(names)}: {place}not in the caches and not downloadable; "
+            "random init instead, marked on every row (provide them with --weights-dir FOLDER)"
         )

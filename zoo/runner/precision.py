@@ -1,4 +1,4 @@
-"""Choose the precision in which each network trains fastest on this CPU, by timing a few steps."""
+"""Choose the faster precision for training each network on this CPU, by timing a few steps."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def choose_precisions(
     settings: Settings,
     console: Console,
 ) -> list[Run]:
-    """On a CPU that computes bf16, train each network in the precision in which it is faster."""
+    """On a CPU that supports bf16, set the precision of each run to the one in which its network trains faster."""
 
     def network(run: Run) -> TrainedNetwork | None:
         protocol = run.protocol
-        chosen = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
-        if not chosen or run.device_kind != "cpu" or run.precision != "bf16":
+        is_open = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
+        if not is_open or run.device_kind != "cpu" or run.precision != "bf16":
             return None
         if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < WORTHWHILE:
             return None
@@ -58,22 +58,22 @@ def choose_precisions(
 
     networks = [network(run) for run in runs]
     with console.counting("timing bf16 and fp32 on this processor", "models", alone=False) as progress:
-        found = find_precisions([each for each in networks if each], registry, settings.cache, progress)
+        precisions = find_precisions([each for each in networks if each], registry, settings.cache, progress)
     return [
-        replace(run, precision=found.get(each, run.precision)) if each else run
+        replace(run, precision=precisions.get(each, run.precision)) if each else run
         for run, each in zip(runs, networks, strict=True)
     ]
 
 
 BATCH, TIMED_STEPS = 8, 2
-WORTHWHILE = 2000  # images a training shows its network; with fewer, it could not save what the steps here take
-GAIN = 0.95  # bf16 must take at most this share of the time of fp32: what is equal stays exact
+WORTHWHILE = 2000  # image passes of a training; with fewer, it cannot save the time of the measurement
+GAIN = 0.95  # bf16 must take at most this share of the time of fp32; otherwise fp32 is as fast and more exact
 TIMING_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """What the time of a training step depends on."""
+    """Everything that determines the time of a training step."""
 
     model: str  # distribution:architecture
     stem: str
@@ -85,20 +85,19 @@ class TrainedNetwork:
 def find_precisions(
     networks: Sequence[TrainedNetwork], registry: Registry, cache: Path, progress: Progress | None = None
 ) -> dict[TrainedNetwork, str]:
-    """The faster of bf16 and fp32 for each network.
+    """Find the faster of bf16 and fp32 for each network.
 
-    Networks that cannot be timed are left out; the error appears when their run starts.
-
-    The times are kept per processor and versions, so that the same command plans the same runs again.
+    Networks that cannot be timed are left out; their runs report the error. The times are cached by processor and
+    versions, so that repeating a command plans the same runs.
     """
     plugins = sorted(f"{plugin.name} {plugin.version}" for plugin in registry.plugins)
     machine = json.dumps([processor_name(), versions(), plugins], sort_keys=True)
-    paths = {network: entry(cache, network, machine) for network in dict.fromkeys(networks)}
-    missing = [network for network, path in paths.items() if read_kept(path) is None]
+    paths = {network: times_path(cache, network, machine) for network in dict.fromkeys(networks)}
+    missing = [network for network, path in paths.items() if read_times(path) is None]
     if missing:
         import_all({"torch", *imports_of({network.model for network in missing}, registry, cache)})
         time_all(missing, paths, registry, cache, progress)
-    times = {network: read_kept(path) for network, path in paths.items()}
+    times = {network: read_times(path) for network, path in paths.items()}
     return {
         network: "bf16" if seconds["bf16"] <= GAIN * seconds["fp32"] else "fp32"
         for network, seconds in times.items()
@@ -106,13 +105,13 @@ def find_precisions(
     }
 
 
-def entry(cache: Path, network: TrainedNetwork, machine: str) -> Path:
+def times_path(cache: Path, network: TrainedNetwork, machine: str) -> Path:
     key = hash_bytes(machine, json.dumps(asdict(network), sort_keys=True))
     return cache / "precision" / f"{key[:32]}.json"
 
 
-def read_kept(path: Path) -> dict[str, float] | None:
-    """The seconds of a step by precision, if they were measured before."""
+def read_times(path: Path) -> dict[str, float] | None:
+    """Read the cached seconds of a step by precision; None if there are none."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         seconds = json.loads(read_regular(path))["seconds"]
         return {precision: float(seconds[precision]) for precision in ("fp32", "bf16")}
@@ -126,7 +125,7 @@ def time_all(
     cache: Path,
     progress: Progress | None,
 ) -> None:
-    """Time networks in child processes and keep the seconds of each."""
+    """Time networks in child processes, and cache the seconds of each."""
     workers = max(1, num_cores() // networks[0].threads)
     events = execute(
         networks,
@@ -138,7 +137,7 @@ def time_all(
     done = 0
     for event in events:
         if "seconds" in event.details:
-            with suppress(OSError):  # a full disk costs another measurement
+            with suppress(OSError):  # on a full disk, measure again next time
                 write_json(paths[event.work], {**asdict(event.work), "seconds": event.details["seconds"]})
         done += event.kind == "ended"
         if progress:
@@ -146,7 +145,7 @@ def time_all(
 
 
 def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Registry | None, cache: Path) -> None:
-    """Report the CPU seconds of a training step in each precision; processes beside it do not count."""
+    """Report the CPU seconds of a training step in each precision, to which other processes do not contribute."""
     prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry or open_registry(), cache)
     seconds = {}

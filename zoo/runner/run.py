@@ -1,4 +1,4 @@
-"""One run, in a worker process: its steps in order, then each of them."""
+"""Execute one run in a worker process: `execute_run` calls its stages in order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.results.store import Result, claim, now, save_result
-from zoo.runner.assignments import Assignment, left_to_do
-from zoo.runner.external import predict_elsewhere
+from zoo.runner.assignments import Assignment, remaining_work
+from zoo.runner.external import predict_external
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from zoo.system.devices import describe_compute, open_device
@@ -38,20 +38,20 @@ NOTIFY_SECONDS = 0.1
 
 
 def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
-    """Carry out, in a worker process, what another bench is not at and has not finished since it was planned."""
+    """Execute, in a worker process, what another bench neither executes now nor has finished since planning."""
     with claim(assignment.results, assignment.run) as is_ours:
         if not is_ours:
             notify({"taken": True})
-        elif left := left_to_do(assignment):
-            own = open_device(device)
-            own.prepare()
-            with own.shared():
+        elif work := remaining_work(assignment):
+            backend = open_device(device)
+            backend.prepare()
+            with backend.shared():
                 notify({"began": True})  # waiting for the device does not count as the run's time
-                execute_run(left, device, sparingly(notify), registry=registry)
+                execute_run(work, device, limit_rate(notify), registry=registry)
 
 
-def sparingly(notify: Notify) -> Notify:
-    """Pass on at most ten steps a second: a GPU takes hundreds, and the parent draws a line for each."""
+def limit_rate(notify: Notify) -> Notify:
+    """Forward at most ten steps per second: a GPU takes hundreds, and the parent draws a line for each."""
     last = 0.0
 
     def notify_sometimes(details: dict[str, Any]) -> None:
@@ -65,8 +65,8 @@ def sparingly(notify: Notify) -> Notify:
 
 
 def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
-    """One run: build, fit, predict val and test once, score, save; then test it elsewhere."""
-    registry = registry or open_registry()  # a spawned worker inherits nothing
+    """Execute a run: build, fit, predict val and test once, score, save; then its external validations."""
+    registry = registry or open_registry()  # a spawned worker does not inherit it
     run, dataset = assignment.run, assignment.dataset
     prepare_torch(run.threads)
     spec = find_model_spec(run.model, registry, assignment.cache)
@@ -77,7 +77,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     cost = measure_module_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
-    checkpoints = find_own_checkpoints(assignment)
+    checkpoints = open_checkpoints(assignment)
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
     else:
@@ -104,8 +104,8 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
     checkpoints.drop()
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
-    for test in assignment.elsewhere:
-        predict_elsewhere(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
+    for test in assignment.external:
+        predict_external(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
 
 
 def score_and_save(
@@ -117,7 +117,7 @@ def score_and_save(
     cost: Mapping[str, Any],
     details: Mapping[str, Any],
 ) -> Result:
-    """Read test once, unless the run is there to tune, and save all that the run has found."""
+    """Predict and score test once, unless this is a tuning run, and save the result."""
     run, dataset = assignment.run, assignment.dataset
     predictions: dict[str, Predictions] = {"val": val}
     scores: dict[str, dict[str, Score]] = {}
@@ -157,7 +157,7 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
 
 
 def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the network's input: the weights' own, or what the protocol fixes."""
+    """Mean and standard deviation of the network's input: those of the weights, or those that the protocol fixes."""
     if run.protocol.normalization == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
     if run.protocol.normalization == "half":
@@ -170,25 +170,25 @@ def measure_module_size(module: nn.Module, dataset: DecodedFold) -> dict[str, An
     return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
 
 
-def find_own_checkpoints(assignment: Assignment) -> Checkpoints:
-    """Where this run's training may go on; other versions compute other bits, and `--fresh` begins anew."""
-    results, computing = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
-    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, computing)
+def open_checkpoints(assignment: Assignment) -> Checkpoints:
+    """The checkpoints of this run with these versions of the libraries; `--fresh` deletes them."""
+    results, libraries = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, libraries)
     if assignment.fresh:
         checkpoints.drop()
     return checkpoints
 
 
 def choose_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
-    """Where a frozen network's features come from: those of pretrained weights are kept for other seeds and folds."""
+    """Choose how to get a frozen network's features: with pretrained weights, cache them for other seeds and folds."""
     run = assignment.run
     if run.init == "random":
         return extract_features
-    makers = {"torch", "torchvision", "timm", *assignment.libraries}
-    made_by = {name: version for name, version in versions(*assignment.libraries).items() if name in makers}
+    relevant = {"torch", "torchvision", "timm", *assignment.libraries}
+    library_versions = {name: version for name, version in versions(*assignment.libraries).items() if name in relevant}
     identity = {
         "content": assignment.dataset.content_hash,
-        "decoded": assignment.dataset.images.parent.name,  # whose levels may be those of a fold's train images
+        "decoded": assignment.dataset.images.parent.name,  # its intensity levels may depend on the fold's train images
         "size": run.image_size,
         "scale": pixels.scale,
         "mean": pixels.mean.flatten().tolist(),
@@ -199,7 +199,7 @@ def choose_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
         "stem": run.protocol.stem,
         "device": run.device_kind,
         "threads": run.threads,
-        **made_by,
+        **library_versions,
     }
     return keep_features(assignment.cache, json.dumps(identity, sort_keys=True))
 
@@ -223,7 +223,7 @@ def describe_fit(fitted: Fitted, assignment: Assignment) -> dict[str, Any]:
 
 
 def describe_local(weights: InitialWeights) -> dict[str, Any]:
-    """The name and license of a local file, for the record."""
+    """The name and the license of a local weights file."""
     if weights.local is None or weights.path is None:
         return {}
     return {"weights_file": weights.path.name, "weights_license": weights.local.license or None}
@@ -234,5 +234,5 @@ def null_if_nan(value: float) -> float | None:
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
-    # Copies: safetensors refuses tensors that share memory, and channels_last ones are not contiguous.
+    # Copies, because safetensors rejects tensors that share memory or are not contiguous (channels_last).
     return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}

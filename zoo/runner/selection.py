@@ -15,35 +15,38 @@ from zoo.system.settings import Settings
 
 
 def choose_models(suite: Suite, registry: Registry, settings: Settings) -> list[ModelChoice]:
-    """Every model asked for, sets and globs expanded, each once."""
+    """Resolve the requested models, with sets and globs expanded and duplicates removed."""
     choices = []
-    for asked in [name for model in suite.models for name in MODEL_SETS.get(model, (model,))]:
-        if asked.startswith(HUB):
-            choices.append(find_hub_model(asked, registry, settings.cache, offline=settings.offline))
+    for pattern in [name for model in suite.models for name in MODEL_SETS.get(model, (model,))]:
+        if pattern.startswith(HUB):
+            choices.append(find_hub_model(pattern, registry, settings.cache, offline=settings.offline))
             continue
-        matched = [registry.find_model(name) for name in registry.match("model", asked)]
-        choices += [choice for choice in matched if choice.spec.find is None or len(matched) == 1]
+        matches = [registry.find_model(name) for name in registry.match("model", pattern)]
+        choices += [choice for choice in matches if choice.spec.find is None or len(matches) == 1]
     return list({(choice.name, choice.weights and choice.weights.tag): choice for choice in choices}.values())
 
 
 def choose_metrics(suite: Suite, registry: Registry) -> dict[str, MetricSpec]:
-    """The metrics asked for beside the tasks' own; the primary one among them."""
-    asked = [*suite.metrics, *([suite.primary_metric] if suite.primary_metric else [])]
-    names = [name for pattern in asked for name in registry.match("metric", pattern)]
+    """Resolve the metrics requested in addition to the tasks' own, including the primary metric."""
+    patterns = [*suite.metrics, *([suite.primary_metric] if suite.primary_metric else [])]
+    names = [name for pattern in patterns for name in registry.match("metric", pattern)]
     return {name: registry.find("metric", name) for name in names}
 
 
 def choose_datasets(
     suite: Suite, registry: Registry, settings: Settings, console: Console
 ) -> list[DatasetSpec | tuple[str, ZooError]]:
-    """Every dataset asked for: by name, prefix or path. One of the latter that cannot be had is refused, not raised."""
+    """Resolve the requested datasets, by name, prefix or path.
+
+    For a dataset that cannot be used, the list contains its name and the error. Raises UsageError without datasets.
+    """
     if not suite.datasets:
-        raise UsageError("nothing selected: no dataset", fix="--datasets NAME or PATH")
-    chosen: list[DatasetSpec | tuple[str, ZooError]] = []
-    for asked in suite.datasets:
+        raise UsageError("no dataset selected", fix="add --datasets NAME or PATH")
+    datasets: list[DatasetSpec | tuple[str, ZooError]] = []
+    for name in suite.datasets:
         try:
-            with console.counting(f"bringing {asked}", "bytes") as progress:
-                chosen += find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)
+            with console.counting(f"fetching {name}", "bytes") as progress:
+                datasets += find_datasets(name, registry, settings.cache, offline=settings.offline, progress=progress)
         except DataError as error:
-            chosen.append((asked, error))
-    return chosen
+            datasets.append((name, error))
+    return datasets

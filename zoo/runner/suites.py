@@ -1,4 +1,4 @@
-"""A suite: what is benchmarked with what, from flags or a TOML file."""
+"""Suites: the models, datasets, protocol and metrics of a bench, from a TOML file or flags."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ TUNING_SEED = 10_007  # no published suite uses it as a seed
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What is benchmarked with what: names only, nothing looked up yet."""
+    """The models, datasets, protocol and metrics of a bench, by name; nothing is resolved yet."""
 
     name: str
     version: int = 1
     title: str = ""
     models: tuple[str, ...] = STARTER
     datasets: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()  # beside the task's own
+    metrics: tuple[str, ...] = ()  # in addition to the task's own
     primary_metric: str = ""  # default: the task's
     protocol: str = "finetune"
     settings: tuple[tuple[str, str], ...] = ()  # --set
     seeds: tuple[int, ...] = (0, 1, 2)
     folds: int | None = None
     weights: Policy = "pretrained"
-    allow_leak: str = ""  # why a dataset whose split leaks is benchmarked as it is; stamped on every result
-    drop_leaks: bool = False  # leave the copies of test images out of train and val
-    resplit: bool = False  # discard official splits and draw others
-    shuffle_labels: bool = False  # the control: labels of train and val shuffled, once a seed
-    test_on: tuple[str, ...] = ()  # other datasets that the models are tested on
-    label_map: tuple[tuple[str, str], ...] = ()  # label of those -> that of the dataset trained on; "": none
-    distinct_patients: bool = False  # patients of the same name there are other people
+    allow_leak: str = ""  # reason to use a dataset in spite of a leak; stamped on every result
+    drop_leaks: bool = False  # remove copies of test images from train and val
+    resplit: bool = False  # discard official splits and draw new ones
+    shuffle_labels: bool = False  # control: shuffle the labels of train and val, once per seed
+    test_on: tuple[str, ...] = ()  # external datasets
+    label_map: tuple[tuple[str, str], ...] = ()  # external label -> label of the training dataset; "": no counterpart
+    distinct_patients: bool = False  # equal patient names in external datasets are other people
 
     @property
     def label(self) -> str:
@@ -47,22 +47,22 @@ class Suite:
 
 
 def list_suites() -> list[str]:
-    """The names of the suites that come with zoo."""
+    """The names of the suites that are part of zoo."""
     folder = resources.files("zoo.runner") / "suite_files"
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def load_suite(name: str) -> Suite:
-    """Read a suite by name or from a TOML file; every mistake in it is reported at once with its place."""
+    """Read a suite by name or from a TOML file. Raises UsageError that lists all errors in the file."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
             raise UsageError(
                 f"suite {name}: no such file",
-                fix="correct the path; `zoo list suites` shows what comes with zoo",
+                fix="correct the path, or list zoo's own suites with `zoo list suites`",
                 code="bad-suite",
             )
-        text = path.read_text(encoding="utf-8-sig", errors="replace")  # editors on Windows put a mark in front
+        text = path.read_text(encoding="utf-8-sig", errors="replace")  # Windows editors add a byte order mark
     elif name in list_suites():
         text = (resources.files("zoo.runner") / "suite_files" / f"{name}.toml").read_text(encoding="utf-8")
     else:
@@ -103,14 +103,14 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
     try:
         parsed = SuiteFile.model_validate(dict(document))
     except ValidationError as error:
-        known = [field.alias or name for name, field in SuiteFile.model_fields.items()]
-        faults = []
-        for fault in error.errors():
-            place = ".".join(str(part) for part in fault["loc"])
-            hint = nearest(place, known) if fault["type"] == "extra_forbidden" else ""
-            faults.append(f"{place}: {fault['msg']} {hint}".strip())
+        names = [field.alias or name for name, field in SuiteFile.model_fields.items()]
+        messages = []
+        for detail in error.errors():
+            place = ".".join(str(part) for part in detail["loc"])
+            hint = nearest(place, names) if detail["type"] == "extra_forbidden" else ""
+            messages.append(f"{place}: {detail['msg']} {hint}".strip())
         raise UsageError(
-            f"suite {clean(origin)}: {'; '.join(faults)}", fix="correct these", code="bad-suite"
+            f"suite {clean(origin)}: {'; '.join(messages)}", fix="correct these fields", code="bad-suite"
         ) from error
     return Suite(
         name=parsed.name,
@@ -135,7 +135,7 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
 
 
 def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
-    """`3` means seeds 0, 1, 2; `4,7` means those two."""
+    """Parse `--seeds`: 3 means seeds 0, 1 and 2; "4,7" means seeds 4 and 7. Raises UsageError if invalid."""
     if isinstance(seeds, str):
         try:
             numbers = [int(part) for part in seeds.split(",")]
@@ -143,12 +143,14 @@ def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
             raise UsageError(f"--seeds {seeds}: expected a number, or seeds separated by commas") from None
         seeds = numbers if "," in seeds else numbers[0]
     if isinstance(seeds, int) and seeds > MAX_SEEDS:
-        raise UsageError(f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}", fix="`--seeds 7,` names one seed")
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if len(found) > MAX_SEEDS or any(seed >= 2**63 for seed in found):
         raise UsageError(
-            f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}, each below 2**63", fix="name smaller ones"
+            f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}", fix="for a single seed use `--seeds 7,`"
         )
-    if not found or min(found) < 0 or len(set(found)) != len(found) or TUNING_SEED in found:
+    parsed = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if len(parsed) > MAX_SEEDS or any(seed >= 2**63 for seed in parsed):
+        raise UsageError(
+            f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}, each below 2**63", fix="use smaller seeds"
+        )
+    if not parsed or min(parsed) < 0 or len(set(parsed)) != len(parsed) or TUNING_SEED in parsed:
         raise UsageError(f"seeds {seeds!r}: expected at least one, each different and not negative")
-    return found
+    return parsed

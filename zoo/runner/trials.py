@@ -1,4 +1,4 @@
-"""Try weights in child processes before anything starts: do they fit and fill their model?"""
+"""Check in child processes, before any run, that each weights file fits its model and sets all its parameters."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def check_weights(
     settings: Settings,
     console: Console,
 ) -> None:
-    """Refuse weights that do not fit their model before anything starts."""
+    """Raise WeightsError if weights do not fit their model."""
     trials = list_trials(runs, weights, sources, registry, settings.cache)
     with console.counting("importing what the models need"):
         import_all(name for trial in trials for name in ("torch", *trial.spec.imports))
-    with console.counting("trying weights", "models", alone=False) as progress:
+    with console.counting("checking weights", "models", alone=False) as progress:
         refuse_misfits(trials, registry, settings.cache, progress)
 
 
@@ -48,7 +48,7 @@ def list_trials(
     registry: Registry,
     cache: Path,
 ) -> list[Trial]:
-    """Each way in which these runs put a model and a file of weights together, once."""
+    """List the distinct combinations of model and weights file of these runs."""
     trials: dict[tuple[Path, str], Trial] = {}
     for run in runs:
         if not run.weights_digest:
@@ -69,13 +69,13 @@ def list_trials(
     return list(trials.values())
 
 
-WEIGHTS_SECONDS = 300.0  # a network that takes longer to build is left to its runs
-FIT_VERSION = 2  # of what is remembered of weights that fit
+WEIGHTS_SECONDS = 300.0  # a network that takes longer to build is not checked
+FIT_VERSION = 2  # of the cached checks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A model and the file it starts from, to be put together as its runs will."""
+    """A model and its weights file, to be built as in its runs."""
 
     model: str  # distribution:architecture
     spec: ModelSpec
@@ -84,15 +84,15 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """What its fit depends on beside the file: not on layers that the core replaces."""
-        asked = self.request
-        num_outputs = 0 if self.spec.classifier else asked.num_outputs
-        channels = 0 if self.spec.first_conv else asked.channels
-        return f"{self.model}.{asked.tag} {num_outputs} {channels} {asked.image_size}"
+        """Everything except the file that determines the fit, without layers that the core replaces."""
+        request = self.request
+        num_outputs = 0 if self.spec.classifier else request.num_outputs
+        channels = 0 if self.spec.first_conv else request.channels
+        return f"{self.model}.{request.tag} {num_outputs} {channels} {request.image_size}"
 
 
 def imports_of(models: Iterable[str], registry: Registry, cache: Path) -> set[str]:
-    """The modules that planned models say they need; of one that is no longer installed none: its run says so."""
+    """The modules that the specs of models declare; models that are no longer installed are skipped."""
     names: set[str] = set()
     for model in models:
         with suppress(ZooError):
@@ -101,74 +101,75 @@ def imports_of(models: Iterable[str], registry: Registry, cache: Path) -> set[st
 
 
 def import_all(names: Iterable[str]) -> None:
-    """Import what models say they need, before workers are forked, which inherit it."""
+    """Import modules before workers are forked, so that the workers inherit them."""
     for name in sorted(set(names)):
-        with suppress(Exception):  # the run that needs it says so, and the others stand
+        with suppress(Exception):  # the run that needs the module reports the error
             importlib.import_module(name)
 
 
 def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, progress: Progress | None = None) -> None:
-    """Raise a WeightsError that names file and keys where weights do not fit their model.
+    """Raise a WeightsError that names the file and its keys if weights do not fit their model.
 
-    What fits is remembered. A network that cannot be built for another reason is left to its runs, which say so.
+    Weights that fit are cached. A network that cannot be built for another reason is skipped; its runs report the
+    error.
     """
     if not trials:
         return
-    made_by = json.dumps([FIT_VERSION, versions(), [f"{p.name} {p.version}" for p in registry.plugins]])
+    environment = json.dumps([FIT_VERSION, versions(), [f"{p.name} {p.version}" for p in registry.plugins]])
 
-    def remembered(trial: Trial) -> closing[FileMemo]:
-        return closing(FileMemo(cache, f"fits {trial.key} {made_by}"))
+    def open_memo(trial: Trial) -> closing[FileMemo]:
+        return closing(FileMemo(cache, f"fits {trial.key} {environment}"))
 
-    unknown = []
+    unchecked = []
     for trial in trials:
-        with remembered(trial) as memo:
-            unknown += [] if memo.recall(trial.path) else [trial]
+        with open_memo(trial) as memo:
+            unchecked += [] if memo.recall(trial.path) else [trial]
     misfits = {}
-    for number, said in try_all(unknown, progress):
-        if "misfit" in said:
-            misfits[number] = said
-        elif "fits" in said:
-            with remembered(unknown[number]) as memo:
-                memo.remember(unknown[number].path, True)
+    for number, report in try_all(unchecked, progress):
+        if "misfit" in report:
+            misfits[number] = report
+        elif "fits" in report:
+            with open_memo(unchecked[number]) as memo:
+                memo.remember(unchecked[number].path, True)
     if misfits:
-        raise misfit([(unknown[number].path, misfits[number]) for number in sorted(misfits)])
+        raise misfit_error([(unchecked[number].path, misfits[number]) for number in sorted(misfits)])
 
 
-def misfit(faults: Sequence[tuple[Path, dict[str, Any]]]) -> WeightsError:
-    path, said = faults[0]
-    # Whoever found it names the file, some with its folder and some without.
-    reason = said["misfit"].removeprefix(str(path)).removeprefix(path.name).lstrip(": ")
-    others = list(dict.fromkeys(str(other) for other, _ in faults if other != path))
-    more = f" (nor do {', '.join(others)} fit)" if others else ""
-    return WeightsError(f"{path}: {reason}{more}", fix=said["fix"], code=said["code"])
+def misfit_error(misfits: Sequence[tuple[Path, dict[str, Any]]]) -> WeightsError:
+    path, report = misfits[0]
+    # The message may start with the file's name or its path.
+    reason = report["misfit"].removeprefix(str(path)).removeprefix(path.name).lstrip(": ")
+    others = list(dict.fromkeys(str(other) for other, _ in misfits if other != path))
+    more = f" (also misfits: {', '.join(others)})" if others else ""
+    return WeightsError(f"{path}: {reason}{more}", fix=report["fix"], code=report["code"])
 
 
 def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each trial with what it said, in child processes: a `build` may crash, and may start threads."""
+    """Yield the number and the report of each trial, from child processes: `build` may crash or start threads."""
     if not can_fork():
         for number, trial in enumerate(trials):
-            said: dict[str, Any] = {}
+            report: dict[str, Any] = {}
             with suppress(Exception):
-                try_weights(trial, said.update)
-            yield number, said
+                try_weights(trial, report.update)
+            yield number, report
         return
 
     def carry_out(number: int, _: str, notify: Notify) -> None:
         try_weights(trials[number], notify)
 
-    heard: list[dict[str, Any]] = [{} for _ in trials]
+    reports: list[dict[str, Any]] = [{} for _ in trials]
     workers, done = ["cpu"] * min(num_cores(), len(trials)), 0
     for event in execute(range(len(trials)), carry_out, devices=workers, reuse=True, timeout=WEIGHTS_SECONDS):
-        heard[event.work].update(event.details)
+        reports[event.work].update(event.details)
         done += event.kind == "ended"
         if progress:
             progress(done, len(trials))
         if event.kind == "ended":
-            yield event.work, heard[event.work]
+            yield event.work, reports[event.work]
 
 
 def try_weights(trial: Trial, notify: Notify) -> None:
-    """Build a network with its weights from two seeds and report whether the file fits and fills it."""
+    """Build a network with its weights from two seeds, and report whether the file sets all its parameters."""
     import torch
 
     torch.set_num_threads(1)
@@ -182,7 +183,7 @@ def try_weights(trial: Trial, notify: Notify) -> None:
         notify(
             {
                 "misfit": f"{trial.model} does not load these parameters from the file: {', '.join(unread[:3])}{more}",
-                "fix": "give the whole network's weights, correct the plugin's `build`, or say --weights none",
+                "fix": "provide weights of the whole network, correct the plugin's `build`, or use --weights none",
                 "code": "weights-unread",
             }
         )
@@ -190,36 +191,37 @@ def try_weights(trial: Trial, notify: Notify) -> None:
     notify({"fits": True})
 
 
-Sampled = tuple[tuple[int, ...], bytes]  # shape, and the values of some elements
+Sampled = tuple[tuple[int, ...], bytes]  # shape, and values of some elements
 
 
 def find_unread(trial: Trial) -> list[str]:
-    """The trunk's parameters that differ between two builds from two seeds: the file did not fill them."""
+    """List the parameters outside the head that differ between builds from two seeds: the file did not set them."""
     first = sample_parameters(trial, 0, trial.request.num_outputs)
     if trial.spec.classifier:
         second = sample_parameters(trial, 1, trial.request.num_outputs)
         heads = [f"{name}." for name in trial.spec.classifier.split(",")]
     else:
         second, heads = build_with_more_outputs(trial, first)
-    return [name for name, found in first.items() if found != second.get(name) and not name.startswith(tuple(heads))]
+    return [name for name, values in first.items() if values != second.get(name) and not name.startswith(tuple(heads))]
 
 
 def build_with_more_outputs(trial: Trial, first: Mapping[str, Sampled]) -> tuple[dict[str, Sampled], list[str]]:
-    """A second build with one output more, and the heads, which that shows: what takes another shape.
+    """Build the network with one more output, and find the heads, whose parameters change their shape.
 
-    The file may hold a head of the right size, which fits no other; then there is no random head to find.
+    If the file contains a head of the right size, this build may fail; then there is no random head.
     """
     try:
         second = sample_parameters(trial, 1, trial.request.num_outputs + 1)
-    except Exception:  # whatever a plugin's loading raises for a head of another size
+    except Exception:  # a plugin may raise anything for a head of another size
         return sample_parameters(trial, 1, trial.request.num_outputs), []
     return second, find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
 
 
 def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
-    """The beginnings of the parameters' names in the child modules that hold the `resized` ones.
+    """The name prefixes of the child modules that contain the `resized` parameters.
 
-    A head may be several layers ("head.0", "head.2"): all of the child is head, below what wraps the whole network.
+    A head may have several layers ("head.0", "head.2"), so the whole child is the head. Modules that wrap the whole
+    network are skipped.
     """
     paths = [name.split(".") for name in names]
     depth = 0
@@ -230,7 +232,7 @@ def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
 
 
 def sample_parameters(trial: Trial, seed: int, num_outputs: int) -> dict[str, Sampled]:
-    """About 1000 elements, spread evenly, of every parameter of a network that is built from one seed."""
+    """Build a network from a seed, and sample about 1000 evenly spaced elements of each parameter."""
     with seeded(seed):
         module = call_build(trial.spec, replace(trial.request, num_outputs=num_outputs))
     sampled = {}

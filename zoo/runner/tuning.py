@@ -1,4 +1,4 @@
-"""Choose the tuned fields of a protocol on val."""
+"""Tune protocol fields on val."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from zoo.system.settings import Settings
 
 
 def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:
-    """Replace each run whose protocol names a grid by the run at the point its val split chose, on the tuning seed.
+    """Replace each run whose protocol has a grid by the run at the grid point with the best val score.
 
-    Beside them the runs that cannot be settled, because every point of their grid failed.
+    The points are scored on the tuning seed. Also returns the runs for which every point failed.
     """
     grids = [run for run in plan.runs if run.protocol.tune]
     if not grids:
         return list(plan.runs), []
     trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
-    console.say(f"tuning on val: {len(trials)} runs on one seed of their own")
+    console.say(f"tuning on val: {len(trials)} runs on a separate seed")
     done = find_all_done(list(trials.values()), settings)
     results = carry_out(list(trials.values()), done, plan, registry, settings, console)
     scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
@@ -38,12 +38,12 @@ def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -
         except KeyError:
             left_out.append(run)
     for shown, dataset in dict.fromkeys((run.shown, run.dataset) for run in left_out):
-        console.warn(f"{shown} on {dataset}: every tuning run failed; it is left out")
+        console.warn(f"{shown} on {dataset}: all tuning runs failed; it is left out")
     return settled, left_out
 
 
 def tuning_runs(run: Run) -> list[Run]:
-    """The runs on the tuning seed that decide the tuned fields of `run`: one for each point of its grid."""
+    """List the runs on the tuning seed that score the grid of `run`, one per point."""
     names = [name for name, _ in run.protocol.tune]
     return [
         with_protocol(
@@ -57,9 +57,9 @@ def tuning_runs(run: Run) -> list[Run]:
 
 
 def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
-    """Put the point of the grid with the best val score (higher is better) in place; `val_scores` is by run id.
+    """Set the protocol of a run to the grid point with the highest val score; `val_scores` is by run id.
 
-    Ties go to the earlier point. Raises KeyError where no tuning run has a score.
+    Ties go to the earlier point. Raises KeyError if no tuning run has a score.
     """
     candidates = [candidate for candidate in tuning_runs(run) if candidate.id in val_scores]
     if not candidates:

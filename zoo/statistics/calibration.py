@@ -1,4 +1,4 @@
-"""From probabilities and a loss to a temperature and rescaled probabilities; bins of equal mass."""
+"""Temperature scaling of probabilities, and bins of equal mass."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 
 NUM_BINS = 15
-# A probability of 0 would make one wrong answer cost without end; scikit-learn's `log_loss` clips here too.
+# A probability of 0 would give one wrong answer an infinite loss; scikit-learn's `log_loss` clips here too.
 SMALLEST = float(np.finfo(np.float64).eps)
-TEMPERATURES = (0.01, 100.0)  # between which one is looked for; at an end there is none
+TEMPERATURES = (0.01, 100.0)  # bounds of the search; a minimum at a bound is no temperature
 
 
 def equal_mass_bins(confidence: Array, num_bins: int = NUM_BINS) -> Array:
-    """The bin, 0 to `num_bins` - 1, of each of n probabilities, cut at quantiles (Nixon et al. 2019); equal ones share.
+    """Assign n probabilities (n,) to bins cut at quantiles (Nixon et al. 2019): int (n,), 0 to `num_bins` - 1.
 
-    Bins of equal width would leave most of them empty: a network's probabilities crowd near 0 and 1.
+    Equal probabilities share a bin. Most bins of equal width would be empty, because a network's probabilities cluster
+    near 0 and 1.
     """
     edges = np.quantile(confidence, np.linspace(0, 1, num_bins + 1)[1:-1])
     bins: Array = np.searchsorted(edges, confidence, side="left")
@@ -26,24 +27,25 @@ def equal_mass_bins(confidence: Array, num_bins: int = NUM_BINS) -> Array:
 
 
 def fit_temperature(loss: Callable[[float], float]) -> float:
-    """The temperature with the smallest `loss` (mean log loss on val): Guo et al. 2017, ICML, section 4.2.
+    """Find the temperature T with the smallest `loss(T)`, mean log loss on val (Guo et al. 2017, ICML, section 4.2).
 
-    Of log T the loss has one minimum: it is convex in 1/T. Undefined where that lies at no temperature: with every
-    answer right the loss falls down to T = 0, and with nothing better than chance up to T = infinity.
+    The loss is convex in 1/T, so it has one minimum in log T. Raises `Undefined` where the minimum is not inside
+    `TEMPERATURES`: if every answer is correct, the loss decreases down to T = 0; if the answers are no better than
+    chance, it decreases up to T = infinity.
     """
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(TEMPERATURES)
     ends = loss(TEMPERATURES[0]), loss(TEMPERATURES[1])
-    found = minimize_scalar(lambda x: loss(float(np.exp(x))), bounds=(low, high), method="bounded", options=OPTIONS)
-    best = float(found.fun)
+    minimum = minimize_scalar(lambda x: loss(float(np.exp(x))), bounds=(low, high), method="bounded", options=OPTIONS)
+    best = float(minimum.fun)
     if max(ends) - best < FLAT:
         raise Undefined("every temperature is as good on val: its probabilities are all even")
     if ends[0] - best < FLAT:
         raise Undefined("every answer on val is right: the lower the temperature the better")
     if ends[1] - best < FLAT:
         raise Undefined("val is answered no better than by chance: the higher the temperature the better")
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 OPTIONS = {"xatol": 1e-8}
@@ -51,7 +53,10 @@ FLAT = 1e-7
 
 
 def rescale_classes(probabilities: Array, temperature: float) -> Array:
-    """softmax(log p / T) of (N, C): what softmax(logits / T) is, since log p is the logits less a number a row."""
+    """softmax(log p / T) of probabilities (N, C).
+
+    Equals softmax(logits / T), because log p and the logits differ by one constant per row.
+    """
     from scipy.special import log_softmax
 
     scaled: Array = np.exp(log_softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature, axis=1))
@@ -59,7 +64,7 @@ def rescale_classes(probabilities: Array, temperature: float) -> Array:
 
 
 def rescale_events(probabilities: Array, temperature: float) -> Array:
-    """sigmoid(logit p / T) of any shape: what sigmoid(logits / T) is."""
+    """sigmoid(logit p / T) of probabilities of any shape; equals sigmoid(logits / T)."""
     from scipy.special import expit, logit
 
     scaled: Array = expit(logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST)) / temperature)
@@ -67,7 +72,7 @@ def rescale_events(probabilities: Array, temperature: float) -> Array:
 
 
 def rescale_grades(probabilities: Array, temperature: float) -> Array:
-    """The same of P(y > k), the events that an ordinal head has logits of, turned back into classes (N, C)."""
+    """Rescale P(y > k), the events of an ordinal head's logits, and convert them back to class probabilities (N, C)."""
     above = np.cumsum(probabilities[:, :0:-1], axis=1)[:, ::-1]  # (N, C - 1)
     scaled = rescale_events(above, temperature)
     ones, zeros = np.ones((len(scaled), 1)), np.zeros((len(scaled), 1))

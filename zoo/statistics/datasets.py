@@ -1,4 +1,4 @@
-"""One order of models over several datasets: mean rank and win probability, or too few datasets to test."""
+"""Rank models over several datasets: mean rank, win probability, and Wilcoxon's test."""
 
 from __future__ import annotations
 
@@ -17,57 +17,58 @@ DATASETS_CHUNK = 64  # resamples
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatasetSamples:
-    """k models on one dataset, higher being better: influence by patient (k, n), and each model's scores by seed.
+    """The scores of k models on one dataset; higher is better.
 
-    A model that is not `steady` failed in some seeds: how far its scores spread says nothing of the others'.
+    A model is not `steady` if it failed for some seeds; then the variance of its scores says nothing about other
+    models.
     """
 
-    influence: Array
-    seed_scores: Sequence[Array]
-    steady: Array | None = None  # bool (k,); None: all are
+    influence: Array  # (k, n), by patient
+    seed_scores: Sequence[Array]  # k arrays (S_m,)
+    steady: Array | None = None  # bool (k,); None: all models are steady
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Order:
-    """k models over several datasets: all (k,), the intervals (k, 2)."""
+    """Ranking of k models over several datasets: arrays (k,), intervals (k, 2)."""
 
     mean_rank: Array
     mean_rank_interval: Array
     win_probability: Array
     win_probability_interval: Array
-    first_probability: Array  # of the best mean rank
+    first_probability: Array  # of having the best mean rank
 
 
 def resample_scores(
-    measured: DatasetSamples,
+    samples: DatasetSamples,
     seed: Sequence[int],
     num_resamples: int = NUM_RESAMPLES,
     *,
     patients: bool = True,
     seeds: bool = True,
 ) -> Array:
-    """Scores (B, k) of other patients, the same for all models, and of other seeds, or of one of the two.
+    """Resample the scores of k models over patients, over seeds, or both: (B, k).
 
-    To first order: score + mean influence of the drawn patients + a normal deviation of variance v_m/S, which is the
-    pair rule's (`seed_variances`): two or three seeds are too few values to draw from. Needs two seeds a model.
+    All models share the drawn patients. To first order, a resampled score is the score + the mean influence of the
+    drawn patients + a normal deviate of variance v_m/S (`seed_variances`), since two or three seeds are too few values
+    to draw from. Needs at least two seeds per model.
     """
-    scores = np.tile([exact_mean(values) for values in measured.seed_scores], (num_resamples, 1))
+    scores = np.tile([exact_mean(values) for values in samples.seed_scores], (num_resamples, 1))
     if patients:
-        num_patients = measured.influence.shape[1]
+        num_patients = samples.influence.shape[1]
         weights = bootstrap_weights(np.arange(num_patients), num_resamples, seed)
-        for start in range(
-            0, num_resamples, DATASETS_CHUNK
-        ):  # as floats all at once they take 750 MB for 47,000 patients
+        # All weights as floats would take 750 MB for 47,000 patients.
+        for start in range(0, num_resamples, DATASETS_CHUNK):
             rows = slice(start, start + DATASETS_CHUNK)
-            scores[rows] += weights[rows] @ measured.influence.T / num_patients
+            scores[rows] += weights[rows] @ samples.influence.T / num_patients
     if seeds:
         random = np.random.default_rng([*seed, 1])
-        scores += random.normal(size=scores.shape) * np.sqrt(seed_variances(measured.seed_scores, measured.steady))
+        scores += random.normal(size=scores.shape) * np.sqrt(seed_variances(samples.seed_scores, samples.steady))
     return scores
 
 
 def descending_ranks(scores: Array) -> Array:
-    """1 for the highest score along the last axis; equal scores, up to rounding, share their mean rank."""
+    """Rank scores along the last axis, 1 for the highest; scores equal up to rounding share their mean rank."""
     from scipy.stats import rankdata
 
     ranks: Array = rankdata(-rounded(scores), axis=-1)
@@ -77,24 +78,24 @@ def descending_ranks(scores: Array) -> Array:
 def order_models(
     datasets: Sequence[DatasetSamples], num_resamples: int = NUM_RESAMPLES, seed: int = 0, confidence: float = 0.95
 ) -> Order:
-    """Mean rank over the datasets, and the chance to beat another model on one of them, with bootstrap intervals.
+    """Mean rank and win probability of each model over the datasets, with bootstrap intervals.
 
-    Patients are drawn anew within every dataset, seeds within every model; the datasets stay. So the intervals speak of
-    these datasets with other patients and seeds, not of other datasets: of those a test across datasets would speak
-    (`wilcoxon_holm`). Win probability of a model: the share of (dataset, other model) that it beats, ties a half, which
-    is (k - rank)/(k - 1) averaged over datasets (the area that Vargha & Delaney 2000 call A).
+    Patients are resampled within each dataset and seeds within each model; the datasets are fixed. The intervals hold
+    for these datasets with other patients and seeds, not for other datasets (for those, see `wilcoxon_holm`). The win
+    probability of a model is the share of (dataset, other model) pairs in which it scores higher, ties counting one
+    half: (k - rank)/(k - 1) averaged over datasets (the A of Vargha & Delaney 2000).
 
-    Ranks drawn anew are noisier than those seen, so they lie nearer to the middle: percentiles of them hold the first
-    model's expected mean rank in 38 % (10 models, 10 datasets), and percentiles moved by that bias are too short for
-    the others (87 %). So the interval reaches from the lower to the upper bound of both, within 1 and k.
+    Resampled ranks are noisier than the observed ones and so lie closer to the middle rank. With 10 models and 10
+    datasets, percentile intervals cover the first model's expected mean rank in 38 % of cases, and percentiles shifted
+    by that bias cover the other models' in 87 %. The interval is therefore the union of both, clipped to 1..k.
     """
     num_models = len(datasets[0].seed_scores)
     observed = np.stack(
-        [descending_ranks(np.array([exact_mean(values) for values in tested.seed_scores])) for tested in datasets]
+        [descending_ranks(np.array([exact_mean(values) for values in samples.seed_scores])) for samples in datasets]
     )
     ranks = [
-        descending_ranks(resample_scores(tested, (seed, number), num_resamples))
-        for number, tested in enumerate(datasets)
+        descending_ranks(resample_scores(samples, (seed, number), num_resamples))
+        for number, samples in enumerate(datasets)
     ]
     drawn = np.mean(ranks, axis=0)
     tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
@@ -118,9 +119,9 @@ def order_models(
 
 
 def datasets_needed(num_pairs: int, alpha: float = ALPHA) -> int:
-    """The fewest datasets with which Wilcoxon's test could ever pass Holm's first level: 2^(1 - N) < alpha/P.
+    """The smallest number of datasets N at which Wilcoxon's test can pass Holm's first level: 2^(1 - N) < alpha/P.
 
-    6 for one pair, 9 for 10 (5 models), 11 for 45 (10 models): with fewer, no result whatever could be significant.
+    6 for one pair, 9 for 10 pairs (5 models), 11 for 45 pairs (10 models). With fewer, no result can be significant.
     """
     num = 2
     while smallest_p(num) >= alpha / num_pairs:
@@ -129,11 +130,11 @@ def datasets_needed(num_pairs: int, alpha: float = ALPHA) -> int:
 
 
 def wilcoxon_holm(scores: Array) -> Array | None:
-    """Holm-adjusted p of every pair of k models over N datasets, scores (N, k), in the order of `numpy.triu_indices`.
+    """Holm-adjusted p values of all pairs of k models, in the order of `numpy.triu_indices`, from scores (N, k).
 
-    Wilcoxon's signed-rank test (1945, Biometrics Bulletin 1:80; recommended by Demsar 2006, JMLR 7:1, and Benavoli,
-    Corani & Mangili 2016, JMLR 17:5, since the test of one pair must not hang on the other models). Exact where no
-    difference is zero and none are tied. None: too few datasets.
+    Wilcoxon's signed-rank test over N datasets (1945, Biometrics Bulletin 1:80; recommended by Demsar 2006, JMLR 7:1,
+    and by Benavoli, Corani & Mangili 2016, JMLR 17:5, because the test of a pair must not depend on the other models).
+    Exact if no difference is zero and no two are tied. Returns None if there are too few datasets.
     """
     from scipy.stats import wilcoxon
 
@@ -141,11 +142,11 @@ def wilcoxon_holm(scores: Array) -> Array | None:
     first, second = np.triu_indices(num_models, k=1)
     if num_datasets < datasets_needed(len(first)):
         return None
-    # Rounded as ranks are: differences that are one but for their last bits are tied, and none is none.
+    # Rounded as in `descending_ranks`: differences that are equal up to the last bits are ties, or 0.
     differences = [rounded(scores[:, a] - scores[:, b]) for a, b in zip(first, second, strict=True)]
     return holm(np.array([float(wilcoxon(d).pvalue) if np.any(d) else 1.0 for d in differences]))
 
 
-def normalised_mean(scores: Array, chance: Array) -> float:
-    """Mean over datasets of (score - chance)/(1 - chance): 0 is chance, 1 is perfect, whatever the metric's chance."""
+def normalized_mean(scores: Array, chance: Array) -> float:
+    """Mean over datasets of (score - chance)/(1 - chance): 0 at chance, 1 at the maximum; both arguments (N,)."""
     return exact_mean((np.asarray(scores) - chance) / (1 - np.asarray(chance)))

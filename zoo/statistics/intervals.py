@@ -1,4 +1,4 @@
-"""Intervals: Wilson's, percentiles of resampled patients, and the variance that seeds add."""
+"""Confidence intervals: Wilson's, percentiles of resampled patients, and the variance between seeds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from zoo.arrays import Array
 from zoo.statistics.means import exact_mean
 
 NUM_RESAMPLES = 2000
-MAX_UNDEFINED = 0.05  # share of the resamples; above it the rest no longer stands for the test set
+MAX_UNDEFINED = 0.05  # share of the resamples; above it the others no longer represent the test set
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An interval, or none with the reason why."""
+    """An interval, or the reason why there is none."""
 
     low: float | None = None
     high: float | None = None
@@ -25,10 +25,11 @@ class Interval:
 
 
 def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion: the p that solve |p_hat - p| = z sqrt(p (1 - p) / n).
+    """Wilson score interval for a proportion: the two p that solve |p_hat - p| = z sqrt(p (1 - p) / n).
 
-    centre (p_hat + z^2/2n) / (1 + z^2/n), half width z sqrt(p_hat (1 - p_hat)/n + z^2/4n^2) / (1 + z^2/n).
-    Wilson 1927, JASA 22:209; method 3 of Newcombe 1998, Statistics in Medicine 17:857.
+    Center (p_hat + z^2/2n) / (1 + z^2/n), half width z sqrt(p_hat (1 - p_hat)/n + z^2/4n^2) / (1 + z^2/n).
+    Wilson 1927, JASA 22:209; method 3 of Newcombe 1998, Statistics in Medicine 17:857. Raises ValueError unless
+    0 <= successes <= trials and trials > 0.
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
@@ -36,36 +37,36 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
 
     z = float(ndtri(0.5 + confidence / 2))
     share, spread = successes / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = z * np.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
-    # At 0 and n successes the bound is exactly 0 or 1; rounding would leave it 1e-17 beside.
-    low = 0.0 if successes == 0 else float(centre - half)
-    high = 1.0 if successes == trials else float(centre + half)
+    # With 0 or n successes the bound is exactly 0 or 1; rounding would leave an error of 1e-17.
+    low = 0.0 if successes == 0 else float(center - half)
+    high = 1.0 if successes == trials else float(center + half)
     return low, high
 
 
 def bootstrap_weights(patients: Array, num_resamples: int = NUM_RESAMPLES, seed: int | Sequence[int] = 0) -> Array:
-    """How often each of the N images is drawn in each of B resamples of the patients: uint16 (B, N).
+    """Count how often each of N images is drawn in each of B bootstrap resamples of the patients: uint16 (B, N).
 
-    As many patients as there are, drawn with replacement; all images of a patient come along each time it is drawn
-    (the cluster bootstrap: Field & Welsh 2007, JRSS B 69:369). The draw depends on the set of patients and the seed,
-    not on the order of the images, so that runs tested on the same patients are resampled alike.
+    Cluster bootstrap (Field & Welsh 2007, JRSS B 69:369): each resample draws as many patients as there are, with
+    replacement, and includes all images of a patient each time it is drawn. The draw depends on the set of patients and
+    on the seed, not on the order of the images, so runs tested on the same patients share their resamples.
     """
     unique, inverse = np.unique(patients, return_inverse=True)
     random = np.random.default_rng(seed)
     counts = np.empty((num_resamples, len(unique)), dtype=np.uint16)
     for row in counts:
         row[:] = np.bincount(random.integers(len(unique), size=len(unique)), minlength=len(unique))
-    # Stored by image, seen by resample: the weighted functions gather whole images.
+    # perf: contiguous by image, because the weighted functions gather whole images
     weights: Array = counts.T[inverse].T
     return weights
 
 
 def percentile_interval(values: Array, confidence: float = 0.95) -> Interval:
-    """The middle `confidence` of resampled values (B,): percentiles as of Efron & Tibshirani 1993, section 13.3.
+    """Percentile interval of resampled values (B,) (Efron & Tibshirani 1993, section 13.3).
 
-    NaN (undefined in that resample) is dropped and counted; no interval where that is more than 5 %, or where all
-    values are one: a width of 0 (AUROC = 1) says that the resamples hold no other case, not that it is certain.
+    NaN (undefined in that resample) is dropped and counted. There is no interval if more than 5 % are NaN, or if all
+    values are equal: a width of 0 (AUROC = 1) would mean that the resamples contain no other case, not certainty.
     """
     defined = values[~np.isnan(values)]
     num_undefined = len(values) - len(defined)
@@ -78,7 +79,7 @@ def percentile_interval(values: Array, confidence: float = 0.95) -> Interval:
 
 
 def mean_interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean over independent values (B,), at least two: mean -+ t s / sqrt(B)."""
+    """Student's t interval for the mean of at least two independent values (B,): mean -/+ t s / sqrt(B)."""
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
@@ -86,13 +87,14 @@ def mean_interval(values: Array, confidence: float = 0.95) -> tuple[float, float
 
 
 def noise_free_interval(value: float, values: Array, noise: Array, confidence: float = 0.95) -> Interval:
-    """The interval of a sum of errors over bins (ECE), which chance raises: percentiles of resamples would miss it.
+    """Interval for a sum of errors over bins (ECE), which is biased upwards by chance.
 
-    Low is `value` less the upper percentile of `noise` (B,), what chance alone makes of the sum, since the value is at
-    most the true one plus that; high is the upper percentile of the resampled values (B,) less their bias, their mean
-    less the value (Efron & Tibshirani 1993, section 10.2), and at least the value. From 0 upwards.
-    It covers 94 to 100 %, where percentiles cover 0 to 95 % and nothing of a calibrated model (15 bins, 100 to 1,000
-    images, true error 0 to .16: tests/test_statistics_simulations.py).
+    The lower bound is `value` minus the upper percentile of `noise` (B,), the sum that chance alone gives, because the
+    value is at most the true one plus that noise; it is at least 0. The upper bound is the upper percentile of the
+    resampled values (B,) minus their bias, which is their mean minus the value (Efron & Tibshirani 1993, section 10.2);
+    it is at least the value.
+    Coverage is 94 to 100 %. Percentile intervals cover 0 to 95 %, and never the error of a calibrated model (15 bins,
+    100 to 1,000 images, true error 0 to .16: tests/test_statistics_simulations.py).
     """
     tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
     defined = ~(np.isnan(values) | np.isnan(noise))
@@ -110,13 +112,13 @@ def noise_free_interval(value: float, values: Array, noise: Array, confidence: f
 def add_seed_variance(
     interval: tuple[float, float], value: float, seed_values: Array, num_patients: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of a mean over S seeds, from one (`interval`) that knows of the patients only.
+    """Widen an interval that covers the variance between patients by the variance between S seeds.
 
-    The variances add: each half width h becomes t sqrt((h/z)^2 + s^2/S), with s^2 the variance between the seeds'
-    values (Zou & Donner 2008, Statistics in Medicine 27:1693: square and add each side, so that a skewed interval stays
-    skewed). t has Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2:110),
-    (V_case + s^2/S)^2 / ((s^2/S)^2/(S - 1) + V_case^2/(n - 1)), V_case = ((high - low)/2z)^2: with z, three seeds that
-    disagree would cover 81 %, not 95 %.
+    The variances add: each half width h becomes t sqrt((h/z)^2 + s^2/S), where s^2 is the variance of `seed_values`
+    (S,). Each side is squared and added by itself, so a skewed interval stays skewed (Zou & Donner 2008, Statistics in
+    Medicine 27:1693). t has Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2:110),
+    (V_case + s^2/S)^2 / ((s^2/S)^2/(S - 1) + V_case^2/(n - 1)), with V_case = ((high - low)/2z)^2. With z in place of
+    t, the interval over three seeds that disagree covers 81 %, not 95 %.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -141,11 +143,11 @@ def independent_difference(
     of_second: tuple[float, float],
     confidence: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Low, high and two-sided p of first - second, from the intervals of two independent estimates: MOVER.
+    """MOVER interval and two-sided p for the difference of two independent estimates: (low, high, p).
 
-    low = D - sqrt((first - low_1)^2 + (high_2 - second)^2), high likewise from the other sides (Zou & Donner 2008,
-    Statistics in Medicine 27:1693): where the two intervals are honest with few cases or near 1, so is this one. p is
-    that of D over the half width towards 0, as if that were z standard errors: below .05 where 0 is outside.
+    low = D - sqrt((first - low_1)^2 + (high_2 - second)^2), high likewise from the other bounds (Zou & Donner 2008,
+    Statistics in Medicine 27:1693). It keeps the coverage of the two intervals, also with few cases and near 1. p
+    treats the half width towards 0 as z standard errors, so p < .05 exactly where the interval excludes 0.
     """
     from scipy.special import ndtr, ndtri
 

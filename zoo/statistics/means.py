@@ -1,8 +1,8 @@
-"""Means that depend on their values alone: not on how many times or in which order the same values stand there.
+"""Correctly rounded means: independent of the order of the values, and the mean of equal values is that value.
 
-`sum / n` rounds twice, so that ten patients whose images were all given .1 get means of .1, .09999999999999999 and
-.10000000000000002, and a rank statistic orders them by these. Here the mean is rounded once. It is used wherever a mean
-is ranked, compared or held against a threshold.
+`sum / n` rounds twice: ten patients whose images all have probability .1 get means of .1, .09999999999999999 and
+.10000000000000002, which a rank statistic would order. These functions round once. They are used wherever a mean is
+ranked, compared, or tested against a threshold.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 
 from zoo.arrays import Array
 
-ROUNDING = 1e-12  # scores of 0 to 1 that differ by less are equal: what differs is the order of their sums
+ROUNDING = 1e-12  # scores in 0..1 that differ by less are equal; the order of summation makes such differences
 
 
 def rounded(scores: Array | float) -> Array:
-    """Scores without the digits that `ROUNDING` leaves out, so that equal ones are tied."""
-    kept: Array = np.round(scores, 12)
-    return kept
+    """Round scores to `ROUNDING`, so that equal ones are tied."""
+    result: Array = np.round(scores, 12)
+    return result
 
 
 def exact_mean(values: Iterable[float]) -> float:
-    """The mean of finite numbers (at least one), correctly rounded: that of equal numbers is that number."""
+    """Correctly rounded mean of finite numbers, at least one; the mean of equal numbers is that number."""
     column = np.fromiter(values, dtype=np.float64)
     return float(mean_by_group(column, np.zeros(len(column), dtype=np.int64), 1)[0])
 
 
 def mean_of_arrays(arrays: Sequence[Array]) -> Array:
-    """The correctly rounded mean of arrays of one shape, element by element."""
+    """Correctly rounded elementwise mean of arrays of one shape."""
     stacked = np.stack(arrays).astype(np.float64)
     size = stacked[0].size
     means = mean_by_group(stacked.ravel(), np.tile(np.arange(size), len(stacked)), size)
@@ -37,10 +37,10 @@ def mean_of_arrays(arrays: Sequence[Array]) -> Array:
 
 
 def mean_by_group(values: Array, owner: Array, num_groups: int) -> Array:
-    """The correctly rounded mean (G, ...) of the values (N, ...) of each group; `owner` int (N,) is their group.
+    """Correctly rounded mean (G, ...) of each group of values (N, ...); `owner`, int (N,), is the group of each value.
 
-    Each sum is two floats, the rounded one and what rounding took away (Knuth 1997, The Art of Computer Programming 2,
-    section 4.2.2, theorem B), so that only the quotient is rounded. Every group needs a value.
+    A sum is kept as two floats, the rounded sum and its rounding error (Knuth 1997, The Art of Computer Programming 2,
+    section 4.2.2, theorem B), so only the quotient is rounded. Every group needs at least one value.
     """
     shape = (num_groups, *np.shape(values)[1:])
     counts = np.bincount(owner, minlength=num_groups)
@@ -62,10 +62,10 @@ def mean_by_group(values: Array, owner: Array, num_groups: int) -> Array:
 
 
 def divide(sums: Array, errors: Array, counts: Array) -> Array:
-    """(sum + error) / count, rounded once: the quotient's remainder is taken exactly, from its upper and lower half."""
+    """(sum + error) / count, rounded once: the remainder is computed exactly from the quotient's two halves."""
     quotient = sums / counts
     upper = quotient * (2.0**27 + 1)
-    upper = upper - (upper - quotient)  # Dekker 1971: 26 bits, whose product with a count is exact
+    upper = upper - (upper - quotient)  # Dekker 1971: 26 bits, so the product with a count is exact
     remainder = (sums - upper * counts) - (quotient - upper) * counts + errors
     means: Array = quotient + remainder / counts
     return means

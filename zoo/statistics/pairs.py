@@ -1,7 +1,6 @@
-"""Tests of models on the same patients: the rule for pairs, Holm, ranks, and the detectable difference.
+"""Tests between models on the same patients: pairwise tests, Holm's adjustment, ranks, and the detectable difference.
 
-A difference between two models has two sources of noise, the patients and the seeds, and both are counted. The rule and
-its formula are `compare_pairs`.
+The variance of a difference has two sources, the patients and the seeds; `compare_pairs` includes both.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ POWER = 0.8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairwiseTests:
-    """All P pairs of k models: every array is (P,), the difference is `first` less `second`."""
+    """Tests of all P pairs of k models. Every array is (P,); the difference is `first` minus `second`."""
 
     first: Array  # index of the model
     second: Array
@@ -36,32 +35,33 @@ class PairwiseTests:
 
     @property
     def variance(self) -> Array:
-        found: Array = self.patient_variance + self.seed_variance
-        return found
+        total: Array = self.patient_variance + self.seed_variance
+        return total
 
 
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """McNemar's test: exact and mid-p from the binomial, and the statistic with continuity correction."""
+    """The result of McNemar's test."""
 
-    exact: float
-    mid: float
-    statistic: float
+    exact: float  # p, from the binomial distribution
+    mid: float  # mid-p, from the binomial distribution
+    statistic: float  # with continuity correction
 
 
 def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTests:
-    """Test every pair of k models: `influence` (k, n) by patient, averaged over seeds; each model's scores by seed.
+    """Test every pair of k models, and adjust the p values by Holm's method over all pairs.
 
-    D is the difference of the mean scores. Its variance is V_case + V_seed:
-    V_case = s^2(influence_a - influence_b over the n patients)/n: clustered by patient (Obuchowski 1997);
-    V_seed = v_a/S_a + v_b/S_b, v_m the variance between seeds of model m's score, but at least the mean of v over all
-    models: a variance of three numbers is too often too small by chance.
+    `influence` (k, n) is by patient, averaged over seeds; `seed_scores` are k arrays (S_m,), each model's score by
+    seed. D is the difference of the mean scores. Its variance is V_case + V_seed:
+    V_case = s^2(influence_a - influence_b over the n patients)/n, clustered by patient (Obuchowski 1997);
+    V_seed = v_a/S_a + v_b/S_b, where v_m is the variance between seeds of model m's score, but at least the mean of v
+    over all models, because the variance of three numbers is often too small by chance.
     t = D/sqrt(V_case + V_seed) has Satterthwaite's degrees of freedom (1946),
-    (V_case + V_seed)^2 / (V_seed^2/sum_m(S_m - 1) + V_case^2/(n - 1)); sum_m(S_m - 1) is k (S - 1) where all models
-    have S seeds. Then Holm over all pairs. Needs two seeds a model, and two patients.
+    (V_case + V_seed)^2 / (V_seed^2/sum_m(S_m - 1) + V_case^2/(n - 1)); sum_m(S_m - 1) is k (S - 1) if all models have
+    S seeds. Raises ValueError with fewer than two patients, or fewer than two seeds of a model.
 
-    Where all patients and seeds differ alike (variance 0, as a perfect model's from a constant one) p is 2^(1 - n), the
-    smallest that a sign-flip test of n patients can give.
+    If the difference is the same for all patients and seeds (variance 0, as between a perfect and a constant model), p
+    is 2^(1 - n), the smallest p value of a sign-flip test on n patients.
     """
     from scipy.special import stdtr
 
@@ -76,7 +76,7 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTes
     covariance = np.atleast_2d(np.cov(influence)) / num_patients
     variances = np.diag(covariance)
     case = np.maximum(variances[first] + variances[second] - 2 * covariance[first, second], 0.0)
-    case[case <= 1e-12 * (variances[first] + variances[second])] = 0.0  # equal models leave rounding behind
+    case[case <= 1e-12 * (variances[first] + variances[second])] = 0.0  # rounding errors of equal models
     seed = floored[first] + floored[second]
     total = case + seed
     spread = seed**2 / (seeds - 1).sum() + case**2 / (num_patients - 1)
@@ -97,15 +97,15 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTes
 
 
 def without_rounding(differences: Array) -> Array:
-    """The differences of scores, 0 where they are no more than the rounding of two equal ones."""
-    kept: Array = np.where(np.abs(differences) <= ROUNDING, 0.0, differences)
-    return kept
+    """Set differences of scores that are within `ROUNDING` to 0."""
+    result: Array = np.where(np.abs(differences) <= ROUNDING, 0.0, differences)
+    return result
 
 
 def seed_variances(seed_scores: Sequence[Array], steady: Array | None = None) -> Array:
-    """v_m/S_m of k models: the variance of their mean scores between draws of seeds, as `compare_pairs` takes it.
+    """v_m/S_m of k models (k,): the variance of each mean score between draws of seeds, as used by `compare_pairs`.
 
-    The least is the mean over the `steady` models, bool (k,); all of them where nobody says.
+    v_m is at least the mean over the `steady` models, bool (k,); by default over all models.
     """
     seeds = np.array([len(scores) for scores in seed_scores])
     between = np.array([np.var(scores, ddof=1) for scores in seed_scores])
@@ -115,10 +115,10 @@ def seed_variances(seed_scores: Sequence[Array], steady: Array | None = None) ->
 
 
 def holm(p: Array) -> Array:
-    """Holm's adjusted p values (1979, Scandinavian Journal of Statistics 6:65): the chance of any false claim is alpha.
+    """Adjust p values (m,) by Holm's method (1979, Scandinavian Journal of Statistics 6:65).
 
-    Sorted ascending, p_(i) becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1; no assumption on how the
-    tests depend.
+    In ascending order, p_(i) becomes the maximum of (m - j + 1) p_(j) over j <= i, at most 1. Controls the probability
+    of any false claim at alpha, whatever the dependence between the tests.
     """
     p = np.asarray(p, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -129,7 +129,7 @@ def holm(p: Array) -> Array:
 
 
 def find_better(pairs: PairwiseTests, num_models: int, alpha: float = ALPHA) -> Array:
-    """bool (k, k): whether model i scores higher than model j by more than chance explains."""
+    """Whether model i scores significantly higher than model j: bool (k, k)."""
     better = np.zeros((num_models, num_models), dtype=bool)
     claimed = pairs.p_holm < alpha
     up = claimed & (pairs.difference > 0)
@@ -140,13 +140,13 @@ def find_better(pairs: PairwiseTests, num_models: int, alpha: float = ALPHA) -> 
 
 
 def rank_with_ties(better: Array) -> Array:
-    """Ranks (k,): 1 + the number of models that are better. Models between which nothing was found may share one."""
+    """Ranks (k,): 1 + the number of significantly better models. Models without a significant difference may tie."""
     ranks: Array = 1 + better.sum(axis=0)
     return ranks
 
 
 def difference_intervals(pairs: PairwiseTests, confidence: float = 0.95) -> tuple[Array, Array]:
-    """D -/+ t sqrt(V_case + V_seed), each pair by itself: not adjusted for how many pairs there are."""
+    """Interval D -/+ t sqrt(V_case + V_seed) of each pair: two arrays (P,), not adjusted for the number of pairs."""
     from scipy.special import stdtrit
 
     half = stdtrit(np.minimum(pairs.df, 1e9), 0.5 + confidence / 2) * np.sqrt(pairs.variance)
@@ -154,14 +154,14 @@ def difference_intervals(pairs: PairwiseTests, confidence: float = 0.95) -> tupl
 
 
 def detectable_difference(pairs: PairwiseTests, alpha: float = ALPHA, power: float = POWER) -> Array:
-    """The true difference that a test of this variance finds with 80 % power, at Holm's first level alpha/P; (P,).
+    """The smallest true difference that a test of this variance detects with 80 % power at Holm's level alpha/P: (P,).
 
     (t_1-alpha/2P + t_power) sqrt(V_case + V_seed), both quantiles at the pair's degrees of freedom: the normal formula
-    (Chow, Shao & Wang 2008, Sample Size Calculations in Clinical Research, section 3.2) with t in place of z. Later
-    steps of Holm are easier: what it names is found at least that often.
+    (Chow, Shao & Wang 2008, Sample Size Calculations in Clinical Research, section 3.2) with t in place of z. The
+    levels of Holm's later steps are larger, so the power is at least as stated.
     """
-    found: Array = detection_quantile(pairs, alpha, power) * np.sqrt(pairs.variance)
-    return found
+    detectable: Array = detection_quantile(pairs, alpha, power) * np.sqrt(pairs.variance)
+    return detectable
 
 
 def detection_quantile(pairs: PairwiseTests, alpha: float, power: float) -> Array:
@@ -173,10 +173,11 @@ def detection_quantile(pairs: PairwiseTests, alpha: float, power: float) -> Arra
 
 
 def patients_needed(pairs: PairwiseTests, num_patients: int, alpha: float = ALPHA, power: float = POWER) -> Array:
-    """Test patients with whom the difference seen would be found with 80 % power, seeds as they are; (P,).
+    """The number of test patients at which the observed difference would be detected with 80 % power: (P,).
 
-    n V_case / ((D/q)^2 - V_seed), q as in `detectable_difference`. Infinite where the seeds alone hide it (V_seed >=
-    (D/q)^2): then more seeds are needed first. It takes the difference seen for the true one: a plan.
+    n V_case / ((D/q)^2 - V_seed), q as in `detectable_difference`, with the present seeds. Infinite if the variance
+    between seeds alone hides the difference (V_seed >= (D/q)^2); then more seeds are needed first. For planning only:
+    it takes the observed difference for the true one.
     """
     room = (pairs.difference / detection_quantile(pairs, alpha, power)) ** 2 - pairs.seed_variance
     needed = np.full(len(pairs), np.inf)
@@ -187,9 +188,10 @@ def patients_needed(pairs: PairwiseTests, num_patients: int, alpha: float = ALPH
 def mcnemar(only_first: int, only_second: int) -> McNemar:
     """McNemar's test (1947, Psychometrika 12:153) of two runs' decisions on the same, independent units.
 
-    `only_first` and `only_second` are the units that only one of them got right. Exact: twice the smaller binomial
-    tail at 1/2. Mid-p: half of the observed point is left out of it (Fagerland, Lydersen & Laake 2013, BMC Medical
-    Research Methodology 13:91, who recommend it: exact is needlessly conservative). Statistic: (|b - c| - 1)^2/(b + c).
+    `only_first` and `only_second` count the units that only one of the runs classified correctly. Exact p: twice the
+    smaller binomial tail at 1/2. Mid-p: the tail counts half of the observed point (recommended by Fagerland, Lydersen
+    & Laake 2013, BMC Medical Research Methodology 13:91, because the exact test is conservative). Statistic:
+    (|b - c| - 1)^2/(b + c).
     """
     from scipy.stats import binom
 
@@ -203,5 +205,5 @@ def mcnemar(only_first: int, only_second: int) -> McNemar:
 
 
 def smallest_p(num: int) -> float:
-    """2^(1 - n): the smallest two-sided p of a sign-flip or Wilcoxon signed-rank test of n differences."""
+    """The smallest two-sided p value of a sign-flip or Wilcoxon signed-rank test on n differences: 2^(1 - n)."""
     return float(2.0 ** (1 - num))

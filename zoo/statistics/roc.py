@@ -1,8 +1,8 @@
 """The area under the ROC curve: placements, variance, intervals and the paired test.
 
-An area is the mean of placements: a positive's is the share of negatives it beats, a negative's the share of positives
-that beat it, ties a half (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837). All come from midranks in one sort
-(Sun & Xu 2014, IEEE Signal Processing Letters 21:1389).
+The area is the mean of the placements. The placement of a positive is the share of negatives with a lower score, that
+of a negative the share of positives with a higher score, ties counting one half (DeLong, DeLong & Clarke-Pearson 1988,
+Biometrics 44:837). All placements are computed from midranks (Sun & Xu 2014, IEEE Signal Processing Letters 21:1389).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """A two-sided test: its statistic and its p value."""
+    """The statistic and the p value of a two-sided test."""
 
-    __test__ = False  # no test case of pytest's
+    __test__ = False  # keep pytest from collecting this class
 
     statistic: float
     p: float
@@ -31,8 +31,8 @@ class Test:
 def placements(positives: Array, scores: Array) -> tuple[Array, Array]:
     """Placements of the m positives (..., m) and of the n negatives (..., n), from scores (..., N).
 
-    V10_i = (R_i - R_i among positives)/n, V01_j = 1 - (R_j - R_j among negatives)/m, R being midranks (Sun & Xu 2014,
-    equations 8 and 9). Needs a positive and a negative.
+    V10_i = (R_i - R_i among positives)/n, V01_j = 1 - (R_j - R_j among negatives)/m, where R are midranks (Sun & Xu
+    2014, equations 8 and 9). Raises ValueError without a positive or without a negative.
     """
     from scipy.stats import rankdata
 
@@ -56,10 +56,10 @@ def auroc_influence(positives: Array, scores: Array) -> Array:
 
 
 def delong_covariance(positives: Array, scores: Array) -> tuple[Array, Array]:
-    """The areas (K,) of K models' scores (K, N) on the same units, and their covariance S10/m + S01/n (K, K).
+    """Areas (K,) of K models' scores (K, N) on the same units, and their covariance S10/m + S01/n (K, K).
 
-    S10 and S01 are the sample covariances of the placements (DeLong 1988, equations 4 to 6). NaN with one positive or
-    one negative.
+    S10 and S01 are the sample covariances of the placements (DeLong 1988, equations 4 to 6). The covariance is NaN with
+    only one positive or only one negative.
     """
     of_positives, of_negatives = placements(positives, scores)
     m, n = of_positives.shape[1], of_negatives.shape[1]
@@ -70,12 +70,12 @@ def delong_covariance(positives: Array, scores: Array) -> tuple[Array, Array]:
 
 
 def clustered_variance(positives: Array, of_positives: Array, of_negatives: Array, patients: Array) -> float:
-    """Variance of an area whose patients have several units, from its placements (m,) and (n,), averaged over seeds.
+    """Variance of an area over patients with several units, from placements (m,) and (n,) averaged over seeds.
 
-    With the placements less A summed within patients, S10 = I10/((I10 - 1) m) sum of squares over the I10 patients with
-    a positive, S01 likewise, S11 = I/(I - 1) sum of products over all I; the variance is S10/m + S01/n + 2 S11/(m n)
-    (Obuchowski 1997, Biometrics 53:567, equations 4 and 5). With one unit a patient it is DeLong's. NaN where one
-    patient alone has a positive, or a negative.
+    The placements minus A are summed within each patient. S10 = I10/((I10 - 1) m) times the sum of squares over the I10
+    patients with a positive, S01 likewise, S11 = I/(I - 1) times the sum of products over all I patients; the variance
+    is S10/m + S01/n + 2 S11/(m n) (Obuchowski 1997, Biometrics 53:567, equations 4 and 5). With one unit per patient it
+    equals DeLong's. NaN if only one patient has positives, or only one has negatives.
     """
     area = of_positives.mean()
     unique, inverse = np.unique(patients, return_inverse=True)
@@ -96,9 +96,10 @@ def clustered_variance(positives: Array, of_positives: Array, of_negatives: Arra
 
 
 def logit_interval(value: float, variance: float, confidence: float = 0.95) -> tuple[float, float]:
-    """expit(logit A -/+ z sqrt(V)/(A (1 - A))): within 0..1, and of better coverage near 1 than A -/+ z sqrt(V).
+    """Logit interval for an area: expit(logit A -/+ z sqrt(V)/(A (1 - A))).
 
-    Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2.3. Needs 0 < A < 1 and V > 0: at 1 see
+    It stays within 0..1, and its coverage near 1 is better than that of A -/+ z sqrt(V) (Pepe 2003, The Statistical
+    Evaluation of Medical Tests, section 5.2.3). Raises ValueError unless 0 < A < 1 and V > 0; for A = 1 use
     `clustered_interval`.
     """
     from scipy.special import expit, logit, ndtri
@@ -110,9 +111,9 @@ def logit_interval(value: float, variance: float, confidence: float = 0.95) -> t
 
 
 def hanley_mcneil_variance(area: float, num_positives: int, num_negatives: int) -> float:
-    """T (1 - T) (1 + (N/2 - 1) ((1 - T)/(2 - T) + T/(1 + T))) / (m n), N = m + n, of an area T.
+    """Variance of an area T: T (1 - T) (1 + (N/2 - 1) ((1 - T)/(2 - T) + T/(1 + T))) / (m n), N = m + n.
 
-    Hanley & McNeil 1982, Radiology 143:29, with Newcombe's (2006) N/2 for the counts less 1 of both classes.
+    Hanley & McNeil 1982, Radiology 143:29, with N/2 - 1 in place of m - 1 and n - 1 (Newcombe 2006).
     """
     t, half = area, (num_positives + num_negatives) / 2 - 1
     return t * (1 - t) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t))) / (num_positives * num_negatives)
@@ -120,22 +121,22 @@ def hanley_mcneil_variance(area: float, num_positives: int, num_negatives: int) 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusteredArea:
-    """The mean area of some seeds on the same patients, and how much it varies beside one of independent units."""
+    """The mean area of several seeds on the same patients, and its variance relative to that of independent units."""
 
     area: float
     num_positives: int  # units, not patients
     num_negatives: int
-    inflation: float  # times Hanley & McNeil's variance
-    constant: bool  # every unit has the same placement: all scores are equal
+    inflation: float  # factor on Hanley & McNeil's variance
+    constant: bool  # all scores are equal, so all placements are
 
 
 def clustered_area(positives: Array, scores: Array, patients: Array) -> ClusteredArea:
-    """The mean area of S seeds' scores (S, N) of units of which a patient has several.
+    """Compute the mean area of S seeds' scores (S, N), and its inflation, where patients have several units.
 
-    The inflation is the design effect, Obuchowski's variance over DeLong's, times what averaging the seeds takes off
-    DeLong's. Near 0 and 1 few patients make both variances, and by chance one is far too small: so the design effect
-    is at least 1, and at most the larger of the mean numbers of positives and of negatives a patient, that of images
-    which are all alike; where every unit is placed right it is that.
+    The inflation is the design effect, Obuchowski's variance over DeLong's, times the ratio of DeLong's variance of the
+    seeds' mean to that of one seed. Near 0 and 1 both variances depend on few patients, and by chance one may be far
+    too small. The design effect is therefore at least 1, and at most the larger of the mean numbers of positives and of
+    negatives per patient, the design effect of identical images; if every unit is ranked correctly, it is that maximum.
     """
     of_positives, of_negatives = placements(positives, scores)
     first, second = of_positives.mean(axis=0), of_negatives.mean(axis=0)
@@ -147,7 +148,7 @@ def clustered_area(positives: Array, scores: Array, patients: Array) -> Clustere
     )
     averaged = of_mean / of_each if of_each > 0 else 1.0
     effect = clustered_variance(positives, first, second, patients) / of_mean if of_mean > 0 else largest
-    if not np.isfinite(effect):  # one patient alone has all positives, or all negatives: no variance between patients
+    if not np.isfinite(effect):  # one patient has all positives, or all negatives: no variance between patients
         effect = largest
     return ClusteredArea(
         area=float(first.mean()),
@@ -163,13 +164,13 @@ def variance_of(values: Array) -> float:
 
 
 def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, confidence: float = 0.95) -> Bounds:
-    """The areas T that solve |A - T| = t sqrt(V(T)), A the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2.
+    """Newcombe's (2006) method 5 with a design effect: the areas T that solve |A - T| = t sqrt(V(T)).
 
-    Newcombe's (2006) method 5 with a design effect (Rao & Scott 1992, Biometrics 48:577) and t at G - F degrees of
-    freedom (z where G is infinite: independent units). It exists at A = 1, where DeLong's variance is 0: with m = 10
-    and n = 90 independent units it is [.890, 1]. Near 1 a variance that is seen is by chance too small; here it is
-    that of T. How often it covers: docs/statistics.md, and
-    `python benchmarks/statistics/simulate.py --what clusters`.
+    A is the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2 (design effect: Rao & Scott 1992, Biometrics
+    48:577), and t has G - F degrees of freedom for G patients (z for independent units, where G is infinite). The
+    interval exists at A = 1, where DeLong's variance is 0: with m = 10 and n = 90 independent units it is [.890, 1].
+    Near 1 an estimated variance is often too small by chance; this one is computed at T. Coverage: docs/statistics.md,
+    and `python benchmarks/statistics/simulate.py --what clusters`.
     """
     from scipy.special import stdtrit
 
@@ -182,13 +183,13 @@ def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, conf
 
 
 def solve_interval(value: float, variance: Callable[[float], float], quantile: float) -> Bounds:
-    """The least and the largest T in 0..1 with |value - T| = quantile sqrt(variance(T))."""
+    """The smallest and the largest T in 0..1 with |value - T| = quantile sqrt(variance(T))."""
     from scipy.optimize import brentq
 
     def excess(t: float) -> float:
         return (value - t) ** 2 - quantile**2 * variance(t)
 
-    # At A = 1 the equation holds at T = 1 too, which is the upper bound; the lower one lies strictly below A.
+    # At A = 1 the equation also holds at T = 1, the upper bound; the lower bound is strictly below A.
     edge = 1e-12
     low = brentq(excess, 0.0, value - edge, xtol=1e-12) if value > 0 and excess(value - edge) < 0 else 0.0
     high = brentq(excess, value + edge, 1.0, xtol=1e-12) if value < 1 and excess(value + edge) < 0 else 1.0
@@ -196,13 +197,16 @@ def solve_interval(value: float, variance: Callable[[float], float], quantile: f
 
 
 def paired_delong(positives: Array, first: Array, second: Array) -> Test:
-    """DeLong's test of two areas on the same units: z = (A - B)/sqrt(V_A + V_B - 2 C_AB); one run each, no seeds."""
+    """DeLong's test of two areas on the same units, from one run each: z = (A - B)/sqrt(V_A + V_B - 2 C_AB).
+
+    `positives` is bool (N,), the scores are (N,).
+    """
     areas, covariance = delong_covariance(positives, np.stack([first, second]))
     return z_test(float(areas[0] - areas[1]), float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
 
 
 def z_test(difference: float, variance: float) -> Test:
-    """z = D/sqrt(V), two-sided. No difference is p = 1; a difference without any variance has no z (NaN)."""
+    """Two-sided test of z = D/sqrt(V): p = 1 if D is 0, and NaN if D is not 0 but V is."""
     from scipy.special import ndtr
 
     if abs(difference) <= ROUNDING:

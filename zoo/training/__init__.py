@@ -1,1 +1,1 @@
-"""Fit a model to a dataset, interruptible at any moment."""
+"""Fit a model to a dataset; training can be interrupted at any step and continued."""

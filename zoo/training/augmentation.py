@@ -1,7 +1,7 @@
-"""Augmentation of batches of images, with a draw for every image.
+"""Augment batches of images, with separate random parameters for each image.
 
-Draws are made on the CPU, so that they are the same on every device, and turned into the parameters of each image's
-operation there. What a device then computes has fixed shapes and needs no answer from the host.
+The parameters are drawn on the CPU, so they are the same on all devices. The device computes with fixed shapes and
+without reading anything back to the host.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 NUM_SYMMETRIES = ("hflip", "vflip", "rot90")
 
-# One operation an image, as in TrivialAugment (Müller & Hutter, ICCV 2021), which was the best of the automatic
-# policies on 14 ultrasound tasks (arXiv 2501.13193). The ranges are mild: anatomy has a size and a direction.
+# One operation per image, as in TrivialAugment (Müller & Hutter, ICCV 2021), the best automatic policy on 14 ultrasound
+# tasks (arXiv 2501.13193). The ranges are small, because the size and the direction of anatomy carry information.
 GEOMETRIC = ("rotate", "shift", "zoom", "shear")
 TONE = ("brightness", "contrast", "gamma")
 OPERATIONS = ("none", *GEOMETRIC, *TONE, "blur")
@@ -29,25 +29,25 @@ MAX_BRIGHTNESS, CONTRAST, GAMMA, SIGMA = 0.2, (0.7, 1.3), (0.7, 1.4), (0.1, 1.5)
 TAPS = 5  # of the blur's kernel along each axis
 
 NO_KIND, MOVED, TONED, BLURRED = range(4)
-PARAMETERS = {"map": 6, "tone": 3, "taps": TAPS}  # numbers an image; together `Augmentation.parameters`
+PARAMETERS = {"map": 6, "tone": 3, "taps": TAPS}  # numbers per image; together `Augmentation.parameters`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Augmentation:
-    """What happens to each image of a batch (B) or of several batches (n, B)."""
+    """The augmentation of each image of a batch (B) or of several batches (n, B)."""
 
-    turns: Tensor  # uint8 (..., B, S): a number 0 to 3 for each symmetry
+    turns: Tensor  # uint8 (..., B, S): 0 to 3 for each symmetry
     kind: Tensor | None = None  # uint8 (..., B): MOVED, TONED, BLURRED or NO_KIND; None without one-of
     parameters: Tensor | None = None  # float32 (..., B, 14): an affine map, a tone, the taps of a blur
 
     def split(self) -> list[Tensor]:
-        """The parameters by `PARAMETERS`."""
+        """Split the parameters by `PARAMETERS`: maps, tones, taps."""
         assert self.parameters is not None
         return list(self.parameters.split(list(PARAMETERS.values()), dim=-1))  # type: ignore[no-untyped-call]
 
 
 def draw(num_batches: int, batch: int, num_symmetries: int, *, one_of: bool, generator: Generator) -> Augmentation:
-    """Draw the augmentation of several batches, batch by batch, so that it is the same in one call or in many."""
+    """Draw the augmentation of several batches. The draws do not depend on how batches are grouped into calls."""
     import torch
 
     turns = torch.empty((num_batches, batch, num_symmetries), dtype=torch.uint8)
@@ -65,7 +65,7 @@ def draw(num_batches: int, batch: int, num_symmetries: int, *, one_of: bool, gen
 
 
 def kinds(operation: Tensor) -> Tensor:
-    """The kind of each operation of OPERATIONS, uint8."""
+    """Map indices into OPERATIONS to their kinds, uint8."""
     import torch
 
     table = [NO_KIND, *[MOVED] * len(GEOMETRIC), *[TONED] * len(TONE), BLURRED]
@@ -73,9 +73,9 @@ def kinds(operation: Tensor) -> Tensor:
 
 
 def parameters(operation: Tensor, strength: Tensor) -> Tensor:
-    """Turn operations (...,) and their strengths (..., 2) in 0..1 into parameters (..., 14).
+    """Convert operations (...,) and strengths (..., 2) in 0..1 to parameters (..., 14).
 
-    An image's parameters of the operations that were not drawn for it leave it as it is.
+    The parameters of operations that were not drawn for an image are the identity.
     """
     import torch
 
@@ -102,10 +102,10 @@ def parameters(operation: Tensor, strength: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str]) -> Tensor:
-    """Augment images float32 (B, C, H, W) scaled to 0..1, before normalization.
+    """Augment images, float32 (B, C, H, W) scaled to 0..1, before normalization.
 
-    First each declared symmetry with probability one half (a quarter turn is drawn from all four), then, with one-of,
-    one operation per image. What is in `images` afterwards is undefined.
+    Apply each declared symmetry with probability one half (one of four rotations for quarter turns), then, with one-of,
+    one operation per image. `images` is overwritten.
     """
     for number, symmetry in enumerate(symmetries):
         images = apply_symmetry(images, symmetry, augmentation.turns[:, number])
@@ -119,7 +119,7 @@ def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str
 
 
 def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
-    """Apply a flip to the images whose draw (0 to 3) is odd, or turn each by its draw of quarters."""
+    """Flip the images whose draw (0 to 3) is odd, or rotate each image by its draw of quarter turns."""
     import torch
 
     shape = (-1, 1, 1, 1)
@@ -133,9 +133,9 @@ def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """Resample images (K, C, H, W) by affine maps (K, 6), bilinear, zeros outside as in the padding.
+    """Resample images (K, C, H, W) by affine maps (K, 6) from output to input coordinates in [-1, 1].
 
-    A map takes output to input coordinates in [-1, 1].
+    Interpolation is bilinear; pixels outside the image are 0, as in the padding.
     """
     from torch.nn.functional import affine_grid, grid_sample
 
@@ -144,10 +144,9 @@ def warp(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def change_tone(images: Tensor, tone: Tensor) -> Tensor:
-    """Change the brightness, contrast or gamma of images (K, C, H, W): tone (K, 3) is what is added, the factor and the
-    exponent.
+    """Change the brightness, contrast or gamma of images (K, C, H, W) by tone (K, 3): offset, factor, exponent.
 
-    Gamma is x ** g for x in 0..1; what lies outside the intensity range is left as it is.
+    Gamma is x ** g for x in 0..1; values outside the intensity range are unchanged.
     """
     added, factor, exponent = (part.reshape(-1, 1, 1, 1) for part in tone.unbind(dim=1))
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
@@ -157,14 +156,14 @@ def change_tone(images: Tensor, tone: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, taps: Tensor) -> Tensor:
-    """Convolve each image (K, C, H, W) with its own separable kernel (K, 5), the border repeated."""
+    """Convolve each image (K, C, H, W) with its own separable kernel (K, 5); borders are replicated."""
     from torch.nn.functional import pad
 
-    reach = TAPS // 2
-    images = pad(images, (reach, reach, reach, reach), mode="replicate")
+    radius = TAPS // 2
+    images = pad(images, (radius, radius, radius, radius), mode="replicate")
     weights = [part.reshape(-1, 1, 1, 1) for part in taps.unbind(dim=1)]
     for axis in (2, 3):
-        size = images.shape[axis] - 2 * reach
+        size = images.shape[axis] - 2 * radius
         total = weights[0] * images.narrow(axis, 0, size)
         for tap, weight in enumerate(weights[1:], start=1):
             total = total + weight * images.narrow(axis, tap, size)

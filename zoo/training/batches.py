@@ -1,4 +1,4 @@
-"""Batches: which images each step sees, how they are augmented, and at which learning rates."""
+"""Plan and compute the batches of a training: the images of each step, their augmentation, and the learning rates."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-STEPS_AT_ONCE = 64  # steps that are planned at a time
+STEPS_AT_ONCE = 64  # number of steps planned at a time
 
 
 def plan_steps(protocol: Protocol, num_train: int) -> tuple[int, int]:
-    """The number of steps, and after how many of them val is scored. Only a budget in epochs is clipped."""
+    """The number of training steps, and of steps between two scores of val.
+
+    `max_steps` limits a budget in epochs, not one in steps.
+    """
     per_epoch = max(1, math.ceil(num_train / min(protocol.batch_size, num_train)))
     steps = protocol.steps or max((protocol.epochs or 1) * per_epoch, protocol.min_steps)
     if protocol.max_steps and not protocol.steps:
@@ -41,10 +44,10 @@ def batch_size(dataset: DecodedFold, protocol: Protocol) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planned:
-    """Batches that are decided but not computed: which images (n, B), and what happens to each."""
+    """Batches (n, B) that are drawn but not computed."""
 
-    rows: Tensor  # int64, of the dataset
-    targets: Tensor  # int64, of train's targets
+    rows: Tensor  # int64, indices into the dataset
+    targets: Tensor  # int64, indices into train's targets
     augmentation: Augmentation
 
     def tensors(self) -> dict[str, Tensor]:
@@ -55,7 +58,7 @@ class Planned:
 
 
 class Batches:
-    """Batches of images and encoded targets without end: one permutation after the other, every batch full."""
+    """An endless sequence of full batches of images and encoded targets, drawn from successive permutations."""
 
     def __init__(self, dataset: DecodedFold, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
         import torch
@@ -82,7 +85,7 @@ class Batches:
         return Planned(rows=self.rows[chosen], targets=chosen, augmentation=augmentation)
 
     def compute(self, planned: Planned, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One planned batch (B) as the network's input and the loss's targets; `levels` if it was gathered before."""
+        """Compute the network's input and the loss's targets of one batch; `levels` if its pixels were gathered."""
         import torch
 
         if levels is None:
@@ -93,7 +96,7 @@ class Batches:
 
     def state(self) -> State:
         states = {"order": self.order.get_state(), "draws": self.draws.get_state()}
-        return {**states, "waiting": self.waiting.clone()}  # a view would be kept with all it is a view of
+        return {**states, "waiting": self.waiting.clone()}  # a view would be saved with its whole storage
 
     def restore(self, state: State) -> None:
         self.order.set_state(state["order"])
@@ -102,10 +105,10 @@ class Batches:
 
 
 class Feed:
-    """What each step reads, planned `AT_ONCE` steps ahead and kept in tensors on the device whose addresses stay.
+    """The input of each training step, planned `STEPS_AT_ONCE` steps ahead in device tensors with fixed addresses.
 
-    A counter on the device says which planned step comes next, so that a replayed step needs nothing from the host.
-    Images that do not fit into the device's memory are sent before each step.
+    A counter on the device selects the next planned step, so a replayed step needs nothing from the host. Images that
+    do not fit into the device's memory are sent before each step.
     """
 
     def __init__(self, batches: Batches, optimizer: torch.optim.Optimizer, protocol: Protocol, num_steps: int) -> None:
@@ -115,16 +118,16 @@ class Feed:
         self.device = open_device(batches.pixels.device)
         self.is_resident = batches.pixels.images.device.type == self.device.kind
         self.shares = [group["share"] for group in optimizer.param_groups]
-        self.rates = self.device.rates([0.0] * len(self.shares))  # (G,), one a parameter group
+        self.rates = self.device.rates([0.0] * len(self.shares))  # (G,), one per parameter group
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device.name)
-        self.tensors: dict[str, Tensor] = {}  # by name (AT_ONCE, ...), on the device
+        self.tensors: dict[str, Tensor] = {}  # by name: (STEPS_AT_ONCE, ...), on the device
         self.host_rows: Tensor | None = None
-        self.levels: Tensor | None = None  # of one batch that was sent
-        self.beginning: State = {}  # the batches' state before what is planned
+        self.levels: Tensor | None = None  # pixels of the batch sent last
+        self.beginning: State = {}  # the batches' state before the planned steps
         self.position = self.num_planned = 0
 
     def prepare(self, step: int) -> None:
-        """Get ready for the step after `step` steps."""
+        """Prepare the next step, after `step` steps."""
         if self.position == self.num_planned:
             self.plan(step)
         if self.host_rows is not None:
@@ -152,11 +155,11 @@ class Feed:
         self.counter.zero_()
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Set the step's learning rates, compute its batch and move on to the next step."""
+        """Set the learning rates of the current step, compute its batch, and advance."""
         import torch
 
         rates = self.tensors["rates"]
-        # MPS keeps rates on the host, where the counter cannot be read without waiting.
+        # On MPS the rates are on the host, where reading the counter would wait for the device.
         row = self.counter if rates.device == self.counter.device else torch.tensor([self.position - 1])
         self.rates.copy_(rates.index_select(0, row)[0])
         for group, rate in zip(self.optimizer.param_groups, self.rates.unbind(), strict=True):
@@ -172,7 +175,7 @@ class Feed:
         return {"beginning": self.beginning, "position": self.position}
 
     def restore(self, state: State, step: int) -> None:
-        """Go on from a state that was saved after `step` steps: what was planned then is planned again."""
+        """Restore a state that was saved after `step` steps, and plan its steps again."""
         self.batches.restore(state["beginning"])
         self.plan(step - state["position"])
         self.position = state["position"]

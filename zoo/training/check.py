@@ -1,4 +1,4 @@
-"""A short training on a device, compared with the same on the CPU: what `zoo doctor --device` shows."""
+"""Compare a short training on a device with the same training on the CPU, for `zoo doctor --device`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 STEPS = WARM_UP_STEPS + 3  # the last three are captured
 CHECK_SIDE, COUNT = 16, 96
-DEVICE_TOLERANCE = 1e-3  # of a parameter after these steps in fp32; rounding alone gives some 1e-6
+DEVICE_TOLERANCE = 1e-3  # of a parameter after these steps in fp32; rounding alone gives about 1e-6
 
 
 def check_device(device: str) -> dict[str, Any]:
-    """Train a tiny network on a device, captured and eager, and on the CPU.
+    """Train a tiny network on a device, with captured and with eager steps, and on the CPU.
 
-    Returns plain data: how steps were executed, the largest differences of a parameter in fp32, seconds, and `advice`.
+    Returns plain data: how steps were executed, the largest difference of a parameter in fp32, seconds, and `advice`.
     """
     open_device(device).prepare()
     start = time.perf_counter()
@@ -64,13 +64,13 @@ def check_device(device: str) -> dict[str, Any]:
 
 
 def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
-    """Fit the tiny network for `STEPS` steps; a hook keeps it from being captured."""
+    """Fit the tiny network for `STEPS` steps; with `eager`, a hook prevents capture."""
     import torch
     from torch import nn
 
     with open_device("cpu").own_random_numbers(0):
         module = nn.Sequential(
-            # No bias before a batch norm: its gradient would be rounding noise, of which AdamW makes full steps.
+            # No bias before a batch norm: its gradient would be rounding noise, which AdamW scales to full steps.
             nn.Conv2d(1, 8, 3, bias=False),
             nn.BatchNorm2d(8),
             nn.ReLU(),
@@ -80,7 +80,7 @@ def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
         )
     if eager:
         module.register_forward_hook(lambda *_: None)
-    dataset = noise()
+    dataset = noise_dataset()
     levels = np.random.default_rng(0).integers(0, 256, (COUNT, CHECK_SIDE, CHECK_SIDE, 1), dtype=np.uint8)
     images = torch.from_numpy(levels // 2 + 64 * dataset.targets[:, None, None, None].astype(np.uint8))
     protocol = Protocol(name="check", steps=STEPS, rounds=1, batch_size=16)
@@ -97,7 +97,7 @@ def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
     )
 
 
-def noise() -> DecodedFold:
+def noise_dataset() -> DecodedFold:
     ids = np.array([f"image{number}" for number in range(COUNT)])
     return DecodedFold(
         name="check",

@@ -1,4 +1,4 @@
-"""From a training that is interrupted to one that goes on where it was, bit for bit."""
+"""Save the state of a training, so that an interrupted one continues bit for bit."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from zoo.system.caches import mark_used
 from zoo.system.files import hash_bytes, hash_file, sync_folder, temporary_beside
 
-EVERY_SECONDS = 60.0  # at most so much is trained again; perf: .4 to .8 s for the 187 MB of a resnet18 with AdamW
-State = dict[str, Any]  # tensors, numbers, texts, None, and lists, tuples and dicts of them
+EVERY_SECONDS = 60.0  # the most that is trained again; perf: saving takes .4 to .8 s for resnet18 and AdamW, 187 MB
+State = dict[str, Any]  # tensors, numbers, strings, None, and lists, tuples and dicts of them
 
 
 @dataclass(kw_only=True, eq=False)
 class Checkpoints:
-    """Where one training keeps its state once a minute, and when it is told to end.
+    """The checkpoints of one training, saved once a minute and on SIGTERM.
 
-    The file is named by the run and by its own digest: what is damaged is not gone on from. A disk without room costs
-    the checkpoint, not the run.
+    The file name contains the digest of its content, so a damaged checkpoint is ignored. On a full disk the checkpoint
+    is skipped and the run goes on.
     """
 
     folder: Path
-    key: str  # of the run, and of all that its bits follow from
+    key: str  # hash of the run and of everything that determines its bits
     last: float = field(default_factory=time.monotonic)
-    told_to_end: bool = False
+    is_ending: bool = False  # SIGTERM was received
 
     def load(self) -> State | None:
-        """The state last kept; None where there is none, or it is damaged."""
+        """Load the last state; None if there is none, or it is damaged."""
         import torch
 
         for path in self.files():
-            with suppress(Exception):  # what a damaged file makes torch raise cannot be listed
+            with suppress(Exception):  # torch may raise anything on a damaged file
                 if hash_file(path) == path.suffixes[0].removeprefix("."):
                     state: State = torch.load(path, weights_only=True, map_location="cpu")
                     mark_used(path)
@@ -45,10 +45,10 @@ class Checkpoints:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside the block SIGTERM ends this process at the next `keep`, not at once."""
+        """Inside the block, SIGTERM ends this process at the next `keep` instead of at once."""
 
         def note(*_: object) -> None:
-            self.told_to_end = True
+            self.is_ending = True
 
         before = signal.signal(signal.SIGTERM, note)
         try:
@@ -57,17 +57,17 @@ class Checkpoints:
             signal.signal(signal.SIGTERM, before)
 
     def keep(self, state: Callable[[], State]) -> None:
-        """Keep `state()` where a minute has passed, or this process is to end; which it then does."""
-        if not self.told_to_end and time.monotonic() - self.last < EVERY_SECONDS:
+        """Save `state()` if a minute has passed or SIGTERM was received; after SIGTERM raise KeyboardInterrupt."""
+        if not self.is_ending and time.monotonic() - self.last < EVERY_SECONDS:
             return
-        with suppress(OSError, RuntimeError):  # no room: torch makes a RuntimeError of it
+        with suppress(OSError, RuntimeError):  # torch raises a RuntimeError on a full disk
             self.save(state())
-        if self.told_to_end:
+        if self.is_ending:
             raise KeyboardInterrupt
         self.last = time.monotonic()
 
     def save(self, state: State) -> None:
-        """Write a state durably, and then remove the one before."""
+        """Write a state durably, then remove the previous one."""
         import torch
 
         old = self.files()
@@ -84,7 +84,7 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """The run is done, or begun anew: nothing of it is gone on from."""
+        """Delete the checkpoints, when the run is done or starts over."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
@@ -93,5 +93,5 @@ class Checkpoints:
 
 
 def find_checkpoints(cache: Path, *identity: str) -> Checkpoints:
-    """The checkpoints of what `identity` names: the run, its results folder, the versions of whatever computes."""
+    """The checkpoints of a run; `identity` is its id, its results folder, and the versions of the libraries."""
     return Checkpoints(folder=cache / "checkpoints", key=hash_bytes(*identity)[:32])

@@ -14,7 +14,7 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions, of_logits
+from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.building import feature_extractor
 from zoo.models.features import Features, GetFeatures, extract_features
 from zoo.models.layout import place
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
 NotifyStep = Callable[[dict[str, Any]], None]
 
-USES = ("init", "order", "augmentation", "dropout")  # of a seed, each with a stream of its own
+USES = ("init", "order", "augmentation", "dropout")  # uses of a seed, each with its own random stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """A module ready to predict, and how it came to be."""
+    """A module that is ready to predict, with the record of its training."""
 
     module: nn.Module
-    history: tuple[dict[str, Any], ...]  # one row a round: step, loss, val_loss, val_score, seconds
+    history: tuple[dict[str, Any], ...]  # one row per round: step, loss, val_loss, val_score, seconds
     selected_step: int | None
     details: dict[str, Any]
     train_seconds: float
     images_per_second: float | None
-    deviations: tuple[str, ...] = ()  # from the protocol, that only fitting brought about
-    on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head, and what that maps from
+    deviations: tuple[str, ...] = ()  # from the protocol, which arose during fitting
+    on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head and the head's input
 
     def predict(self, dataset: DecodedFold, pixels: Pixels, split: str, precision: str) -> Predictions:
-        """Predict a split; by the head alone where the features of every image are there already."""
+        """Predict a split; with a frozen network, apply only the head to the stored features."""
         if self.on_features:
             head, features = self.on_features
             return predict(head, dataset, features, split, precision="fp32")
@@ -72,9 +72,9 @@ def fit(
     get_features: GetFeatures = extract_features,
     checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Fit a module by the protocol's method; everything random follows from `seed`.
+    """Fit a module by the protocol's method; all random numbers derive from `seed`.
 
-    With `checkpoints` a fine-tuning that was interrupted goes on from the last one, to the same weights.
+    With `checkpoints`, an interrupted fine-tuning continues from the last checkpoint, to the same weights.
     """
     module = module.to(pixels.device)
     start = time.perf_counter()
@@ -111,7 +111,7 @@ def fit(
 
 
 def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> Fitted:
-    """A network that was fine-tuned before, from the weights that were kept of it."""
+    """Load the kept weights of a finished fine-tuning into a module."""
     from safetensors.torch import load_file
 
     module.load_state_dict(load_file(weights))
@@ -126,11 +126,11 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
 
 
 def logits_scorer(dataset: DecodedFold, val_score: ValScore) -> Callable[[Array], float]:
-    """Turn a score of predictions into one of val's logits; an undefined score loses against any other."""
+    """Convert a score of predictions to a score of val's logits; an undefined score becomes -infinity."""
     rows = dataset.index("val")
 
     def score(logits: Array) -> float:
-        quality = val_score(of_logits(dataset, rows, logits))
+        quality = val_score(predictions_from_logits(dataset, rows, logits))
         return quality if math.isfinite(quality) else -math.inf
 
     return score
@@ -149,7 +149,7 @@ def finetune(
     notify: NotifyStep,
     checkpoints: Checkpoints | None,
 ) -> Fitted:
-    """Train every layer for the protocol's budget, score val every round, keep the round that val selects."""
+    """Train all layers for the protocol's budget, score val after each round, and keep the round that val selects."""
     device = open_device(pixels.device)
     with device.stream():
         module = place(module, pixels.device, precision, pixels.image_size)
@@ -188,7 +188,7 @@ def finetune(
 
 
 def to_fitted(training: Training, resumed_at: int) -> Fitted:
-    """The module of a finished training, as it was in the round that val selected."""
+    """The module of a finished training, with the weights of the round that val selected."""
     keeper, size, part = training.keeper, training.feed.batches.size, training.part
     keeper.put_back()
     steps, seconds = training.first_steps

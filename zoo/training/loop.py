@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Training:
-    """A training in progress: everything that changes from one step to the next.
+    """A training in progress: all state that changes from step to step.
 
-    `compute_step` reads and writes tensors that keep their addresses and asks the device for nothing, so that a GPU
-    captures it once and replays it.
+    `compute_step` reads and writes tensors with fixed addresses and reads nothing back from the device, so a GPU can
+    capture it once and replay it.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Training:
         self.device = feed.device
         self.total_loss = torch.zeros((), device=self.device.name)  # of this round's steps
         self.scaler = self.new_scaler()
-        self.part = feed.batches.size  # images that go through the network at once: fewer once memory ran out
+        self.part = feed.batches.size  # images per forward pass; reduced after running out of memory
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training, before `since`
         self.since = time.perf_counter()
         self.began = (0, 0.0)  # step and seconds when this process began
-        self.first_steps = (0, 0.0)  # steps until all were alike, and their seconds: they do not count for the speed
+        self.first_steps = (0, 0.0)  # warm-up steps and their seconds, which are excluded from the speed
         self.pace = self.device.pace()
         self.repeated = Repeated(
             self.compute_step,
@@ -73,32 +73,32 @@ class Training:
         return torch.amp.GradScaler(self.device.kind, enabled=self.precision == "fp16")  # type: ignore[attr-defined]
 
     def renew_scaler(self) -> None:
-        """Forget a step that ended between `unscale_` and `update`, as a failed capture does."""
+        """Reset a scaler whose step ended between `unscale_` and `update`, as in a failed capture."""
         state = self.scaler.state_dict()
         self.scaler = self.new_scaler()
         self.scaler.load_state_dict(state)
 
     def take_step(self) -> None:
-        """Update the weights by one batch."""
+        """Train on one batch."""
         waited = self.device.waited_seconds
         self.feed.prepare(self.step)
         self.repeated()
         self.pace()
         self.step += 1
-        self.since += self.device.waited_seconds - waited  # for other runs to end, not of training
+        self.since += self.device.waited_seconds - waited  # waiting for other runs is no training time
         if self.device.captures and self.repeated.calls == WARM_UP_STEPS + 1 and self.step < self.num_steps:
             self.device.synchronize()
-            (steps, seconds), (begun, before) = self.first_steps, self.began
-            spent = self.seconds + time.perf_counter() - self.since
-            self.first_steps = (steps + self.step - begun, seconds + spent - before)
+            (steps, seconds), (start_step, start_seconds) = self.first_steps, self.began
+            now_seconds = self.seconds + time.perf_counter() - self.since
+            self.first_steps = (steps + self.step - start_step, seconds + now_seconds - start_seconds)
 
     def compute_step(self) -> None:
-        """The whole step on the device: batch, gradients, clipping, update."""
+        """Compute a step on the device: batch, gradients, clipping, update."""
         import torch
 
         images, targets = self.feed.read()
         loss, self.part = within_memory(
-            lambda part: self.find_gradients(images, targets, part), self.part, self.device.name
+            lambda part: self.compute_gradients(images, targets, part), self.part, self.device.name
         )
         self.scaler.unscale_(self.optimizer)
         if self.protocol.clip_norm:
@@ -107,20 +107,20 @@ class Training:
         self.scaler.update()
         self.total_loss += loss
 
-    def find_gradients(self, images: Tensor, targets: Tensor, part: int) -> Tensor:
-        """The batch's loss and scaled gradients, `part` images at a time."""
+    def compute_gradients(self, images: Tensor, targets: Tensor, part: int) -> Tensor:
+        """Compute the scaled gradients of a batch, `part` images at a time, and return its loss."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
         losses = [
-            self.add_gradients(some, theirs, len(some) / len(images))
-            for some, theirs in zip(torch.split(images, part), torch.split(targets, part), strict=True)
+            self.add_gradients(part_images, part_targets, len(part_images) / len(images))
+            for part_images, part_targets in zip(torch.split(images, part), torch.split(targets, part), strict=True)
         ]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def add_gradients(self, images: Tensor, targets: Tensor, share: float) -> Tensor:
-        """Add the gradients of some images, a `share` of their batch, and return their part of its loss."""
-        with self.device.autocast(self.precision), two_values_needed():
+        """Add the gradients of a `share` of a batch, and return its contribution to the batch's loss."""
+        with self.device.autocast(self.precision), explain_batch_of_one():
             logits = self.module(images)
         loss = self.task.loss(logits.float(), targets)
         if share < 1:
@@ -129,23 +129,23 @@ class Training:
         return loss.detach()
 
     def end_round(self, count: int) -> float:
-        """The mean loss of the round's `count` steps. The clock stops until `since` is set again.
+        """Return the mean loss of the round's `count` steps, and stop the clock until `since` is set again.
 
-        Raises RunError where the loss is not finite.
+        Raises RunError if the loss is not finite.
         """
         mean = self.total_loss.item() / count
         self.seconds += time.perf_counter() - self.since
         if not math.isfinite(mean):
             raise RunError(
                 f"the training loss is {mean} by step {self.step} of {self.num_steps}",
-                fix="a lower --set learning_rate, or --set precision=fp32",
+                fix="use a lower --set learning_rate, or --set precision=fp32",
                 code="diverged",
             )
         self.total_loss.zero_()
         return mean
 
     def state(self) -> State:
-        """Everything that the next step follows from, and everything reported about the steps before."""
+        """Everything that determines the next steps, and the record of the previous ones."""
         return {
             "step": self.step,
             "part": self.part,
@@ -162,7 +162,7 @@ class Training:
         }
 
     def resume(self, state: State | None) -> int:
-        """Restore a state, if there is one; returns the step it was saved after, 0 where training begins."""
+        """Restore a state, if there is one, and return its step; 0 for a new training."""
         if state:
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -178,7 +178,7 @@ class Training:
         return self.step
 
     def describe_step(self) -> dict[str, Any]:
-        """How a device that can capture executed the steps, and what it spent before they were all alike."""
+        """How a device that can capture executed the steps, and the seconds of the warm-up steps."""
         steps, seconds = self.first_steps
         obstacle = self.repeated.obstacle or ("" if self.repeated.is_captured else "too few steps")
         return {
@@ -189,11 +189,10 @@ class Training:
 
 
 def python_state(module: nn.Module) -> object:
-    """What a step may change that no device holds: random numbers drawn on the host, and plain attributes."""
+    """Host state that a step may change: random number generators and plain attributes of the modules."""
     import torch
 
-    on_host = next(module.parameters()).device.type == "cpu"  # then dropout draws them there, too
-
+    on_host = next(module.parameters()).device.type == "cpu"  # then dropout changes torch's host generator in each step
     plain = (int, float, str, bool, type(None))
     attributes = [
         (name, value if isinstance(value, plain) else len(value))
@@ -201,13 +200,13 @@ def python_state(module: nn.Module) -> object:
         for name, value in vars(part).items()
         if isinstance(value, (*plain, list, dict, set))
     ]
-    drawn = np.random.get_state(legacy=False)["state"]  # type: ignore[index, call-overload]
-    torchs = None if on_host else torch.get_rng_state().tolist()
-    return random.getstate(), drawn["pos"], drawn["key"].tobytes(), torchs, attributes
+    numpy_state = np.random.get_state(legacy=False)["state"]  # type: ignore[index, call-overload]
+    torch_state = None if on_host else torch.get_rng_state().tolist()
+    return random.getstate(), numpy_state["pos"], numpy_state["key"].tobytes(), torch_state, attributes
 
 
 def describe_hooks(module: nn.Module) -> str:
-    """Which submodule has hooks, which may do what a replay would leave out; empty where only zoo's own are there."""
+    """Name a submodule with hooks other than zoo's, whose effects a replay might omit; "" if there is none."""
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values(), *part._backward_hooks.values()]
         if any(getattr(hook, "func", None) not in PURE_HOOKS for hook in hooks):
@@ -216,15 +215,15 @@ def describe_hooks(module: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def two_values_needed() -> Iterator[None]:
-    """Make of torch's refusal to normalise a channel of one value what it is: a batch of one image."""
+def explain_batch_of_one() -> Iterator[None]:
+    """Convert torch's error for batch normalization of a single value per channel to a RunError."""
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise RunError(
-            "batch normalisation needs two images in a batch to train on, and there is one",
-            fix="--set batch_size=2, or give train more images",
+            "batch normalization needs at least two images per training batch, but there is one",
+            fix="use --set batch_size=2, or add images to train",
             code="batch-of-one",
         ) from error

@@ -1,4 +1,4 @@
-"""The optimizer, its parameter groups and the schedule of its learning rates."""
+"""Build the optimizer, its parameter groups and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(spec: ModelSpec, module: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """The optimizer with layer-wise rates, which `Feed` sets; norms and biases are not decayed."""
+    """Build the optimizer with layer-wise learning rates, which `Feed` sets; no weight decay for norms and biases.
+
+    Raises RunError if the model has no parameter that requires a gradient.
+    """
     import torch
 
     groups = parameter_groups(spec, module, protocol)
     if not groups:
         raise RunError(
             f"model {spec.name!r} has no parameter that requires a gradient: there is nothing to fine-tune",
-            fix="have the plugin's build leave parameters trainable, or use --protocol linear-probe",
+            fix="let the plugin's build return trainable parameters, or use --protocol linear-probe",
             code="nothing-to-train",
         )
     options: dict[str, Any] = open_device(str(next(module.parameters()).device)).optimizer_options()
     if protocol.optimizer == "sgd":
-        options = {name: value for name, value in options.items() if name != "capturable"}  # it always is
+        options = {name: value for name, value in options.items() if name != "capturable"}  # SGD always is
         return torch.optim.SGD(groups, lr=protocol.learning_rate, momentum=protocol.momentum, **options)
     kind = torch.optim.AdamW if protocol.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=protocol.learning_rate, **options)
 
 
 def parameter_groups(spec: ModelSpec, module: nn.Module, protocol: Protocol) -> list[dict[str, Any]]:
-    """One group per rate and decay; the rate falls geometrically from the head to the stem.
+    """Group parameters by learning rate and weight decay; the rate decreases geometrically from the head to the stem.
 
-    The ratio of stem to head is stated, not the decay per group: .75 a group means .075 for a resnet18 of 10 groups and
-    4e-8 for a densenet121 of 60.
+    The protocol fixes the ratio of stem to head, not the decay per group: .75 per group would give .075 for a resnet18
+    with 10 groups and 4e-8 for a densenet121 with 60.
     """
     ratio = protocol.stem_to_head_ratio if has_batch_norm(module) else protocol.stem_to_head_ratio_no_batchnorm
     layers = layer_groups(spec, module)
@@ -56,7 +59,7 @@ def parameter_groups(spec: ModelSpec, module: nn.Module, protocol: Protocol) -> 
 
 
 def schedule_factor(protocol: Protocol, step: int, num_steps: int) -> float:
-    """What the peak rate is multiplied by at step 1 to num_steps: linear warm-up, then the schedule."""
+    """The factor on the peak learning rate at a step from 1 to num_steps: linear warm-up, then the schedule."""
     warmup = round(protocol.warmup * num_steps)
     if step <= warmup:
         return step / warmup

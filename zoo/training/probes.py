@@ -1,4 +1,4 @@
-"""From the features of a frozen network to a fitted head: a linear one solved at once, or a nearest-neighbour vote."""
+"""Fit a head on the features of a frozen network: a linear probe or a nearest-neighbor vote."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from zoo.tasks.kinds import REGRESSION, Task
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Select = Callable[[Array], float]  # logits of val (N, outputs) -> how good they are; higher is better
+Select = Callable[[Array], float]  # logits of val (N, outputs) -> score; higher is better
 
 
 def fit_probe(
     features: Features, dataset: DecodedFold, protocol: Protocol, select: Select
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A linear head on frozen features (N, D) -> logits, its L2 penalty chosen on val."""
+    """Fit a linear head on frozen features (N, D), with the L2 penalty of the best val score; ties go to the larger.
+
+    Raises RunError if the protocol lists no penalties.
+    """
     from threadpoolctl import threadpool_limits
 
     train, val = features.of(dataset.index("train")), features.of(dataset.index("val"))
@@ -32,15 +35,15 @@ def fit_probe(
     train, val = (train - center) / spread, (val - center) / spread
     targets = encode(dataset, "train")
     best: tuple[float, float, Array, Array] | None = None
-    # scikit-learn's BLAS and torch fight over the cores: 104 s against 3 s
+    # perf: 3 s against 104 s, because scikit-learn's BLAS and torch compete for the cores
     with threadpool_limits(1):
-        for penalty in sorted(protocol.regularizations, reverse=True):  # ties go to the stronger penalty
+        for penalty in sorted(protocol.regularizations, reverse=True):
             weight, bias = solve_linear(dataset.task, train, targets, penalty, len(dataset.labels))
             quality = select(val @ weight.T + bias)
             if best is None or quality > best[0]:
                 best = (quality, penalty, weight, bias)
     if best is None:
-        raise RunError("the protocol lists no regularizations", fix="give it some, or leave the field out")
+        raise RunError("the protocol lists no regularizations", fix="list at least one, or omit the field")
     quality, penalty, weight, bias = best
     weight = weight / spread
     head = linear_layer(weight, bias - weight @ center).to(features.device)
@@ -48,17 +51,17 @@ def fit_probe(
 
 
 def encode(dataset: DecodedFold, split: str) -> Array:
-    """The targets of a split as the head sees them: standardised for regression, else as they are."""
+    """The targets of a split as the loss uses them: standardized for regression, otherwise unchanged."""
     mean, std = dataset.target_scale
     targets = dataset.targets[dataset.index(split)]
     return (targets - mean) / std if dataset.task == REGRESSION else targets
 
 
 def solve_linear(task: Task, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
-    """Minimise mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalised bias (outputs,).
+    """Minimize mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalized bias (outputs,).
 
-    Softmax regression for classes, one logistic regression a label (known targets only) or a cumulative threshold,
-    ridge for regression. Absent classes get a logit no softmax will choose.
+    Softmax regression for classes; one logistic regression per label (over its known targets) or per ordinal threshold;
+    ridge regression for numbers. Absent classes get a bias of -30, so they are never predicted.
     """
     from sklearn.linear_model import Ridge
 
@@ -80,7 +83,7 @@ def solve_linear(task: Task, features: Array, targets: Array, penalty: float, nu
 
 
 def solve_binary(features: Array, events: Array, penalty: float) -> tuple[Array, float]:
-    """One logistic regression; where only one outcome occurs, the smoothed prior alone."""
+    """Fit a logistic regression; if only one outcome occurs, use its smoothed prior alone."""
     count, positives = len(events), int(events.sum())
     if positives in (0, count):
         return np.zeros(features.shape[1]), float(np.log((positives + 0.5) / (count - positives + 0.5)))
@@ -91,7 +94,7 @@ def solve_binary(features: Array, events: Array, penalty: float) -> tuple[Array,
 def solve_softmax(features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
     weight, bias = np.zeros((num_labels, features.shape[1])), np.full(num_labels, -30.0)
     model = logistic_regression(penalty, len(targets)).fit(features, targets)
-    if len(model.classes_) == 2:  # scikit-learn keeps the second class's logit alone
+    if len(model.classes_) == 2:  # scikit-learn returns the second class's logit only
         bias[model.classes_] = 0.0
         weight[model.classes_[1]], bias[model.classes_[1]] = model.coef_[0], model.intercept_[0]
     else:
@@ -117,7 +120,7 @@ def linear_layer(weight: Array, bias: Array) -> nn.Module:
 
 
 def fit_knn(features: Features, dataset: DecodedFold, protocol: Protocol) -> nn.Module:
-    """Weighted nearest-neighbour vote on L2-normalised frozen features (Wu et al. 2018; DINO, Caron et al. 2021).
+    """Build a weighted nearest-neighbor vote on L2-normalized features (Wu et al. 2018; DINO, Caron et al. 2021).
 
     Each of the k nearest training images votes for its target with weight exp(cosine similarity / temperature).
     """
@@ -130,18 +133,18 @@ def fit_knn(features: Features, dataset: DecodedFold, protocol: Protocol) -> nn.
     known = ~votes.isnan()
     k, temperature, task = min(protocol.neighbors, len(bank)), protocol.temperature, dataset.task
 
-    class Neighbours(nn.Module):
+    class NeighborVote(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             similarity, nearest = (normalize(features, dim=1) @ bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
             return torch.from_numpy(to_logits(task, share.double().cpu().numpy())).float()
 
-    return Neighbours()
+    return NeighborVote()
 
 
 def join_head(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
-    """One module that maps images to logits: the frozen network, then the head."""
+    """Join the frozen network and the head to one module that maps images to logits."""
     import torch
     from torch import nn
 
@@ -152,21 +155,21 @@ def join_head(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Modu
             self.head = head
 
         def forward(self, images: Tensor) -> Tensor:
-            features = extract(images)  # under the caller's autocast, as those the head was fitted on
-            with torch.autocast(images.device.type, enabled=False):  # bf16 similarities would change who is nearest
+            features = extract(images)  # under the caller's autocast, as in fitting
+            with torch.autocast(images.device.type, enabled=False):  # bf16 similarities would change the neighbors
                 return self.head(features.float())  # type: ignore[no-any-return]
 
     return Frozen()
 
 
 def one_hot(dataset: DecodedFold) -> Array:
-    """The training targets as votes (N, C): one column a class or label, or the standardised value."""
+    """The training targets as votes (N, C): one column per class or label, or the standardized value."""
     targets = encode(dataset, "train")
     return np.eye(len(dataset.labels))[targets] if dataset.task.classes else targets.reshape(len(targets), -1)
 
 
 def to_logits(task: Task, probabilities: Array, floor: float = 1e-4) -> Array:
-    """Logits whose `task.to_probabilities` gives `probabilities` (N, C) back, kept `floor` away from 0 and 1."""
+    """Invert `task.to_probabilities` for probabilities (N, C), which are clipped to `floor` and 1 - `floor`."""
     logits: Array = probabilities
     if task.name == "multilabel":
         inside = probabilities.clip(floor, 1 - floor)

@@ -1,4 +1,4 @@
-"""The choice of a round by its score on val."""
+"""Select the training round with the best score on val."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 ValScore = Callable[[Predictions], float]  # higher is better; NaN where undefined
 
-MIN_TO_SELECT = 30  # positives or negatives in val; under it the best of 20 rounds is mostly luck
+MIN_TO_SELECT = 30  # positives or negatives in val; with fewer, the best of 20 rounds is mostly chance
 
 
 def selects_last(dataset: DecodedFold, protocol: Protocol) -> bool:
-    """Whether val is too small to choose among rounds: under 30 positives or negatives.
+    """Whether to keep the last round because val is too small to select one: fewer than 30 positives or negatives.
 
-    Of several classes the rarest in val counts; of several labels, whose scores are averaged, the most frequent.
-    Counted are the units that val is scored by, as patients, not their images.
+    For several classes, the rarest class in val counts; for several labels, whose scores are averaged, the most
+    frequent one. Counts are of the units that are scored (such as patients), not of images.
     """
     if protocol.select_by != "val":
         return protocol.select_by == "last"
@@ -45,13 +45,13 @@ def selects_last(dataset: DecodedFold, protocol: Protocol) -> bool:
 
 
 def describe_val(val: Predictions, dataset: DecodedFold, val_score: ValScore) -> dict[str, float | None]:
-    """The score and the loss of val; the loss is the mean negative log-likelihood of the stored probabilities."""
+    """The score and the loss of val, None if not finite; the loss is the mean negative log-likelihood."""
     score, loss = val_score(val), negative_log_likelihood(val, dataset)
     return {"val_score": score if math.isfinite(score) else None, "val_loss": loss if math.isfinite(loss) else None}
 
 
 def negative_log_likelihood(predictions: Predictions, dataset: DecodedFold) -> float:
-    """Mean -log P(target); for regression the mean squared error in standardised units."""
+    """Mean of -log P(target); for regression, the mean squared error of standardized values."""
     targets, probabilities = predictions.targets, predictions.probabilities.clip(1e-9, None)
     if dataset.task.classes:
         return float(-np.log(probabilities[np.arange(len(targets)), targets]).mean())
@@ -63,7 +63,7 @@ def negative_log_likelihood(predictions: Predictions, dataset: DecodedFold) -> f
 
 
 class BestRound:
-    """The weights of the best round so far: highest val score, ties to lower val loss; or always the last."""
+    """The weights of the best round so far: highest val score, then lowest val loss; or always the last round."""
 
     def __init__(self, module: nn.Module, *, select_last: bool) -> None:
         self.module = module
@@ -82,7 +82,7 @@ class BestRound:
             self.weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
 
     def put_back(self) -> None:
-        """Give the module the weights that were kept."""
+        """Load the kept weights into the module."""
         if self.weights is not None:
             self.module.load_state_dict(self.weights)
 

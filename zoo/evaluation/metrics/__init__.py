@@ -1,1 +1,1 @@
-"""TODO evaluation.metrics."""
+"""The built-in metrics."""

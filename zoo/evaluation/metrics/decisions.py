@@ -1,4 +1,4 @@
-"""Metrics of decisions: what is called positive, and what is."""
+"""Metrics of decisions: accuracy, rates, F1, Matthews' correlation and kappa."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from zoo.evaluation.metrics.labels import (
 from zoo.specs.metric import MetricRequest
 from zoo.statistics.weighted import ratio
 
-Mask = Callable[[Column], Array]  # which of a label's images: bool (n,)
+Mask = Callable[[Column], Array]  # selects images of a label: bool (n,)
 
 
 class Tally(NamedTuple):
-    """Weight of the images by truth and decision, one column a label; (B, K)."""
+    """Summed weights of the images by target and decision, one column per label: (B, K)."""
 
     hits: Array
     misses: Array
@@ -61,7 +61,6 @@ def tally(columns: list[Column], weights: Array) -> Tally:
 
 
 def accuracy(request: MetricRequest) -> Array:
-    """Share of right decisions; multi-label: of each label's known images, averaged (not of whole rows)."""
     from sklearn.metrics import accuracy_score
 
     if is_multilabel(request):
@@ -96,7 +95,6 @@ def count_right(request: MetricRequest) -> tuple[int, int]:
 
 
 def recall_of(request: MetricRequest) -> Array:
-    """Share of a label's images that are decided for it, averaged over the labels that have any."""
     from sklearn.metrics import recall_score
 
     return by_column(label_columns(request), has_positives, lambda c: recall_score(c.positives, c.decided))
@@ -108,7 +106,6 @@ def resampled_recall(request: MetricRequest, weights: Array) -> Array:
 
 
 def balanced_accuracy(request: MetricRequest) -> Array:
-    """Mean recall of the classes; multi-label: (sensitivity + specificity)/2 of each label, averaged."""
     from sklearn.metrics import balanced_accuracy_score
 
     if not is_multilabel(request):
@@ -123,10 +120,6 @@ def resampled_balanced_accuracy(request: MetricRequest, weights: Array) -> Array
 
 
 def f1(request: MetricRequest) -> Array:
-    """2 hits / (2 hits + misses + false alarms) of each label, averaged over the labels that have images.
-
-    Binary is no exception: the mean of the F1 of the positive and of the negative class, not that of the positive.
-    """
     from sklearn.metrics import f1_score
 
     return by_column(label_columns(request), has_positives, lambda c: f1_score(c.positives, c.decided))
@@ -134,19 +127,18 @@ def f1(request: MetricRequest) -> Array:
 
 def resampled_f1(request: MetricRequest, weights: Array) -> Array:
     t = tally(label_columns(request), weights)
-    # A label with no image in a resample is left out there, as `f1` leaves it out, even where it was decided for.
+    # As in `f1`, a label without an image in a resample is left out, even if it is among the decisions.
     return ratio(np.where(t.hits + t.misses > 0, 2 * t.hits, np.nan), 2 * t.hits + t.misses + t.alarms)
 
 
 def count_rate(request: MetricRequest, of: Mask, right: Mask) -> tuple[int, int]:
-    """How many of some images are right, and how many there are: what Wilson's interval of a rate is made of."""
+    """Successes and trials of a rate: how many of the images selected by `of` are also selected by `right`."""
     refuse_mean(request)
     column = decided_columns(request)[0]
     return int((of(column) & right(column)).sum()), int(of(column).sum())
 
 
 def sensitivity(request: MetricRequest) -> Array:
-    """Recall of the positive class; multi-label: of each label, averaged."""
     from sklearn.metrics import recall_score
 
     return by_column(decided_columns(request), has_positives, lambda c: recall_score(c.positives, c.decided))
@@ -158,11 +150,10 @@ def resampled_sensitivity(request: MetricRequest, weights: Array) -> Array:
 
 
 def specificity(request: MetricRequest) -> Array:
-    """Recall of the negative class; multi-label: of the images without each label, averaged."""
     from sklearn.metrics import recall_score
 
     columns = decided_columns(request)
-    return by_column(columns, has_negatives, lambda c: recall_score(c.negatives, c.cleared))
+    return by_column(columns, has_negatives, lambda c: recall_score(c.negatives, c.rejected))
 
 
 def resampled_specificity(request: MetricRequest, weights: Array) -> Array:
@@ -171,69 +162,63 @@ def resampled_specificity(request: MetricRequest, weights: Array) -> Array:
 
 
 def ppv(request: MetricRequest) -> Array:
-    """Positive predictive value, the precision: the share of positives among what is called positive.
-
-    Multi-label: of each label that has positives, averaged; 0 of one that nothing is called, as in scikit-learn.
-    """
     from sklearn.metrics import precision_score
 
-    exists = has_positives if is_multilabel(request) else calls_any
+    exists = has_positives if is_multilabel(request) else decides_any
     return by_column(
         decided_columns(request), exists, lambda c: precision_score(c.positives, c.decided, zero_division=0.0)
     )
 
 
-def calls_any(column: Column) -> bool:
+def decides_any(column: Column) -> bool:
     return bool(column.decided.any())
 
 
-def clears_any(column: Column) -> bool:
-    return bool(column.cleared.any())
+def rejects_any(column: Column) -> bool:
+    return bool(column.rejected.any())
 
 
-def precision_or_zero(right: Array, called: Array, there: Array) -> Array:
-    """right/called of labels, 0 where nothing is called, and NaN where the targets have none: see `zero_where`."""
-    return zero_where(there, ratio(right, called), called == 0)
+def precision_or_zero(right: Array, decided: Array, present: Array) -> Array:
+    """right/decided of each label, 0 without a decision for it, and NaN where the targets lack it: see `zero_where`."""
+    return zero_where(present, ratio(right, decided), decided == 0)
 
 
-def zero_where(there: Array, values: Array, without_choice: Array) -> Array:
-    """The values of labels that are `there`, 0 of those whose decisions are all one.
+def zero_where(present: Array, values: Array, constant: Array) -> Array:
+    """Set the values of labels with constant decisions to 0, and those of labels that are not `present` to NaN.
 
-    Which labels are averaged must hang on the test set alone: a model that predicts 1 label of 10 would else be
-    scored by that one, and beat a model that predicts all.
+    Which labels are averaged must depend on the test set alone. Otherwise a model that predicts 1 of 10 labels would be
+    scored by that label only, and rank above a model that predicts all.
     """
-    kept: Array = np.where(there > 0, np.where(without_choice, 0.0, values), np.nan)
-    return kept
+    result: Array = np.where(present > 0, np.where(constant, 0.0, values), np.nan)
+    return result
 
 
 def resampled_ppv(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
-    called = t.hits + t.alarms
-    return precision_or_zero(t.hits, called, t.hits + t.misses) if is_multilabel(request) else ratio(t.hits, called)
+    decided = t.hits + t.alarms
+    return precision_or_zero(t.hits, decided, t.hits + t.misses) if is_multilabel(request) else ratio(t.hits, decided)
 
 
 def npv(request: MetricRequest) -> Array:
-    """Negative predictive value: the share of negatives among what is called negative; multi-label as `ppv`."""
     from sklearn.metrics import precision_score
 
-    exists = has_negatives if is_multilabel(request) else clears_any
+    exists = has_negatives if is_multilabel(request) else rejects_any
     return by_column(
-        decided_columns(request), exists, lambda c: precision_score(c.negatives, c.cleared, zero_division=0.0)
+        decided_columns(request), exists, lambda c: precision_score(c.negatives, c.rejected, zero_division=0.0)
     )
 
 
 def resampled_npv(request: MetricRequest, weights: Array) -> Array:
     t = tally(decided_columns(request), weights)
-    right, called = t.rejections, t.rejections + t.misses
-    return precision_or_zero(right, called, right + t.alarms) if is_multilabel(request) else ratio(right, called)
+    right, decided = t.rejections, t.rejections + t.misses
+    return precision_or_zero(right, decided, right + t.alarms) if is_multilabel(request) else ratio(right, decided)
 
 
 def mcc(request: MetricRequest) -> Array:
-    """Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged.
+    """Matthews' correlation, NaN where its denominator is 0; scikit-learn returns 0.0 there, the value of chance.
 
-    Undefined where either has one class only: its denominator is 0. scikit-learn says 0.0 there, as if chance had
-    been measured. Of several labels one that is decided alike for all images counts 0, as in scikit-learn, since the
-    average must be over the same labels for every model.
+    In a multi-label task, a label with constant decisions scores 0 as in scikit-learn, because the average must include
+    the same labels for each model.
     """
     from sklearn.metrics import matthews_corrcoef
 
@@ -251,20 +236,19 @@ def resampled_mcc(request: MetricRequest, weights: Array) -> Array:
     if is_multilabel(request):
         covariance = t.hits * t.rejections - t.misses * t.alarms
         of_truth, of_decided = truth * (total - truth), decided * (total - decided)
-        # Rounding of non-integer weights may leave 1e-16 of a variance that is none.
-        alike = of_decided <= 1e-12 * total**2
-        variances = np.where(alike | (of_truth <= 1e-12 * total**2), 0.0, of_truth * of_decided)
-        return zero_where(of_truth > 1e-12 * total**2, ratio(covariance, np.sqrt(variances)), alike)
+        # Rounding of non-integer weights may turn a variance of 0 into 1e-16.
+        constant = of_decided <= 1e-12 * total**2
+        variances = np.where(constant | (of_truth <= 1e-12 * total**2), 0.0, of_truth * of_decided)
+        return zero_where(of_truth > 1e-12 * total**2, ratio(covariance, np.sqrt(variances)), constant)
     total = total[:, :1]
     covariance = t.hits.sum(axis=1, keepdims=True) * total - (truth * decided).sum(axis=1, keepdims=True)
     spread_truth = total**2 - (truth**2).sum(axis=1, keepdims=True)
     spread_decided = total**2 - (decided**2).sum(axis=1, keepdims=True)
-    # Rounding of non-integer weights may leave a spread of -1e-16 where there is none.
+    # Rounding of non-integer weights may turn a spread of 0 into -1e-16.
     return ratio(covariance, np.sqrt(np.maximum(spread_truth, 0) * np.maximum(spread_decided, 0)))
 
 
 def cohen_kappa(request: MetricRequest) -> Array:
-    """Cohen's kappa with quadratic weights (1968): 1 - observed/expected mean squared distance of the grades."""
     from sklearn.metrics import cohen_kappa_score
 
     if len(np.union1d(request.targets, decided_classes(request))) < 2:
@@ -285,36 +269,126 @@ def resampled_cohen_kappa(request: MetricRequest, weights: Array) -> Array:
 
 # --- the specs -----------------------------------------------------------------------------------------------------
 NO_NEGATIVES = "no negatives in the targets"
-NO_CALLED = "nothing is called positive"
-NO_CLEARED = "nothing is called negative"
+NO_DECIDED = "nothing is called positive"
+NO_REJECTED = "nothing is called negative"
 NO_CHOICE = "one class only in the targets or in the decisions"
 NO_DISTANCE = "one and the same class in targets and decisions"
 
 OF_RIGHT = {"influence": partial(mean_influence, errors=right_decisions)}
 OF_POSITIVES = {"counts": partial(count_rate, of=attrgetter("positives"), right=attrgetter("decided"))}
-OF_NEGATIVES = {"counts": partial(count_rate, of=attrgetter("negatives"), right=attrgetter("cleared"))}
-OF_CALLED = {"counts": partial(count_rate, of=attrgetter("decided"), right=attrgetter("positives"))}
-OF_CLEARED = {"counts": partial(count_rate, of=attrgetter("cleared"), right=attrgetter("negatives"))}
+OF_NEGATIVES = {"counts": partial(count_rate, of=attrgetter("negatives"), right=attrgetter("rejected"))}
+OF_DECIDED = {"counts": partial(count_rate, of=attrgetter("decided"), right=attrgetter("positives"))}
+OF_REJECTED = {"counts": partial(count_rate, of=attrgetter("rejected"), right=attrgetter("negatives"))}
 
 RATES = (
-    metric("accuracy", "accuracy", CLASSES, accuracy, resampled_accuracy, NO_TARGETS, counts=count_right, **OF_RIGHT),
-    decided_metric(
-        "balanced_accuracy", "balanced accuracy", CLASSES, balanced_accuracy, resampled_balanced_accuracy, ONE_CLASS
+    metric(
+        "accuracy",
+        "accuracy",
+        CLASSES,
+        accuracy,
+        resampled_accuracy,
+        NO_TARGETS,
+        formula="Share of correct decisions; multi-label: of each label's known images, averaged (not of whole rows).",
+        counts=count_right,
+        **OF_RIGHT,
     ),
-    decided_metric("f1_macro", "F1 (macro)", CLASSES, f1, resampled_f1, NO_POSITIVES),
-    decided_metric("recall_macro", "recall (macro)", CLASSES, recall_of, resampled_recall, NO_POSITIVES),
     decided_metric(
-        "sensitivity", "sensitivity", YES_NO, sensitivity, resampled_sensitivity, NO_POSITIVES, **OF_POSITIVES
+        "balanced_accuracy",
+        "balanced accuracy",
+        CLASSES,
+        balanced_accuracy,
+        resampled_balanced_accuracy,
+        ONE_CLASS,
+        formula="Mean recall of the classes; multi-label: (sensitivity + specificity)/2 of each label, averaged.",
     ),
     decided_metric(
-        "specificity", "specificity", YES_NO, specificity, resampled_specificity, NO_NEGATIVES, **OF_NEGATIVES
+        "f1_macro",
+        "F1 (macro)",
+        CLASSES,
+        f1,
+        resampled_f1,
+        NO_POSITIVES,
+        formula="2 hits / (2 hits + misses + false alarms) of each label, averaged over the labels that have images. "
+        "For a binary task too, this is the mean over the positive and the negative class, not the F1 of the positive "
+        "class.",
     ),
-    decided_metric("ppv", "PPV", YES_NO, ppv, resampled_ppv, NO_CALLED, version=2, **OF_CALLED),
-    decided_metric("npv", "NPV", YES_NO, npv, resampled_npv, NO_CLEARED, version=2, **OF_CLEARED),
-    decided_metric("mcc", "MCC", CLASSES, mcc, resampled_mcc, NO_CHOICE, version=2, **PLUS_MINUS),
+    decided_metric(
+        "recall_macro",
+        "recall (macro)",
+        CLASSES,
+        recall_of,
+        resampled_recall,
+        NO_POSITIVES,
+        formula="Share of a label's images that are decided for it, averaged over the labels that have images.",
+    ),
+    decided_metric(
+        "sensitivity",
+        "sensitivity",
+        YES_NO,
+        sensitivity,
+        resampled_sensitivity,
+        NO_POSITIVES,
+        formula="Recall of the positive class; multi-label: of each label, averaged.",
+        **OF_POSITIVES,
+    ),
+    decided_metric(
+        "specificity",
+        "specificity",
+        YES_NO,
+        specificity,
+        resampled_specificity,
+        NO_NEGATIVES,
+        formula="Recall of the negative class; multi-label: of the images without each label, averaged.",
+        **OF_NEGATIVES,
+    ),
+    decided_metric(
+        "ppv",
+        "PPV",
+        YES_NO,
+        ppv,
+        resampled_ppv,
+        NO_DECIDED,
+        formula="Positive predictive value, the precision: the share of positives among the positive decisions. "
+        "Multi-label: of each label that has positives, averaged; 0 for a label without positive decisions, as in "
+        "scikit-learn.",
+        version=2,
+        **OF_DECIDED,
+    ),
+    decided_metric(
+        "npv",
+        "NPV",
+        YES_NO,
+        npv,
+        resampled_npv,
+        NO_REJECTED,
+        formula="Negative predictive value: the share of negatives among the negative decisions. Multi-label: of each "
+        "label that has negatives, averaged; 0 for a label without negative decisions.",
+        version=2,
+        **OF_REJECTED,
+    ),
+    decided_metric(
+        "mcc",
+        "MCC",
+        CLASSES,
+        mcc,
+        resampled_mcc,
+        NO_CHOICE,
+        formula="Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged. "
+        "Undefined if targets or decisions have one class only, where the denominator is 0. In a multi-label "
+        "task, a label with constant decisions scores 0, as in scikit-learn.",
+        version=2,
+        **PLUS_MINUS,
+    ),
 )
 AGREEMENT = (
     decided_metric(
-        "cohen_kappa", "kappa (quadratic)", ("ordinal",), cohen_kappa, resampled_cohen_kappa, NO_DISTANCE, **PLUS_MINUS
+        "cohen_kappa",
+        "kappa (quadratic)",
+        ("ordinal",),
+        cohen_kappa,
+        resampled_cohen_kappa,
+        NO_DISTANCE,
+        formula="Cohen's kappa with quadratic weights (1968): 1 - observed/expected mean squared grade distance.",
+        **PLUS_MINUS,
     ),
 )

@@ -1,8 +1,9 @@
-"""Metrics of one label, and their macro averages over labels."""
+"""Build metrics from values by label, and average them over labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ ByLabel = Callable[[MetricRequest], Array]  # -> (K,)
 WeightedByLabel = Callable[[MetricRequest, Array], Array]  # weights (B, N) -> (B, K)
 
 CLASSES = ("binary", "multiclass", "ordinal", "multilabel")
-YES_NO = ("binary", "multilabel")  # each label is there or not
+YES_NO = ("binary", "multilabel")  # each label is present or absent
 
-# Why a metric may be undefined, and what it may be.
+# Reasons why a metric is undefined, and bounds.
 ONE_CLASS = "one class only in the targets"
 NO_POSITIVES = "no positives in the targets"
 NO_TARGETS = "no known targets"
@@ -28,26 +29,26 @@ ERROR = {"higher_is_better": False, "bounds": (0.0, None)}
 
 
 class Column(NamedTuple):
-    """One label against the rest, over the n images where it is known."""
+    """One label against the others, over the n images with a known target."""
 
     known: Array  # (N,) bool
     positives: Array  # (n,) bool
-    scores: Array  # (n,) probability of the label
+    probabilities: Array  # (n,) of the label
     decided: Array  # (n,) bool: decided for the label
-    ranked: Array  # (n,) what the images are ranked by: log odds, or the probability where those were not stored
+    ranked: Array  # (n,) ranking score: log odds, or the probability if log odds were not stored
 
     @property
     def negatives(self) -> Array:
         return ~self.positives
 
     @property
-    def cleared(self) -> Array:
-        """Decided against."""
+    def rejected(self) -> Array:
+        """Decided against the label."""
         return ~self.decided
 
 
 def positive_row(request: MetricRequest) -> int:
-    """The index of the positive class of a binary task; the last where the request does not say."""
+    """The index of the positive class of a binary task; the last class by default."""
     return 1 if request.positive is None else request.positive
 
 
@@ -58,7 +59,7 @@ def decided_classes(request: MetricRequest) -> Array:
 
 
 def label_columns(request: MetricRequest) -> list[Column]:
-    """Every label against the rest: all classes, or all labels of a multi-label task, unknown (NaN) images left out."""
+    """One column per class, or per label of a multi-label task without the images whose target is unknown (NaN)."""
     num_labels = request.probabilities.shape[1]
     decided = decided_classes(request)
     if is_multilabel(request):
@@ -75,13 +76,16 @@ def label_columns(request: MetricRequest) -> list[Column]:
 
 
 def scored_columns(request: MetricRequest) -> list[Column]:
-    """The columns whose probabilities are ranked: of a binary task only the positive class, its rest being the same."""
+    """The columns for metrics of probabilities: the positive class of a binary task, all columns of other tasks."""
     columns = label_columns(request)
     return [columns[positive_row(request)]] if request.task.name == "binary" else columns
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:
-    """The labels that are there or not: the positive class of a binary task, every label of a multi-label one."""
+    """The columns for positive and negative decisions: the positive class of a binary task, or all labels.
+
+    Raises ValueError for tasks without positive decisions.
+    """
     if request.task.name not in YES_NO:
         raise ValueError(f"{request.task} has no positive class")
     return scored_columns(request)
@@ -107,34 +111,43 @@ def has_both(column: Column) -> bool:
     return has_positives(column) and has_negatives(column)
 
 
-def mean_over_labels(request: MetricRequest, *, values: ByLabel, undefined: str) -> float:
-    """The mean of the values that exist; `Undefined` where none does."""
-    if len(request.targets) == 0:
-        raise Undefined("no images")
-    found = values(request)
-    if np.isnan(found).all():
-        raise Undefined(undefined)
-    return float(np.nanmean(found))
+@dataclass(frozen=True)
+class MeanOverLabels:
+    """Compute the mean over the labels for which a metric is defined; raise `Undefined` if there are none."""
+
+    values: ByLabel
+    undefined: str  # the reason to give
+    formula: str  # shown by `zoo info`
+
+    def __call__(self, request: MetricRequest) -> float:
+        if len(request.targets) == 0:
+            raise Undefined("no images")
+        values = self.values(request)
+        if np.isnan(values).all():
+            raise Undefined(self.undefined)
+        return float(np.nanmean(values))
 
 
 def resampled_mean_over_labels(request: MetricRequest, weights: Array, *, values: WeightedByLabel) -> Array:
-    found = values(request, weights)
-    existing = ~np.isnan(found)
-    return ratio(np.where(existing, found, 0.0).sum(axis=1), existing.sum(axis=1))
+    by_label = values(request, weights)
+    defined = ~np.isnan(by_label)
+    return ratio(np.where(defined, by_label, 0.0).sum(axis=1), defined.sum(axis=1))
 
 
 def labels_note(request: MetricRequest, *, values: ByLabel) -> str:
-    """ "macro over 6 of 7 labels" where labels were left out, else ""."""
-    found = values(request)
-    num_found = int((~np.isnan(found)).sum())
-    return f"macro over {num_found} of {len(found)} labels" if num_found < len(found) else ""
+    """Note how many labels were averaged ("macro over 6 of 7 labels"); "" if all were."""
+    by_label = values(request)
+    num_defined = int((~np.isnan(by_label)).sum())
+    return f"macro over {num_defined} of {len(by_label)} labels" if num_defined < len(by_label) else ""
 
 
 def describe_formula(metric: MetricSpec) -> str:
-    """What a metric says of itself: the docstring of what computes it, on one line."""
+    """The formula of a built-in metric, or the docstring of a plugin's `compute` on one line."""
     compute: Any = metric.compute
+    if isinstance(compute, MeanOverLabels):
+        return compute.formula
     while isinstance(compute, partial):
-        compute = compute.keywords.get("values", compute.func)
+        compute = compute.func
     return " ".join((compute.__doc__ or "").split())
 
 
@@ -145,14 +158,16 @@ def metric(
     values: ByLabel,
     resampled: WeightedByLabel,
     undefined: str,
+    *,
+    formula: str,
     **fields: Any,
 ) -> MetricSpec:
-    """The spec of a metric from its values by label, plain and weighted; `undefined` is the reason there is none."""
+    """Build the spec of a metric from its values by label, (K,), and those of B resamples, (B, K)."""
     return MetricSpec(
         name=name,
         title=title,
         tasks=tasks,
-        compute=partial(mean_over_labels, values=values, undefined=undefined),
+        compute=MeanOverLabels(values, undefined, formula),
         resample=partial(resampled_mean_over_labels, values=resampled),
         note=partial(labels_note, values=values),
         **fields,
@@ -160,7 +175,7 @@ def metric(
 
 
 def decision_influence(request: MetricRequest, *, resampled: WeightedByLabel) -> Array:
-    """Influence values (N,) of a metric of targets and decisions: one unit of each (target, decision) is moved."""
+    """Influence values (N,) of a metric of targets and decisions: units with the same target and decision share one."""
     pairs = np.column_stack([request.targets, decided_classes(request)])
     kinds = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)  # NaN (unknown) equals NaN here
     weighted = partial(resampled_mean_over_labels, request, values=resampled)
@@ -168,14 +183,14 @@ def decision_influence(request: MetricRequest, *, resampled: WeightedByLabel) ->
 
 
 def decided_metric(name: str, title: str, tasks: tuple[str, ...], *functions: Any, **fields: Any) -> MetricSpec:
-    """The spec of a metric of targets and decisions alone."""
+    """Build the spec of a metric that depends on targets and decisions alone."""
     return metric(
         name, title, tasks, *functions, influence=partial(decision_influence, resampled=functions[1]), **fields
     )
 
 
 def mean_influence(request: MetricRequest, *, errors: Callable[[MetricRequest], list[tuple[Array, Array]]]) -> Array:
-    """Influence values (N,) of a mean of `errors`: (known (N,), its values) a column."""
+    """Influence values (N,) of a mean of errors; `errors` returns (known (N,), values (n,)) for each column."""
     columns = errors(request)
     sums, counts = np.zeros((2, len(request.targets), len(columns)))
     for i, (known, values) in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Metrics of numbers."""
+"""Metrics of predicted numbers, for regression and ordinal tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from zoo.statistics.weighted import ratio, weighted_spearman
 
 
 def predicted_values(request: MetricRequest) -> Array:
-    """The predicted number (regression), or the decided grade (ordinal)."""
+    """The predicted number (regression) or the decided grade (ordinal): float64 (N,)."""
     values = request.probabilities[:, 0] if request.decisions is None else request.decisions
     return values.astype(np.float64)
 
 
 def mae(request: MetricRequest) -> Array:
-    """Mean absolute error; ordinal: of the decided grade, in grades."""
     from sklearn.metrics import mean_absolute_error
 
     return np.array([mean_absolute_error(request.targets, predicted_values(request))])
@@ -34,7 +33,6 @@ def absolute_errors(request: MetricRequest) -> list[tuple[Array, Array]]:
 
 
 def rmse(request: MetricRequest) -> Array:
-    """Root of the mean squared error."""
     from sklearn.metrics import root_mean_squared_error
 
     return np.array([root_mean_squared_error(request.targets, predicted_values(request))])
@@ -46,7 +44,6 @@ def resampled_rmse(request: MetricRequest, weights: Array) -> Array:
 
 
 def r2(request: MetricRequest) -> Array:
-    """1 - squared error / squared deviation of the targets from their mean; undefined where the targets are equal."""
     from sklearn.metrics import r2_score
 
     if np.ptp(request.targets) == 0:
@@ -55,15 +52,14 @@ def r2(request: MetricRequest) -> Array:
 
 
 def resampled_r2(request: MetricRequest, weights: Array) -> Array:
-    centred = request.targets - request.targets.mean()
+    centered = request.targets - request.targets.mean()
     errors = weights @ (request.targets - predicted_values(request)) ** 2
-    spread = weights @ centred**2 - ratio((weights @ centred) ** 2, weights.sum(axis=1))
-    spread[spread <= 1e-12 * (weights @ centred**2)] = 0.0  # rounding, where one target was drawn only
+    spread = weights @ centered**2 - ratio((weights @ centered) ** 2, weights.sum(axis=1))
+    spread[spread <= 1e-12 * (weights @ centered**2)] = 0.0  # rounding error if all drawn targets are equal
     return 1 - ratio(errors, spread)[:, None]
 
 
 def spearman(request: MetricRequest) -> Array:
-    """Spearman's rank correlation, ties at mid-rank; undefined where targets or predictions are all equal."""
     from scipy.stats import spearmanr
 
     predicted = predicted_values(request)
@@ -81,8 +77,45 @@ NO_SPREAD = "the targets, or the predictions, are all equal"
 OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_errors)}
 
 ERRORS = (
-    metric("mae", "MAE", ("ordinal", "regression"), mae, resampled_mae, NO_TARGETS, **OF_ABSOLUTE),
-    metric("rmse", "RMSE", ("regression",), rmse, resampled_rmse, NO_TARGETS, **ERROR),
-    metric("r2", "R2", ("regression",), r2, resampled_r2, NO_SPREAD, bounds=(None, 1.0)),
-    metric("spearman", "Spearman", ("regression",), spearman, resampled_spearman, NO_SPREAD, **PLUS_MINUS),
+    metric(
+        "mae",
+        "MAE",
+        ("ordinal", "regression"),
+        mae,
+        resampled_mae,
+        NO_TARGETS,
+        formula="Mean absolute error; ordinal: of the decided grade, in grades.",
+        **OF_ABSOLUTE,
+    ),
+    metric(
+        "rmse",
+        "RMSE",
+        ("regression",),
+        rmse,
+        resampled_rmse,
+        NO_TARGETS,
+        formula="Root of the mean squared error.",
+        **ERROR,
+    ),
+    metric(
+        "r2",
+        "R2",
+        ("regression",),
+        r2,
+        resampled_r2,
+        NO_SPREAD,
+        formula="1 - squared error / squared deviation of the targets from their mean; undefined if the targets are "
+        "equal.",
+        bounds=(None, 1.0),
+    ),
+    metric(
+        "spearman",
+        "Spearman",
+        ("regression",),
+        spearman,
+        resampled_spearman,
+        NO_SPREAD,
+        formula="Spearman's rank correlation, ties at midrank; undefined if all targets or all predictions are equal.",
+        **PLUS_MINUS,
+    ),
 )

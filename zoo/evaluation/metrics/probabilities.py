@@ -1,4 +1,4 @@
-"""Metrics of probabilities: curves, distances and calibration."""
+"""Metrics of probabilities: areas under curves, distances and calibration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from zoo.statistics.weighted import ratio, weighted_auroc, weighted_average_prec
 
 
 def auroc(request: MetricRequest) -> Array:
-    """Area under the ROC curve of each label against the rest; needs a positive and a negative."""
     from sklearn.metrics import roc_auc_score
 
     return by_column(scored_columns(request), has_both, lambda c: roc_auc_score(c.positives, c.ranked))
@@ -50,17 +49,17 @@ def one_curve(request: MetricRequest) -> tuple[Array, Array]:
 
 
 def influence_on_auroc(request: MetricRequest) -> Array:
-    """Influence values (N,) of the mean AUROC: placements, see `zoo.statistics.roc.auroc_influence`."""
-    num, found = len(request.targets), []
+    """Influence values (N,) of the mean AUROC, from placements: see `zoo.statistics.roc.auroc_influence`."""
+    num, by_label = len(request.targets), []
     for column in filter(has_both, scored_columns(request)):
         values = np.zeros(num)
         values[column.known] = auroc_influence(column.positives, column.ranked) * (num / len(column.positives))
-        found.append(values)
-    return np.asarray(np.mean(found, axis=0))
+        by_label.append(values)
+    return np.asarray(np.mean(by_label, axis=0))
 
 
 def average_precision(request: MetricRequest) -> Array:
-    """Area under the precision-recall steps of each label; needs a positive (scikit-learn says 0.0 without one)."""
+    """Average precision of each label; NaN without a positive, where scikit-learn returns 0.0."""
     from sklearn.metrics import average_precision_score
 
     return by_column(scored_columns(request), has_positives, lambda c: average_precision_score(c.positives, c.ranked))
@@ -73,25 +72,20 @@ def resampled_average_precision(request: MetricRequest, weights: Array) -> Array
 
 
 def known_weights(known: Array, weights: Array) -> Array:
-    # Without the copy where nothing is unknown: half of a ten-class AUROC's time.
+    # perf: no copy if all targets are known; it would take half the time of a ten-class AUROC
     return weights if known.all() else weights.T[known].T
 
 
 def squared_distances(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, squares) a label: see `brier`."""
+    """(known, squares) of each label: see `brier`."""
     columns = scored_columns(request)
-    squares = [(column.known, (column.scores - column.positives) ** 2) for column in columns]
+    squares = [(column.known, (column.probabilities - column.positives) ** 2) for column in columns]
     if request.task.name in YES_NO:
         return squares
     return [(columns[0].known, np.sum([square for _, square in squares], axis=0))]
 
 
 def brier(request: MetricRequest) -> Array:
-    """Mean over images of sum_k (p_k - [y = k])^2, from 0 to 2, where there are several classes (Brier 1950).
-
-    Binary: (p - y)^2 of the positive class, from 0 to 1, as scikit-learn's `brier_score_loss`; multi-label: that, a
-    label, averaged.
-    """
     return np.array([np.mean(square) if len(square) else np.nan for _, square in squared_distances(request)])
 
 
@@ -100,24 +94,24 @@ def resampled_brier(request: MetricRequest, weights: Array) -> Array:
 
 
 def weighted_mean(values: Array, known: Array, weights: Array) -> Array:
-    """Mean of `values` (n,) of the known images, as drawn: (B,)."""
+    """Weighted mean (B,) of values (n,) of the known images."""
     spread = np.zeros(len(known))
     spread[known] = values
     return ratio(weights @ spread, weights @ known.astype(np.float64))
 
 
 def log_losses(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, losses) a label: see `log_loss`."""
+    """(known, losses) of each label: see `log_loss`."""
     columns = scored_columns(request)
     if request.task.name in YES_NO:
-        told = [(column.known, np.where(column.positives, column.scores, 1 - column.scores)) for column in columns]
+        of_target = [(c.known, np.where(c.positives, c.probabilities, 1 - c.probabilities)) for c in columns]
     else:
-        told = [(columns[0].known, np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0])]
-    return [(known, -np.log(np.maximum(share, SMALLEST))) for known, share in told]
+        probabilities = np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0]
+        of_target = [(columns[0].known, probabilities)]
+    return [(known, -np.log(np.maximum(probability, SMALLEST))) for known, probability in of_target]
 
 
 def log_loss(request: MetricRequest) -> Array:
-    """Mean over images of -log p of the class that is there, in nats; multi-label: of each label, averaged."""
     return np.array([np.mean(losses) if len(losses) else np.nan for _, losses in log_losses(request)])
 
 
@@ -126,51 +120,45 @@ def resampled_log_loss(request: MetricRequest, weights: Array) -> Array:
 
 
 class Confidence(NamedTuple):
-    """What a model claims of the n images where it is known whether that is so."""
+    """A model's confidence for the n images with a known target, and whether the predicted event occurred."""
 
     known: Array  # (N,) bool
-    claimed: Array  # (n,) probability
-    true: Array  # (n,) bool
+    probability: Array  # (n,)
+    occurred: Array  # (n,) bool
 
 
 def confidences(request: MetricRequest) -> list[Confidence]:
-    """Of a binary task the positive class's probability, multi-label each label's, else the largest (top label)."""
+    """Confidences: of the positive class (binary), of each label (multi-label), else of the most probable class."""
     columns = scored_columns(request)
     if request.task.name in YES_NO:
-        return [Confidence(column.known, column.scores, column.positives) for column in columns]
+        return [Confidence(column.known, column.probabilities, column.positives) for column in columns]
     right = request.probabilities.argmax(axis=1) == request.targets
     return [Confidence(columns[0].known, request.probabilities.max(axis=1), right)]
 
 
 def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, gaps by bin (n, 15)) a label: see `ece`."""
+    """(known, gaps by bin (n, 15)) of each label: see `ece`."""
     gaps = []
-    for known, claimed, true in confidences(request):
-        if len(claimed) == 0:
+    for known, probability, occurred in confidences(request):
+        if len(probability) == 0:
             gaps.append((known, np.zeros((0, NUM_BINS))))
             continue
-        inside = equal_mass_bins(claimed)[:, None] == np.arange(NUM_BINS)
-        gaps.append((known, inside * (claimed - true)[:, None]))
+        inside = equal_mass_bins(probability)[:, None] == np.arange(NUM_BINS)
+        gaps.append((known, inside * (probability - occurred)[:, None]))
     return gaps
 
 
 def ece(request: MetricRequest) -> Array:
-    """Expected calibration error: sum over bins of n_bin/n |mean confidence - share right|, 15 bins of equal mass.
-
-    Confidence is the probability of the positive class (binary, multi-label: a label, averaged), else the largest
-    (Guo et al. 2017, with the bins of Nixon et al. 2019). Equal probabilities share a bin. Resamples keep the bins of
-    the whole test split.
-    """
     return np.array([np.abs(gap.mean(axis=0)).sum() if len(gap) else np.nan for _, gap in calibration_gaps(request)])
 
 
 def resampled_gaps(request: MetricRequest, weights: Array) -> list[tuple[Array, Array]]:
-    """(gaps of the whole split (15,), of the resamples (B, 15)) a label, each a share of all its images."""
-    found = []
+    """Gaps by bin of the whole split (15,) and of the resamples (B, 15), for each label, as shares of its images."""
+    gaps = []
     for known, gap in calibration_gaps(request):
         drawn = known_weights(known, weights)
-        found.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, drawn.sum(axis=1, keepdims=True))))
-    return found
+        gaps.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, drawn.sum(axis=1, keepdims=True))))
+    return gaps
 
 
 def resampled_ece(request: MetricRequest, weights: Array) -> Array:
@@ -178,9 +166,9 @@ def resampled_ece(request: MetricRequest, weights: Array) -> Array:
 
 
 def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
-    """What chance alone makes an ECE of in each resample: the gaps' deviations from those of the split, summed (B, K).
+    """The ECE that chance alone gives in each resample: the summed deviations of its gaps from the split's, (B, K).
 
-    |gap| <= |true gap| + |its deviation| in every bin, so ECE is at most the true one plus this.
+    |gap| <= |true gap| + |deviation| in each bin, so the ECE is at most the true one plus this noise.
     """
     return np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in resampled_gaps(request, weights)], axis=1)
 
@@ -199,13 +187,61 @@ OF_GAPS = {
 }
 
 CURVES = (
-    metric("auroc", "AUROC", CLASSES, auroc, resampled_auroc, ONE_CLASS, curve=one_curve, influence=influence_on_auroc),
     metric(
-        "average_precision", "average precision", CLASSES, average_precision, resampled_average_precision, NO_POSITIVES
+        "auroc",
+        "AUROC",
+        CLASSES,
+        auroc,
+        resampled_auroc,
+        ONE_CLASS,
+        formula="Area under the ROC curve of each label against the others; needs a positive and a negative.",
+        curve=one_curve,
+        influence=influence_on_auroc,
+    ),
+    metric(
+        "average_precision",
+        "average precision",
+        CLASSES,
+        average_precision,
+        resampled_average_precision,
+        NO_POSITIVES,
+        formula="Area under the precision-recall steps of each label; needs a positive.",
     ),
 )
 DISTANCES = (
-    metric("brier", "Brier score", CLASSES, brier, resampled_brier, NO_TARGETS, **OF_SQUARES),
-    metric("log_loss", "log loss", CLASSES, log_loss, resampled_log_loss, NO_TARGETS, **OF_LOSSES),
-    metric("ece", "ECE", CLASSES, ece, resampled_ece, NO_TARGETS, **OF_GAPS),
+    metric(
+        "brier",
+        "Brier score",
+        CLASSES,
+        brier,
+        resampled_brier,
+        NO_TARGETS,
+        formula="Mean over images of sum_k (p_k - [y = k])^2 over the classes, from 0 to 2 (Brier 1950). Binary: (p - "
+        "y)^2 of the positive class, from 0 to 1, as scikit-learn's `brier_score_loss`; multi-label: the same for "
+        "each label, averaged.",
+        **OF_SQUARES,
+    ),
+    metric(
+        "log_loss",
+        "log loss",
+        CLASSES,
+        log_loss,
+        resampled_log_loss,
+        NO_TARGETS,
+        formula="Mean over images of -log p of the target class, in nats; multi-label: of each label, averaged.",
+        **OF_LOSSES,
+    ),
+    metric(
+        "ece",
+        "ECE",
+        CLASSES,
+        ece,
+        resampled_ece,
+        NO_TARGETS,
+        formula="Expected calibration error: sum over bins of n_bin/n |mean confidence - share correct|, 15 bins of "
+        "equal mass. The confidence is the probability of the positive class (binary) or of each label (multi-label, "
+        "averaged), else the largest probability (Guo et al. 2017, with the bins of Nixon et al. 2019). Equal "
+        "probabilities share a bin. Resamples keep the bins of the whole test split.",
+        **OF_GAPS,
+    ),
 )
