@@ -17,6 +17,7 @@ from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.report.audit_text import audit_lines
 from zoo.sources.opening import find_source
+from zoo.specs.dataset import DatasetSpec, patient_word
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RANDOM = np.random.default_rng(0)
@@ -238,6 +239,26 @@ def test_a_patient_in_two_splits_is_refused_by_name(tmp_path):
     assert (finding.verdict, finding.count) == ("refuse", 3)
     assert "'P7' is in two splits" in finding.message and "with 2 test images" in finding.message
     assert examine(root, tmp_path, drop_leaks=True).verdict == "ok"
+
+
+def test_a_patient_column_that_the_card_does_not_mention_is_called_patient(tmp_path):
+    names = [f"train{number}.png" for number in range(80)] + [f"test{number}.png" for number in range(60)]
+    root = write_set(tmp_path / "set", patients={name: f"P{number % 80}" for number, name in enumerate(names)})
+    spec = replace(find_source(root), patient=DatasetSpec.patient)
+    source = open_dataset(spec, tmp_path)
+    fingerprints = take_fingerprints(source, tmp_path)
+    audited = audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
+    (finding,) = found(audited, "patient")
+    assert source.patient_word == "patient" and "none" not in finding.message
+    assert finding.message.startswith("patient 'P0' is in two splits") and " patients are" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("patient", "word"),
+    [("none: image level", "patient"), ("", "patient"), ("lesion: one per scan", "lesion"), ("eye", "eye")],
+)
+def test_the_word_for_a_patient_is_the_noun_of_the_card(patient, word):
+    assert patient_word(patient) == word
 
 
 @pytest.mark.parametrize(

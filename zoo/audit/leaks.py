@@ -249,7 +249,7 @@ def find_shared_patients(source: OpenDataset, split_of: Array) -> Iterator[Findi
     theirs = rows[np.isin(inverse, shared)]
     pairs = [first_across(split_of, rows[inverse == patient]) for patient in shared[:MOST_NAMED]]
     a, b = pairs[0]
-    word = source.spec.patient.partition(":")[0] or "patient"
+    word = source.patient_word
     tested = int((in_split[2, shared]).sum())
     yield Finding(
         check="patient",
@@ -277,7 +277,7 @@ def find_spellings(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
         [group for group in groups if (len(set(source.patients[group].tolist())) == 1) == is_one]
         for is_one in (True, False)
     )
-    word = source.spec.patient.partition(":")[0] or "patient"
+    word = source.patient_word
     if one:
         what = f"numbers of {word}s spelled in two ways, each of which is taken as one {word}"
         yield spelling_finding(source, split_of, written, one, (what, f"write each {word} in one way"))

@@ -149,7 +149,7 @@ def describe_overlap(
         )
     if len(found.patients):
         theirs = np.flatnonzero(np.isin(tested.patients, found.patients))
-        word = tested.spec.patient.partition(":")[0] or "patient"
+        word = tested.patient_word
         yield Finding(
             check="patient",
             verdict="refuse",

@@ -117,10 +117,7 @@ def name_rare_classes(source: OpenDataset, groups: Array) -> list[str]:
 
 def unit_word(source: OpenDataset) -> str:
     """What is kept on one side: "patient", "lesion", or "image" where there is no patient key."""
-    if not source.has_patients:
-        return "image"
-    word = source.spec.patient.partition(":")[0]
-    return "patient" if word == "none" else word  # its table has a column that its card does not know
+    return source.patient_word if source.has_patients else "image"
 
 
 def val_share(source: OpenDataset) -> Fraction:
