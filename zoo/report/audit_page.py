@@ -67,7 +67,7 @@ def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[
         "anchor": anchor,
         "verdict": audit.verdict,
         "findings": findings,
-        "found_clean": audit.scope.clean(audit.found) if audit.scope else "",
+        "found_clean": audit.scope.summary(audit.failed_checks) if audit.scope else "",
         "facts": {},
         "splits": {},
         "labels": [],
