@@ -65,8 +65,8 @@ def test_a_clean_dataset_is_one_line_that_lists_the_checks(tmp_path):
     root = write_set(tmp_path / "set", patients=patients)
     assert audit_lines(examine(root, tmp_path)) == [
         f"set: ok: 200 images of {len(set(patients.values()))} patients; no conflicting labels, "
-        "duplicates across splits, duplicates within a split, shared patients, patients spelled in several ways, near-duplicates, "
-        "missing classes, blank images, unusual sizes, predictive columns"
+        "duplicates across splits, duplicates within a split, shared patients, patients spelled in several ways, "
+        "near-duplicates, missing classes, blank images, unusual sizes, predictive columns"
     ]
 
 

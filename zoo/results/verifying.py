@@ -101,53 +101,53 @@ def open_bundle(path: Path) -> Path:
 
 def load_bundle(path: Path, registry: Registry, progress: Progress) -> list[Result]:
     """Verify a bundle and return its runs; raises VerifyError with the first difference."""
-    found = verify(open_bundle(path), path.stem, registry, progress)
-    if found.differences:
-        file, what = found.differences[0]
-        more = f" (and {len(found.differences) - 1} more)" if len(found.differences) > 1 else ""
+    outcome = verify(open_bundle(path), path.stem, registry, progress)
+    if outcome.differences:
+        file, what = outcome.differences[0]
+        more = f" (and {len(outcome.differences) - 1} more)" if len(outcome.differences) > 1 else ""
         fix = f"`zoo verify {shlex.quote(clean(path))}` shows every difference"
         raise VerifyError(f"{path}: {file}: {what}{more}", fix=fix)
-    return found.results
+    return outcome.results
 
 
 def verify(folder: Path, name: str, registry: Registry, progress: Progress) -> Verification:
     """Verify a bundle's folder and collect the differences; raises ResultsError for a newer schema."""
     manifest = load_manifest(folder)
-    found = Verification(bundle=f"{name} {hash_file(folder / MANIFEST)[:8]}", zoo=manifest["zoo"])
-    found.datasets = [{**part, "here": "not compared"} for part in manifest["datasets"]]
-    check_files(folder, manifest["files"], found)
+    outcome = Verification(bundle=f"{name} {hash_file(folder / MANIFEST)[:8]}", zoo=manifest["zoo"])
+    outcome.datasets = [{**part, "here": "not compared"} for part in manifest["datasets"]]
+    check_files(folder, manifest["files"], outcome)
     places = list(find_result_folders(folder))
     if not places:
-        found.differs(MANIFEST, "the bundle holds no runs")
+        outcome.differs(MANIFEST, "the bundle holds no runs")
     shared_facts = SharedFacts()
     for done, place in enumerate(places, start=1):
         file = place.relative_to(folder).as_posix()
         try:
-            verify_run(place, file, manifest, registry, shared_facts, found)
+            verify_run(place, file, manifest, registry, shared_facts, outcome)
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise
-            found.differs(file, error.message)
+            outcome.differs(file, error.message)
         except Exception as error:  # untrusted files may be invalid in any way
-            found.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
+            outcome.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
         progress(done, len(places))
-    check_together(shared_facts, manifest, found)
-    return found
+    check_together(shared_facts, manifest, outcome)
+    return outcome
 
 
-def check_files(folder: Path, checksums: Mapping[str, str], found: Verification) -> None:
+def check_files(folder: Path, checksums: Mapping[str, str], outcome: Verification) -> None:
     """Compare the files with the manifest: same names, same checksums."""
     paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
     paths.pop(MANIFEST, None)
     for name, path in paths.items():
         if path.is_symlink():
-            found.differs(name, "a link, not a file")
+            outcome.differs(name, "a link, not a file")
         elif name not in checksums:
-            found.differs(name, "is not in the manifest")
+            outcome.differs(name, "is not in the manifest")
         elif hash_file(path) != checksums[name]:
-            found.differs(name, "its checksum differs from the manifest's")
+            outcome.differs(name, "its checksum differs from the manifest's")
     for name in sorted(set(checksums) - set(paths)):
-        found.differs(name, "is in the manifest but not in the bundle")
+        outcome.differs(name, "is in the manifest but not in the bundle")
 
 
 def verify_run(
@@ -156,59 +156,59 @@ def verify_run(
     manifest: Mapping[str, Any],
     registry: Registry,
     shared_facts: SharedFacts,
-    found: Verification,
+    outcome: Verification,
 ) -> None:
     """Check one run's consistency with the manifest, with other runs on its data, and with its predictions."""
     if any((place / name).is_symlink() for name in (*OF_FINISHED, "result.json")):
         return  # reported by `check_files`; links are not followed
     result = load_result(place)
-    check_identity(result, manifest, file, found)
-    result = compare_with_published(result, registry, file, found)
+    check_identity(result, manifest, file, outcome)
+    result = compare_with_published(result, registry, file, outcome)
     if result.dataset:
-        check_dataset_record(result, shared_facts, file, found)
-    found.results.append(replace(result, bundle=found.bundle, provenance="recomputed"))
+        check_dataset_record(result, shared_facts, file, outcome)
+    outcome.results.append(replace(result, bundle=outcome.bundle, provenance="recomputed"))
     if not result.ok:
         for name in OF_FINISHED:
             if (place / name).exists():
-                found.differs(f"{file}/{name}", f"unexpected file: the run has status {result.status!r}")
+                outcome.differs(f"{file}/{name}", f"unexpected file: the run has status {result.status!r}")
         return
     predictions = load_shared(place / "predictions.npz")
     if faults := [what for split, part in predictions.items() for what in find_faults(result.card(), split, part)]:
         for what in faults:
-            found.differs(f"{file}/predictions.npz", what)
+            outcome.differs(f"{file}/predictions.npz", what)
         return  # invalid arrays must not be counted or scored
-    check_image_counts(result, predictions, file, found)
-    check_same_cases(result, predictions["test"], shared_facts, file, found)
+    check_image_counts(result, predictions, file, outcome)
+    check_same_cases(result, predictions["test"], shared_facts, file, outcome)
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
-    check_scored(result, stored, shared_facts, file, found)
-    missing = find_missing_targets(result, predictions, file, found)
+    check_scored(result, stored, shared_facts, file, outcome)
+    missing = find_missing_targets(result, predictions, file, outcome)
     if "test" in missing:
-        found.results[-1] = replace(found.results[-1], provenance="stated")
-        found.not_recomputed[f"{result.run['dataset']}: its targets are not in the bundle"] += sum(
+        outcome.results[-1] = replace(outcome.results[-1], provenance="stated")
+        outcome.not_recomputed[f"{result.run['dataset']}: its targets are not in the bundle"] += sum(
             map(len, stored.values())
         )
     else:
-        compare_scores(result, predictions, missing, stored, registry, file, found)
+        compare_scores(result, predictions, missing, stored, registry, file, outcome)
 
 
-def check_identity(result: Result, manifest: Mapping[str, Any], file: str, found: Verification) -> None:
+def check_identity(result: Result, manifest: Mapping[str, Any], file: str, outcome: Verification) -> None:
     """Check that the id is the hash of the identity, and that identity, run, dataset and manifest agree."""
     if hash_bytes(json.dumps(dict(result.identity), sort_keys=True, ensure_ascii=True)) != result.id:
-        found.differs(file, "its id is not the hash of its identity")
+        outcome.differs(file, "its id is not the hash of its identity")
     if not file.endswith(f".{result.id[:8]}"):
-        found.differs(file, f"contains run {result.id[:8]}")
+        outcome.differs(file, f"contains run {result.id[:8]}")
     for what in find_contradictions(result.run, result.identity):
-        found.differs(file, what)
+        outcome.differs(file, what)
     if not may_be_shown_as(result.run["shown"], result.run):
-        found.differs(file, f"shown: {result.run['shown']!r} is not a name of the model {result.run['model']!r}")
+        outcome.differs(file, f"shown: {result.run['shown']!r} is not a name of the model {result.run['model']!r}")
     planned = tuple(result.run["deviations"])
     if result.deviations[: len(planned)] != planned:
-        found.differs(file, "deviations: differ from those of its run")
+        outcome.differs(file, "deviations: differ from those of its run")
     metric = result.identity.get("primary_metric")
     if result.ok and metric and result.details.get("primary_metric") != metric:
-        found.differs(file, f"primary_metric: {result.details.get('primary_metric')!r}, {metric!r} in its identity")
+        outcome.differs(file, f"primary_metric: {result.details.get('primary_metric')!r}, {metric!r} in its identity")
     if version_of_data(result) not in {tuple(part[n] for n in VERSION_OF_DATA) for part in manifest["datasets"]}:
-        found.differs(file, f"the manifest has other content or split hashes for {result.run['dataset']!r}")
+        outcome.differs(file, f"the manifest has other content or split hashes for {result.run['dataset']!r}")
 
 
 def may_be_shown_as(shown: str, run: Mapping[str, Any]) -> bool:
@@ -223,7 +223,7 @@ def may_be_shown_as(shown: str, run: Mapping[str, Any]) -> bool:
     return False
 
 
-def compare_with_published(result: Result, registry: Registry, file: str, found: Verification) -> Result:
+def compare_with_published(result: Result, registry: Registry, file: str, outcome: Verification) -> Result:
     """Add a deviation if the protocol has the label of a published one but other fields.
 
     This is a note, not a difference: a program that uses zoo as a library may change a field without the label.
@@ -233,70 +233,74 @@ def compare_with_published(result: Result, registry: Registry, file: str, found:
     if published is None or published.version != run.protocol.version:
         return result
     if run.protocol.demonstration != published.demonstration:
-        found.differs(file, f"protocol.demonstration: {published.demonstration} by {published.label}")
+        outcome.differs(file, f"protocol.demonstration: {published.demonstration} by {published.label}")
     fields = find_undeclared(run, published)
     if not fields:
         return result
     deviation = f"protocol: called {run.protocol.label}, which has another {', '.join(fields)}"
-    found.notes.append(f"{file}: {deviation}")
+    outcome.notes.append(f"{file}: {deviation}")
     return replace(result, deviations=(*result.deviations, deviation))
 
 
-def check_dataset_record(result: Result, shared_facts: SharedFacts, file: str, found: Verification) -> None:
+def check_dataset_record(result: Result, shared_facts: SharedFacts, file: str, outcome: Verification) -> None:
     """Check that the dataset's record is consistent, and agrees with its run and with other runs on the same data."""
     run, record = result.run, result.dataset
     for name in ("content_hash", "split_hash"):
         if record[name] != run[name]:
-            found.differs(file, f"{name}: {run[name][:8]} in the run, {record[name][:8]} in its dataset's record")
+            outcome.differs(file, f"{name}: {run[name][:8]} in the run, {record[name][:8]} in its dataset's record")
     if record["name"] != run["dataset"]:
-        found.differs(file, f"dataset: {run['dataset']!r} in the run, {record['name']!r} in its dataset's record")
+        outcome.differs(file, f"dataset: {run['dataset']!r} in the run, {record['name']!r} in its dataset's record")
     if run["fold"] >= run["num_folds"]:
-        found.differs(file, f"fold: {run['fold']} of {run['num_folds']}, counted from 0")
+        outcome.differs(file, f"fold: {run['fold']} of {run['num_folds']}, counted from 0")
     if record["positive"] is not None and record["positive"] >= len(record["labels"]):
-        found.differs(file, f"positive: label {record['positive']} of {len(record['labels'])}")
+        outcome.differs(file, f"positive: label {record['positive']} of {len(record['labels'])}")
     if record["unit"] == "patient" and not record["has_patients"]:
-        found.differs(file, "unit: patient, but the dataset has no patients")
+        outcome.differs(file, "unit: patient, but the dataset has no patients")
     for split, counts in record.get("splits", {}).items():
         of_labels = counts.get("labels")
         if of_labels is not None and list(of_labels) != list(dict.fromkeys(record["labels"])):
-            found.differs(file, f"{split}: counts the labels {list(of_labels)}, but the labels are {record['labels']}")
+            outcome.differs(
+                file, f"{split}: counts the labels {list(of_labels)}, but the labels are {record['labels']}"
+            )
         if find_task(record["task"]).classes and sum((of_labels or {}).values()) != counts["images"]:
-            found.differs(
+            outcome.differs(
                 file, f"{split}: {counts['images']} images, but {sum((of_labels or {}).values())} summed over labels"
             )
         if counts["patients"] > counts["images"]:
-            found.differs(file, f"{split}: {counts['patients']} patients of {counts['images']} images")
+            outcome.differs(file, f"{split}: {counts['patients']} patients of {counts['images']} images")
         if split == "train" and run.get("num_train") and run["num_train"] != counts["images"]:
-            found.differs(file, f"train: {run['num_train']} images in the run, {counts['images']} in its dataset's record")
+            outcome.differs(file, f"train: {run['num_train']} images in the run, {counts['images']} in the record")
     key = *version_of_data(result), run.get("test_hash", "")
     facts = {**{name: record.get(name) for name in SAME_ON_SAME_DATA}, "num_folds": run["num_folds"]}
     first = shared_facts.cards.setdefault(key, facts)
     for name in facts:
         if facts[name] != first[name]:
-            found.differs(file, f"{name}: {facts[name]!r}, but {first[name]!r} in other runs on the same data")
+            outcome.differs(file, f"{name}: {facts[name]!r}, but {first[name]!r} in other runs on the same data")
     for split, counts in record.get("splits", {}).items():
         shuffled = run["seed"] if run["purpose"] == "shuffle" else None  # each shuffle counts labels of its own
         before = shared_facts.splits.setdefault((*key, run["fold"], shuffled, split), counts)
         if not all(same_count(counts[name], before[name]) for name in counts.keys() & before.keys()):
-            found.differs(file, f"{split}: counts differ from other runs on the same split")
+            outcome.differs(file, f"{split}: counts differ from other runs on the same split")
     targets = "shared" if record.get("share_targets", True) else "left out"
     shared_facts.sharing.setdefault(version_of_data(result), set()).add(targets)
 
 
-def check_together(shared_facts: SharedFacts, manifest: Mapping[str, Any], found: Verification) -> None:
+def check_together(shared_facts: SharedFacts, manifest: Mapping[str, Any], outcome: Verification) -> None:
     """Check facts that need all runs: the datasets, whether their targets are shared, and the scores of each run."""
     for part in manifest["datasets"]:
         sharing = shared_facts.sharing.get(tuple(part[name] for name in VERSION_OF_DATA))
-        versions = {version_of_data(result) for result in found.results}
+        versions = {version_of_data(result) for result in outcome.results}
         if sharing is None and tuple(part[name] for name in VERSION_OF_DATA) not in versions:
-            found.differs(MANIFEST, f"dataset {part['name']}: the bundle has no run on it")
+            outcome.differs(MANIFEST, f"dataset {part['name']}: the bundle has no run on it")
         elif sharing and part["targets"] not in sharing:
-            found.differs(MANIFEST, f"dataset {part['name']}: targets {part['targets']}, unlike in its runs")
+            outcome.differs(MANIFEST, f"dataset {part['name']}: targets {part['targets']}, unlike in its runs")
     for files in shared_facts.scored.values():
         expected = set.union(*files.values())
         for file, names in files.items():
             if missing := sorted(expected - names):
-                found.differs(f"{file}/scores.json", f"has no {', '.join(missing)}, unlike other runs on the same data")
+                outcome.differs(
+                    f"{file}/scores.json", f"has no {', '.join(missing)}, unlike other runs on the same data"
+                )
 
 
 def load_shared(path: Path) -> dict[str, Predictions]:
@@ -313,12 +317,14 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
-def check_image_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:
+def check_image_counts(
+    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
+) -> None:
     """Compare the numbers of images, patients and images per label with the dataset's record."""
     task, labels = find_task(result.dataset["task"]), result.dataset["labels"]
     for split, part in predictions.items():
         if len(np.unique(part.sample_ids)) != len(part):
-            found.differs(file, f"{split}: duplicate sample ids")
+            outcome.differs(file, f"{split}: duplicate sample ids")
         recorded = result.dataset["splits"][split]
         if len(part.targets):
             counted = count_images(task, labels, part.targets, part.patients)
@@ -326,19 +332,19 @@ def check_image_counts(result: Result, predictions: Mapping[str, Predictions], f
             counted = {"images": len(part), "patients": len(np.unique(part.patients))}
         for name in ("images", "patients"):
             if recorded[name] != counted[name]:
-                found.differs(file, f"{split}: {counted[name]} {name}, {recorded[name]} in the record")
+                outcome.differs(file, f"{split}: {counted[name]} {name}, {recorded[name]} in the record")
         if counted.get("labels") != recorded.get("labels") and len(part.targets):
             numbers = list(counted["labels"].values())
-            found.differs(file, f"{split}: images per label {numbers} differ from the record")
+            outcome.differs(file, f"{split}: images per label {numbers} differ from the record")
         for name in ("mean", "std"):
             if name in counted and not same_count(recorded.get(name), counted[name]):
-                found.differs(file, f"{split}: {name} of targets {counted[name]}, {recorded.get(name)} in the record")
+                outcome.differs(file, f"{split}: {name} of targets {counted[name]}, {recorded.get(name)} in the record")
         unit = result.card().unit_of(split)
         owners = part.patients if unit == "patient" else clips_of(part.sample_ids)
         if unit == "clip" and np.array_equal(owners, part.sample_ids):
-            found.differs(file, f"{split}: the unit is the clip, but no sample is a frame")
+            outcome.differs(file, f"{split}: the unit is the clip, but no sample is a frame")
         if unit != "image" and len(part.targets) and find_disagreement(owners, part.targets):
-            found.differs(file, f"{split}: the unit is the {unit}, but images of one {unit} have different targets")
+            outcome.differs(file, f"{split}: the unit is the {unit}, but images of one {unit} have different targets")
 
 
 def same_count(recorded: object, counted: object) -> bool:
@@ -349,29 +355,29 @@ def same_count(recorded: object, counted: object) -> bool:
 
 
 def find_missing_targets(
-    result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification
+    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
 ) -> list[str]:
     """Return the splits without targets; a difference unless the dataset does not share them, in all splits."""
     missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
     shared = result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
-            found.differs(f"{file}/predictions.npz", f"predictions of {split} are missing")
+            outcome.differs(f"{file}/predictions.npz", f"predictions of {split} are missing")
         elif shared or len(missing) < len(STORED_SPLITS):
             reason = "its dataset shares them" if shared else "another split has them"
-            found.differs(f"{file}/predictions.npz", f"{split}: targets are missing, but {reason}")
+            outcome.differs(f"{file}/predictions.npz", f"{split}: targets are missing, but {reason}")
     return missing
 
 
 def check_same_cases(
-    result: Result, test: Predictions, shared_facts: SharedFacts, file: str, found: Verification
+    result: Result, test: Predictions, shared_facts: SharedFacts, file: str, outcome: Verification
 ) -> None:
     """Check that runs on the same fold and version of the data have the same test samples and targets."""
     key = *version_of_data(result), result.run.get("test_hash", ""), result.run["fold"]
     first = shared_facts.tested.setdefault(key, test)
     for name in ("sample_ids", "patients", "targets"):
         if not np.array_equal(getattr(first, name), getattr(test, name), equal_nan=name == "targets"):
-            found.differs(file, f"test: {name} differ from other runs on the same split")
+            outcome.differs(file, f"test: {name} differ from other runs on the same split")
 
 
 def check_scored(
@@ -379,7 +385,7 @@ def check_scored(
     stored: Mapping[str, Mapping[str, Score]],
     shared_facts: SharedFacts,
     file: str,
-    found: Verification,
+    outcome: Verification,
 ) -> None:
     """Check that the primary metric is scored, image scores exist if the unit is not the image, and collect metrics.
 
@@ -388,12 +394,12 @@ def check_scored(
     place, names = f"{file}/scores.json", set(stored["scores"])
     primary = result.details.get("primary_metric")
     if not names:
-        found.differs(place, "has no scores")
+        outcome.differs(place, "has no scores")
     elif primary in find_task(result.dataset["task"]).metrics and primary not in names:
-        found.differs(place, f"has no {primary}, the primary metric of its run")
+        outcome.differs(place, f"has no {primary}, the primary metric of its run")
     expected = names if result.dataset["unit"] != "image" else set()
     if set(stored["image_scores"]) != expected:
-        found.differs(place, f"image_scores: {len(stored['image_scores'])}, expected {len(expected)}")
+        outcome.differs(place, f"image_scores: {len(stored['image_scores'])}, expected {len(expected)}")
     key = *version_of_data(result), result.versions.get("zoo-bench", "")
     task_metrics = names.intersection(find_task(result.dataset["task"]).metrics)
     shared_facts.scored.setdefault(key, {})[file] = task_metrics
@@ -406,7 +412,7 @@ def compare_scores(
     stored: Mapping[str, Mapping[str, Score]],
     registry: Registry,
     file: str,
-    found: Verification,
+    outcome: Verification,
 ) -> None:
     """Recompute the scores and compare values and intervals with those stored.
 
@@ -417,12 +423,12 @@ def compare_scores(
     threshold: ThresholdRule = result.run["protocol"]["threshold"]
     for name, score in stored["scores"].items():
         if name not in registry.metrics:
-            found.not_recomputed[f"{name}: no installed plugin provides it"] += 1
+            outcome.not_recomputed[f"{name}: no installed plugin provides it"] += 1
         elif registry.metrics[name].version != score.version:
             versions = f"version {score.version} in the bundle, {registry.metrics[name].version} here"
-            found.not_recomputed[f"{name}: {versions}"] += 1
+            outcome.not_recomputed[f"{name}: {versions}"] += 1
         elif missing and threshold == "val" and needs_threshold(registry.metrics[name], result, predictions):
-            found.not_recomputed[f"{name}: the targets of val, which determine the threshold, are missing"] += 1
+            outcome.not_recomputed[f"{name}: the targets of val, which determine the threshold, are missing"] += 1
         else:
             metrics[name] = registry.metrics[name]
     recomputed = score_run(predictions, metrics, result.card(), threshold=threshold)
@@ -430,18 +436,18 @@ def compare_scores(
         for name in metrics.keys() & scores.keys():
             stored_score, new_score = scores[name], recomputed[kind][name]
             parts = ["value"]
-            found.num_scores += 1
+            outcome.num_scores += 1
             if stored_score.method == new_score.method:
                 parts += ["low", "high"]
-                found.num_intervals += new_score.low is not None
+                outcome.num_intervals += new_score.low is not None
             else:  # another version of zoo uses another method; both are right
                 methods = f"{stored_score.method or 'none'} in the bundle, {new_score.method or 'none'} here"
-                found.not_recomputed[f"interval of {name}: {methods}"] += 1
+                outcome.not_recomputed[f"interval of {name}: {methods}"] += 1
             for part in parts:
                 numbers = getattr(stored_score, part), getattr(new_score, part)
                 if not same_score(*numbers):
                     what = f"{kind}: {name} {part}: {numbers[0]} in the bundle, {numbers[1]} recomputed"
-                    found.differs(f"{file}/scores.json", what)
+                    outcome.differs(f"{file}/scores.json", what)
 
 
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:
@@ -464,14 +470,14 @@ def same_score(stored: float | None, recomputed: float | None) -> bool:
     return abs(stored - recomputed) <= VERIFY_TOLERANCE
 
 
-def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerprints) -> None:
+def compare_data(outcome: Verification, source: OpenDataset, fingerprints: Fingerprints) -> None:
     """Compare the hashes of a dataset on this machine, with its official and a drawn split, with the bundle's."""
     versions = {each.spec.name: each for each in (source, discard_split(source))}
-    parts = [part for part in found.datasets if part["name"] in versions]
+    parts = [part for part in outcome.datasets if part["name"] in versions]
     if not parts:
         raise ResultsError(
             f"the bundle has no dataset {source.spec.name!r}",
-            fix=f"its datasets: {', '.join(p['name'] for p in found.datasets)}",
+            fix=f"its datasets: {', '.join(p['name'] for p in outcome.datasets)}",
         )
     for part in parts:
         name, version = part["name"], versions[part["name"]]
@@ -479,7 +485,7 @@ def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerp
         if part["content_hash"] != version.content_hash:
             part["here"] = "another content"
         else:
-            of_part = [r for r in found.results if version_of_data(r) == tuple(part[n] for n in VERSION_OF_DATA)]
+            of_part = [r for r in outcome.results if version_of_data(r) == tuple(part[n] for n in VERSION_OF_DATA)]
             folds = {result.run["num_folds"] for result in of_part}
             labels = [without_paths(label) for label in version.spec.labels]
             if any(result.dataset and list(result.dataset["labels"]) != labels for result in of_part):
@@ -490,7 +496,7 @@ def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerp
             elif not any(same_split(version, fingerprints, part["split_hash"], number) for number in folds):
                 part["here"] = "another split"
         if part["here"] != "same":
-            found.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
+            outcome.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
 
 
 def same_split(source: OpenDataset, fingerprints: Fingerprints, expected: str, num_folds: int) -> bool:
@@ -541,18 +547,18 @@ def values_close(one: Array, other: Array) -> bool:
     return np.allclose(one, other, rtol=REPRODUCED_TOLERANCE, atol=REPRODUCED_TOLERANCE, equal_nan=True)
 
 
-def describe_verification(found: Verification, path: Path) -> dict[str, Any]:
+def describe_verification(outcome: Verification, path: Path) -> dict[str, Any]:
     """Return the document of `zoo verify --json`."""
     return {
         "schema": 1,
         "command": "verify",
         "bundle": str(path),
-        "zoo": found.zoo,
-        "runs": len(found.results),
-        "recomputed": {"scores": found.num_scores, "intervals": found.num_intervals},
-        "differences": [{"file": file, "what": what} for file, what in found.differences],
-        "not_recomputed": [{"why": why, "scores": count} for why, count in sorted(found.not_recomputed.items())],
-        "notes": [clean(note) for note in found.notes],
-        "datasets": found.datasets,
+        "zoo": outcome.zoo,
+        "runs": len(outcome.results),
+        "recomputed": {"scores": outcome.num_scores, "intervals": outcome.num_intervals},
+        "differences": [{"file": file, "what": what} for file, what in outcome.differences],
+        "not_recomputed": [{"why": why, "scores": count} for why, count in sorted(outcome.not_recomputed.items())],
+        "notes": [clean(note) for note in outcome.notes],
+        "datasets": outcome.datasets,
         "cannot_detect": CANNOT_DETECT,
     }
