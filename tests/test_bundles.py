@@ -135,7 +135,7 @@ def test_the_manifest_has_the_checksum_of_every_other_file(tmp_path, store):
 def test_targets_are_left_out_if_the_license_forbids_sharing(tmp_path, store):
     store(tmp_path / "results", facts={"share_targets": False})
     made = bundle(tmp_path / "results", tmp_path / "out")
-    assert made.left_out == ("targets of dots: its licence keeps them",)
+    assert made.left_out == ("targets of dots: not shared because of its license",)
     (shared,) = load_results(tmp_path / "out")[0]
     with np.load(shared.folder / "predictions.npz") as arrays:
         assert len(arrays["test_targets"]) == len(arrays["val_targets"]) == 0
@@ -149,7 +149,7 @@ def test_targets_are_left_out_if_the_license_forbids_sharing(tmp_path, store):
 def test_metadata_are_left_out_unless_requested(tmp_path, store):
     store(tmp_path / "results", metadata=METADATA)
     made = bundle(tmp_path / "results", tmp_path / "out")
-    assert made.left_out == ("metadata of dots: age, sex (--metadata shares them)",)
+    assert made.left_out == ("metadata of dots: age, sex (include with --metadata)",)
     (shared,) = load_results(tmp_path / "out")[0]
     assert shared.predictions()["test"].metadata == {}
     with np.load(shared.folder / "predictions.npz") as arrays:
@@ -160,7 +160,7 @@ def test_metadata_are_left_out_unless_requested(tmp_path, store):
 def test_a_requested_column_keeps_its_rows_and_is_in_the_manifest(tmp_path, store):
     stored = store(tmp_path / "results", metadata=METADATA).predictions()["test"]
     made = bundle(tmp_path / "results", tmp_path / "out", metadata=("sex",))
-    assert made.left_out == ("metadata of dots: age (--metadata shares them)",)
+    assert made.left_out == ("metadata of dots: age (include with --metadata)",)
     assert load_manifest(tmp_path / "out")["metadata"] == ["sex"]
     test = load_results(tmp_path / "out")[0][0].predictions()["test"]
     assert list(test.metadata) == ["sex"]
@@ -194,7 +194,7 @@ def test_a_score_without_its_metric_is_left_out_and_reported(tmp_path, store):
     made = bundle(
         tmp_path / "results", tmp_path / "out", registry=Registry(metrics={"auroc": REGISTRY.metrics["auroc"]})
     )
-    assert made.left_out == ("scores of accuracy: no plugin here gives it",)
+    assert made.left_out == ("scores of accuracy: no installed plugin provides it",)
     assert set(load_results(tmp_path / "out")[0][0].scores()) == {"auroc"}
 
 

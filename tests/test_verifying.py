@@ -454,7 +454,7 @@ def test_a_newer_schema_is_an_error(shared, first, name):
     change_json(path, lambda d: d.update(schema=99))
     if name != MANIFEST:
         with_right_checksums(shared)
-    with pytest.raises(ResultsError, match="written in schema 99") as caught:
+    with pytest.raises(ResultsError, match="has schema 99") as caught:
         check(shared)
     assert caught.value.exit_status == 5
 
@@ -484,7 +484,7 @@ def test_a_field_of_a_wrong_type_in_the_manifest_is_named(shared, place):
             (shared / MANIFEST).write_text(sound)
             change_json(shared / MANIFEST, lambda d: d["datasets"].append(dict(d["datasets"][0])))
             change_json(shared / MANIFEST, lambda d, n=name, v=value: d["datasets"][place].update({n: v}))
-            named = rf"not the manifest of a bundle: datasets\.{place}\.{name}: Input"
+            named = rf"invalid manifest: datasets\.{place}\.{name}: Input"
             with pytest.raises(ResultsError, match=named) as caught:
                 check(shared)
             assert caught.value.exit_status == 5

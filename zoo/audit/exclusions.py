@@ -40,10 +40,10 @@ def choose_exclusions(source: OpenDataset, fingerprints: Fingerprints) -> Exclus
             + and_more(len(pairs) - 1, "pair")
             + f", {len(rows)} images, {tested} of them in test{scores}"
         )
-    kept = source.splits.copy()
-    kept[rows] = ""
-    if (kept == "test").any():
+    remaining = source.splits.copy()
+    remaining[rows] = ""
+    if (remaining == "test").any():
         groups, _ = connected_groups(source, fingerprints)
-        without_copies = drop_copies(kept, groups, look_alikes(source, fingerprints), notes)
-        rows = np.union1d(rows, np.flatnonzero((without_copies == "") & (kept != "")))
+        without_copies = drop_copies(remaining, groups, look_alikes(source, fingerprints), notes)
+        rows = np.union1d(rows, np.flatnonzero((without_copies == "") & (remaining != "")))
     return Exclusions(sample_ids=frozenset(source.sample_ids[rows].tolist()), notes=tuple(notes))

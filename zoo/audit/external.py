@@ -80,9 +80,9 @@ def match_datasets(
     )
 
 
-def keep(external: External, kept: Array, note: str) -> External:
-    """Restrict an external test set to the images of the mask `kept`, bool (n,)."""
-    source, rows = external.source, np.flatnonzero(kept)
+def keep(external: External, mask: Array, note: str) -> External:
+    """Restrict an external test set to the images where `mask`, bool (n,), is true."""
+    source, rows = external.source, np.flatnonzero(mask)
     if not len(rows):
         raise DataError(
             f"dataset {external.name!r}: {note}, which leaves no image",

@@ -114,12 +114,12 @@ def find_alike_cached(
     """Call `find_alike_across`, cached by the pixel hashes of both datasets."""
     key = hash_bytes(*trained_prints.pixels.tolist(), "and", *tested_prints.pixels.tolist())
     path = cache / "fingerprints" / f"{key[:20]}-across-v{FINGERPRINTS_VERSION}.npz"
-    kept = kept_arrays(path)
-    if kept is None or set(kept) != {"alike", "skipped"}:
+    cached = kept_arrays(path)
+    if cached is None or set(cached) != {"alike", "skipped"}:
         alike, skipped = find_alike_across(trained, trained_prints, tested, tested_prints, progress)
         keep_arrays(path, alike=alike, skipped=skipped)
         return alike, skipped
-    return kept["alike"], str(kept["skipped"])
+    return cached["alike"], str(cached["skipped"])
 
 
 def find_overlapping(external: External, overlap: Overlap) -> Array:
