@@ -11,7 +11,7 @@ import pytest
 from folders import SHARED
 from PIL import Image
 
-from zoo.audit.examine import Fixed
+from zoo.audit.examine import FixedCard
 from zoo.audit.exclusions import choose_exclusions
 from zoo.audit.leaks import Audit, audit
 from zoo.data.fingerprints import take_fingerprints
@@ -140,7 +140,7 @@ def test_an_unreadable_dataset_is_a_one_line_error(zoo, tmp_path):
 def test_the_suggested_command_quotes_the_path_of_the_card():
     passed = Audit(dataset="set", findings=())
     nothing = SimpleNamespace(notes=(), sample_ids=())
-    lines = fixed_lines(Fixed(path=Path("my data\x1b/fixed.toml"), exclusions=nothing, audit=passed))
+    lines = fixed_lines(FixedCard(path=Path("my data\x1b/fixed.toml"), exclusions=nothing, audit=passed))
     assert lines[-1] == "next: zoo bench --datasets 'my data\\x1b/fixed.toml'"
     assert not any("\x1b" in line for line in lines)
 

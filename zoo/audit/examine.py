@@ -31,7 +31,7 @@ from zoo.system.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Examined:
+class AuditedDataset:
     """An audit with its inputs; these are None if the dataset could not be opened."""
 
     audit: Audit
@@ -41,7 +41,7 @@ class Examined:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fixed:
+class FixedCard:
     """A card written without leaking or conflicting images, and the audit of that card."""
 
     path: Path | None  # None if no image had to be left out
@@ -49,23 +49,25 @@ class Fixed:
     audit: Audit
 
 
-def examine_named(requested: str, registry: Registry, console: Console, settings: Settings) -> list[Examined]:
+def examine_named(requested: str, registry: Registry, console: Console, settings: Settings) -> list[AuditedDataset]:
     """Audit every dataset that a name, glob or path matches; one that cannot be opened is refused."""
     open_cache(settings.cache)
     try:
         with console.counting(f"fetching {requested}", "bytes") as progress:
             specs = find_datasets(requested, registry, settings.cache, offline=settings.offline, progress=progress)
     except DataError as error:
-        return [Examined(audit=refused_audit(requested, error))]
+        return [AuditedDataset(audit=refused_audit(requested, error))]
     return [examine_dataset(spec, console, settings) for spec in specs]
 
 
-def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
+def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> AuditedDataset:
     try:
         source, split, fingerprints = open_and_split(spec, settings, console)
-        return Examined(audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints)
+        return AuditedDataset(
+            audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints
+        )
     except DataError as error:
-        return Examined(audit=refused_audit(spec.name, error))
+        return AuditedDataset(audit=refused_audit(spec.name, error))
 
 
 def choose_backbone(
@@ -101,7 +103,9 @@ def as_backbone(choice: ModelChoice, weights: InitialWeights) -> Backbone:
     return Backbone(display_name=f"features of {name}", spec=choice.spec, weights=weights, network=network)
 
 
-def add_label_noise(examined: Examined, backbone: Backbone, console: Console, settings: Settings) -> Examined:
+def add_label_noise(
+    examined: AuditedDataset, backbone: Backbone, console: Console, settings: Settings
+) -> AuditedDataset:
     """Add the finding of probably wrong labels."""
     if examined.source is None or examined.split is None or examined.fingerprints is None:
         return examined
@@ -117,7 +121,7 @@ def add_label_noise(examined: Examined, backbone: Backbone, console: Console, se
     return replace(examined, audit=examined.audit.with_finding(finding))
 
 
-def fix(examined: Examined, target: Path, console: Console, settings: Settings) -> Fixed:
+def fix(examined: AuditedDataset, target: Path, console: Console, settings: Settings) -> FixedCard:
     """Write a card without leaking or conflicting images, then open and audit it."""
     source, fingerprints = examined.source, examined.fingerprints
     if source is None or fingerprints is None:
@@ -125,7 +129,7 @@ def fix(examined: Examined, target: Path, console: Console, settings: Settings) 
         raise DataError(f"{examined.audit.dataset}: cannot be opened: {finding.message}", fix=finding.fix, code="data")
     exclusions = choose_exclusions(source, fingerprints)
     if not exclusions.sample_ids:
-        return Fixed(path=None, exclusions=exclusions, audit=examined.audit)
+        return FixedCard(path=None, exclusions=exclusions, audit=examined.audit)
     card = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
     try:
         again = examine_dataset(find_source(card), console, settings)
@@ -134,7 +138,7 @@ def fix(examined: Examined, target: Path, console: Console, settings: Settings) 
     except BaseException:
         card.unlink(missing_ok=True)
         raise
-    return Fixed(path=card, exclusions=exclusions, audit=again.audit)
+    return FixedCard(path=card, exclusions=exclusions, audit=again.audit)
 
 
 def check_remaining(source: OpenDataset, remaining: OpenDataset, exclusions: Exclusions) -> None:
@@ -156,7 +160,7 @@ def check_remaining(source: OpenDataset, remaining: OpenDataset, exclusions: Exc
         )
 
 
-def describe_fixed(fixed: Fixed) -> dict[str, Any]:
+def describe_fixed(fixed: FixedCard) -> dict[str, Any]:
     return {
         "path": str(fixed.path) if fixed.path else None,
         "left_out": sorted(fixed.exclusions.sample_ids),

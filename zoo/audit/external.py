@@ -268,7 +268,7 @@ def describe_external(
     collections = (*facts.get("derived_from", ()), *spec.derived_from, facts["name"], spec.name)
     return {
         **facts,
-        **{key: both(facts[key], getattr(spec, key)) for key in ("title", "modality", "license", "citation")},
+        **{key: join_distinct(facts[key], getattr(spec, key)) for key in ("title", "modality", "license", "citation")},
         "unit": unit_of(source),
         "val_unit": facts["unit"],
         "has_patients": source.has_patients,
@@ -299,5 +299,5 @@ def describe_external(
     }
 
 
-def both(one: str, other: str) -> str:
+def join_distinct(one: str, other: str) -> str:
     return "; ".join(dict.fromkeys(text for text in (one, other) if text))

@@ -164,7 +164,7 @@ def refused_audit(dataset: str, error: DataError) -> Audit:
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
-def copies(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
+def find_copy_groups(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
     """Yield the rows of each group of identical images; blank images and images without a split are ignored."""
     rows = np.flatnonzero((split_of != "") & ~fingerprints.blank)
     order = rows[np.argsort(fingerprints.pixels[rows], kind="stable")]
@@ -176,7 +176,7 @@ def conflicting_pairs(source: OpenDataset, split_of: Array, fingerprints: Finger
     """Yield pairs of rows with identical pixels but different labels, except `known_conflicts`."""
     accepted = {frozenset(pair) for pair in source.spec.known_conflicts}
     targets = np.asarray(source.samples.targets, dtype=float).reshape(len(split_of), -1)
-    for group in copies(fingerprints, split_of):
+    for group in find_copy_groups(fingerprints, split_of):
         for a, b in combinations(group.tolist(), 2):
             same = np.array_equal(targets[a], targets[b], equal_nan=True)
             if not same and frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) not in accepted:
@@ -208,7 +208,7 @@ def find_identical(source: OpenDataset, split_of: Array, fingerprints: Fingerpri
     """Report identical images in two splits and within one split."""
     across: list[Array] = []
     within: list[Array] = []
-    for group in copies(fingerprints, split_of):
+    for group in find_copy_groups(fingerprints, split_of):
         (across if len(set(split_of[group])) > 1 else within).append(group)
     if across:
         a, b = first_across(split_of, across[0])
@@ -386,7 +386,7 @@ def name_places(places: Collection[tuple[str, int]], num_folds: int) -> str:
     counts = {name: sum(where == name for where, _ in places) for name in SPLITS}
     names = [name for name in SPLITS if counts[name]]
     if num_folds == 1:
-        return listed(names)
+        return join_words(names)
     first, *others = names
     folds = f"{first} of {counts[first]} of {num_folds} folds"
     return ", ".join([folds, *(f"{name} of {counts[name]}" for name in others)])
@@ -404,7 +404,7 @@ def describe_consequences(splits: Collection[str], *, is_mean: bool, is_scored: 
     undefined = [name for name in ("val", "test") if name in splits]
     if undefined:
         left_out = " and left out of the macro mean" if is_mean else ""
-        parts.append(f"its AUROC is undefined on {listed(undefined)}{left_out}")
+        parts.append(f"its AUROC is undefined on {join_words(undefined)}{left_out}")
     return "; ".join(parts)
 
 
@@ -631,6 +631,6 @@ def and_more(count: int, what: str) -> str:
     return f" (and {count} {what}{'s' * (count != 1)} more)" if count > 0 else ""
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from zoo.audit.examine import Fixed
+from zoo.audit.examine import FixedCard
 from zoo.audit.leaks import Audit, Finding, Suspect
 from zoo.errors import clean
 
@@ -42,7 +42,7 @@ def suspect_line(suspect: Suspect) -> str:
     return clean(f"{suspect.score:.2f}  {suspect.sample}: {what}{suspect.given}, suggested {suspect.suggested}")
 
 
-def fixed_lines(fixed: Fixed) -> list[str]:
+def fixed_lines(fixed: FixedCard) -> list[str]:
     """Report the images left out and how to use the written card."""
     if fixed.path is None:
         return ["nothing to leave out: no card was written"]
