@@ -105,7 +105,7 @@ def test_different_tasks_are_an_error(trained, tiny_data):
     assert caught.value.code == "wrong-task"
 
 
-def test_of_several_labels_an_image_may_have_the_unknown_stay_unknown(tmp_path, tiny_data):
+def test_unknown_multilabel_targets_stay_unknown(tmp_path, tiny_data):
     for name in ("multilabel", "other"):
         shutil.copytree(tiny_data / "multilabel", tmp_path / name)
     table = tmp_path / "other" / "table.csv"
