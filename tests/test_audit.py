@@ -405,7 +405,7 @@ def test_a_split_that_zoo_draws_is_never_refused(tmp_path):
     assert findings_of(audited, "identical-within")[0].count == 10
 
 
-# --- real sets -------------------------------------------------------------------------------------------------------
+# --- real datasets ---------------------------------------------------------------------------------------------------
 def real(name):
     if not (SHARED / name).exists():
         pytest.skip(f"{name} is not in ../shared/data")

@@ -216,7 +216,7 @@ def test_scores_of_another_run_are_an_error(tmp_path, store):
 def test_an_invalid_field_is_named(tmp_path, store, place, value):
     folder = store(tmp_path).folder
     document = json.loads((folder / "result.json").read_text())
-    document.pop("seal")  # as whoever writes it anew leaves it out
+    document.pop("seal")  # an editor would remove the seal
     *above, last = place
     part = document
     for name in above:
@@ -228,8 +228,8 @@ def test_an_invalid_field_is_named(tmp_path, store, place, value):
     assert load_scored_runs(tmp_path) == []
 
 
-# --- what may not be read, written through, or counted twice ---------------------------------------------------------
-MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without the right to read everything
+# --- permissions, links and duplicates -------------------------------------------------------------------------------
+MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without its capability to read all files
 READ = "import sys; from pathlib import Path; from zoo.results.store import *; "
 mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 

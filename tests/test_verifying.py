@@ -293,7 +293,7 @@ def test_a_finished_run_marked_as_failed_is_detected(shared, first):
     assert "predictions.npz: unexpected file" in differences(check(shared))
 
 
-# --- a card that contradicts the predictions -------------------------------------------------------------------------
+# --- a record that contradicts the predictions -----------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -620,7 +620,7 @@ def test_splits_with_allowed_or_dropped_leaks_or_resplit_are_recognized(zoo, tmp
     root = tmp_path / "alike"
     random, recent = np.random.default_rng(0), []
     for row in range(160):
-        if row % 8 < 6:  # of eight images the last two are the first two, a little brighter
+        if row % 8 < 6:  # the last two of eight images are brighter copies of the first two
             pixels = np.asarray(Image.fromarray(random.integers(20, 220, (8, 8), np.uint8)).resize((64, 64)))
             recent = [*(recent if row % 8 else []), pixels]
         path = root / ("train" if row // 2 % 4 else "test") / "ab"[row % 2] / f"{row:03}.png"
