@@ -1,4 +1,4 @@
-"""The audit of sets whose files differ in levels by group: whether the label goes with the group, by scipy's tests."""
+"""The levels check: association of file groups with the label, compared with scipy's tests."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 
 def write_ct(root, lost):
-    """24 CT files of 24 patients, the first half well; those of the numbers in `lost` have no rescaling."""
+    """Write CT files of 24 patients, the first half well; files whose number is in `lost` have no rescaling."""
     for number in range(24):
         pixels = np.random.default_rng(number).normal(1100, 60, (64, 64)).astype(np.uint16)
         rescaling = {} if number in lost else {"RescaleSlope": 1, "RescaleIntercept": -1024}
@@ -42,24 +42,23 @@ def source_of(groups, targets, task, patients=None, labels=("a", "b", "c")):
     )
 
 
-def test_lost_rescaling_that_goes_with_the_label_is_a_warning(tmp_path):
+def test_rescaling_associated_with_the_label_is_a_warning(tmp_path):
     audited = examine(write_ct(tmp_path / "set", lost=range(12, 19)), tmp_path)
     (finding,) = [finding for finding in audited.findings if finding.check == "levels"]
     assert finding.verdict == "warn" and finding.count == 7
     assert "rescaling" in finding.message and "'without rescaling'" in finding.message
 
 
-def test_lost_rescaling_in_both_classes_alike_is_no_warning(tmp_path):
+def test_rescaling_independent_of_the_label_is_no_warning(tmp_path):
     audited = examine(write_ct(tmp_path / "set", lost=(0, 1, 2, 12, 13, 14)), tmp_path)
-    assert "levels" not in audited.found
-    assert "levels" in audited.scope.found_clean(audited.found)
+    assert "levels" in audited.scope.passed(audited.failed_checks)
 
 
-def test_a_set_without_such_groups_is_not_said_to_be_looked_at(tmp_path):
-    assert "levels" not in examine(write_ct(tmp_path / "set", lost=()), tmp_path).scope.sought
+def test_the_check_is_not_listed_for_a_dataset_without_groups(tmp_path):
+    assert "levels" not in examine(write_ct(tmp_path / "set", lost=()), tmp_path).scope.checks
 
 
-def test_two_groups_and_classes_have_fishers_p_and_more_have_that_of_chi_squared():
+def test_p_values_are_those_of_fishers_exact_and_the_chi_squared_test():
     groups, targets = ["8"] * 10 + ["12"] * 6, [0] * 9 + [1] * 7
     (binary,) = find_associations(source_of(groups, targets, BINARY))
     assert binary.p_value == pytest.approx(fisher_exact([[9, 1], [0, 6]])[1])
@@ -69,7 +68,7 @@ def test_two_groups_and_classes_have_fishers_p_and_more_have_that_of_chi_squared
     assert multiclass.p_value == pytest.approx(chi2_contingency([[6, 6, 0], [0, 2, 10]])[1])
 
 
-def test_slices_of_few_patients_are_no_evidence():
+def test_slices_of_one_patient_count_once():
     groups, targets = ["8"] * 30 + ["12"] * 30, [0] * 30 + [1] * 30
     by_image = source_of(groups, targets, BINARY)
     by_patient = source_of(groups, targets, BINARY, patients=[number // 15 for number in range(60)])
@@ -77,20 +76,20 @@ def test_slices_of_few_patients_are_no_evidence():
     assert not list(find_associations(by_patient))
 
 
-def test_a_quantity_that_goes_with_the_group_has_the_p_of_kruskal_and_wallis():
+def test_regression_uses_the_kruskal_wallis_test():
     groups, targets = ["8"] * 10 + ["12"] * 10, [*range(10), *range(8, 18)]
-    (found,) = find_associations(source_of(groups, np.array(targets, float), REGRESSION))
-    assert found.p_value == pytest.approx(kruskal(targets[:10], targets[10:])[1])
+    (association,) = find_associations(source_of(groups, np.array(targets, float), REGRESSION))
+    assert association.p_value == pytest.approx(kruskal(targets[:10], targets[10:])[1])
 
 
-def test_of_several_labels_the_one_that_goes_with_the_group_is_named_and_unknown_cells_count_nothing():
+def test_multilabel_names_the_associated_label_and_ignores_unknown_targets():
     targets = np.tile([[0.0, 1.0, np.nan], [1.0, 0.0, np.nan]], (12, 1))
     targets[:, 1] = [0] * 12 + [1] * 12
-    (found,) = find_associations(source_of(["8"] * 12 + ["12"] * 12, targets, MULTILABEL))
-    assert found.label == "'b'"
+    (association,) = find_associations(source_of(["8"] * 12 + ["12"] * 12, targets, MULTILABEL))
+    assert association.label == "'b'"
 
 
-def test_a_trifle_in_a_large_set_is_no_finding():
+def test_a_weak_association_in_a_large_dataset_is_no_finding():
     groups = ["8", "12"] * 5000
     targets = np.random.default_rng(0).permutation([0, 1] * 5000)
     targets[0:1500:2] = 0

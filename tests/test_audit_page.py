@@ -1,4 +1,4 @@
-"""The audit as a page: what it shows, that it loads and runs nothing, and that names in it are text."""
+"""The audit's HTML page: its content, no external resources or scripts, and names escaped as text."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What a page holds; every element that is opened must be closed in its turn."""
+    """The elements and text of a page; asserts that every element is closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -62,7 +62,7 @@ def page_of(root, cache):
 
 @pytest.fixture(scope="module")
 def leaking(tmp_path_factory):
-    """A leak, a conflict, a blank image, and names that would be markup or turn a line around."""
+    """A dataset with a leak, a conflict, a blank image, and names with markup and a right-to-left override."""
     root = tmp_path_factory.mktemp("sets") / "<script>alert(1)</script>"
     for split, count in (("train", 80), ("val", 60), ("test", 60)):
         for number in range(count):
@@ -81,7 +81,7 @@ def text(leaking, tmp_path_factory):
     return page_of(leaking, tmp_path_factory.mktemp("cache"))
 
 
-def test_offending_pairs_stand_side_by_side_with_their_images_labels_and_splits(text):
+def test_conflicting_pairs_are_shown_side_by_side(text):
     page = Page(text)
     pairs = [attributes for attributes in page.all("li") if attributes.get("class") == "pair"]
     assert len(pairs) == 3  # the conflict, and the two that are identical
@@ -101,20 +101,23 @@ def test_the_page_has_counts_sizes_and_every_finding(text):
     assert "<code>zoo audit --fix OUT.toml</code> leaves both out" in text
 
 
-def test_the_page_says_what_was_found_clean_and_what_was_not_looked_at(text):
-    shown = Page(text).text
-    assert "No copies within a split, absent classes, odd sizes, telling columns; not looked at: patients" in shown
-    assert "(no patient key), look-alikes (images of 16 px (under 48) are too small to identify copies)." in shown
+def test_the_page_lists_passed_and_skipped_checks(text):
+    page_text = Page(text).text
+    assert (
+        "No duplicates within a split, missing classes, unusual sizes, predictive columns; not checked: patients"
+        in page_text
+    )
+    assert "(no patient key), near-duplicates (images of 16 px, under 48, are too small to tell a copy)." in page_text
 
 
-def test_names_are_text_whatever_is_in_them(text):
+def test_names_are_escaped(text):
     assert "<script" not in text and "\u202e" not in text
     assert "\\x202egnp.png" in text
     page = Page(text)
     assert not page.all("b") and "<script>alert(1)</script>" not in page.all("title")
 
 
-def test_the_page_asks_no_address_and_runs_nothing(text):
+def test_the_page_loads_no_resources_and_runs_no_scripts(text):
     page = Page(text)
     policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "unsafe" not in policy
@@ -131,7 +134,7 @@ def test_the_page_asks_no_address_and_runs_nothing(text):
     assert not re.search(r"https?://", text)
 
 
-def test_the_page_can_be_read_aloud(text):
+def test_the_page_is_accessible(text):
     page = Page(text)
     assert page.all("html")[0]["lang"] == "en" and len(page.all("main")) == len(page.all("h1")) == 1
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
@@ -140,7 +143,7 @@ def test_the_page_can_be_read_aloud(text):
     assert {section["aria-labelledby"] for section in page.all("section")} <= anchors
 
 
-def test_a_set_that_could_not_be_opened_stands_on_the_page_too():
+def test_a_dataset_that_could_not_be_opened_is_on_the_page():
     finding = Finding(
         check="npz", verdict="refuse", splits=(), samples=(), count=0, message="x.npz: damaged", fix="copy"
     )
@@ -152,16 +155,16 @@ def test_a_set_that_could_not_be_opened_stands_on_the_page_too():
     )
 
 
-def test_the_same_data_make_the_same_page(leaking, text, tmp_path):
+def test_the_page_is_deterministic(leaking, text, tmp_path):
     assert page_of(leaking, tmp_path) == text
 
 
-def test_a_page_of_a_real_set_of_16_bits_or_colour_is_small(tmp_path):
+def test_the_page_of_a_real_dataset_is_under_1_mb(tmp_path):
     text = page_of(shared("nih1000"), tmp_path)
     assert len(text) < 1_000_000 and len(Page(text).all("img")) >= 16
 
 
-def test_the_command_writes_the_page_whole_or_says_why_not(zoo, leaking, tmp_path):
+def test_the_command_writes_the_page_or_reports_an_error(zoo, leaking, tmp_path):
     done = zoo("audit", leaking, "--html", tmp_path / "page.html")
     assert done.returncode == 4 and "wrote" in done.stderr
     assert Page((tmp_path / "page.html").read_text()).all("img")
@@ -178,7 +181,7 @@ def browser():
     return found
 
 
-def test_a_browser_shows_the_images_and_complains_of_nothing(text, tmp_path):
+def test_a_browser_renders_the_page_without_errors(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "page.html").as_uri()]

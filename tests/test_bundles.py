@@ -1,4 +1,4 @@
-"""Bundles: nothing in them names anybody, and every number can be computed again from them."""
+"""Bundles: no identifying data, and every score can be recomputed."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def bundle(root, output, key=b"k" * 32, registry=REGISTRY, metadata=()):
 
 
 def everything_in(folder):
-    """All text and all strings of arrays in a bundle."""
+    """Return all text and all strings of arrays in a bundle."""
     texts = [path.name for path in folder.rglob("*")]
     for path in folder.rglob("*.*"):
         if path.suffix == ".npz":
@@ -45,18 +45,18 @@ def everything_in(folder):
     return "\n".join(texts)
 
 
-def test_no_id_path_or_message_of_a_lab_is_in_a_bundle(tmp_path, store):
+def test_a_bundle_has_no_ids_paths_or_messages(tmp_path, store):
     store(tmp_path / "results", facts=SECRETS, deviations=("leak allowed: 'Eve' said so of test0-9",))
     store(tmp_path / "results", seed=1, status="failed")
     bundle(tmp_path / "results", tmp_path / "out")
     text = everything_in(tmp_path / "out")
     for secret in ("test0-", "val0-", "/home", "lungs", "Eve", str(tmp_path), "the loss is nan"):
         assert secret not in text
-    assert "2 images of test (3 images)" in text  # a leak is told all the same
+    assert "2 images of test (3 images)" in text  # the leak is still reported
     assert "diverged" in text
 
 
-def test_rows_are_in_the_order_of_pseudonyms_and_keep_their_patients(tmp_path, store):
+def test_rows_are_sorted_by_pseudonym_and_keep_their_patients(tmp_path, store):
     stored = store(tmp_path / "results", facts=PATIENTS).predictions()["test"]
     bundle(tmp_path / "results", tmp_path / "out")
     (shared,) = load_results(tmp_path / "out")[0]
@@ -69,7 +69,7 @@ def test_rows_are_in_the_order_of_pseudonyms_and_keep_their_patients(tmp_path, s
     assert len(set(test.patients)) == len(set(stored.patients))
 
 
-def test_one_patient_has_one_pseudonym_within_a_lab_and_another_elsewhere(tmp_path, store):
+def test_pseudonyms_are_equal_for_one_key_and_differ_between_keys(tmp_path, store):
     names = {}
     for place, key in (("a", b"1" * 32), ("b", b"1" * 32), ("c", b"2" * 32)):
         store(tmp_path / place, seed=ord(place))
@@ -79,7 +79,7 @@ def test_one_patient_has_one_pseudonym_within_a_lab_and_another_elsewhere(tmp_pa
     assert names["a"] == names["b"] and not names["a"] & names["c"]
 
 
-def test_stored_scores_are_those_of_the_bundles_own_predictions(tmp_path, store):
+def test_scores_are_recomputed_from_the_bundles_predictions(tmp_path, store):
     store(tmp_path / "results", facts=PATIENTS, metrics=("auroc", "accuracy", "brier"))
     bundle(tmp_path / "results", tmp_path / "out")
     (shared,) = load_results(tmp_path / "out")[0]
@@ -90,7 +90,7 @@ def test_stored_scores_are_those_of_the_bundles_own_predictions(tmp_path, store)
     assert shared.read_scores("image_scores") == again["image_scores"]
 
 
-def test_where_clips_are_scored_their_frames_stay_together_and_values_do_not_change(tmp_path, store):
+def test_frames_of_a_clip_stay_together_with_equal_scores(tmp_path, store):
     stored = store(tmp_path / "first", facts={"unit": "clip"})
     clips = np.array([f"cine{row // 4 * 2 + row % 2}.avi" for row in range(40)])  # of two frames
     frames = np.array([f"{clip}#{row // 2 % 2 + 4711}" for row, clip in enumerate(clips)])
@@ -132,24 +132,24 @@ def test_the_manifest_has_the_checksum_of_every_other_file(tmp_path, store):
     assert manifest["datasets"][0] | {"name": "dots", "split_hash": "5" * 64} == manifest["datasets"][0]
 
 
-def test_targets_stay_at_home_where_the_licence_keeps_them(tmp_path, store):
+def test_targets_are_left_out_if_the_license_forbids_sharing(tmp_path, store):
     store(tmp_path / "results", facts={"share_targets": False})
     made = bundle(tmp_path / "results", tmp_path / "out")
-    assert made.left_out == ("targets of dots: its licence keeps them",)
+    assert made.left_out == ("targets of dots: not shared because of its license",)
     (shared,) = load_results(tmp_path / "out")[0]
     with np.load(shared.folder / "predictions.npz") as arrays:
         assert len(arrays["test_targets"]) == len(arrays["val_targets"]) == 0
         assert len(arrays["test_probabilities"]) == 40
-    with pytest.raises(ResultsError, match="targets were left out"):
+    with pytest.raises(ResultsError, match="does not include its targets"):
         shared.predictions()
     assert shared.scores()["auroc"].value is not None
     assert load_manifest(tmp_path / "out")["datasets"][0]["targets"] == "left out"
 
 
-def test_metadata_stay_at_home_unless_they_are_asked_for(tmp_path, store):
+def test_metadata_are_left_out_unless_requested(tmp_path, store):
     store(tmp_path / "results", metadata=METADATA)
     made = bundle(tmp_path / "results", tmp_path / "out")
-    assert made.left_out == ("metadata of dots: age, sex (--metadata shares them)",)
+    assert made.left_out == ("metadata of dots: age, sex (include with --metadata)",)
     (shared,) = load_results(tmp_path / "out")[0]
     assert shared.predictions()["test"].metadata == {}
     with np.load(shared.folder / "predictions.npz") as arrays:
@@ -157,10 +157,10 @@ def test_metadata_stay_at_home_unless_they_are_asked_for(tmp_path, store):
     assert "metadata" not in load_manifest(tmp_path / "out")
 
 
-def test_a_column_that_is_asked_for_goes_along_with_its_image_and_is_in_the_manifest(tmp_path, store):
+def test_a_requested_column_keeps_its_rows_and_is_in_the_manifest(tmp_path, store):
     stored = store(tmp_path / "results", metadata=METADATA).predictions()["test"]
     made = bundle(tmp_path / "results", tmp_path / "out", metadata=("sex",))
-    assert made.left_out == ("metadata of dots: age (--metadata shares them)",)
+    assert made.left_out == ("metadata of dots: age (include with --metadata)",)
     assert load_manifest(tmp_path / "out")["metadata"] == ["sex"]
     test = load_results(tmp_path / "out")[0][0].predictions()["test"]
     assert list(test.metadata) == ["sex"]
@@ -169,14 +169,14 @@ def test_a_column_that_is_asked_for_goes_along_with_its_image_and_is_in_the_mani
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_column_that_no_result_has_is_refused_before_anything_is_written(tmp_path, store):
+def test_an_unknown_column_is_refused_before_writing(tmp_path, store):
     store(tmp_path / "results", metadata=METADATA)
-    with pytest.raises(UsageError, match="no result has a column 'scanner'; fix: there are: age, sex"):
+    with pytest.raises(UsageError, match="no result has a column 'scanner'; fix: available columns: age, sex"):
         bundle(tmp_path / "results", tmp_path / "out", metadata=("scanner",))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_names_of_datasets_that_go_along_are_told(tmp_path, store):
+def test_dataset_names_in_a_bundle_are_reported(tmp_path, store):
     store(tmp_path / "results", dataset="hosp_ADAMS", facts={"title": "Scans of Adams"})
     assert bundle(tmp_path / "results", tmp_path / "out").names == ("Scans of Adams", "hosp_ADAMS")
 
@@ -189,20 +189,20 @@ def test_tuning_runs_and_weights_are_not_shared(tmp_path, store):
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
-def test_a_score_whose_metric_is_gone_is_left_out_and_said(tmp_path, store):
+def test_a_score_without_its_metric_is_left_out_and_reported(tmp_path, store):
     store(tmp_path / "results")
     made = bundle(
         tmp_path / "results", tmp_path / "out", registry=Registry(metrics={"auroc": REGISTRY.metrics["auroc"]})
     )
-    assert made.left_out == ("scores of accuracy: no plugin here gives it",)
+    assert made.left_out == ("scores of accuracy: no installed plugin provides it",)
     assert set(load_results(tmp_path / "out")[0][0].scores()) == {"auroc"}
 
 
-def test_only_a_bundle_is_written_over(tmp_path, store):
+def test_only_a_bundle_is_overwritten(tmp_path, store):
     store(tmp_path / "results")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all my work")
-    with pytest.raises(UsageError, match="exists, and is no bundle"):
+    with pytest.raises(UsageError, match="exists and is not a bundle"):
         bundle(tmp_path / "results", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     bundle(tmp_path / "results", tmp_path / "out")
@@ -213,7 +213,7 @@ def test_only_a_bundle_is_written_over(tmp_path, store):
 @pytest.mark.parametrize(
     "manifest", ['{"name": "app", "icons": []}', '{"schema": 1, "kind": "else"}', "[]", "\xff{", ""]
 )
-def test_a_stranger_s_folder_or_zip_with_a_manifest_is_not_written_over(tmp_path, store, manifest):
+def test_other_folders_and_zips_with_a_manifest_are_not_overwritten(tmp_path, store, manifest):
     store(tmp_path / "results")
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / MANIFEST).write_text(manifest)
@@ -222,17 +222,17 @@ def test_a_stranger_s_folder_or_zip_with_a_manifest_is_not_written_over(tmp_path
         archive.write(tmp_path / "web" / MANIFEST, MANIFEST)
     before = (tmp_path / "web.zip").read_bytes()
     for name in ("web", "web.zip"):
-        with pytest.raises(UsageError, match="exists, and is no bundle"):
+        with pytest.raises(UsageError, match="exists and is not a bundle"):
             bundle(tmp_path / "results", tmp_path / name)
     assert (tmp_path / "web" / "index.html").exists() and (tmp_path / "web.zip").read_bytes() == before
 
 
-def test_a_zip_of_other_things_is_not_written_over_and_one_that_is_a_bundle_is(tmp_path, store):
+def test_a_zip_is_overwritten_only_if_it_is_a_bundle(tmp_path, store):
     store(tmp_path / "results")
     with zipfile.ZipFile(tmp_path / "mydata.zip", "w") as archive:
         archive.writestr("scan.png", b"pixels")
     before = (tmp_path / "mydata.zip").read_bytes()
-    with pytest.raises(UsageError, match="exists, and is no bundle"):
+    with pytest.raises(UsageError, match="exists and is not a bundle"):
         bundle(tmp_path / "results", tmp_path / "mydata.zip")
     assert (tmp_path / "mydata.zip").read_bytes() == before
     bundle(tmp_path / "results", tmp_path / "out.zip")
@@ -240,13 +240,13 @@ def test_a_zip_of_other_things_is_not_written_over_and_one_that_is_a_bundle_is(t
     assert bundle(tmp_path / "results", tmp_path / "out.zip").num_runs == 2
 
 
-def test_a_bundle_is_known_by_its_manifest(tmp_path, store):
+def test_a_bundle_is_recognized_by_its_manifest(tmp_path, store):
     store(tmp_path / "results")
     bundle(tmp_path / "results", tmp_path / "out")
     assert is_bundle(tmp_path / "out") and not is_bundle(tmp_path / "results")
     (tmp_path / "out" / MANIFEST).write_text(json.dumps({"schema": 1, "kind": "else"}))
-    with pytest.raises(ResultsError, match="not the manifest of a bundle"):
+    with pytest.raises(ResultsError, match="invalid manifest"):
         load_manifest(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(ResultsError, match="no bundle"):
+    with pytest.raises(ResultsError, match="not a bundle"):
         load_manifest(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What `list`, `info`, `why` show, as plain data."""
+"""The data shown by `zoo list`, `zoo info` and `zoo why`."""
 
 import json
 
@@ -65,21 +65,21 @@ def test_every_kind_lists_as_json_with_a_name_and_a_plugin(kind):
     assert items and all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
 
 
-def test_the_core_owns_what_the_core_brings():
+def test_core_metrics_belong_to_zoo_bench():
     items = {item["name"]: item for item in list_items("metrics", None, open_registry())}
     assert items["auroc"]["plugin"] == "zoo-bench"
 
 
-def test_lines_have_columns_as_wide_as_they_must_be():
+def test_columns_of_lines_are_aligned():
     lines = table_lines([{"name": "a", "labels": [1, 2]}, {"name": "longer", "labels": [1, 2, 3, 4, 5, 6]}])
     assert lines == ["name    labels", "a       1, 2", "longer  1, 2, 3 and 3 more"]
 
 
-def test_lines_show_no_control_character():
+def test_lines_have_no_control_characters():
     assert table_lines([{"labels": ["b\x1b", "c"]}]) == ["labels", "b\\x1b, c"]
 
 
-def test_info_leaves_out_what_is_callable_or_empty():
+def test_info_omits_callables_and_empty_fields():
     described = describe_item("models", "tiny", REGISTRY)
     assert (described["name"], described["plugin"]) == ("tiny", "zoo-tiny:tiny")
     assert described["default_weights"] == "a"
@@ -93,17 +93,17 @@ def test_info_of_each_kind_is_json(kind, name):
     assert json.loads(json.dumps(describe_item(kind, name, REGISTRY)))["name"] == name
 
 
-def test_info_of_a_suite_and_of_a_set_of_models():
+def test_info_of_a_suite_and_a_model_set():
     assert describe_item("suites", "quickstart", REGISTRY)["datasets"] == ("phantom",)
     assert "resnet18" in describe_item("models", "starter", REGISTRY)["models"]
 
 
-def test_a_set_of_models_is_listed_by_its_name(monkeypatch):
+def test_a_model_set_is_listed_by_name(monkeypatch):
     monkeypatch.setitem(MODEL_SETS, "few", ("tiny", "not-installed"))
     assert names("models", "few") == ["tiny"]
 
 
-def test_a_metric_that_says_nothing_of_itself_has_no_formula():
+def test_a_metric_without_a_docstring_has_no_formula():
     assert "formula" not in describe_item("metrics", "auroc", REGISTRY)
 
 
@@ -128,29 +128,29 @@ def opened(error):
     return describe_item("datasets", "dots", Registry(datasets={"dots": spec}))
 
 
-def test_a_plugin_s_set_that_is_refused_is_an_error_as_one_given_by_path_is():
+def test_a_refused_plugin_dataset_is_an_error():
     with pytest.raises(DataError, match="no images") as caught:
         opened(DataError("dataset 'dots': it has no images"))
     assert caught.value.exit_status == 4
 
 
 @pytest.mark.parametrize("code", ["offline", "data-missing"])
-def test_of_a_plugin_s_set_whose_data_are_not_here_the_card_is_shown(code):
+def test_info_shows_the_card_if_the_data_are_missing(code):
     assert opened(DataError("not on this machine", code=code))["data"] == "not shown: not on this machine"
 
 
-def test_the_card_of_a_family_of_sets_is_shown_and_nothing_opened():
+def test_info_of_a_dataset_family_shows_the_card_only():
     spec = DatasetSpec(name="kaggle", task=BINARY, labels=(), samples=build, find=build, title="sets of Kaggle")
     described = describe_item("datasets", "kaggle", Registry(datasets={"kaggle": spec}))
     assert described["title"] == "sets of Kaggle" and "data" not in described
 
 
-def test_an_exception_that_cannot_be_shown_is_one_line_of_info():
+def test_an_exception_without_a_readable_message_is_one_line():
     with pytest.raises(DataError, match=r"WordlessError: \(its message cannot be shown: RuntimeError\) \(test_catalog"):
         opened(WordlessError())
 
 
-def test_text_shows_no_control_character():
+def test_text_has_no_control_characters():
     text = to_text(describe_item("datasets", "dots", REGISTRY) | {"counts": {"b\x1b": 1}})
     assert "\x1b" not in text
     assert "labels: a, b\\x1b" in text
@@ -158,7 +158,7 @@ def test_text_shows_no_control_character():
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
-def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path, store):
+def test_a_run_is_selected_by_a_prefix_of_its_id(tmp_path, store):
     stored = store(tmp_path)
     described = describe_run(stored.id[:6], tmp_path, REGISTRY)
     assert described["id"] == stored.id
@@ -166,23 +166,25 @@ def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path, store):
     json.dumps(described)
 
 
-@pytest.mark.parametrize(("asked", "said"), [("abc", "too short"), ("abcdefgh", "unknown run 'abcdefgh'")])
-def test_a_run_that_is_not_there_is_an_error_of_usage(tmp_path, store, asked, said):
+@pytest.mark.parametrize(("run_id", "message"), [("abc", "too short"), ("abcdefgh", "unknown run 'abcdefgh'")])
+def test_an_unknown_run_is_a_usage_error(tmp_path, store, run_id, message):
     store(tmp_path)
-    with pytest.raises(UsageError, match=said):
-        describe_run(asked, tmp_path, REGISTRY)
-    with pytest.raises(UsageError, match=said):
-        explain_run(asked, tmp_path)
+    with pytest.raises(UsageError, match=message):
+        describe_run(run_id, tmp_path, REGISTRY)
+    with pytest.raises(UsageError, match=message):
+        explain_run(run_id, tmp_path)
 
 
 @pytest.mark.parametrize("ask", [lambda i, root: describe_run(i, root, REGISTRY), explain_run], ids=["info", "why"])
-def test_a_damaged_run_that_is_asked_for_is_named(tmp_path, store, capsys, ask):
+def test_a_damaged_requested_run_is_reported(tmp_path, store, capsys, ask):
     stored = store(tmp_path)
     (stored.folder / "predictions.npz").write_bytes(b"")
     with pytest.raises(UsageError, match="unknown run"):
         ask(stored.id[:8], tmp_path)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"left out: {stored.folder}/predictions.npz: is not what was written" in said
+    stderr = capsys.readouterr().err
+    assert (
+        stderr.count("\n") == 1 and f"skipped: {stored.folder}/predictions.npz: changed after it was written" in stderr
+    )
 
 
 def change_sealed(path, change):
@@ -208,18 +210,18 @@ def change_sealed(path, change):
         (lambda d: d.update(dataset={}), "dataset: missing"),
     ],
 )
-def test_a_field_of_a_stored_run_that_is_of_a_wrong_type_is_named(tmp_path, store, capsys, change, field):
+def test_a_stored_field_of_a_wrong_type_is_named(tmp_path, store, capsys, change, field):
     stored = store(tmp_path)
     change_sealed(stored.folder / "result.json", change)
     for ask in (lambda i, root: describe_run(i, root, REGISTRY), explain_run):
         with pytest.raises(UsageError, match="unknown run"):
             ask(stored.id[:8], tmp_path)
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1 and f"{stored.folder}/result.json: {field}" in said
+        stderr = capsys.readouterr().err
+        assert stderr.count("\n") == 1 and f"{stored.folder}/result.json: {field}" in stderr
 
 
 @pytest.mark.parametrize(("field", "value"), [("method", {}), ("note", 1), ("reason", [{}]), ("version", "x")])
-def test_a_field_of_a_stored_score_that_is_of_a_wrong_type_is_one_line(tmp_path, store, field, value):
+def test_a_stored_score_of_a_wrong_type_is_one_line(tmp_path, store, field, value):
     stored = store(tmp_path)
     change_sealed(stored.folder / "scores.json", lambda d: d["scores"]["auroc"].update({field: value}))
     with pytest.raises(ResultsError, match=r"scores\.json: cannot be read"):
@@ -229,18 +231,18 @@ def test_a_field_of_a_stored_score_that_is_of_a_wrong_type_is_one_line(tmp_path,
 @pytest.mark.parametrize(
     "facts", [{"labels": ["a"]}, {"labels": ["a", "b", "c"]}, {"positive": 5}, {"task": "multilabel"}]
 )
-def test_predictions_of_other_labels_than_the_card_s_are_one_line(tmp_path, store, facts):
+def test_predictions_with_other_labels_are_one_line(tmp_path, store, facts):
     stored = store(tmp_path)
     change_sealed(stored.folder / "result.json", lambda d: d["dataset"].update(facts))
     with pytest.raises(ResultsError, match="its predictions do not fit the labels of its dataset"):
         describe_run(stored.id[:8], tmp_path, REGISTRY)
 
 
-def test_what_is_no_table_of_facts_is_shown_as_it_is():
+def test_lists_with_mixed_types_are_shown_as_text():
     assert to_text({"odd": [{"a": 1}, "x"]}) == "odd: {'a': 1}, x"
 
 
-def test_an_unknown_run_names_the_nearest(tmp_path, store):
+def test_an_unknown_run_suggests_the_nearest(tmp_path, store):
     stored = store(tmp_path)
     typo = stored.id[:6] + ("00" if stored.id[6:8] != "00" else "11")
     with pytest.raises(UsageError, match=f"Did you mean '{stored.id[:8]}'"):
@@ -254,13 +256,13 @@ def test_why_a_finished_run_is_reused(tmp_path, store):
     assert explained["answer"].endswith("the same command reuses it")
 
 
-def test_why_a_failed_run_is_tried_again(tmp_path, store):
+def test_why_a_failed_run_is_repeated(tmp_path, store):
     stored = store(tmp_path, status="timeout")
     explained = explain_run(stored.id[:8], tmp_path)
-    assert explained["answer"].startswith("ended as timeout")
+    assert explained["answer"].startswith("status timeout")
 
 
-def test_why_a_planned_run_is_not_the_same_says_field_by_field(tmp_path, store, monkeypatch):
+def test_why_lists_the_fields_of_a_planned_run_that_differ(tmp_path, store, monkeypatch):
     import dataclasses
 
     from zoo.results.runs import Run

@@ -339,7 +339,7 @@ def test_a_damaged_result_is_a_warning_and_the_others_are_shown(main, store, tmp
     done = main("report")
     assert done.status == 0
     assert "good" in done.out and "bad" not in done.out
-    assert done.err.startswith("zoo: warning: left out: ") and "is not what was written" in done.err
+    assert done.err.startswith("zoo: warning: left out: ") and "changed after it was written" in done.err
 
 
 def test_score_adds_a_metric(main, store, tmp_path):

@@ -75,7 +75,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 def test_damaged_results_are_named(store, tmp_path):
     folder = store(tmp_path / "results").folder or next((tmp_path / "results").glob("*/*/*"))
     (folder / "predictions.npz").write_bytes(b"")
-    assert f"{folder}/predictions.npz: is not what was written; fix: delete its folder" in advice(tmp_path)
+    assert f"{folder}/predictions.npz: changed after it was written; fix: delete its folder" in advice(tmp_path)
 
 
 def test_results_of_a_newer_zoo(store, tmp_path):
@@ -83,7 +83,7 @@ def test_results_of_a_newer_zoo(store, tmp_path):
     path = next((tmp_path / "results").glob("*/*/*/result.json"))
     document = json.loads(path.read_text())
     path.write_text(json.dumps({"schema": 99} | {k: v for k, v in document.items() if k not in {"schema", "seal"}}))
-    assert "written in schema 99" in advice(tmp_path)
+    assert "has schema 99" in advice(tmp_path)
 
 
 def test_bytecode_that_is_not_kept(zoo, tmp_path):

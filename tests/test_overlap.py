@@ -1,4 +1,4 @@
-"""What a dataset trained on and one tested on share: images, look-alikes, patients; only train and val can leak."""
+"""The overlap of a training set with an external test set: identical images, near-duplicates and patients."""
 
 import shutil
 
@@ -19,14 +19,14 @@ SIZE = 64
 
 
 def scene(number):
-    """A smooth image of its own: blobs, so that a re-encoded copy looks alike and another scene does not."""
+    """Draw smooth random blobs: a re-encoded copy is a near-duplicate, another scene is not."""
     random = np.random.default_rng(number)
     coarse = random.integers(0, 256, (6, 6)).astype(np.uint8)
     return Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
 
 
 def write(root, first, *, count=240, patients=None, splits=True):
-    """A table of `count` scenes, two labels by turns; with `patients` the n-th image is of patients(n)."""
+    """Write a table of `count` scenes with alternating labels; the n-th image is of patient `patients(n)`."""
     (root / "images").mkdir(parents=True)
     header = "file,label" + (",patient" if patients else "") + (",split" if splits else "")
     lines = [header]
@@ -42,7 +42,7 @@ def write(root, first, *, count=240, patients=None, splits=True):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Two sets that share nothing."""
+    """Two datasets without overlap."""
     root = tmp_path_factory.mktemp("sets")
     return write(root / "a", 0), write(root / "b", 10_000, count=60, splits=False)
 
@@ -67,7 +67,7 @@ def check(trained, tested, *, folds=None, **changes):
 
 
 def findings(external):
-    return {(found.check, found.verdict): found for found in external.findings}
+    return {(finding.check, finding.verdict): finding for finding in external.findings}
 
 
 def copy(trained, number, tested, place, change=lambda image: image):
@@ -78,7 +78,7 @@ def brighter(image):
     return Image.fromarray((np.asarray(image) * 0.9 + 12).astype(np.uint8))
 
 
-def test_sets_that_share_nothing_pass_and_say_what_could_not_be_seen(sets, tested):
+def test_datasets_without_overlap_pass_with_a_note_on_missing_patients(sets, tested):
     found = findings(check(sets[0], tested))
     assert list(found) == [("patient", "ok")]
     assert "no patient key in both" in found["patient", "ok"].message
@@ -88,19 +88,19 @@ def test_sets_that_share_nothing_pass_and_say_what_could_not_be_seen(sets, teste
 def test_an_image_of_train_or_val_is_refused(sets, tested, number):
     copy(sets[0], number, tested, 7)
     external = check(sets[0], tested)
-    found = findings(external)["identical", "refuse"]
-    assert (found.count, found.samples) == (1, ("images/007.png",))
+    finding = findings(external)["identical", "refuse"]
+    assert (finding.count, finding.samples) == (1, ("images/007.png",))
     error = audit_external("a", external).refusal()
-    assert "are the same image: 1 images are in a (train or val) and b" in error.message
-    assert "--drop-leaks leaves them out of b" in error.fix
+    assert "are the same image: 1 images are in both a (train or val) and b" in error.message
+    assert "--drop-leaks removes them from b" in error.fix
 
 
-def test_an_image_of_test_is_no_leak_since_no_model_has_seen_it(sets, tested):
+def test_a_copy_of_a_test_image_is_no_leak(sets, tested):
     copy(sets[0], 200, tested, 7)
     assert ("identical", "refuse") not in findings(check(sets[0], tested))
 
 
-def test_in_folds_every_image_was_trained_on_by_some_model(sets, tested, tmp_path):
+def test_with_folds_every_image_counts_as_train(sets, tested, tmp_path):
     trained = shutil.copytree(sets[0], tmp_path / "folds")
     table = trained / "table.csv"
     table.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()))
@@ -108,32 +108,32 @@ def test_in_folds_every_image_was_trained_on_by_some_model(sets, tested, tmp_pat
     assert ("identical", "refuse") in findings(check(trained, tested, folds=3))
 
 
-def test_a_copy_stored_in_colour_is_the_same_image(sets, tested):
+def test_a_copy_stored_in_color_is_the_same_image(sets, tested):
     copy(sets[0], 3, tested, 7, lambda image: image.convert("RGB"))
     assert ("identical", "refuse") in findings(check(sets[0], tested))
 
 
-def test_a_copy_that_is_not_identical_looks_alike(sets, tested):
+def test_an_altered_copy_is_a_near_duplicate(sets, tested):
     copy(sets[0], 3, tested, 7, brighter)
-    found = findings(check(sets[0], tested))["near-duplicate", "refuse"]
-    assert (found.count, found.samples) == (1, ("images/007.png",))
-    assert "look alike: 1.7% of the images tested on" in found.message
+    finding = findings(check(sets[0], tested))["near-duplicate", "refuse"]
+    assert (finding.count, finding.samples) == (1, ("images/007.png",))
+    assert "near-duplicates; 1.7% of the test images" in finding.message
 
 
-def test_few_look_alikes_among_many_images_are_a_warning(sets, tmp_path):
+def test_few_near_duplicates_among_many_images_are_a_warning(sets, tmp_path):
     tested = write(tmp_path / "many", 20_000, count=240, splits=False)
     copy(sets[0], 3, tested, 7, brighter)
     assert ("near-duplicate", "warn") in findings(check(sets[0], tested))
 
 
-def test_the_second_time_the_pairs_are_remembered(sets, tested, monkeypatch):
+def test_near_duplicate_pairs_are_cached(sets, tested, monkeypatch):
     copy(sets[0], 3, tested, 7, brighter)
     first = check(sets[0], tested).findings
     monkeypatch.setattr("zoo.audit.overlap.find_alike_across", None)
     assert check(sets[0], tested).findings == first
 
 
-def test_small_images_are_not_compared_and_that_is_said(tmp_path):
+def test_small_images_are_not_compared_with_a_note(tmp_path):
     for name, first in (("a", 0), ("b", 500)):
         root = write(tmp_path / name, first, splits=name == "a")
         for path in (root / "images").iterdir():
@@ -142,20 +142,22 @@ def test_small_images_are_not_compared_and_that_is_said(tmp_path):
     assert "under 48, are too small" in found["near-duplicate", "ok"].message
 
 
-def test_a_patient_in_both_is_refused_unless_the_names_are_said_to_be_other_peoples(tmp_path):
+def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"P{number // 2 + 150}")
     external = check(trained, tested)  # patients 150 to 179, of which 150 to 159 are in val
-    found = findings(external)["patient", "refuse"]
-    assert found.count == 20
-    assert "patient 'P150' is in a (train or val) and b: 10 are, with 20 images tested on" in found.message
+    finding = findings(external)["patient", "refuse"]
+    assert finding.count == 20
+    assert (
+        "patient 'P150' is in both a (train or val) and b; in total 10 patients, with 20 test images" in finding.message
+    )
     assert "--distinct-patients" in audit_external("a", external).refusal().fix
     distinct = check(trained, tested, distinct_patients=True)
     assert distinct.findings == ()
-    assert "equal names of patients in a are said to be other people" in distinct.notes
+    assert "equal patient names in a are declared to be different people (--distinct-patients)" in distinct.notes
 
 
-def test_dropping_leaves_out_copies_and_all_images_of_their_patients(tmp_path):
+def test_dropping_removes_copies_and_all_images_of_their_patients(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"Q{number // 2}")
     copy(trained, 3, tested, 7)
@@ -168,15 +170,16 @@ def test_dropping_leaves_out_copies_and_all_images_of_their_patients(tmp_path):
     assert "4 images left out as copies of train or val of a" in external.notes[-1]
 
 
-def test_where_dropping_leaves_nothing_the_pair_is_refused(sets, tmp_path):
+def test_dropping_every_image_is_an_error(sets, tmp_path):
     tested = shutil.copytree(sets[0], tmp_path / "same")
     (tested / "images" / "239.png").unlink()
     table = tested / "table.csv"
     table.write_text(
         "\n".join(line for line in table.read_text().splitlines() if not line.startswith(("16", "17", "18", "19", "2")))
     )
-    with pytest.raises(DataError, match="and none is left"):
+    with pytest.raises(DataError) as caught:
         check(sets[0], tested, drop=True)
+    assert caught.value.code == "no-test"
 
 
 def write_part(root, part):
@@ -193,14 +196,14 @@ def write_part(root, part):
 def test_the_published_halves_of_ham10000_share_200_lesions(tmp_path):
     trained, tested = (write_part(tmp_path / part, part) for part in ("train", "test"))
     external = check(trained, tested, folds=5)
-    found = findings(external)["patient", "refuse"]
-    assert found.count == 234
-    assert "is in train (train or val) and test: 200 are, with 234 images tested on" in found.message
+    finding = findings(external)["patient", "refuse"]
+    assert finding.count == 234
+    assert "is in both train (train or val) and test; in total 200 lesions, with 234 test images" in finding.message
     dropped = check(trained, tested, folds=5, drop=True)
     assert len(dropped.rows) <= 1000 - 234 and audit_external("train", dropped).refusal() is None
 
 
-def test_what_is_wrong_with_the_images_tested_on_themselves_is_said(sets, tested):
+def test_conflicts_and_duplicates_within_the_test_set_are_reported(sets, tested):
     for place in (10, 11, 13):  # of labels a, b and b
         copy(sets[1], 0, tested, place)
     found = findings(check(sets[0], tested))

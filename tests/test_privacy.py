@@ -1,4 +1,4 @@
-"""A bundle made from DICOM files with known identifiers holds none of them, in no encoding, in no file."""
+"""A bundle of DICOM files contains none of their identifiers, in any encoding or file."""
 
 import getpass
 import io
@@ -31,7 +31,7 @@ SECRETS = [
 
 @pytest.fixture(scope="module")
 def bundles(zoo, tmp_path_factory):
-    """A bundle as a folder and as a zip, of a bench on DICOM files in a folder named after a ward."""
+    """Bundles (folder and zip) of a bench on DICOM files in a folder named after a ward."""
     root = tmp_path_factory.mktemp("station_three")
     random = np.random.default_rng(0)
     for number in range(60):
@@ -49,34 +49,34 @@ def bundles(zoo, tmp_path_factory):
 
 
 def contents(path):
-    """Every byte of a folder or zip, archives inside it opened, by name."""
+    """Return the bytes of every file in a folder or zip by name, including files in nested archives."""
     if path.is_dir():
-        found = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+        files = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     else:
         with zipfile.ZipFile(path) as archive:
-            found = {name: archive.read(name) for name in archive.namelist()}
-            found["comments"] = archive.comment + b"".join(each.comment + each.extra for each in archive.infolist())
-    for name, data in list(found.items()):
+            files = {name: archive.read(name) for name in archive.namelist()}
+            files["comments"] = archive.comment + b"".join(each.comment + each.extra for each in archive.infolist())
+    for name, data in list(files.items()):
         if name.endswith(".npz"):
             with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                found |= {f"{name}/{part}": inner.read(part) for part in inner.namelist()}
-    return found
+                files |= {f"{name}/{part}": inner.read(part) for part in inner.namelist()}
+    return files
 
 
 @pytest.mark.parametrize("form", [0, 1], ids=["folder", "zip"])
-def test_no_identifier_of_a_person_a_place_or_this_machine_is_in_it(bundles, form):
-    found = contents(bundles[form])
-    assert sum(name.endswith("predictions.npz") for name in found) >= 2
+def test_no_identifier_of_a_person_place_or_machine_is_in_a_bundle(bundles, form):
+    files = contents(bundles[form])
+    assert sum(name.endswith("predictions.npz") for name in files) >= 2
     secrets = [*SECRETS, str(bundles[form].parent)]
     secrets += [name for name in (getpass.getuser(), platform.node()) if len(name) > 4]  # "root" is a word, too
     for secret in secrets:
         for encoding in ("utf-8", "utf-16-le", "utf-32-le"):
             pattern = secret.lower().encode(encoding)
-            for name, data in found.items():
+            for name, data in files.items():
                 assert pattern not in name.lower().encode(encoding), f"{secret} in the name {name}"
                 assert pattern not in data.lower(), f"{secret} in {name}"
 
 
-def test_the_results_at_home_do_hold_ids_or_this_would_test_nothing(bundles):
-    home = contents(bundles[0].parent / "results")
-    assert any("MRN-4711".encode("utf-32-le") in data or b"MRN-4711" in data for data in home.values())
+def test_the_original_results_contain_ids(bundles):
+    stored = contents(bundles[0].parent / "results")
+    assert any("MRN-4711".encode("utf-32-le") in data or b"MRN-4711" in data for data in stored.values())

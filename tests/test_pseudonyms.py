@@ -1,4 +1,4 @@
-"""Texts and ids that can be shared: what may name somebody goes, what a reader needs stays."""
+"""Pseudonyms, and removal of identifying words from text."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ def test_a_pseudonym_is_the_hmac_of_the_id():
     assert Pseudonyms(b"other" * 7)("p17") != expected
 
 
-def test_a_key_is_made_once_and_is_its_owners_alone(tmp_path):
+def test_a_key_is_created_once_and_readable_by_its_owner_only(tmp_path):
     key = open_key(tmp_path / "lab" / "key")
     assert len(key) == 32 and open_key(tmp_path / "lab" / "key") == key
     assert open_key(tmp_path / "other") != key
@@ -25,7 +25,7 @@ def test_a_key_is_made_once_and_is_its_owners_alone(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "abcd\n", "no key at all\n", "00" * 31])
-def test_a_file_that_is_no_key_is_named(tmp_path, text):
+def test_an_invalid_key_file_is_an_error(tmp_path, text):
     (tmp_path / "key").write_text(text)
     with pytest.raises(UsageError, match="key"):
         open_key(tmp_path / "key")
@@ -51,24 +51,24 @@ def test_a_file_that_is_no_key_is_named(tmp_path, text):
         ("see https://example.org/cards/1", "see https://example.org/cards/1"),
     ],
 )
-def test_a_free_text_loses_what_may_name_somebody_and_nothing_else(text, shared):
-    found = without_names(text, ids={"Meier"}, kept={"nodule"})
+def test_free_text_loses_only_identifying_words(text, shared):
+    cleaned = without_names(text, ids={"Meier"}, kept={"nodule"})
     if shared is None:
         shared = "labels are the folders' names, not column [left out] of [left out]"
-    assert found == shared
+    assert cleaned == shared
 
 
-def test_this_user_and_this_machine_are_not_named():
+def test_names_of_user_and_machine_are_removed():
     for name in own_names():
         assert name not in without_names(f"run by {name} today", ids=(), kept=())
 
 
-def test_a_technical_text_loses_only_paths():
+def test_technical_text_loses_only_paths():
     text = "Intel(R) CPU @ 2.2GHz, hf-hub:owner/name, 40 / 20, https://a.b/c"
     assert without_paths(text) == text
     assert without_paths("read from /home/eve/x y") == "read from [left out] y"
 
 
-def test_texts_are_replaced_wherever_they_stand():
-    found = replace_texts({"a": ["x", {"x": 1}], "b": None}, lambda text: text.replace("x", "y"))
-    assert found == {"a": ["y", {"y": 1}], "b": None}
+def test_texts_are_replaced_at_every_level():
+    replaced = replace_texts({"a": ["x", {"x": 1}], "b": None}, lambda text: text.replace("x", "y"))
+    assert replaced == {"a": ["y", {"y": 1}], "b": None}

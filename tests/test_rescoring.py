@@ -1,4 +1,4 @@
-"""Old runs, new metrics: scores computed again from stored predictions, nothing else touched."""
+"""Recomputing scores from stored predictions without other changes."""
 
 import numpy as np
 import pytest
@@ -28,16 +28,16 @@ RUDE = MetricSpec(name="rude", compute=write_on_the_targets, tasks=("binary",))
 REGISTRY = Registry(metrics={**BY_NAME, "mean_probability": NEW, "rude": RUDE})
 
 
-def again(result, *added, registry=REGISTRY):
-    told = []
-    undefined = rescore([result], added, registry, lambda done, total: told.append((done, total)))
-    assert told == [(1, 1)]
+def rescored(result, *added, registry=REGISTRY):
+    calls = []
+    undefined = rescore([result], added, registry, lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 1)]
     return load_result(result.folder).scores(), undefined
 
 
-def test_a_new_metric_is_computed_from_what_was_stored(tmp_path, store):
+def test_a_new_metric_is_computed_from_stored_predictions(tmp_path, store):
     stored = store(tmp_path)
-    scores, undefined = again(stored, "mean_probability", "average_precision")
+    scores, undefined = rescored(stored, "mean_probability", "average_precision")
     test = stored.predictions()["test"]
     assert scores["mean_probability"].value == pytest.approx(test.probabilities[:, 1].mean())
     assert scores["average_precision"].value == pytest.approx(
@@ -46,44 +46,44 @@ def test_a_new_metric_is_computed_from_what_was_stored(tmp_path, store):
     assert undefined == 0
 
 
-def test_the_metrics_scored_before_stay_and_keep_their_values(tmp_path, store):
+def test_existing_metrics_keep_their_values(tmp_path, store):
     stored = store(tmp_path)
     before = stored.scores()
-    scores, _ = again(stored, "mean_probability")
+    scores, _ = rescored(stored, "mean_probability")
     assert list(scores) == [*before, "mean_probability"]
     assert scores["auroc"] == before["auroc"]
 
 
-def test_wrong_scores_are_put_right(tmp_path, store):
+def test_wrong_scores_are_corrected(tmp_path, store):
     stored = store(tmp_path)
     save_scores(stored, {"scores": {"auroc": Score(value=0.01)}})
     test = stored.predictions()["test"]
-    scores, _ = again(stored)
+    scores, _ = rescored(stored)
     assert scores["auroc"].value == pytest.approx(roc_auc_score(test.targets, test.probabilities[:, 1]))
 
 
-def test_damaged_scores_are_made_again_with_the_metrics_of_the_task(tmp_path, store):
+def test_damaged_scores_are_recomputed_with_the_metrics_of_the_task(tmp_path, store):
     stored = store(tmp_path)
     (stored.folder / "scores.json").write_text("{")
-    assert set(again(stored)[0]) == set(stored.card().task.metrics)
+    assert set(rescored(stored)[0]) == set(stored.card().task.metrics)
 
 
-def test_a_metric_whose_plugin_is_gone_keeps_its_score(tmp_path, store):
+def test_a_metric_without_its_plugin_keeps_its_score(tmp_path, store):
     stored = store(tmp_path)
-    again(stored, "mean_probability")
-    scores, _ = again(stored, registry=Registry(metrics=BY_NAME))
+    rescored(stored, "mean_probability")
+    scores, _ = rescored(stored, registry=Registry(metrics=BY_NAME))
     assert scores["mean_probability"].value == pytest.approx(stored.predictions()["test"].probabilities[:, 1].mean())
 
 
 def test_a_metric_of_another_task_is_null_with_a_reason_and_counted(tmp_path, store):
-    scores, undefined = again(store(tmp_path), "rmse")
+    scores, undefined = rescored(store(tmp_path), "rmse")
     assert (scores["rmse"].value, scores["rmse"].reason) == (None, "not a metric of binary tasks")
     assert undefined == 1
 
 
-def test_a_metric_cannot_change_what_the_next_one_sees(tmp_path, store):
+def test_a_metric_cannot_modify_the_input_of_the_next(tmp_path, store):
     stored = store(tmp_path)
-    scores, _ = again(stored, "rude")
+    scores, _ = rescored(stored, "rude")
     assert scores["rude"].value is None
     assert scores["auroc"] == stored.scores()["auroc"]
 
@@ -92,13 +92,13 @@ def test_neither_predictions_nor_result_json_change(tmp_path, store):
     stored = store(tmp_path)
     names = ("predictions.npz", "result.json", "history.jsonl")
     before = [(stored.folder / name).read_bytes() for name in names]
-    again(stored, "mean_probability")
+    rescored(stored, "mean_probability")
     assert [(stored.folder / name).read_bytes() for name in names] == before
 
 
-def test_where_the_unit_is_the_patient_image_scores_stand_beside(tmp_path, store):
+def test_image_scores_are_stored_if_the_unit_is_the_patient(tmp_path, store):
     facts = {"unit": "patient", "has_patients": True, "patient": "patient"}
     stored = store(tmp_path, facts=facts)
-    again(stored)
+    rescored(stored)
     images = load_result(stored.folder).read_scores("image_scores")
     assert np.isclose(images["auroc"].value, stored.scores()["auroc"].value)

@@ -1,4 +1,4 @@
-"""One folder a run: whole or absent, never changed, and never believed when it is damaged."""
+"""Stored results: written atomically, immutable, and rejected when damaged."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from zoo.results.store import (
 
 
 def run_of(result):
-    """The run a stored result is of, put together from its plain data."""
+    """Rebuild the run of a stored result from its plain data."""
     from zoo.results.runs import Run
     from zoo.specs.protocol import Protocol
 
@@ -36,14 +36,14 @@ def run_of(result):
     return Run(**{**fields, "protocol": Protocol(**protocol), "deviations": tuple(fields["deviations"])})
 
 
-def test_what_is_stored_is_what_is_read(tmp_path, store):
+def test_a_loaded_result_equals_the_stored_one(tmp_path, store):
     stored = store(tmp_path, seed=3)
     assert stored.ok and stored.run["seed"] == 3 and stored.id == run_of(stored).id
     assert stored.folder.relative_to(tmp_path).parts[:2] == ("dots", "net.random")
     assert stored.folder.name == f"scratch@1.seed3.{stored.id[:8]}"
 
 
-def test_the_files_of_a_run_are_those_of_the_contract(tmp_path, store):
+def test_the_files_of_a_run(tmp_path, store):
     names = {path.name for path in store(tmp_path).folder.iterdir()}
     assert names == {"result.json", "scores.json", "predictions.npz", "history.jsonl"}
 
@@ -57,13 +57,13 @@ def test_predictions_load_without_pickle(tmp_path, store):
     assert set(load_predictions(folder / "predictions.npz")) == {"val", "test"}
 
 
-def test_result_json_has_a_schema_and_a_checksum_of_every_file_that_stays(tmp_path, store):
+def test_result_json_has_a_schema_and_checksums_of_immutable_files(tmp_path, store):
     document = json.loads((store(tmp_path).folder / "result.json").read_text())
     assert document["schema"] == RESULT_SCHEMA == 1
     assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
 
 
-def test_new_scores_leave_result_json_as_it_is(tmp_path, store):
+def test_new_scores_do_not_change_result_json(tmp_path, store):
     stored = store(tmp_path)
     before = (stored.folder / "result.json").read_bytes()
     save_scores(stored, {"scores": {"auroc": Score(value=0.25)}})
@@ -71,7 +71,7 @@ def test_new_scores_leave_result_json_as_it_is(tmp_path, store):
     assert load_result(stored.folder).scores()["auroc"].value == 0.25
 
 
-def test_not_a_number_is_refused_instead_of_stored(tmp_path, store):
+def test_nan_is_refused(tmp_path, store):
     stored = store(tmp_path)
     with pytest.raises(ValueError, match="JSON compliant"):
         save_result(tmp_path / "other", run_of(stored), stored.__class__(**{**vars(stored), "cost": {"x": np.nan}}))
@@ -97,7 +97,7 @@ def forget_fields(folder):
 
 
 @pytest.mark.parametrize("damage", [damage_json, damage_predictions, remove_predictions, forget_fields])
-def test_a_damaged_result_is_named_left_out_and_run_again(tmp_path, store, damage):
+def test_a_damaged_result_is_reported_skipped_and_run_again(tmp_path, store, damage):
     good, bad = store(tmp_path, seed=0), store(tmp_path, seed=1)
     damage(bad.folder)
     results, lines = load_results(tmp_path)
@@ -106,21 +106,21 @@ def test_a_damaged_result_is_named_left_out_and_run_again(tmp_path, store, damag
     assert find_done(tmp_path, run_of(bad)) is None
 
 
-def test_a_newer_schema_is_an_error_that_says_upgrade(tmp_path, store):
+def test_a_newer_schema_is_an_error_that_suggests_an_upgrade(tmp_path, store):
     stored = store(tmp_path)
     document = json.loads((stored.folder / "result.json").read_text())
     (stored.folder / "result.json").write_text(json.dumps({**document, "schema": RESULT_SCHEMA + 1}))
-    with pytest.raises(ResultsError, match="written in schema 2; this zoo reads up to 1; fix: upgrade") as caught:
+    with pytest.raises(ResultsError, match="has schema 2; this version of zoo reads up to 1") as caught:
         load_results(tmp_path)
     assert caught.value.exit_status == 5
     with pytest.raises(ResultsError, match="upgrade"):
         find_done(tmp_path, run_of(stored))
 
 
-def test_damaged_scores_are_an_error_that_says_how_to_make_them_again(tmp_path, store):
+def test_damaged_scores_are_an_error_that_suggests_zoo_score(tmp_path, store):
     stored = store(tmp_path)
     (stored.folder / "scores.json").write_text("{}")
-    with pytest.raises(ResultsError, match=r"scores.json: cannot be read; fix: `zoo score`"):
+    with pytest.raises(ResultsError, match=r"scores.json: cannot be read; .*`zoo score`"):
         stored.scores()
 
 
@@ -138,7 +138,7 @@ def test_a_run_of_another_seed_is_not_done(tmp_path, store):
     assert stored.id != other.id
 
 
-def test_a_result_in_the_folder_of_another_run_is_not_taken_for_it(tmp_path, store):
+def test_a_result_in_the_folder_of_another_run_is_not_done(tmp_path, store):
     stored = store(tmp_path / "a", seed=0)
     other = store(tmp_path / "b", seed=1)
     shutil.copy(stored.folder / "result.json", other.folder / "result.json")
@@ -146,7 +146,7 @@ def test_a_result_in_the_folder_of_another_run_is_not_taken_for_it(tmp_path, sto
     assert find_done(tmp_path / "b", run_of(other)) is None
 
 
-def test_what_a_killed_writer_left_is_not_a_result(tmp_path, store):
+def test_leftovers_of_a_killed_writer_are_no_result(tmp_path, store):
     stored = store(tmp_path)
     shutil.copytree(stored.folder, stored.folder.with_name(f".{stored.folder.name}.12345678.tmp"))
     assert [result.id for result in load_results(tmp_path)[0]] == [stored.id]
@@ -165,7 +165,7 @@ def test_a_missing_model_file_is_no_damage(tmp_path, store):
 def test_a_file_in_place_of_the_results_folder_is_an_error(tmp_path):
     (tmp_path / "results").write_text("")
     with (
-        pytest.raises(ResultsError, match="fix: give a folder that can be written to"),
+        pytest.raises(ResultsError, match="--results FOLDER"),
         open_results(tmp_path / "results"),
     ):
         pass
@@ -179,7 +179,7 @@ def test_a_read_only_results_folder_is_an_error(tmp_path):
         pass
 
 
-def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path, store):
+def test_a_results_folder_that_becomes_unwritable_is_an_error(tmp_path, store):
     stored = store(tmp_path / "good")
     blocked = tmp_path / "blocked"
     blocked.write_text("")
@@ -188,10 +188,10 @@ def test_a_results_folder_that_goes_bad_under_a_run_is_a_results_error(tmp_path,
     assert caught.value.exit_status == 5
 
 
-def test_scores_of_another_run_are_not_shown(tmp_path, store):
+def test_scores_of_another_run_are_an_error(tmp_path, store):
     one, other = store(tmp_path, seed=0), store(tmp_path, seed=1)
     shutil.copy(other.folder / "scores.json", one.folder / "scores.json")
-    with pytest.raises(ResultsError, match=r"scores\.json: cannot be read; fix: `zoo score` makes it again"):
+    with pytest.raises(ResultsError, match=r"scores\.json: cannot be read"):
         load_result(one.folder).scores()
 
 
@@ -213,10 +213,10 @@ def test_scores_of_another_run_are_not_shown(tmp_path, store):
         (("id",), None),
     ],
 )
-def test_a_field_that_is_none_of_what_it_may_be_is_named(tmp_path, store, place, value):
+def test_an_invalid_field_is_named(tmp_path, store, place, value):
     folder = store(tmp_path).folder
     document = json.loads((folder / "result.json").read_text())
-    document.pop("seal")  # as whoever writes it anew leaves it out
+    document.pop("seal")  # an editor would remove the seal
     *above, last = place
     part = document
     for name in above:
@@ -228,26 +228,26 @@ def test_a_field_that_is_none_of_what_it_may_be_is_named(tmp_path, store, place,
     assert load_scored_runs(tmp_path) == []
 
 
-# --- what may not be read, written through, or counted twice ---------------------------------------------------------
-MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without the right to read everything
+# --- permissions, links and duplicates -------------------------------------------------------------------------------
+MAY_NOT = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root without its capability to read all files
 READ = "import sys; from pathlib import Path; from zoo.results.store import *; "
 mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 
 
 @mortal
 @pytest.mark.parametrize("place", ["dots", "dots/net.random"])
-def test_a_folder_that_may_not_be_read_is_named(tmp_path, store, place):
+def test_an_unreadable_folder_is_named(tmp_path, store, place):
     store(tmp_path)
     (tmp_path / place).chmod(0)
     code = READ + "print(load_results(Path(sys.argv[1])))"
     done = subprocess.run([*MAY_NOT, sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     (tmp_path / place).chmod(0o700)
-    assert f"{tmp_path / place}/result.json: may not be read; fix: let it be read" in done.stdout, done.stderr
+    assert f"{tmp_path / place}/result.json: permission denied; fix: make it readable" in done.stdout, done.stderr
 
 
 @mortal
 @pytest.mark.parametrize("command", ["report", "score", "bundle out", "bench --dry-run -m constant"])
-def test_a_results_folder_that_may_not_be_read_is_status_5_and_named(tmp_path, environment, command):
+def test_an_unreadable_results_folder_is_status_5(tmp_path, environment, command):
     results = tmp_path / "results"
     results.mkdir()
     results.chmod(0)
@@ -260,34 +260,34 @@ def test_a_results_folder_that_may_not_be_read_is_status_5_and_named(tmp_path, e
 
 @mortal
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
-def test_a_run_that_may_not_be_read_is_not_taken_for_damaged_nor_done_again(tmp_path, store, name):
+def test_an_unreadable_run_is_neither_damaged_nor_run_again(tmp_path, store, name):
     stored = store(tmp_path)
     (stored.folder / name).chmod(0)
     (tmp_path / "run").write_bytes(pickle.dumps(run_of(stored)))
     for code in ("load_result(Path(sys.argv[2]))", "find_done(Path(sys.argv[1]), pickle.load(open('run', 'rb')))"):
         command = [*MAY_NOT, sys.executable, "-c", "import pickle; " + READ + code, tmp_path, stored.folder]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert f"{name}: may not be read; fix: let it be read" in done.stderr, done.stdout
+        assert f"{name}: permission denied; fix: make it readable" in done.stderr, done.stdout
 
 
-def test_a_copy_of_a_run_counts_once_and_is_named(tmp_path, store):
+def test_a_duplicate_run_counts_once_and_is_reported(tmp_path, store):
     stored = store(tmp_path)
     shutil.copytree(stored.folder.parent, stored.folder.parent.with_name("copy.random"))
     results, damaged = load_results(tmp_path)
     assert len(results) == 1 and len(damaged) == 1
-    assert ": a copy of " in damaged[0] and "; fix: delete one of them" in damaged[0]
+    assert ": duplicate of " in damaged[0] and "; fix: delete one of them" in damaged[0]
 
 
-def test_a_folder_that_is_not_there_or_is_taken_away_meanwhile_holds_no_runs(tmp_path, store):
+def test_a_missing_or_just_deleted_folder_has_no_runs(tmp_path, store):
     assert list(find_result_folders(tmp_path / "none")) == []
     first, second = store(tmp_path, model="a"), store(tmp_path, model="b")
-    found = find_result_folders(tmp_path)
-    assert next(found) == first.folder
+    folders = find_result_folders(tmp_path)
+    assert next(folders) == first.folder
     shutil.rmtree(second.folder.parent)
-    assert list(found) == []
+    assert list(folders) == []
 
 
-def test_trying_a_results_folder_writes_through_no_link(tmp_path):
+def test_the_write_test_of_a_results_folder_follows_no_link(tmp_path):
     (tmp_path / "victim").write_text("precious")
     root = tmp_path / "results"
     root.mkdir()
@@ -298,7 +298,7 @@ def test_trying_a_results_folder_writes_through_no_link(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
-def test_weights_that_a_full_disk_does_not_take_are_a_full_disk(tmp_path, store):
+def test_a_full_disk_while_writing_weights_is_a_results_error(tmp_path, store):
     import resource
 
     import torch

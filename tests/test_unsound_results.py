@@ -1,4 +1,4 @@
-"""Stored results whose predictions cannot be are left out by name, though their checksums match."""
+"""Stored results with invalid predictions but matching checksums are skipped and reported."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from zoo.system.files import hash_file, write_sealed
 
 
 def rewrite(folder, change):
-    """Change the stored arrays, and write the checksum that then is theirs."""
+    """Change the stored arrays and update their checksum."""
     path = folder / "predictions.npz"
     with np.load(path) as stored:
         arrays = dict(stored)
@@ -55,26 +55,26 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_a_result_whose_predictions_cannot_be_is_left_out_by_name(tmp_path, store, name):
+def test_a_result_with_invalid_predictions_is_skipped_and_reported(tmp_path, store, name):
     whole, damaged = store(tmp_path, seed=0), store(tmp_path, seed=1)
     rewrite(damaged.folder, UNSOUND[name])
-    found, lines = load_results(tmp_path)
-    assert [result.id for result in found] == [whole.id]
+    results, lines = load_results(tmp_path)
+    assert [result.id for result in results] == [whole.id]
     assert len(lines) == 1 and str(damaged.folder) in lines[0]
     assert find_done(tmp_path, read_run(damaged.run)) is None
 
 
 @pytest.mark.parametrize("name", ["result.json", "scores.json"])
-def test_a_document_whose_seal_was_removed_is_damaged(tmp_path, store, name):
+def test_a_document_without_its_seal_is_damaged(tmp_path, store, name):
     stored = store(tmp_path)
     document = json.loads((stored.folder / name).read_text())
     document.pop("seal")
     (stored.folder / name).write_text(json.dumps(document))
-    with pytest.raises(ResultsError, match=r"is not what was written|cannot be read"):
+    with pytest.raises(ResultsError, match=r"changed after it was written|cannot be read"):
         load_result(stored.folder).scores()
 
 
-def test_a_manifest_whose_seal_was_removed_is_damaged(tmp_path, store):
+def test_a_manifest_without_its_seal_is_damaged(tmp_path, store):
     stored = store(tmp_path / "results")
     make_bundle([stored], tmp_path / "results", tmp_path / "out", b"k" * 32, open_registry(), lambda *_: None)
     path = tmp_path / "out" / "manifest.json"
@@ -86,6 +86,6 @@ def test_a_manifest_whose_seal_was_removed_is_damaged(tmp_path, store):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders there")
-def test_a_pipe_is_no_sealed_document_and_is_not_waited_for(tmp_path):
+def test_a_pipe_is_not_sealed_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "result.json")
     assert not is_sealed(tmp_path / "result.json")

@@ -1,4 +1,4 @@
-"""Audit a dataset by name, as text and as a card that leaves out what is wrong."""
+"""Audit datasets by name or path, and write a card without the images that leak or conflict."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from zoo.system.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Examined:
-    """An audit, and what it was made of where the dataset could be opened."""
+class AuditedDataset:
+    """An audit with its inputs; these are None if the dataset could not be opened."""
 
     audit: Audit
     source: OpenDataset | None = None
@@ -41,64 +41,72 @@ class Examined:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fixed:
-    """A card written without what was wrong, audited in its turn."""
+class FixedCard:
+    """A card written without leaking or conflicting images, and the audit of that card."""
 
-    path: Path | None  # None: there was nothing to leave out
+    path: Path | None  # None if no image had to be left out
     exclusions: Exclusions
     audit: Audit
 
 
-def examine_named(asked: str, registry: Registry, console: Console, settings: Settings) -> list[Examined]:
-    """The datasets that a name, glob or path means, each audited; one that cannot be opened is refused."""
+def examine_named(requested: str, registry: Registry, console: Console, settings: Settings) -> list[AuditedDataset]:
+    """Audit every dataset that a name, glob or path matches; one that cannot be opened is refused."""
     open_cache(settings.cache)
     try:
-        with console.counting(f"bringing {asked}", "bytes") as progress:
-            specs = find_datasets(asked, registry, settings.cache, offline=settings.offline, progress=progress)
+        with console.counting(f"fetching {requested}", "bytes") as progress:
+            specs = find_datasets(requested, registry, settings.cache, offline=settings.offline, progress=progress)
     except DataError as error:
-        return [Examined(audit=refused_audit(asked, error))]
+        return [AuditedDataset(audit=refused_audit(requested, error))]
     return [examine_dataset(spec, console, settings) for spec in specs]
 
 
-def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> Examined:
+def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> AuditedDataset:
     try:
         source, split, fingerprints = open_and_split(spec, settings, console)
-        return Examined(audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints)
+        return AuditedDataset(
+            audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints
+        )
     except DataError as error:
-        return Examined(audit=refused_audit(spec.name, error))
+        return AuditedDataset(audit=refused_audit(spec.name, error))
 
 
 def choose_backbone(
-    asked: str, weights_dir: Path | None, registry: Registry, console: Console, settings: Settings
+    requested: str, weights_dir: Path | None, registry: Registry, console: Console, settings: Settings
 ) -> Backbone:
-    """The network asked for, whose weights must be had; else the first of `starter` that has some, else thumbnails."""
+    """Choose the feature extractor for label noise.
+
+    A requested model must have weights. Without a request: the first model of `starter` with weights, else thumbnails.
+    """
     find = partial(find_all_weights, weights_dir=weights_dir, cache=settings.cache)
     with console.counting("weights", "bytes") as progress:
-        if asked:
-            choice = registry.find_model(asked)
-            (found,) = find([choice], "pretrained", offline=settings.offline, progress=progress)
-            return as_backbone(choice, found)
+        if requested:
+            choice = registry.find_model(requested)
+            (weights,) = find([choice], "pretrained", offline=settings.offline, progress=progress)
+            return as_backbone(choice, weights)
         choices = [registry.find_model(name) for name in STARTER if name in registry.models]
-        here = find(choices, "auto", offline=True)
-        if not any(found.path for found in here) and not settings.offline:
-            here[:1] = find(choices[:1], "auto", offline=False, progress=progress)
-    for choice, found in zip(choices, here, strict=True):
-        if found.path:
-            return as_backbone(choice, found)
+        candidates = find(choices, "auto", offline=True)
+        if not any(weights.path for weights in candidates) and not settings.offline:
+            candidates[:1] = find(choices[:1], "auto", offline=False, progress=progress)
+    for choice, weights in zip(choices, candidates, strict=True):
+        if weights.path:
+            return as_backbone(choice, weights)
     console.warn(
-        "NO PRETRAINED WEIGHTS here and none reachable: labels are judged by 8x8 thumbnails, which see little "
-        "(--features MODEL --weights-dir FOLDER gives more)"
+        "NO PRETRAINED WEIGHTS available: labels are judged by 8x8 thumbnails, which are less precise "
+        "(use --features MODEL --weights-dir FOLDER)"
     )
-    return Backbone(shown="8x8 thumbnails, for want of weights", spec=THUMBNAILS, weights=RANDOM)
+    return Backbone(display_name="8x8 thumbnails, no weights available", spec=THUMBNAILS, weights=RANDOM)
 
 
-def as_backbone(choice: ModelChoice, found: InitialWeights) -> Backbone:
-    shown = f"features of {choice.spec.name}.{found.tag}" if found.path else f"features of {choice.shown}, random init"
-    return Backbone(shown=shown, spec=choice.spec, weights=found, network=identify_network(choice, found))
+def as_backbone(choice: ModelChoice, weights: InitialWeights) -> Backbone:
+    name = f"{choice.spec.name}.{weights.tag}" if weights.path else f"{choice.shown}, random init"
+    network = identify_network(choice, weights)
+    return Backbone(display_name=f"features of {name}", spec=choice.spec, weights=weights, network=network)
 
 
-def add_label_noise(examined: Examined, backbone: Backbone, console: Console, settings: Settings) -> Examined:
-    """With the labels in doubt among the findings."""
+def add_label_noise(
+    examined: AuditedDataset, backbone: Backbone, console: Console, settings: Settings
+) -> AuditedDataset:
+    """Add the finding of probably wrong labels."""
     if examined.source is None or examined.split is None or examined.fingerprints is None:
         return examined
     finding = find_label_noise(
@@ -113,44 +121,46 @@ def add_label_noise(examined: Examined, backbone: Backbone, console: Console, se
     return replace(examined, audit=examined.audit.with_finding(finding))
 
 
-def fix(examined: Examined, target: Path, console: Console, settings: Settings) -> Fixed:
-    """Write a card that leaves out what makes the split untrustworthy, read it back, and audit what it reads."""
+def fix(examined: AuditedDataset, target: Path, console: Console, settings: Settings) -> FixedCard:
+    """Write a card without leaking or conflicting images, then open and audit it."""
     source, fingerprints = examined.source, examined.fingerprints
     if source is None or fingerprints is None:
         finding = examined.audit.findings[0]
         raise DataError(f"{examined.audit.dataset}: cannot be opened: {finding.message}", fix=finding.fix, code="data")
     exclusions = choose_exclusions(source, fingerprints)
     if not exclusions.sample_ids:
-        return Fixed(path=None, exclusions=exclusions, audit=examined.audit)
-    written = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
+        return FixedCard(path=None, exclusions=exclusions, audit=examined.audit)
+    card = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
     try:
-        again = examine_dataset(find_source(written), console, settings)
+        again = examine_dataset(find_source(card), console, settings)
         if again.source is not None:
-            check_rest(source, again.source, exclusions)
+            check_remaining(source, again.source, exclusions)
     except BaseException:
-        written.unlink(missing_ok=True)
+        card.unlink(missing_ok=True)
         raise
-    return Fixed(path=written, exclusions=exclusions, audit=again.audit)
+    return FixedCard(path=card, exclusions=exclusions, audit=again.audit)
 
 
-def check_rest(source: OpenDataset, rest: OpenDataset, exclusions: Exclusions) -> None:
-    """What the card reads must be the set without what is left out (a volume or clip whole), with the same labels."""
+def check_remaining(source: OpenDataset, remaining: OpenDataset, exclusions: Exclusions) -> None:
+    """Raise UsageError unless the card reads the remaining images (whole volumes and clips) with the same labels."""
     row_of = {sample_id: row for row, sample_id in enumerate(source.sample_ids.tolist())}
-    strange = [sample_id for sample_id in rest.sample_ids.tolist() if sample_id not in row_of]
-    rows = [row_of.get(sample_id, 0) for sample_id in rest.sample_ids.tolist()]
-    targets, others = (np.asarray(s.samples.targets, dtype=float) for s in (source, rest))
+    unexpected = [sample_id for sample_id in remaining.sample_ids.tolist() if sample_id not in row_of]
+    rows = [row_of.get(sample_id, 0) for sample_id in remaining.sample_ids.tolist()]
+    targets, remaining_targets = (np.asarray(s.samples.targets, dtype=float) for s in (source, remaining))
     same = (
-        not strange and source.spec.labels == rest.spec.labels and np.array_equal(targets[rows], others, equal_nan=True)
+        not unexpected
+        and source.spec.labels == remaining.spec.labels
+        and np.array_equal(targets[rows], remaining_targets, equal_nan=True)
     )
-    if not same or exclusions.sample_ids & set(rest.sample_ids.tolist()):
+    if not same or exclusions.sample_ids & set(remaining.sample_ids.tolist()):
         raise UsageError(
-            f"dataset {source.spec.name!r}: a dataset.toml does not read the images that its plugin reads",
-            fix="`zoo bench --drop-leaks` leaves the copies out",
+            f"dataset {source.spec.name!r}: a dataset.toml cannot describe it: its plugin reads other images",
+            fix="use `zoo bench --drop-leaks`, which removes the copies",
             code="no-card",
         )
 
 
-def describe_fixed(fixed: Fixed) -> dict[str, Any]:
+def describe_fixed(fixed: FixedCard) -> dict[str, Any]:
     return {
         "path": str(fixed.path) if fixed.path else None,
         "left_out": sorted(fixed.exclusions.sample_ids),

@@ -1,4 +1,4 @@
-"""From two datasets to the images of one in the terms of the other: what its models can be tested on there."""
+"""Match an external test set to a training set: labels, channels and levels as the trained models expect them."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, nearest
 from zoo.system.files import hash_bytes
 
-OFFICIAL_TEST = ":test"  # behind a dataset's name: its official test split alone
+OFFICIAL_TEST = ":test"  # suffix of a dataset name: use only its official test split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class External:
-    """The images of one dataset that the models of another are tested on, and what was found of the two together."""
+    """An external test set: the images of one dataset on which models trained on another are tested."""
 
     name: str  # "dots", or "dots:test"
-    source: OpenDataset  # those images alone, with the labels and channels of the other dataset
-    fingerprints: Fingerprints  # of those images
-    rows: Array  # (n,) where they stand in their own dataset
-    labels: Mapping[str, str]  # its label -> the other's
+    source: OpenDataset  # only the test images, with the labels and channels of the training set
+    fingerprints: Fingerprints  # of the test images
+    rows: Array  # (n,) their rows in their own dataset
+    labels: Mapping[str, str]  # label of the test set -> label of the training set
     left_out: Mapping[str, int]  # label without a counterpart -> images
-    content_hash: str  # of its own dataset
+    content_hash: str  # of the whole dataset
     notes: tuple[str, ...]
-    findings: tuple[Finding, ...] = ()  # of overlap with train and val
-    leak_allowed: str = ""  # why it is tested on although that overlap refuses it
+    findings: tuple[Finding, ...] = ()  # of the overlap with train and val
+    leak_allowed: str = ""  # the reason given with --allow-leak
 
     @property
     def hash(self) -> str:
-        """What is tested on: the images, their labels in the other's words, and how they are read."""
+        """Hash of the test images, their matched labels, and how they are read."""
         return self.source.content_hash
 
 
 def match_datasets(
     trained: OpenDataset, tested: OpenDataset, fingerprints: Fingerprints, label_map: Mapping[str, str], *, name: str
 ) -> External:
-    """Choose the images of `tested` that have a label of `trained`, and read them as its models expect.
+    """Select the images of `tested` whose label exists in `trained`, in the form its models expect.
 
-    Raises DataError where there are none, or where the two ask different questions.
+    Raises DataError if there are none or if the tasks differ.
     """
     labels = match_labels(trained, tested, label_map)
     rows, targets, left_out = translate(trained, tested, labels)
     if name.endswith(OFFICIAL_TEST):
         if not (tested.splits == "test").any():
             raise DataError(
-                f"dataset {tested.spec.name!r} has no official test split", fix=f"leave {OFFICIAL_TEST} out"
+                f"dataset {tested.spec.name!r} has no official test split", fix=f"remove {OFFICIAL_TEST} from the name"
             )
-        chosen = tested.splits[rows] == "test"
-        rows, targets = rows[chosen], targets[chosen]
+        is_test = tested.splits[rows] == "test"
+        rows, targets = rows[is_test], targets[is_test]
     if not len(rows):
         raise no_label_in_common(trained, tested)
     source = restrict(trained, tested, rows, targets)
@@ -80,13 +80,13 @@ def match_datasets(
     )
 
 
-def keep(external: External, kept: Array, note: str) -> External:
-    """The same with some of its images only; `kept` is bool (n,)."""
-    source, rows = external.source, np.flatnonzero(kept)
+def keep(external: External, mask: Array, note: str) -> External:
+    """Restrict an external test set to the images where `mask`, bool (n,), is true."""
+    source, rows = external.source, np.flatnonzero(mask)
     if not len(rows):
         raise DataError(
-            f"dataset {external.name!r}: {note}, and none is left",
-            fix="name a dataset that shares less with the one trained on",
+            f"dataset {external.name!r}: {note}, which leaves no image",
+            fix="choose a dataset that overlaps less with the training set",
             code="no-test",
         )
     return replace(
@@ -100,33 +100,33 @@ def keep(external: External, kept: Array, note: str) -> External:
 
 # --- labels ----------------------------------------------------------------------------------------------------------
 def match_labels(trained: OpenDataset, tested: OpenDataset, label_map: Mapping[str, str]) -> dict[str, str]:
-    """Label of `tested` -> that of `trained`: as the user says, else as its card says, else the same name.
+    """Map labels of `tested` to labels of `trained`, by `label_map`, else by its card, else by equal names.
 
-    Names are the same where they differ in case, spaces, hyphens and underscores only. Mapped to "" a label has none.
+    Names are equal if they differ only in case, spaces, hyphens and underscores. A label mapped to "" is left out.
     """
-    ours, theirs = trained.spec.labels, tested.spec.labels
+    train_labels, test_labels = trained.spec.labels, tested.spec.labels
     if trained.task.name != tested.task.name and not (trained.task.classes and tested.task.classes):
         raise DataError(
-            f"{trained.spec.name!r} is {trained.task}, {tested.spec.name!r} is {tested.task}: models of one cannot be "
-            "tested on the other",
-            fix="name a dataset of the same kind of answer",
+            f"the task of {trained.spec.name!r} is {trained.task}, that of {tested.spec.name!r} is {tested.task}: "
+            "models of one cannot be tested on the other",
+            fix="choose a dataset with the same task",
             code="wrong-task",
         )
-    for label, wanted in label_map.items():
-        if label not in theirs:
-            fix = nearest(label, theirs) or f"its labels: {', '.join(theirs)}"
-            raise UsageError(f"--label-map {label}={wanted}: {tested.spec.name!r} has no label {label!r}", fix=fix)
-        if wanted and wanted not in ours:
-            fix = nearest(wanted, ours) or f"its labels: {', '.join(ours)}"
-            raise UsageError(f"--label-map {label}={wanted}: {trained.spec.name!r} has no label {wanted!r}", fix=fix)
-    plain = {simplify(label): label for label in ours}
-    found = {}
-    for label in theirs:
-        known_as = tested.spec.label_map.get(label, label)
-        wanted = label_map.get(label, known_as if known_as in ours else plain.get(simplify(known_as), ""))
-        if wanted:
-            found[label] = wanted
-    return found
+    for label, target in label_map.items():
+        if label not in test_labels:
+            fix = nearest(label, test_labels) or f"its labels: {', '.join(test_labels)}"
+            raise UsageError(f"--label-map {label}={target}: {tested.spec.name!r} has no label {label!r}", fix=fix)
+        if target and target not in train_labels:
+            fix = nearest(target, train_labels) or f"its labels: {', '.join(train_labels)}"
+            raise UsageError(f"--label-map {label}={target}: {trained.spec.name!r} has no label {target!r}", fix=fix)
+    simplified = {simplify(label): label for label in train_labels}
+    matches = {}
+    for label in test_labels:
+        name = tested.spec.label_map.get(label, label)
+        target = label_map.get(label, name if name in train_labels else simplified.get(simplify(name), ""))
+        if target:
+            matches[label] = target
+    return matches
 
 
 def simplify(label: str) -> str:
@@ -136,44 +136,44 @@ def simplify(label: str) -> str:
 def translate(
     trained: OpenDataset, tested: OpenDataset, labels: Mapping[str, str]
 ) -> tuple[Array, Array, dict[str, int]]:
-    """The rows of `tested` with a label of `trained`, their targets in its labels, and the images left out by label."""
-    ours, theirs = trained.spec.labels, tested.spec.labels
+    """Return the rows of `tested` with a matched label, their translated targets, and image counts of other labels."""
+    train_labels, test_labels = trained.spec.labels, tested.spec.labels
     targets = np.asarray(tested.samples.targets)
     if tested.task.classes:
-        index = np.array([ours.index(labels[label]) if label in labels else -1 for label in theirs])
+        index = np.array([train_labels.index(labels[label]) if label in labels else -1 for label in test_labels])
         rows = np.flatnonzero(index[targets] >= 0)
-        lost = np.bincount(targets[index[targets] < 0], minlength=len(theirs))
-        left_out = {label: int(n) for label, n in zip(theirs, lost, strict=True) if n}
+        lost = np.bincount(targets[index[targets] < 0], minlength=len(test_labels))
+        left_out = {label: int(n) for label, n in zip(test_labels, lost, strict=True) if n}
         return rows, index[targets[rows]], left_out
-    if targets.ndim == 1:  # a regression: one number, or none in common
+    if targets.ndim == 1:  # regression
         return np.arange(len(targets) if labels else 0), targets if labels else targets[:0], {}
-    columns = [[i for i, label in enumerate(theirs) if labels.get(label) == wanted] for wanted in ours]
-    joined = np.stack([any_of(targets[:, found]) for found in columns], axis=1)
+    sources = [[i for i, label in enumerate(test_labels) if labels.get(label) == name] for name in train_labels]
+    joined = np.stack([any_of(targets[:, columns]) for columns in sources], axis=1)
     rows = np.flatnonzero(~np.isnan(joined).all(axis=1))
     lost = np.nansum(targets, axis=0)
-    left_out = {label: int(n) for label, n in zip(theirs, lost, strict=True) if label not in labels}
+    left_out = {label: int(n) for label, n in zip(test_labels, lost, strict=True) if label not in labels}
     return rows, joined[rows], left_out
 
 
 def any_of(columns: Array) -> Array:
-    """1 where any of several labels is there, unknown where none is and one is unknown; unknown without any column."""
+    """Logical OR of label columns (N, L): 1 if any is 1, else NaN if any is NaN or there are no columns, else 0."""
     unknown = np.isnan(columns).any(axis=1) | (columns.shape[1] == 0)
-    found: Array = np.where((columns == 1).any(axis=1), 1.0, np.where(unknown, np.nan, 0.0))
-    return found
+    combined: Array = np.where((columns == 1).any(axis=1), 1.0, np.where(unknown, np.nan, 0.0))
+    return combined
 
 
 def no_label_in_common(trained: OpenDataset, tested: OpenDataset) -> DataError:
     return DataError(
-        f"no image of {tested.spec.name!r} has a label of {trained.spec.name!r}: it has "
-        f"{', '.join(tested.spec.labels)}; the other has {', '.join(trained.spec.labels)}",
-        fix="--label-map ITS_LABEL=OTHER_LABEL,...",
+        f"no image of {tested.spec.name!r} has a label of {trained.spec.name!r}; labels of {tested.spec.name!r}: "
+        f"{', '.join(tested.spec.labels)}; labels of {trained.spec.name!r}: {', '.join(trained.spec.labels)}",
+        fix="--label-map TEST_LABEL=TRAINING_LABEL,...",
         code="no-label-in-common",
     )
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
 def restrict(trained: OpenDataset, tested: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
-    """Some images of `tested`, read and labelled as `trained` has them."""
+    """Select rows of `tested` with translated targets, in the channels of `trained`."""
     read = tested.samples.read
     if trained.spec.channels == 1 and tested.spec.channels == 3:
         read = partial(read_gray, read)
@@ -188,9 +188,9 @@ def restrict(trained: OpenDataset, tested: OpenDataset, rows: Array, targets: Ar
 
 
 def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
-    """Some images of a dataset with other targets, as a dataset of its own."""
+    """Make a dataset of some rows of another, with new targets; all its images are test."""
     samples, spec = source.samples, source.spec
-    few = replace(
+    selected = replace(
         samples,
         table=samples.table.iloc[rows].reset_index(drop=True),
         targets=targets,
@@ -201,7 +201,7 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
     content = hash_bytes(spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *lines)
     return replace(
         source,
-        samples=few,
+        samples=selected,
         sample_ids=source.sample_ids[rows],
         patients=source.patients[rows],
         splits=np.full(len(rows), "test"),
@@ -211,7 +211,7 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
 
 
 def read_gray(read: Callable[[Any], Array], image: Any) -> Array:
-    """A colour image as its luminance (ITU-R 601), in the levels it has."""
+    """Convert a color image to luminance (ITU-R BT.601), keeping its dtype."""
     pixels = read(image)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return pixels
@@ -220,23 +220,23 @@ def read_gray(read: Callable[[Any], Array], image: Any) -> Array:
 
 
 def compare_reading(trained: OpenDataset, tested: OpenDataset) -> list[str]:
-    """How the pixels of the two differ, as far as their cards tell."""
+    """Return notes on how the pixels of the two datasets differ according to their cards."""
     names = trained.spec.name, tested.spec.name
     notes = []
     if trained.spec.channels != tested.spec.channels:
-        how = "made gray (luminance)" if trained.spec.channels == 1 else "repeated to three channels"
-        what = "in colour" if tested.spec.channels == 3 else "gray"
-        notes.append(f"images of {names[1]} are {what}, those of {names[0]} are not: they are {how}")
+        conversion = "converted to gray (luminance)" if trained.spec.channels == 1 else "repeated to three channels"
+        kinds = ("gray", "color") if tested.spec.channels == 3 else ("color", "gray")
+        notes.append(f"images of {names[0]} are {kinds[0]}, those of {names[1]} are {kinds[1]} and are {conversion}")
     readings = [dict(source.samples.reading) for source in (trained, tested)]
     if readings[0] != readings[1]:
-        told = [f"{name}: {reading or 'as they are'}" for name, reading in zip(names, readings, strict=True)]
-        notes.append(f"levels are read differently; {'; '.join(told)}")
+        parts = [f"{name}: {reading or 'unchanged'}" for name, reading in zip(names, readings, strict=True)]
+        notes.append(f"levels are read differently; {'; '.join(parts)}")
     return notes
 
 
-# --- what a run opens ------------------------------------------------------------------------------------------------
+# --- runs ------------------------------------------------------------------------------------------------------------
 def open_external(external: External, trained: DecodedFold, images: Path) -> DecodedFold:
-    """The images tested on, decoded, as the models of `trained` expect them: all of them are test."""
+    """Open the decoded test images with the levels that the models of `trained` expect."""
     source = external.source
     split = Split(folds=(source.splits,), hash=trained.split_hash, origin="external")
     intensity, _ = find_levels(external, trained, images)
@@ -245,30 +245,30 @@ def open_external(external: External, trained: DecodedFold, images: Path) -> Dec
 
 
 def find_levels(external: External, trained: DecodedFold, images: Path) -> tuple[tuple[float, float], str]:
-    """The levels that become 0 and 1, and what must be said of them: those of train, where both have as many bits."""
+    """Return the levels mapped to 0 and 1, and a note: those of train if both datasets have equal bit depths."""
     array, own = map_images(images), map_images(trained.images)
     if array.dtype == own.dtype:
         return trained.intensity, ""
     bits = f"{8 * array.itemsize}-bit images, {trained.name}'s are {8 * own.itemsize}-bit"
     if array.dtype == np.uint8:
-        return (0.0, 255.0), f"{bits}: 0 and 255 become 0 and 1"
+        return (0.0, 255.0), f"{bits}: 0 and 255 are mapped to 0 and 1"
     if external.source.spec.intensity:
-        return external.source.spec.intensity, f"{bits}: the levels of its card become 0 and 1"
+        return external.source.spec.intensity, f"{bits}: the levels of its card are mapped to 0 and 1"
     step = max(1, array.shape[1] // 64)
-    return find_intensity(array[:, ::step, ::step]), f"{bits}: its own .1 and 99.9 percentiles become 0 and 1"
+    return find_intensity(array[:, ::step, ::step]), f"{bits}: its own .1 and 99.9 percentiles are mapped to 0 and 1"
 
 
 def describe_external(
     external: External, dataset: DecodedFold, trained: DecodedFold, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that a board says: `facts` of the dataset trained on, with the test split and the unit of the other."""
+    """Merge the training set's `facts` with the test set's test split, unit and notes, for the result and the board."""
     spec, source = external.source.spec, external.source
     _, note = find_levels(external, trained, dataset.images)
     names = facts["name"], external.name
     collections = (*facts.get("derived_from", ()), *spec.derived_from, facts["name"], spec.name)
     return {
         **facts,
-        **{key: both(facts[key], getattr(spec, key)) for key in ("title", "modality", "license", "citation")},
+        **{key: join_distinct(facts[key], getattr(spec, key)) for key in ("title", "modality", "license", "citation")},
         "unit": unit_of(source),
         "val_unit": facts["unit"],
         "has_patients": source.has_patients,
@@ -299,5 +299,5 @@ def describe_external(
     }
 
 
-def both(one: str, other: str) -> str:
+def join_distinct(one: str, other: str) -> str:
     return "; ".join(dict.fromkeys(text for text in (one, other) if text))

@@ -1,7 +1,7 @@
-"""Find labels that do not fit their images, by what a frozen network learns from the other images.
+"""Find labels that are probably wrong by confident learning (Northcutt et al., JAIR 70, 2021; cleanlab).
 
-The probabilities of every image come from a linear head fitted on other patients; confident learning (Northcutt et al.,
-JAIR 70, 2021; cleanlab) tells by them which labels given are likely to be wrong. No model is chosen by any of it.
+The out-of-fold probabilities come from a linear head on frozen features, fitted on other patients. They are not used
+to choose a model.
 """
 
 from __future__ import annotations
@@ -39,43 +39,45 @@ if TYPE_CHECKING:
 
 CHECK = "label-noise"
 NOISE_FOLDS = 5
-MIN_IMAGES = 10  # of a class: fewer teach nothing, and their labels are not judged
-MIN_AUROC = 0.75  # below it a network doubts more than it knows: 364 of 1,000 chest X-rays at .6
-PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.01)  # of the head: the one whose out-of-fold log loss is least
-MIN_PROBABILITY = (
-    128  # px: smaller images are enlarged, a network sees too little in 28; on BreastMNIST .02 AUROC over 64
-)
-NOT_MENDED = "look at them: a rare finding is no wrong label; --fix leaves none of them out"
+MIN_IMAGES = 10  # per class; labels of smaller classes are not judged
+MIN_AUROC = 0.75  # below it too many labels are flagged: 364 of 1,000 chest X-rays at .6
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.01)  # of the head; the lowest out-of-fold log loss wins
+MIN_SIZE = 128  # px; smaller images are enlarged: on BreastMNIST (28 px) .02 AUROC more than at 64
+SUSPECTS_FIX = "look at the images: a rare finding is not a wrong label; --fix does not leave them out"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A network whose features are used as they are."""
+    """A frozen feature extractor."""
 
-    shown: str
+    display_name: str
     spec: ModelSpec
     weights: InitialWeights
-    network: str = ""  # suites.identify_network
+    network: str = ""  # identify_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelDoubt:
-    """Of one question of a set (its class; or whether a label applies) what is given and what the others teach."""
+class LabelColumn:
+    """One column of labels: the class, or presence of one label of a multi-label task."""
 
-    rows: Array  # (n,) of the samples
-    label: str  # "" where the question is the class
-    names: tuple[str, ...]  # of the answers
+    rows: Array  # (n,) rows of the samples
+    label: str  # "" for the class
+    names: tuple[str, ...]  # (C,) class names, or "absent" and "present"
     given: Array  # (n,) int64
-    probabilities: Array  # (n, answers), out of fold
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JudgedColumn(LabelColumn):
+    """A column of labels with the out-of-fold probabilities that judge it."""
+
+    probabilities: Array  # (n, C)
 
     @property
     def auroc(self) -> float:
-        """How well the answers are told apart, the mean over them."""
+        """AUROC of the probabilities, macro over classes."""
         from sklearn.metrics import roc_auc_score
 
-        areas = [
-            roc_auc_score(self.given == answer, self.probabilities[:, answer]) for answer in range(len(self.names))
-        ]
+        areas = [roc_auc_score(self.given == i, self.probabilities[:, i]) for i in range(len(self.names))]
         return float(np.mean(areas))
 
 
@@ -89,46 +91,45 @@ def find_label_noise(
     device: str,
     console: Console,
 ) -> Finding:
-    """The labels in doubt, of all splits, the least fitting first; or why none was looked for."""
+    """Report probably wrong labels of all splits, lowest score first, or why they were not judged."""
     if source.task == REGRESSION:
-        return note(CHECK, "not looked for: the targets are quantities")
-    questions = list_questions(source)
-    if not questions:
-        return note(CHECK, f"not looked for: under {MIN_IMAGES} images of two answers teach nothing")
+        return note(CHECK, "not checked: regression")
+    columns = list_label_columns(source)
+    if not columns:
+        return note(CHECK, f"not checked: no two classes with {MIN_IMAGES} images each")
     features = compute_features(source, split, backbone, cache, device, console)
     groups, _ = connected_groups(source, fingerprints)
-    doubts = []
+    judged = []
     with console.counting(f"fitting heads on {source.spec.name}", "heads") as progress:
-        for number, (rows, label, names, given) in enumerate(questions, start=1):
-            probabilities = predict_out_of_fold(features[rows], given, groups[rows])
-            doubts.append(LabelDoubt(rows=rows, label=label, names=names, given=given, probabilities=probabilities))
-            progress(number, len(questions))
-    return summarize_doubts(doubts, source, backbone)
+        for number, column in enumerate(columns, start=1):
+            probabilities = predict_out_of_fold(features[column.rows], column.given, groups[column.rows])
+            judged.append(JudgedColumn(**vars(column), probabilities=probabilities))
+            progress(number, len(columns))
+    return summarize_suspects(judged, source, backbone)
 
 
-def summarize_doubts(doubts: list[LabelDoubt], source: OpenDataset, backbone: Backbone) -> Finding:
-    """What the features can judge, and which labels they doubt."""
-    judged = [doubt for doubt in doubts if doubt.auroc >= MIN_AUROC]
-    how = f"{backbone.shown}, out of fold" + (" by patient" if source.has_patients else "")
+def summarize_suspects(columns: list[JudgedColumn], source: OpenDataset, backbone: Backbone) -> Finding:
+    """Build the finding from the columns that the features predict with at least MIN_AUROC."""
+    judged = [column for column in columns if column.auroc >= MIN_AUROC]
+    method = f"{backbone.display_name}, out of fold" + (" by patient" if source.has_patients else "")
     if not judged:
-        best = max(doubt.auroc for doubt in doubts)
+        best = max(column.auroc for column in columns)
         return note(
-            CHECK, f"not judged: {how}, tell the labels apart too little, AUROC {best:.2f}; try other --features"
+            CHECK, f"not checked: {method}, predict the labels too poorly, AUROC {best:.2f}; try other --features"
         )
-    suspects = sorted((s for doubt in judged for s in name_suspects(doubt, source)), key=lambda suspect: suspect.score)
+    suspects = sorted((s for column in judged for s in find_suspects(column, source)), key=lambda s: s.score)
     samples = tuple(dict.fromkeys(suspect.sample for suspect in suspects))
-    unjudged = (
-        f"; not judged: {len(doubts) - len(judged)} labels of under {MIN_AUROC}" if len(judged) < len(doubts) else ""
-    )
+    num_unjudged = len(columns) - len(judged)
+    unjudged = f"; not checked: {num_unjudged} labels with AUROC under {MIN_AUROC}" if num_unjudged else ""
     return Finding(
         check=CHECK,
         verdict="warn" if suspects else "ok",
         splits=(),
         samples=samples[:MOST_NAMED],
         count=len(suspects),
-        message=f"{len(suspects)} of {sum(len(doubt.rows) for doubt in judged)} labels, of {len(samples)} images, are "
-        f"in doubt: {how}, AUROC {np.mean([doubt.auroc for doubt in judged]):.2f}{unjudged}",
-        fix=NOT_MENDED if suspects else "",
+        message=f"{len(suspects)} of {sum(len(column.rows) for column in judged)} labels, on {len(samples)} images, "
+        f"are probably wrong: {method}, AUROC {np.mean([column.auroc for column in judged]):.2f}{unjudged}",
+        fix=SUSPECTS_FIX if suspects else "",
         suspects=tuple(suspects),
     )
 
@@ -146,10 +147,10 @@ def require_cleanlab() -> None:
 def compute_features(
     source: OpenDataset, split: Split, backbone: Backbone, cache: Path, device: str, console: Console
 ) -> Array:
-    """Features float64 (N, D) of every image, each column with mean 0 and deviation 1; kept in the cache."""
+    """Compute standardized features, float64 (N, D), of every image; cached."""
     spec, weights = backbone.spec, backbone.weights
     source = read_by_train(source, split.folds[0] == "train")
-    size = nearest_size(spec, max(MIN_PROBABILITY, source.spec.image_size or spec.image_size))
+    size = nearest_size(spec, max(MIN_SIZE, source.spec.image_size or spec.image_size))
     with console.counting(f"decoding {source.spec.name} at {size} px", "images") as progress:
         images = cache_images(source, size, cache, progress)
     dataset = open_fold(source, split, 0, images)
@@ -166,10 +167,10 @@ def compute_features(
     pixels = open_pixels(dataset, mean, std, device)
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
     identity += [list(mean), list(std), device, backbone.network]
-    with console.counting(f"{source.spec.name}: {backbone.shown}", "images") as progress:
+    with console.counting(f"{source.spec.name}: {backbone.display_name}", "images") as progress:
         extract = counted(feature_extractor(spec, module), len(source.sample_ids), progress)
-        found = cached_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
-    values = found.values.numpy().astype(np.float64)
+        features = cached_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
+    values = features.values.numpy().astype(np.float64)
     spread = values.std(axis=0)
     values = values[:, spread > 1e-8]
     standard: Array = (values - values.mean(axis=0)) / spread[spread > 1e-8]
@@ -183,48 +184,54 @@ def counted(
 
     def extract_and_count(images: Tensor) -> Tensor:
         nonlocal done
-        found = extract(images)
+        features = extract(images)
         done += len(images)
         progress(done, total)
-        return found
+        return features
 
     return extract_and_count
 
 
-# --- what the other images teach -------------------------------------------------------------------------------------
-def list_questions(source: OpenDataset) -> list[tuple[Array, str, tuple[str, ...], Array]]:
-    """The questions that labels answer: rows, label, names of the answers, answers given. Rare answers are left out."""
+# --- judging labels --------------------------------------------------------------------------------------------------
+def list_label_columns(source: OpenDataset) -> list[LabelColumn]:
+    """Return the columns with at least two classes of MIN_IMAGES images; rarer classes are left out."""
     targets, labels = np.asarray(source.samples.targets), source.spec.labels
     if not source.task.classes:
         known = [np.flatnonzero(~np.isnan(targets[:, label])) for label in range(len(labels))]
-        asked = [
-            (rows, labels[label], ("absent", "present"), targets[rows, label].astype(np.int64))
+        columns = [
+            LabelColumn(
+                rows=rows,
+                label=labels[label],
+                names=("absent", "present"),
+                given=targets[rows, label].astype(np.int64),
+            )
             for label, rows in enumerate(known)
         ]
-        return [each for each in asked if np.bincount(each[3], minlength=2).min() >= MIN_IMAGES]
+        return [column for column in columns if np.bincount(column.given, minlength=2).min() >= MIN_IMAGES]
     present = np.flatnonzero(np.bincount(targets, minlength=len(labels)) >= MIN_IMAGES)
     if len(present) < 2:
         return []
     rows = np.flatnonzero(np.isin(targets, present))
-    return [(rows, "", tuple(labels[label] for label in present), np.searchsorted(present, targets[rows]))]
+    names = tuple(labels[label] for label in present)
+    return [LabelColumn(rows=rows, label="", names=names, given=np.searchsorted(present, targets[rows]))]
 
 
 def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
-    """Probabilities (n, answers) of every image by a head fitted on other patients, and on no copy of it."""
+    """Probabilities (n, C) of every image by a head fitted on other patients and without copies of the image."""
     from scipy.special import log_softmax
     from sklearn.model_selection import StratifiedGroupKFold
     from threadpoolctl import threadpool_limits
 
-    num_answers = int(given.max()) + 1
-    task = BINARY if num_answers == 2 else MULTICLASS
+    num_classes = int(given.max()) + 1
+    task = BINARY if num_classes == 2 else MULTICLASS
     num_folds = min(NOISE_FOLDS, len(np.unique(groups)))
     folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=0).split(given, given, groups))
     best: tuple[float, Array] | None = None
-    with threadpool_limits(1):  # scikit-learn's BLAS and torch fight over the cores
+    with threadpool_limits(1):  # BLAS and torch would compete for the cores
         for penalty in PENALTIES:
-            logs = np.zeros((len(given), num_answers))
+            logs = np.zeros((len(given), num_classes))
             for fitted, tested in folds:
-                weight, bias = solve_linear(task, features[fitted], given[fitted], penalty, num_answers)
+                weight, bias = solve_linear(task, features[fitted], given[fitted], penalty, num_classes)
                 logs[tested] = log_softmax(features[tested] @ weight.T + bias, axis=1)
             loss = -float(logs[np.arange(len(given)), given].mean())
             if best is None or loss < best[0]:
@@ -233,24 +240,24 @@ def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
     return best[1]
 
 
-def name_suspects(doubt: LabelDoubt, source: OpenDataset) -> list[Suspect]:
-    """The answers that confident learning finds wrong: as many as it counts, those of the lowest margin.
+def find_suspects(column: JudgedColumn, source: OpenDataset) -> list[Suspect]:
+    """Return the labels that confident learning flags, by the lowest normalized margin.
 
-    With 5 % of labels flipped at random that was the most precise of cleanlab's filters (docs/audit.md).
+    With 5 % of labels flipped at random this was the most precise of cleanlab's filters (docs/audit.md).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    wrong = find_label_issues(doubt.given, doubt.probabilities, filter_by="low_normalized_margin", n_jobs=1)
-    scores = get_label_quality_scores(doubt.given, doubt.probabilities)
-    suggested = doubt.probabilities.argmax(axis=1)
+    wrong = find_label_issues(column.given, column.probabilities, filter_by="low_normalized_margin", n_jobs=1)
+    scores = get_label_quality_scores(column.given, column.probabilities)
+    suggested = column.probabilities.argmax(axis=1)
     return [
         Suspect(
-            sample=str(source.sample_ids[doubt.rows[row]]),
-            label=doubt.label,
-            given=doubt.names[doubt.given[row]],
-            suggested=doubt.names[suggested[row]],
+            sample=str(source.sample_ids[column.rows[row]]),
+            label=column.label,
+            given=column.names[column.given[row]],
+            suggested=column.names[suggested[row]],
             score=round(float(scores[row]), 4),
         )
-        for row in np.flatnonzero(wrong & (suggested != doubt.given)).tolist()
+        for row in np.flatnonzero(wrong & (suggested != column.given)).tolist()
     ]

@@ -1,7 +1,7 @@
-"""Audit a dataset that is opened, decoded and split, before anything is trained.
+"""Audit an opened, decoded and split dataset before training.
 
-The checks and their verdicts are those of docs/audit.md. What a split that zoo draws cannot have (it keeps patients and
-copies together), an official one can.
+docs/audit.md lists the checks and their verdicts. A split drawn by zoo keeps patients and copies together, so only
+official splits can leak.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from zoo.audit.scope import (
     Scope,
     find_scope,
     rows_of_frequent_classes,
-    why_none_alike,
-    why_none_telling,
+    why_no_near_duplicates,
+    why_no_predictive_columns,
 )
 from zoo.data.checks import composed, patient_key
 from zoo.data.fingerprints import Fingerprints
@@ -41,70 +41,70 @@ from zoo.tasks.kinds import REGRESSION
 
 Verdict = Literal["ok", "warn", "refuse"]
 
-MAX_ALIKE = 0.005  # of the test images that look like one outside: more, and the test set is no other set
+MAX_ALIKE = 0.005  # share of test images with a near-duplicate outside test; above it the split is refused
 TELLING_AUROC = 0.7
-COLUMN_BINS = 10  # of a numeric column
-MAX_COLUMN_VALUES = 50  # of a column of text; more name the image rather than say something of it
-ODD_SIDE = 4.0  # times longer or shorter than the median
+COLUMN_BINS = 10  # for a numeric column
+MAX_COLUMN_VALUES = 50  # for a text column; with more values the column identifies images
+ODD_SIDE = 4.0  # longest side: this many times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
-SPELLINGS_SHOWN = 3  # pairs in a message
+SPELLINGS_SHOWN = 3  # pairs per message
 LEAK_FIX = (
-    "--drop-leaks leaves the copies out of train and val, `zoo audit --fix OUT.toml` writes a card that does; "
-    "--allow-leak REASON goes on and stamps every result"
+    "--drop-leaks removes the copies from train and val, `zoo audit --fix OUT.toml` writes a card without them; "
+    "--allow-leak REASON continues and marks every result"
 )
 FIX_CONFLICT = (
-    "`zoo audit --fix OUT.toml` leaves both out; or name the pair under `known_conflicts` in dataset.toml to accept it"
+    "`zoo audit --fix OUT.toml` leaves both out; to accept the pair, list it under `known_conflicts` in dataset.toml"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """A label that does not fit its image, by what the other images teach."""
+    """A label that is probably wrong, judged by a model fitted to the other images."""
 
     sample: str
-    label: str  # of several labels an image may have: the one in doubt
+    label: str  # multi-label only: the label in question
     given: str
     suggested: str
-    score: float  # 0 to 1: how well the label given fits
+    score: float  # 0 to 1: probability that the given label is right
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong, or that somebody should know."""
+    """One result of a check: a fault, a warning, or a note on a check that was skipped."""
 
     check: str
     verdict: Verdict
-    splits: tuple[str, ...]  # where
-    samples: tuple[str, ...]  # the first of them, by sample id
-    count: int  # images concerned
+    splits: tuple[str, ...]  # affected splits
+    samples: tuple[str, ...]  # the first MOST_NAMED affected sample ids
+    count: int  # affected images
     message: str
     fix: str = ""
-    pairs: tuple[tuple[str, str], ...] = ()  # the first of those that are wrong together
-    suspects: tuple[Suspect, ...] = ()  # all of them, the least fitting first
+    pairs: tuple[tuple[str, str], ...] = ()  # the first MOST_NAMED conflicting pairs
+    suspects: tuple[Suspect, ...] = ()  # all, lowest score first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All that was found of one dataset."""
+    """The findings for one dataset, or for a training set and an external test set."""
 
     dataset: str
     findings: tuple[Finding, ...]
-    scope: Scope | None = None  # None: it could not be opened, or two datasets were compared
-    is_pair: bool = False  # of a dataset trained on and another tested on
+    scope: Scope | None = None  # None if the dataset could not be opened, or for a pair of datasets
+    is_pair: bool = False
 
     @property
     def verdict(self) -> Verdict:
         return max((finding.verdict for finding in self.findings), key=RANKS.index, default="ok")
 
     @property
-    def found(self) -> frozenset[str]:
-        """The checks that found something."""
+    def failed_checks(self) -> frozenset[str]:
+        """The checks with a warning or a refusal."""
         return frozenset(finding.check for finding in self.findings if finding.verdict != "ok")
 
     def refusal(self) -> DataError | None:
-        """The error that stands for all that refuses the dataset; None where nothing does.
+        """Return one error for all refusing findings, or None.
 
-        It does not name the dataset: who says it knows which one was asked about.
+        The message does not name the dataset; the caller adds it.
         """
         refusing = [finding for finding in self.findings if finding.verdict == "refuse"]
         if not refusing:
@@ -116,12 +116,12 @@ class Audit:
         return DataError(f"{first.message}{more}", fix=first.fix, code=first.check)
 
     def describe(self) -> dict[str, Any]:
-        """The audit as plain data, as `zoo audit --json` shows it."""
+        """Return the audit as plain data for `zoo audit --json`."""
         return {
             "dataset": self.dataset,
             "verdict": self.verdict,
             "findings": [asdict(finding) for finding in self.findings],
-            "looked_at": self.scope.describe(self.found) if self.scope else None,
+            "looked_at": self.scope.describe(self.failed_checks) if self.scope else None,
         }
 
     def with_finding(self, finding: Finding) -> Audit:
@@ -129,23 +129,23 @@ class Audit:
 
 
 def audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audit:
-    """Look for leaks between splits, conflicts of labels, and what makes a set easier or worse than it seems."""
+    """Check for leaks between splits, conflicting labels, and shortcuts that predict the label."""
     split_of = split.folds[0]
-    # What --drop-leaks left out has a label all the same, and it is another than its copy's.
-    given = np.where(split_of == "", source.splits, split_of)
+    # Images removed by --drop-leaks keep their label, which may conflict with that of their copy.
+    official = np.where(split_of == "", source.splits, split_of)
     findings = [
-        *find_label_conflicts(source, given, fingerprints),
+        *find_label_conflicts(source, official, fingerprints),
         *find_identical(source, split_of, fingerprints),
         *find_shared_patients(source, split_of),
         *find_spellings(source, split_of),
-        *find_look_alikes(source, split, fingerprints),
+        *find_near_duplicates(source, split, fingerprints),
         *find_missing_classes(source, split),
         *find_odd_images(source, fingerprints),
-        *find_telling_columns(source, fingerprints),
+        *find_predictive_columns(source, fingerprints),
         *find_levels_by_label(source),
-        *find_unofficial(source),
-        *find_doubts(source),
-        *find_unchecked(source, fingerprints),
+        *find_checksum_mismatches(source),
+        *list_ambiguities(source),
+        *list_skipped_checks(source, fingerprints),
     ]
     scope = find_scope(source, fingerprints, has_official=any(checksummed(source)))
     return Audit(dataset=source.spec.name, findings=worst_first(findings), scope=scope)
@@ -156,7 +156,7 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def refused_audit(dataset: str, error: DataError) -> Audit:
-    """The audit of a dataset that could not be opened, decoded or split: its one finding is the error."""
+    """Return the audit of a dataset that could not be opened, decoded or split; the error is its only finding."""
     finding = Finding(
         check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=error.message, fix=error.fix
     )
@@ -164,8 +164,8 @@ def refused_audit(dataset: str, error: DataError) -> Audit:
 
 
 # --- leaks -----------------------------------------------------------------------------------------------------------
-def copies(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
-    """The rows of every group of images with the same pixels; those of no split, and blank ones, are nobody's copy."""
+def find_copy_groups(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
+    """Yield the rows of each group of identical images; blank images and images without a split are ignored."""
     rows = np.flatnonzero((split_of != "") & ~fingerprints.blank)
     order = rows[np.argsort(fingerprints.pixels[rows], kind="stable")]
     edges = np.flatnonzero(fingerprints.pixels[order][1:] != fingerprints.pixels[order][:-1]) + 1
@@ -173,31 +173,31 @@ def copies(fingerprints: Fingerprints, split_of: Array) -> Iterator[Array]:
 
 
 def conflicting_pairs(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[tuple[int, int]]:
-    """Images of the same pixels with two labels: no model can be right about both. Known ones are accepted."""
-    known = {frozenset(pair) for pair in source.spec.known_conflicts}
+    """Yield pairs of rows with identical pixels but different labels, except `known_conflicts`."""
+    accepted = {frozenset(pair) for pair in source.spec.known_conflicts}
     targets = np.asarray(source.samples.targets, dtype=float).reshape(len(split_of), -1)
-    for group in copies(fingerprints, split_of):
+    for group in find_copy_groups(fingerprints, split_of):
         for a, b in combinations(group.tolist(), 2):
             same = np.array_equal(targets[a], targets[b], equal_nan=True)
-            if not same and frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) not in known:
+            if not same and frozenset((str(source.sample_ids[a]), str(source.sample_ids[b]))) not in accepted:
                 yield a, b
 
 
 def find_label_conflicts(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[Finding]:
-    found: dict[Verdict, list[tuple[int, int]]] = {"refuse": [], "warn": []}
+    pairs_of: dict[Verdict, list[tuple[int, int]]] = {"refuse": [], "warn": []}
     for a, b in conflicting_pairs(source, split_of, fingerprints):
-        found["refuse" if split_of[a] != split_of[b] else "warn"].append((a, b))
-    for verdict, pairs in found.items():
+        pairs_of["refuse" if split_of[a] != split_of[b] else "warn"].append((a, b))
+    for verdict, pairs in pairs_of.items():
         if pairs:
-            (a, b), where = pairs[0], sorted_splits(split_of[[row for pair in pairs for row in pair]])
+            (a, b), rows = pairs[0], [row for pair in pairs for row in pair]
             yield Finding(
                 check="label-conflict",
                 verdict=verdict,
-                splits=where,
-                samples=name_samples(source, [row for pair in pairs for row in pair]),
+                splits=sorted_splits(split_of[rows]),
+                samples=name_samples(source, rows),
                 count=len(pairs),
-                message=f"{called(source, split_of, a)} and {called(source, split_of, b)} are one image with two "
-                f"labels, {describe_label(source, a)} and {describe_label(source, b)}"
+                message=f"{name_row(source, split_of, a)} and {name_row(source, split_of, b)} are the same image with "
+                f"different labels, {describe_label(source, a)} and {describe_label(source, b)}"
                 + and_more(len(pairs) - 1, "pair"),
                 fix=FIX_CONFLICT,
                 pairs=named_pairs(source, pairs),
@@ -205,10 +205,10 @@ def find_label_conflicts(source: OpenDataset, split_of: Array, fingerprints: Fin
 
 
 def find_identical(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[Finding]:
-    """Images of the same pixels (or the same file) in two splits, and within one."""
+    """Report identical images in two splits and within one split."""
     across: list[Array] = []
     within: list[Array] = []
-    for group in copies(fingerprints, split_of):
+    for group in find_copy_groups(fingerprints, split_of):
         (across if len(set(split_of[group])) > 1 else within).append(group)
     if across:
         a, b = first_across(split_of, across[0])
@@ -218,7 +218,7 @@ def find_identical(source: OpenDataset, split_of: Array, fingerprints: Fingerpri
             splits=sorted_splits(split_of[np.concatenate(across)]),
             samples=name_samples(source, np.concatenate(across)),
             count=sum(map(len, across)),
-            message=f"{called(source, split_of, a)} and {called(source, split_of, b)} are the same image"
+            message=f"{name_row(source, split_of, a)} and {name_row(source, split_of, b)} are the same image"
             + and_more(len(across) - 1, "group"),
             fix=LEAK_FIX,
             pairs=named_pairs(source, [first_across(split_of, group) for group in across]),
@@ -231,7 +231,7 @@ def find_identical(source: OpenDataset, split_of: Array, fingerprints: Fingerpri
             splits=sorted_splits(split_of[np.concatenate(within)]),
             samples=name_samples(source, np.concatenate(within)),
             count=sum(map(len, within)) - len(within),
-            message=f"{called(source, split_of, group[0])} and {source.sample_ids[group[1]]} are the same image"
+            message=f"{name_row(source, split_of, group[0])} and {source.sample_ids[group[1]]} are the same image"
             + and_more(len(within) - 1, "group"),
             pairs=named_pairs(source, [(int(group[0]), int(group[1])) for group in within]),
         )
@@ -246,48 +246,49 @@ def find_shared_patients(source: OpenDataset, split_of: Array) -> Iterator[Findi
     shared = np.flatnonzero((in_split > 0).sum(axis=0) > 1)
     if not len(shared):
         return
-    theirs = rows[np.isin(inverse, shared)]
+    affected = rows[np.isin(inverse, shared)]
     pairs = [first_across(split_of, rows[inverse == patient]) for patient in shared[:MOST_NAMED]]
     a, b = pairs[0]
-    word = source.spec.patient.partition(":")[0] or "patient"
+    word = source.patient_word
     tested = int((in_split[2, shared]).sum())
     yield Finding(
         check="patient",
         verdict="refuse",
-        splits=sorted_splits(split_of[theirs]),
-        samples=name_samples(source, theirs),
-        count=len(theirs),
-        message=f"{word} {str(patients[shared[0]])!r} is in two splits ({called(source, split_of, a)}, "
-        f"{called(source, split_of, b)}): {len(shared)} of {len(patients)} {word}s are, with {tested} test images",
+        splits=sorted_splits(split_of[affected]),
+        samples=name_samples(source, affected),
+        count=len(affected),
+        message=f"{word} {str(patients[shared[0]])!r} is in two splits ({name_row(source, split_of, a)}, "
+        f"{name_row(source, split_of, b)}); in total {len(shared)} of {len(patients)} {word}s, "
+        f"with {tested} test images",
         fix=LEAK_FIX,
         pairs=named_pairs(source, pairs),
     )
 
 
 def find_spellings(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
-    """Patients written in two ways: numbers are taken as one person, other names as two who may be one."""
+    """Report patients spelled in several ways: equal numbers count as one patient, similar names as several."""
     if not source.has_patients or source.spec.patient in BY_PLACE:
         return
     written = np.array([composed(patient) for patient in source.samples.table["patient"]])
-    rows_of: dict[str, dict[str, int]] = defaultdict(dict)  # folded name -> each spelling and its first row
+    first_rows: dict[str, dict[str, int]] = defaultdict(dict)  # folded name -> spelling -> first row
     for row, patient in enumerate(written.tolist()):
-        rows_of[fold_name(patient)].setdefault(patient, row)
-    groups = [list(spellings.values()) for spellings in rows_of.values() if len(spellings) > 1]
-    one, two = (
-        [group for group in groups if (len(set(source.patients[group].tolist())) == 1) == is_one]
-        for is_one in (True, False)
+        first_rows[fold_name(patient)].setdefault(patient, row)
+    groups = [list(spellings.values()) for spellings in first_rows.values() if len(spellings) > 1]
+    merged, distinct = (
+        [group for group in groups if (len(set(source.patients[group].tolist())) == 1) == is_merged]
+        for is_merged in (True, False)
     )
-    word = source.spec.patient.partition(":")[0] or "patient"
-    if one:
-        what = f"numbers of {word}s spelled in two ways, each of which is taken as one {word}"
-        yield spelling_finding(source, split_of, written, one, (what, f"write each {word} in one way"))
-    if two:
-        what = f"names of {word}s that differ only in case, blanks or leading zeros, and are taken as different {word}s"
-        yield spelling_finding(source, split_of, written, two, (what, f"where two are one {word}, write both alike"))
+    word = source.patient_word
+    if merged:
+        what = f"{word} numbers spelled in several ways, each number read as one {word}"
+        yield spelling_finding(source, split_of, written, merged, (what, f"spell each {word} in one way"))
+    if distinct:
+        what = f"{word} names that differ only in case, blanks or leading zeros, read as different {word}s"
+        yield spelling_finding(source, split_of, written, distinct, (what, f"if two are one {word}, spell them alike"))
 
 
 def fold_name(patient: str) -> str:
-    """Return what spellings of one name share: no case, no blanks, no separator beside a letter, no leading zeros."""
+    """Remove case, blanks, separators beside a letter, and leading zeros from a patient's name."""
     text = "".join(patient_key(patient).split()).casefold()
     text = re.sub(r"(?<=[^\W\d_])[-_.]+|[-_.]+(?=[^\W\d_])", "", text)
     return re.sub(r"(?<![\d.])0+(?=\d)", "", text)
@@ -296,33 +297,33 @@ def fold_name(patient: str) -> str:
 def spelling_finding(
     source: OpenDataset, split_of: Array, written: Array, groups: list[list[int]], words: tuple[str, str]
 ) -> Finding:
-    """The finding of groups of first rows, one a spelling; `words` are what they are and the fix."""
-    theirs = np.flatnonzero(np.isin(written, written[[row for group in groups for row in group]]))
-    groups.sort(key=lambda group: len(set(split_of[group])) < 2)  # those in several splits first
+    """Build the finding for groups of rows, one row per spelling; `words` is the message's start and the fix."""
+    affected = np.flatnonzero(np.isin(written, written[[row for group in groups for row in group]]))
+    groups.sort(key=lambda group: len(set(split_of[group])) < 2)  # groups that span splits first
     pairs = [(group[0], next((b for b in group if split_of[b] != split_of[group[0]]), group[1])) for group in groups]
-    shown = ", ".join(
-        f"{str(written[a])!r} of {called(source, split_of, a)} and {str(written[b])!r} of {called(source, split_of, b)}"
-        for a, b in pairs[:SPELLINGS_SHOWN]
+    examples = ", ".join(
+        " and ".join(f"{str(written[row])!r} of {name_row(source, split_of, row)}" for row in pair)
+        for pair in pairs[:SPELLINGS_SHOWN]
     )
     return Finding(
         check="patient-spelling",
         verdict="warn",
-        splits=sorted_splits(split_of[theirs]),
-        samples=name_samples(source, theirs),
-        count=len(theirs),
-        message=f"{words[0]}: {shown}" + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
+        splits=sorted_splits(split_of[affected]),
+        samples=name_samples(source, affected),
+        count=len(affected),
+        message=f"{words[0]}: {examples}" + and_more(len(pairs) - SPELLINGS_SHOWN, "pair"),
         fix=words[1],
         pairs=named_pairs(source, pairs),
     )
 
 
-def find_look_alikes(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Iterator[Finding]:
-    """Images in two splits that look alike (pHash within 8 of 64 bits, then correlation of at least .98).
+def find_near_duplicates(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Iterator[Finding]:
+    """Report near-duplicates across splits (pHash within 8 of 64 bits, then correlation of at least .98).
 
-    In a split that zoo drew they are there only where they chain too many images into one group: that is no refusal.
+    A split drawn by zoo has them only if they chain too many images into one group; then they are a warning.
     """
     split_of = split.folds[0]
-    if why_none_alike(source, fingerprints) or not len(fingerprints.alike):
+    if why_no_near_duplicates(source, fingerprints) or not len(fingerprints.alike):
         return
     pairs = fingerprints.alike[(split_of[fingerprints.alike] != "").all(axis=1)]
     pairs = pairs[split_of[pairs[:, 0]] != split_of[pairs[:, 1]]]
@@ -337,29 +338,29 @@ def find_look_alikes(source: OpenDataset, split: Split, fingerprints: Fingerprin
         splits=sorted_splits(split_of[pairs].ravel()),
         samples=name_samples(source, pairs.ravel()),
         count=len(pairs),
-        message=f"{called(source, split_of, a)} and {called(source, split_of, b)} look alike"
+        message=f"{name_row(source, split_of, a)} and {name_row(source, split_of, b)} are near-duplicates"
         + and_more(len(pairs) - 1, "pair")
-        + f"; {share:.1%} of test has such a neighbour outside it",
+        + f"; {share:.1%} of the test images have a near-duplicate in another split",
         fix=LEAK_FIX,
         pairs=named_pairs(source, pairs.tolist()),
     )
 
 
-# --- what a reader should know ---------------------------------------------------------------------------------------
+# --- warnings --------------------------------------------------------------------------------------------------------
 def find_missing_classes(source: OpenDataset, split: Split) -> Iterator[Finding]:
-    """Each class or label of which a split has no image, or that each of its images has, as far as is known."""
+    """Report each class or label with no positive (multi-label: or no negative) image in a split."""
     if source.task == REGRESSION:
         return
     targets, classes, num_folds = np.asarray(source.samples.targets), source.task.classes, len(split.folds)
     cells = np.eye(len(source.spec.labels))[targets] if classes else targets  # (N, L): NaN where unknown
     is_mean = len(source.spec.labels) > (2 if classes else 1)
     for label, column in zip(source.spec.labels, cells.T, strict=True):
-        lacking = find_lacking(column == 1, split.folds)
-        others = find_lacking(column == 0, split.folds) - lacking  # where neither is known, the first says it all
-        undefined = {fold for name, fold in lacking | others if name == "test"}
-        # Of classes, an image without this one is of another, which is then said to be lacking.
-        found = {"of" if classes else "with": lacking, "without": set() if classes else others}
-        for word, places in found.items():
+        no_positive = find_empty_splits(column == 1, split.folds)
+        no_negative = find_empty_splits(column == 0, split.folds) - no_positive  # without any known target: one finding
+        undefined = {fold for name, fold in no_positive | no_negative if name == "test"}
+        # A class without negatives means that every other class is missing, which is reported for those.
+        places_of = {"of" if classes else "with": no_positive, "without": set() if classes else no_negative}
+        for word, places in places_of.items():
             if places:
                 is_scored = any(name == "train" and fold not in undefined for name, fold in places)
                 yield Finding(
@@ -369,39 +370,42 @@ def find_missing_classes(source: OpenDataset, split: Split) -> Iterator[Finding]
                     samples=(),
                     count=int((column == 1).sum()),
                     message=f"no image {word} {label!r} in {name_places(places, num_folds)}: "
-                    + say_consequences({name for name, _ in places}, is_mean=is_mean, is_scored=is_scored),
+                    + describe_consequences({name for name, _ in places}, is_mean=is_mean, is_scored=is_scored),
                 )
 
 
-def find_lacking(images: Array, folds: Sequence[Array]) -> set[tuple[str, int]]:
-    """The splits, each with its fold, that hold none of these images (N,)."""
+def find_empty_splits(images: Array, folds: Sequence[Array]) -> set[tuple[str, int]]:
+    """Return (split, fold) for each split without any of these images; `images` is bool (N,)."""
     return {
         (name, fold) for fold, split_of in enumerate(folds) for name in SPLITS if not images[split_of == name].any()
     }
 
 
 def name_places(places: Collection[tuple[str, int]], num_folds: int) -> str:
-    """`train and val`; of several folds, `train of 1 of 5 folds, val of 5`."""
+    """Name splits as `train and val`, or with several folds as `train of 1 of 5 folds, val of 5`."""
     counts = {name: sum(where == name for where, _ in places) for name in SPLITS}
     names = [name for name in SPLITS if counts[name]]
     if num_folds == 1:
-        return listed(names)
+        return join_words(names)
     first, *others = names
     folds = f"{first} of {counts[first]} of {num_folds} folds"
     return ", ".join([folds, *(f"{name} of {counts[name]}" for name in others)])
 
 
-def say_consequences(splits: Collection[str], *, is_mean: bool, is_scored: bool) -> str:
-    """What follows for a label. `is_mean`: scores are means over labels; `is_scored`: one not learned is tested."""
-    told = []
+def describe_consequences(splits: Collection[str], *, is_mean: bool, is_scored: bool) -> str:
+    """Describe the effect on a label's scores.
+
+    `is_mean`: scores are means over labels; `is_scored`: the label is tested although train lacks it.
+    """
+    parts = []
     if "train" in splits:
-        counted = ", and its score is counted in the macro mean all the same" if is_mean else ", and is scored"
-        told.append("it cannot be learned there" + counted * is_scored)
+        counted = ", but its score counts in the macro mean" if is_mean else ", but is scored"
+        parts.append("it cannot be learned there" + counted * is_scored)
     undefined = [name for name in ("val", "test") if name in splits]
     if undefined:
-        left_out = ", and left out of the macro mean there" if is_mean else ""
-        told.append(f"its AUROC is undefined on {listed(undefined)}{left_out}")
-    return "; ".join(told)
+        left_out = " and left out of the macro mean" if is_mean else ""
+        parts.append(f"its AUROC is undefined on {join_words(undefined)}{left_out}")
+    return "; ".join(parts)
 
 
 def find_odd_images(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
@@ -413,7 +417,7 @@ def find_odd_images(source: OpenDataset, fingerprints: Fingerprints) -> Iterator
             splits=(),
             samples=name_samples(source, blank),
             count=len(blank),
-            message=f"{source.sample_ids[blank[0]]} is blank: of one level" + and_more(len(blank) - 1, "image"),
+            message=f"{source.sample_ids[blank[0]]} is blank: all pixels are equal" + and_more(len(blank) - 1, "image"),
         )
     sides = np.maximum(fingerprints.widths, fingerprints.heights)
     middle = float(np.median(sides))
@@ -431,15 +435,15 @@ def find_odd_images(source: OpenDataset, fingerprints: Fingerprints) -> Iterator
         )
 
 
-def find_telling_columns(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
-    """What alone predicts the label beside the pixels: a scanner, a folder or a format may stand for the disease."""
-    if why_none_telling(source):
+def find_predictive_columns(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
+    """Report metadata that predicts the label without the pixels: scanner, folder, file format."""
+    if why_no_predictive_columns(source):
         return
     rows, present = rows_of_frequent_classes(source)
     patients = source.patients[rows]
     classes = np.searchsorted(present, np.asarray(source.samples.targets)[rows])
     folds: list[tuple[Array, Array]] = []
-    for what, cells in columns_beside_pixels(source, fingerprints).items():
+    for what, cells in metadata_columns(source, fingerprints).items():
         values = bin_numbers(cells[rows])
         if not 2 <= len(np.unique(values)) <= MAX_COLUMN_VALUES:
             continue
@@ -456,8 +460,8 @@ def find_telling_columns(source: OpenDataset, fingerprints: Fingerprints) -> Ite
             )
 
 
-def columns_beside_pixels(source: OpenDataset, fingerprints: Fingerprints) -> Mapping[str, Array]:
-    """Texts (N,) by what they are: the columns of metadata, the official split, and how the image was stored."""
+def metadata_columns(source: OpenDataset, fingerprints: Fingerprints) -> Mapping[str, Array]:
+    """Return str arrays (N,) by description: metadata columns, the official split, image size, file type and color."""
     table = source.samples.table
     named = {f"column {name!r}": table[name] for name in source.spec.metadata if name in table.columns}
     columns = {what: cells.astype(str).to_numpy().astype(np.str_) for what, cells in named.items()}
@@ -466,7 +470,7 @@ def columns_beside_pixels(source: OpenDataset, fingerprints: Fingerprints) -> Ma
         fingerprints.widths.astype(str),
         fingerprints.heights.astype(str),
     )
-    columns["whether a file is stored in colour"] = fingerprints.channels.astype(str)
+    columns["whether a file is stored in color"] = fingerprints.channels.astype(str)
     if len(source.samples.files) == len(table):
         columns["the file's type"] = np.array([path.suffix.lower() for path in source.samples.files])
     return columns
@@ -479,14 +483,15 @@ def draw_column_folds(classes: Array, patients: Array) -> list[tuple[Array, Arra
 
     drawer = StratifiedGroupKFold(n_splits=COLUMN_FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with few patients: its fold may lack it
+        warnings.simplefilter("ignore", UserWarning)  # a fold may have no image of a class with few patients
         return list(drawer.split(classes, classes, patients))
 
 
 def predict_from_column(values: Array, classes: Array, folds: Sequence[tuple[Array, Array]]) -> float:
-    """AUROC, macro over classes, of each value's share of classes among other patients.
+    """AUROC, macro over classes, of a column as the only predictor.
 
-    Five folds by patient; a value that the others lack says the prior.
+    The prediction for a value is its share of each class among other patients (five folds by patient). A value that
+    does not occur among them predicts the prior.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -504,7 +509,7 @@ def predict_from_column(values: Array, classes: Array, folds: Sequence[tuple[Arr
 
 
 def bin_numbers(cells: Array) -> Array:
-    """A column of numbers cut into tenths of their order; its blanks and words stay what they are, as all texts do."""
+    """Cut a numeric column into deciles; blanks, words and text columns stay unchanged."""
     texts = cells.tolist()
     if find_ambiguous_comma(texts):
         return cells
@@ -517,80 +522,81 @@ def bin_numbers(cells: Array) -> Array:
 
 
 def find_levels_by_label(source: OpenDataset) -> Iterator[Finding]:
-    """Groups of files whose levels differ, and the labels with them: brightness alone then predicts the label."""
-    for found in find_associations(source):
+    """Report groups of files whose levels and labels both differ: brightness alone then predicts the label."""
+    for association in find_associations(source):
         yield Finding(
             check="levels",
             verdict="warn",
             splits=(),
-            samples=name_samples(source, found.rows),
-            count=len(found.rows),
-            message=f"levels differ by {found.fact}, and {found.label} goes with it (p = {found.p_value:.1g}): "
-            f"{len(found.rows)} of {len(source.sample_ids)} images are {found.group!r}",
-            fix="bring all files to one scale, or leave one group out",
+            samples=name_samples(source, association.rows),
+            count=len(association.rows),
+            message=f"levels differ by {association.fact}, which is associated with {association.label} "
+            f"(p = {association.p_value:.1g}): {len(association.rows)} of {len(source.sample_ids)} images are "
+            f"{association.group!r}",
+            fix="convert all files to one scale, or leave one group out",
         )
 
 
-def find_unofficial(source: OpenDataset) -> Iterator[Finding]:
-    """Files that are not those the card's checksums are of."""
+def find_checksum_mismatches(source: OpenDataset) -> Iterator[Finding]:
+    """Report files that differ from the card's checksums."""
     if not source.spec.checksums:
         return
     memo = FileMemo(cache_root(), what="md5", find=partial(hash_file, algorithm="md5"))
     try:
         for path, expected in checksummed(source):
-            if (found := memo(path)) != expected:
+            if (md5 := memo(path)) != expected:
                 yield Finding(
                     check="checksum",
                     verdict="warn",
                     splits=(),
                     samples=(),
                     count=1,
-                    message=f"{path.name} is not the official file: its md5 is {found}, the card says {expected}",
+                    message=f"{path.name} is not the official file: its md5 is {md5}, expected {expected} by the card",
                 )
     finally:
         memo.close()
 
 
 def checksummed(source: OpenDataset) -> Iterator[tuple[Path, str]]:
-    """The files that the card has a checksum of, with it."""
+    """Yield each file for which the card has a checksum, with that checksum."""
     for path in dict.fromkeys((*source.samples.files, *source.samples.tables)) if source.spec.checksums else ():
         if expected := checksum_of(path, source.spec.checksums):
             yield path, expected
 
 
 def checksum_of(path: Path, checksums: Mapping[str, str]) -> str:
-    """What a card says of a file, by its name or by its path below the root; "" where it says nothing."""
+    """Return a file's checksum by its name or its path below the root, or ""."""
     place = path.as_posix()
     return next((md5 for name, md5 in checksums.items() if place.endswith(f"/{name}")), "")
 
 
-def find_doubts(source: OpenDataset) -> Iterator[Finding]:
-    """What reading the files showed: patients that are not known, tables that were not used."""
-    for doubt in source.samples.doubts:
+def list_ambiguities(source: OpenDataset) -> Iterator[Finding]:
+    """Report ambiguities met while reading the files: images without a patient, unused tables."""
+    for ambiguity in source.samples.doubts:
         yield Finding(
-            check=doubt.check,
+            check=ambiguity.check,
             verdict="warn",
             splits=(),
             samples=(),
-            count=doubt.count,
-            message=doubt.message,
-            fix=doubt.fix,
+            count=ambiguity.count,
+            message=ambiguity.message,
+            fix=ambiguity.fix,
         )
 
 
-def find_unchecked(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
-    """What was not looked at, and why."""
+def list_skipped_checks(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:
+    """Note each skipped check with its reason."""
     if fingerprints.skipped:
-        yield note("near-duplicate", f"copies that are not identical were not looked for: {fingerprints.skipped}")
+        yield note("near-duplicate", f"near-duplicates were not checked: {fingerprints.skipped}")
     if not source.has_patients:
-        yield note("patient", "no patient key: whether a patient is in two splits cannot be known")
+        yield note("patient", "no patient key: patients in two splits cannot be detected")
 
 
 def note(check: str, message: str) -> Finding:
     return Finding(check=check, verdict="ok", splits=(), samples=(), count=0, message=message)
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 MOST_NAMED = 20
 
 
@@ -602,7 +608,7 @@ def named_pairs(source: OpenDataset, pairs: Iterable[Sequence[int]]) -> tuple[tu
     return tuple((str(source.sample_ids[a]), str(source.sample_ids[b])) for a, b in list(pairs)[:MOST_NAMED])
 
 
-def called(source: OpenDataset, split_of: Array, row: int) -> str:
+def name_row(source: OpenDataset, split_of: Array, row: int) -> str:
     return f"{source.sample_ids[row]} ({split_of[row]})"
 
 
@@ -612,19 +618,19 @@ def describe_label(source: OpenDataset, row: int) -> str:
 
 
 def first_across(split_of: Array, group: Array) -> tuple[int, int]:
-    """Two rows of a group that lie in different splits."""
+    """Return two rows of a group from different splits."""
     other = group[split_of[group] != split_of[group[0]]]
     return int(group[0]), int(other[0])
 
 
-def sorted_splits(found: Array) -> tuple[str, ...]:
-    return tuple(name for name in SPLITS if name in set(found.tolist()))
+def sorted_splits(names: Array) -> tuple[str, ...]:
+    return tuple(name for name in SPLITS if name in set(names.tolist()))
 
 
 def and_more(count: int, what: str) -> str:
     return f" (and {count} {what}{'s' * (count != 1)} more)" if count > 0 else ""
 
 
-def listed(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

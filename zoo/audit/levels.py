@@ -1,4 +1,4 @@
-"""Test whether groups of files that differ in levels differ in labels too: then levels alone predict the label."""
+"""Test whether files stored in different ways also have different labels: then levels alone predict the label."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from zoo.data.opening import OpenDataset
 from zoo.specs.dataset import LEVELS_BY
 from zoo.tasks.kinds import REGRESSION
 
-MAX_P = 0.01  # over all labels together
-MIN_STRENGTH = 0.1  # of Cramer's V, or of the correlation ratio: in a large set p alone finds trifles
+MAX_P = 0.01  # Bonferroni-corrected over the labels
+MIN_STRENGTH = 0.1  # Cramer's V or correlation ratio: in large datasets p alone reports negligible effects
 
 
 @dataclass(frozen=True, eq=False)
 class Association:
-    """A fact that parts files into groups of different levels, and the label that goes with it."""
+    """A property of files that determines their levels, and the label associated with it."""
 
     fact: str  # "rescaling", "PhotometricInterpretation"
-    label: str  # of several labels an image may have; else "the label"
-    group: str  # the smallest one
-    rows: Array  # its images
+    label: str  # multi-label: the quoted label; else "the label"
+    group: str  # the smallest group of files
+    rows: Array  # (n,) its images
     p_value: float
 
 
 def level_columns(source: OpenDataset) -> list[str]:
-    """The columns of groups whose levels differ."""
+    """Return the columns that group files by how their levels are stored."""
     return [str(column) for column in source.samples.table.columns if str(column).startswith(LEVELS_BY)]
 
 
 def find_associations(source: OpenDataset) -> Iterator[Association]:
-    """The facts whose groups differ in a label by more than chance; of several labels, the one of the least p.
+    """Yield file properties associated with a label (multi-label: the label with the smallest p).
 
-    An image counts once for each patient, group and answer, so that slices of one patient are no evidence of their own.
+    Each combination of patient, group and target counts once, so that slices of one patient are not independent cases.
     """
     for column in level_columns(source):
         groups = source.samples.table[column].astype(str).to_numpy().astype(np.str_)
-        tested = [(*test_independence(source, groups, answers), label) for label, answers in answers_of(source)]
-        p_value, strength, label = min(tested)
-        if p_value * len(tested) < MAX_P and strength >= MIN_STRENGTH:
+        tests = [(*test_independence(source, groups, targets), label) for label, targets in list_targets(source)]
+        p_value, strength, label = min(tests)
+        if p_value * len(tests) < MAX_P and strength >= MIN_STRENGTH:
             names, counts = np.unique(groups[groups != ""], return_counts=True)
             group = str(names[counts.argmin()])
             yield Association(column.removeprefix(LEVELS_BY), label, group, np.flatnonzero(groups == group), p_value)
 
 
-def answers_of(source: OpenDataset) -> Iterator[tuple[str, Array]]:
-    """Yield each label's name and its targets, (N,) float with NaN for unknown."""
+def list_targets(source: OpenDataset) -> Iterator[tuple[str, Array]]:
+    """Yield each label's name and targets, (N,) float with NaN for unknown."""
     targets = np.asarray(source.samples.targets, dtype=float)
     if targets.ndim == 1:
         yield "the label", targets
@@ -57,21 +57,21 @@ def answers_of(source: OpenDataset) -> Iterator[tuple[str, Array]]:
         yield repr(label), targets[:, number]
 
 
-def test_independence(source: OpenDataset, groups: Array, answers: Array) -> tuple[float, float]:
-    """The p-value and strength of the association of groups with answers; 1 and 0 where there is nothing to compare."""
-    known = np.isfinite(answers) & (groups != "")
-    counted = np.unique(np.array([source.patients[known], groups[known], answers[known].astype(str)]), axis=1)
-    of_group = np.unique(counted[1], return_inverse=True)[1] if counted.size else np.zeros(0, int)
-    values = counted[2].astype(float)
-    if len(np.unique(of_group)) < 2 or len(np.unique(values)) < 2:
+def test_independence(source: OpenDataset, groups: Array, targets: Array) -> tuple[float, float]:
+    """Return the p-value and strength of the association of groups with targets; (1, 0) if either is constant."""
+    known = np.isfinite(targets) & (groups != "")
+    cases = np.unique(np.array([source.patients[known], groups[known], targets[known].astype(str)]), axis=1)
+    group_index = np.unique(cases[1], return_inverse=True)[1] if cases.size else np.zeros(0, int)
+    values = cases[2].astype(float)
+    if len(np.unique(group_index)) < 2 or len(np.unique(values)) < 2:
         return 1.0, 0.0
     if source.task == REGRESSION:
-        return compare_quantities(of_group, values)
-    return compare_counts(of_group, np.unique(values, return_inverse=True)[1])
+        return compare_quantities(group_index, values)
+    return compare_counts(group_index, np.unique(values, return_inverse=True)[1])
 
 
 def compare_counts(groups: Array, classes: Array) -> tuple[float, float]:
-    """Fisher's exact test of two groups and two classes, else the chi-squared test; and Cramer's V."""
+    """p-value (Fisher's exact test for 2 x 2, else chi-squared test) and Cramer's V."""
     from scipy.stats import chi2_contingency, fisher_exact
     from scipy.stats.contingency import association
 
@@ -82,7 +82,7 @@ def compare_counts(groups: Array, classes: Array) -> tuple[float, float]:
 
 
 def compare_quantities(groups: Array, values: Array) -> tuple[float, float]:
-    """The Kruskal-Wallis test; and the correlation ratio of ranks."""
+    """p-value of the Kruskal-Wallis test, and the correlation ratio of ranks."""
     from scipy.stats import kruskal, rankdata
 
     p_value = kruskal(*(values[groups == group] for group in np.unique(groups)))[1]

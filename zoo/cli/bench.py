@@ -68,7 +68,9 @@ MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come
 @click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
 @click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
 @several("--test-on", metavar="NAME|PATH[:test],...", help="Other datasets to test every model on too.")
-@several("--label-map", metavar="ITS=OURS,...", help="Labels of those in the words of the dataset trained on.")
+@several(
+    "--label-map", metavar="TEST=TRAIN,...", help="Map labels of those datasets to labels of the training dataset."
+)
 @click.option("--distinct-patients", is_flag=True, help="Patients of the same name there are other people.")
 @click.option("--shuffle-labels", is_flag=True, help="The control: shuffle the labels of train and val, 20 times.")
 @click.option("--offline", is_flag=True, help="Do not try the network.")

@@ -27,7 +27,7 @@ from zoo.data.checks import (
 from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
-from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest
+from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, patient_word
 from zoo.system.files import hash_bytes, hash_file
 from zoo.system.memo import FileMemo, FileStamp, file_stamp
 from zoo.system.progress import Progress
@@ -49,6 +49,11 @@ class OpenDataset:
     @property
     def has_patients(self) -> bool:
         return "patient" in self.samples.table.columns
+
+    @property
+    def patient_word(self) -> str:
+        """What the dataset calls a patient: "patient", "lesion", "eye"."""
+        return patient_word(self.spec.patient)
 
     @property
     def task(self) -> Task:

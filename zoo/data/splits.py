@@ -118,10 +118,7 @@ def name_rare_classes(source: OpenDataset, groups: Array) -> list[str]:
 
 def unit_word(source: OpenDataset) -> str:
     """Return the unit that splits keep together: "patient", "lesion", or "image" without a patient key."""
-    if not source.has_patients:
-        return "image"
-    word = source.spec.patient.partition(":")[0]
-    return "patient" if word == "none" else word  # the table has a patient column that the spec does not mention
+    return source.patient_word if source.has_patients else "image"
 
 
 def val_share(source: OpenDataset) -> Fraction:

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
+from zoo.specs.dataset import patient_word
 from zoo.specs.metric import MetricSpec, ScoringContext
 
 Cell = Score | str | int | float | None
@@ -75,7 +76,7 @@ class SectionRequest:
     @property
     def case_name(self) -> str:
         """What is drawn anew, as the dataset calls it: patient, lesion, eye; the image where no key is known."""
-        return str(self.facts["patient"]).partition(":")[0] if self.card.has_patients else "image"
+        return patient_word(str(self.facts["patient"])) if self.card.has_patients else "image"
 
     @property
     def unit_name(self) -> str:

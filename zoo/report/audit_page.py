@@ -42,7 +42,7 @@ class PageImages:
         self.row_of = {sample_id: row for row, sample_id in enumerate(self.source.sample_ids.tolist())}
         self.images = list(self.source.samples.table["image"])
         self.intensity = set_intensity(self.source, self.split) if self.fingerprints.bits[0] > 8 else (0.0, 255.0)
-        self.patient_word = self.source.spec.patient.partition(":")[0] if self.source.has_patients else ""
+        self.patient_word = self.source.patient_word if self.source.has_patients else ""
 
     def image(self, sample_id: str) -> dict[str, Any]:
         if sample_id not in self.known:
@@ -67,7 +67,7 @@ def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[
         "anchor": anchor,
         "verdict": audit.verdict,
         "findings": findings,
-        "found_clean": audit.scope.clean(audit.found) if audit.scope else "",
+        "found_clean": audit.scope.summary(audit.failed_checks) if audit.scope else "",
         "facts": {},
         "splits": {},
         "labels": [],

@@ -1,30 +1,30 @@
-"""An audit as lines of text."""
+"""Render an audit as lines of text."""
 
 from __future__ import annotations
 
 import shlex
 
-from zoo.audit.examine import Fixed
+from zoo.audit.examine import FixedCard
 from zoo.audit.leaks import Audit, Finding, Suspect
 from zoo.errors import clean
 
-NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
+NAMED_SUSPECTS = 10  # in the terminal; --json and --html list all
 
 
 def audit_lines(audited: Audit) -> list[str]:
-    """An audit as plain text: the verdict, a line a finding, the worst first, and what was found clean.
+    """Render the verdict, one line per finding (worst first), and the checks that passed.
 
-    Of a set without a finding that is one line.
+    Without findings this is a single line.
     """
     scope, head = audited.scope, f"{clean(audited.dataset)}: {audited.verdict}"
     if scope is None:
         return [head, *(line for finding in audited.findings for line in finding_lines(finding))]
-    head, nothing = f"{head}: {clean(scope.counted())}", clean(scope.clean(audited.found))
-    shown = [finding for finding in audited.findings if finding.check not in scope.not_made]
-    if not shown:
-        return [f"{head}; {nothing}"]
-    lines = [line for finding in shown for line in finding_lines(finding)]
-    return [head, *lines, f"  {'ok':6}  {nothing}"] if nothing else [head, *lines]
+    head, summary = f"{head}: {clean(scope.size())}", clean(scope.summary(audited.failed_checks))
+    findings = [finding for finding in audited.findings if finding.check not in scope.skipped]
+    if not findings:
+        return [f"{head}; {summary}"]
+    lines = [line for finding in findings for line in finding_lines(finding)]
+    return [head, *lines, f"  {'ok':6}  {summary}"] if summary else [head, *lines]
 
 
 def finding_lines(finding: Finding) -> list[str]:
@@ -39,17 +39,17 @@ def finding_lines(finding: Finding) -> list[str]:
 
 def suspect_line(suspect: Suspect) -> str:
     what = f"{suspect.label}: " if suspect.label else ""
-    return clean(f"{suspect.score:.2f}  {suspect.sample}: {what}{suspect.given}, rather {suspect.suggested}")
+    return clean(f"{suspect.score:.2f}  {suspect.sample}: {what}{suspect.given}, suggested {suspect.suggested}")
 
 
-def fixed_lines(fixed: Fixed) -> list[str]:
-    """What was left out, and how to use what was written."""
+def fixed_lines(fixed: FixedCard) -> list[str]:
+    """Report the images left out and how to use the written card."""
     if fixed.path is None:
         return ["nothing to leave out: no card was written"]
     lines = [clean(note) for note in fixed.exclusions.notes]
     path, count = clean(fixed.path), len(fixed.exclusions.sample_ids)
-    lines.append(f"{path}: {count} images left out; no file of the data was touched")
-    lines += ["audited again, it is", *(f"  {line}" for line in audit_lines(fixed.audit))]
+    lines.append(f"{path}: {count} images left out; the data files are unchanged")
+    lines += ["audit of the new card:", *(f"  {line}" for line in audit_lines(fixed.audit))]
     if fixed.audit.verdict != "refuse":
-        lines.append(f"use it: zoo bench --datasets {shlex.quote(path)}")
+        lines.append(f"next: zoo bench --datasets {shlex.quote(path)}")
     return lines

@@ -13,6 +13,7 @@ from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
 from zoo.leaderboard.significance import Difference
+from zoo.specs.dataset import patient_word
 from zoo.statistics.means import ROUNDING
 
 
@@ -336,7 +337,7 @@ def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
 
 def case_name(board: Board) -> str:
     """What is drawn anew: the patient (lesion, eye), or the image where no key is known."""
-    return clean(board.facts["patient"].partition(":")[0]) if board.facts["has_patients"] else "image"
+    return clean(patient_word(board.facts["patient"])) if board.facts["has_patients"] else "image"
 
 
 def row_statements(row: Row, board: Board) -> list[str]:

@@ -7,15 +7,15 @@ from zoo.results.verifying import CANNOT_DETECT, Verification
 
 
 def verification_lines(found: Verification) -> list[str]:
-    """The same for people."""
+    """Render a verification as lines of text."""
     lines = [f"difference: {file}: {what}" for file, what in found.differences]
     lines += [f"note: {clean(note)}" for note in found.notes]
     lines += [f"not recomputed: {count} scores: {clean(why)}" for why, count in sorted(found.not_recomputed.items())]
     for part in found.datasets:
-        told = {"same": "the same content and split on this machine", "not compared": "not compared with the data"}
+        texts = {"same": "the same content and split on this machine", "not compared": "not compared with the data"}
         hashes = f"content {part['content_hash'][:8]}, split {part['split_hash'][:8]}"
-        lines.append(clean(f"dataset {part['name']}: {hashes}: {told.get(part['here'], part['here'])}"))
-    counted = f"{len(found.results)} runs, {found.num_scores} scores and {found.num_intervals} intervals recomputed"
-    lines.append(f"{counted}: {len(found.differences) or 'no'} difference{'s' * (len(found.differences) != 1)}")
+        lines.append(clean(f"dataset {part['name']}: {hashes}: {texts.get(part['here'], part['here'])}"))
+    counts = f"{len(found.results)} runs, {found.num_scores} scores and {found.num_intervals} intervals recomputed"
+    lines.append(f"{counts}: {len(found.differences) or 'no'} difference{'s' * (len(found.differences) != 1)}")
     lines.append(f"not detected: {CANNOT_DETECT}")
     return lines

@@ -1,7 +1,7 @@
-"""Write results as a bundle that can be shared: the runs under pseudonyms, and a manifest of every file.
+"""Write results as a bundle for sharing: runs with pseudonyms and a manifest of all files.
 
-A bundle is laid out like a results folder. Its scores are computed again from its own predictions: the bootstrap draws
-patients in the order of their names, so that other names give slightly other intervals.
+A bundle has the layout of a results folder. Its scores are recomputed from its own predictions: the bootstrap draws
+patients in the order of their names, so pseudonyms change the intervals slightly.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from zoo.system.machine import versions
 
 BUNDLE_SCHEMA = 1
 BUNDLE_KIND = "zoo-bundle"
-ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # somebody who names one wants one
+ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # unsupported: refused, not used as a folder name
 MANIFEST = "manifest.json"
-# Of a result, what zoo's own words and a board's arithmetic are in: only paths are looked for. All else is free text.
+# Fields of a result written by zoo itself: only paths are removed. All other fields are treated as free text.
 TECHNICAL = ("details", "cost", "system", "versions")
 TECHNICAL_OF_DATASET = {
     *("name", "title", "task", "labels", "unit", "modality", "license", "citation", "reference_standard"),
@@ -49,21 +49,21 @@ FREE_OF_RUN = {"deviations", "tuned"}
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What was written, and what was left out of it."""
+    """Summary of a written bundle."""
 
     path: Path
     num_runs: int
     left_out: tuple[str, ...]
-    names: tuple[str, ...]  # of datasets, and their titles: they go along as they are
+    names: tuple[str, ...]  # names and titles of datasets, which are not pseudonymized
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder or a zip is to be read as a bundle; whether it is one, and sound, is another question."""
+    """Whether to read a path as a bundle: a folder with a manifest, or any zip file."""
     return (path / MANIFEST).is_file() or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
 
 
 def may_be_replaced(path: Path) -> bool:
-    """Whether a folder or a zip is a bundle by its manifest: a stranger's may have a file of that name, too."""
+    """Whether an existing path is a bundle with a valid manifest, which a new bundle may replace."""
     try:
         if path.is_dir():
             return bool(load_manifest(path))
@@ -72,25 +72,25 @@ def may_be_replaced(path: Path) -> bool:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
             archive.extract(MANIFEST, folder)
             return bool(load_manifest(Path(folder)))
-    except Exception:  # what a damaged archive makes zipfile and zlib raise cannot be listed
+    except Exception:  # zipfile and zlib raise many types for a damaged archive
         return False
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle's folder, its parts of the types they should have."""
+    """Read and validate the manifest of a bundle's folder."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise ResultsError(f"{folder}: no bundle: it holds no {MANIFEST}", fix="`zoo bundle` makes one")
+        raise ResultsError(f"{folder}: not a bundle: {MANIFEST} is missing", fix="make a bundle with `zoo bundle`")
     manifest, sealed = read_result_document(path, newest=BUNDLE_SCHEMA)
     if fault := find_fault_of_manifest(manifest):
-        raise ResultsError(f"{path}: not the manifest of a bundle: {fault}", fix="ask for the bundle again")
+        raise ResultsError(f"{path}: invalid manifest: {fault}", fix="request the bundle again")
     if not sealed and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
-        raise ResultsError(f"{path}: is not what was written: its seal is missing", fix="ask for the bundle again")
+        raise ResultsError(f"{path}: changed after it was written: its seal is missing", fix="request the bundle again")
     return manifest
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a document has a seal; those written before seals existed have none."""
+    """Whether a document has a seal; documents written before seals existed have none."""
     try:
         document = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
@@ -101,7 +101,7 @@ def is_sealed(path: Path) -> bool:
 VERSION_OF_DATA = ("name", "content_hash", "split_hash")
 
 
-# --- making ----------------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 def make_bundle(
     results: Sequence[Result],
     root: Path,
@@ -111,29 +111,29 @@ def make_bundle(
     progress: Callable[[int, int | None], None],
     metadata: Sequence[str] = (),
 ) -> Bundle:
-    """Write the runs below `root` to `output`, a folder or a `.zip`, whole or not at all.
+    """Write the runs below `root` to `output`, a folder or a `.zip`, atomically.
 
-    Tuning runs are left out: they have seen no test image. Of metadata only the columns that are named come along, as
-    they are. The same results and key give the same bytes.
+    Tuning runs are left out: they have no test predictions. Only the listed metadata columns are included, unchanged.
+    The same results and key give the same bytes.
     """
     if output.suffix.lower() in ARCHIVES:
-        raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="name it so")
+        raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="choose a path that ends in .zip or a folder")
     if output.exists() and not may_be_replaced(output):
-        raise UsageError(f"{output}: exists, and is no bundle", fix="name a new folder or .zip")
-    chosen = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
-    if not chosen:
-        raise ResultsError(f"{root}: no runs that could be shared", fix="run `zoo bench` first")
-    check_columns(chosen, metadata)
+        raise UsageError(f"{output}: exists and is not a bundle", fix="choose a new folder or .zip")
+    selected = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
+    if not selected:
+        raise ResultsError(f"{root}: no runs to share", fix="run `zoo bench` first")
+    check_columns(selected, metadata)
     try:
         if output.suffix.lower() != ".zip":
             with folder_written_whole(output) as temporary:
-                return fill_bundle(temporary, output, chosen, root, key, registry, progress, metadata)
+                return fill_bundle(temporary, output, selected, root, key, registry, progress, metadata)
         with written_whole(output) as temporary, tempfile.TemporaryDirectory() as folder:
-            bundle = fill_bundle(Path(folder), output, chosen, root, key, registry, progress, metadata)
+            bundle = fill_bundle(Path(folder), output, selected, root, key, registry, progress, metadata)
             write_zip(Path(folder), temporary)
             return bundle
     except OSError as error:
-        raise UsageError(f"{output}: {error.strerror or error}", fix="name a place that can be written to") from error
+        raise UsageError(f"{output}: {error.strerror or error}", fix="choose a writable path") from error
 
 
 def fill_bundle(
@@ -170,18 +170,18 @@ def fill_bundle(
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Everything below a folder that is no folder, in the order of names; links to folders are not followed."""
+    """List all files and links below a folder, sorted; links to folders are not followed."""
     return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def describe_datasets(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Every version of the data that was benchmarked."""
-    found = {}
+    """Describe each benchmarked version of each dataset."""
+    facts_of = {}
     for result in results:
         facts = result.dataset
         targets = "shared" if facts.get("share_targets", True) else "left out"
-        found[version_of_data(result)] = {"targets": targets, "license": without_paths(facts.get("license", ""))}
-    return [{**dict(zip(VERSION_OF_DATA, key, strict=True)), **found[key]} for key in sorted(found)]
+        facts_of[version_of_data(result)] = {"targets": targets, "license": without_paths(facts.get("license", ""))}
+    return [{**dict(zip(VERSION_OF_DATA, key, strict=True)), **facts_of[key]} for key in sorted(facts_of)]
 
 
 def version_of_data(result: Result) -> tuple[str, ...]:
@@ -189,16 +189,16 @@ def version_of_data(result: Result) -> tuple[str, ...]:
 
 
 def ids_of_datasets(results: Sequence[Result]) -> dict[str, set[str]]:
-    """By dataset every sample and patient that was predicted, whole and without folder and suffix."""
-    found: dict[str, set[str]] = {}
+    """Return all sample and patient ids by dataset, also without folder and suffix."""
+    ids_of: dict[str, set[str]] = {}
     for result in results:
-        ids = found.setdefault(result.run["dataset"], set())
+        ids = ids_of.setdefault(result.run["dataset"], set())
         if result.ok:
             for part in result.predictions().values():
                 names = {str(name) for array in (part.sample_ids, part.patients) for name in array}
                 stems = {stem for name in names for stem in (PurePosixPath(name).name, PurePosixPath(name).stem)}
                 ids |= {name for name in names | stems if len(name) >= MIN_NAME_LENGTH}
-    return found
+    return ids_of
 
 
 def write_run(
@@ -210,7 +210,7 @@ def write_run(
     metadata: Sequence[str],
     left_out: list[str],
 ) -> None:
-    """One run's folder in the bundle: predictions under pseudonyms, scores computed from those, no weights."""
+    """Write one run's folder: pseudonymized predictions and scores recomputed from them, without weights."""
     shared = shareable(result, ids)
     if not result.ok:
         write_result(place, shared, None, None, [])
@@ -218,34 +218,36 @@ def write_run(
     stored = result.predictions()
     units = {split: result.card().unit_of(split) for split in stored}
     predictions = {split: rename(part, pseudonyms, metadata, units[split]) for split, part in stored.items()}
-    if kept_back := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
-        left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(kept_back))} (--metadata shares them)")
+    if excluded := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
+        left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(excluded))} (include with --metadata)")
     metrics = {name: registry.metrics[name] for name in result.scores() if name in registry.metrics}
-    left_out += [f"scores of {name}: no plugin here gives it" for name in result.scores() if name not in metrics]
+    left_out += [
+        f"scores of {name}: no installed plugin provides it" for name in result.scores() if name not in metrics
+    ]
     scores = score_run(predictions, metrics, result.card(), threshold=result.run["protocol"]["threshold"])
     free = partial(without_names, ids=ids, kept=kept_words(result))
     scores = {kind: {name: scrub(score, free) for name, score in part.items()} for kind, part in scores.items()}
     if not result.dataset.get("share_targets", True):
-        left_out.append(f"targets of {result.run['dataset']}: its licence keeps them")
+        left_out.append(f"targets of {result.run['dataset']}: not shared because of its license")
         predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
     write_result(place, shared, predictions, scores, read_history(result))
 
 
 def check_columns(results: Sequence[Result], metadata: Sequence[str]) -> None:
-    """UsageError where no result has a column that is asked for."""
+    """Raise UsageError if a requested metadata column exists in no result."""
     if not metadata:
         return
-    known = {name for r in results if r.ok for part in r.predictions().values() for name in part.metadata}
+    columns = {name for r in results if r.ok for part in r.predictions().values() for name in part.metadata}
     for name in metadata:
-        if name not in known:
-            there = clean(", ".join(sorted(known))) or "none"
-            raise UsageError(f"--metadata: no result has a column {name!r}", fix=f"there are: {there}")
+        if name not in columns:
+            available = clean(", ".join(sorted(columns))) or "none"
+            raise UsageError(f"--metadata: no result has a column {name!r}", fix=f"available columns: {available}")
 
 
 def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str], unit: Unit) -> Predictions:
-    """The rows under pseudonyms and in the order of these: their old order would tell who is who.
+    """Replace sample and patient ids by pseudonyms and sort by them, because the old order could identify rows.
 
-    Where clips are scored their frames keep one name, each with a number that is a pseudonym, too.
+    With unit "clip", frames keep a common clip name; their frame numbers are pseudonyms, too.
     """
     sample_ids = np.array([pseudonyms(str(name)) for name in part.sample_ids])
     if unit == "clip":
@@ -257,7 +259,7 @@ def rename(part: Predictions, pseudonyms: Pseudonyms, metadata: Sequence[str], u
 
 
 def read_history(result: Result) -> list[dict[str, Any]]:
-    """The numbers of every round."""
+    """Read the numeric fields of each training round."""
     assert result.folder is not None
     path = result.folder / "history.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
@@ -266,7 +268,7 @@ def read_history(result: Result) -> list[dict[str, Any]]:
 
 # --- texts -----------------------------------------------------------------------------------------------------------
 def shareable(result: Result, ids: set[str]) -> Result:
-    """The result with every free text scrubbed and every error's message left out; ids and hashes stay."""
+    """Remove names from all free text and the message from an error; ids and hashes are kept."""
     free = partial(without_names, ids=ids, kept=kept_words(result))
 
     def split(part: Mapping[str, Any], is_free: Callable[[str], bool]) -> dict[str, Any]:
@@ -285,7 +287,7 @@ def shareable(result: Result, ids: set[str]) -> Result:
 
 
 def kept_words(result: Result) -> set[str]:
-    """Words that look like ids and are none: labels, and the names of the run's own parts."""
+    """Return words to keep although they may look like ids: labels, dataset, model and weights."""
     run = result.run
     return {*result.dataset.get("labels", ()), run["dataset"], run["model"], run["shown"], run["weights_tag"]}
 
@@ -296,12 +298,12 @@ def scrub(score: Score, free: Callable[[str], str]) -> Score:
 
 # --- zip -------------------------------------------------------------------------------------------------------------
 def write_zip(folder: Path, path: Path) -> None:
-    """The files of a folder as a zip of the same bytes every time: in order, and without times."""
+    """Write the files of a folder as a zip with reproducible bytes: sorted, with a fixed time."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in files_below(folder):
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # its time is 1980-01-01
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # default time: 1980-01-01
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o100644 << 16
-            entry.create_system = 3  # else it differs on Windows
+            entry.create_system = 3  # the default differs on Windows
             with open(file, "rb") as source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target)

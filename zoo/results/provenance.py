@@ -21,13 +21,13 @@ from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import NUM_RESAMPLES
 
 ON_A_BOARD = (
-    "mean over the seeds of this score, within a seed over its folds; the interval there draws the same patients for "
-    "all seeds and adds the variance between seeds (docs/statistics.md)"
+    "mean of this score over folds, then over seeds; the interval resamples the same patients for all seeds and adds "
+    "the variance between seeds (docs/statistics.md)"
 )
 
 
 def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
-    """All that is stored of a run, and how each score and interval was computed."""
+    """Return a stored run as plain data, with the computation of each score and interval."""
     described = dataclasses.asdict(result)
     for name in ("folder", "checksums", "bundle", "provenance"):
         described.pop(name)
@@ -49,7 +49,7 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
 
 
 def check_fit(result: Result, predictions: Mapping[str, Predictions], card: ScoringContext) -> None:
-    """ResultsError where predictions are of other labels than the dataset's card names: a stranger wrote both."""
+    """Raise ResultsError if the predictions do not fit the labels of the dataset's card."""
     columns = 1 if card.task.name == "regression" else len(card.labels)
     axes = 2 if card.task.name == "multilabel" else 1
     fits = all(
@@ -57,47 +57,48 @@ def check_fit(result: Result, predictions: Mapping[str, Predictions], card: Scor
     )
     if "test" not in predictions or not fits or not 0 <= (card.positive or 0) < len(card.labels):
         raise ResultsError(
-            f"{result.folder}: its predictions do not fit the labels of its dataset", fix="delete it and run again"
+            f"{result.folder}: its predictions do not fit the labels of its dataset",
+            fix="delete the folder and run again",
         )
     if fault := next(find_faults_of_run(card, result.run["purpose"], result.dataset, predictions), ""):
-        raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete its folder and run again")
+        raise ResultsError(f"{result.folder}/predictions.npz: {fault}", fix="delete the folder and run again")
 
 
 def list_run_files(result: Result) -> list[dict[str, Any]]:
-    """The files of a run with their sha256, which was compared with the record when the run was read."""
+    """List the files of a run with their recorded sha256, which was verified when the run was loaded."""
     if result.folder is None:
         return []
     files = []
     for path in sorted({*result.folder.iterdir(), *(result.folder / name for name in result.checksums)}):
         checksum = result.checksums.get(path.name)
-        there = path.is_file()
-        note = "as written" if there else "not kept" if path.name == WEIGHTS_FILE else "missing"
+        exists = path.is_file()
+        state = "unchanged" if exists else "not kept" if path.name == WEIGHTS_FILE else "missing"
         if checksum is None:
-            note = "the record itself" if path.name == "result.json" else "made again by `zoo score`"
+            state = "the record itself" if path.name == "result.json" else "recomputed by `zoo score`"
         files.append(
-            {"name": path.name, "bytes": path.stat().st_size if there else None, "sha256": checksum, "state": note}
+            {"name": path.name, "bytes": path.stat().st_size if exists else None, "sha256": checksum, "state": state}
         )
     return files
 
 
 def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContext, rule: Any) -> dict[str, Any]:
-    """The thresholds at which labels were decided for, as val gave them; of several classes there are none."""
+    """Return the decision thresholds chosen on val; regression and multi-class tasks have none."""
     val = predictions.get("val")
     units = val.by_unit(card.unit_of("val")) if val is not None else None
     units, _ = on_one_scale(units, predictions["test"].by_unit(card.unit), card)
     thresholds = choose_thresholds(units, card, rule)
     if thresholds is None:
-        none = "a number is predicted" if card.task.name == "regression" else "the largest probability decides"
-        return {"rule": none, "values": {}}
+        rule = "none: regression" if card.task.name == "regression" else "the class with the largest probability"
+        return {"rule": rule, "values": {}}
     labels = [card.labels[positive_index(card)]] if card.task.name == "binary" else card.labels
-    chosen = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
+    values = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
     if units is None or rule == "half":
-        return {"rule": "fixed at .5", "values": chosen}
-    return {"rule": VAL_RULE_FORMULA, "chosen_on": f"val, {len(units)} {card.unit}s", "values": chosen}
+        return {"rule": "fixed at .5", "values": values}
+    return {"rule": VAL_RULE_FORMULA, "chosen_on": f"val, {len(units)} {card.unit}s", "values": values}
 
 
 def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, unit: Unit, rule: Any) -> dict[str, Any]:
-    """How many images, units and patients the scores rest on, and how many of each label."""
+    """Count the images, units and patients of test, in total and by label."""
     test, part = predictions["test"], decide(predictions, card, rule)
     counted: dict[str, Any] = {
         "unit": unit,
@@ -108,12 +109,16 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
     if card.task.name == "regression":
         return counted
     targets = part.request.targets
-    there = targets == 1 if targets.ndim == 2 else targets[:, None] == np.arange(len(card.labels))
+    has_label = targets == 1 if targets.ndim == 2 else targets[:, None] == np.arange(len(card.labels))
     positives, negatives = count_cases(part)
     cases = "patients" if card.has_patients else "images"
     counted["labels"] = {
-        label: {"units": int(there[:, i].sum()), f"{cases} with it": int(yes), f"{cases} without it": int(no)}
-        for i, (label, yes, no) in enumerate(zip(card.labels, positives, negatives, strict=True))
+        label: {
+            "units": int(has_label[:, i].sum()),
+            f"{cases} with it": int(present),
+            f"{cases} without it": int(absent),
+        }
+        for i, (label, present, absent) in enumerate(zip(card.labels, positives, negatives, strict=True))
     }
     return counted
 
@@ -130,9 +135,9 @@ def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec])
 
 
 def trace_intervals(scores: Iterable[Score]) -> dict[str, Any]:
-    """How each method of an interval that stands in the scores works, with what was drawn and from which seed."""
-    found = {}
+    """Describe each interval method of the scores: confidence, resamples, seed and formula."""
+    methods = {}
     for method in sorted({score.method for score in scores if score.low is not None}):
         drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if "bootstrap" in method else {}
-        found[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": describe_method(method)}
-    return found
+        methods[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": describe_method(method)}
+    return methods

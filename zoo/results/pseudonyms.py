@@ -1,4 +1,4 @@
-"""From ids and texts that may name a person or a place to ones that can be shared."""
+"""Replace ids by pseudonyms and remove names and paths from text, for sharing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from zoo.errors import UsageError
 
-KEY_NAME = ".zoo-bundle-key"  # in the folder that holds the results folder: one for all results of a lab
+KEY_NAME = ".zoo-bundle-key"  # in the parent of the results folder: one key for all results of a lab
 KEY_BYTES = 32
 LEFT_OUT = "[left out]"
-MIN_NAME_LENGTH = 3  # of a user or host: shorter ones are words
+MIN_NAME_LENGTH = 3  # of a user or host name; shorter ones may be ordinary words
 
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Keyed hashes (HMAC-SHA-256, its first 64 bits): the same id is the same name, and only the key leads back.
+    """Pseudonyms as keyed hashes (first 64 bits of HMAC-SHA-256): equal ids have equal pseudonyms.
 
-    Without a key anybody could hash every patient number there is and compare.
+    Without a secret key, anyone could hash all possible patient numbers and compare.
     """
 
     key: bytes
@@ -36,23 +36,25 @@ class Pseudonyms:
 
 
 def open_key(path: Path) -> bytes:
-    """The key kept at `path`, made there the first time, readable by its owner alone."""
+    """Read the key at `path`; create it if missing, readable by its owner only."""
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
                 stream.write(secrets.token_hex(KEY_BYTES) + "\n")
         if not path.is_file():
-            raise ValueError("a device would be read without end")
+            raise ValueError("not a regular file")
         key = bytes.fromhex(path.read_text(encoding="ascii"))
-    except FileExistsError:  # another process made it meanwhile
+    except FileExistsError:  # created by another process in the meantime
         return open_key(path)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"key {path}: {getattr(error, 'strerror', None) or 'is not one'}", fix="name another file by --key"
+            f"key {path}: {getattr(error, 'strerror', None) or 'not a key file'}", fix="choose another file with --key"
         ) from error
     if len(key) != KEY_BYTES:
-        raise UsageError(f"key {path}: holds {len(key)} bytes, expected {KEY_BYTES}", fix="name another by --key")
+        raise UsageError(
+            f"key {path}: holds {len(key)} bytes, expected {KEY_BYTES}", fix="choose another file with --key"
+        )
     return key
 
 
@@ -67,17 +69,20 @@ ABSOLUTE = re.compile(r"file:/+\S+|(?<![\w.~:/])~?/(?![/\s])[^\s'\"]+|\b[A-Za-z]
 
 
 def without_names(text: str, ids: Collection[str], kept: Collection[str]) -> str:
-    """A free text without what may name a person, a file or a place: quoted words, paths, file names, ids, numbers
-    that look like ids, this user and this machine. What is in `kept` (labels, names of models) stays."""
+    """Remove words that may identify a person, file or place from free text.
+
+    Removed are quoted words, paths, file names, ids, numbers that look like ids, and the names of this user and this
+    machine. Words in `kept` (labels, model names) stay.
+    """
 
     def quoted(match: re.Match[str]) -> str:
         return match[0] if match[0][1:-1] in kept else LEFT_OUT
 
     def word(match: re.Match[str]) -> str:
-        found = match[0].strip("()[]{},;:.!?'\"")
-        return match[0].replace(found, LEFT_OUT) if found and not is_harmless(found, ids, kept) else match[0]
+        bare = match[0].strip("()[]{},;:.!?'\"")
+        return match[0].replace(bare, LEFT_OUT) if bare and not is_harmless(bare, ids, kept) else match[0]
 
-    # the marks put in place of quoted words are not looked at again
+    # the marks that replace quoted words are not processed again
     parts = [re.sub(r"\S+", word, part) for part in QUOTED_TEXT.sub(quoted, text).split(LEFT_OUT)]
     return NUMBERED.sub(lambda match: f"{match[1]} {LEFT_OUT}", LEFT_OUT.join(parts))
 
@@ -89,25 +94,27 @@ def is_harmless(word: str, ids: Collection[str], kept: Collection[str]) -> bool:
         return False
     digits = sum(character.isdigit() for character in word)
     if word.isdigit():
-        return digits < 6 and (digits < 5 or word not in ids)  # a short number is a count before it is an id
+        return digits < 6 and (digits < 5 or word not in ids)  # a short number is more likely a count than an id
     return word not in ids and (digits < 4 or not any(character.isalpha() for character in word))
 
 
 def without_paths(text: str) -> str:
-    """A technical text (a model's or a device's name) with nothing replaced but paths that begin at a root."""
+    """Remove absolute paths only, from technical text such as the name of a model or device."""
     return ABSOLUTE.sub(LEFT_OUT, text)
 
 
 def own_names() -> set[str]:
-    """What this user and this machine are called."""
+    """Return the names of this user and this machine."""
     names = {platform.node(), platform.node().partition(".")[0]}
-    with contextlib.suppress(Exception):  # a container's user may have no name; what is raised differs by Python
+    with contextlib.suppress(
+        Exception
+    ):  # a container's user may have no name; the exception type differs by Python version
         names.add(getpass.getuser())
     return {name for name in names if len(name) >= MIN_NAME_LENGTH}
 
 
 def replace_texts(value: object, change: Callable[[str], str]) -> object:
-    """Plain data with every text in it changed; the keys of mappings too."""
+    """Apply `change` to every string in plain data, including the keys of mappings."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From stored predictions to fresh scores beside them: old runs, new metrics, no training."""
+"""Recompute scores from stored predictions, also with new metrics, without training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def rescore(
     registry: Registry,
     progress: Callable[[int, int | None], None],
 ) -> int:
-    """Score every result again, with the metrics it had and those `added`; returns how many scores have no value.
+    """Recompute the scores of every result, with its stored metrics and those `added`.
 
-    A stored metric whose plugin is gone keeps its old score.
+    Returns the number of undefined scores. A stored metric without an installed plugin keeps its old score.
     """
     undefined = 0
     for done, result in enumerate(results, start=1):
@@ -27,17 +27,17 @@ def rescore(
         old = stored_scores(result)
         names = dict.fromkeys([*(old or card.task.metrics), *added])
         metrics = {name: registry.find("metric", name) for name in names if name in registry.metrics or name in added}
-        kept = {name: found for name, found in old.items() if name not in metrics}
+        kept = {name: score for name, score in old.items() if name not in metrics}
         scores = score_run(result.predictions(), metrics, card, threshold=threshold)
         scores["scores"] = kept | scores["scores"]
         save_scores(result, scores)
-        undefined += sum(found.value is None for found in scores["scores"].values())
+        undefined += sum(score.value is None for score in scores["scores"].values())
         progress(done, len(results))
     return undefined
 
 
 def stored_scores(result: Result) -> dict[str, Score]:
-    """The scores there are; none where their file is damaged, since they are about to be made again."""
+    """Return the stored scores, or {} if their file is damaged: they are about to be recomputed."""
     try:
         return result.scores()
     except ResultsError as error:

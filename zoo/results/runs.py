@@ -15,17 +15,17 @@ from zoo.errors import UsageError
 from zoo.specs.protocol import BASELINE, Protocol, override, resolved_fields
 from zoo.system.files import hash_bytes
 
-ID_VERSION = 2  # raised when what a run id is made of, or how runs are carried out, changes
-NUM_SHUFFLES = 20  # of the control with shuffled labels
-SHUFFLED = "shuffled"  # how the control's protocol is marked: finetune@1+shuffled
-LEAK_ALLOWED = "leak allowed:"  # how the deviation of a run begins whose dataset is not refused though it leaks
+ID_VERSION = 2  # increased when the fields of the identity, or the way runs are executed, change
+NUM_SHUFFLES = 20  # runs of the shuffled-label control
+SHUFFLED = "shuffled"  # in the label of the control's protocol: finetune@1+shuffled
+LEAK_ALLOWED = "leak allowed:"  # prefix of the deviation of runs with --allow-leak
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One model x dataset fold x protocol x seed, everything that decides its outcome looked up. The id is their hash.
+    """One model x dataset fold x protocol x seed, with everything that determines its outcome.
 
-    Not in the id: paths, how many runs go at once, the device's number, the names a reader sees.
+    The id is the hash of `identity`, which excludes paths, parallelism, the device number and display names.
     """
 
     dataset: str
@@ -34,7 +34,7 @@ class Run:
     fold: int
     num_folds: int
     model: str  # distribution:architecture
-    shown: str  # what the leaderboard calls it
+    shown: str  # display name on the leaderboard
     init: Literal["pretrained", "random"]
     weights_tag: str
     weights_digest: str
@@ -44,19 +44,19 @@ class Run:
     precision: str
     device_kind: str
     threads: int
-    primary_metric: str = ""  # by which val selects
-    network: str = ""  # `identify_network`; not recorded by the first results
+    primary_metric: str = ""  # selects the model on val
+    network: str = ""  # `identify_network`; missing in the earliest results
     purpose: Literal["score", "tune", "shuffle", "external"] = "score"
-    tested_on: str = ""  # external: the dataset that the model is tested on in place of its own test split
-    test_hash: str = ""  # external: of those images and their labels
-    num_train: int = 0  # images of train
+    tested_on: str = ""  # external validation: the test dataset
+    test_hash: str = ""  # external validation: hash of its images and labels
+    num_train: int = 0  # training images
     deviations: tuple[str, ...] = ()
-    tuned: str = ""  # which grid was tried and what won; the winner itself stands in the protocol
-    num_tuning_runs: int = 0  # that chose it
+    tuned: str = ""  # the tuning grid and the chosen values; the protocol contains the values
+    num_tuning_runs: int = 0
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Field by field what makes this run the same as another."""
+        """The fields that must be equal for two runs to be the same run."""
         return {
             "id_version": ID_VERSION,
             "dataset": self.dataset,
@@ -75,14 +75,14 @@ class Run:
             "threads": self.threads,
             "primary_metric": self.primary_metric,
             "purpose": self.purpose,
-            # Left out where they are nothing special: those runs keep the id they have always had.
+            # Omitted by default, so that ids of older runs stay valid.
             **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
             **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
         }
 
     @property
     def shrunk_batch(self) -> int | None:
-        """The images of train, where they are fewer than the protocol's batch; None where they are enough."""
+        """The number of training images if it is below the protocol's batch size, else None."""
         if self.protocol.method != "finetune" or self.num_train >= self.protocol.batch_size:
             return None
         return self.num_train or None
@@ -93,7 +93,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where its result is kept, below the results folder."""
+        """Path of the result, relative to the results folder."""
         fold = f".fold{self.fold}" if self.num_folds > 1 else ""
         protocol = f"{self.protocol.label}.tuning" if self.purpose == "tune" else self.protocol.label
         start = self.weights_tag if self.init == "pretrained" else "random"
@@ -107,16 +107,16 @@ class Run:
 
     @property
     def tuned_fields(self) -> set[str]:
-        """The fields of the protocol that were chosen on val, as `settle` notes them."""
+        """The protocol fields that were tuned on val, read from the note written by `settle`."""
         return set(re.findall(r"\btuned (\w+):", self.tuned))
 
     @property
     def trained_as(self) -> Run:
-        """The run whose model this one tests elsewhere; itself where it tests its own."""
+        """The training run of an external validation; any other run itself."""
         return replace(self, purpose="score", tested_on="", test_hash="") if self.tested_on else self
 
     def describe(self) -> dict[str, Any]:
-        """The run as plain data, as it stands in `result.json`."""
+        """Return the run as plain data for `result.json`."""
         return {
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "protocol": dataclasses.asdict(self.protocol),
@@ -126,10 +126,10 @@ class Run:
 
 
 def read_run(described: Mapping[str, Any]) -> Run:
-    """The run that `Run.describe` told of; fields that another version of zoo knows are left out."""
+    """Build a run from `Run.describe`; fields unknown to this version are ignored."""
     protocol = Protocol(**known_fields(Protocol, described["protocol"]))
-    unrecorded = {"weights_digest": "", "device_kind": ""}  # by the first results
-    return Run(**{**unrecorded, **known_fields(Run, described), "protocol": protocol})
+    defaults = {"weights_digest": "", "device_kind": ""}  # missing in the earliest results
+    return Run(**{**defaults, **known_fields(Run, described), "protocol": protocol})
 
 
 def known_fields(kind: type[Run | Protocol], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,74 +142,78 @@ def as_tuples(value: object) -> object:
 
 
 def find_contradictions(described: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """Where a stored run (`Run.describe`) is another than the one its id was made of, field by field.
+    """List the contradictions between a stored run (`Run.describe`) and its stored identity, field by field.
 
-    What follows from a run is made of it again, so that nothing need be listed here. A field that only one of the two
-    knows, since another version of zoo wrote or reads it, is no contradiction.
+    The identity is recomputed from the run. A field that exists in only one of the two was added or removed by another
+    version of zoo and is not a contradiction.
     """
     run = read_run(described)
-    again = run.identity
-    found = compare_fields("", again, identity, described)
-    found += compare_fields("protocol.", again["protocol"], identity["protocol"], described["protocol"])
+    expected = run.identity
+    faults = compare_fields("", expected, identity, described)
+    faults += compare_fields("protocol.", expected["protocol"], identity["protocol"], described["protocol"])
     if described["protocol_label"] != run.protocol.label:
-        found.append(f"protocol_label: {described['protocol_label']!r}, and its protocol is {run.protocol.label}")
+        faults.append(f"protocol_label: {described['protocol_label']!r}, but its protocol is {run.protocol.label}")
     if (run.init == "random") != (run.weights_digest == "") or (run.init == "random" and run.weights_tag):
-        found.append(f"init: {run.init!r}, with weights {run.weights_tag!r} ({run.weights_digest[:8] or 'no file'})")
-    return found + find_wrong_overrides(run)
+        faults.append(
+            f"init: {run.init!r}, but with weights {run.weights_tag!r} ({run.weights_digest[:8] or 'no file'})"
+        )
+    return faults + find_wrong_overrides(run)
 
 
 def compare_fields(
-    prefix: str, again: Mapping[str, Any], identity: Mapping[str, Any], described: Mapping[str, Any]
+    prefix: str, expected: Mapping[str, Any], identity: Mapping[str, Any], described: Mapping[str, Any]
 ) -> list[str]:
-    found = []
-    for name in sorted({*again, *identity} - {"id_version", "protocol"}):
+    faults = []
+    for name in sorted({*expected, *identity} - {"id_version", "protocol"}):
         unrecorded = name not in identity and name not in described and name != "batch_size"
-        if unrecorded or (name not in again and name not in described):
+        if unrecorded or (name not in expected and name not in described):
             continue
-        told, hashed = again.get(name, described.get(name)), identity.get(name)
-        if json.dumps(told, sort_keys=True) != json.dumps(hashed, sort_keys=True):
-            found.append(f"{prefix}{name}: {told!r} in the run, {hashed!r} in its identity")
-    return found
+        value, hashed = expected.get(name, described.get(name)), identity.get(name)
+        if json.dumps(value, sort_keys=True) != json.dumps(hashed, sort_keys=True):
+            faults.append(f"{prefix}{name}: {value!r} in the run, {hashed!r} in its identity")
+    return faults
 
 
 def find_wrong_overrides(run: Run) -> list[str]:
-    """Where the overrides in a protocol's label are not what the run was carried out with."""
+    """List protocol fields that contradict the overrides in the protocol's label."""
     try:
-        told = resolved_fields(override(run.protocol, settings_of(run.protocol)))
+        labeled = resolved_fields(override(run.protocol, settings_of(run.protocol)))
     except UsageError as error:
         return [f"protocol.overrides: {error.message}"]
     fields = resolved_fields(run.protocol)
-    wrong = [name for name in fields if told[name] != fields[name] and name not in run.tuned_fields]
-    return [f"protocol.overrides: {name}={told[name]}, and its protocol has {fields[name]}" for name in wrong]
+    wrong = [name for name in fields if labeled[name] != fields[name] and name not in run.tuned_fields]
+    return [f"protocol.overrides: {name}={labeled[name]}, but its protocol has {fields[name]}" for name in wrong]
 
 
-def find_unnamed(run: Run, published: Protocol) -> list[str]:
-    """The fields in which a run's protocol is another than the published one, though neither overridden nor tuned."""
+def find_undeclared(run: Run, published: Protocol) -> list[str]:
+    """List fields that differ from the published protocol although they are neither overridden nor tuned."""
     fields = resolved_fields(run.protocol)
     expected = resolved_fields(override(published, settings_of(run.protocol)))
-    planned = {"image_size"} if published.name == BASELINE.name else set()  # that of the models beside them
-    others = fields.keys() - run.tuned_fields - planned
-    return [name for name in sorted(others) if fields[name] != expected[name]]
+    planned = (
+        {"image_size"} if published.name == BASELINE.name else set()
+    )  # baselines use the image size of the other models
+    candidates = fields.keys() - run.tuned_fields - planned
+    return [name for name in sorted(candidates) if fields[name] != expected[name]]
 
 
 def settings_of(protocol: Protocol) -> dict[str, str]:
-    """What was given by `--set`, as the protocol's label says."""
+    """Return the `--set` overrides in the protocol's label."""
     return dict(text.split("=", 1) for text in protocol.overrides if "=" in text)
 
 
 def trained_and_tested(run: Mapping[str, Any]) -> str:
-    """What a run (`Run.describe()`) was trained and tested on, in one name; older results do not say the latter."""
+    """Return "TRAINED -> TESTED" for an external validation, else the dataset's name; older runs lack `tested_on`."""
     return f"{run['dataset']} -> {run['tested_on']}" if run.get("tested_on") else str(run["dataset"])
 
 
 def safe_name(name: str) -> str:
-    """`name` as one folder name on every file system: other characters become `_`, a long name is cut and hashed."""
+    """Make a folder name that is valid on every file system: replace other characters by `_`, hash long names."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "@+=._-") else "_" for c in name).lstrip(".") or "_"
     return safe if len(safe) <= 80 else f"{safe[:70]}-{hash_bytes(name)[:8]}"
 
 
 def with_protocol(run: Run, protocol: Protocol, **changes: Any) -> Run:
-    """The run under another protocol, its batch compared with train anew."""
+    """Replace a run's protocol and update the deviation for a reduced batch size."""
     run = replace(run, protocol=protocol, **changes)
     others = tuple(deviation for deviation in run.deviations if not deviation.startswith("batch_size:"))
     if run.shrunk_batch:

@@ -1,4 +1,4 @@
-"""Schemas of stored runs: a bundle may hold whatever somebody wrote into it."""
+"""Schemas of stored runs, which validate untrusted bundles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from zoo.specs.dataset import Unit
 
-# More are no dataset's and no suite's, and what is counted, drawn or shown takes memory or time for each.
+# Limits far above real datasets and suites: counting, resampling and rendering take time or memory for each.
 MAX_LABELS = 10_000
 MAX_RECORDED_FOLDS = 10_000
 MAX_SEED = 2**63 - 1
@@ -20,7 +20,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def require_plain(value: Any) -> Any:
-    """A value of a protocol's field, or several in a list."""
+    """Accept a scalar or a list of scalars."""
     parts = value if isinstance(value, list) else [value]
     if not all(part is None or isinstance(part, str | int | float) for part in parts):
         raise ValueError("should be text, a number, true, false, null, or a list of these")
@@ -31,7 +31,7 @@ Plain = Annotated[Any, BeforeValidator(require_plain)]
 
 
 class Record(BaseModel):
-    """Fields that are not named here come from older and newer versions, and are not looked at."""
+    """Base of all records. Unknown fields, written by other versions of zoo, are ignored."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -73,7 +73,7 @@ class RunRecord(Record):
 
 
 class IdentityRecord(Record):
-    """What is hashed to a run's id; its other fields are plain, too."""
+    """The fields hashed to a run's id; extra fields must be plain values."""
 
     __pydantic_extra__: dict[str, Plain]
     dataset: str
@@ -165,8 +165,8 @@ class ManifestRecord(Record):
 
 
 def find_schema_fault(document: Mapping[str, Any]) -> str:
-    """The first field of a stored run that is none of what it may be, with what is wrong; "" where all are."""
-    # A run that failed may know nothing of its dataset.
+    """Validate a stored run and return the first invalid field with the reason, or ""."""
+    # A failed run may have no record of its dataset.
     dataset = document.get("dataset", {})
     if not dataset and document.get("status") == "ok":
         return "dataset: missing"
@@ -174,12 +174,12 @@ def find_schema_fault(document: Mapping[str, Any]) -> str:
 
 
 def find_fault_of_score(values: Mapping[str, Any]) -> str:
-    """The same of one score."""
+    """Validate one score; see `find_schema_fault`."""
     return fault_of(ScoreRecord, values)
 
 
 def find_fault_of_manifest(document: Mapping[str, Any]) -> str:
-    """The same of a bundle's manifest."""
+    """Validate a bundle's manifest; see `find_schema_fault`."""
     return fault_of(ManifestRecord, document)
 
 

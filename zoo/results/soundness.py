@@ -1,4 +1,4 @@
-"""Check stored predictions for shapes, types and values that no model or dataset can produce."""
+"""Check stored predictions for invalid shapes, types and values."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ PROBABILITY_TOLERANCE = 1e-6
 def find_faults_of_run(
     card: ScoringContext, purpose: str, dataset: Mapping[str, Any], predictions: Mapping[str, Predictions]
 ) -> Iterator[str]:
-    """List the faults in a finished run's predictions, split by split.
+    """Yield the faults in a finished run's predictions, split by split.
 
-    `dataset` is the result's record of it: the images of every split, and whether a bundle goes without the targets.
+    `dataset` is the result's record of the dataset: image counts by split, and whether targets may be missing.
     """
     counts, has_targets = dataset.get("splits", {}), dataset.get("share_targets", True)
     for split in STORED_SPLITS:
         part = predictions.get(split)
         if part is None:
-            if split == "val" or purpose != "tune":  # a tuning run has seen no test image
-                yield f"holds no predictions of {split}"
+            if split == "val" or purpose != "tune":  # tuning runs have no test predictions
+                yield f"predictions of {split} are missing"
         elif part.sample_ids.ndim != 1 or not part.sample_ids.size:
             yield f"{split}: no samples"
         else:
             if has_targets and not len(part.targets):
-                yield f"{split}: holds no targets"
+                yield f"{split}: targets are missing"
             yield from find_faults(card, split, part)
             if split in counts and len(part) != counts[split]["images"]:
-                yield f"{split}: {len(part)} images, but the dataset's record says {counts[split]['images']}"
+                yield f"{split}: {len(part)} images, expected {counts[split]['images']} by the dataset's record"
 
 
 def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator[str]:
-    """What of a split's arrays does not fit the others or the task. Nothing may be counted before this is known: one
-    target of 200,000,000 would be as many counts."""
+    """Yield the mismatches of a split's arrays with each other and with the task.
+
+    Check this before counting: one target of 200,000,000 would allocate as many counts.
+    """
     task, num_labels, rows = card.task, len(card.labels), len(part)
     columns = 1 if task == REGRESSION else num_labels
     targets, probabilities = part.targets, part.probabilities
     if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
-        yield f"{split}: samples and patients that are no names, one a row"
+        yield f"{split}: sample and patient ids must be one string per row"
     if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
-        yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities of {rows} samples"
+        yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities for {rows} samples"
     elif not np.isfinite(probabilities).all():
         yield f"{split}: probabilities contain NaN or infinity"
     elif fault := find_fault_of_probabilities(task, probabilities) or find_fault_of_log_odds(part):
@@ -55,23 +57,23 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
     shape = (columns,) if task == MULTILABEL else ()
     kinds = "iu" if task.classes else "biuf"
     if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in kinds:
-        yield f"{split}: {targets.dtype} {targets.shape} targets of {rows} samples of a {task.name} task"
+        yield f"{split}: {targets.dtype} {targets.shape} targets for {rows} samples of a {task.name} task"
     elif task.classes:
         if len(wrong := targets[(targets < 0) | (targets >= num_labels)]):
-            yield f"{split}: a target of {wrong[0]}, expected 0 to {num_labels - 1}"
+            yield f"{split}: target {wrong[0]}, expected 0 to {num_labels - 1}"
     elif task == REGRESSION:
         if not np.isfinite(targets).all():
             yield f"{split}: targets contain NaN or infinity"
     elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
-        yield f"{split}: a target of {wrong[0]:g}, expected 0, 1 or NaN for unknown"
+        yield f"{split}: target {wrong[0]:g}, expected 0, 1 or NaN for unknown"
 
 
 def find_fault_of_log_odds(part: Predictions) -> str:
-    """What is wrong with the log odds beside sound probabilities; "" where nothing is, or there are none."""
+    """Return the fault in log odds, given valid probabilities, or ""."""
     if part.log_odds is None:
         return ""
     if part.log_odds.shape != part.probabilities.shape or part.log_odds.dtype.kind != "f":
-        return f"{part.log_odds.dtype} {part.log_odds.shape} log odds of {part.probabilities.shape} probabilities"
+        return f"{part.log_odds.dtype} {part.log_odds.shape} log odds for {part.probabilities.shape} probabilities"
     if not np.isfinite(part.log_odds).all():
         return "log odds contain NaN or infinity"
     if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > PROBABILITY_TOLERANCE:
@@ -80,12 +82,12 @@ def find_fault_of_log_odds(part: Predictions) -> str:
 
 
 def find_fault_of_probabilities(task: Task, probabilities: Array) -> str:
-    """What is wrong with finite probabilities (N, C); "" where nothing is, and of predicted numbers."""
+    """Return the fault in finite probabilities (N, C), or ""; regression values are not checked."""
     if task == REGRESSION or not probabilities.size:
         return ""
     low, high = float(probabilities.min()), float(probabilities.max())
     if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
-        return f"a probability of {low if low < 0 else high:.6g}, expected 0 to 1"
+        return f"probability {low if low < 0 else high:.6g}, expected 0 to 1"
     if task != MULTILABEL and np.abs(probabilities.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
-        return "probabilities of the classes that do not sum to 1"
+        return "class probabilities do not sum to 1"
     return ""

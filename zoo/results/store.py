@@ -1,4 +1,4 @@
-"""Store the result of each run in one folder, written once and whole, and read it back with its checksums compared."""
+"""Store each run's result in one folder, written atomically, and load it with its checksums verified."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ WEIGHTS_FILE = "model.safetensors"
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
 Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
-# Of a bundle: scores computed again from its predictions; a run of it carried out again here; only said by it.
+# For results of a bundle: scores recomputed from its predictions; run repeated on this machine; or not verifiable.
 Provenance = Literal["", "recomputed", "reproduced", "stated"]
-# What ended a run was the model's doing: it counts as a failure of the model, not as a run that never was.
+# Errors caused by the model: the run counts as a failure of the model instead of being left out.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
 RUN_DEPTH = 3  # folders between a results folder and the files of a run
-NOT_STORED = ("folder", "bundle", "provenance")  # where a result was found, not what it is
+NOT_STORED = ("folder", "bundle", "provenance")  # set when a result is loaded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run's record. `result.json` never changes once written; scores live beside it and can be computed again."""
+    """The record of one run. `result.json` is immutable; scores are stored beside it and can be recomputed."""
 
     id: str
     run: Mapping[str, Any]  # Run.describe()
     identity: Mapping[str, Any]
     status: Status
     error: Mapping[str, str] | None = None  # code, message
-    dataset: Mapping[str, Any] = field(default_factory=dict)  # Run's dataset as a card of plain data
+    dataset: Mapping[str, Any] = field(default_factory=dict)  # describe_fold
     deviations: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Result:
     created: str = ""
     checksums: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
-    bundle: str = ""  # the bundle it was read from; "" where it was run here
+    bundle: str = ""  # name of its bundle; "" for a local run
     provenance: Provenance = ""
 
     @property
@@ -63,26 +63,26 @@ class Result:
 
     @property
     def is_models_fault(self) -> bool:
-        """Whether the run failed by what the model did, and not by the machine, the plugin's code or the time given."""
+        """Whether the model caused the failure, not the machine, the plugin's code or a time limit."""
         return self.error is not None and self.error["code"] in MODEL_FAULTS
 
     def predictions(self) -> dict[str, Predictions]:
         """The stored predictions of val and test."""
         if self.folder is None or not self.ok:
             raise ResultsError(
-                f"run {self.id[:8]} has no predictions", fix="run it again: only a finished run has them"
+                f"run {self.id[:8]} has no predictions", fix="run it again: only finished runs have predictions"
             )
         predictions = load_predictions(self.folder / "predictions.npz")
         if any(len(part.targets) < len(part) for part in predictions.values()):
             raise ResultsError(
-                f"{self.folder}: its targets were left out of the bundle",
-                fix="ask whoever made the bundle, or put the dataset beside it",
+                f"{self.folder}: the bundle does not include its targets",
+                fix="ask the author of the bundle, or put the dataset beside it",
                 code="no-targets",
             )
         return predictions
 
     def card(self) -> ScoringContext:
-        """What scoring must know of the dataset."""
+        """Return the facts about the dataset that scoring needs."""
         return ScoringContext(
             task=find_task(self.dataset["task"]),
             labels=tuple(self.dataset["labels"]),
@@ -93,7 +93,7 @@ class Result:
         )
 
     def scores(self) -> dict[str, Score]:
-        """The scores last computed from the predictions; empty where there are none."""
+        """Return the stored scores, or {} if there are none."""
         return self.read_scores("scores")
 
     def read_scores(self, kind: str) -> dict[str, Score]:
@@ -102,31 +102,31 @@ class Result:
         path = self.folder / "scores.json"
         try:
             document, sealed = read_result_document(path)
-            if document.get("run", self.id) != self.id:  # the first documents do not name their run
+            if document.get("run", self.id) != self.id:  # missing in the earliest documents
                 raise TypeError("of another run")
-            if not sealed and not is_of_before_seals(document):
+            if not sealed and not predates_seals(document):
                 raise TypeError("not sealed")
             return {name: parse_score(values) for name, values in document.get(kind, {}).items()}
         except (TypeError, AttributeError, ResultsError) as error:
             if isinstance(error, ResultsError) and error.code == "newer-schema":
                 raise
-            raise ResultsError(f"{path}: cannot be read", fix="`zoo score` makes it again", code="scores") from error
+            raise ResultsError(f"{path}: cannot be read", fix="recompute it with `zoo score`", code="scores") from error
 
 
 def parse_score(values: Mapping[str, Any]) -> Score:
-    """A score as it stands in `scores.json`; TypeError where a field of it is none."""
-    found = Score(**values)
+    """Parse a score of `scores.json`; raises TypeError for an invalid field."""
+    score = Score(**values)
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
-    return found
+    return score
 
 
 # --- one run, one process --------------------------------------------------------------------------------------------
 @contextmanager
 def claim(root: Path, run: Run) -> Iterator[bool]:
-    """Whether this process, and no other, may carry out a run and write its folder until the block ends.
+    """Lock a run for this process until the block ends; yields False if another process holds the lock.
 
-    A process that is killed has its claim no longer, whatever the clock says.
+    The operating system releases the lock of a killed process; there is no timeout.
     """
     from filelock import Timeout
 
@@ -155,14 +155,14 @@ def save_result(
     history: Sequence[Mapping[str, Any]] = (),
     state: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one run's folder: temporary, synced, renamed. What it says is durable when this returns."""
+    """Write one run's folder atomically: temporary folder, fsync, rename. It is durable on return."""
     folder = root / run.folder
     try:
         with folder_written_whole(folder) as temporary:
             if state:
                 from safetensors.torch import save
 
-                (temporary / WEIGHTS_FILE).write_bytes(save(dict(state)))  # its own writer hides that a disk is full
+                (temporary / WEIGHTS_FILE).write_bytes(save(dict(state)))  # save_file does not report a full disk
             write_result(temporary, result, predictions, scores, history)
     except OSError as error:
         raise unusable(root, error) from error
@@ -176,7 +176,7 @@ def write_result(
     scores: Mapping[str, Mapping[str, Score]] | None,
     history: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the files of one run; `result.json` holds the checksums of all that are there by then but the scores."""
+    """Write the files of one run; `result.json` holds the checksums of all files except the scores."""
     if predictions:
         save_predictions(folder / "predictions.npz", dict(predictions))
     if history:
@@ -200,7 +200,7 @@ def scores_document(result: Result, scores: Mapping[str, Mapping[str, Score]]) -
 
 
 def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> None:
-    """Replace the scores beside a result, whole."""
+    """Replace the scores of a result atomically."""
     assert result.folder is not None
     try:
         write_sealed(result.folder / "scores.json", scores_document(result, scores))
@@ -209,7 +209,7 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
 
 
 def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
-    """Note beside a run how fast its model answers, measured after it."""
+    """Store the latency and throughput of a run's model, measured after the run."""
     try:
         write_sealed(folder / TIMING_FILE, {"schema": RESULT_SCHEMA, "timing": dict(timing)})
     except OSError as error:
@@ -217,25 +217,28 @@ def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
 
 
 def read_timing(folder: Path | None) -> dict[str, float]:
-    """What `save_timing` noted; empty where nothing was, or it cannot be read: it is measured again."""
+    """Read the stored timing; {} if it is missing or invalid, and is then measured again."""
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:
         document, sealed = read_result_document(folder / TIMING_FILE)
-        told = document["timing"] if sealed else {}
-        timing = {name: float(told[name]) for name in TIMINGS}
+        values = document["timing"] if sealed else {}
+        timing = {name: float(values[name]) for name in TIMINGS}
         return timing if all(0 < value < math.inf for value in timing.values()) else {}
     except (KeyError, TypeError, ValueError, ResultsError):
         return {}
 
 
 def read_json(path: Path, newest: int = RESULT_SCHEMA) -> dict[str, Any]:
-    """A document that says its schema; one in a schema after the `newest` known is an error of its own."""
+    """Read a document; see `read_result_document`."""
     return read_result_document(path, newest)[0]
 
 
 def read_result_document(path: Path, newest: int = RESULT_SCHEMA) -> tuple[dict[str, Any], bool]:
-    """Read a document and return whether it had a seal; the caller reports a missing one after other faults."""
+    """Read a document and return it with whether it had a seal; the caller handles a missing seal.
+
+    Raises ResultsError for a damaged document, with code "newer-schema" if its schema is newer than `newest`.
+    """
     try:
         document = json.loads(read_regular(path))
     except PermissionError as error:
@@ -243,27 +246,27 @@ def read_result_document(path: Path, newest: int = RESULT_SCHEMA) -> tuple[dict[
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise ResultsError(f"{path}: holds no schema", fix="delete its folder and run again")
+        raise ResultsError(f"{path}: the field 'schema' is missing", fix="delete its folder and run again")
     if document["schema"] > newest:
         raise ResultsError(
-            f"{path}: written in schema {document['schema']}; this zoo reads up to {newest}",
+            f"{path}: has schema {document['schema']}; this version of zoo reads up to {newest}",
             fix="upgrade zoo-bench",
             code="newer-schema",
         )
     sealed = SEAL in document
     if not unseal(document):
-        raise unlike_written(path)
+        raise modified_file(path)
     return document, sealed
 
 
-def unlike_written(path: Path) -> ResultsError:
-    return ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+def modified_file(path: Path) -> ResultsError:
+    return ResultsError(f"{path}: changed after it was written", fix="delete its folder and run again")
 
 
-def is_of_before_seals(document: Mapping[str, Any]) -> bool:
-    """Whether a document without a seal was written so: it lacks what was recorded by the time there were seals.
+def predates_seals(document: Mapping[str, Any]) -> bool:
+    """Whether a document predates seals, because it lacks a field introduced before them.
 
-    A manifest lists the hashes of its files, which tell the same: see `load_manifest`.
+    For manifests see `load_manifest`.
     """
     if "scores" in document:
         return "run" not in document
@@ -271,13 +274,13 @@ def is_of_before_seals(document: Mapping[str, Any]) -> bool:
 
 
 def load_result(folder: Path) -> Result:
-    """Read one run's folder. Raises ResultsError where it is damaged: nothing of it is shown as a number."""
+    """Load one run's folder. Raises ResultsError if it is damaged."""
     document, sealed = read_result_document(folder / "result.json")
     document.pop("schema")
     if fault := find_schema_fault(document):
         raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
-    if not sealed and not is_of_before_seals(document):
-        raise unlike_written(folder / "result.json")
+    if not sealed and not predates_seals(document):
+        raise modified_file(folder / "result.json")
     try:
         result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
     except TypeError as error:
@@ -289,14 +292,14 @@ def load_result(folder: Path) -> Result:
         except PermissionError as error:
             raise unreadable_result(path) from error
         except OSError:
-            is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed's weights are kept
+            is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed keeps its weights
         if not is_whole:
-            raise ResultsError(f"{path}: is not what was written", fix="delete its folder and run again")
+            raise modified_file(path)
     return replace(result, cost={**result.cost, **read_timing(folder)})
 
 
 def load_sound_result(folder: Path) -> Result:
-    """Load a result and check its predictions. Raises ResultsError for impossible ones."""
+    """Load a result and check its predictions. Raises ResultsError for invalid ones."""
     result = load_result(folder)
     if result.ok:
         path = folder / "predictions.npz"
@@ -308,15 +311,14 @@ def load_sound_result(folder: Path) -> Result:
 
 
 def unreadable_result(path: Path) -> ResultsError:
-    """It may be whole: nothing may be written in its place."""
-    return ResultsError(f"{path}: may not be read", fix="let it be read: `chmod -R u+rwX`", code="unreadable")
+    """Return the error for missing permissions: the result may be intact and must not be overwritten."""
+    return ResultsError(f"{path}: permission denied", fix="make it readable: `chmod -R u+rwX`", code="unreadable")
 
 
 def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
-    """The folders of runs below a results folder, in the order of their names; unfinished ones begin with a dot.
+    """Yield the run folders below a results folder, sorted; unfinished ones begin with a dot and are skipped.
 
-    A folder above them that may not be read stands for all that it holds; one that is not there, or is taken away
-    meanwhile, holds none.
+    An unreadable parent folder is yielded itself. A missing or just deleted folder yields nothing.
     """
     try:
         if depth == 0:
@@ -334,16 +336,19 @@ def find_result_folders(root: Path, depth: int = RUN_DEPTH) -> Iterator[Path]:
 
 
 def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result) -> tuple[list[Result], list[str]]:
-    """Every readable result below `root`, and one line for each that is damaged. A newer schema is an error."""
+    """Load all readable results below `root`; return them with one message per damaged one.
+
+    Raises ResultsError for a newer schema.
+    """
     results: dict[str, Result] = {}
     damaged = []
     for folder in find_result_folders(root):
         try:
             result = load(folder)
             if not folder.name.endswith(f".{result.id[:8]}"):
-                raise ResultsError(f"{folder}: holds run {result.id[:8]}", fix="move it back, and run again")
+                raise ResultsError(f"{folder}: contains run {result.id[:8]}", fix="move it back, or run again")
             if result.id in results:
-                raise ResultsError(f"{folder}: a copy of {results[result.id].folder}", fix="delete one of them")
+                raise ResultsError(f"{folder}: duplicate of {results[result.id].folder}", fix="delete one of them")
             results[result.id] = result
         except ResultsError as error:
             if error.code == "newer-schema":
@@ -353,7 +358,7 @@ def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result)
 
 
 def load_scored_runs(root: Path) -> list[dict[str, Any]]:
-    """What every finished run below `root` was (`Run.describe()`), nothing else opened; damaged ones are skipped."""
+    """Return `Run.describe()` of every finished run below `root` from `result.json` only; skips damaged ones."""
     runs = []
     for folder in find_result_folders(root):
         try:
@@ -366,7 +371,7 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
 
 
 def find_done(root: Path, run: Run) -> Result | None:
-    """The finished result of exactly this run, or None; a failed or damaged one does not count."""
+    """Return the finished, undamaged result of this run, or None."""
     folder = root / run.folder
     if not (folder / "result.json").exists():
         return None
@@ -382,7 +387,7 @@ def find_done(root: Path, run: Run) -> Result | None:
 
 @contextmanager
 def open_results(root: Path) -> Iterator[None]:
-    """Make the results folder and try writing to it; before and after, remove what killed processes left in it."""
+    """Create the results folder and test writing to it; before and after, remove leftovers of killed processes."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root, RUN_DEPTH)
@@ -399,6 +404,6 @@ def open_results(root: Path) -> Iterator[None]:
 def unusable(root: Path, error: OSError, place: str = "") -> ResultsError:
     return ResultsError(
         f"results folder {clean(root)}: {error.strerror or error}{place}",
-        fix="give a folder that can be written to, with room, by --results",
+        fix="choose a writable folder with free space: --results FOLDER",
         code="results-unusable",
     )

@@ -1,6 +1,6 @@
-"""Verify a bundle: compute every score again and compare every hash.
+"""Verify a bundle: recompute every score and compare every hash.
 
-A bundle is a stranger's: nothing in it is believed or executed. Invented predictions cannot be told from real ones.
+A bundle is untrusted: nothing in it is executed or taken for granted. Fabricated predictions cannot be detected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from zoo.images.formats import clips_of
 from zoo.registry.lookup import Registry, split_model_name
 from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, files_below, load_manifest, version_of_data
 from zoo.results.pseudonyms import without_paths
-from zoo.results.runs import find_contradictions, find_unnamed, read_run
+from zoo.results.runs import find_contradictions, find_undeclared, read_run
 from zoo.results.soundness import find_faults
 from zoo.results.store import Result, find_result_folders, load_result
 from zoo.sources.archives import find_unpacked, is_archive_name
@@ -43,29 +43,29 @@ from zoo.system.progress import Progress
 from zoo.tasks.kinds import MULTILABEL, find_task
 
 VERIFY_TOLERANCE = 1e-6
-MAX_REDRAWN_FOLDS = 100  # that are drawn anew: scikit-learn needs hours for thousands, and the bundle says how many
-OF_FINISHED = ("scores.json", "predictions.npz")  # a run that failed has neither
-# Of a card, what follows from the hashes of content and split, and decides what is scored.
+MAX_REDRAWN_FOLDS = 100  # limit for redrawing a split: the number is untrusted, and thousands take scikit-learn hours
+OF_FINISHED = ("scores.json", "predictions.npz")  # failed runs have neither
+# Fields of a dataset's record that are determined by the content and split hashes.
 SAME_ON_SAME_DATA = ("task", "labels", "positive", "unit", "val_unit", "has_patients")
-# Of a run carried out again: another processor rounds otherwise, and training makes more of it.
+# For repeated runs: other processors round differently, and training amplifies the difference.
 REPRODUCED_TOLERANCE = 1e-3
 CANNOT_DETECT = (
-    "predictions that were made up, or made by another model, agree with themselves: no check of a bundle finds that; "
-    "run a seed again to know"
+    "fabricated predictions, or predictions of another model, are consistent in themselves: no check of a bundle "
+    "detects them; run a seed again to be sure"
 )
 
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was compared, and what came of it."""
+    """The outcome of a verification."""
 
-    bundle: str  # its name and the beginning of its manifest's hash
-    zoo: str  # the version that made it
+    bundle: str  # name and first characters of the manifest's hash
+    zoo: str  # the version that wrote the bundle
     results: list[Result] = field(default_factory=list)
     num_scores: int = 0
     num_intervals: int = 0
     differences: list[tuple[str, str]] = field(default_factory=list)  # file, what
-    notes: list[str] = field(default_factory=list)  # what is no difference, and must be known
+    notes: list[str] = field(default_factory=list)  # relevant facts that are not differences
     not_recomputed: Counter[str] = field(default_factory=Counter)  # why -> scores
     datasets: list[dict[str, Any]] = field(default_factory=list)
 
@@ -74,80 +74,80 @@ class Verification:
 
 
 @dataclass(kw_only=True)
-class NeighborImages:
-    """What runs on the same data must have in common, as the first of them has it."""
+class SharedFacts:
+    """Facts that runs on the same data must share, taken from the first of them."""
 
     cards: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
     splits: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
     tested: dict[tuple[Any, ...], Predictions] = field(default_factory=dict)
-    # by version of the data, whether targets are shared; by that and zoo's version, the scores of every run
+    # sharing: by version of the data; scored: by version of the data and of zoo, the scores of every run
     sharing: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
     scored: dict[tuple[Any, ...], dict[str, set[str]]] = field(default_factory=dict)
 
 
 def open_bundle(path: Path) -> Path:
-    """The folder of a bundle: itself, or a zip unpacked to the cache. ResultsError where it cannot be read."""
+    """Return the folder of a bundle; a zip is unpacked to the cache. Raises ResultsError if it cannot be read."""
     if not path.exists():
-        raise ResultsError(f"{path}: no such file or folder", fix="name a bundle: a folder or a .zip")
+        raise ResultsError(f"{path}: no such file or folder", fix="choose a bundle: a folder or a .zip")
     if path.is_dir():
         return path
     if not is_archive_name(path.name):
-        raise ResultsError(f"{path}: neither a folder nor a .zip", fix="name a bundle")
+        raise ResultsError(f"{path}: neither a folder nor a .zip", fix="choose a bundle")
     try:
         return find_unpacked(path, cache_root())
     except DataError as error:
-        raise ResultsError(error.message, fix="ask for the bundle again", code="bundle") from error
+        raise ResultsError(error.message, fix="request the bundle again", code="bundle") from error
 
 
 def load_bundle(path: Path, registry: Registry, progress: Progress) -> list[Result]:
-    """The runs of a bundle once all of it is verified; ResultsError, with the first difference, where it is not."""
-    found = verify(open_bundle(path), path.stem, registry, progress)
-    if found.differences:
-        file, what = found.differences[0]
-        more = f" (and {len(found.differences) - 1} more)" if len(found.differences) > 1 else ""
+    """Verify a bundle and return its runs; raises VerifyError with the first difference."""
+    outcome = verify(open_bundle(path), path.stem, registry, progress)
+    if outcome.differences:
+        file, what = outcome.differences[0]
+        more = f" (and {len(outcome.differences) - 1} more)" if len(outcome.differences) > 1 else ""
         fix = f"`zoo verify {shlex.quote(clean(path))}` shows every difference"
         raise VerifyError(f"{path}: {file}: {what}{more}", fix=fix)
-    return found.results
+    return outcome.results
 
 
 def verify(folder: Path, name: str, registry: Registry, progress: Progress) -> Verification:
-    """Compare everything in a bundle's folder that can be compared; a newer schema is an error, not a difference."""
+    """Verify a bundle's folder and collect the differences; raises ResultsError for a newer schema."""
     manifest = load_manifest(folder)
-    found = Verification(bundle=f"{name} {hash_file(folder / MANIFEST)[:8]}", zoo=manifest["zoo"])
-    found.datasets = [{**part, "here": "not compared"} for part in manifest["datasets"]]
-    check_files(folder, manifest["files"], found)
+    outcome = Verification(bundle=f"{name} {hash_file(folder / MANIFEST)[:8]}", zoo=manifest["zoo"])
+    outcome.datasets = [{**part, "here": "not compared"} for part in manifest["datasets"]]
+    check_files(folder, manifest["files"], outcome)
     places = list(find_result_folders(folder))
     if not places:
-        found.differs(MANIFEST, "the bundle holds no runs")
-    neighbours = NeighborImages()
+        outcome.differs(MANIFEST, "the bundle holds no runs")
+    shared_facts = SharedFacts()
     for done, place in enumerate(places, start=1):
         file = place.relative_to(folder).as_posix()
         try:
-            verify_run(place, file, manifest, registry, neighbours, found)
+            verify_run(place, file, manifest, registry, shared_facts, outcome)
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise
-            found.differs(file, error.message)
-        except Exception as error:  # a stranger's file may be wrong in any way
-            found.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
+            outcome.differs(file, error.message)
+        except Exception as error:  # untrusted files may be invalid in any way
+            outcome.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
         progress(done, len(places))
-    check_together(neighbours, manifest, found)
-    return found
+    check_together(shared_facts, manifest, outcome)
+    return outcome
 
 
-def check_files(folder: Path, checksums: Mapping[str, str], found: Verification) -> None:
-    """Every file is in the manifest with its checksum, and the manifest names no other."""
-    there = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
-    there.pop(MANIFEST, None)
-    for name, path in there.items():
+def check_files(folder: Path, checksums: Mapping[str, str], outcome: Verification) -> None:
+    """Compare the files with the manifest: same names, same checksums."""
+    paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
+    paths.pop(MANIFEST, None)
+    for name, path in paths.items():
         if path.is_symlink():
-            found.differs(name, "a link, not a file")
+            outcome.differs(name, "a link, not a file")
         elif name not in checksums:
-            found.differs(name, "is not in the manifest")
+            outcome.differs(name, "is not in the manifest")
         elif hash_file(path) != checksums[name]:
-            found.differs(name, "its checksum differs from the manifest's")
-    for name in sorted(set(checksums) - set(there)):
-        found.differs(name, "is in the manifest and not in the bundle")
+            outcome.differs(name, "its checksum differs from the manifest's")
+    for name in sorted(set(checksums) - set(paths)):
+        outcome.differs(name, "is in the manifest but not in the bundle")
 
 
 def verify_run(
@@ -155,66 +155,66 @@ def verify_run(
     file: str,
     manifest: Mapping[str, Any],
     registry: Registry,
-    neighbours: NeighborImages,
-    found: Verification,
+    shared_facts: SharedFacts,
+    outcome: Verification,
 ) -> None:
-    """Compare one run with itself, with the manifest, with the other runs on its data, and with its predictions."""
+    """Check one run's consistency with the manifest, with other runs on its data, and with its predictions."""
     if any((place / name).is_symlink() for name in (*OF_FINISHED, "result.json")):
-        return  # said already; what it leads to is not opened
+        return  # reported by `check_files`; links are not followed
     result = load_result(place)
-    check_identity(result, manifest, file, found)
-    result = compare_with_published(result, registry, file, found)
+    check_identity(result, manifest, file, outcome)
+    result = compare_with_published(result, registry, file, outcome)
     if result.dataset:
-        check_dataset_record(result, neighbours, file, found)
-    found.results.append(replace(result, bundle=found.bundle, provenance="recomputed"))
+        check_dataset_record(result, shared_facts, file, outcome)
+    outcome.results.append(replace(result, bundle=outcome.bundle, provenance="recomputed"))
     if not result.ok:
         for name in OF_FINISHED:
             if (place / name).exists():
-                found.differs(f"{file}/{name}", f"its run is {result.status!r}: a run that did not finish has none")
+                outcome.differs(f"{file}/{name}", f"unexpected file: the run has status {result.status!r}")
         return
     predictions = load_shared(place / "predictions.npz")
     if faults := [what for split, part in predictions.items() for what in find_faults(result.card(), split, part)]:
         for what in faults:
-            found.differs(f"{file}/predictions.npz", what)
-        return  # nothing is counted or scored of arrays that are none of what they may be
-    check_image_counts(result, predictions, file, found)
-    check_same_cases(result, predictions["test"], neighbours, file, found)
+            outcome.differs(f"{file}/predictions.npz", what)
+        return  # invalid arrays must not be counted or scored
+    check_image_counts(result, predictions, file, outcome)
+    check_same_cases(result, predictions["test"], shared_facts, file, outcome)
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
-    check_scored(result, stored, neighbours, file, found)
-    missing = find_missing_targets(result, predictions, file, found)
+    check_scored(result, stored, shared_facts, file, outcome)
+    missing = find_missing_targets(result, predictions, file, outcome)
     if "test" in missing:
-        found.results[-1] = replace(found.results[-1], provenance="stated")
-        found.not_recomputed[f"{result.run['dataset']}: its targets are not in the bundle"] += sum(
+        outcome.results[-1] = replace(outcome.results[-1], provenance="stated")
+        outcome.not_recomputed[f"{result.run['dataset']}: its targets are not in the bundle"] += sum(
             map(len, stored.values())
         )
     else:
-        compare_scores(result, predictions, missing, stored, registry, file, found)
+        compare_scores(result, predictions, missing, stored, registry, file, outcome)
 
 
-def check_identity(result: Result, manifest: Mapping[str, Any], file: str, found: Verification) -> None:
-    """The id is the hash of the identity, which says what the run and the dataset's card say; the manifest knows it."""
+def check_identity(result: Result, manifest: Mapping[str, Any], file: str, outcome: Verification) -> None:
+    """Check that the id is the hash of the identity, and that identity, run, dataset and manifest agree."""
     if hash_bytes(json.dumps(dict(result.identity), sort_keys=True, ensure_ascii=True)) != result.id:
-        found.differs(file, "its id is not the hash of its identity")
+        outcome.differs(file, "its id is not the hash of its identity")
     if not file.endswith(f".{result.id[:8]}"):
-        found.differs(file, f"holds the run {result.id[:8]}")
+        outcome.differs(file, f"contains run {result.id[:8]}")
     for what in find_contradictions(result.run, result.identity):
-        found.differs(file, what)
+        outcome.differs(file, what)
     if not may_be_shown_as(result.run["shown"], result.run):
-        found.differs(file, f"shown: {result.run['shown']!r}, which is no name of the model {result.run['model']!r}")
-    told = tuple(result.run["deviations"])
-    if result.deviations[: len(told)] != told:
-        found.differs(file, "deviations: other than its run's own")
-    asked = result.identity.get("primary_metric")
-    if result.ok and asked and result.details.get("primary_metric") != asked:
-        found.differs(file, f"primary_metric: {result.details.get('primary_metric')!r}, {asked!r} in its identity")
+        outcome.differs(file, f"shown: {result.run['shown']!r} is not a name of the model {result.run['model']!r}")
+    planned = tuple(result.run["deviations"])
+    if result.deviations[: len(planned)] != planned:
+        outcome.differs(file, "deviations: differ from those of its run")
+    metric = result.identity.get("primary_metric")
+    if result.ok and metric and result.details.get("primary_metric") != metric:
+        outcome.differs(file, f"primary_metric: {result.details.get('primary_metric')!r}, {metric!r} in its identity")
     if version_of_data(result) not in {tuple(part[n] for n in VERSION_OF_DATA) for part in manifest["datasets"]}:
-        found.differs(file, f"its dataset or split hash is not the manifest's of {result.run['dataset']!r}")
+        outcome.differs(file, f"the manifest has other content or split hashes for {result.run['dataset']!r}")
 
 
 def may_be_shown_as(shown: str, run: Mapping[str, Any]) -> bool:
-    """Whether the name on the board is one that planning makes of the model's: short or whole, its weights after a dot.
+    """Whether a display name belongs to the model: its short or full name, optionally with `.WEIGHTS`.
 
-    Random init has no weights, and may still have been asked for under the name of some.
+    Runs from random init may have been requested under the name of any weights.
     """
     for name in (run["model"], split_model_name(run["model"]).architecture):
         tag = shown.removeprefix(f"{name}.")
@@ -223,177 +223,186 @@ def may_be_shown_as(shown: str, run: Mapping[str, Any]) -> bool:
     return False
 
 
-def compare_with_published(result: Result, registry: Registry, file: str, found: Verification) -> Result:
-    """The result, with a deviation where its protocol is called as a published one and is another.
+def compare_with_published(result: Result, registry: Registry, file: str, outcome: Verification) -> Result:
+    """Add a deviation if the protocol has the label of a published one but other fields.
 
-    Its fields are its identity's; the overrides in its label are only said, so that some may be missing. No difference:
-    whoever calls zoo as a library may change a field and not the label.
+    This is a note, not a difference: a program that uses zoo as a library may change a field without the label.
     """
     run = read_run(result.run)
     published = registry.protocols.get(run.protocol.name)
     if published is None or published.version != run.protocol.version:
         return result
     if run.protocol.demonstration != published.demonstration:
-        found.differs(file, f"protocol.demonstration: {published.demonstration} by {published.label}")
-    other = find_unnamed(run, published)
-    if not other:
+        outcome.differs(file, f"protocol.demonstration: {published.demonstration} by {published.label}")
+    fields = find_undeclared(run, published)
+    if not fields:
         return result
-    told = f"protocol: called {run.protocol.label}, which has another {', '.join(other)}"
-    found.notes.append(f"{file}: {told}")
-    return replace(result, deviations=(*result.deviations, told))
+    deviation = f"protocol: called {run.protocol.label}, which has another {', '.join(fields)}"
+    outcome.notes.append(f"{file}: {deviation}")
+    return replace(result, deviations=(*result.deviations, deviation))
 
 
-def check_dataset_record(result: Result, neighbours: NeighborImages, file: str, found: Verification) -> None:
-    """The dataset's card fits itself, its run, and the cards of the other runs on the same data."""
-    run, card = result.run, result.dataset
+def check_dataset_record(result: Result, shared_facts: SharedFacts, file: str, outcome: Verification) -> None:
+    """Check that the dataset's record is consistent, and agrees with its run and with other runs on the same data."""
+    run, record = result.run, result.dataset
     for name in ("content_hash", "split_hash"):
-        if card[name] != run[name]:
-            found.differs(file, f"{name}: {run[name][:8]} of the run, {card[name][:8]} of its dataset")
-    if card["name"] != run["dataset"]:
-        found.differs(file, f"dataset: {run['dataset']!r} of the run, {card['name']!r} of its card")
+        if record[name] != run[name]:
+            outcome.differs(file, f"{name}: {run[name][:8]} in the run, {record[name][:8]} in its dataset's record")
+    if record["name"] != run["dataset"]:
+        outcome.differs(file, f"dataset: {run['dataset']!r} in the run, {record['name']!r} in its dataset's record")
     if run["fold"] >= run["num_folds"]:
-        found.differs(file, f"fold: {run['fold']} of {run['num_folds']}, counted from 0")
-    if card["positive"] is not None and card["positive"] >= len(card["labels"]):
-        found.differs(file, f"positive: label {card['positive']} of {len(card['labels'])}")
-    if card["unit"] == "patient" and not card["has_patients"]:
-        found.differs(file, "unit: the patient, and its card knows no patients")
-    for split, told in card.get("splits", {}).items():
-        of_labels = told.get("labels")
-        if of_labels is not None and list(of_labels) != list(dict.fromkeys(card["labels"])):
-            found.differs(file, f"{split}: counts the labels {list(of_labels)}, and its card has {card['labels']}")
-        if find_task(card["task"]).classes and sum((of_labels or {}).values()) != told["images"]:
-            found.differs(file, f"{split}: {told['images']} images, of its labels {sum((of_labels or {}).values())}")
-        if told["patients"] > told["images"]:
-            found.differs(file, f"{split}: {told['patients']} patients of {told['images']} images")
-        if split == "train" and run.get("num_train") and run["num_train"] != told["images"]:
-            found.differs(file, f"train: {run['num_train']} images of the run, and {told['images']} by its card")
+        outcome.differs(file, f"fold: {run['fold']} of {run['num_folds']}, counted from 0")
+    if record["positive"] is not None and record["positive"] >= len(record["labels"]):
+        outcome.differs(file, f"positive: label {record['positive']} of {len(record['labels'])}")
+    if record["unit"] == "patient" and not record["has_patients"]:
+        outcome.differs(file, "unit: patient, but the dataset has no patients")
+    for split, counts in record.get("splits", {}).items():
+        of_labels = counts.get("labels")
+        if of_labels is not None and list(of_labels) != list(dict.fromkeys(record["labels"])):
+            outcome.differs(
+                file, f"{split}: counts the labels {list(of_labels)}, but the labels are {record['labels']}"
+            )
+        if find_task(record["task"]).classes and sum((of_labels or {}).values()) != counts["images"]:
+            outcome.differs(
+                file, f"{split}: {counts['images']} images, but {sum((of_labels or {}).values())} summed over labels"
+            )
+        if counts["patients"] > counts["images"]:
+            outcome.differs(file, f"{split}: {counts['patients']} patients of {counts['images']} images")
+        if split == "train" and run.get("num_train") and run["num_train"] != counts["images"]:
+            outcome.differs(file, f"train: {run['num_train']} images in the run, {counts['images']} in the record")
     key = *version_of_data(result), run.get("test_hash", "")
-    facts = {**{name: card.get(name) for name in SAME_ON_SAME_DATA}, "num_folds": run["num_folds"]}
-    first = neighbours.cards.setdefault(key, facts)
+    facts = {**{name: record.get(name) for name in SAME_ON_SAME_DATA}, "num_folds": run["num_folds"]}
+    first = shared_facts.cards.setdefault(key, facts)
     for name in facts:
         if facts[name] != first[name]:
-            found.differs(file, f"{name}: {facts[name]!r}, and {first[name]!r} of other runs on the same data")
-    for split, told in card.get("splits", {}).items():
+            outcome.differs(file, f"{name}: {facts[name]!r}, but {first[name]!r} in other runs on the same data")
+    for split, counts in record.get("splits", {}).items():
         shuffled = run["seed"] if run["purpose"] == "shuffle" else None  # each shuffle counts labels of its own
-        before = neighbours.splits.setdefault((*key, run["fold"], shuffled, split), told)
-        if not all(same_count(told[name], before[name]) for name in told.keys() & before.keys()):
-            found.differs(file, f"{split}: other counts than of other runs on the same split")
-    targets = "shared" if card.get("share_targets", True) else "left out"
-    neighbours.sharing.setdefault(version_of_data(result), set()).add(targets)
+        before = shared_facts.splits.setdefault((*key, run["fold"], shuffled, split), counts)
+        if not all(same_count(counts[name], before[name]) for name in counts.keys() & before.keys()):
+            outcome.differs(file, f"{split}: counts differ from other runs on the same split")
+    targets = "shared" if record.get("share_targets", True) else "left out"
+    shared_facts.sharing.setdefault(version_of_data(result), set()).add(targets)
 
 
-def check_together(neighbours: NeighborImages, manifest: Mapping[str, Any], found: Verification) -> None:
-    """What only all runs tell: which data there are, whether their targets are shared, and which scores each has."""
+def check_together(shared_facts: SharedFacts, manifest: Mapping[str, Any], outcome: Verification) -> None:
+    """Check facts that need all runs: the datasets, whether their targets are shared, and the scores of each run."""
     for part in manifest["datasets"]:
-        sharing = neighbours.sharing.get(tuple(part[name] for name in VERSION_OF_DATA))
-        versions = {version_of_data(result) for result in found.results}
+        sharing = shared_facts.sharing.get(tuple(part[name] for name in VERSION_OF_DATA))
+        versions = {version_of_data(result) for result in outcome.results}
         if sharing is None and tuple(part[name] for name in VERSION_OF_DATA) not in versions:
-            found.differs(MANIFEST, f"dataset {part['name']}: the bundle holds no run on it")
+            outcome.differs(MANIFEST, f"dataset {part['name']}: the bundle has no run on it")
         elif sharing and part["targets"] not in sharing:
-            found.differs(MANIFEST, f"dataset {part['name']}: targets {part['targets']}, by its card otherwise")
-    for files in neighbours.scored.values():
-        asked = set.union(*files.values())
+            outcome.differs(MANIFEST, f"dataset {part['name']}: targets {part['targets']}, unlike in its runs")
+    for files in shared_facts.scored.values():
+        expected = set.union(*files.values())
         for file, names in files.items():
-            if missing := sorted(asked - names):
-                found.differs(f"{file}/scores.json", f"has no {', '.join(missing)}, which its task asks for")
+            if missing := sorted(expected - names):
+                outcome.differs(
+                    f"{file}/scores.json", f"has no {', '.join(missing)}, unlike other runs on the same data"
+                )
 
 
 def load_shared(path: Path) -> dict[str, Predictions]:
-    """The predictions of a stranger: headers, sizes and types are checked before anything is unpacked."""
+    """Load untrusted predictions; headers, sizes and types are checked before anything is unpacked."""
     try:
         read_members(path)
     except DataError as error:
         raise ResultsError(error.message, fix=error.fix) from error
     predictions = load_predictions(path)
     if "test" not in predictions:
-        raise ResultsError(f"{path.name}: holds no predictions of test", fix="make the bundle again with `zoo bundle`")
+        raise ResultsError(
+            f"{path.name}: predictions of test are missing", fix="make the bundle again with `zoo bundle`"
+        )
     return predictions
 
 
-def check_image_counts(result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification) -> None:
-    """The numbers of images, patients and images of each label are what the dataset's card tells."""
+def check_image_counts(
+    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
+) -> None:
+    """Compare the numbers of images, patients and images per label with the dataset's record."""
     task, labels = find_task(result.dataset["task"]), result.dataset["labels"]
     for split, part in predictions.items():
         if len(np.unique(part.sample_ids)) != len(part):
-            found.differs(file, f"{split}: a sample stands in several rows")
-        told = result.dataset["splits"][split]
+            outcome.differs(file, f"{split}: duplicate sample ids")
+        recorded = result.dataset["splits"][split]
         if len(part.targets):
             counted = count_images(task, labels, part.targets, part.patients)
         else:
             counted = {"images": len(part), "patients": len(np.unique(part.patients))}
         for name in ("images", "patients"):
-            if told[name] != counted[name]:
-                found.differs(file, f"{split}: {counted[name]} {name}, and {told[name]} by its card")
-        if counted.get("labels") != told.get("labels") and len(part.targets):
+            if recorded[name] != counted[name]:
+                outcome.differs(file, f"{split}: {counted[name]} {name}, {recorded[name]} in the record")
+        if counted.get("labels") != recorded.get("labels") and len(part.targets):
             numbers = list(counted["labels"].values())
-            found.differs(file, f"{split}: images of each label are {numbers}, other than its card says")
+            outcome.differs(file, f"{split}: images per label {numbers} differ from the record")
         for name in ("mean", "std"):
-            if name in counted and not same_count(told.get(name), counted[name]):
-                found.differs(file, f"{split}: {name} of its targets {counted[name]}, and {told.get(name)} by its card")
+            if name in counted and not same_count(recorded.get(name), counted[name]):
+                outcome.differs(file, f"{split}: {name} of targets {counted[name]}, {recorded.get(name)} in the record")
         unit = result.card().unit_of(split)
         owners = part.patients if unit == "patient" else clips_of(part.sample_ids)
         if unit == "clip" and np.array_equal(owners, part.sample_ids):
-            found.differs(file, f"{split}: the unit is the clip, and no sample is a frame of one")
+            outcome.differs(file, f"{split}: the unit is the clip, but no sample is a frame")
         if unit != "image" and len(part.targets) and find_disagreement(owners, part.targets):
-            found.differs(file, f"{split}: the unit is the {unit}, and images of one have different targets")
+            outcome.differs(file, f"{split}: the unit is the {unit}, but images of one {unit} have different targets")
 
 
-def same_count(told: object, counted: object) -> bool:
-    """Whether two counts are one, or two means of the same targets: their last digits hang on the order of the rows."""
-    if isinstance(told, float) and isinstance(counted, float):
-        return math.isclose(told, counted, rel_tol=1e-5, abs_tol=VERIFY_TOLERANCE)
-    return told == counted
+def same_count(recorded: object, counted: object) -> bool:
+    """Compare counts exactly and means within a tolerance: their last digits depend on the order of rows."""
+    if isinstance(recorded, float) and isinstance(counted, float):
+        return math.isclose(recorded, counted, rel_tol=1e-5, abs_tol=VERIFY_TOLERANCE)
+    return recorded == counted
 
 
 def find_missing_targets(
-    result: Result, predictions: Mapping[str, Predictions], file: str, found: Verification
+    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
 ) -> list[str]:
-    """The splits without targets: a difference unless the card says that they stay at home, and then all of them do."""
+    """Return the splits without targets; a difference unless the dataset does not share them, in all splits."""
     missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
     shared = result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
-            found.differs(f"{file}/predictions.npz", f"holds no predictions of {split}")
+            outcome.differs(f"{file}/predictions.npz", f"predictions of {split} are missing")
         elif shared or len(missing) < len(STORED_SPLITS):
-            why = "its card says that they are shared" if shared else "another split has them"
-            found.differs(f"{file}/predictions.npz", f"{split}: its targets are missing, and {why}")
+            reason = "its dataset shares them" if shared else "another split has them"
+            outcome.differs(f"{file}/predictions.npz", f"{split}: targets are missing, but {reason}")
     return missing
 
 
 def check_same_cases(
-    result: Result, test: Predictions, neighbours: NeighborImages, file: str, found: Verification
+    result: Result, test: Predictions, shared_facts: SharedFacts, file: str, outcome: Verification
 ) -> None:
-    """All runs on one fold of one version of the data were tested on the same samples with the same targets."""
+    """Check that runs on the same fold and version of the data have the same test samples and targets."""
     key = *version_of_data(result), result.run.get("test_hash", ""), result.run["fold"]
-    first = neighbours.tested.setdefault(key, test)
+    first = shared_facts.tested.setdefault(key, test)
     for name in ("sample_ids", "patients", "targets"):
         if not np.array_equal(getattr(first, name), getattr(test, name), equal_nan=name == "targets"):
-            found.differs(file, f"test: other {name} than the other runs on the same split")
+            outcome.differs(file, f"test: {name} differ from other runs on the same split")
 
 
 def check_scored(
     result: Result,
     stored: Mapping[str, Mapping[str, Score]],
-    neighbours: NeighborImages,
+    shared_facts: SharedFacts,
     file: str,
-    found: Verification,
+    outcome: Verification,
 ) -> None:
-    """The run's primary metric is scored; images as well where the unit is another; the task's metrics as by its likes.
+    """Check that the primary metric is scored, image scores exist if the unit is not the image, and collect metrics.
 
-    Which metrics a task asks for is another matter in another version of zoo, so runs of one version are compared.
+    The metrics of a task depend on the version of zoo, so `check_together` compares runs of the same version.
     """
     place, names = f"{file}/scores.json", set(stored["scores"])
     primary = result.details.get("primary_metric")
     if not names:
-        found.differs(place, "has no scores")
+        outcome.differs(place, "has no scores")
     elif primary in find_task(result.dataset["task"]).metrics and primary not in names:
-        found.differs(place, f"has no {primary}, by which its run was selected")
-    beside = names if result.dataset["unit"] != "image" else set()
-    if set(stored["image_scores"]) != beside:
-        found.differs(place, f"image_scores: {len(stored['image_scores'])}, expected {len(beside)}")
+        outcome.differs(place, f"has no {primary}, the primary metric of its run")
+    expected = names if result.dataset["unit"] != "image" else set()
+    if set(stored["image_scores"]) != expected:
+        outcome.differs(place, f"image_scores: {len(stored['image_scores'])}, expected {len(expected)}")
     key = *version_of_data(result), result.versions.get("zoo-bench", "")
-    asked = names.intersection(find_task(result.dataset["task"]).metrics)
-    neighbours.scored.setdefault(key, {})[file] = asked
+    task_metrics = names.intersection(find_task(result.dataset["task"]).metrics)
+    shared_facts.scored.setdefault(key, {})[file] = task_metrics
 
 
 def compare_scores(
@@ -403,72 +412,72 @@ def compare_scores(
     stored: Mapping[str, Mapping[str, Score]],
     registry: Registry,
     file: str,
-    found: Verification,
+    outcome: Verification,
 ) -> None:
-    """Score the predictions again and compare values and intervals with those stored.
+    """Recompute the scores and compare values and intervals with those stored.
 
-    Where the targets of val are missing no threshold is known: only metrics that look at no decision are compared.
+    Without the targets of val there is no threshold; then only metrics independent of decisions are compared.
     """
     metrics = {}
     predictions = {split: part for split, part in predictions.items() if split not in missing}
     threshold: ThresholdRule = result.run["protocol"]["threshold"]
     for name, score in stored["scores"].items():
         if name not in registry.metrics:
-            found.not_recomputed[f"{name}: no plugin here gives it"] += 1
+            outcome.not_recomputed[f"{name}: no installed plugin provides it"] += 1
         elif registry.metrics[name].version != score.version:
             versions = f"version {score.version} in the bundle, {registry.metrics[name].version} here"
-            found.not_recomputed[f"{name}: {versions}"] += 1
+            outcome.not_recomputed[f"{name}: {versions}"] += 1
         elif missing and threshold == "val" and needs_threshold(registry.metrics[name], result, predictions):
-            found.not_recomputed[f"{name}: the targets of val, by which decisions are made, are missing"] += 1
+            outcome.not_recomputed[f"{name}: the targets of val, which determine the threshold, are missing"] += 1
         else:
             metrics[name] = registry.metrics[name]
-    again = score_run(predictions, metrics, result.card(), threshold=threshold)
+    recomputed = score_run(predictions, metrics, result.card(), threshold=threshold)
     for kind, scores in stored.items():
         for name in metrics.keys() & scores.keys():
-            told, computed = scores[name], again[kind][name]
+            stored_score, new_score = scores[name], recomputed[kind][name]
             parts = ["value"]
-            found.num_scores += 1
-            if told.method == computed.method:
+            outcome.num_scores += 1
+            if stored_score.method == new_score.method:
                 parts += ["low", "high"]
-                found.num_intervals += computed.low is not None
-            else:  # an older or newer zoo chose another interval: neither is wrong
-                methods = f"{told.method or 'none'} in the bundle, {computed.method or 'none'} here"
-                found.not_recomputed[f"interval of {name}: {methods}"] += 1
+                outcome.num_intervals += new_score.low is not None
+            else:  # another version of zoo uses another method; both are right
+                methods = f"{stored_score.method or 'none'} in the bundle, {new_score.method or 'none'} here"
+                outcome.not_recomputed[f"interval of {name}: {methods}"] += 1
             for part in parts:
-                numbers = getattr(told, part), getattr(computed, part)
+                numbers = getattr(stored_score, part), getattr(new_score, part)
                 if not same_score(*numbers):
                     what = f"{kind}: {name} {part}: {numbers[0]} in the bundle, {numbers[1]} recomputed"
-                    found.differs(f"{file}/scores.json", what)
+                    outcome.differs(f"{file}/scores.json", what)
 
 
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:
-    """Whether other decisions give another score: tried with those that are all right, and all wrong."""
+    """Whether a metric depends on decisions: compare its value for all-correct and all-wrong decisions."""
     request = decide(predictions, result.card(), "half").request
     if request.task.name not in ("binary", "multilabel"):
-        return False  # the largest probability decides, or nothing is decided
-    right = request.targets == 1
-    decisions = (right, ~right) if request.task == MULTILABEL else (request.targets, 1 - request.targets)
+        return False  # the class with the largest probability, or no decisions
+    correct = request.targets == 1
+    decisions = (correct, ~correct) if request.task == MULTILABEL else (request.targets, 1 - request.targets)
     try:
         best, worst = (compute(metric, replace(request, decisions=each)) for each in decisions)
-    except (Exception, SystemExit):  # whatever a metric raises of such decisions
+    except (Exception, SystemExit):  # a plugin's metric may raise anything
         return True
     return best != worst
 
 
-def same_score(told: float | None, computed: float | None) -> bool:
-    if told is None or computed is None:
-        return told is computed
-    return abs(told - computed) <= VERIFY_TOLERANCE
+def same_score(stored: float | None, recomputed: float | None) -> bool:
+    if stored is None or recomputed is None:
+        return stored is recomputed
+    return abs(stored - recomputed) <= VERIFY_TOLERANCE
 
 
-def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerprints) -> None:
-    """Compare the content and split hash of a dataset on this machine, and of it resplit, with those of the bundle."""
+def compare_data(outcome: Verification, source: OpenDataset, fingerprints: Fingerprints) -> None:
+    """Compare the hashes of a dataset on this machine, with its official and a drawn split, with the bundle's."""
     versions = {each.spec.name: each for each in (source, discard_split(source))}
-    parts = [part for part in found.datasets if part["name"] in versions]
+    parts = [part for part in outcome.datasets if part["name"] in versions]
     if not parts:
         raise ResultsError(
-            f"the bundle holds no dataset {source.spec.name!r}",
-            fix=f"it holds {', '.join(p['name'] for p in found.datasets)}",
+            f"the bundle has no dataset {source.spec.name!r}",
+            fix=f"its datasets: {', '.join(p['name'] for p in outcome.datasets)}",
         )
     for part in parts:
         name, version = part["name"], versions[part["name"]]
@@ -476,58 +485,60 @@ def compare_data(found: Verification, source: OpenDataset, fingerprints: Fingerp
         if part["content_hash"] != version.content_hash:
             part["here"] = "another content"
         else:
-            of_part = [r for r in found.results if version_of_data(r) == tuple(part[n] for n in VERSION_OF_DATA)]
+            of_part = [r for r in outcome.results if version_of_data(r) == tuple(part[n] for n in VERSION_OF_DATA)]
             folds = {result.run["num_folds"] for result in of_part}
             labels = [without_paths(label) for label in version.spec.labels]
             if any(result.dataset and list(result.dataset["labels"]) != labels for result in of_part):
                 part["here"] = "other labels"
             elif max(folds, default=0) > MAX_REDRAWN_FOLDS:
-                part["here"] = f"the same content on this machine; a split in {max(folds)} folds is not drawn again"
+                part["here"] = f"the same content on this machine; a split in {max(folds)} folds was not redrawn"
                 continue
             elif not any(same_split(version, fingerprints, part["split_hash"], number) for number in folds):
                 part["here"] = "another split"
         if part["here"] != "same":
-            found.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
+            outcome.differs(MANIFEST, f"dataset {name}: {part['here']} than on this machine")
 
 
 def same_split(source: OpenDataset, fingerprints: Fingerprints, expected: str, num_folds: int) -> bool:
-    """Whether the split is what this zoo makes of the data: an official one or as many folds, with leaks or without."""
+    """Whether this version of zoo reproduces the split: official or in folds, with leaks or without."""
     for folds, drop_leaks in itertools.product((None, num_folds), (False, True)):
         try:
             if draw_split(source, folds, fingerprints, drop_leaks=drop_leaks).hash == expected:
                 return True
-        except DataError:  # an official split is not drawn in folds
+        except DataError:  # an official split has no folds
             continue
     return False
 
 
 def mark_reproduced(results: Sequence[Result], own: Sequence[Result]) -> list[Result]:
-    """The bundle's results; those whose run was carried out again here, with the same predictions, are marked so."""
-    here = {result.id: result for result in own if result.ok and not result.bundle}
+    """Mark results of a bundle whose run was repeated on this machine with the same predictions as "reproduced"."""
+    local = {result.id: result for result in own if result.ok and not result.bundle}
     return [
         replace(result, provenance="reproduced")
-        if result.ok and result.id in here and same_predictions(result, here[result.id])
+        if result.ok and result.id in local and same_predictions(result, local[result.id])
         else result
         for result in results
     ]
 
 
 def same_predictions(shared: Result, own: Result) -> bool:
-    """Whether two runs predicted the same within .001, as far as that can be told without names.
+    """Whether two runs have equal predictions within .001.
 
-    Pseudonyms hide which row is which: compared are, column by column and for each class apart, the sorted numbers.
+    Pseudonyms hide which rows correspond, so the sorted values are compared, by column and by class.
     """
     assert shared.folder is not None
-    theirs, mine = load_predictions(shared.folder / "predictions.npz")["test"], own.predictions()["test"]
-    if theirs.probabilities.shape != mine.probabilities.shape or np.array_equal(theirs.sample_ids, mine.sample_ids):
-        return False  # with pseudonyms of its own it is a copy of the bundle, not a run
-    if len(theirs.targets) == 0:
-        return values_close(np.sort(theirs.probabilities, axis=0), np.sort(mine.probabilities, axis=0))
-    if theirs.targets.ndim == 1 and np.issubdtype(theirs.targets.dtype, np.integer):
-        classes = np.unique(mine.targets)
-        parts = [(theirs.probabilities[theirs.targets == c], mine.probabilities[mine.targets == c]) for c in classes]
+    bundled, local = load_predictions(shared.folder / "predictions.npz")["test"], own.predictions()["test"]
+    if bundled.probabilities.shape != local.probabilities.shape or np.array_equal(bundled.sample_ids, local.sample_ids):
+        return False  # local results with the same pseudonyms are a copy of the bundle
+    if len(bundled.targets) == 0:
+        return values_close(np.sort(bundled.probabilities, axis=0), np.sort(local.probabilities, axis=0))
+    if bundled.targets.ndim == 1 and np.issubdtype(bundled.targets.dtype, np.integer):
+        classes = np.unique(local.targets)
+        parts = [
+            (bundled.probabilities[bundled.targets == c], local.probabilities[local.targets == c]) for c in classes
+        ]
     else:
-        columns = [np.column_stack([part.targets, part.probabilities]) for part in (theirs, mine)]
+        columns = [np.column_stack([part.targets, part.probabilities]) for part in (bundled, local)]
         parts = [(columns[0], columns[1])]
     return all(a.shape == b.shape and values_close(np.sort(a, axis=0), np.sort(b, axis=0)) for a, b in parts)
 
@@ -536,18 +547,18 @@ def values_close(one: Array, other: Array) -> bool:
     return np.allclose(one, other, rtol=REPRODUCED_TOLERANCE, atol=REPRODUCED_TOLERANCE, equal_nan=True)
 
 
-def describe_verification(found: Verification, path: Path) -> dict[str, Any]:
-    """The document of `zoo verify --json`."""
+def describe_verification(outcome: Verification, path: Path) -> dict[str, Any]:
+    """Return the document of `zoo verify --json`."""
     return {
         "schema": 1,
         "command": "verify",
         "bundle": str(path),
-        "zoo": found.zoo,
-        "runs": len(found.results),
-        "recomputed": {"scores": found.num_scores, "intervals": found.num_intervals},
-        "differences": [{"file": file, "what": what} for file, what in found.differences],
-        "not_recomputed": [{"why": why, "scores": count} for why, count in sorted(found.not_recomputed.items())],
-        "notes": [clean(note) for note in found.notes],
-        "datasets": found.datasets,
+        "zoo": outcome.zoo,
+        "runs": len(outcome.results),
+        "recomputed": {"scores": outcome.num_scores, "intervals": outcome.num_intervals},
+        "differences": [{"file": file, "what": what} for file, what in outcome.differences],
+        "not_recomputed": [{"why": why, "scores": count} for why, count in sorted(outcome.not_recomputed.items())],
+        "notes": [clean(note) for note in outcome.notes],
+        "datasets": outcome.datasets,
         "cannot_detect": CANNOT_DETECT,
     }

@@ -16,9 +16,19 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
-
+PATIENT = "patient"
+NO_PATIENT = "none"  # begins the `patient` field of a card without a patient key
 
 Unit = Literal["image", "clip", "patient"]
+
+
+def patient_word(patient: str) -> str:
+    """Return the noun in a card's `patient` field: "lesion" for "lesion: one per scan".
+
+    The noun is "patient" if the field names none: a table may have a patient column that its card does not mention.
+    """
+    word = patient.partition(":")[0].strip()
+    return word if word and word != NO_PATIENT else PATIENT
 
 
 @dataclass(frozen=True, kw_only=True)
