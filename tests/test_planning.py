@@ -134,7 +134,9 @@ def test_an_unsupported_image_size_becomes_the_nearest_and_is_recorded(plan):
 
 
 def test_unavailable_weights_stop_the_plan(plan):
-    with pytest.raises(WeightsError, match=r"weights tagged.demo are not available: --offline; .*--weights-dir") as caught:
+    with pytest.raises(
+        WeightsError, match=r"weights tagged.demo are not available: --offline; .*--weights-dir"
+    ) as caught:
         plan("binary.npz", models=("tagged",), protocol="finetune")
     assert caught.value.exit_status == 2
 
