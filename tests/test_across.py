@@ -12,9 +12,15 @@ from pytest import approx
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.report.boards import section_to_csv, to_json, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv
+from zoo.report.board_json import to_json
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
 from zoo.specs.protocol import KNN
+
+DETAILS = Layout(width=200, details=True)
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 NOISE = {"good": 0.5, "fair": 2.0, "poor": 9.0}
@@ -202,7 +208,7 @@ def test_of_two_versions_of_a_dataset_one_counts(fill, tmp_path):
 def test_it_stands_once_after_all_boards_in_every_format(fill):
     boards = boards_of(fill(["dots", "rings"]))
     title = "across 2 datasets · scratch@1 · random init"
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert text.count(title) == 1 and text.index(title) > text.rindex("binary")
     (found,) = json.loads(to_json(boards))["across"]
     assert (found["over"], found["datasets"], found["pairs"]) == ("all", ["dots", "rings"], [])

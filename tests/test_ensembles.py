@@ -12,8 +12,13 @@ from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.tables import ReportOptions
-from zoo.report.boards import section_to_csv, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
+
+DETAILS = Layout(width=200, details=True)
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 
@@ -83,7 +88,7 @@ def test_ensembles_are_not_ranked_and_stand_below_the_models_in_every_format(tmp
         store(tmp_path, seed=seed)
     boards = boards_of(tmp_path)
     assert [row.model for row in boards[0].rows] == ["net"]
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert (
             text.index("net") < text.index("Ensembles: the mean probability") < text.index("2 seeds", text.index("Ens"))
         )

@@ -14,8 +14,14 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
-from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv, to_csv
+from zoo.report.board_json import to_json
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
+
+DETAILS = Layout(width=200, details=True)
 
 HOSTILE = {
     "labels": ["=cmd|' /C calc'!A0", "<script>alert(1)</script> | `x` \x1b[31m*bold*"],
@@ -80,7 +86,7 @@ def test_amounts_have_three_digits_and_a_prefix(value, text):
 
 
 def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
-    text = to_terminal(boards, width=200)
+    text = to_terminal(boards, DETAILS)
     for told in (
         "dots · binary · 40 train / 40 val / 40 test images · scratch@1 · 2 seeds (preliminary) · random init",
         "baseline: class prior",
@@ -108,7 +114,7 @@ def test_a_board_of_a_bench_that_was_stopped_says_how_far_it_came(tmp_path, stor
     for fold in range(2):
         details = {"pretraining": ["imagenet-1k"]}
         store(tmp_path, fold=fold, num_folds=5, init="pretrained", weights_tag="a1", details=details)
-    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), DETAILS)
     assert "80 images, tested in 2 of 5 folds so far" in text
     assert "net: 0 of 5 runs count; 2 are done, and a seed counts with all its folds" in text
     assert "pretrained on imagenet-1k: no overlap with this set is known" in text
@@ -119,7 +125,7 @@ def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, stor
     for seed in range(2):
         store(tmp_path, seed=seed, images_each=2, noise=1.0 + seed)
     store(tmp_path, model="thumbnails", images_each=2, noise=3.0)
-    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), DETAILS)
     (line,) = [line for line in text.splitlines() if line.startswith("intervals: 95 %") and "overlap" in line]
     assert line == (
         "intervals: 95 %, Newcombe's method 5 with a design effect by patient (patients + seeds where there are "
@@ -128,8 +134,8 @@ def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, stor
 
 
 def test_colour_is_there_only_when_asked_for(boards):
-    assert "\x1b[" in to_terminal(boards, width=120, color=True)
-    assert "\x1b" not in to_terminal(boards, width=120, color=False)
+    assert "\x1b[" in to_terminal(boards, Layout(color=True))
+    assert "\x1b" not in to_terminal(boards, Layout(color=False))
 
 
 def test_the_numbers_of_all_formats_agree(boards):
@@ -139,7 +145,7 @@ def test_the_numbers_of_all_formats_agree(boards):
     (item,) = [item for item in json.loads(to_json(boards))["leaderboard"] if item["model"] == "net"]
     assert float(line["auroc"]) == item["value"] == exact
     assert f"{exact:.3f}".lstrip("0") in to_markdown(boards)
-    assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, width=200)
+    assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, DETAILS)
 
 
 def test_json_has_the_fields_of_the_contract_and_ranks_with_ties(boards):
@@ -169,7 +175,7 @@ def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
 
 def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patients(boards):
     found = boards[0].comparisons
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
         assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
     line, *_ = csv.DictReader(io.StringIO(to_csv(boards)))
@@ -180,7 +186,7 @@ def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patie
 
 
 def test_the_interval_of_several_seeds_says_so_in_its_heading(boards):
-    assert "auroc [patients + seeds]" in to_terminal(boards, width=200)
+    assert "auroc [patients + seeds]" in to_terminal(boards, DETAILS)
     assert r"auroc \[patients + seeds\]" in to_markdown(boards)
 
 
@@ -188,7 +194,7 @@ def test_one_seed_is_never_ranked(tmp_path, store):
     for model in ("a", "b"):
         store(tmp_path, model=model)
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    assert "no ranks: one seed is never ranked" in to_terminal(boards)
+    assert "No winner: one seed is never ranked" in to_terminal(boards)
     assert {item["rank"] for item in json.loads(to_json(boards))["leaderboard"]} == {None}
 
 
@@ -229,7 +235,7 @@ def test_names_from_data_cannot_become_markup(hostile):
 
 
 def test_names_from_data_cannot_drive_the_terminal(hostile):
-    text = to_terminal(hostile, width=120)
+    text = to_terminal(hostile, DETAILS)
     assert "\x1b" not in text and "\u202e" not in text
     assert "\\x1b[31m" in text
 
@@ -253,14 +259,15 @@ def test_synthetic_data_are_headed_as_a_demonstration(tmp_path, store):
     store(tmp_path, facts={"synthetic": True})
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
     expected = "demonstration: synthetic data; these numbers say nothing about patients"
-    assert to_terminal(boards).startswith(expected)
+    assert to_terminal(boards, DETAILS).startswith(expected)
+    assert "synthetic data" in to_terminal(boards)
     assert expected in to_markdown(boards)
 
 
 def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
     store(tmp_path, deviations=("weights: none found, random init",))
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    text = to_terminal(boards, width=200)
+    text = to_terminal(boards, DETAILS)
     assert "net *" in text
     assert "net: weights: none found, random init" in text
     assert "random init: no weights reachable" in text
@@ -269,8 +276,8 @@ def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
 def test_pretrained_rows_name_their_weights(tmp_path, store):
     store(tmp_path, init="pretrained", weights_tag="demo")
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    assert "net.demo" in to_terminal(boards, width=200)
-    assert "pretrained weights" in to_terminal(boards, width=200)
+    assert "net.demo" in to_terminal(boards, DETAILS)
+    assert "pretrained weights" in to_terminal(boards, DETAILS)
 
 
 @pytest.mark.parametrize("form", [to_terminal, to_markdown, to_csv, to_json])
@@ -293,7 +300,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         notes=("2 groups",),
     )
     boards = [replace(boards[0], sections=(section,))]
-    assert ".910 [.875 .940]" in to_terminal(boards, width=120) and "2 groups" in to_terminal(boards, width=120)
+    assert ".910 [.875 .940]" in to_terminal(boards, DETAILS) and "2 groups" in to_terminal(boards, DETAILS)
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
     assert found["rows"][1]["auroc"]["reason"] == "too few"
@@ -314,7 +321,7 @@ def test_a_terminal_shows_the_columns_and_rows_of_a_section_that_it_has_room_for
         details={"bins": 15},
     )
     boards = [replace(boards[0], sections=(section,))]
-    text = to_terminal(boards, width=120)
+    text = to_terminal(boards, DETAILS)
     assert "in the other formats: log loss and 1 more row" in text
     assert ".500" not in text.partition("wide")[2] and "hidden" not in text
     assert "| hidden | .200 | .600 |" in to_markdown(boards)

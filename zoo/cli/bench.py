@@ -162,12 +162,14 @@ def parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def print_boards(boards: Sequence[Board], results: Path) -> None:
-    from zoo.report.boards import to_terminal
+    """Print the boards, and the command that shows more of them."""
+    from zoo.report.formats import Layout, write_boards
 
-    click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
+    flag = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
+    layout = Layout(width=terminal_width(), color=in_color(), more=f"zoo report --details{flag}")
+    click.echo(write_boards(boards, "terminal", layout), nl=False)
     if boards:
-        elsewhere = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
-        click.echo(f"results are in {clean(results)}; `zoo report{elsewhere}` says more of each model")
+        click.echo(f"Results are in {clean(results)}.")
 
 
 def exit_status(outcome: Outcome, dry_run: bool) -> int:
@@ -182,7 +184,7 @@ def exit_status(outcome: Outcome, dry_run: bool) -> int:
 def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any]:
     """The document of `zoo bench --json`."""
 
-    from zoo.report.boards import leaderboard_items
+    from zoo.report.board_json import leaderboard_items
 
     runs = []
     for run in outcome.runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from zoo.cli.options import FILE_TYPE, RESULTS, SHARE_TYPE, TEXT, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
+from zoo.report.formats import FORMATS, Layout, write_boards
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["terminal", "markdown", "csv", "json"]),
+    type=click.Choice(list(FORMATS)),
     default="terminal",
     show_default=True,
     help="What to write.",
 )
+@click.option("--details", is_flag=True, help="In the terminal, show every statement and the tables below the boards.")
 @click.option("--output", type=FILE_TYPE, help="A file to write instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
 @click.option(
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 def report_command(
     folders: tuple[Path, ...],
     form: str,
+    details: bool,
     output: Path | None,
     check: bool,
     table: str | None,
@@ -52,7 +56,7 @@ def report_command(
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+    from zoo.report.board_csv import section_to_csv
     from zoo.system.files import written_whole
 
     if check and output is None:
@@ -71,12 +75,17 @@ def report_command(
         boards = build_leaderboard(results, registry.metrics, options)
     for line in tell_groupless(boards, options):
         tell(f"zoo: warning: {clean(line)}")
-    if form == "terminal":
-        text = to_terminal(boards, width=terminal_width(), color=output is None and in_color())
-    elif table:
+    if table:
         text = section_to_csv(boards, table)
     else:
-        text = {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](boards)
+        layout = Layout(
+            width=terminal_width(),
+            color=output is None and in_color(),
+            details=details,
+            sections=requested_sections(asked),
+            more=details_command(folders),
+        )
+        text = write_boards(boards, form, layout)
     if output is None:
         click.echo(text, nl=False)
         return 0
@@ -90,6 +99,20 @@ def report_command(
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def requested_sections(flags: dict[str, Any]) -> frozenset[str]:
+    """The tables below a board that a flag asks for; the terminal shows them without --details too."""
+    by_section = {
+        "operating": ("prevalence", "sensitivity", "specificity"),
+        "ensembles": ("ensembles",),
+        "subgroups": ("by",),
+    }
+    return frozenset(section for section, names in by_section.items() if any(flags[name] for name in names))
+
+
+def details_command(folders: Sequence[Path]) -> str:
+    return " ".join(["zoo report --details", *(f"--results {shlex.quote(clean(folder))}" for folder in folders)])
 
 
 def refuse_ignored(flags: Sequence[str]) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from zoo.errors import clean
 from zoo.evaluation.values import Score
-from zoo.leaderboard.tables import Cell, Section
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from zoo.leaderboard.tables import Cell
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -37,7 +34,7 @@ def with_interval(score: Score | None) -> str:
     return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
 
 
-def shown_cell(cell: Cell) -> str:
+def section_cell(cell: Cell) -> str:
     """A cell of a section as people read it."""
     if isinstance(cell, Score):
         few = cell.value is None and (cell.reason or "").startswith("too few")
@@ -81,32 +78,3 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "p -"
     return "p < .001" if value < 0.001 else f"p {number(value)}"
-
-
-def print_section(section: Section, console: Console) -> None:
-    """A section's title, table and notes, drawn by rich."""
-    from rich.table import Table
-    from rich.text import Text
-
-    console.print(Text(section.title, style="bold"), soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
-    for position in shown:
-        texts = position == 0 or all(isinstance(entries[position], str) for entries in section.rows)
-        justify: Literal["left", "right"] = "left" if texts else "right"
-        table.add_column(Text(section.columns[position]), justify=justify)
-    for entries in section.rows[: section.compact_rows]:
-        table.add_row(*(Text(shown_cell(entries[position])) for position in shown))
-    console.print(table)
-    for line in (*section.notes, *left_out(section)):
-        console.print(Text(clean(line), style="dim"), soft_wrap=True)
-    console.print()
-
-
-def left_out(section: Section) -> list[str]:
-    """What a terminal has no room for."""
-    columns = [column for column in section.columns if section.compact and column not in section.compact]
-    num_rows = 0 if section.compact_rows is None else max(len(section.rows) - section.compact_rows, 0)
-    more = f"{num_rows} more row{'s' * (num_rows > 1)}"
-    parts = [", ".join(columns)] * bool(columns) + [more] * bool(num_rows)
-    return [f"in the other formats: {' and '.join(parts)}"] if parts else []

@@ -25,6 +25,8 @@ from zoo.statistics.pairs import (
 
 RESAMPLING_SEED = 20_250_102
 MIN_SEEDS = 2
+# Reasons why a row has no rank.
+ONE_SEED, NO_OTHER_ROW = "one seed is never ranked", "no other row to rank it against"
 OptionalBounds = tuple[float | None, float | None]
 
 
@@ -94,7 +96,7 @@ def compare_rows(
     known = {row: found for row, found in enumerate(evidence) if isinstance(found, Evidence)}
     for row, found in known.items():
         if len(found.seed_scores) < MIN_SEEDS:
-            reasons[row] = "one seed is never ranked"
+            reasons[row] = ONE_SEED
     tested = {row: found for row, found in known.items() if reasons[row] is None}
     first = next(iter(tested.values()), None)
     for row, found in tested.items():
@@ -103,7 +105,7 @@ def compare_rows(
     tested = {row: found for row, found in tested.items() if reasons[row] is None}
     rows = tuple(tested)
     if first is None or len(rows) < 2:
-        alone = dict.fromkeys(rows, "no other row to rank it against")
+        alone = dict.fromkeys(rows, NO_OTHER_ROW)
         told = tuple(alone.get(row, reason) for row, reason in enumerate(reasons))
         return Comparisons(ranks=(None,) * len(told), unranked=told)
     sign = 1.0 if higher_is_better else -1.0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from zoo.errors import clean
 from zoo.leaderboard.boards import Row
-from zoo.leaderboard.formatting import number, p_value, print_section, share, with_interval
+from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.tables import Cell, Section
+from zoo.report.drawing import open_console, print_section, read_console
 from zoo.report.statements import (
     case_name,
     detectable,
@@ -28,11 +28,9 @@ MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
 # --- terminal --------------------------------------------------------------------------------------------------------
 def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: bool = False) -> str:
     """A table a board, what the difference is worth, and where the two disagree."""
-    from rich.console import Console
     from rich.text import Text
 
-    stream = io.StringIO()
-    console = Console(file=stream, width=width or 120, force_terminal=color, no_color=not color, highlight=False)
+    console = open_console(width or 120, color)
     for found in contrasts:
         for line in headings(found.board):
             console.print(Text(line, style="bold yellow"))
@@ -45,7 +43,7 @@ def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, co
         console.print()
         if found.disagreements:
             print_section(disagreements_section(found), console)
-    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+    return read_console(console)
 
 
 def scores_section(found: Contrast) -> Section:

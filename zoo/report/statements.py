@@ -39,8 +39,12 @@ def initial_weights(board: Board) -> str:
         return ""
     if board.init == "pretrained":
         return "pretrained weights"
-    wanted = any(d.startswith("weights:") for row in board.rows for d in row.deviations)
-    return "random init: no weights reachable" if wanted else "random init"
+    return "random init: no weights reachable" if has_missing_weights(board) else "random init"
+
+
+def has_missing_weights(board: Board) -> bool:
+    """Whether a row started from random init because its pretrained weights could not be found."""
+    return any(deviation.startswith("weights:") for row in board.rows for deviation in row.deviations)
 
 
 def headings(board: Board) -> list[str]:
@@ -210,14 +214,18 @@ def overlap_statement(data: tuple[str, ...] | None, board: Board) -> str:
     """The pretraining data of some weights, and what is known of this set's images among them."""
     if data is None:
         return "data that their plugin does not name: whether this set is among them is unknown"
-    own = {name.casefold() for name in (board.dataset, *board.facts.get("derived_from", ()))}
-    told = clean(", ".join(data))
-    shared = [clean(name) for name in data if name.casefold() in own]
-    if shared:
-        return f"{told}: THIS SET'S IMAGES ARE AMONG THEM ({', '.join(shared)})"
+    names = clean(", ".join(data))
+    if shared := shared_pretraining(data, board):
+        return f"{names}: THIS SET'S IMAGES ARE AMONG THEM ({', '.join(shared)})"
     if all(name.startswith("imagenet-") for name in data):
-        return f"{told}: no overlap with this set is known"
-    return f"{told}: collected from the web in part; whether this set is among them is unknown"
+        return f"{names}: no overlap with this set is known"
+    return f"{names}: collected from the web in part; whether this set is among them is unknown"
+
+
+def shared_pretraining(data: Sequence[str] | None, board: Board) -> list[str]:
+    """The pretraining datasets that contain images of the board's dataset."""
+    own = {name.casefold() for name in (board.dataset, *board.facts.get("derived_from", ()))}
+    return [clean(name) for name in data or () if name.casefold() in own]
 
 
 def tuning_statements(board: Board) -> list[str]:
@@ -301,24 +309,29 @@ def ranking_statements(board: Board) -> list[str]:
 
 
 def baseline_statements(board: Board) -> list[str]:
-    """Say so where no model scores higher than a baseline, whatever their order among themselves."""
+    """Warn if no model scores higher than a baseline, whatever the order of the models."""
+    baselines, best = find_unbeaten_baselines(board)
+    if not baselines:
+        return []
+    names = ", ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
+    what = "a baseline" if len(baselines) == 1 else "baselines"
+    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(best)}"]
+
+
+def find_unbeaten_baselines(board: Board) -> tuple[list[tuple[Row, float]], float | None]:
+    """The baselines that no model beats in the primary metric, the best first; and the best model's value."""
     sign = 1.0 if board.higher_is_better else -1.0
     values = [
-        (sign * found.value, row)
+        (sign * score.value, row)
         for row in board.rows
-        if (found := row.scores.get(board.primary_metric)) and found.value is not None
+        if (score := row.scores.get(board.primary_metric)) and score.value is not None
     ]
     models = [value for value, row in values if not row.baseline]
     if board.is_control or not models:
-        return []
-    beaten_by = [(value, row) for value, row in values if row.baseline and max(models) - value <= ROUNDING]
-    if not beaten_by:
-        return []
-    names = ", ".join(
-        f"{clean(row.label)} ({number(sign * value)})" for value, row in sorted(beaten_by, key=lambda pair: -pair[0])
-    )
-    what = "a baseline" if len(beaten_by) == 1 else "baselines"
-    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(sign * max(models))}"]
+        return [], None
+    best = max(models)
+    unbeaten = [(value, row) for value, row in values if row.baseline and best - value <= ROUNDING]
+    return [(row, sign * value) for value, row in sorted(unbeaten, key=lambda pair: -pair[0])], sign * best
 
 
 def detectable(difference: float) -> str:

@@ -12,13 +12,17 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
-from zoo.report.boards import to_csv, to_markdown, to_terminal
+from zoo.report.board_csv import to_csv
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results, load_scored_runs
 from zoo.runner.grid import as_control
 from zoo.specs.metric import ScoringContext
 from zoo.specs.protocol import FINETUNE, KNN, SCRATCH
 from zoo.tasks.kinds import BINARY, REGRESSION
 
+DETAILS = Layout(width=200, details=True)
 BY_NAME = {spec.name: spec for spec in METRICS}
 CARD = ScoringContext(task=BINARY, labels=("clear", "nodule"), positive=1)
 CHANCE = Score(value=0.5)
@@ -124,7 +128,7 @@ def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
     store_constant(tmp_path, store)
     board = board_of(tmp_path)
     assert {row.model: bool(row.degenerate) for row in board.rows} == {"good": False, "noise": True, "constant": False}
-    for text in (to_terminal([board], width=200), to_markdown([board])):
+    for text in (to_terminal([board], DETAILS), to_markdown([board])):
         assert "noise (degenerate)" in text and "good (degenerate)" not in text
         assert "noise: degenerate: its interval does not exceed the constant predictor's .500" in text
     assert "its interval does not exceed" in to_csv([board])
@@ -149,7 +153,9 @@ def test_configurations_of_a_test_set_are_counted_over_boards_and_seeds_are_none
 
 def test_a_board_says_how_many_configurations_its_test_set_has_seen(tmp_path, store):
     store(tmp_path)
-    assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal([board_of(tmp_path)])
+    assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal(
+        [board_of(tmp_path)], DETAILS
+    )
     store(tmp_path, protocol=FINETUNE)
     store(tmp_path, protocol=KNN)
     for board in build_leaderboard(load_results(tmp_path)[0], BY_NAME):
@@ -161,8 +167,9 @@ def test_a_bench_counts_what_was_scored_before_it_too(bench, zoo, tiny_data, tmp
     chosen += ["--results", tmp_path / "results"]
     assert bench(*chosen, "--protocol", "linear-probe")[0] == 0
     done = zoo("bench", *chosen, "--protocol", "knn")
-    assert "test set used by 2 configurations" in done.stdout
-    assert "test set used by 2 configurations" in zoo("report", "--results", tmp_path / "results").stdout
+    assert "2 configurations were scored on this test set" in done.stdout
+    details = zoo("report", "--details", "--results", tmp_path / "results").stdout
+    assert "test set used by 2 configurations" in details
 
 
 # --- the control with shuffled labels --------------------------------------------------------------------------------
@@ -278,7 +285,8 @@ def test_the_control_finds_a_network_that_knows_the_labels_from_elsewhere(contro
     assert {(run["model"], run["protocol"]) for run in document["runs"]} == {
         (model, "scratch@1+image_size=16+steps=4+shuffled") for model in ("tiny_cnn", "cheat")
     }
-    told = zoo("report", "--results", root / "results", sites=[root]).stdout
+    assert "CONTROL FAILED for cheat" in zoo("report", "--results", root / "results", sites=[root]).stdout
+    told = zoo("report", "--details", "--results", root / "results", sites=[root]).stdout
     assert "control: the labels of train and val were shuffled" in told
     assert re.search(
         r"^CONTROL FAILED: cheat: labels shuffled \(4 shuffles, fewer than the usual 20\): auroc \.[89]", told, re.M

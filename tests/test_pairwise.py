@@ -18,7 +18,7 @@ from zoo.leaderboard.pairwise import (
     of_truth,
     select_results,
 )
-from zoo.report.boards import to_json
+from zoo.report.board_json import to_json
 from zoo.report.pairs import pair_to_document, pair_to_terminal
 from zoo.report.statements import statements
 from zoo.results.store import load_results
