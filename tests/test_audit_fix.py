@@ -134,7 +134,7 @@ def test_what_cannot_be_opened_or_is_made_by_code_is_one_line(zoo, tmp_path):
     done = zoo("audit", tmp_path / "x.npz", "--fix", tmp_path / "fixed.toml")
     assert done.returncode == 4 and "cannot be opened" in done.stderr and "Traceback" not in done.stderr
     done = zoo("audit", tmp_path, tmp_path, "--fix", tmp_path / "fixed.toml")
-    assert done.returncode == 2 and "--fix and --write are for one dataset" in done.stderr
+    assert done.returncode == 2 and "--fix and --write take one dataset" in done.stderr
 
 
 def test_the_command_that_uses_a_card_can_be_typed_wherever_it_was_written():

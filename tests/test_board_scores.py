@@ -128,7 +128,7 @@ def one_class(bench, tmp_path_factory):
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json"])
 def test_every_format_says_over_how_many_labels_a_macro_score_is_a_mean(one_class, zoo, form):
-    done = zoo("report", "--results", one_class, "--format", form)
+    done = zoo("report", "--details", "--results", one_class, "--format", form)
     assert done.returncode == 0, done.stderr
     said = "balanced_accuracy, f1_macro, recall_macro: macro over 1 of 2 labels"
     assert done.stdout.replace("\\_", "_").count(said) == (3 if form == "csv" else 1)  # csv has nothing below its rows

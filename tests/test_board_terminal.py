@@ -81,7 +81,7 @@ def test_a_terminal_narrower_than_any_table_still_shows_names_and_scores(board):
 
 
 def test_columns_are_dropped_in_the_documented_order(board):
-    headings = ["seconds", "params", "train img/s", "bal. acc", "mcc", "f1", "accuracy", "seed SD"]
+    headings = ["seconds", "params", "train img/s", "mcc", "f1", "bal. acc", "accuracy", "seed SD"]
     orders = []
     for width in range(200, 30, -1):
         text = to_terminal([board], Layout(width=width)).replace("\n  ", " ")

@@ -5,9 +5,9 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """What the installed command calls. Until all is imported, Ctrl-C ends the process without a word."""
+    """Entry point of the installed command. Until the imports are done, Ctrl-C ends the process silently."""
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # not where the shell has set it to be ignored
+    if handler is signal.default_int_handler:  # not if the shell ignores it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from zoo.cli import process
 

@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders and bundles.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
     default="terminal",
     show_default=True,
-    help="What to write.",
+    help="Output format.",
 )
 @click.option("--details", is_flag=True, help="In the terminal, show every statement and the tables below the boards.")
-@click.option("--output", type=FILE_TYPE, help="A file to write instead of stdout.")
-@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
+@click.option("--output", type=FILE_TYPE, help="Write to this file instead of stdout.")
+@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 if it is stale.")
 @click.option(
-    "--table", type=TEXT, metavar="NAME", help="With csv: the section of this name instead of the leaderboard."
+    "--table", type=TEXT, metavar="NAME", help="With csv: write this table below the boards instead of the leaderboard."
 )
-@click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
-@click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this sensitivity on val.")
-@click.option("--specificity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this specificity on val.")
-@click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
+@click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="Add PPV and NPV at this share of positives, as 0.02.")
+@click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this sensitivity on val.")
+@click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
+@click.option("--ensembles", is_flag=True, help="Add a table of the mean probability of each model's seeds.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
-@several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
+@several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
     folders: tuple[Path, ...],
     form: str,
@@ -51,7 +51,7 @@ def report_command(
     check: bool,
     table: str | None,
     predictions: Path | None,
-    **asked: Any,
+    **flags: Any,
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
@@ -60,20 +60,26 @@ def report_command(
     from zoo.system.files import written_whole
 
     if check and output is None:
-        raise UsageError("--check compares with a file", fix="name it by --output")
+        raise UsageError("--check needs a file to compare with", fix="name it by --output")
     if table and form != "csv":
-        raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+        raise UsageError("--table is for csv", fix="add --format csv")
     if predictions:
-        of_boards = {"output": output, "table": table, "format": form not in ("terminal", "csv"), **asked}
-        refuse_ignored([f"--{name}" for name, given in of_boards.items() if given])
-    options = options_from_flags(asked)
+        board_flags = {
+            "output": output,
+            "table": table,
+            "format": form not in ("terminal", "csv"),
+            "details": details,
+            **flags,
+        }
+        refuse_ignored([f"--{name}" for name, value in board_flags.items() if value])
+    options = options_from_flags(flags)
     registry = registry_with_warnings()
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         if predictions:
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
-    for line in tell_groupless(boards, options):
+    for line in warn_groupless(boards, options):
         tell(f"zoo: warning: {clean(line)}")
     if table:
         text = section_to_csv(boards, table)
@@ -82,7 +88,7 @@ def report_command(
             width=terminal_width(),
             color=output is None and in_color(),
             details=details,
-            sections=requested_sections(asked),
+            sections=requested_sections(flags),
             more=details_command(folders),
         )
         text = write_boards(boards, form, layout)
@@ -116,30 +122,32 @@ def details_command(folders: Sequence[Path]) -> str:
 
 
 def refuse_ignored(flags: Sequence[str]) -> None:
-    """Raise where flags of boards stand beside --predictions."""
+    """Raise if flags of boards are given with --predictions."""
     if flags:
-        told = f"--predictions is written instead of a board: nothing would come of {', '.join(flags)}"
-        raise UsageError(told, fix="call zoo report once for each")
+        message = f"--predictions replaces the board and ignores {', '.join(flags)}"
+        raise UsageError(message, fix="run zoo report once for each")
 
 
-def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
-    """What `zoo report` was asked for beside its defaults."""
+def options_from_flags(flags: dict[str, Any]) -> ReportOptions:
+    """The options of the boards that the flags request."""
     from zoo.evaluation.thresholds import ThresholdTarget
     from zoo.leaderboard.tables import ReportOptions, parse_by
 
-    wanted = [ThresholdTarget(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
-    if len(wanted) > 1:
-        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
+    targets = [
+        ThresholdTarget(metric=name, least=flags[name]) for name in ("sensitivity", "specificity") if flags[name]
+    ]
+    if len(targets) > 1:
+        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="use one of them")
     return ReportOptions(
-        prevalence=asked["prevalence"],
-        reach=wanted[0] if wanted else None,
-        by=parse_by(asked["by"]),
-        ensembles=asked["ensembles"],
+        prevalence=flags["prevalence"],
+        reach=targets[0] if targets else None,
+        by=parse_by(flags["by"]),
+        ensembles=flags["ensembles"],
     )
 
 
-def tell_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
-    """A line for each column of `--by` that makes no group on any board, with what the boards say of it."""
+def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A warning for each column of `--by` that makes no group on any board, with the reason from the boards."""
     tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
     grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))
