@@ -61,7 +61,7 @@ def test_a_name_of_several_rows_is_an_error_that_names_them(tmp_path, store):
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest(three_seeds):
-    with pytest.raises(UsageError, match=r"no board holds a model 'othr_net'; fix: Did you mean 'other_net'"):
+    with pytest.raises(UsageError, match=r"no board has a model 'othr_net'; fix: Did you mean 'other_net'"):
         compare_models(boards_of(three_seeds), "net", "othr_net")
 
 
@@ -73,7 +73,7 @@ def test_a_model_is_not_compared_with_itself(three_seeds):
 def test_models_that_share_no_board_are_an_error_that_says_where_each_is(tmp_path, store):
     store(tmp_path, model="net")
     store(tmp_path, model="other_net", dataset="rings")
-    with pytest.raises(UsageError, match=r"no board holds both .*net: dots scratch@1; other_net: rings scratch@1"):
+    with pytest.raises(UsageError, match=r"no board has both .*net: dots scratch@1; other_net: rings scratch@1"):
         compare_models(boards_of(tmp_path), "net", "other_net")
 
 

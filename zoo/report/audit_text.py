@@ -8,13 +8,13 @@ from zoo.audit.examine import Fixed
 from zoo.audit.leaks import Audit, Finding, Suspect
 from zoo.errors import clean
 
-NAMED_SUSPECTS = 10  # on a terminal; --json and --html have them all
+NAMED_SUSPECTS = 10  # on a terminal; --json and --html have all
 
 
 def audit_lines(audited: Audit) -> list[str]:
-    """An audit as plain text: the verdict, a line a finding, the worst first, and what was found clean.
+    """Format an audit: the verdict, one line per finding, the worst first, and the checks without findings.
 
-    Of a set without a finding that is one line.
+    An audit without findings is one line.
     """
     scope, head = audited.scope, f"{clean(audited.dataset)}: {audited.verdict}"
     if scope is None:
@@ -43,7 +43,7 @@ def suspect_line(suspect: Suspect) -> str:
 
 
 def fixed_lines(fixed: Fixed) -> list[str]:
-    """What was left out, and how to use what was written."""
+    """Format the result of `--fix`: what was excluded, and how to use the written card."""
     if fixed.path is None:
         return ["nothing to leave out: no card was written"]
     lines = [clean(note) for note in fixed.exclusions.notes]

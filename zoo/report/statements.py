@@ -1,4 +1,4 @@
-"""The sentences beside a board's table: what a reader must know to judge it."""
+"""The sentences beside a board's table that a reader needs to judge it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from zoo.statistics.means import ROUNDING
 
 
 def title(board: Board) -> str:
+    """One line: dataset, task, images, patients, protocol, seeds and initial weights."""
     facts = board.facts
     splits = facts["splits"]
     if facts["num_folds"] > 1:
@@ -27,9 +28,9 @@ def title(board: Board) -> str:
         images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
     unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
-    told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
-    told = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else told
-    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
+    counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
+    counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
+    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
     parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
     return " · ".join(part for part in parts if part)
 
@@ -48,7 +49,7 @@ def has_missing_weights(board: Board) -> bool:
 
 
 def headings(board: Board) -> list[str]:
-    """What must be read before the table."""
+    """The lines above the table: demonstrations and controls."""
     lines = []
     if board.demonstration or board.facts["synthetic"]:
         what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
@@ -56,17 +57,19 @@ def headings(board: Board) -> list[str]:
     if board.is_control:
         lines.append("control: the labels of train and val were shuffled; nothing here is a model's quality")
     lines += [
-        f"CONTROL FAILED: {clean(found.model)}: {found.text}" for found in board.controls if found.passed is False
+        f"CONTROL FAILED: {clean(verdict.model)}: {verdict.text}"
+        for verdict in board.controls
+        if verdict.passed is False
     ]
     return lines
 
 
 def statements(board: Board) -> list[str]:
-    """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
+    """All sentences: unit, test set, split, hashes, weights, ranking, and the limits of the test."""
     lines = [test_statement(board), split_statement(board), *external_statements(board)]
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
-    lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
+    lines += [f"control: {clean(verdict.model)}: {clean(verdict.text)}" for verdict in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
@@ -81,9 +84,9 @@ def statements(board: Board) -> list[str]:
 
 
 def interval_statement(board: Board) -> str:
-    """How the intervals were made, or why there are none."""
-    found = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
-    methods = {score.method for score in found if score.method}
+    """The interval methods, or why there are no intervals."""
+    scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
+    methods = {score.method for score in scores if score.method}
     for method in sorted(methods):  # the baselines have one seed
         varied = f"{method} ({PATIENTS_AND_SEEDS})"
         if varied in methods:
@@ -98,7 +101,7 @@ NEAR_ONE, FEW_PATIENTS = 0.9, 60
 
 
 def optimism_statements(board: Board) -> list[str]:
-    """Say of which rows the interval of a mean of areas is short: percentiles, near 1 or of few patients."""
+    """Name the rows whose percentile bootstrap interval is too narrow: AUROC near 1, or few patients."""
     if board.primary_metric != "auroc":
         return []
     few = board.facts["splits"]["test"]["patients"] < FEW_PATIENTS
@@ -118,9 +121,9 @@ def optimism_statements(board: Board) -> list[str]:
 
 
 def shared_reason(board: Board) -> str:
-    """Why no model has an interval, where it is one reason for all, so that it need not be said of each."""
-    found = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
-    reasons = {score.reason or "" if score else "" for score in found}
+    """The reason why no model has an interval, if all have the same one."""
+    scores = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
+    reasons = {score.reason or "" if score else "" for score in scores}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
@@ -131,7 +134,7 @@ NOT_SHOWN = (
 
 
 def test_statement(board: Board) -> str:
-    """What was tested on: the unit, how many, of which labels, and who says so."""
+    """The test set: unit, counts, labels, prevalence and reference standard."""
     facts, test = board.facts, board.facts["splits"]["test"]
     unit = case_name(board) if facts["unit"] == "patient" else facts["unit"]
     parts = [f"unit: {unit}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
@@ -145,13 +148,13 @@ def test_statement(board: Board) -> str:
             parts.append(f"{test['units']} clips: " + list_counts(test["label_units"]))
         if facts["positive"] is not None:
             parts.append(prevalence_of(facts["labels"][facts["positive"]], facts["unit"], test))
-    if facts.get("reference_standard"):  # results of before it was recorded lack it
+    if facts.get("reference_standard"):  # absent from the oldest results
         parts.append(f"reference standard: {clean(facts['reference_standard'])}")
     return "; ".join(parts)
 
 
 def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
-    """The positive class and its share of the units that are scored; of the images where units were not counted."""
+    """The positive class and its share of the scored units, or of the images if units were not counted."""
     counts, total, of_what = test["labels"], test["images"], ""
     if unit != "image" and test.get("label_units"):
         counts, total = test["label_units"], test["units"]
@@ -170,7 +173,7 @@ def split_statement(board: Board) -> str:
 
 
 def external_statements(board: Board) -> list[str]:
-    """What the models of another dataset were tested on, and by whose val they decide."""
+    """External validation: the training and test datasets, their labels, and the source of the thresholds."""
     external = board.facts.get("external")
     if not external:
         return []
@@ -188,7 +191,7 @@ def external_statements(board: Board) -> list[str]:
 
 
 def system_statement(board: Board) -> str:
-    """Where and when the runs were carried out, and with what."""
+    """Device, versions and dates of the runs."""
     first, last = board.dates
     day = f"; {first}" + (f" to {last}" if last != first else "") if first else ""
     versions = board.versions
@@ -196,7 +199,7 @@ def system_statement(board: Board) -> str:
 
 
 def weights_statements(board: Board) -> list[str]:
-    """Which plugin each model is from, and whether what its weights were trained on may hold this set's images."""
+    """The plugin of each model, and whether its pretraining data may include images of this dataset."""
     by_data: dict[tuple[str, ...] | None, list[str]] = {}
     for row in board.rows:
         if not row.baseline:
@@ -211,7 +214,7 @@ def weights_statements(board: Board) -> list[str]:
 
 
 def overlap_statement(data: tuple[str, ...] | None, board: Board) -> str:
-    """The pretraining data of some weights, and what is known of this set's images among them."""
+    """The pretraining data, and whether they are known to include images of this dataset."""
     if data is None:
         return "data that their plugin does not name: whether this set is among them is unknown"
     names = clean(", ".join(data))
@@ -237,7 +240,7 @@ def tuning_statements(board: Board) -> list[str]:
 
 
 def seed_statements(board: Board) -> list[str]:
-    """Where nothing is drawn at random: seeds that agree to the last digit are one fit, and no sign of certainty."""
+    """Warn if all seeds are equal: a deterministic recipe, which is no sign of certainty."""
     models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
     if models and all(predicts_alike(row) for row in models):
         return ["the seeds gave the same predictions: this recipe draws nothing at random"]
@@ -245,7 +248,7 @@ def seed_statements(board: Board) -> list[str]:
 
 
 def predicts_alike(row: Row) -> bool:
-    """Whether all seeds gave the same probabilities. Equal scores do not tell: a small test set has few values."""
+    """Whether all seeds gave the same probabilities. Equal scores are no proof: small test sets have few values."""
     if len(row.stored) < 2:
         return False
     first, *others = row.stored
@@ -257,13 +260,13 @@ def predicts_alike(row: Row) -> bool:
 
 
 def saturation_statement(row: Row, board: Board) -> list[str]:
-    """Say how many outputs are so large that as probabilities they are exactly 0 or 1, and what they are ranked by."""
+    """Count the outputs whose probabilities are exactly 0 or 1, and name what they are ranked by."""
     tests = [run["test"] for folds in row.stored for run in folds]
     if board.card.task.name == "regression" or not tests:
         return []
     multilabel = board.card.task.name == "multilabel"
-    certain = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
-    num = sum(int(part.any(axis=1).sum()) for part in certain)
+    saturated = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
+    num = sum(int(part.any(axis=1).sum()) for part in saturated)
     if num == 0:
         return []
     stored = all(test.log_odds is not None for test in tests) or board.card.task.name in ("binary", "multiclass")
@@ -273,7 +276,7 @@ def saturation_statement(row: Row, board: Board) -> list[str]:
 
 
 def usage_statements(board: Board) -> list[str]:
-    """How many configurations were scored on this test set: the best of many looks better than it is."""
+    """The number of configurations scored on this test set: the best of many looks better than it is."""
     times = board.num_configurations
     what = f"configuration{'s' * (times != 1)} (model x protocol x initial weights)"
     return [f"test set used by {times} {what} in this results folder"] if times else []
@@ -287,23 +290,23 @@ PROVENANCE_TEXT = {
 
 
 def ranking_statements(board: Board) -> list[str]:
-    """What the order is worth: the test, who could not be told apart, what could, and what would change the winner."""
-    found = board.comparisons
+    """The rank test, ties with the best model, the detectable difference, and how stable the winner is."""
+    tests = board.comparisons
     models = [position for position, row in enumerate(board.rows) if not row.baseline]
-    reasons = {board.rows[i].label: str(found.unranked[i]) for i in models if found.unranked[i] is not None}
-    if found.winner is None:
+    reasons = {board.rows[i].label: str(tests.unranked[i]) for i in models if tests.unranked[i] is not None}
+    if tests.winner is None:
         return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
-    tied = [clean(name) for name in board.tied_with(found.winner)]
-    best = f"best score: {clean(board.rows[found.winner].label)}"
+    tied = [clean(name) for name in board.tied_with(tests.winner)]
+    best = f"best score: {clean(board.rows[tests.winner].label)}"
     lines = [
         f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
-        f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
+        f"Holm over {len(tests.pairs)} pair{'s' * (len(tests.pairs) != 1)})",
         f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
-        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, "
-        + (none_detectable(board, found.pairs) if found.detectable is None else f"finds {detectable(found.detectable)}")
-        + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
-        f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
-        f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
+        f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
+        + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
+        + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
+        f"would other patients change the winner? In {share(tests.patients_change_winner)} of resampled test sets",
+        f"would other seeds change the winner? In {share(tests.seeds_change_winner)} of redrawn seeds",
     ]
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
 
@@ -339,7 +342,7 @@ def detectable(difference: float) -> str:
 
 
 def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
-    """Said where only differences larger than the metric can have would be found, or where nothing varies (median)."""
+    """The sentence if the detectable difference exceeds the metric's range, or if most pairs do not vary."""
     if sum(pair.variance == 0 for pair in pairs) > len(pairs) / 2:
         varying = f"on every {case_name(board)} and in every seed"
         return f"cannot tell what difference is found with 80 % power: {varying} the models differ alike"
@@ -348,12 +351,12 @@ def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
 
 
 def case_name(board: Board) -> str:
-    """What is drawn anew: the patient (lesion, eye), or the image where no key is known."""
+    """The resampled unit in the dataset's word (patient, lesion, eye), or `image` without a patient key."""
     return clean(board.facts["patient"].partition(":")[0]) if board.facts["has_patients"] else "image"
 
 
 def row_statements(row: Row, board: Board) -> list[str]:
-    """What is not ordinary about a row."""
+    """Deviations, missing runs, errors and other peculiarities of a row."""
     name = clean(row.model)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
@@ -367,23 +370,23 @@ def row_statements(row: Row, board: Board) -> list[str]:
         lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count{more}")
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
-        found = row.scores.get(metric)
-        if found and found.reason and not row.baseline and found.reason != shared_reason(board):
-            lines.append(f"{name}: {metric}: {clean(found.reason)}")
+        score = row.scores.get(metric)
+        if score and score.reason and not row.baseline and score.reason != shared_reason(board):
+            lines.append(f"{name}: {metric}: {clean(score.reason)}")
     return lines
 
 
 def note_statements(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
-    """What must be known of values that are defined ("macro over 6 of 7 labels"), once, and whose values they are.
+    """The notes on defined values ("macro over 6 of 7 labels"), each once.
 
-    The rows are named unless they are all that have a value.
+    The rows are named unless the note holds for all that have a value.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    metrics_by_note: dict[tuple[str, str], list[str]] = {}
     for metric in metrics:
         scores = {row.label: row.scores[metric] for row in rows if metric in row.scores}
         noted = {label: score.note for label, score in scores.items() if score.value is not None}
         for note in dict.fromkeys(filter(None, noted.values())):
             having = [label for label, own in noted.items() if own == note]
             whose = "" if len(having) == len(noted) else f"{', '.join(map(clean, having))}: "
-            found.setdefault((whose, clean(note)), []).append(metric)
-    return [f"{whose}{', '.join(map(clean, names))}: {note}" for (whose, note), names in found.items()]
+            metrics_by_note.setdefault((whose, clean(note)), []).append(metric)
+    return [f"{whose}{', '.join(map(clean, names))}: {note}" for (whose, note), names in metrics_by_note.items()]
