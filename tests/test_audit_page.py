@@ -81,7 +81,7 @@ def text(leaking, tmp_path_factory):
     return page_of(leaking, tmp_path_factory.mktemp("cache"))
 
 
-def test_offending_pairs_stand_side_by_side_with_their_images_labels_and_splits(text):
+def test_pairs_are_shown_side_by_side_with_images_labels_and_splits(text):
     page = Page(text)
     pairs = [attributes for attributes in page.all("li") if attributes.get("class") == "pair"]
     assert len(pairs) == 3  # the conflict, and the two that are identical
@@ -101,20 +101,20 @@ def test_the_page_has_counts_sizes_and_every_finding(text):
     assert "<code>zoo audit --fix OUT.toml</code> leaves both out" in text
 
 
-def test_the_page_says_what_was_found_clean_and_what_was_not_looked_at(text):
+def test_the_page_lists_checks_without_findings_and_checks_not_made(text):
     shown = Page(text).text
     assert "No copies within a split, absent classes, odd sizes, telling columns; not looked at: patients" in shown
     assert "(no patient key), look-alikes (images of 16 px, under 48, are too small to tell a copy)." in shown
 
 
-def test_names_are_text_whatever_is_in_them(text):
+def test_names_are_escaped(text):
     assert "<script" not in text and "\u202e" not in text
     assert "\\x202egnp.png" in text
     page = Page(text)
     assert not page.all("b") and "<script>alert(1)</script>" not in page.all("title")
 
 
-def test_the_page_asks_no_address_and_runs_nothing(text):
+def test_the_page_has_no_requests_and_no_scripts(text):
     page = Page(text)
     policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "unsafe" not in policy
@@ -131,7 +131,7 @@ def test_the_page_asks_no_address_and_runs_nothing(text):
     assert not re.search(r"https?://", text)
 
 
-def test_the_page_can_be_read_aloud(text):
+def test_the_page_is_accessible_to_screen_readers(text):
     page = Page(text)
     assert page.all("html")[0]["lang"] == "en" and len(page.all("main")) == len(page.all("h1")) == 1
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
@@ -140,7 +140,7 @@ def test_the_page_can_be_read_aloud(text):
     assert {section["aria-labelledby"] for section in page.all("section")} <= anchors
 
 
-def test_a_set_that_could_not_be_opened_stands_on_the_page_too():
+def test_a_dataset_that_could_not_be_opened_is_on_the_page_too():
     finding = Finding(
         check="npz", verdict="refuse", splits=(), samples=(), count=0, message="x.npz: damaged", fix="copy"
     )
@@ -156,12 +156,12 @@ def test_the_same_data_make_the_same_page(leaking, text, tmp_path):
     assert page_of(leaking, tmp_path) == text
 
 
-def test_a_page_of_a_real_set_of_16_bits_or_colour_is_small(tmp_path):
+def test_a_page_of_a_real_16_bit_or_color_dataset_is_small(tmp_path):
     text = page_of(shared("nih1000"), tmp_path)
     assert len(text) < 1_000_000 and len(Page(text).all("img")) >= 16
 
 
-def test_the_command_writes_the_page_whole_or_says_why_not(zoo, leaking, tmp_path):
+def test_the_command_writes_the_page_whole_or_reports_an_error(zoo, leaking, tmp_path):
     done = zoo("audit", leaking, "--html", tmp_path / "page.html")
     assert done.returncode == 4 and "wrote" in done.stderr
     assert Page((tmp_path / "page.html").read_text()).all("img")
@@ -178,7 +178,7 @@ def browser():
     return found
 
 
-def test_a_browser_shows_the_images_and_complains_of_nothing(text, tmp_path):
+def test_a_browser_shows_the_images_without_errors(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "page.html").as_uri()]

@@ -85,7 +85,7 @@ def test_amounts_have_three_digits_and_a_prefix(value, text):
     assert amount(value) == text
 
 
-def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
+def test_details_show_every_statement_and_the_ranks(boards):
     text = to_terminal(boards, DETAILS)
     for told in (
         "dots · binary · 40 train / 40 val / 40 test images · scratch@1 · 2 seeds (preliminary) · random init",
@@ -110,7 +110,7 @@ def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
     assert "\x1b" not in text
 
 
-def test_a_board_of_a_bench_that_was_stopped_says_how_far_it_came(tmp_path, store):
+def test_a_board_of_an_interrupted_bench_counts_the_finished_runs(tmp_path, store):
     for fold in range(2):
         details = {"pretraining": ["imagenet-1k"]}
         store(tmp_path, fold=fold, num_folds=5, init="pretrained", weights_tag="a1", details=details)
@@ -121,7 +121,7 @@ def test_a_board_of_a_bench_that_was_stopped_says_how_far_it_came(tmp_path, stor
     assert "no seed has finished all its folds" in text and "no finished run" not in text
 
 
-def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, store):
+def test_interval_methods_that_differ_only_by_seeds_share_one_line(tmp_path, store):
     for seed in range(2):
         store(tmp_path, seed=seed, images_each=2, noise=1.0 + seed)
     store(tmp_path, model="thumbnails", images_each=2, noise=3.0)
@@ -133,7 +133,7 @@ def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, stor
     )
 
 
-def test_colour_is_there_only_when_asked_for(boards):
+def test_color_is_used_only_if_requested(boards):
     assert "\x1b[" in to_terminal(boards, Layout(color=True))
     assert "\x1b" not in to_terminal(boards, Layout(color=False))
 
@@ -173,7 +173,7 @@ def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
     assert 0 <= board["comparisons"]["seeds_change_winner"] < 0.5
 
 
-def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patients(boards):
+def test_every_format_separates_the_effect_of_other_seeds_from_that_of_other_patients(boards):
     found = boards[0].comparisons
     for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
@@ -185,7 +185,7 @@ def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patie
     assert found.patients_change_winner != found.seeds_change_winner
 
 
-def test_the_interval_of_several_seeds_says_so_in_its_heading(boards):
+def test_the_heading_names_seeds_if_the_interval_includes_them(boards):
     assert "auroc [patients + seeds]" in to_terminal(boards, DETAILS)
     assert r"auroc \[patients + seeds\]" in to_markdown(boards)
 
@@ -199,7 +199,7 @@ def test_one_seed_is_never_ranked(tmp_path, store):
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.004, "under 1 %"), (0.014, "1 %"), (0.5, "50 %"), (None, "-")])
-def test_shares_do_not_claim_what_2000_draws_cannot_tell(value, text):
+def test_shares_below_the_resolution_of_2000_draws_are_under_1_percent(value, text):
     assert share(value) == text
 
 
@@ -208,7 +208,7 @@ def tables(markdown):
     return [part.splitlines() for part in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)]
 
 
-def test_markdown_is_a_table_a_board_and_one_a_section_with_as_many_cells_in_every_row(boards):
+def test_markdown_has_a_table_per_board_and_section_with_equal_cells_in_every_row(boards):
     found = tables(to_markdown(boards))
     assert len(found) == 1 + len(boards[0].sections)
     assert len(found[0]) == 2 + 3
@@ -216,7 +216,7 @@ def test_markdown_is_a_table_a_board_and_one_a_section_with_as_many_cells_in_eve
         assert len({line.count("|") for line in rows}) == 1
 
 
-def test_csv_has_one_line_a_row_and_empty_cells_for_what_is_not_there(boards):
+def test_csv_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
     lines = list(csv.reader(io.StringIO(to_csv(boards))))
     assert len(lines) == 1 + 3
     assert len({len(line) for line in lines}) == 1
@@ -241,15 +241,15 @@ def test_names_from_data_cannot_drive_the_terminal(hostile):
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_text_a_spreadsheet_would_compute_gets_a_quote_in_front(text):
+def test_text_that_reads_as_a_formula_gets_a_leading_quote(text):
     assert disarm(text).startswith("'")
 
 
-def test_numbers_and_plain_texts_stay_as_they_are_in_csv():
+def test_numbers_and_plain_text_are_unchanged_in_csv():
     assert [disarm(cell) for cell in (-0.5, 3, "net", None)] == [-0.5, 3, "net", ""]
 
 
-def test_no_cell_of_a_hostile_csv_begins_a_formula(hostile):
+def test_no_cell_of_a_hostile_csv_starts_a_formula(hostile):
     for line in csv.reader(io.StringIO(to_csv(hostile))):
         assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in line)
     assert "'=1+1" in to_csv(hostile)
@@ -310,7 +310,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         section_to_csv(boards, "ages")
 
 
-def test_a_terminal_shows_the_columns_and_rows_of_a_section_that_it_has_room_for_and_names_the_others(boards):
+def test_a_terminal_shows_the_compact_part_of_a_section_and_names_the_rest(boards):
     section = Section(
         name="wide",
         title="wide",
