@@ -140,6 +140,19 @@ def test_without_ranks_the_answer_says_why_and_what_to_do(tmp_path, store, golde
     golden("\n".join(summarize_board(board)))
 
 
+def test_a_single_model_is_not_ranked_and_its_score_is_shown(tmp_path, store, golden):
+    for seed in range(2):
+        store(tmp_path, model="net", seed=seed)
+    (board,) = boards_of(tmp_path)
+    golden("\n".join(summarize_board(board)))
+
+
+def test_intervals_of_a_narrow_section_stand_below_their_values(board):
+    layout = Layout(width=100, sections=frozenset({"calibration"}))
+    text = to_terminal([board], layout).partition("Calibration")[2]
+    assert not re.search(r"\[\.\d+$", text, re.MULTILINE)
+
+
 def test_a_baseline_that_no_model_beats_is_the_answer(tmp_path, store, golden):
     for seed in range(2):
         store(tmp_path, model="net", seed=seed, noise=3.0)

@@ -186,52 +186,51 @@ def test_the_version_is_that_of_the_distribution(main):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code", "item"),
     [
-        ("bench -m tinny_cnn", "error[unknown-model] unknown model 'tinny_cnn'; fix: Did you mean 'tiny_cnn'"),
-        ("bench -d brestmnis -m tiny_cnn", "error[unknown-dataset] unknown dataset 'brestmnis'"),
-        (
-            "bench --protocol fintune",
-            "error[unknown-protocol] unknown protocol 'fintune'; fix: Did you mean 'finetune'",
-        ),
-        ("bench --suite quickstrat", "error[unknown-suite] unknown suite 'quickstrat'; fix: Did you mean 'quickstart'"),
-        ("bench --suite no.toml", "suite no.toml: no such file"),
-        ("bench --metrics aurok", "unknown metric 'aurok'"),
-        ("bench --executor locl", "unknown executor 'locl'; fix: Did you mean 'local'"),
-        ("bench --set steps", "--set steps: expected FIELD=VALUE"),
-        ("bench --set stepz=3", "--set stepz=3: no such field; fix: Did you mean 'steps'"),
-        ("bench --seeds none", "--seeds none: expected a number"),
-        ("bench --seeds 1,1", "expected at least one, each different"),
-        ("bench --device gpu", "--device gpu: not a device; fix: one of auto, cpu, cuda, cuda:N, mps"),
-        ("bench --folds 0", "'--folds'"),
-        ("bench --keep-weights some", "'some' is not one of 'best', 'all', 'none'"),
-        ("bench --modles x", "No such option"),
-        ("bench --datasets ,", "expected at least one name"),
-        ("list modles", "'modles' is not one of"),
-        ("info models tinny_cnn", "Did you mean 'tiny_cnn'"),
-        ("info suites quick", "unknown suite 'quick'"),
-        ("bench --threads 5000", "5000 is not in the range 1<=x<=512"),
-        ("bench --threads 99999999999999999999", "is not in the range 1<=x<=512"),
-        ("bench --set image_size=1000000", "--set image_size=1000000: expected at most 8192"),
-        ("report --predictions x --output y --ensembles", "ignores --output, --ensembles; fix: "),
-        ("report --predictions x --format markdown --by sex", "ignores --format, --by; fix: "),
-        ("report --check", "--check needs a file"),
-        ("report --format docx", "'docx' is not one of"),
-        ("report --sensitivity 0.9 --specificity 0.9", "one threshold cannot reach both"),
-        ("report --by age:-1", "a width is a number above 0"),
-        ("report --prevalence 2", "2.0 is not in the range 0<x<1"),
-        ("why abcdefgh", "unknown run 'abcdefgh'"),
-        ("compare resnet18", "Argument 'models' takes 2 values"),
-        ("bnech", "No such command 'bnech'"),
-        ("score --metrics aurok", "unknown metric 'aurok'"),
+        ("bench -m tinny_cnn", "unknown-model", "'tiny_cnn'"),
+        ("bench -d brestmnis -m tiny_cnn", "unknown-dataset", "'brestmnis'"),
+        ("bench --protocol fintune", "unknown-protocol", "'finetune'"),
+        ("bench --suite quickstrat", "unknown-suite", "'quickstart'"),
+        ("bench --suite no.toml", "bad-suite", "no.toml"),
+        ("bench --metrics aurok", "unknown-metric", "'aurok'"),
+        ("bench --executor locl", "unknown-executor", "'local'"),
+        ("bench --set steps", "usage", "--set steps"),
+        ("bench --set stepz=3", "usage", "'steps'"),
+        ("bench --seeds none", "usage", "--seeds none"),
+        ("bench --seeds 1,1", "usage", "[1, 1]"),
+        ("bench --device gpu", "usage", "--device gpu"),
+        ("bench --folds 0", "usage", "'--folds'"),
+        ("bench --keep-weights some", "usage", "'some'"),
+        ("bench --modles x", "usage", "'--modles'"),
+        ("bench --datasets ,", "usage", "'--datasets'"),
+        ("list modles", "usage", "'modles'"),
+        ("info models tinny_cnn", "unknown-model", "'tiny_cnn'"),
+        ("info suites quick", "unknown-suite", "'quick'"),
+        ("bench --threads 5000", "usage", "5000"),
+        ("bench --threads 99999999999999999999", "usage", "99999999999999999999"),
+        ("bench --set image_size=1000000", "usage", "--set image_size=1000000"),
+        ("report --predictions x --output y --ensembles", "usage", "--output, --ensembles"),
+        ("report --predictions x --format markdown --by sex", "usage", "--format, --by"),
+        ("report --check", "usage", "--output"),
+        ("report --format docx", "usage", "'docx'"),
+        ("report --sensitivity 0.9 --specificity 0.9", "usage", "--sensitivity and --specificity"),
+        ("report --by age:-1", "usage", "age:-1"),
+        ("report --prevalence 2", "usage", "'--prevalence'"),
+        ("why abcdefgh", "unknown-run", "'abcdefgh'"),
+        ("compare resnet18", "usage", "'models'"),
+        ("bnech", "usage", "'bnech'"),
+        ("score --metrics aurok", "unknown-metric", "'aurok'"),
     ],
 )
-def test_a_usage_error_is_one_line_and_status_2(main, arguments, said):
+def test_a_usage_error_is_one_line_and_status_2(main, request, arguments, code, item):
     done = main(*arguments.split())
-    assert done.status == 2
-    assert done.err.splitlines()[-1].startswith("zoo: error[") and done.err.count("zoo: ") == 1
-    assert said in done.err
-    assert done.out == ""
+    assert (done.status, done.out) == (2, "")
+    line = done.err.splitlines()[-1]
+    assert line.startswith(f"zoo: error[{code}] ") and done.err.count("zoo: ") == 1
+    assert item in line
+    if not re.search("`zoo (list|.*--help)", line):  # sentences that count installed plugins, or are click's
+        request.getfixturevalue("golden")(line)
 
 
 @pytest.mark.parametrize("arguments", ["bench -m tinny_cnn --json", "list modles --json", "why abcdefgh --json"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import clean
@@ -64,6 +65,8 @@ def print_section(section: Section, console: Console, notes: bool = True) -> Non
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
     rows = [[section_cell(entries[i]) for i in shown] for entries in section.rows[: section.compact_rows]]
+    if natural_width([section.columns[i] for i in shown], rows) > console.width:  # intervals below their values
+        rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
     longest = max((cell_len(row[0]) for row in rows), default=0)
     name_width = min(longest, max(MIN_NAME, console.width // 3))
     for position in shown:
@@ -77,6 +80,13 @@ def print_section(section: Section, console: Console, notes: bool = True) -> Non
     for line in (*section.notes, *hidden_parts(section)) if notes else ():
         console.print(Text(clean(line), style="dim"), soft_wrap=True)
     console.print()
+
+
+def natural_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width of a table without line breaks."""
+    from rich.cells import cell_len
+
+    return sum(max(map(cell_len, column)) + GAP for column in zip(headings, *rows, strict=True))
 
 
 def hidden_parts(section: Section) -> list[str]:

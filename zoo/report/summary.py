@@ -22,7 +22,7 @@ MAX_WARNINGS = 4
 # What to do if no row could be ranked, by the reason.
 ADVICE = {
     ONE_SEED: "To rank models, run more seeds: --seeds 5.",
-    NO_OTHER_ROW: "To rank it, run another model with at least 2 seeds on the same dataset.",
+    NO_OTHER_ROW: "To rank models, run several on the same data with at least 2 seeds each.",
 }
 
 
@@ -46,6 +46,9 @@ def answer(board: Board) -> str:
         names = " and ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
         plural = "s" * (len(baselines) != 1)
         return f"No winner: no model scores higher than the baseline{plural} {names}; best {metric}: {number(best)}."
+    if tests.winner is None and len(models) == 1:
+        score = with_interval(models[0].scores.get(board.primary_metric))
+        return f"No ranking: {clean(models[0].label)} is the only model, {metric} {score}."
     if tests.winner is None:
         reasons = [str(tests.unranked[i]) for i, row in enumerate(board.rows) if not row.baseline]
         listed = "; ".join(clean(reason) for reason in dict.fromkeys(reasons))
@@ -61,7 +64,9 @@ def answer(board: Board) -> str:
 def outlook(board: Board) -> str:
     """What would change the answer: other patients, other seeds, or more of either."""
     tests, case = board.comparisons, case_name(board)
-    if tests.winner is None or find_unbeaten_baselines(board)[0]:
+    if board.is_control or find_unbeaten_baselines(board)[0]:
+        return ""
+    if tests.winner is None:
         return next((ADVICE[str(reason)] for reason in tests.unranked if reason in ADVICE), "")
     line = (
         f"Other test {case}s would change the best model in {share(tests.patients_change_winner)} of resamples, "
