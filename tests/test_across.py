@@ -1,4 +1,4 @@
-"""Several datasets to one order: what is ranked over what, failures, versions, tests, and every format."""
+"""The order of models over several datasets: coverage, failures, versions, tests and formats."""
 
 import csv
 import io

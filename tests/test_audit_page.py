@@ -1,4 +1,4 @@
-"""The audit as a page: what it shows, that it loads and runs nothing, and that names in it are text."""
+"""The audit page: its contents, no requests, no scripts, escaped names."""
 
 import base64
 import hashlib

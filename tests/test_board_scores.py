@@ -1,4 +1,4 @@
-"""What a board says, computed again by scikit-learn alone from the predictions that `zoo report` writes as a table."""
+"""The scores of a board, recomputed by scikit-learn from the predictions that `zoo report` exports."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Temperatures, what they do to ECE, Brier score and log loss, and reliability curves, against other people's code."""
+"""Temperatures, ECE, Brier score and log loss, and reliability curves, compared with other libraries."""
 
 from collections import Counter
 from dataclasses import replace

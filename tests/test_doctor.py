@@ -1,4 +1,4 @@
-"""What `zoo doctor` finds wrong, each on a machine that has it, and how it says to mend it."""
+"""The problems that `zoo doctor` reports, each on a machine that has it, with its fix."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Ensembles from stored predictions: the mean probability of seeds, and of folds where those saw the same images."""
+"""Ensembles from stored predictions: over seeds, and over folds tested on the same images."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Predictions as a table: one line a test image, model, seed and fold; safe to open in a spreadsheet."""
+"""Predictions as CSV: one line per test image, model, seed and fold, safe in a spreadsheet."""
 
 import csv
 import io

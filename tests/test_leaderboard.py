@@ -1,4 +1,4 @@
-"""Boards from result files alone: what is comparable, in which order, and numbers as scikit-learn gives them."""
+"""Boards from result files: grouping, order, and scores that equal scikit-learn's."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""Operating points: val chooses the threshold, test says what it does; predictive values at any prevalence."""
+"""Operating points: thresholds from val, rates on test, and predictive values at any prevalence."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Two models side by side: names to rows, the board's own test, single runs, and where they disagree."""
+"""Two models side by side: names, the board's test, single runs, and disagreements."""
 
 import json
 

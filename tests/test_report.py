@@ -1,4 +1,4 @@
-"""Boards as people and programs read them: rounded honestly, escaped, and the same bytes every time."""
+"""Boards in every format: rounding, escaping, and equal bytes for equal results."""
 
 import csv
 import io

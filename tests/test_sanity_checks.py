@@ -1,4 +1,4 @@
-"""What speaks against a row: no better than nothing, better on shuffled labels than it can be, chosen among many."""
+"""Sanity checks of rows: degenerate rows, shuffled labels, and the number of configurations."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""From evidence to ranks: who is tested, what is claimed, and the same answer whichever way a metric points."""
+"""Ranks from evidence: which rows are tested, what is claimed, and the direction of a metric."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What stands beside a table: all that a reader needs to judge it."""
+"""The sentences beside a board's table."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Scores by group: who is in which, what each group scores, how far it is from the rest, and what is not told."""
+"""Scores by group: membership, scores, differences from the rest, and notes."""
 
 from dataclasses import replace
 

@@ -107,20 +107,22 @@ def score_shuffles(
 
 def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, card: ScoringContext) -> ShuffleVerdict:
     """Check that the interval over shuffles covers chance; otherwise information on test labels leaks."""
-    name, chance, shown = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
+    name, chance, chance_text = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
     found = scores.get(name)
-    told = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
-    told += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
+    counted = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
+    counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
     if found is None or found.value is None or found.low is None or found.high is None:
         reason = (found and found.reason) or f"{name} is not there"
-        return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
+        return ShuffleVerdict(
+            model=model, passed=None, text=f"labels shuffled ({counted}): nothing can be said: {reason}"
+        )
     value = f"{name} {with_interval(found)}"
     if found.low - ROUNDING <= chance <= found.high + ROUNDING:
-        text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
+        text = f"labels shuffled ({counted}): {value} covers {chance_text}: no sign of a leak"
         return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
-        f"labels shuffled ({told}): {value} DOES NOT COVER {shown}: the labels of test are known from elsewhere than "
-        "from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
+        f"labels shuffled ({counted}): {value} DOES NOT COVER {chance_text}: the labels of test are known "
+        "from elsewhere than from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
     )
     return ShuffleVerdict(model=model, passed=False, text=text)
 

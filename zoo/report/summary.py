@@ -32,7 +32,7 @@ def summarize_board(board: Board) -> list[str]:
 
 
 def answer(board: Board) -> str:
-    """Which model is best, or why that cannot be said."""
+    """Which model is best, or why none is."""
     models = [row for row in board.rows if not row.baseline]
     metric, tests = clean(board.primary_metric), board.comparisons
     if board.is_control:
@@ -106,7 +106,7 @@ def warnings(board: Board) -> list[str]:
     parts += [f"the audit refused this dataset ({clean(reason)})" for reason in dict.fromkeys(leaks)]
     seen = [row.label for row in models if shared_pretraining(row.pretraining, board)]
     parts += [f"pretrained on images of this dataset: {list_some(seen)}"] if seen else []
-    beaten = bool(find_unbeaten_baselines(board)[0])  # said in the answer already
+    beaten = bool(find_unbeaten_baselines(board)[0])  # the answer already reports it
     degenerate = [row.label for row in models if row.degenerate and not beaten]
     parts += [f"no better than the constant predictor: {list_some(degenerate)}"] if degenerate else []
     parts += ["no pretrained weights were found"] if has_missing_weights(board) else []
