@@ -122,7 +122,8 @@ def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, c
         return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
         f"labels shuffled ({counted}): {value} DOES NOT COVER {chance_text}: the labels of test are known "
-        "from elsewhere than from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
+        "from elsewhere than from those of train (or it is the one interval in 20 that misses by chance: run other "
+        "shuffles by --seeds)"
     )
     return ShuffleVerdict(model=model, passed=False, text=text)
 
