@@ -1,4 +1,4 @@
-"""Several datasets to one order: what is ranked over what, failures, versions, tests, and every format."""
+"""The order of models over several datasets: coverage, failures, versions, tests and formats."""
 
 import csv
 import io
@@ -12,9 +12,15 @@ from pytest import approx
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.report.boards import section_to_csv, to_json, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv
+from zoo.report.board_json import to_json
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
 from zoo.specs.protocol import KNN
+
+DETAILS = Layout(width=200, details=True)
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 NOISE = {"good": 0.5, "fair": 2.0, "poor": 9.0}
@@ -47,11 +53,11 @@ def notes_of(found):
     return "\n".join(found.section.notes)
 
 
-def test_one_dataset_is_no_order_across_datasets(fill):
+def test_one_dataset_gives_no_order_across_datasets(fill):
     assert find_across(boards_of(fill(["dots"]))) == []
 
 
-def test_the_mean_rank_is_scipys_of_the_boards_scores(fill):
+def test_the_mean_rank_equals_scipys_of_the_boards_scores(fill):
     boards = boards_of(fill(["dots", "rings", "stars"]))
     (found,) = find_across(boards)
     scores = np.array([[next(r for r in b.rows if r.model == m).scores["auroc"].value for m in NOISE] for b in boards])
@@ -65,14 +71,14 @@ def test_the_mean_rank_is_scipys_of_the_boards_scores(fill):
     assert sum(cells[model]["P(rank 1)"] for model in NOISE) == approx(1)
 
 
-def test_a_model_that_is_another_network_on_another_dataset_is_not_one_model(fill):
+def test_different_networks_of_one_name_are_different_models(fill):
     fill(["dots"], ["good"], network="0.1.0-f")
     fill(["rings"], ["good"], network="0.2.0-f")
     root = fill(["dots", "rings"], ["fair", "poor"])
     assert sorted(find_across(boards_of(root))[0].models) == ["fair", "poor"]
 
 
-def test_the_normalised_mean_puts_chance_at_0_and_the_best_at_1(fill):
+def test_the_normalized_mean_is_0_for_chance_and_1_for_the_best(fill):
     boards = boards_of(fill(["dots", "rings"]))
     (found,) = find_across(boards)
     scores = [next(r for r in b.rows if r.model == "good").scores["auroc"].value for b in boards]
@@ -80,7 +86,7 @@ def test_the_normalised_mean_puts_chance_at_0_and_the_best_at_1(fill):
     assert cells_of(found)["good"]["mean (score - chance)/(1 - chance)"] == approx(expected)
 
 
-def test_of_an_error_the_smallest_is_first_and_the_constant_predictors_error_is_chance(fill):
+def test_for_an_error_metric_the_smallest_is_first_and_the_constant_predictor_is_chance(fill):
     boards = boards_of(fill(["dots", "rings"], metrics=("brier",)))
     (found,) = find_across(boards)
     assert found.models == ("good", "fair", "poor")
@@ -91,13 +97,13 @@ def test_of_an_error_the_smallest_is_first_and_the_constant_predictors_error_is_
     )
 
 
-def test_protocols_are_orders_of_their_own(fill):
+def test_each_protocol_has_its_own_order(fill):
     fill(["dots", "rings"])
     found = find_across(boards_of(fill(["dots", "rings"], protocol=KNN)))
     assert sorted(part.protocol for part in found) == ["knn@1", "scratch@1"]
 
 
-def test_external_tests_are_no_datasets_of_their_own(fill):
+def test_external_validations_do_not_count_as_datasets(fill):
     from dataclasses import replace
 
     boards = boards_of(fill(["dots", "rings"]))
@@ -106,7 +112,7 @@ def test_external_tests_are_no_datasets_of_their_own(fill):
 
 
 # --- tests over the datasets -----------------------------------------------------------------------------------------
-def test_too_few_datasets_are_not_tested_and_it_says_how_many_it_takes(fill):
+def test_too_few_datasets_are_not_tested_and_the_needed_number_is_shown(fill):
     (found,) = find_across(boards_of(fill(["dots", "rings"])))
     assert found.pairs == ()
     assert "too few datasets to test: 2; 3 pairs of models would need 7" in notes_of(found)
@@ -121,7 +127,7 @@ def test_two_models_on_six_datasets_are_tested(fill):
 
 
 # --- failures and what was not run -----------------------------------------------------------------------------------
-def test_a_failure_of_the_models_own_is_scored_as_the_constant_predictor_and_flagged(fill, tmp_path, store):
+def test_a_failure_of_the_model_is_scored_as_the_constant_predictor_and_flagged(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for seed in range(2):  # a model that is best where it does not diverge
         store(tmp_path, dataset="dots", model="brittle", seed=seed, noise=0.1)
@@ -158,7 +164,7 @@ def test_without_a_constant_predictor_a_failure_cannot_be_scored(tmp_path, store
     assert find_across(boards_of(tmp_path)) == []  # one dataset is left to both
 
 
-def test_what_the_machine_lost_leaves_its_dataset_out_for_all_and_both_orders_are_shown(fill, tmp_path, store):
+def test_a_failure_of_the_machine_excludes_its_dataset_and_both_orders_are_shown(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for dataset, status in (("dots", "ok"), ("rings", "ok"), ("stars", "crashed")):
         for seed in range(2):
@@ -171,7 +177,7 @@ def test_what_the_machine_lost_leaves_its_dataset_out_for_all_and_both_orders_ar
     assert "late: not ranked here; not run: stars (no finished run; crashed: the loss is nan)" in notes_of(every)
 
 
-def test_a_model_of_one_dataset_does_not_cost_the_others_theirs(fill, tmp_path, store):
+def test_a_model_with_one_dataset_does_not_exclude_the_other_datasets(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for seed in range(2):
         store(tmp_path, dataset="dots", model="late", seed=seed)
@@ -199,10 +205,10 @@ def test_of_two_versions_of_a_dataset_one_counts(fill, tmp_path):
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
-def test_it_stands_once_after_all_boards_in_every_format(fill):
+def test_the_order_appears_once_after_all_boards_in_every_format(fill):
     boards = boards_of(fill(["dots", "rings"]))
     title = "across 2 datasets · scratch@1 · random init"
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert text.count(title) == 1 and text.index(title) > text.rindex("binary")
     (found,) = json.loads(to_json(boards))["across"]
     assert (found["over"], found["datasets"], found["pairs"]) == ("all", ["dots", "rings"], [])

@@ -134,7 +134,7 @@ def test_an_unreadable_dataset_is_a_one_line_error(zoo, tmp_path):
     done = zoo("audit", tmp_path / "x.npz", "--fix", tmp_path / "fixed.toml")
     assert done.returncode == 4 and "cannot be opened" in done.stderr and "Traceback" not in done.stderr
     done = zoo("audit", tmp_path, tmp_path, "--fix", tmp_path / "fixed.toml")
-    assert done.returncode == 2 and "--fix and --write are for one dataset" in done.stderr
+    assert done.returncode == 2 and "--fix and --write take one dataset" in done.stderr
 
 
 def test_the_suggested_command_quotes_the_path_of_the_card():

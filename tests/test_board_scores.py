@@ -1,4 +1,4 @@
-"""What a board says, computed again by scikit-learn alone from the predictions that `zoo report` writes as a table."""
+"""The scores of a board, recomputed by scikit-learn from the predictions that `zoo report` exports."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ def recompute(result, lines, labels, positive):
 
 
 @pytest.mark.parametrize("dataset", ["binary", "table"])
-def test_the_scores_of_a_board_are_scikit_learns_of_the_exported_predictions(boards, dataset):
+def test_the_scores_of_a_board_equal_scikit_learns_of_the_exported_predictions(boards, dataset):
     results, document, lines = boards
     (board,) = [board for board in document["boards"] if board["dataset"]["name"] == dataset]
     labels, positive = board["dataset"]["labels"], board["dataset"]["positive"]
@@ -127,8 +127,8 @@ def one_class(bench, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json"])
-def test_every_format_says_over_how_many_labels_a_macro_score_is_a_mean(one_class, zoo, form):
-    done = zoo("report", "--results", one_class, "--format", form)
+def test_every_format_shows_the_number_of_labels_of_a_macro_score(one_class, zoo, form):
+    done = zoo("report", "--details", "--results", one_class, "--format", form)
     assert done.returncode == 0, done.stderr
     said = "balanced_accuracy, f1_macro, recall_macro: macro over 1 of 2 labels"
     assert done.stdout.replace("\\_", "_").count(said) == (3 if form == "csv" else 1)  # csv has nothing below its rows

@@ -1,4 +1,4 @@
-"""Temperatures, what they do to ECE, Brier score and log loss, and reliability curves, against other people's code."""
+"""Temperatures, ECE, Brier score and log loss, and reliability curves, compared with other libraries."""
 
 from collections import Counter
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_a_rescaled_probability_is_that_of_the_logits_divided(task):
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 @pytest.mark.parametrize("sureness", [0.5, 1.0, 3.0])
-def test_the_temperature_is_scikit_learns(task, sureness):
+def test_the_temperature_equals_scikit_learns(task, sureness):
     run, logits = draw_run(task, sureness=sureness)
     fitted = Logits().fit(logits["val"], run["val"].targets)
     reference = CalibratedClassifierCV(FrozenEstimator(fitted), method="temperature", ensemble=False)
@@ -120,12 +120,12 @@ def test_no_temperature_nearby_has_a_smaller_log_loss_on_val(task):
     assert loss(found) <= min(loss(found * 0.99), loss(found * 1.01), loss(1.0))
 
 
-def test_a_model_three_times_too_sure_of_itself_has_a_temperature_near_3_times_as_high():
+def test_a_three_times_overconfident_model_has_a_temperature_near_three():
     high, low = (find_temperature(draw_run("binary", sureness=s)[0], CARDS["binary"]) for s in (3.0, 1.0))
     assert high == approx(3 * low, rel=1e-4)
 
 
-def test_test_does_not_decide_the_temperature():
+def test_the_test_split_does_not_change_the_temperature():
     run, other = draw_run("binary", seed=0)[0], draw_run("binary", seed=1)[0]
     swapped = {"val": run["val"], "test": other["test"]}
     assert find_temperature(run, CARDS["binary"]) == find_temperature(swapped, CARDS["binary"])
@@ -157,7 +157,7 @@ def with_val(run, **change):
     ],
     ids=["no val", "one class", "all right", "all wrong", "all even"],
 )
-def test_without_a_temperature_there_is_a_reason_and_nothing_after_it(change, reason):
+def test_without_a_temperature_there_is_a_reason_and_no_rescaled_score(change, reason):
     run = change(draw_run("binary")[0])
     section = section_of(run)
     cells = cells_of(section)
@@ -171,7 +171,7 @@ def test_without_a_temperature_there_is_a_reason_and_nothing_after_it(change, re
 
 # --- the table -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_brier_and_log_loss_before_and_after_are_scikit_learns(task):
+def test_brier_and_log_loss_before_and_after_equal_scikit_learns(task):
     run, logits = draw_run(task)
     section, card = section_of(run, card=CARDS[task]), CARDS[task]
     cells, targets = cells_of(section), run["test"].targets
@@ -211,7 +211,7 @@ def test_one_seed_without_a_temperature_leaves_the_mean_undefined_and_is_counted
     assert cells_of(section)["temperature"] is None and cells_of(section)["Brier after"].value is None
 
 
-def test_every_reason_for_no_temperature_stands_with_the_number_of_its_own_runs():
+def test_every_reason_for_a_missing_temperature_has_its_number_of_runs():
     right, wrong = (0.2 + 0.6 * np.eye(2), 0.8 - 0.6 * np.eye(2))
     runs = [draw_run("binary", seed=seed)[0] for seed in range(6)]
     for i, answers in enumerate((right, wrong, wrong, right, wrong)):
@@ -224,7 +224,7 @@ def test_every_reason_for_no_temperature_stands_with_the_number_of_its_own_runs(
     assert told == f"net: no temperature: {all_right} (2 of 6 runs); {by_chance} (3 of 6 runs)"
 
 
-def test_where_the_patient_is_scored_its_mean_probability_is_calibrated():
+def test_if_patients_are_scored_their_mean_probability_is_calibrated():
     run, _ = draw_run("binary")
     patients = np.array([f"p{t}{i % 40}" for i, t in enumerate(run["test"].targets)])
     of_val = np.array([f"p{t}{i % 40}" for i, t in enumerate(run["val"].targets)])
@@ -245,7 +245,7 @@ def test_a_regression_has_no_such_section():
 
 
 # --- reliability -----------------------------------------------------------------------------------------------------
-def test_the_points_are_scikit_learns_calibration_curve_with_wilsons_intervals():
+def test_the_points_equal_scikit_learns_calibration_curve_with_wilson_intervals():
     run, _ = draw_run("binary", sureness=1.0)
     (raw, after) = section_of(run).details["reliability"]
     share, claimed = calibration_curve(
@@ -270,7 +270,7 @@ def test_the_gaps_of_a_curve_sum_to_the_ece(task):
         assert np.mean(errors) == approx(cells_of(section)[column].value)
 
 
-def test_several_images_a_patient_widen_the_intervals_of_the_points():
+def test_several_images_per_patient_widen_the_intervals_of_the_points():
     run, _ = draw_run("binary", num=600, sureness=1.0)
     copies = {split: replace(part, targets=np.repeat(part.targets[:150], 4)) for split, part in run.items()}
     copies = {

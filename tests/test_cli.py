@@ -1,4 +1,4 @@
-"""The command line itself: words in, one exit status out, one line where something is wrong."""
+"""The command line itself: exit statuses, errors of one line, help and completion."""
 
 import contextlib
 import json
@@ -16,17 +16,21 @@ import numpy as np
 import pytest
 
 from zoo.cli import process
-from zoo.cli.bench import print_boards
+from zoo.cli.bench import EXAMPLES, HEADINGS, bench_command, print_boards
 from zoo.cli.commands import zoo as zoo_command
+from zoo.cli.help import COMMAND_GROUPS
 from zoo.cli.options import CATALOG_KINDS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.subgroups import KEPT
 from zoo.results.store import load_results
+from zoo.specs.protocol import list_settings
+
+HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
 
 
 @pytest.fixture
 def main(capsys, monkeypatch, tiny_site, tmp_path):
-    """Carry out a command line as the installed command does, from an empty folder: `status`, `out`, `err`."""
+    """Run a command line as the installed command does, from an empty folder: `status`, `out`, `err`."""
     monkeypatch.syspath_prepend(str(tiny_site))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -42,58 +46,137 @@ def main(capsys, monkeypatch, tiny_site, tmp_path):
         signal.signal(number, handler)
 
 
-COMMANDS = ["bench", "list", "info", "report", "score", "compare", "bundle", "verify", "why", "plugin", "doctor"]
-
-
-@pytest.mark.parametrize("command", ["", *COMMANDS, "plugin list"])
-def test_every_command_explains_itself(main, command):
+@pytest.mark.parametrize("command", ["", *zoo_command.commands, "plugin list"])
+def test_every_command_has_a_help_page(main, command):
     done = main(*command.split(), "--help")
     assert done.status == 0
     assert "Usage: zoo" in done.out and not done.err
 
 
-def test_what_an_option_may_be_is_told_in_one_line(main):
+def test_an_invalid_choice_lists_the_valid_ones_on_one_line(main):
     done = main("list")
     assert done.status == 2
     assert "Choose from: models, datasets" in done.err and done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["", "plugin", "cache"])
-def test_a_command_without_what_it_needs_shows_its_help_and_is_status_2(main, command):
+@pytest.mark.parametrize(("command", "names"), [("", ["bench", "doctor"]), ("plugin", ["list"]), ("cache", ["clear"])])
+def test_a_group_without_a_command_shows_its_help_and_is_status_2(main, command, names):
     done = main(*command.split())
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("Usage: zoo") and "Commands:\n" in done.err
+    assert done.err.startswith("Usage: zoo") and all(name in done.err for name in names)
 
 
-FLAGS = [
-    "--models",
-    "--datasets",
-    "--suite",
-    "--metrics",
-    "--protocol",
-    "--set",
-    "--seeds",
-    "--folds",
-    "--weights",
-    "--weights-dir",
-    "--keep-weights",
-    "--results",
-    "--device",
-    "--executor",
-    "--workers",
-    "--run-timeout",
-    "--offline",
-    "--dry-run",
-    "--fresh",
-    "--fail-fast",
-    "--json",
-]
+def test_every_command_is_in_one_group_of_the_help_page():
+    names = [name for group in COMMAND_GROUPS.values() for name in group]
+    assert sorted(names) == sorted(zoo_command.commands)
 
 
-def test_every_flag_of_bench_has_a_line_of_help(main):
+def test_the_help_page_shows_whole_sentences_at_80_columns(main, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = main("--help").out
+    words = " ".join(text.split())
+    for command in zoo_command.commands.values():
+        assert " ".join(command.help.split("\n\n")[0].split()) in words
+    assert all(f"\n{heading}:\n" in text for heading in COMMAND_GROUPS)
+    assert max(map(len, text.splitlines())) <= 92  # the examples are not wrapped
+
+
+def test_the_help_of_bench_groups_every_flag_and_ends_with_examples(main, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     text = main("bench", "--help").out
-    for flag in FLAGS:
-        assert flag in text
+    for param in bench_command.params:
+        assert text.count(f" {max(param.opts, key=len)} ") >= 1, param.name
+    headings = re.findall(r"^([A-Z][\w ]+):$", text, re.MULTILINE)
+    assert headings == [*HEADINGS.values(), "Examples"]
+    assert set(HEADINGS) <= {param.name for param in bench_command.params}
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_of_bench_can_be_typed(line):
+    words = shlex.split(line.split("  ")[0])[2:]
+    bench_command.make_context("bench", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["."], "did you mean: zoo bench --datasets ."),
+        (["data/images", "more/images"], "did you mean: zoo bench --datasets data/images,more/images"),
+        (["resnet18"], "did you mean: zoo bench --datasets resnet18, or --models resnet18"),
+        (["-m", "a", "my images"], "did you mean: zoo bench --datasets 'my images', or --models 'my images'"),
+    ],
+)
+def test_an_argument_of_bench_without_a_flag_gets_one_suggested(main, words, fix):
+    done = main("bench", *words)
+    assert done.status == 2 and done.err.endswith(f"; fix: {fix}\n")
+
+
+@pytest.mark.parametrize("field", list_settings())
+def test_a_protocol_field_typed_as_a_flag_of_bench_gets_set_suggested(main, field):
+    if f"--{field}" in {flag for param in bench_command.params for flag in param.opts}:
+        pytest.skip("a flag of its own")
+    for words in ([f"--{field}", "3"], [f"--{field}=3"], ["--dry-run", f"--{field.replace('_', '-')}", "3"]):
+        done = main("bench", *words)
+        assert done.status == 2 and done.err.endswith(f"; fix: did you mean: zoo bench --set {field}=3\n")
+
+
+def test_a_protocol_field_without_a_value_is_suggested_too(main):
+    assert main("bench", "--epochs", "--dry-run").err.endswith("zoo bench --set epochs=VALUE\n")
+
+
+# --- shell completion ------------------------------------------------------------------------------------------------
+def complete(environment, line, **variables):
+    """The completions of the last word of a line, as bash asks for them."""
+    words = line.split(" ")
+    asked = {"_ZOO_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    code = "from zoo.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(**asked, **variables), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [tuple(part.split(",", 1)) for part in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "completion"),
+    [
+        ("zoo bench --models tiny_c", "tiny_cnn"),
+        ("zoo bench -m start", "starter"),
+        ("zoo bench --models resnet18,tiny_c", "resnet18,tiny_cnn"),
+        ("zoo bench --datasets phan", "phantom"),
+        ("zoo bench --metrics auro", "auroc"),
+        ("zoo bench --protocol linear", "linear-probe"),
+        ("zoo bench --suite quicks", "quickstart"),
+        ("zoo bench --dry", "--dry-run"),
+        ("zoo info models tiny_c", "tiny_cnn"),
+        ("zoo list dat", "datasets"),
+        ("zoo comp", "compare"),
+    ],
+)
+def test_a_shell_completes_names(environment, line, completion):
+    assert ("plain", completion) in complete(environment, line)
+
+
+def test_a_path_is_completed_by_the_shell_if_no_dataset_fits(environment):
+    assert complete(environment, "zoo bench --datasets ./im") == [("file", "./im")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_line_for_each_shell_prints_a_script(environment, shell):
+    code = "from zoo.__main__ import main; main()"
+    settings = environment(_ZOO_COMPLETE=f"{shell}_source")
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0 and "_ZOO_COMPLETE" in done.stdout
+
+
+def test_completion_imports_nothing_heavy(environment):
+    code = (
+        "import sys; from zoo.cli.completion import complete_name\n"
+        "assert complete_name('model', 'tiny_c')\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_the_version_is_that_of_the_distribution(main):
@@ -103,56 +186,55 @@ def test_the_version_is_that_of_the_distribution(main):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code", "item"),
     [
-        ("bench -m tinny_cnn", "error[unknown-model] unknown model 'tinny_cnn'; fix: Did you mean 'tiny_cnn'"),
-        ("bench -d brestmnis -m tiny_cnn", "error[unknown-dataset] unknown dataset 'brestmnis'"),
-        (
-            "bench --protocol fintune",
-            "error[unknown-protocol] unknown protocol 'fintune'; fix: Did you mean 'finetune'",
-        ),
-        ("bench --suite quickstrat", "error[unknown-suite] unknown suite 'quickstrat'; fix: Did you mean 'quickstart'"),
-        ("bench --suite no.toml", "suite no.toml: no such file"),
-        ("bench --metrics aurok", "unknown metric 'aurok'"),
-        ("bench --executor locl", "unknown executor 'locl'; fix: Did you mean 'local'"),
-        ("bench --set steps", "--set steps: expected FIELD=VALUE"),
-        ("bench --set stepz=3", "--set stepz=3: no such field; fix: Did you mean 'steps'"),
-        ("bench --seeds none", "--seeds none: expected a number"),
-        ("bench --seeds 1,1", "expected at least one, each different"),
-        ("bench --device gpu", "--device gpu: not a device; fix: one of auto, cpu, cuda, cuda:N, mps"),
-        ("bench --folds 0", "'--folds'"),
-        ("bench --keep-weights some", "'some' is not one of 'best', 'all', 'none'"),
-        ("bench --modles x", "No such option"),
-        ("bench --datasets ,", "expected at least one name"),
-        ("list modles", "'modles' is not one of"),
-        ("info models tinny_cnn", "Did you mean 'tiny_cnn'"),
-        ("info suites quick", "unknown suite 'quick'"),
-        ("bench --threads 5000", "5000 is not in the range 1<=x<=512"),
-        ("bench --threads 99999999999999999999", "is not in the range 1<=x<=512"),
-        ("bench --set image_size=1000000", "--set image_size=1000000: expected at most 8192"),
-        ("report --predictions x --output y --ensembles", "nothing would come of --output, --ensembles; fix: "),
-        ("report --predictions x --format markdown --by sex", "nothing would come of --format, --by; fix: "),
-        ("report --check", "--check compares with a file"),
-        ("report --format docx", "'docx' is not one of"),
-        ("report --sensitivity 0.9 --specificity 0.9", "one threshold cannot reach both"),
-        ("report --by age:-1", "a width is a number above 0"),
-        ("report --prevalence 2", "2.0 is not in the range 0<x<1"),
-        ("why abcdefgh", "unknown run 'abcdefgh'"),
-        ("compare resnet18", "Argument 'models' takes 2 values"),
-        ("bnech", "No such command 'bnech'"),
-        ("score --metrics aurok", "unknown metric 'aurok'"),
+        ("bench -m tinny_cnn", "unknown-model", "'tiny_cnn'"),
+        ("bench -d brestmnis -m tiny_cnn", "unknown-dataset", "'brestmnis'"),
+        ("bench --protocol fintune", "unknown-protocol", "'finetune'"),
+        ("bench --suite quickstrat", "unknown-suite", "'quickstart'"),
+        ("bench --suite no.toml", "bad-suite", "no.toml"),
+        ("bench --metrics aurok", "unknown-metric", "'aurok'"),
+        ("bench --executor locl", "unknown-executor", "'local'"),
+        ("bench --set steps", "usage", "--set steps"),
+        ("bench --set stepz=3", "usage", "'steps'"),
+        ("bench --seeds none", "usage", "--seeds none"),
+        ("bench --seeds 1,1", "usage", "[1, 1]"),
+        ("bench --device gpu", "usage", "--device gpu"),
+        ("bench --folds 0", "usage", "'--folds'"),
+        ("bench --keep-weights some", "usage", "'some'"),
+        ("bench --modles x", "usage", "'--modles'"),
+        ("bench --datasets ,", "usage", "'--datasets'"),
+        ("list modles", "usage", "'modles'"),
+        ("info models tinny_cnn", "unknown-model", "'tiny_cnn'"),
+        ("info suites quick", "unknown-suite", "'quick'"),
+        ("bench --threads 5000", "usage", "5000"),
+        ("bench --threads 99999999999999999999", "usage", "99999999999999999999"),
+        ("bench --set image_size=1000000", "usage", "--set image_size=1000000"),
+        ("report --predictions x --output y --ensembles", "usage", "--output, --ensembles"),
+        ("report --predictions x --format markdown --by sex", "usage", "--format, --by"),
+        ("report --check", "usage", "--output"),
+        ("report --format docx", "usage", "'docx'"),
+        ("report --sensitivity 0.9 --specificity 0.9", "usage", "--sensitivity and --specificity"),
+        ("report --by age:-1", "usage", "age:-1"),
+        ("report --prevalence 2", "usage", "'--prevalence'"),
+        ("why abcdefgh", "unknown-run", "'abcdefgh'"),
+        ("compare resnet18", "usage", "'models'"),
+        ("bnech", "usage", "'bnech'"),
+        ("score --metrics aurok", "unknown-metric", "'aurok'"),
     ],
 )
-def test_a_mistake_of_usage_is_one_line_and_status_2(main, arguments, said):
+def test_a_usage_error_is_one_line_and_status_2(main, request, arguments, code, item):
     done = main(*arguments.split())
-    assert done.status == 2
-    assert done.err.splitlines()[-1].startswith("zoo: error[") and done.err.count("zoo: ") == 1
-    assert said in done.err
-    assert done.out == ""
+    assert (done.status, done.out) == (2, "")
+    line = done.err.splitlines()[-1]
+    assert line.startswith(f"zoo: error[{code}] ") and done.err.count("zoo: ") == 1
+    assert item in line
+    if not re.search("`zoo (list|.*--help)", line):  # sentences that count installed plugins, or are click's
+        request.getfixturevalue("golden")(line)
 
 
 @pytest.mark.parametrize("arguments", ["bench -m tinny_cnn --json", "list modles --json", "why abcdefgh --json"])
-def test_with_json_a_mistake_is_a_document_too(main, arguments):
+def test_with_json_an_error_is_a_document_too(main, arguments):
     done = main(*arguments.split())
     document = json.loads(done.out)
     assert (done.status, document["schema"], document["command"]) == (2, 1, arguments.split()[0])
@@ -160,7 +242,7 @@ def test_with_json_a_mistake_is_a_document_too(main, arguments):
     assert document["error"]["message"] in done.err
 
 
-def test_a_command_of_two_words_is_named_by_both(main):
+def test_a_subcommand_is_named_by_both_words(main):
     document = json.loads(main("plugin", "list", "--no-such-option", "--json").out)
     assert document["command"] == "plugin list"
 
@@ -202,13 +284,13 @@ def test_interrupting_is_130_and_terminating_is_143(main, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_that_a_stopped_command_goes_on_where_it_was_is_said_of_a_bench_alone(main, monkeypatch, number):
+def test_only_a_stopped_bench_says_that_it_can_be_continued(main, monkeypatch, number):
     def stop(*_, **__):
         signal.raise_signal(number)
 
     monkeypatch.setattr("zoo.runner.bench.bench", stop)
     monkeypatch.setattr("zoo.audit.examine.examine_named", stop)
-    assert "what was done is kept, the same command goes on from there" in main("bench", "--offline").err
+    assert "finished runs are kept, and the same command continues from there" in main("bench", "--offline").err
     assert "kept" not in main("audit", "x").err
 
 
@@ -237,6 +319,65 @@ def test_info_and_plugin_list_and_doctor_give_json(main):
     assert (doctor["schema"], doctor["command"]) == (1, "doctor")
 
 
+# --- stored runs -----------------------------------------------------------------------------------------------------
+def test_list_runs_shows_each_stored_run_and_what_matches(main, store, tmp_path):
+    first = store(tmp_path / "results", model="net", seed=0)
+    store(tmp_path / "results", model="net", seed=10)
+    store(tmp_path / "results", model="net", seed=2, status="oom")
+    store(tmp_path / "results", model="other", dataset="rings")
+    header, *lines = main("list", "runs").out.splitlines()
+    assert header.split() == ["id", "dataset", "model", "protocol", "seed", "status", "score", "date"]
+    assert [line.split()[1:5] for line in lines] == [
+        ["dots", "net", "scratch@1", seed] for seed in ("0", "2", "10")
+    ] + [["rings", "other", "scratch@1", "0"]]
+    auroc = f"{first.scores()['auroc'].value:.3f}".lstrip("0")
+    assert lines[0].split() == [first.id[:8], "dots", "net", "scratch@1", "0", "ok", "auroc", auroc, "2025-01-01"]
+    assert lines[1].split()[5:7] == ["oom", "-"]
+    for pattern, count in (("rings", 1), ("ne?", 3), (first.id[:8], 1), ("oom", 1), ("scratch", 4)):
+        assert len(main("list", "runs", pattern).out.splitlines()) == 1 + count
+    assert main("list", "runs", "nothing").out == "no runs match 'nothing'\n"
+
+
+def test_list_runs_gives_json(main, store, tmp_path):
+    stored = store(tmp_path / "r", num_folds=2, fold=1)
+    document = json.loads(main("list", "runs", "--results", "r", "--json").out)
+    (item,) = document["items"]
+    assert (document["command"], document["kind"], item["id"]) == ("list", "runs", stored.id)
+    assert (item["fold"], item["metric"], item["score"]) == (1, "auroc", stored.scores()["auroc"].value)
+
+
+def test_list_runs_without_a_results_folder_is_status_5(main):
+    assert main("list", "runs", "--results", "nowhere").status == 5
+    assert main("list", "models", "--results", "nowhere").status == 2
+
+
+def test_info_shows_a_run_on_one_screen_and_with_full_everything(main, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    run = store(tmp_path / "results", facts={"known_issues": ["blurred"]}, deviations=("image_size: 28",))
+    short = main("info", "runs", run.id[:8]).out
+    assert len(short.splitlines()) <= 24
+    score = run.scores()["auroc"]
+    for text in (
+        "net",
+        "dots",
+        "scratch@1",
+        "random",
+        f"[{score.low:.3f}".replace("0.", "."),
+        "blurred",
+        "image_size: 28",
+    ):
+        assert text in short
+    full = main("info", "runs", run.id[:8], "--full").out
+    assert len(full.splitlines()) > 150 and "formula:" in full
+    assert main("info", "models", "tiny_cnn", "--full").status == 2
+
+
+def test_info_shows_the_error_of_a_failed_run(main, store, tmp_path):
+    run = store(tmp_path / "results", status="failed")
+    out = main("info", "runs", run.id[:8]).out
+    assert "failed" in out and "diverged: the loss is nan" in out and "scores" not in out
+
+
 # --- report and score ------------------------------------------------------------------------------------------------
 def test_report_in_every_format(main, store, tmp_path):
     store(tmp_path / "results")
@@ -246,7 +387,7 @@ def test_report_in_every_format(main, store, tmp_path):
     assert json.loads(main("report", "--format", "json").out)["leaderboard"][0]["model"] == "net"
 
 
-def test_report_tells_operating_points_at_what_is_asked_for(main, store, tmp_path):
+def test_report_shows_operating_points_at_the_requested_target(main, store, tmp_path):
     store(tmp_path / "results")
     out = main("report", "--sensitivity", "0.9", "--prevalence", "0.02").out
     assert "the highest threshold with a sensitivity of at least 90 % on val" in out
@@ -255,7 +396,7 @@ def test_report_tells_operating_points_at_what_is_asked_for(main, store, tmp_pat
     assert "specificity on val" in lines[0] and lines[1].startswith("dots,")
 
 
-def test_report_tells_scores_by_group_also_of_a_bundle_that_shares_the_column(main, store, tmp_path):
+def test_report_shows_scores_by_group_also_of_a_bundle_with_the_column(main, store, tmp_path):
     store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20), "age": np.arange(40).astype(str)})
     out = main("report", "--by", "sex,age:20").out
     assert "Subgroups" in out and "0 to <20" in out
@@ -267,7 +408,7 @@ def test_report_tells_scores_by_group_also_of_a_bundle_that_shares_the_column(ma
     assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "sex").out
 
 
-def test_a_column_that_makes_no_group_anywhere_is_a_warning_in_every_format(main, store, tmp_path):
+def test_a_column_without_groups_is_a_warning_in_every_format(main, store, tmp_path):
     store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20)})
     for form in ("csv", "json", "terminal"):
         done = main("report", "--by", "nope,sex", "--format", form)
@@ -278,17 +419,16 @@ def test_a_column_that_makes_no_group_anywhere_is_a_warning_in_every_format(main
     assert main("report", "--by", "sex", "--results", "results", "--results", "old").err == ""
 
 
-def test_where_results_are_is_told_in_one_line_with_a_command_that_can_be_typed(store, tmp_path, capsys):
+def test_a_bench_ends_with_a_command_that_can_be_typed(store, tmp_path, capsys):
     store(tmp_path)
     boards = build_leaderboard(load_results(tmp_path)[0], {}, sections=())
     print_boards(boards, Path("r\nnew\x1b[31m line"))
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told == (
-        r"results are in r\x0anew\x1b[31m line; `zoo report --results 'r\x0anew\x1b[31m line'` says more of each model"
-    )
+    *_, more, where = capsys.readouterr().out.splitlines()
+    assert more.endswith(r"zoo report --details --results 'r\x0anew\x1b[31m line'")
+    assert where == r"Results are in r\x0anew\x1b[31m line."
 
 
-def test_report_check_tells_a_stale_file_by_status_3(main, store, tmp_path):
+def test_report_check_returns_status_3_for_a_stale_file(main, store, tmp_path):
     store(tmp_path / "results", seed=0)
     arguments = ("report", "--format", "markdown", "--output", "board.md")
     assert main(*arguments).status == 0
@@ -363,9 +503,6 @@ def test_a_bundle_is_made_verified_and_reported_and_a_forged_one_is_status_3(mai
 
 
 # --- as a process ----------------------------------------------------------------------------------------------------
-HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
-
-
 @pytest.mark.parametrize("arguments", ["--help", "bench --help", "list models", "list datasets --json", "plugin list"])
 def test_help_and_lists_import_nothing_heavy(arguments, environment):
     code = (
@@ -410,10 +547,13 @@ def test_a_reader_that_leaves_is_no_error(command, environment):
     assert process.wait(30) in {0, 1}
 
 
-def test_a_name_that_the_output_encoding_lacks_does_not_end_the_command(store, tmp_path, command, environment):
+def test_a_character_outside_the_output_encoding_does_not_end_the_command(store, tmp_path, command, environment):
     store(tmp_path / "results", facts={"labels": ["clear", "\U0001fac1"], "splits": LUNGS})
     done = subprocess.run(
-        [*command, "report"], capture_output=True, cwd=tmp_path, env=environment(PYTHONIOENCODING="cp1252")
+        [*command, "report", "--details"],
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment(PYTHONIOENCODING="cp1252"),
     )
     assert done.returncode == 0, done.stderr
     assert b"\\U0001fac1" in done.stdout
@@ -475,8 +615,8 @@ def test_closed_streams_are_no_error(line, command, environment):
         (["bench", "-m", "hf-hub:", "--offline"], "say hf-hub:owner/name"),
         (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map needs --test-on"),
         (["bench", "--distinct-patients", "--dry-run", "--offline"], "--distinct-patients needs --test-on"),
-        (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is said to be a and b"),
-        (["report", "--predictions", "-"], "of a file that is called -, say ./-"),
+        (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is mapped to both a and b"),
+        (["report", "--predictions", "-"], "write ./- for a file named -"),
     ],
 )
 def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):
@@ -515,7 +655,7 @@ def test_no_option_takes_an_empty_text():
         (["bench", "-d", "data", "-d", ""], "expected a text, got none"),
     ],
 )
-def test_an_empty_path_or_text_is_a_mistake_of_usage(main, words, said):
+def test_an_empty_path_or_text_is_a_usage_error(main, words, said):
     done = main(*words)
     assert (done.status, done.out) == (2, "") and said in done.err and "Traceback" not in done.err
 
@@ -529,7 +669,7 @@ def test_what_is_no_file_is_not_replaced_by_one(zoo, tiny_data, tmp_path, words)
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_cache_that_is_a_file_is_told_by_every_command_that_needs_it(zoo, tiny_data, tmp_path):
+def test_a_cache_that_is_a_file_is_reported_by_every_command_that_needs_it(zoo, tiny_data, tmp_path):
     (tmp_path / "cache").write_text("")
     for words in (["info", "datasets"], ["audit"]):
         done = zoo(*words, tiny_data / "folders", ZOO_CACHE=str(tmp_path / "cache"))
@@ -538,7 +678,7 @@ def test_a_cache_that_is_a_file_is_told_by_every_command_that_needs_it(zoo, tiny
 
 def test_a_folder_that_was_removed_is_one_line(tmp_path):
     code = "import os, sys; os.rmdir(os.getcwd()); from zoo.cli.process import run; os._exit(run(sys.argv[1:]))"
-    told = "zoo: error[usage] the working folder is no more; fix: cd to one that is there\n"
+    told = "zoo: error[usage] the working folder was removed; fix: cd to an existing folder\n"
     for words, status in ((["doctor"], 2), (["bench", "--dry-run"], 2), (["list", "metrics"], 0)):
         (tmp_path / "gone").mkdir()
         python = [sys.executable, "-c", code, *words]
@@ -562,6 +702,6 @@ def test_a_limit_on_memory_is_one_line(command, environment, tiny_data, tmp_path
 
 
 @pytest.mark.parametrize("name", ["../x", ".", "./resnet18", ""])
-def test_a_name_that_begins_with_a_dot_is_told_whole(zoo, tmp_path, name):
+def test_a_name_that_begins_with_a_dot_is_shown_in_full(zoo, tmp_path, name):
     done = zoo("bench", "-m", name or ",", "--dry-run", "--offline", cwd=tmp_path)
     assert done.returncode == 2 and "unknown model ''" not in done.stderr, done.stderr

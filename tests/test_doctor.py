@@ -1,4 +1,4 @@
-"""What `zoo doctor` finds wrong, each on a machine that has it, and how it says to mend it."""
+"""The problems that `zoo doctor` reports, each on a machine that has it, with its fix."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def test_a_broken_plugin_and_no_model_at_all(tmp_path):
     assert "no model plugin is installed: pip install" in found
 
 
-def test_folders_that_do_not_exist_yet_are_judged_by_where_they_would_be(tmp_path):
+def test_missing_folders_are_judged_by_their_nearest_parent(tmp_path):
     found = doctor.examine_machine(Registry(), tmp_path / "a" / "cache", tmp_path / "b" / "results")
     for name in ("cache", "results"):
         assert found[name]["writable"] and found[name]["locks"] and found[name]["free_gb"] > 0
@@ -48,7 +48,7 @@ def test_a_link_to_nothing_where_a_folder_should_be(tmp_path):
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_ours(tmp_path):
+def test_a_folder_without_write_permission(tmp_path):
     (tmp_path / "cache").mkdir(mode=0o500)
     assert "cannot be written to" in advice(tmp_path)
 

@@ -392,7 +392,7 @@ def test_without_a_test_split_each_patient_is_tested_once(bench, zoo, tiny_data,
     (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_cnn"]
     assert row["value"] == pytest.approx(np.mean(each))
     assert row["coverage"] == "5/5"
-    text = zoo("report", "--results", tmp_path).stdout
+    text = zoo("report", "--details", "--results", tmp_path).stdout
     assert "60 images, each tested once in 5 folds" in text
     assert "unit: patient; 60 test images of 20 patients" in text
     images = json.loads((folder_of(tmp_path, runs[0]) / "scores.json").read_text())["image_scores"]
@@ -433,7 +433,7 @@ def test_a_grid_is_tuned_on_val_and_the_row_says_so(bench, zoo, tiny_data, tmp_p
     best = max(trials, key=lambda trial: trial["details"]["val_score"])["run"]["protocol"]["learning_rate"]
     (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_cnn"]
     assert row["tuned"] == f"tuned learning_rate: {best:g} of 1e-06, 0.01 (winner at the edge)"
-    assert f"tiny_cnn: {row['tuned']}" in zoo("report", "--results", tmp_path).stdout
+    assert f"tiny_cnn: {row['tuned']}" in zoo("report", "--details", "--results", tmp_path).stdout
     _, again, _ = bench(*arguments)
     assert all(run["reused"] for run in again["runs"])
 

@@ -1,4 +1,4 @@
-"""Ensembles from stored predictions: the mean probability of seeds, and of folds where those saw the same images."""
+"""Ensembles from stored predictions: over seeds, and over folds tested on the same images."""
 
 import csv
 import io
@@ -12,8 +12,13 @@ from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.tables import ReportOptions
-from zoo.report.boards import section_to_csv, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
+
+DETAILS = Layout(width=200, details=True)
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 
@@ -51,7 +56,7 @@ def test_in_cross_validation_the_seeds_of_each_fold_are_averaged_and_folds_are_n
     assert row[1] == "2 seeds" and row[2].value == pytest.approx(expected, abs=1e-12)
 
 
-def test_on_another_dataset_all_folds_and_seeds_are_averaged(tmp_path, store):
+def test_in_external_validation_all_folds_and_seeds_are_averaged(tmp_path, store):
     facts = {
         "num_folds": 1,
         "val_unit": "image",
@@ -69,7 +74,7 @@ def test_on_another_dataset_all_folds_and_seeds_are_averaged(tmp_path, store):
     assert row[2].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
 
 
-def test_ensembles_are_shown_only_where_they_are_asked_for_and_there_are_several_seeds(tmp_path, store):
+def test_ensembles_are_shown_only_if_requested_and_for_several_seeds(tmp_path, store):
     store(tmp_path, seed=0)
     store(tmp_path, model="constant")
     assert section_of(boards_of(tmp_path)[0]) is None
@@ -78,12 +83,12 @@ def test_ensembles_are_shown_only_where_they_are_asked_for_and_there_are_several
     assert [row[0] for row in section_of(boards_of(tmp_path)[0]).rows] == ["net"]
 
 
-def test_ensembles_are_not_ranked_and_stand_below_the_models_in_every_format(tmp_path, store):
+def test_ensembles_are_unranked_and_below_the_models_in_every_format(tmp_path, store):
     for seed in range(2):
         store(tmp_path, seed=seed)
     boards = boards_of(tmp_path)
     assert [row.model for row in boards[0].rows] == ["net"]
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert (
             text.index("net") < text.index("Ensembles: the mean probability") < text.index("2 seeds", text.index("Ens"))
         )
@@ -103,7 +108,7 @@ def part(names, values):
     )
 
 
-def test_val_images_of_different_folds_stay_apart_and_those_of_one_are_averaged():
+def test_val_images_are_averaged_within_a_fold_and_concatenated_over_folds():
     test = part(["t"], [0.5])
     runs = [{"val": part(["a", "b"], [0.2, 0.4]), "test": test}, {"val": part(["a", "b"], [0.4, 0.6]), "test": test}]
     one = average(runs)["val"]
@@ -113,13 +118,13 @@ def test_val_images_of_different_folds_stay_apart_and_those_of_one_are_averaged(
     assert several.probabilities[:, 1] == pytest.approx([0.3, 0.5, 0.9, 0.1])
 
 
-def test_members_tested_on_other_images_are_no_ensemble():
+def test_members_tested_on_different_images_are_refused():
     runs = [{"test": part(["a", "b"], [0.2, 0.4])}, {"test": part(["b", "a"], [0.2, 0.4])}]
     with pytest.raises(ValueError, match="not tested on the same images"):
         average(runs)
 
 
-def test_the_command_shows_them_by_a_flag(zoo, tmp_path, store):
+def test_the_command_shows_ensembles_with_the_flag(zoo, tmp_path, store):
     for seed in range(2):
         store(tmp_path / "results", seed=seed)
     assert "Ensembles" not in zoo("report", cwd=tmp_path).stdout

@@ -1,4 +1,4 @@
-"""Predictions as a table: one line a test image, model, seed and fold; safe to open in a spreadsheet."""
+"""Predictions as CSV: one line per test image, model, seed and fold, safe in a spreadsheet."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ def lines_of(root):
     return list(csv.DictReader(io.StringIO(stream.getvalue()))), count
 
 
-def test_every_test_image_has_a_line_for_every_seed_and_fold(tmp_path, store):
+def test_every_test_image_has_one_line_per_seed_and_fold(tmp_path, store):
     for seed in range(2):
         for fold in range(2):
             store(tmp_path, seed=seed, fold=fold, num_folds=2)
@@ -33,7 +33,7 @@ def test_every_test_image_has_a_line_for_every_seed_and_fold(tmp_path, store):
     assert {line["patient"] for line in lines} == {""}  # there is no patient key
 
 
-def test_scores_can_be_computed_from_the_table_to_the_last_bit(tmp_path, store):
+def test_scores_computed_from_the_table_are_bit_identical(tmp_path, store):
     result = store(tmp_path, noise=3.0)
     lines, _ = lines_of(tmp_path)
     targets = [line["target"] == "nodule" for line in lines]
@@ -43,7 +43,7 @@ def test_scores_can_be_computed_from_the_table_to_the_last_bit(tmp_path, store):
     assert roc_auc_score(targets, positive) == result.scores()["auroc"].value
 
 
-def test_failed_tuning_and_control_runs_are_not_in_it(tmp_path, store):
+def test_failed_tuning_and_control_runs_are_not_in_the_table(tmp_path, store):
     kept = store(tmp_path)
     store(tmp_path, seed=1, status="failed")
     store(tmp_path, seed=10_007, purpose="tune")
@@ -104,6 +104,6 @@ def test_the_command_writes_several_tasks_to_one_file(benched, zoo, tmp_path):
     assert len(tested) == 60 and tested["000.png"] == "p00"  # each image once, out of its fold
 
 
-def test_a_file_that_cannot_be_written_is_an_error_of_usage(benched, zoo, tmp_path):
+def test_an_unwritable_file_is_a_usage_error(benched, zoo, tmp_path):
     done = zoo("report", "--results", benched, "--predictions", tmp_path)
     assert done.returncode == 2 and "--predictions" in done.stderr

@@ -98,7 +98,7 @@ def test_external_validation_has_its_own_board(tested, zoo):
     external = rows["here -> there (external)"]
     mean = np.mean([result.scores()["auroc"].value for result in stored(results)])
     assert external["value"] == pytest.approx(mean) and external["value"] != rows["here"]["value"]
-    text = zoo("report", "--results", results).stdout
+    text = zoo("report", "--details", "--results", results).stdout
     assert "here -> there (external) · binary · 80 train / 80 val /" in text
     assert "external: trained on here; tested on there (" in text
     assert "thresholds are those of here's val" in text
@@ -161,7 +161,7 @@ def test_models_of_all_folds_are_tested_on_the_same_images(bench, zoo, sets, tmp
     (row,) = [r for r in document["leaderboard"] if r["model"] == "tiny_cnn" and "external" in r["dataset"]]
     each = [roc_auc_score(part.targets, part.probabilities[:, 1]) for part in actual]
     assert row["value"] == pytest.approx(np.mean(each)) and row["coverage"] == "3/3"
-    text = zoo("report", "--results", results).stdout
+    text = zoo("report", "--details", "--results", results).stdout
     assert "the models of all 3 folds were tested on the same images: each counts as a seed" in text
 
 

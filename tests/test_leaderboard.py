@@ -1,4 +1,4 @@
-"""Boards from result files alone: what is comparable, in which order, and numbers as scikit-learn gives them."""
+"""Boards from result files: grouping, order, and scores that equal scikit-learn's."""
 
 import statistics
 
@@ -57,7 +57,7 @@ def test_decisions_are_made_at_the_threshold_of_val_and_scored_on_test(tmp_path,
     assert row.scores["accuracy"].value == pytest.approx(expected)
 
 
-def test_of_several_folds_each_is_scored_alone_and_averaged(tmp_path, store):
+def test_folds_are_scored_separately_and_averaged(tmp_path, store):
     stored = [store(tmp_path, fold=fold, num_folds=2) for fold in range(2)]
     board = the_board(tmp_path)
     assert board.rows[0].scores["auroc"].value == pytest.approx(statistics.fmean(map(auroc, stored)), abs=1e-12)
@@ -73,7 +73,7 @@ def test_a_seed_without_all_its_folds_does_not_count(tmp_path, store):
     assert (row.seeds, row.coverage, row.num_finished) == ((0,), (2, 4), 3)
 
 
-def test_a_failed_seed_is_counted_and_told(tmp_path, store):
+def test_a_failed_seed_is_counted_and_its_error_shown(tmp_path, store):
     good = store(tmp_path, seed=0)
     store(tmp_path, seed=1, status="failed")
     (row,) = the_board(tmp_path).rows
@@ -82,7 +82,7 @@ def test_a_failed_seed_is_counted_and_told(tmp_path, store):
     assert row.scores["auroc"].value == pytest.approx(auroc(good))
 
 
-def test_a_model_that_never_finished_stands_last_without_a_number(tmp_path, store):
+def test_a_model_without_a_finished_run_is_last_and_has_no_score(tmp_path, store):
     store(tmp_path, model="good")
     store(tmp_path, model="bad", status="crashed")
     rows = the_board(tmp_path).rows
@@ -90,7 +90,7 @@ def test_a_model_that_never_finished_stands_last_without_a_number(tmp_path, stor
     assert not rows[1].scores
 
 
-def test_where_nothing_finished_there_is_no_board(tmp_path, store):
+def test_without_a_finished_run_there_is_no_board(tmp_path, store):
     store(tmp_path, status="failed")
     assert boards_of(tmp_path) == []
 
@@ -103,7 +103,7 @@ def test_rows_are_ordered_by_the_primary_metric_and_baselines_come_last(tmp_path
     assert [row.baseline for row in rows] == [False, False, False, True, True]
 
 
-def test_of_an_error_the_smallest_comes_first(tmp_path, store):
+def test_for_an_error_metric_the_smallest_comes_first(tmp_path, store):
     for model, noise in (("poor", 9.0), ("good", 0.3)):
         store(tmp_path, model=model, noise=noise, metrics=("brier",))
     board = the_board(tmp_path)
@@ -121,7 +121,7 @@ def test_of_an_error_the_smallest_comes_first(tmp_path, store):
         {"init": "pretrained", "weights_tag": "demo"},
     ],
 )
-def test_what_is_not_comparable_stands_on_another_board(tmp_path, store, change):
+def test_incomparable_runs_are_on_separate_boards(tmp_path, store, change):
     store(tmp_path)
     store(tmp_path, model="other", **change)
     assert [[row.model for row in board.rows] for board in boards_of(tmp_path)] in (
@@ -131,20 +131,20 @@ def test_what_is_not_comparable_stands_on_another_board(tmp_path, store, change)
 
 
 @pytest.mark.parametrize("change", [{"threads": 2}, {"precision": "bf16"}, {"image_size": 32}, {"network": "0.2.0-f"}])
-def test_what_changes_a_number_keeps_rows_apart(tmp_path, store, change):
+def test_settings_that_change_scores_separate_rows(tmp_path, store, change):
     store(tmp_path, seed=0)
     store(tmp_path, seed=0, **change)
     assert len(the_board(tmp_path).rows) == 2
 
 
-def test_seeds_of_networks_of_other_sizes_are_not_pooled_though_their_plugin_says_one_version(tmp_path, store):
+def test_seeds_of_networks_of_different_size_are_not_pooled_at_equal_plugin_versions(tmp_path, store):
     for seed, count in ((0, 6_900_000), (1, 400_000), (2, 400_000)):
         store(tmp_path, seed=seed, network="0.1.0-f", cost={"num_parameters": count})
     rows = the_board(tmp_path).rows
     assert {row.variant: row.seeds for row in rows} == {"params=6900000": (0,), "params=400000": (1, 2)}
 
 
-def test_results_that_recorded_no_network_are_a_row_of_their_own(tmp_path, store):
+def test_results_without_a_recorded_network_are_a_separate_row(tmp_path, store):
     store(tmp_path, seed=0)
     store(tmp_path, seed=1, network="0.2.0-f")
     rows = the_board(tmp_path).rows
@@ -167,7 +167,7 @@ def test_baselines_stand_on_every_board_of_their_data(tmp_path, store):
     assert with_baseline == ["c", "c"]
 
 
-def test_of_baselines_at_several_image_sizes_the_boards_own_stands_there_once(tmp_path, store):
+def test_of_baselines_at_several_image_sizes_the_board_shows_its_own(tmp_path, store):
     for size, threads in ((64, 1), (28, 1), (28, 2)):
         store(tmp_path, model="thumbnails", image_size=size, threads=threads)
     own = store(tmp_path, image_size=28)
@@ -194,7 +194,7 @@ def test_costs_are_means_over_runs(tmp_path, store):
     assert the_board(tmp_path).rows[0].cost["train_seconds"] == 3.5
 
 
-def test_deviations_of_any_seed_are_the_rows(tmp_path, store):
+def test_deviations_of_any_seed_belong_to_the_row(tmp_path, store):
     store(tmp_path, seed=0)
     store(tmp_path, seed=1, deviations=("weights: none found, random init",))
     assert the_board(tmp_path).rows[0].deviations == ("weights: none found, random init",)
@@ -208,7 +208,7 @@ def test_the_same_files_give_the_same_boards_whatever_their_order(tmp_path, stor
     assert build_leaderboard(results, BY_NAME) == build_leaderboard(results[::-1], BY_NAME)
 
 
-def test_a_metric_whose_plugin_is_gone_is_left_out(tmp_path, store):
+def test_a_metric_without_its_plugin_is_omitted(tmp_path, store):
     store(tmp_path)
     results = load_results(tmp_path)[0]
     (board,) = build_leaderboard(results, {"auroc": BY_NAME["auroc"]})
@@ -230,7 +230,7 @@ def test_brier_is_the_mean_squared_error_of_the_positive_class(tmp_path, store):
     assert the_board(tmp_path).rows[0].scores["brier"].value == pytest.approx(expected, abs=1e-12)
 
 
-def test_rows_of_one_name_say_what_they_differ_in(tmp_path, store):
+def test_rows_of_one_name_show_their_differences(tmp_path, store):
     store(tmp_path)
     store(tmp_path, image_size=32, threads=2)
     store(tmp_path, model="other")
@@ -241,7 +241,7 @@ def test_rows_of_one_name_say_what_they_differ_in(tmp_path, store):
 @pytest.mark.parametrize(
     ("code", "faults"), [("diverged", (1,)), ("oom", (1,)), ("wrong-output", (1,)), ("killed", ()), ("run-error", ())]
 )
-def test_a_seed_that_the_model_itself_lost_is_told_from_one_that_was_never_run(tmp_path, store, code, faults):
+def test_a_seed_failed_by_the_model_differs_from_one_never_run(tmp_path, store, code, faults):
     store(tmp_path, seed=0)
     store(tmp_path, seed=1, status="failed", code=code)
     assert the_board(tmp_path).rows[0].faults == faults

@@ -1,4 +1,4 @@
-"""Operating points: val chooses the threshold, test says what it does; predictive values at any prevalence."""
+"""Operating points: thresholds from val, rates on test, and predictive values at any prevalence."""
 
 from dataclasses import replace
 
@@ -76,21 +76,21 @@ VAL = predictions([0, 0, 1, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 
         (reach("specificity", 0.76), 0.65),
     ],
 )
-def test_the_threshold_reaches_what_is_asked_and_as_much_of_the_other_as_can_be_had(rule, threshold):
+def test_the_threshold_reaches_its_target_and_maximizes_the_other_rate(rule, threshold):
     assert choose_thresholds(VAL, CARD, rule) == approx([threshold])
 
 
-def test_where_the_lowest_score_is_a_positive_full_sensitivity_calls_everything():
+def test_if_the_lowest_score_is_a_positive_full_sensitivity_calls_everything():
     assert choose_thresholds(predictions([1, 0], [0.2, 0.8]), CARD, reach("sensitivity", 0.999)) == approx([0.0])
 
 
 @pytest.mark.parametrize(("highest", "threshold"), [(0.8, 0.9), (1.0, np.nextafter(1, 2))])
-def test_where_the_highest_score_is_a_negative_full_specificity_calls_nothing(highest, threshold):
+def test_if_the_highest_score_is_a_negative_full_specificity_calls_nothing(highest, threshold):
     val = predictions([1, 0], [0.2, highest])
     assert choose_thresholds(val, CARD, reach("specificity", 0.999)) == approx([threshold], abs=0)
 
 
-def test_what_cannot_be_reached_on_val_is_undefined():
+def test_a_target_out_of_reach_on_val_is_undefined():
     with pytest.raises(Undefined, match="val has no positives"):
         choose_thresholds(predictions([0, 0], [0.1, 0.2]), CARD, reach("sensitivity", 0.9))
     with pytest.raises(Undefined, match="no predictions of val"):
@@ -98,7 +98,7 @@ def test_what_cannot_be_reached_on_val_is_undefined():
 
 
 @pytest.mark.parametrize("metric", ["sensitivity", "specificity"])
-def test_what_was_reached_on_val_stands_beside_what_test_gives(metric):
+def test_the_rate_on_val_is_shown_beside_that_on_test(metric):
     run = draw_run()
     section = section_of(run, reach=reach(metric, 0.9))
     cells, threshold = cells_of(section), section.details["points"][0]["thresholds"][0]["threshold"]
@@ -118,7 +118,7 @@ def test_test_does_not_choose_the_threshold():
     assert cells_of(section_of(run))["threshold"] == cells_of(section_of(mixed))["threshold"]
 
 
-def test_a_threshold_that_val_could_not_choose_is_told():
+def test_a_fallback_threshold_is_reported():
     run = draw_run()
     constant = {split: predictions(part.targets, np.full(200, 0.3), part.patients) for split, part in run.items()}
     section = section_of(constant, run)
@@ -128,7 +128,7 @@ def test_a_threshold_that_val_could_not_choose_is_told():
     assert set(section.rows[0][1:]) == {None}
 
 
-def test_a_protocol_that_decides_at_half_keeps_that_threshold_unless_a_sensitivity_is_asked_for():
+def test_a_protocol_with_threshold_half_keeps_it_unless_a_sensitivity_is_requested():
     run = draw_run()
     plain, asked = section_of(run, threshold="half"), section_of(run, threshold="half", reach=reach("sensitivity", 0.9))
     assert cells_of(plain)["threshold"] == 0.5 and "threshold .5, the protocol's" in plain.title
@@ -136,7 +136,7 @@ def test_a_protocol_that_decides_at_half_keeps_that_threshold_unless_a_sensitivi
 
 
 # --- on test ---------------------------------------------------------------------------------------------------------
-def test_shares_of_one_run_are_scikit_learns_with_wilsons_intervals_by_statsmodels():
+def test_rates_of_one_run_equal_scikit_learns_with_statsmodels_wilson_intervals():
     test, cells = (run := draw_run())["test"], cells_of(section_of(run))
     decided = test.probabilities[:, 1] >= cells["threshold"]
     for name, score, label, of in (
@@ -151,7 +151,7 @@ def test_shares_of_one_run_are_scikit_learns_with_wilsons_intervals_by_statsmode
         assert (cells[name].low, cells[name].high) == approx((low, high), abs=1e-9)
 
 
-def test_of_several_seeds_the_mean_share_has_wilsons_interval_and_their_variance_widens_it():
+def test_the_interval_of_a_mean_rate_is_wilsons_widened_by_the_seeds():
     runs = [draw_run(seed) for seed in range(3)]
     alone = [cells_of(section_of(run))["sensitivity"].value for run in runs]
     together = cells_of(section_of(*runs))["sensitivity"]
@@ -195,7 +195,7 @@ def test_a_positive_class_that_is_the_first_label_is_the_one_that_is_found():
     assert section_of(turned, card=replace(CARD, positive=0)).rows == section_of(run).rows
 
 
-def test_where_the_patient_is_scored_its_mean_probability_decides():
+def test_if_patients_are_scored_their_mean_probability_decides():
     run = draw_run(num=80, num_images=4)
     averaged = {split: part.by_unit("patient") for split, part in run.items()}
     found, expected = section_of(run, card=replace(BY_PATIENT, unit="patient")), section_of(averaged, card=BY_PATIENT)
@@ -215,7 +215,7 @@ def draw_labels(num_labels=3):
     return stacked, ScoringContext(task=MULTILABEL, labels=labels), runs
 
 
-def test_every_label_is_a_question_of_its_own_and_unknown_targets_count_nothing():
+def test_each_label_is_a_separate_question_without_unknown_targets():
     stacked, card, runs = draw_labels()
     section = section_of(stacked, card=card)
     known = {split: predictions(p.targets[20:], p.probabilities[20:, 1]) for split, p in runs[1].items()}
@@ -224,7 +224,7 @@ def test_every_label_is_a_question_of_its_own_and_unknown_targets_count_nothing(
         assert section.rows[row][2:] == section_of(run).rows[0][1:]
 
 
-def test_of_many_labels_a_terminal_shows_whole_models_only():
+def test_with_many_labels_a_terminal_shows_only_whole_models():
     stacked, card, _ = draw_labels(5)
     assert section_of(stacked, card=card).compact_rows == 10
     row = ScoredRow(label="net", baseline=False, stored=[[stacked]], seeds=(0,))
@@ -255,7 +255,7 @@ def test_at_the_test_splits_own_prevalence_they_are_the_observed_ones():
         assert cells[column].value == approx(cells[name].value)
 
 
-def test_the_ratio_interval_solves_the_equations_it_stands_for():
+def test_the_ratio_interval_solves_its_equations():
     (l1, u1), (l2, u2) = wilson_interval(6, 40), wilson_interval(45, 60)
     first, second = 6 / 40, 45 / 60
     low = brentq(lambda r: first - r * second - np.hypot(first - l1, r * (u2 - second)), 0, 1)
@@ -263,7 +263,7 @@ def test_the_ratio_interval_solves_the_equations_it_stands_for():
     assert ratio_interval(first, second, (l1, u1), (l2, u2)) == approx((low, high))
 
 
-def test_with_many_patients_the_interval_is_mercaldos_logit_interval():
+def test_with_many_patients_the_interval_approaches_mercaldos_logit_interval():
     n1, n0, se, sp, p = 40_000, 60_000, 0.85, 0.9, 0.05
     (ppv,), (npv,) = (np.atleast_1d(v) for v in predictive_values(np.array(se), np.array(sp), p))
     of_ppv, of_npv = predictive_intervals(se, sp, wilson_interval(se * n1, n1), wilson_interval(sp * n0, n0), p)
@@ -324,7 +324,7 @@ def test_bootstrap_and_mover_agree_on_independent_images():
         assert (bootstrap[name].low, bootstrap[name].high) == approx((mover[name].low, mover[name].high), abs=0.03)
 
 
-def test_where_nothing_is_called_positive_the_ppv_has_a_reason_and_no_value():
+def test_without_positive_calls_the_ppv_has_a_reason_and_no_value():
     run = {split: predictions(np.arange(60) % 2, np.full(60, 0.3)) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.02))
     assert cells["PPV"].value is None and cells["PPV"].reason == "nothing is called positive"

@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.report.boards import leaderboard_items
+from zoo.report.board_json import leaderboard_items
 from zoo.results.provenance import trace_run
 from zoo.statistics.intervals import bootstrap_weights
 from zoo.statistics.weighted import weighted_average_precision

@@ -1,4 +1,4 @@
-"""Boards as people and programs read them: rounded honestly, escaped, and the same bytes every time."""
+"""Boards in every format: rounding, escaping, and equal bytes for equal results."""
 
 import csv
 import io
@@ -14,8 +14,14 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
-from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+from zoo.report.board_csv import section_to_csv, to_csv
+from zoo.report.board_json import to_json
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results
+
+DETAILS = Layout(width=200, details=True)
 
 HOSTILE = {
     "labels": ["=cmd|' /C calc'!A0", "<script>alert(1)</script> | `x` \x1b[31m*bold*"],
@@ -79,8 +85,8 @@ def test_amounts_have_three_digits_and_a_prefix(value, text):
     assert amount(value) == text
 
 
-def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
-    text = to_terminal(boards, width=200)
+def test_details_show_every_statement_and_the_ranks(boards):
+    text = to_terminal(boards, DETAILS)
     for told in (
         "dots · binary · 40 train / 40 val / 40 test images · scratch@1 · 2 seeds (preliminary) · random init",
         "baseline: class prior",
@@ -104,22 +110,22 @@ def test_the_terminal_shows_what_must_be_known_to_judge_the_table(boards):
     assert "\x1b" not in text
 
 
-def test_a_board_of_a_bench_that_was_stopped_says_how_far_it_came(tmp_path, store):
+def test_a_board_of_an_interrupted_bench_counts_the_finished_runs(tmp_path, store):
     for fold in range(2):
         details = {"pretraining": ["imagenet-1k"]}
         store(tmp_path, fold=fold, num_folds=5, init="pretrained", weights_tag="a1", details=details)
-    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), DETAILS)
     assert "80 images, tested in 2 of 5 folds so far" in text
     assert "net: 0 of 5 runs count; 2 are done, and a seed counts with all its folds" in text
     assert "pretrained on imagenet-1k: no overlap with this set is known" in text
     assert "no seed has finished all its folds" in text and "no finished run" not in text
 
 
-def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, store):
+def test_interval_methods_that_differ_only_by_seeds_share_one_line(tmp_path, store):
     for seed in range(2):
         store(tmp_path, seed=seed, images_each=2, noise=1.0 + seed)
     store(tmp_path, model="thumbnails", images_each=2, noise=3.0)
-    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), width=200)
+    text = to_terminal(build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS}), DETAILS)
     (line,) = [line for line in text.splitlines() if line.startswith("intervals: 95 %") and "overlap" in line]
     assert line == (
         "intervals: 95 %, Newcombe's method 5 with a design effect by patient (patients + seeds where there are "
@@ -127,9 +133,9 @@ def test_intervals_that_differ_by_their_seeds_alone_are_told_once(tmp_path, stor
     )
 
 
-def test_colour_is_there_only_when_asked_for(boards):
-    assert "\x1b[" in to_terminal(boards, width=120, color=True)
-    assert "\x1b" not in to_terminal(boards, width=120, color=False)
+def test_color_is_used_only_if_requested(boards):
+    assert "\x1b[" in to_terminal(boards, Layout(color=True))
+    assert "\x1b" not in to_terminal(boards, Layout(color=False))
 
 
 def test_the_numbers_of_all_formats_agree(boards):
@@ -139,7 +145,7 @@ def test_the_numbers_of_all_formats_agree(boards):
     (item,) = [item for item in json.loads(to_json(boards))["leaderboard"] if item["model"] == "net"]
     assert float(line["auroc"]) == item["value"] == exact
     assert f"{exact:.3f}".lstrip("0") in to_markdown(boards)
-    assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, width=200)
+    assert f"{exact:.3f}".lstrip("0") in to_terminal(boards, DETAILS)
 
 
 def test_json_has_the_fields_of_the_contract_and_ranks_with_ties(boards):
@@ -167,9 +173,9 @@ def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
     assert 0 <= board["comparisons"]["seeds_change_winner"] < 0.5
 
 
-def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patients(boards):
+def test_every_format_separates_the_effect_of_other_seeds_from_that_of_other_patients(boards):
     found = boards[0].comparisons
-    for text in (to_terminal(boards, width=200), to_markdown(boards)):
+    for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
         assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
     line, *_ = csv.DictReader(io.StringIO(to_csv(boards)))
@@ -179,8 +185,8 @@ def test_every_format_tells_what_other_seeds_would_change_apart_from_other_patie
     assert found.patients_change_winner != found.seeds_change_winner
 
 
-def test_the_interval_of_several_seeds_says_so_in_its_heading(boards):
-    assert "auroc [patients + seeds]" in to_terminal(boards, width=200)
+def test_the_heading_names_seeds_if_the_interval_includes_them(boards):
+    assert "auroc [patients + seeds]" in to_terminal(boards, DETAILS)
     assert r"auroc \[patients + seeds\]" in to_markdown(boards)
 
 
@@ -188,12 +194,12 @@ def test_one_seed_is_never_ranked(tmp_path, store):
     for model in ("a", "b"):
         store(tmp_path, model=model)
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    assert "no ranks: one seed is never ranked" in to_terminal(boards)
+    assert "No winner: one seed is never ranked" in to_terminal(boards)
     assert {item["rank"] for item in json.loads(to_json(boards))["leaderboard"]} == {None}
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.004, "under 1 %"), (0.014, "1 %"), (0.5, "50 %"), (None, "-")])
-def test_shares_do_not_claim_what_2000_draws_cannot_tell(value, text):
+def test_shares_below_the_resolution_of_2000_draws_are_under_1_percent(value, text):
     assert share(value) == text
 
 
@@ -202,7 +208,7 @@ def tables(markdown):
     return [part.splitlines() for part in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)]
 
 
-def test_markdown_is_a_table_a_board_and_one_a_section_with_as_many_cells_in_every_row(boards):
+def test_markdown_has_a_table_per_board_and_section_with_equal_cells_in_every_row(boards):
     found = tables(to_markdown(boards))
     assert len(found) == 1 + len(boards[0].sections)
     assert len(found[0]) == 2 + 3
@@ -210,7 +216,7 @@ def test_markdown_is_a_table_a_board_and_one_a_section_with_as_many_cells_in_eve
         assert len({line.count("|") for line in rows}) == 1
 
 
-def test_csv_has_one_line_a_row_and_empty_cells_for_what_is_not_there(boards):
+def test_csv_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
     lines = list(csv.reader(io.StringIO(to_csv(boards))))
     assert len(lines) == 1 + 3
     assert len({len(line) for line in lines}) == 1
@@ -229,21 +235,21 @@ def test_names_from_data_cannot_become_markup(hostile):
 
 
 def test_names_from_data_cannot_drive_the_terminal(hostile):
-    text = to_terminal(hostile, width=120)
+    text = to_terminal(hostile, DETAILS)
     assert "\x1b" not in text and "\u202e" not in text
     assert "\\x1b[31m" in text
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_text_a_spreadsheet_would_compute_gets_a_quote_in_front(text):
+def test_text_that_reads_as_a_formula_gets_a_leading_quote(text):
     assert disarm(text).startswith("'")
 
 
-def test_numbers_and_plain_texts_stay_as_they_are_in_csv():
+def test_numbers_and_plain_text_are_unchanged_in_csv():
     assert [disarm(cell) for cell in (-0.5, 3, "net", None)] == [-0.5, 3, "net", ""]
 
 
-def test_no_cell_of_a_hostile_csv_begins_a_formula(hostile):
+def test_no_cell_of_a_hostile_csv_starts_a_formula(hostile):
     for line in csv.reader(io.StringIO(to_csv(hostile))):
         assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in line)
     assert "'=1+1" in to_csv(hostile)
@@ -253,14 +259,15 @@ def test_synthetic_data_are_headed_as_a_demonstration(tmp_path, store):
     store(tmp_path, facts={"synthetic": True})
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
     expected = "demonstration: synthetic data; these numbers say nothing about patients"
-    assert to_terminal(boards).startswith(expected)
+    assert to_terminal(boards, DETAILS).startswith(expected)
+    assert "synthetic data" in to_terminal(boards)
     assert expected in to_markdown(boards)
 
 
 def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
     store(tmp_path, deviations=("weights: none found, random init",))
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    text = to_terminal(boards, width=200)
+    text = to_terminal(boards, DETAILS)
     assert "net *" in text
     assert "net: weights: none found, random init" in text
     assert "random init: no weights reachable" in text
@@ -269,8 +276,8 @@ def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
 def test_pretrained_rows_name_their_weights(tmp_path, store):
     store(tmp_path, init="pretrained", weights_tag="demo")
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
-    assert "net.demo" in to_terminal(boards, width=200)
-    assert "pretrained weights" in to_terminal(boards, width=200)
+    assert "net.demo" in to_terminal(boards, DETAILS)
+    assert "pretrained weights" in to_terminal(boards, DETAILS)
 
 
 @pytest.mark.parametrize("form", [to_terminal, to_markdown, to_csv, to_json])
@@ -293,7 +300,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         notes=("2 groups",),
     )
     boards = [replace(boards[0], sections=(section,))]
-    assert ".910 [.875 .940]" in to_terminal(boards, width=120) and "2 groups" in to_terminal(boards, width=120)
+    assert ".910 [.875 .940]" in to_terminal(boards, DETAILS) and "2 groups" in to_terminal(boards, DETAILS)
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
     assert found["rows"][1]["auroc"]["reason"] == "too few"
@@ -303,7 +310,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         section_to_csv(boards, "ages")
 
 
-def test_a_terminal_shows_the_columns_and_rows_of_a_section_that_it_has_room_for_and_names_the_others(boards):
+def test_a_terminal_shows_the_compact_part_of_a_section_and_names_the_rest(boards):
     section = Section(
         name="wide",
         title="wide",
@@ -314,7 +321,7 @@ def test_a_terminal_shows_the_columns_and_rows_of_a_section_that_it_has_room_for
         details={"bins": 15},
     )
     boards = [replace(boards[0], sections=(section,))]
-    text = to_terminal(boards, width=120)
+    text = to_terminal(boards, DETAILS)
     assert "in the other formats: log loss and 1 more row" in text
     assert ".500" not in text.partition("wide")[2] and "hidden" not in text
     assert "| hidden | .200 | .600 |" in to_markdown(boards)

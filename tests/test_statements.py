@@ -1,4 +1,4 @@
-"""What stands beside a table: all that a reader needs to judge it."""
+"""The sentences beside a board's table."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_patients_of_each_label_are_counted_from_what_was_predicted(tmp_path, st
     assert "images: clear 20, nodule 20; patients: clear 20, nodule 20; positive: nodule, prevalence .50" in first
 
 
-def test_prevalence_is_a_share_of_the_patients_where_these_are_scored():
+def test_prevalence_is_a_share_of_patients_if_patients_are_scored():
     owners = np.repeat(np.arange(60), np.where(np.arange(60) < 30, 2, 5)).astype(str)  # the ill have more images
     targets = (owners.astype(int) >= 30).astype(int)
     halves = np.full((len(owners), 2), 0.5)
@@ -41,30 +41,30 @@ def test_prevalence_is_a_share_of_the_patients_where_these_are_scored():
     assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .50"
 
 
-def test_prevalence_of_images_is_said_to_be_that_where_units_were_not_counted():
+def test_prevalence_is_labeled_as_of_images_if_units_were_not_counted():
     counts = {"images": 230, "labels": {"healthy": 70, "ill": 160}}
     assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .70 of images"
 
 
-def test_a_board_says_where_no_model_scores_higher_than_a_baseline(tmp_path, store):
+def test_a_board_warns_if_no_model_scores_higher_than_a_baseline(tmp_path, store):
     store(tmp_path, noise=30.0)
     store(tmp_path, model="thumbnails", noise=0.5)
     (line,) = [line for line in statements(board_of(tmp_path)) if line.startswith("NO MODEL SCORES HIGHER")]
     assert "thumbnails (" in line
 
 
-def test_a_board_whose_model_leads_the_baselines_says_nothing_of_it(tmp_path, store):
+def test_a_board_does_not_warn_if_a_model_beats_the_baselines(tmp_path, store):
     store(tmp_path, noise=0.5)
     store(tmp_path, model="thumbnails", noise=3.0)
     assert not any(line.startswith("NO MODEL SCORES HIGHER") for line in statements(board_of(tmp_path)))
 
 
-def test_images_alone_are_counted_where_there_is_no_patient_key(tmp_path, store):
+def test_only_images_are_counted_without_a_patient_key(tmp_path, store):
     store(tmp_path)
     assert "patients:" not in statements(board_of(tmp_path))[0]
 
 
-def test_a_board_says_when_and_with_what_it_was_run(tmp_path, store):
+def test_a_board_shows_dates_device_and_versions(tmp_path, store):
     store(tmp_path)
     board = replace(board_of(tmp_path), dates=("2026-01-02", "2026-01-05"))
     assert any(line.endswith("; 2026-01-02 to 2026-01-05") for line in statements(board))
@@ -79,35 +79,35 @@ def test_a_board_says_when_and_with_what_it_was_run(tmp_path, store):
         (None, "data that their plugin does not name: whether this set is among them is unknown"),
     ],
 )
-def test_what_the_weights_were_trained_on_is_held_against_the_set(tmp_path, store, pretraining, told):
+def test_pretraining_data_are_compared_with_the_dataset(tmp_path, store, pretraining, told):
     store(tmp_path, details={"pretraining": pretraining}, facts={"derived_from": ["ham10000"]}, **PRETRAINED)
     (line,) = [line for line in statements(board_of(tmp_path)) if line.startswith("models: ")]
     assert line.startswith("models: zoo-tiny:net.t1: pretrained on ") and line.endswith(told)
 
 
-def test_random_init_was_trained_on_nothing(tmp_path, store):
+def test_random_init_has_no_pretraining_data(tmp_path, store):
     store(tmp_path)
     assert "models: zoo-tiny:net" in statements(board_of(tmp_path))
 
 
-def test_the_tuning_budget_is_said_even_where_it_is_none(tmp_path, store):
+def test_the_tuning_budget_is_shown_even_if_it_is_zero(tmp_path, store):
     store(tmp_path)
     assert "tuning: none, the protocol's values as they are" in statements(board_of(tmp_path))
     store(tmp_path, seed=1, tuned="tuned learning_rate: 0.001 of 0.001, 0.01", num_tuning_runs=2)
     assert "tuning: 2 runs a model, on one seed of their own, chosen on val" in statements(board_of(tmp_path))
 
 
-def test_the_last_line_says_what_a_board_cannot(tmp_path, store):
+def test_the_last_line_names_the_limits_of_a_board(tmp_path, store):
     store(tmp_path)
     assert statements(board_of(tmp_path))[-1] == NOT_SHOWN
 
 
-def test_a_unit_that_is_no_patient_is_called_by_its_own_name(tmp_path, store):
+def test_a_unit_other_than_the_patient_keeps_its_name(tmp_path, store):
     store(tmp_path, facts={"has_patients": True, "patient": "lesion", "unit": "patient"})
     assert statements(board_of(tmp_path))[0].startswith("unit: lesion; 40 test images of 40 lesions")
 
 
-def test_seeds_that_draw_nothing_are_said_to_agree(tmp_path, store):
+def test_equal_predictions_of_all_seeds_are_reported(tmp_path, store):
     told = "the seeds gave the same predictions: this recipe draws nothing at random"
     for seed in range(2):
         store(tmp_path / "probe", seed=seed, noise=0.0)
@@ -116,7 +116,7 @@ def test_seeds_that_draw_nothing_are_said_to_agree(tmp_path, store):
     assert told not in statements(board_of(tmp_path / "trained"))
 
 
-def test_equal_scores_of_seeds_that_predict_otherwise_are_not_said_to_agree(tmp_path, store):
+def test_equal_scores_of_different_predictions_are_not_reported_as_equal(tmp_path, store):
     for seed in range(2):
         store(tmp_path, seed=seed, noise=0.01)  # both AUROC 1, of different probabilities
     board = board_of(tmp_path)
@@ -124,7 +124,7 @@ def test_equal_scores_of_seeds_that_predict_otherwise_are_not_said_to_agree(tmp_
     assert not any("same predictions" in line for line in statements(board))
 
 
-def test_what_is_true_of_all_rows_that_have_a_value_is_said_once_and_else_with_their_names(tmp_path, store):
+def test_a_note_of_all_rows_appears_once_and_others_name_their_rows(tmp_path, store):
     for model in ("a", "b", "c"):
         store(tmp_path, model=model)
     rows = board_of(tmp_path).rows
@@ -140,7 +140,7 @@ def test_what_is_true_of_all_rows_that_have_a_value_is_said_once_and_else_with_t
     ]
 
 
-def test_a_reason_that_no_model_has_an_interval_is_said_once(tmp_path, store):
+def test_a_shared_reason_for_missing_intervals_appears_once(tmp_path, store):
     for model in ("a", "b"):
         store(tmp_path, model=model, facts={"has_patients": True, "patient": "patient"}, images_each=10)
     lines = statements(board_of(tmp_path))

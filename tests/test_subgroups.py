@@ -1,4 +1,4 @@
-"""Scores by group: who is in which, what each group scores, how far it is from the rest, and what is not told."""
+"""Scores by group: membership, scores, differences from the rest, and notes."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def by_group(section):
 
 
 # --- who is in which group -------------------------------------------------------------------------------------------
-def test_what_is_typed_names_columns_and_widths():
+def test_by_texts_are_parsed_to_columns_and_widths():
     assert parse_by(("sex", "age:10", "b:1.5", "icd:10:5")) == (
         GroupBy(column="sex"),
         GroupBy(column="age", width=10.0),
@@ -81,7 +81,7 @@ def test_what_is_typed_names_columns_and_widths():
         parse_by(("age:0",))
 
 
-def test_texts_are_groups_in_their_order_and_every_unit_is_in_one():
+def test_texts_are_sorted_groups_and_every_unit_is_in_one():
     run = draw_run()
     found = by_group(section_of(run, by=["sex", "scanner"]))
     assert list(found) == [("sex", "F"), ("sex", "M"), ("scanner", "a"), ("scanner", "b"), ("scanner", "c")]
@@ -91,7 +91,7 @@ def test_texts_are_groups_in_their_order_and_every_unit_is_in_one():
         assert counts == dict(zip(values, numbers, strict=True))
 
 
-def test_a_width_cuts_numbers_to_ranges_and_unknown_ones_are_a_group_of_their_own():
+def test_a_width_bins_numbers_and_unknown_ones_are_a_separate_group():
     run = draw_run()
     found = by_group(section_of(run, by=["age:20"]))
     ages = run["test"].metadata["age"]
@@ -101,7 +101,7 @@ def test_a_width_cuts_numbers_to_ranges_and_unknown_ones_are_a_group_of_their_ow
     assert found["age:20", "unknown"]["images"] == 30
 
 
-def test_numbers_without_a_width_are_cut_at_quartiles_which_is_said():
+def test_numbers_without_a_width_are_cut_at_quartiles_with_a_note():
     run = draw_run()
     section = section_of(run, by=["age"])
     counts = [row["images"] for (_, name), row in by_group(section).items() if name != "unknown"]
@@ -109,7 +109,7 @@ def test_numbers_without_a_width_are_cut_at_quartiles_which_is_said():
     assert any("cut at the quartiles of test" in note for note in section.notes)
 
 
-def test_few_different_numbers_are_groups_as_they_are():
+def test_few_distinct_numbers_are_groups_unchanged():
     grades = np.random.default_rng(0).choice(["1", "2", "10"], 300)
     found = by_group(section_of(draw_run(columns={"grade": grades}), by=["grade"]))
     assert [name for _, name in found] == ["1", "2", "10"]
@@ -124,7 +124,7 @@ def test_few_different_numbers_are_groups_as_they_are():
         ("site", "site: all of test is 'one': there are no groups"),
     ],
 )
-def test_a_column_that_makes_no_groups_is_told_and_the_others_stand(by, said):
+def test_a_column_without_groups_is_noted_and_the_others_are_shown(by, said):
     run = draw_run()
     if by == "site":
         one = np.full(300, "one")
@@ -144,18 +144,18 @@ def with_ages(run, changed):
 
 @pytest.mark.parametrize("cell", ["NA", "N/A", "NaN", "nan", "None", "unknown", "?"])
 @pytest.mark.parametrize("by", ["age:20", "age"])
-def test_a_cell_among_numbers_that_says_nothing_is_known_is_as_an_empty_one(by, cell):
+def test_a_missing_value_text_among_numbers_counts_as_empty(by, cell):
     run = draw_run()
     said, empty = (section_of(with_ages(run, {40: written}), by=[by]) for written in (cell, ""))
     assert said.rows == empty.rows and said.notes == empty.notes
     assert "age: not known of 31 of 300 images" in said.notes
 
 
-def test_where_all_are_known_nothing_is_said_of_it():
+def test_complete_columns_have_no_note_on_missing_values():
     assert not any("not known" in note for note in section_of(draw_run(), by=["sex"]).notes)
 
 
-def test_what_texts_call_none_stays_a_group_of_its_own():
+def test_none_among_texts_stays_a_group():
     cells = np.random.default_rng(0).choice(["none", "mild"], 300)
     assert list(by_group(section_of(draw_run(columns={"pain": cells}), by=["pain"]))) == [
         ("pain", "mild"),
@@ -163,7 +163,7 @@ def test_what_texts_call_none_stays_a_group_of_its_own():
     ]
 
 
-def test_a_patient_is_as_old_as_its_images_that_know():
+def test_a_patient_has_the_age_of_its_images_that_have_one():
     patients = np.array([f"p{i // 2:03}" for i in range(300)])
     ages = np.repeat([str(20 + i % 50) for i in range(150)], 2).astype("U16")
     ages[::2] = "NA"
@@ -174,7 +174,7 @@ def test_a_patient_is_as_old_as_its_images_that_know():
     assert found == {"0 to <25": 15, "25 to <50": 75, "50 to <75": 60}
 
 
-def test_the_first_cell_that_is_no_number_is_named_with_what_to_do():
+def test_the_first_cell_that_is_not_a_number_is_named_with_a_fix():
     run = with_ages(draw_run(), {40: "NA", 41: "12 y", 42: "inf"})
     section = section_of(run, by=["age:20", "sex"])
     assert (
@@ -184,12 +184,12 @@ def test_the_first_cell_that_is_no_number_is_named_with_what_to_do():
     assert {row["by"] for row in by_group(section).values()} == {"sex"}
 
 
-def test_numbers_taken_as_texts_for_one_cell_say_which():
+def test_a_numeric_column_read_as_text_names_the_odd_cell():
     section = section_of(with_ages(draw_run(), {41: "12 y"}), by=["age"])
     assert "age: taken as texts: '12 y' is no number (1 of 300 values)" in section.notes
 
 
-def test_results_without_metadata_say_what_to_do():
+def test_results_without_metadata_name_the_fix():
     section = section_of(draw_run(columns={}), by=["sex"])
     assert section.rows == ()
     (told,) = section.notes
@@ -208,12 +208,12 @@ def test_an_older_row_without_metadata_takes_them_from_another_that_was_tested_o
     assert "elsewhere: left out, tested on other images" in section.notes
 
 
-def test_nothing_is_built_unless_it_is_asked_for():
+def test_the_section_is_built_only_if_requested():
     assert section_of(draw_run(), by=[]) is None
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
-def test_a_groups_scores_are_scikit_learns_at_the_threshold_of_all_of_val():
+def test_a_groups_scores_equal_scikit_learns_at_the_threshold_of_all_of_val():
     run = draw_run()
     found, test = by_group(section_of(run, by=["scanner"])), run["test"]
     (threshold,) = choose_thresholds(run["val"], CARD, "val")
@@ -228,7 +228,7 @@ def test_a_groups_scores_are_scikit_learns_at_the_threshold_of_all_of_val():
         assert row["auroc"].low < row["auroc"].value < row["auroc"].high
 
 
-def test_the_threshold_is_the_one_that_was_asked_for():
+def test_the_threshold_is_the_requested_one():
     run = draw_run()
     rule = ThresholdTarget(metric="sensitivity", least=0.95)
     (threshold,) = choose_thresholds(run["val"], CARD, rule)
@@ -245,7 +245,7 @@ def test_several_seeds_are_averaged_and_widen_the_interval():
     assert together.method == "logit-DeLong (patients + seeds)"
 
 
-def test_a_group_of_too_few_is_counted_and_not_scored():
+def test_a_group_with_too_few_cases_is_counted_and_not_scored():
     site = np.array(["rare"] * 15 + ["common"] * 285)
     found = by_group(section_of(draw_run(columns={"site": site}), by=["site"]))
     rare, common = found["site", "rare"], found["site", "common"]
@@ -266,7 +266,7 @@ def test_too_few_counts_patients_not_images():
     assert found["sex", "M"]["auroc"].method == CLUSTERED
 
 
-def test_where_the_patient_is_scored_it_is_counted_and_its_images_say_its_group():
+def test_if_patients_are_scored_they_are_counted_and_grouped_by_their_images():
     run = draw_run()
     patients = np.array([f"p{t}-{i % 30:02}" for i, t in enumerate(run["test"].targets)])
     sex = np.array(["F" if int(name[-2:]) % 2 else "M" for name in patients])
@@ -281,7 +281,7 @@ def test_where_the_patient_is_scored_it_is_counted_and_its_images_say_its_group(
     assert sum(row["patients"] for (by, _), row in found.items() if by == "age:10") == len(units)
 
 
-def test_folds_are_scored_apart_and_averaged():
+def test_groups_are_scored_by_fold_and_averaged():
     folds = [draw_run(fold) for fold in range(2)]
     folds[1] = {s: replace(p, sample_ids=np.char.add("x", p.sample_ids)) for s, p in folds[1].items()}
     folds = [{s: replace(p, patients=p.sample_ids) for s, p in run.items()} for run in folds]
@@ -298,7 +298,7 @@ def test_folds_are_scored_apart_and_averaged():
     assert found["auroc"].value == approx(np.mean(areas))
 
 
-def test_a_group_without_an_interval_says_why_it_has_no_p():
+def test_a_group_without_an_interval_has_a_reason_for_its_missing_p():
     """One ill patient of the group in each of twelve folds: hardly a resample has one in all of them."""
     columns = {"sex": np.array(["F"] * 4 + ["M"] * 20)}
     folds = [draw_run(fold, num=24, columns=columns) for fold in range(12)]
@@ -321,7 +321,7 @@ def test_a_group_without_an_interval_says_why_it_has_no_p():
     assert "undefined in" in note
 
 
-def test_of_several_classes_only_the_primary_metric_is_shown():
+def test_for_multiclass_tasks_only_the_primary_metric_is_shown():
     random = np.random.default_rng(0)
     targets = random.integers(3, size=300)
     probabilities = random.dirichlet(np.ones(3), 300) * 0.5 + np.eye(3)[targets] * 0.5
@@ -332,7 +332,7 @@ def test_of_several_classes_only_the_primary_metric_is_shown():
 
 
 # --- differences -----------------------------------------------------------------------------------------------------
-def test_the_difference_is_the_groups_score_less_that_of_all_other_units():
+def test_the_difference_is_the_groups_score_minus_that_of_all_other_units():
     run = draw_run(weak="c")
     found, test = by_group(section_of(run, by=["scanner"]))["scanner", "c"], run["test"]
     inside = test.metadata["scanner"] == "c"
@@ -343,7 +343,7 @@ def test_the_difference_is_the_groups_score_less_that_of_all_other_units():
     assert found["p (Holm)"] < 0.001
 
 
-def test_the_interval_of_two_proportions_is_newcombes_by_statsmodels():
+def test_the_interval_of_two_proportions_equals_statsmodels_newcombe():
     first, second = wilson_interval(56, 70), wilson_interval(48, 80)
     low, high, p = independent_difference(56 / 70, 48 / 80, first, second)
     assert (low, high) == approx((0.0524, 0.3339), abs=5e-5)  # Newcombe 1998, Statistics in Medicine 17:873, method 10
@@ -352,7 +352,7 @@ def test_the_interval_of_two_proportions_is_newcombes_by_statsmodels():
     assert p < 0.05
 
 
-def test_p_is_5_percent_where_the_interval_ends_at_0():
+def test_p_is_5_percent_if_the_interval_ends_at_0():
     low, _, p = independent_difference(0.2, 0.0, (0.0, 0.3), (-0.1, 0.0))
     assert low == approx(0.0) and p == approx(0.05)
     assert independent_difference(0.5, 0.5, (0.4, 0.6), (0.4, 0.6))[2] == 1.0
@@ -372,7 +372,7 @@ def test_p_values_are_adjusted_by_holm_over_all_groups_of_a_model():
     assert [row["p (Holm)"] for row in found.values()] == approx(expected)
 
 
-def test_of_two_groups_the_test_is_counted_once():
+def test_the_test_of_two_groups_is_counted_once():
     alone = by_group(section_of(draw_run(), by=["sex"]))
     female, male = alone["sex", "F"], alone["sex", "M"]
     difference = female["auroc less rest's"]
@@ -402,7 +402,7 @@ def test_a_score_by_group_is_the_score_of_those_units_alone():
     assert by_group(section_of(run, by=["scanner"]))["scanner", "a"]["auroc"] == expected
 
 
-def test_an_error_is_lower_where_it_is_better_and_its_difference_keeps_its_sign():
+def test_the_difference_of_an_error_metric_keeps_its_sign():
     run = draw_run(weak="c")
     found = by_group(section_of(run, by=["scanner"], primary="brier"))["scanner", "c"]
     assert found["brier less rest's"].value > 0

@@ -643,7 +643,7 @@ def test_bundle_and_verify_commands(zoo, tiny_data, tmp_path):
     done = zoo(*bench, "--seeds", 1, "--results", tmp_path / "lab" / "results")
     assert done.returncode == 0, done.stderr
     done = zoo("bundle", "--results", tmp_path / "lab" / "results", tmp_path / "out.zip")
-    assert "zoo: names that go along: " in done.stderr
+    assert "zoo: names in the bundle: " in done.stderr
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "lab" / ".zoo-bundle-key").exists()
     done = zoo("verify", tmp_path / "out.zip", "--datasets", data, "--json")

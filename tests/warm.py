@@ -17,7 +17,7 @@ import importlib, json, os, signal, sys
 
 for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model",
              "sklearn.metrics", "sklearn.model_selection", "filelock", "zoo.runner.bench", "zoo.leaderboard.boards",
-             "zoo.report.boards", "zoo.cli.commands", "zoo_tiny"):
+             "zoo.report.board_terminal", "zoo.cli.commands", "zoo_tiny"):
     importlib.import_module(name)
 for line in sys.stdin:
     request = json.loads(line)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT, Number, several
+from zoo.cli.help import GroupedOptions
+from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 
@@ -20,66 +21,134 @@ if TYPE_CHECKING:
     from zoo.runner.bench import Outcome
     from zoo.runner.suites import Suite
 
-MAX_THREADS = 512  # more than a machine has cores; of 5,000 torch does not come back
+MAX_THREADS = 512  # more than any machine has cores; torch hangs at 5,000
 
 
-@click.command("bench")
-@several("--models", "-m", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
-@several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
-@click.option("--suite", type=TEXT, metavar="NAME|FILE.toml", help="A suite; flags given beside it win.")
-@several("--metrics", metavar="NAME,...", help="Metrics beside the task's own.")
+HEADINGS = {
+    "models": "What to run",
+    "seeds": "How to train and test",
+    "allow_leak": "Data checks and controls",
+    "test_on": "External validation",
+    "device": "Where to run",
+    "results": "Output",
+}
+EXAMPLES = (
+    "zoo bench                                              the quickstart",
+    "zoo bench --datasets PATH --models starter             your own images",
+    "zoo bench --datasets PATH --models resnet18 --dry-run  only show the runs",
+    "zoo bench --datasets PATH --set epochs=3 --seeds 5     change the protocol",
+)
+
+
+class BenchCommand(GroupedOptions):
+    """`zoo bench`, with an error that shows the right flag for a path or a protocol field typed without one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if suggestion := suggest_setting(error.option_name, words):
+                raise UsageError(f"no such option '{error.option_name}'", fix=suggestion) from error
+            raise
+        if ctx.args and not ctx.resilient_parsing:
+            raise UsageError(f"unexpected argument {ctx.args[0]!r}", fix=suggest_flag(ctx.args))
+        return rest
+
+
+def suggest_setting(option: str, words: Sequence[str]) -> str:
+    """`did you mean: zoo bench --set epochs=3` for `--epochs 3`, or an empty text if no protocol field has the name."""
+    from zoo.specs.protocol import list_settings
+
+    field = option.lstrip("-").replace("-", "_")
+    if field not in list_settings():
+        return ""
+    value = "VALUE"
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        if word.partition("=")[0] == option:
+            value = word.partition("=")[2] or ("" if following.startswith("-") else following) or value
+    return f"did you mean: zoo bench --set {field}={value}"
+
+
+def suggest_flag(arguments: Sequence[str]) -> str:
+    """The flag for arguments without one: they are datasets if they are paths."""
+    names = shlex.quote(",".join(arguments))
+    datasets = f"did you mean: zoo bench --datasets {names}"
+    paths = all(Path(name).exists() or "/" in name for name in arguments)
+    return datasets if paths else f"{datasets}, or --models {names}"
+
+
+@click.command(
+    "bench",
+    cls=BenchCommand,
+    headings=HEADINGS,
+    examples=EXAMPLES,
+    context_settings={"allow_extra_args": True},
+)
+@several("--models", "-m", kind="model", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
+@several("--datasets", "-d", kind="dataset", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
 @click.option(
-    "--protocol", type=TEXT, metavar="NAME", help="The training recipe (default finetune; quickstart: quick)."
+    "--suite", type=Name("suite"), metavar="NAME|FILE.toml", help="A suite; other flags override what it sets."
+)
+@several("--metrics", kind="metric", metavar="NAME,...", help="Metrics in addition to the task's own.")
+@click.option("--seeds", type=TEXT, metavar="N|a,b,c", help="Number of seeds, or the seeds themselves (default 3).")
+@click.option(
+    "--protocol",
+    type=Name("protocol"),
+    metavar="NAME",
+    help="The training and testing recipe (default finetune; quickstart: quick).",
 )
 @click.option(
-    "--set", "settings", type=TEXT, multiple=True, metavar="FIELD=VALUE", help="Change a field of the protocol."
+    "--set",
+    "settings",
+    type=TEXT,
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the protocol.",
 )
-@click.option("--seeds", type=TEXT, metavar="N|a,b,c", help="How many seeds, or which (default 3).")
-@click.option("--folds", type=click.IntRange(min=1), help="Cross-validation by patient in K folds; 1: hold-out.")
+@click.option(
+    "--folds", type=click.IntRange(min=1), metavar="K", help="Cross-validate by patient in K folds; 1 is a hold-out."
+)
 @click.option("--weights", type=click.Choice(["pretrained", "auto", "none"]), help="Initial weights.")
-@click.option("--weights-dir", type=PATH, help="Folder of .pth or .safetensors files.")
+@click.option("--weights-dir", type=PATH, metavar="DIR", help="Folder of .pth or .safetensors files.")
+@click.option("--allow-leak", type=TEXT, metavar="REASON", help="Run a leaking dataset; its results are not ranked.")
+@click.option("--drop-leaks", is_flag=True, help="Exclude copies of test images from train and val.")
+@click.option("--resplit", is_flag=True, help="Discard official splits; the dataset is then NAME-resplit.")
+@click.option("--shuffle-labels", is_flag=True, help="Control: train on shuffled labels, 20 times.")
+@several("--test-on", kind="dataset", metavar="NAME|PATH[:test],...", help="Datasets to test every model on, too.")
+@several("--label-map", metavar="TEST=TRAIN,...", help="Map their labels to those of the training dataset.")
+@click.option("--distinct-patients", is_flag=True, help="Treat patients of the same name as different people.")
+@click.option(
+    "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device of runs."
+)
+@click.option("--workers", type=click.IntRange(1, MAX_THREADS), metavar="N", help="Runs at once (default: by cores).")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="CPU threads of a run.",
+)
+@click.option(
+    "--executor", type=Name("executor"), default="local", show_default=True, metavar="NAME", help="What runs the runs."
+)
+@click.option("--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run after this time.")
+@click.option("--offline", is_flag=True, help="Do not use the network.")
+@click.option("--fail-fast", is_flag=True, help="Start no run after the first failure.")
+@click.option("--results", type=RESULTS, default="results", show_default=True, metavar="DIR", help="Results folder.")
 @click.option(
     "--keep-weights",
     type=click.Choice(["best", "all", "none"]),
     default="best",
     show_default=True,
-    help="Keep the trained weights of the best seed on val, of all, or of none.",
+    help="Keep the trained weights of the best seed on val, of all seeds, or of none.",
 )
-@click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option(
-    "--device",
-    type=TEXT,
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda|cuda:N|mps",
-    help="Where runs compute.",
-)
-@click.option(
-    "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads a CPU run uses."
-)
-@click.option("--executor", type=TEXT, default="local", show_default=True, metavar="NAME", help="Who carries runs out.")
-@click.option("--workers", type=click.IntRange(1, MAX_THREADS), help="Runs at once (default: cores / threads).")
-@click.option(
-    "--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run that takes longer."
-)
-@click.option(
-    "--allow-leak", type=TEXT, metavar="REASON", help="Go on where a dataset leaks; every result is stamped, unranked."
-)
-@click.option("--drop-leaks", is_flag=True, help="Leave copies of test images out of train and val.")
-@click.option("--resplit", is_flag=True, help="Discard official splits: another dataset, NAME-resplit.")
-@several("--test-on", metavar="NAME|PATH[:test],...", help="Other datasets to test every model on too.")
-@several(
-    "--label-map", metavar="TEST=TRAIN,...", help="Map labels of those datasets to labels of the training dataset."
-)
-@click.option("--distinct-patients", is_flag=True, help="Patients of the same name there are other people.")
-@click.option("--shuffle-labels", is_flag=True, help="The control: shuffle the labels of train and val, 20 times.")
-@click.option("--offline", is_flag=True, help="Do not try the network.")
-@click.option("--dry-run", is_flag=True, help="Print what would run, and stop.")
-@click.option("--fresh", is_flag=True, help="Run again what is done already.")
-@click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--fresh", is_flag=True, help="Repeat runs that are done already.")
+@click.option("--dry-run", is_flag=True, help="Show the runs without starting them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
-    """Fine-tune and evaluate every model on every dataset, and print the leaderboard."""
+    """Train and test every model on every dataset and print the leaderboard."""
     from zoo.system.progress import Console
 
     console = Console()
@@ -104,7 +173,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
         if not dry_run:
             with console.counting("building the leaderboard"):
                 scored = load_scored_runs(settings.results)
-                # a bench ends with the order; the sections would push it off the screen, and are a third of the time
+                # perf: the sections are not printed after a bench, and take a third of the time
                 boards = build_leaderboard(
                     outcome.results.values(), registry.metrics, sections=SECTIONS if as_json else (), scored_runs=scored
                 )
@@ -121,7 +190,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
 
 def suite_from_flags(flags: dict[str, Any]) -> Suite:
-    """The suite asked for, with every flag that was given in place of what it says."""
+    """Return the requested suite, with every flag that was given in place of the suite's own value."""
     from zoo.registry.model_sets import STARTER
     from zoo.results.runs import NUM_SHUFFLES
     from zoo.runner.suites import Suite, load_suite, parse_seeds
@@ -146,30 +215,32 @@ def suite_from_flags(flags: dict[str, Any]) -> Suite:
         changes["seeds"] = tuple(range(NUM_SHUFFLES))
     if flags["seeds"]:
         changes["seeds"] = parse_seeds(flags["seeds"])
-    given = parse_pairs("--set", flags["settings"])
-    return replace(suite, **changes, settings=tuple(sorted({**dict(suite.settings), **given}.items())))
+    settings = {**dict(suite.settings), **parse_pairs("--set", flags["settings"])}
+    return replace(suite, **changes, settings=tuple(sorted(settings.items())))
 
 
 def parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` each. Of a setting given twice the last holds, as of any flag; a label can mean one alone."""
-    found: dict[str, str] = {}
+    """Parse `NAME=VALUE` texts. The last value of a repeated setting counts; a label can have only one."""
+    pairs: dict[str, str] = {}
     for text in texts:
         name, sign, value = (part.strip() for part in text.partition("="))
         if not name or not sign:
             raise UsageError(f"{flag} {text}: expected {'FIELD=VALUE' if flag == '--set' else 'ITS_LABEL=OUR_LABEL'}")
-        if flag == "--label-map" and found.get(name, value) != value:
-            raise UsageError(f"{flag}: {name} is said to be {found[name]} and {value}", fix="say it once")
-        found[name] = value
-    return found
+        if flag == "--label-map" and pairs.get(name, value) != value:
+            raise UsageError(f"{flag}: {name} is mapped to both {pairs[name]} and {value}", fix="map it once")
+        pairs[name] = value
+    return pairs
 
 
 def print_boards(boards: Sequence[Board], results: Path) -> None:
-    from zoo.report.boards import to_terminal
+    """Print the boards, and the command that shows more of them."""
+    from zoo.report.formats import Layout, write_boards
 
-    click.echo(to_terminal(boards, width=terminal_width(), color=in_color()), nl=False)
+    flag = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
+    layout = Layout(width=terminal_width(), color=in_color(), more=f"zoo report --details{flag}")
+    click.echo(write_boards(boards, "terminal", layout), nl=False)
     if boards:
-        elsewhere = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
-        click.echo(f"results are in {clean(results)}; `zoo report{elsewhere}` says more of each model")
+        click.echo(f"Results are in {clean(results)}.")
 
 
 def exit_status(outcome: Outcome, dry_run: bool) -> int:
@@ -182,9 +253,8 @@ def exit_status(outcome: Outcome, dry_run: bool) -> int:
 
 
 def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any]:
-    """The document of `zoo bench --json`."""
-
-    from zoo.report.boards import leaderboard_items
+    """Return the document of `zoo bench --json`."""
+    from zoo.report.board_json import leaderboard_items
 
     runs = []
     for run in outcome.runs:

@@ -15,24 +15,24 @@ from zoo.errors import UsageError, clean
 @click.command("bundle")
 @click.argument("output", type=PATH)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option("--key", type=FILE_TYPE, help="The key of the pseudonyms (default: beside the results).")
-@several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share as they are; none without it.")
+@click.option("--key", type=FILE_TYPE, help="The key file of the pseudonyms (default: beside the results).")
+@several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share unchanged (default: none).")
 def bundle_command(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
-    """Make OUTPUT, a folder or a .zip, of the results: what can be shared, under pseudonyms."""
+    """Write the results that can be shared to OUTPUT, a folder or a .zip, under pseudonyms."""
     from zoo.registry.loading import quiet_stdout
     from zoo.results.bundles import is_bundle, make_bundle
     from zoo.results.pseudonyms import KEY_NAME, open_key
     from zoo.system.progress import Console
 
     if is_bundle(results):
-        raise UsageError(f"{results}: is a bundle already", fix="share it as it is")
+        raise UsageError(f"{results} is a bundle already", fix="share it unchanged")
     registry, stored = registry_with_warnings(), read_results([results])
     place = key or results.resolve().parent / KEY_NAME
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
         made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
     for line in made.left_out:
         tell(f"zoo: left out: {clean(line)}")
-    tell(f"zoo: names that go along: {clean(', '.join(made.names))}")
-    where, kept = clean(made.path), clean(place)
-    click.echo(f"{where}: {made.num_runs} runs; read it before you share it. The key stays here: {kept}")
+    tell(f"zoo: names in the bundle: {clean(', '.join(made.names))}")
+    where, key_path = clean(made.path), clean(place)
+    click.echo(f"{where}: {made.num_runs} runs; review it before you share it. The key stays here: {key_path}")
     return 0

@@ -12,33 +12,33 @@ from zoo.errors import clean
 
 @click.group("cache")
 def cache_command() -> None:
-    """Show and clear what can be made or downloaded again."""
+    """List and clear cached data, all of which can be made or downloaded again."""
 
 
 @cache_command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def cache_list(as_json: bool) -> None:
-    """List what the cache holds, how large it is and when it was last used."""
+    """List the entries of the cache with their size and last use."""
     from zoo.report.text import table_lines
     from zoo.system.caches import describe_cache
     from zoo.system.files import cache_root
 
-    found = describe_cache(cache_root())
+    cache = describe_cache(cache_root())
     if as_json:
-        click.echo(json.dumps({"schema": 1, "command": "cache list", **found}, ensure_ascii=False))
+        click.echo(json.dumps({"schema": 1, "command": "cache list", **cache}, ensure_ascii=False))
         return
-    click.echo("\n".join([*table_lines(found["entries"]), f"{clean(found['folder'])}: {found['gigabytes']:.2f} GB"]))
+    click.echo("\n".join([*table_lines(cache["entries"]), f"{clean(cache['folder'])}: {cache['gigabytes']:.2f} GB"]))
     click.echo(
-        f"decoded images and features are kept to {found['limit_gigabytes']:g} GB, the least recently used go first"
+        f"decoded images and features are limited to {cache['limit_gigabytes']:g} GB; the least recently used go first"
     )
 
 
 @cache_command.command("clear")
 @click.argument("kinds", type=TEXT, nargs=-1)
-@click.option("--older", type=Number(0), metavar="DAYS", help="Only what was not used for so many days.")
-@click.option("--all", "everything", is_flag=True, help="Downloads too.")
+@click.option("--older", type=Number(0), metavar="DAYS", help="Only entries not used for this many days.")
+@click.option("--all", "everything", is_flag=True, help="Downloads as well.")
 def cache_clear(kinds: tuple[str, ...], older: float | None, everything: bool) -> None:
-    """Remove what can be made again: of all KINDS, or of those named; downloads only where named or with --all."""
+    """Remove entries of all KINDS or of those named; downloads only if named or with --all."""
     from zoo.system.caches import choose_entries, remove_entries
     from zoo.system.files import cache_root
 

@@ -1,4 +1,4 @@
-"""The command `zoo`, with all that stands behind it."""
+"""The command `zoo` and its subcommands. A new one is added here and to COMMAND_GROUPS in help.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from zoo.cli.bundle import bundle_command
 from zoo.cli.cache import cache_command
 from zoo.cli.compare import compare_command
 from zoo.cli.doctor import doctor_command
+from zoo.cli.help import GroupedCommands
 from zoo.cli.info import info_command
 from zoo.cli.list import list_command
 from zoo.cli.plugin import plugin_command
@@ -19,15 +20,15 @@ from zoo.cli.verify import verify_command
 from zoo.cli.why import why_command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=GroupedCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="zoo-bench", prog_name="zoo", message="%(prog)s %(version)s")
 def zoo() -> None:
-    """Benchmark pretrained networks on medical images, and say how far the order can be trusted.
+    """Benchmark image models on medical images, with intervals and tested ranks.
 
     \b
-    zoo bench                                      the quickstart: synthetic data, minutes on a CPU
-    zoo bench --datasets PATH --models starter     your own images
-    zoo list models 'resnet*'                      what is there
+    zoo bench                                    quickstart: synthetic data, minutes on a CPU
+    zoo bench --datasets PATH --models starter   your own images
+    zoo list models 'resnet*'                    installed models
     """
 
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.options import RESULTS, TEXT
+from zoo.cli.options import RESULTS, Name
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command("compare")
-@click.argument("models", type=TEXT, nargs=2, metavar="MODEL MODEL")
-@click.option("--dataset", type=TEXT, metavar="NAME", help="Only the boards of this dataset.")
-@click.option("--protocol", type=TEXT, metavar="NAME", help="Only the boards of this protocol.")
-@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.argument("models", type=Name("model"), nargs=2, metavar="MODEL MODEL")
+@click.option("--dataset", type=Name("dataset"), metavar="NAME", help="Only the boards of this dataset.")
+@click.option("--protocol", type=Name("protocol"), metavar="NAME", help="Only the boards of this protocol.")
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders and bundles.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def compare_command(
     models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Test two models against each other on every board that holds both, and show where they disagree."""
+    """Test two models against each other on every board that has both, and show where they disagree."""
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.leaderboard.pairwise import compare_models, select_results
     from zoo.registry.loading import quiet_stdout
@@ -35,11 +31,11 @@ def compare_command(
     with quiet_stdout():
         stored = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         chosen = select_results(stored, dataset, protocol)
-        # perf: the other metrics' intervals and the sections of a board are not asked for here
+        # perf: a comparison needs neither the other metrics' intervals nor the sections of a board
         primary = {r.details.get("primary_metric") for r in chosen}
         metrics = {name: spec for name, spec in registry.metrics.items() if name in primary}
-        found = compare_models(build_leaderboard(chosen, metrics, sections=()), *models)
+        contrasts = compare_models(build_leaderboard(chosen, metrics, sections=()), *models)
     if as_json:
-        click.echo(json.dumps(pair_to_document(found), indent=1, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(pair_to_document(contrasts), indent=1, allow_nan=False, ensure_ascii=False))
     else:
-        click.echo(pair_to_terminal(found, width=terminal_width(), color=in_color()), nl=False)
+        click.echo(pair_to_terminal(contrasts, width=terminal_width(), color=in_color()), nl=False)

@@ -13,7 +13,7 @@ from zoo.cli.options import RESULTS, TEXT
 @click.command("doctor")
 @click.option("--results", type=RESULTS, default=Path("results"), help="The results folder.")
 @click.option("--device", type=TEXT, help="Train a tiny network there, captured and eager, and compare with the CPU.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def doctor_command(results: Path, device: str | None, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and report what is wrong and how to fix it."""
     from zoo.registry.opening import open_registry
@@ -23,5 +23,5 @@ def doctor_command(results: Path, device: str | None, as_json: bool) -> None:
     from zoo.system.progress import Console
 
     with Console().counting("examining this machine"):
-        found = examine_machine(open_registry(), cache_root(), results, device)
-    click.echo(json.dumps({"schema": 1, "command": "doctor", **found}, indent=1) if as_json else to_text(found))
+        report = examine_machine(open_registry(), cache_root(), results, device)
+    click.echo(json.dumps({"schema": 1, "command": "doctor", **report}, indent=1) if as_json else to_text(report))

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import CATALOG_KINDS, FILE_TYPE, RESULTS, TEXT
-from zoo.cli.terminal import registry_with_warnings
+from zoo.cli.options import CATALOG_KINDS, FILE_TYPE, RESULTS, NameOfKind
+from zoo.cli.terminal import registry_with_warnings, terminal_width
 from zoo.errors import UsageError
 
 
 @click.command("info")
 @click.argument("kind", type=click.Choice([*CATALOG_KINDS[:5], "runs"]))
-@click.argument("name", type=TEXT)
+@click.argument("name", type=NameOfKind())
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option("--sheet", type=FILE_TYPE, help="Where a dataset's contact sheet (PNG) is written.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def info_command(kind: str, name: str, results: Path, sheet: Path | None, as_json: bool) -> None:
-    """Show all that is known of one model, dataset (or PATH), metric, protocol, suite or run."""
+@click.option("--sheet", type=FILE_TYPE, help="The file for a dataset's contact sheet (PNG).")
+@click.option("--full", is_flag=True, help="Show everything stored of a run, and how each number was computed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def info_command(kind: str, name: str, results: Path, sheet: Path | None, full: bool, as_json: bool) -> None:
+    """Describe a model, dataset (or PATH), metric, protocol, suite or run."""
     from zoo.registry.loading import quiet_stdout
     from zoo.report.catalog import describe_item
     from zoo.report.text import to_text
@@ -27,6 +28,8 @@ def info_command(kind: str, name: str, results: Path, sheet: Path | None, as_jso
 
     if sheet and kind != "datasets":
         raise UsageError("--sheet is for datasets", fix="zoo info datasets PATH --sheet FILE")
+    if full and kind != "runs":
+        raise UsageError("--full is for runs", fix="zoo info runs RUN --full")
     with quiet_stdout():
         if kind == "runs":
             described = describe_run(name, results, registry_with_warnings())
@@ -40,4 +43,9 @@ def info_command(kind: str, name: str, results: Path, sheet: Path | None, as_jso
             from zoo.data.datasheet import to_readable
 
             described = to_readable(described)
+        if kind == "runs" and not full:
+            from zoo.report.runs import run_lines
+
+            click.echo("\n".join(run_lines(described, terminal_width())))
+            return
         click.echo(to_text(described))

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
-from zoo.cli.options import CATALOG_KINDS, TEXT
-from zoo.cli.terminal import registry_with_warnings
+from zoo.cli.options import CATALOG_KINDS, RESULTS, NameOfKind
+from zoo.cli.terminal import registry_with_warnings, tell
+from zoo.errors import UsageError
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(CATALOG_KINDS))
-@click.argument("pattern", type=TEXT, required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def list_command(kind: str, pattern: str | None, as_json: bool) -> None:
-    """List what is installed, all or what matches PATTERN (a glob, or a part of a name)."""
-    from zoo.report.catalog import list_items
+@click.argument("kind", type=click.Choice([*CATALOG_KINDS, "runs"]))
+@click.argument("pattern", type=NameOfKind(), required=False)
+@click.option("--results", type=RESULTS, metavar="DIR", help="Results folder, for runs (default: results).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def list_command(kind: str, pattern: str | None, results: Path | None, as_json: bool) -> None:
+    """List what is installed, or stored runs.
+
+    PATTERN is a glob, or a part of a name. For runs it is matched with the id, dataset, model, protocol and status.
+    """
     from zoo.report.text import table_lines
 
-    items = list_items(kind, pattern, registry_with_warnings())
+    if results and kind != "runs":
+        raise UsageError("--results is for runs", fix="zoo list runs --results DIR")
+    if kind == "runs":
+        from zoo.report.runs import list_runs, shorten_runs
+
+        items = list_runs(results or Path("results"), pattern)
+        lines = table_lines(shorten_runs(items))
+    else:
+        from zoo.report.catalog import list_items
+
+        items = list_items(kind, pattern, registry_with_warnings())
+        lines = table_lines(items)
     if as_json:
         click.echo(json.dumps({"schema": 1, "command": "list", "kind": kind, "items": items}, ensure_ascii=False))
-        return
-    click.echo("\n".join(table_lines(items)) or f"no {kind} match {pattern!r}")
+    elif lines:
+        click.echo("\n".join(lines))
+    elif pattern:
+        click.echo(f"no {kind} match {pattern!r}")
+    else:
+        tell(f"zoo: no {kind}")

@@ -1,4 +1,4 @@
-"""The commands `zoo list`, `info`, `plugin list`, `doctor`, `cache list` and `cache clear`."""
+"""Types of options and arguments, with their checks and shell completion."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 CATALOG_KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
 
 
 class Number(click.FloatRange):
-    """A number in a range, which NaN is not: it passes every comparison that click makes."""
+    """A number in a range. NaN is refused: it would pass click's comparisons."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -23,7 +24,7 @@ class Number(click.FloatRange):
 
 
 class Text(click.types.StringParamType):
-    """A text that says something: an empty one would pass for an option that was not given."""
+    """A text with at least one visible character: an empty one would count as an option that was not given."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(super().convert(value, param, ctx))
@@ -33,30 +34,52 @@ class Text(click.types.StringParamType):
 
 
 class SomePath(click.Path):
-    """A path that was typed: `Path("")` is the working folder, and `-`, elsewhere stdout, would be a file's name."""
+    """A path. Empty is refused because `Path("")` is the working folder; `-` because it usually means stdout."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("expected a path, got none", param, ctx)
         if str(value) == "-":
-            self.fail("expected a path; of a file that is called -, say ./-", param, ctx)
+            self.fail("expected a path; write ./- for a file named -", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Name(Text):
+    """The name of something installed, or several with commas; the shell completes the last one."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind  # model, dataset, metric, protocol, suite or executor
+
+    def shell_complete(self, _: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from zoo.cli.completion import complete_name
+
+        return complete_name(self.kind, incomplete)
+
+
+class NameOfKind(Text):
+    """A name whose kind is the argument before it: `zoo info models resnet18`."""
+
+    def shell_complete(self, ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from zoo.cli.completion import complete_name
+
+        return complete_name(str(ctx.params.get("kind") or "").removesuffix("s"), incomplete)
 
 
 SHARE_TYPE = Number(min=0, max=1, min_open=True, max_open=True)
 TEXT = Text()
 PATH = SomePath(path_type=Path)
-RESULTS = SomePath(path_type=Path, readable=False)  # who reads it says what is wrong with it: exit status 5
+RESULTS = SomePath(path_type=Path, readable=False)  # the reader reports what is wrong: exit status 5
 FILE_TYPE = SomePath(path_type=Path, dir_okay=False)
 
 
 def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:
-    """Options that repeat or take commas."""
+    """Split the values of an option that repeats or takes commas."""
     names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
     if values and not names:
         raise click.BadParameter("expected at least one name")
     return names
 
 
-def several(*names: str, **settings: Any) -> Callable[..., Any]:
-    return click.option(*names, type=TEXT, multiple=True, callback=split_names, **settings)
+def several(*names: str, kind: str = "", **settings: Any) -> Callable[..., Any]:
+    """An option that repeats or takes commas; `kind` is what its names are completed from."""
+    return click.option(*names, type=Name(kind) if kind else TEXT, multiple=True, callback=split_names, **settings)

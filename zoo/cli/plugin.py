@@ -9,13 +9,13 @@ import click
 
 @click.group("plugin")
 def plugin_command() -> None:
-    """See the plugins that are installed."""
+    """List the installed plugins."""
 
 
 @plugin_command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def plugin_list(as_json: bool) -> None:
-    """List the plugins, what each gives, and why a broken one is."""
+    """List the plugins, what each provides, and why a broken one is broken."""
     from zoo.registry.opening import open_registry
     from zoo.report.catalog import list_plugins
     from zoo.report.text import table_lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from zoo.cli.options import FILE_TYPE, RESULTS, SHARE_TYPE, TEXT, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
+from zoo.report.formats import FORMATS, Layout, write_boards
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
@@ -20,63 +22,76 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders, and bundles.")
+@click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders and bundles.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["terminal", "markdown", "csv", "json"]),
+    type=click.Choice(list(FORMATS)),
     default="terminal",
     show_default=True,
-    help="What to write.",
+    help="Output format.",
 )
-@click.option("--output", type=FILE_TYPE, help="A file to write instead of stdout.")
-@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 where it is stale.")
+@click.option("--details", is_flag=True, help="In the terminal, show every statement and the tables below the boards.")
+@click.option("--output", type=FILE_TYPE, help="Write to this file instead of stdout.")
+@click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 if it is stale.")
 @click.option(
-    "--table", type=TEXT, metavar="NAME", help="With csv: the section of this name instead of the leaderboard."
+    "--table", type=TEXT, metavar="NAME", help="With csv: write this table below the boards instead of the leaderboard."
 )
-@click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="PPV and NPV at this share of positives too: 0.02.")
-@click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this sensitivity on val.")
-@click.option("--specificity", type=SHARE_TYPE, metavar="S", help="The threshold that reaches this specificity on val.")
-@click.option("--ensembles", is_flag=True, help="Below each board the mean probability of every model's seeds.")
+@click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="Add PPV and NPV at this share of positives, as 0.02.")
+@click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this sensitivity on val.")
+@click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
+@click.option("--ensembles", is_flag=True, help="Add a table of the mean probability of each model's seeds.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
-@several("--by", metavar="COLUMN[:WIDTH],...", help="Scores by group: sex,scanner,age:10 (groups of ten years).")
+@several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
     folders: tuple[Path, ...],
     form: str,
+    details: bool,
     output: Path | None,
     check: bool,
     table: str | None,
     predictions: Path | None,
-    **asked: Any,
+    **flags: Any,
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.boards import section_to_csv, to_csv, to_json, to_markdown, to_terminal
+    from zoo.report.board_csv import section_to_csv
     from zoo.system.files import written_whole
 
     if check and output is None:
-        raise UsageError("--check compares with a file", fix="name it by --output")
+        raise UsageError("--check needs a file to compare with", fix="name it by --output")
     if table and form != "csv":
-        raise UsageError("--table chooses what is written as csv", fix="add --format csv")
+        raise UsageError("--table is for csv", fix="add --format csv")
     if predictions:
-        of_boards = {"output": output, "table": table, "format": form not in ("terminal", "csv"), **asked}
-        refuse_ignored([f"--{name}" for name, given in of_boards.items() if given])
-    options = options_from_flags(asked)
+        board_flags = {
+            "output": output,
+            "table": table,
+            "format": form not in ("terminal", "csv"),
+            "details": details,
+            **flags,
+        }
+        refuse_ignored([f"--{name}" for name, value in board_flags.items() if value])
+    options = options_from_flags(flags)
     registry = registry_with_warnings()
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         if predictions:
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
-    for line in tell_groupless(boards, options):
+    for line in warn_groupless(boards, options):
         tell(f"zoo: warning: {clean(line)}")
-    if form == "terminal":
-        text = to_terminal(boards, width=terminal_width(), color=output is None and in_color())
-    elif table:
+    if table:
         text = section_to_csv(boards, table)
     else:
-        text = {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](boards)
+        layout = Layout(
+            width=terminal_width(),
+            color=output is None and in_color(),
+            details=details,
+            sections=requested_sections(flags),
+            more=details_command(folders),
+        )
+        text = write_boards(boards, form, layout)
     if output is None:
         click.echo(text, nl=False)
         return 0
@@ -92,31 +107,47 @@ def report_command(
     return 0
 
 
+def requested_sections(flags: dict[str, Any]) -> frozenset[str]:
+    """The tables below a board that a flag asks for; the terminal shows them without --details too."""
+    by_section = {
+        "operating": ("prevalence", "sensitivity", "specificity"),
+        "ensembles": ("ensembles",),
+        "subgroups": ("by",),
+    }
+    return frozenset(section for section, names in by_section.items() if any(flags[name] for name in names))
+
+
+def details_command(folders: Sequence[Path]) -> str:
+    return " ".join(["zoo report --details", *(f"--results {shlex.quote(clean(folder))}" for folder in folders)])
+
+
 def refuse_ignored(flags: Sequence[str]) -> None:
-    """Raise where flags of boards stand beside --predictions."""
+    """Raise if flags of boards are given with --predictions."""
     if flags:
-        told = f"--predictions is written instead of a board: nothing would come of {', '.join(flags)}"
-        raise UsageError(told, fix="call zoo report once for each")
+        message = f"--predictions replaces the board and ignores {', '.join(flags)}"
+        raise UsageError(message, fix="run zoo report once for each")
 
 
-def options_from_flags(asked: dict[str, Any]) -> ReportOptions:
-    """What `zoo report` was asked for beside its defaults."""
+def options_from_flags(flags: dict[str, Any]) -> ReportOptions:
+    """The options of the boards that the flags request."""
     from zoo.evaluation.thresholds import ThresholdTarget
     from zoo.leaderboard.tables import ReportOptions, parse_by
 
-    wanted = [ThresholdTarget(metric=name, least=asked[name]) for name in ("sensitivity", "specificity") if asked[name]]
-    if len(wanted) > 1:
-        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="ask for one of them")
+    targets = [
+        ThresholdTarget(metric=name, least=flags[name]) for name in ("sensitivity", "specificity") if flags[name]
+    ]
+    if len(targets) > 1:
+        raise UsageError("--sensitivity and --specificity: one threshold cannot reach both", fix="use one of them")
     return ReportOptions(
-        prevalence=asked["prevalence"],
-        reach=wanted[0] if wanted else None,
-        by=parse_by(asked["by"]),
-        ensembles=asked["ensembles"],
+        prevalence=flags["prevalence"],
+        reach=targets[0] if targets else None,
+        by=parse_by(flags["by"]),
+        ensembles=flags["ensembles"],
     )
 
 
-def tell_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
-    """A line for each column of `--by` that makes no group on any board, with what the boards say of it."""
+def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A warning for each column of `--by` that makes no group on any board, with the reason from the boards."""
     tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
     grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
     notes = list(dict.fromkeys(note for table in tables for note in table.notes))

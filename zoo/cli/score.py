@@ -13,9 +13,9 @@ from zoo.cli.terminal import registry_with_warnings
 
 @click.command("score")
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@several("--metrics", metavar="NAME,...", help="Metrics beside those scored before.")
+@several("--metrics", kind="metric", metavar="NAME,...", help="Metrics in addition to the stored ones.")
 def score_command(results: Path, metrics: tuple[str, ...]) -> int:
-    """Compute scores again from stored predictions; no GPU, no training."""
+    """Recompute scores from stored predictions, without training or a GPU."""
     from zoo.registry.loading import quiet_stdout
     from zoo.results.rescoring import rescore
     from zoo.system.progress import Console

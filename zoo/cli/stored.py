@@ -1,4 +1,4 @@
-"""What `--results` names, read; what is damaged there is a warning."""
+"""Read the folders and bundles of `--results`; a damaged result is a warning."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def has_readable_scores(result: Result) -> bool:
-    """Whether the scores beside a result are whole; damaged ones are a warning, and `zoo score` makes them again."""
-
+    """Whether the scores of a result can be read; damaged ones are a warning, and `zoo score` recomputes them."""
     try:
         result.scores()
     except ResultsError as error:
@@ -28,7 +27,7 @@ def has_readable_scores(result: Result) -> bool:
 
 
 def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
-    """The results of folders and of bundles; a bundle's rows are marked by what is known of them."""
+    """Read results from folders and bundles; those of a bundle are verified and marked with their provenance."""
     from zoo.results.bundles import is_bundle
     from zoo.results.verifying import load_bundle, mark_reproduced
     from zoo.system.progress import Console
@@ -44,17 +43,17 @@ def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
 
 
 def read_results(folders: Sequence[Path]) -> list[Any]:
-    """Every readable result; a damaged one is a warning, none at all an error."""
+    """Read every result; a damaged one is a warning, none at all an error."""
     from zoo.results.store import load_results
 
-    found: list[Any] = []
+    results: list[Any] = []
     for folder in folders:
         if not folder.is_dir():
-            raise ResultsError(f"{folder}: not a folder", fix="give one by --results, or run `zoo bench` first")
-        results, damaged = load_results(folder)
-        found += [result for result in results if result.id not in {other.id for other in found}]
+            raise ResultsError(f"{folder}: not a folder", fix="name one by --results, or run `zoo bench` first")
+        loaded, damaged = load_results(folder)
+        results += [result for result in loaded if result.id not in {other.id for other in results}]
         for line in damaged:
             tell(f"zoo: warning: left out: {clean(line)}")
-    if not found:
+    if not results:
         raise ResultsError(f"no results below {', '.join(map(str, folders))}", fix="run `zoo bench` first")
-    return found
+    return results

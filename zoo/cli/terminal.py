@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def tell(text: str) -> None:
-    """On stderr, if anybody listens."""
+    """Print to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 
 
 def registry_with_warnings(console: Console | None = None) -> Registry:
-    """Everything installed; a broken plugin is one warning line a day, and the others serve on.
+    """Open the registry of installed plugins; a broken plugin is one warning per day.
 
-    `zoo plugin list` and an error for a name that it may offer mention it whenever they are printed.
+    `zoo plugin list`, and errors for names that it might provide, mention it every time.
     """
     from zoo.registry.opening import open_registry
     from zoo.system.progress import Console
@@ -38,7 +38,7 @@ def registry_with_warnings(console: Console | None = None) -> Registry:
 
 
 def not_warned_today(broken: Sequence[BrokenPlugin]) -> list[BrokenPlugin]:
-    """The broken plugins that no command of today has warned of with this reason, each noted as warned of."""
+    """Return the broken plugins of which no command has warned today for this reason, and record them as warned."""
     import datetime
     import json
 
@@ -46,15 +46,15 @@ def not_warned_today(broken: Sequence[BrokenPlugin]) -> list[BrokenPlugin]:
 
     path, today = cache_root() / "plugins" / "warned.json", datetime.datetime.now(datetime.UTC).date().isoformat()
     lines = {f"{each.plugin} {each.version}: {each.reason}": each for each in broken}
-    noted: object = None
+    stored: object = None
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        noted = json.loads(read_regular(path))
-    told = noted.get("lines") if isinstance(noted, dict) and noted.get("day") == today else []
-    told = [line for line in told if isinstance(line, str)] if isinstance(told, list) else []
-    fresh = [line for line in lines if line not in told]
+        stored = json.loads(read_regular(path))
+    warned = stored.get("lines") if isinstance(stored, dict) and stored.get("day") == today else []
+    warned = [line for line in warned if isinstance(line, str)] if isinstance(warned, list) else []
+    fresh = [line for line in lines if line not in warned]
     if fresh:
-        with contextlib.suppress(OSError):  # a cache that cannot be written to: they are warned of each time
-            write_json(path, {"day": today, "lines": [*told, *fresh]})
+        with contextlib.suppress(OSError):  # a read-only cache: the warning is repeated each time
+            write_json(path, {"day": today, "lines": [*warned, *fresh]})
     return [lines[line] for line in fresh]
 
 
@@ -63,5 +63,5 @@ def in_color() -> bool:
 
 
 def terminal_width() -> int:
-
+    """The columns of the terminal, or of $COLUMNS; 140 without either."""
     return shutil.get_terminal_size((140, 40)).columns

@@ -14,10 +14,10 @@ from zoo.errors import EXIT_SOME_FAILED
 
 @click.command("verify")
 @click.argument("path", type=PATH, metavar="BUNDLE")
-@several("--datasets", "-d", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@several("--datasets", "-d", kind="dataset", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
-    """Compute every score of a bundle again, compare every hash; exit status 3 where anything differs."""
+    """Recompute every score of a bundle and compare every hash; exit status 3 if anything differs."""
     from zoo.data.lookup import open_named
     from zoo.registry.loading import quiet_stdout
     from zoo.report.verification import verification_lines
@@ -28,12 +28,12 @@ def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     registry, console = registry_with_warnings(), Console()
     with quiet_stdout():
         with console.counting(f"verifying {path.name}", "runs") as progress:
-            found = verify_bundle(open_bundle(path), path.stem, registry, progress)
+            verification = verify_bundle(open_bundle(path), path.stem, registry, progress)
         for name in datasets:
             for source, fingerprints in open_named(name, registry, console):
-                compare_data(found, source, fingerprints)
+                compare_data(verification, source, fingerprints)
     if as_json:
-        click.echo(json.dumps(describe_verification(found, path), indent=1, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(describe_verification(verification, path), indent=1, allow_nan=False, ensure_ascii=False))
     else:
-        click.echo("\n".join(verification_lines(found)))
-    return EXIT_SOME_FAILED if found.differences else 0
+        click.echo("\n".join(verification_lines(verification)))
+    return EXIT_SOME_FAILED if verification.differences else 0

@@ -13,9 +13,9 @@ from zoo.cli.options import RESULTS, TEXT
 @click.command("why")
 @click.argument("run_id", type=TEXT)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def why_command(run_id: str, results: Path, as_json: bool) -> None:
-    """Tell, field by field, why a run is, or is not, the same as one already done."""
+    """Explain, field by field, why a run does or does not equal a stored one."""
     from zoo.report.text import to_text
     from zoo.results.lookup import explain_run
 

@@ -1,4 +1,4 @@
-"""Build boards from stored results: a pure function of the files, so that the same files give the same bytes."""
+"""Build boards from stored results: a pure function of the files, so equal files give equal bytes."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ COSTS = (
     "num_parameters",
     "flops",
 )
-# What rows are kept apart by: everything of a run's identity but seed and fold.
+# The fields that separate rows: a run's identity without seed and fold.
 KEPT_APART = ("model", "network", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
-# What stands below every board, in this order.
+# The tables below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = (
     calibration.build_section,
     operating_points.build_section,
@@ -59,31 +59,31 @@ class Row:
 
     model: str
     qualified: str  # distribution:architecture
-    network: str = ""  # suites.identify_network
+    network: str = ""  # models.identity.identify_network
     weights: str  # tag; "random init"
     baseline: bool
     scores: Mapping[str, Score]
-    seed_sd: Mapping[str, float | None]  # between seeds, of the seed's score
+    seed_sd: Mapping[str, float | None]  # standard deviation between the seeds' scores
     seeds: tuple[int, ...]
-    coverage: tuple[int, int]  # runs that count, runs there should be
-    num_finished: int = 0  # runs that ended well; a seed counts where all its folds did
+    coverage: tuple[int, int]  # runs that count, runs expected
+    num_finished: int = 0  # finished runs; a seed counts if all its folds finished
     cost: Mapping[str, float | None]  # mean over runs
     deviations: tuple[str, ...]
-    degenerate: tuple[str, ...] = ()  # why it is worth no more than the constant predictor
+    degenerate: tuple[str, ...] = ()  # why it is no better than the constant predictor
     tuned: str = ""
     num_tuning_runs: int = 0
-    pretraining: tuple[str, ...] | None = None  # what its initial weights were trained on; None: nobody says
-    variant: str = ""  # what tells it from the rows of the same name on its board
+    pretraining: tuple[str, ...] | None = None  # datasets of its initial weights; None: unknown
+    variant: str = ""  # what distinguishes it from rows of the same name on its board
     errors: tuple[str, ...] = ()
-    faults: tuple[int, ...] = ()  # seeds that were lost by what the model itself did
+    faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
     run_ids: tuple[str, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
-    stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold, of what counts
+    stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
 
     @property
     def label(self) -> str:
-        """The model with its weights tag, unless that is the name's end already: what `zoo compare` takes."""
+        """The model with its weights tag, unless the name ends with it: what `zoo compare` takes."""
         plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
         name = self.model if plain else f"{self.model}.{self.weights}"
         return f"{name}[{self.variant}]" if self.variant else name
@@ -91,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """All models on one dataset, content, split, protocol and kind of initial weights; nothing else is comparable."""
+    """All comparable rows: one dataset, content, split, protocol and kind of initial weights."""
 
     dataset: str
     facts: Mapping[str, Any]  # data.describe_dataset
@@ -106,31 +106,31 @@ class Board:
     card: ScoringContext
     threshold: ThresholdRule
     primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
-    dates: tuple[str, str] = ("", "")  # of the first and of the last run
-    bundle: str = ""  # whose pseudonyms its patients have: rows of another cannot be paired with them
-    num_configurations: int = 0  # model x protocol x initial weights, ever scored on this test set
+    dates: tuple[str, str] = ("", "")  # of the first and the last run
+    bundle: str = ""  # the source of its patients' pseudonyms: rows of other bundles cannot be paired
+    num_configurations: int = 0  # model x protocol x initial weights ever scored on this test set
     is_control: bool = False  # its runs were trained on shuffled labels
-    controls: tuple[ShuffleVerdict, ...] = ()  # what those say of its own rows, or of the board with the true labels
+    controls: tuple[ShuffleVerdict, ...] = ()  # verdicts on its rows, or on those of the board with true labels
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
 
     def rank(self, row: int) -> int | None:
-        """The rank of the row at this position; None where it has none."""
+        """The rank of the row at this position, or None."""
         return self.comparisons.ranks[row] if self.comparisons.ranks else None
 
     def tied_with(self, row: int) -> list[str]:
-        """The models from which no difference could be detected."""
+        """The models without a detectable difference from this row."""
         return [self.rows[other].label for other in self.comparisons.tied_with(row)]
 
     @property
     def is_external(self) -> bool:
-        """Whether its models were trained on another dataset than the one tested on."""
+        """Whether the models were trained on another dataset than the one they are tested on."""
         return "external" in self.facts
 
     @property
     def control_key(self) -> tuple[str, ...]:
-        """What a board shares with the one of the same runs on shuffled labels."""
+        """The key shared by a board and its control, the same runs on shuffled labels."""
         facts, protocol = self.facts, self.protocol.removesuffix(f"+{SHUFFLED}")
         return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, protocol, self.init
 
@@ -148,9 +148,9 @@ def build_leaderboard(
 ) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
-    Ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Runs on shuffled
-    labels have boards of their own. Tuning runs are left out: they have seen no test image. `scored_runs` are all that
-    were ever scored (`Run.describe()`), where there are more than these results.
+    Boards are ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Runs on
+    shuffled labels have separate boards. Tuning runs are excluded: they are not tested. `scored_runs` lists all runs
+    ever scored (`Run.describe()`) if there are more than these results.
     """
     results = list(results)
     uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
@@ -172,7 +172,7 @@ def build_leaderboard(
     boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
     shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
     verdicts = {key: board.controls for key, board in shuffled.items()}
-    found = [
+    counted = [
         replace(
             board,
             num_configurations=uses[tested_on({**board.facts, **board.facts.get("external", {})})],
@@ -181,29 +181,29 @@ def build_leaderboard(
         for board in boards
         if board
     ]
-    return found + list(shuffled.values())
+    return counted + list(shuffled.values())
 
 
 def build_controls(
     results: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
 ) -> dict[tuple[str, ...], Board]:
-    """The boards of runs on shuffled labels, by the key that they share with the board of the true labels."""
+    """Build the boards of runs on shuffled labels, by `control_key`."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(board_key(result), []).append(result)
     boards = [build_board(group, [], metrics, options, ()) for _, group in sorted(groups.items())]
-    found = {}
+    controls = {}
     for board in boards:
         if board:
             verdicts = tuple(judge_shuffles(row.label, row.scores, len(row.seeds), board.card) for row in board.rows)
-            found[board.control_key] = replace(board, is_control=True, controls=verdicts)
-    return found
+            controls[board.control_key] = replace(board, is_control=True, controls=verdicts)
+    return controls
 
 
 def data_key(result: Result) -> tuple[str, ...]:
     run = result.run
-    elsewhere = run.get("tested_on", ""), run.get("test_hash", "")  # older results do not know of it
-    return (run["dataset"], run["content_hash"], run["split_hash"], *elsewhere, result.bundle)
+    external = run.get("tested_on", ""), run.get("test_hash", "")  # older results have neither
+    return (run["dataset"], run["content_hash"], run["split_hash"], *external, result.bundle)
 
 
 def board_key(result: Result) -> tuple[str, ...]:
@@ -211,7 +211,7 @@ def board_key(result: Result) -> tuple[str, ...]:
 
 
 def matching_runs(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
-    """The baselines of the same data, one row each, at the image size of the board where they were run at several."""
+    """The baselines on the same data, one row each; of several image sizes, the board's."""
     rows = group_rows([b for b in baselines if data_key(b) == data_key(group[0])])
     sizes = {r.run["image_size"] for r in group}
     rows.sort(key=lambda row: row[0].run["image_size"] not in sizes)
@@ -226,7 +226,7 @@ def row_key(result: Result) -> tuple[Any, ...]:
 
 
 def kept_apart(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run (`Run.describe()`) that rows are kept apart by."""
+    """The fields of a run (`Run.describe()`) that separate rows."""
     return {name: run.get(name, "") if name == "network" else run[name] for name in KEPT_APART}
 
 
@@ -237,7 +237,7 @@ def build_board(
     options: ReportOptions,
     sections: Sequence[SectionBuilder],
 ) -> Board | None:
-    """One board, or None where nothing on it was ever finished."""
+    """Build one board, or return None if none of its runs finished."""
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
@@ -283,7 +283,7 @@ def build_board(
 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
-    """The tables below a board, from the predictions of its rows."""
+    """Build the tables below a board from the predictions of its rows."""
     request = SectionRequest(
         rows=[
             ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
@@ -300,7 +300,7 @@ def build_sections(board: Board, options: ReportOptions, builders: Sequence[Sect
 
 
 def seeds_of(row: Row) -> tuple[int, ...]:
-    """The seed of each part of `stored`: on another dataset the folds of one seed are parts of their own."""
+    """The seed of each part of `stored`; in external validation each fold is a part."""
     each = len(row.stored) // max(1, len(row.seeds))
     return tuple(seed for seed in row.seeds for _ in range(each))
 
@@ -308,7 +308,7 @@ def seeds_of(row: Row) -> tuple[int, ...]:
 def build_rows(
     results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
 ) -> list[Row]:
-    """One row a model; rows of one name say what they differ in."""
+    """Build one row per model; rows of the same name get a variant that tells them apart."""
     rows, parts = [], group_rows(results)
     for part in parts:
         row = build_row(part, metrics, seeds, primary)
@@ -330,9 +330,9 @@ def group_rows(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def split_by_parameters(results: Sequence[Result]) -> list[list[Result]]:
-    """The runs of one row by the number of parameters, which differs where a plugin changed and its version did not.
+    """Split the runs of one row by their number of parameters.
 
-    A run that failed has no number, and stays with the first ones.
+    It differs if a plugin changed without a new version. A failed run has no number and stays with the first ones.
     """
     counts = sorted({count for result in results if (count := describe_parameters(result)) is not None})
     if len(counts) < 2:
@@ -346,19 +346,19 @@ def describe_parameters(result: Result) -> int | None:
 
 
 def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
-    found = row.scores.get(primary)
-    value = None if found is None or found.value is None else float(rounded(found.value))  # equal scores stay equal
+    score = row.scores.get(primary)
+    value = None if score is None or score.value is None else float(rounded(score.value))  # keeps ties
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 
 def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
-    """Score the seeds that have all their folds; a mean over whatever happens to exist would compare unlike things."""
+    """Score the seeds that have all their folds: means over different sets of folds are not comparable."""
     run = results[0].run
     finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
     folds = range(run["num_folds"])
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
-    if run["purpose"] == "external":  # every fold's model is tested on the same images: they are no parts of a whole
+    if run["purpose"] == "external":  # the models of all folds are tested on the same images
         complete = [[result] for part in complete for result in part]
     scores: Mapping[str, Score] = {}
     stored: Runs = ()
@@ -380,7 +380,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     return Row(
         model=run["shown"],
         qualified=run["model"],
-        network=run.get("network", ""),  # not recorded by the first results
+        network=run.get("network", ""),  # absent from the oldest results
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
         baseline=is_baseline(results[0].run),
         scores=scores,
@@ -391,7 +391,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         cost={name: mean_cost(counted, name) for name in COSTS},
         deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
         tuned=run["tuned"],
-        num_tuning_runs=run.get("num_tuning_runs", 0),  # not recorded by the first results
+        num_tuning_runs=run.get("num_tuning_runs", 0),  # absent from the oldest results
         pretraining=find_pretraining(list(finished.values())),
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
@@ -403,7 +403,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
 
 
 def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
-    """What the row's initial weights were trained on, as its runs recorded it."""
+    """The datasets on which the row's initial weights were trained, as recorded by its runs."""
     names = next((result.details["pretraining"] for result in results if result.details.get("pretraining")), None)
     return None if names is None else tuple(names)
 
@@ -411,15 +411,15 @@ def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
 def flag_degenerate(
     row: Row, constant: Score | None, primary: str, higher: bool, card: ScoringContext, rule: ThresholdRule
 ) -> Row:
-    found = row.scores.get(primary)
-    reasons = find_degenerate(found, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
+    score = row.scores.get(primary)
+    reasons = find_degenerate(score, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
     return replace(row, degenerate=reasons)
 
 
 def find_evidence(
     stored: Runs, metric: MetricSpec | None, card: ScoringContext, threshold: ThresholdRule
 ) -> Evidence | str:
-    """What the row is ranked by, or the reason why it is not; whatever a plugin's metric does costs only the rank."""
+    """What the row is ranked by, or why it is not ranked; an error in a plugin's metric costs only the rank."""
     if metric is None:
         return "the primary metric is not installed"
     try:
@@ -431,27 +431,27 @@ def find_evidence(
 
 
 def strongest(results: Sequence[Result]) -> Provenance:
-    """What can be said of a row's runs: one that was carried out again here speaks for the row."""
-    found = {result.provenance for result in results}
+    """The provenance of a row: a single run that was reproduced here counts for the row."""
+    present = {result.provenance for result in results}
     order: tuple[Provenance, ...] = ("reproduced", "stated", "recomputed")
-    return next((provenance for provenance in order if provenance in found), "")
+    return next((provenance for provenance in order if provenance in present), "")
 
 
 def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
-    """The mean of what a bundle without targets says of its runs: no interval, since nothing can be resampled."""
-    found = [result.scores().get(name) for part in complete for result in part]
-    values = [score.value for score in found if score is not None and score.value is not None]
-    if len(values) < len(found):
+    """The mean of the scores stated by a bundle without targets; it has no interval."""
+    stated = [result.scores().get(name) for part in complete for result in part]
+    values = [score.value for score in stated if score is not None and score.value is not None]
+    if len(values) < len(stated):
         return Score(value=None, reason="not stated for every run")
     return Score(value=exact_mean(values), reason="stated by the bundle, which holds no targets")
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
-    """The standard deviation between seeds of the seed's score, its mean over folds; None for one seed."""
+    """Standard deviation between the seeds' scores, each the mean over folds; None for one seed."""
     values = []
     for part in complete:
-        found = [result.scores().get(name) for result in part]
-        numbers = [s.value for s in found if s is not None and s.value is not None]
+        scores = [result.scores().get(name) for result in part]
+        numbers = [s.value for s in scores if s is not None and s.value is not None]
         if len(numbers) < len(part):
             return None
         values.append(exact_mean(numbers))
@@ -464,7 +464,7 @@ def mean_cost(results: Sequence[Result], name: str) -> float | None:
 
 
 def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:
-    """The dataset's facts, its test split counted over all folds of one row, and its patients by label."""
+    """The dataset's facts, with the test split counted over all folds and its patients by label."""
     facts, card = finished[0].dataset, finished[0].card()
     test: dict[str, Any] = dict(facts["splits"]["test"])
     if facts["num_folds"] > 1:
@@ -482,17 +482,17 @@ def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, 
 
 
 def count_units(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext) -> dict[str, Any]:
-    """Test units, patients or clips, and those of each class: what prevalence is a share of."""
+    """Count the test units (patients or clips) in all and by class, for the prevalence."""
     tests = [fold["test"].by_unit(card.unit) for fold in folds]
     counts: dict[str, Any] = {"units": sum(map(len, tests))}
     if card.task.classes:
-        found = np.bincount(np.concatenate([test.targets for test in tests]), minlength=len(card.labels))
-        counts["label_units"] = {label: int(n) for label, n in zip(card.labels, found, strict=True)}
+        by_class = np.bincount(np.concatenate([test.targets for test in tests]), minlength=len(card.labels))
+        counts["label_units"] = {label: int(n) for label, n in zip(card.labels, by_class, strict=True)}
     return counts
 
 
 def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext) -> dict[str, int]:
-    """Test patients with at least one image of each label; a patient may count for several."""
+    """Count the test patients with at least one image of each label; a patient may count for several labels."""
     if card.task.name == "regression":
         return {}
     counts = dict.fromkeys(card.labels, 0)

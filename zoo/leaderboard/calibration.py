@@ -1,6 +1,6 @@
 """Measure how well probabilities are calibrated, raw and after temperature scaling.
 
-Everything is counted in the unit that is scored. A run's temperature is fitted on its val split alone.
+All counts are of the scored unit. A run's temperature is fitted on its val split alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WHAT = {
 
 
 def build_section(request: SectionRequest) -> Section | None:
-    """The section `calibration`: ECE, Brier score and log loss of every row; reliability curves in its details."""
+    """Build the section `calibration`: ECE, Brier score and log loss of every row, reliability curves as details."""
     if request.card.task.name == "regression" or not request.rows:
         return None
     card = replace(request.card, unit="image", val_unit=None)  # units are rows from here on
@@ -90,7 +90,7 @@ def merge_units(run: SplitPredictions, card: ScoringContext) -> SplitPredictions
 
 # --- temperatures ----------------------------------------------------------------------------------------------------
 def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str:
-    """The temperature of one run, or the reason why there is none."""
+    """Fit the temperature of one run, or return the reason why that is impossible."""
     val = run.get("val")
     if val is None:
         return "no predictions of val"
@@ -111,14 +111,14 @@ def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str
 
 
 def rescale(part: Predictions, temperature: float, card: ScoringContext) -> Predictions:
-    """The predictions at another temperature; 1 leaves them as they are."""
+    """Rescale predictions to a temperature; 1 changes nothing."""
     function = RESCALE.get(card.task.name, rescale_classes)
-    # Without log odds, which no measure of calibration looks at.
+    # calibration metrics do not use log odds
     return replace(part, probabilities=function(part.probabilities, temperature), log_odds=None)
 
 
 def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: ScoringContext) -> Runs:
-    """The test split of every run at its temperature; empty where any has none, since a mean needs them all."""
+    """Rescale the test split of every run; empty if any run has no temperature, because a mean needs all runs."""
     rescaled = []
     for folds, temperatures in zip(runs, fitted, strict=True):
         parts = []
@@ -131,19 +131,19 @@ def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: Scor
 
 
 def mean_temperature(fitted: Sequence[Sequence[float | str]]) -> float | None:
-    found = [temperature for folds in fitted for temperature in folds]
-    numbers = [temperature for temperature in found if not isinstance(temperature, str)]
-    return float(np.mean(numbers)) if len(numbers) == len(found) else None
+    every = [temperature for folds in fitted for temperature in folds]
+    numbers = [temperature for temperature in every if not isinstance(temperature, str)]
+    return float(np.mean(numbers)) if len(numbers) == len(every) else None
 
 
 def missing_reason(fitted: Sequence[Sequence[float | str]]) -> str | None:
-    """Why a row has no temperature: every reason of a run that has none, and of how many runs it is the reason."""
-    found = [temperature for folds in fitted for temperature in folds]
-    counts = Counter(temperature for temperature in found if isinstance(temperature, str))
-    told = [
-        f"{reason} ({count} of {len(found)} runs)" if len(found) > 1 else reason for reason, count in counts.items()
+    """The reasons why runs of a row have no temperature, with the number of runs; None if all have one."""
+    every = [temperature for folds in fitted for temperature in folds]
+    counts = Counter(temperature for temperature in every if isinstance(temperature, str))
+    reasons = [
+        f"{reason} ({count} of {len(every)} runs)" if len(every) > 1 else reason for reason, count in counts.items()
     ]
-    return "; ".join(told) or None
+    return "; ".join(reasons) or None
 
 
 def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]]) -> list[dict[str, Any]]:
@@ -152,17 +152,17 @@ def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]
             "model": row.label,
             "seed": row.seeds[number],
             "fold": fold,
-            "temperature": None if isinstance(found, str) else found,
-            "reason": found if isinstance(found, str) else None,
+            "temperature": None if isinstance(result, str) else result,
+            "reason": result if isinstance(result, str) else None,
         }
         for number, folds in enumerate(fitted)
-        for fold, found in enumerate(folds)
+        for fold, result in enumerate(folds)
     ]
 
 
 # --- reliability -----------------------------------------------------------------------------------------------------
 def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str) -> list[dict[str, Any]]:
-    """One reliability curve a seed and, of several labels, a label; the folds of a seed make one curve together."""
+    """One reliability curve per seed, for multi-label tasks per seed and label; the folds of a seed are joined."""
     curves = []
     for number, folds in enumerate(runs):
         test = join_parts([run["test"] for run in folds])
@@ -173,7 +173,7 @@ def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str)
 
 
 def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:
-    """The label that a curve is of; None: the largest probability's, whichever that is."""
+    """The label of each curve; None: the label with the largest probability."""
     if card.task.name == "multilabel":
         return card.labels
     return (card.labels[1 if card.positive is None else card.positive],) if card.task.name == "binary" else (None,)
@@ -192,15 +192,15 @@ def join_parts(parts: Sequence[Predictions]) -> Predictions:
 
 
 def find_points(request: MetricRequest, patients: Array) -> list[dict[str, list[Any]]]:
-    """By curve the points, one a bin that is not empty: how many, what was claimed, the share that came true.
+    """The points of each curve, one per non-empty bin: count, mean predicted probability, observed share.
 
-    The share's 95 % interval is Wilson's where every unit has a patient of its own, else of patients drawn anew; null
-    where that gives none.
+    The share's 95 % interval is Wilson's if each unit is a different patient, else a patient bootstrap; null if that
+    gives none.
     """
-    return [points_of(known, claimed, true, patients) for known, claimed, true in confidences(request)]
+    return [points_of(rows, claimed, true, patients) for rows, claimed, true in confidences(request)]
 
 
-def points_of(known: Array, claimed: Array, true: Array, patients: Array) -> dict[str, list[Any]]:
+def points_of(rows: Array, claimed: Array, true: Array, patients: Array) -> dict[str, list[Any]]:
     points: dict[str, list[Any]] = {name: [] for name in ("count", "claimed", "share", "low", "high")}
     if not len(claimed):
         return points
@@ -208,7 +208,7 @@ def points_of(known: Array, claimed: Array, true: Array, patients: Array) -> dic
     filled = np.unique(bins)
     inside = bins[:, None] == filled  # (n, K)
     count, hits = inside.sum(axis=0), (inside & true[:, None]).sum(axis=0)
-    owners = patients[known]
+    owners = patients[rows]
     if len(np.unique(owners)) == len(owners):
         bounds: list[tuple[float | None, float | None]] = [
             wilson_interval(int(h), int(n)) for h, n in zip(hits, count, strict=True)
@@ -216,7 +216,7 @@ def points_of(known: Array, claimed: Array, true: Array, patients: Array) -> dic
     else:
         weights = bootstrap_weights(owners, seed=BOOTSTRAP_SEED).astype(np.float64)
         drawn = ratio(weights @ (inside & true[:, None]), weights @ inside)
-        bounds = [(found.low, found.high) for found in map(percentile_interval, drawn.T)]
+        bounds = [(interval.low, interval.high) for interval in map(percentile_interval, drawn.T)]
     return {
         "count": count.tolist(),
         "claimed": (claimed @ inside / count).tolist(),

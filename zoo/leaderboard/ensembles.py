@@ -18,11 +18,11 @@ from zoo.specs.metric import MetricSpec
 from zoo.statistics.means import mean_of_arrays
 
 MIN_MEMBERS = 2
-MOST_METRICS = 5  # of the task's own, the primary one among them
+MOST_METRICS = 5  # of the task, including the primary one
 
 
 def build_section(request: SectionRequest) -> Section | None:
-    """The section `ensembles`, where it is asked for and a model has several seeds or folds to take the mean of."""
+    """Build the section `ensembles` if it is requested and a model has several seeds or folds."""
     if not request.options.ensembles or request.primary is None:
         return None
     metrics = choose_ensemble_metrics(request)
@@ -53,34 +53,34 @@ def build_section(request: SectionRequest) -> Section | None:
 
 def choose_ensemble_metrics(request: SectionRequest) -> dict[str, MetricSpec]:
     assert request.primary is not None
-    known = {spec.name: spec for spec in METRICS}
-    names = [name for name in request.card.task.metrics[:MOST_METRICS] if name in known]
-    return {request.primary.name: request.primary} | {n: known[n] for n in names if n != request.primary.name}
+    by_name = {spec.name: spec for spec in METRICS}
+    names = [name for name in request.card.task.metrics[:MOST_METRICS] if name in by_name]
+    return {request.primary.name: request.primary} | {n: by_name[n] for n in names if n != request.primary.name}
 
 
 def ensembles_of(stored: Runs, facts: Mapping[str, Any]) -> tuple[list[SplitPredictions], str]:
-    """The ensembles of one row, one for each set of test images, and what they are of; none of fewer than two runs.
+    """The ensembles of one row, one per set of test images, and a description; none for fewer than two runs.
 
-    In cross-validation a fold's images are tested by the models of that fold alone: only its seeds can be averaged. On
-    another dataset the models of all folds were tested on the same images.
+    In cross-validation only the models of one fold are tested on its images, so only its seeds are averaged. In
+    external validation the models of all folds are tested on the same images.
     """
     num_folds = facts.get("external", {}).get("folds", 1)
     if num_folds > 1:
         members = [run for part in stored for run in part]
-        told = f"{len(members) // num_folds} seeds x {num_folds} folds"
-        return ([average(members)] if len(members) >= MIN_MEMBERS else []), told
+        described = f"{len(members) // num_folds} seeds x {num_folds} folds"
+        return ([average(members)] if len(members) >= MIN_MEMBERS else []), described
     if len(stored) < MIN_MEMBERS:
         return [], ""
     return [average(parts) for parts in zip(*stored, strict=True)], f"{len(stored)} seeds"
 
 
 def average(members: Sequence[SplitPredictions]) -> SplitPredictions:
-    """One run with the mean probabilities. Where the members have different val images, each val is its own part."""
+    """Average runs into one. Members with different val images contribute separate parts to its val split."""
     parts: dict[bytes, list[Predictions]] = {}
     for run in members:
         if "val" in run:
             parts.setdefault(np.asarray(run["val"].sample_ids).tobytes(), []).append(run["val"])
-    means = [mean_of(found) for found in parts.values()]
+    means = [mean_of(members_of_val) for members_of_val in parts.values()]
     test = mean_of([run["test"] for run in members])
     return {"val": join_folds(means), "test": test} if means else {"test": test}
 
@@ -99,13 +99,13 @@ def mean_of(parts: Sequence[Predictions]) -> Predictions:
 
 
 def log_odds_of(parts: Sequence[Predictions]) -> Array | None:
-    """The log odds of all parts below each other; None where a part has none."""
+    """The log odds of all parts, concatenated; None if a part has none."""
     odds = [part.log_odds for part in parts if part.log_odds is not None]
     return np.concatenate(odds) if len(odds) == len(parts) else None
 
 
 def join_folds(parts: Sequence[Predictions]) -> Predictions:
-    """Several parts below each other. An image that is val of several folds is there once a fold, as another image."""
+    """Concatenate parts. An image that is in val of several folds counts once per fold, as a different image."""
     if len(parts) == 1:
         return parts[0]
     names = [[f"{number}/{name}" for name in part.sample_ids] for number, part in enumerate(parts)]

@@ -1,19 +1,16 @@
-"""Numbers and tables as people read them: `.913`, `.913 [.871 .944]`, `11.2 M`, `31 %`, `p .004`."""
+"""Format numbers for people: `.913`, `.913 [.871 .944]`, `11.2 M`, `31 %`, `p .004`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from zoo.errors import clean
 from zoo.evaluation.values import Score
-from zoo.leaderboard.tables import Cell, Section
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from zoo.leaderboard.tables import Cell
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`.913`, `1.000`, `12.40`; a dash where there is none. Never rounded up to a certainty: .9996 stays below 1."""
+    """`.913`, `1.000`, `12.40`; a dash for None. Values below 1 are never rounded up to 1: .9996 becomes `.999`."""
     if value is None:
         return "-"
     if abs(value) >= 10:
@@ -25,7 +22,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def format_rounded(value: float | None, digits: int) -> str:
-    """The same to so many digits, however large: a column of seconds is read from top to bottom."""
+    """Round to a fixed number of digits first, so that a column of seconds lines up."""
     return number(None if value is None else round(value, digits), digits)
 
 
@@ -37,8 +34,8 @@ def with_interval(score: Score | None) -> str:
     return f"{number(score.value)} [{number(score.low)} {number(score.high)}]"
 
 
-def shown_cell(cell: Cell) -> str:
-    """A cell of a section as people read it."""
+def section_cell(cell: Cell) -> str:
+    """A cell of a section as text."""
     if isinstance(cell, Score):
         few = cell.value is None and (cell.reason or "").startswith("too few")
         return "too few" if few else with_interval(cell)
@@ -52,7 +49,7 @@ def amount(value: float | None, unit: str = "") -> str:
     if value is None:
         return "-"
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:  # which rounds to the next prefix
+        if value >= size * 0.9995:  # rounds to the next prefix
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g}{' ' + unit if unit else ''}"
 
@@ -62,7 +59,7 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def disarm(cell: Any) -> Any:
-    """A cell of a CSV file: a text that a spreadsheet would take for a formula gets a quote in front."""
+    """A cell of a CSV file; text that a spreadsheet would read as a formula gets a leading quote."""
     if not isinstance(cell, str):
         return "" if cell is None else cell
     text = clean(cell)
@@ -70,43 +67,14 @@ def disarm(cell: Any) -> Any:
 
 
 def share(value: float | None) -> str:
-    """`31 %`; `under 1 %` where it is rare, since 2000 draws do not tell more."""
+    """`31 %`; `under 1 %` for rare events, because 2000 draws cannot resolve them."""
     if value is None:
         return "-"
     return "under 1 %" if value < 0.01 else f"{100 * value:.0f} %"
 
 
 def p_value(value: float | None) -> str:
-    """`p .031`, `p < .001`; a dash where there is none."""
+    """`p .031`, `p < .001`; a dash for None."""
     if value is None:
         return "p -"
     return "p < .001" if value < 0.001 else f"p {number(value)}"
-
-
-def print_section(section: Section, console: Console) -> None:
-    """A section's title, table and notes, drawn by rich."""
-    from rich.table import Table
-    from rich.text import Text
-
-    console.print(Text(section.title, style="bold"), soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
-    for position in shown:
-        texts = position == 0 or all(isinstance(entries[position], str) for entries in section.rows)
-        justify: Literal["left", "right"] = "left" if texts else "right"
-        table.add_column(Text(section.columns[position]), justify=justify)
-    for entries in section.rows[: section.compact_rows]:
-        table.add_row(*(Text(shown_cell(entries[position])) for position in shown))
-    console.print(table)
-    for line in (*section.notes, *left_out(section)):
-        console.print(Text(clean(line), style="dim"), soft_wrap=True)
-    console.print()
-
-
-def left_out(section: Section) -> list[str]:
-    """What a terminal has no room for."""
-    columns = [column for column in section.columns if section.compact and column not in section.compact]
-    num_rows = 0 if section.compact_rows is None else max(len(section.rows) - section.compact_rows, 0)
-    more = f"{num_rows} more row{'s' * (num_rows > 1)}"
-    parts = [", ".join(columns)] * bool(columns) + [more] * bool(num_rows)
-    return [f"in the other formats: {' and '.join(parts)}"] if parts else []

@@ -1,7 +1,7 @@
 """Order models over several datasets: mean rank, win probability, and the tests that the data allow.
 
-A pure function of boards. Raw scores are never averaged over datasets, and no mean is taken over what happens to exist:
-a failure of the model's own is scored as the constant predictor; what was never run leaves its dataset out for all.
+A pure function of boards. Raw scores are never averaged over datasets, and every mean is over the same datasets: a
+failure caused by the model is scored as the constant predictor; a missing run excludes its dataset for all models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METHOD = f"patients within datasets and seeds within models, B={NUM_RESAMPLES}"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetScore:
-    """One model on one dataset: its evidence, higher being better, and how many of its seeds the model itself lost."""
+    """One model on one dataset: its evidence, where higher is better, and its number of failed seeds."""
 
     evidence: Evidence
     num_faults: int
@@ -44,90 +44,90 @@ class Across:
 
     protocol: str
     init: str
-    over: Literal["all", "common"]  # all datasets; those that every model has
+    over: Literal["all", "common"]  # all datasets, or those that every model has
     datasets: tuple[str, ...]
     models: tuple[str, ...]  # by mean rank, the best first
     section: Section
     pairs: tuple[tuple[str, str, float], ...]  # Holm-adjusted p of Wilcoxon's test; empty: too few datasets
 
 
-# Models by dataset: what was tested, or why there is nothing.
+# Models by dataset: the score, or the reason why there is none.
 ScoreTable = Mapping[str, Mapping[str, DatasetScore | str]]
 
 
 def find_across(boards: Sequence[Board]) -> list[Across]:
-    """The orders over every group of boards of one protocol and kind of initial weights, where it has two datasets.
+    """Order the models of each group of boards with the same protocol and initial weights, if it has two datasets.
 
-    One over all datasets, of the models that have them all; and where a model lacks some, one of all models over the
-    datasets that they have in common. Controls are left out, and tests elsewhere, whose seeds are another board's.
+    One order is over all datasets, of the models that have them all. If a model lacks some, another is of all models
+    over their common datasets. Controls and external validations are excluded: the latter reuse another board's seeds.
     """
     groups: dict[tuple[str, str], list[Board]] = {}
     for board in boards:
         if any(not row.baseline for row in board.rows) and not board.is_control and not board.is_external:
             groups.setdefault((board.protocol, board.init), []).append(board)
-    found = []
+    orders = []
     for group in groups.values():
         notes, chosen = choose_versions(group)
-        chosen = tell_networks_apart(chosen)
-        table: ScoreTable = {board.dataset: find_tested(board) for board in chosen}
+        chosen = label_networks(chosen)
+        table: ScoreTable = {board.dataset: score_models(board) for board in chosen}
         usable = [
             b for b in chosen if sum(isinstance(t, DatasetScore) for t in table[b.dataset].values()) >= MIN_MODELS
         ]
         models = list(dict.fromkeys(row.label for b in usable for row in b.rows if not row.baseline))
         complete = [model for model in models if len(having(model, usable, table)) == len(usable)]
         if len(usable) >= MIN_DATASETS and len(complete) >= MIN_MODELS:
-            found.append(rank_across(usable, complete, table, "all", len(usable), notes))
+            orders.append(rank_across(usable, complete, table, "all", len(usable), notes))
         if len(complete) < len(models):
             several, common = share_datasets(models, usable, table)
             if several != complete and len(several) >= MIN_MODELS:
-                found.append(rank_across(common, several, table, "common", len(usable), notes))
-    return found
+                orders.append(rank_across(common, several, table, "common", len(usable), notes))
+    return orders
 
 
 def choose_versions(boards: Sequence[Board]) -> tuple[list[str], list[Board]]:
-    """One board a dataset: of several versions the one with most models, since their patients are the same people."""
+    """Choose one board per dataset: of several versions, which share patients, the one with most models."""
     versions: dict[str, list[Board]] = {}
     for board in boards:
         versions.setdefault(board.dataset, []).append(board)
     notes, chosen = [], []
-    for name, found in versions.items():
-        best = max(found, key=lambda board: (sum(not row.baseline for row in board.rows), not board.bundle))
+    for name, candidates in versions.items():
+        best = max(candidates, key=lambda board: (sum(not row.baseline for row in board.rows), not board.bundle))
         chosen.append(best)
-        if len(found) > 1:
+        if len(candidates) > 1:
             kept = f"content {best.facts['content_hash'][:8]}, split {best.facts['split_hash'][:8]}"
-            notes.append(f"{name}: {len(found)} versions; used is the one with most models ({kept})")
+            notes.append(f"{name}: {len(candidates)} versions; used is the one with most models ({kept})")
     return notes, chosen
 
 
-def tell_networks_apart(boards: Sequence[Board]) -> list[Board]:
-    """The boards, with the network in the label of each model that is another network on another board."""
+def label_networks(boards: Sequence[Board]) -> list[Board]:
+    """Add the network to the label of each model that is a different network on another board."""
     networks: dict[str, set[str]] = {}
     for board in boards:
         for row in board.rows:
             networks.setdefault(row.label, set()).add(row.network)
 
-    def tell_apart(row: Row) -> Row:
+    def label_network(row: Row) -> Row:
         if row.baseline or len(networks[row.label]) < 2:
             return row
         return replace(row, variant=", ".join(filter(None, (row.variant, f"network={row.network or 'unrecorded'}"))))
 
-    return [replace(board, rows=tuple(map(tell_apart, board.rows))) for board in boards]
+    return [replace(board, rows=tuple(map(label_network, board.rows))) for board in boards]
 
 
-def find_tested(board: Board) -> dict[str, DatasetScore | str]:
-    """Every model of a board with what is known of it there, or why it counts as not run."""
+def score_models(board: Board) -> dict[str, DatasetScore | str]:
+    """The score of each model on a board, or the reason why it counts as not run."""
     constant = next((r.evidence for r in board.rows if r.model == "constant" and r.baseline), None)
     stand_in = constant if isinstance(constant, Evidence) else None
-    found = {row.label: weigh_row(row, stand_in, board.higher_is_better) for row in board.rows if not row.baseline}
-    first = next((tested for tested in found.values() if isinstance(tested, DatasetScore)), None)
-    for label, tested in found.items():
+    scores = {row.label: weigh_row(row, stand_in, board.higher_is_better) for row in board.rows if not row.baseline}
+    first = next((tested for tested in scores.values() if isinstance(tested, DatasetScore)), None)
+    for label, tested in scores.items():
         if isinstance(tested, DatasetScore) and first and not same_patients(tested.evidence, first.evidence):
-            found[label] = "not tested on the patients of the others"
-    return found
+            scores[label] = "not tested on the patients of the others"
+    return scores
 
 
 def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> DatasetScore | str:
-    """The row's evidence, with the constant predictor in place of each seed that the model itself lost."""
+    """The row's evidence; each seed that failed because of the model counts as the constant predictor."""
     lost, own = len(row.faults), row.evidence
     if isinstance(own, str) and (not lost or row.seeds):
         return "; ".join([own, *row.errors])
@@ -159,7 +159,7 @@ def having(model: str, boards: Sequence[Board], table: ScoreTable) -> list[Board
 
 
 def share_datasets(models: Sequence[str], boards: Sequence[Board], table: ScoreTable) -> tuple[list[str], list[Board]]:
-    """The models and the datasets that all of them have; the model with the fewest goes until there are two."""
+    """The models and their common datasets; the model with the fewest is dropped until there are two."""
     kept = list(models)
     while kept:
         common = [b for b in boards if all(isinstance(table[b.dataset].get(model), DatasetScore) for model in kept)]
@@ -180,9 +180,9 @@ def rank_across(
 ) -> Across:
     tested = [[part for model in models if isinstance(part := table[b.dataset][model], DatasetScore)] for b in boards]
     measured = [measure_dataset(parts) for parts in tested]
-    found = order_models(measured)
+    order = order_models(measured)
     normalised = normalize_score(boards, measured)
-    best_first = np.argsort(found.mean_rank, kind="stable").tolist()
+    best_first = np.argsort(order.mean_rank, kind="stable").tolist()
     names = tuple(models[i] for i in best_first)
     counts = {model: sum(isinstance(row.get(model), DatasetScore) for row in table.values()) for model in models}
     first = boards[0]
@@ -196,18 +196,18 @@ def rank_across(
         ),
         columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALISED}", "datasets", "failures"),
         rows=tuple(
-            describe_model(i, models[i], found, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
+            describe_model(i, models[i], order, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
             for i in best_first
         ),
         notes=(
             f"over {', '.join(board.dataset for board in boards)}; rank 1 is the best, equal scores share a mean rank",
-            *tell_demonstrations(boards),
+            *demonstration_notes(boards),
             f"intervals: 95 %, {METHOD}; the datasets stay, so nothing is said of other datasets",
-            tell_test(pairs, len(boards), len(models)),
-            *tell_other_orders(models, names, normalised, measured, tested),
+            test_note(pairs, len(boards), len(models)),
+            *order_notes(models, names, normalised, measured, tested),
             *notes,
-            *tell_failures(boards, models, table),
-            *tell_missing(models, table),
+            *failure_notes(boards, models, table),
+            *missing_notes(models, table),
         ),
     )
     return Across(
@@ -230,10 +230,10 @@ def measure_dataset(tested: Sequence[DatasetScore]) -> DatasetSamples:
 
 
 def normalize_score(boards: Sequence[Board], measured: Sequence[DatasetSamples]) -> Array | None:
-    """(score - chance)/(best - chance), datasets x models, chance being the constant predictor's score.
+    """(score - chance)/(best - chance), shape (datasets, models); chance is the constant predictor's score.
 
-    Of an error, whose best is 0, it is the share of the constant predictor's error that is gone. None where a board has
-    no constant predictor or its metric no best value.
+    For an error, whose best value is 0, this is the share of the constant predictor's error that is removed. None if a
+    board has no constant predictor or its metric no best value.
     """
     rows = []
     for board, part in zip(boards, measured, strict=True):
@@ -250,7 +250,7 @@ def normalize_score(boards: Sequence[Board], measured: Sequence[DatasetSamples])
 def describe_model(
     i: int,
     model: str,
-    found: Order,
+    order: Order,
     normalised: Array | None,
     tested: Sequence[Sequence[DatasetScore]],
     coverage: str,
@@ -261,9 +261,9 @@ def describe_model(
     lost, seeds = sum(parts[i].num_faults for parts in tested), sum(parts[i].num_seeds for parts in tested)
     return (
         model,
-        spread(found.mean_rank[i], found.mean_rank_interval[i]),
-        spread(found.win_probability[i], found.win_probability_interval[i]),
-        float(found.first_probability[i]),
+        spread(order.mean_rank[i], order.mean_rank_interval[i]),
+        spread(order.win_probability[i], order.win_probability_interval[i]),
+        float(order.first_probability[i]),
         None if normalised is None else normalized_mean(normalised[:, i], np.zeros(len(normalised))),
         coverage,
         f"{lost} of {seeds} seeds" if lost else None,
@@ -273,9 +273,9 @@ def describe_model(
 def test_pairs(
     models: Sequence[str], measured: Sequence[DatasetSamples], normalised: Array | None
 ) -> tuple[tuple[str, str, float], ...]:
-    """Every pair with Holm's p of Wilcoxon's test over the datasets; none where they are too few.
+    """Every pair with its Holm-adjusted p of Wilcoxon's test over the datasets; empty if they are too few.
 
-    On the normalised scores where there are some: differences of several metrics are not of one size.
+    The normalized scores are tested if there are any, because differences of several metrics are not comparable.
     """
     scores = normalised
     if scores is None:
@@ -287,49 +287,49 @@ def test_pairs(
     return tuple((first, second, float(value)) for (first, second), value in zip(pairs, p, strict=True))
 
 
-def tell_test(pairs: Sequence[tuple[str, str, float]], num_datasets: int, num_models: int) -> str:
+def test_note(pairs: Sequence[tuple[str, str, float]], num_datasets: int, num_models: int) -> str:
     num_pairs = num_models * (num_models - 1) // 2
-    shown = f"{num_pairs} pair{'s' * (num_pairs != 1)}"
+    counted = f"{num_pairs} pair{'s' * (num_pairs != 1)}"
     if not pairs:
-        return f"too few datasets to test: {num_datasets}; {shown} of models would need {datasets_needed(num_pairs)}"
-    claimed = [f"{a} and {b} (p {p:.3g})" for a, b, p in pairs if p < ALPHA]
-    test = f"Wilcoxon's test over the datasets, Holm over {shown}"
-    return f"{test}: {'; '.join(claimed)} differ" if claimed else f"{test}: no detectable difference"
+        return f"too few datasets to test: {num_datasets}; {counted} of models would need {datasets_needed(num_pairs)}"
+    differing = [f"{a} and {b} (p {p:.3g})" for a, b, p in pairs if p < ALPHA]
+    test = f"Wilcoxon's test over the datasets, Holm over {counted}"
+    return f"{test}: {'; '.join(differing)} differ" if differing else f"{test}: no detectable difference"
 
 
-def tell_other_orders(
+def order_notes(
     models: Sequence[str],
     names: Sequence[str],
     normalised: Array | None,
     measured: Sequence[DatasetSamples],
     tested: Sequence[Sequence[DatasetScore]],
 ) -> list[str]:
-    """The order by the mean normalised score, and without the datasets on which a model failed, where they differ."""
+    """The order by mean normalized score, and without datasets on which a model failed, if they differ."""
     lines = []
     if normalised is None:
         lines.append(f"no mean {NORMALISED}: a board has no constant predictor, or its metric no best value")
     else:
         means = [float(rounded(exact_mean(column))) for column in normalised.T]
         by_mean = sorted(models, key=lambda model: -means[models.index(model)])
-        lines += tell_order(f"by the mean {NORMALISED}", by_mean, names)
+        lines += order_note(f"by the mean {NORMALISED}", by_mean, names)
     unfailed = [part for part, row in zip(measured, tested, strict=True) if not any(t.num_faults for t in row)]
     if MIN_DATASETS <= len(unfailed) < len(measured):
         ranks = order_models(unfailed, num_resamples=1).mean_rank
         others = sorted(models, key=lambda model: ranks[models.index(model)])
-        lines += tell_order("without the datasets on which a model failed", others, names)
+        lines += order_note("without the datasets on which a model failed", others, names)
     return lines
 
 
-def tell_order(way: str, order: Sequence[str], names: Sequence[str]) -> list[str]:
+def order_note(way: str, order: Sequence[str], names: Sequence[str]) -> list[str]:
     return [f"{way} the order is another: {', '.join(order)}"] if list(order) != list(names) else []
 
 
-def tell_demonstrations(boards: Sequence[Board]) -> list[str]:
+def demonstration_notes(boards: Sequence[Board]) -> list[str]:
     names = [board.dataset for board in boards if board.demonstration or board.facts["synthetic"]]
     return [f"demonstration: {', '.join(names)}: says nothing about patients"] if names else []
 
 
-def tell_failures(boards: Sequence[Board], models: Sequence[str], table: ScoreTable) -> list[str]:
+def failure_notes(boards: Sequence[Board], models: Sequence[str], table: ScoreTable) -> list[str]:
     lines = []
     for board in boards:
         for row in board.rows:
@@ -340,11 +340,11 @@ def tell_failures(boards: Sequence[Board], models: Sequence[str], table: ScoreTa
     return lines
 
 
-def tell_missing(models: Sequence[str], table: ScoreTable) -> list[str]:
-    """Who is not ranked here, or was not tested on a dataset, and why."""
-    known = dict.fromkeys(model for row in table.values() for model in row)
+def missing_notes(models: Sequence[str], table: ScoreTable) -> list[str]:
+    """The models that are not ranked here or not tested on a dataset, with reasons."""
+    names = dict.fromkeys(model for row in table.values() for model in row)
     lines = []
-    for model in known:
+    for model in names:
         reasons = [
             f"{dataset} ({row.get(model, 'not run')})"
             for dataset, row in table.items()

@@ -1,6 +1,6 @@
 """Operating points: thresholds chosen on val, and their results on test.
 
-Everything is counted in the unit that is scored; of several labels each is a question of its own.
+All counts are of the scored unit; in multi-label tasks each label is a separate binary question.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from zoo.tasks.kinds import BINARY
 
 NAMES = ("sensitivity", "specificity", "ppv", "npv")
 POINT_METRICS = {spec.name: spec for spec in METRICS if spec.name in NAMES}
-COMPACT_ROWS = 12  # of several labels, in a terminal; always whole models
+COMPACT_ROWS = 12  # on a terminal, for multi-label tasks; a model's labels stay together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """One row's runs as a binary task: the positive class, or one label of several, in the unit that is scored."""
+    """One row's runs as a binary task on the scored unit: the positive class, or one label of several."""
 
     row: ScoredRow
     label: str
@@ -50,17 +50,17 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What one row's thresholds do: scores on test, and what was reached on val."""
+    """The scores of one row at its thresholds, on test and on val."""
 
     thresholds: tuple[tuple[float, ...], ...]  # by seed and fold
     scores: Mapping[str, Score]
     on_val: Mapping[str, Score]
     at_prevalence: tuple[Score, Score] | None  # PPV, NPV
-    fallbacks: int  # runs whose val could not choose, so that it is .5
+    fallbacks: int  # runs whose val gave no threshold, so that it is .5
 
 
 def build_section(request: SectionRequest) -> Section | None:
-    """The section `operating`: sensitivity, specificity and predictive values of every row at its threshold."""
+    """Build the section `operating`: sensitivity, specificity and predictive values of every row at its threshold."""
     if request.card.task.name not in ("binary", "multilabel") or not request.rows:
         return None
     options, multilabel = request.options, request.card.task.name == "multilabel"
@@ -100,7 +100,7 @@ def build_section(request: SectionRequest) -> Section | None:
 
 # --- questions -------------------------------------------------------------------------------------------------------
 def list_questions_of_points(request: SectionRequest) -> Iterator[Question]:
-    """Every row and label, as a binary task of the units."""
+    """List every row and label as a binary task on the units."""
     card = request.card
     for row in request.rows:
         runs = [
@@ -123,14 +123,14 @@ def list_questions_of_points(request: SectionRequest) -> Iterator[Question]:
 
 
 def one_label(part: Predictions, label: int) -> Predictions:
-    """One label of several as a binary task, of the units where it is known."""
-    known = ~np.isnan(part.targets[:, label])
-    chance = part.probabilities[known, label]
-    odds = None if part.log_odds is None else part.log_odds[known, label]
+    """One label of several as a binary task, on the units with a known target."""
+    labeled = ~np.isnan(part.targets[:, label])
+    chance = part.probabilities[labeled, label]
+    odds = None if part.log_odds is None else part.log_odds[labeled, label]
     return Predictions(
-        sample_ids=part.sample_ids[known],
-        patients=part.patients[known],
-        targets=part.targets[known, label].astype(np.int64),
+        sample_ids=part.sample_ids[labeled],
+        patients=part.patients[labeled],
+        targets=part.targets[labeled, label].astype(np.int64),
         probabilities=np.column_stack([1 - chance, chance]),
         log_odds=None if odds is None else np.column_stack([-odds, odds]),
     )
@@ -138,12 +138,12 @@ def one_label(part: Predictions, label: int) -> Predictions:
 
 # --- points ----------------------------------------------------------------------------------------------------------
 def find_point(question: Question, rule: ThresholdRule, prevalence: float | None) -> Point:
-    """Undefined where val gives no threshold that reaches what is asked for."""
+    """Score a question at its thresholds; raises Undefined if no threshold on val reaches the target."""
     card, runs = question.card, question.runs
     thresholds, fallbacks = [], 0
     for folds in runs:
-        found = [choose_thresholds(run.get("val"), card, rule) for run in folds]
-        thresholds.append(tuple(float(one[0]) for one in found if one is not None))
+        chosen = [choose_thresholds(run.get("val"), card, rule) for run in folds]
+        thresholds.append(tuple(float(one[0]) for one in chosen if one is not None))
         fallbacks += sum(rule == "val" and not can_choose(run, card) for run in folds)
     scores = score(runs, POINT_METRICS, card, threshold=rule)
     on_val: Mapping[str, Score] = {}
@@ -160,7 +160,7 @@ def find_point(question: Question, rule: ThresholdRule, prevalence: float | None
 
 
 def can_choose(run: SplitPredictions, card: ScoringContext) -> bool:
-    """Whether val has a threshold that is better than chance."""
+    """Whether a threshold on val is better than chance."""
     val, positive = run.get("val"), 1 if card.positive is None else card.positive
     if val is None:
         return False
@@ -171,22 +171,22 @@ def can_choose(run: SplitPredictions, card: ScoringContext) -> bool:
 def predict_values(
     scores: Mapping[str, Score], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
 ) -> tuple[Score, Score]:
-    """PPV and NPV at a prevalence, by Bayes' rule from the sensitivity and specificity beside them.
+    """PPV and NPV at a prevalence, by Bayes' rule from sensitivity and specificity.
 
-    Where these have Wilson's intervals, theirs follow from those (MOVER-R); else both are resampled by patient.
+    Their intervals follow from Wilson's intervals of these two (MOVER-R), else from a patient bootstrap.
     """
     sensitivity, specificity = scores["sensitivity"], scores["specificity"]
-    for found in (sensitivity, specificity):
-        if found.value is None:
-            none = Score(value=None, reason=found.reason)
+    for rate in (sensitivity, specificity):
+        if rate.value is None:
+            none = Score(value=None, reason=rate.reason)
             return none, none
     assert sensitivity.value is not None and specificity.value is not None
     values = predictive_values(np.array(sensitivity.value), np.array(specificity.value), prevalence)
     reason = sensitivity.reason or specificity.reason
     if reason:
         intervals: list[tuple[float, float, str] | str] = [reason, reason]
-    elif all(found.method.startswith("wilson") for found in (sensitivity, specificity)):
-        bounds = [(found.low or 0.0, 1.0 if found.high is None else found.high) for found in (sensitivity, specificity)]
+    elif all(rate.method.startswith("wilson") for rate in (sensitivity, specificity)):
+        bounds = [(rate.low or 0.0, 1.0 if rate.high is None else rate.high) for rate in (sensitivity, specificity)]
         both = predictive_intervals(sensitivity.value, specificity.value, bounds[0], bounds[1], prevalence)
         intervals = [(low, high, "MOVER-R of sensitivity's and specificity's") for low, high in both]
     else:
@@ -206,7 +206,7 @@ def put_together(value: Array, interval: tuple[float, float, str] | str, missing
 def resample_values(
     values: tuple[Array, Array], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
 ) -> list[tuple[float, float, str] | str]:
-    """The interval of PPV and of NPV, patients drawn anew, or the reason why there is none."""
+    """The bootstrap interval by patient of PPV and of NPV, or the reason why there is none."""
     draws = draw_patients(tested)
     drawn, by_seed = [], []
     for name in ("sensitivity", "specificity"):
@@ -217,22 +217,22 @@ def resample_values(
     resampled = predictive_values(drawn[0], drawn[1], prevalence)
     of_seeds = predictive_values(by_seed[0], by_seed[1], prevalence)
     num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-    found: list[tuple[float, float, str] | str] = []
+    intervals: list[tuple[float, float, str] | str] = []
     for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
         interval = percentile_interval(values_drawn)
         if interval.low is None or interval.high is None or np.isnan(values_seed).any():
-            found.append(f"no interval: {interval.reason or 'undefined in a seed'}")
+            intervals.append(f"no interval: {interval.reason or 'undefined in a seed'}")
             continue
         low, high = interval.low, interval.high
         method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
         if len(tested) > 1:
             low, high = add_seed_variance((low, high), float(value), values_seed, num_patients)
             method += f" ({PATIENTS_AND_SEEDS})"
-        found.append((max(low, 0.0), min(high, 1.0), method))
-    return found
+        intervals.append((max(low, 0.0), min(high, 1.0), method))
+    return intervals
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- the table ---------------------------------------------------------------------------------------------------
 def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
@@ -246,7 +246,7 @@ def point_columns(multilabel: bool, reach: ThresholdTarget | None, prevalence: f
 
 
 def point_cells(point: Point | None, reach: ThresholdTarget | None, prevalence: float | None) -> tuple[Cell, ...]:
-    """The cells that `columns_of` names, behind model and label."""
+    """The cells of `point_columns` after model and label."""
     if point is None:
         return (None,) * (5 + (reach is not None) + 2 * (prevalence is not None))
     cells: list[Cell] = [float(np.mean([number for folds in point.thresholds for number in folds]))]
@@ -267,7 +267,7 @@ def describe_rule(rule: ThresholdRule) -> str:
 
 
 def point_notes(questions: Sequence[Question], prevalence: float | None) -> list[str]:
-    """What the thresholds were chosen on, and whose prevalence PPV and NPV hold for."""
+    """The notes: the samples on which thresholds were chosen, and the prevalence of PPV and NPV."""
     first = questions[0]
     several = len({question.label for question in questions}) > 1
     notes = ["threshold: the mean over runs; each run's own is used. Test chooses nothing"]
@@ -288,7 +288,7 @@ def point_notes(questions: Sequence[Question], prevalence: float | None) -> list
 
 
 def methods_of(rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """One note with every way an interval was taken."""
+    """One note with every interval method."""
     methods = sorted({cell.method for cells in rows for cell in cells if isinstance(cell, Score) and cell.method})
     return [f"intervals: 95 %, {'; '.join(methods)}"] if methods else []
 
@@ -299,7 +299,7 @@ def count(part: Predictions, card: ScoringContext) -> tuple[int, int]:
 
 
 def describe_point(question: Question, point: Point | None) -> dict[str, Any]:
-    """The thresholds and what was reached on val, by seed and fold, as plain data."""
+    """The thresholds by seed and fold and the scores on val, as plain data."""
     thresholds = () if point is None else point.thresholds
     return {
         "model": question.row.label,

@@ -32,16 +32,16 @@ BY_PROBABILITY = "probability of the true class"
 
 @dataclass(frozen=True, kw_only=True)
 class SingleRuns:
-    """One run of each model, the same test units: what can be said of these two runs, and not of the models."""
+    """The test of one run of each model on the same test units: it concerns these runs, not the models."""
 
     seeds: tuple[int, int]
-    method: str  # "paired DeLong", or the same for other metrics and for several units a patient
+    method: str  # "paired DeLong", or its equivalent for other metrics and several units per patient
     difference: float
     low: float
     high: float
-    statistic: float | None  # z; None where the difference has no variance
+    statistic: float | None  # z; None if the difference has no variance
     p: float | None
-    only_first: int | None  # units that only the first decided right
+    only_first: int | None  # units that only the first classified correctly
     only_second: int | None
     mcnemar: McNemar | None
     mcnemar_reason: str | None  # why there is none
@@ -49,14 +49,14 @@ class SingleRuns:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """A patient (an image, where no patient key is known) on which the two models differ most."""
+    """A patient (or an image, without a patient key) on which the two models differ most."""
 
     case: str
     samples: tuple[str, ...]
     target: str
-    first: float | None  # mean probability of the true class, over seeds and images; regression: the predicted value
+    first: float | None  # mean probability of the true class over seeds and images; regression: the predicted value
     second: float | None
-    moves: float  # how much smaller the difference would be without this case; or first less second
+    moves: float  # how much smaller the difference would be without this case, or first minus second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Contrast:
     first: int
     second: int
     tested: Difference | None  # over patients and seeds
-    single: SingleRuns | None  # where one of the two has one seed
+    single: SingleRuns | None  # if one of the two has one seed
     reason: str | None  # why neither could be tested
     ordered_by: str
     disagreements: tuple[Disagreement, ...]
@@ -77,18 +77,18 @@ class Contrast:
         return self.board.rows[self.first], self.board.rows[self.second]
 
 
-# --- what is compared ------------------------------------------------------------------------------------------------
+# --- selection -------------------------------------------------------------------------------------------------------
 def select_results(results: Sequence[Result], dataset: str | None, protocol: str | None) -> list[Result]:
-    """The results on one dataset and under one protocol (`finetune`, or `finetune@1`), baselines with them."""
+    """Select the results on one dataset and under one protocol (`finetune` or `finetune@1`), with their baselines."""
     labels = {r.run["protocol_label"] for r in results if not is_baseline(r.run)}
-    for kind, asked, known in (
+    for kind, requested, names in (
         ("dataset", dataset, {r.run["dataset"] for r in results}),
         ("protocol", protocol, labels | {label.partition("@")[0] for label in labels}),
     ):
-        if asked and asked not in known:
-            hint = nearest(asked, known)
+        if requested and requested not in names:
+            hint = nearest(requested, names)
             raise UsageError(
-                f"no stored result is of the {kind} {asked!r}", fix=hint or f"there are: {', '.join(sorted(known))}"
+                f"no stored result has the {kind} {requested!r}", fix=hint or f"there are: {', '.join(sorted(names))}"
             )
     return [
         r
@@ -101,40 +101,40 @@ def select_results(results: Sequence[Result], dataset: str | None, protocol: str
 
 
 def find_label(boards: Sequence[Board], name: str) -> str:
-    """The label that a name means on all boards: a label as it stands, or a plain or qualified name of one alone."""
+    """Resolve a name to a row's label: a label itself, or the plain or qualified name of exactly one row."""
     rows = [row for board in boards for row in board.rows]
     labels = sorted({row.label for row in rows})
     if name in labels:
         return name
-    meant = sorted({row.label for row in rows if name in (row.model, row.qualified)})
-    if len(meant) == 1:
-        return meant[0]
-    if meant:
-        raise UsageError(f"{name!r} is {len(meant)} rows: {', '.join(meant)}", fix="give one of them in full")
+    matches = sorted({row.label for row in rows if name in (row.model, row.qualified)})
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"{name!r} is {len(matches)} rows: {', '.join(matches)}", fix="name one of them in full")
     hint = nearest(name, {*labels, *(row.model for row in rows)})
     fix = hint or f"there are: {', '.join(labels[:20])}" + (" ..." if len(labels) > 20 else "")
-    raise UsageError(f"no board holds a model {name!r}", fix=fix, code="unknown-model")
+    raise UsageError(f"no board has a model {name!r}", fix=fix, code="unknown-model")
 
 
 def compare_models(boards: Sequence[Board], first: str, second: str) -> list[Contrast]:
-    """The two models on every board that holds both; UsageError where a name is unknown or means several."""
+    """Compare two models on every board that has both; UsageError if a name is unknown or ambiguous."""
     boards = [board for board in boards if not board.is_control]
     one, other = find_label(boards, first), find_label(boards, second)
     if one == other:
-        raise UsageError(f"{first!r} and {second!r} are the same model: {one}", fix="give two different ones")
-    found = []
+        raise UsageError(f"{first!r} and {second!r} are the same model: {one}", fix="name two different ones")
+    contrasts = []
     for board in boards:
         labels = [row.label for row in board.rows]
         if one in labels and other in labels:
-            found.append(contrast(board, labels.index(one), labels.index(other)))
-    if not found:
+            contrasts.append(contrast(board, labels.index(one), labels.index(other)))
+    if not contrasts:
         places = {
             name: ", ".join(sorted({f"{b.dataset} {b.protocol}" for b in boards if name in {r.label for r in b.rows}}))
             for name in (one, other)
         }
-        told = "; ".join(f"{name}: {where}" for name, where in places.items())
-        raise UsageError(f"no board holds both {one!r} and {other!r}", fix=f"run both on one dataset ({told})")
-    return found
+        listed = "; ".join(f"{name}: {where}" for name, where in places.items())
+        raise UsageError(f"no board has both {one!r} and {other!r}", fix=f"run both on one dataset ({listed})")
+    return contrasts
 
 
 def contrast(board: Board, first: int, second: int) -> Contrast:
@@ -163,7 +163,7 @@ def contrast(board: Board, first: int, second: int) -> Contrast:
 
 
 def why_not(board: Board, first: int, second: int) -> str | None:
-    """Why two rows cannot be tested at all; None where at least their runs can."""
+    """The reason why two rows cannot be tested at all; None if at least single runs can."""
     for row in (board.rows[first], board.rows[second]):
         if isinstance(row.evidence, str):
             return f"{row.label}: {row.evidence}"
@@ -186,7 +186,7 @@ def same_cases(first: Row, second: Row) -> bool:
 
 # --- one run of each -------------------------------------------------------------------------------------------------
 def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
-    """One run of each model, of a seed both have where there is one; Undefined where the metric has no influence."""
+    """Compare one run of each model, of a common seed if there is one; Undefined if the metric has no influence."""
     from scipy.special import ndtri
 
     common = [seed for seed in first.seeds if seed in second.seeds]
@@ -216,8 +216,8 @@ def test_scores(
 ) -> tuple[str, float, float, Test]:
     """Method, difference of the primary metric, its variance, and the z test.
 
-    DeLong's where the metric is one area and every unit a patient of its own, averaged over folds; else the variance is
-    that of the paired influence values by patient, which is the same for other metrics and for clusters.
+    DeLong's test, averaged over folds, if the metric is one area and each unit a different patient; otherwise the
+    variance of the paired influence values by patient, its equivalent for other metrics and for clusters.
     """
     assert board.primary is not None
     curve = board.primary.curve
@@ -227,10 +227,10 @@ def test_scores(
         except Undefined:
             curves = []
         if curves:
-            found = [delong_covariance(a[0], np.stack([a[1], b[1]])) for a, b in zip(*curves, strict=True)]
-            difference = exact_mean(areas[0] - areas[1] for areas, _ in found)
-            variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in found]
-            variance = max(float(np.sum(variances)), 0.0) / len(found) ** 2
+            estimates = [delong_covariance(a[0], np.stack([a[1], b[1]])) for a, b in zip(*curves, strict=True)]
+            difference = exact_mean(areas[0] - areas[1] for areas, _ in estimates)
+            variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in estimates]
+            variance = max(float(np.sum(variances)), 0.0) / len(estimates) ** 2
             return "paired DeLong", difference, variance, z_test(difference, variance)
     a, b = (weigh_evidence([run], board.primary, board.card, threshold=board.threshold) for run in runs)
     difference = float(a.seed_scores[0] - b.seed_scores[0])
@@ -239,7 +239,7 @@ def test_scores(
 
 
 def count_discordant(parts: Sequence[Sequence[DecidedTest]]) -> tuple[int | None, int | None, str | None]:
-    """Units that only the first, or only the second, decided right, over all folds; or why they are not counted."""
+    """Count the units that only one model classified correctly, over all folds; or why that is impossible."""
     if any(part.request.decisions is None or part.request.decisions.ndim > 1 for part in parts[0]):
         return None, None, "no single decision a unit"
     if any(len(np.unique(part.patients)) < len(part.patients) for part in parts[0]):
@@ -250,11 +250,11 @@ def count_discordant(parts: Sequence[Sequence[DecidedTest]]) -> tuple[int | None
 
 # --- where they disagree ---------------------------------------------------------------------------------------------
 def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tuple[Disagreement, ...]]:
-    """What the cases are ordered by, and those with the largest paired difference.
+    """Return the order criterion and the cases with the largest paired difference.
 
-    Ordered by influence on the difference of the scores: it says what the difference is made of, for every metric, and
-    a model that is merely more confident everywhere does not fill the list. Without influence values (ECE, too few
-    cases) by the probability of the true class.
+    Cases are ordered by their influence on the difference of the scores: it works for every metric, and a model that is
+    merely more confident everywhere does not fill the list. Without influence values (ECE, too few cases), they are
+    ordered by the probability of the true class.
     """
     if not same_cases(first, second):
         return BY_PROBABILITY, ()
@@ -263,9 +263,9 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
     samples = np.concatenate([test.sample_ids for test in tests])
     targets = np.concatenate([test.targets for test in tests])
     means = [mean_probabilities(row) for row in (first, second)]
-    shown = [of_truth(mean, targets, board.card.task.name) for mean in means]
+    of_truths = [of_truth(mean, targets, board.card.task.name) for mean in means]
     cases, owner = np.unique(patients, return_inverse=True)
-    by_case = [mean_by_case(values, owner, len(cases)) for values in shown]
+    by_case = [mean_by_case(values, owner, len(cases)) for values in of_truths]
     a, b = first.evidence, second.evidence
     if isinstance(a, Evidence) and isinstance(b, Evidence):
         ordered_by, order = BY_INFLUENCE, np.argsort(a.patients)  # as `cases` are, over all folds
@@ -295,7 +295,7 @@ def mean_probabilities(row: Row) -> Array:
 
 
 def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
-    """The probability of what is true (N,): of the class, or mean over the known labels; regression: the prediction."""
+    """Probability of the true class (N,), for multi-label the mean over known labels; regression: the prediction."""
     if task == "regression":
         return probabilities[:, 0]
     if task == "multilabel":
@@ -303,12 +303,12 @@ def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
         known = (~np.isnan(right)).sum(axis=1)
         means: Array = np.divide(np.nansum(right, axis=1), known, out=np.full(len(right), np.nan), where=known > 0)
         return means
-    found: Array = probabilities[np.arange(len(targets)), targets]
-    return found
+    true: Array = probabilities[np.arange(len(targets)), targets]
+    return true
 
 
 def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
-    """The mean over each case's images, of what is defined; NaN where nothing is."""
+    """The mean of the defined values of each case; NaN if there are none."""
     defined = ~np.isnan(values)
     cases, group = np.unique(owner[defined], return_inverse=True)
     means = np.full(num_cases, np.nan)
@@ -317,7 +317,7 @@ def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
 
 
 def describe_target(targets: Array, labels: Sequence[str]) -> str:
-    """The label of a case's images; each with its count where they differ; a number for regression."""
+    """The label of a case's images; if they differ, each with its count; for regression a number."""
     if targets.ndim == 2:
         kinds = [
             ", ".join(label for label, there in zip(labels, row, strict=True) if there == 1) or "none"

@@ -1,4 +1,4 @@
-"""Check a row for reasons to doubt it: no better than a baseline, too good, or chosen among many."""
+"""Sanity checks of a row: no better than the class prior, better than chance on shuffled labels, one of many tries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
 
-SAME = 1e-6  # log odds or probabilities that differ by less do not tell two images apart
+SAME = 1e-6  # smaller differences of log odds or probabilities count as equal outputs
 
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
@@ -32,10 +32,10 @@ def find_degenerate(
     card: ScoringContext,
     rule: ThresholdRule,
 ) -> tuple[str, ...]:
-    """The reasons why a trained row is worth no more than the constant predictor; empty where there is none.
+    """Return the reasons why a trained row is no better than the constant predictor; empty if there are none.
 
-    Its interval must exclude the constant's score; where there is no interval its value must beat it. A row of which
-    any run answers the same whatever the image is named too, since a mean over seeds hides it.
+    Its interval must exclude the constant's score; without an interval, its value must be better. A row is degenerate
+    too if one of its runs gives the same output for every image, which a mean over seeds hides.
     """
     stored = [run for folds in runs for run in folds]
     reasons = []
@@ -57,14 +57,14 @@ def find_degenerate(
 
 
 def says_the_same(test: Predictions, card: ScoringContext) -> bool:
-    """Whether no two images differ in log odds, or in a number as a share of the targets' range."""
+    """Whether all images have the same log odds, or for regression the same value relative to the targets' range."""
     spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
     unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
     return bool(spread <= SAME * (unit or 1.0))
 
 
 def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: ThresholdRule) -> bool:
-    """Whether one class is decided for all units of test although they have several."""
+    """Whether all test units get the same class although their targets differ."""
     request = decide(run, card, rule).request
     assert request.decisions is not None
     return len(np.unique(request.decisions)) == 1 and len(np.unique(request.targets)) > 1
@@ -73,7 +73,7 @@ def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: Thresh
 # --- the control with shuffled labels --------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class ShuffleVerdict:
-    """What shuffled labels say of one model: `passed` is None where there is no interval to ask."""
+    """The result of one model on shuffled labels; `passed` is None if there is no interval."""
 
     model: str
     passed: bool | None
@@ -83,7 +83,7 @@ class ShuffleVerdict:
 def score_shuffles(
     runs: Runs, metrics: Mapping[str, MetricSpec], card: ScoringContext, *, threshold: ThresholdRule
 ) -> dict[str, Score]:
-    """Every metric's mean over shuffles, with its interval over them: the test set is one and the same."""
+    """Each metric's mean over shuffles with Student's t interval over them; the test set is the same for all."""
     each = [score([folds], metrics, card, threshold=threshold, intervals=False) for folds in runs]
     scores = {}
     for name, metric in metrics.items():
@@ -106,39 +106,42 @@ def score_shuffles(
 
 
 def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, card: ScoringContext) -> ShuffleVerdict:
-    """Whether the interval over shuffles covers chance, as it must where no label of test is known from elsewhere."""
-    name, chance, shown = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
+    """Check that the interval over shuffles covers chance; otherwise information on test labels leaks."""
+    name, chance, chance_text = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
     found = scores.get(name)
-    told = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
-    told += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
+    counted = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
+    counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
     if found is None or found.value is None or found.low is None or found.high is None:
         reason = (found and found.reason) or f"{name} is not there"
-        return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({told}): nothing can be said: {reason}")
+        return ShuffleVerdict(
+            model=model, passed=None, text=f"labels shuffled ({counted}): nothing can be said: {reason}"
+        )
     value = f"{name} {with_interval(found)}"
     if found.low - ROUNDING <= chance <= found.high + ROUNDING:
-        text = f"labels shuffled ({told}): {value} covers {shown}: no sign of a leak"
+        text = f"labels shuffled ({counted}): {value} covers {chance_text}: no sign of a leak"
         return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
-        f"labels shuffled ({told}): {value} DOES NOT COVER {shown}: the labels of test are known from elsewhere than "
-        "from those of train (or it is the one interval in 20 that misses by chance: run other shuffles by --seeds)"
+        f"labels shuffled ({counted}): {value} DOES NOT COVER {chance_text}: the labels of test are known "
+        "from elsewhere than from those of train (or it is the one interval in 20 that misses by chance: run other "
+        "shuffles by --seeds)"
     )
     return ShuffleVerdict(model=model, passed=False, text=text)
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------
-SCORED = ("score", "external")  # purposes of runs whose numbers are a model's quality
+SCORED = ("score", "external")  # purposes of runs whose scores measure a model's quality
 CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest")
 
 
 def tested_on(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """What makes two runs' test images the same; `run` is `Run.describe()`."""
+    """A key of the test images; `run` is `Run.describe()`."""
     return (run["test_hash"],) if run.get("test_hash") else (run["content_hash"], run["split_hash"])
 
 
 def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, ...]]:
-    """By test set, how many configurations (model x protocol x initial weights) were scored on it; seeds are none.
+    """Count by test set the configurations (model x protocol x initial weights) scored on it; seeds do not count.
 
-    The best of many looks better than it is. Baselines and controls are not chosen among: they do not count.
+    The best of many looks better than it is. Baselines and controls do not count: nobody selects among them.
     """
     seen = {
         (tested_on(run), *(run[name] for name in CONFIGURATION), run.get("network", ""))

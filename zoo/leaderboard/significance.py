@@ -1,6 +1,6 @@
-"""Test the order of a board's rows: pairs, ranks with ties, and the winner's odds.
+"""Test the order of a board's rows: pairs, ranks with ties, and how stable the winner is.
 
-A pure function of arrays; the rule is `zoo.statistics.pairs.compare_pairs`, the page docs/statistics.md.
+A pure function of arrays. Pairs are tested by `zoo.statistics.pairs.compare_pairs`; see docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from zoo.statistics.pairs import (
 
 RESAMPLING_SEED = 20_250_102
 MIN_SEEDS = 2
+# Reasons why a row has no rank.
+ONE_SEED, NO_OTHER_ROW = "one seed is never ranked", "no other row to rank it against"
 OptionalBounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Two rows by their positions: how far `first` is above `second` in the metric, and how sure that is."""
+    """The tested difference of two rows, given by position: the metric of `first` minus that of `second`."""
 
     first: int
     second: int
@@ -39,13 +41,13 @@ class Difference:
     high: float
     p: float
     p_holm: float  # over all pairs of the board
-    df: float | None  # None: no variance at all
+    df: float | None  # None: no variance
     patient_variance: float
     seed_variance: float
-    # the difference this pair would show with 80 % power; None: more than the metric can differ by, or no variance
+    # detectable with 80 % power; None: larger than the metric can differ, or no variance
     detectable: float | None
-    patients_needed: int | None  # None: the seeds alone hide it, or patients add no variance
-    winner: int | None  # the position that is better after Holm; None: no detectable difference
+    patients_needed: int | None  # for 80 % power; None: seed variance alone prevents it, or patients add none
+    winner: int | None  # the better position after Holm's correction; None: no detectable difference
 
     @property
     def variance(self) -> float:
@@ -54,61 +56,61 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
-    """What the tests say of all rows, by their positions; empty with a reason where nothing could be tested."""
+    """The tests of all rows, by position; without pairs if nothing could be tested."""
 
     ranks: tuple[int | None, ...] = ()
     unranked: tuple[str | None, ...] = ()  # why a row has no rank
     pairs: tuple[Difference, ...] = ()
     num_patients: int = 0
-    detectable: float | None = None  # median over pairs; None where that is more than the metric can differ by
-    widest: float | None = None  # the largest difference that the metric can have; None: there is no largest
+    detectable: float | None = None  # median over pairs; None: larger than the metric can differ
+    widest: float | None = None  # the largest possible difference of the metric; None: unbounded
     winner: int | None = None  # the row with the best score
-    patients_change_winner: float | None = None  # share of test sets of other patients on which another row is best
-    seeds_change_winner: float | None = None  # share of draws of other seeds with which another row is best
+    patients_change_winner: float | None = None  # share of resampled test sets with another best row
+    seeds_change_winner: float | None = None  # share of redrawn seeds with another best row
 
     def tied_with(self, row: int) -> tuple[int, ...]:
-        """The rows from which it could not be told apart."""
+        """The rows without a detectable difference from this one."""
         pairs = [pair for pair in self.pairs if pair.winner is None and row in (pair.first, pair.second)]
         return tuple(pair.second if pair.first == row else pair.first for pair in pairs)
 
     def find(self, one: int, other: int) -> Difference | None:
-        """The pair of two rows, in this order."""
+        """The pair of two rows in this order, or None."""
         for pair in self.pairs:
             if (pair.first, pair.second) == (one, other):
                 return pair
             if (pair.first, pair.second) == (other, one):
-                turned = replace(pair, first=one, second=other, difference=-pair.difference)
-                return replace(turned, low=-pair.high, high=-pair.low)
+                reversed_pair = replace(pair, first=one, second=other, difference=-pair.difference)
+                return replace(reversed_pair, low=-pair.high, high=-pair.low)
         return None
 
 
 def compare_rows(
     evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: OptionalBounds = (None, None)
 ) -> Comparisons:
-    """Compare all rows that have evidence; in place of it stands the reason why a row has none.
+    """Compare all rows that have evidence; for the others, `evidence` has the reason why there is none.
 
-    Rows of one seed are never ranked, nor rows tested on other patients than most. `bounds` are the metric's: no
-    difference is larger than from one to the other.
+    Rows of one seed are not ranked, nor rows tested on other patients than the first. `bounds` are those of the
+    metric, and limit the difference.
     """
-    reasons: list[str | None] = [found if isinstance(found, str) else None for found in evidence]
-    known = {row: found for row, found in enumerate(evidence) if isinstance(found, Evidence)}
-    for row, found in known.items():
-        if len(found.seed_scores) < MIN_SEEDS:
-            reasons[row] = "one seed is never ranked"
-    tested = {row: found for row, found in known.items() if reasons[row] is None}
+    reasons: list[str | None] = [each if isinstance(each, str) else None for each in evidence]
+    weighed = {row: each for row, each in enumerate(evidence) if isinstance(each, Evidence)}
+    for row, each in weighed.items():
+        if len(each.seed_scores) < MIN_SEEDS:
+            reasons[row] = ONE_SEED
+    tested = {row: each for row, each in weighed.items() if reasons[row] is None}
     first = next(iter(tested.values()), None)
-    for row, found in tested.items():
-        if first is not None and not np.array_equal(found.patients, first.patients):
+    for row, each in tested.items():
+        if first is not None and not np.array_equal(each.patients, first.patients):
             reasons[row] = "not tested on the patients of the rows above"
-    tested = {row: found for row, found in tested.items() if reasons[row] is None}
+    tested = {row: each for row, each in tested.items() if reasons[row] is None}
     rows = tuple(tested)
     if first is None or len(rows) < 2:
-        alone = dict.fromkeys(rows, "no other row to rank it against")
-        told = tuple(alone.get(row, reason) for row, reason in enumerate(reasons))
-        return Comparisons(ranks=(None,) * len(told), unranked=told)
+        alone = dict.fromkeys(rows, NO_OTHER_ROW)
+        unranked = tuple(alone.get(row, reason) for row, reason in enumerate(reasons))
+        return Comparisons(ranks=(None,) * len(unranked), unranked=unranked)
     sign = 1.0 if higher_is_better else -1.0
-    influence = np.stack([sign * found.influence for found in tested.values()])
-    seed_scores = [sign * found.seed_scores for found in tested.values()]
+    influence = np.stack([sign * each.influence for each in tested.values()])
+    seed_scores = [sign * each.seed_scores for each in tested.values()]
     pairs = compare_pairs(influence, seed_scores)
     better = find_better(pairs, len(rows))
     ranks = dict(zip(rows, rank_with_ties(better).tolist(), strict=True))
@@ -134,7 +136,7 @@ def widest_difference(bounds: OptionalBounds) -> float | None:
 
 
 def within(detectable: float, widest: float | None) -> float | None:
-    """The detectable difference, or None where no two scores differ by as much, or where nothing varies at all."""
+    """The detectable difference; None if it exceeds the largest possible one, or if nothing varies."""
     possible = detectable > 0 and (widest is None or detectable <= widest)
     return float(detectable) if possible else None
 
@@ -142,16 +144,16 @@ def within(detectable: float, widest: float | None) -> float | None:
 def describe_pairs(
     pairs: PairwiseTests, rows: Sequence[int], sign: float, num_patients: int, better: np.ndarray, widest: float | None
 ) -> tuple[Difference, ...]:
-    """One record a pair, in the metric's own direction."""
+    """One record per pair, in the metric's own direction."""
     low, high = difference_intervals(pairs)
     if sign < 0:
         low, high = -high, -low
     detectable, needed = detectable_difference(pairs), patients_needed(pairs, num_patients)
-    found = []
+    differences = []
     for i in range(len(pairs)):
         a, b = int(pairs.first[i]), int(pairs.second[i])
         winner = rows[a] if better[a, b] else rows[b] if better[b, a] else None
-        found.append(
+        differences.append(
             Difference(
                 first=rows[a],
                 second=rows[b],
@@ -168,11 +170,14 @@ def describe_pairs(
                 winner=winner,
             )
         )
-    return tuple(found)
+    return tuple(differences)
 
 
 def winner_changes(measured: DatasetSamples, leader: int, *, patients: bool = False, seeds: bool = False) -> float:
-    """Share of resamples of one source of chance, the other as it was, in which another model leads; ties a half."""
+    """Share of resamples in which another model leads; a tie counts half.
+
+    Either patients or seeds are resampled; the other source of variation is kept.
+    """
     scores = rounded(resample_scores(measured, (RESAMPLING_SEED,), patients=patients, seeds=seeds))
     others = np.delete(scores, leader, axis=1).max(axis=1)
     return float((others > scores[:, leader]).mean() + 0.5 * (others == scores[:, leader]).mean())

@@ -1,6 +1,6 @@
 """Scores by group, and the difference of each group from the rest.
 
-Everything is counted in the unit that is scored, at thresholds that the whole of val chose.
+All counts are of the scored unit; thresholds are those chosen on all of val.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import independent_difference
 from zoo.statistics.pairs import holm
 
-MAX_CATEGORIES = 10  # more different numbers are cut at quartiles where no width is given
+MAX_CATEGORIES = 10  # more distinct numbers are cut at quartiles if no width is given
 OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivity", "specificity")}
 UNKNOWN_GROUP = "unknown"
 LESS = "less rest's"
@@ -36,7 +36,7 @@ NO_METADATA = f"these results hold no metadata; {KEPT}"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
-    """Some of the tested units: those of one value, or of one range, of one column."""
+    """The tested units with one value, or one range of values, of a column."""
 
     by: str
     name: str
@@ -48,12 +48,12 @@ class GroupScores:
     """One model on one group."""
 
     scores: Mapping[str, Score]
-    differences: Mapping[str, Score]  # from all other units
-    p: float | None  # of the primary metric's difference, by itself
+    differences: Mapping[str, Score]  # group minus all other units
+    p: float | None  # of the primary metric's difference, unadjusted
 
 
 def build_section(request: SectionRequest) -> Section | None:
-    """The section `subgroups` of every column that was asked for; None where none was."""
+    """Build the section `subgroups` of all requested columns; None if none is requested."""
     if not request.options.by:
         return None
     metrics = metrics_of(request)
@@ -76,8 +76,8 @@ def build_section(request: SectionRequest) -> Section | None:
             continue
         measured = [measure_group(stored, group, metrics, card, rule) for group in groups]
         notes += untested_notes(row.label, groups, measured)
-        for group, found, p in zip(groups, measured, adjust(measured, groups), strict=True):
-            table.append((row.label, group.by, group.name, *group_cells(found, p, group, tests, card)))
+        for group, scored, p in zip(groups, measured, adjust(measured, groups), strict=True):
+            table.append((row.label, group.by, group.name, *group_cells(scored, p, group, tests, card)))
     return replace(
         empty,
         rows=tuple(table),
@@ -94,15 +94,15 @@ def merge_row_units(row: ScoredRow, card: ScoringContext) -> list[list[SplitPred
 
 
 def blank_unknown(part: Predictions) -> Predictions:
-    """The predictions with empty cells where a column of numbers says `NA` or the like; texts stay as they are.
+    """Empty the cells of numeric columns that contain `NA` or the like; text columns are unchanged.
 
-    Before images become units: a patient's age is that of the images that know it.
+    This runs before images are merged to units: a patient's age is that of the images that have one.
     """
     return replace(part, metadata={name: blank_cells(values) for name, values in part.metadata.items()})
 
 
 def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
-    """The tested units of every fold with their metadata, of the first row that has them; None where none has."""
+    """The tested units of each fold with their metadata, from the first row that has them; None if none has."""
     for seeds in runs:
         tests = [run["test"] for run in seeds[0]]
         if all(test.metadata for test in tests):
@@ -111,7 +111,7 @@ def find_metadata(runs: Sequence[Runs]) -> list[Predictions] | None:
 
 
 def same_units(runs: Runs, tests: Sequence[Predictions]) -> bool:
-    """Whether all seeds were tested, fold by fold, on the units whose metadata are known."""
+    """Whether all seeds were tested, fold by fold, on the units that have the metadata."""
     return all(
         len(folds) == len(tests)
         and all(np.array_equal(run["test"].sample_ids, t.sample_ids) for run, t in zip(folds, tests, strict=True))
@@ -120,7 +120,7 @@ def same_units(runs: Runs, tests: Sequence[Predictions]) -> bool:
 
 
 def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
-    """The primary metric and, of a binary task, sensitivity and specificity."""
+    """The primary metric and, for binary tasks, sensitivity and specificity."""
     if request.primary is None:
         return {}
     others = OF_DECISIONS if request.card.task.name == "binary" else {}
@@ -129,47 +129,49 @@ def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
 
 # --- groups ----------------------------------------------------------------------------------------------------------
 def make_all_groups(
-    asked: Sequence[GroupBy], tests: Sequence[Predictions], unit_name: str
+    columns: Sequence[GroupBy], tests: Sequence[Predictions], unit_name: str
 ) -> tuple[list[Group], list[str]]:
-    """The groups of all columns that make any, and notes on these and on the others."""
+    """Make the groups of all columns that have any, and notes on all columns."""
     groups: list[Group] = []
     notes: list[str] = []
-    for by in asked:
+    for by in columns:
         try:
-            made, told = make_groups(by, tests, unit_name)
+            column_groups, column_notes = make_groups(by, tests, unit_name)
         except Undefined as reason:
-            made, told = [], [str(reason)]
-        groups += made
-        notes += told
+            column_groups, column_notes = [], [str(reason)]
+        groups += column_groups
+        notes += column_notes
     return groups, notes
 
 
 def make_groups(by: GroupBy, tests: Sequence[Predictions], unit_name: str) -> tuple[list[Group], list[str]]:
-    """The groups of one column, and what must be known of them. Undefined where it makes none."""
-    known = tests[0].metadata
-    if by.column not in known:
+    """Make the groups of one column, and notes; Undefined if it has no groups."""
+    metadata = tests[0].metadata
+    if by.column not in metadata:
         column, _, width = by.column.rpartition(":")
-        if column in known:
+        if column in metadata:
             raise Undefined(f"{by.text}: {width!r} is no width: write {column}:10 for groups of ten")
-        hint = nearest(by.column, known)
-        raise Undefined(f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(known)}; {KEPT}")
+        hint = nearest(by.column, metadata)
+        raise Undefined(
+            f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(metadata)}; {KEPT}"
+        )
     values = np.concatenate([part.metadata[by.column] for part in tests])
     names, order, notes = name_groups(by, values)
     ends = np.cumsum([len(part) for part in tests])[:-1]
-    found = [
+    groups = [
         Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
     ]
     if unknown := int((names == UNKNOWN_GROUP).sum()):
         notes.append(f"{by.column}: not known of {unknown} of {len(names)} {unit_name}s")
     if SEVERAL in names:
         notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
-    if len(found) < 2:
-        raise Undefined(f"{by.text}: all of test is {found[0].name!r}: there are no groups")
-    return found, notes
+    if len(groups) < 2:
+        raise Undefined(f"{by.text}: all of test is {groups[0].name!r}: there are no groups")
+    return groups, notes
 
 
 def name_groups(by: GroupBy, values: Array) -> tuple[Array, list[str], list[str]]:
-    """The group of every value (N,), the groups in their order, the unknown last, and notes."""
+    """Return the group of each value (N,), the groups in order with the unknown last, and notes."""
     numbers = read_numbers(values)
     odd = "" if numbers is not None else describe_odd(values)
     if by.width is not None and numbers is None:
@@ -181,26 +183,26 @@ def name_groups(by: GroupBy, values: Array) -> tuple[Array, list[str], list[str]
             set(names.tolist()) - {UNKNOWN_GROUP}, key=(lambda v: (float(v), v)) if numbers is not None else None
         )
         return names, [*order, UNKNOWN_GROUP], [f"{by.column}: taken as texts: {odd}"] if odd else []
-    known = ~np.isnan(numbers)
+    present = ~np.isnan(numbers)
     notes = []
     if by.width is not None:
-        bins = np.floor(numbers[known] / by.width)
+        bins = np.floor(numbers[present] / by.width)
         labels = {float(b): f"{b * by.width:g} to <{(b + 1) * by.width:g}" for b in np.unique(bins)}
     else:
-        bins = np.searchsorted(np.quantile(numbers[known], [0.25, 0.5, 0.75]), numbers[known], side="left")
-        parts = {float(b): numbers[known][bins == b] for b in np.unique(bins)}
+        bins = np.searchsorted(np.quantile(numbers[present], [0.25, 0.5, 0.75]), numbers[present], side="left")
+        parts = {float(b): numbers[present][bins == b] for b in np.unique(bins)}
         labels = {b: f"{part.min():g} to {part.max():g}" for b, part in parts.items()}
         notes.append(f"{by.column}: cut at the quartiles of test; {by.column}:10 makes groups of 10")
     names = np.full(len(values), UNKNOWN_GROUP, dtype=object)
-    names[known] = [labels[float(b)] for b in bins]
+    names[present] = [labels[float(b)] for b in bins]
     return names.astype(np.str_), [*labels.values(), UNKNOWN_GROUP], notes
 
 
 def describe_odd(values: Array) -> str:
-    """The first value that makes a column of numbers one of texts, and how many do; "" where most are texts."""
-    told = values[~says_unknown(values) & (values != SEVERAL)]
-    odd = [value for value in told.tolist() if read_numbers(np.array([value])) is None]
-    if not odd or len(odd) > len(told) / 2:
+    """The first non-numeric value of a numeric column, and their number; "" if most values are texts."""
+    filled = values[~says_unknown(values) & (values != SEVERAL)]
+    odd = [value for value in filled.tolist() if read_numbers(np.array([value])) is None]
+    if not odd or len(odd) > len(filled) / 2:
         return ""
     return f"{odd[0]!r} is no number ({len(odd)} of {len(values)} values)"
 
@@ -209,29 +211,31 @@ def describe_odd(values: Array) -> str:
 def measure_group(
     runs: Runs, group: Group, metrics: Mapping[str, MetricSpec], card: ScoringContext, rule: ThresholdRule
 ) -> GroupScores:
-    """The scores of a group and their differences from all other units; none where it has too few cases."""
-    inside = [[select_units(run, kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
-    outside = [[select_units(run, ~kept) for run, kept in zip(folds, group.members, strict=True)] for folds in runs]
-    if not all(kept.any() for kept in group.members):
+    """Score a group and its differences from all other units; without values if it has too few cases."""
+    inside = [[select_units(run, members) for run, members in zip(folds, group.members, strict=True)] for folds in runs]
+    outside = [
+        [select_units(run, ~members) for run, members in zip(folds, group.members, strict=True)] for folds in runs
+    ]
+    if not all(members.any() for members in group.members):
         reason = f"too few: none in one of {len(group.members)} folds"
-        return nothing(metrics, reason, reason)
+        return without_values(metrics, reason, reason)
     try:
         tested, rest = ([[decide(run, card, rule) for run in folds] for folds in part] for part in (inside, outside))
-    except Undefined as reason:  # val has no threshold that reaches what is asked for
-        return nothing(metrics, str(reason), str(reason))
+    except Undefined as reason:  # no threshold on val reaches the target
+        return without_values(metrics, str(reason), str(reason))
     if too_few := find_too_few(tested[0], card):
-        return nothing(metrics, too_few, too_few)
+        return without_values(metrics, too_few, too_few)
     scores = score(inside, metrics, card, threshold=rule)
     too_few = find_too_few(rest[0], card) or ("none in one fold" if any(k.all() for k in group.members) else None)
     if too_few:
-        return replace(nothing(metrics, "", f"the rest: {too_few}"), scores=scores)
+        return replace(without_values(metrics, "", f"the rest: {too_few}"), scores=scores)
     of_rest = score(outside, metrics, card, threshold=rule)
-    found = {name: differ(scores[name], of_rest[name]) for name in metrics}
-    differences = {name: difference for name, (difference, _) in found.items()}
-    return GroupScores(scores=scores, differences=differences, p=next(iter(found.values()))[1])
+    differed = {name: differ(scores[name], of_rest[name]) for name in metrics}
+    differences = {name: difference for name, (difference, _) in differed.items()}
+    return GroupScores(scores=scores, differences=differences, p=next(iter(differed.values()))[1])
 
 
-def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> GroupScores:
+def without_values(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> GroupScores:
     return GroupScores(
         scores={name: Score(value=None, reason=reason) for name in metrics},
         differences={name: Score(value=None, reason=of_difference) for name in metrics},
@@ -240,14 +244,14 @@ def nothing(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) 
 
 
 def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
-    """The run with some units of test only; val stays whole."""
+    """Select units of test; val is unchanged."""
     return {**run, "test": replace(run["test"], metadata={}).take(inside)}
 
 
 def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
-    """Group less rest, with its interval and its p, from the intervals of the two, as if they were independent.
+    """Group minus rest, with interval and p from the two intervals, assuming independence.
 
-    Patients with units on both sides make the two alike, and this then too careful.
+    Patients with units on both sides correlate the two, which makes the test conservative.
     """
     if group.value is None or rest.value is None:
         return Score(value=None, reason=group.reason if group.value is None else f"the rest: {rest.reason}"), None
@@ -259,9 +263,9 @@ def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
 
 
 def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[float | None]:
-    """Holm's adjusted p over all groups of one model; of two groups of a column the test is one, told twice."""
+    """Holm-adjusted p over all groups of one model; the two groups of a binary column share one test."""
     sizes = {by: sum(group.by == by for group in groups) for by in {group.by for group in groups}}
-    tested = [i for i, found in enumerate(measured) if found.p is not None]
+    tested = [i for i, each in enumerate(measured) if each.p is not None]
     twins: dict[str, int] = {}
     for i in tested:
         if sizes[groups[i].by] == 2:
@@ -276,14 +280,14 @@ def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[flo
 
 
 def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[GroupScores]) -> Iterator[str]:
-    """Why a group that has a difference has no p: its interval, or that of the rest, could not be made."""
-    for group, found in zip(groups, measured, strict=True):
-        difference = next(iter(found.differences.values()))
-        if found.p is None and difference.value is not None and difference.reason:
+    """Why a group with a difference has no p: its interval, or that of the rest, is missing."""
+    for group, scored in zip(groups, measured, strict=True):
+        difference = next(iter(scored.differences.values()))
+        if scored.p is None and difference.value is not None and difference.reason:
             yield f"{model}, {group.by} {group.name}: no p: {difference.reason}"
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- the table ---------------------------------------------------------------------------------------------------
 def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
     counted = [f"{request.unit_name}s"]
     if request.card.task.name == "binary":
@@ -299,7 +303,7 @@ def group_cells(
     yield int(sum(inside.sum() for inside in group.members))
     if card.task.name == "binary":
         positive = 1 if card.positive is None else card.positive
-        inside = [test.take(kept) for test, kept in zip(tests, group.members, strict=True)]
+        inside = [test.take(members) for test, members in zip(tests, group.members, strict=True)]
         for of_positives in (True, False):
             sides = [part.patients[(part.targets == positive) == of_positives] for part in inside]
             yield sum(len(np.unique(patients)) for patients in sides)

@@ -1,4 +1,4 @@
-"""A table that stands below a board, as plain data: every format shows it without knowing what it is about."""
+"""The tables below a board as plain data that every format can show, and the options of a report."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ Cell = Score | str | int | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A named table: in the terminal and in markdown below its board, in json under `sections`, in csv by `--table`."""
+    """A named table: below its board in the terminal and in Markdown, under `sections` in JSON, by `--table` in CSV."""
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-    compact: tuple[str, ...] = ()  # the columns that a terminal has room for; empty: all
-    compact_rows: int | None = None  # and how many rows
-    details: Mapping[str, Any] = field(default_factory=dict)  # plain data that no table holds: curves; in json alone
+    compact: tuple[str, ...] = ()  # the columns shown on a terminal; empty: all
+    compact_rows: int | None = None  # the number of rows shown on a terminal; None: all
+    details: Mapping[str, Any] = field(default_factory=dict)  # plain data for JSON only, as curves
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupBy:
-    """A column of metadata whose values make groups; numbers are cut to ranges of this width."""
+    """A metadata column whose values form groups; numbers are binned by `width`."""
 
     column: str
     width: float | None = None
 
     @property
     def text(self) -> str:
-        """As it is typed."""
+        """The group as typed in `--by`."""
         return self.column if self.width is None else f"{self.column}:{self.width:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What a reader asks of a report beside its defaults."""
+    """The options of `zoo report` that add or change tables."""
 
-    prevalence: float | None = None  # of the positive class, where the test split's is not the clinic's
-    reach: ThresholdTarget | None = None  # a sensitivity or specificity that the threshold must reach on val
-    ensembles: bool = False  # the mean probability of a model's seeds as a row of its own
-    by: tuple[GroupBy, ...] = ()  # groups that are scored apart
+    prevalence: float | None = None  # of the positive class, if the clinic's differs from the test split's
+    reach: ThresholdTarget | None = None  # sensitivity or specificity that the threshold must reach on val
+    ensembles: bool = False  # add the mean probability of each model's seeds as a row
+    by: tuple[GroupBy, ...] = ()  # groups that are scored separately
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScoredRow:
-    """One row of a board with the stored predictions that all of its numbers come from."""
+    """One row of a board with the stored predictions from which its scores are computed."""
 
     label: str
     baseline: bool
@@ -64,33 +64,33 @@ class ScoredRow:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SectionRequest:
-    """A board as a section sees it: its rows in their order, best first and baselines last."""
+    """The input of a section: the rows of a board, the best first and baselines last."""
 
     rows: Sequence[ScoredRow]
     card: ScoringContext
     facts: Mapping[str, Any]  # data.describe_dataset
-    primary: MetricSpec | None  # None: the plugin that offers it is not installed
+    primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
 
     @property
     def case_name(self) -> str:
-        """What is drawn anew, as the dataset calls it: patient, lesion, eye; the image where no key is known."""
+        """The resampled unit in the dataset's word (patient, lesion, eye), or `image` without a patient key."""
         return patient_word(str(self.facts["patient"])) if self.card.has_patients else "image"
 
     @property
     def unit_name(self) -> str:
-        """What is scored, as the dataset calls it."""
+        """The scored unit in the dataset's word."""
         return self.case_name if self.card.unit == "patient" else self.card.unit
 
 
-# Builds a section, or None where the board has nothing to show in it.
+# Builds a section, or returns None if it has no rows.
 SectionBuilder = Callable[[SectionRequest], Section | None]
 
 
 def parse_by(texts: Sequence[str]) -> tuple[GroupBy, ...]:
-    """`sex` or `age:10`; a column may hold a colon itself, so that only a number behind the last one is a width."""
-    found = []
+    """Parse `sex` or `age:10`. A column name may contain colons: only a number after the last one is a width."""
+    groups = []
     for text in texts:
         column, colon, width = text.rpartition(":")
         try:
@@ -99,5 +99,5 @@ def parse_by(texts: Sequence[str]) -> tuple[GroupBy, ...]:
             by = GroupBy(column=text)
         if by.width is not None and not (0 < by.width < float("inf")):
             raise UsageError(f"--by {text}: a width is a number above 0", fix="write COLUMN:WIDTH, as age:10")
-        found.append(by)
-    return tuple(found)
+        groups.append(by)
+    return tuple(groups)

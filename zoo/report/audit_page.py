@@ -1,4 +1,4 @@
-"""Audits with their images to one HTML page: findings as tables, and what is wrong together side by side."""
+"""The HTML page of an audit: findings as tables, with the images of each pair side by side."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from zoo.data.splits import Split
 from zoo.report.html import picture, render_page
 from zoo.specs.dataset import SPLITS
 
-MOST_SUSPECTS = 60  # shown with their image; --json has them all
+MOST_SUSPECTS = 60  # shown with their image; --json has all
 READABLE = ("images", "patient", "patients", "unit", "split", "left_out_of_splits", "sizes", "bits", "channels")
 HASHES = ("content_hash", "split_hash")
 
 
 def build_page(audits: Sequence[tuple[Audit, OpenDataset | None, Split | None, Fingerprints | None]]) -> str:
-    """Build the page of some audits, each with the dataset audited, or None where it could not be opened."""
+    """Build the page of audits, each with its dataset, or None if it could not be opened."""
     datasets = []
     for number, (audit, source, split, fingerprints) in enumerate(audits, start=1):
         shown = PageImages(source, split, fingerprints) if source and split and fingerprints else None
@@ -31,12 +31,12 @@ def build_page(audits: Sequence[tuple[Audit, OpenDataset | None, Split | None, F
 
 @dataclass(eq=False)
 class PageImages:
-    """The images of an audited set as the page shows them: each decoded once."""
+    """The images of an audited dataset as thumbnails, each decoded once."""
 
     source: OpenDataset
     split: Split
     fingerprints: Fingerprints
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    thumbnails: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.row_of = {sample_id: row for row, sample_id in enumerate(self.source.sample_ids.tolist())}
@@ -45,9 +45,9 @@ class PageImages:
         self.patient_word = self.source.patient_word if self.source.has_patients else ""
 
     def image(self, sample_id: str) -> dict[str, Any]:
-        if sample_id not in self.known:
+        if sample_id not in self.thumbnails:
             row = self.row_of[sample_id]
-            self.known[sample_id] = {
+            self.thumbnails[sample_id] = {
                 "name": sample_id,
                 "uri": picture(self.source.samples.read(self.images[row]), self.intensity),
                 "label": label_text(self.source, row),
@@ -56,11 +56,11 @@ class PageImages:
                 "patient_word": self.patient_word,
                 "size": f"{self.fingerprints.widths[row]} x {self.fingerprints.heights[row]}",
             }
-        return self.known[sample_id]
+        return self.thumbnails[sample_id]
 
 
 def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[str, Any]:
-    """What the template needs of one dataset."""
+    """The values of the template for one dataset."""
     findings = [describe_finding(f, shown, f"{anchor}-{number}") for number, f in enumerate(audit.findings, start=1)]
     described: dict[str, Any] = {
         "name": audit.dataset,

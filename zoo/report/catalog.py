@@ -25,11 +25,11 @@ SINGULAR: dict[str, Kind] = {
     "protocols": "protocol",
     "executors": "executor",
 }
-NOT_HERE = ("offline", "data-missing")  # codes of data that are on no disk of this machine
+NOT_HERE = ("offline", "data-missing")  # codes of data that are not on this machine
 
 
 def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[str, Any]]:
-    """What there is of a kind, in the order of names; a pattern is a glob, or a part of a name."""
+    """The installed items of a kind, sorted by name; a pattern is a glob, or a part of a name."""
     if kind == "suites":
         items = [summarize_suite(name) for name in list_suites()]
     else:
@@ -45,19 +45,19 @@ def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[
 
 
 def names_of(item: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What a pattern may mean: the name as it stands, without its distribution, and with it."""
+    """The names a pattern is matched with: as listed, without the distribution, and with it."""
     plain = item["name"].rpartition(":")[2]
     return item["name"], plain, f"{item['plugin']}:{plain}"
 
 
 def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
-    """One line of a list."""
+    """Describe a spec for one line of a list."""
     owner = qualified.partition(":")[0] if ":" in qualified else ""
     item: dict[str, Any] = {"name": name, "plugin": owner}
     if isinstance(spec, ModelSpec):
         item |= {"family": spec.family, "image_size": spec.image_size, "weights": [w.tag for w in spec.weights]}
     elif isinstance(spec, DatasetSpec):
-        kind = {} if spec.find else {"task": spec.task.name, "labels": len(spec.labels)}  # a family is of no one task
+        kind = {} if spec.find else {"task": spec.task.name, "labels": len(spec.labels)}  # a family has no single task
         item |= {**kind, "modality": spec.modality, "license": spec.license}
     elif isinstance(spec, MetricSpec):
         item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
@@ -93,7 +93,7 @@ def list_plugins(registry: Registry) -> list[dict[str, Any]]:
 def describe_item(
     kind: str, name: str, registry: Registry, *, console: Console | None = None, sheet: Path | None = None
 ) -> dict[str, Any]:
-    """All that is known of one thing. A dataset is opened, its images are decoded, and its splits are drawn."""
+    """Describe one item in full. A dataset is opened, its images are decoded, and its splits are drawn."""
     if kind == "suites":
         return dataclasses.asdict(load_suite(name))
     if kind == "models":
@@ -116,7 +116,7 @@ def formula_of(spec: Any) -> dict[str, str]:
 
 
 def describe_dataset(name: str, registry: Registry, console: Console, sheet: Path | None) -> dict[str, Any]:
-    """A card and, where its data are on this machine, what they hold: those must be readable."""
+    """Describe a dataset: its card and, if its data are on this machine, their contents."""
     from zoo.data.lookup import find_datasets, is_path
 
     if registry.find_family(name) or is_path(name, registry):
@@ -125,7 +125,7 @@ def describe_dataset(name: str, registry: Registry, console: Console, sheet: Pat
         return describe_data(spec, console, sheet)
     spec = registry.find("dataset", name)
     plugin = {"plugin": registry.qualified("dataset", name)}
-    if spec.find:  # it stands for sets that are found when they are asked for
+    if spec.find:  # a family: its datasets are looked up by name
         return describe_spec(spec) | plugin
     try:
         return describe_data(spec, console, sheet) | plugin
@@ -136,7 +136,7 @@ def describe_dataset(name: str, registry: Registry, console: Console, sheet: Pat
 
 
 def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> dict[str, Any]:
-    """What the images are, decoded once, and where their contact sheet lies."""
+    """Describe the images, decoded once, and write their contact sheet."""
     from zoo.data.datasheet import describe_source, draw_sheet
     from zoo.data.fingerprints import take_fingerprints
     from zoo.data.opening import convert_failures, open_dataset
@@ -157,7 +157,7 @@ def describe_data(spec: DatasetSpec, console: Console, sheet: Path | None) -> di
 
 
 def describe_spec(spec: Any) -> dict[str, Any]:
-    """The plain fields of a spec; what is callable or empty is left out."""
+    """The plain fields of a spec, without callables and empty values."""
     described: dict[str, Any] = {}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)

@@ -1,4 +1,4 @@
-"""Examine this machine for `zoo doctor`, as plain data: what would go wrong, and how to fix it."""
+"""Examine this machine for `zoo doctor`: problems, and how to fix them, as plain data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.system.locks import locked
 from zoo.system.machine import available_memory_bytes, num_cores, versions
 from zoo.training.check import check_device
 
-LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one middling set
+LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one medium dataset
 MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
 OPTIONAL = {
     "av": "video files: pip install 'zoo-bench[video]'",
@@ -27,9 +27,9 @@ OPTIONAL = {
 
 
 def examine_machine(registry: Registry, cache: Path, results: Path, device: str | None = None) -> dict[str, Any]:
-    """Examine the machine, versions, plugins, cache and results folder; train on `device` where one is given.
+    """Examine the machine, versions, plugins, cache and results folder; train on `device` if one is given.
 
-    `advice` says what is wrong and how to fix it.
+    `advice` lists the problems and their fixes.
     """
     check = check_device(resolve_device(device)) if device else {}
     folders = {"cache": describe_folder(cache), "results": describe_folder(results)}
@@ -59,7 +59,7 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """Whether a folder, or the one it would be made in, can be written to and locked, and how much room there is."""
+    """Whether a folder, or its nearest existing parent, can be written to and locked, and its free space."""
     place = find_place(folder)
     writable = place.is_dir() and os.access(place, os.W_OK)
     try:
@@ -75,14 +75,14 @@ def describe_folder(folder: Path) -> dict[str, Any]:
 
 
 def find_place(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there; a link to nothing is in the way of what is below."""
+    """The folder or its nearest existing parent; a dangling link counts, because nothing can be created below it."""
     while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
 def can_lock(folder: Path) -> bool:
-    """Whether the file system keeps a second process, or a second handle of this one, from a lock that is held."""
+    """Whether the file system refuses a second handle on a lock that is held."""
     from filelock import FileLock, Timeout
 
     path = folder / f".zoo-doctor-{os.getpid()}.lock"
@@ -97,20 +97,20 @@ def can_lock(folder: Path) -> bool:
         return False
 
 
-def look_at_folder(what: str, found: dict[str, Any], mend: str) -> Iterator[str]:
-    where, place = f"{what} {found['folder']}", find_place(Path(found["folder"]))
+def look_at_folder(what: str, described: dict[str, Any], remedy: str) -> Iterator[str]:
+    where, place = f"{what} {described['folder']}", find_place(Path(described["folder"]))
     if place.is_symlink() and not place.exists():
-        yield f"{where}: {place} is a link to what is not there; make {place.readlink()}, or {mend} another folder"
-    elif not found["writable"]:
-        yield f"{where}: cannot be written to; {mend} a folder that can"
-    elif not found["locks"]:
-        yield f"{where}: its file system knows no locks; let one bench at a time use it, or {mend} another"
-    if found["writable"] and found["free_gb"] * 1e9 < LITTLE_ROOM_BYTES:
-        yield f"{where}: {found['free_gb']} GB free; make room (`zoo cache clear`), or {mend} a folder with more"
+        yield f"{where}: {place} is a link to what is not there; make {place.readlink()}, or {remedy} another folder"
+    elif not described["writable"]:
+        yield f"{where}: cannot be written to; {remedy} a folder that can"
+    elif not described["locks"]:
+        yield f"{where}: its file system knows no locks; let one bench at a time use it, or {remedy} another"
+    if described["writable"] and described["free_gb"] * 1e9 < LITTLE_ROOM_BYTES:
+        yield f"{where}: {described['free_gb']} GB free; make room (`zoo cache clear`), or {remedy} a folder with more"
 
 
 def look_at_results(results: Path) -> Iterator[str]:
-    """What stands there already and cannot be read."""
+    """Report stored results that cannot be read."""
     if not results.is_dir():
         return
     try:

@@ -1,4 +1,4 @@
-"""A template and its values to one HTML page that needs nothing beside it: no address is asked, no script runs."""
+"""Render a template to one self-contained HTML page without scripts or external requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from zoo.data.contact_sheet import to_image
 from zoo.errors import UsageError, clean
 from zoo.system.files import written_whole
 
-QUALITY = 88  # of JPEG: a thumbnail takes 4 to 9 kB, as PNG 15 to 50
+QUALITY = 88  # JPEG; a thumbnail takes 4 to 9 kB, as PNG 15 to 50
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The page of a template in zoo/report/templates; what is put into it is escaped, and its control characters shown.
+    """Render a template of zoo/report/templates; values are escaped and their control characters made visible.
 
-    The browser is told to load nothing, run nothing and send nothing; the one style sheet is allowed by its hash.
+    The content security policy forbids loading, running and sending anything; the style sheet is allowed by its hash.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -49,7 +49,7 @@ def write_page(page: str, path: Path) -> None:
 
 
 def picture(pixels: Array, intensity: tuple[float, float]) -> str:
-    """A thumbnail as a `data:` address. `intensity`: the two levels of 16 bits shown black and white."""
+    """A thumbnail as a `data:` URI. `intensity`: the 16-bit levels shown as black and white."""
     stream = io.BytesIO()
     to_image(pixels, intensity).save(stream, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,17 +1,17 @@
-"""From two models side by side to what people and programs read: terminal and json."""
+"""Two models side by side, on a terminal and as JSON."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from zoo.errors import clean
 from zoo.leaderboard.boards import Row
-from zoo.leaderboard.formatting import number, p_value, print_section, share, with_interval
+from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.tables import Cell, Section
+from zoo.report.drawing import open_console, print_section, read_console
 from zoo.report.statements import (
     case_name,
     detectable,
@@ -22,55 +22,53 @@ from zoo.report.statements import (
     title,
 )
 
-MAX_SAMPLES = 2  # of a patient, in the terminal; json has them all
+MAX_SAMPLES = 2  # per patient, on a terminal; JSON has all
 
 
 # --- terminal --------------------------------------------------------------------------------------------------------
 def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, color: bool = False) -> str:
-    """A table a board, what the difference is worth, and where the two disagree."""
-    from rich.console import Console
+    """Draw for each board the scores, the tested difference and the largest disagreements."""
     from rich.text import Text
 
-    stream = io.StringIO()
-    console = Console(file=stream, width=width or 120, force_terminal=color, no_color=not color, highlight=False)
-    for found in contrasts:
-        for line in headings(found.board):
+    console = open_console(width or 120, color)
+    for contrast in contrasts:
+        for line in headings(contrast.board):
             console.print(Text(line, style="bold yellow"))
-        print_section(scores_section(found), console)
-        for line in tell_difference(found):
+        print_section(scores_section(contrast), console)
+        for line in difference_statements(contrast):
             console.print(Text(line), soft_wrap=True)
-        told = [line for row in found.rows for line in row_statements(row, found.board)]
-        for line in [*told, *note_statements(found.rows, [found.board.primary_metric])]:
+        lines = [line for row in contrast.rows for line in row_statements(row, contrast.board)]
+        for line in [*lines, *note_statements(contrast.rows, [contrast.board.primary_metric])]:
             console.print(Text(line, style="dim"), soft_wrap=True)
         console.print()
-        if found.disagreements:
-            print_section(disagreements_section(found), console)
-    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+        if contrast.disagreements:
+            print_section(disagreements_section(contrast), console)
+    return read_console(console)
 
 
-def scores_section(found: Contrast) -> Section:
-    metric = found.board.primary_metric
+def scores_section(contrast: Contrast) -> Section:
+    metric = contrast.board.primary_metric
     rows = tuple(
         (clean(row.label), with_interval(row.scores.get(metric)), len(row.seeds), row.seed_sd.get(metric))
-        for row in found.rows
+        for row in contrast.rows
     )
-    return Section(name="scores", title=title(found.board), columns=("model", metric, "seeds", "seed SD"), rows=rows)
+    return Section(name="scores", title=title(contrast.board), columns=("model", metric, "seeds", "seed SD"), rows=rows)
 
 
-def tell_difference(found: Contrast) -> list[str]:
-    """The sentences: the difference and its test, what its noise is made of, and what it would take."""
-    board, names = found.board, [clean(row.label) for row in found.rows]
+def difference_statements(contrast: Contrast) -> list[str]:
+    """The sentences: the difference and its test, its sources of variance, and what would be needed to detect it."""
+    board, names = contrast.board, [clean(row.label) for row in contrast.rows]
     better = "higher" if board.higher_is_better else "lower"
     what = f"{board.primary_metric} of {names[0]} less that of {names[1]}"
-    if found.single:
-        return tell_runs(found, found.single, f"{what} ({better} is better)")
-    if found.tested is None:
-        return [f"not tested: {clean(found.reason)}"]
-    pair = found.tested
+    if contrast.single:
+        return run_statements(contrast, contrast.single, f"{what} ({better} is better)")
+    if contrast.tested is None:
+        return [f"not tested: {clean(contrast.reason)}"]
+    pair = contrast.tested
     pairs = len(board.comparisons.pairs)
     verdict = "no detectable difference"
     if pair.winner is not None:
-        verdict = f"{names[0] if pair.winner == found.first else names[1]} is better"
+        verdict = f"{names[0] if pair.winner == contrast.first else names[1]} is better"
     case, total = case_name(board), pair.variance
     lines = [
         f"{what}: {signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}] ({better} is better); "
@@ -90,12 +88,12 @@ def tell_difference(found: Contrast) -> list[str]:
         )
     elif not pair.difference:
         lines.append(f"no number of {case}s would separate them: there is no difference")
-    elif pair.winner is None or pair.patient_variance > 0:  # else found already, alike on all patients
+    elif pair.winner is None or pair.patient_variance > 0:  # otherwise detected already, equal on all patients
         lines.append(f"no number of {case}s gives 80 % power: the seeds alone hide the difference; run more seeds")
     return lines
 
 
-def tell_runs(found: Contrast, single: SingleRuns, what: str) -> list[str]:
+def run_statements(contrast: Contrast, single: SingleRuns, what: str) -> list[str]:
     seeds = f"seed {single.seeds[0]}" if len(set(single.seeds)) == 1 else f"seeds {single.seeds[0]}, {single.seeds[1]}"
     lines = [
         f"{SINGLE_RUNS} ({seeds})",
@@ -104,7 +102,7 @@ def tell_runs(found: Contrast, single: SingleRuns, what: str) -> list[str]:
     ]
     if single.mcnemar is None:
         return [*lines, f"no McNemar test of the decisions: {clean(single.mcnemar_reason)}"]
-    names = [clean(row.label) for row in found.rows]
+    names = [clean(row.label) for row in contrast.rows]
     return [
         *lines,
         f"decided right by {names[0]} alone {single.only_first}, by {names[1]} alone {single.only_second}; McNemar: "
@@ -112,25 +110,25 @@ def tell_runs(found: Contrast, single: SingleRuns, what: str) -> list[str]:
     ]
 
 
-def disagreements_section(found: Contrast) -> Section:
-    board, case = found.board, case_name(found.board)
-    first, second = (clean(row.label) for row in found.rows)
-    several = any(len(part.samples) > 1 or part.samples[0] != part.case for part in found.disagreements)
-    last = "moves the difference by" if found.ordered_by == BY_INFLUENCE else "first less second"
+def disagreements_section(contrast: Contrast) -> Section:
+    board, case = contrast.board, case_name(contrast.board)
+    first, second = (clean(row.label) for row in contrast.rows)
+    several = any(len(part.samples) > 1 or part.samples[0] != part.case for part in contrast.disagreements)
+    last = "moves the difference by" if contrast.ordered_by == BY_INFLUENCE else "first less second"
     columns = (case, *(["images"] if several else []), "target", first, second, last)
     rows: list[tuple[Cell, ...]] = []
-    for part in found.disagreements:
+    for part in contrast.disagreements:
         more = len(part.samples) - MAX_SAMPLES
         images = ", ".join(part.samples[:MAX_SAMPLES]) + (f" and {more} more" if more > 0 else "")
         cells: list[Cell] = [part.case, *([images] if several else []), part.target, part.first, part.second]
         rows.append((*cells, signed(part.moves, 4)))
-    shown = "predicted value" if board.card.task.name == "regression" else "probability of what is true"
+    value = "predicted value" if board.card.task.name == "regression" else "probability of what is true"
     return Section(
         name="disagreements",
         title=f"where they disagree most, of {board.facts['splits']['test']['images']} test images",
         columns=columns,
         rows=tuple(rows),
-        notes=(f"of each model: mean {shown}, over seeds and images; ordered by {found.ordered_by}",),
+        notes=(f"of each model: mean {value}, over seeds and images; ordered by {contrast.ordered_by}",),
     )
 
 
@@ -140,17 +138,17 @@ def signed(value: float, digits: int = 3) -> str:
 
 # --- json ------------------------------------------------------------------------------------------------------------
 def pair_to_document(contrasts: Sequence[Contrast]) -> dict[str, Any]:
-    """The document of `zoo compare --json`."""
+    """Return the document of `zoo compare --json`."""
     return {
         "schema": 1,
         "command": "compare",
         "models": [row.label for row in contrasts[0].rows] if contrasts else [],
-        "boards": [describe_contrast(found) for found in contrasts],
+        "boards": [describe_contrast(contrast) for contrast in contrasts],
     }
 
 
-def describe_contrast(found: Contrast) -> dict[str, Any]:
-    board, pair = found.board, found.tested
+def describe_contrast(contrast: Contrast) -> dict[str, Any]:
+    board, pair = contrast.board, contrast.tested
     described: dict[str, Any] = {
         "dataset": board.dataset,
         "content_hash": board.facts["content_hash"],
@@ -161,29 +159,29 @@ def describe_contrast(found: Contrast) -> dict[str, Any]:
         "metric": board.primary_metric,
         "higher_is_better": board.higher_is_better,
         "case": case_name(board),
-        "first": describe_paired_row(found.rows[0], board.primary_metric),
-        "second": describe_paired_row(found.rows[1], board.primary_metric),
+        "first": describe_paired_row(contrast.rows[0], board.primary_metric),
+        "second": describe_paired_row(contrast.rows[1], board.primary_metric),
         "tested": None,
         "single_runs": None,
-        "reason": found.reason,
-        "ordered_by": found.ordered_by,
-        "disagreements": [asdict(part) for part in found.disagreements],
+        "reason": contrast.reason,
+        "ordered_by": contrast.ordered_by,
+        "disagreements": [asdict(part) for part in contrast.disagreements],
     }
     if pair is not None:
         total = pair.variance
         winner = None if pair.winner is None else board.rows[pair.winner].label
         described["tested"] = {
             **asdict(pair),
-            "first": found.rows[0].label,
-            "second": found.rows[1].label,
+            "first": contrast.rows[0].label,
+            "second": contrast.rows[1].label,
             "winner": winner,
             "num_pairs": len(board.comparisons.pairs),
             "num_patients": board.comparisons.num_patients,
             "patient_share": pair.patient_variance / total if total else None,
             "seed_share": pair.seed_variance / total if total else None,
         }
-    if found.single:
-        described["single_runs"] = {**asdict(found.single), "statement": SINGLE_RUNS}
+    if contrast.single:
+        described["single_runs"] = {**asdict(contrast.single), "statement": SINGLE_RUNS}
     return described
 
 

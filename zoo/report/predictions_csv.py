@@ -1,4 +1,4 @@
-"""From stored results to a table of their predictions: a line for every test image, model, seed and fold."""
+"""Write stored predictions as CSV: one line per test image, model, seed and fold."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PLACE = ("dataset", "tested_on", "protocol", "model", "weights", "seed", "fold",
 def write_predictions(
     results: Sequence[Result], stream: IO[str], progress: Callable[[int, int | None], None]
 ) -> tuple[int, int]:
-    """Write one line an image; returns how many lines and runs. With folds they are the out-of-fold predictions.
+    """Write one line per image, out-of-fold if there are folds; return the number of lines and of runs.
 
-    `target` is a class by its name, or a number; of several labels each has a column, empty where it is unknown. A text
-    that a spreadsheet would take for a formula gets a quote in front.
+    `target` is a class name or a number; multi-label tasks have a column per label, empty if unknown. Text that a
+    spreadsheet would read as a formula gets a leading quote.
     """
     chosen = [r for r in results if r.ok and r.run["purpose"] in SCORED and r.provenance != "stated"]
     columns = list(dict.fromkeys(name for result in chosen for name in csv_columns(result)))
@@ -47,7 +47,7 @@ def place_of(result: Result) -> Iterable[Any]:
 
 
 def csv_columns(result: Result) -> list[str]:
-    """The columns of targets and predictions, in the words of the dataset."""
+    """The columns of targets and predictions, named by the dataset's labels."""
     labels, task = result.dataset["labels"], result.dataset["task"]
     if task == "regression":
         return ["target", "prediction"]

@@ -1,4 +1,4 @@
-"""The sentences beside a board's table: what a reader must know to judge it."""
+"""The sentences beside a board's table that a reader needs to judge it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from zoo.statistics.means import ROUNDING
 
 
 def title(board: Board) -> str:
+    """One line: dataset, task, images, patients, protocol, seeds and initial weights."""
     facts = board.facts
     splits = facts["splits"]
     if facts["num_folds"] > 1:
@@ -28,9 +29,9 @@ def title(board: Board) -> str:
         images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
     unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
-    told = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
-    told = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else told
-    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, told, initial_weights(board)]
+    counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
+    counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
+    parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
     parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
     return " · ".join(part for part in parts if part)
 
@@ -40,12 +41,16 @@ def initial_weights(board: Board) -> str:
         return ""
     if board.init == "pretrained":
         return "pretrained weights"
-    wanted = any(d.startswith("weights:") for row in board.rows for d in row.deviations)
-    return "random init: no weights reachable" if wanted else "random init"
+    return "random init: no weights reachable" if has_missing_weights(board) else "random init"
+
+
+def has_missing_weights(board: Board) -> bool:
+    """Whether a row started from random init because its pretrained weights could not be found."""
+    return any(deviation.startswith("weights:") for row in board.rows for deviation in row.deviations)
 
 
 def headings(board: Board) -> list[str]:
-    """What must be read before the table."""
+    """The lines above the table: demonstrations and controls."""
     lines = []
     if board.demonstration or board.facts["synthetic"]:
         what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
@@ -53,17 +58,19 @@ def headings(board: Board) -> list[str]:
     if board.is_control:
         lines.append("control: the labels of train and val were shuffled; nothing here is a model's quality")
     lines += [
-        f"CONTROL FAILED: {clean(found.model)}: {found.text}" for found in board.controls if found.passed is False
+        f"CONTROL FAILED: {clean(verdict.model)}: {verdict.text}"
+        for verdict in board.controls
+        if verdict.passed is False
     ]
     return lines
 
 
 def statements(board: Board) -> list[str]:
-    """What a reader must know to judge the table: unit, test set, split, hashes, weights, what was not tested."""
+    """All sentences: unit, test set, split, hashes, weights, ranking, and the limits of the test."""
     lines = [test_statement(board), split_statement(board), *external_statements(board)]
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
-    lines += [f"control: {clean(found.model)}: {clean(found.text)}" for found in board.controls]
+    lines += [f"control: {clean(verdict.model)}: {clean(verdict.text)}" for verdict in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
@@ -78,9 +85,9 @@ def statements(board: Board) -> list[str]:
 
 
 def interval_statement(board: Board) -> str:
-    """How the intervals were made, or why there are none."""
-    found = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
-    methods = {score.method for score in found if score.method}
+    """The interval methods, or why there are no intervals."""
+    scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
+    methods = {score.method for score in scores if score.method}
     for method in sorted(methods):  # the baselines have one seed
         varied = f"{method} ({PATIENTS_AND_SEEDS})"
         if varied in methods:
@@ -95,7 +102,7 @@ NEAR_ONE, FEW_PATIENTS = 0.9, 60
 
 
 def optimism_statements(board: Board) -> list[str]:
-    """Say of which rows the interval of a mean of areas is short: percentiles, near 1 or of few patients."""
+    """Name the rows whose percentile bootstrap interval is too narrow: AUROC near 1, or few patients."""
     if board.primary_metric != "auroc":
         return []
     few = board.facts["splits"]["test"]["patients"] < FEW_PATIENTS
@@ -115,9 +122,9 @@ def optimism_statements(board: Board) -> list[str]:
 
 
 def shared_reason(board: Board) -> str:
-    """Why no model has an interval, where it is one reason for all, so that it need not be said of each."""
-    found = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
-    reasons = {score.reason or "" if score else "" for score in found}
+    """The reason why no model has an interval, if all have the same one."""
+    scores = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
+    reasons = {score.reason or "" if score else "" for score in scores}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
@@ -128,7 +135,7 @@ NOT_SHOWN = (
 
 
 def test_statement(board: Board) -> str:
-    """What was tested on: the unit, how many, of which labels, and who says so."""
+    """The test set: unit, counts, labels, prevalence and reference standard."""
     facts, test = board.facts, board.facts["splits"]["test"]
     unit = case_name(board) if facts["unit"] == "patient" else facts["unit"]
     parts = [f"unit: {unit}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
@@ -142,13 +149,13 @@ def test_statement(board: Board) -> str:
             parts.append(f"{test['units']} clips: " + list_counts(test["label_units"]))
         if facts["positive"] is not None:
             parts.append(prevalence_of(facts["labels"][facts["positive"]], facts["unit"], test))
-    if facts.get("reference_standard"):  # results of before it was recorded lack it
+    if facts.get("reference_standard"):  # absent from the oldest results
         parts.append(f"reference standard: {clean(facts['reference_standard'])}")
     return "; ".join(parts)
 
 
 def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
-    """The positive class and its share of the units that are scored; of the images where units were not counted."""
+    """The positive class and its share of the scored units, or of the images if units were not counted."""
     counts, total, of_what = test["labels"], test["images"], ""
     if unit != "image" and test.get("label_units"):
         counts, total = test["label_units"], test["units"]
@@ -167,7 +174,7 @@ def split_statement(board: Board) -> str:
 
 
 def external_statements(board: Board) -> list[str]:
-    """What the models of another dataset were tested on, and by whose val they decide."""
+    """External validation: the training and test datasets, their labels, and the source of the thresholds."""
     external = board.facts.get("external")
     if not external:
         return []
@@ -185,7 +192,7 @@ def external_statements(board: Board) -> list[str]:
 
 
 def system_statement(board: Board) -> str:
-    """Where and when the runs were carried out, and with what."""
+    """Device, versions and dates of the runs."""
     first, last = board.dates
     day = f"; {first}" + (f" to {last}" if last != first else "") if first else ""
     versions = board.versions
@@ -193,7 +200,7 @@ def system_statement(board: Board) -> str:
 
 
 def weights_statements(board: Board) -> list[str]:
-    """Which plugin each model is from, and whether what its weights were trained on may hold this set's images."""
+    """The plugin of each model, and whether its pretraining data may include images of this dataset."""
     by_data: dict[tuple[str, ...] | None, list[str]] = {}
     for row in board.rows:
         if not row.baseline:
@@ -208,17 +215,21 @@ def weights_statements(board: Board) -> list[str]:
 
 
 def overlap_statement(data: tuple[str, ...] | None, board: Board) -> str:
-    """The pretraining data of some weights, and what is known of this set's images among them."""
+    """The pretraining data, and whether they are known to include images of this dataset."""
     if data is None:
         return "data that their plugin does not name: whether this set is among them is unknown"
-    own = {name.casefold() for name in (board.dataset, *board.facts.get("derived_from", ()))}
-    told = clean(", ".join(data))
-    shared = [clean(name) for name in data if name.casefold() in own]
-    if shared:
-        return f"{told}: THIS SET'S IMAGES ARE AMONG THEM ({', '.join(shared)})"
+    names = clean(", ".join(data))
+    if shared := shared_pretraining(data, board):
+        return f"{names}: THIS SET'S IMAGES ARE AMONG THEM ({', '.join(shared)})"
     if all(name.startswith("imagenet-") for name in data):
-        return f"{told}: no overlap with this set is known"
-    return f"{told}: collected from the web in part; whether this set is among them is unknown"
+        return f"{names}: no overlap with this set is known"
+    return f"{names}: collected from the web in part; whether this set is among them is unknown"
+
+
+def shared_pretraining(data: Sequence[str] | None, board: Board) -> list[str]:
+    """The pretraining datasets that contain images of the board's dataset."""
+    own = {name.casefold() for name in (board.dataset, *board.facts.get("derived_from", ()))}
+    return [clean(name) for name in data or () if name.casefold() in own]
 
 
 def tuning_statements(board: Board) -> list[str]:
@@ -230,7 +241,7 @@ def tuning_statements(board: Board) -> list[str]:
 
 
 def seed_statements(board: Board) -> list[str]:
-    """Where nothing is drawn at random: seeds that agree to the last digit are one fit, and no sign of certainty."""
+    """Warn if all seeds are equal: a deterministic recipe, which is no sign of certainty."""
     models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
     if models and all(predicts_alike(row) for row in models):
         return ["the seeds gave the same predictions: this recipe draws nothing at random"]
@@ -238,7 +249,7 @@ def seed_statements(board: Board) -> list[str]:
 
 
 def predicts_alike(row: Row) -> bool:
-    """Whether all seeds gave the same probabilities. Equal scores do not tell: a small test set has few values."""
+    """Whether all seeds gave the same probabilities. Equal scores are no proof: small test sets have few values."""
     if len(row.stored) < 2:
         return False
     first, *others = row.stored
@@ -250,13 +261,13 @@ def predicts_alike(row: Row) -> bool:
 
 
 def saturation_statement(row: Row, board: Board) -> list[str]:
-    """Say how many outputs are so large that as probabilities they are exactly 0 or 1, and what they are ranked by."""
+    """Count the outputs whose probabilities are exactly 0 or 1, and name what they are ranked by."""
     tests = [run["test"] for folds in row.stored for run in folds]
     if board.card.task.name == "regression" or not tests:
         return []
     multilabel = board.card.task.name == "multilabel"
-    certain = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
-    num = sum(int(part.any(axis=1).sum()) for part in certain)
+    saturated = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
+    num = sum(int(part.any(axis=1).sum()) for part in saturated)
     if num == 0:
         return []
     stored = all(test.log_odds is not None for test in tests) or board.card.task.name in ("binary", "multiclass")
@@ -266,7 +277,7 @@ def saturation_statement(row: Row, board: Board) -> list[str]:
 
 
 def usage_statements(board: Board) -> list[str]:
-    """How many configurations were scored on this test set: the best of many looks better than it is."""
+    """The number of configurations scored on this test set: the best of many looks better than it is."""
     times = board.num_configurations
     what = f"configuration{'s' * (times != 1)} (model x protocol x initial weights)"
     return [f"test set used by {times} {what} in this results folder"] if times else []
@@ -280,46 +291,51 @@ PROVENANCE_TEXT = {
 
 
 def ranking_statements(board: Board) -> list[str]:
-    """What the order is worth: the test, who could not be told apart, what could, and what would change the winner."""
-    found = board.comparisons
+    """The rank test, ties with the best model, the detectable difference, and how stable the winner is."""
+    tests = board.comparisons
     models = [position for position, row in enumerate(board.rows) if not row.baseline]
-    reasons = {board.rows[i].label: str(found.unranked[i]) for i in models if found.unranked[i] is not None}
-    if found.winner is None:
+    reasons = {board.rows[i].label: str(tests.unranked[i]) for i in models if tests.unranked[i] is not None}
+    if tests.winner is None:
         return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
-    tied = [clean(name) for name in board.tied_with(found.winner)]
-    best = f"best score: {clean(board.rows[found.winner].label)}"
+    tied = [clean(name) for name in board.tied_with(tests.winner)]
+    best = f"best score: {clean(board.rows[tests.winner].label)}"
     lines = [
         f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
-        f"Holm over {len(found.pairs)} pair{'s' * (len(found.pairs) != 1)})",
+        f"Holm over {len(tests.pairs)} pair{'s' * (len(tests.pairs) != 1)})",
         f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
-        f"this test set of {found.num_patients} {case_name(board)}s, with these seeds, "
-        + (none_detectable(board, found.pairs) if found.detectable is None else f"finds {detectable(found.detectable)}")
-        + (" (median of the pairs)" if len(found.pairs) > 1 else ""),
-        f"would other patients change the winner? In {share(found.patients_change_winner)} of resampled test sets",
-        f"would other seeds change the winner? In {share(found.seeds_change_winner)} of redrawn seeds",
+        f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
+        + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
+        + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
+        f"would other patients change the winner? In {share(tests.patients_change_winner)} of resampled test sets",
+        f"would other seeds change the winner? In {share(tests.seeds_change_winner)} of redrawn seeds",
     ]
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
 
 
 def baseline_statements(board: Board) -> list[str]:
-    """Say so where no model scores higher than a baseline, whatever their order among themselves."""
+    """Warn if no model scores higher than a baseline, whatever the order of the models."""
+    baselines, best = find_unbeaten_baselines(board)
+    if not baselines:
+        return []
+    names = ", ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
+    what = "a baseline" if len(baselines) == 1 else "baselines"
+    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(best)}"]
+
+
+def find_unbeaten_baselines(board: Board) -> tuple[list[tuple[Row, float]], float | None]:
+    """The baselines that no model beats in the primary metric, the best first; and the best model's value."""
     sign = 1.0 if board.higher_is_better else -1.0
     values = [
-        (sign * found.value, row)
+        (sign * score.value, row)
         for row in board.rows
-        if (found := row.scores.get(board.primary_metric)) and found.value is not None
+        if (score := row.scores.get(board.primary_metric)) and score.value is not None
     ]
     models = [value for value, row in values if not row.baseline]
     if board.is_control or not models:
-        return []
-    beaten_by = [(value, row) for value, row in values if row.baseline and max(models) - value <= ROUNDING]
-    if not beaten_by:
-        return []
-    names = ", ".join(
-        f"{clean(row.label)} ({number(sign * value)})" for value, row in sorted(beaten_by, key=lambda pair: -pair[0])
-    )
-    what = "a baseline" if len(beaten_by) == 1 else "baselines"
-    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(sign * max(models))}"]
+        return [], None
+    best = max(models)
+    unbeaten = [(value, row) for value, row in values if row.baseline and best - value <= ROUNDING]
+    return [(row, sign * value) for value, row in sorted(unbeaten, key=lambda pair: -pair[0])], sign * best
 
 
 def detectable(difference: float) -> str:
@@ -327,7 +343,7 @@ def detectable(difference: float) -> str:
 
 
 def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
-    """Said where only differences larger than the metric can have would be found, or where nothing varies (median)."""
+    """The sentence if the detectable difference exceeds the metric's range, or if most pairs do not vary."""
     if sum(pair.variance == 0 for pair in pairs) > len(pairs) / 2:
         varying = f"on every {case_name(board)} and in every seed"
         return f"cannot tell what difference is found with 80 % power: {varying} the models differ alike"
@@ -336,12 +352,12 @@ def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
 
 
 def case_name(board: Board) -> str:
-    """What is drawn anew: the patient (lesion, eye), or the image where no key is known."""
+    """The resampled unit in the dataset's word (patient, lesion, eye), or `image` without a patient key."""
     return clean(patient_word(board.facts["patient"])) if board.facts["has_patients"] else "image"
 
 
 def row_statements(row: Row, board: Board) -> list[str]:
-    """What is not ordinary about a row."""
+    """Deviations, missing runs, errors and other peculiarities of a row."""
     name = clean(row.model)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
@@ -355,23 +371,23 @@ def row_statements(row: Row, board: Board) -> list[str]:
         lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count{more}")
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
-        found = row.scores.get(metric)
-        if found and found.reason and not row.baseline and found.reason != shared_reason(board):
-            lines.append(f"{name}: {metric}: {clean(found.reason)}")
+        score = row.scores.get(metric)
+        if score and score.reason and not row.baseline and score.reason != shared_reason(board):
+            lines.append(f"{name}: {metric}: {clean(score.reason)}")
     return lines
 
 
 def note_statements(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
-    """What must be known of values that are defined ("macro over 6 of 7 labels"), once, and whose values they are.
+    """The notes on defined values ("macro over 6 of 7 labels"), each once.
 
-    The rows are named unless they are all that have a value.
+    The rows are named unless the note holds for all that have a value.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    metrics_by_note: dict[tuple[str, str], list[str]] = {}
     for metric in metrics:
         scores = {row.label: row.scores[metric] for row in rows if metric in row.scores}
         noted = {label: score.note for label, score in scores.items() if score.value is not None}
         for note in dict.fromkeys(filter(None, noted.values())):
             having = [label for label, own in noted.items() if own == note]
             whose = "" if len(having) == len(noted) else f"{', '.join(map(clean, having))}: "
-            found.setdefault((whose, clean(note)), []).append(metric)
-    return [f"{whose}{', '.join(map(clean, names))}: {note}" for (whose, note), names in found.items()]
+            metrics_by_note.setdefault((whose, clean(note)), []).append(metric)
+    return [f"{whose}{', '.join(map(clean, names))}: {note}" for (whose, note), names in metrics_by_note.items()]

@@ -1,4 +1,4 @@
-"""Plain data as lines of text."""
+"""Format plain data as lines of text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from zoo.errors import clean
 
-LONG = 40  # characters of an item that gets a line of its own
-SENTENCES = frozenset({"notes", "known_issues"})  # one a line, however short
+LONG = 40  # characters; a list with a longer item has one item per line
+SENTENCES = frozenset({"notes", "known_issues"})  # lists that always have one item per line
 
 
 def table_lines(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of plain text, its columns as wide as they must be; no library, so that a list of 1,300 is instant."""
+    """A table of plain text. perf: without a library, so that a list of 1,300 models is instant."""
     if not items:
         return []
     columns = list(dict.fromkeys(name for item in items for name in item if name != "title"))
@@ -37,7 +37,7 @@ def cell(value: Any) -> str:
 
 
 def to_text(described: Mapping[str, Any], indent: str = "") -> str:
-    """`name: value` lines, nested by indentation."""
+    """Format a mapping as `name: value` lines, nested by indentation."""
     lines = []
     for key, value in described.items():
         name = clean(key)

@@ -186,13 +186,18 @@ _FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "w
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
 
 
+def list_settings() -> list[str]:
+    """The fields of a protocol that `--set` can change."""
+    return [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
+
+
 def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     """Replace fields of a protocol by `--set` texts, and its label, so that it never mixes with the published one.
 
     Several values separated by commas make a grid, from which one tuning seed chooses on val.
     """
     types = get_type_hints(Protocol)
-    settable = [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
+    settable = list_settings()
     changes: dict[str, Any] = {}
     tune = {name: values for name, values in protocol.tune if name not in settings}
     for name, text in settings.items():

@@ -1,4 +1,4 @@
-"""What speaks against a row: no better than nothing, better on shuffled labels than it can be, chosen among many."""
+"""Sanity checks of rows: degenerate rows, shuffled labels, and the number of configurations."""
 
 import re
 from dataclasses import replace
@@ -12,13 +12,17 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
-from zoo.report.boards import to_csv, to_markdown, to_terminal
+from zoo.report.board_csv import to_csv
+from zoo.report.board_markdown import to_markdown
+from zoo.report.board_terminal import to_terminal
+from zoo.report.formats import Layout
 from zoo.results.store import load_results, load_scored_runs
 from zoo.runner.grid import as_control
 from zoo.specs.metric import ScoringContext
 from zoo.specs.protocol import FINETUNE, KNN, SCRATCH
 from zoo.tasks.kinds import BINARY, REGRESSION
 
+DETAILS = Layout(width=200, details=True)
 BY_NAME = {spec.name: spec for spec in METRICS}
 CARD = ScoringContext(task=BINARY, labels=("clear", "nodule"), positive=1)
 CHANCE = Score(value=0.5)
@@ -65,7 +69,7 @@ def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor()
     )
 
 
-def test_of_an_error_the_upper_end_must_be_below_the_constant_predictors():
+def test_for_an_error_metric_the_upper_end_must_be_below_the_constant_predictors():
     card = ScoringContext(task=REGRESSION, labels=("age",))
     run = {"test": Predictions(**{**vars(GOOD["test"]), "probabilities": np.arange(20.0)[:, None]})}
     constant = Score(value=12.0)
@@ -79,13 +83,13 @@ def test_a_seed_with_one_output_for_every_image_is_counted_though_the_mean_is_go
     assert reason == "the same output for every test image in 1 of 2 runs"
 
 
-def test_a_row_that_decides_for_one_class_is_flagged_though_its_order_is_right():
+def test_a_row_that_predicts_one_class_is_flagged_despite_a_correct_order():
     high = predicted(np.tile([0.91, 0.93], 10))  # val's threshold is near .5
     (reason,) = reasons(Score(value=1.0, low=0.9, high=1.0), high)
     assert reason == "one class for every test image in 1 of 1 runs"
 
 
-def test_a_test_split_of_one_class_is_decided_for_rightly():
+def test_predicting_one_class_is_right_for_a_test_split_of_one_class():
     assert reasons(None, predicted(np.linspace(0.8, 0.9, 20), targets=(0,) + (1,) * 19)) != ()
     alone = predicted(np.linspace(0.8, 0.9, 20))
     alone["test"] = Predictions(**{**vars(alone["test"]), "targets": np.ones(20, int)})
@@ -124,14 +128,14 @@ def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
     store_constant(tmp_path, store)
     board = board_of(tmp_path)
     assert {row.model: bool(row.degenerate) for row in board.rows} == {"good": False, "noise": True, "constant": False}
-    for text in (to_terminal([board], width=200), to_markdown([board])):
+    for text in (to_terminal([board], DETAILS), to_markdown([board])):
         assert "noise (degenerate)" in text and "good (degenerate)" not in text
         assert "noise: degenerate: its interval does not exceed the constant predictor's .500" in text
     assert "its interval does not exceed" in to_csv([board])
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------
-def test_configurations_of_a_test_set_are_counted_over_boards_and_seeds_are_none(tmp_path, store):
+def test_configurations_of_a_test_set_are_counted_over_boards_without_seeds(tmp_path, store):
     for seed in range(3):
         store(tmp_path, seed=seed)
     store(tmp_path, model="other")
@@ -147,22 +151,25 @@ def test_configurations_of_a_test_set_are_counted_over_boards_and_seeds_are_none
     assert sorted(board.num_configurations for board in boards) == [1, 4, 4, 4]
 
 
-def test_a_board_says_how_many_configurations_its_test_set_has_seen(tmp_path, store):
+def test_a_board_shows_the_number_of_configurations_of_its_test_set(tmp_path, store):
     store(tmp_path)
-    assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal([board_of(tmp_path)])
+    assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal(
+        [board_of(tmp_path)], DETAILS
+    )
     store(tmp_path, protocol=FINETUNE)
     store(tmp_path, protocol=KNN)
     for board in build_leaderboard(load_results(tmp_path)[0], BY_NAME):
         assert "test set used by 3 configurations" in to_markdown([board])
 
 
-def test_a_bench_counts_what_was_scored_before_it_too(bench, zoo, tiny_data, tmp_path):
+def test_a_bench_counts_configurations_of_earlier_benches(bench, zoo, tiny_data, tmp_path):
     chosen = ["-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--set", "image_size=16", "--seeds", 1]
     chosen += ["--results", tmp_path / "results"]
     assert bench(*chosen, "--protocol", "linear-probe")[0] == 0
     done = zoo("bench", *chosen, "--protocol", "knn")
-    assert "test set used by 2 configurations" in done.stdout
-    assert "test set used by 2 configurations" in zoo("report", "--results", tmp_path / "results").stdout
+    assert "2 configurations were scored on this test set" in done.stdout
+    details = zoo("report", "--details", "--results", tmp_path / "results").stdout
+    assert "test set used by 2 configurations" in details
 
 
 # --- the control with shuffled labels --------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def judged(values):
     return scores["auroc"], judge_shuffles("net", scores, len(values), CARD)
 
 
-def test_the_interval_over_shuffles_is_students():
+def test_the_interval_over_shuffles_equals_scipys_students_t():
     values = [0.4, 0.5, 0.6, 0.55, 0.45]
     found, _ = judged(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
@@ -198,18 +205,18 @@ def test_an_interval_that_covers_chance_is_no_sign_of_a_leak():
 
 
 @pytest.mark.parametrize("center", [0.6, 0.4])
-def test_an_interval_that_does_not_cover_chance_is_said_loudly(center):
+def test_an_interval_that_does_not_cover_chance_fails_the_control(center):
     _, verdict = judged([center, center + 0.04, center - 0.04] * 7)
     assert verdict.passed is False and "DOES NOT COVER .5" in verdict.text
 
 
-def test_fewer_shuffles_than_usual_are_said_and_one_says_nothing():
+def test_few_shuffles_are_reported_and_one_gives_no_verdict():
     assert "(3 shuffles, fewer than the usual 20)" in judged([0.5, 0.4, 0.6])[1].text
     _, verdict = judged([0.5])
     assert verdict.passed is None and "no interval: one shuffle" in verdict.text
 
 
-def test_shuffled_runs_are_on_no_ordinary_board_and_count_as_no_use(tmp_path, store):
+def test_shuffled_runs_are_on_separate_boards_and_do_not_count_as_configurations(tmp_path, store):
     for seed in range(3):
         store(tmp_path, seed=seed, noise=0.3)
         store(tmp_path, seed=seed, noise=50.0, purpose="shuffle", protocol=as_control(SHORT))
@@ -224,7 +231,7 @@ def test_shuffled_runs_are_on_no_ordinary_board_and_count_as_no_use(tmp_path, st
     assert plain.controls == control.controls
 
 
-def test_a_failed_control_heads_the_board_of_the_true_labels_too(tmp_path, store):
+def test_a_failed_control_is_shown_above_the_board_of_the_true_labels(tmp_path, store):
     for seed in range(3):
         store(tmp_path, seed=seed)
         store(tmp_path, seed=seed, noise=0.3, purpose="shuffle", protocol=as_control(SHORT))
@@ -273,12 +280,13 @@ def controlled(bench, install, tiny_data, tmp_path_factory):
     return root, document, chosen
 
 
-def test_the_control_finds_a_network_that_knows_the_labels_from_elsewhere(controlled, zoo):
+def test_the_control_detects_a_network_with_leaked_labels(controlled, zoo):
     root, document, _ = controlled
     assert {(run["model"], run["protocol"]) for run in document["runs"]} == {
         (model, "scratch@1+image_size=16+steps=4+shuffled") for model in ("tiny_cnn", "cheat")
     }
-    told = zoo("report", "--results", root / "results", sites=[root]).stdout
+    assert "CONTROL FAILED for cheat" in zoo("report", "--results", root / "results", sites=[root]).stdout
+    told = zoo("report", "--details", "--results", root / "results", sites=[root]).stdout
     assert "control: the labels of train and val were shuffled" in told
     assert re.search(
         r"^CONTROL FAILED: cheat: labels shuffled \(4 shuffles, fewer than the usual 20\): auroc \.[89]", told, re.M
@@ -286,7 +294,7 @@ def test_the_control_finds_a_network_that_knows_the_labels_from_elsewhere(contro
     assert "CONTROL FAILED: tiny_cnn" not in told and "4 shuffles" in told
 
 
-def test_a_control_is_a_run_of_its_own_and_done_once(controlled, bench):
+def test_a_control_is_a_separate_run_and_is_reused(controlled, bench):
     root, _, chosen = controlled
     _, again, _ = bench(*chosen, "--dry-run", sites=[root])
     assert all(run["reused"] for run in again["runs"])
@@ -307,7 +315,7 @@ def test_val_and_train_were_shuffled_and_test_was_not(controlled, tiny_data):
     assert len({result.predictions()["val"].targets.tobytes() for result in stored}) == 4
 
 
-def test_a_grid_is_not_searched_on_noise_and_twenty_shuffles_are_usual(bench, tiny_data, tmp_path):
+def test_a_control_searches_no_grid_and_uses_twenty_shuffles(bench, tiny_data, tmp_path):
     chosen = ["-m", "tiny_cnn", "-d", tiny_data / "binary.npz", "--protocol", "tuned", "--weights", "none"]
     _, document, _ = bench(*chosen, "--shuffle-labels", "--dry-run", "--results", tmp_path)
     assert {run["protocol"] for run in document["runs"]} == {"tuned@1+shuffled"}

@@ -1,4 +1,4 @@
-"""From evidence to ranks: who is tested, what is claimed, and the same answer whichever way a metric points."""
+"""Ranks from evidence: which rows are tested, what is claimed, and the direction of a metric."""
 
 import time
 
@@ -37,7 +37,7 @@ def test_a_model_far_below_ranks_below_all_that_are_better():
     assert [pair.winner for pair in found.pairs] == [None, 0, 1]
 
 
-def test_of_an_error_the_smaller_is_better():
+def test_for_an_error_metric_the_smaller_is_better():
     rows = [evidence(0.10, seed=1), evidence(0.12, seed=2), evidence(0.60, seed=3)]
     found = compare_rows(rows, higher_is_better=False)
     assert found.ranks == (1, 1, 3)
@@ -45,7 +45,7 @@ def test_of_an_error_the_smaller_is_better():
     assert pair.difference == approx(-0.5) and pair.low < -0.5 < pair.high < 0 and pair.winner == 0
 
 
-def test_a_pair_may_be_asked_for_either_way():
+def test_a_pair_can_be_requested_in_either_order():
     found = compare_rows([evidence(0.9, seed=1), evidence(0.5, seed=2)], True)
     there, back = found.find(0, 1), found.find(1, 0)
     assert (back.difference, back.low, back.high) == approx((-there.difference, -there.high, -there.low))
@@ -93,7 +93,7 @@ def test_the_winner_changes_with_the_patients_as_often_as_the_normal_law_says():
     assert found.seeds_change_winner < 0.001  # a standard error of .0008 between seeds, ten times below the lead
 
 
-def test_equal_models_change_places_half_of_the_time():
+def test_equal_models_swap_ranks_in_half_of_the_resamples():
     found = compare_rows([evidence(0.8, seed=1), evidence(0.8, seed=1)], True)
     assert found.patients_change_winner == 0.5
     assert found.seeds_change_winner == approx(0.5, abs=0.04)

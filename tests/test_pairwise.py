@@ -1,4 +1,4 @@
-"""Two models side by side: names to rows, the board's own test, single runs, and where they disagree."""
+"""Two models side by side: names, the board's test, single runs, and disagreements."""
 
 import json
 
@@ -18,7 +18,7 @@ from zoo.leaderboard.pairwise import (
     of_truth,
     select_results,
 )
-from zoo.report.boards import to_json
+from zoo.report.board_json import to_json
 from zoo.report.pairs import pair_to_document, pair_to_terminal
 from zoo.report.statements import statements
 from zoo.results.store import load_results
@@ -47,7 +47,7 @@ def the_contrast(root, first="net", second="other_net"):
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
-def test_a_plain_or_qualified_name_means_a_row_where_it_is_the_only_one(tmp_path, store):
+def test_a_plain_or_qualified_name_means_its_only_row(tmp_path, store):
     store(tmp_path, init="pretrained", weights_tag="demo")
     boards = boards_of(tmp_path)
     assert [find_label(boards, name) for name in ("net.demo", "net", "zoo-tiny:net")] == ["net.demo"] * 3
@@ -61,7 +61,7 @@ def test_a_name_of_several_rows_is_an_error_that_names_them(tmp_path, store):
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest(three_seeds):
-    with pytest.raises(UsageError, match=r"no board holds a model 'othr_net'; fix: Did you mean 'other_net'"):
+    with pytest.raises(UsageError, match=r"no board has a model 'othr_net'; fix: Did you mean 'other_net'"):
         compare_models(boards_of(three_seeds), "net", "othr_net")
 
 
@@ -70,14 +70,14 @@ def test_a_model_is_not_compared_with_itself(three_seeds):
         compare_models(boards_of(three_seeds), "net", "zoo-tiny:net")
 
 
-def test_models_that_share_no_board_are_an_error_that_says_where_each_is(tmp_path, store):
+def test_models_without_a_common_board_are_an_error_that_lists_their_boards(tmp_path, store):
     store(tmp_path, model="net")
     store(tmp_path, model="other_net", dataset="rings")
-    with pytest.raises(UsageError, match=r"no board holds both .*net: dots scratch@1; other_net: rings scratch@1"):
+    with pytest.raises(UsageError, match=r"no board has both .*net: dots scratch@1; other_net: rings scratch@1"):
         compare_models(boards_of(tmp_path), "net", "other_net")
 
 
-def test_results_are_chosen_by_dataset_and_protocol_and_keep_their_baselines(tmp_path, store):
+def test_results_are_selected_by_dataset_and_protocol_with_their_baselines(tmp_path, store):
     for dataset in ("dots", "rings"):
         store(tmp_path, dataset=dataset)
         store(tmp_path, dataset=dataset, model="constant")
@@ -92,7 +92,7 @@ def test_results_are_chosen_by_dataset_and_protocol_and_keep_their_baselines(tmp
 
 
 # --- over patients and seeds -----------------------------------------------------------------------------------------
-def test_the_test_is_the_boards_own_whichever_model_is_named_first(three_seeds):
+def test_the_test_equals_the_boards_in_either_order_of_the_models(three_seeds):
     there, back = the_contrast(three_seeds), the_contrast(three_seeds, "other_net", "net")
     (pair,) = [p for p in there.board.comparisons.pairs if {p.first, p.second} == {there.first, there.second}]
     assert (there.tested.p, there.tested.p_holm) == (pair.p, pair.p_holm)
@@ -101,7 +101,7 @@ def test_the_test_is_the_boards_own_whichever_model_is_named_first(three_seeds):
     assert there.single is None and there.reason is None
 
 
-def test_every_board_that_holds_both_is_compared(three_seeds, store):
+def test_every_board_with_both_models_is_compared(three_seeds, store):
     for model in ("net", "other_net"):
         for seed in range(2):
             store(three_seeds, dataset="rings", model=model, seed=seed)
@@ -110,7 +110,7 @@ def test_every_board_that_holds_both_is_compared(three_seeds, store):
     assert [(c.board.dataset, len(c.board.comparisons.pairs)) for c in found] == [("dots", 3), ("rings", 1)]
 
 
-def test_a_leaking_dataset_is_not_tested_and_says_why(tmp_path, store):
+def test_a_leaking_dataset_is_not_tested_and_the_reason_is_shown(tmp_path, store):
     for model in ("net", "other_net"):
         for seed in range(2):
             store(tmp_path, model=model, seed=seed, deviations=("leak allowed: a control",))
@@ -121,7 +121,7 @@ def test_a_leaking_dataset_is_not_tested_and_says_why(tmp_path, store):
 
 
 # --- single runs -----------------------------------------------------------------------------------------------------
-def test_single_runs_are_delongs_and_mcnemars_and_say_so(tmp_path, store):
+def test_single_runs_are_tested_by_delong_and_mcnemar(tmp_path, store):
     stored = [store(tmp_path, model=model, noise=noise) for model, noise in (("net", 1.0), ("other_net", 3.0))]
     found = the_contrast(tmp_path)
     test = [result.predictions()["test"] for result in stored]
@@ -152,7 +152,7 @@ def test_folds_average_their_areas_and_add_their_variances(tmp_path, store):
     assert found.single.p < 1 and len(found.disagreements) == 10
 
 
-def test_of_several_images_a_patient_mcnemars_test_is_not_given(tmp_path, store):
+def test_mcnemars_test_is_omitted_for_several_images_per_patient(tmp_path, store):
     for model in ("net", "other_net"):
         store(tmp_path, model=model, noise=2.0, facts=PATIENTS, images_each=2)
     found = the_contrast(tmp_path)
@@ -161,7 +161,7 @@ def test_of_several_images_a_patient_mcnemars_test_is_not_given(tmp_path, store)
 
 
 # --- where they disagree ---------------------------------------------------------------------------------------------
-def test_without_a_case_the_difference_is_smaller_by_what_it_moves(three_seeds):
+def test_removing_a_case_reduces_the_difference_by_its_influence(three_seeds):
     found = the_contrast(three_seeds)
     assert [abs(part.moves) for part in found.disagreements] == sorted(
         (abs(part.moves) for part in found.disagreements), reverse=True
@@ -175,7 +175,7 @@ def test_without_a_case_the_difference_is_smaller_by_what_it_moves(three_seeds):
     assert found.tested.difference - (scores[0] - scores[1]) == approx(part.moves, rel=0.1)
 
 
-def test_a_case_shows_its_target_and_what_each_model_gives_it_in_the_mean(three_seeds):
+def test_a_case_shows_its_target_and_the_mean_probability_of_each_model(three_seeds):
     found = the_contrast(three_seeds)
     part = found.disagreements[0]
     for row, shown in zip(found.rows, (part.first, part.second), strict=True):
@@ -198,7 +198,7 @@ def test_images_of_one_patient_are_one_case(tmp_path, store):
     assert f"{part.case}" in pair_to_terminal([found], width=200)
 
 
-def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
+def test_models_with_equal_predictions_have_no_disagreements(tmp_path, store):
     for model in ("net", "other_net"):
         for seed in range(2):
             store(tmp_path, model=model, seed=seed, noise=0.0)
@@ -216,7 +216,7 @@ def test_models_that_answer_alike_disagree_nowhere(tmp_path, store):
         ("regression", np.array([2.0, 3.0]), [0.3, 0.5]),
     ],
 )
-def test_what_is_true_has_a_probability_in_every_task(task, targets, expected):
+def test_the_truth_has_a_probability_in_every_task(task, targets, expected):
     probabilities = np.array([[0.3, 0.6], [0.5, 0.2]])
     assert of_truth(probabilities, targets, task) == approx(expected, nan_ok=True)
 
@@ -231,12 +231,12 @@ def test_what_is_true_has_a_probability_in_every_task(task, targets, expected):
         (np.array([61.5, 62.5]), "62"),
     ],
 )
-def test_a_target_is_told_by_its_labels(targets, told):
+def test_a_target_is_described_by_its_labels(targets, told):
     assert describe_target(targets, ("none seen", "mass")) == told
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
-def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(three_seeds):
+def test_the_terminal_shows_the_test_and_the_patients_needed(three_seeds):
     text = pair_to_terminal([the_contrast(three_seeds)], width=200)
     for told in (
         "dots · binary",
@@ -251,7 +251,7 @@ def test_the_terminal_tells_what_the_difference_is_worth_and_what_it_would_take(
     assert "\x1b" not in text
 
 
-def test_seeds_that_agree_on_nothing_find_no_difference_that_areas_can_have(tmp_path, store):
+def test_with_highly_variable_seeds_no_possible_difference_is_detectable(tmp_path, store):
     for model in ("net", "other_net"):
         for seed, noise in enumerate((0.01, None)):  # areas of 1 and .5
             store(tmp_path, model=model, seed=seed, noise=noise)
@@ -264,7 +264,7 @@ def test_seeds_that_agree_on_nothing_find_no_difference_that_areas_can_have(tmp_
     assert comparisons["detectable"] is comparisons["pairs"][0]["detectable"] is None
 
 
-def test_models_that_differ_alike_everywhere_take_no_number_of_images(tmp_path, store):
+def test_a_constant_difference_needs_no_number_of_images(tmp_path, store):
     for seed in range(2):
         store(tmp_path, model="net", seed=seed, noise=0.01)  # an area of 1 in all seeds
         store(tmp_path, model="flat", seed=seed, noise=None)
@@ -279,14 +279,14 @@ def test_models_that_differ_alike_everywhere_take_no_number_of_images(tmp_path, 
     assert tested["detectable"] is tested["patients_needed"] is None
 
 
-def test_what_deviates_on_either_row_is_told(three_seeds, store):
+def test_deviations_of_either_row_are_shown(three_seeds, store):
     for seed in range(2):
         store(three_seeds, model="small", seed=seed, deviations=("image_size: 64 instead of 28",))
     text = pair_to_terminal([the_contrast(three_seeds, "net", "small")], width=200)
     assert "small: image_size: 64 instead of 28" in text and "small: 2 of 3 runs count" in text
 
 
-def test_the_document_is_json_and_names_models_not_positions(three_seeds):
+def test_the_json_document_names_models_instead_of_positions(three_seeds):
     document = json.loads(json.dumps(pair_to_document([the_contrast(three_seeds)]), allow_nan=False))
     assert (document["schema"], document["command"], document["models"]) == (1, "compare", ["net", "other_net"])
     (board,) = document["boards"]

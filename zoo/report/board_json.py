@@ -1,0 +1,120 @@
+"""Boards as JSON: the document of `zoo report --format json`, and the rows of `zoo bench --json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.multi_dataset import Across, find_across
+from zoo.leaderboard.tables import Section
+from zoo.report.formats import Layout
+from zoo.report.statements import statements, title
+
+
+def to_json(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
+    """The whole document: boards with every statement and section, orders across datasets, and all rows."""
+    document = {
+        "schema": 1,
+        "command": "report",
+        "boards": [
+            {
+                "title": title(board),
+                "statements": statements(board),
+                "dataset": dict(board.facts),
+                "configurations": board.num_configurations,
+                "is_control": board.is_control,
+                "controls": [asdict(verdict) for verdict in board.controls],
+                "comparisons": describe_comparisons(board),
+                "sections": {section.name: describe_section(section) for section in board.sections},
+            }
+            for board in boards
+        ],
+        "across": [describe_across(across) for across in find_across(boards)],
+        "leaderboard": leaderboard_items(boards),
+    }
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
+    """All rows as plain data. `rank` is null if `unranked` has a reason."""
+    items = []
+    for board in boards:
+        for position, row in enumerate(board.rows):
+            score = row.scores.get(board.primary_metric)
+            items.append(
+                {
+                    "dataset": board.dataset,
+                    "protocol": board.protocol,
+                    "init": board.init,
+                    "model": row.model,
+                    "label": row.label,
+                    "qualified": row.qualified,
+                    "weights": row.weights,
+                    "baseline": row.baseline,
+                    "rank": board.rank(position),
+                    "tied_with": board.tied_with(position),
+                    "unranked": board.comparisons.unranked[position],
+                    "metric": board.primary_metric,
+                    "value": score.value if score else None,
+                    "low": score.low if score else None,
+                    "high": score.high if score else None,
+                    "reason": score.reason if score else "no finished run",
+                    "seeds": len(row.seeds),
+                    "seed_sd": row.seed_sd.get(board.primary_metric),
+                    "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
+                    "scores": {name: asdict(each) for name, each in row.scores.items()},
+                    "cost": dict(row.cost),
+                    "deviations": list(row.deviations),
+                    "runs": list(row.run_ids),
+                    "degenerate": list(row.degenerate),
+                    "tuned": row.tuned,
+                    "provenance": row.provenance or None,
+                    "bundle": board.bundle or None,
+                    "content_hash": board.facts["content_hash"],
+                    "split_hash": board.facts["split_hash"],
+                }
+            )
+    return items
+
+
+def describe_comparisons(board: Board) -> dict[str, Any]:
+    """The tests of a board as plain data, with rows by label."""
+    comparisons = asdict(board.comparisons)
+    for pair in comparisons["pairs"]:
+        for side in ("first", "second", "winner"):
+            pair[side] = None if pair[side] is None else board.rows[pair[side]].label
+    winner = board.comparisons.winner
+    names = ("num_patients", "detectable", "patients_change_winner", "seeds_change_winner", "pairs")
+    return {
+        "winner": None if winner is None else board.rows[winner].label,
+        **{name: comparisons[name] for name in names},
+    }
+
+
+def describe_section(section: Section) -> dict[str, Any]:
+    """A section as plain data, each row a dict by column."""
+    rows = [
+        {
+            column: asdict(cell) if isinstance(cell, Score) else cell
+            for column, cell in zip(section.columns, cells, strict=True)
+        }
+        for cells in section.rows
+    ]
+    described = {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
+    return described | ({"details": dict(section.details)} if section.details else {})
+
+
+def describe_across(across: Across) -> dict[str, Any]:
+    """One order over datasets as plain data."""
+    return {
+        "protocol": across.protocol,
+        "init": across.init,
+        "over": across.over,
+        "datasets": list(across.datasets),
+        **describe_section(across.section),
+        "pairs": [{"first": first, "second": second, "p_holm": p} for first, second, p in across.pairs],
+    }

@@ -1,0 +1,61 @@
+"""Boards as Markdown. Names from data and plugins are escaped: they cannot become markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from zoo.errors import clean
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, section_cell, with_interval
+from zoo.leaderboard.multi_dataset import find_across
+from zoo.leaderboard.tables import Section
+from zoo.report.cells import model_cell, primary_heading, rank_cell
+from zoo.report.formats import Layout
+from zoo.report.statements import headings, statements, title
+
+
+def to_markdown(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
+    """One section per board: its table, its statements, and the tables below it."""
+    lines = []
+    for board in boards:
+        lines += [f"## {escape(title(board))}", ""]
+        lines += [f"**{escape(line)}**\n" for line in headings(board)]
+        columns = ["rank", "model", primary_heading(board), "seed SD", *board.metrics[1:]]
+        columns += ["train img/s", "test img/s", "latency", "peak memory", "params", "FLOPs", "seconds"]
+        lines += ["| " + " | ".join(map(escape, columns)) + " |", "|" + "---|" * len(columns)]
+        for position, row in enumerate(board.rows):
+            cells = [rank_cell(board, position), model_cell(row) + (" (baseline)" if row.baseline else "")]
+            cells += [
+                with_interval(row.scores.get(board.primary_metric)),
+                number(row.seed_sd.get(board.primary_metric)),
+            ]
+            cells += [number(row.scores[name].value) if name in row.scores else "-" for name in board.metrics[1:]]
+            cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]
+            cells += [milliseconds(row.cost["latency_seconds"]), amount(row.cost["peak_memory_bytes"], "B")]
+            cells += [amount(row.cost["num_parameters"]), amount(row.cost["flops"])]
+            cells.append(format_rounded(row.cost["train_seconds"], 1))
+            lines.append("| " + " | ".join(escape(cell) for cell in cells) + " |")
+        lines.append("")
+        lines += [f"- {escape(line)}" for line in statements(board)]
+        lines.append("")
+        for section in board.sections:
+            lines += section_lines(section, "###")
+    for across in find_across(boards):
+        lines += section_lines(across.section, "##")
+    return "\n".join(lines)
+
+
+def section_lines(section: Section, level: str) -> list[str]:
+    """A table below a board, with its title at this level of heading."""
+    lines = [f"{level} {escape(section.title)}", ""]
+    lines += ["| " + " | ".join(map(escape, section.columns)) + " |", "|" + "---|" * len(section.columns)]
+    lines += ["| " + " | ".join(escape(section_cell(cell)) for cell in cells) + " |" for cells in section.rows]
+    return [*lines, "", *(f"- {escape(line)}" for line in section.notes), ""]
+
+
+def escape(text: str) -> str:
+    escaped = html.escape(clean(text), quote=False)
+    for character in "\\`*_~[]|":
+        escaped = escaped.replace(character, "\\" + character)
+    return escaped

@@ -1,0 +1,29 @@
+"""Cells of a board's table, as text."""
+
+from __future__ import annotations
+
+from zoo.errors import clean
+from zoo.evaluation.intervals import PATIENTS_AND_SEEDS
+from zoo.leaderboard.boards import Board, Row
+
+BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
+
+
+def model_cell(row: Row) -> str:
+    """The model with its weights tag; `*` marks a row that deviates or is incomplete."""
+    mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
+    words = [*(["degenerate"] if row.degenerate else []), *([row.provenance] if row.provenance else [])]
+    return clean(row.label) + mark + (f" ({', '.join(words)})" if words else "")
+
+
+def rank_cell(board: Board, row: int) -> str:
+    """The rank of the row at this position, or a dash."""
+    rank = board.rank(row)
+    return "-" if rank is None else str(rank)
+
+
+def primary_heading(board: Board) -> str:
+    """The primary metric, and the sources of variation of its intervals if these are more than the patients."""
+    scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
+    varied = any(PATIENTS_AND_SEEDS in score.method for score in scores)
+    return f"{board.primary_metric} [{PATIENTS_AND_SEEDS}]" if varied else board.primary_metric

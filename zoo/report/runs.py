@@ -1,0 +1,157 @@
+"""Stored runs as a list and on one screen, for `zoo list runs` and `zoo info runs`."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ResultsError, clean
+from zoo.leaderboard.formatting import number, with_interval
+from zoo.registry.lookup import WILDCARDS
+from zoo.report.drawing import wrap
+
+if TYPE_CHECKING:
+    from zoo.results.store import Result
+
+MIN_ID = 8  # characters of an id that a list shows
+
+
+def list_runs(root: Path, pattern: str | None = None) -> list[dict[str, Any]]:
+    """The stored runs, by dataset, model, protocol, seed and fold; a damaged one is a warning."""
+    from zoo.results.lookup import stored_results
+
+    if not root.is_dir():
+        raise ResultsError(f"{root}: not a folder", fix="name one by --results, or run `zoo bench` first")
+    items = [summarize_run(result) for result in stored_results(root)]
+    items.sort(key=lambda item: tuple(str(item[key]) for key in ("dataset", "model", "protocol")) + order_of(item))
+    return [item for item in items if not pattern or matches(item, pattern)]
+
+
+def order_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+    return f"{item['seed']:020}", f"{item['fold']:06}", item["id"]
+
+
+def summarize_run(result: Result) -> dict[str, Any]:
+    run = result.run
+    metric = result.details.get("primary_metric")
+    return {
+        "id": result.id,
+        "dataset": f"{run['dataset']} -> {run['tested_on']}" if run.get("tested_on") else run["dataset"],
+        "model": run["shown"],
+        "weights": run["weights_tag"] or None,
+        "protocol": run["protocol_label"],
+        "purpose": run["purpose"],
+        "seed": run["seed"],
+        "fold": run["fold"],
+        "folds": run["num_folds"],
+        "status": result.status,
+        "metric": metric,
+        "score": read_value(result, metric),
+        "date": result.created[:10],
+        "folder": str(result.folder),
+    }
+
+
+def read_value(result: Result, metric: str | None) -> float | None:
+    """The stored value of a metric; None if there is none or the file of scores is damaged."""
+    try:
+        score = result.scores().get(metric or "")
+    except ResultsError:
+        return None
+    return score.value if score else None
+
+
+def matches(item: Mapping[str, Any], pattern: str) -> bool:
+    """Whether a glob, or a part of a text, fits the id, dataset, model, protocol, purpose or status of a run."""
+    glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
+    names = (item[key] for key in ("id", "dataset", "model", "protocol", "purpose", "status"))
+    return any(fnmatch.fnmatchcase(str(name), glob) for name in names)
+
+
+def shorten_runs(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The columns of `zoo list runs`: short ids, rounded scores, and folds only if there are any."""
+    folds = any(item["folds"] > 1 for item in items)
+    return [
+        {
+            "id": item["id"][:MIN_ID],
+            "dataset": item["dataset"],
+            "model": item["model"],
+            "protocol": item["protocol"],
+            "seed": item["seed"],
+            **({"fold": item["fold"]} if folds else {}),
+            "status": item["status"],
+            "score": "-" if item["score"] is None else f"{item['metric']} {number(item['score'])}",
+            "date": item["date"],
+        }
+        for item in items
+    ]
+
+
+def run_lines(described: Mapping[str, Any], width: int) -> list[str]:
+    """A run on one screen: what, data, protocol, weights, scores and warnings; `described` is `trace_run`."""
+    lines = [f"run {described['id'][:MIN_ID]}: {described['status']}, {described['created'][:10]}"]
+    for name, text in facts_of_run(described):
+        lines += wrap(f"{name:11}{clean(text)}", width, " " * 11).splitlines()
+    error = described["error"]
+    lines += wrap(f"{'error':11}{clean(error['code'])}: {clean(error['message'])}", width).splitlines() if error else []
+    scores = described.get("scores", {})
+    lines += ["", "scores on test (95 % interval)"] if scores else []
+    longest = max(map(len, scores), default=0)
+    for name, score in scores.items():
+        lines.append(f"  {clean(name).ljust(longest)}  {score_text(score)}")
+    warnings = warnings_of_run(described)
+    lines += ["", "warnings"] if warnings else []
+    for line in warnings:
+        lines += wrap(f"  {clean(line)}", width, "    ").splitlines()
+    return [*lines, "", f"All fields and how each number was computed: zoo info runs {described['id'][:MIN_ID]} --full"]
+
+
+def facts_of_run(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each line above the scores."""
+    run, data, cost = described["run"], described["dataset"], described["cost"]
+    fold = f", fold {run['fold'] + 1} of {run['num_folds']}" if run["num_folds"] > 1 else ""
+    tested = f", tested on {run['tested_on']}" if run.get("tested_on") else ""
+    purpose = "" if run["purpose"] == "score" else f", purpose {run['purpose']}"
+    facts = [("model", f"{run['model']}, seed {run['seed']}{fold}{purpose}")]
+    splits = data.get("splits", {})
+    counts = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test") if name in splits)
+    facts.append(("data", f"{run['dataset']}{tested} · {data.get('task', '')} · {counts} images"))
+    if data.get("has_patients"):
+        facts.append(("", f"{splits['test']['patients']} test patients, scored by {data['unit']}"))
+    facts.append(("protocol", f"{run['protocol_label']}, {run['image_size']} px, {run['precision']}"))
+    digest = f" ({run['weights_digest'][:8]})" if run["weights_digest"] else ""
+    facts.append(("weights", f"{run['weights_tag'] or run['init']}{digest}"))
+    details = described["details"]
+    if details.get("selected_step") is not None:
+        chosen = f"step {details['selected_step']} of {details.get('steps')}, {details.get('selected_by')}"
+        facts.append(("checkpoint", chosen))
+    if cost.get("train_seconds") is not None:
+        system = described["system"]
+        device = system.get("gpu") or system.get("processor") or system.get("machine")
+        facts.append(("cost", f"{cost['train_seconds']:.0f} s on {device}"))
+    for name, text in (described.get("thresholds") or {}).get("values", {}).items():
+        facts.append(("threshold", f"{name} {number(text)}"))
+    facts.append(("folder", described["folder"]))
+    return facts
+
+
+def score_text(score: Mapping[str, Any]) -> str:
+    from zoo.evaluation.values import Score
+
+    if score["value"] is None:
+        return f"- ({clean(score['reason'])})"
+    text = with_interval(Score(value=score["value"], low=score["low"], high=score["high"]))
+    return f"{text}  {clean(score['note'])}".rstrip()
+
+
+def warnings_of_run(described: Mapping[str, Any]) -> list[str]:
+    """What must be known beside the scores: deviations, and the dataset's known issues and missing patients."""
+    data = described["dataset"]
+    lines = list(described["deviations"])
+    if data.get("synthetic"):
+        lines.append("synthetic data: the numbers say nothing about patients")
+    if data and not data.get("has_patients"):
+        lines.append("patients unknown: images count as independent")
+    return [*lines, *(f"known issue: {issue}" for issue in data.get("known_issues", ()))]
