@@ -16,9 +16,12 @@ from zoo.errors import PluginError, RunError
 from zoo.registry.isolation import run_executor
 from zoo.specs.executor import ExecutorSpec
 from zoo.system.machine import can_fork
-from zoo.system.workers import Event, detach, execute
+from zoo.system.workers import GRACE_SECONDS, Event, detach, execute
 
-pytestmark = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork"),
+]
 
 
 def carry_out(work, device, notify):
@@ -137,9 +140,7 @@ def test_a_death_harms_no_other_work(endings):
 
 
 def test_work_that_hangs_is_ended_in_time_with_all_it_started():
-    start = time.monotonic()
     events = run(["hang", "step 1"], timeout=1.0)
-    assert time.monotonic() - start < 5
     found = {event.work: event for event in events if event.kind == "ended"}
     assert (found["hang"].status, found["hang"].message) == ("timeout", "took longer than 1 s")
     assert found["step 1"].status == "ok"
@@ -154,7 +155,7 @@ def test_closing_the_generator_asks_every_child_to_end_and_ends_those_that_do_no
         pids += next(events).details.get("pids", [])
     start = time.monotonic()
     events.close()
-    assert time.monotonic() - start < 8  # five seconds for both, who do not listen
+    assert time.monotonic() - start < 2 * GRACE_SECONDS  # they share the time that those get who do not listen
     assert not any(alive(pid) for pid in pids)
     assert not multiprocessing.active_children()
 
@@ -188,13 +189,14 @@ def test_with_reuse_one_process_serves_until_it_crashes():
 def test_idle_workers_leave_when_told():
     start = time.monotonic()
     assert {e.status for e in ended(["step 1", "sleep 0.5"], reuse=True).values()} == {"ok"}
-    assert time.monotonic() - start < 3  # killing them would come after five seconds each
+    assert time.monotonic() - start < GRACE_SECONDS  # after which they would be killed
 
 
 def test_as_many_run_at_once_as_there_are_workers():
-    start = time.monotonic()
-    ended(["sleep 1"] * 4, workers=4)
-    assert time.monotonic() - start < 3
+    running = [0]
+    for event in run([f"sleep 1.{number}" for number in range(4)], workers=4):
+        running.append(running[-1] + (event.kind == "started") - (event.kind == "ended"))
+    assert max(running) == 4
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

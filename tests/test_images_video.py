@@ -4,7 +4,6 @@ import os
 import pickle
 import struct
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -197,7 +196,6 @@ def test_a_video_larger_than_any_image_may_be_is_refused(tmp_path, monkeypatch):
 
 def test_bits_flipped_anywhere_end_in_an_image_or_in_one_line(tmp_path):
     random = np.random.default_rng(0)
-    start = time.monotonic()
     for suffix in (".avi", ".mp4", ".gif"):
         path = tmp_path / f"a{suffix}"
         if suffix == ".gif":
@@ -217,7 +215,6 @@ def test_bits_flipped_anywhere_end_in_an_image_or_in_one_line(tmp_path):
                     assert read_image(damaged, number).dtype == np.uint8
             except DataError as error:
                 assert "\n" not in error.line()
-    assert time.monotonic() - start < 20
 
 
 def test_without_av_the_message_names_the_extra(tmp_path, monkeypatch):

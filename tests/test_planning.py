@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import FACTS
+from factories import FACTS, make_predictions
 from PIL import Image
 
 from zoo.data.lookup import is_path
@@ -207,11 +207,9 @@ def test_a_known_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
 # --- what is done already --------------------------------------------------------------------------------------------
 def finish(run, root):
     """Store a result of a planned run, as good as any for planning."""
-    from zoo.evaluation.predictions import Predictions
     from zoo.results.store import Result, save_result
 
-    ids, targets = np.array([f"s{number}" for number in range(40)]), np.arange(40) % 2
-    part = Predictions(sample_ids=ids, patients=ids, targets=targets, probabilities=np.full((40, 2), 0.5))
+    part = make_predictions(np.arange(40) % 2, np.full(40, 0.5))
     result = Result(id=run.id, run=run.describe(), identity=run.identity, status="ok", dataset=FACTS)
     save_result(root, run, result, {"val": part, "test": part})
     return root / run.folder

@@ -21,6 +21,8 @@ from zoo.registry import quarantine
 from zoo.registry.finding import find_plugins
 from zoo.system.files import cache_root
 
+pytestmark = pytest.mark.integration
+
 ZOO = [sys.executable, "-m", "zoo"]
 
 GIVES = """

@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from zoo.audit.leaks import audit
 from zoo.data.fingerprints import take_fingerprints
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset as open_samples
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 

@@ -6,7 +6,7 @@ import pytest
 from dicom_files import ramp, write
 from folders import card, images, open_source, refusal, table
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset as open_samples
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
 

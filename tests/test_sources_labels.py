@@ -8,7 +8,7 @@ import pytest
 from folders import card, images, open_source, shared, table
 
 from zoo.data.lookup import find_datasets
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset as open_samples
 from zoo.errors import DataError
 from zoo.registry.opening import open_registry
 from zoo.sources.decimals import to_number

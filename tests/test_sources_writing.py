@@ -10,7 +10,7 @@ from folders import card, images, open_source, table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from zoo.data.opening import read_source as open_samples
+from zoo.data.opening import open_dataset as open_samples
 from zoo.errors import UsageError
 from zoo.sources.opening import find_source, write_card, write_card_without
 from zoo.sources.writing import leave_out, to_toml

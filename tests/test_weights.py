@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -299,23 +300,24 @@ def test_auto_marks_a_fallback_and_leaves_the_others(tmp_path):
     assert (found[1].init, found[1].fallback) == ("pretrained", False)
 
 
-def test_auto_falls_back_within_five_seconds_where_no_host_answers(tmp_path, monkeypatch, silent_host):
+def test_auto_falls_back_after_one_time_out_where_no_host_answers(tmp_path, monkeypatch, silent_host):
+    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.5)
     monkeypatch.setenv("HF_ENDPOINT", silent_host)
     asked = []
     specs = [model(f"m{i}", fetch_weights=partial(fetch, asked=asked)) for i in range(4)]
-    start = time.monotonic()
     found = find(tmp_path, *specs, policy="auto", offline=False)
-    assert time.monotonic() - start < 5
     assert all(weights.fallback for weights in found)
     assert {kind for _, kind in asked} == {"offline"}  # no download was tried: a library's own retries take 50 s
 
 
 def test_hosts_that_hang_while_their_name_is_looked_up_cost_one_time_out_together(monkeypatch):
     monkeypatch.setattr(weights, "PROBE_SECONDS", 0.5)
-    monkeypatch.setattr(requests, "head", lambda *_, **__: time.sleep(3))
+    answer = threading.Event()
+    monkeypatch.setattr(requests, "head", lambda *_, **__: answer.wait(60))
     start = time.monotonic()
     assert reachable_hosts(f"https://host{i}.test/file" for i in range(6)) == set()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30  # one host after the other would take six minutes
+    answer.set()
 
 
 def test_a_host_is_reachable_whatever_it_answers(monkeypatch, silent_host):
