@@ -1,6 +1,7 @@
 """Factories for what many tests need: decoded folds, samples, predictions, stored results."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -132,17 +133,47 @@ FACTS = {
 }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What the predictions of a stored run depend on."""
+
+    model: str
+    seed: int
+    fold: int
+    noise: float | None
+    images_each: int  # per patient
+    prefix: str  # of the sample ids
+    same_test: bool  # one test split of all folds
+
+
+def draw_predictions(outcome):
+    random = np.random.default_rng([outcome.seed, outcome.fold, *outcome.model.encode()])
+    predictions = {}
+    for split in ("val", "test"):
+        targets = np.arange(40) % 2
+        away = 0.0 if outcome.noise is None else targets - 0.5 + outcome.noise * random.normal(size=40)
+        positive = np.broadcast_to(1 / (1 + np.exp(-away)), 40)
+        fold = "" if outcome.same_test and split == "test" else outcome.fold
+        ids = number_ids(40, f"{outcome.prefix}{split}{fold}-")
+        patients = None if outcome.images_each == 1 else [f"p{row // outcome.images_each:02}" for row in range(40)]
+        predictions[split] = make_predictions(targets, positive, ids=ids, patients=patients)
+    return predictions
+
+
+@cache  # perf: 0.3 s, and many tests store the same outcome in folders of their own
+def score_outcome(outcome, metrics, card):
+    chosen = {spec.name: spec for spec in METRICS if spec.name in metrics}
+    return score([[draw_predictions(outcome)]], chosen, card, threshold="val")
+
+
 def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, metrics=("auroc", "accuracy"), **changes):
     """A finished binary run whose probabilities follow the targets under `noise`; `status="failed"` for a failure.
 
     Without noise (None) they are constant.
     """
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
-    code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)  # a patient
-    prefix, same_test = (
-        changes.pop("prefix", ""),
-        changes.pop("same_test", False),
-    )  # of names; one test set of all folds
+    code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)
+    prefix, same_test = changes.pop("prefix", ""), changes.pop("same_test", False)
     metadata = changes.pop("metadata", {})
     baseline = model in {"constant", "thumbnails"}
     run = Run(
@@ -168,16 +199,8 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     )
     facts = {**FACTS, "fold": fold, "num_folds": run.num_folds, **(facts or {})}
     facts |= {"content_hash": run.content_hash, "split_hash": run.split_hash, "name": run.dataset}
-    random = np.random.default_rng([seed, fold, *model.encode()])
-    predictions = {}
-    for split in ("val", "test"):
-        targets = np.arange(40) % 2
-        away = 0.0 if noise is None else targets - 0.5 + noise * random.normal(size=40)
-        positive = np.broadcast_to(1 / (1 + np.exp(-away)), 40)
-        part = f"{prefix}{split}{'' if same_test and split == 'test' else fold}"
-        ids = np.array([f"{part}-{number}" for number in range(40)])
-        patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
-        predictions[split] = make_predictions(targets, positive, ids=ids, patients=patients, metadata=metadata)
+    outcome = Outcome(model, seed, fold, noise, images_each, prefix, same_test)
+    predictions = {split: replace(part, metadata=metadata) for split, part in draw_predictions(outcome).items()}
     result = Result(
         id=run.id,
         run=run.describe(),
@@ -195,7 +218,6 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     if status != "ok":
         folder = save_result(root, run, result)
     else:
-        chosen = {spec.name: spec for spec in METRICS if spec.name in metrics}
-        scores = {"scores": score([[predictions]], chosen, result.card(), threshold="val")}
+        scores = {"scores": dict(score_outcome(outcome, tuple(metrics), result.card()))}
         folder = save_result(root, run, result, predictions, scores, [{"step": 4, "loss": 0.5}])
     return load_result(folder)

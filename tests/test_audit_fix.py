@@ -166,7 +166,10 @@ def test_write_puts_a_card_beside_the_data_or_where_it_is_told(zoo, tmp_path):
 
 
 # --- a real set ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["breastmnist.npz", "pneumoniamnist.npz", "nih1000"])
+@pytest.mark.parametrize(
+    "name",
+    ["breastmnist.npz", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pneumoniamnist.npz", "nih1000"))],
+)
 def test_real_sets_pass_once_fixed(name, zoo, tmp_path):
     path: Path = SHARED / name
     if not path.exists():

@@ -253,7 +253,10 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 
 
 @posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGHUP, 129)],
+)
 def test_a_signal_ends_the_bench_cleanly_and_soon(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
     children = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, process)
@@ -305,6 +308,7 @@ def register_models():
 """
 
 
+@pytest.mark.slow  # test_progress.py has the same with a clock of its own
 def test_away_from_a_terminal_no_ten_seconds_pass_in_silence(command, environment, install, tiny_data, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
