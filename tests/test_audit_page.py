@@ -178,6 +178,7 @@ def browser():
     return found
 
 
+@pytest.mark.integration
 def test_a_browser_shows_the_images_and_complains_of_nothing(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]

@@ -533,6 +533,7 @@ cache_images(source, 4, folder / "cache")
 """
 
 
+@pytest.mark.integration
 def test_two_processes_that_need_a_cache_at_once_build_it_once(tmp_path):
     command = [sys.executable, "-c", BUILD_CACHE, str(tmp_path)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]

@@ -597,6 +597,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.dcm")):
 """
 
 
+@pytest.mark.integration
 def test_bombs_and_nests_take_neither_memory_nor_time(tmp_path):
     inside = write(tmp_path / "inside", ramp(np.uint16, 0))
     meta_end = 144 + struct.unpack("<L", inside.read_bytes()[140:144])[0]

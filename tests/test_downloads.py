@@ -268,6 +268,7 @@ def wait_until_some_arrived(path, process):
     assert process.poll() is None, process.stderr.read()
 
 
+@pytest.mark.integration
 def test_of_processes_that_want_one_file_one_downloads_and_the_others_wait(server, tmp_path):
     processes = [start_download(f"{server.address}/slow", tmp_path / "a.npz") for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0], [process.stderr.read() for process in processes]
@@ -275,6 +276,7 @@ def test_of_processes_that_want_one_file_one_downloads_and_the_others_wait(serve
     assert server.log == [("/slow", "")]
 
 
+@pytest.mark.integration
 def test_when_the_one_that_downloads_is_killed_one_that_waits_goes_on_where_it_was(server, tmp_path):
     path = tmp_path / "a.npz"
     first = start_download(f"{server.address}/slow", path)

@@ -66,6 +66,7 @@ def neighbours(probed, bench, tiny_data, results):
 
 
 # --- every task, layout and method -----------------------------------------------------------------------------------
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["finetuned", "probed", "neighbours"])
 def test_every_task_and_layout_runs_to_the_end_with_its_baselines(request, method):
     status, document, _ = request.getfixturevalue(method)

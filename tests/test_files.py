@@ -255,6 +255,7 @@ def writer():
         process.wait()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(tmp_path, writer, what):
     dead, living = (tmp_path / "a" / "b" / name for name in ("dead", "living"))
@@ -269,6 +270,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
     assert left == {"living"}
 
 
+@pytest.mark.integration
 def test_an_old_folder_that_was_set_aside_when_its_bench_was_killed_comes_back(tmp_path, writer):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.txt").touch()

@@ -118,6 +118,7 @@ def test_a_clip_whose_frames_are_all_gray_is_gray(tmp_path):
     assert read_header(late).channels == 3
 
 
+@pytest.mark.integration
 def test_a_long_clip_is_not_decoded_to_count_its_frames(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", pictures(30), *KINDS[".mp4"])
     monkeypatch.setattr(video, "DECODED_PIXELS", 1000)

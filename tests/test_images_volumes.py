@@ -161,6 +161,7 @@ def test_memory_holds_the_last_volumes_only(tmp_path, monkeypatch):
     assert str(paths[-1]) in {key[0] for key in volumes.RECENT_VOLUMES.opened}
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_reads_while_its_parent_holds_the_lock(tmp_path):
     path = nifti(tmp_path / "a.nii.gz")
@@ -289,6 +290,7 @@ def test_tiff_stacks_that_do_not_fit_or_differ_are_refused(tmp_path):
     assert peak.bytes < 10e6
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_the_largest_volume_that_is_read_takes_less_than_1500_megabytes(tmp_path):

@@ -234,6 +234,7 @@ READ = "import sys; from pathlib import Path; from zoo.results.store import *; "
 mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 
 
+@pytest.mark.integration
 @mortal
 @pytest.mark.parametrize("place", ["dots", "dots/net.random"])
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, store, place):
@@ -258,6 +259,7 @@ def test_a_results_folder_that_may_not_be_read_is_status_5_and_named(tmp_path, e
     assert "results/" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 @mortal
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
 def test_a_run_that_may_not_be_read_is_not_taken_for_damaged_nor_done_again(tmp_path, store, name):

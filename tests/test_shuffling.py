@@ -98,4 +98,4 @@ def test_nothing_but_targets_changes():
     plain = dataset(np.arange(40) % 2)
     shuffled = shuffle_labels(plain, 0)
     assert replace(shuffled, targets=plain.targets).__dict__.keys() == plain.__dict__.keys()
-    assert all(getattr(shuffled, name) is getattr(plain, name) for name in ("patients", "sample_ids", "assignment"))
+    assert all(getattr(shuffled, name) is getattr(plain, name) for name in ("patients", "sample_ids", "split_of"))

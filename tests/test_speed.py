@@ -126,6 +126,7 @@ def test_the_table_of_the_readme_holds_every_line_of_a_gpu():
     assert set(speed.gpu.TABLE) <= {cells(row)[0] for row in table.splitlines()}
 
 
+@pytest.mark.integration
 def test_a_step_is_captured_on_a_gpu_alone():
     done = contend("bare", "--capture")
     assert done.returncode == 1

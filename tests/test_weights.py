@@ -372,12 +372,14 @@ def line(tmp_path):
     return make
 
 
+@pytest.mark.integration
 def test_weights_that_fit_are_tried_once_from_two_seeds(line, tmp_path):
     for _ in range(2):
         refuse_misfits([line()], Registry(), tmp_path / "cache")
     assert line.built() == ["cpu", "cpu"]
 
 
+@pytest.mark.integration
 def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
     import torch
 
@@ -389,6 +391,7 @@ def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
         refuse_misfits([line()], Registry(), tmp_path / "cache")
 
 
+@pytest.mark.integration
 def test_what_does_not_fit_is_tried_again_and_all_such_files_are_named(line, tmp_path):
     trials = [line("good.pth"), line("one.pth", state={}), line("other.pth", state={})]
     for _ in range(2):
@@ -403,6 +406,7 @@ def raise_value_error():
     raise ValueError("no such layer")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fail", [raise_value_error, partial(os._exit, 7), partial(signal.raise_signal, 9)])
 @pytest.mark.skipif(not can_fork(), reason="without fork, networks are tried in this process")
 def test_a_network_that_cannot_be_built_is_left_to_its_runs(line, tmp_path, fail):
@@ -433,6 +437,7 @@ def trial_of_parts(tmp_path, load, classifier="head", num_outputs=2):
     return Trial(model="p:parts", spec=spec, path=path, request=request)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [(), ("head",)], ids=["nothing", "head"])
 def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(tmp_path, load, classifier):
@@ -442,6 +447,7 @@ def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(t
     assert "head" not in caught.value.message
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [("trunk",), ("trunk", "head")], ids=["trunk", "all"])
 def test_a_build_that_fills_the_trunk_is_accepted_whoever_makes_the_head(tmp_path, load, classifier):

@@ -129,6 +129,7 @@ def test_the_whole_index_is_what_making_it_again_gives():
     assert json.loads(json.dumps(make_index())) == read_index()
 
 
+@pytest.mark.integration
 def test_listing_imports_neither_torch_nor_timm():
     code = (
         "import sys, zoo_timm as plugin; assert len(plugin.register_models()) > 1200;"
