@@ -12,12 +12,9 @@ import subprocess
 import pytest
 
 PROCESS_FIXTURES = {"command", "environment"}  # whatever starts `zoo` needs one of them, directly or not
-STARTERS = (
-    (os, "fork"),
-    (os, "system"),
-    (subprocess.Popen, "_execute_child"),
-    (multiprocessing.util, "spawnv_passfds"),
-)
+STARTERS = ((os, "fork"), (os, "system"), (multiprocessing.util, "spawnv_passfds"))
+EXECUTE = subprocess.Popen._execute_child
+FINDERS = {"ldconfig", "gcc", "cc", "ld"}  # ctypes.util.find_library starts them when torch is imported
 SECONDS, SLOW_SECONDS = 300, 3600  # for one test; a test that waits for longer fails
 
 
@@ -36,6 +33,7 @@ def pytest_runtest_protocol(item):
         if not item.get_closest_marker("integration"):
             for owner, name in STARTERS:
                 patch.setattr(owner, name, refuse, raising=False)
+            patch.setattr(subprocess.Popen, "_execute_child", execute_finders_alone)
             # a process of its own tries each plugin once; those installed here are sound
             patch.setattr("zoo.registry.quarantine.try_imports", lambda names, _: dict.fromkeys(names))
         return (yield)
@@ -43,6 +41,12 @@ def pytest_runtest_protocol(item):
 
 def refuse(*_, **__):
     pytest.fail("a unit test starts a process: mark it `integration`, or do without")
+
+
+def execute_finders_alone(process, arguments, *rest):
+    if not isinstance(arguments, (list, tuple)) or os.path.basename(os.fspath(arguments[0])) not in FINDERS:  # noqa: PTH119
+        refuse()
+    return EXECUTE(process, arguments, *rest)
 
 
 @contextlib.contextmanager

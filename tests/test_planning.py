@@ -146,6 +146,7 @@ def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(pl
     assert runs["tiny"].deviations == ()
 
 
+@pytest.mark.integration
 def test_weights_on_disk_are_in_the_identity(plan, tmp_path):
     settings = Settings(results=tmp_path / "results", weights_dir=tmp_path, device="cpu", offline=True)
     ids = []
