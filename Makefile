@@ -13,7 +13,7 @@ WORKERS ?= 2
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev bench test golden test-slow speed speed-gpu check format changelog clean
+.PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu check format changelog clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -34,6 +34,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 
 bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 	$(BIN)/zoo bench --models resnet18,efficientnet_b0
+
+test-unit: setup-dev  ## The tests that start no process: 90 seconds.
+	$(PYTEST) -m "not integration and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: setup-dev  ## All tests but the slow ones.
 	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import draw_images, store_result
 from golden import golden, pytest_addoption  # noqa: F401 (pytest finds them here)
 from PIL import Image
 from warm import Warm
@@ -129,14 +130,6 @@ def bench(zoo):
 
 
 # --- datasets --------------------------------------------------------------------------------------------------------
-def draw_images(values, seed=0, shape=(16, 16)):
-    """Noise whose brightness follows `values` in 0..1 by and large, so that there is something to learn, not all."""
-    random = np.random.default_rng(seed)
-    brightness = 80 + 60 * np.asarray(values) + random.normal(0, 30, len(values))
-    noise = random.normal(0, 20, (len(values), *shape))
-    return (brightness[:, None, None] + noise).clip(0, 255).astype(np.uint8)
-
-
 def write_npz(path, labels, values, seed=0):
     """A file in MedMNIST's layout, with official splits."""
     images = draw_images(values, seed)
@@ -214,115 +207,3 @@ def write_card(folder, *lines):
 def store():
     """Store one made-up result: `store(root, model="a", seed=0, **changes)` returns what was saved."""
     return store_result
-
-
-FACTS = {
-    "name": "dots",
-    "title": "",
-    "task": "binary",
-    "labels": ["clear", "nodule"],
-    "positive": 1,
-    "unit": "image",
-    "has_patients": False,
-    "patient": "none: image level",
-    "reference_standard": "",
-    "share_targets": True,
-    "modality": "",
-    "license": "",
-    "citation": "",
-    "synthetic": False,
-    "content_hash": "c" * 64,
-    "split_hash": "5" * 64,
-    "split_origin": "official",
-    "fold": 0,
-    "num_folds": 1,
-    "notes": [],
-    "known_issues": [],
-    "splits": {
-        name: {"images": 40, "patients": 40, "labels": {"clear": 20, "nodule": 20}} for name in ("train", "val", "test")
-    },
-}
-
-
-def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, metrics=("auroc", "accuracy"), **changes):
-    """A finished binary run whose probabilities follow the targets under `noise`; `status="failed"` for a failure.
-
-    Without noise (None) they are constant.
-    """
-    from dataclasses import replace
-
-    from zoo.evaluation.metrics.catalogue import METRICS
-    from zoo.evaluation.predictions import Predictions
-    from zoo.evaluation.scoring import score
-    from zoo.results.runs import Run
-    from zoo.results.store import Result, load_result, save_result
-    from zoo.specs.protocol import BASELINE, SCRATCH
-
-    status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
-    code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)  # a patient
-    prefix, same_test = (
-        changes.pop("prefix", ""),
-        changes.pop("same_test", False),
-    )  # of names; one test set of all folds
-    metadata = changes.pop("metadata", {})
-    baseline = model in {"constant", "thumbnails"}
-    run = Run(
-        **{
-            "dataset": "dots",
-            "content_hash": "c" * 64,
-            "split_hash": "5" * 64,
-            "fold": fold,
-            "num_folds": 1,
-            "model": f"zoo-tiny:{model}",
-            "shown": model,
-            "init": "random",
-            "weights_tag": "",
-            "weights_digest": "",
-            "protocol": BASELINE if baseline else replace(SCRATCH, epochs=None, steps=4),
-            "seed": seed,
-            "image_size": 28,
-            "precision": "fp32",
-            "device_kind": "cpu",
-            "threads": 1,
-            **changes,
-        }
-    )
-    facts = {**FACTS, "fold": fold, "num_folds": run.num_folds, **(facts or {})}
-    facts |= {"content_hash": run.content_hash, "split_hash": run.split_hash, "name": run.dataset}
-    random = np.random.default_rng([seed, fold, *model.encode()])
-    predictions = {}
-    for split in ("val", "test"):
-        targets = np.arange(40) % 2
-        away = 0.0 if noise is None else targets - 0.5 + noise * random.normal(size=40)
-        positive = np.broadcast_to(1 / (1 + np.exp(-away)), 40)
-        part = f"{prefix}{split}{'' if same_test and split == 'test' else fold}"
-        ids = np.array([f"{part}-{number}" for number in range(40)])
-        patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
-        predictions[split] = Predictions(
-            sample_ids=ids,
-            patients=patients,
-            targets=targets,
-            probabilities=np.stack([1 - positive, positive], axis=1),
-            metadata=metadata,
-        )
-    result = Result(
-        id=run.id,
-        run=run.describe(),
-        identity=run.identity,
-        status=status,
-        error=None if status == "ok" else {"code": code, "message": "the loss is nan"},
-        dataset=facts,
-        deviations=run.deviations,
-        details={"primary_metric": metrics[0], "val_score": 0.5 + seed / 100, **details},
-        cost={"train_seconds": 1.0, "images_per_second": 100.0, "num_parameters": 1234, **cost},
-        system={"processor": "abacus", "threads": 1},
-        versions={"torch": "2.11.0", "zoo-bench": "0.1.0"},
-        created="2025-01-01T00:00:00+00:00",
-    )
-    if status != "ok":
-        folder = save_result(root, run, result)
-    else:
-        chosen = {spec.name: spec for spec in METRICS if spec.name in metrics}
-        scores = {"scores": score([[predictions]], chosen, result.card(), threshold="val")}
-        folder = save_result(root, run, result, predictions, scores, [{"step": 4, "loss": 0.5}])
-    return load_result(folder)

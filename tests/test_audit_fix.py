@@ -165,8 +165,11 @@ def test_write_puts_a_card_beside_the_data_or_at_output(zoo, tmp_path):
     assert zoo("audit", root, "--output", tmp_path / "x.toml").returncode == 2
 
 
-# --- real datasets ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["breastmnist.npz", "pneumoniamnist.npz", "nih1000"])
+# --- a real set ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name",
+    ["breastmnist.npz", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pneumoniamnist.npz", "nih1000"))],
+)
 def test_real_datasets_pass_after_fix(name, zoo, tmp_path):
     path: Path = SHARED / name
     if not path.exists():

@@ -181,6 +181,7 @@ def browser():
     return found
 
 
+@pytest.mark.integration
 def test_a_browser_renders_the_page_without_errors(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import draw_images
+from factories import draw_images
 from PIL import Image
 from pytest import approx
 from sklearn.metrics import (

@@ -81,6 +81,7 @@ def run(cache, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.integration
 def test_the_command_lists_and_clears(cache):
     listed = json.loads(run(cache, "cache", "list", "--json").stdout)
     assert [entry["name"] for entry in listed["entries"]] == ["old", "new", "dots.npz"]
@@ -89,6 +90,7 @@ def test_the_command_lists_and_clears(cache):
     assert run(cache, "cache", "clear", "pictures").returncode == 2
 
 
+@pytest.mark.integration
 def test_a_cache_in_use_is_not_cleared_and_locks_of_killed_benches_are_removed(cache):
     with in_use(cache):
         with pytest.raises(UsageError) as caught:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from pytest import approx
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
@@ -13,7 +14,6 @@ from sklearn.metrics import brier_score_loss, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.calibration import build_section, find_temperature, rescale
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
 from zoo.specs.metric import ScoringContext
@@ -48,14 +48,9 @@ def draw_run(task: str, seed: int = 0, num: int = 300, sureness: float = 3.0, pa
         if task == "multilabel":
             targets = of_split.integers(2, size=(num, 2)).astype(float)
             targets[of_split.random((num, 2)) < 0.1] = np.nan
-        ids = np.array([f"{split}{i}" for i in range(num)])
         logits[split] = draw_logits(task, targets, sureness, random)
-        run[split] = Predictions(
-            sample_ids=ids,
-            patients=ids if patients is None else patients,
-            targets=targets,
-            probabilities=card.task.to_probabilities(logits[split]),
-        )
+        probabilities = card.task.to_probabilities(logits[split])
+        run[split] = make_predictions(targets, probabilities, patients=patients, prefix=split)
     return run, logits
 
 
@@ -238,9 +233,7 @@ def test_if_patients_are_scored_their_mean_probability_is_calibrated():
 
 
 def test_a_regression_has_no_such_section():
-    part = Predictions(
-        sample_ids=np.array(["a"]), patients=np.array(["a"]), targets=np.ones(1), probabilities=np.ones((1, 1))
-    )
+    part = make_predictions([1.0], [[1.0]])
     assert section_of({"val": part, "test": part}, card=ScoringContext(task=REGRESSION, labels=("age",))) is None
 
 

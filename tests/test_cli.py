@@ -309,6 +309,7 @@ def test_list_shows_what_is_installed_and_what_matches(main):
     assert main("list", "models", "no-such*").out == "no models match 'no-such*'\n"
 
 
+@pytest.mark.integration
 def test_info_and_plugin_list_and_doctor_give_json(main):
     info = json.loads(main("info", "models", "tiny_cnn", "--json").out)
     assert info["item"]["name"] == "tiny_cnn"
@@ -676,6 +677,7 @@ def test_a_cache_that_is_a_file_is_reported_by_every_command_that_needs_it(zoo, 
         assert done.returncode == 2 and "error[cache-unusable]" in done.stderr, done.stderr
 
 
+@pytest.mark.integration
 def test_a_folder_that_was_removed_is_one_line(tmp_path):
     code = "import os, sys; os.rmdir(os.getcwd()); from zoo.cli.process import run; os._exit(run(sys.argv[1:]))"
     told = "zoo: error[usage] the working folder was removed; fix: cd to an existing folder\n"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from newcombe import newcombe_reference
 from pytest import approx
 from scipy.special import expit, ndtri
@@ -9,7 +10,6 @@ from scipy.stats import t as student
 
 from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.roc import clustered_area, clustered_interval
@@ -27,12 +27,9 @@ def draw(random, patients, images, area, prevalence):
 
 
 def predicted(positives, scores, owner):
-    return Predictions(
-        sample_ids=np.array([f"i{i:04}" for i in range(len(owner))]),
-        patients=owner.astype(str),
-        targets=positives.astype(np.int64),
-        probabilities=np.stack([expit(-scores), expit(scores)], axis=1),
-    )
+    ids = [f"i{i:04}" for i in range(len(owner))]
+    probabilities = np.stack([expit(-scores), expit(scores)], axis=1)
+    return make_predictions(positives.astype(np.int64), probabilities, ids=ids, patients=owner.astype(str))
 
 
 def score_of(*runs):
@@ -116,11 +113,11 @@ def test_an_area_over_folds_has_an_interval_if_one_fold_has_one_positive():
 def label_with_unknown_targets(known):
     random = np.random.default_rng(8)
     positives = random.random(80) < 0.5
-    part = Predictions(
-        sample_ids=np.array([f"i{i:04}" for i in range(80)]),
-        patients=np.array([f"p{i:04}" for i in range(80)]),
-        targets=np.where(np.arange(80) % 8 == 0, np.nan, positives)[:, None],
-        probabilities=expit(positives + random.normal(size=80))[:, None],
+    part = make_predictions(
+        np.where(np.arange(80) % 8 == 0, np.nan, positives)[:, None],
+        expit(positives + random.normal(size=80))[:, None],
+        ids=[f"i{i:04}" for i in range(80)],
+        patients=[f"p{i:04}" for i in range(80)],
     )
     return part.take(np.flatnonzero(~np.isnan(part.targets[:, 0]))) if known else part
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from factories import make_dataset_spec, make_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +23,6 @@ from zoo.data.pixels import open_pixels
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
-from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.system.files import hash_file
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
@@ -35,16 +35,8 @@ def noise(count, size=6, channels=(), dtype=np.uint8, seed=0):
 
 def make_spec(images, targets, task=BINARY, *, patients=None, splits=None, sample_ids=None, **card):
     """A dataset in memory: images, targets, and optionally patients and splits."""
-    table = pandas.DataFrame({"sample_id": [f"s{i:04}" for i in range(len(images))], "image": range(len(images))})
-    if sample_ids is not None:
-        table["sample_id"] = sample_ids
-    if patients is not None:
-        table["patient"] = [f"p{patient}" for patient in patients]
-    if splits is not None:
-        table["split"] = list(splits)
-    samples = Samples(table=table, targets=np.asarray(targets), read=lambda row: images[row])
-    labels = tuple("abc"[: LABELS[task.name]])
-    return DatasetSpec(**{"name": "dots", "task": task, "labels": labels, "samples": lambda _: samples, **card})
+    ids = [f"s{i:04}" for i in range(len(images))] if sample_ids is None else sample_ids
+    return make_dataset_spec(make_samples(images, targets, ids=ids, patients=patients, splits=splits), task, **card)
 
 
 def open_dots(tmp_path, *arguments, **fields):
@@ -542,6 +534,7 @@ cache_images(source, 4, folder / "cache")
 """
 
 
+@pytest.mark.integration
 def test_two_processes_that_need_a_cache_at_once_build_it_once(tmp_path):
     command = [sys.executable, "-c", BUILD_CACHE, str(tmp_path)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]

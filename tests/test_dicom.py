@@ -595,6 +595,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.dcm")):
 """
 
 
+@pytest.mark.integration
 def test_bombs_and_deep_nesting_take_little_memory_and_time(tmp_path):
     inside = write(tmp_path / "inside", ramp(np.uint16, 0))
     meta_end = 144 + struct.unpack("<L", inside.read_bytes()[140:144])[0]

@@ -267,6 +267,7 @@ def wait_until_some_arrived(path, process):
     assert process.poll() is None, process.stderr.read()
 
 
+@pytest.mark.integration
 def test_processes_that_request_one_file_download_it_once(server, tmp_path):
     processes = [start_download(f"{server.address}/slow", tmp_path / "a.npz") for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0], [process.stderr.read() for process in processes]
@@ -274,6 +275,7 @@ def test_processes_that_request_one_file_download_it_once(server, tmp_path):
     assert server.log == [("/slow", "")]
 
 
+@pytest.mark.integration
 def test_a_waiting_process_resumes_the_download_of_a_killed_one(server, tmp_path):
     path = tmp_path / "a.npz"
     first = start_download(f"{server.address}/slow", path)

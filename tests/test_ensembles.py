@@ -5,10 +5,10 @@ import io
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from sklearn.metrics import roc_auc_score
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.tables import ReportOptions
@@ -98,14 +98,7 @@ def test_ensembles_are_unranked_and_below_the_models_in_every_format(tmp_path, s
 
 
 def part(names, values):
-    ids = np.array(names)
-    values = np.array(values, float)
-    return Predictions(
-        sample_ids=ids,
-        patients=ids,
-        targets=np.arange(len(ids)) % 2,
-        probabilities=np.stack([1 - values, values], axis=1),
-    )
+    return make_predictions(np.arange(len(names)) % 2, values, ids=names)
 
 
 def test_val_images_are_averaged_within_a_fold_and_concatenated_over_folds():

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import draw_images
+from factories import draw_images
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 

@@ -255,6 +255,7 @@ def writer():
         process.wait()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_incomplete_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path, writer, what):
     dead, living = (tmp_path / "a" / "b" / name for name in ("dead", "living"))
@@ -269,6 +270,7 @@ def test_incomplete_files_of_killed_processes_are_removed_and_those_of_running_o
     assert remaining == {"living"}
 
 
+@pytest.mark.integration
 def test_an_old_folder_is_restored_if_its_writer_was_killed_while_replacing_it(tmp_path, writer):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old.txt").touch()

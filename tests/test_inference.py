@@ -1,15 +1,14 @@
 """Predicting a split, aggregating by unit, and storing predictions."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.special
 import torch
+from factories import make_fold
 from torch import nn
 
-from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, RunError
 from zoo.evaluation.predict import predict
@@ -21,26 +20,7 @@ from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=None):
     """A dataset whose image i is one pixel of level i."""
     count = len(assignment)
-    ids = np.array([f"s{i}" for i in range(count)])
-    dataset = DecodedFold(
-        name="dots",
-        task=task,
-        labels=labels,
-        positive=None,
-        unit="image",
-        has_patients=patients is not None,
-        symmetries=(),
-        intensity=(0.0, 1.0),
-        sample_ids=ids,
-        patients=ids if patients is None else np.array(patients),
-        targets=np.asarray(targets),
-        split_of=np.array(assignment),
-        images=Path("none.npy"),
-        content_hash="",
-        split_hash="",
-        fold=0,
-        num_folds=1,
-    )
+    dataset = make_fold(targets, task=task, labels=labels, patients=patients, split_of=assignment, intensity=(0.0, 1.0))
     one = torch.ones(1, 1, 1, 1)
     images = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1)
     return dataset, Pixels(images=images, scale=(0.0, 1.0), mean=one * 0, std=one, device="cpu")

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import draw_images
+from factories import draw_images
 from folders import SHARED
 from PIL import Image
 

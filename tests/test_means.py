@@ -4,10 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from sklearn.metrics import roc_auc_score
 
 from zoo.evaluation.evidence import Evidence
-from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.ensembles import mean_of
 from zoo.leaderboard.significance import compare_rows
 from zoo.statistics.datasets import wilcoxon_holm
@@ -18,7 +18,7 @@ from zoo.statistics.roc import z_test
 def of_patients(counts, targets, rows):
     owners = np.repeat(np.arange(len(counts)).astype(str), counts)
     targets = np.repeat(targets, counts)
-    return Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=np.asarray(rows, float))
+    return make_predictions(targets, rows, ids=owners)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 1e-300, 0.95, 5e-324, 1e29])

@@ -254,7 +254,10 @@ posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, se
 
 
 @posix
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGHUP, 129)],
+)
 def test_a_signal_ends_the_bench_cleanly(command, environment, tiny_data, tmp_path, number, status):
     process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
     children = wait_for(lambda: len(value := children_of(process.pid)) == 2 and value, process)
@@ -306,6 +309,7 @@ def register_models():
 """
 
 
+@pytest.mark.slow  # test_progress.py has the same with a clock of its own
 def test_without_a_terminal_there_is_output_every_ten_seconds(command, environment, install, tiny_data, tmp_path):
     site = tmp_path / "site"
     site.mkdir()

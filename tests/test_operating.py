@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from pytest import approx
 from scipy.optimize import brentq
 from scipy.stats import binom
@@ -26,11 +27,7 @@ BY_PATIENT = replace(CARD, has_patients=True)
 
 
 def predictions(targets, positive, patients=None) -> Predictions:
-    targets, positive = np.asarray(targets), np.asarray(positive, dtype=float)
-    ids = np.array([f"s{i}" for i in range(len(targets))])
-    patients = ids if patients is None else np.asarray(patients)
-    probabilities = np.column_stack([1 - positive, positive])
-    return Predictions(sample_ids=ids, patients=patients, targets=targets, probabilities=probabilities)
+    return make_predictions(targets, positive, patients=patients)
 
 
 def draw_run(seed=0, num=200, num_images=1):

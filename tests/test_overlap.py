@@ -193,6 +193,7 @@ def write_part(root, part):
     return root
 
 
+@pytest.mark.slow
 def test_the_published_halves_of_ham10000_share_200_lesions(tmp_path):
     trained, tested = (write_part(tmp_path / part, part) for part in ("train", "test"))
     external = check(trained, tested, folds=5)

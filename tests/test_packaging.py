@@ -149,6 +149,7 @@ def test_a_plugin_depends_on_what_it_imports(folder):
     assert imported_distributions(folder / "src") <= set(map(canonical, declared(folder)))
 
 
+@pytest.mark.integration
 def test_no_tracked_file_names_the_host_of_a_package_registry():
     # Put together here, so that this file names none either.
     hosts = [".".join(pair) for pair in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))]
@@ -179,11 +180,13 @@ def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
     assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
 
 
+@pytest.mark.integration
 def test_no_lock_file_is_tracked():
     locks = {"uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"}
     assert not [path for path in tracked_files() if path.name in locks]
 
 
+@pytest.mark.integration
 def test_no_tracked_file_is_larger_than_a_megabyte():
     assert not [path for path in tracked_files() if path.stat().st_size > MEGABYTE]
 

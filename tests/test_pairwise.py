@@ -30,7 +30,7 @@ PATIENTS = {"has_patients": True, "patient": "patient"}
 
 
 def boards_of(root):
-    return build_leaderboard(load_results(root)[0], BY_NAME)
+    return build_leaderboard(load_results(root)[0], BY_NAME, sections=())
 
 
 @pytest.fixture

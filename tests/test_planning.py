@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import FACTS
+from factories import FACTS, make_predictions
 from PIL import Image
 
 from zoo.data.lookup import is_path
@@ -151,6 +151,7 @@ def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(pl
     assert runs["tiny"].deviations == ()
 
 
+@pytest.mark.integration
 def test_weights_on_disk_are_in_the_identity(plan, tmp_path):
     settings = Settings(results=tmp_path / "results", weights_dir=tmp_path, device="cpu", offline=True)
     ids = []
@@ -212,11 +213,9 @@ def test_a_registered_name_takes_precedence_over_a_folder(tmp_path, monkeypatch)
 # --- finished runs ---------------------------------------------------------------------------------------------------
 def finish(run, root):
     """Store a minimal result of a planned run."""
-    from zoo.evaluation.predictions import Predictions
     from zoo.results.store import Result, save_result
 
-    ids, targets = np.array([f"s{number}" for number in range(40)]), np.arange(40) % 2
-    part = Predictions(sample_ids=ids, patients=ids, targets=targets, probabilities=np.full((40, 2), 0.5))
+    part = make_predictions(np.arange(40) % 2, np.full(40, 0.5))
     result = Result(id=run.id, run=run.describe(), identity=run.identity, status="ok", dataset=FACTS)
     save_result(root, run, result, {"val": part, "test": part})
     return root / run.folder

@@ -20,7 +20,10 @@ from zoo.system.machine import can_fork
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
 
-pytestmark = pytest.mark.skipif(not can_fork(), reason="the networks of these tests are local classes: they need fork")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not can_fork(), reason="the networks of these tests are local classes: they need fork"),
+]
 
 
 class Slow(nn.Module):

@@ -1,18 +1,17 @@
 """Linear probes and nearest-neighbor votes on frozen features, compared with scikit-learn for each task."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from factories import make_fold
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
@@ -53,28 +52,7 @@ def make_targets(task, images):
 def make(task, count=120):
     """A dataset of random images (60 % train, 20 % val, 20 % test), its pixels, and a model for it."""
     images = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 1), dtype=np.uint8)
-    assignment = np.repeat(["train", "val", "test"], [count * 3 // 5, count // 5, count // 5])
-    ids = np.array([f"s{i}" for i in range(count)])
-    labels = {"binary": ("a", "b"), "regression": ("age",)}.get(task.name, ("a", "b", "c"))
-    dataset = DecodedFold(
-        name="dots",
-        task=task,
-        labels=labels,
-        positive=None,
-        unit="image",
-        has_patients=False,
-        symmetries=(),
-        intensity=(0.0, 255.0),
-        sample_ids=ids,
-        patients=ids,
-        targets=make_targets(task, images),
-        split_of=assignment,
-        images=Path("none.npy"),
-        content_hash="",
-        split_hash="",
-        fold=0,
-        num_folds=1,
-    )
+    dataset = make_fold(make_targets(task, images), task=task)
     one = torch.ones(1, 1, 1, 1)
     pixels = Pixels(images=torch.from_numpy(images), scale=(0.0, 255.0), mean=0.4 * one, std=0.2 * one, device="cpu")
     return dataset, pixels

@@ -63,7 +63,7 @@ def left_over(results):
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kills", [30, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills):
     begun = time.monotonic()
     status, _, stderr = warm.run(*grid(tiny_data, tmp_path / "whole"))
@@ -105,8 +105,15 @@ def test_the_workers_of_a_killed_bench_end(warm, tiny_data, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("apart", ["0", "1"], ids=["child", "in a session of its own"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status", "apart"),
+    [
+        pytest.param(signal.SIGINT, 130, "0", id="interrupted"),
+        pytest.param(signal.SIGTERM, 143, "1", id="terminated, with a child in a session of its own"),
+        pytest.param(signal.SIGINT, 130, "1", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_bench_leaves_no_process_within_ten_seconds(warm, tiny_data, tmp_path, number, status, apart):
     pids = tmp_path / "pids"
     arguments = grid(tiny_data, tmp_path / "r", model="hangs", seeds=2)
@@ -134,7 +141,7 @@ def test_a_second_interrupt_ends_a_bench_immediately(warm, tiny_data, tmp_path):
     begun = time.monotonic()
     bench.kill(signal.SIGINT)
     assert bench.wait() == 130, bench.read_stderr()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20  # a step takes a minute
     assert not any(map(alive, below))
     assert "Traceback" not in bench.read_stderr()
 
@@ -172,6 +179,7 @@ def test_a_run_is_reported_done_after_its_files_rename_and_folder_are_synced(com
         assert str(Path(temporary).parent) in {match[1] for match in after if match}
 
 
+FSYNCED = ("predictions.npz", "history.jsonl", ".tmp", "tiny_cnn.random")
 FAULTY_DISK = """
 import os
 real = os.fsync
@@ -187,8 +195,14 @@ os.fsync = fsync
 """
 
 
-@pytest.mark.parametrize("fault", ["predictions.npz", "history.jsonl", ".tmp", "tiny_cnn.random"])
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        *((errno.EIO, fault) for fault in FSYNCED),
+        (errno.ENOSPC, FSYNCED[0]),
+        *(pytest.param(errno.ENOSPC, fault, marks=pytest.mark.slow) for fault in FSYNCED[1:]),
+    ],
+)
 def test_a_run_whose_files_cannot_be_synced_is_not_reported_done(warm, tiny_data, tmp_path, fault, number):
     results = tmp_path / "results"
     arguments = grid(tiny_data, results, seeds=1, workers=1)
@@ -369,7 +383,7 @@ def test_eight_benches_with_overlapping_grids_execute_each_run_once(warm, tiny_d
 @pytest.mark.parametrize("year", [1970, 2099])
 def test_the_run_of_a_dead_bench_is_taken_over_at_any_clock_time(warm, tiny_data, tmp_path, year):
     results = tmp_path / "results"
-    arguments = grid(tiny_data, results, model="naps", seeds=1, steps=60)  # six seconds
+    arguments = grid(tiny_data, results, model="naps", seeds=1, steps=30)  # three seconds
     first = warm.start(*arguments)
     wait_for(lambda: "[2 of 3]" in first.read_stderr())
     (lock,) = results.glob("binary/naps.random/.*.lock")

@@ -234,6 +234,7 @@ READ = "import sys; from pathlib import Path; from zoo.results.store import *; "
 mortal = pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 
 
+@pytest.mark.integration
 @mortal
 @pytest.mark.parametrize("place", ["dots", "dots/net.random"])
 def test_an_unreadable_folder_is_named(tmp_path, store, place):
@@ -258,6 +259,7 @@ def test_an_unreadable_results_folder_is_status_5(tmp_path, environment, command
     assert "results/" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 @mortal
 @pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
 def test_an_unreadable_run_is_neither_damaged_nor_run_again(tmp_path, store, name):

@@ -26,6 +26,8 @@ from zoo.system.progress import Console
 from zoo.system.settings import Settings
 from zoo.system.workers import Event, execute
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def registry(tiny_site):

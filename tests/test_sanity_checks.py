@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from scipy import stats
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
@@ -33,13 +33,7 @@ def predicted(positive, targets=(0, 1) * 10):
     """One run whose test split has these probabilities of the positive class; val has others, spread out."""
     parts = {}
     for split, column in (("val", np.linspace(0.3, 0.7, len(targets))), ("test", np.asarray(positive, float))):
-        ids = np.array([f"{split}{number}" for number in range(len(targets))])
-        parts[split] = Predictions(
-            sample_ids=ids,
-            patients=ids,
-            targets=np.array(sorted(targets) if split == "val" else targets),
-            probabilities=np.stack([1 - column, column], axis=1),
-        )
+        parts[split] = make_predictions(sorted(targets) if split == "val" else targets, column, prefix=split)
     return parts
 
 
@@ -71,7 +65,7 @@ def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor()
 
 def test_for_an_error_metric_the_upper_end_must_be_below_the_constant_predictors():
     card = ScoringContext(task=REGRESSION, labels=("age",))
-    run = {"test": Predictions(**{**vars(GOOD["test"]), "probabilities": np.arange(20.0)[:, None]})}
+    run = {"test": replace(GOOD["test"], probabilities=np.arange(20.0)[:, None])}
     constant = Score(value=12.0)
     assert reasons(Score(value=9, low=8, high=11), run, constant=constant, higher=False, card=card) == ()
     assert reasons(Score(value=11, low=10, high=13), run, constant=constant, higher=False, card=card)
@@ -92,7 +86,7 @@ def test_a_row_that_predicts_one_class_is_flagged_despite_a_correct_order():
 def test_predicting_one_class_is_right_for_a_test_split_of_one_class():
     assert reasons(None, predicted(np.linspace(0.8, 0.9, 20), targets=(0,) + (1,) * 19)) != ()
     alone = predicted(np.linspace(0.8, 0.9, 20))
-    alone["test"] = Predictions(**{**vars(alone["test"]), "targets": np.ones(20, int)})
+    alone["test"] = replace(alone["test"], targets=np.ones(20, int))
     assert reasons(None, alone) == ()
 
 
@@ -112,8 +106,7 @@ def store_constant(root, store):
 
     result = store(root, model="constant")
     flat = {
-        split: Predictions(**{**vars(part), "probabilities": np.full((len(part), 2), 0.5)})
-        for split, part in result.predictions().items()
+        split: replace(part, probabilities=np.full((len(part), 2), 0.5)) for split, part in result.predictions().items()
     }
     for name in ("result.json", "scores.json", "predictions.npz", "history.jsonl"):
         (result.folder / name).unlink()

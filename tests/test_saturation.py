@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from pytest import approx
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
+from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdTarget
 from zoo.leaderboard.ensembles import average
@@ -25,13 +26,9 @@ PAIR = ScoringContext(task=BINARY, labels=("a", "b"), positive=1)
 
 def of_logits(task, logits, targets, patients=None):
     ids = np.array([f"i{i:05}" for i in range(len(logits))])
-    return Predictions(
-        sample_ids=ids,
-        patients=ids if patients is None else np.asarray(patients).astype(str),
-        targets=np.asarray(targets),
-        probabilities=task.to_probabilities(logits),
-        log_odds=task.to_log_odds(logits),
-    )
+    patients = None if patients is None else np.asarray(patients).astype(str)
+    probabilities, log_odds = task.to_probabilities(logits), task.to_log_odds(logits)
+    return make_predictions(targets, probabilities, ids=ids, patients=patients, log_odds=log_odds)
 
 
 def binary(scale, seed=0, num=400, patients=None):

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from newcombe import newcombe_reference
 from pytest import approx
 from scipy.stats import binomtest
@@ -27,12 +28,7 @@ BINARY_CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positi
 
 
 def predictions(targets, probabilities, patients=None, prefix="") -> Predictions:
-    targets, probabilities = np.asarray(targets), np.asarray(probabilities, dtype=float)
-    ids = np.array([f"{prefix}{i}" for i in range(len(targets))])
-    if targets.ndim == 1 and probabilities.ndim == 1:
-        probabilities = np.column_stack([1 - probabilities, probabilities])
-    patients = ids if patients is None else np.asarray(patients)
-    return Predictions(sample_ids=ids, patients=patients, targets=targets, probabilities=probabilities)
+    return make_predictions(targets, probabilities, patients=patients, prefix=prefix)
 
 
 def binary_run(seed: int, num: int = 120, prefix: str = "", shift: float = 1.0, targets=None) -> dict[str, Predictions]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_fold, number_ids
 
-from zoo.data.dataset import DecodedFold
 from zoo.data.shuffling import shuffle_labels
 from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 
@@ -13,28 +13,11 @@ from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 def dataset(targets, patients=None, splits=None, sample_ids=None, task=BINARY, unit="image"):
     """A dataset of these targets; without splits all but the last tenth is train, and that is test."""
     count = len(targets)
-    ids = np.array(sample_ids if sample_ids is not None else [f"i{number}" for number in range(count)])
-    return DecodedFold(
-        name="dots",
-        task=task,
-        labels=("clear", "nodule"),
-        positive=1,
-        unit=unit,
-        has_patients=patients is not None,
-        symmetries=(),
-        intensity=(0, 255),
-        sample_ids=ids,
-        patients=ids if patients is None else np.array(patients),
-        targets=np.asarray(targets),
-        split_of=np.array(
-            splits if splits is not None else ["train"] * (count - count // 10) + ["test"] * (count // 10)
-        ),
-        images=None,
-        content_hash="c",
-        split_hash="s",
-        fold=0,
-        num_folds=1,
-    )
+    if splits is None:
+        splits = ["train"] * (count - count // 10) + ["test"] * (count // 10)
+    ids = number_ids(count, "i") if sample_ids is None else sample_ids
+    labels = ("clear", "nodule")
+    return make_fold(targets, task=task, labels=labels, unit=unit, ids=ids, patients=patients, split_of=splits)
 
 
 def test_labels_of_train_and_val_move_within_their_split_and_those_of_test_stay():

@@ -130,7 +130,7 @@ def test_images_that_a_card_leaves_out_are_not_masks(tmp_path):
     assert refused(tmp_path).code != "segmentation"
 
 
-@pytest.mark.parametrize("name", ["chasedb1", "msd_hippocampus"])
+@pytest.mark.parametrize("name", [pytest.param("chasedb1", marks=pytest.mark.slow), "msd_hippocampus"])
 def test_real_masks_are_reported_as_segmentation(name):
     assert refused(shared(name)).code == "segmentation"
 

@@ -126,6 +126,7 @@ def test_the_table_of_the_readme_has_all_lines_for_gpus():
     assert set(speed.gpu.TABLE) <= {cells(row)[0] for row in table.splitlines()}
 
 
+@pytest.mark.integration
 def test_a_step_is_captured_on_a_gpu_only():
     done = contend("bare", "--capture")
     assert done.returncode == 1

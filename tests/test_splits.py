@@ -4,31 +4,25 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pandas
 import pytest
+from factories import make_dataset_spec, make_samples
 
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.tasks.kinds import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):
     """A binary dataset of rows without images, as nothing is decoded."""
     ids = np.array([f"s{row:04}" for row in range(count)])
-    table = pandas.DataFrame({"sample_id": ids, "image": range(count)})
-    if patients is not None:
-        table["patient"] = [f"p{patient}" for patient in patients]
-    samples = Samples(table=table, targets=np.arange(count) % 2, read=lambda row: row)
+    samples = make_samples(count, np.arange(count) % 2, ids=ids, patients=patients, read=lambda row: row)
     return OpenDataset(
-        spec=DatasetSpec(
-            **{"name": "dots", "task": BINARY, "labels": ("a", "b"), "samples": lambda _: samples, **card}
-        ),
+        spec=make_dataset_spec(samples, **card),
         samples=samples,
         sample_ids=ids,
-        patients=table["patient"].to_numpy().astype(str) if patients is not None else ids,
+        patients=samples.table["patient"].to_numpy().astype(str) if patients is not None else ids,
         splits=np.array(splits if splits is not None else [""] * count),
         digests=np.array(digests if digests is not None else [f"d{row}" for row in range(count)]),
         content_hash="c",

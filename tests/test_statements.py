@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
@@ -34,7 +34,7 @@ def test_prevalence_is_a_share_of_patients_if_patients_are_scored():
     owners = np.repeat(np.arange(60), np.where(np.arange(60) < 30, 2, 5)).astype(str)  # the ill have more images
     targets = (owners.astype(int) >= 30).astype(int)
     halves = np.full((len(owners), 2), 0.5)
-    test = Predictions(sample_ids=owners, patients=owners, targets=targets, probabilities=halves)
+    test = make_predictions(targets, halves, ids=owners)
     card = ScoringContext(task=BINARY, labels=("healthy", "ill"), positive=1, unit="patient", has_patients=True)
     counts = {"images": 210, "labels": {"healthy": 60, "ill": 150}, **count_units([{"test": test}], card)}
     assert counts["label_units"] == {"healthy": 30, "ill": 30}

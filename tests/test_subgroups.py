@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import make_predictions
 from pytest import approx
 from scipy.stats import norm
 from sklearn.metrics import recall_score, roc_auc_score
@@ -32,20 +33,14 @@ def draw_run(seed=0, num=300, weak="none", columns=None, patients=None):
     """Predictions that follow the targets; not those of the images whose `scanner` is `weak`."""
     fixed, random, run = np.random.default_rng(5), np.random.default_rng(seed), {}
     for split in ("val", "test"):
-        ids = np.array([f"{split}{i}" for i in range(num)])
         targets = fixed.integers(2, size=num)
         metadata = {"sex": fixed.choice(["F", "M"], num), "scanner": fixed.choice(["a", "b", "c"], num)}
         metadata["age"] = fixed.integers(20, 80, num).astype(str)
         metadata["age"][:30] = ""
         strength = np.where(metadata["scanner"] == weak, 0.0, 2.0)
         positive = 1 / (1 + np.exp(-(strength * (targets - 0.5) + random.normal(size=num))))
-        run[split] = Predictions(
-            sample_ids=ids,
-            patients=ids if patients is None else patients,
-            targets=targets,
-            probabilities=np.column_stack([1 - positive, positive]),
-            metadata=metadata if columns is None else columns,
-        )
+        metadata = metadata if columns is None else columns
+        run[split] = make_predictions(targets, positive, patients=patients, prefix=split, metadata=metadata)
     return run
 
 

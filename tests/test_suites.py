@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pandas
 import pytest
+from factories import make_dataset_spec, make_samples
 
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -19,10 +19,8 @@ from zoo.results.runs import Run, safe_name
 from zoo.runner.grid import Machine, plan_runs
 from zoo.runner.suites import TUNING_SEED, Suite, list_suites, load_suite, parse_seeds, parse_suite
 from zoo.runner.tuning import settle, tuning_runs
-from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
-from zoo.tasks.kinds import BINARY
 
 RUN = Run(
     dataset="dots",
@@ -299,12 +297,10 @@ def choice(spec, **changes):
 
 def data(tmp_path, *, count=60, official=True, image_size=None):
     """A dataset in memory and its split: one fold where the split is official, else five."""
-    table = pandas.DataFrame({"sample_id": [f"s{i}" for i in range(count)], "image": range(count)})
-    if official:
-        table["split"] = ["test" if i % 3 == 0 else "train" for i in range(count)]
+    splits = ["test" if i % 3 == 0 else "train" for i in range(count)] if official else None
     read = lambda row: np.full((2, 2), row, np.uint8)  # noqa: E731
-    samples = Samples(table=table, targets=np.arange(count) // 3 % 2, read=read)
-    spec = DatasetSpec(name="dots", task=BINARY, labels=("a", "b"), samples=lambda _: samples, image_size=image_size)
+    samples = make_samples(count, np.arange(count) // 3 % 2, splits=splits, read=read)
+    spec = make_dataset_spec(samples, image_size=image_size)
     source = open_dataset(spec, tmp_path)
     return source, draw_split(source)
 

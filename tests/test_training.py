@@ -2,19 +2,17 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from factories import make_fold, make_predictions
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
-from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
 from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
@@ -40,26 +38,7 @@ def make(task=BINARY, count=200, symmetries=()):
     if task == MULTILABEL:
         targets = np.stack([targets == 0, targets > 0, targets == 2], axis=1).astype(float)
         targets[random.random(targets.shape) < 0.2] = np.nan
-    ids = np.array([f"s{i}" for i in range(count)])
-    dataset = DecodedFold(
-        name="dots",
-        task=task,
-        labels=tuple("abc"[:num_labels]),
-        positive=None,
-        unit="image",
-        has_patients=False,
-        symmetries=symmetries,
-        intensity=(0.0, 255.0),
-        sample_ids=ids,
-        patients=ids,
-        targets=targets,
-        split_of=np.repeat(["train", "val", "test"], [count * 3 // 5, count // 5, count // 5]),
-        images=Path("none.npy"),
-        content_hash="",
-        split_hash="",
-        fold=0,
-        num_folds=1,
-    )
+    dataset = make_fold(targets, task=task, symmetries=symmetries)
     one = torch.ones(1, 1, 1, 1)
     images = torch.from_numpy(images[..., None])
     return dataset, Pixels(images=images, scale=(0.0, 255.0), mean=0.5 * one, std=0.25 * one, device="cpu")
@@ -525,10 +504,7 @@ def test_a_val_split_too_small_to_select_a_round_gives_the_last_step(task, targe
 
 
 def predictions(targets, probabilities):
-    ids = np.arange(len(targets)).astype(str)
-    return Predictions(
-        sample_ids=ids, patients=ids, targets=np.asarray(targets), probabilities=np.asarray(probabilities)
-    )
+    return make_predictions(targets, probabilities, prefix="")
 
 
 def test_the_loss_of_val_is_scikit_learns_log_loss():

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -295,24 +296,24 @@ def test_auto_marks_a_fallback_and_keeps_the_others(tmp_path):
     assert (initial[1].init, initial[1].fallback) == ("pretrained", False)
 
 
-def test_auto_falls_back_within_five_seconds_if_no_host_responds(tmp_path, monkeypatch, silent_host):
+def test_auto_falls_back_after_one_timeout_if_no_host_responds(tmp_path, monkeypatch, silent_host):
+    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.5)
     monkeypatch.setenv("HF_ENDPOINT", silent_host)
     requests = []
     specs = [model(f"m{i}", fetch_weights=partial(fetch, requests=requests)) for i in range(4)]
-    start = time.monotonic()
-    initial = find(tmp_path, *specs, policy="auto", offline=False)
-    assert time.monotonic() - start < 5
-    assert all(weights.fallback for weights in initial)
-    # no download was tried, because a library's own retries take 50 s
-    assert {kind for _, kind in requests} == {"offline"}
+    found = find(tmp_path, *specs, policy="auto", offline=False)
+    assert all(weights.fallback for weights in found)
+    assert {kind for _, kind in requests} == {"offline"}  # no download was tried: a library's own retries take 50 s
 
 
 def test_hanging_dns_lookups_cost_one_timeout_together(monkeypatch):
     monkeypatch.setattr(weights, "PROBE_SECONDS", 0.5)
-    monkeypatch.setattr(requests, "head", lambda *_, **__: time.sleep(3))
+    answer = threading.Event()
+    monkeypatch.setattr(requests, "head", lambda *_, **__: answer.wait(60))
     start = time.monotonic()
     assert reachable_hosts(f"https://host{i}.test/file" for i in range(6)) == set()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30  # one host after the other would take six minutes
+    answer.set()
 
 
 def test_a_host_is_reachable_with_any_response(monkeypatch, silent_host):
@@ -367,12 +368,14 @@ def line(tmp_path):
     return make
 
 
+@pytest.mark.integration
 def test_weights_that_fit_are_tried_once_from_two_seeds(line, tmp_path):
     for _ in range(2):
         refuse_misfits([line()], Registry(), tmp_path / "cache")
     assert line.built() == ["cpu", "cpu"]
 
 
+@pytest.mark.integration
 def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
     import torch
 
@@ -382,6 +385,7 @@ def test_a_file_that_has_changed_is_tried_again(line, tmp_path):
         refuse_misfits([line()], Registry(), tmp_path / "cache")
 
 
+@pytest.mark.integration
 def test_misfitting_files_are_tried_again_and_all_named(line, tmp_path):
     trials = [line("good.pth"), line("one.pth", state={}), line("other.pth", state={})]
     for _ in range(2):
@@ -396,6 +400,7 @@ def raise_value_error():
     raise ValueError("no such layer")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fail", [raise_value_error, partial(os._exit, 7), partial(signal.raise_signal, 9)])
 @pytest.mark.skipif(not can_fork(), reason="without fork, networks are tried in this process")
 def test_a_model_that_cannot_be_built_fails_in_its_runs(line, tmp_path, fail):
@@ -426,6 +431,7 @@ def trial_of_parts(tmp_path, load, classifier="head", num_outputs=2):
     return Trial(model="p:parts", spec=spec, path=path, request=request)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [(), ("head",)], ids=["nothing", "head"])
 def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(tmp_path, load, classifier):
@@ -435,6 +441,7 @@ def test_a_build_that_leaves_the_trunk_random_is_refused_naming_its_parameters(t
     assert "head" not in caught.value.message
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("load", [("trunk",), ("trunk", "head")], ids=["trunk", "all"])
 def test_a_build_that_loads_the_trunk_is_accepted_with_any_head(tmp_path, load, classifier):

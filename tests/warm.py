@@ -3,8 +3,10 @@
 Each child runs `zoo.cli.process.run` with the arguments of a command line, in its own session.
 """
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+LIMIT = 240.0  # seconds that a command may take, below those that a test may take (conftest.py)
 SERVER = """
 import importlib, json, os, signal, sys
 
@@ -56,9 +59,16 @@ class Bench:
     def kill(self, number=signal.SIGKILL):
         os.kill(self.pid, number)
 
-    def wait(self) -> int:
-        """Wait for the exit status; negative for the signal that ended it."""
-        return int(ask(self.server, {"wait": self.pid}))
+    def wait(self, seconds=LIMIT) -> int:
+        """Return its exit status, below zero the signal that ended it; kill it and fail where it does not end."""
+        try:
+            return int(ask(self.server, {"wait": self.pid}, seconds))
+        except TimeoutError:
+            for pid in (self.pid, *descendants(self.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            read_line(self.server)  # the answer that was waited for
+            raise AssertionError(f"zoo did not end within {seconds:g} s; stderr:\n{self.read_stderr()}") from None
 
     def read_stderr(self) -> str:
         return self.stderr.read_text(encoding="utf-8")
@@ -111,9 +121,16 @@ class Warm:
         self.server.wait()
 
 
-def ask(server, question) -> str:
+def ask(server, question, seconds=LIMIT) -> str:
     server.stdin.write(json.dumps(question) + "\n")
     server.stdin.flush()
+    return read_line(server, seconds)
+
+
+def read_line(server, seconds=LIMIT) -> str:
+    """Read the answer to one question; nothing else is in the pipe, so readline does not wait once there is some."""
+    if not select.select([server.stdout], [], [], seconds)[0]:
+        raise TimeoutError(f"no answer within {seconds:g} s")
     return server.stdout.readline()
 
 

@@ -274,6 +274,7 @@ def test_a_card_passes_the_conformance_kit(name, replica, tmp_path):
     check_dataset(SPECS[name], tmp_path / "cache" / "datasets" / name)
 
 
+@pytest.mark.integration
 def test_listing_the_cards_imports_nothing_heavy():
     code = (
         "import sys, zoo_kaggle; zoo_kaggle.register_datasets();"

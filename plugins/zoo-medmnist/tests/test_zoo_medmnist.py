@@ -85,6 +85,7 @@ def test_sets_that_name_left_and_right_declare_no_flip():
             assert spec.symmetries == (), name
 
 
+@pytest.mark.integration
 def test_listing_the_sets_imports_nothing_heavy():
     code = (
         "import sys, zoo_medmnist; zoo_medmnist.register_datasets();"

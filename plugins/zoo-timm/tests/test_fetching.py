@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.integration
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -84,9 +85,13 @@ def run_python(code: str, folder: Path, endpoint: str, **environment: str) -> su
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own, timeout=120)
 
 
-def fetch(folder: Path, endpoint: str, *, name: str = "resnet18", tag: str = "", offline: bool = False, **environment):
-    """Fetch weights in a process of its own; returns what it printed: a path, None, or an error, and progress."""
+def fetch(folder: Path, endpoint: str, *, name="resnet18", tag="", offline=False, first="", **environment):
+    """Fetch weights in a process of its own, after the code `first`.
+
+    Returns what it printed: a path, None, or an error, and progress.
+    """
     code = f"""
+{first}
 from pathlib import Path
 from zoo import FetchRequest, ZooError
 from zoo_timm import register_models
@@ -154,18 +159,16 @@ def test_a_file_the_hub_does_not_have_is_an_error_that_names_it(hub, tmp_path):
 
 
 def test_missing_weights_offline_resolve_to_none_at_once(hub, tmp_path):
-    start = time.perf_counter()
     assert fetch(tmp_path, hub.address, offline=True) == ["None", "None"]
     assert fetch(tmp_path, hub.address, HF_HUB_OFFLINE="1") == ["None", "None"]
     assert hub.requests == []
-    assert time.perf_counter() - start < 30
 
 
-def test_an_unreachable_hub_is_an_error_within_seconds(tmp_path):
-    start = time.perf_counter()
-    line = fetch(tmp_path, "http://127.0.0.1:9")[0]  # the discard port: nothing listens
+def test_an_unreachable_hub_is_an_error_without_the_retries_of_timm(tmp_path):
+    count_waits = "import time; time.sleep = lambda seconds: print('a wait')"
+    line, *rest = fetch(tmp_path, "http://127.0.0.1:9", first=count_waits)  # the discard port: nothing listens
     assert line.startswith("zoo: error[weights] http://127.0.0.1:9/timm/resnet18.a1_in1k:")
-    assert time.perf_counter() - start < 20  # timm's own retries take 50
+    assert rest == ["None"]
 
 
 def test_a_file_in_the_folder_of_the_request_comes_first(hub, tmp_path):

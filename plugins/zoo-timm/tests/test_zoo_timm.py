@@ -7,10 +7,10 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from costs import cost_ratio
 
 from zoo import BuildRequest, ModelSpec, WeightsError
 from zoo_timm import read_index, register_models
@@ -129,6 +129,7 @@ def test_the_whole_index_is_reproducible():
     assert json.loads(json.dumps(make_index())) == read_index()
 
 
+@pytest.mark.integration
 def test_listing_imports_neither_torch_nor_timm():
     code = (
         "import sys, zoo_timm as plugin; assert len(plugin.register_models()) > 1200;"
@@ -138,15 +139,8 @@ def test_listing_imports_neither_torch_nor_timm():
     assert done.stdout.strip() == "[]"
 
 
-def test_registering_every_model_is_fast():
-    fastest = min(processor_seconds(register_models) for _ in range(5))
-    assert fastest < 0.1  # 0.027 s when measured
-
-
-def processor_seconds(work) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def test_registering_every_model_costs_little_more_than_reading_the_index():
+    assert cost_ratio(register_models, read_index, rounds=5) < 30  # 9 when measured
 
 
 def test_the_default_tag_is_timms_and_its_settings_are_the_registrys():

@@ -81,6 +81,7 @@ def test_the_whole_index_is_reproducible():
     assert json.loads(json.dumps(make_index())) == read_index()
 
 
+@pytest.mark.integration
 def test_listing_imports_neither_torch_nor_torchvision():
     code = (
         "import sys, zoo_torchvision as plugin; assert len(plugin.register_models()) > 50;"

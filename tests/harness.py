@@ -1,0 +1,77 @@
+"""Rules for every test: which ones may start a process, how long each may take, and the signals that a child inherits.
+
+The conftest.py of the repository loads this file, so that the plugins' tests obey it too.
+"""
+
+import contextlib
+import multiprocessing.util
+import os
+import signal
+import subprocess
+
+import pytest
+
+PROCESS_FIXTURES = {"command", "environment"}  # whatever starts `zoo` needs one of them, directly or not
+STARTERS = ((os, "fork"), (os, "system"), (multiprocessing.util, "spawnv_passfds"))
+EXECUTE = subprocess.Popen._execute_child
+FINDERS = {"ldconfig", "gcc", "cc", "ld"}  # ctypes.util.find_library starts them when torch is imported
+SECONDS, SLOW_SECONDS = 300, 3600  # for one test; a test that waits for longer fails
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests whose fixtures start processes; a file that starts some by other means has the mark itself."""
+    for item in items:
+        if PROCESS_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("integration")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Run one test, with its fixtures, under the rules."""
+    seconds = SLOW_SECONDS if item.get_closest_marker("slow") else SECONDS
+    with pytest.MonkeyPatch.context() as patch, time_limit(seconds):
+        if not item.get_closest_marker("integration"):
+            for owner, name in STARTERS:
+                patch.setattr(owner, name, refuse, raising=False)
+            patch.setattr(subprocess.Popen, "_execute_child", execute_finders_alone)
+            # a process of its own tries each plugin once; those installed here are sound
+            patch.setattr("zoo.registry.quarantine.try_imports", lambda names, _: dict.fromkeys(names))
+        return (yield)
+
+
+def refuse(*_, **__):
+    pytest.fail("a unit test starts a process: mark it `integration`, or do without")
+
+
+def execute_finders_alone(process, arguments, *rest):
+    if not isinstance(arguments, (list, tuple)) or os.path.basename(os.fspath(arguments[0])) not in FINDERS:  # noqa: PTH119
+        refuse()
+    return EXECUTE(process, arguments, *rest)
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Fail the test that is waiting after so many seconds, whatever it waits for."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"not done within {seconds} s"))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Let children start with default signal dispositions, also under nohup and in the background.
+
+    An ignored signal stays ignored in a child, one with a handler does not. The handler does nothing, so that pytest
+    itself still outlives its terminal.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
