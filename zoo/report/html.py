@@ -16,10 +16,11 @@ from zoo.system.files import written_whole
 QUALITY = 88  # of JPEG: a thumbnail takes 4 to 9 kB, as PNG 15 to 50
 
 
-def render_page(template: str, **values: Any) -> str:
+def render_page(template: str, script: str = "", **values: Any) -> str:
     """The page of a template in zoo/report/templates; what is put into it is escaped, and its control characters shown.
 
-    The browser is told to load nothing, run nothing and send nothing; the one style sheet is allowed by its hash.
+    The browser is told to load nothing and send nothing; the one style sheet, and the one script if a template is
+    named, are allowed by their hashes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -35,9 +36,15 @@ def render_page(template: str, **values: Any) -> str:
         finalize=show,
     )
     style = environment.get_template("page.css").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.get_template(template).render(style=style, style_hash=f"sha256-{digest}", **values)
+    code = environment.get_template(script).render() if script else ""
+    hashes = {"style_hash": content_hash(style), "script_hash": content_hash(code)}
+    page = environment.get_template(template).render(style=style, script=code, **hashes, **values)
     return page + "\n"
+
+
+def content_hash(text: str) -> str:
+    """The hash by which a content-security policy allows an inline style sheet or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def write_page(page: str, path: Path) -> None:
