@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import clean
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row, seeds_of
-from zoo.leaderboard.curves import RowCurves, compute_curves, count_confusion, ratio_of_spreads
+from zoo.leaderboard.curves import (
+    RowCurves,
+    compute_curves,
+    count_confusion,
+    list_label_questions,
+    ratio_of_spreads,
+)
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, p_value, shown_cell, with_interval
 from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.tables import ScoredRow, Section, SectionRequest
@@ -36,6 +45,7 @@ COSTS = (
     ("peak_memory_bytes", "peak memory (bytes)", "B"),
     ("train_seconds", "training (s)", "s"),
 )
+LABEL_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("auroc", "average_precision")}
 UNIT_AXIS = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
@@ -76,6 +86,7 @@ def describe_board(board: Board, anchor: str) -> dict[str, Any]:
         "table": describe_rows(board),
         "costs": describe_costs(board),
         "curves": describe_curves(curves),
+        "labels": describe_labels(request, models[:MAX_CURVES]),
         "confusion": describe_confusion(request, models),
         "pairs": describe_pairs(board),
         "sections": [describe_table(section) for section in board.sections],
@@ -278,6 +289,26 @@ def describe_curves(curves: Sequence[RowCurves]) -> list[dict[str, Any]]:
 
 
 UNIT = np.array([0.0, 1.0])
+
+
+def describe_labels(request: SectionRequest, models: Sequence[ScoredRow]) -> dict[str, Any] | None:
+    """AUROC and average precision of every label of several, with the positives they rest on."""
+    if request.card.task.name == "regression" or len(request.card.labels) < 3 or not models:
+        return None
+    rows = []
+    for question in list_label_questions(replace(request, rows=models)):
+        scores = score(question.runs, LABEL_METRICS, question.card, threshold="half")
+        positives = sum(int((run["test"].targets == 1).sum()) for run in question.runs[0])
+        cells = [with_interval(scores[name]) for name in LABEL_METRICS]
+        rows.append([question.label, question.row.label, str(positives), *cells])
+    rows.sort(key=lambda cells: request.card.labels.index(cells[0]))
+    return {
+        "name": "labels",
+        "title": "Scores by label",
+        "columns": ["label", "model", "positives", *(spec.title for spec in LABEL_METRICS.values())],
+        "rows": rows,
+        "notes": ["each label against all others; an interval needs 10 positives and 10 negatives"],
+    }
 
 
 def describe_confusion(request: SectionRequest, models: Sequence[ScoredRow]) -> dict[str, Any] | None:

@@ -5,17 +5,20 @@ Every chart has a sentence as alternative text, and its colors are those of the 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.errors import clean
+
 if TYPE_CHECKING:
     from zoo.arrays import Array
 
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
-PLOT, MARGIN_LEFT, MARGIN_BOTTOM, MARGIN = 300, 46, 40, 12
+PLOT, MARGIN_LEFT, MARGIN_BOTTOM, MARGIN = 288, 46, 40, 12
 LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # color never tells lines apart alone
 
 
@@ -67,9 +70,7 @@ def tick_text(value: float) -> str:
 
 
 def escape_svg(text: str) -> str:
-    import html
-
-    return html.escape(text, quote=True)
+    return html.escape(clean(text), quote=True)
 
 
 def open_svg(width: float, height: float, label: str, kind: str) -> str:
