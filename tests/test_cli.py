@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from zoo.cli import process
-from zoo.cli.bench import EXAMPLES, HEADINGS, bench_command, print_boards
+from zoo.cli.bench import BENCH_EXAMPLES, HEADINGS, bench_command, print_boards
 from zoo.cli.commands import zoo as zoo_command
 from zoo.cli.help import COMMAND_GROUPS
 from zoo.cli.options import CATALOG_KINDS
@@ -91,7 +91,7 @@ def test_the_help_of_bench_groups_every_flag_and_ends_with_examples(main, monkey
     assert set(HEADINGS) <= {param.name for param in bench_command.params}
 
 
-@pytest.mark.parametrize("line", EXAMPLES)
+@pytest.mark.parametrize("line", BENCH_EXAMPLES)
 def test_an_example_of_bench_can_be_typed(line):
     words = shlex.split(line.split("  ")[0])[2:]
     bench_command.make_context("bench", words)

@@ -32,7 +32,7 @@ HEADINGS = {
     "device": "Where to run",
     "results": "Output",
 }
-EXAMPLES = (
+BENCH_EXAMPLES = (
     "zoo bench                                              the quickstart",
     "zoo bench --datasets PATH --models starter             your own images",
     "zoo bench --datasets PATH --models resnet18 --dry-run  only show the runs",
@@ -82,7 +82,7 @@ def suggest_flag(arguments: Sequence[str]) -> str:
     "bench",
     cls=BenchCommand,
     headings=HEADINGS,
-    examples=EXAMPLES,
+    examples=BENCH_EXAMPLES,
     context_settings={"allow_extra_args": True},
 )
 @several("--models", "-m", kind="model", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")

@@ -17,6 +17,8 @@ FORMATS: Mapping[str, str] = {
     "markdown": "zoo.report.board_markdown:to_markdown",
     "csv": "zoo.report.board_csv:to_csv",
     "json": "zoo.report.board_json:to_json",
+    "html": "zoo.report.board_html:to_html",
+    "latex": "zoo.report.board_latex:to_latex",
 }
 
 

@@ -16,10 +16,11 @@ from zoo.system.files import written_whole
 QUALITY = 88  # JPEG; a thumbnail takes 4 to 9 kB, as PNG 15 to 50
 
 
-def render_page(template: str, **values: Any) -> str:
+def render_page(template: str, script: str = "", **values: Any) -> str:
     """Render a template of zoo/report/templates; values are escaped and their control characters made visible.
 
-    The content security policy forbids loading, running and sending anything; the style sheet is allowed by its hash.
+    The content security policy forbids loading and sending anything; the style sheet, and the script if a template is
+    named, are allowed by their hashes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -35,9 +36,15 @@ def render_page(template: str, **values: Any) -> str:
         finalize=show,
     )
     style = environment.get_template("page.css").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.get_template(template).render(style=style, style_hash=f"sha256-{digest}", **values)
+    code = environment.get_template(script).render() if script else ""
+    hashes = {"style_hash": content_hash(style), "script_hash": content_hash(code)}
+    page = environment.get_template(template).render(style=style, script=code, **hashes, **values)
     return page + "\n"
+
+
+def content_hash(text: str) -> str:
+    """The hash by which a content-security policy allows an inline style sheet or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def write_page(page: str, path: Path) -> None:

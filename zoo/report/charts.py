@@ -1,0 +1,227 @@
+"""Charts as inline SVG: an interval on an axis, lines with bands, a scatter plot. No library, no script.
+
+Every chart has a sentence as alternative text, and its colors are those of the page's style sheet (page.css).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.errors import clean
+
+if TYPE_CHECKING:
+    from zoo.arrays import Array
+
+CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
+PLOT, MARGIN_LEFT, MARGIN_BOTTOM, PLOT_MARGIN = 288, 46, 40, 12
+LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # color never tells lines apart alone
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values with its ticks, linear or logarithmic."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """The coordinate of a value between `start` (at `low`) and `end` (at `high`); clipped to them."""
+        at = (
+            (np.log10(value) - np.log10(self.low)) / (np.log10(self.high) - np.log10(self.low))
+            if self.log
+            else ((value - self.low) / (self.high - self.low))
+        )
+        return round(start + float(np.clip(at, 0.0, 1.0)) * (end - start), 1)
+
+
+def fit_axis(values: Iterable[float], log: bool = False) -> Axis:
+    """An axis that holds all values, with three to six round ticks."""
+    known = [float(value) for value in values if value is not None and np.isfinite(value) and (value > 0 or not log)]
+    if not known:
+        return Axis(0.0, 1.0, (0.0, 0.5, 1.0))
+    if log:
+        low, high = np.floor(np.log10(min(known))), np.ceil(np.log10(max(known)))
+        high = max(high, low + 1)
+        return Axis(10.0**low, 10.0**high, tuple(10.0**power for power in np.arange(low, high + 1)), log=True)
+    low, high = min(known), max(known)
+    if high - low < 1e-9:
+        low, high = low - 0.05, high + 0.05
+    step = 10.0 ** np.floor(np.log10(high - low))
+    step = next(step * part for part in (0.2, 0.25, 0.5, 1.0, 2.0) if (high - low) / (step * part) <= 5)
+    first, last = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step
+    ticks = np.arange(first, last + step / 2, step)
+    return Axis(float(first), float(last), tuple(float(round(tick, 10)) for tick in ticks))
+
+
+def tick_text(value: float) -> str:
+    """A tick as short as it can be: `.85`, `1.2 M`."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g} {unit}"
+    text = f"{value:.4g}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def escape_svg(text: str) -> str:
+    return html.escape(clean(text), quote=True)
+
+
+def open_svg(width: float, height: float, label: str, kind: str) -> str:
+    return (
+        f'<svg class="{kind}" role="img" aria-label="{escape_svg(label)}" viewBox="0 0 {width:g} {height:g}" '
+        f'width="{width:g}" height="{height:g}">'
+    )
+
+
+def draw_interval(
+    value: float | None,
+    bounds: tuple[float | None, float | None],
+    axis: Axis,
+    references: Sequence[float],
+    label: str,
+) -> str:
+    """A dot and its interval on the axis of a column, and reference values as dashed lines."""
+    start, end, middle = CELL_PAD, CELL_WIDTH - CELL_PAD, CELL_HEIGHT / 2
+    parts = [open_svg(CELL_WIDTH, CELL_HEIGHT, label, "interval")]
+    parts += [f'<path class="ref" d="M{axis.place(r, start, end)} 0V{CELL_HEIGHT}"/>' for r in references]
+    low, high = bounds
+    if low is not None and high is not None:
+        parts.append(
+            f'<path class="bar" d="M{axis.place(low, start, end)} {middle:g}H{axis.place(high, start, end)}"/>'
+        )
+    if value is not None:
+        parts.append(f'<circle cx="{axis.place(value, start, end)}" cy="{middle:g}" r="4"/>')
+    return "".join(parts) + "</svg>"
+
+
+def draw_axis(axis: Axis, label: str) -> str:
+    """The axis above a column of intervals."""
+    start, end = CELL_PAD, CELL_WIDTH - CELL_PAD
+    parts = [open_svg(CELL_WIDTH, CELL_HEIGHT, label, "axis"), f'<path d="M{start} 20H{end}"/>']
+    for tick in axis.ticks:
+        x = axis.place(tick, start, end)
+        anchor = "start" if x <= start + 4 else "end" if x >= end - 4 else "middle"
+        parts.append(f'<path d="M{x} 20v-4"/><text x="{x}" y="12" text-anchor="{anchor}">{tick_text(tick)}</text>')
+    return "".join(parts) + "</svg>"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot, with an optional band."""
+
+    name: str
+    x: Array
+    y: Array
+    low: Array | None = None
+    high: Array | None = None
+    kind: str = ""  # "ref": a thin reference line without a legend entry
+
+
+def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str], width: float = PLOT) -> list[str]:
+    """The axes of a plot, their ticks, grid lines and labels."""
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + width, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
+    parts = []
+    for tick in x_axis.ticks:
+        x = x_axis.place(tick, left, right)
+        parts.append(f'<path class="grid-line" d="M{x} {top}V{bottom}"/>')
+        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick_text(tick)}</text>')
+    for tick in y_axis.ticks:
+        y = y_axis.place(tick, bottom, top)
+        parts.append(f'<path class="grid-line" d="M{left} {y}H{right}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{tick_text(tick)}</text>')
+    parts.append(
+        f'<text class="axis-label" x="{(left + right) / 2}" y="{bottom + 34}" text-anchor="middle">'
+        f"{escape_svg(labels[0])}</text>"
+    )
+    middle = (top + bottom) / 2
+    parts.append(
+        f'<text class="axis-label" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
+        f"{escape_svg(labels[1])}</text>"
+    )
+    return parts
+
+
+def draw_lines(
+    lines: Sequence[Line], labels: tuple[str, str], label: str, axes: tuple[Axis | None, Axis | None] = (None, None)
+) -> str:
+    """Lines with bands over common axes, and their legend below. `labels` are those of x and y."""
+    known = [line for line in lines if np.isfinite(line.y).any()]
+    x_axis = axes[0] or fit_axis(np.concatenate([line.x for line in known]) if known else ())
+    y_axis = axes[1] or fit_axis(np.concatenate([line.y for line in known]) if known else ())
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
+    named = [line for line in known if not line.kind]
+    height = bottom + MARGIN_BOTTOM + 18 * len(named)
+    parts = [open_svg(right + PLOT_MARGIN, height, label, "plot"), *frame(x_axis, y_axis, labels)]
+
+    def path(x: Array, y: Array) -> str:
+        kept = np.isfinite(y)
+        pairs = zip(x[kept], y[kept], strict=True)
+        return "L".join(f"{x_axis.place(a, left, right)} {y_axis.place(b, bottom, top)}" for a, b in pairs)
+
+    for number, line in enumerate(named):
+        if line.low is not None and line.high is not None and number < 3:
+            kept = np.isfinite(line.low) & np.isfinite(line.high)
+            there, back = path(line.x[kept], line.high[kept]), path(line.x[kept][::-1], line.low[kept][::-1])
+            parts.append(f'<path class="band c{number % 6}" d="M{there}L{back}Z"/>')
+    for line in known:
+        if line.kind:
+            parts.append(f'<path class="ref" d="M{path(line.x, line.y)}"/>')
+    for number, line in enumerate(named):
+        dash = LINE_STYLES[number % len(LINE_STYLES)]
+        style = f' stroke-dasharray="{dash}"' if dash else ""
+        y = bottom + MARGIN_BOTTOM + 18 * number + 10
+        parts.append(f'<path class="line c{number % 6}"{style} d="M{path(line.x, line.y)}"/>')
+        parts.append(f'<path class="line c{number % 6}"{style} d="M{left} {y}h28"/>')
+        parts.append(f'<text x="{left + 34}" y="{y + 4}">{escape_svg(shorten_name(line.name))}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def shorten_name(name: str, most: int = 42) -> str:
+    """A name that fits a legend: its middle is left out where it is long."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a scatter plot."""
+
+    name: str
+    x: float
+    y: float
+    best: bool = False  # no other point is better in both
+
+
+def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, log_x: bool) -> str:
+    """Points, those on the Pareto front filled, joined and named."""
+    x_axis = fit_axis([mark.x for mark in marks], log=log_x)
+    y_axis = fit_axis([mark.y for mark in marks])
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT * 2, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
+    parts = [
+        open_svg(right + PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
+        *frame(x_axis, y_axis, labels, PLOT * 2),
+    ]
+
+    def at(mark: Mark) -> tuple[float, float]:
+        return x_axis.place(mark.x, left, right), y_axis.place(mark.y, bottom, top)
+
+    front = sorted((mark for mark in marks if mark.best), key=lambda mark: mark.x)
+    if len(front) > 1:
+        parts.append('<path class="front" d="M' + "L".join("{} {}".format(*at(mark)) for mark in front) + '"/>')
+    for mark in marks:
+        x, y = at(mark)
+        kind = "best" if mark.best else "other"
+        parts.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"><title>{escape_svg(mark.name)}</title></circle>')
+    for mark in front[:8]:
+        x, y = at(mark)
+        anchor = "end" if x > (left + right) / 2 else "start"
+        offset = -8 if anchor == "end" else 8
+        name = escape_svg(shorten_name(mark.name, 28))
+        parts.append(f'<text x="{x + offset}" y="{y - 7}" text-anchor="{anchor}">{name}</text>')
+    return "".join(parts) + "</svg>"
