@@ -98,6 +98,7 @@ def test_columns_are_dropped_in_the_documented_order(board):
         ("vit_base_patch16", ["vit_base_", "patch16"]),
         ("x" * 25, ["x" * 10, "x" * 10, "x" * 5]),
         ("net * (degenerate)", ["net *", "(degenerat", "e)"]),
+        ("ab_cdefghij *", ["ab_", "cdefghij *"]),
         ("肺" * 6, ["肺" * 5, "肺"]),
     ],
 )
@@ -179,6 +180,13 @@ def test_what_changes_the_reading_is_a_warning_above_the_table(tmp_path, store, 
     store(tmp_path, **changes)
     (board,) = boards_of(tmp_path)
     assert word in "; ".join(warnings(board))
+
+
+def test_a_local_weights_file_is_no_missing_one(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, model="net", seed=seed, deviations=("weights: local file, mean and std not declared",))
+    (board,) = boards_of(tmp_path)
+    assert not any("no pretrained weights" in warning for warning in warnings(board))
 
 
 def test_many_warnings_and_names_are_counted(tmp_path, store):

@@ -45,6 +45,7 @@ def break_name(name: str, width: int) -> str:
     """Break a name that is longer than `width` cells into lines, after a separator if there is one."""
     from rich.cells import cell_len, chop_cells
 
+    name = name.replace(" *", "\xa0*")  # the mark of a deviation never stands alone
     lines, line = [], ""
     for part in filter(None, BREAKS.findall(name)):
         if line and cell_len(line + part.rstrip()) > width:
@@ -52,7 +53,7 @@ def break_name(name: str, width: int) -> str:
             line = ""
         *full, line = chop_cells(line + part, width) if cell_len((line + part).rstrip()) > width else [line + part]
         lines += full
-    return "\n".join(part.rstrip() for part in (*lines, line) if part.strip())
+    return "\n".join(part.rstrip() for part in (*lines, line) if part.strip()).replace("\xa0", " ")
 
 
 def print_section(section: Section, console: Console, notes: bool = True) -> None:

@@ -13,6 +13,7 @@ from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
 from zoo.leaderboard.significance import Difference
+from zoo.results.runs import NO_WEIGHTS
 from zoo.specs.dataset import patient_word
 from zoo.statistics.means import ROUNDING
 
@@ -46,7 +47,7 @@ def initial_weights(board: Board) -> str:
 
 def has_missing_weights(board: Board) -> bool:
     """Whether a row started from random init because its pretrained weights could not be found."""
-    return any(deviation.startswith("weights:") for row in board.rows for deviation in row.deviations)
+    return any(NO_WEIGHTS in row.deviations for row in board.rows)
 
 
 def headings(board: Board) -> list[str]:

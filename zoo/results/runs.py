@@ -18,6 +18,7 @@ from zoo.system.files import hash_bytes
 ID_VERSION = 2  # increased when the fields of the identity, or the way runs are executed, change
 NUM_SHUFFLES = 20  # runs of the shuffled-label control
 SHUFFLED = "shuffled"  # in the label of the control's protocol: finetune@1+shuffled
+NO_WEIGHTS = "weights: none found, random init"  # the deviation of a run under `--weights auto`
 LEAK_ALLOWED = "leak allowed:"  # prefix of the deviation of runs with --allow-leak
 
 

@@ -13,7 +13,7 @@ from zoo.errors import UsageError
 from zoo.models.identity import identify_network, nearest_size
 from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
-from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, Run, with_protocol
+from zoo.results.runs import LEAK_ALLOWED, NO_WEIGHTS, SHUFFLED, Run, with_protocol
 from zoo.runner.suites import Suite
 from zoo.specs.protocol import BASELINE, Protocol
 
@@ -82,7 +82,7 @@ def plan_run(
     size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
-        deviations.append("weights: none found, random init")
+        deviations.append(NO_WEIGHTS)
     if weights.local and not weights.local.mean:
         deviations.append(
             "weights: local file, mean and std not declared; normalized as its architecture's default weights"
