@@ -74,7 +74,7 @@ def test_skipped_checks_are_listed_with_their_reason(tmp_path):
     root = write_set(tmp_path / "set", size=16)
     (line,) = audit_lines(examine(root, tmp_path))
     assert line.startswith("set: ok: 200 images; no ")
-    small = "images of 16 px, under 48, are too small to tell a copy"
+    small = "images of 16 px (under 48) are too small to identify copies"
     assert line.endswith(f", predictive columns; not checked: patients (no patient key), near-duplicates ({small})")
     (root / "dataset.toml").write_text('near_duplicates = "ignore"\n')
     (line,) = audit_lines(examine(root, tmp_path))
@@ -87,7 +87,7 @@ def test_the_checksum_check_is_listed_only_for_cards_with_checksums(tmp_path):
     md5 = hashlib.md5((root / "patients.csv").read_bytes()).hexdigest()
     (root / "dataset.toml").write_text(f'checksums = {{"patients.csv" = "{md5}"}}\n')
     assert audit_lines(examine(root, tmp_path))[0].endswith(
-        ", unofficial files; not checked: near-duplicates (images of 16 px, under 48, are too small to tell a copy)"
+        ", unofficial files; not checked: near-duplicates (images of 16 px (under 48) are too small to identify copies)"
     )
 
 

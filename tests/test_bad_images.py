@@ -83,7 +83,7 @@ FILES = {
 # name of the dataset -> function that makes an entry `x.png`, part of the message
 ENTRIES = {
     "fifo": (os.mkfifo if os.name == "posix" else None, "neither a folder nor a regular file"),
-    "link_out": (lambda path: path.symlink_to("/etc/hostname"), "a link out of link_out"),
+    "link_out": (lambda path: path.symlink_to("/etc/hostname"), "outside link_out"),
     "link_to_nothing": (lambda path: path.symlink_to(path.with_name("absent.png")), "which does not exist"),
     "link_to_itself": (lambda path: path.symlink_to(path.name), "x.png"),
     "control": (lambda path: path.with_name("x\x1b[31m.png").write_bytes(png()), "a control character"),

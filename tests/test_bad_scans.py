@@ -231,7 +231,7 @@ FILES = {
     "video_mp4_cut": (".mp4", cut(video), "x.mp4"),
     "video_html": (".mp4", holding(HTML), "cannot be decoded"),
     "video_none": (".avi", no_frames, "contains no frame"),
-    "frames_sizes": ("", frames_of_two_sizes, "32 x 48 pixels, a/x/0.png of the same clip has 16 x 16"),
+    "frames_sizes": ("", frames_of_two_sizes, "32 x 48 pixels, but a/x/0.png of the same clip has 16 x 16"),
     "frames_broken": ("", broken_frame, "3.png: cannot be decoded"),
 }
 

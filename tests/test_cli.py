@@ -613,7 +613,7 @@ def test_closed_streams_are_no_error(line, command, environment):
         (["bench", "--seeds", "99999999999999999999"], "expected at most 10000"),
         (["bench", "--seeds", "1000000000"], "expected at most 10000"),
         (["bench", "--seeds", "1,99999999999999999999"], "each below 2**63"),
-        (["bench", "-m", "hf-hub:", "--offline"], "say hf-hub:owner/name"),
+        (["bench", "-m", "hf-hub:", "--offline"], "fix: hf-hub:owner/name"),
         (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map needs --test-on"),
         (["bench", "--distinct-patients", "--dry-run", "--offline"], "--distinct-patients needs --test-on"),
         (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is mapped to both a and b"),

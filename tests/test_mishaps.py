@@ -267,7 +267,7 @@ def test_a_signal_ends_the_bench_cleanly(command, environment, tiny_data, tmp_pa
     stderr = process.communicate(timeout=30)[1]
     assert time.monotonic() - began < 10
     assert process.returncode == status, stderr
-    assert "what was done is kept" in stderr and "Traceback" not in stderr
+    assert "finished runs are kept" in stderr and "Traceback" not in stderr
     assert not any(alive(pid) for pid in children)
 
 

@@ -107,9 +107,9 @@ BROKEN = {
     "zoo-no-hooks": ("x = 1", "no function is marked @hookimpl"),
     "zoo-bad-card": (
         {"dataset.toml": 'task = "multiclas"\nlabels = "a"\nlicense = 3\n'},
-        "dataset.toml: 3 mistakes: task: 'multiclas'. Did you mean 'multiclass'",
+        "dataset.toml: 3 mistakes: task: unknown task 'multiclas'. Did you mean 'multiclass'",
     ),
-    "zoo-torn-card": ({"skin.toml": "task = ["}, "skin.toml: not TOML: "),
+    "zoo-torn-card": ({"skin.toml": "task = ["}, "skin.toml: invalid TOML: "),
     "zoo-bad-card-name": (
         {"card.toml": 'name = "../up"\ntask = "binary"\nlabels = ["a", "b"]\n'},
         "dataset name '../up'",
