@@ -139,7 +139,7 @@ def test_small_images_are_not_compared_with_a_note(tmp_path):
         for path in (root / "images").iterdir():
             Image.open(path).resize((28, 28)).save(path)
     found = findings(check(tmp_path / "a", tmp_path / "b"))
-    assert "under 48, are too small" in found["near-duplicate", "ok"].message
+    assert "(under 48) are too small" in found["near-duplicate", "ok"].message
 
 
 def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_path):

@@ -162,6 +162,7 @@ def test_no_tracked_file_names_the_host_of_a_package_registry():
     assert not found
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
     source = tmp_path / "source"

@@ -76,7 +76,7 @@ def test_without_a_usable_dataset_its_error_is_reported_not_missing_weights(plan
     (tmp_path / "one" / "class").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one" / "class" / "a.png")
     actual = plan(tmp_path / "one", models=("tagged",), protocol="finetune")
-    assert "nothing that labels them" in str(actual.refused[0][1])
+    assert "nothing labels the 1 images" in str(actual.refused[0][1])
 
 
 def test_duplicate_models_or_datasets_run_once(plan):
@@ -308,7 +308,7 @@ def test_an_unknown_executor_is_an_error_before_datasets_are_opened(plan, tmp_pa
 
 def test_an_unusable_cache_is_a_usage_error(plan, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="set ZOO_CACHE to a folder"):
+    with pytest.raises(UsageError, match="set ZOO_CACHE to a writable folder"):
         plan("binary.npz", settings=Settings(results=tmp_path, cache=tmp_path / "file" / "cache", device="cpu"))
 
 
