@@ -391,7 +391,7 @@ def test_misfitting_files_are_tried_again_and_all_named(line, tmp_path):
     for _ in range(2):
         with pytest.raises(WeightsError) as caught:
             refuse_misfits(trials, Registry(), tmp_path / "cache")
-        message = f"{trials[1].path}: does not fit Linear: missing weight; missing bias (nor do {trials[2].path} fit)"
+        message = f"{trials[1].path}: does not fit Linear: missing weight; missing bias (also misfits: {trials[2].path})"
         assert caught.value.message == message
         assert (caught.value.code, caught.value.exit_status) == ("weights-misfit", 2)
 
