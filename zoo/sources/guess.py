@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,19 +17,19 @@ from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pat
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, load_table, read_tables
 from zoo.sources.labeling import (
-    PATIENT_NAMES,
     SPLIT_COLUMNS,
     guess_findings,
     guess_label,
     normalize_name,
     one_hot_columns,
+    patient_rank,
 )
 from zoo.sources.levels import are_people, guess_pattern
-from zoo.sources.listing import Listing, list_folder
+from zoo.sources.listing import Listing, list_folder, words_of
 from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import describe_unread, select_files, split_of
-from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images
+from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ LABEL_NAMES = tuple(
     "finding_label finding_labels grade severity level disease pathology condition classification outcome "
     "ground_truth y".split()
 )
+SPLIT_WORDS = frozenset({"split", "splits", "partition", "subset", "fold", "folds", "usage"})
 COHORT = "group"  # the label in BIDS' participants.tsv, where no other column is named like a label
 # Tables, arrays and databases that zoo does not read; an error without labels mentions them
 UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
@@ -123,8 +124,21 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     by_folder = any(table.by_folder for table in tables if table.name == guess.card.table)
     guess = name_patients(guess, card, tags, by_folder=by_folder)
     guessed = guess.card.model_copy(update={"masks": masks.masks, "exclude": masks.exclude})
+    lists = describe_lists(whole) if guessed.split is None and "split" not in placeholders(guessed.images) else ""
+    if lists and card.split is None:
+        guess = replace(guess, notes=(*guess.notes, lists))
     patients = {table.name: patient_columns(table.rows) for table in tables} | unmatched
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
+
+
+def describe_lists(listing: Listing) -> str:
+    """Return a note on files such as train.txt and test.txt, which may list the images of a split; "" without them."""
+    files = {split_of(Path(name).stem): name for name in listing.others if re.fullmatch(r"[^/]+\.(txt|lst)", name)}
+    files.pop("", None)
+    if not {"train", "test"} <= files.keys():
+        return ""
+    lists = ", ".join(f'{split} = "{file}"' for split, file in sorted(files.items()))
+    return f"{' and '.join(sorted(files.values()))} are not used: if they list the split, set split = {{{lists}}}"
 
 
 def doubt_unused(card: DatasetCard, patients: Mapping[str, list[str]]) -> tuple[AmbiguityNote, ...]:
@@ -475,7 +489,7 @@ def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
         its = index.for_cells(cells)
         folders = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
         images = [image for folder in folders for image in folder]
-        is_usual = normalize_name(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
+        is_usual = normalize_name(column) in IMAGE_NAMES or patient_rank(column) is not None
         is_named = sum(map(bool, folders)) >= ENOUGH * len(cells) or (is_usual and images)
         if is_named and len(set(images)) == len(images) and 2 * len(images) >= len(index.paths):
             return str(column)
@@ -541,6 +555,8 @@ def add_table(
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
     split = guess_split(table.rows, table.name, notes) if with_split else None
+    if split and normalize_name(split.column) not in SPLIT_COLUMNS:
+        notes.append(f"split is column {split.column!r} of {table.name} (guessed)")
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     taken |= set(RESERVED)
     metadata = tuple(column for column in table.rows.columns if column not in taken)
@@ -556,8 +572,8 @@ def add_table(
 
 
 def patient_columns(rows: pandas.DataFrame) -> list[str]:
-    named = [column for column in rows.columns if normalize_name(column) in PATIENT_NAMES]
-    return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
+    ranks = {column: patient_rank(column) for column in rows.columns}
+    return sorted((c for c, place in ranks.items() if place is not None), key=lambda c: ranks[c] or 0)
 
 
 def meaning(column: str) -> str:
@@ -587,11 +603,47 @@ def complete_by_table(card: DatasetCard, listing: Listing) -> tuple[DatasetCard,
 
 
 def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> SplitRule | None:
-    for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
-        if normalize_name(column) not in SPLIT_COLUMNS:
-            return None
+    """Choose the column that is the split by its name or cells; note each other column that may be the split."""
+    usual = sorted(
+        (c for c in rows.columns if normalize_name(c) in SPLIT_COLUMNS), key=lambda c: rank(c, SPLIT_COLUMNS)
+    )
+    for column in usual:
         are_splits = {bool(split_of(text)) for text in rows[column].unique()}
         if are_splits == {True} or (normalize_name(column) == "split" and True in are_splits):
             return SplitRule(column=column)
-        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val and test")
+    others = [column for column in rows.columns if column not in usual]
+    rules = [rule for column in others if (rule := split_by_cells(column, list(rows[column].unique())))]
+    if len(rules) == 1:
+        return rules[0]
+    for column in (*usual, *others):
+        cells = list(rows[column].unique())
+        if column in usual or may_be_split(column, cells):
+            notes.append(
+                f"column {column!r} of {name} is not read as the split: its values are not train, val and test "
+                f'({", ".join(cells[:SHOWN_FILES])}; in dataset.toml: split = {{column = "{column}", train = ..., '
+                "test = ...})"
+            )
     return None
+
+
+def split_by_cells(column: str, cells: Sequence[str]) -> SplitRule | None:
+    """Return the split if all cells are train, val or test, or 0 and 1 in a column named is_test; else None."""
+    splits = {split_of(cell) for cell in cells}
+    if "train" in splits and "" not in splits and len(splits) > 1:
+        return SplitRule(column=column)
+    zeros, ones = ([cell for cell in cells if to_flag(cell) == value] for value in (0, 1))
+    if re.fullmatch(r"(is|in)_test(_set)?", normalize_name(column)) and (len(zeros), len(ones), len(cells)) == (
+        1,
+        1,
+        2,
+    ):
+        return SplitRule(column=column, train=zeros[0], test=ones[0])
+    return None
+
+
+def may_be_split(column: str, cells: Sequence[str]) -> bool:
+    """Whether a column is named like a split, is 0/1 and named like a part, or has the names of two parts as cells."""
+    words = words_of(column)
+    is_part = bool(split_of("_".join(word for word in words if word not in {"is", "in"})))
+    flags = len(cells) == 2 and {to_flag(cell) for cell in cells} == {0, 1}
+    return bool(SPLIT_WORDS & set(words)) or (is_part and flags) or len({split_of(cell) for cell in cells} - {""}) > 1
