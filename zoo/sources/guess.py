@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
+from zoo.images.formats import kind_by_name, without_suffix
 from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.headers import Headers
@@ -25,8 +26,15 @@ from zoo.sources.labeling import (
     patient_rank,
 )
 from zoo.sources.levels import are_people, guess_pattern
-from zoo.sources.listing import Listing, list_folder, words_of
-from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
+from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, words_of
+from zoo.sources.masks import (
+    box_columns,
+    count_masks,
+    find_annotations,
+    find_masks,
+    other_task,
+    outline_columns,
+)
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import describe_unread, select_files, split_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
@@ -48,7 +56,7 @@ LABEL_NAMES = tuple(
 SPLIT_WORDS = frozenset({"split", "splits", "partition", "subset", "fold", "folds", "usage"})
 COHORT = "group"  # the label in BIDS' participants.tsv, where no other column is named like a label
 # Tables, arrays and databases that zoo does not read; an error without labels mentions them
-UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
+UNREAD_TABLES = tuple(".csv.gz .tsv.gz .json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
 SHOWN_FILES = 5
 USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # Hugging Face's image column, relative to the folder of the table
@@ -99,7 +107,8 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     """Guess the card of a folder, or of a table with images beside or below it; fields set in `card` are respected."""
     if path.is_file():
         return guess_named_table(path, card)
-    whole = descend(list_folder(path))
+    outer = list_folder(path)
+    whole = descend(outer)
     check_any_image(whole)
     mask_notes: list[str] = []
     masks = find_masks(whole, mask_notes)
@@ -107,17 +116,22 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     if not listing.images:  # applying the card reports why no image is left
         return Guess(masks, whole, ())
     tags = index_tags(listing)
-    tables, broken, unmatched = study_tables(listing, tags, card.label.column)
-    notes = [*mask_notes, *broken, *(f"{name} not used: none of its columns names the images" for name in unmatched)]
+    table_notes: list[str] = []
+    tables, errors, unmatched = study_tables(listing, tags, card.label.column, table_notes)
+    notes = [
+        *mask_notes,
+        *table_notes,
+        *(f"{name} not used: none of its columns names the images" for name in unmatched),
+    ]
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
         with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
-        check_task(path, replace(whole, images=with_masks), listing, tables)
+        check_task(outer, replace(whole, images=with_masks), listing, tables)
         if not tables:
-            raise missing_labels(path, listing, broken, unmatched)
+            raise missing_labels(path, replace(listing, others=outer.others), errors, unmatched)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
@@ -200,25 +214,32 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
     return None
 
 
-def check_task(path: Path, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
+def check_task(outer: Listing, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
     """Refuse a dataset for segmentation or detection in which no table labels the images.
 
-    `with_masks` contains the images of `listing` and their masks.
+    `with_masks` contains the images of `listing` and their masks; `outer` is the folder that the user named.
     """
+    path = outer.root
     if any(table.has_label for table in tables):
         return
     if masks := count_masks(with_masks, listing.images):
         raise other_task(path, "segmentation", masks)
     columns = ((box_columns(table.rows.columns), table.name) for table in tables)
     boxes = next((f"{', '.join(names)} in {table}" for names, table in columns if names), "")
-    if boxes := boxes or find_boxes(with_masks):
+    if boxes:
         raise other_task(path, "detection", f"boxes: {boxes}")
+    for table in tables:
+        if columns_of_masks := outline_columns(table.rows.columns):
+            raise other_task(path, "segmentation", f"masks: {columns_of_masks[0]} in {table.name}")
+    kind, file = find_annotations(outer)
+    if kind:
+        raise other_task(path, kind, f"{'boxes' if kind == 'detection' else 'outlines'}: {file}")
 
 
-def missing_labels(path: Path, listing: Listing, broken: list[str], unmatched: Collection[str]) -> DataError:
-    """Return the error for images that neither folders nor a table label."""
-    if broken:
-        return DataError(broken[0], fix="correct that table, or remove it")
+def missing_labels(path: Path, listing: Listing, errors: list[DataError], unmatched: Collection[str]) -> DataError:
+    """Return the error for images that neither folders nor a table label; `errors` are those of tables."""
+    if errors:
+        return DataError(errors[0].message, fix=errors[0].fix or "correct that table, or remove it")
     if unmatched:
         return DataError(
             f"{path}: no column of {' or '.join(unmatched)} names any of the {len(listing.images)} images",
@@ -249,7 +270,11 @@ def choose_table(path: Path, tables: list[LabelTable], notes: list[str]) -> Labe
 
 
 def is_unread_table(name: str) -> bool:
-    return "/" not in name and name.lower().endswith(UNREAD_TABLES)
+    """Whether a file may contain the labels: a table in another format or in a subfolder, or a text at the top."""
+    if "/" in name:
+        return kind_by_name(name) in TABLE_SUFFIXES
+    is_list = kind_by_name(name) == ".txt" and without_suffix(name).lower() not in COMPANION_NAMES
+    return name.lower().endswith(UNREAD_TABLES) or is_list
 
 
 def describe_unread_files(listing: Listing) -> str:
@@ -350,6 +375,9 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable],
     card = DatasetCard(images=pattern)
     if pattern not in USUAL_PATTERNS:
         notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
+    if archives := [name for name in listing.others if is_archive_name(name)]:
+        names = ", ".join(archives[:SHOWN_FILES])
+        notes.append(f"{len(archives)} archives are not read ({names}): unpack them if they contain images of a class")
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
@@ -396,34 +424,46 @@ def index_tags(listing: Listing) -> Tags:
 
 
 def study_tables(
-    listing: Listing, tags: Tags, label_column: str
-) -> tuple[list[LabelTable], list[str], dict[str, list[str]]]:
-    """Return the tables that name images of the folder, notes on those not read, and the others.
+    listing: Listing, tags: Tags, label_column: str, notes: list[str]
+) -> tuple[list[LabelTable], list[DataError], dict[str, list[str]]]:
+    """Return the tables that name images of the folder, the errors of those not read, and the others.
 
-    The others are a dict from the table's name to its columns that may be the patient.
+    The others are a dict from the table's name to its columns that may be the patient. Tables not read are noted.
     """
     index = index_images(listing.root, listing.images)
     tables: list[LabelTable] = []
-    broken: list[str] = []
+    errors: list[DataError] = []
     unmatched: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     names = sorted((*listing.tables, *nested), key=is_spreadsheet)
     for name in names:
         labeled = next((table.name for table in tables if table.has_label), "")
         if labeled and is_spreadsheet(name):
-            broken.append(f"{name} not used: {labeled} has the labels")
+            notes.append(f"{name} not used: {labeled} has the labels")
             continue
         try:
             rows = read_tables(listing, name, NESTED_COLUMN)
             table = study_table(name, rows, index, tags, label_column)
         except DataError as error:
-            broken.append(error.message)
+            notes.append(error.message)
+            errors.append(error)
             continue
         if table is None:
             unmatched[name] = patient_columns(rows)
+            errors += find_foreign_paths(name, rows, index)
         else:
             tables.append(table)
-    return tables, broken, unmatched
+    return tables, errors, unmatched
+
+
+def find_foreign_paths(name: str, rows: pandas.DataFrame, index: ImageIndex) -> list[DataError]:
+    """Return an error if a column has paths of which only the file names exist here, such as those of two machines."""
+    for column in rows.columns:
+        paths = [cell.replace("\\", "/") for cell in rows[column]]
+        if all("/" in path for path in paths) and all(index.finds(posixpath.basename(path)) for path in paths):
+            message = f"{name}: column {column!r} has paths that do not exist here, such as {rows[column].iloc[0]!r}"
+            return [DataError(message, fix="write paths relative to the folder, or file names only")]
+    return []
 
 
 def is_spreadsheet(name: str) -> bool:
