@@ -72,7 +72,7 @@ def test_columns_named_like_a_patient_are_the_patient(tmp_path, column):
     assert samples.table["patient"].nunique() == 10
 
 
-@pytest.mark.parametrize("column", ["is_patient", "patient_age", "study_date", "per_patient_count", "casein"])
+@pytest.mark.parametrize("column", ["is_patient", "patient_age", "study_date", "per_patient_count", "lesion_number"])
 def test_columns_with_a_word_for_patients_and_another_meaning_are_metadata(tmp_path, column):
     rows = [f"{name},{'ab'[int(name) % 2]},{int(name) // 4}" for name in NAMES]
     spec, samples = open_source(table(pictures(tmp_path), f"image,label,{column}", *rows))

@@ -57,7 +57,7 @@ def test_a_folder_of_arrays_beside_the_classes_is_refused_by_name(tmp_path, suff
 
 def test_an_archive_beside_the_classes_is_noted(tmp_path):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
-    assert "archives are not read (rare.zip)" in notes_of(files(tmp_path, "rare.zip"))
+    assert "archives are not read: rare.zip" in notes_of(files(tmp_path, "rare.zip"))
 
 
 def test_a_class_that_is_lost_below_the_splits_is_refused(tmp_path):

@@ -377,7 +377,7 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable],
         notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
     if archives := [name for name in listing.others if is_archive_name(name)]:
         names = ", ".join(archives[:SHOWN_FILES])
-        notes.append(f"{len(archives)} archives are not read ({names}): unpack them if they contain images of a class")
+        notes.append(f"archives are not read: {names}; unpack them if they contain images of a class")
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
@@ -672,11 +672,8 @@ def split_by_cells(column: str, cells: Sequence[str]) -> SplitRule | None:
     if "train" in splits and "" not in splits and len(splits) > 1:
         return SplitRule(column=column)
     zeros, ones = ([cell for cell in cells if to_flag(cell) == value] for value in (0, 1))
-    if re.fullmatch(r"(is|in)_test(_set)?", normalize_name(column)) and (len(zeros), len(ones), len(cells)) == (
-        1,
-        1,
-        2,
-    ):
+    is_flag = len(zeros) == len(ones) == 1 and len(cells) == 2
+    if is_flag and re.fullmatch(r"(is|in)_test(_set)?", normalize_name(column)):
         return SplitRule(column=column, train=zeros[0], test=ones[0])
     return None
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import pandas
 
 # A patient column: one of these words alone, or with a suffix (PatientNr, subjectkey) and any prefix (anon_patient_id)
-PATIENT_WORDS = "patient|patients|subject|subjects|participant|participants|person|mrn|pid|pat|subj|case|study|lesion"
+PATIENT_WORDS = "patient|patients|subject|subjects|participant|participants|person|mrn|pid|pat|subj"
 PATIENT_SUFFIXES = "id|ids|identifier|no|nr|num|number|key|code|pseudonym"
 PATIENT_COLUMN = re.compile(rf"(.+_)??({PATIENT_WORDS})(_?(?:{PATIENT_SUFFIXES}))?")
+EXAM_COLUMN = re.compile(r"(case|study|lesion)(_?id)?")  # lesion_number may count the lesions of a patient
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
 SEPARATORS = (";", ",", "/", "+", "&", " and ", " - ", " ")  # besides "|", which always separates labels
@@ -42,10 +43,12 @@ def normalize_name(column: str) -> str:
 
 def patient_rank(column: str) -> int | None:
     """Return the rank of a column among those named like the patient, lower is better; None for other columns."""
-    match = PATIENT_COLUMN.fullmatch(normalize_name(column))
-    if match is None or (match[1] and not match[3]):
-        return None
-    return PATIENT_WORDS.split("|").index(match[2])
+    name, words = normalize_name(column), PATIENT_WORDS.split("|")
+    match = PATIENT_COLUMN.fullmatch(name)
+    if match and (match[3] or not match[1]):
+        return words.index(match[2])
+    exam = EXAM_COLUMN.fullmatch(name)
+    return len(words) + ("case", "study", "lesion").index(exam[1]) if exam else None
 
 
 # --- columns of 0 and 1 ----------------------------------------------------------------------------------------------
