@@ -178,6 +178,13 @@ def test_a_column_that_may_be_the_split_is_noted_with_the_line_of_a_card(tmp_pat
     assert f'split = {{column = "{column}"' in note
 
 
+def test_a_column_of_paths_in_folders_named_like_splits_is_not_the_split(tmp_path):
+    names = [f"{split}/{number}.png" for split in ("train", "test") for number in range(6)]
+    images(tmp_path, *names)
+    table(tmp_path, "image,label,copy_of", *(f"{name},{'ab'[n % 2]},{name}" for n, name in enumerate(names)))
+    assert "split is column" not in "\n".join(open_source(tmp_path)[1].notes)
+
+
 def test_files_that_may_list_the_split_are_noted_with_the_line_of_a_card(tmp_path):
     images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(6)))
     for split in ("train", "val", "test"):

@@ -58,6 +58,7 @@ COHORT = "group"  # the label in BIDS' participants.tsv, where no other column i
 # Tables, arrays and databases that zoo does not read; an error without labels mentions them
 UNREAD_TABLES = tuple(".csv.gz .tsv.gz .json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
 SHOWN_FILES = 5
+SLASH = re.compile(r"[/\\]")
 USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # Hugging Face's image column, relative to the folder of the table
 EMPTY_CARD = DatasetCard()
@@ -594,7 +595,8 @@ def add_table(
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
-    split = guess_split(table.rows, table.name, notes) if with_split else None
+    free = table.rows.drop(columns=[column for column in table.rows.columns if column in taken])
+    split = guess_split(free, table.name, notes) if with_split else None
     if split and normalize_name(split.column) not in SPLIT_COLUMNS:
         notes.append(f"split is column {split.column!r} of {table.name} (guessed)")
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
@@ -651,7 +653,7 @@ def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> SplitRul
         are_splits = {bool(split_of(text)) for text in rows[column].unique()}
         if are_splits == {True} or (normalize_name(column) == "split" and True in are_splits):
             return SplitRule(column=column)
-    others = [column for column in rows.columns if column not in usual]
+    others = [column for column in rows.columns if column not in usual and not any(map(SLASH.search, rows[column]))]
     rules = [rule for column in others if (rule := split_by_cells(column, list(rows[column].unique())))]
     if len(rules) == 1:
         return rules[0]
