@@ -314,3 +314,13 @@ def test_fit_square_neither_overshoots_nor_aliases():
     assert (small.min(), small.max()) == (1000, 60000)
     stripes = np.where(np.arange(64) % 2, 255, 0).astype(np.uint8)[None].repeat(64, axis=0)
     assert abs(fit_square(stripes, 16)[:, 2:-2].astype(int) - 127).max() <= 3
+
+
+def test_signed_bytes_of_a_tiff_are_read_as_signed(tmp_path):
+    positive, negative = GRAY8.astype(np.int16) % 128, GRAY8.astype(np.int16) - 128
+    for name, pixels in (("positive.tif", positive), ("negative.tif", negative)):
+        tifffile.imwrite(tmp_path / name, pixels.astype(np.int8))
+    assert np.array_equal(read_image(tmp_path / "positive.tif"), positive)
+    with pytest.raises(DataError, match=r"negative\.tif") as caught:
+        read_image(tmp_path / "negative.tif")
+    assert caught.value.code == "image"

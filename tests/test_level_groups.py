@@ -1,5 +1,6 @@
 """Groups of files with different headers and different levels are reported."""
 
+import nibabel
 import numpy as np
 import pytest
 from dicom_files import write
@@ -142,3 +143,22 @@ def test_files_of_one_kind_are_not_decoded(tmp_path, monkeypatch):
 )
 def test_overlap_is_intersection_over_union(a, b, expected):
     assert levels_overlap(a, b) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_nifti_files_of_one_depth_that_lost_their_rescaling_are_counted(tmp_path, dtype):
+    """Floating-point files need no rescaling."""
+    for number in range(8):
+        values = np.random.default_rng(number).integers(0, 3000, (8, 8, 4))
+        image = nibabel.Nifti1Image((values - 1024).astype(np.float32), np.eye(4))
+        image.header.set_data_dtype(np.int16)
+        image.header.set_slope_inter(1, -1024)
+        folder = tmp_path / ("well" if number < 4 else "ill")
+        folder.mkdir(exist_ok=True)
+        is_plain = number < 4
+        nibabel.save(
+            nibabel.Nifti1Image(values.astype(dtype), np.eye(4)) if is_plain else image, folder / f"{number}.nii.gz"
+        )
+    notes = notes_of(open_source(tmp_path)[1], "have no rescaling")
+    assert [note[:24] for note in notes] == (["4 of 8 16-bit NIfTI file"] if dtype == "int16" else [])
+    assert all("well/0.nii.gz" in note and "scl_inter" in note for note in notes)

@@ -67,7 +67,7 @@ def test_columns_that_are_not_classes_are_metadata_and_noted(tmp_path):
     spec, samples = open_source(root)
     assert (spec.task, spec.labels) == (MULTICLASS, ("MEL", "NV", "BCC"))
     assert samples.targets.tolist() == [n % 3 for n in range(12)]
-    assert {"is_test", "smoke", "diabetes"} <= set(spec.metadata)
+    assert {"smoke", "diabetes"} <= set(spec.metadata)
     for column in ("is_test", "smoke", "diabetes"):
         assert f"column '{column}' is not read as a label" in notes_of(samples)
 
@@ -95,6 +95,21 @@ def test_a_column_of_findings_with_another_value_is_noted(tmp_path, odd):
     assert f"column 'Nodule' is not read as a label: it contains {odd!r}" in notes_of(samples)
 
 
+def test_columns_of_words_for_yes_and_no_beside_0_1_columns_are_noted(tmp_path):
+    def row(number):
+        return ",".join([*(f"{number // 2**shift % 2}" for shift in (0, 1)), "present" if number % 3 else "absent"])
+
+    notes = notes_of(open_source(write_labeled(tmp_path, "edema,mass,nodule", row))[1])
+    assert "column 'nodule' is not read as a label: it contains" in notes
+
+
+def test_a_json_object_in_a_cell_is_reported_as_one(tmp_path):
+    root = write_labeled(tmp_path, "label", lambda n: f'"{{""edema"": {n % 2}}}"')
+    with pytest.raises(DataError, match="JSON object") as caught:
+        find_source(root)
+    assert caught.value.code == "data" and "labels.csv line 2" in caught.value.message
+
+
 def test_columns_of_true_and_false_are_labels(tmp_path):
     root = write_labeled(tmp_path, "a,b,c", lambda n: f"{n % 3 == 0},{n % 3 == 1},{n % 3 == 2}")
     assert open_source(root)[1].targets.tolist() == [n % 3 for n in range(12)]
@@ -119,6 +134,8 @@ def test_flag_columns_beside_a_label_column_are_noted_as_unused(tmp_path):
         ("normal", "edema, mass", "mass", "edema"),
         ("normal", "edema / mass", "mass", "edema"),
         ("normal", "edema mass", "mass", "edema"),
+        ("normal", "edema and mass", "mass", "edema"),
+        ("normal", "edema - mass", "mass", "edema"),
         ("normal", "edema|mass", "mass", "edema"),
     ],
 )
@@ -262,10 +279,20 @@ def test_a_published_npz_is_recognized_by_its_checksum_whatever_its_name(tmp_pat
     assert (spec.positive, len(source.sample_ids)) == ("malignant", 780)
 
 
-def test_a_changed_file_under_a_published_name_is_noted(tmp_path):
+@pytest.mark.parametrize("name", ["pneumoniamnist.npz", "PneumoniaMNIST.npz"])
+def test_a_changed_file_under_a_published_name_is_noted(tmp_path, name):
     arrays = dict(np.load(shared("pneumoniamnist.npz")))
     arrays["train_labels"] = 1 - arrays["train_labels"]
-    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
-    spec, source = open_published(tmp_path / "pneumoniamnist.npz", tmp_path)
-    assert "pneumoniamnist.npz is not the file published as pneumoniamnist" in notes_of(source.samples)
+    np.savez(tmp_path / name, **arrays)
+    spec, source = open_published(tmp_path / name, tmp_path)
+    assert f"{name} is not the file published as pneumoniamnist" in notes_of(source.samples)
     assert "pneumoniamnist.npz" in spec.checksums and spec.license == ""
+
+
+@pytest.mark.parametrize(("unknown", "dtype"), [(255, np.uint8), (-1, np.int64)])
+def test_a_label_of_an_npz_that_may_mean_unknown_is_refused(tmp_path, unknown, dtype):
+    labels = np.array([0, 1, 2, unknown] * 3, dtype)
+    np.savez(tmp_path / "a.npz", images=np.zeros((12, 8, 8), np.uint8), labels=labels)
+    with pytest.raises(DataError, match=rf"labels\[3\] is {unknown}") as caught:
+        find_source(tmp_path / "a.npz")
+    assert caught.value.code == "data"

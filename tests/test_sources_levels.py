@@ -52,6 +52,11 @@ COUNTED = "|".join(str(number) for number in range(1, 13))
         (["colon_image_sets/colon_aca|colon_n", "lung_image_sets/lung_aca|lung_scc"], "*/{label}/**/*"),
         (["1|2|3|4|5/1|2|3|4|5"], "{label}/**/*"),  # numbers at both levels are no second copy
         (["1|2|3|4/1|2|3|4|5|6", "5/1|2|3|4|5"], "{label}/**/*"),
+        (["OD|OS/0|1|2|3|4"], "*/{label}/**/*"),
+        (["well|ill/1|2|3|4|5|6|7"], "{label}/**/*"),
+        (["ill_P01|ill_P03|ill_P05|well_P02|well_P04|well_P06"], "{label}_{patient}/**/*"),
+        (["train|test/ill-pat1|ill-pat2|ill-pat3|well-pat4|well-pat5"], "{split}/{label}-{patient}/**/*"),
+        (["stage_P1|stage_P2|stage_P3|stage_P4|stage_P5"], "{label}/**/*"),
         ([PATIENTS], ""),
         ([f"{PATIENTS}/study1|study2"], ""),
     ],
@@ -66,6 +71,8 @@ def test_levels_of_folders_are_guessed(tmp_path, folders, pattern):
         (["colon/aca|adenoma", "lung/scc|nodule"], ("colon, lung", "aca, adenoma, nodule")),
         (["siteA|siteB/glioma|meningioma"], ("siteA, siteB", "glioma, meningioma")),
         (["train|test/siteA|siteB/0|1"], ("siteA, siteB", "0, 1")),
+        (["siteA|siteB/0|1|2|3|4"], ("siteA, siteB", "0, 1, 2")),
+        (["messidor|idrid|aptos/1|2|3|4|5|6|7"], ("aptos, idrid, messidor", "1, 2, 3")),
     ],
 )
 def test_two_levels_that_could_be_the_label_are_an_error_that_names_both(tmp_path, folders, names):
@@ -131,6 +138,14 @@ def test_a_folder_with_a_second_copy_of_the_dataset_is_refused(tmp_path, folders
 def test_a_dataset_is_read_if_its_second_copy_is_excluded(tmp_path):
     images(tmp_path, *tree("no|yes", "my_dataset/no|yes"))
     assert find_source(card(tmp_path, 'exclude = "my_dataset/**"\n')).labels == ("no", "yes")
+
+
+def test_a_test_folder_without_class_folders_is_refused_by_name(tmp_path):
+    images(tmp_path, *tree("train/no|yes", "test"))
+    with pytest.raises(DataError) as caught:
+        find_source(tmp_path)
+    assert caught.value.code == "label-level" and "6 images of test" in caught.value.message
+    assert find_source(card(tmp_path, 'exclude = "test/**"\n')).labels == ("no", "yes")
 
 
 def test_folders_of_patients_are_not_classes(tmp_path):

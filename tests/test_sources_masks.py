@@ -48,6 +48,9 @@ def refused(root):
         ("{0}/{1}.png", "{0}/{1}_tumor.png"),
         ("{0}/{1}.png", "{0}/mask_{1}.png"),
         ("{0}/c{0}{1}/image.png", "{0}/c{0}{1}/lesion.png"),
+        ("{0}/{1}_t1.png", "{0}/{1}_msk.png"),  # no file is named like both without an ending
+        ("{0}/{1}_t1.png", "{0}/{1}_lesion.png"),
+        ("{0}/Bild_{1}.png", "{0}/Maske_{1}.png"),
     ],
 )
 def test_masks_beside_images_are_left_out_with_a_note(tmp_path, image, mask):
@@ -60,6 +63,29 @@ def test_masks_beside_images_are_left_out_with_a_note(tmp_path, image, mask):
     assert (spec.labels, set(samples.table["image"])) == (("a", "b"), expected)
     assert "24 files" in "\n".join(samples.notes)
     assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
+
+
+def test_masks_of_another_scale_are_left_out_and_images_of_another_shape_are_not(tmp_path):
+    for label in "ab":
+        for number in NUMBERS:
+            photograph(tmp_path / label / f"{number}.png", 64)
+            regions(tmp_path / label / f"{number}_lesion.png", 32)
+            regions(tmp_path / label / f"{number}_scale.png", 32)
+            Image.open(tmp_path / label / f"{number}_scale.png").crop((0, 0, 32, 16)).save(
+                tmp_path / label / f"{number}_scale.png"
+            )
+    samples = open_source(tmp_path)[1]
+    assert len(samples.table) == 48 and not any("lesion" in name for name in samples.table["image"])
+    assert "24 files *_lesion.* are masks" in "\n".join(samples.notes)
+
+
+def test_a_blank_first_slice_of_each_case_is_not_a_mask(tmp_path):
+    for label in "ab":
+        for number in NUMBERS:
+            regions(tmp_path / label / f"{number}_1.png")
+            for other in "23":
+                photograph(tmp_path / label / f"{number}_{other}.png")
+    assert len(open_source(tmp_path)[1].table) == 72
 
 
 def test_images_of_few_values_are_read_if_there_are_no_others(tmp_path):
@@ -89,6 +115,8 @@ def test_a_second_image_of_many_values_is_not_a_mask(tmp_path, second):
         ("patient{:03}/patient{:03}_frame01.nii.gz", "patient{:03}/patient{:03}_frame01_gt.nii.gz"),  # ACDC
         ("imagesTr/scan_{:03}_0000.nii.gz", "labelsTr/scan_{:03}.nii.gz"),  # nnU-Net
         ("sub{}/t1.nii", "sub{}/tumor.nii"),  # nothing in the name
+        ("sub{0}_dwi.nii.gz", "sub{0}_msk.nii.gz"),
+        ("sub{0}_dwi.nii.gz", "sub{0}_lesion.nii.gz"),
     ],
 )
 def test_volumes_that_are_masks_are_left_out(tmp_path, image, mask):
@@ -153,6 +181,29 @@ def test_files_of_boxes_without_labels_are_reported_as_detection(tmp_path, file,
     (tmp_path / file).write_text(text)
     error = refused(tmp_path)
     assert error.code == "detection" and file in error.message
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("labels/train/0.txt", "0 0.5 0.5 0.25 0.1 0.2 0.2\n"),  # a polygon of YOLO
+        ("images/train/0.json", '{"shapes": [{"points": [[1, 2], [3, 4], [5, 6]]}]}'),  # LabelMe
+        ("annotations/all.json", '{"annotations": [{"segmentation": [[1, 2, 3, 4, 5, 6]]}]}'),
+    ],
+)
+def test_files_of_outlines_without_labels_are_reported_as_segmentation(tmp_path, file, text):
+    images(tmp_path, *(f"images/{split}/{number}.png" for split in ("train", "val") for number in NUMBERS))
+    (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / file).write_text(text)
+    error = refused(tmp_path)
+    assert error.code == "segmentation" and file in error.message
+
+
+def test_a_table_of_encoded_masks_is_reported_as_segmentation(tmp_path):
+    images(tmp_path, "a.png", "b.png")
+    table(tmp_path, "ImageId,EncodedPixels", "a.png,1 3 10 5", "b.png,-1", name="train-rle.csv")
+    error = refused(tmp_path)
+    assert error.code == "segmentation" and "EncodedPixels in train-rle.csv" in error.message
 
 
 @pytest.mark.parametrize("label", ["class", "cell_type"])

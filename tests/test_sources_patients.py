@@ -45,6 +45,7 @@ def checks(audited):
     [
         ("12", "12.0", "0012"),
         ("7", "7.0", "7."),
+        ("1200", "'1200", "'1200.0"),
         ("3", "3,0", "003"),
         ("12000000", "1.2e+07", "12000000.0"),
         ("90071992547409931", "90071992547409931.0", "090071992547409931"),
@@ -59,6 +60,23 @@ def test_all_spellings_of_a_number_are_one_patient(spellings):
 )
 def test_patients_that_are_not_whole_numbers_stay_separate(a, b):
     assert patient_key(a) != patient_key(b)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["PatientNr", "anon_patient_id", "subjectkey", "participant", "Person Code", "pat_no", "src_subject_id", "MRN"],
+)
+def test_columns_named_like_a_patient_are_the_patient(tmp_path, column):
+    rows = [f"{name},{'ab'[int(name) % 2]},{int(name) // 4}" for name in NAMES]
+    samples = open_source(table(pictures(tmp_path), f"image,label,{column}", *rows))[1]
+    assert samples.table["patient"].nunique() == 10
+
+
+@pytest.mark.parametrize("column", ["is_patient", "patient_age", "study_date", "per_patient_count", "lesion_number"])
+def test_columns_with_a_word_for_patients_and_another_meaning_are_metadata(tmp_path, column):
+    rows = [f"{name},{'ab'[int(name) % 2]},{int(name) // 4}" for name in NAMES]
+    spec, samples = open_source(table(pictures(tmp_path), f"image,label,{column}", *rows))
+    assert column in spec.metadata and "patient" not in samples.table
 
 
 def test_a_number_spelled_in_one_way_keeps_its_zeros():

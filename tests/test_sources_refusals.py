@@ -54,10 +54,14 @@ def test_a_csv_with_labels_takes_precedence_over_a_spreadsheet(tmp_path):
     assert "labels.xlsx not used: labels.csv has the labels" in open_source(tmp_path)[1].notes
 
 
-@pytest.mark.parametrize("name", ["labels.json", "labels.xls", "scans.tar", "more.zip", "all.h5"])
+@pytest.mark.parametrize(
+    "name",
+    ["labels.json", "labels.xls", "scans.tar", "more.zip", "all.h5", "labels.txt", "labels.csv.gz", "x/labels.csv"],
+)
 @pytest.mark.parametrize("with_images", [True, False])
 def test_unread_files_are_named(tmp_path, name, with_images):
     images(tmp_path, *(NAMES if with_images else ()))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"{}")
     assert name in refused(tmp_path).message
 
@@ -68,6 +72,24 @@ def test_a_note_names_the_table_used_instead_of_a_spreadsheet(tmp_path):
     table(tmp_path, "image,label", *(f"{name},{'ab'[n % 2]}" for n, name in enumerate(NAMES)))
     (tmp_path / "more.xlsx").write_bytes(b"PK\3\4")
     assert "more.xlsx not used: labels.csv has the labels" in open_source(tmp_path)[1].notes
+
+
+@pytest.mark.parametrize(
+    ("encoding", "label", "line"), [("latin-1", "größe", "line 2"), ("utf-16-le", "size", "line 1")]
+)
+def test_a_table_in_another_encoding_below_a_folder_is_refused_with_a_fix(tmp_path, encoding, label, line):
+    images(tmp_path, *NAMES)
+    table(tmp_path, "image,label", *(f"{name},{label}{n % 2}" for n, name in enumerate(NAMES)), encoding=encoding)
+    error = refused(tmp_path)
+    assert f"labels.csv {line}" in error.message and "UTF-8" in error.fix
+
+
+def test_paths_of_two_machines_are_refused_with_a_fix(tmp_path):
+    images(tmp_path, *NAMES)
+    roots = ("/home/ann/set", "C:\\data\\set")
+    table(tmp_path, "image,label", *(f"{roots[n % 2]}/{name},{'ab'[n // 2 % 2]}" for n, name in enumerate(NAMES)))
+    error = refused(tmp_path)
+    assert "labels.csv: column 'image'" in error.message and "relative" in error.fix
 
 
 # --- files of images -------------------------------------------------------------------------------------------------

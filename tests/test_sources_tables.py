@@ -137,6 +137,61 @@ def test_split_patient_and_metadata_columns_are_recognized(tmp_path):
     assert "not 'lesion_id'" in " ".join(samples.notes)
 
 
+SPLIT_CARD = 'table = "labels.csv"\nimages = "{image}.png"\nlabel = {column = "label"}\n'
+
+
+def write_split(root, column, cells):
+    names = [f"{number:02d}" for number in range(12)]
+    images(root, *(f"{name}.png" for name in names))
+    rows = (f"{name},{'ab'[number % 2]},{cells[number * len(cells) // 12]}" for number, name in enumerate(names))
+    return table(root, f"image,label,{column}", *rows)
+
+
+@pytest.mark.parametrize("text", ["", SPLIT_CARD], ids=["guessed", "card"])
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("Data Split", ("train", "test")),
+        ("usage", ("Training", "Test")),
+        ("is_test", (0, 1)),
+        ("in_test_set", ("no", "yes")),
+    ],
+)
+def test_a_column_whose_cells_are_splits_is_the_split_with_a_note(tmp_path, column, cells, text):
+    root = write_split(tmp_path, column, cells)
+    samples = open_source(card(root, text) if text else root)[1]
+    assert samples.table["split"].tolist() == ["train"] * 6 + ["test"] * 6
+    assert f"split is column '{column}' of labels.csv" in "\n".join(samples.notes)
+
+
+@pytest.mark.parametrize("text", ["", SPLIT_CARD], ids=["guessed", "card"])
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [("usage", ("TRAIN", "DEV", "EVAL")), ("fold", (0, 1, 2)), ("train", (0, 1)), ("my_split", ("A", "B"))],
+)
+def test_a_column_that_may_be_the_split_is_noted_with_the_line_of_a_card(tmp_path, column, cells, text):
+    root = write_split(tmp_path, column, cells)
+    samples = open_source(card(root, text) if text else root)[1]
+    assert "split" not in samples.table
+    (note,) = [note for note in samples.notes if f"column '{column}'" in note]
+    assert f'split = {{column = "{column}"' in note
+
+
+def test_a_column_of_paths_in_folders_named_like_splits_is_not_the_split(tmp_path):
+    names = [f"{split}/{number}.png" for split in ("train", "test") for number in range(6)]
+    images(tmp_path, *names)
+    table(tmp_path, "image,label,copy_of", *(f"{name},{'ab'[n % 2]},{name}" for n, name in enumerate(names)))
+    assert "split is column" not in "\n".join(open_source(tmp_path)[1].notes)
+
+
+def test_files_that_may_list_the_split_are_noted_with_the_line_of_a_card(tmp_path):
+    images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(6)))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text("a/0.png\n")
+    note = next(note for note in open_source(tmp_path)[1].notes if "train.txt" in note)
+    assert 'split = {test = "test.txt", train = "train.txt", val = "val.txt"}' in note
+
+
 def test_equal_rows_of_an_image_are_merged_and_conflicting_rows_are_refused(tmp_path, golden):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, "file,label,x", "a.png,p,1", "a.png,p,2", "b.png,q,3")

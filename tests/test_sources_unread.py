@@ -33,7 +33,9 @@ def test_unread_files_are_counted_by_suffix(tmp_path):
     assert "not read" not in notes_of(tmp_path)
 
 
-@pytest.mark.parametrize("pattern", ["unsure/{}.HEIC", "unsure/{}.mha", "unsure/deep/{}", "unsure/{}.avif"])
+@pytest.mark.parametrize(
+    "pattern", ["unsure/{}.png.gz", "unsure/{}.HEIC", "unsure/{}.mha", "unsure/deep/{}", "unsure/{}.avif"]
+)
 @pytest.mark.parametrize("others", [("benign", "malignant"), ("benign",)])
 def test_a_class_of_only_unread_files_is_refused_by_name(tmp_path, pattern, others):
     images(tmp_path, *(f"{label}/{number}.png" for label in others for number in range(4)))
@@ -42,6 +44,20 @@ def test_a_class_of_only_unread_files_is_refused_by_name(tmp_path, pattern, othe
     card(tmp_path, 'exclude = "**/unsure/**"\n')
     if len(others) > 1:
         assert find_source(tmp_path).labels == others
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+def test_a_folder_of_arrays_beside_the_classes_is_refused_by_name(tmp_path, suffix):
+    images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
+    error = refused(files(tmp_path, *(f"rare/{number}{suffix}" for number in range(5))))
+    assert error.code == "label-lost" and "'rare'" in error.message
+    card(tmp_path, 'exclude = "**/rare/**"\n')
+    assert find_source(tmp_path).labels == ("a", "b")
+
+
+def test_an_archive_beside_the_classes_is_noted(tmp_path):
+    images(tmp_path, *(f"{label}/{number}.png" for label in "ab" for number in range(4)))
+    assert "archives are not read: rare.zip" in notes_of(files(tmp_path, "rare.zip"))
 
 
 def test_a_class_that_is_lost_below_the_splits_is_refused(tmp_path):

@@ -78,6 +78,14 @@ def test_a_truncated_single_page_stack_is_refused(tmp_path):
     assert caught.value.code == "image"
 
 
+def test_a_stack_of_fewer_pages_than_declared_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[:2], description="ImageJ=1.53\nimages=8\nslices=8\n", metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif: .*\b8 images.* 2 pages") as caught:
+        read_header(path, PAGES)
+    assert caught.value.code == "image"
+
+
 def test_a_single_image_with_a_description_is_an_image(tmp_path):
     tifffile.imwrite(tmp_path / "ij.tif", STACK[0], imagej=True)
     tifffile.imwrite(tmp_path / "planes.tif", np.moveaxis(COLOR[0], 2, 0), photometric="rgb", planarconfig="separate")

@@ -40,8 +40,8 @@ def composed(patient: object) -> str:
 
 
 def patient_key(patient: str) -> str:
-    """Return the same text for all spellings of one number (12, 0012, 12.0), and other names unchanged."""
-    text = patient.strip()
+    """Return the same text for all spellings of one number (12, 0012, 12.0, '12), and other names unchanged."""
+    text = patient.strip().removeprefix("'")  # the mark of text in spreadsheets
     if not WHOLE_NUMBER.fullmatch(text):
         return patient
     number = Decimal(text.replace(",", "."))

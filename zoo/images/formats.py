@@ -101,8 +101,13 @@ def is_unnamed_image(path: Path) -> bool:
 
 
 def is_unread_image(path: Path) -> bool:
-    """Whether a file is an image that zoo does not read: it has such a suffix, or it is binary and has no suffix."""
+    """Whether a file is an image that zoo does not read.
+
+    It has such a suffix, is a compressed image (.png.gz), or is binary and has no suffix.
+    """
     suffix = suffix_of(path.name)
+    if suffix.removesuffix(".gz") in BY_SUFFIX and suffix not in BY_SUFFIX:
+        return True
     return suffix in UNREAD_SUFFIXES - BY_SUFFIX.keys() or (not suffix and is_binary(path))
 
 

@@ -40,6 +40,7 @@ SINGLE_FRAME_EXTRAS = frozenset({"MPO"})  # phones append a preview to the JPEG;
 
 LARGE_PIXELS = 16_000_000  # threads decode larger images one at a time: two of 80 Mpx would take 1.5 GB
 LARGE_IMAGE_LOCK = threading.Lock()
+SAMPLE_FORMAT = 339  # TIFF: 1 unsigned, 2 signed, 3 floating point
 STRIP_PIXELS = 1 << 20  # pixels blended with their alpha at once
 
 # Pillow keeps the high byte of 16-bit color. Reading the same bytes in the other order gives the low byte.
@@ -263,15 +264,15 @@ def read_tiff(path: Path) -> Array:
 def to_array(image: Image, path: Path) -> Array:
     """Convert a loaded image to uint8 or uint16 with 1 to 4 channels; the last of 2 or 4 is alpha."""
     mode = image.mode
-    if mode.startswith("I"):
-        levels = np.asarray(image)
+    if mode.startswith("I") or is_signed_byte(image):
+        levels = np.asarray(image) if mode.startswith("I") else np.asarray(image).view(np.int8)
         if levels.dtype != np.uint16 and (levels.min() < 0 or levels.max() > 65535):
             raise DataError(
                 f"{path}: levels {levels.min()} to {levels.max()} do not fit into 16 bits",
                 fix="map all images to 16 bits in the same way",
                 code="image",
             )
-        return levels.astype(np.uint16)
+        return levels.astype(np.uint8 if levels.dtype == np.int8 else np.uint16)
     if mode == "F":
         raise DataError(
             f"{path}: floating-point pixels, expected 8 or 16 bits",
@@ -288,6 +289,11 @@ def to_array(image: Image, path: Path) -> Array:
         colors = np.asarray(image.convert("RGBA"))
         return colors if mode == "RGB" else colors[..., [0, 3]]
     return np.asarray(image if mode in {"L", "LA", "RGB", "RGBA"} else image.convert("RGB"))
+
+
+def is_signed_byte(image: Image) -> bool:
+    """Whether a TIFF has signed 8-bit samples, which Pillow reads as unsigned: -1 as 255."""
+    return image.format == "TIFF" and image.mode == "L" and image.tag_v2.get(SAMPLE_FORMAT) == (2,)  # type: ignore[attr-defined]
 
 
 def flatten(pixels: Array) -> Array:

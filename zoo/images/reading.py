@@ -59,7 +59,7 @@ class Header:
     values: tuple[float, float] = (0.0, 255.0)  # the range of possible pixel values, in its own units
     step: float = 1.0  # smallest difference between two values; 0 for floating point
     modality: str = ""  # as in DICOM: "CT", "DX", "US"
-    is_rescaled: bool = False  # DICOM: a slope, an intercept or a modality LUT changes the values of all frames
+    is_rescaled: bool = False  # DICOM, NIfTI: a slope, an intercept or a modality LUT changes the values of all frames
     has_window: bool = False  # DICOM: it has its own window or VOI LUT
     is_volume: bool = False  # its frames are slices
     blank: tuple[int, ...] = ()  # frames with a single value, if known

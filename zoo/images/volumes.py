@@ -35,7 +35,7 @@ from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
-HEADER_VERSION = 2  # raise it when `read_header` returns different facts about the same file
+HEADER_VERSION = 3  # raise it when `read_header` returns different facts about the same file
 MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own dtype: 1,500 slices of 512 x 512 at 16 bits
 MAX_MAPPED_BYTES = 4 << 30  # of a memory-mapped file
 RECENT_VOLUME_BYTES = 1 << 29
@@ -119,6 +119,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
         bits=dtype.itemsize * 8,
         values=(0.0, 255.0) if as_stored else (low, high),
         step=abs(volume.slope) if summary.whole else 0.0,
+        is_rescaled=(volume.slope, volume.intercept) != (1.0, 0.0),
         blank=summary.blank,
     )
 
@@ -367,8 +368,15 @@ def read_pages(path: Path) -> Array:
         check_size(path, first.imagewidth, first.imagelength, first.samplesperpixel, dtype.itemsize * 8)
         num_pages = count_pages(path, tiff)
         check_chain(path, tiff, num_pages)
-        if num_pages == 1 and (planes := declared_planes(tiff)) > 1:
+        planes = declared_planes(tiff)
+        if num_pages == 1 and planes > 1:
             return check_shape(path, read_planes(path, tiff, planes))
+        if 1 < num_pages < planes:
+            raise DataError(
+                f"{path}: declares {planes} images, but has {num_pages} pages",
+                fix="copy it again; if it is complete, remove its ImageDescription",
+                code="image",
+            )
         check_bytes(path, (num_pages, *shape), dtype)
         page = read_page(path, first, 0, shape, dtype)
         pages = np.empty((num_pages, *page.shape), dtype)

@@ -272,6 +272,7 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
         return Labels(REGRESSION, names or ("value",), together.astype(float))
     values = np.unique(together)
     if not names:
+        check_unknown(path, parts, values)
         if len(values) < 2:
             raise DataError(
                 f"{path}: expected at least 2 different labels, got {len(values)}", fix="add images of another class"
@@ -289,6 +290,18 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
                 fix="correct the label, or name every label",
             )
     return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
+
+
+def check_unknown(path: Path, parts: dict[str, Array], values: Array) -> None:
+    """Refuse -1 or 255 beside the labels 0 to k: it usually means unknown."""
+    for unknown in (-1, 255):
+        rest = values[values != unknown]
+        if 1 < len(rest) < len(values) and np.array_equal(rest, np.arange(len(rest))) and len(rest) != unknown:
+            name, row = next((name, int(np.argmax(part == unknown))) for name, part in parts.items() if unknown in part)
+            raise DataError(
+                f"{path}: {name}[{row}] is {unknown} beside labels 0 to {len(rest) - 1}: it may mean unknown",
+                fix="leave these images out, or number all labels from 0",
+            )
 
 
 def understand_columns(

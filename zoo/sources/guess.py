@@ -5,31 +5,39 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
+from zoo.images.formats import kind_by_name, without_suffix
 from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, load_table, read_tables
 from zoo.sources.labeling import (
-    PATIENT_NAMES,
     SPLIT_COLUMNS,
     guess_findings,
     guess_label,
     normalize_name,
     one_hot_columns,
+    patient_rank,
 )
 from zoo.sources.levels import are_people, guess_pattern
-from zoo.sources.listing import Listing, list_folder
-from zoo.sources.masks import box_columns, count_masks, find_boxes, find_masks, other_task
+from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, words_of
+from zoo.sources.masks import (
+    box_columns,
+    count_masks,
+    find_annotations,
+    find_masks,
+    other_task,
+    outline_columns,
+)
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.selection import describe_unread, select_files, split_of
-from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images
+from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
 
 if TYPE_CHECKING:
@@ -45,10 +53,12 @@ LABEL_NAMES = tuple(
     "finding_label finding_labels grade severity level disease pathology condition classification outcome "
     "ground_truth y".split()
 )
+SPLIT_WORDS = frozenset({"split", "splits", "partition", "subset", "fold", "folds", "usage"})
 COHORT = "group"  # the label in BIDS' participants.tsv, where no other column is named like a label
 # Tables, arrays and databases that zoo does not read; an error without labels mentions them
-UNREAD_TABLES = tuple(".json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
+UNREAD_TABLES = tuple(".csv.gz .tsv.gz .json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905
 SHOWN_FILES = 5
+SLASH = re.compile(r"[/\\]")
 USUAL_PATTERNS = ("{label}/**/*", "{split}/{label}/**/*")
 NESTED_COLUMN = "file_name"  # Hugging Face's image column, relative to the folder of the table
 EMPTY_CARD = DatasetCard()
@@ -98,7 +108,8 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     """Guess the card of a folder, or of a table with images beside or below it; fields set in `card` are respected."""
     if path.is_file():
         return guess_named_table(path, card)
-    whole = descend(list_folder(path))
+    outer = list_folder(path)
+    whole = descend(outer)
     check_any_image(whole)
     mask_notes: list[str] = []
     masks = find_masks(whole, mask_notes)
@@ -106,25 +117,43 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     if not listing.images:  # applying the card reports why no image is left
         return Guess(masks, whole, ())
     tags = index_tags(listing)
-    tables, broken, unmatched = study_tables(listing, tags, card.label.column)
-    notes = [*mask_notes, *broken, *(f"{name} not used: none of its columns names the images" for name in unmatched)]
+    table_notes: list[str] = []
+    tables, errors, unmatched = study_tables(listing, tags, card.label.column, table_notes)
+    notes = [
+        *mask_notes,
+        *table_notes,
+        *(f"{name} not used: none of its columns names the images" for name in unmatched),
+    ]
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     if pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
         with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
-        check_task(path, replace(whole, images=with_masks), listing, tables)
+        check_task(outer, replace(whole, images=with_masks), listing, tables)
         if not tables:
-            raise missing_labels(path, listing, broken, unmatched)
+            raise missing_labels(path, replace(listing, others=outer.others), errors, unmatched)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
     if "{split}" in guess.card.images:
         check_split_folders(whole)
     by_folder = any(table.by_folder for table in tables if table.name == guess.card.table)
     guess = name_patients(guess, card, tags, by_folder=by_folder)
     guessed = guess.card.model_copy(update={"masks": masks.masks, "exclude": masks.exclude})
+    lists = describe_lists(whole) if guessed.split is None and "split" not in placeholders(guessed.images) else ""
+    if lists and card.split is None:
+        guess = replace(guess, notes=(*guess.notes, lists))
     patients = {table.name: patient_columns(table.rows) for table in tables} | unmatched
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
+
+
+def describe_lists(listing: Listing) -> str:
+    """Return a note on files such as train.txt and test.txt, which may list the images of a split; "" without them."""
+    files = {split_of(Path(name).stem): name for name in listing.others if re.fullmatch(r"[^/]+\.(txt|lst)", name)}
+    files.pop("", None)
+    if not {"train", "test"} <= files.keys():
+        return ""
+    lists = ", ".join(f'{split} = "{file}"' for split, file in sorted(files.items()))
+    return f"{' and '.join(sorted(files.values()))} are not used: if they list the split, set split = {{{lists}}}"
 
 
 def doubt_unused(card: DatasetCard, patients: Mapping[str, list[str]]) -> tuple[AmbiguityNote, ...]:
@@ -186,25 +215,32 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
     return None
 
 
-def check_task(path: Path, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
+def check_task(outer: Listing, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
     """Refuse a dataset for segmentation or detection in which no table labels the images.
 
-    `with_masks` contains the images of `listing` and their masks.
+    `with_masks` contains the images of `listing` and their masks; `outer` is the folder that the user named.
     """
+    path = outer.root
     if any(table.has_label for table in tables):
         return
     if masks := count_masks(with_masks, listing.images):
         raise other_task(path, "segmentation", masks)
     columns = ((box_columns(table.rows.columns), table.name) for table in tables)
     boxes = next((f"{', '.join(names)} in {table}" for names, table in columns if names), "")
-    if boxes := boxes or find_boxes(with_masks):
+    if boxes:
         raise other_task(path, "detection", f"boxes: {boxes}")
+    for table in tables:
+        if columns_of_masks := outline_columns(table.rows.columns):
+            raise other_task(path, "segmentation", f"masks: {columns_of_masks[0]} in {table.name}")
+    kind, file = find_annotations(outer)
+    if kind:
+        raise other_task(path, kind, f"{'boxes' if kind == 'detection' else 'outlines'}: {file}")
 
 
-def missing_labels(path: Path, listing: Listing, broken: list[str], unmatched: Collection[str]) -> DataError:
-    """Return the error for images that neither folders nor a table label."""
-    if broken:
-        return DataError(broken[0], fix="correct that table, or remove it")
+def missing_labels(path: Path, listing: Listing, errors: list[DataError], unmatched: Collection[str]) -> DataError:
+    """Return the error for images that neither folders nor a table label; `errors` are those of tables."""
+    if errors:
+        return DataError(errors[0].message, fix=errors[0].fix or "correct that table, or remove it")
     if unmatched:
         return DataError(
             f"{path}: no column of {' or '.join(unmatched)} names any of the {len(listing.images)} images",
@@ -235,7 +271,11 @@ def choose_table(path: Path, tables: list[LabelTable], notes: list[str]) -> Labe
 
 
 def is_unread_table(name: str) -> bool:
-    return "/" not in name and name.lower().endswith(UNREAD_TABLES)
+    """Whether a file may contain the labels: a table in another format or in a subfolder, or a text at the top."""
+    if "/" in name:
+        return kind_by_name(name) in TABLE_SUFFIXES
+    is_list = kind_by_name(name) == ".txt" and without_suffix(name).lower() not in COMPANION_NAMES
+    return name.lower().endswith(UNREAD_TABLES) or is_list
 
 
 def describe_unread_files(listing: Listing) -> str:
@@ -336,6 +376,9 @@ def guess_from_folders(listing: Listing, pattern: str, tables: list[LabelTable],
     card = DatasetCard(images=pattern)
     if pattern not in USUAL_PATTERNS:
         notes.append(f'folders are read as {pattern.removesuffix("/**/*")} (guessed; in dataset.toml: images = "...")')
+    if archives := [name for name in listing.others if is_archive_name(name)]:
+        names = ", ".join(archives[:SHOWN_FILES])
+        notes.append(f"archives are not read: {names}; unpack them if they contain images of a class")
     if not tables:
         return Guess(card, listing, tuple(notes))
     table = best_table(listing, tables, notes)
@@ -382,34 +425,46 @@ def index_tags(listing: Listing) -> Tags:
 
 
 def study_tables(
-    listing: Listing, tags: Tags, label_column: str
-) -> tuple[list[LabelTable], list[str], dict[str, list[str]]]:
-    """Return the tables that name images of the folder, notes on those not read, and the others.
+    listing: Listing, tags: Tags, label_column: str, notes: list[str]
+) -> tuple[list[LabelTable], list[DataError], dict[str, list[str]]]:
+    """Return the tables that name images of the folder, the errors of those not read, and the others.
 
-    The others are a dict from the table's name to its columns that may be the patient.
+    The others are a dict from the table's name to its columns that may be the patient. Tables not read are noted.
     """
     index = index_images(listing.root, listing.images)
     tables: list[LabelTable] = []
-    broken: list[str] = []
+    errors: list[DataError] = []
     unmatched: dict[str, list[str]] = {}
     nested = dict.fromkeys(f"*/{posixpath.basename(name)}" for name in listing.nested)
     names = sorted((*listing.tables, *nested), key=is_spreadsheet)
     for name in names:
         labeled = next((table.name for table in tables if table.has_label), "")
         if labeled and is_spreadsheet(name):
-            broken.append(f"{name} not used: {labeled} has the labels")
+            notes.append(f"{name} not used: {labeled} has the labels")
             continue
         try:
             rows = read_tables(listing, name, NESTED_COLUMN)
             table = study_table(name, rows, index, tags, label_column)
         except DataError as error:
-            broken.append(error.message)
+            notes.append(error.message)
+            errors.append(error)
             continue
         if table is None:
             unmatched[name] = patient_columns(rows)
+            errors += find_foreign_paths(name, rows, index)
         else:
             tables.append(table)
-    return tables, broken, unmatched
+    return tables, errors, unmatched
+
+
+def find_foreign_paths(name: str, rows: pandas.DataFrame, index: ImageIndex) -> list[DataError]:
+    """Return an error if a column has paths of which only the file names exist here, such as those of two machines."""
+    for column in rows.columns:
+        paths = [cell.replace("\\", "/") for cell in rows[column]]
+        if all("/" in path for path in paths) and all(index.finds(posixpath.basename(path)) for path in paths):
+            message = f"{name}: column {column!r} has paths that do not exist here, such as {rows[column].iloc[0]!r}"
+            return [DataError(message, fix="write paths relative to the folder, or file names only")]
+    return []
 
 
 def is_spreadsheet(name: str) -> bool:
@@ -475,7 +530,7 @@ def find_folder_column(rows: pandas.DataFrame, index: ImageIndex) -> str:
         its = index.for_cells(cells)
         folders = [its.find_folder(cell) for cell in cells if its.prefix or is_inside(cell)]
         images = [image for folder in folders for image in folder]
-        is_usual = normalize_name(column) in (*IMAGE_NAMES, *PATIENT_NAMES)
+        is_usual = normalize_name(column) in IMAGE_NAMES or patient_rank(column) is not None
         is_named = sum(map(bool, folders)) >= ENOUGH * len(cells) or (is_usual and images)
         if is_named and len(set(images)) == len(images) and 2 * len(images) >= len(index.paths):
             return str(column)
@@ -540,7 +595,10 @@ def add_table(
     patient = Patient(column=patients[0], means=meaning(patients[0])) if patients else None
     if len(patients) > 1:
         notes.append(f"patient is column {patients[0]!r} of {table.name}, not {', '.join(map(repr, patients[1:]))}")
-    split = guess_split(table.rows, table.name, notes) if with_split else None
+    free = table.rows.drop(columns=[column for column in table.rows.columns if column in taken])
+    split = guess_split(free, table.name, notes) if with_split else None
+    if split and normalize_name(split.column) not in SPLIT_COLUMNS:
+        notes.append(f"split is column {split.column!r} of {table.name} (guessed)")
     taken = taken | ({patients[0]} if patients else set()) | ({split.column} if split else set())
     taken |= set(RESERVED)
     metadata = tuple(column for column in table.rows.columns if column not in taken)
@@ -556,8 +614,8 @@ def add_table(
 
 
 def patient_columns(rows: pandas.DataFrame) -> list[str]:
-    named = [column for column in rows.columns if normalize_name(column) in PATIENT_NAMES]
-    return sorted(named, key=lambda column: rank(column, PATIENT_NAMES))
+    ranks = {column: patient_rank(column) for column in rows.columns}
+    return sorted((c for c, place in ranks.items() if place is not None), key=lambda c: ranks[c] or 0)
 
 
 def meaning(column: str) -> str:
@@ -587,11 +645,44 @@ def complete_by_table(card: DatasetCard, listing: Listing) -> tuple[DatasetCard,
 
 
 def guess_split(rows: pandas.DataFrame, name: str, notes: list[str]) -> SplitRule | None:
-    for column in sorted(rows.columns, key=lambda c: rank(c, SPLIT_COLUMNS)):
-        if normalize_name(column) not in SPLIT_COLUMNS:
-            return None
+    """Choose the column that is the split by its name or cells; note each other column that may be the split."""
+    usual = sorted(
+        (c for c in rows.columns if normalize_name(c) in SPLIT_COLUMNS), key=lambda c: rank(c, SPLIT_COLUMNS)
+    )
+    for column in usual:
         are_splits = {bool(split_of(text)) for text in rows[column].unique()}
         if are_splits == {True} or (normalize_name(column) == "split" and True in are_splits):
             return SplitRule(column=column)
-        notes.append(f"column {column!r} of {name} is not read as the split: its values are not train, val and test")
+    others = [column for column in rows.columns if column not in usual and not any(map(SLASH.search, rows[column]))]
+    rules = [rule for column in others if (rule := split_by_cells(column, list(rows[column].unique())))]
+    if len(rules) == 1:
+        return rules[0]
+    for column in (*usual, *others):
+        cells = list(rows[column].unique())
+        if column in usual or may_be_split(column, cells):
+            notes.append(
+                f"column {column!r} of {name} is not read as the split: its values are not train, val and test "
+                f'({", ".join(cells[:SHOWN_FILES])}; in dataset.toml: split = {{column = "{column}", train = ..., '
+                "test = ...})"
+            )
     return None
+
+
+def split_by_cells(column: str, cells: Sequence[str]) -> SplitRule | None:
+    """Return the split if all cells are train, val or test, or 0 and 1 in a column named is_test; else None."""
+    splits = {split_of(cell) for cell in cells}
+    if "train" in splits and "" not in splits and len(splits) > 1:
+        return SplitRule(column=column)
+    zeros, ones = ([cell for cell in cells if to_flag(cell) == value] for value in (0, 1))
+    is_flag = len(zeros) == len(ones) == 1 and len(cells) == 2
+    if is_flag and re.fullmatch(r"(is|in)_test(_set)?", normalize_name(column)):
+        return SplitRule(column=column, train=zeros[0], test=ones[0])
+    return None
+
+
+def may_be_split(column: str, cells: Sequence[str]) -> bool:
+    """Whether a column is named like a split, is 0/1 and named like a part, or has the names of two parts as cells."""
+    words = words_of(column)
+    is_part = bool(split_of("_".join(word for word in words if word not in {"is", "in"})))
+    flags = len(cells) == 2 and {to_flag(cell) for cell in cells} == {0, 1}
+    return bool(SPLIT_WORDS & set(words)) or (is_part and flags) or len({split_of(cell) for cell in cells} - {""}) > 1

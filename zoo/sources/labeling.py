@@ -17,14 +17,14 @@ from zoo.sources.tables import LIST, is_list, split_labels, to_flag
 if TYPE_CHECKING:
     import pandas
 
-# Column names in lower case, other characters as "_"; the earlier one wins where two fit equally well.
-PATIENT_NAMES = tuple(
-    "patient patient_id patientid patient_no patient_number pid subject subject_id subjectid participant_id mrn case "  # noqa: SIM905
-    "case_id caseid study study_id lesion lesion_id lesionid".split()
-)
+# A patient column: one of these words alone, or with a suffix (PatientNr, subjectkey) and any prefix (anon_patient_id)
+PATIENT_WORDS = "patient|patients|subject|subjects|participant|participants|person|mrn|pid|pat|subj"
+PATIENT_SUFFIXES = "id|ids|identifier|no|nr|num|number|key|code|pseudonym"
+PATIENT_COLUMN = re.compile(rf"(.+_)??({PATIENT_WORDS})(_?(?:{PATIENT_SUFFIXES}))?")
+EXAM_COLUMN = re.compile(r"(case|study|lesion)(_?id)?")  # lesion_number may count the lesions of a patient
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
-SEPARATORS = (";", ",", "/", "+", "&", " ")  # besides "|", which always separates labels
+SEPARATORS = (";", ",", "/", "+", "&", " and ", " - ", " ")  # besides "|", which always separates labels
 # A 0/1 column named only with these words describes the person, the view or the origin, not a finding
 NOT_FINDINGS = frozenset(
     "is has was set sex gender male female man woman age old young child adult view frontal lateral ap pa left right "  # noqa: SIM905
@@ -39,6 +39,16 @@ MIN_CLASSES = 3
 
 def normalize_name(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
+
+
+def patient_rank(column: str) -> int | None:
+    """Return the rank of a column among those named like the patient, lower is better; None for other columns."""
+    name, words = normalize_name(column), PATIENT_WORDS.split("|")
+    match = PATIENT_COLUMN.fullmatch(name)
+    if match and (match[3] or not match[1]):
+        return words.index(match[2])
+    exam = EXAM_COLUMN.fullmatch(name)
+    return len(words) + ("case", "study", "lesion").index(exam[1]) if exam else None
 
 
 # --- columns of 0 and 1 ----------------------------------------------------------------------------------------------
@@ -57,7 +67,8 @@ def one_hot_columns(rows: pandas.DataFrame, image_column: str) -> tuple[str, ...
 def is_other_fact(column: str) -> bool:
     """Whether a column describes the person, the view or the origin rather than a finding."""
     words = set(re.findall(r"[a-z]+", column.lower()))
-    return normalize_name(column) in (*PATIENT_NAMES, *SPLIT_COLUMNS) or (bool(words) and words <= NOT_FINDINGS)
+    is_key = patient_rank(column) is not None or normalize_name(column) in SPLIT_COLUMNS
+    return is_key or (bool(words) and words <= NOT_FINDINGS)
 
 
 def why_no_label(rows: pandas.DataFrame, column: str) -> str:

@@ -28,6 +28,8 @@ MIN_FILES = 2  # in a measured group: a single image may be unusual
 MAX_GROUPS = 8  # measured per fact, the largest ones
 ENDS = (5, 95)  # percentiles that bound an image's levels, without text and padding
 MIN_OVERLAP = 0.25  # intersection over union of two ranges of levels; 12 and 16 bits of one scene reach 0.06
+RESCALING_FIELDS = (("RescaleSlope", "RescaleIntercept"), ("scl_slope", "scl_inter"))  # of DICOM, of NIfTI
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TAGS = ("PhotometricInterpretation", "Modality", "Manufacturer")
 
 
@@ -58,7 +60,7 @@ def find_level_groups(root: Path, headers: Mapping[str, Header], reading: Readin
 def group_facts(file: str, header: Header) -> dict[str, str]:
     """Return facts about how a file stores its values, each with the name of the file's group."""
     facts = {"depth": f"{header.bits} bits", "type": "DICOM" if header.tags else kind_by_name(file)}
-    if header.tags:
+    if rescaling_unit(file, header):
         facts["rescaling"] = "with rescaling" if header.is_rescaled else "without rescaling"
     return facts | {keyword: header.tags[keyword] for keyword in TAGS if keyword in header.tags}
 
@@ -72,20 +74,28 @@ def group_files(facts: Mapping[str, Mapping[str, str]], fact: str) -> dict[str, 
 
 
 def describe_lost_rescaling(headers: Mapping[str, Header]) -> tuple[str, ...]:
-    """Return a note per modality in which only some files have a rescaling; one that changes nothing does not count."""
+    """Return a note per kind of files of which only some have a rescaling; one that changes nothing does not count."""
     notes = []
-    for modality in sorted({header.modality for header in headers.values() if header.tags}):
-        files = {file: header for file, header in headers.items() if header.modality == modality and header.tags}
+    units = {file: rescaling_unit(file, header) for file, header in headers.items()}
+    for unit in sorted(set(units.values()) - {""}):
+        files = {file: header for file, header in headers.items() if units[file] == unit}
         rescaled = {(header.step, header.values[0] < 0) for header in files.values() if header.is_rescaled}
         without_rescaling = [file for file, header in files.items() if lacks_rescaling(header, rescaled)]
         if without_rescaling:
             notes.append(
-                f"{len(without_rescaling)} of {len(files)} {modality or 'DICOM'} files have no rescaling "
+                f"{len(without_rescaling)} of {len(files)} {unit} files have no rescaling "
                 f"({without_rescaling[0]}; "
-                "RescaleSlope and RescaleIntercept are missing or change nothing): their values are not in the unit of "
-                "the others; restore the tags, or leave the files out"
+                f"{' and '.join(RESCALING_FIELDS['NIfTI' in unit])} are missing or change nothing): their values are "
+                "not in the unit of the others; restore them, or leave the files out"
             )
     return tuple(notes)
+
+
+def rescaling_unit(file: str, header: Header) -> str:
+    """Return the kind of files that share a rescaling: DICOM of a modality, NIfTI of a depth; "" for other files."""
+    if header.tags:
+        return header.modality or "DICOM"
+    return f"{header.bits}-bit NIfTI" if kind_by_name(file) in NIFTI_SUFFIXES else ""
 
 
 def lacks_rescaling(header: Header, rescaled: Collection[tuple[float, bool]]) -> bool:

@@ -15,17 +15,16 @@ from zoo.sources.selection import split_of
 
 LEVEL_SHARE = 0.9  # of the images must be at least this deep for a level to count
 MANY_FOLDERS = 20  # more folders with names of one shape are patients or exams, whatever the names
+MAX_CODES = 10  # more bare numbers are patients or images rather than grades
 MAX_LISTED = 3
 # Names of views, sides and visits: beside another level, such a level is not the label
 VIEWS = frozenset(
     "left right l r od os ap pa cc mlo lateral frontal oblique axial coronal sagittal t1 t2 flair dwi adc t1ce "  # noqa: SIM905
     "view views x study studies visit session scan series sequence day week month slice slices frame frames".split()
 )
-PEOPLE = re.compile(
-    r"(p|pt|pat|patients?|sub|subj|subject|case|id|s|study|person|participant|donor|mouse|rat|animal)[-_ ]*\d+.*"
-    r"|\d{3,}|[\d.]{15,}",
-    re.IGNORECASE,
-)
+PERSON = r"(?:p|pt|pat|patients?|sub|subj|subject|case|id|s|study|person|participant|donor|mouse|rat|animal)[-_ ]*\d+"
+PEOPLE = re.compile(rf"{PERSON}.*|\d{{3,}}|[\d.]{{15,}}", re.IGNORECASE)
+CLASS_AND_PERSON = re.compile(rf"([^-_ ]+)([-_ ]+){PERSON}", re.IGNORECASE)  # ill_P01
 GRADES = frozenset(
     "grade class stage level score type category label birads kl isup gleason degree group severity".split()  # noqa: SIM905
 )
@@ -46,6 +45,7 @@ def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> 
     levels = [level for level in range(depth) if sum(len(path) > level for path in paths) >= LEVEL_SHARE * len(paths)]
     levels = [level for level in levels if level != split and len(names_at(paths, level)) > 1]
     if not levels:
+        check_splits_have_folders(root, paths, split)
         return ""
     check_not_within_itself(root, paths, levels[0])
     people = [level for level in levels if are_people(names_at(paths, level), paths, levels)]
@@ -56,7 +56,9 @@ def guess_pattern(root: Path, images: Iterable[str], *, clips: bool = False) -> 
     if label is None:
         return ""
     parts = ["*"] * (label + 1)
-    parts[label] = "{label}"
+    separator = person_separator(names_at(paths, label))
+    parts[label] = f"{{label}}{separator}{{patient}}" if separator else "{label}"
+    people = [] if separator else people
     for level in [level for level in people if level < label][-1:]:
         parts[level] = "{patient}"
     if split is not None:
@@ -99,10 +101,25 @@ def are_people(names: set[str], paths: Paths = (), levels: Sequence[int] = ()) -
         return False
     if all(map(PEOPLE.fullmatch, names)):
         return True
-    if not is_numbered(names):
+    if not is_numbered(names) or are_codes(names):
         return False
     others = [count for level in levels if (count := len(names_at(paths, level))) != len(names)]
     return len(names) > MANY_FOLDERS or any(len(names) > 2 * count for count in others)
+
+
+def are_codes(names: Iterable[str]) -> bool:
+    """Whether names are the numbers from 0 or 1 up to at most ten of them, as grades or classes may have."""
+    numbers = sorted(int(name) if name.isdecimal() else -1 for name in names)
+    return numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) <= MAX_CODES
+
+
+def person_separator(names: set[str]) -> str:
+    """Return what separates class and patient in names such as ill_P01 and well_P02, or "" for other names."""
+    matches = [CLASS_AND_PERSON.fullmatch(name) for name in names]
+    pairs = {(match[1], match[2]) for match in matches if match}
+    classes, separators = {name for name, _ in pairs}, {separator for _, separator in pairs}
+    is_shared = all(matches) and len(separators) == 1 and 2 <= len(classes) <= len(names) // 2
+    return separators.pop() if is_shared and len(names) >= MIN_FOLDERS else ""
 
 
 def is_numbered(names: Iterable[str]) -> bool:
@@ -147,6 +164,8 @@ def are_parts(paths: Paths, above: int, level: int) -> bool:
     names = names_at(paths, level)
     if any(GRADES & set(words_of(name)) for name in names):
         return False
+    if are_codes(names) and not all(map(str.isdecimal, names_at(paths, above))):
+        return False
     if is_numbered(names) and not all(map(str.isdecimal, names)):
         return True
     in_class: dict[str, set[str]] = defaultdict(set)
@@ -155,6 +174,20 @@ def are_parts(paths: Paths, above: int, level: int) -> bool:
             in_class[path[above]].add(path[level])
     has_numbers = all(re.search(r"\d", name) for name in names)
     return has_numbers and min(map(len, in_class.values())) >= MIN_FOLDERS
+
+
+def check_splits_have_folders(root: Path, paths: Paths, split: int | None) -> None:
+    """Refuse a split folder without class folders beside one that has them, such as a test set without labels."""
+    tops = {path[0] for path in paths if path}
+    flat = sorted(tops - {path[0] for path in paths if len(path) > 1})
+    if split == 0 and flat and len(flat) < len(tops):
+        count = sum(path == [flat[0]] for path in paths)
+        raise DataError(
+            f"{root}: the {count} images of {flat[0]} are in no class folder, unlike those of "
+            f"{min(tops - set(flat))}: they have no label",
+            fix=f'put them into class folders, or set in dataset.toml exclude = "{flat[0]}/**"',
+            code="label-level",
+        )
 
 
 def check_not_within_itself(root: Path, paths: Paths, level: int) -> None:

@@ -6,6 +6,7 @@ import os
 import posixpath
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +31,14 @@ COMPANIONS = frozenset(
     ".txt .md .rst .pdf .html .htm .json .xml .yaml .yml .toml .ini .cfg .doc .docx .ppt .pptx .odt .rtf .tex "  # noqa: SIM905
     ".bib .log .url .lnk .py .ipynb .r .m .sh .bat .js .css .sql .db .sqlite .md5 .sha1 .sha256 .sum .asc .sig "
     ".zip .tar .gz .tgz .tar.gz .bz2 .xz .7z .rar .pth .pt .ckpt .onnx .safetensors .pkl .pickle .joblib "
-    ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .npz .bval .bvec .cff .lock .tmp "
+    ".csv .tsv .jsonl .csv.gz .tsv.gz .xls .xlsx .ods .parquet .feather .arrow .bval .bvec .cff .lock .tmp "
     ".part .bak .inf .exe .dll .jar .ico .cab .msi".split()
 )
+ARRAY_SUFFIXES = frozenset({".npz", ".mat"})  # an image each where a folder has several
+MIN_ARRAYS = 5
 COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
 MASK_WORDS = frozenset(
-    "mask masks seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
+    "mask masks msk seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
     "annotations annot contour contours delineation manual roi rois".split()
 )
 # Words in image names that a mask replaces by its own: `volume-0` and `segmentation-0`
@@ -67,8 +70,11 @@ class Listing:
 
     @cached_property
     def unread_images(self) -> tuple[str, ...]:
-        """The unread files in an image format that zoo recognizes: a folder of these may be a class."""
-        return tuple(file for file in self.unread if is_unread_image(self.root / file))
+        """The unread files in an image format that zoo recognizes, or folders of arrays: these may be a class."""
+        arrays = [file for file in self.unread if kind_by_name(file) in ARRAY_SUFFIXES]
+        folders = Counter(folder for file in arrays if not has_mask_word(folder := posixpath.dirname(file)))
+        may_be_class = {file for file in arrays if folders[posixpath.dirname(file)] >= MIN_ARRAYS}
+        return tuple(file for file in self.unread if file in may_be_class or is_unread_image(self.root / file))
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -29,6 +29,8 @@ MIN_PAIRS = 3
 MAX_READ = 100_000  # bytes per annotation file
 BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 
+OUTLINE_COLUMNS = frozenset({"encodedpixels", "rle", "rlemask", "maskrle", "segmentation"})
+
 
 @dataclass(frozen=True)
 class MaskPairs:
@@ -107,18 +109,41 @@ def is_frequent(files: Sequence[object], images: Sequence[str]) -> bool:
 
 
 def pair_endings(images: Sequence[str]) -> list[MaskPairs]:
-    """Return the endings, `a_seg.png` beside `a.png`, and beginnings, `mask_a.png`, that may mark masks."""
+    """Return the endings and beginnings that may mark masks.
+
+    Examples are `a_seg.png` beside `a.png` or `a_t1.png`, and `mask_a.png` beside `a.png` or `image_a.png`.
+    """
     by_stem = {without_suffix(image): image for image in images}
+    parts = [(image, *posixpath.split(stem), each) for stem, image in by_stem.items() for each in find_separators(stem)]
+    alike: dict[tuple[str, str, bool], list[str]] = defaultdict(list)  # images with an equal beginning or ending
+    for image, folder, name, separator in parts:
+        alike[folder, name[: separator.start()], True].append(image)
+        alike[folder, name[separator.end() :], False].append(image)
     by_pattern: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for stem, image in by_stem.items():
-        folder, name = posixpath.split(stem)
-        for separator in SEPARATOR.finditer(name):
-            ending, start = name[separator.start() :], name[: separator.end()]
-            if other := by_stem.get(posixpath.join(folder, name[: separator.start()])):
-                by_pattern[f"*{ending}.*"].append((image, other))
-            if has_mask_word(start) and (other := by_stem.get(posixpath.join(folder, name[separator.end() :]))):
-                by_pattern[f"{start}*"].append((image, other))
+    for image, folder, name, separator in parts:
+        head, tail = name[: separator.start()], name[separator.end() :]
+        ending, start = name[separator.start() :], name[: separator.end()]
+        beside = by_stem.get(posixpath.join(folder, head)) or choose_partner(image, tail, alike[folder, head, True])
+        if beside:
+            by_pattern[f"*{ending}.*"].append((image, beside))
+        whole = by_stem.get(posixpath.join(folder, tail)) if has_mask_word(start) else None
+        if beside := whole or choose_partner(image, head, alike[folder, tail, False]):
+            by_pattern[f"{start}*"].append((image, beside))
     return to_pairs(by_pattern, images)
+
+
+def find_separators(stem: str) -> list[re.Match[str]]:
+    return list(SEPARATOR.finditer(posixpath.basename(stem)))
+
+
+def choose_partner(image: str, kind: str, files: Sequence[str]) -> str | None:
+    """Return a file of a case that may be the image of the mask `image`, or None.
+
+    If `kind`, the mask's own part of the name, is a number, the files are slices, of which the first may be blank.
+    """
+    if not 2 <= len(files) <= MAX_KINDS or not re.search(r"[^\W\d]", kind):
+        return None
+    return next((file for file in files if file != image and not has_mask_word(posixpath.basename(file))), None)
 
 
 def pair_names(images: Sequence[str]) -> list[MaskPairs]:
@@ -149,7 +174,8 @@ def to_pairs(by_pattern: dict[str, list[tuple[str, str]]], images: Sequence[str]
 def are_masks(root: Path, pairs: MaskPairs, others: Sequence[str]) -> bool:
     """Whether a sample of the files has few values, and their images, or `others`, have many.
 
-    Files named as masks of images need only the first; files without a mask word must also have equal sizes.
+    Files named as masks of images need only the first; files without a mask word must also have the shape of the image,
+    whatever its scale.
     """
     rows = range(0, len(pairs.masks), max(1, -(-len(pairs.masks) // NUM_DECODED)))
     partners = [pairs.images[row] for row in rows] if pairs.images else others[:: max(1, len(others) // NUM_DECODED)]
@@ -165,8 +191,14 @@ def are_masks(root: Path, pairs: MaskPairs, others: Sequence[str]) -> bool:
         images = [mask_pixels(root / partner) for partner in partners]
     except DataError:
         return False
-    same_size = pairs.named or all(shape == image.shape[:2] for shape, image in zip(shapes, images, strict=True))
-    return same_size and 2 * sum(map(has_few_values, images)) < len(images)
+    same_shape = pairs.named or all(is_scaled(a, b.shape[:2]) for a, b in zip(shapes, images, strict=True))
+    return same_shape and 2 * sum(map(has_few_values, images)) < len(images)
+
+
+def is_scaled(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two (H, W) differ only in scale, up to a pixel."""
+    scale = max(b) / max(a)
+    return all(abs(y - x * scale) <= max(1.0, scale) for x, y in zip(a, b, strict=True))
 
 
 def mask_pixels(path: Path) -> Array:
@@ -185,8 +217,11 @@ def has_few_values(pixels: Array) -> bool:
 
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
-def find_boxes(listing: Listing) -> str:
-    """Return a file with boxes, such as `Annotations/a.xml` of an image `a`; "" if there is none."""
+def find_annotations(listing: Listing) -> tuple[str, str]:
+    """Return "detection" or "segmentation" and a file of boxes or outlines; both "" if there is none.
+
+    An example is `Annotations/a.xml` of an image `a`.
+    """
     stems = {posixpath.basename(without_suffix(image)) for image in listing.images}
     for other in listing.others:
         suffix = posixpath.splitext(other)[1].lower()
@@ -194,16 +229,22 @@ def find_boxes(listing: Listing) -> str:
         if (of_image and suffix in {".xml", ".txt", ".json"}) or suffix == ".json":
             with open(listing.root / other, "rb") as stream:
                 text = stream.read(MAX_READ)
-            if holds_boxes(suffix, text):
-                return other
-    return ""
+            if kind := annotated_task(suffix, text):
+                return kind, other
+    return "", ""
 
 
-def holds_boxes(suffix: str, text: bytes) -> bool:
-    if suffix == ".txt":  # YOLO: class, center and size, one box per line
+def annotated_task(suffix: str, text: bytes) -> str:
+    """Return "detection" for boxes, "segmentation" for outlines, or ""."""
+    if suffix == ".txt":  # YOLO, one object per line: its class, then center and size or the corners of a polygon
         lines = [line.split() for line in text.splitlines()[:10] if line.strip()]
-        return bool(lines) and all(len(line) == 5 and all(map(is_number, line)) for line in lines)
-    return b"<bndbox>" in text if suffix == ".xml" else b'"bbox"' in text
+        sizes = {len(line) for line in lines if len(line) >= 5 and len(line) % 2 and all(map(is_number, line))}
+        is_yolo = bool(lines) and all(len(line) in sizes for line in lines)
+        return "" if not is_yolo else "detection" if sizes == {5} else "segmentation"
+    if (b"<bndbox>" if suffix == ".xml" else b'"bbox"') in text:
+        return "detection"
+    is_outline = b'"segmentation"' in text or (b'"shapes"' in text and b'"points"' in text)  # COCO, LabelMe
+    return "segmentation" if suffix == ".json" and is_outline else ""
 
 
 def is_number(text: bytes) -> bool:
@@ -214,6 +255,11 @@ def box_columns(columns: Iterable[str]) -> list[str]:
     """Return the columns of a table that are boxes."""
     names = {column.lower(): column for column in columns}
     return next(([names[name] for name in sorted(boxes)] for boxes in BOX_COLUMNS if boxes <= set(names)), [])
+
+
+def outline_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns of a table that are masks, run-length encoded."""
+    return [column for column in columns if column.lower().replace("_", "") in OUTLINE_COLUMNS]
 
 
 def other_task(root: Path, kind: str, evidence: str) -> DataError:

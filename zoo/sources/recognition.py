@@ -35,10 +35,11 @@ def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -
     if official:
         described = {name: getattr(official, name) for name in DESCRIBED}
         return replace(spec, **described, samples=partial(open_official, path, official))
-    same_name = next((each for each in candidates if path.name in each.checksums), None)
+    same_name = {name.lower(): each for each in candidates for name in each.checksums}.get(path.name.lower())
     if same_name is None:
         return spec
-    note = f"{path.name} is not the file published as {same_name.name}: its md5 is not {same_name.checksums[path.name]}"
+    md5_of = {name.lower(): md5 for name, md5 in same_name.checksums.items()}
+    note = f"{path.name} is not the file published as {same_name.name}: its md5 is not {md5_of[path.name.lower()]}"
     return replace(spec, checksums=same_name.checksums, samples=partial(open_noted, spec, note))
 
 

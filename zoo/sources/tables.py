@@ -30,7 +30,10 @@ LINE = "line"  # name of the index: the line number of a row in the file
 SPREADSHEETS = (".xlsx", ".parquet")  # read by pandas with openpyxl or pyarrow
 LIST = "list"  # as a separator: the cell is a Python or JSON list
 QUOTED_CELL = re.compile(r'"([^"]*)"|\'([^\']*)\'')
-WORDS_OF_FLAGS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+WORDS_OF_FLAGS = {
+    **dict.fromkeys(("true", "yes", "y", "present", "positive"), 1.0),
+    **dict.fromkeys(("false", "no", "n", "absent", "negative"), 0.0),
+}
 FLAGS = (0.0, 1.0, -1.0)
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -194,6 +197,8 @@ def split_labels(text: str, separator: str) -> list[str]:
     if not is_list(text):
         return [text]
     inner = text[1:-1].strip()
+    if text[0] == "{" and ":" in QUOTED_CELL.sub("", inner):
+        raise ValueError("it is a JSON object, but each label must be a 0/1 column of its own")
     if not QUOTED_CELL.search(inner):
         return [part.strip() for part in inner.split(",") if part.strip()]
     if QUOTED_CELL.sub("", inner).strip(", \t"):
