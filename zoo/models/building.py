@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import RunError, WeightsError
 from zoo.models.adapting import (
-    adapt_first_conv,
+    adapt_channels,
     fold_inputs,
-    repeat_gray,
     replace_head,
     submodule,
     takes_repeated_gray,
@@ -50,13 +49,12 @@ def build_model(
         if stem == "small":
             use_small_stem(module, spec)
         if spec.first_conv and channels != spec.channels:
-            for name in spec.first_conv.split(","):
-                adapt_first_conv(module, name, channels)
+            adapt_channels(module, spec, channels, image_size)
         if spec.classifier:
             for name in spec.classifier.split(","):
                 replace_head(module, name, num_outputs, head_std)
     if takes_repeated_gray(spec, channels):
-        module.register_forward_pre_hook(partial(repeat_gray, channels=spec.channels))
+        module.register_forward_pre_hook(partial(fold_inputs, channels=spec.channels))
     check_precision(module, spec)
     check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
     return module
@@ -126,7 +124,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own hooks, which have no side effects that a captured step would miss
+PURE_HOOKS = (fold_inputs,)  # zoo's own hooks, which have no side effects that a captured step would miss
 
 
 def check_precision(module: nn.Module, spec: ModelSpec) -> None:
@@ -237,11 +235,13 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
     from torch import nn
 
     if spec.features:
-        features, gray = spec.features, takes_repeated_gray(spec, 1)  # the forward hook does not apply to `features`
+        features = spec.features
+        hooks = [hook for hook in module._forward_pre_hooks.values() if getattr(hook, "func", None) in PURE_HOOKS]
 
         def extract(images: Tensor) -> Tensor:
-            repeated = images.expand(-1, spec.channels, -1, -1) if gray and images.shape[1] == 1 else images
-            return features(module, repeated).flatten(1)
+            for hook in hooks:  # they apply to the module's forward, not to `features`
+                (images,) = hook(module, (images,))
+            return features(module, images).flatten(1)
 
         return extract
     if not spec.classifier:
