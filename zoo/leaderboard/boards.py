@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -255,6 +257,7 @@ def build_board(
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
         rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+    rows, controls = refuse_other_targets(rows, controls)
     created = sorted(r.created[:10] for r in finished if r.created)
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
@@ -280,6 +283,41 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+def refuse_other_targets(*parts: Sequence[Row]) -> tuple[list[Row], ...]:
+    """Refuse to rank rows that have other targets than most runs of a board have for the same test images.
+
+    Without a majority, none of the rows of these images is ranked. Baselines have no rank, but count and are named.
+    """
+    counts: dict[tuple[str, ...], Counter[bytes]] = {}
+    targets_of_rows = [[identify_targets(row) for row in part] for part in parts]
+    for images, targets in chain.from_iterable(chain.from_iterable(targets_of_rows)):
+        counts.setdefault(images, Counter())[targets] += 1
+    accepted = {}
+    for images, count in counts.items():
+        (targets, most), *others = count.most_common(2)
+        accepted[images] = None if others and others[0][1] == most else targets
+    reason = "its targets differ from those of most runs on the same test images"
+    return tuple(
+        [
+            row
+            if all(accepted[images] == targets for images, targets in identified)
+            else replace(row, evidence=reason, errors=(*row.errors, f"damaged: {reason}"))
+            for row, identified in zip(part, of_part, strict=True)
+        ]
+        for part, of_part in zip(parts, targets_of_rows, strict=True)
+    )
+
+
+def identify_targets(row: Row) -> list[tuple[tuple[str, ...], bytes]]:
+    """The test images of each run and their targets, in the order of the images' ids."""
+    identified = []
+    for run in chain.from_iterable(row.stored):
+        order = np.argsort(run["test"].sample_ids)
+        targets = run["test"].targets[order].astype(np.float64)
+        identified.append((tuple(run["test"].sample_ids[order].tolist()), targets.tobytes()))
+    return identified
 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
