@@ -264,7 +264,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         changes.pop("prefix", ""),
         changes.pop("same_test", False),
     )  # of names; one test set of all folds
-    metadata = changes.pop("metadata", {})
+    metadata, own_patients = changes.pop("metadata", {}), changes.pop("patients", None)
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -298,6 +298,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         part = f"{prefix}{split}{'' if same_test and split == 'test' else fold}"
         ids = np.array([f"{part}-{number}" for number in range(40)])
         patients = ids if images_each == 1 else np.array([f"p{number // images_each:02}" for number in range(40)])
+        patients = patients if own_patients is None else own_patients
         predictions[split] = Predictions(
             sample_ids=ids,
             patients=patients,
