@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -257,7 +256,8 @@ def build_board(
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
         rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
-    rows, controls = refuse_other_targets(rows, controls)
+    majorities = find_majority_targets(finished)
+    rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     created = sorted(r.created[:10] for r in finished if r.created)
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
@@ -285,39 +285,37 @@ def build_board(
     return replace(board, sections=build_sections(board, options, sections))
 
 
-def refuse_other_targets(*parts: Sequence[Row]) -> tuple[list[Row], ...]:
-    """Refuse to rank rows that have other targets than most runs of a board have for the same test images.
-
-    Without a majority, none of the rows of these images is ranked. Baselines have no rank, but count and are named.
-    """
-    counts: dict[tuple[str, ...], Counter[bytes]] = {}
-    targets_of_rows = [[identify_targets(row) for row in part] for part in parts]
-    for images, targets in chain.from_iterable(chain.from_iterable(targets_of_rows)):
-        counts.setdefault(images, Counter())[targets] += 1
-    accepted = {}
-    for images, count in counts.items():
-        (targets, most), *others = count.most_common(2)
-        accepted[images] = None if others and others[0][1] == most else targets
-    reason = "its targets differ from those of most runs on the same test images"
-    return tuple(
-        [
-            row
-            if all(accepted[images] == targets for images, targets in identified)
-            else replace(row, evidence=reason, errors=(*row.errors, f"damaged: {reason}"))
-            for row, identified in zip(part, of_part, strict=True)
-        ]
-        for part, of_part in zip(parts, targets_of_rows, strict=True)
-    )
+TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
 
 
-def identify_targets(row: Row) -> list[tuple[tuple[str, ...], bytes]]:
-    """The test images of each run and their targets, in the order of the images' ids."""
-    identified = []
-    for run in chain.from_iterable(row.stored):
-        order = np.argsort(run["test"].sample_ids)
-        targets = run["test"].targets[order].astype(np.float64)
-        identified.append((tuple(run["test"].sample_ids[order].tolist()), targets.tobytes()))
-    return identified
+def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], bytes | None]:
+    """The targets that most models of a board have for each set of test images; None without a majority."""
+    votes: dict[tuple[str, ...], dict[bytes, set[str]]] = {}
+    for result in finished:
+        images, targets = identify_targets(result.predictions()["test"])
+        if targets:  # they are missing in bundles of data that may not be shared
+            votes.setdefault(images, {}).setdefault(targets, set()).add(result.run["model"])
+    majorities: dict[tuple[str, ...], bytes | None] = {}
+    for images, models_by_targets in votes.items():
+        most, *others = sorted(models_by_targets, key=lambda targets: -len(models_by_targets[targets]))
+        is_tie = bool(others) and len(models_by_targets[others[0]]) == len(models_by_targets[most])
+        majorities[images] = None if is_tie else most
+    return majorities
+
+
+def identify_targets(test: Predictions) -> TestTargets:
+    order = np.argsort(test.sample_ids)
+    targets = test.targets[order] if len(test.targets) else test.targets
+    return tuple(test.sample_ids[order].tolist()), targets.astype(np.float64).tobytes()
+
+
+def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | None]) -> Row:
+    """Name a row as damaged and refuse to rank it if its targets are not those of most models."""
+    identified = [identify_targets(run["test"]) for run in chain.from_iterable(row.stored)]
+    if all(majorities[images] == targets for images, targets in identified):
+        return row
+    reason = "its targets are not those of most models for the same test images"
+    return replace(row, evidence=reason, errors=(*row.errors, f"damaged: {reason}"))
 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
