@@ -292,8 +292,8 @@ def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], b
     """The targets that most models of a board have for each set of test images; None without a majority."""
     votes: dict[tuple[str, ...], dict[bytes, set[str]]] = {}
     for result in finished:
-        images, targets = identify_targets(result.predictions()["test"])
-        if targets:  # they are missing in bundles of data that may not be shared
+        if result.provenance != "stated":  # bundles of data that may not be shared have no targets
+            images, targets = identify_targets(result.predictions()["test"])
             votes.setdefault(images, {}).setdefault(targets, set()).add(result.run["model"])
     majorities: dict[tuple[str, ...], bytes | None] = {}
     for images, models_by_targets in votes.items():
@@ -305,8 +305,7 @@ def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], b
 
 def identify_targets(test: Predictions) -> TestTargets:
     order = np.argsort(test.sample_ids)
-    targets = test.targets[order] if len(test.targets) else test.targets
-    return tuple(test.sample_ids[order].tolist()), targets.astype(np.float64).tobytes()
+    return tuple(test.sample_ids[order].tolist()), test.targets[order].astype(np.float64).tobytes()
 
 
 def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | None]) -> Row:
