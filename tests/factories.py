@@ -174,7 +174,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)
     prefix, same_test = changes.pop("prefix", ""), changes.pop("same_test", False)
-    metadata = changes.pop("metadata", {})
+    metadata, patients = changes.pop("metadata", {}), changes.pop("patients", None)  # patients: (40,) of each split
     baseline = model in {"constant", "thumbnails"}
     run = Run(
         **{
@@ -201,6 +201,8 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     facts |= {"content_hash": run.content_hash, "split_hash": run.split_hash, "name": run.dataset}
     outcome = Outcome(model, seed, fold, noise, images_each, prefix, same_test)
     predictions = {split: replace(part, metadata=metadata) for split, part in draw_predictions(outcome).items()}
+    if patients is not None:
+        predictions = {split: replace(part, patients=patients) for split, part in predictions.items()}
     result = Result(
         id=run.id,
         run=run.describe(),

@@ -107,7 +107,9 @@ def test_the_page_lists_passed_and_skipped_checks(text):
         "No duplicates within a split, missing classes, unusual sizes, predictive columns; not checked: patients"
         in page_text
     )
-    assert "(no patient key), near-duplicates (images of 16 px (under 48) are too small to identify copies)." in page_text
+    assert (
+        "(no patient key), near-duplicates (images of 16 px (under 48) are too small to identify copies)." in page_text
+    )
 
 
 def test_names_are_escaped(text):

@@ -1,4 +1,4 @@
-"""Builds that contact the network, seed torch or do not return a module are refused."""
+"""Builds that contact the network (also in a forward), seed torch or do not return a module are refused."""
 
 import contextlib
 import socket
@@ -34,6 +34,29 @@ def test_a_build_that_seeds_torch_or_contacts_the_network_is_refused(act, code):
     with pytest.raises(RunError, match="acting") as caught:
         build_model(spec, num_outputs=2, channels=3, image_size=4, seed=7)
     assert caught.value.code == code
+
+
+class Downloading(torch.nn.Module):
+    """A module that contacts the network in its first forward only."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.is_first = torch.nn.Conv2d(3, 4, 1), torch.nn.Linear(4, 10), True
+
+    def forward(self, images):
+        if self.is_first:
+            self.is_first = False
+            with contextlib.suppress(OSError):
+                socket.create_connection(("weights.test", 443))
+        return self.fc(self.conv(images).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_forward_that_contacts_the_network_is_refused(channels):
+    spec = ModelSpec(name="lazy", build=lambda _: Downloading(), classifier="fc", first_conv="conv")
+    with pytest.raises(RunError, match=r"'lazy'.*`forward` contacts weights\.test") as caught:
+        build_model(spec, num_outputs=2, channels=channels, image_size=4)
+    assert caught.value.code == "build-downloads"
 
 
 def seed_alike():

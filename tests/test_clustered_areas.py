@@ -53,6 +53,30 @@ def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevale
     assert covered / held >= 0.93  # nominal .95; percentiles gave .82 to .91
 
 
+@pytest.mark.parametrize(("patients", "area"), [(100, 0.85), (60, 0.9)])
+def test_the_interval_covers_if_a_tenth_of_the_patients_have_most_images(patients, area):
+    random, covered, num_sets = np.random.default_rng(9), 0, 0
+    images = np.where(np.arange(patients) < patients // 10, 40, 1)
+    owner = np.repeat(np.arange(patients), images)
+    while num_sets < 200:
+        positives = (random.random(patients) < 0.3)[owner]
+        if len(np.unique(owner[positives])) < 10:
+            continue
+        num_sets += 1
+        noise = np.sqrt(0.5) * (random.normal(size=patients)[owner] + random.normal(size=len(owner)))
+        part = clustered_area(positives, (np.sqrt(2) * ndtri(area) * positives + noise)[None], owner)
+        low, high = clustered_interval([part], patients)
+        covered += low <= area <= high
+    assert covered / num_sets >= 0.9  # nominal .95; with the mean number of images and t(G - 1) .74 to .83
+
+
+def test_the_degrees_of_freedom_are_of_the_effective_number_of_patients():
+    positives, scores, owner = draw(np.random.default_rng(10), 40, 5, 0.85, 0.5)
+    assert clustered_area(positives, scores[None], owner).df <= 39
+    uneven = np.where(owner < 20, 0, owner)  # one patient has half of the images
+    assert clustered_area(positives, scores[None], uneven).df < 4
+
+
 def test_copies_of_all_images_hardly_change_the_interval():
     random = np.random.default_rng(1)
     positives, scores, _ = draw(random, 200, 1, 0.85, 0.4)
@@ -68,7 +92,8 @@ def test_with_one_image_per_patient_it_is_newcombes_with_students_quantile():
     positives, scores, owner = draw(np.random.default_rng(2), 80, 1, 0.9, 0.5)
     part = clustered_area(positives, scores[None], owner)
     assert part.inflation == approx(1.0)
-    confidence = 2 * student.cdf(1.959963984540054, 79) - 1  # at which t equals z
+    assert min(positives.sum(), (~positives).sum()) - 1 <= part.df <= 79
+    confidence = 2 * student.cdf(1.959963984540054, part.df) - 1  # at which t equals z
     expected = newcombe_reference(part.area, part.num_positives, part.num_negatives)
     assert clustered_interval([part], 80, confidence) == approx(expected)
 

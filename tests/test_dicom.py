@@ -418,7 +418,8 @@ def test_too_few_pixels_and_truncated_files_are_detected_from_the_header(tmp_pat
     assert "64 bytes of pixels, expected 128 for 8 x 8 pixels" in refusal(
         write(tmp_path / "few.dcm", pixels, PixelData=bytes(64))
     )
-    assert "expected 384 for 8 x 8 pixels in 3 frames" in refusal(write(tmp_path / "three.dcm", pixels, NumberOfFrames=3))
+    three = write(tmp_path / "three.dcm", pixels, NumberOfFrames=3)
+    assert "expected 384 for 8 x 8 pixels in 3 frames" in refusal(three)
     whole = write(tmp_path / "whole.dcm", pixels)
     for size in (0, 100, 132, 200, 300, whole.stat().st_size - 1):
         (tmp_path / "cut.dcm").write_bytes(whole.read_bytes()[:size])

@@ -1,5 +1,6 @@
 """Boards from result files: grouping, order, and scores that equal scikit-learn's."""
 
+import json
 import statistics
 
 import numpy as np
@@ -8,8 +9,10 @@ from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
+from zoo.report.statements import statements
 from zoo.results.store import load_results
 from zoo.specs.protocol import KNN
+from zoo.system.files import hash_file, write_sealed
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 
@@ -41,6 +44,40 @@ def test_a_row_is_the_mean_over_seeds_of_the_score_of_each(tmp_path, store):
     assert row.scores["auroc"].value == pytest.approx(statistics.fmean(found), abs=1e-12)
     assert row.seed_sd["auroc"] == pytest.approx(statistics.stdev(found), abs=1e-12)
     assert (row.seeds, row.coverage) == ((0, 1, 2), (3, 3))
+
+
+def flip_targets(result):
+    """Flip the test targets of a stored result and update its checksums."""
+    path, document = result.folder / "predictions.npz", json.loads((result.folder / "result.json").read_text())
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez_compressed(path, **{**arrays, "test_targets": 1 - arrays["test_targets"]})
+    document.pop("seal")
+    document["checksums"]["predictions.npz"] = hash_file(path)
+    write_sealed(result.folder / "result.json", document)
+
+
+def test_a_row_whose_targets_are_not_those_of_most_models_is_not_ranked(tmp_path, store):
+    for model, num_seeds in (("a", 2), ("b", 2), ("flipped", 5)):
+        for seed in range(num_seeds):
+            result = store(tmp_path, model=model, seed=seed)
+            if model == "flipped":
+                flip_targets(result)
+    board = the_board(tmp_path)
+    rows = {row.model: (row, board.rank(position)) for position, row in enumerate(board.rows)}
+    assert rows["flipped"][1] is None and "targets are not those of most" in rows["flipped"][0].evidence
+    assert all(rows[model][1] and not rows[model][0].errors for model in ("a", "b"))
+    assert any(line.startswith("flipped: damaged: its targets are not") for line in statements(board))
+
+
+def test_without_a_majority_of_targets_no_row_is_ranked(tmp_path, store):
+    for model in ("a", "flipped"):
+        for seed in range(2):
+            result = store(tmp_path, model=model, seed=seed)
+            if model == "flipped":
+                flip_targets(result)
+    board = the_board(tmp_path)
+    assert [(board.rank(position), len(row.errors)) for position, row in enumerate(board.rows)] == [(None, 1)] * 2
 
 
 def test_decisions_are_made_at_the_threshold_of_val_and_scored_on_test(tmp_path, store):

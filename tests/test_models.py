@@ -118,6 +118,66 @@ def test_a_convolution_that_standardizes_its_weights_keeps_them(channels):
     torch.testing.assert_close(module.conv.weight, weight)
 
 
+class StandardizedByParent(Tiny):
+    """A module that standardizes the weights of its first convolution in its own forward."""
+
+    def forward(self, images):
+        spread, mean = torch.std_mean(self.conv.weight, dim=(1, 2, 3), keepdim=True)
+        weight = (self.conv.weight - mean) / spread
+        return self.fc(nn.functional.conv2d(images, weight, stride=2, padding=3).relu().mean(dim=(2, 3)))
+
+
+class WithImage(Tiny):
+    """A module that uses its input a second time, beside the first convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(11, 10)
+
+    def forward(self, images):
+        return self.fc(torch.cat([self.conv(images).mean(dim=(2, 3)), images.mean(dim=(2, 3))], dim=1))
+
+
+def with_reparametrized_conv(reparametrize):
+    module = Tiny()
+    reparametrize(module.conv)
+    return module
+
+
+UNUSUAL_STEMS = {
+    "weight_norm": lambda: with_reparametrized_conv(nn.utils.parametrizations.weight_norm),
+    "spectral_norm": lambda: with_reparametrized_conv(nn.utils.parametrizations.spectral_norm),
+    "old weight_norm": lambda: with_reparametrized_conv(nn.utils.weight_norm),
+    "old spectral_norm": lambda: with_reparametrized_conv(nn.utils.spectral_norm),
+    "by parent": StandardizedByParent,
+    "with image": WithImage,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("name", UNUSUAL_STEMS)
+@pytest.mark.parametrize("channels", [1, 6])
+def test_weights_that_are_computed_elsewhere_are_kept_and_the_images_mapped(name, channels):
+    spec = replace(TINY, build=lambda _: UNUSUAL_STEMS[name]())
+    original, adapted = build(spec, channels=3).eval(), build(spec, channels=channels).eval()
+    batch = images(channels=1)
+    with torch.no_grad():
+        for parameter in (*original.fc.parameters(), *adapted.fc.parameters()):
+            parameter.fill_(0.1)
+        expected = original(batch.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(adapted(batch.expand(-1, channels, -1, -1)), expected)
+
+
+def test_features_of_a_module_whose_images_are_mapped_take_gray_images():
+    spec = replace(
+        TINY,
+        build=lambda _: StandardizedByParent(),
+        features=lambda module, batch: batch.mean(dim=(2, 3)) + 0 * module.fc.bias[0],
+    )
+    module = build(spec, channels=1).eval()
+    assert feature_extractor(spec, module)(images(channels=1)).shape == (2, 3)
+
+
 @pytest.mark.parametrize("channels", [2, 4, 6, 7])
 def test_more_channels_repeat_the_weights_and_keep_their_scale(pretrained, channels):
     path, original = pretrained

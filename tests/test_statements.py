@@ -46,6 +46,20 @@ def test_prevalence_is_labeled_as_of_images_if_units_were_not_counted():
     assert prevalence_of("ill", "patient", counts) == "positive: ill, prevalence .70 of images"
 
 
+UNEVEN = [f"p{number if number < 20 else number % 2:02}" for number in range(40)]  # two of 20 have 11 images each
+EVEN = [f"p{number % 20:02}" for number in range(40)]
+
+
+@pytest.mark.parametrize(("patients", "stated"), [(UNEVEN, True), (EVEN, False)])
+def test_a_board_states_that_intervals_are_optimistic_if_few_patients_have_most_images(
+    tmp_path, store, patients, stated
+):
+    store(tmp_path, facts=PATIENTS, patients=np.array(patients))
+    lines = [line for line in statements(board_of(tmp_path)) if line.startswith("intervals are optimistic")]
+    assert len(lines) == stated
+    assert all("20 patients count as 6," in line for line in lines)
+
+
 def test_a_board_warns_if_no_model_scores_higher_than_a_baseline(tmp_path, store):
     store(tmp_path, noise=30.0)
     store(tmp_path, model="thumbnails", noise=0.5)

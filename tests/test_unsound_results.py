@@ -49,6 +49,10 @@ UNSOUND = {
     "no val": lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith("val_")],
     "empty": lambda arrays: arrays.update({name: values[:0] for name, values in arrays.items()}),
     "all cut": lambda arrays: arrays.update({name: values[:30] for name, values in arrays.items()}),
+    "one sample": put("test_sample_ids", lambda ids: np.repeat(ids[:1], len(ids))),
+    "val in test": lambda arrays: arrays["test_sample_ids"].__setitem__(
+        slice(4), arrays["val_sample_ids"].astype(arrays["test_sample_ids"].dtype)[:4]
+    ),
     "wrong log odds": lambda arrays: arrays.update(test_log_odds=arrays["test_probabilities"] + 3.0),
     "log odds of NaN": lambda arrays: arrays.update(test_log_odds=arrays["test_probabilities"] * np.nan),
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -95,32 +96,63 @@ def cover_clusters(
     return float(covered[0] / repetitions), float(covered[1] / repetitions)
 
 
-def draw_clusters(
-    shape: tuple[int, int], area: float, prevalence: float, labels: str, random: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """Positives, scores and owners of patients x images: intraclass correlation .5, labels by patient or image."""
-    num_patients, num_images = shape
-    owner = np.repeat(np.arange(num_patients), num_images)
+def draw_units(
+    owner: Array, area: float, prevalence: float, labels: str, random: np.random.Generator
+) -> tuple[Array, Array]:
+    """Positives and scores of units with these owners: intraclass correlation .5, labels by patient or image."""
+    num_patients = owner[-1] + 1
     uniform = random.random(num_patients)[owner] if labels == "patient" else random.random(len(owner))
     positives = uniform < prevalence
     noise = np.sqrt(0.5) * (random.normal(size=num_patients)[owner] + random.normal(size=len(owner)))
-    return positives, np.sqrt(2) * ndtri(area) * positives + noise, owner
+    return positives, np.sqrt(2) * ndtri(area) * positives + noise
+
+
+def count_equal(num_images: int, num_patients: int, random: np.random.Generator) -> Array:  # noqa: ARG001
+    return np.full(num_patients, num_images)
+
+
+def count_few_large(num_patients: int, random: np.random.Generator) -> Array:  # noqa: ARG001
+    """A tenth of the patients with 40 images each, the others with one."""
+    return np.where(np.arange(num_patients) < num_patients // 10, 40, 1)
+
+
+def count_heavy_tailed(num_patients: int, random: np.random.Generator) -> Array:
+    """Pareto-distributed numbers of images, at most 60: half of the patients have 1 to 3."""
+    return np.minimum(1 + np.floor(2 * random.pareto(1.0, num_patients)), 60).astype(np.int64)
+
+
+def count_geometric(num_patients: int, random: np.random.Generator) -> Array:
+    return random.geometric(0.3, num_patients)
 
 
 def cover_grid(
     shape: tuple[int, int], area: float, prevalence: float, labels: str, repetitions: int
 ) -> tuple[float, float] | None:
+    """Coverage with equally many images per patient; see `cover_clustered`."""
+    random = np.random.default_rng([7, *shape, int(area * 1000), int(prevalence * 1000), labels == "patient"])
+    return cover_clustered(partial(count_equal, shape[1]), shape[0], (area, prevalence, labels), repetitions, random)
+
+
+def cover_clustered(
+    count_images: Callable[[int, np.random.Generator], Array],
+    num_patients: int,
+    units: tuple[float, float, str],
+    repetitions: int,
+    random: np.random.Generator,
+) -> tuple[float, float] | None:
     """Coverage of the true area by zoo's interval, and by Obuchowski's on the logit scale with t(G - 1).
 
-    Test sets with fewer than 10 patients of a class have no interval and are drawn again; None if most are that small.
+    `units` are the area, the prevalence and what shares a label. Test sets with fewer than 10 patients of a class have
+    no interval and are drawn again; None if most are that small.
     """
-    random = np.random.default_rng([7, *shape, int(area * 1000), int(prevalence * 1000), labels == "patient"])
     auroc = next(spec for spec in METRICS if spec.name == "auroc")
+    area = units[0]
     covered, held = np.zeros(2), 0
     for tries in range(3 * repetitions):
         if held == repetitions or (tries == 200 and held < 50):
             break
-        positives, scores, owner = draw_clusters(shape, area, prevalence, labels, random)
+        owner = np.repeat(np.arange(num_patients), count_images(num_patients, random))
+        positives, scores = draw_units(owner, *units, random)
         if min(len(np.unique(owner[side])) for side in (positives, ~positives)) < MIN_CASES:
             continue
         held += 1
@@ -131,7 +163,7 @@ def cover_grid(
         )  # fmt: skip
         interval = area_interval(auroc, [[DecidedTest(request, owner)]])
         value, variance = auroc.compute(request), clustered_variance(positives, *placements(positives, scores), owner)
-        half = stdtrit(shape[0] - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0.0
+        half = stdtrit(num_patients - 1, 0.975) * np.sqrt(max(variance, 0)) / (value * (1 - value)) if value < 1 else 0
         is_covered = interval is not None and interval[0] <= area <= interval[1]
         covered += is_covered, abs(logit(value) - logit(area)) <= half
     return (float(covered[0] / held), float(covered[1] / held)) if held >= repetitions / 4 else None
@@ -143,7 +175,8 @@ def cover_percentiles(
     """Coverage of the true area by percentiles over resampled patients; labels by image."""
     random, covered = np.random.default_rng([8, *shape, int(area * 1000)]), 0
     for repetition in range(repetitions):
-        positives, scores, owner = draw_clusters(shape, area, prevalence, "image", random)
+        owner = np.repeat(np.arange(shape[0]), shape[1])
+        positives, scores = draw_units(owner, area, prevalence, "image", random)
         weights = bootstrap_weights(owner, num_resamples, repetition).astype(np.float64)
         interval = percentile_interval(weighted_auroc(positives, scores, weights))
         covered += interval.low is not None and interval.low <= area <= (interval.high or 0.0)
@@ -403,6 +436,24 @@ def print_clusters(repetitions: int) -> None:
     print_table(["patients x images", "positive", "area", *names], rows)
 
 
+def print_uneven(repetitions: int) -> None:
+    areas = (0.6, 0.8, 0.9, 0.95, 0.98)
+    designs = {"few large": count_few_large, "heavy-tailed": count_heavy_tailed, "geometric": count_geometric}
+    rows = []
+    for number, (name, count_images) in enumerate(designs.items()):
+        for labels in ("image", "patient"):
+            for patients, prevalence in ((20, 0.5), (60, 0.2), (60, 0.5), (100, 0.3), (200, 0.1)):
+                seed = [9, number, patients, int(prevalence * 1000), labels == "patient"]
+                random = np.random.default_rng(seed)
+                cells = [
+                    cover_clustered(count_images, patients, (a, prevalence, labels), repetitions, random) for a in areas
+                ]
+                if any(cells):
+                    texts = ["too few" if c is None else f"{100 * c[0]:.0f} / {100 * c[1]:.0f}" for c in cells]
+                    rows.append([name, labels, str(patients), f"{prevalence:g}", *texts])
+    print_table(["images per patient", "labels by", "patients", "positive", *map(str, areas)], rows)
+
+
 def print_calibration(repetitions: int) -> None:
     rows = []
     for slope, shift in ((1.0, 0.0), (0.9, 0.15), (0.8, 0.0), (0.6, 0.0), (0.5, 0.7), (1.0, 1.0)):
@@ -458,6 +509,7 @@ def print_across(repetitions: int) -> None:
 TABLES = {
     "coverage": (print_coverage, 2000),
     "clusters": (print_clusters, 400),
+    "uneven": (print_uneven, 400),
     "calibration": (print_calibration, 400),
     "groups": (print_groups, 1000),
     "claims": (print_claims, 1000),

@@ -44,11 +44,13 @@ LOGIT_DELONG_FORMULA = (
 NEWCOMBE_FORMULA = (
     "The areas T that solve |A - T| = t sqrt(V(T)), A the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2, "
     "V_HM from Hanley & McNeil 1982, Radiology 143:29: method 5 of Newcombe 2006, Statistics in Medicine 25:559, with "
-    "a design effect (Rao & Scott 1992, Biometrics 48:577) and t at G - F degrees of freedom for G patients (z for "
-    "independent units). The inflation is the design effect, Obuchowski's variance (1997, Biometrics 53:567) over "
-    "DeLong's, times the ratio of DeLong's variance of the seeds' mean to that of one seed. The design effect is at "
-    "least 1, and at most the larger of the mean numbers of positives and of negatives per patient; if every unit is "
-    "ranked correctly, it is that maximum."
+    "a design effect (Rao & Scott 1992, Biometrics 48:577). The inflation is the design effect, Obuchowski's variance "
+    "(1997, Biometrics 53:567) over DeLong's, times the ratio of DeLong's variance of the seeds' mean to that of one "
+    "seed. The design effect is at least 1, and at most the larger of the mean cluster sizes of a positive and of a "
+    "negative, sum n_i^2 / sum n_i for patients with n_i units (Kish 1965, Survey Sampling); if every unit is ranked "
+    "correctly, it is that maximum. t has Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2:110) over "
+    "the effective numbers of patients of the two classes, units over cluster size, and at most those of all patients "
+    "(z for independent units)."
 )
 DRAW_FORMULA = (
     "Each resample draws as many patients as there are, with replacement, and includes all images of a patient each "

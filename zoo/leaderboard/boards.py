@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,8 @@ def build_board(
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
         rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+    majorities = find_majority_targets(finished)
+    rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     created = sorted(r.created[:10] for r in finished if r.created)
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
@@ -280,6 +283,38 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
+
+
+def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], bytes | None]:
+    """The targets that most models of a board have for each set of test images; None without a majority."""
+    votes: dict[tuple[str, ...], dict[bytes, set[str]]] = {}
+    for result in finished:
+        if result.provenance != "stated":  # bundles of data that may not be shared have no targets
+            images, targets = identify_targets(result.predictions()["test"])
+            votes.setdefault(images, {}).setdefault(targets, set()).add(result.run["model"])
+    majorities: dict[tuple[str, ...], bytes | None] = {}
+    for images, models_by_targets in votes.items():
+        most, *others = sorted(models_by_targets, key=lambda targets: -len(models_by_targets[targets]))
+        is_tie = bool(others) and len(models_by_targets[others[0]]) == len(models_by_targets[most])
+        majorities[images] = None if is_tie else most
+    return majorities
+
+
+def identify_targets(test: Predictions) -> TestTargets:
+    order = np.argsort(test.sample_ids)
+    return tuple(test.sample_ids[order].tolist()), test.targets[order].astype(np.float64).tobytes()
+
+
+def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | None]) -> Row:
+    """Name a row as damaged and refuse to rank it if its targets are not those of most models."""
+    identified = [identify_targets(run["test"]) for run in chain.from_iterable(row.stored)]
+    if all(majorities[images] == targets for images, targets in identified):
+        return row
+    reason = "its targets are not those of most models for the same test images"
+    return replace(row, evidence=reason, errors=(*row.errors, f"damaged: {reason}"))
 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,39 +62,94 @@ def drop_activations(parent: nn.Module, attribute: str) -> None:
             setattr(parent, name, nn.Identity())
 
 
-def adapt_first_conv(module: nn.Module, name: str, channels: int) -> None:
-    """Adapt the first convolution to `channels`, preserving its response.
+def adapt_channels(module: nn.Module, spec: ModelSpec, channels: int, size: int) -> None:
+    """Adapt the first convolutions of a spec to `channels`, or the module's inputs if its outputs would change.
+
+    They change if the module uses the weights or the images otherwise, for instance if its forward standardizes the
+    weights of the convolution.
+    """
+    import torch
+
+    images = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+    expected = respond_or_none(module, fold_channels(images, spec.channels))
+    undo = [adapt_first_conv(module, name, channels) for name in spec.first_conv.split(",")]
+    if expected is None:
+        return  # `check_output` reports it
+    outputs = respond_or_none(module, images)
+    # Summed and repeated weights differ by rounding: below .0001 of the largest output in 50 layers.
+    atol = 0.01 * float(expected.abs().max())
+    if outputs is None or not torch.allclose(outputs, expected, rtol=0.0, atol=atol, equal_nan=True):
+        for restore in reversed(undo):
+            restore()
+        module.register_forward_pre_hook(partial(fold_inputs, channels=spec.channels))
+
+
+def respond_or_none(module: nn.Module, images: Tensor) -> Tensor | None:
+    """The outputs of a module, or None if it fails or returns no tensor; the random state is unchanged."""
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            outputs: object = respond(module, images)
+    except Exception:  # a plugin's forward may raise anything
+        return None
+    return outputs if isinstance(outputs, torch.Tensor) else None
+
+
+def adapt_first_conv(module: nn.Module, name: str, channels: int) -> Callable[[], None]:
+    """Adapt the first convolution to `channels`, preserving its response; return a function that restores it.
 
     For one channel, sum the weights over the input channels: the output for a gray image equals that for the image
     repeated over the old channels. For more channels, repeat the weights cyclically and scale them by old / new, which
     preserves the response to a constant image. If the convolution transforms its weights (NFNet and BiT standardize
-    them in every forward), keep them and map its input to the old channels instead.
+    them in every forward, `weight_norm` computes them), keep them and map its input to the old channels instead.
     """
+    from torch import nn
+
+    parent, _, old = submodule(module, name)
+    if not isinstance(old, nn.Conv2d):
+        raise RunError(f"first convolution {name!r} is a {type(old).__name__}; expected a 2-d convolution")
+    owners = [owner for owner in (module, parent) if hasattr(owner, "in_chans")]
+    old_channels, old_in_chans = old.in_channels, [owner.in_chans for owner in owners]
+    old_weight = old._parameters.get("weight")  # None if computed; reading it may change buffers (spectral_norm)
+    hook = None
+    # Changed in place, because some models subclass Conv2d for their padding ("same").
+    if old_weight is None or not adapt_weight(old, channels):
+        hook = old.register_forward_pre_hook(partial(fold_inputs, channels=old_channels))
+    for owner in owners:
+        owner.in_chans = channels  # type: ignore[assignment]
+
+    def restore() -> None:
+        if hook:
+            hook.remove()
+        elif old_weight is not None:
+            old.in_channels, old.weight = old_channels, old_weight
+        for owner, number in zip(owners, old_in_chans, strict=True):
+            owner.in_chans = number
+
+    return restore
+
+
+def adapt_weight(convolution: nn.Conv2d, channels: int) -> bool:
+    """Adapt the weight to `channels` if this preserves the response; return whether it does."""
     import torch
     from torch import nn
 
-    parent, attribute, old = submodule(module, name)
-    if not isinstance(old, nn.Conv2d):
-        raise RunError(f"first convolution {name!r} is a {type(old).__name__}; expected a 2-d convolution")
-    weight = old.weight.detach()
+    old_weight, old_channels = convolution.weight, convolution.in_channels
+    weight = old_weight.detach()
     if channels == 1:
         adapted = weight.sum(dim=1, keepdim=True)
     else:
         order = torch.arange(channels) % weight.shape[1]
         adapted = weight[:, order] * (weight.shape[1] / channels)
-    # Changed in place, because some models subclass Conv2d for their padding ("same").
-    old_weight, old_channels = old.weight, old.in_channels
-    images = torch.rand(2, channels, *probe_size(old), generator=torch.Generator().manual_seed(0)).to(old_weight)
-    expected = respond(old, fold_channels(images, old_channels))
-    old.in_channels = channels
-    old.weight = nn.Parameter(adapted.contiguous())
-    if not torch.allclose(respond(old, images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-        old.in_channels, old.weight = old_channels, old_weight
-        old.register_forward_pre_hook(partial(fold_inputs, channels=old_channels))
-    for owner in (module, parent):
-        if hasattr(owner, "in_chans"):
-            owner.in_chans = channels  # type: ignore[assignment]
-    setattr(parent, attribute, old)
+    images = torch.rand(2, channels, *probe_size(convolution), generator=torch.Generator().manual_seed(0)).to(weight)
+    expected = respond(convolution, fold_channels(images, old_channels))
+    convolution.in_channels = channels
+    convolution.weight = nn.Parameter(adapted.contiguous())
+    if torch.allclose(respond(convolution, images), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        return True
+    convolution.in_channels, convolution.weight = old_channels, old_weight
+    return False
 
 
 def probe_size(convolution: nn.Conv2d) -> tuple[int, int]:
@@ -106,14 +162,16 @@ def window(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tu
     return convolution.kernel_size, convolution.stride, convolution.dilation
 
 
-def respond(convolution: nn.Conv2d, images: Tensor) -> Tensor:
+def respond(module: nn.Module, images: Tensor) -> Tensor:
     """The outputs for some images, in eval mode so that no buffers change."""
     import torch
 
-    was_training = convolution.training
-    with torch.no_grad():
-        outputs: Tensor = convolution.eval()(images)
-    convolution.train(was_training)
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            outputs: Tensor = module.eval()(images)
+    finally:
+        module.train(was_training)
     return outputs
 
 
@@ -133,7 +191,7 @@ def fold_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def fold_inputs(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
-    """The forward pre-hook of a convolution that keeps its weights."""
+    """The forward pre-hook of a convolution or a module that keeps its weights."""
     return (fold_channels(inputs[0], channels),)
 
 
@@ -155,8 +213,3 @@ def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
 def takes_repeated_gray(spec: ModelSpec, channels: int) -> bool:
     """Whether gray images are repeated, because the spec names no first convolution to adapt."""
     return channels == 1 and spec.channels != 1 and not spec.first_conv and bool(spec.classifier)
-
-
-def repeat_gray(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
-    """The forward pre-hook that repeats gray images; a wrapper module would change the names of submodules."""
-    return (inputs[0].expand(-1, channels, -1, -1),)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import RunError, WeightsError
 from zoo.models.adapting import (
-    adapt_first_conv,
+    adapt_channels,
     fold_inputs,
-    repeat_gray,
     replace_head,
     submodule,
     takes_repeated_gray,
@@ -50,15 +49,16 @@ def build_model(
         if stem == "small":
             use_small_stem(module, spec)
         if spec.first_conv and channels != spec.channels:
-            for name in spec.first_conv.split(","):
-                adapt_first_conv(module, name, channels)
+            with downloads_refused(spec, "forward"):
+                adapt_channels(module, spec, channels, image_size)
         if spec.classifier:
             for name in spec.classifier.split(","):
                 replace_head(module, name, num_outputs, head_std)
     if takes_repeated_gray(spec, channels):
-        module.register_forward_pre_hook(partial(repeat_gray, channels=spec.channels))
+        module.register_forward_pre_hook(partial(fold_inputs, channels=spec.channels))
     check_precision(module, spec)
-    check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
+    with downloads_refused(spec, "forward"):
+        check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
     return module
 
 
@@ -69,19 +69,9 @@ def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
     """
     import torch
 
-    seed, module = torch.initial_seed(), None
-    with network_refused() as hosts, noted_seeds() as seeds:
-        try:
-            module = spec.build(request)
-        except Exception:
-            if not hosts:
-                raise
-    if hosts:
-        raise RunError(
-            f"model {spec.name!r}: its plugin's `build` contacts {hosts[0]}",
-            fix="make the plugin download in `fetch_weights`",
-            code="build-downloads",
-        )
+    seed = torch.initial_seed()
+    with downloads_refused(spec, "build"), noted_seeds() as seeds:
+        module = spec.build(request)
     if seeds or torch.initial_seed() != seed:
         raise RunError(
             f"model {spec.name!r}: its plugin's `build` seeds torch, so all seeds have the same initialization",
@@ -95,6 +85,26 @@ def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
             code="wrong-output",
         )
     return module
+
+
+@contextmanager
+def downloads_refused(spec: ModelSpec, function: str) -> Iterator[None]:
+    """Refuse network connections in the block, and raise RunError if a plugin's `function` attempts one.
+
+    Programs that a plugin starts, and threads that connect after the block, are not detected.
+    """
+    with network_refused() as hosts:
+        try:
+            yield
+        except Exception:
+            if not hosts:
+                raise
+    if hosts:
+        raise RunError(
+            f"model {spec.name!r}: its plugin's `{function}` contacts {hosts[0]}",
+            fix="make the plugin download in `fetch_weights`",
+            code="build-downloads",
+        )
 
 
 @contextmanager
@@ -126,7 +136,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-PURE_HOOKS = (repeat_gray, fold_inputs)  # zoo's own hooks, which have no side effects that a captured step would miss
+PURE_HOOKS = (fold_inputs,)  # zoo's own hooks, which have no side effects that a captured step would miss
 
 
 def check_precision(module: nn.Module, spec: ModelSpec) -> None:
@@ -159,17 +169,16 @@ def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num
         )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors` or `.pth` file without executing code in it (`weights_only=True`)."""
+def read_stored(path: Path) -> Any:
+    """Read what a `.safetensors` or `.pth` file contains without executing code in it (`weights_only=True`)."""
     import torch
 
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to execute it anyway
@@ -179,6 +188,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
             fix="copy the file again, or save only `module.state_dict()`",
             code="weights-unreadable",
         ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors` or `.pth` file, without the wrappers of common training scripts."""
+    import torch
+
+    state: Any = read_stored(path)
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -237,11 +253,13 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
     from torch import nn
 
     if spec.features:
-        features, gray = spec.features, takes_repeated_gray(spec, 1)  # the forward hook does not apply to `features`
+        features = spec.features
+        hooks = [hook for hook in module._forward_pre_hooks.values() if getattr(hook, "func", None) in PURE_HOOKS]
 
         def extract(images: Tensor) -> Tensor:
-            repeated = images.expand(-1, spec.channels, -1, -1) if gray and images.shape[1] == 1 else images
-            return features(module, repeated).flatten(1)
+            for hook in hooks:  # they apply to the module's forward, not to `features`
+                (images,) = hook(module, (images,))
+            return features(module, images).flatten(1)
 
         return extract
     if not spec.classifier:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import clean
-from zoo.evaluation.intervals import PATIENTS_AND_SEEDS
+from zoo.evaluation.intervals import CLUSTERED, PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
@@ -16,6 +16,7 @@ from zoo.leaderboard.significance import Difference
 from zoo.results.runs import NO_WEIGHTS
 from zoo.specs.dataset import patient_word
 from zoo.statistics.means import ROUNDING
+from zoo.statistics.roc import cluster_size
 
 
 def title(board: Board) -> str:
@@ -100,12 +101,14 @@ def interval_statement(board: Board) -> str:
 
 
 NEAR_ONE, FEW_PATIENTS = 0.9, 60
+FEW_EFFECTIVE = 20  # below this, intervals of uneven clusters cover 90 % in some designs (simulate.py --what uneven)
 
 
 def optimism_statements(board: Board) -> list[str]:
-    """Name the rows whose percentile bootstrap interval is too narrow: AUROC near 1, or few patients."""
+    """State where intervals of areas are too narrow: percentiles near 1 or of few patients, and uneven clusters."""
     if board.primary_metric != "auroc":
         return []
+    lines = []
     few = board.facts["splits"]["test"]["patients"] < FEW_PATIENTS
     short = [
         row.label
@@ -113,13 +116,28 @@ def optimism_statements(board: Board) -> list[str]:
         if (score := row.scores.get("auroc")) and score.value is not None and "bootstrap" in score.method
         if few or max(score.value, 1 - score.value) > NEAR_ONE
     ]
-    if not short:
-        return []
-    why = f"under {FEW_PATIENTS} patients" if few else f"an area above {number(NEAR_ONE)}"
-    names = ", ".join(map(clean, short))
-    return [
-        f"intervals of {names} are too narrow: with {why}, the percentile bootstrap covers 78 to 90 % instead of 95 %"
-    ]
+    if short:
+        why = f"under {FEW_PATIENTS} patients" if few else f"an area above {number(NEAR_ONE)}"
+        names = ", ".join(map(clean, short))
+        lines.append(
+            f"intervals of {names} are too narrow: with {why}, the percentile bootstrap covers 78 to 90 % instead of "
+            "95 %"
+        )
+    clustered = [row for row in board.rows if (score := row.scores.get("auroc")) and CLUSTERED in score.method]
+    if clustered:
+        patients, effective = count_effective_patients(clustered[0], board)
+        if effective < min(FEW_EFFECTIVE, patients / 2):
+            lines.append(
+                f"intervals are optimistic: {patients} {case_name(board)}s count as {effective:.0f}, because a few "
+                f"have most of the {board.facts['unit']}s; such intervals cover 90 to 95 % instead of 95 %"
+            )
+    return lines
+
+
+def count_effective_patients(row: Row, board: Board) -> tuple[int, float]:
+    """The patients of one seed's test splits and their effective number, summed over folds."""
+    parts = [run["test"].by_unit(board.card.unit).patients for run in row.stored[0]]
+    return sum(len(np.unique(part)) for part in parts), sum(len(part) / cluster_size(part) for part in parts)
 
 
 def shared_reason(board: Board) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.errors import clean
 from zoo.evaluation.predictions import STORED_SPLITS, Predictions
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.kinds import MULTILABEL, REGRESSION, Task, sigmoid
@@ -36,6 +37,16 @@ def find_faults_of_run(
             yield from find_faults(card, split, part)
             if split in counts and len(part) != counts[split]["images"]:
                 yield f"{split}: {len(part)} images, expected {counts[split]['images']} by the dataset's record"
+    yield from find_shared_samples(purpose, predictions)
+
+
+def find_shared_samples(purpose: str, predictions: Mapping[str, Predictions]) -> Iterator[str]:
+    """Yield the fault of samples in both val and test, unless they are of different datasets (external validation)."""
+    if purpose == "external" or not {"val", "test"} <= predictions.keys():
+        return
+    shared = np.intersect1d(predictions["val"].sample_ids, predictions["test"].sample_ids)
+    if shared.size:
+        yield f"{shared.size} samples are in val and in test: {clean(shared[0])}"
 
 
 def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator[str]:
@@ -48,6 +59,8 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
     targets, probabilities = part.targets, part.probabilities
     if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
         yield f"{split}: sample and patient ids must be one string per row"
+    elif (num_samples := len(np.unique(part.sample_ids))) < rows:
+        yield f"{split}: {rows} rows for {num_samples} samples, expected one per sample"
     if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities for {rows} samples"
     elif not np.isfinite(probabilities).all():

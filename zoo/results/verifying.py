@@ -33,7 +33,7 @@ from zoo.registry.lookup import Registry, split_model_name
 from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, files_below, load_manifest, version_of_data
 from zoo.results.pseudonyms import without_paths
 from zoo.results.runs import find_contradictions, find_undeclared, read_run
-from zoo.results.soundness import find_faults
+from zoo.results.soundness import find_faults, find_shared_samples
 from zoo.results.store import Result, find_result_folders, load_result
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import read_members
@@ -173,7 +173,8 @@ def verify_run(
                 outcome.differs(f"{file}/{name}", f"unexpected file: the run has status {result.status!r}")
         return
     predictions = load_shared(place / "predictions.npz")
-    if faults := [what for split, part in predictions.items() for what in find_faults(result.card(), split, part)]:
+    faults = [what for split, part in predictions.items() for what in find_faults(result.card(), split, part)]
+    if faults := [*faults, *find_shared_samples(result.run["purpose"], predictions)]:
         for what in faults:
             outcome.differs(f"{file}/predictions.npz", what)
         return  # invalid arrays must not be counted or scored

@@ -6,14 +6,16 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from copy import copy as shallow_copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import WeightsError, ZooError
-from zoo.models.building import call_build, seeded
+from zoo.models.building import call_build, read_stored, seeded
 from zoo.models.weights import InitialWeights, find_model_spec
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
@@ -23,6 +25,9 @@ from zoo.system.memo import FileMemo
 from zoo.system.progress import Console, Progress
 from zoo.system.settings import Settings
 from zoo.system.workers import Notify, execute
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_weights(
@@ -70,7 +75,7 @@ def list_trials(
 
 
 WEIGHTS_SECONDS = 300.0  # a network that takes longer to build is not checked
-FIT_VERSION = 2  # of the cached checks
+FIT_VERSION = 3  # of the cached checks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,7 @@ class Trial:
     spec: ModelSpec
     path: Path
     request: BuildRequest
+    folder: Path | None = None  # for temporary copies of the file; None: the system's
 
     @property
     def key(self) -> str:
@@ -125,12 +131,13 @@ def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, pro
         with open_memo(trial) as memo:
             unchecked += [] if memo.recall(trial.path) else [trial]
     misfits = {}
-    for number, report in try_all(unchecked, progress):
-        if "misfit" in report:
-            misfits[number] = report
-        elif "fits" in report:
-            with open_memo(unchecked[number]) as memo:
-                memo.remember(unchecked[number].path, True)
+    with TemporaryDirectory(prefix="weights-", dir=cache) as folder:  # also removes what a killed child leaves
+        for number, report in try_all([replace(trial, folder=Path(folder)) for trial in unchecked], progress):
+            if "misfit" in report:
+                misfits[number] = report
+            elif "fits" in report:
+                with open_memo(unchecked[number]) as memo:
+                    memo.remember(unchecked[number].path, True)
     if misfits:
         raise misfit_error([(unchecked[number].path, misfits[number]) for number in sorted(misfits)])
 
@@ -169,7 +176,7 @@ def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tupl
 
 
 def try_weights(trial: Trial, notify: Notify) -> None:
-    """Build a network with its weights from two seeds, and report whether the file sets all its parameters."""
+    """Build a network with its weights, and report whether the file sets all its parameters and running statistics."""
     import torch
 
     torch.set_num_threads(1)
@@ -195,26 +202,63 @@ Sampled = tuple[tuple[int, ...], bytes]  # shape, and values of some elements
 
 
 def find_unread(trial: Trial) -> list[str]:
-    """List the parameters outside the head that differ between builds from two seeds: the file did not set them."""
-    first = sample_parameters(trial, 0, trial.request.num_outputs)
+    """List the parameters and running statistics outside the head that do not depend on the values in the file.
+
+    They are equal when the network is built from the file and from a copy with other values, with the same seed.
+    The seed alone does not reveal them: a plugin may draw from a generator of its own.
+    """
+    first = sample_state(trial)
+    with TemporaryDirectory(prefix="zoo-weights-", dir=trial.folder) as folder:
+        copy = Path(folder) / trial.path.name
+        try:
+            perturb_weights(trial.path, copy)
+        except WeightsError:
+            return []  # in a format that only the plugin reads
+        try:
+            second = sample_state(replace(trial, request=replace(trial.request, weights=copy)))
+        except Exception:  # a plugin may raise anything for other values, and has then read them
+            return []
+    equal = [name for name, values in first.items() if values == second.get(name)]
     if trial.spec.classifier:
-        second = sample_parameters(trial, 1, trial.request.num_outputs)
         heads = [f"{name}." for name in trial.spec.classifier.split(",")]
     else:
-        second, heads = build_with_more_outputs(trial, first)
-    return [name for name, values in first.items() if values != second.get(name) and not name.startswith(tuple(heads))]
+        heads = find_resized_heads(trial, first) if equal else []
+    return [name for name in equal if not name.startswith(tuple(heads))]
 
 
-def build_with_more_outputs(trial: Trial, first: Mapping[str, Sampled]) -> tuple[dict[str, Sampled], list[str]]:
+def perturb_weights(path: Path, copy: Path) -> None:
+    """Write a copy of a weights file in which every floating-point value v is replaced by .7311 - v.
+
+    Zeros, constant signs and constant scales change too. Raises WeightsError if the file cannot be read.
+    """
+    import torch
+
+    def perturb(value: Any) -> Any:
+        if isinstance(value, dict):
+            changed = shallow_copy(value)  # a state dict has a type and attributes of its own
+            changed.update({key: perturb(part) for key, part in value.items()})
+            return changed
+        return 0.7311 - value.detach() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(perturb(read_stored(path)), copy, metadata={"format": "pt"})
+    else:
+        torch.save(perturb(read_stored(path)), copy)
+
+
+def find_resized_heads(trial: Trial, first: Mapping[str, Sampled]) -> list[str]:
     """Build the network with one more output, and find the heads, whose parameters change their shape.
 
     If the file contains a head of the right size, this build may fail; then there is no random head.
     """
+    larger = replace(trial, request=replace(trial.request, num_outputs=trial.request.num_outputs + 1))
     try:
-        second = sample_parameters(trial, 1, trial.request.num_outputs + 1)
+        second = sample_state(larger)
     except Exception:  # a plugin may raise anything for a head of another size
-        return sample_parameters(trial, 1, trial.request.num_outputs), []
-    return second, find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
+        return []
+    return find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
 
 
 def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
@@ -231,12 +275,19 @@ def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
     return [".".join(prefix) + ("." if ".".join(prefix) != name else "") for prefix, name in prefixes.items()]
 
 
-def sample_parameters(trial: Trial, seed: int, num_outputs: int) -> dict[str, Sampled]:
-    """Build a network from a seed, and sample about 1000 evenly spaced elements of each parameter."""
-    with seeded(seed):
-        module = call_build(trial.spec, replace(trial.request, num_outputs=num_outputs))
+def sample_state(trial: Trial) -> dict[str, Sampled]:
+    """Build a network, and sample about 1000 evenly spaced elements of each parameter and running statistic."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    with seeded(0):
+        module = call_build(trial.spec, trial.request)
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    for prefix, part in module.named_modules():
+        if isinstance(part, _NormBase) and part.running_mean is not None and part.running_var is not None:
+            own = {"running_mean": part.running_mean, "running_var": part.running_var}
+            tensors |= {f"{prefix}.{name}".lstrip("."): tensor for name, tensor in own.items()}
     sampled = {}
-    for name, parameter in module.named_parameters():
-        values = parameter.detach().float().flatten()
-        sampled[name] = (tuple(parameter.shape), values[:: max(1, len(values) // 1000)].numpy().tobytes())
+    for name, tensor in tensors.items():
+        values = tensor.detach().float().flatten()
+        sampled[name] = (tuple(tensor.shape), values[:: max(1, len(values) // 1000)].numpy().tobytes())
     return sampled

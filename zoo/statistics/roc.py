@@ -128,6 +128,7 @@ class ClusteredArea:
     num_negatives: int
     inflation: float  # factor on Hanley & McNeil's variance
     constant: bool  # all scores are equal, so all placements are
+    df: float = float("inf")  # degrees of freedom of the design effect
 
 
 def clustered_area(positives: Array, scores: Array, patients: Array) -> ClusteredArea:
@@ -135,14 +136,18 @@ def clustered_area(positives: Array, scores: Array, patients: Array) -> Clustere
 
     The inflation is the design effect, Obuchowski's variance over DeLong's, times the ratio of DeLong's variance of the
     seeds' mean to that of one seed. Near 0 and 1 both variances depend on few patients, and by chance one may be far
-    too small. The design effect is therefore at least 1, and at most the larger of the mean numbers of positives and of
-    negatives per patient, the design effect of identical images; if every unit is ranked correctly, it is that maximum.
+    too small. The design effect is therefore at least 1, and at most the larger of the mean sizes of the cluster of a
+    positive and of a negative (`cluster_size`), the design effect of identical images; if every unit is ranked
+    correctly, it is that maximum. Its degrees of freedom are Satterthwaite's over the effective numbers of patients of
+    the two classes, and at most that of all patients, because patients with both classes count in both.
     """
     of_positives, of_negatives = placements(positives, scores)
     first, second = of_positives.mean(axis=0), of_negatives.mean(axis=0)
     m, n = len(first), len(second)
-    largest = max(m / len(np.unique(patients[positives])), n / len(np.unique(patients[~positives])), 1.0)
-    of_mean = variance_of(first) / m + variance_of(second) / n
+    sizes = np.array([cluster_size(patients[positives]), cluster_size(patients[~positives])])
+    largest = float(sizes.max())
+    by_class = np.array([variance_of(first) / m, variance_of(second) / n])
+    of_mean = float(by_class.sum())
     of_each = exact_mean(
         variance_of(yes) / m + variance_of(no) / n for yes, no in zip(of_positives, of_negatives, strict=True)
     )
@@ -150,13 +155,27 @@ def clustered_area(positives: Array, scores: Array, patients: Array) -> Clustere
     effect = clustered_variance(positives, first, second, patients) / of_mean if of_mean > 0 else largest
     if not np.isfinite(effect):  # one patient has all positives, or all negatives: no variance between patients
         effect = largest
+    df_by_class = np.maximum(np.array([m, n]) / sizes - 1, 1.0)
+    variances = sizes * by_class
+    df = variances.sum() ** 2 / (variances**2 / df_by_class).sum() if of_mean > 0 else df_by_class.min()
     return ClusteredArea(
         area=float(first.mean()),
         num_positives=m,
         num_negatives=n,
         inflation=min(max(effect, 1.0), largest) * averaged,
         constant=of_mean <= ROUNDING**2 and ROUNDING < first.mean() < 1 - ROUNDING,
+        df=max(min(float(df), len(patients) / cluster_size(patients) - 1), 1.0),
     )
+
+
+def cluster_size(patients: Array) -> float:
+    """Mean size of a unit's cluster, sum n_i^2 / sum n_i for patients with n_i units (Kish 1965, Survey Sampling).
+
+    The number of units over this size is the effective number of patients: their number if all have equally many units,
+    and fewer if a few patients have most of them.
+    """
+    counts = np.unique(patients, return_counts=True)[1].astype(np.float64)
+    return float((counts**2).sum() / counts.sum())
 
 
 def variance_of(values: Array) -> float:
@@ -167,10 +186,10 @@ def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, conf
     """Newcombe's (2006) method 5 with a design effect: the areas T that solve |A - T| = t sqrt(V(T)).
 
     A is the mean over F folds, V(T) = sum of inflation V_HM(T) / F^2 (design effect: Rao & Scott 1992, Biometrics
-    48:577), and t has G - F degrees of freedom for G patients (z for independent units, where G is infinite). The
-    interval exists at A = 1, where DeLong's variance is 0: with m = 10 and n = 90 independent units it is [.890, 1].
-    Near 1 an estimated variance is often too small by chance; this one is computed at T. Coverage: docs/statistics.md,
-    and `python benchmarks/statistics/simulate.py --what clusters`.
+    48:577), and t has the folds' degrees of freedom, at most G - F for G patients (z for independent units, where G is
+    infinite). The interval exists at A = 1, where DeLong's variance is 0: with m = 10 and n = 90 independent units it
+    is [.890, 1]. Near 1 an estimated variance is often too small by chance; this one is computed at T. Coverage:
+    docs/statistics.md, and `python benchmarks/statistics/simulate.py --what clusters` and `--what uneven`.
     """
     from scipy.special import stdtrit
 
@@ -178,7 +197,8 @@ def clustered_interval(folds: Sequence[ClusteredArea], num_patients: float, conf
         parts = (f.inflation * hanley_mcneil_variance(area, f.num_positives, f.num_negatives) for f in folds)
         return sum(parts) / len(folds) ** 2
 
-    quantile = float(stdtrit(max(num_patients - len(folds), 1), 0.5 + confidence / 2))
+    df = num_patients if np.isinf(num_patients) else min(num_patients - len(folds), sum(fold.df for fold in folds))
+    quantile = float(stdtrit(max(df, 1), 0.5 + confidence / 2))
     return solve_interval(exact_mean(fold.area for fold in folds), variance, quantile)
 
 
