@@ -471,6 +471,7 @@ def build_unread(request, *, draw):
     return module
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("classifier", ["head", ""])
 @pytest.mark.parametrize("draw", [draw_from_own_generator, draw_from_numpy, fill_with_constants])
 def test_a_build_that_draws_the_same_trunk_from_every_seed_is_refused(tmp_path, draw, classifier):
@@ -525,6 +526,7 @@ def test_a_build_that_refuses_other_values_has_read_the_file(tmp_path):
     assert outcome == {"fits": True}
 
 
+@pytest.mark.integration
 def test_copies_of_weights_are_deleted(line, tmp_path):
     refuse_misfits([line()], Registry(), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("weights-*"))
