@@ -217,7 +217,7 @@ def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
 
 
 def read_timing(folder: Path | None) -> dict[str, float]:
-    """Read the stored timing; {} if it is missing or invalid, and is then measured again."""
+    """Read the stored timing; {} if it is missing or invalid, and must be measured again."""
     if folder is None or not (folder / TIMING_FILE).exists():
         return {}
     try:

@@ -121,7 +121,7 @@ LINEAR_PROBE = Protocol(
 )
 KNN = Protocol(
     name="knn",
-    title="weighted 20-nearest-neighbour vote on frozen features (cosine, temperature .07)",
+    title="weighted 20-nearest-neighbor vote on frozen features (cosine, temperature .07)",
     method="knn",
     augmentation="none",
     symmetries=False,
