@@ -92,11 +92,11 @@ def test_scores_are_recomputed_from_the_bundles_predictions(tmp_path, store):
 
 def test_frames_of_a_clip_stay_together_with_equal_scores(tmp_path, store):
     stored = store(tmp_path / "first", facts={"unit": "clip"})
-    clips = np.array([f"cine{row // 4 * 2 + row % 2}.avi" for row in range(40)])  # of two frames
-    frames = np.array([f"{clip}#{row // 2 % 2 + 4711}" for row, clip in enumerate(clips)])
-    predictions = {
-        split: replace(part, sample_ids=frames, patients=clips) for split, part in stored.predictions().items()
-    }
+    predictions = {}
+    for split, part in stored.predictions().items():
+        clips = np.array([f"{split}{row // 4 * 2 + row % 2}.avi" for row in range(40)])  # of two frames
+        frames = np.array([f"{clip}#{row // 2 % 2 + 4711}" for row, clip in enumerate(clips)])
+        predictions[split] = replace(part, sample_ids=frames, patients=clips)
     scores = score_run(predictions, {"auroc": REGISTRY.metrics["auroc"]}, stored.card(), threshold="val")
     save_result(tmp_path / "results", read_run(stored.run), replace(stored, checksums={}), predictions, scores)
     bundle(tmp_path / "results", tmp_path / "out")

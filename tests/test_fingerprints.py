@@ -47,10 +47,14 @@ def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     images = [gray, noise(12, 9, 3), np.dstack([gray] * 3), np.dstack([gray] * 3 + [np.full_like(gray, 255)])]
     source = open_folder(class_folders(tmp_path / "set", images), tmp_path)
     fingerprints = take_fingerprints(source, tmp_path / "cache")
-    fingerprints = dict(
-        zip(source.sample_ids.tolist(), zip(fingerprints.widths, fingerprints.heights, strict=True), strict=True)
-    )
-    assert fingerprints == {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
+    sizes = zip(fingerprints.widths, fingerprints.heights, strict=True)
+    expected = {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
+    assert dict(zip(source.sample_ids.tolist(), sizes, strict=True)) == expected
+        "a/0.png": (10, 8),
+        "a/2.png": (10, 8),
+        "b/1.png": (9, 12),
+        "b/3.png": (10, 8),
+    }
     assert fingerprints.bits.tolist() == [8] * 4
     assert dict(zip(source.sample_ids.tolist(), fingerprints.gray.tolist(), strict=True)) == {
         "a/0.png": True,

@@ -215,9 +215,9 @@ def finish(run, root):
     """Store a minimal result of a planned run."""
     from zoo.results.store import Result, save_result
 
-    part = make_predictions(np.arange(40) % 2, np.full(40, 0.5))
+    val, test = (make_predictions(np.arange(40) % 2, np.full(40, 0.5), prefix=prefix) for prefix in ("val", "test"))
     result = Result(id=run.id, run=run.describe(), identity=run.identity, status="ok", dataset=FACTS)
-    save_result(root, run, result, {"val": part, "test": part})
+    save_result(root, run, result, {"val": val, "test": test})
     return root / run.folder
 
 

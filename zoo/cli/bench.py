@@ -131,7 +131,12 @@ def suggest_flag(arguments: Sequence[str]) -> str:
     help="CPU threads of a run.",
 )
 @click.option(
-    "--executor", type=Name("executor"), default="local", show_default=True, metavar="NAME", help="Executor of the runs."
+    "--executor",
+    type=Name("executor"),
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    help="Executor of runs.",
 )
 @click.option("--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run after this time.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
