@@ -50,11 +50,6 @@ def test_sizes_depths_and_channels_are_those_of_the_pixels(tmp_path):
     sizes = zip(fingerprints.widths, fingerprints.heights, strict=True)
     expected = {"a/0.png": (10, 8), "a/2.png": (10, 8), "b/1.png": (9, 12), "b/3.png": (10, 8)}
     assert dict(zip(source.sample_ids.tolist(), sizes, strict=True)) == expected
-        "a/0.png": (10, 8),
-        "a/2.png": (10, 8),
-        "b/1.png": (9, 12),
-        "b/3.png": (10, 8),
-    }
     assert fingerprints.bits.tolist() == [8] * 4
     assert dict(zip(source.sample_ids.tolist(), fingerprints.gray.tolist(), strict=True)) == {
         "a/0.png": True,
