@@ -319,7 +319,13 @@ def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
     """Build the tables below a board from the predictions of its rows."""
-    request = SectionRequest(
+    request = request_sections(board, options)
+    return tuple(section for build in builders if (section := build(request)))
+
+
+def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
+    """The board as its sections see it: the rows that have predictions."""
+    return SectionRequest(
         rows=[
             ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
             for row in board.rows
@@ -331,7 +337,6 @@ def build_sections(board: Board, options: ReportOptions, builders: Sequence[Sect
         threshold=board.threshold,
         options=options,
     )
-    return tuple(section for build in builders if (section := build(request)))
 
 
 def seeds_of(row: Row) -> tuple[int, ...]:

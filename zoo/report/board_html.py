@@ -12,7 +12,7 @@ from zoo.errors import clean
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row, seeds_of
+from zoo.leaderboard.boards import Board, Row, request_sections
 from zoo.leaderboard.curves import (
     RowCurves,
     compute_curves,
@@ -30,7 +30,7 @@ from zoo.leaderboard.formatting import (
     with_interval,
 )
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.leaderboard.tables import ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionRequest
 from zoo.report.charts import Axis, Line, Mark, draw_axis, draw_interval, draw_lines, draw_scatter, fit_axis
 from zoo.report.formats import Layout
 from zoo.report.html import render_page
@@ -41,11 +41,11 @@ MAX_CURVES = 4  # rows whose curves are drawn, the best first
 MAX_CURVE_LABELS = 6
 MAX_MATRIX_ROWS = 12  # rows of the matrix of differences
 COST_AXES = (
-    ("num_parameters", "parameters", ""),
-    ("flops", "FLOPs per image", ""),
-    ("latency_seconds", "latency at batch 1 (s)", "s"),
-    ("peak_memory_bytes", "peak memory (bytes)", "B"),
-    ("train_seconds", "training (s)", "s"),
+    ("num_parameters", "parameters"),
+    ("flops", "FLOPs per image"),
+    ("latency_seconds", "latency at batch 1 (s)"),
+    ("peak_memory_bytes", "peak memory (bytes)"),
+    ("train_seconds", "training (s)"),
 )
 LABEL_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("auroc", "average_precision")}
 UNIT_AXIS = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
@@ -67,17 +67,7 @@ def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:  # no
 
 def describe_board(board: Board, anchor: str) -> dict[str, Any]:
     """What the template shows of one board."""
-    request = SectionRequest(
-        rows=[
-            ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
-            for row in board.rows
-            if row.stored
-        ],
-        card=board.card,
-        facts=board.facts,
-        primary=board.primary,
-        threshold=board.threshold,
-    )
+    request = request_sections(board, ReportOptions())
     models = [row for row in request.rows if not row.baseline]
     curves = compute_curves(request, models[:MAX_CURVES])
     return {
@@ -197,7 +187,7 @@ def describe_costs(board: Board) -> list[dict[str, str]]:
     """Quality against each cost that was measured, the Pareto front joined."""
     sign = 1.0 if board.higher_is_better else -1.0
     figures = []
-    for name, label, _ in COST_AXES:
+    for name, label in COST_AXES:
         points = [
             (row.label, float(cost), score.value)
             for row in board.rows

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
-NUM_SYMMETRIES = ("hflip", "vflip", "rot90")
 
 # One operation per image, as in TrivialAugment (Müller & Hutter, ICCV 2021), the best automatic policy on 14 ultrasound
 # tasks (arXiv 2501.13193). The ranges are small, because the size and the direction of anatomy carry information.
