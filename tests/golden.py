@@ -21,12 +21,13 @@ class Golden:
         self.expected = json.loads(FILE.read_text(encoding="utf-8")).get(key, []) if FILE.exists() else []
         self.seen: list[str] = []
 
-    def __call__(self, text: object) -> None:
-        """Assert that this is the next text of the test."""
+    def __call__(self, text: object, *named: str) -> None:
+        """Assert that this is the next text of the test, and that it contains each `named` item, also in an update."""
         said = str(text)
         if self.folder:  # messages name the folder in full, or by its last part
             said = said.replace(self.folder, "TMP").replace(Path(self.folder).name, "TMP")
         self.seen.append(said)
+        assert [item for item in named if item not in said] == []
         if not self.update:
             expected = self.expected[len(self.seen) - 1 : len(self.seen)]
             assert [said] == expected, "another sentence than in tests/golden.json; if it is meant: make golden"

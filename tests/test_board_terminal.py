@@ -138,14 +138,14 @@ def test_without_ranks_the_answer_says_why_and_what_to_do(tmp_path, store, golde
     for model in ("a", "b"):
         store(tmp_path, model=model)
     (board,) = boards_of(tmp_path)
-    golden("\n".join(summarize_board(board)))
+    golden("\n".join(summarize_board(board)), "No winner", "--seeds")
 
 
 def test_a_single_model_is_not_ranked_and_its_score_is_shown(tmp_path, store, golden):
     for seed in range(2):
         store(tmp_path, model="net", seed=seed)
     (board,) = boards_of(tmp_path)
-    golden("\n".join(summarize_board(board)))
+    golden("\n".join(summarize_board(board)), "No ranking", "net", "auroc .")
 
 
 def test_intervals_of_a_narrow_section_stand_below_their_values(board):
@@ -160,7 +160,7 @@ def test_a_baseline_that_no_model_beats_is_the_answer(tmp_path, store, golden):
         store(tmp_path, model="other", seed=seed, noise=3.0)
     store(tmp_path, model="thumbnails", noise=0.1)
     (board,) = boards_of(tmp_path)
-    golden(summarize_board(board)[0])
+    golden(summarize_board(board)[0], "No winner", "thumbnails (1.000)")
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,11 @@ def test_class_folders_override_the_label_column_but_use_patient_and_metadata(tm
 # --- folders that cannot be used --------------------------------------------------------------------------------------
 def test_folders_without_labels_or_images_are_refused_with_a_fix(tmp_path, golden):
     (tmp_path / "empty").mkdir()
-    golden(refusal(tmp_path / "empty"))
-    golden(refusal(images(tmp_path / "flat", "a.png", "b.png")))
-    golden(refusal(tmp_path / "absent"))
+    golden(refusal(tmp_path / "empty"), "error[data]", "empty", "no image")
+    golden(refusal(images(tmp_path / "flat", "a.png", "b.png")), "error[data]", "flat", "2 images")
+    golden(refusal(tmp_path / "absent"), "error[data]", "absent", "zoo list datasets")
     (tmp_path / "readme.md").write_text("hello")
-    golden(refusal(tmp_path / "readme.md"))
+    golden(refusal(tmp_path / "readme.md"), "error[data]", "readme.md", "dataset.toml")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")

@@ -157,7 +157,7 @@ def test_an_infinite_value_of_a_regression_is_named(tmp_path, golden):
     names = [f"i{number}.png" for number in range(30)]
     rows = [f"{name},{number + 0.5}" for number, name in enumerate(names[:-1])]
     table(images(tmp_path, *names), "file,label", *rows, f"{names[-1]},inf")
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "line 31", names[-1], "inf")
 
 
 def test_the_schema_of_a_card_is_json_schema_with_its_keys():

@@ -75,7 +75,7 @@ def test_secondary_captures_are_read_if_there_are_no_other_images(tmp_path):
 def test_files_without_pixels_are_refused_by_name(tmp_path, golden):
     for label in "ab":
         write(tmp_path / label / "report.dcm", SOPClassUID=BasicTextSRStorage, Modality="SR")
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "a/report.dcm", "SR")
 
 
 def test_a_screen_capture_is_read_if_it_is_the_only_image_of_a_row(tmp_path):
@@ -138,7 +138,7 @@ def test_a_row_of_a_missing_exam_is_reported(tmp_path, golden):
     root = exams(tmp_path)
     table(root, "exam,finding", *exam_rows(7))
     card(root, 'table = "labels.csv"\njoin = {tag = "AccessionNumber", column = "exam"}\nlabel = {column = "finding"}')
-    golden(refusal(root))
+    golden(refusal(root), "error[data]", "line 8", "AccessionNumber", "A6")
 
 
 # --- whose they are --------------------------------------------------------------------------------------------------

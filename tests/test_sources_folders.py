@@ -63,7 +63,7 @@ def test_two_files_of_one_name_are_still_ambiguous(tmp_path, golden):
     images(tmp_path, "part_1/a.png", "part_2/a.png", "part_2/b.png")
     table(tmp_path, "id,label", "a,x", "b,y")
     card(tmp_path, 'images = "part_*/{id}.png"\ntable = "labels.csv"\nlabel = {column = "label"}\n')
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "part_1/a.png", "part_2/a.png")
 
 
 def test_folders_of_dicom_files_of_one_patient_each_are_not_classes(tmp_path):

@@ -127,14 +127,14 @@ def test_a_given_table_that_names_no_image_is_refused(tmp_path):
 def test_a_pattern_without_a_column_of_the_table_is_refused(tmp_path, golden):
     rows = [f"{name},a" for name in NAMES]
     text = 'table = "labels.csv"\nimages = "*.png"\nlabel = {column = "x"}'
-    golden(refusal(card(write_labeled(tmp_path, "file,x", rows), text)))
+    golden(refusal(card(write_labeled(tmp_path, "file,x", rows), text)), "error[card]", "*.png", "labels.csv")
 
 
 def test_two_tables_that_fit_class_folders_equally_well_are_refused(tmp_path, golden):
     images(tmp_path, "a/1.png", "b/2.png")
     for name in ("one.csv", "two.csv"):
         table(tmp_path, "image,age", "1.png,40", "2.png,50", name=name)
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "one.csv", "two.csv")
 
 
 def test_rows_without_an_image_are_counted_if_folders_are_the_label(tmp_path):
@@ -176,11 +176,11 @@ def test_lists_that_name_no_image_are_refused(tmp_path, golden):
     images(tmp_path, *(f"a/{name}" for name in NAMES), *(f"b/{name}" for name in NAMES), "old/1.png")
     (tmp_path / "test.txt").write_text("old/1.png\n")
     text = 'images = "{label}/*"\nexclude = "old/*"\nsplit = {test = "test.txt"}'
-    golden(refusal(card(tmp_path, text)))
+    golden(refusal(card(tmp_path, text)), "error[data]", "test.txt")
 
 
 def test_keys_that_do_not_apply_to_an_npz_are_reported(tmp_path, golden):
     np.savez(tmp_path / "a.npz", images=np.zeros((6, 8, 8), np.uint8), labels=np.arange(6) % 2)
     text = 'root = "a.npz"\nlabels = ["x", "y"]\n'
-    golden(refusal(card(tmp_path, text + 'label = {positive = "z"}')))
-    golden(refusal(card(tmp_path, 'root = "a.npz"\nlabels = {0 = "x", 1 = "y"}')))
+    golden(refusal(card(tmp_path, text + 'label = {positive = "z"}')), "error[card]", "label.positive", "'z'")
+    golden(refusal(card(tmp_path, 'root = "a.npz"\nlabels = {0 = "x", 1 = "y"}')), "error[card]", "labels")

@@ -88,15 +88,15 @@ def test_labels_out_of_the_range_of_the_card_are_named(tmp_path):
 def test_false_or_damaged_npz_files_are_refused_before_unpacking(tmp_path, golden):
     whole = save_npz(tmp_path / "whole.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    golden(refusal(tmp_path / "cut.npz"))
+    golden(refusal(tmp_path / "cut.npz"), "error[npz]", "cut.npz")
     (tmp_path / "page.npz").write_text("<html>login</html>")
-    golden(refusal(tmp_path / "page.npz"))
+    golden(refusal(tmp_path / "page.npz"), "error[npz]", "page.npz")
     with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("train_images.npy", "w") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**10, 32, 32)}
         np.lib.format.write_array_header_1_0(stream, header)
-    golden(refusal(tmp_path / "huge.npz"))
+    golden(refusal(tmp_path / "huge.npz"), "error[npz]", "huge.npz", "train_images")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    golden(refusal(tmp_path / "other.npz"))
+    golden(refusal(tmp_path / "other.npz"), "error[npz]", "other.npz", "train_labels")
 
 
 def test_the_positive_label_of_an_npz_is_guessed_with_a_note(tmp_path):

@@ -176,4 +176,4 @@ def test_a_repeated_key_is_reported_with_both_lines(text, key, lines):
 
 def test_a_repeated_key_of_a_card_is_reported_with_its_line(tmp_path, golden):
     images(tmp_path, "a/1.png", "b/1.png")
-    golden(refused(card(tmp_path, 'name = "a"\nname = "b"')).message)
+    golden(refused(card(tmp_path, 'name = "a"\nname = "b"')).message, "dataset.toml", "line 2", "'name'", "line 1")

@@ -178,10 +178,10 @@ def test_a_value_of_a_split_that_no_row_has_is_a_mistake(tmp_path, golden):
         'table = "labels.csv"\njoin = {column = "file"}\nlabel = {column = "label"}\n'
         'split = {column = "part", train = "A", test = "B"}',
     )
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "split.test", "'B'")
 
 
 def test_a_row_and_a_folder_that_disagree_on_the_split_are_named(tmp_path, golden):
     images(tmp_path, "train/a.png", "test/b.png")
     table(tmp_path, "path,label,split", "train/a.png,x,train", "test/b.png,y,train")
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "line 3", "test/b.png")

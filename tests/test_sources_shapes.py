@@ -120,7 +120,7 @@ def test_the_patient_of_a_card_prevents_a_guess(tmp_path):
 def test_the_folder_of_a_split_without_an_image_is_refused(tmp_path, golden):
     images(tmp_path, "train/a/1.png", "train/b/2.png")
     (tmp_path / "test").mkdir()
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "test", "no image")
 
 
 def test_a_class_missing_in_a_split_is_noted(tmp_path):
@@ -247,7 +247,7 @@ def test_tables_of_splits_that_differ_in_columns_are_refused(tmp_path, golden):
     images(tmp_path, "train/a.png", "test/b.png")
     table(tmp_path / "train", "file_name,label", "a.png,x", name="metadata.csv")
     table(tmp_path / "test", "file_name", "b.png", name="metadata.csv")
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "test/metadata.csv", "'label'")
 
 
 # --- as the cards of dataset.toml say them ---------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def test_an_error_in_a_table_is_one_line_with_its_place(tmp_path, golden, rows, 
 def test_a_name_that_matches_two_files_is_refused_with_both(tmp_path, golden):
     images(tmp_path, "images_1/a.png", "images_2/a.png", "images_1/b.png")
     table(tmp_path, "image,label", "a,x", "b,y")
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[data]", "images_1/a.png", "images_2/a.png")
 
 
 # --- a second table --------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_second_table_that_cannot_be_added_is_reported_with_its_key(tmp_path, 
 def test_a_second_table_outside_the_folder_is_refused(tmp_path, golden):
     two_tables(tmp_path, "id,lesion", "a,1")
     (tmp_path / "dataset.toml").write_text(ADD.replace("facts.csv", "../facts.csv"))
-    golden(refusal(tmp_path))
+    golden(refusal(tmp_path), "error[card]", "../facts.csv")
 
 
 def test_the_cost_of_columns_is_linear(tmp_path):
