@@ -178,7 +178,7 @@ def test_a_set_of_clips_is_listed_and_benched_by_the_clip(tmp_path, zoo):
     flags = ["--models", "thumbnails", "--folds", "1", "--seeds", "1", "--device", "cpu", "--metrics", "accuracy"]
     done = zoo("bench", "--datasets", str(data), *flags, "--results", str(results))
     assert done.returncode == 0, done.stderr
-    assert "unit: clip" in done.stdout
+    assert "unit: clip" in zoo("report", "--details", "--results", str(results)).stdout
     path = next(results.rglob("predictions.npz"))
     test = load_predictions(path)["test"]
     rows = {name: test.probabilities[test.sample_ids == name][0] for name in test.sample_ids}
