@@ -6,11 +6,11 @@ import io
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from folders import shared
+from html_pages import Page
 from PIL import Image
 
 from zoo.audit.leaks import Audit, Finding, audit
@@ -21,36 +21,6 @@ from zoo.report.audit_page import build_page
 from zoo.sources.opening import find_source
 
 RANDOM = np.random.default_rng(3)
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """The elements and text of a page; asserts that every element is closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def page_of(root, cache):

@@ -5,55 +5,22 @@ import hashlib
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_pages import Page
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.leaderboard.boards import build_leaderboard
-from zoo.leaderboard.curves import GRID, precision_points, roc_points
+from zoo.leaderboard.boards import build_leaderboard, request_sections
+from zoo.leaderboard.curves import GRID, compute_curves, precision_points, roc_points
+from zoo.leaderboard.tables import ReportOptions
 from zoo.report.board_html import to_html
 from zoo.report.charts import fit_axis
 from zoo.results.store import load_results
 
 KNOWN = {spec.name: spec for spec in METRICS}
-VOID = {"meta", "img", "br", "input"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-
-
-class Page(HTMLParser):
-    """The elements and texts of a page; every element that is opened must be closed in its turn."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("script", "style"):
-            self.texts.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def page_of(root):
@@ -183,6 +150,20 @@ def test_precision_at_a_recall_is_scikit_learn_s():
     for x, y in zip(GRID[1:], found[1:], strict=True):
         reaching = np.flatnonzero(recall >= x - 1e-12)
         assert y == pytest.approx(precision[reaching[-1]])
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_the_curves_are_those_of_the_positive_class(tmp_path, store, positive):
+    from sklearn.metrics import roc_curve
+
+    result = store(tmp_path, model="net", seed=0, facts={"positive": positive})
+    (board,) = build_leaderboard([result], KNOWN)
+    request = request_sections(board, ReportOptions())
+    (curves,) = compute_curves(request, request.rows)
+    test = result.predictions()["test"]
+    alarms, hits, _ = roc_curve(test.targets == positive, test.probabilities[:, positive])
+    assert curves.label == result.dataset["labels"][positive]
+    assert curves.roc.y[1:] == pytest.approx(np.interp(GRID, alarms, hits)[1:], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,6 @@ def report_command(
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import section_to_csv
-    from zoo.system.files import written_whole
 
     if check and output is None:
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
@@ -95,10 +94,20 @@ def report_command(
     if output is None:
         click.echo(text, nl=False)
         return 0
-    if check:
-        stale = not output.is_file() or output.read_bytes() != text.encode()
-        tell(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}")
-        return EXIT_SOME_FAILED if stale else 0
+    return compare_with(output, text) if check else write_report(output, text)
+
+
+def compare_with(output: Path, text: str) -> int:
+    """Say whether a file holds this report; return the exit status."""
+    stale = not output.is_file() or output.read_bytes() != text.encode()
+    tell(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}")
+    return EXIT_SOME_FAILED if stale else 0
+
+
+def write_report(output: Path, text: str) -> int:
+    """Write a report to a file; return the exit status."""
+    from zoo.system.files import written_whole
+
     try:
         with written_whole(output) as temporary:
             temporary.write_bytes(text.encode())

@@ -6,17 +6,19 @@ the y values at each x of a common grid. Its band holds the middle 95 % of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.intervals import draw_patients
+from zoo.evaluation.metrics.labels import positive_row
 from zoo.evaluation.thresholds import DecidedTest, decide
-from zoo.leaderboard.operating_points import Question, list_questions_of_points, one_label
+from zoo.leaderboard.operating_points import Question, list_label_questions
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
-from zoo.tasks.kinds import BINARY
+from zoo.specs.metric import MetricRequest
 
 GRID = np.linspace(0.0, 1.0, 51)
 THRESHOLDS = np.linspace(0.01, 0.99, 50)  # of decision curves
@@ -45,34 +47,6 @@ class RowCurves:
     net_benefit: Curve
 
 
-def list_label_questions(request: SectionRequest) -> Iterator[Question]:
-    """Every row and label as a binary task; of several classes, each class against the rest."""
-    if request.card.task.name in ("binary", "multilabel"):
-        yield from list_questions_of_points(request)
-        return
-    card = request.card
-    for row in request.rows:
-        runs = [
-            [{split: p.by_unit(card.unit_of(split)) for split, p in run.items()} for run in folds]
-            for folds in row.stored
-        ]
-        for number, label in enumerate(card.labels):
-            alone = [
-                [
-                    {
-                        split: one_label(
-                            replace(p, targets=(p.targets[:, None] == np.arange(len(card.labels))) * 1.0), number
-                        )
-                        for split, p in run.items()
-                    }
-                    for run in folds
-                ]
-                for folds in runs
-            ]
-            binary = replace(card, task=BINARY, labels=(f"not {label}", label), positive=1, unit="image", val_unit=None)
-            yield Question(row=row, label=label, runs=alone, card=binary)
-
-
 def compute_curves(request: SectionRequest, rows: Sequence[ScoredRow]) -> list[RowCurves]:
     """The curves of some rows of a board, by row and label; labels with one class only in test are left out."""
     if not request.card.task.classes and request.card.task.name != "multilabel":
@@ -90,30 +64,50 @@ def curves_of(question: Question) -> RowCurves | None:
     return RowCurves(
         row=question.row.label,
         label=question.label,
-        prevalence=float(np.mean([np.mean(part.request.targets == 1) for part in tested[0]])),
-        roc=average_curve(tested, draws, GRID, roc_points),
-        precision_recall=average_curve(tested, draws, GRID, precision_points),
-        net_benefit=average_curve(tested, draws, THRESHOLDS, net_benefit_points),
+        prevalence=float(np.mean([np.mean(is_positive(part.request)) for part in tested[0]])),
+        roc=average_curve(tested, draws, GRID, partial(ranked, points=roc_points)),
+        precision_recall=average_curve(tested, draws, GRID, partial(ranked, points=precision_points)),
+        net_benefit=average_curve(tested, draws, THRESHOLDS, decided),
     )
+
+
+Points = Callable[[Array, Array, Array, Array], Array]  # positives, scores, weights (B, N), grid (G,) -> (B, G)
+
+
+def ranked(request: MetricRequest, weights: Array, grid: Array, *, points: Points) -> Array:
+    """Points of a curve that only needs an order: by log odds, which tell apart what rounds to 1."""
+    scores = request.probabilities if request.log_odds is None else request.log_odds
+    return points(is_positive(request), scores[:, positive_row(request)], weights, grid)
+
+
+def decided(request: MetricRequest, weights: Array, grid: Array) -> Array:
+    """Points of the decision curve, whose thresholds are probabilities."""
+    return net_benefit_points(is_positive(request), request.probabilities[:, positive_row(request)], weights, grid)
+
+
+def is_positive(request: MetricRequest) -> Array:
+    """The units of the positive class, bool (N,)."""
+    positives: Array = request.targets == positive_row(request)
+    return positives
 
 
 def average_curve(
     tested: Sequence[Sequence[DecidedTest]],
     draws: Sequence[Array],
     grid: Array,
-    points: Callable[[Array, Array, Array, Array], Array],
+    points: Callable[[MetricRequest, Array, Array], Array],
 ) -> Curve:
-    """The mean over seeds and folds of `points(positives, scores, weights (B, N), grid) -> (B, G)`, with its band."""
+    """The mean over seeds and folds of `points(request, weights (B, N), grid) -> (B, G)`, with its band."""
     lines, bands = [], []
     for folds in tested:
         for part, weights in zip(folds, draws, strict=True):
-            positives, scores = part.request.targets == 1, part.request.probabilities[:, 1]
-            if points is not net_benefit_points and part.request.log_odds is not None:
-                scores = part.request.log_odds[:, 1]
-            lines.append(points(positives, scores, np.ones((1, len(scores))), grid)[0])
-            bands.append(points(positives, scores, weights, grid))
+            lines.append(points(part.request, np.ones((1, weights.shape[1])), grid)[0])
+            bands.append(points(part.request, weights, grid))
     spread = np.mean(bands, axis=0)
-    low, high = np.nanpercentile(spread, [2.5, 97.5], axis=0)
+    defined = ~np.isnan(spread).any(axis=1)  # a resample without one of the classes has no curve
+    low, high = (
+        np.percentile(spread[defined], [2.5, 97.5], axis=0) if defined.any() else np.full((2, len(grid)), np.nan)
+    )
     return Curve(x=grid, y=np.mean(lines, axis=0), low=low, high=high)
 
 

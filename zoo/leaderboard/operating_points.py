@@ -66,7 +66,7 @@ def build_section(request: SectionRequest) -> Section | None:
     options, multilabel = request.options, request.card.task.name == "multilabel"
     rule = options.reach or request.threshold
     rows: list[tuple[Cell, ...]] = []
-    described, reasons, questions = [], [], list(list_questions_of_points(request))
+    described, reasons, questions = [], [], list(list_label_questions(request))
     for question in questions:
         place = (question.row.label, question.label) if multilabel else (question.row.label,)
         try:
@@ -99,8 +99,8 @@ def build_section(request: SectionRequest) -> Section | None:
 
 
 # --- questions -------------------------------------------------------------------------------------------------------
-def list_questions_of_points(request: SectionRequest) -> Iterator[Question]:
-    """List every row and label as a binary task on the units."""
+def list_label_questions(request: SectionRequest) -> Iterator[Question]:
+    """List every row and label as a binary task on the units; of several classes, each against the rest."""
     card = request.card
     for row in request.rows:
         runs = [
@@ -123,7 +123,9 @@ def list_questions_of_points(request: SectionRequest) -> Iterator[Question]:
 
 
 def one_label(part: Predictions, label: int) -> Predictions:
-    """One label of several as a binary task, on the units with a known target."""
+    """One label of several, or one class against the rest, as a binary task on the units with a known target."""
+    if part.targets.ndim == 1:
+        part = replace(part, targets=np.eye(part.probabilities.shape[1])[part.targets])
     labeled = ~np.isnan(part.targets[:, label])
     chance = part.probabilities[labeled, label]
     odds = None if part.log_odds is None else part.log_odds[labeled, label]

@@ -17,7 +17,6 @@ from zoo.leaderboard.curves import (
     RowCurves,
     compute_curves,
     count_confusion,
-    list_label_questions,
     ratio_of_spreads,
 )
 from zoo.leaderboard.formatting import (
@@ -30,6 +29,7 @@ from zoo.leaderboard.formatting import (
     with_interval,
 )
 from zoo.leaderboard.multi_dataset import find_across
+from zoo.leaderboard.operating_points import list_label_questions
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionRequest
 from zoo.report.charts import Axis, Line, Mark, draw_axis, draw_interval, draw_lines, draw_scatter, fit_axis
 from zoo.report.formats import Layout
