@@ -76,7 +76,7 @@ def build_section(request: SectionRequest) -> Section | None:
         notes=(
             f"ECE: mean distance of what is claimed from what came true, {NUM_BINS} bins of equal mass "
             f"{WHAT[card.task.name]}; chance raises it, and its interval takes that out",
-            "after: at the temperature that minimises the log loss on val, fitted for each run; above 1 the model was "
+            "after: at the temperature that minimizes the log loss on val, fitted for each run; above 1 the model was "
             "too sure of itself; intervals hold it fixed",
             *reasons,
         ),

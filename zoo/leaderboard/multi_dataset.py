@@ -181,13 +181,13 @@ def rank_across(
     tested = [[part for model in models if isinstance(part := table[b.dataset][model], DatasetScore)] for b in boards]
     measured = [measure_dataset(parts) for parts in tested]
     order = order_models(measured)
-    normalised = normalize_score(boards, measured)
+    normalized = normalize_score(boards, measured)
     best_first = np.argsort(order.mean_rank, kind="stable").tolist()
     names = tuple(models[i] for i in best_first)
     counts = {model: sum(isinstance(row.get(model), DatasetScore) for row in table.values()) for model in models}
     first = boards[0]
     weights = "pretrained weights" if first.init == "pretrained" else "random init"
-    pairs = test_pairs(models, measured, normalised)
+    pairs = test_pairs(models, measured, normalized)
     section = Section(
         name="across",
         title=" · ".join(
@@ -196,7 +196,7 @@ def rank_across(
         ),
         columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALISED}", "datasets", "failures"),
         rows=tuple(
-            describe_model(i, models[i], order, normalised, tested, f"{counts[models[i]]}/{num_datasets}")
+            describe_model(i, models[i], order, normalized, tested, f"{counts[models[i]]}/{num_datasets}")
             for i in best_first
         ),
         notes=(
@@ -204,7 +204,7 @@ def rank_across(
             *demonstration_notes(boards),
             f"intervals: 95 %, {METHOD}; the datasets stay, so nothing is said of other datasets",
             test_note(pairs, len(boards), len(models)),
-            *order_notes(models, names, normalised, measured, tested),
+            *order_notes(models, names, normalized, measured, tested),
             *notes,
             *failure_notes(boards, models, table),
             *missing_notes(models, table),
@@ -251,7 +251,7 @@ def describe_model(
     i: int,
     model: str,
     order: Order,
-    normalised: Array | None,
+    normalized: Array | None,
     tested: Sequence[Sequence[DatasetScore]],
     coverage: str,
 ) -> tuple[Cell, ...]:
@@ -264,20 +264,20 @@ def describe_model(
         spread(order.mean_rank[i], order.mean_rank_interval[i]),
         spread(order.win_probability[i], order.win_probability_interval[i]),
         float(order.first_probability[i]),
-        None if normalised is None else normalized_mean(normalised[:, i], np.zeros(len(normalised))),
+        None if normalized is None else normalized_mean(normalized[:, i], np.zeros(len(normalized))),
         coverage,
         f"{lost} of {seeds} seeds" if lost else None,
     )
 
 
 def test_pairs(
-    models: Sequence[str], measured: Sequence[DatasetSamples], normalised: Array | None
+    models: Sequence[str], measured: Sequence[DatasetSamples], normalized: Array | None
 ) -> tuple[tuple[str, str, float], ...]:
     """Every pair with its Holm-adjusted p of Wilcoxon's test over the datasets; empty if they are too few.
 
     The normalized scores are tested if there are any, because differences of several metrics are not comparable.
     """
-    scores = normalised
+    scores = normalized
     if scores is None:
         scores = np.array([[exact_mean(values) for values in part.seed_scores] for part in measured])
     p = wilcoxon_holm(scores)
@@ -300,16 +300,16 @@ def test_note(pairs: Sequence[tuple[str, str, float]], num_datasets: int, num_mo
 def order_notes(
     models: Sequence[str],
     names: Sequence[str],
-    normalised: Array | None,
+    normalized: Array | None,
     measured: Sequence[DatasetSamples],
     tested: Sequence[Sequence[DatasetScore]],
 ) -> list[str]:
     """The order by mean normalized score, and without datasets on which a model failed, if they differ."""
     lines = []
-    if normalised is None:
+    if normalized is None:
         lines.append(f"no mean {NORMALISED}: a board has no constant predictor, or its metric no best value")
     else:
-        means = [float(rounded(exact_mean(column))) for column in normalised.T]
+        means = [float(rounded(exact_mean(column))) for column in normalized.T]
         by_mean = sorted(models, key=lambda model: -means[models.index(model)])
         lines += order_note(f"by the mean {NORMALISED}", by_mean, names)
     unfailed = [part for part, row in zip(measured, tested, strict=True) if not any(t.num_faults for t in row)]
