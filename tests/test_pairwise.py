@@ -271,7 +271,8 @@ def test_a_constant_difference_needs_no_number_of_images(tmp_path, store):
     found = the_contrast(tmp_path, "net", "flat")
     text = pair_to_terminal([found], width=200)
     told = (
-        "cannot tell what difference is found with 80 % power: on every image and in every seed the models differ alike"
+        "cannot tell what difference is found with 80 % power: "
+        "on every image and in every seed the differences are the same"
     )
     assert told in text and any(told in line for line in statements(found.board))
     assert "net is better" in text and "to find the difference seen" not in text and "no number of" not in text

@@ -108,7 +108,7 @@ def test_the_tuning_budget_is_shown_even_if_it_is_zero(tmp_path, store):
     store(tmp_path)
     assert "tuning: none, the protocol's values as they are" in statements(board_of(tmp_path))
     store(tmp_path, seed=1, tuned="tuned learning_rate: 0.001 of 0.001, 0.01", num_tuning_runs=2)
-    assert "tuning: 2 runs a model, on one seed of their own, chosen on val" in statements(board_of(tmp_path))
+    assert "tuning: 2 runs per model with a seed of their own, the best on val chosen" in statements(board_of(tmp_path))
 
 
 def test_the_last_line_names_the_limits_of_a_board(tmp_path, store):

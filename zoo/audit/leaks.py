@@ -30,6 +30,7 @@ from zoo.audit.scope import (
 )
 from zoo.data.checks import composed, patient_key
 from zoo.data.fingerprints import Fingerprints
+from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
@@ -44,7 +45,6 @@ Verdict = Literal["ok", "warn", "refuse"]
 MAX_ALIKE = 0.005  # share of test images with a near-duplicate outside test; above it the split is refused
 TELLING_AUROC = 0.7
 COLUMN_BINS = 10  # for a numeric column
-MAX_COLUMN_VALUES = 50  # for a text column; with more values the column identifies images
 ODD_SIDE = 4.0  # longest side: this many times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
 SPELLINGS_SHOWN = 3  # pairs per message
@@ -445,7 +445,7 @@ def find_predictive_columns(source: OpenDataset, fingerprints: Fingerprints) -> 
     folds: list[tuple[Array, Array]] = []
     for what, cells in metadata_columns(source, fingerprints).items():
         values = bin_numbers(cells[rows])
-        if not 2 <= len(np.unique(values)) <= MAX_COLUMN_VALUES:
+        if not 2 <= len(np.unique(values)) <= MAX_TEXT_VALUES:
             continue
         folds = folds or draw_column_folds(classes, patients)
         area = predict_from_column(values, classes, folds)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 
-MAX_GROUP_VALUES = 50  # in a column of texts; more values are likely to identify images
+MAX_TEXT_VALUES = 50  # in a column of texts; more values are likely to identify images
 MAX_LENGTH = 60  # characters; longer texts are free text
 MAX_DISTINCT = 0.9  # distinct whole numbers per known cell, or values of one patient only per patient; above: ids
 
@@ -49,7 +49,7 @@ def is_grouping(values: Array, patients: Array) -> bool:
     one_patient_each = len(np.unique(codes * (owners.max() + 1) + owners)) == len(distinct)
     if one_patient_each and len(distinct) > MAX_DISTINCT * (owners.max() + 1):
         return False
-    most = min(MAX_GROUP_VALUES, len(codes) / 2) if numbers is None else MAX_DISTINCT * len(codes)
+    most = min(MAX_TEXT_VALUES, len(codes) / 2) if numbers is None else MAX_DISTINCT * len(codes)
     return bool(len(distinct) <= most)
 
 

@@ -202,7 +202,7 @@ def rank_across(
         notes=(
             f"over {', '.join(board.dataset for board in boards)}; rank 1 is the best, equal scores share a mean rank",
             *demonstration_notes(boards),
-            f"intervals: 95 %, {METHOD}; the datasets stay, so nothing is said of other datasets",
+            f"intervals: 95 %, {METHOD}; the datasets are not resampled, so they say nothing about other datasets",
             test_note(pairs, len(boards), len(models)),
             *order_notes(models, names, normalized, measured, tested),
             *notes,

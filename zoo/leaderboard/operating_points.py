@@ -272,7 +272,7 @@ def point_notes(questions: Sequence[Question], prevalence: float | None) -> list
     """The notes: the samples on which thresholds were chosen, and the prevalence of PPV and NPV."""
     first = questions[0]
     several = len({question.label for question in questions}) > 1
-    notes = ["threshold: the mean over runs; each run's own is used. Test chooses nothing"]
+    notes = ["threshold: the mean over runs; each run uses its own, chosen on val and never on test"]
     if not several:
         counts = [count(folds[0]["val"], first.card) for folds in first.runs[:1] if "val" in folds[0]]
         for positives, negatives in counts:

@@ -113,17 +113,15 @@ def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, c
     counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
     if found is None or found.value is None or found.low is None or found.high is None:
         reason = (found and found.reason) or f"{name} is not there"
-        return ShuffleVerdict(
-            model=model, passed=None, text=f"labels shuffled ({counted}): nothing can be said: {reason}"
-        )
+        return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({counted}): no verdict: {reason}")
     value = f"{name} {with_interval(found)}"
     if found.low - ROUNDING <= chance <= found.high + ROUNDING:
         text = f"labels shuffled ({counted}): {value} covers {chance_text}: no sign of a leak"
         return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
-        f"labels shuffled ({counted}): {value} DOES NOT COVER {chance_text}: the labels of test are known "
-        "from elsewhere than from those of train (or it is the one interval in 20 that misses by chance: run other "
-        "shuffles by --seeds)"
+        f"labels shuffled ({counted}): {value} DOES NOT COVER {chance_text}: the model knows the "
+        "labels of test, although those of train were shuffled (or this is the one interval in 20 that misses by "
+        "chance: run other shuffles with --seeds)"
     )
     return ShuffleVerdict(model=model, passed=False, text=text)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.metadata import MAX_GROUP_VALUES, blank_cells, read_numbers, says_unknown
+from zoo.data.metadata import MAX_TEXT_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
@@ -28,7 +28,7 @@ OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivit
 UNKNOWN_GROUP = "unknown"
 LESS = "less rest's"
 KEPT = (
-    f"results keep columns of numbers, and of at most {MAX_GROUP_VALUES} texts that images share; where a cell among "
+    f"results keep columns of numbers, and of at most {MAX_TEXT_VALUES} texts that images share; where a cell among "
     "numbers is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
 )
 NO_METADATA = f"these results hold no metadata; {KEPT}"
@@ -318,7 +318,7 @@ def group_notes(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> l
         f"{LESS}: of the group less that of all other {request.unit_name}s. The largest of several gaps would be large "
         "by chance alone",
         f"p: of the difference in {next(iter(metrics))}, after Holm over all of a model's groups",
-        f"too few: under 10 {request.case_name}s with, or without, what is asked for; such a group is not scored",
+        f"too few: under 10 positive or under 10 negative {request.case_name}s; such a group is not scored",
     ]
     if len(metrics) > 1:
         notes.append("sensitivity and specificity at the threshold that all of val chose")

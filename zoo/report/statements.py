@@ -95,7 +95,8 @@ def interval_statement(board: Board) -> str:
         if varied in methods:
             methods = methods - {method, varied} | {f"{method} ({PATIENTS_AND_SEEDS} where there are several)"}
     if methods:
-        return f"intervals: 95 %, {'; '.join(sorted(methods))}; seed SD beside; their overlap is no test"
+        named = "; ".join(sorted(methods))
+        return f"intervals: 95 %, {named}; overlapping intervals do not show that two models are equal"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
 
@@ -255,7 +256,9 @@ def tuning_statements(board: Board) -> list[str]:
     models = [row for row in board.rows if not row.baseline]
     tried = sorted({row.num_tuning_runs for row in models if row.tuned})
     if tried:
-        return [f"tuning: {' or '.join(map(str, tried))} runs a model, on one seed of their own, chosen on val"]
+        return [
+            f"tuning: {' or '.join(map(str, tried))} runs per model with a seed of their own, the best on val chosen"
+        ]
     return ["tuning: none, the protocol's values as they are"] if models else []
 
 
@@ -365,7 +368,7 @@ def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
     """The sentence if the detectable difference exceeds the metric's range, or if most pairs do not vary."""
     if sum(pair.variance == 0 for pair in pairs) > len(pairs) / 2:
         varying = f"on every {case_name(board)} and in every seed"
-        return f"cannot tell what difference is found with 80 % power: {varying} the models differ alike"
+        return f"cannot tell what difference is found with 80 % power: {varying} the differences are the same"
     widest = board.comparisons.widest
     return f"could not find any difference with 80 % power: {clean(board.primary_metric)} differs by {widest:g} at most"
 
