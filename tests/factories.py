@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
+from zoo import BINARY
 from zoo.data.dataset import DecodedFold
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
@@ -15,7 +16,6 @@ from zoo.results.runs import Run
 from zoo.results.store import Result, load_result, save_result
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.specs.protocol import BASELINE, SCRATCH
-from zoo.tasks.kinds import BINARY
 
 NUM_LABELS = {"binary": 2, "regression": 1}  # of the tasks that do not have three here
 

@@ -8,13 +8,13 @@ import pytest
 from dicom_files import write
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 from zoo.audit.leaks import audit
 from zoo.audit.levels import find_associations
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 
 def write_ct(root, lost):

@@ -13,11 +13,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 from statsmodels.stats.proportion import proportion_confint
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.calibration import build_section, find_temperature, rescale
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 CARDS = {
     "binary": ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1),
@@ -49,7 +49,7 @@ def draw_run(task: str, seed: int = 0, num: int = 300, sureness: float = 3.0, pa
             targets = of_split.integers(2, size=(num, 2)).astype(float)
             targets[of_split.random((num, 2)) < 0.1] = np.nan
         logits[split] = draw_logits(task, targets, sureness, random)
-        probabilities = card.task.to_probabilities(logits[split])
+        probabilities = card.task.answers.from_logits(logits[split])
         run[split] = make_predictions(targets, probabilities, patients=patients, prefix=split)
     return run, logits
 
@@ -83,7 +83,7 @@ class Logits(ClassifierMixin, BaseEstimator):
 def test_a_rescaled_probability_is_that_of_the_logits_divided(task):
     run, logits = draw_run(task)
     for temperature in (0.5, 1.0, 3.0):
-        expected = CARDS[task].task.to_probabilities(logits["test"] / temperature)
+        expected = CARDS[task].task.answers.from_logits(logits["test"] / temperature)
         assert rescale(run["test"], temperature, CARDS[task]).probabilities == approx(expected, abs=1e-9)
 
 
@@ -106,7 +106,7 @@ def test_no_temperature_nearby_has_a_smaller_log_loss_on_val(task):
     found = find_temperature(run, CARDS[task])
 
     def loss(temperature):
-        val, probabilities = run["val"], CARDS[task].task.to_probabilities(logits["val"] / temperature)
+        val, probabilities = run["val"], CARDS[task].task.answers.from_logits(logits["val"] / temperature)
         if task == "ordinal":
             return log_loss(val.targets, probabilities)
         known = ~np.isnan(val.targets)
@@ -171,7 +171,7 @@ def test_brier_and_log_loss_before_and_after_equal_scikit_learns(task):
     section, card = section_of(run, card=CARDS[task]), CARDS[task]
     cells, targets = cells_of(section), run["test"].targets
     for suffix, temperature in (("", 1.0), (" after", cells["temperature"])):
-        p = card.task.to_probabilities(logits["test"] / temperature)
+        p = card.task.answers.from_logits(logits["test"] / temperature)
         brier = brier_score_loss(targets, p[:, 1]) if task == "binary" else brier_score_loss(targets, p)
         assert cells["Brier" + suffix].value == approx(brier)
         assert cells["log loss" + suffix].value == approx(log_loss(targets, p))

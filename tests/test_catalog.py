@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from zoo import BINARY
 from zoo.errors import DataError, ResultsError, UsageError
 from zoo.registry.lookup import Registry
 from zoo.registry.model_sets import MODEL_SETS
@@ -17,7 +18,6 @@ from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import FINETUNE
 from zoo.system.files import SEAL, write_sealed
-from zoo.tasks.kinds import BINARY
 
 
 def build(request):

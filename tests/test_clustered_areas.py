@@ -8,12 +8,12 @@ from pytest import approx
 from scipy.special import expit, ndtri
 from scipy.stats import t as student
 
+from zoo import BINARY, MULTILABEL
 from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.roc import clustered_area, clustered_interval
-from zoo.tasks.kinds import BINARY, MULTILABEL
 
 AUROC = {spec.name: spec for spec in METRICS if spec.name == "auroc"}
 CARD = ScoringContext(task=BINARY, labels=("a", "b"), positive=1, unit="image", has_patients=True)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.data.dataset import count_split, open_fold, unit_of
 from zoo.data.decoded import cache_images, measure_intensity
 from zoo.data.fingerprints import take_fingerprints
@@ -24,7 +25,6 @@ from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
 from zoo.system.files import hash_file
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 LABELS = {"binary": 2, "multiclass": 3, "ordinal": 3, "multilabel": 3, "regression": 1}
 
@@ -276,7 +276,7 @@ def test_no_group_is_divided_and_every_image_is_assigned_for_any_dataset(tmp_pat
 
 
 def official(test=60, val=60, train=240, **change):
-    """Targets and splits of a dataset with an official split."""
+    """ReadTargets and splits of a dataset with an official split."""
     splits = np.array(["test"] * test + ["val"] * val + ["train"] * train)
     return {"targets": np.arange(len(splits)) % 2, "splits": splits, **change}
 
@@ -512,7 +512,7 @@ import numpy as np, pandas
 from zoo.data.decoded import cache_images
 from zoo.data.opening import open_dataset
 from zoo.specs.dataset import DatasetSpec, Samples
-from zoo.tasks.kinds import BINARY
+from zoo import BINARY
 
 folder = Path(sys.argv[1])
 

@@ -9,12 +9,12 @@ import torch
 from factories import make_fold
 from torch import nn
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, RunError
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.system.devices import Device
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION
 
 
 def make_dataset(targets, assignment, task=BINARY, labels=("a", "b"), patients=None):

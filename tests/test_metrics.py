@@ -10,13 +10,15 @@ from scipy.stats import spearmanr
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
+from zoo import BINARY
 from zoo.errors import Undefined
 from zoo.evaluation.evidence import unit_influence
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.thresholds import DecidedTest
 from zoo.specs.metric import MetricRequest
 from zoo.statistics.intervals import bootstrap_weights
-from zoo.tasks.kinds import BINARY, TASKS, softmax
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.logits import softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
 TASK_METRICS = [(task, name) for task, spec in TASKS.items() for name in spec.metrics]

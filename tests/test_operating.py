@@ -11,6 +11,7 @@ from scipy.stats import binom
 from sklearn.metrics import precision_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
+from zoo import BINARY, MULTICLASS, MULTILABEL
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
@@ -20,7 +21,6 @@ from zoo.leaderboard.tables import ReportOptions, ScoredRow, SectionRequest
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import wilson_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL
 
 CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)
 BY_PATIENT = replace(CARD, has_patients=True)

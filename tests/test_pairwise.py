@@ -15,7 +15,6 @@ from zoo.leaderboard.pairwise import (
     compare_models,
     describe_target,
     find_label,
-    of_truth,
     select_results,
 )
 from zoo.report.board_json import to_json
@@ -24,6 +23,7 @@ from zoo.report.statements import statements
 from zoo.results.store import load_results
 from zoo.statistics.pairs import mcnemar
 from zoo.statistics.roc import paired_delong
+from zoo.tasks.kinds import find_task
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PATIENTS = {"has_patients": True, "patient": "patient"}
@@ -218,7 +218,7 @@ def test_models_with_equal_predictions_have_no_disagreements(tmp_path, store):
 )
 def test_the_truth_has_a_probability_in_every_task(task, targets, expected):
     probabilities = np.array([[0.3, 0.6], [0.5, 0.2]])
-    assert of_truth(probabilities, targets, task) == approx(expected, nan_ok=True)
+    assert find_task(task).answers.of_target(probabilities, targets) == approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,8 @@ def test_an_unusable_dataset_is_refused_and_the_others_run(plan, tiny_data):
 
 
 def test_a_dataset_plugin_that_raises_is_refused_with_file_and_line(tmp_path, tiny_data):
+    from zoo import BINARY
     from zoo.specs.dataset import DatasetSpec
-    from zoo.tasks.kinds import BINARY
 
     bad = DatasetSpec(name="bad", task=BINARY, labels=("a", "b"), samples=open_badly)
     registry = replace(REGISTRY, datasets={"bad": bad})

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
@@ -20,8 +21,8 @@ from zoo.models.building import build_model, feature_extractor
 from zoo.models.features import extract_features
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import KNN, LINEAR_PROBE
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, find_task
-from zoo.training.probes import fit_knn, fit_probe, join_head, solve_linear, to_logits
+from zoo.tasks.kinds import find_task
+from zoo.training.probes import fit_knn, fit_probe, join_head
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 PENALTY = 0.01
@@ -37,7 +38,7 @@ PIXELS = ModelSpec(name="pixels", build=build_pixels, classifier="1", channels=1
 
 
 def make_targets(task, images):
-    """Targets that depend in part on the brightness of some pixels."""
+    """ReadTargets that depend in part on the brightness of some pixels."""
     random = np.random.default_rng(1)
     signal = images.reshape(len(images), -1)[:, :3] / 255 + random.normal(0, 0.3, (len(images), 3))
     if task == REGRESSION:
@@ -59,7 +60,7 @@ def make(task, count=120):
 
 
 def build(task, dataset, spec=PIXELS):
-    return build_model(spec, num_outputs=task.num_outputs(len(dataset.labels)), channels=1, image_size=SIDE)
+    return build_model(spec, num_outputs=task.head.num_outputs(len(dataset.labels)), channels=1, image_size=SIDE)
 
 
 def split(dataset, pixels, name):
@@ -147,7 +148,7 @@ def test_the_val_score_gets_the_logits_of_the_fitted_module():
     received = []
     module, _ = probe(dataset, pixels, select=lambda logits: received.append(logits) or 0.0)
     given = predict(module, dataset, pixels, "val", precision="fp32").probabilities
-    np.testing.assert_allclose(MULTICLASS.to_probabilities(received[0]), given, atol=1e-6)
+    np.testing.assert_allclose(MULTICLASS.answers.from_logits(received[0]), given, atol=1e-6)
 
 
 def test_a_constant_feature_is_ignored():
@@ -192,8 +193,8 @@ def test_the_constant_baseline_is_the_prior_of_train(task):
 
 def test_a_class_missing_in_train_is_never_predicted():
     features, targets = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0, 2], 20)
-    weight, bias = solve_linear(MULTICLASS, features, targets, PENALTY, num_labels=3)
-    actual = MULTICLASS.to_probabilities(features @ weight.T + bias)
+    weight, bias = MULTICLASS.head.solve(features, targets, PENALTY, num_labels=3)
+    actual = MULTICLASS.answers.from_logits(features @ weight.T + bias)
     assert actual[:, 1].max() < 1e-9
     expected = logistic(40).fit(features, targets).predict_proba(features)
     np.testing.assert_allclose(actual[:, [0, 2]], expected, atol=1e-3)
@@ -204,9 +205,9 @@ def test_a_label_with_a_single_outcome_gets_its_smoothed_rate(known, expected):
     targets = np.full((8, 2), np.nan)
     targets[: len(known), 0] = known
     targets[:, 1] = [0, 1] * 4
-    weight, bias = solve_linear(MULTILABEL, np.random.default_rng(0).normal(size=(8, 3)), targets, PENALTY, 2)
+    weight, bias = MULTILABEL.head.solve(np.random.default_rng(0).normal(size=(8, 3)), targets, PENALTY, 2)
     assert not weight[0].any()
-    assert MULTILABEL.to_probabilities(bias[None])[0, 0] == pytest.approx(expected)
+    assert MULTILABEL.answers.from_logits(bias[None])[0, 0] == pytest.approx(expected)
 
 
 # --- nearest neighbors -----------------------------------------------------------------------------------------------
@@ -275,12 +276,12 @@ def test_to_logits_inverts_the_tasks_probabilities(name):
         "multilabel": random.random((50, 3)),
         "regression": random.normal(size=(50, 1)),
     }.get(name, random.dirichlet([1, 1, 1], 50))
-    np.testing.assert_allclose(task.to_probabilities(to_logits(task, given)), given, atol=4e-4)
+    np.testing.assert_allclose(task.answers.from_logits(task.answers.to_logits(given)), given, atol=4e-4)
 
 
 @pytest.mark.parametrize("name", ["multiclass", "ordinal", "multilabel"])
 def test_certain_probabilities_have_finite_logits(name):
     task, certain = find_task(name), np.eye(3)
-    logits = to_logits(task, certain)
+    logits = task.answers.to_logits(certain)
     assert np.isfinite(logits).all()
-    np.testing.assert_allclose(task.to_probabilities(logits), certain, atol=4e-4)
+    np.testing.assert_allclose(task.answers.from_logits(logits), certain, atol=4e-4)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from costs import cost_ratio
 
-from zoo import hookimpl
+from zoo import BINARY, hookimpl
 from zoo.errors import PluginError, UsageError
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_plugin, load_registry
@@ -23,7 +23,6 @@ from zoo.specs.hooks import CONTRACT
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import FINETUNE, PROTOCOLS, QUICK
-from zoo.tasks.kinds import BINARY
 
 
 def build_nothing(request):

@@ -8,6 +8,7 @@ import pytest
 from factories import make_predictions
 from scipy import stats
 
+from zoo import BINARY, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
@@ -20,7 +21,6 @@ from zoo.results.store import load_results, load_scored_runs
 from zoo.runner.grid import as_control
 from zoo.specs.metric import ScoringContext
 from zoo.specs.protocol import FINETUNE, KNN, SCRATCH
-from zoo.tasks.kinds import BINARY, REGRESSION
 
 DETAILS = Layout(width=200, details=True)
 BY_NAME = {spec.name: spec for spec in METRICS}

@@ -9,6 +9,7 @@ from pytest import approx
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.evaluation.scoring import score
@@ -18,7 +19,7 @@ from zoo.leaderboard.sanity_checks import find_degenerate
 from zoo.report.statements import saturation_statement
 from zoo.results.provenance import trace_thresholds
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, recover_log_odds
+from zoo.tasks.logits import recover_log_odds
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 PAIR = ScoringContext(task=BINARY, labels=("a", "b"), positive=1)
@@ -27,7 +28,7 @@ PAIR = ScoringContext(task=BINARY, labels=("a", "b"), positive=1)
 def of_logits(task, logits, targets, patients=None):
     ids = np.array([f"i{i:05}" for i in range(len(logits))])
     patients = None if patients is None else np.asarray(patients).astype(str)
-    probabilities, log_odds = task.to_probabilities(logits), task.to_log_odds(logits)
+    probabilities, log_odds = task.answers.from_logits(logits), task.answers.to_log_odds(logits)
     return make_predictions(targets, probabilities, ids=ids, patients=patients, log_odds=log_odds)
 
 
@@ -70,8 +71,8 @@ def test_the_traced_threshold_of_older_results_is_the_one_used():
 
 def test_recovered_log_odds_of_several_classes_equal_those_of_the_logits():
     logits = np.random.default_rng(6).normal(size=(60, 4)) * 40
-    expected = MULTICLASS.to_log_odds(logits)
-    assert recover_log_odds(MULTICLASS.to_probabilities(logits)) == approx(expected, rel=1e-9, abs=1e-6)
+    expected = MULTICLASS.answers.to_log_odds(logits)
+    assert recover_log_odds(MULTICLASS.answers.from_logits(logits)) == approx(expected, rel=1e-9, abs=1e-6)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -87,27 +88,29 @@ def test_multilabel_areas_equal_those_of_the_logits_on_both_sides(sign):
 def test_multiclass_log_odds_are_those_of_each_class_against_the_others():
     logits = np.random.default_rng(2).normal(size=(50, 4)) * 60
     rest = [logsumexp(np.delete(logits, k, axis=1), axis=1) for k in range(4)]
-    assert MULTICLASS.to_log_odds(logits) == approx(logits - np.stack(rest, axis=1), abs=1e-9)
+    assert MULTICLASS.answers.to_log_odds(logits) == approx(logits - np.stack(rest, axis=1), abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1, 5, 60])
 def test_ordinal_log_odds_equal_those_of_representable_probabilities(scale):
     logits = np.random.default_rng(3).normal(size=(200, 4)) * scale
-    odds, probabilities = ORDINAL.to_log_odds(logits), ORDINAL.to_probabilities(logits)
+    odds, probabilities = ORDINAL.answers.to_log_odds(logits), ORDINAL.answers.from_logits(logits)
     assert expit(odds) == approx(probabilities, abs=1e-12)
     assert probabilities.sum(axis=1) == approx(1)
     assert np.isfinite(odds).all()
 
 
 def test_small_probabilities_keep_their_digits():
-    assert MULTILABEL.to_probabilities(np.array([[-40.0], [-700.0]]))[:, 0] == approx(np.exp([-40.0, -700.0]), rel=1e-9)
+    assert MULTILABEL.answers.from_logits(np.array([[-40.0], [-700.0]]))[:, 0] == approx(
+        np.exp([-40.0, -700.0]), rel=1e-9
+    )
     above = np.array([[45.0, -45.0]])
-    assert ORDINAL.to_probabilities(above)[0, [0, 2]] == approx(np.exp(-45.0), rel=1e-9)
+    assert ORDINAL.answers.from_logits(above)[0, [0, 2]] == approx(np.exp(-45.0), rel=1e-9)
 
 
 def test_equal_probabilities_of_a_class_are_tied():
     votes = np.array([[0.5, 0.3, 0.2], [0.5, 0.25, 0.25], [0.5, 0.1, 0.4]])
-    assert len(np.unique(MULTICLASS.to_log_odds(np.log(votes))[:, 0])) == 1
+    assert len(np.unique(MULTICLASS.answers.to_log_odds(np.log(votes))[:, 0])) == 1
 
 
 # --- means -----------------------------------------------------------------------------------------------------------

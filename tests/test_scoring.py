@@ -12,6 +12,7 @@ from pytest import approx
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.errors import RunError, Undefined
 from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
@@ -21,7 +22,7 @@ from zoo.evaluation.thresholds import choose_thresholds
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import add_seed_variance, wilson_interval
 from zoo.statistics.roc import delong_covariance, logit_interval
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, softmax
+from zoo.tasks.logits import softmax
 
 METRIC = {metric.name: metric for metric in METRICS}
 BINARY_CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)

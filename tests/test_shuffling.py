@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from factories import make_fold, number_ids
 
+from zoo import BINARY, MULTILABEL, REGRESSION
 from zoo.data.shuffling import shuffle_labels
-from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 
 
 def dataset(targets, patients=None, splits=None, sample_ids=None, task=BINARY, unit="image"):

@@ -8,13 +8,14 @@ from factories import make_predictions
 from pytest import approx
 from sklearn.metrics import roc_auc_score
 
+from zoo import MULTICLASS, ORDINAL
 from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.thresholds import decide
 from zoo.leaderboard.significance import compare_rows
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import bootstrap_weights
-from zoo.tasks.kinds import MULTICLASS, ORDINAL, softmax
+from zoo.tasks.logits import softmax
 
 METRIC = {spec.name: spec for spec in METRICS}
 

@@ -11,7 +11,7 @@ import pandas
 import pytest
 from folders import card, images, open_source, refusal, shared, table
 
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL
+from zoo import BINARY, MULTICLASS, MULTILABEL
 
 
 # --- class folders ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import pytest
 from folders import card, images, open_source, refusal, table
 
+from zoo import MULTICLASS, ORDINAL, REGRESSION
 from zoo.sources.opening import card_json_schema
-from zoo.tasks.kinds import MULTICLASS, ORDINAL, REGRESSION
 
 
 def test_a_card_sets_what_cannot_be_guessed(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from folders import card, images, open_source, shared, table
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.data.lookup import find_datasets
 from zoo.data.opening import open_dataset
 from zoo.errors import DataError
@@ -14,7 +15,6 @@ from zoo.registry.opening import open_registry
 from zoo.sources.decimals import to_number
 from zoo.sources.opening import find_source, write_card
 from zoo.sources.tables import LIST, cell_text, split_labels
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 
 NAMES = [f"{number:03d}" for number in range(12)]
 

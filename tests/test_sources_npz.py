@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from folders import open_source, refusal
 
+from zoo import BINARY, MULTILABEL
 from zoo.errors import DataError
 from zoo.sources.arrays import read_npz_samples
 from zoo.sources.opening import dataset_name
-from zoo.tasks.kinds import BINARY, MULTILABEL
 
 
 def save_npz(path: Path, **changes) -> Path:

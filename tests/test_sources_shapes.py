@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from folders import card, images, open_source, refusal, table
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL
 
 
 def patients(samples):

@@ -6,11 +6,11 @@ import pytest
 from costs import cost_ratio
 from folders import card, images, open_source, refusal, table
 
+from zoo import MULTICLASS, MULTILABEL, REGRESSION
 from zoo.sources.cards import DatasetCard
 from zoo.sources.guess import LabelTable, add_table
 from zoo.sources.joining import column_mistakes
 from zoo.sources.opening import find_source
-from zoo.tasks.kinds import MULTICLASS, MULTILABEL, REGRESSION
 
 
 @pytest.mark.parametrize(

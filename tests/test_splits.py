@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from factories import make_dataset_spec, make_samples
 
+from zoo import BINARY, MULTICLASS
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
-from zoo.tasks.kinds import BINARY, MULTICLASS
 
 
 def make_source(count, *, patients=None, splits=None, digests=None, **card):

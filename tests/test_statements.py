@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from factories import make_predictions
 
+from zoo import BINARY
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results.store import load_results
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.kinds import BINARY
 
 PRETRAINED = {"init": "pretrained", "weights_tag": "t1", "weights_digest": "d" * 64}
 PATIENTS = {"has_patients": True, "patient": "patient"}

@@ -14,6 +14,7 @@ from scipy.stats import binom, binomtest, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 from statsmodels.stats import contingency_tables, multitest, power, proportion
 
+from zoo import BINARY
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.specs.metric import MetricRequest
@@ -55,7 +56,6 @@ from zoo.statistics.weighted import (
     weighted_average_precision,
     weighted_spearman,
 )
-from zoo.tasks.kinds import BINARY
 
 REFERENCE = Path(__file__).with_name("stat_reference.json")
 ASAH = Path(

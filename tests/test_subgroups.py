@@ -11,6 +11,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from zoo import BINARY, MULTICLASS
 from zoo.errors import UsageError
 from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
@@ -21,7 +22,6 @@ from zoo.leaderboard.subgroups import KEPT, build_section
 from zoo.leaderboard.tables import GroupBy, ReportOptions, ScoredRow, SectionRequest, parse_by
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import independent_difference, wilson_interval
-from zoo.tasks.kinds import BINARY, MULTICLASS
 
 METRIC = {metric.name: metric for metric in METRICS}
 CARD = ScoringContext(task=BINARY, labels=("benign", "malignant"), positive=1)

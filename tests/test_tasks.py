@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, TASKS, find_task
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo.tasks.kinds import TASKS, find_task
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 3, (20, 4))
@@ -23,13 +24,13 @@ finite_logits = arrays(np.float64, (3, 4), elements=st.floats(-1e4, 1e4))
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS], ids=str)
 @pytest.mark.parametrize("logits", [LOGITS, EXTREME], ids=["ordinary", "extreme"])
 def test_class_probabilities_match_scipy_softmax(task, logits):
-    np.testing.assert_allclose(task.to_probabilities(logits), scipy.special.softmax(logits, axis=1), atol=1e-15)
+    np.testing.assert_allclose(task.answers.from_logits(logits), scipy.special.softmax(logits, axis=1), atol=1e-15)
 
 
 @pytest.mark.parametrize("logits", [LOGITS, EXTREME], ids=["ordinary", "extreme"])
 def test_multilabel_probabilities_match_scipy_expit(logits):
     with np.errstate(over="raise"):
-        probabilities = MULTILABEL.to_probabilities(logits)
+        probabilities = MULTILABEL.answers.from_logits(logits)
     np.testing.assert_allclose(probabilities, scipy.special.expit(logits), atol=1e-15)
 
 
@@ -37,13 +38,13 @@ def test_ordinal_probabilities_are_differences_of_cumulative_ones():
     logits = np.array([[2.0, 0.5, -1.0]])  # P(y > 0), P(y > 1), P(y > 2)
     above = scipy.special.expit(logits[0])
     expected = [1 - above[0], above[0] - above[1], above[1] - above[2], above[2]]
-    np.testing.assert_allclose(ORDINAL.to_probabilities(logits), [expected])
+    np.testing.assert_allclose(ORDINAL.answers.from_logits(logits), [expected])
 
 
 @settings(deadline=None)  # no limit on a busy machine
 @given(finite_logits)
 def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
-    probabilities = ORDINAL.to_probabilities(logits)
+    probabilities = ORDINAL.answers.from_logits(logits)
     assert probabilities.shape == (3, 5)
     assert (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
@@ -54,19 +55,19 @@ def test_ordinal_probabilities_sum_to_one_and_none_is_negative(logits):
 def test_raising_an_ordinal_logit_never_lowers_the_expected_class(logits, threshold, by):
     raised = logits.copy()
     raised[:, threshold] += by
-    mean = [ORDINAL.to_probabilities(x) @ np.arange(5) for x in (logits, raised)]
+    mean = [ORDINAL.answers.from_logits(x) @ np.arange(5) for x in (logits, raised)]
     assert (mean[1] >= mean[0] - 1e-12).all()
 
 
 def test_a_regression_output_is_returned_unchanged():
     values = RANDOM.normal(size=(5, 1))
-    np.testing.assert_array_equal(REGRESSION.to_probabilities(values), values)
+    np.testing.assert_array_equal(REGRESSION.answers.from_logits(values), values)
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
 def test_the_class_loss_matches_torch_cross_entropy():
     logits, targets = torch.tensor(LOGITS), torch.arange(20) % 4
-    assert MULTICLASS.loss(logits, targets) == functional.cross_entropy(logits, targets)
+    assert MULTICLASS.head.loss(logits, targets) == functional.cross_entropy(logits, targets)
 
 
 def test_the_multilabel_loss_is_the_mean_over_known_cells():
@@ -75,22 +76,22 @@ def test_the_multilabel_loss_is_the_mean_over_known_cells():
     targets[::3, 1] = torch.nan
     known = ~targets.isnan()
     expected = functional.binary_cross_entropy_with_logits(logits[known], targets[known])
-    assert MULTILABEL.loss(logits, targets).item() == pytest.approx(expected.item())
+    assert MULTILABEL.head.loss(logits, targets).item() == pytest.approx(expected.item())
 
 
 def test_unknown_labels_get_no_gradient():
     logits = torch.tensor([[0.3, -1.2], [2.0, 0.7]], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0]], dtype=torch.float64)
-    MULTILABEL.loss(logits, targets).backward()
+    MULTILABEL.head.loss(logits, targets).backward()
     by_hand = (torch.sigmoid(logits.detach()) - targets.nan_to_num()) / 3  # three known cells
     by_hand[0, 1] = 0.0
     torch.testing.assert_close(logits.grad, by_hand)
-    assert torch.autograd.gradcheck(lambda x: MULTILABEL.loss(x, targets), (logits,))
+    assert torch.autograd.gradcheck(lambda x: MULTILABEL.head.loss(x, targets), (logits,))
 
 
 def test_a_batch_without_any_known_label_has_loss_zero_and_finite_gradients():
     logits = torch.ones(2, 3, requires_grad=True)
-    loss = MULTILABEL.loss(logits, torch.full((2, 3), torch.nan))
+    loss = MULTILABEL.head.loss(logits, torch.full((2, 3), torch.nan))
     loss.backward()
     assert loss.item() == 0.0
     assert logits.grad.tolist() == [[0.0] * 3] * 2
@@ -100,12 +101,14 @@ def test_the_ordinal_loss_is_the_cross_entropy_of_the_events_y_above_k():
     logits = torch.tensor(LOGITS[:3, :2])
     events = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64)  # classes 0, 1, 2
     expected = functional.binary_cross_entropy_with_logits(logits, events)
-    assert ORDINAL.loss(logits, torch.tensor([0, 1, 2])).item() == pytest.approx(expected.item())
+    assert ORDINAL.head.loss(logits, torch.tensor([0, 1, 2])).item() == pytest.approx(expected.item())
 
 
 def test_the_regression_loss_matches_torch_mse():
     outputs, targets = torch.tensor(LOGITS[:, :1]), torch.tensor(LOGITS[:, 1])
-    assert REGRESSION.loss(outputs, targets).item() == pytest.approx(functional.mse_loss(outputs[:, 0], targets).item())
+    assert REGRESSION.head.loss(outputs, targets).item() == pytest.approx(
+        functional.mse_loss(outputs[:, 0], targets).item()
+    )
 
 
 # --- the records -----------------------------------------------------------------------------------------------------
@@ -114,13 +117,14 @@ def test_the_regression_loss_matches_torch_mse():
 )
 def test_a_head_has_as_many_outputs_as_its_task_needs(task, outputs):
     labels = {"binary": 2, "regression": 1}.get(task.name, 5)
-    assert task.num_outputs(labels) == outputs
-    assert task.to_probabilities(np.zeros((3, outputs))).shape == (3, labels)
+    assert task.head.num_outputs(labels) == outputs
+    assert task.answers.from_logits(np.zeros((3, outputs))).shape == (3, labels)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)
-def test_a_task_is_pickled_by_name(task):
-    assert pickle.loads(pickle.dumps(task)) is task
+def test_a_pickled_task_is_the_same_task(task):
+    copy = pickle.loads(pickle.dumps(task))
+    assert copy == task and copy.answers.width(2) == task.answers.width(2)
 
 
 def test_an_unknown_task_lists_the_valid_ones():

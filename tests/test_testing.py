@@ -11,12 +11,12 @@ import torch
 from sklearn.metrics import accuracy_score
 from torch import nn
 
+from zoo import BINARY, MULTILABEL, REGRESSION
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import BuildRequest, ModelSpec, Weights
-from zoo.tasks.kinds import BINARY, MULTILABEL, REGRESSION
 from zoo.testing import check_dataset, check_metric, check_model
 
 

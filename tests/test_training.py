@@ -10,21 +10,25 @@ from factories import make_fold, make_predictions
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
 from zoo.evaluation.predict import predict
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import fit
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
-from zoo.training.selection import BestRound, negative_log_likelihood, selects_last
+from zoo.training.selection import BestRound, selects_last
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
 SHORT = Protocol(name="short", steps=30, rounds=3, batch_size=16, learning_rate=0.02, augmentation="none")
 SIDE = 8
+
+
+def loss_of(predictions, task, spread=1.0):
+    return task.answers.loss(predictions.probabilities, predictions.targets, spread)
 
 
 def make(task=BINARY, count=200, symmetries=()):
@@ -80,7 +84,7 @@ def train(
 ):
     if module is None:
         torch.manual_seed(0)
-        module = Tiny(dataset.task.num_outputs(len(dataset.labels)), dropout)
+        module = Tiny(dataset.task.head.num_outputs(len(dataset.labels)), dropout)
         torch.seed()  # training must not depend on the caller's random state
     return fit(
         TINY,
@@ -90,7 +94,7 @@ def train(
         protocol,
         seed=seed,
         precision=precision,
-        val_score=val_score or (lambda predictions: -negative_log_likelihood(predictions, dataset)),
+        val_score=val_score or (lambda predictions: -loss_of(predictions, dataset.task, dataset.target_scale[1])),
         notify=notify,
         checkpoints=checkpoints,
     )
@@ -510,7 +514,7 @@ def predictions(targets, probabilities):
 def test_the_loss_of_val_is_scikit_learns_log_loss():
     random = np.random.default_rng(0)
     targets, probabilities = random.integers(0, 3, 50), random.dirichlet([1, 1, 1], 50)
-    actual = negative_log_likelihood(predictions(targets, probabilities), make(MULTICLASS)[0])
+    actual = loss_of(predictions(targets, probabilities), MULTICLASS)
     assert actual == pytest.approx(log_loss(targets, probabilities))
 
 
@@ -519,12 +523,12 @@ def test_the_loss_of_val_ignores_unknown_labels():
     targets, probabilities = random.integers(0, 2, (50, 3)).astype(float), random.random((50, 3))
     targets[::4, 1] = np.nan
     known = ~np.isnan(targets)
-    actual = negative_log_likelihood(predictions(targets, probabilities), make(MULTILABEL)[0])
+    actual = loss_of(predictions(targets, probabilities), MULTILABEL)
     assert actual == pytest.approx(log_loss(targets[known], probabilities[known]))
 
 
 def test_a_certain_and_wrong_prediction_has_a_finite_loss():
-    actual = negative_log_likelihood(predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]), make()[0])
+    actual = loss_of(predictions([0, 1], [[0.0, 1.0], [0.0, 1.0]]), BINARY)
     assert 5 < actual < 50
 
 

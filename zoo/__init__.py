@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from zoo.system.downloads import download
     from zoo.system.files import hash_in_name, written_whole
     from zoo.system.workers import Event
-    from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task
+    from zoo.tasks.classes import BINARY, MULTICLASS
+    from zoo.tasks.multilabel import MULTILABEL
+    from zoo.tasks.ordinal import ORDINAL
+    from zoo.tasks.regression import REGRESSION
+    from zoo.tasks.task import Task
 
 __all__ = [
     "BINARY",
@@ -57,16 +61,20 @@ __all__ = [
     "written_whole",
 ]
 # The modules that define these names, the lightest first.
-# perf: `from zoo import hookimpl` does not import numpy and pandas
+# perf: `from zoo import hookimpl` does not import pandas
 _MODULES = (
     "errors",
-    "tasks.kinds",
     "specs.protocol",
     "specs.model",
     "specs.dataset",
     "specs.metric",
     "specs.executor",
     "specs.hooks",
+    "tasks.task",
+    "tasks.classes",
+    "tasks.ordinal",
+    "tasks.multilabel",
+    "tasks.regression",
     "system.files",
     "system.downloads",
     "system.workers",

@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.arrays import Array
 from zoo.data.checks import check_samples, complete_spec, in_one_form
 from zoo.errors import PluginError, Undefined, ZooError, nearest
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import compute
 from zoo.models.building import build_model, feature_extractor
 from zoo.models.building import layer_groups as layer_groups_of
 from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
-from zoo.specs.metric import MetricRequest, MetricSpec
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.specs.model import ModelSpec, Weights
-from zoo.tasks.kinds import TASKS, Task
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +43,7 @@ NUM_UNITS = 240  # predictions to compute a metric on
 KIT_RESAMPLES = 10
 FAR_OUTPUT = 50.0  # a bias that outweighs any ordinary feature; its sigmoid is 0 or 1
 NUM_PUSHES = 50
-LABELS = {"binary": 2, "multiclass": 4, "ordinal": 4, "multilabel": 3, "regression": 1}
+NUM_LABELS = 4  # of invented predictions, where the task permits as many
 
 
 def expect(condition: object, sentence: str) -> None:
@@ -308,7 +310,7 @@ def check_dataset_spec(spec: DatasetSpec) -> None:
     check_spec_fields("dataset", spec)
     expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
     expect(
-        not spec.positive or (spec.task.name == "binary" and spec.positive in spec.labels),
+        not spec.positive or (spec.task.targets.has_positive and spec.positive in spec.labels),
         f"{name}: `positive` is {spec.positive!r}; expected a label of a binary task: {', '.join(spec.labels)}",
     )
     expect(spec.license, f"{name}: `license` is empty; write 'unknown' if it is not known")
@@ -343,11 +345,10 @@ def check_table(spec: DatasetSpec, samples: Samples) -> None:
 
 def check_spec_targets(spec: DatasetSpec, samples: Samples) -> None:
     """Check the dtype of the targets; `check_samples` compares their values with the labels."""
-    name, dtype = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype
-    expected = np.dtype(np.int64).kind if spec.task.classes else np.dtype(np.float64).kind
+    name, dtype, expected = f"dataset {spec.name!r}", np.asarray(samples.targets).dtype, spec.task.targets.generic
     expect(
-        isinstance(samples.targets, np.ndarray) and dtype.kind == expected,
-        f"{name}: targets are {dtype}, expected {'int64' if spec.task.classes else 'a float'} array",
+        isinstance(samples.targets, np.ndarray) and dtype.kind == expected.kind,
+        f"{name}: targets are {dtype}, expected {'int64' if expected.kind == 'i' else 'a float'} array",
     )
     if not spec.task.classes:
         return
@@ -442,31 +443,21 @@ def check_metric(spec: MetricSpec) -> None:
 def request_for(task: Task, *, quality: str) -> MetricRequest:
     """Predictions of a known quality. For a multi-label task a tenth of the targets is missing (NaN)."""
     rng = np.random.default_rng(1)
-    num_labels = LABELS[task.name]
-    targets: Array
-    if task.name == "regression":
-        targets = rng.normal(50, 10, NUM_UNITS)
-        probabilities = targets[:, None] if quality == "perfect" else rng.normal(50, 10, (NUM_UNITS, 1))
-    elif task.name == "multilabel":
-        targets = (rng.random((NUM_UNITS, num_labels)) < 0.3).astype(np.float64)
-        probabilities = targets.copy() if quality == "perfect" else rng.random(targets.shape)
-        targets[rng.random(targets.shape) < 0.1] = np.nan
-    else:
-        targets = rng.choice(num_labels, NUM_UNITS, p=np.arange(num_labels, 0, -1) / np.arange(num_labels + 1).sum())
-        probabilities = rng.dirichlet(np.ones(num_labels), NUM_UNITS)
-        if quality == "perfect":
-            probabilities = np.eye(num_labels)[targets]
-    decisions: Array | None = probabilities.argmax(axis=1)
-    if task.name in ("multilabel", "regression"):
-        decisions = probabilities >= 0.5 if task.name == "multilabel" else None
-    return MetricRequest(
+    num_labels = min(NUM_LABELS, task.targets.max_labels or NUM_LABELS)
+    targets, perfect = task.targets.draw(rng, NUM_UNITS, num_labels)
+    ids = np.arange(NUM_UNITS).astype(str)
+    test = Predictions(
+        sample_ids=ids,
+        patients=ids,
+        targets=targets,
+        probabilities=perfect if quality == "perfect" else task.answers.draw(rng, NUM_UNITS, num_labels),
+    )
+    card = ScoringContext(
         task=task,
         labels=tuple(f"label {index}" for index in range(num_labels)),
-        targets=targets,
-        probabilities=probabilities,
-        decisions=decisions,
-        positive=1 if task.name == "binary" else None,
+        positive=1 if task.targets.has_positive else None,
     )
+    return decide({"test": test}, card, "half").request
 
 
 def make_read_only(request: MetricRequest) -> MetricRequest:

@@ -28,8 +28,7 @@ from zoo.models.features import cached_features
 from zoo.models.identity import nearest_size
 from zoo.models.weights import InitialWeights
 from zoo.specs.model import ModelSpec
-from zoo.tasks.kinds import BINARY, MULTICLASS, REGRESSION
-from zoo.training.probes import solve_linear
+from zoo.tasks.linear import solve_softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,8 +91,8 @@ def find_label_noise(
     console: Console,
 ) -> Finding:
     """Report probably wrong labels of all splits, lowest score first, or why they were not judged."""
-    if source.task == REGRESSION:
-        return note(CHECK, "not checked: regression")
+    if not source.task.labeled:
+        return note(CHECK, f"not checked: {source.task.presentation.title}")
     columns = list_label_columns(source)
     if not columns:
         return note(CHECK, f"not checked: no two classes with {MIN_IMAGES} images each")
@@ -223,7 +222,6 @@ def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
     from threadpoolctl import threadpool_limits
 
     num_classes = int(given.max()) + 1
-    task = BINARY if num_classes == 2 else MULTICLASS
     num_folds = min(NOISE_FOLDS, len(np.unique(groups)))
     folds = list(StratifiedGroupKFold(num_folds, shuffle=True, random_state=0).split(given, given, groups))
     best: tuple[float, Array] | None = None
@@ -231,7 +229,7 @@ def predict_out_of_fold(features: Array, given: Array, groups: Array) -> Array:
         for penalty in PENALTIES:
             logs = np.zeros((len(given), num_classes))
             for fitted, tested in folds:
-                weight, bias = solve_linear(task, features[fitted], given[fitted], penalty, num_classes)
+                weight, bias = solve_softmax(features[fitted], given[fitted], penalty, num_classes)
                 logs[tested] = log_softmax(features[tested] @ weight.T + bias, axis=1)
             loss = -float(logs[np.arange(len(given)), given].mean())
             if best is None or loss < best[0]:

@@ -38,7 +38,6 @@ from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
-from zoo.tasks.kinds import REGRESSION
 
 Verdict = Literal["ok", "warn", "refuse"]
 
@@ -349,12 +348,12 @@ def find_near_duplicates(source: OpenDataset, split: Split, fingerprints: Finger
 # --- warnings --------------------------------------------------------------------------------------------------------
 def find_missing_classes(source: OpenDataset, split: Split) -> Iterator[Finding]:
     """Report each class or label with no positive (multi-label: or no negative) image in a split."""
-    if source.task == REGRESSION:
+    classes, num_folds = source.task.classes, len(split.folds)
+    flags = source.task.targets.to_flags(np.asarray(source.samples.targets), len(source.spec.labels))
+    if flags is None:
         return
-    targets, classes, num_folds = np.asarray(source.samples.targets), source.task.classes, len(split.folds)
-    cells = np.eye(len(source.spec.labels))[targets] if classes else targets  # (N, L): NaN where unknown
     is_mean = len(source.spec.labels) > (2 if classes else 1)
-    for label, column in zip(source.spec.labels, cells.T, strict=True):
+    for label, column in zip(source.spec.labels, flags.T, strict=True):
         no_positive = find_empty_splits(column == 1, split.folds)
         no_negative = find_empty_splits(column == 0, split.folds) - no_positive  # without any known target: one finding
         undefined = {fold for name, fold in no_positive | no_negative if name == "test"}

@@ -10,7 +10,6 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.opening import OpenDataset
 from zoo.specs.dataset import LEVELS_BY
-from zoo.tasks.kinds import REGRESSION
 
 MAX_P = 0.01  # Bonferroni-corrected over the labels
 MIN_STRENGTH = 0.1  # Cramer's V or correlation ratio: in large datasets p alone reports negligible effects
@@ -65,7 +64,7 @@ def test_independence(source: OpenDataset, groups: Array, targets: Array) -> tup
     values = cases[2].astype(float)
     if len(np.unique(group_index)) < 2 or len(np.unique(values)) < 2:
         return 1.0, 0.0
-    if source.task == REGRESSION:
+    if not source.task.labeled:
         return compare_quantities(group_index, values)
     return compare_counts(group_index, np.unique(values, return_inverse=True)[1])
 

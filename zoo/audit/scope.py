@@ -12,7 +12,6 @@ from zoo.audit.levels import level_columns
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import unit_word
-from zoo.tasks.kinds import REGRESSION
 
 MIN_AUDIT_CASES = 30  # images in each of two classes, for the check of predictive columns
 COLUMN_FOLDS = 5
@@ -82,7 +81,7 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
         del checks["patient-spelling"]
     if not level_columns(source):
         del checks["levels"]
-    if source.task == REGRESSION:
+    if not source.task.labeled:
         del checks["class-absent"]
     if not has_official:
         del checks["checksum"]
@@ -107,10 +106,8 @@ def why_no_near_duplicates(source: OpenDataset, fingerprints: Fingerprints) -> s
 
 def why_no_predictive_columns(source: OpenDataset) -> str:
     """Return why predictive columns cannot be checked, or ""."""
-    if source.task == REGRESSION:
-        return "regression"
     if not source.task.classes:
-        return "multi-label"
+        return source.task.presentation.title
     rows, present = rows_of_frequent_classes(source)
     if len(present) < 2:
         return f"no two classes with {MIN_AUDIT_CASES} images each"

@@ -17,9 +17,7 @@ from zoo.errors import DataError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
-from zoo.tasks.kinds import REGRESSION
 
-MAX_TARGET = 1e30  # in a regression: the squares of larger targets overflow
 # The spellings of the whole number 12 in a table: 0012, 12.0, "1.2e+1" (from a column with a blank), "12,0".
 # 1,000 and 1.000 may mean a thousand
 WHOLE_NUMBER = re.compile(r"\d+([.,](?!000\Z)0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
@@ -102,39 +100,14 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
 
 def check_targets(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:
     """Check that targets have the task's type and range, and are not all equal."""
-    table, targets = samples.table, np.asarray(samples.targets)
-    labels, task = len(spec.labels), spec.task
-    if labels < task.min_labels or (task.max_labels and labels > task.max_labels):
-        refuse(
-            f"expected {'at least ' if labels < task.min_labels else ''}{task.min_labels} labels, got {labels}",
-            "correct `labels` or `task`",
-        )
-    if task.classes:
-        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
-            refuse(f"targets are {targets.dtype} of shape {targets.shape}, expected integers ({len(table)},)", MAKER)
-        wrong = np.flatnonzero((targets < 0) | (targets >= labels))
-        if len(wrong):
-            refuse(
-                f"{table['sample_id'].iloc[wrong[0]]}: label {targets[wrong[0]]}, expected 0 to {labels - 1}",
-                "correct it, or drop the row",
-            )
-        if len(np.unique(targets)) < 2:
-            refuse(
-                f"every image is labeled {spec.labels[int(targets[0])]!r}, so there is nothing to learn",
-                "add images of another class, or set where the label is",
-            )
-    elif task == REGRESSION:
-        wrong = np.flatnonzero(~(np.abs(targets) <= MAX_TARGET)) if targets.ndim == 1 else np.arange(1)
-        if len(wrong):
-            refuse(
-                f"{table['sample_id'].iloc[wrong[0]]}: target {targets[wrong[0]]}, expected a finite number up to "
-                f"{MAX_TARGET:g}",
-                "correct it, drop the row, or convert all targets to a larger unit",
-            )
-    elif targets.shape != (len(table), labels):
-        refuse(f"targets of shape {targets.shape}, expected {(len(table), labels)}", MAKER)
-    elif not np.isin(targets[~np.isnan(targets)], (0, 1)).all():
-        refuse("multi-label targets must be 0, 1 or NaN for unknown", "correct them")
+    targets, kind, num_labels = np.asarray(samples.targets), spec.task.targets, len(spec.labels)
+    few = num_labels < kind.min_labels
+    if few or (kind.max_labels and num_labels > kind.max_labels):
+        least = "at least " if few else ""
+        refuse(f"expected {least}{kind.min_labels} labels, got {num_labels}", "correct `labels` or `task`")
+    if fault := kind.find_fault(targets, spec.labels):
+        place = "" if fault.row is None else f"{samples.table['sample_id'].iloc[fault.row]}: "
+        refuse(f"{place}{fault.problem}", fault.fix or MAKER)
 
 
 def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None]) -> None:

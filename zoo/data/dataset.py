@@ -17,7 +17,7 @@ from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.kinds import REGRESSION, Task
+from zoo.tasks.task import Task
 
 if TYPE_CHECKING:
     pass
@@ -55,13 +55,8 @@ class DecodedFold:
 
     @cached_property
     def target_scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training targets of a regression; (0, 1) for every other task."""
-        if self.scale is not None:
-            return self.scale
-        if self.task != REGRESSION:
-            return 0.0, 1.0
-        train = self.targets[self.index("train")]
-        return float(train.mean()), float(train.std()) or 1.0
+        """Center and spread of the training targets, in which the network predicts."""
+        return self.scale or self.task.targets.scale(self.targets[self.index("train")])
 
     @property
     def card(self) -> ScoringContext:
@@ -146,20 +141,12 @@ def count_split(dataset: DecodedFold, name: str) -> dict[str, Any]:
 
 def count_images(task: Task, labels: Sequence[str], targets: Array, patients: Array) -> dict[str, Any]:
     """Count the images and patients of one split, and its images per label; for a regression, mean and deviation."""
-    counts: dict[str, Any] = {"images": len(targets), "patients": len(np.unique(patients))}
-    if task.classes:
-        per_label = np.bincount(targets, minlength=len(labels))
-        counts["labels"] = {label: int(n) for label, n in zip(labels, per_label, strict=True)}
-    elif task == REGRESSION:
-        counts |= {"mean": float(targets.mean()), "std": float(targets.std())}
-    else:
-        counts["labels"] = {label: int(n) for label, n in zip(labels, np.nansum(targets, axis=0), strict=True)}
-    return counts
+    return {"images": len(targets), "patients": len(np.unique(patients)), **task.targets.count(targets, labels)}
 
 
 def index_of_positive(spec: DatasetSpec) -> int | None:
     """Return the index of the positive class of a binary dataset: the card's, else the last; None for other tasks."""
-    if spec.task.name != "binary":
+    if not spec.task.targets.has_positive:
         return None
     if spec.positive and spec.positive not in spec.labels:
         raise DataError(

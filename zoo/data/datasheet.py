@@ -19,7 +19,6 @@ from zoo.data.splits import Split
 from zoo.errors import clean
 from zoo.images.resizing import fit_square
 from zoo.specs.dataset import SPLITS
-from zoo.tasks.kinds import REGRESSION
 
 NUM_THUMBNAILS = 10
 MAX_MEASURED = 256  # train images, evenly spread, whose levels determine how 16 bits are displayed
@@ -138,14 +137,12 @@ def draw_sheet(source: OpenDataset, split: Split, fingerprints: Fingerprints, pa
 def choose_rows(source: OpenDataset) -> list[int]:
     """Choose ten rows: evenly over the classes and within each; for a regression, evenly from least to greatest."""
     targets = np.asarray(source.samples.targets)
-    if source.task == REGRESSION:
+    flags = source.task.targets.to_flags(targets, len(source.spec.labels))
+    if flags is None:
         order = np.argsort(targets, kind="stable")
         return [int(row) for row in order[evenly(len(order), NUM_THUMBNAILS)]]
-    if source.task.classes:
-        members = [np.flatnonzero(targets == label) for label in range(len(source.spec.labels))]
-    else:
-        none = np.flatnonzero(np.nansum(targets, axis=1) == 0)
-        members = [*(np.flatnonzero(targets[:, label] == 1) for label in range(targets.shape[1])), none]
+    none = np.flatnonzero(np.nansum(flags, axis=1) == 0)
+    members = [*(np.flatnonzero(column == 1) for column in flags.T), none]
     members = [rows for rows in members if len(rows)]
     members = [members[index] for index in evenly(len(members), NUM_THUMBNAILS)]
     chosen: list[int] = []
@@ -163,11 +160,7 @@ def evenly(count: int, wanted: int) -> Array:
 
 def label_text(source: OpenDataset, row: int) -> str:
     target = np.asarray(source.samples.targets)[row]
-    if source.task == REGRESSION:
-        return f"{target:.4g}"
-    if source.task.classes:
-        return source.spec.labels[int(target)]
-    return " | ".join(name for name, value in zip(source.spec.labels, target, strict=True) if value == 1) or "none"
+    return source.task.targets.describe(target, source.spec.labels)
 
 
 def set_intensity(source: OpenDataset, split: Split) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, pati
 from zoo.system.files import hash_bytes, hash_file
 from zoo.system.memo import FileMemo, FileStamp, file_stamp
 from zoo.system.progress import Progress
-from zoo.tasks.kinds import Task
+from zoo.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

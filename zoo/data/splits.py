@@ -14,7 +14,6 @@ from zoo.data.opening import OpenDataset
 from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import hash_bytes
-from zoo.tasks.kinds import REGRESSION
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -297,16 +296,7 @@ def number_groups(count: int, links: Sequence[Array]) -> Array:
 
 def stratify(source: OpenDataset) -> Array:
     """Return the stratum of each image, to balance splits: its class, its rarest label, or its quintile."""
-    targets = np.asarray(source.samples.targets)
-    if source.task.classes:
-        return targets
-    if source.task == REGRESSION:
-        return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
-    rarity = np.argsort(np.nansum(targets, axis=0))
-    strata = np.zeros(len(targets), int)
-    for label in reversed(rarity):
-        strata[np.nan_to_num(targets[:, label]) > 0] = label + 1
-    return strata
+    return source.task.targets.strata(np.asarray(source.samples.targets))
 
 
 def default_folds(source: OpenDataset, strata: Array) -> int:

@@ -17,7 +17,7 @@ from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import Unit
 from zoo.statistics.means import mean_by_group
-from zoo.tasks.kinds import round_log_odds
+from zoo.tasks.logits import round_log_odds
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,13 +95,13 @@ def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
 def predictions_from_logits(dataset: DecodedFold, rows: Array, logits: Array) -> Predictions:
     """Convert logits, float64 (N, outputs), of the given rows of a dataset to predictions."""
     mean, std = dataset.target_scale
-    to_log_odds = dataset.task.to_log_odds
+    answers = dataset.task.answers
     return Predictions(
         sample_ids=dataset.sample_ids[rows],
         patients=dataset.patients[rows],
         targets=dataset.targets[rows],
-        probabilities=dataset.task.to_probabilities(logits) * std + mean,
-        log_odds=to_log_odds(logits) if to_log_odds else None,
+        probabilities=answers.from_logits(logits) * std + mean,
+        log_odds=answers.to_log_odds(logits),
         metadata={name: values[rows] for name, values in dataset.metadata.items()},
     )
 

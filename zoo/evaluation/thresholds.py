@@ -12,7 +12,7 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.predictions import Predictions
 from zoo.specs.metric import MetricRequest, ScoringContext
-from zoo.tasks.kinds import identity, recover_log_odds, sigmoid
+from zoo.tasks.logits import sigmoid
 
 SCORE_TOLERANCE = 1e-9
 
@@ -66,8 +66,9 @@ def on_one_scale(
     parts = [test] if val is None else [val, test]
     if all(part.log_odds is not None for part in parts):
         return val, test
-    recovered = any((part.probabilities == 1).any() for part in parts) and card.task.name in ("binary", "multiclass")
-    parts = [replace(part, log_odds=recover_log_odds(part.probabilities) if recovered else None) for part in parts]
+    saturated = any((part.probabilities == 1).any() for part in parts)
+    recover = card.task.answers.recover_log_odds
+    parts = [replace(part, log_odds=recover(part.probabilities) if saturated else None) for part in parts]
     return (None if val is None else parts[0]), parts[-1]
 
 
@@ -81,18 +82,15 @@ def read_only(values: Array | None) -> Any:
 def decide_classes(
     test: Predictions, val: Predictions | None, card: ScoringContext, rule: ThresholdRule
 ) -> Array | None:
-    """Decide each unit: classes int64 (N,), bool (N, L) for multi-label tasks, None for regression."""
-    if card.task.name == "regression":
+    """Decide each unit: classes int64 (N,), bool (N, L) for multi-label tasks, None for tasks without decisions."""
+    if card.task.decisions is None:
         return None
     scale, ranked = scale_of(test)
     cuts = choose_cuts(val, card, rule, scale)
     if cuts is None:
         classes: Array = test.probabilities.argmax(axis=1)
         return classes
-    if card.task.name == "multilabel":
-        return ranked >= cuts
-    positive = positive_index(card)
-    return np.where(ranked[:, positive] >= cuts[0], positive, 1 - positive)
+    return card.task.decisions.decide(ranked, cuts, positive_index(card))
 
 
 def positive_index(card: ScoringContext) -> int:
@@ -130,7 +128,7 @@ def to_log_odds(probabilities: Array) -> Array:
     return log_odds
 
 
-PROBABILITIES = Scale(identity, identity, 0.0)
+PROBABILITIES = Scale(np.asarray, np.asarray, 0.0)
 LOG_ODDS = Scale(sigmoid, to_log_odds, -np.inf)
 
 
@@ -151,24 +149,21 @@ def choose_thresholds(val: Predictions | None, card: ScoringContext, rule: Thres
 
 def choose_cuts(val: Predictions | None, card: ScoringContext, rule: ThresholdRule, scale: Scale) -> Array | None:
     """Choose thresholds as `choose_thresholds` does, on `scale`, which must be that of val."""
-    if card.task.name == "binary":
-        columns = [] if val is None else [(val.targets == positive_index(card), positive_index(card))]
-        num_thresholds = 1
-    elif card.task.name == "multilabel":
-        columns = [] if val is None else [(val.targets[:, i], i) for i in range(len(card.labels))]
-        num_thresholds = len(card.labels)
-    else:
+    task, num_labels = card.task, len(card.labels)
+    labels = task.decisions.cut_labels(num_labels, positive_index(card)) if task.decisions else ()
+    if not labels:
         return None
     if isinstance(rule, ThresholdTarget) and val is None:
         raise Undefined("no predictions of val")
-    half = scale.to_cut(np.full(num_thresholds, 0.5))
+    half = scale.to_cut(np.full(len(labels), 0.5))
     if val is None or rule == "half":
         return half
     cuts = []
-    ranked = scale_of(val)[1]
-    for targets, i in columns:
-        known = ~np.isnan(targets.astype(np.float64))
-        positives, values = targets[known] == 1, ranked[known, i]
+    ranked, flags = scale_of(val)[1], task.targets.to_flags(val.targets, num_labels)
+    assert flags is not None
+    for i in labels:
+        known = ~np.isnan(flags[:, i])
+        positives, values = flags[known, i] == 1, ranked[known, i]
         if isinstance(rule, ThresholdTarget):
             cuts.append(target_threshold(positives, values, rule, scale))
         else:

@@ -93,28 +93,29 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | No
     """Explain why the test set is too small for an interval ("too few: 6 positives, 10 are needed"), or return None.
 
     An interval needs 10 patients with and 10 without the positive class, over all folds; for several classes or labels,
-    this holds for each one that occurs, because a macro average depends on the rarest. Regression needs 10 patients.
+    this holds for each one that occurs, because a macro average depends on the rarest. Without labels, 10 patients.
     """
     unit = "patients" if card.has_patients else "images"
-    if card.task.name == "regression":
+    if not card.task.labeled:
         num_patients = sum(len(np.unique(part.patients)) for part in folds)
         return f"too few: {num_patients} {unit}, {MIN_CASES} are needed" if num_patients < MIN_CASES else None
     # (2, L): positives and negatives of each label
     cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
     of_patients = " (patients)" if several_each else ""
-    if card.task.name == "binary":
+    is_binary = card.task.targets.has_positive
+    if is_binary:
         cases = cases[:, [positive_index(card)]]
     shortages = [
         (int(cases[side, i]), side, i)
         for i in range(cases.shape[1])
         for side in (0, 1)
-        if cases[side, i] < MIN_CASES and (card.task.name == "binary" or cases[0, i] > 0)
+        if cases[side, i] < MIN_CASES and (is_binary or cases[0, i] > 0)
     ]
     if not shortages:
         return None
     num, side, i = min(shortages)
-    label = "" if card.task.name == "binary" else f" of {card.labels[i]!r}"
+    label = "" if is_binary else f" of {card.labels[i]!r}"
     return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
 
 

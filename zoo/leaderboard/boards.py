@@ -533,7 +533,7 @@ def count_units(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext
 
 def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: ScoringContext) -> dict[str, int]:
     """Count the test patients with at least one image of each label; a patient may count for several labels."""
-    if card.task.name == "regression":
+    if not card.task.labeled:
         return {}
     counts = dict.fromkeys(card.labels, 0)
     for position, label in enumerate(card.labels):

@@ -27,27 +27,17 @@ from zoo.statistics.calibration import (
     NUM_BINS,
     equal_mass_bins,
     fit_temperature,
-    rescale_classes,
-    rescale_events,
-    rescale_grades,
 )
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval, wilson_interval
 from zoo.statistics.weighted import ratio
 
 CALIBRATION_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("ece", "brier", "log_loss")}
-RESCALE = {"multilabel": rescale_events, "ordinal": rescale_grades}
 CALIBRATION_COLUMNS = ("model", "temperature", "ECE", "ECE after", "Brier", "Brier after", "log loss", "log loss after")
-WHAT = {
-    "binary": "of the positive class's probability",
-    "multilabel": "of each label's probability by itself, averaged over labels",
-    "multiclass": "of the largest probability (top label)",
-    "ordinal": "of the largest probability (top label)",
-}
 
 
 def build_section(request: SectionRequest) -> Section | None:
     """Build the section `calibration`: ECE, Brier score and log loss of every row, reliability curves as details."""
-    if request.card.task.name == "regression" or not request.rows:
+    if not request.card.task.presentation.calibrated or not request.rows:
         return None
     card = replace(request.card, unit="image", val_unit=None)  # units are rows from here on
     rows: list[tuple[Cell, ...]] = []
@@ -75,7 +65,7 @@ def build_section(request: SectionRequest) -> Section | None:
         compact=CALIBRATION_COLUMNS[:6],
         notes=(
             f"ECE: mean distance of what is claimed from what came true, {NUM_BINS} bins of equal mass "
-            f"{WHAT[card.task.name]}; chance raises it, and its interval takes that out",
+            f"{card.task.presentation.calibrated}; chance raises it, and its interval takes that out",
             "after: at the temperature that minimizes the log loss on val, fitted for each run; above 1 the model was "
             "too sure of itself; intervals hold it fixed",
             *reasons,
@@ -112,9 +102,8 @@ def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str
 
 def rescale(part: Predictions, temperature: float, card: ScoringContext) -> Predictions:
     """Rescale predictions to a temperature; 1 changes nothing."""
-    function = RESCALE.get(card.task.name, rescale_classes)
     # calibration metrics do not use log odds
-    return replace(part, probabilities=function(part.probabilities, temperature), log_odds=None)
+    return replace(part, probabilities=card.task.answers.rescale(part.probabilities, temperature), log_odds=None)
 
 
 def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: ScoringContext) -> Runs:
@@ -174,9 +163,9 @@ def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str)
 
 def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:
     """The label of each curve; None: the label with the largest probability."""
-    if card.task.name == "multilabel":
-        return card.labels
-    return (card.labels[1 if card.positive is None else card.positive],) if card.task.name == "binary" else (None,)
+    if card.task.decisions is None or not card.task.decisions.cut_labels(len(card.labels), 1):
+        return (None,)
+    return tuple(card.labels[i] for i in card.task.targets.scored_labels(len(card.labels), card.positive))
 
 
 def join_parts(parts: Sequence[Predictions]) -> Predictions:

@@ -49,7 +49,7 @@ class RowCurves:
 
 def compute_curves(request: SectionRequest, rows: Sequence[ScoredRow]) -> list[RowCurves]:
     """The curves of some rows of a board, by row and label; labels with one class only in test are left out."""
-    if not request.card.task.classes and request.card.task.name != "multilabel":
+    if not request.card.task.labeled:
         return []
     chosen = replace(request, rows=rows)
     return [curves for question in list_label_questions(chosen) if (curves := curves_of(question))]

@@ -31,7 +31,7 @@ from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import NUM_RESAMPLES, add_seed_variance, percentile_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values
-from zoo.tasks.kinds import BINARY
+from zoo.tasks.kinds import default_task
 
 NAMES = ("sensitivity", "specificity", "ppv", "npv")
 POINT_METRICS = {spec.name: spec for spec in METRICS if spec.name in NAMES}
@@ -61,9 +61,10 @@ class Point:
 
 def build_section(request: SectionRequest) -> Section | None:
     """Build the section `operating`: sensitivity, specificity and predictive values of every row at its threshold."""
-    if request.card.task.name not in ("binary", "multilabel") or not request.rows:
+    decisions = request.card.task.decisions
+    if decisions is None or not decisions.cut_labels(len(request.card.labels), 1) or not request.rows:
         return None
-    options, multilabel = request.options, request.card.task.name == "multilabel"
+    options, multilabel = request.options, not decisions.one_class
     rule = options.reach or request.threshold
     rows: list[tuple[Cell, ...]] = []
     described, reasons, questions = [], [], list(list_label_questions(request))
@@ -107,18 +108,18 @@ def list_label_questions(request: SectionRequest) -> Iterator[Question]:
             [{split: p.by_unit(card.unit_of(split)) for split, p in run.items()} for run in folds]
             for folds in row.stored
         ]
-        if card.task.name == "binary":
+        if card.task.targets.has_positive:
             label = card.labels[1 if card.positive is None else card.positive]
             yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image", val_unit=None))
             continue
         for number, label in enumerate(card.labels):
             alone = [[{s: one_label(p, number) for s, p in run.items()} for run in folds] for folds in runs]
-            labels = (f"no {label}", label)
+            labels, task = (f"no {label}", label), default_task("class", 2)
             yield Question(
                 row=row,
                 label=label,
                 runs=alone,
-                card=replace(card, task=BINARY, labels=labels, positive=1, unit="image", val_unit=None),
+                card=replace(card, task=task, labels=labels, positive=1, unit="image", val_unit=None),
             )
 
 

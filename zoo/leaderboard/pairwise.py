@@ -263,7 +263,7 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
     samples = np.concatenate([test.sample_ids for test in tests])
     targets = np.concatenate([test.targets for test in tests])
     means = [mean_probabilities(row) for row in (first, second)]
-    of_truths = [of_truth(mean, targets, board.card.task.name) for mean in means]
+    of_truths = [board.card.task.answers.of_target(mean, targets) for mean in means]
     cases, owner = np.unique(patients, return_inverse=True)
     by_case = [mean_by_case(values, owner, len(cases)) for values in of_truths]
     a, b = first.evidence, second.evidence
@@ -292,19 +292,6 @@ def mean_probabilities(row: Row) -> Array:
     """The probabilities (N, C) of all tested images, averaged over seeds, fold after fold."""
     folds = zip(*row.stored, strict=True)
     return np.concatenate([mean_of_arrays([part["test"].probabilities for part in seeds]) for seeds in folds])
-
-
-def of_truth(probabilities: Array, targets: Array, task: str) -> Array:
-    """Probability of the true class (N,), for multi-label the mean over known labels; regression: the prediction."""
-    if task == "regression":
-        return probabilities[:, 0]
-    if task == "multilabel":
-        right = np.where(np.isnan(targets), np.nan, np.where(targets == 1, probabilities, 1 - probabilities))
-        known = (~np.isnan(right)).sum(axis=1)
-        means: Array = np.divide(np.nansum(right, axis=1), known, out=np.full(len(right), np.nan), where=known > 0)
-        return means
-    true: Array = probabilities[np.arange(len(targets)), targets]
-    return true
 
 
 def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:

@@ -42,7 +42,7 @@ def find_degenerate(
     same = sum(says_the_same(run["test"], card) for run in stored)
     if same:
         reasons.append(f"the same output for every test image in {same} of {len(stored)} runs")
-    decided = 0 if card.task.name in ("multilabel", "regression") else sum(one_class(r, card, rule) for r in stored)
+    decided = sum(one_class(run, card, rule) for run in stored) if card.task.classes else 0
     if decided > same:
         reasons.append(f"one class for every test {card.unit} in {decided} of {len(stored)} runs")
     if found is None or found.value is None or constant is None or constant.value is None:
@@ -59,8 +59,7 @@ def find_degenerate(
 def says_the_same(test: Predictions, card: ScoringContext) -> bool:
     """Whether all images have the same log odds, or for regression the same value relative to the targets' range."""
     spread = np.ptp(test.probabilities if test.log_odds is None else test.log_odds, axis=0).max()
-    unit = float(np.ptp(test.targets)) if card.task.name == "regression" and len(test.targets) else 0.0
-    return bool(spread <= SAME * (unit or 1.0))
+    return bool(spread <= SAME * card.task.answers.unit(test.targets))
 
 
 def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: ThresholdRule) -> bool:
@@ -107,7 +106,7 @@ def score_shuffles(
 
 def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, card: ScoringContext) -> ShuffleVerdict:
     """Check that the interval over shuffles covers chance; otherwise information on test labels leaks."""
-    name, chance, chance_text = ("spearman", 0.0, "0") if card.task.name == "regression" else ("auroc", 0.5, ".5")
+    name, chance, chance_text = card.task.presentation.chance
     found = scores.get(name)
     counted = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
     counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""

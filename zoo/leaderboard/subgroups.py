@@ -123,7 +123,7 @@ def metrics_of(request: SectionRequest) -> dict[str, MetricSpec]:
     """The primary metric and, for binary tasks, sensitivity and specificity."""
     if request.primary is None:
         return {}
-    others = OF_DECISIONS if request.card.task.name == "binary" else {}
+    others = OF_DECISIONS if request.card.task.targets.has_positive else {}
     return {request.primary.name: request.primary, **others}
 
 
@@ -290,7 +290,7 @@ def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[Group
 # --- the table ---------------------------------------------------------------------------------------------------
 def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
     counted = [f"{request.unit_name}s"]
-    if request.card.task.name == "binary":
+    if request.card.task.targets.has_positive:
         counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
     differences = [f"{name} {LESS}" for name in metrics]
     return ("model", "by", "group", *counted, *metrics, differences[0], "p (Holm)", *differences[1:])
@@ -301,7 +301,7 @@ def group_cells(
 ) -> Iterator[Cell]:
     names = list(measured.scores)
     yield int(sum(inside.sum() for inside in group.members))
-    if card.task.name == "binary":
+    if card.task.targets.has_positive:
         positive = 1 if card.positive is None else card.positive
         inside = [test.take(members) for test, members in zip(tests, group.members, strict=True)]
         for of_positives in (True, False):

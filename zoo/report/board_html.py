@@ -268,7 +268,7 @@ UNIT = np.array([0.0, 1.0])
 
 def describe_labels(request: SectionRequest, models: Sequence[ScoredRow]) -> dict[str, Any] | None:
     """AUROC and average precision of every label of several, with the positives they rest on."""
-    if request.card.task.name == "regression" or len(request.card.labels) < 3 or not models:
+    if not request.card.task.labeled or len(request.card.labels) < 3 or not models:
         return None
     rows = []
     for question in list_label_questions(replace(request, rows=models)):

@@ -122,7 +122,7 @@ def disagreements_section(contrast: Contrast) -> Section:
         images = ", ".join(part.samples[:MAX_SAMPLES]) + (f" and {more} more" if more > 0 else "")
         cells: list[Cell] = [part.case, *([images] if several else []), part.target, part.first, part.second]
         rows.append((*cells, signed(part.moves, 4)))
-    value = "predicted value" if board.card.task.name == "regression" else "probability of what is true"
+    value = board.card.task.presentation.answer
     return Section(
         name="disagreements",
         title=f"where they disagree most, of {board.facts['splits']['test']['images']} test images",

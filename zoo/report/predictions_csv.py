@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
@@ -11,6 +10,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.sanity_checks import SCORED
 from zoo.results.store import Result
+from zoo.tasks.kinds import find_task
 
 PLACE = ("dataset", "tested_on", "protocol", "model", "weights", "seed", "fold", "sample_id", "patient")
 
@@ -48,22 +48,13 @@ def place_of(result: Result) -> Iterable[Any]:
 
 def csv_columns(result: Result) -> list[str]:
     """The columns of targets and predictions, named by the dataset's labels."""
-    labels, task = result.dataset["labels"], result.dataset["task"]
-    if task == "regression":
-        return ["target", "prediction"]
-    targets = [f"target: {label}" for label in labels] if task == "multilabel" else ["target"]
-    return [*targets, *(f"probability: {label}" for label in labels)]
+    labels, task = result.dataset["labels"], find_task(result.dataset["task"])
+    return task.targets.columns(labels) + task.answers.columns(labels)
 
 
 def rows_of(result: Result, test: Predictions) -> Iterator[dict[str, Any]]:
-    labels, names = result.dataset["labels"], csv_columns(result)
-    targets: list[list[Any]]
-    if result.dataset["task"] == "multilabel":
-        targets = [[None if math.isnan(cell) else int(cell) for cell in row] for row in test.targets.tolist()]
-    elif result.dataset["task"] == "regression":
-        targets = [[target] for target in test.targets.tolist()]
-    else:
-        targets = [[labels[target]] for target in test.targets.tolist()]
+    names, task = csv_columns(result), find_task(result.dataset["task"])
+    targets = task.targets.cells(test.targets, result.dataset["labels"])
     for sample_id, patient, target, predicted in zip(
         test.sample_ids.tolist(), test.patients.tolist(), targets, test.probabilities.tolist(), strict=True
     ):

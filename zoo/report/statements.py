@@ -285,14 +285,14 @@ def predicts_alike(row: Row) -> bool:
 def saturation_statement(row: Row, board: Board) -> list[str]:
     """Count the outputs whose probabilities are exactly 0 or 1, and name what they are ranked by."""
     tests = [run["test"] for folds in row.stored for run in folds]
-    if board.card.task.name == "regression" or not tests:
-        return []
-    multilabel = board.card.task.name == "multilabel"
-    saturated = [(t.probabilities == 1) | (multilabel & (t.probabilities == 0)) for t in tests]
+    answers = board.card.task.answers
+    saturated = [answers.is_saturated(test.probabilities) for test in tests]
     num = sum(int(part.any(axis=1).sum()) for part in saturated)
     if num == 0:
         return []
-    stored = all(test.log_odds is not None for test in tests) or board.card.task.name in ("binary", "multiclass")
+    stored = all(
+        (test.log_odds is not None) or answers.recover_log_odds(test.probabilities) is not None for test in tests
+    )
     ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
     counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
     return [f"{clean(row.model)}: saturated: {counted}, and {ranked}"]

@@ -12,7 +12,7 @@ from zoo.errors import ResultsError
 from zoo.evaluation.intervals import BOOTSTRAP_SEED, describe_method
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import VAL_RULE_FORMULA, choose_thresholds, decide, on_one_scale, positive_index
+from zoo.evaluation.thresholds import VAL_RULE_FORMULA, choose_thresholds, decide, on_one_scale
 from zoo.evaluation.values import MIN_CASES, Score, count_cases
 from zoo.results.soundness import find_faults_of_run
 from zoo.results.store import WEIGHTS_FILE, Result
@@ -50,11 +50,8 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
 
 def check_fit(result: Result, predictions: Mapping[str, Predictions], card: ScoringContext) -> None:
     """Raise ResultsError if the predictions do not fit the labels of the dataset's card."""
-    columns = 1 if card.task.name == "regression" else len(card.labels)
-    axes = 2 if card.task.name == "multilabel" else 1
-    fits = all(
-        part.probabilities.shape[1:] == (columns,) and part.targets.ndim == axes for part in predictions.values()
-    )
+    width, axes = card.task.answers.width(len(card.labels)), 1 + len(card.task.targets.shape(len(card.labels)))
+    fits = all(part.probabilities.shape[1:] == (width,) and part.targets.ndim == axes for part in predictions.values())
     if "test" not in predictions or not fits or not 0 <= (card.positive or 0) < len(card.labels):
         raise ResultsError(
             f"{result.folder}: its predictions do not fit the labels of its dataset",
@@ -88,9 +85,10 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContex
     units, _ = on_one_scale(units, predictions["test"].by_unit(card.unit), card)
     thresholds = choose_thresholds(units, card, rule)
     if thresholds is None:
-        rule = "none: regression" if card.task.name == "regression" else "the class with the largest probability"
+        undecided = f"none: {card.task.presentation.title}"
+        rule = undecided if card.task.decisions is None else "the class with the largest probability"
         return {"rule": rule, "values": {}}
-    labels = [card.labels[positive_index(card)]] if card.task.name == "binary" else card.labels
+    labels = [card.labels[i] for i in card.task.targets.scored_labels(len(card.labels), card.positive)]
     values = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
     if units is None or rule == "half":
         return {"rule": "fixed at .5", "values": values}
@@ -106,15 +104,14 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
         "units": len(part.patients),
         "patients": len(np.unique(test.patients)) if card.has_patients else None,
     }
-    if card.task.name == "regression":
+    flags = card.task.targets.to_flags(part.request.targets, len(card.labels))
+    if flags is None:
         return counted
-    targets = part.request.targets
-    has_label = targets == 1 if targets.ndim == 2 else targets[:, None] == np.arange(len(card.labels))
     positives, negatives = count_cases(part)
     cases = "patients" if card.has_patients else "images"
     counted["labels"] = {
         label: {
-            "units": int(has_label[:, i].sum()),
+            "units": int((flags[:, i] == 1).sum()),
             f"{cases} with it": int(present),
             f"{cases} without it": int(absent),
         }

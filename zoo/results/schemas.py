@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from zoo.specs.dataset import Unit
+from zoo.tasks.names import TaskName
 
 # Limits far above real datasets and suites: counting, resampling and rendering take time or memory for each.
 MAX_LABELS = 10_000
@@ -91,7 +92,7 @@ class SplitRecord(Record):
 class DatasetRecord(Record):
     name: str
     title: str = ""
-    task: Literal["binary", "multiclass", "ordinal", "multilabel", "regression"]
+    task: TaskName
     labels: Annotated[list[str], Field(max_length=MAX_LABELS)]
     positive: Count | None
     unit: Unit

@@ -11,7 +11,8 @@ from zoo.arrays import Array
 from zoo.errors import clean
 from zoo.evaluation.predictions import STORED_SPLITS, Predictions
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.kinds import MULTILABEL, REGRESSION, Task, sigmoid
+from zoo.tasks.logits import sigmoid
+from zoo.tasks.task import Answers
 
 PROBABILITY_TOLERANCE = 1e-6
 
@@ -55,7 +56,7 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
     Check this before counting: one target of 200,000,000 would allocate as many counts.
     """
     task, num_labels, rows = card.task, len(card.labels), len(part)
-    columns = 1 if task == REGRESSION else num_labels
+    columns = task.answers.width(num_labels)
     targets, probabilities = part.targets, part.probabilities
     if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
         yield f"{split}: sample and patient ids must be one string per row"
@@ -65,20 +66,13 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities for {rows} samples"
     elif not np.isfinite(probabilities).all():
         yield f"{split}: probabilities contain NaN or infinity"
-    elif fault := find_fault_of_probabilities(task, probabilities) or find_fault_of_log_odds(part):
+    elif fault := find_fault_of_probabilities(task.answers, probabilities) or find_fault_of_log_odds(part):
         yield f"{split}: {fault}"
-    shape = (columns,) if task == MULTILABEL else ()
-    kinds = "iu" if task.classes else "biuf"
-    if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in kinds:
+    shape = task.targets.shape(num_labels)
+    if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in task.targets.kinds:
         yield f"{split}: {targets.dtype} {targets.shape} targets for {rows} samples of a {task.name} task"
-    elif task.classes:
-        if len(wrong := targets[(targets < 0) | (targets >= num_labels)]):
-            yield f"{split}: target {wrong[0]}, expected 0 to {num_labels - 1}"
-    elif task == REGRESSION:
-        if not np.isfinite(targets).all():
-            yield f"{split}: targets contain NaN or infinity"
-    elif len(wrong := targets[~np.isnan(targets) & ~np.isin(targets, (0, 1))]):
-        yield f"{split}: target {wrong[0]:g}, expected 0, 1 or NaN for unknown"
+    elif fault := task.targets.find_stored_fault(targets, num_labels):
+        yield f"{split}: {fault}"
 
 
 def find_fault_of_log_odds(part: Predictions) -> str:
@@ -94,13 +88,13 @@ def find_fault_of_log_odds(part: Predictions) -> str:
     return ""
 
 
-def find_fault_of_probabilities(task: Task, probabilities: Array) -> str:
-    """Return the fault in finite probabilities (N, C), or ""; regression values are not checked."""
-    if task == REGRESSION or not probabilities.size:
+def find_fault_of_probabilities(answers: Answers, probabilities: Array) -> str:
+    """Return the fault in finite probabilities (N, C), or ""; unbounded values are not checked."""
+    if not answers.bounded or not probabilities.size:
         return ""
     low, high = float(probabilities.min()), float(probabilities.max())
     if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
         return f"probability {low if low < 0 else high:.6g}, expected 0 to 1"
-    if task != MULTILABEL and np.abs(probabilities.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
+    if answers.sum_to_one and np.abs(probabilities.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
         return "class probabilities do not sum to 1"
     return ""

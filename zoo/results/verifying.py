@@ -40,7 +40,7 @@ from zoo.sources.arrays import read_members
 from zoo.specs.metric import MetricSpec
 from zoo.system.files import cache_root, hash_bytes, hash_file
 from zoo.system.progress import Progress
-from zoo.tasks.kinds import MULTILABEL, find_task
+from zoo.tasks.kinds import find_task
 
 VERIFY_TOLERANCE = 1e-6
 MAX_REDRAWN_FOLDS = 100  # limit for redrawing a split: the number is untrusted, and thousands take scikit-learn hours
@@ -454,10 +454,12 @@ def compare_scores(
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:
     """Whether a metric depends on decisions: compare its value for all-correct and all-wrong decisions."""
     request = decide(predictions, result.card(), "half").request
-    if request.task.name not in ("binary", "multilabel"):
+    decided = request.task.decisions
+    if decided is None or not decided.cut_labels(len(request.labels), 1):
         return False  # the class with the largest probability, or no decisions
-    correct = request.targets == 1
-    decisions = (correct, ~correct) if request.task == MULTILABEL else (request.targets, 1 - request.targets)
+    decisions = (
+        (request.targets, 1 - request.targets) if decided.one_class else (request.targets == 1, request.targets != 1)
+    )
     try:
         best, worst = (compute(metric, replace(request, decisions=each)) for each in decisions)
     except (Exception, SystemExit):  # a plugin's metric may raise anything

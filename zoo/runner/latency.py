@@ -102,7 +102,7 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
             network = TimedNetwork(
                 model=run["model"],
                 stem=run["protocol"]["stem"],
-                num_outputs=result.card().task.num_outputs(len(result.dataset["labels"])),
+                num_outputs=result.card().task.head.num_outputs(len(result.dataset["labels"])),
                 channels=result.details["channels"],
                 image_size=run["image_size"],
                 precision=run["precision"],

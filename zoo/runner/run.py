@@ -145,7 +145,7 @@ def score_and_save(
 def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeights) -> nn.Module:
     return build_model(
         spec,
-        num_outputs=dataset.task.num_outputs(len(dataset.labels)),
+        num_outputs=dataset.task.head.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
         image_size=run.image_size,
         weights=weights.path,

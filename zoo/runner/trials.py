@@ -62,7 +62,7 @@ def list_trials(
         assert initial.path is not None
         card = sources[run.dataset][0].spec
         request = BuildRequest(
-            num_outputs=card.task.num_outputs(len(card.labels)),
+            num_outputs=card.task.head.num_outputs(len(card.labels)),
             channels=card.channels,
             image_size=run.image_size,
             weights=initial.path,

@@ -17,7 +17,8 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.specs.dataset import SPLITS, DatasetSpec, Origin, Samples, SamplesRequest
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, REGRESSION, Task
+from zoo.tasks.kinds import default_task
+from zoo.tasks.task import Task
 
 # perf: one block holds a whole split of the 28 px sets, which can then be read in any order; pathmnist_224 (16 GB) is
 # streamed
@@ -263,13 +264,14 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
     together = np.concatenate(list(parts.values()))
     if together.ndim == 2:
         return understand_columns(path, parts, together.astype(float), task, names)
-    if task == MULTILABEL:
+    form = task.targets.form if task else ""
+    if form == "flags":
         raise DataError(
-            f"{path}: {next(iter(parts))} has one number per image; task = 'multilabel' needs one column per label",
+            f"{path}: {next(iter(parts))} has one number per image; task = {str(task)!r} needs one column per label",
             fix="save labels of shape (N, L), or set another task",
         )
-    if task == REGRESSION or (task is None and bool((together % 1 != 0).any())):
-        return Labels(REGRESSION, names or ("value",), together.astype(float))
+    if form == "number" or (task is None and bool((together % 1 != 0).any())):
+        return Labels(task or default_task("number"), names or ("value",), together.astype(float))
     values = np.unique(together)
     if not names:
         check_unknown(path, parts, values)
@@ -278,7 +280,7 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
                 f"{path}: expected at least 2 different labels, got {len(values)}", fix="add images of another class"
             )
         return Labels(
-            task or (BINARY if len(values) == 2 else MULTICLASS),
+            task or default_task("class", len(values)),
             tuple(str(int(value)) for value in values),
             np.searchsorted(values, together).astype(np.int64),
         )
@@ -289,7 +291,7 @@ def understand_labels(path: Path, parts: dict[str, Array], task: Task | None, na
                 f"{path}: {name}[{wrong[0]}] is {part[wrong[0]]}; expected 0 to {len(names) - 1}",
                 fix="correct the label, or name every label",
             )
-    return Labels(task or (BINARY if len(names) == 2 else MULTICLASS), names, together.astype(np.int64))
+    return Labels(task or default_task("class", len(names)), names, together.astype(np.int64))
 
 
 def check_unknown(path: Path, parts: dict[str, Array], values: Array) -> None:
@@ -308,9 +310,10 @@ def understand_columns(
     path: Path, parts: dict[str, Array], together: Array, task: Task | None, names: tuple[str, ...]
 ) -> Labels:
     """Read columns of 0 and 1 (N, L): classes where every row has exactly one 1, else several labels per image."""
-    if task == REGRESSION:
+    several = default_task("flags")
+    if task and task.targets.form == "number":
         raise DataError(
-            f"{path}: labels have {together.shape[1]} columns; task = 'regression' needs one number per image",
+            f"{path}: labels have {together.shape[1]} columns; task = {str(task)!r} needs one number per image",
             fix="save labels of shape (N,)",
         )
     if names and len(names) != together.shape[1]:
@@ -330,15 +333,15 @@ def understand_columns(
             )
         not_one = np.flatnonzero(values.sum(axis=1) != 1)
         one_each &= len(not_one) == 0
-        if task not in (None, MULTILABEL) and len(not_one):
+        if task and task.targets.form != "flags" and len(not_one):
             raise DataError(
                 f"{path}: {name}[{not_one[0]}] is {part[not_one[0]].tolist()}; task = {str(task)!r} needs one 1",
-                fix='set task = "multilabel", or correct the labels',
+                fix=f'set task = "{several}", or correct the labels',
             )
     if task is None and one_each:
-        task = BINARY if len(names) == 2 else MULTICLASS
+        task = default_task("class", len(names))
     if task is None or not task.classes:
-        return Labels(MULTILABEL, names, together)
+        return Labels(task or several, names, together)
     return Labels(task, names, together.argmax(axis=1).astype(np.int64), notes=(ONE_HOT.format(len(names)),))
 
 
@@ -392,7 +395,7 @@ def read_npz_samples(path: Path, *, task: Task | None = None, labels: tuple[str,
 
 def open_npz(path: Path, request: SamplesRequest) -> Samples:  # noqa: ARG001  the file is already here
     samples, labels = read_npz_samples(path), understand_npz(path).labels
-    if labels.task != BINARY:
+    if not labels.task.targets.has_positive:
         return samples
     # The numbers do not show which class is the disease: in breastmnist 0 is malignant
     return replace(samples, notes=(*samples.notes, f"positive label: {labels.names[1]} (guessed)"))
@@ -411,7 +414,7 @@ def describe_npz(npz: NpzFile, name: str) -> DatasetSpec:
         title=path.name,
         task=npz.labels.task,
         labels=npz.labels.names,
-        positive=npz.labels.names[1] if npz.labels.task == BINARY else "",
+        positive=npz.labels.names[1] if npz.labels.task.targets.has_positive else "",
         samples=partial(open_npz, path),
         channels=3 if len(npz.image_shape) == 3 else 1,
         image_size=max(height, width),

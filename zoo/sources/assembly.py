@@ -27,7 +27,7 @@ from zoo.sources.listing import Listing, one_form
 from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
-from zoo.sources.targets import Targets, understand_targets
+from zoo.sources.targets import ReadTargets, understand_targets
 from zoo.specs.dataset import SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Facts:
     volume_reading: Reading  # how volumes are cut
     headers: dict[str, Header]  # by file
     conflicts: tuple[tuple[str, str], ...]
-    targets: Targets
+    targets: ReadTargets
     splits: list[str]
     split_notes: tuple[str, ...]
     patients: Patients
@@ -232,7 +232,7 @@ def find_reading_conflicts(
     return tuple(pairs), mistakes
 
 
-def describe_missing_classes(targets: Targets, splits: list[str]) -> list[str]:
+def describe_missing_classes(targets: ReadTargets, splits: list[str]) -> list[str]:
     """Return one note per official split without an image of some class."""
     if not targets.task.classes:
         return []

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from zoo.errors import DataError, nearest
 from zoo.system.toml import parse_toml
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.names import TaskName
 
 Names = tuple[str, ...]
 
@@ -227,9 +229,7 @@ class DatasetCard(CardPart):
     license: str = Field(default="", description='For example "CC BY 4.0".')
     citation: str = Field(default="", description="The paper to cite.")
     url: str = Field(default="", description="Where the data come from.")
-    task: Literal["", "binary", "multiclass", "ordinal", "multilabel", "regression"] = Field(
-        default="", description="What is predicted. Default: guessed from the labels."
-    )
+    task: Literal[""] | TaskName = Field(default="", description="What is predicted. Default: guessed from the labels.")
     unit: Literal["auto", "image", "clip", "patient"] = Field(
         default="auto",
         description="What is scored. auto: the patient if all images of each patient share a label, else the image.",
@@ -353,7 +353,7 @@ class DatasetCard(CardPart):
     def agree(self) -> DatasetCard:
         if not self.table and self.columns() and not self.leaves_files_open:
             raise ValueError(f"{', '.join(self.columns())}: set `table` too, the file with these columns")
-        if self.labels and (self.label.bins or self.task == "regression"):
+        if self.labels and (self.label.bins or (self.task and TASKS[self.task].targets.form == "number")):
             raise ValueError(
                 "labels: " + ("use label.names beside bins" if self.label.bins else "leave it out for a regression")
             )

@@ -13,7 +13,7 @@ from zoo.sources.assembly import Assembled, common_fields, find_unknown_labels
 from zoo.sources.cards import DatasetCard, card_error
 from zoo.sources.targets import guess_positive, guessed_positive
 from zoo.specs.dataset import Origin
-from zoo.tasks.kinds import BINARY, find_task
+from zoo.tasks.kinds import find_task
 
 # Keys for files and tables; in a .npz the arrays define them.
 NOT_IN_ARRAYS = frozenset(
@@ -42,7 +42,7 @@ def assemble_packed(card: DatasetCard, path: Path, card_path: Path, name: str) -
     mistakes += find_unknown_labels(card, npz.labels.names)
     if mistakes:
         raise card_error(card_path, mistakes)
-    is_guess = npz.labels.task == BINARY and not positive
+    is_guess = npz.labels.task.targets.has_positive and not positive
     if is_guess:
         positive = guess_positive(npz.labels.names)
     kept = ~np.isin(sample_ids, card.drop)

@@ -12,7 +12,6 @@ from zoo.sources.targets import guess_positive, guessed_positive
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
-from zoo.tasks.kinds import BINARY
 
 # Spec fields taken from the published dataset
 DESCRIBED = tuple(
@@ -47,7 +46,7 @@ def open_official(path: Path, official: DatasetSpec, request: SamplesRequest) ->
     """Return the samples of a published file, with the task and labels of its dataset."""
     samples = read_npz_samples(path, task=official.task, labels=official.labels)
     notes = [f"recognized as {official.name} by its checksum: using that dataset's task, labels and license"]
-    if official.task == BINARY and not official.positive:
+    if official.task.targets.has_positive and not official.positive:
         notes.append(guessed_positive(guess_positive(official.labels)))
     return replace(samples, notes=(*samples.notes, *notes))
 

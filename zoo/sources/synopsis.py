@@ -9,7 +9,8 @@ from typing import Any
 from zoo.errors import DataError, nearest
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.system.toml import parse_toml
-from zoo.tasks.kinds import REGRESSION, TASKS, Task
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.task import Task
 
 TEXTS = ("title", "description", "modality", "license", "citation", "url", "reference_standard", "unit")
 LISTS = ("symmetries", "metadata", "known_issues", "derived_from")
@@ -75,7 +76,7 @@ def read_labels(document: dict[str, Any], task: Task | None, mistakes: list[str]
     labels = document.get("labels") or label.get("columns") or label.get("names")
     if isinstance(labels, dict):
         labels = list(dict.fromkeys(map(str, labels.values())))
-    if not labels and task == REGRESSION:
+    if not labels and task and task.targets.form == "number":
         labels = [label.get("column") or "value"]
     if not labels or not is_names(labels):
         mistakes.append("labels: required, as a list of names or a table from value to name")

@@ -17,7 +17,8 @@ from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.names import is_negative
 from zoo.sources.tables import LIST, split_labels, to_flag
-from zoo.tasks.kinds import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Task, find_task
+from zoo.tasks.kinds import default_task, find_task
+from zoo.tasks.task import Task
 
 # Whole numbers 0 to k in a column of this name are ordered grades
 GRADE_COLUMNS = frozenset({"level", "grade", "severity", "diagnosis"})
@@ -25,7 +26,7 @@ MANY_VALUES = 20  # more distinct whole numbers are unlikely to be classes
 
 
 @dataclass(frozen=True, eq=False)
-class Targets:
+class ReadTargets:
     """Task, label names and targets of a dataset."""
 
     task: Task
@@ -35,7 +36,7 @@ class Targets:
     notes: tuple[str, ...] = ()
 
 
-def understand_targets(card: DatasetCard, joined: Joined) -> Targets:
+def understand_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
     """Return the targets of every image; the task follows from the labels if the card does not set it."""
     task = find_task(card.task) if card.task else None
     if card.label.columns:
@@ -45,11 +46,12 @@ def understand_targets(card: DatasetCard, joined: Joined) -> Targets:
         return from_lists(card, joined, texts, task)
     if card.label.bins:
         return from_bins(card, joined, texts)
-    if task == REGRESSION or (task is None and not card.labels and is_regression(card, joined, texts)):
-        return Targets(REGRESSION, (card.label.column or "value",), numbers(joined, texts))
-    if task == MULTILABEL:
+    form = task.targets.form if task else ""
+    if form == "number" or (task is None and not card.labels and is_regression(card, joined, texts)):
+        return ReadTargets(task or default_task("number"), (card.label.column or "value",), numbers(joined, texts))
+    if form == "flags":
         raise DataError(
-            "task = 'multilabel' needs label.columns or label.separator in dataset.toml",
+            f"task = {str(task)!r} needs label.columns or label.separator in dataset.toml",
             fix='label = {columns = [...]}, or {column = ..., separator = "|"}',
         )
     return from_classes(card, joined, texts, task)
@@ -107,7 +109,7 @@ def is_regression(card: DatasetCard, joined: Joined, texts: list[str]) -> bool:
     if all(value == int(value) for value in values):
         raise DataError(
             f"column {card.label.column!r} has {len(values)} different whole numbers: classes or quantities",
-            fix='set task = "regression" or "multiclass" in dataset.toml',
+            fix=f'set task = "{default_task("number")}" or "{default_task("class", len(values))}" in dataset.toml',
         )
     return True
 
@@ -138,7 +140,7 @@ def check_numbers(card: DatasetCard, joined: Joined, texts: list[str]) -> None:
         )
 
 
-def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
+def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> ReadTargets:
     names = names_in_card(card)
     if not names:
         names = {text: text for text in sorted(set(texts), key=natural_key)}
@@ -163,33 +165,37 @@ def names_in_card(card: DatasetCard) -> dict[str, str]:
 
 def as_classes(
     card: DatasetCard, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
-) -> Targets:
+) -> ReadTargets:
     """Return targets of classes, with the task if the card does not set it, and notes on guesses and missing labels."""
     notes = []
     grades = is_grade(card.label.column) and 3 <= len(labels) <= 10 and labels == tuple(map(str, range(len(labels))))
     if task is None and grades:
-        task = ORDINAL
+        task = default_task("class", len(labels), ordered=True)
         notes.append(
             f"column {card.label.column!r} holds 0 to {len(labels) - 1}: read as ordered grades (guessed; "
-            'else set task = "multiclass" in dataset.toml)'
+            f'else set task = "{default_task("class", len(labels))}" in dataset.toml)'
         )
-    task = task or (BINARY if len(labels) == 2 else MULTICLASS)
-    if len(labels) < task.min_labels or (task.max_labels and len(labels) > task.max_labels):
-        expected = f"at least {task.min_labels}" if len(labels) < task.min_labels else f"at most {task.max_labels}"
+    task = task or default_task("class", len(labels))
+    kind = task.targets
+    if len(labels) < kind.min_labels or (kind.max_labels and len(labels) > kind.max_labels):
+        expected = f"at least {kind.min_labels}" if len(labels) < kind.min_labels else f"at most {kind.max_labels}"
         raise DataError(
             f"expected {expected} labels for task {str(task)!r}, got {len(labels)}: {', '.join(labels[:10])}",
             fix="correct `task` or `labels` in dataset.toml, or add images of other labels",
         )
-    if card.label.positive and task != BINARY:
+    if card.label.positive and not kind.has_positive:
         raise DataError(f"label.positive needs two labels, but there are {len(labels)}", fix="remove label.positive")
     if missing := [label for index, label in enumerate(labels) if index not in set(targets.tolist())]:
         notes.append(f"no image is labeled {', '.join(missing)}")
-    if task != BINARY:
-        if not card.task and task == MULTICLASS and all(text.lstrip("-").isdecimal() for text in names):
-            notes.append('whole numbers are read as classes; for ordered grades set task = "ordinal" in dataset.toml')
-        return Targets(task, labels, targets, notes=tuple(notes))
+    if not kind.has_positive:
+        if not card.task and not kind.ordered and all(text.lstrip("-").isdecimal() for text in names):
+            grades_task = default_task("class", len(labels), ordered=True)
+            notes.append(
+                f'whole numbers are read as classes; for ordered grades set task = "{grades_task}" in dataset.toml'
+            )
+        return ReadTargets(task, labels, targets, notes=tuple(notes))
     positive, guessed = choose_positive(card, names, labels)
-    return Targets(task, labels, targets, positive, (*notes, *guessed))
+    return ReadTargets(task, labels, targets, positive, (*notes, *guessed))
 
 
 def is_grade(column: str) -> bool:
@@ -236,17 +242,18 @@ def guessed_positive(positive: str) -> str:
     return f"positive label: {positive} (guessed)"
 
 
-def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> Targets:
+def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task | None) -> ReadTargets:
     """Read several labels per cell; lists of exactly one label each are classes, unless the card sets `task`."""
     lists = [labels_in(card, joined, row, text) for row, text in enumerate(texts)]
     one_each = all(len(each) == 1 for each in lists)
-    if one_each and (task or (MULTICLASS if card.label.separator == LIST else MULTILABEL)) != MULTILABEL:
+    if one_each and (task.classes if task else card.label.separator == LIST):
         return from_classes(card, joined, [label for (label,) in lists], task)
-    if task not in (None, MULTILABEL):
+    several = default_task("flags")
+    if task and task.targets.form != "flags":
         row = next(row for row, each in enumerate(lists) if len(each) != 1)
         raise DataError(
             f"{joined.place(row)}: {texts[row]!r} has {len(lists[row])} labels; task = {str(task)!r} needs one",
-            fix='set task = "multilabel", or correct the cell',
+            fix=f'set task = "{several}", or correct the cell',
         )
     mapping = names_in_card(card)
     if not mapping:
@@ -260,7 +267,7 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
                 hint = nearest(label, mapping) or f"use one of {', '.join(list(mapping)[:10])}"
                 raise DataError(f"{joined.place(row)}: unknown label {label!r}", fix=hint)
             targets[row, labels.index(mapping[label])] = 1.0
-    return Targets(MULTILABEL, labels, targets, notes=never_positive(labels, targets))
+    return ReadTargets(task or several, labels, targets, notes=never_positive(labels, targets))
 
 
 def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[str]:
@@ -281,7 +288,7 @@ def never_positive(labels: tuple[str, ...], targets: Array) -> tuple[str, ...]:
     return (f"no image is labeled {', '.join(missing)}",) if missing else ()
 
 
-def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
+def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> ReadTargets:
     values, edges = numbers(joined, texts), np.array(card.label.bins)
     outside = np.flatnonzero((values < edges[0]) | (values > edges[-1]))
     if len(outside):
@@ -292,11 +299,11 @@ def from_bins(card: DatasetCard, joined: Joined, texts: list[str]) -> Targets:
         )
     names = card.label.names or tuple(f"{low:g} to {high:g}" for low, high in pairwise(card.label.bins))
     grades = np.digitize(values, edges[1:-1]).astype(np.int64)
-    task = find_task(card.task) if card.task else ORDINAL
+    task = find_task(card.task) if card.task else default_task("class", len(names), ordered=True)
     return as_classes(card, {name: name for name in names}, names, grades, task)
 
 
-def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Targets:
+def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> ReadTargets:
     """Read 0/1 columns: classes if every row has exactly one 1, else multi-label with blank for unknown."""
     columns, names = card.label.columns, names_in_card(card)
     of_name = {one_form(column): column for column in columns}
@@ -321,17 +328,17 @@ def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> Target
     not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
     one_each = len(not_one) == 0
     if task is None:
-        task = MULTILABEL if not one_each or len(columns) == 1 else BINARY if len(columns) == 2 else MULTICLASS
+        task = default_task("class" if one_each and len(columns) > 1 else "flags", len(columns))
     labels = tuple(names.get(one_form(column), one_form(column)) for column in columns)
     if len(set(labels)) < len(labels):
         raise DataError("labels: two 0/1 columns have the same name", fix="rename one")
     check_apart(labels)
     if not task.classes:
-        return Targets(task, labels, values, notes=(*notes, *never_positive(labels, values)))
+        return ReadTargets(task, labels, values, notes=(*notes, *never_positive(labels, values)))
     if not one_each:
         raise DataError(
             f"{joined.place(int(not_one[0]))}: expected exactly one 1 in {', '.join(columns)}",
-            fix='correct the row, or set task = "multilabel"',
+            fix=f'correct the row, or set task = "{default_task("flags")}"',
         )
     return as_classes(
         card, names or {label: label for label in labels}, labels, values.argmax(axis=1).astype(np.int64), task

@@ -89,7 +89,7 @@ def card_keys(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
         label["positive"] = spec.positive
     if label:
         keys["label"] = label
-    named_by_card = card.labels or card.label.columns or card.label.bins or spec.task.name == "regression"
+    named_by_card = card.labels or card.label.columns or card.label.bins or spec.task.targets.form == "number"
     numbers_of_arrays = not of_files and all(label.isdecimal() for label in spec.labels)
     if not named_by_card and not numbers_of_arrays:
         keys["labels"] = list(spec.labels)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.tasks.kinds import Task
+from zoo.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas

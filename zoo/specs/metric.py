@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from zoo.specs.dataset import Unit
-from zoo.tasks.kinds import Task
+from zoo.tasks.kinds import IMAGE_TASKS
+from zoo.tasks.task import Task
 
 if TYPE_CHECKING:
     from zoo.arrays import Array
-
-CLASSIFICATION = ("binary", "multiclass", "ordinal", "multilabel", "regression")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +65,7 @@ class MetricSpec:
     name: str
     compute: Callable[[MetricRequest], float]
     title: str = ""
-    tasks: tuple[str, ...] = CLASSIFICATION
+    tasks: tuple[str, ...] = IMAGE_TASKS
     higher_is_better: bool = True
     version: int = 1
     bounds: tuple[float | None, float | None] = (0.0, 1.0)

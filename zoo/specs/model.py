@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.specs.dataset import FetchRequest
-from zoo.specs.metric import CLASSIFICATION
+from zoo.tasks.kinds import IMAGE_TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ class ModelSpec:
     build: Callable[[BuildRequest], nn.Module]
     title: str = ""
     family: str = ""
-    tasks: tuple[str, ...] = CLASSIFICATION
+    tasks: tuple[str, ...] = IMAGE_TASKS
     image_size: int = 224
     fixed_size: bool = False  # True: only `image_size` is accepted
     size_multiple: int = 1

@@ -10,8 +10,6 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 
 NUM_BINS = 15
-# A probability of 0 would give one wrong answer an infinite loss; scikit-learn's `log_loss` clips here too.
-SMALLEST = float(np.finfo(np.float64).eps)
 TEMPERATURES = (0.01, 100.0)  # bounds of the search; a minimum at a bound is no temperature
 
 
@@ -50,30 +48,3 @@ def fit_temperature(loss: Callable[[float], float]) -> float:
 
 OPTIONS = {"xatol": 1e-8}
 FLAT = 1e-7
-
-
-def rescale_classes(probabilities: Array, temperature: float) -> Array:
-    """softmax(log p / T) of probabilities (N, C).
-
-    Equals softmax(logits / T), because log p and the logits differ by one constant per row.
-    """
-    from scipy.special import log_softmax
-
-    scaled: Array = np.exp(log_softmax(np.log(np.maximum(probabilities, SMALLEST)) / temperature, axis=1))
-    return scaled
-
-
-def rescale_events(probabilities: Array, temperature: float) -> Array:
-    """sigmoid(logit p / T) of probabilities of any shape; equals sigmoid(logits / T)."""
-    from scipy.special import expit, logit
-
-    scaled: Array = expit(logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST)) / temperature)
-    return scaled
-
-
-def rescale_grades(probabilities: Array, temperature: float) -> Array:
-    """Rescale P(y > k), the events of an ordinal head's logits, and convert them back to class probabilities (N, C)."""
-    above = np.cumsum(probabilities[:, :0:-1], axis=1)[:, ::-1]  # (N, C - 1)
-    scaled = rescale_events(above, temperature)
-    ones, zeros = np.ones((len(scaled), 1)), np.zeros((len(scaled), 1))
-    return -np.diff(np.concatenate([ones, scaled, zeros], axis=1), axis=1)

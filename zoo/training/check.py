@@ -15,7 +15,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device, resolve_precision
 from zoo.system.replay import WARM_UP_STEPS
-from zoo.tasks.kinds import BINARY
+from zoo.tasks.kinds import default_task
 from zoo.training.fitting import Fitted, fit
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def noise_dataset() -> DecodedFold:
     ids = np.array([f"image{number}" for number in range(COUNT)])
     return DecodedFold(
         name="check",
-        task=BINARY,
+        task=default_task("class", 2),
         labels=("dark", "bright"),
         positive=1,
         unit="image",

@@ -15,7 +15,7 @@ from zoo.errors import RunError
 from zoo.models.building import PURE_HOOKS
 from zoo.specs.protocol import Protocol
 from zoo.system.replay import WARM_UP_STEPS, Repeated, within_memory
-from zoo.tasks.kinds import Task
+from zoo.tasks.task import Task
 from zoo.training.batches import Feed
 from zoo.training.checkpoints import State
 from zoo.training.selection import BestRound
@@ -122,7 +122,7 @@ class Training:
         """Add the gradients of a `share` of a batch, and return its contribution to the batch's loss."""
         with self.device.autocast(self.precision), explain_batch_of_one():
             logits = self.module(images)
-        loss = self.task.loss(logits.float(), targets)
+        loss = self.task.head.loss(logits.float(), targets)
         if share < 1:
             loss = loss * share
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

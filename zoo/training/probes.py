@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.errors import RunError
 from zoo.models.features import Extract, Features
 from zoo.specs.protocol import Protocol
-from zoo.tasks.kinds import REGRESSION, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +35,7 @@ def fit_probe(
     # perf: 3 s against 104 s, because scikit-learn's BLAS and torch compete for the cores
     with threadpool_limits(1):
         for penalty in sorted(protocol.regularizations, reverse=True):
-            weight, bias = solve_linear(dataset.task, train, targets, penalty, len(dataset.labels))
+            weight, bias = dataset.task.head.solve(train, targets, penalty, len(dataset.labels))
             quality = select(val @ weight.T + bias)
             if best is None or quality > best[0]:
                 best = (quality, penalty, weight, bias)
@@ -51,61 +48,8 @@ def fit_probe(
 
 
 def encode(dataset: DecodedFold, split: str) -> Array:
-    """The targets of a split as the loss uses them: standardized for regression, otherwise unchanged."""
-    mean, std = dataset.target_scale
-    targets = dataset.targets[dataset.index(split)]
-    return (targets - mean) / std if dataset.task == REGRESSION else targets
-
-
-def solve_linear(task: Task, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
-    """Minimize mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalized bias (outputs,).
-
-    Softmax regression for classes; one logistic regression per label (over its known targets) or per ordinal threshold;
-    ridge regression for numbers. Absent classes get a bias of -30, so they are never predicted.
-    """
-    from sklearn.linear_model import Ridge
-
-    if task == REGRESSION:
-        ridge = Ridge(alpha=penalty * len(features)).fit(features, targets)
-        return ridge.coef_.reshape(1, -1), np.atleast_1d(ridge.intercept_)
-    if task.name == "ordinal":
-        events = [(targets > threshold).astype(int) for threshold in range(num_labels - 1)]
-        solved = [solve_binary(features, event, penalty) for event in events]
-    elif task.name == "multilabel":
-        known = ~np.isnan(targets)
-        solved = [
-            solve_binary(features[known[:, label]], targets[known[:, label], label].astype(int), penalty)
-            for label in range(num_labels)
-        ]
-    else:
-        return solve_softmax(features, targets, penalty, num_labels)
-    return np.stack([weight for weight, _ in solved]), np.array([bias for _, bias in solved])
-
-
-def solve_binary(features: Array, events: Array, penalty: float) -> tuple[Array, float]:
-    """Fit a logistic regression; if only one outcome occurs, use its smoothed prior alone."""
-    count, positives = len(events), int(events.sum())
-    if positives in (0, count):
-        return np.zeros(features.shape[1]), float(np.log((positives + 0.5) / (count - positives + 0.5)))
-    model = logistic_regression(penalty, count).fit(features, events)
-    return model.coef_[0], float(model.intercept_[0])
-
-
-def solve_softmax(features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
-    weight, bias = np.zeros((num_labels, features.shape[1])), np.full(num_labels, -30.0)
-    model = logistic_regression(penalty, len(targets)).fit(features, targets)
-    if len(model.classes_) == 2:  # scikit-learn returns the second class's logit only
-        bias[model.classes_] = 0.0
-        weight[model.classes_[1]], bias[model.classes_[1]] = model.coef_[0], model.intercept_[0]
-    else:
-        weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
-    return weight, bias
-
-
-def logistic_regression(penalty: float, count: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=1.0 / max(penalty * count, 1e-12), max_iter=500, tol=1e-4)
+    """The targets of a split as the loss uses them."""
+    return dataset.task.targets.standardize(dataset.targets[dataset.index(split)], dataset.target_scale)
 
 
 def linear_layer(weight: Array, bias: Array) -> nn.Module:
@@ -129,16 +73,20 @@ def fit_knn(features: Features, dataset: DecodedFold, protocol: Protocol) -> nn.
     from torch.nn.functional import normalize
 
     bank = normalize(features.batch(torch.from_numpy(dataset.index("train"))), dim=1)
-    votes = torch.from_numpy(one_hot(dataset)).float().to(features.device)
+    votes = (
+        torch.from_numpy(dataset.task.targets.votes(encode(dataset, "train"), len(dataset.labels)))
+        .float()
+        .to(features.device)
+    )
     known = ~votes.isnan()
-    k, temperature, task = min(protocol.neighbors, len(bank)), protocol.temperature, dataset.task
+    k, temperature, answers = min(protocol.neighbors, len(bank)), protocol.temperature, dataset.task.answers
 
     class NeighborVote(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
             similarity, nearest = (normalize(features, dim=1) @ bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
-            return torch.from_numpy(to_logits(task, share.double().cpu().numpy())).float()
+            return torch.from_numpy(answers.to_logits(share.double().cpu().numpy())).float()
 
     return NeighborVote()
 
@@ -160,23 +108,3 @@ def join_head(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Modu
                 return self.head(features.float())  # type: ignore[no-any-return]
 
     return Frozen()
-
-
-def one_hot(dataset: DecodedFold) -> Array:
-    """The training targets as votes (N, C): one column per class or label, or the standardized value."""
-    targets = encode(dataset, "train")
-    return np.eye(len(dataset.labels))[targets] if dataset.task.classes else targets.reshape(len(targets), -1)
-
-
-def to_logits(task: Task, probabilities: Array, floor: float = 1e-4) -> Array:
-    """Invert `task.to_probabilities` for probabilities (N, C), which are clipped to `floor` and 1 - `floor`."""
-    logits: Array = probabilities
-    if task.name == "multilabel":
-        inside = probabilities.clip(floor, 1 - floor)
-        logits = np.log(inside / (1 - inside))
-    elif task.name == "ordinal":
-        above = (1 - probabilities.cumsum(axis=1)[:, :-1]).clip(floor, 1 - floor)
-        logits = np.log(above / (1 - above))
-    elif task.classes:
-        logits = np.log(probabilities.clip(floor, None))
-    return logits

@@ -33,33 +33,14 @@ def selects_last(dataset: DecodedFold, protocol: Protocol) -> bool:
     if dataset.unit != "image":
         owners = owners_of(dataset.sample_ids[rows], dataset.patients[rows], dataset.unit)
         rows = rows[np.unique(owners, return_index=True)[1]]
-    targets = dataset.targets[rows]
-    if dataset.task.classes:
-        counts = np.bincount(targets, minlength=len(dataset.labels))
-        present = counts[counts > 0]
-        return bool(min(present.min(), len(targets) - present.max()) < MIN_TO_SELECT)
-    if targets.ndim == 2:
-        positives, negatives = np.nansum(targets, axis=0), np.nansum(1 - targets, axis=0)
-        return bool(np.minimum(positives, negatives).max() < MIN_TO_SELECT)
-    return len(targets) < MIN_TO_SELECT
+    return dataset.task.targets.num_cases(dataset.targets[rows], len(dataset.labels)) < MIN_TO_SELECT
 
 
 def describe_val(val: Predictions, dataset: DecodedFold, val_score: ValScore) -> dict[str, float | None]:
     """The score and the loss of val, None if not finite; the loss is the mean negative log-likelihood."""
-    score, loss = val_score(val), negative_log_likelihood(val, dataset)
+    score = val_score(val)
+    loss = dataset.task.answers.loss(val.probabilities, val.targets, dataset.target_scale[1])
     return {"val_score": score if math.isfinite(score) else None, "val_loss": loss if math.isfinite(loss) else None}
-
-
-def negative_log_likelihood(predictions: Predictions, dataset: DecodedFold) -> float:
-    """Mean of -log P(target); for regression, the mean squared error of standardized values."""
-    targets, probabilities = predictions.targets, predictions.probabilities.clip(1e-9, None)
-    if dataset.task.classes:
-        return float(-np.log(probabilities[np.arange(len(targets)), targets]).mean())
-    if targets.ndim == 2:
-        of_target = np.where(targets > 0, probabilities, 1 - predictions.probabilities.clip(None, 1 - 1e-9))
-        return float(-np.nanmean(np.where(np.isnan(targets), np.nan, np.log(of_target))))
-    _, std = dataset.target_scale
-    return float((((predictions.probabilities[:, 0] - targets) / std) ** 2).mean())
 
 
 class BestRound:

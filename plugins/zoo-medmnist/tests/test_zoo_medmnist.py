@@ -52,7 +52,7 @@ def test_a_card_is_complete_and_declares_unknown_patients(spec):
     assert spec.patient == "none: image level"
     assert spec.modality
     assert "doi:10.1038/s41597-022-01721-8" in spec.citation
-    assert spec.task.min_labels <= len(spec.labels) <= (spec.task.max_labels or 99)
+    assert spec.task.targets.min_labels <= len(spec.labels) <= (spec.task.targets.max_labels or 99)
     assert pickle.loads(pickle.dumps(spec.samples)).args == spec.samples.args
 
 

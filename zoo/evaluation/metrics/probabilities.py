@@ -25,9 +25,10 @@ from zoo.evaluation.metrics.labels import (
     scored_columns,
 )
 from zoo.specs.metric import MetricRequest
-from zoo.statistics.calibration import NUM_BINS, SMALLEST, equal_mass_bins
+from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
 from zoo.statistics.roc import auroc_influence
 from zoo.statistics.weighted import ratio, weighted_auroc, weighted_average_precision
+from zoo.tasks.logits import SMALLEST
 
 
 def auroc(request: MetricRequest) -> Array:

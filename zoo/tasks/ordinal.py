@@ -1,0 +1,72 @@
+"""Ordered grades."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.tasks.classes import METRICS_OF_CLASSES, TOP_LABEL, ClassAnswers, ClassTargets
+from zoo.tasks.linear import solve_binaries
+from zoo.tasks.logits import cumulative_to_classes, grades_to_log_odds, rescale_grades
+from zoo.tasks.task import Head, Presentation, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GradeTargets(ClassTargets):
+    ordered = True
+
+
+class GradeHead(Head):
+    """One output per threshold: the logit of P(y > k)."""
+
+    def num_outputs(self, num_labels: int) -> int:
+        return num_labels - 1
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean binary cross-entropy of logits (N, L - 1) for the events y > 0, ..., y > L - 2.
+
+        Frank & Hall, "A simple approach to ordinal classification", ECML 2001, trained jointly.
+        """
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        thresholds = torch.arange(logits.shape[1], device=logits.device)
+        return binary_cross_entropy_with_logits(logits, (targets[:, None] > thresholds).to(logits.dtype))
+
+    def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
+        """One logistic regression per threshold."""
+        return solve_binaries(features, targets[:, None] > np.arange(num_labels - 1), penalty)
+
+
+class GradeAnswers(ClassAnswers):
+    def from_logits(self, logits: Array) -> Array:
+        return cumulative_to_classes(logits)
+
+    def to_log_odds(self, logits: Array) -> Array | None:
+        return grades_to_log_odds(logits)
+
+    def recover_log_odds(self, answers: Array) -> Array | None:
+        return None
+
+    def to_logits(self, answers: Array, floor: float = 1e-4) -> Array:
+        above = (1 - answers.cumsum(axis=1)[:, :-1]).clip(floor, 1 - floor)
+        logits: Array = np.log(above / (1 - above))
+        return logits
+
+    def rescale(self, answers: Array, temperature: float) -> Array:
+        return rescale_grades(answers, temperature)
+
+
+ORDINAL = Task(
+    name="ordinal",
+    primary_metric="cohen_kappa",
+    metrics=("cohen_kappa", *METRICS_OF_CLASSES, "mae"),
+    targets=GradeTargets(),
+    head=GradeHead(),
+    answers=GradeAnswers(),
+    presentation=Presentation(title="ordinal", calibrated=TOP_LABEL),
+)

@@ -1,0 +1,235 @@
+"""What differs by kind of answer: targets, network head, stored answers, decisions, words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from zoo.arrays import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What one target is: the index of a class, a row of 0/1/NaN, a number, or something that a plugin defines.
+Form = Literal["class", "flags", "number", "other"]
+
+
+class TargetFault(NamedTuple):
+    """A target that does not fit the task: its row (None: all of them), what is wrong, and how to fix it."""
+
+    row: int | None
+    problem: str
+    fix: str
+
+
+class Targets:
+    """The targets of N samples of a dataset with L labels."""
+
+    form: Form = "other"
+    ordered = False  # classes are grades
+    has_positive = False  # two classes, one of which is the positive one
+    min_labels = 1
+    max_labels: int | None = None
+    kinds = "biuf"  # of stored arrays, as `numpy.dtype.kind`
+    generic: np.dtype[Any] = np.dtype(np.float64)  # what a plugin returns
+
+    def shape(self, num_labels: int) -> tuple[int, ...]:
+        """The shape of one target."""
+        return ()
+
+    def find_fault(self, targets: Array, labels: Sequence[str]) -> TargetFault | None:
+        """The first fault of the targets of a dataset."""
+        return None
+
+    def find_stored_fault(self, targets: Array, num_labels: int) -> str:
+        """The fault in the values of stored targets of the right shape and dtype, or ""."""
+        return "targets contain NaN or infinity" if not np.isfinite(targets).all() else ""
+
+    def to_flags(self, targets: Array, num_labels: int) -> Array | None:
+        """Which labels each sample has: (N, L) with 1, 0, and NaN for unknown; None if samples have no labels."""
+        return None
+
+    def scored_labels(self, num_labels: int, positive: int | None) -> Sequence[int]:
+        """The labels that scores by label are about: the positive one of two classes, else all."""
+        return range(num_labels)
+
+    def count(self, targets: Array, labels: Sequence[str]) -> dict[str, Any]:
+        """What a dataset's record says of a split's targets: `labels` with the number of samples that have each."""
+        flags = self.to_flags(targets, len(labels))
+        if flags is None:
+            return {}
+        return {"labels": {label: int(n) for label, n in zip(labels, np.nansum(flags, axis=0), strict=True)}}
+
+    def strata(self, targets: Array) -> Array:
+        """The stratum of each sample, int (N,), to balance splits by."""
+        return np.zeros(len(targets), int)
+
+    def describe(self, target: Any, labels: Sequence[str]) -> str:
+        """One target as a reader sees it."""
+        return str(target)
+
+    def columns(self, labels: Sequence[str]) -> list[str]:
+        """The columns of a table of targets."""
+        return ["target"]
+
+    def cells(self, targets: Array, labels: Sequence[str]) -> list[list[Any]]:
+        """The cells of each target in these columns; None where it is unknown."""
+        return [[target] for target in targets.tolist()]
+
+    def num_cases(self, targets: Array, num_labels: int) -> int:
+        """The number of samples that a comparison of scores on these targets rests on."""
+        return len(targets)
+
+    def scale(self, train: Array) -> tuple[float, float]:
+        """Center and spread of the training targets, which the network predicts in these units."""
+        return 0.0, 1.0
+
+    def standardize(self, targets: Array, scale: tuple[float, float]) -> Array:
+        """The targets as the loss takes them."""
+        return targets
+
+    def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> tuple[Array, Array]:
+        """Invented targets, and the answers that are right: for tests of metrics."""
+        raise NotImplementedError
+
+    def votes(self, targets: Array, num_labels: int) -> Array:
+        """Standardized targets (N, ...) as votes (N, C) of neighbors, NaN where unknown."""
+        flags = self.to_flags(targets, num_labels)
+        return targets.reshape(len(targets), -1) if flags is None else flags
+
+
+class Head:
+    """What a network has to give, and how it is fitted."""
+
+    def num_outputs(self, num_labels: int) -> int:
+        return num_labels
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of the logits of a batch against its standardized targets."""
+        raise NotImplementedError
+
+    def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
+        """Minimize mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalized bias (outputs,)."""
+        raise NotImplementedError
+
+
+class Answers:
+    """What is stored of each sample, made from the logits of N samples: usually probabilities (N, C)."""
+
+    bounded = True  # answers are probabilities
+    sum_to_one = False
+
+    def width(self, num_labels: int) -> int:
+        return num_labels
+
+    def columns(self, labels: Sequence[str]) -> list[str]:
+        """The columns of a table of answers."""
+        return [f"probability: {label}" for label in labels]
+
+    def from_logits(self, logits: Array) -> Array:
+        return logits
+
+    def to_log_odds(self, logits: Array) -> Array | None:
+        """log p/(1 - p), which ranks samples whose probabilities round to 1; None if there is none."""
+        return None
+
+    def recover_log_odds(self, answers: Array) -> Array | None:
+        """Log odds from stored probabilities that keep the digits of small ones; None where they are lost."""
+        return None
+
+    def to_logits(self, answers: Array, floor: float = 1e-4) -> Array:
+        """Invert `from_logits`, with probabilities clipped to `floor` and 1 - `floor`."""
+        return answers
+
+    def rescale(self, answers: Array, temperature: float) -> Array:
+        """The probabilities at a temperature (Guo et al. 2017); 1 changes nothing."""
+        raise NotImplementedError
+
+    def of_target(self, answers: Array, targets: Array) -> Array:
+        """The answer about what is true, (N,), NaN where the target is unknown."""
+        raise NotImplementedError
+
+    def loss(self, answers: Array, targets: Array, spread: float) -> float:
+        """The mean loss of answers, by which rounds of training are compared on val."""
+        raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> Array:
+        """Invented answers, for tests of metrics."""
+        return rng.random((count, num_labels))
+
+    def unit(self, targets: Array) -> float:
+        """The size of a difference between answers that matters."""
+        return 1.0
+
+    def is_saturated(self, answers: Array) -> Array:
+        """Which answers have reached an end of their scale, bool (N, C)."""
+        saturated: Array = answers == 1
+        return saturated
+
+
+class Decisions:
+    """How answers become decisions: the label with the largest probability."""
+
+    one_class = True  # one class per sample
+
+    def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
+        """The labels with a threshold of their own."""
+        return ()
+
+    def decide(self, ranked: Array, cuts: Array, positive: int) -> Array:
+        """The decisions at thresholds; not called without `cut_labels`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presentation:
+    """What a reader is told about a task."""
+
+    title: str
+    answer: str = "probability of what is true"
+    calibrated: str = ""  # what the calibration error is of; "" if there is none
+    chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A kind of answer, for N images and L labels.
+
+    | task | targets | head outputs | probabilities |
+    |---|---|---|---|
+    | binary, multiclass | int64 (N,) | L | (N, L), rows sum to 1 |
+    | ordinal | int64 (N,) | L - 1, P(y > k) | (N, L), rows sum to 1 |
+    | multilabel | float (N, L), NaN = unknown | L | (N, L), each in [0, 1] |
+    | regression | float (N,) | 1 | (N, 1), the predicted value |
+    """
+
+    name: str
+    primary_metric: str
+    metrics: tuple[str, ...]
+    targets: Targets
+    head: Head
+    answers: Answers
+    decisions: Decisions | None = field(default_factory=Decisions)
+    presentation: Presentation
+
+    @property
+    def classes(self) -> bool:
+        """Whether each sample has one class, which can be counted and stratified."""
+        return self.targets.form == "class"
+
+    @property
+    def labeled(self) -> bool:
+        """Whether each label is present or absent, so that positives and negatives can be counted."""
+        return self.targets.form in ("class", "flags")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
