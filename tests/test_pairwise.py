@@ -21,6 +21,7 @@ from zoo.report.board_json import to_json
 from zoo.report.pairs import pair_to_document, pair_to_terminal
 from zoo.report.statements import statements
 from zoo.results.store import load_results
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.pairs import mcnemar
 from zoo.statistics.roc import paired_delong
 from zoo.tasks.kinds import find_task
@@ -222,17 +223,19 @@ def test_the_truth_has_a_probability_in_every_task(task, targets, expected):
 
 
 @pytest.mark.parametrize(
-    ("targets", "told"),
+    ("task", "targets", "text"),
     [
-        (np.array([1, 1]), "mass"),
-        (np.array([0, 1, 1]), "none seen x 1; mass x 2"),
-        (np.array([[1.0, 1.0]]), "none seen, mass"),
-        (np.array([[0.0, np.nan]]), "none"),
-        (np.array([61.5, 62.5]), "62"),
+        ("binary", [1, 1], "mass"),
+        ("binary", [0, 1, 1], "none seen x 1; mass x 2"),
+        ("multilabel", [[1.0, 1.0]], "none seen | mass"),
+        ("multilabel", [[0.0, np.nan]], "none"),
+        ("regression", [61.5, 61.5], "61.5"),
+        ("regression", [61.5, 62.5], "61.5 x 1; 62.5 x 1"),
     ],
 )
-def test_a_target_is_described_by_its_labels(targets, told):
-    assert describe_target(targets, ("none seen", "mass")) == told
+def test_a_target_is_described_by_its_labels(task, targets, text):
+    card = ScoringContext(task=find_task(task), labels=("none seen", "mass"))
+    assert describe_target(np.array(targets), card) == text
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ def find_associations(source: OpenDataset) -> Iterator[Association]:
     for column in level_columns(source):
         groups = source.samples.table[column].astype(str).to_numpy().astype(np.str_)
         tests = [(*test_independence(source, groups, targets), label) for label, targets in list_targets(source)]
+        if not tests:
+            return
         p_value, strength, label = min(tests)
         if p_value * len(tests) < MAX_P and strength >= MIN_STRENGTH:
             names, counts = np.unique(groups[groups != ""], return_counts=True)
@@ -48,12 +50,12 @@ def find_associations(source: OpenDataset) -> Iterator[Association]:
 
 def list_targets(source: OpenDataset) -> Iterator[tuple[str, Array]]:
     """Yield each label's name and targets, (N,) float with NaN for unknown."""
-    targets = np.asarray(source.samples.targets, dtype=float)
+    targets = np.asarray(source.samples.targets)
     if targets.ndim == 1:
-        yield "the label", targets
-        return
-    for number, label in enumerate(source.spec.labels):
-        yield repr(label), targets[:, number]
+        yield "the label", targets.astype(float)
+    elif source.task.labeled:
+        for number, label in enumerate(source.spec.labels):
+            yield repr(label), targets[:, number]
 
 
 def test_independence(source: OpenDataset, groups: Array, targets: Array) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from zoo.errors import DataError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
+from zoo.system.files import hash_bytes
 
 # The spellings of the whole number 12 in a table: 0012, 12.0, "1.2e+1" (from a column with a blank), "12,0".
 # 1,000 and 1.000 may mean a thousand
@@ -60,6 +61,8 @@ def card_text(spec: DatasetSpec) -> str:
 def target_texts(targets: Array) -> list[str]:
     """Return one text per target, the same on every machine."""
     targets = np.asarray(targets)
+    if targets.ndim > 2:
+        return [hash_bytes(target.tobytes()) for target in targets]
     if np.issubdtype(targets.dtype, np.integer):
         return [str(target) for target in targets.tolist()]
     return [" ".join(f"{value:.9g}" for value in row) for row in targets.reshape(len(targets), -1).tolist()]

@@ -139,7 +139,7 @@ def choose_rows(source: OpenDataset) -> list[int]:
     targets = np.asarray(source.samples.targets)
     flags = source.task.targets.to_flags(targets, len(source.spec.labels))
     if flags is None:
-        order = np.argsort(targets, kind="stable")
+        order = np.argsort(source.task.targets.sizes(targets), kind="stable")
         return [int(row) for row in order[evenly(len(order), NUM_THUMBNAILS)]]
     none = np.flatnonzero(np.nansum(flags, axis=1) == 0)
     members = [*(np.flatnonzero(column == 1) for column in flags.T), none]

@@ -38,7 +38,7 @@ def predict(
     )
     logits = outputs.cpu().numpy().astype(np.float64)
     if not np.isfinite(logits).all():
-        first = rows[np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]]
+        first = rows[np.flatnonzero(~np.isfinite(logits.reshape(len(logits), -1)).all(axis=1))[0]]
         raise RunError(
             f"the model's output for {dataset.sample_ids[first]} is not finite",
             fix="use a lower --set learning_rate, or --set precision=fp32",

@@ -94,13 +94,12 @@ def mean_log_odds(log_odds: Array, owner: Array, num_groups: int) -> Array:
 
 def predictions_from_logits(dataset: DecodedFold, rows: Array, logits: Array) -> Predictions:
     """Convert logits, float64 (N, outputs), of the given rows of a dataset to predictions."""
-    mean, std = dataset.target_scale
     answers = dataset.task.answers
     return Predictions(
         sample_ids=dataset.sample_ids[rows],
         patients=dataset.patients[rows],
         targets=dataset.targets[rows],
-        probabilities=answers.from_logits(logits) * std + mean,
+        probabilities=answers.from_logits(logits, dataset.target_scale),
         log_odds=answers.to_log_odds(logits),
         metadata={name: values[rows] for name, values in dataset.metadata.items()},
     )

@@ -20,6 +20,7 @@ from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.leaderboard.significance import MIN_SEEDS, Difference
 from zoo.results.store import Result
+from zoo.specs.metric import ScoringContext
 from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
 from zoo.statistics.pairs import McNemar, mcnemar
 from zoo.statistics.roc import Test, delong_covariance, z_test
@@ -278,7 +279,7 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
         Disagreement(
             case=str(cases[i]),
             samples=tuple(map(str, samples[owner == i])),
-            target=describe_target(targets[owner == i], board.card.labels),
+            target=describe_target(targets[owner == i], board.card),
             first=none_if_nan(by_case[0][i]),
             second=none_if_nan(by_case[1][i]),
             moves=float(moves[i]),
@@ -303,17 +304,9 @@ def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
     return means
 
 
-def describe_target(targets: Array, labels: Sequence[str]) -> str:
-    """The label of a case's images; if they differ, each with its count; for regression a number."""
-    if targets.ndim == 2:
-        kinds = [
-            ", ".join(label for label, there in zip(labels, row, strict=True) if there == 1) or "none"
-            for row in targets.tolist()
-        ]
-    elif np.issubdtype(targets.dtype, np.integer):
-        kinds = [labels[target] for target in targets]
-    else:
-        return f"{targets.mean():g}"
+def describe_target(targets: Array, card: ScoringContext) -> str:
+    """The target of a case's images; if they differ, each with its count."""
+    kinds = [card.task.targets.describe(target, card.labels) for target in targets]
     names = dict.fromkeys(kinds)
     return kinds[0] if len(names) == 1 else "; ".join(f"{name} x {kinds.count(name)}" for name in names)
 

@@ -56,6 +56,6 @@ def rows_of(result: Result, test: Predictions) -> Iterator[dict[str, Any]]:
     names, task = csv_columns(result), find_task(result.dataset["task"])
     targets = task.targets.cells(test.targets, result.dataset["labels"])
     for sample_id, patient, target, predicted in zip(
-        test.sample_ids.tolist(), test.patients.tolist(), targets, test.probabilities.tolist(), strict=True
+        test.sample_ids.tolist(), test.patients.tolist(), targets, task.answers.cells(test.probabilities), strict=True
     ):
         yield {"sample_id": sample_id, "patient": patient, **dict(zip(names, [*target, *predicted], strict=True))}

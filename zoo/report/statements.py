@@ -287,7 +287,7 @@ def saturation_statement(row: Row, board: Board) -> list[str]:
     tests = [run["test"] for folds in row.stored for run in folds]
     answers = board.card.task.answers
     saturated = [answers.is_saturated(test.probabilities) for test in tests]
-    num = sum(int(part.any(axis=1).sum()) for part in saturated)
+    num = sum(int(part.reshape(len(part), -1).any(axis=1).sum()) for part in saturated)
     if num == 0:
         return []
     stored = all(

@@ -50,8 +50,12 @@ def trace_run(result: Result, metrics: Mapping[str, MetricSpec]) -> dict[str, An
 
 def check_fit(result: Result, predictions: Mapping[str, Predictions], card: ScoringContext) -> None:
     """Raise ResultsError if the predictions do not fit the labels of the dataset's card."""
-    width, axes = card.task.answers.width(len(card.labels)), 1 + len(card.task.targets.shape(len(card.labels)))
-    fits = all(part.probabilities.shape[1:] == (width,) and part.targets.ndim == axes for part in predictions.values())
+    task, num_labels = card.task, len(card.labels)
+    fits = all(
+        task.targets.fits(part.targets.shape[1:], num_labels)
+        and not task.answers.find_fault(part.probabilities, num_labels)
+        for part in predictions.values()
+    )
     if "test" not in predictions or not fits or not 0 <= (card.positive or 0) < len(card.labels):
         raise ResultsError(
             f"{result.folder}: its predictions do not fit the labels of its dataset",

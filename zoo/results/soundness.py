@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.arrays import Array
 from zoo.errors import clean
 from zoo.evaluation.predictions import STORED_SPLITS, Predictions
 from zoo.specs.metric import ScoringContext
-from zoo.tasks.logits import sigmoid
-from zoo.tasks.task import Answers
-
-PROBABILITY_TOLERANCE = 1e-6
+from zoo.tasks.logits import PROBABILITY_TOLERANCE, sigmoid
 
 
 def find_faults_of_run(
@@ -56,20 +52,17 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
     Check this before counting: one target of 200,000,000 would allocate as many counts.
     """
     task, num_labels, rows = card.task, len(card.labels), len(part)
-    columns = task.answers.width(num_labels)
     targets, probabilities = part.targets, part.probabilities
     if not all(names.shape == (rows,) and names.dtype.kind == "U" for names in (part.sample_ids, part.patients)):
         yield f"{split}: sample and patient ids must be one string per row"
     elif (num_samples := len(np.unique(part.sample_ids))) < rows:
         yield f"{split}: {rows} rows for {num_samples} samples, expected one per sample"
-    if probabilities.shape != (rows, columns) or probabilities.dtype.kind != "f":
+    if len(probabilities) != rows:
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities for {rows} samples"
-    elif not np.isfinite(probabilities).all():
-        yield f"{split}: probabilities contain NaN or infinity"
-    elif fault := find_fault_of_probabilities(task.answers, probabilities) or find_fault_of_log_odds(part):
+    elif fault := task.answers.find_fault(probabilities, num_labels) or find_fault_of_log_odds(part):
         yield f"{split}: {fault}"
-    shape = task.targets.shape(num_labels)
-    if targets.shape not in ((0, *shape), (rows, *shape)) or targets.dtype.kind not in task.targets.kinds:
+    fits = len(targets) in (0, rows) and task.targets.fits(targets.shape[1:], num_labels)
+    if not fits or targets.dtype.kind not in task.targets.kinds:
         yield f"{split}: {targets.dtype} {targets.shape} targets for {rows} samples of a {task.name} task"
     elif fault := task.targets.find_stored_fault(targets, num_labels):
         yield f"{split}: {fault}"
@@ -85,16 +78,4 @@ def find_fault_of_log_odds(part: Predictions) -> str:
         return "log odds contain NaN or infinity"
     if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > PROBABILITY_TOLERANCE:
         return "log odds do not match the probabilities"
-    return ""
-
-
-def find_fault_of_probabilities(answers: Answers, probabilities: Array) -> str:
-    """Return the fault in finite probabilities (N, C), or ""; unbounded values are not checked."""
-    if not answers.bounded or not probabilities.size:
-        return ""
-    low, high = float(probabilities.min()), float(probabilities.max())
-    if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
-        return f"probability {low if low < 0 else high:.6g}, expected 0 to 1"
-    if answers.sum_to_one and np.abs(probabilities.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
-        return "class probabilities do not sum to 1"
     return ""

@@ -9,7 +9,14 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.tasks.linear import solve_softmax
-from zoo.tasks.logits import classes_to_log_odds, recover_log_odds, rescale_classes, softmax
+from zoo.tasks.logits import (
+    PROBABILITY_TOLERANCE,
+    classes_to_log_odds,
+    find_fault_of_probabilities,
+    recover_log_odds,
+    rescale_classes,
+    softmax,
+)
 from zoo.tasks.task import Answers, Decisions, Form, Head, Presentation, TargetFault, Targets, Task
 
 if TYPE_CHECKING:
@@ -92,10 +99,18 @@ class ClassHead(Head):
 class ClassAnswers(Answers):
     """Probabilities (N, L) that sum to 1."""
 
-    sum_to_one = True
+    def find_fault(self, answers: Array, num_labels: int) -> str:
+        fault = find_fault_of_probabilities(answers, num_labels)
+        if not fault and len(answers) and np.abs(answers.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:
+            return "class probabilities do not sum to 1"
+        return fault
 
-    def from_logits(self, logits: Array) -> Array:
+    def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
         return softmax(logits)
+
+    def is_saturated(self, answers: Array) -> Array:
+        saturated: Array = answers == 1
+        return saturated
 
     def to_log_odds(self, logits: Array) -> Array | None:
         return classes_to_log_odds(logits)

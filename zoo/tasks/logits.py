@@ -11,6 +11,26 @@ DECIMALS = 12  # of log odds: further ones are rounding errors, and equal probab
 # A probability of 0 would give one wrong answer an infinite loss; scikit-learn's `log_loss` clips here too.
 SMALLEST = float(np.finfo(np.float64).eps)
 
+PROBABILITY_TOLERANCE = 1e-6
+
+
+def find_array_fault(answers: Array, num_columns: int) -> str:
+    """The fault in stored numbers (N, C), or ""."""
+    if answers.shape[1:] != (num_columns,) or answers.dtype.kind != "f":
+        return f"{answers.dtype} {answers.shape} probabilities for {len(answers)} samples"
+    return "" if np.isfinite(answers).all() else "probabilities contain NaN or infinity"
+
+
+def find_fault_of_probabilities(answers: Array, num_labels: int) -> str:
+    """The fault in stored probabilities (N, L), each from 0 to 1, or ""."""
+    fault = find_array_fault(answers, num_labels)
+    if fault or not answers.size:
+        return fault
+    low, high = float(answers.min()), float(answers.max())
+    if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
+        return f"probability {low if low < 0 else high:.6g}, expected 0 to 1"
+    return ""
+
 
 def softmax(logits: Array) -> Array:
     shifted: Array = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.tasks.linear import solve_binaries
-from zoo.tasks.logits import rescale_events, round_log_odds, sigmoid
+from zoo.tasks.logits import find_fault_of_probabilities, rescale_events, round_log_odds, sigmoid
 from zoo.tasks.task import Answers, Decisions, Form, Head, Presentation, TargetFault, Targets, Task
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class FlagTargets(Targets):
 
     form: Form = "flags"
 
-    def shape(self, num_labels: int) -> tuple[int, ...]:
-        return (num_labels,)
+    def fits(self, shape: tuple[int, ...], num_labels: int) -> bool:
+        return shape == (num_labels,)
 
     def find_fault(self, targets: Array, labels: Sequence[str]) -> TargetFault | None:
         expected = (len(targets), len(labels))
@@ -84,7 +84,10 @@ class FlagHead(Head):
 class FlagAnswers(Answers):
     """Probabilities (N, L), each by itself."""
 
-    def from_logits(self, logits: Array) -> Array:
+    def find_fault(self, answers: Array, num_labels: int) -> str:
+        return find_fault_of_probabilities(answers, num_labels)
+
+    def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
         return sigmoid(logits)
 
     def to_log_odds(self, logits: Array) -> Array | None:

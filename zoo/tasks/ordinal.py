@@ -43,7 +43,7 @@ class GradeHead(Head):
 
 
 class GradeAnswers(ClassAnswers):
-    def from_logits(self, logits: Array) -> Array:
+    def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
         return cumulative_to_classes(logits)
 
     def to_log_odds(self, logits: Array) -> Array | None:

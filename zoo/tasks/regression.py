@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.tasks.logits import find_array_fault
 from zoo.tasks.task import Answers, Form, Head, Presentation, TargetFault, Targets, Task
 
 if TYPE_CHECKING:
@@ -35,16 +36,15 @@ class NumberTargets(Targets):
     def count(self, targets: Array, labels: Sequence[str]) -> dict[str, Any]:
         return {"mean": float(targets.mean()), "std": float(targets.std())}
 
-    def strata(self, targets: Array) -> Array:
-        """The quintile of each target."""
-        return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
+    def sizes(self, targets: Array) -> Array:
+        return targets
 
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> tuple[Array, Array]:
         targets = rng.normal(50, 10, count)
         return targets, targets[:, None]
 
     def describe(self, target: Any, labels: Sequence[str]) -> str:
-        return f"{target:.4g}"
+        return f"{target:g}"
 
     def scale(self, train: Array) -> tuple[float, float]:
         return float(train.mean()), float(train.std()) or 1.0
@@ -74,10 +74,13 @@ class NumberHead(Head):
 class NumberAnswers(Answers):
     """Predicted values (N, 1)."""
 
-    bounded = False
+    def find_fault(self, answers: Array, num_labels: int) -> str:
+        return find_array_fault(answers, 1)
 
-    def width(self, num_labels: int) -> int:
-        return 1
+    def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
+        mean, std = scale
+        values: Array = logits * std + mean
+        return values
 
     def columns(self, labels: Sequence[str]) -> list[str]:
         return ["prediction"]
@@ -96,9 +99,6 @@ class NumberAnswers(Answers):
     def unit(self, targets: Array) -> float:
         """The range of the targets."""
         return (float(np.ptp(targets)) if len(targets) else 0.0) or 1.0
-
-    def is_saturated(self, answers: Array) -> Array:
-        return np.zeros(answers.shape, bool)
 
 
 REGRESSION = Task(

@@ -33,12 +33,13 @@ class Targets:
     has_positive = False  # two classes, one of which is the positive one
     min_labels = 1
     max_labels: int | None = None
+    spatial = False  # augmentation moves a target (H, W) with its image
     kinds = "biuf"  # of stored arrays, as `numpy.dtype.kind`
     generic: np.dtype[Any] = np.dtype(np.float64)  # what a plugin returns
 
-    def shape(self, num_labels: int) -> tuple[int, ...]:
-        """The shape of one target."""
-        return ()
+    def fits(self, shape: tuple[int, ...], num_labels: int) -> bool:
+        """Whether one target may have a shape."""
+        return shape == ()
 
     def find_fault(self, targets: Array, labels: Sequence[str]) -> TargetFault | None:
         """The first fault of the targets of a dataset."""
@@ -63,9 +64,14 @@ class Targets:
             return {}
         return {"labels": {label: int(n) for label, n in zip(labels, np.nansum(flags, axis=0), strict=True)}}
 
+    def sizes(self, targets: Array) -> Array:
+        """One number per sample (N,), to show examples from the least to the greatest."""
+        return np.zeros(len(targets))
+
     def strata(self, targets: Array) -> Array:
-        """The stratum of each sample, int (N,), to balance splits by."""
-        return np.zeros(len(targets), int)
+        """The stratum of each sample, int (N,), to balance splits by: the quintile of its size."""
+        sizes = self.sizes(targets)
+        return np.searchsorted(np.quantile(sizes, [0.2, 0.4, 0.6, 0.8]), sizes)
 
     def describe(self, target: Any, labels: Sequence[str]) -> str:
         """One target as a reader sees it."""
@@ -119,18 +125,22 @@ class Head:
 class Answers:
     """What is stored of each sample, made from the logits of N samples: usually probabilities (N, C)."""
 
-    bounded = True  # answers are probabilities
-    sum_to_one = False
-
-    def width(self, num_labels: int) -> int:
-        return num_labels
+    def find_fault(self, answers: Array, num_labels: int) -> str:
+        """The fault in the shape, dtype or values of stored answers of N samples, or ""."""
+        raise NotImplementedError
 
     def columns(self, labels: Sequence[str]) -> list[str]:
         """The columns of a table of answers."""
         return [f"probability: {label}" for label in labels]
 
-    def from_logits(self, logits: Array) -> Array:
-        return logits
+    def cells(self, answers: Array) -> list[list[Any]]:
+        """The cells of each answer in these columns."""
+        cells: list[list[Any]] = answers.tolist()
+        return cells
+
+    def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
+        """Convert logits to answers; `scale` is that of the targets."""
+        raise NotImplementedError
 
     def to_log_odds(self, logits: Array) -> Array | None:
         """log p/(1 - p), which ranks samples whose probabilities round to 1; None if there is none."""
@@ -166,8 +176,7 @@ class Answers:
 
     def is_saturated(self, answers: Array) -> Array:
         """Which answers have reached an end of their scale, bool (N, C)."""
-        saturated: Array = answers == 1
-        return saturated
+        return np.zeros(answers.shape, bool)
 
 
 class Decisions:

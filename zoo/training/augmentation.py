@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zoo.system.devices import open_device
@@ -117,6 +118,17 @@ def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str
     return device.replace_where(kind == BLURRED, blur, images, taps)
 
 
+def move(targets: Tensor, augmentation: Augmentation, symmetries: Sequence[str]) -> Tensor:
+    """Move targets (B, H, W) as `augment` moves their images; what comes from outside the image is 0."""
+    planes = targets[:, None].float()
+    for number, symmetry in enumerate(symmetries):
+        planes = apply_symmetry(planes, symmetry, augmentation.turns[:, number])
+    if augmentation.kind is not None:
+        device, maps = open_device(str(targets.device)), augmentation.split()[0]
+        planes = device.replace_where(augmentation.kind == MOVED, partial(warp, mode="nearest"), planes, maps)
+    return planes[:, 0].to(targets.dtype)
+
+
 def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
     """Flip the images whose draw (0 to 3) is odd, or rotate each image by its draw of quarter turns."""
     import torch
@@ -131,15 +143,15 @@ def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
     return torch.where(odd, images.rot90(1, (2, 3)), images)
 
 
-def warp(images: Tensor, maps: Tensor) -> Tensor:
+def warp(images: Tensor, maps: Tensor, mode: str = "bilinear") -> Tensor:
     """Resample images (K, C, H, W) by affine maps (K, 6) from output to input coordinates in [-1, 1].
 
-    Interpolation is bilinear; pixels outside the image are 0, as in the padding.
+    Pixels outside the image are 0, as in the padding.
     """
     from torch.nn.functional import affine_grid, grid_sample
 
     grid = affine_grid(maps.reshape(-1, 2, 3), list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def change_tone(images: Tensor, tone: Tensor) -> Tensor:

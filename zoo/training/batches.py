@@ -13,7 +13,7 @@ from zoo.data.pixels import Pixels
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
 from zoo.system.machine import torch_generator
-from zoo.training.augmentation import Augmentation, augment, draw
+from zoo.training.augmentation import Augmentation, augment, draw, move
 from zoo.training.checkpoints import State
 from zoo.training.optimizer import schedule_factor
 from zoo.training.probes import encode
@@ -68,6 +68,7 @@ class Batches:
         self.pixels, self.targets = pixels, targets.to(pixels.device)
         self.rows = torch.from_numpy(dataset.index("train"))
         self.size = batch_size(dataset, protocol)
+        self.spatial = dataset.task.targets.spatial
         self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.one_of = protocol.augmentation == "one-of"
         self.order, self.draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
@@ -92,7 +93,10 @@ class Batches:
             levels = self.pixels.gather(planned.rows)
         images = augment(self.pixels.scale_levels(levels), planned.augmentation, self.symmetries)
         images = self.pixels.normalize(images).contiguous(memory_format=torch.channels_last)
-        return images, self.targets.index_select(0, planned.targets)
+        targets = self.targets.index_select(0, planned.targets)
+        if self.spatial:
+            targets = move(targets, planned.augmentation, self.symmetries)
+        return images, targets
 
     def state(self) -> State:
         states = {"order": self.order.get_state(), "draws": self.draws.get_state()}
