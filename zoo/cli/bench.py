@@ -260,6 +260,7 @@ def exit_status(outcome: Outcome, dry_run: bool) -> int:
 def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any]:
     """Return the document of `zoo bench --json`."""
     from zoo.report.board_json import leaderboard_items
+    from zoo.report.deviations import deviation_text
 
     runs = []
     for run in outcome.runs:
@@ -278,7 +279,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
                 "status": result.status if result else "skipped",
                 "reused": run.id in outcome.reused,
                 "error": result.error if result else None,
-                "deviations": list(run.deviations),
+                "deviations": list(map(deviation_text, run.deviations)),
                 "scores": {name: asdict(score) for name, score in result.scores().items()}
                 if result and result.ok
                 else {},

@@ -29,8 +29,9 @@ from zoo.leaderboard.sanity_checks import (
 )
 from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
-from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, trained_and_tested
+from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Provenance, Result
+from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.means import exact_mean, rounded
 
@@ -69,7 +70,7 @@ class Row:
     coverage: tuple[int, int]  # runs that count, runs expected
     num_finished: int = 0  # finished runs; a seed counts if all its folds finished
     cost: Mapping[str, float | None]  # mean over runs
-    deviations: tuple[str, ...]
+    deviations: tuple[Deviation, ...]
     degenerate: tuple[str, ...] = ()  # why it is no better than the constant predictor
     tuned: str = ""
     num_tuning_runs: int = 0
@@ -415,7 +416,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         else:
             scores = score(stored, metrics, card, threshold=threshold)
             evidence = find_evidence(stored, metrics.get(primary), card, threshold)
-        if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
+        if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
     return Row(
         model=run["shown"],

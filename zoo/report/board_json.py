@@ -11,6 +11,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
+from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.statements import statements, title
 
@@ -68,7 +69,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
                     "scores": {name: asdict(each) for name, each in row.scores.items()},
                     "cost": dict(row.cost),
-                    "deviations": list(row.deviations),
+                    "deviations": list(map(deviation_text, row.deviations)),
                     "runs": list(row.run_ids),
                     "degenerate": list(row.degenerate),
                     "tuned": row.tuned,

@@ -13,7 +13,7 @@ from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
 from zoo.leaderboard.significance import Difference
-from zoo.results.runs import NO_WEIGHTS
+from zoo.report.deviations import deviation_text
 from zoo.specs.dataset import patient_word
 from zoo.statistics.means import ROUNDING
 from zoo.statistics.roc import cluster_size
@@ -48,7 +48,7 @@ def initial_weights(board: Board) -> str:
 
 def has_missing_weights(board: Board) -> bool:
     """Whether a row started from random init because its pretrained weights could not be found."""
-    return any(NO_WEIGHTS in row.deviations for row in board.rows)
+    return any(deviation.kind == "no-weights" for row in board.rows for deviation in row.deviations)
 
 
 def headings(board: Board) -> list[str]:
@@ -384,7 +384,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
     lines += saturation_statement(row, board)
-    lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
+    lines += [f"{name}: {clean(deviation_text(deviation))}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")
     if row.coverage[0] < row.coverage[1]:

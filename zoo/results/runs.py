@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import UsageError
+from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.protocol import BASELINE, Protocol, override, resolved_fields
 from zoo.system.files import hash_bytes
 
 ID_VERSION = 2  # increased when the fields of the identity, or the way runs are executed, change
 NUM_SHUFFLES = 20  # runs of the shuffled-label control
 SHUFFLED = "shuffled"  # in the label of the control's protocol: finetune@1+shuffled
-NO_WEIGHTS = "weights: none found, random init"  # the deviation of a run under `--weights auto`
-LEAK_ALLOWED = "leak allowed:"  # prefix of the deviation of runs with --allow-leak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Run:
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
     num_train: int = 0  # training images
-    deviations: tuple[str, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
     tuned: str = ""  # the tuning grid and the chosen values; the protocol contains the values
     num_tuning_runs: int = 0
 
@@ -122,7 +121,7 @@ class Run:
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "protocol": dataclasses.asdict(self.protocol),
             "protocol_label": self.protocol.label,
-            "deviations": list(self.deviations),
+            "deviations": [deviation.describe() for deviation in self.deviations],
         }
 
 
@@ -130,7 +129,8 @@ def read_run(described: Mapping[str, Any]) -> Run:
     """Build a run from `Run.describe`; fields unknown to this version are ignored."""
     protocol = Protocol(**known_fields(Protocol, described["protocol"]))
     defaults = {"weights_digest": "", "device_kind": ""}  # missing in the earliest results
-    return Run(**{**defaults, **known_fields(Run, described), "protocol": protocol})
+    deviations = read_deviations(described.get("deviations", ()))
+    return Run(**{**defaults, **known_fields(Run, described), "protocol": protocol, "deviations": deviations})
 
 
 def known_fields(kind: type[Run | Protocol], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def safe_name(name: str) -> str:
 def with_protocol(run: Run, protocol: Protocol, **changes: Any) -> Run:
     """Replace a run's protocol and update the deviation for a reduced batch size."""
     run = replace(run, protocol=protocol, **changes)
-    others = tuple(deviation for deviation in run.deviations if not deviation.startswith("batch_size:"))
+    others = tuple(deviation for deviation in run.deviations if deviation.kind != "batch-size")
     if run.shrunk_batch:
-        others += (f"batch_size: {run.shrunk_batch} instead of {protocol.batch_size}",)
+        others += (Deviation("batch-size", (run.shrunk_batch, protocol.batch_size)),)
     return replace(run, deviations=others)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.specs.dataset import Unit
+from zoo.specs.deviation import NUM_DETAILS, DeviationKind
 
 # Limits far above real datasets and suites: counting, resampling and rendering take time or memory for each.
 MAX_LABELS = 10_000
@@ -34,6 +35,17 @@ class Record(BaseModel):
     """Base of all records. Unknown fields, written by other versions of zoo, are ignored."""
 
     model_config = ConfigDict(extra="allow", strict=True)
+
+
+class DeviationRecord(Record):
+    kind: DeviationKind
+    detail: list[str | Finite | int]
+
+    @model_validator(mode="after")
+    def require_details(self) -> Self:
+        if len(self.detail) != NUM_DETAILS[self.kind]:
+            raise ValueError(f"{self.kind} should have {NUM_DETAILS[self.kind]} details")
+        return self
 
 
 class ProtocolRecord(Record):
@@ -67,7 +79,7 @@ class RunRecord(Record):
     num_train: Images = 0
     tested_on: str = ""
     test_hash: str = ""
-    deviations: list[str] = []
+    deviations: list[DeviationRecord] = []
     tuned: str = ""
     num_tuning_runs: Count = 0
 
@@ -129,7 +141,7 @@ class ResultRecord(Record):
     status: Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
     error: ErrorRecord | None = None
     dataset: DatasetRecord | None = None
-    deviations: list[str] = []
+    deviations: list[DeviationRecord] = []
     details: DetailsRecord = DetailsRecord()
     cost: dict[str, Amount | None] = {}
     system: dict[str, str | int | float | None] = {}

@@ -1,0 +1,68 @@
+"""Results and bundles of schema 1, in which facts were sentences."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.registry.lookup import Registry
+from zoo.report.deviations import SENTENCES, deviation_text
+from zoo.results.schema1 import upgrade
+from zoo.results.schemas import find_schema_fault
+from zoo.results.store import load_result
+from zoo.results.verifying import open_bundle, verify
+from zoo.specs.deviation import NUM_DETAILS, Deviation, read_deviations
+from zoo.system.files import write_sealed
+
+BUNDLE = Path(__file__).with_name("bundles") / "schema1.zip"
+REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
+
+
+def test_a_bundle_of_schema_1_verifies():
+    outcome = verify(open_bundle(BUNDLE), BUNDLE.stem, REGISTRY, lambda done, total: None)
+    assert (outcome.differences, len(outcome.results)) == ([], 4)
+    assert outcome.num_scores > 0 and outcome.num_intervals > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("weights: none found, random init", "no-weights"),
+        (SENTENCES["local-weights"], "local-weights"),
+        ("image_size: 32 instead of 28", "image-size"),
+        ("batch_size: 16 instead of 32", "batch-size"),
+        ("out of memory: batches of 16 in parts of 4", "batch-parts"),
+        ("leak allowed: 007", "leak-allowed"),
+        ("weights: kept, and val predicted up to 0.012 otherwise than by the finished run", "other-predictions"),
+        ("image_size: [left out]", "other"),
+    ],
+)
+def test_a_deviation_of_schema_1_keeps_its_sentence(tmp_path, store, text, kind):
+    folder = store(tmp_path).folder
+    document = json.loads((folder / "result.json").read_text())
+    document |= {"schema": 1, "deviations": [text], "run": {**document["run"], "deviations": [text]}}
+    document.pop("seal")
+    write_sealed(folder / "result.json", document)
+    result = load_result(folder)
+    assert [(each.kind, deviation_text(each)) for each in result.deviations] == [(kind, text)]
+    assert read_deviations(result.run["deviations"]) == result.deviations
+
+
+def test_every_kind_of_deviation_has_a_sentence_with_all_its_details():
+    for kind, count in NUM_DETAILS.items():
+        details = tuple(f"part{number}" for number in range(count))
+        text = deviation_text(Deviation(kind, details))
+        assert all(part in text for part in details)
+
+
+def test_a_deviation_with_missing_details_is_refused(store, tmp_path):
+    document = json.loads((store(tmp_path).folder / "result.json").read_text())
+    assert not find_schema_fault(document)
+    document["deviations"] = [{"kind": "image-size", "detail": [28]}]
+    assert find_schema_fault(document).startswith("deviations.0: ")
+
+
+def test_a_document_of_the_current_schema_is_not_changed():
+    document = {"schema": 2, "deviations": [{"kind": "no-weights", "detail": []}]}
+    assert upgrade(document) == document

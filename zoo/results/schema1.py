@@ -1,0 +1,44 @@
+"""Upgrade documents of schema 1, which stored facts as sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.specs.deviation import DeviationKind
+
+DEVIATIONS: Mapping[DeviationKind, str] = {
+    "no-weights": r"weights: none found, random init",
+    "local-weights": r"weights: local file, mean and std not declared; .*",
+    "image-size": r"image_size: (\d{1,9}) instead of (\d{1,9})",
+    "batch-size": r"batch_size: (\d{1,9}) instead of (\d{1,9})",
+    "batch-parts": r"out of memory: batches of (\d{1,9}) in parts of (\d{1,9})",
+    "leak-allowed": r"leak allowed:\s*(.*)",
+    "other-predictions": r"weights: (.+), and val predicted up to (\S+) otherwise than by the finished run",
+}
+
+
+def upgrade(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored document in the current schema; invalid fields are left for the validation."""
+    if document["schema"] > 1:
+        return document
+    document = upgrade_deviations(document)
+    if isinstance(document.get("run"), dict):
+        document["run"] = upgrade_deviations(document["run"])
+    return document
+
+
+def upgrade_deviations(part: Mapping[str, Any]) -> dict[str, Any]:
+    deviations = part.get("deviations")
+    if not isinstance(deviations, list):
+        return dict(part)
+    return {**part, "deviations": [parse_deviation(each) if isinstance(each, str) else each for each in deviations]}
+
+
+def parse_deviation(text: str) -> dict[str, Any]:
+    for kind, pattern in DEVIATIONS.items():
+        if match := re.fullmatch(pattern, text, re.DOTALL):
+            are_numbers = kind in ("image-size", "batch-size", "batch-parts")
+            return {"kind": kind, "detail": [int(group) if are_numbers else group for group in match.groups()]}
+    return {"kind": "other", "detail": [text]}
