@@ -10,7 +10,7 @@ import pytest
 
 from zoo.errors import UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
@@ -304,7 +304,10 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         name="groups",
         title="by <sex>",
         columns=("group", "auroc"),
-        rows=(("=F", Score(value=0.91, low=0.875, high=0.94)), ("M", Score(value=None, reason="too few"))),
+        rows=(
+            ("=F", Score(value=0.91, low=0.875, high=0.94)),
+            ("M", Score(value=None, reason=Reason("too-few", "too few"))),
+        ),
         notes=("2 groups",),
     )
     boards = [replace(boards[0], sections=(section,))]

@@ -9,7 +9,7 @@ from factories import make_predictions
 from scipy import stats
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
 from zoo.report.board_csv import to_csv
@@ -57,8 +57,8 @@ def test_a_row_whose_interval_covers_the_constant_predictor_is_flagged(low):
 
 
 def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor():
-    assert reasons(Score(value=0.6, reason="too few"), GOOD) == ()
-    assert reasons(Score(value=0.5, reason="too few"), GOOD) == (
+    assert reasons(Score(value=0.6, reason=Reason("too-few", "too few")), GOOD) == ()
+    assert reasons(Score(value=0.5, reason=Reason("too-few", "too few")), GOOD) == (
         "its score does not exceed the constant predictor's .500",
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.values import Reason, Score
 from zoo.registry.lookup import Registry
 from zoo.report.deviations import SENTENCES, deviation_text
 from zoo.results.schema1 import upgrade
@@ -47,6 +48,22 @@ def test_a_deviation_of_schema_1_keeps_its_sentence(tmp_path, store, text, kind)
     result = load_result(folder)
     assert [(each.kind, deviation_text(each)) for each in result.deviations] == [(kind, text)]
     assert read_deviations(result.run["deviations"]) == result.deviations
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("too few: 6 positives, 10 are needed", "too-few"),
+        ("no interval: every resample gives the same value", "no-interval"),
+        ("not a metric of binary tasks", "wrong-task"),
+        ("one class only in the targets", "undefined"),
+    ],
+)
+def test_a_reason_of_schema_1_keeps_its_text(tmp_path, store, text, code):
+    stored = store(tmp_path)
+    score = {**Score(value=0.5).describe(), "reason": text}
+    write_sealed(stored.folder / "scores.json", {"schema": 1, "run": stored.id, "scores": {"auroc": score}})
+    assert stored.scores()["auroc"].reason == Reason(code, text)
 
 
 def test_every_kind_of_deviation_has_a_sentence_with_all_its_details():

@@ -246,10 +246,10 @@ def test_a_group_with_too_few_cases_is_counted_and_not_scored():
     rare, common = found["site", "rare"], found["site", "common"]
     assert rare["images"] == 15
     for name in ("auroc", "sensitivity", "specificity", "auroc less rest's"):
-        assert rare[name].value is None and rare[name].reason.startswith("too few: ")
+        assert rare[name].value is None and rare[name].reason.code == "too-few"
     assert rare["p (Holm)"] is None and common["p (Holm)"] is None
     assert common["auroc"].value is not None
-    assert common["auroc less rest's"].reason.startswith("the rest: too few: ")
+    assert common["auroc less rest's"].reason.text.startswith("the rest: too few: ")
 
 
 def test_too_few_counts_patients_not_images():
@@ -257,7 +257,7 @@ def test_too_few_counts_patients_not_images():
     sex = np.repeat(["F", "M"], [80, 220])
     found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
     assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
-    assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients), 10 are needed"
+    assert found["sex", "F"]["auroc"].reason.text == "too few: 8 positives (patients), 10 are needed"
     assert found["sex", "M"]["auroc"].method == CLUSTERED
 
 

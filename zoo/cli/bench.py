@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -280,7 +280,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
                 "reused": run.id in outcome.reused,
                 "error": result.error if result else None,
                 "deviations": list(map(deviation_text, run.deviations)),
-                "scores": {name: asdict(score) for name, score in result.scores().items()}
+                "scores": {name: score.describe() for name, score in result.scores().items()}
                 if result and result.ok
                 else {},
                 "cost": dict(result.cost) if result else {},

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
-from zoo.evaluation.values import Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
+from zoo.evaluation.values import Reason, Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
     NUM_RESAMPLES,
@@ -108,10 +108,10 @@ def add_interval(
     try:
         interval = proportion_interval(metric, tested) or area_interval(metric, tested)
         low, high, method = interval or bootstrap_interval(score.value, metric, tested, draws, card)
-    except Undefined as reason:
-        return replace(score, reason=f"no interval: {reason}")
+    except Undefined as error:
+        return replace(score, reason=Reason("no-interval", f"no interval: {error}"))
     except (Exception, SystemExit) as error:
-        return replace(score, reason=f"no interval: {describe_error(error)}")
+        return replace(score, reason=Reason("no-interval", f"no interval: {describe_error(error)}"))
     if len(seed_scores) > 1:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         low, high = add_seed_variance((low, high), score.value, seed_scores, num_patients)

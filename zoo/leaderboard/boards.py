@@ -15,7 +15,7 @@ from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
@@ -483,8 +483,9 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     stated = [result.scores().get(name) for part in complete for result in part]
     values = [score.value for score in stated if score is not None and score.value is not None]
     if len(values) < len(stated):
-        return Score(value=None, reason="not stated for every run")
-    return Score(value=exact_mean(values), reason="stated by the bundle, which holds no targets")
+        return Score(value=None, reason=Reason("undefined", "not stated for every run"))
+    reason = Reason("stated", "stated by the bundle, which holds no targets")
+    return Score(value=exact_mean(values), reason=reason)
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:

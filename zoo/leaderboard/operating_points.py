@@ -26,7 +26,7 @@ from zoo.evaluation.thresholds import (
     scale_of,
     youden_threshold,
 )
-from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
+from zoo.evaluation.values import Reason, Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import NUM_RESAMPLES, add_seed_variance, percentile_interval
@@ -186,7 +186,7 @@ def predict_values(
     values = predictive_values(np.array(sensitivity.value), np.array(specificity.value), prevalence)
     reason = sensitivity.reason or specificity.reason
     if reason:
-        intervals: list[tuple[float, float, str] | str] = [reason, reason]
+        intervals: list[tuple[float, float, str] | Reason] = [reason, reason]
     elif all(rate.method.startswith("wilson") for rate in (sensitivity, specificity)):
         bounds = [(rate.low or 0.0, 1.0 if rate.high is None else rate.high) for rate in (sensitivity, specificity)]
         both = predictive_intervals(sensitivity.value, specificity.value, bounds[0], bounds[1], prevalence)
@@ -197,17 +197,17 @@ def predict_values(
     return tuple(map(put_together, values, intervals, missing))  # type: ignore[return-value]
 
 
-def put_together(value: Array, interval: tuple[float, float, str] | str, missing: str) -> Score:
+def put_together(value: Array, interval: tuple[float, float, str] | Reason, missing: str) -> Score:
     if np.isnan(value):
-        return Score(value=None, reason=missing)
-    if isinstance(interval, str):
+        return Score(value=None, reason=Reason("undefined", missing))
+    if isinstance(interval, Reason):
         return Score(value=float(value), reason=interval)
     return Score(value=float(value), low=interval[0], high=interval[1], method=interval[2])
 
 
 def resample_values(
     values: tuple[Array, Array], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
-) -> list[tuple[float, float, str] | str]:
+) -> list[tuple[float, float, str] | Reason]:
     """The bootstrap interval by patient of PPV and of NPV, or the reason why there is none."""
     draws = draw_patients(tested)
     drawn, by_seed = [], []
@@ -219,11 +219,12 @@ def resample_values(
     resampled = predictive_values(drawn[0], drawn[1], prevalence)
     of_seeds = predictive_values(by_seed[0], by_seed[1], prevalence)
     num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-    intervals: list[tuple[float, float, str] | str] = []
+    intervals: list[tuple[float, float, str] | Reason] = []
     for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
         interval = percentile_interval(values_drawn)
         if interval.low is None or interval.high is None or np.isnan(values_seed).any():
-            intervals.append(f"no interval: {interval.reason or 'undefined in a seed'}")
+            text = f"no interval: {interval.reason or 'undefined in a seed'}"
+            intervals.append(Reason("no-interval", text))
             continue
         low, high = interval.low, interval.high
         method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"

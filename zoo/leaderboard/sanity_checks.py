@@ -12,7 +12,7 @@ import numpy as np
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -98,7 +98,7 @@ def score_shuffles(
             version=metric.version,
         )
         if len(values) < 2:
-            scores[name] = replace(mean, reason="no interval: one shuffle")
+            scores[name] = replace(mean, reason=Reason("no-interval", "no interval: one shuffle"))
             continue
         low, high = mean_interval(np.array(values, dtype=float))
         scores[name] = replace(mean, low=low, high=high, method=f"t over {len(values)} shuffles")

@@ -101,7 +101,7 @@ def section_to_csv(boards: Sequence[Board], name: str) -> str:
             for column in columns:
                 cell = by_column.get(column)
                 if isinstance(cell, Score):
-                    line += [cell.value, cell.low, cell.high, cell.reason]
+                    line += [cell.value, cell.low, cell.high, cell.reason and cell.reason.text]
                 else:
                     line += [cell] + [None] * (len(parts[column]) - 1)
             writer.writerow([disarm(cell) for cell in line])

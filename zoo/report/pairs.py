@@ -194,7 +194,7 @@ def describe_paired_row(row: Row, metric: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "seeds": list(row.seeds),
         "seed_sd": row.seed_sd.get(metric),
-        "score": asdict(score) if score else None,
+        "score": score.describe() if score else None,
         "deviations": list(map(deviation_text, row.deviations)),
         "degenerate": list(row.degenerate),
         "runs": list(row.run_ids),

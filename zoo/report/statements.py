@@ -144,7 +144,7 @@ def count_effective_patients(row: Row, board: Board) -> tuple[int, float]:
 def shared_reason(board: Board) -> str:
     """The reason why no model has an interval, if all have the same one."""
     scores = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
-    reasons = {score.reason or "" if score else "" for score in scores}
+    reasons = {str(score.reason or "") if score else "" for score in scores}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
@@ -394,7 +394,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
         score = row.scores.get(metric)
-        if score and score.reason and not row.baseline and score.reason != shared_reason(board):
+        if score and score.reason and not row.baseline and str(score.reason) != shared_reason(board):
             lines.append(f"{name}: {metric}: {clean(score.reason)}")
     return lines
 

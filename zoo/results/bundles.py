@@ -300,7 +300,8 @@ def scrub_deviation(deviation: Deviation, free: Callable[[str], str]) -> Deviati
 
 
 def scrub(score: Score, free: Callable[[str], str]) -> Score:
-    return replace(score, reason=score.reason and free(score.reason), note=free(score.note))
+    reason = score.reason and replace(score.reason, text=free(score.reason.text))
+    return replace(score, reason=reason, note=free(score.note))
 
 
 # --- zip -------------------------------------------------------------------------------------------------------------

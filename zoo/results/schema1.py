@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.evaluation.values import ReasonCode
 from zoo.specs.deviation import DeviationKind
 
 DEVIATIONS: Mapping[DeviationKind, str] = {
@@ -17,6 +18,12 @@ DEVIATIONS: Mapping[DeviationKind, str] = {
     "leak-allowed": r"leak allowed:\s*(.*)",
     "other-predictions": r"weights: (.+), and val predicted up to (\S+) otherwise than by the finished run",
 }
+# How a reason begins; an undefined value and a failed metric cannot be told apart.
+REASONS: Mapping[ReasonCode, str] = {
+    "wrong-task": "not a metric of ",
+    "too-few": "too few: ",
+    "no-interval": "no interval: ",
+}
 
 
 def upgrade(document: dict[str, Any]) -> dict[str, Any]:
@@ -26,6 +33,9 @@ def upgrade(document: dict[str, Any]) -> dict[str, Any]:
     document = upgrade_deviations(document)
     if isinstance(document.get("run"), dict):
         document["run"] = upgrade_deviations(document["run"])
+    for kind in ("scores", "image_scores"):
+        if isinstance(document.get(kind), dict):
+            document[kind] = {name: upgrade_score(values) for name, values in document[kind].items()}
     return document
 
 
@@ -34,6 +44,14 @@ def upgrade_deviations(part: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(deviations, list):
         return dict(part)
     return {**part, "deviations": [parse_deviation(each) if isinstance(each, str) else each for each in deviations]}
+
+
+def upgrade_score(values: Any) -> Any:
+    if not isinstance(values, dict) or not isinstance(values.get("reason"), str):
+        return values
+    text = values["reason"]
+    code = next((code for code, start in REASONS.items() if text.startswith(start)), "undefined")
+    return {**values, "reason": {"code": code, "text": text}}
 
 
 def parse_deviation(text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from zoo.evaluation.values import ReasonCode
 from zoo.specs.dataset import Unit
 from zoo.specs.deviation import NUM_DETAILS, DeviationKind
 
@@ -150,12 +151,17 @@ class ResultRecord(Record):
     checksums: dict[str, str] = {}
 
 
+class ReasonRecord(Record):
+    code: ReasonCode
+    text: str
+
+
 class ScoreRecord(Record):
     value: Finite | None
     low: Finite | None = None
     high: Finite | None = None
     method: str = ""
-    reason: str | None = None
+    reason: ReasonRecord | None = None
     note: str = ""
     version: int = 1
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.results.runs import Run
 from zoo.results.schema1 import upgrade
 from zoo.results.schemas import find_fault_of_score, find_schema_fault
@@ -117,10 +117,9 @@ class Result:
 
 def parse_score(values: Mapping[str, Any]) -> Score:
     """Parse a score of `scores.json`; raises TypeError for an invalid field."""
-    score = Score(**values)
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
-    return score
+    return Score(**{**values, "reason": Reason(**values["reason"]) if values.get("reason") else None})
 
 
 # --- one run, one process --------------------------------------------------------------------------------------------
