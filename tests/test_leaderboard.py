@@ -259,7 +259,7 @@ def test_scores_by_patient_are_those_of_mean_probabilities(tmp_path, store):
     stored = store(tmp_path, facts=facts)
     (row,) = the_board(tmp_path).rows
     assert row.scores["auroc"].value == pytest.approx(auroc(stored), abs=1e-12)
-    assert row.scores["auroc"].method == "logit-DeLong"
+    assert row.scores["auroc"].method.text == "logit-DeLong"
 
 
 def test_brier_is_the_mean_squared_error_of_the_positive_class(tmp_path, store):

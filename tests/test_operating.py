@@ -155,7 +155,7 @@ def test_the_interval_of_a_mean_rate_is_wilsons_widened_by_the_seeds():
     trials = int(runs[0]["test"].targets.sum())
     low, high = wilson_interval(np.mean(alone) * trials, trials)
     assert together.value == approx(np.mean(alone))
-    assert together.method == "wilson (patients + seeds)"
+    assert together.method.text == "wilson (patients + seeds)"
     assert together.low < low and together.high > high
 
 
@@ -173,7 +173,7 @@ def test_several_images_a_patient_are_resampled_by_patient():
     grouped, independent = (cells_of(section_of(case, card=BY_PATIENT)) for case in (run, alone))
     for name in ("sensitivity", "specificity", "PPV", "NPV"):
         assert grouped[name].value == independent[name].value
-        assert grouped[name].method == "patient-cluster bootstrap, B=2000"
+        assert grouped[name].method.text == "patient-cluster bootstrap, B=2000"
         assert grouped[name].high - grouped[name].low > 1.2 * (independent[name].high - independent[name].low)
 
 
@@ -308,7 +308,7 @@ def test_the_values_at_a_prevalence_follow_from_the_rows_sensitivity_and_specifi
             assert cells[name].value == approx(float(value))
             assert 0 <= cells[name].low < cells[name].value < cells[name].high <= 1
         kind = "MOVER-R" if card is CARD else "patient-cluster bootstrap, B=2000 (patients + seeds)"
-        assert kind in cells["PPV at 2 %"].method
+        assert kind in cells["PPV at 2 %"].method.text
         assert any("at 2 %: by Bayes' rule" in note for note in section.notes)
 
 

@@ -66,6 +66,26 @@ def test_a_reason_of_schema_1_keeps_its_text(tmp_path, store, text, code):
     assert stored.scores()["auroc"].reason == Reason(code, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("wilson", "wilson"),
+        ("logit-DeLong (patients + seeds)", "logit-delong"),
+        ("Newcombe's method 5", "newcombe"),
+        ("Newcombe's method 5 with a design effect by patient", "clustered-newcombe"),
+        ("patient-cluster bootstrap, B=2000, less noise (patients + seeds)", "noise-free-bootstrap"),
+        ("image bootstrap, B=2000, undefined in 12", "bootstrap"),
+        ("jackknife (patients + seeds)", "other"),
+    ],
+)
+def test_a_method_of_schema_1_keeps_its_text(tmp_path, store, text, code):
+    stored = store(tmp_path)
+    score = {**Score(value=0.5, low=0.4, high=0.6).describe(), "method": text}
+    write_sealed(stored.folder / "scores.json", {"schema": 1, "run": stored.id, "scores": {"auroc": score}})
+    method = stored.scores()["auroc"].method
+    assert (method.code, method.text) == (code, text)
+
+
 def test_every_kind_of_deviation_has_a_sentence_with_all_its_details():
     for kind, count in NUM_DETAILS.items():
         details = tuple(f"part{number}" for number in range(count))

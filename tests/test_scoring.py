@@ -13,7 +13,6 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from zoo.errors import RunError, Undefined
-from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score, val_score
@@ -126,7 +125,7 @@ def test_value_is_the_mean_over_seeds_of_the_mean_over_folds():
     each = [roc_auc_score(run["test"].targets, run["test"].probabilities[:, 1]) for folds in runs for run in folds]
     assert scored.value == approx(np.mean(each))
     assert scored.low < scored.value < scored.high
-    assert scored.method == "logit-DeLong (patients + seeds)"
+    assert scored.method.text == "logit-DeLong (patients + seeds)"
 
 
 def test_patient_unit_scores_the_mean_probability_of_each_patient():
@@ -139,8 +138,8 @@ def test_patient_unit_scores_the_mean_probability_of_each_patient():
     expected = roc_auc_score(truth[::4], chance.reshape(60, 4).mean(axis=1))
     assert score_one("auroc", run, card).value == approx(expected)
     assert score_one("auroc", run, card, unit="image").value == approx(roc_auc_score(truth, chance))
-    assert score_one("auroc", run, card).method == "logit-DeLong"
-    assert score_one("auroc", run, card, unit="image").method == CLUSTERED
+    assert score_one("auroc", run, card).method.text == "logit-DeLong"
+    assert score_one("auroc", run, card, unit="image").method.code == "clustered-newcombe"
 
 
 @pytest.mark.parametrize("task", [MULTICLASS, ORDINAL, MULTILABEL, REGRESSION])
@@ -219,16 +218,16 @@ def test_a_proportion_of_independent_images_has_wilsons_interval():
     right = int(accuracy_score(run["test"].targets, run["test"].probabilities[:, 1] >= 0.5, normalize=False))
     expected = binomtest(right, 120).proportion_ci(method="wilson")
     assert (scored.low, scored.high) == approx((expected.low, expected.high))
-    assert scored.method == "wilson"
+    assert scored.method.text == "wilson"
 
 
 def test_several_images_per_patient_or_several_folds_are_bootstrapped():
     run = binary_run(0)
     card = replace(BINARY_CARD, has_patients=True)
     shared = {**run, "test": replace(run["test"], patients=np.repeat(np.arange(60).astype(str), 2))}
-    assert score_one("accuracy", shared, card).method == "patient-cluster bootstrap, B=2000"
+    assert score_one("accuracy", shared, card).method.text == "patient-cluster bootstrap, B=2000"
     scored = score([[run, binary_run(1)]], {"accuracy": METRIC["accuracy"]}, card, threshold="val")["accuracy"]
-    assert scored.method == "patient-cluster bootstrap, B=2000"
+    assert scored.method.text == "patient-cluster bootstrap, B=2000"
 
 
 def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
@@ -239,7 +238,7 @@ def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
     low, high = wilson_interval(120 * np.mean(shares), 120)
     widened = add_seed_variance((low, high), np.mean(shares), np.array(shares), 120)
     assert (scored.low, scored.high) == approx(np.clip(widened, 0, 1))
-    assert scored.method == "wilson (patients + seeds)"
+    assert scored.method.text == "wilson (patients + seeds)"
 
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
@@ -256,7 +255,7 @@ def test_an_area_of_independent_images_has_delongs_interval():
     (area,), covariance = delong_covariance(positives, chance[None])
     scored = score_one("auroc", run)
     assert (scored.low, scored.high) == approx(logit_interval(area, covariance.item()))
-    assert scored.method == "logit-DeLong"
+    assert scored.method.text == "logit-DeLong"
 
 
 def test_several_seeds_average_their_placements_and_add_their_variance():
@@ -289,7 +288,7 @@ def test_an_area_averaged_over_classes_is_bootstrapped():
         for split in ("val", "test")
     }
     scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "c")))
-    assert scored.method == "image bootstrap, B=2000"
+    assert scored.method.text == "image bootstrap, B=2000"
 
 
 def test_a_constant_predictor_has_no_interval_of_width_0():
@@ -367,7 +366,7 @@ def test_a_perfect_auroc_has_an_interval_below_1():
     targets = np.array([0, 1] * 30)
     run = {split: predictions(targets, targets * 0.8 + 0.1) for split in ("val", "test")}
     scored = score_one("auroc", run)
-    assert (scored.value, scored.high, scored.method) == (1.0, 1.0, "Newcombe's method 5")
+    assert (scored.value, scored.high, scored.method.text) == (1.0, 1.0, "Newcombe's method 5")
     assert scored.low == approx(newcombe_reference(1.0, 30, 30)[0]) and 0.9 < scored.low < 1.0
     assert 0.9 < score_one("accuracy", run).low < 1.0
 

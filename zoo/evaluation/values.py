@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined, clean, message_of
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest, positive_index
 from zoo.registry.isolation import noted_interrupts
@@ -53,14 +54,15 @@ class Score:
     value: float | None
     low: float | None = None
     high: float | None = None
-    method: str = ""  # of the interval: "wilson", "patient-cluster bootstrap, B=2000"
+    method: IntervalMethod | None = None
     reason: Reason | None = None
     note: str = ""  # "macro over 6 of 7 labels"
     version: int = 1  # of the metric
 
     def describe(self) -> dict[str, Any]:
-        """Return the score as plain data for people and programs, with the reason's text."""
-        return {**asdict(self), "reason": self.reason and self.reason.text}
+        """Return the score as plain data for people and programs, with method and reason in words."""
+        method = self.method.text if self.method else ""
+        return {**asdict(self), "method": method, "reason": self.reason and self.reason.text}
 
 
 def score_value(

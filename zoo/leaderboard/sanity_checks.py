@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
@@ -101,7 +102,7 @@ def score_shuffles(
             scores[name] = replace(mean, reason=Reason("no-interval", "no interval: one shuffle"))
             continue
         low, high = mean_interval(np.array(values, dtype=float))
-        scores[name] = replace(mean, low=low, high=high, method=f"t over {len(values)} shuffles")
+        scores[name] = replace(mean, low=low, high=high, method=IntervalMethod(code="shuffles", count=len(values)))
     return scores
 
 

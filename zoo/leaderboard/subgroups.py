@@ -13,6 +13,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.metadata import MAX_TEXT_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
@@ -264,7 +265,7 @@ def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
     if group.low is None or group.high is None or rest.low is None or rest.high is None:
         return Score(value=value, reason=group.reason if group.low is None else of_rest(rest.reason)), None
     low, high, p = independent_difference(group.value, rest.value, (group.low, group.high), (rest.low, rest.high))
-    return Score(value=value, low=low, high=high, method="MOVER of the two intervals"), p
+    return Score(value=value, low=low, high=high, method=IntervalMethod(code="mover")), p
 
 
 def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[float | None]:

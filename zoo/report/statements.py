@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import clean
-from zoo.evaluation.intervals import CLUSTERED, PATIENTS_AND_SEEDS
+from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
@@ -90,12 +91,13 @@ def interval_statement(board: Board) -> str:
     """The interval methods, or why there are no intervals."""
     scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
     methods = {score.method for score in scores if score.method}
-    for method in sorted(methods):  # the baselines have one seed
-        varied = f"{method} ({PATIENTS_AND_SEEDS})"
-        if varied in methods:
-            methods = methods - {method, varied} | {f"{method} ({PATIENTS_AND_SEEDS} where there are several)"}
-    if methods:
-        named = "; ".join(sorted(methods))
+    names = set()
+    for method in methods:
+        of_patients, with_seeds = (replace(method, with_seeds=added) for added in (False, True))
+        both = of_patients in methods and with_seeds in methods  # the baselines have one seed
+        names.add(f"{of_patients.text} ({PATIENTS_AND_SEEDS} where there are several)" if both else method.text)
+    if names:
+        named = "; ".join(sorted(names))
         return f"intervals: 95 %, {named}; overlapping intervals do not show that two models are equal"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
@@ -114,7 +116,7 @@ def optimism_statements(board: Board) -> list[str]:
     short = [
         row.label
         for row in board.rows
-        if (score := row.scores.get("auroc")) and score.value is not None and "bootstrap" in score.method
+        if (score := row.scores.get("auroc")) and score.value is not None and score.method and score.method.is_bootstrap
         if few or max(score.value, 1 - score.value) > NEAR_ONE
     ]
     if short:
@@ -124,7 +126,11 @@ def optimism_statements(board: Board) -> list[str]:
             f"intervals of {names} are too narrow: with {why}, the percentile bootstrap covers 78 to 90 % instead of "
             "95 %"
         )
-    clustered = [row for row in board.rows if (score := row.scores.get("auroc")) and CLUSTERED in score.method]
+    clustered = [
+        row
+        for row in board.rows
+        if (score := row.scores.get("auroc")) and score.method and score.method.code == "clustered-newcombe"
+    ]
     if clustered:
         patients, effective = count_effective_patients(clustered[0], board)
         if effective < min(FEW_EFFECTIVE, patients / 2):

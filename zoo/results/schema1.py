@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.evaluation.methods import NAMES, MethodCode
 from zoo.evaluation.values import ReasonCode
 from zoo.specs.deviation import DeviationKind
 
@@ -24,6 +25,9 @@ REASONS: Mapping[ReasonCode, str] = {
     "too-few": "too few: ",
     "no-interval": "no interval: ",
 }
+METHODS: tuple[MethodCode, ...] = ("wilson", "logit-delong", "newcombe", "clustered-newcombe")
+WITH_SEEDS = " (patients + seeds)"
+BOOTSTRAP = re.compile(r"(patient-cluster|image) bootstrap, B=2000(, less noise)?(?:, undefined in (\d{1,4}))?")
 
 
 def upgrade(document: dict[str, Any]) -> dict[str, Any]:
@@ -47,11 +51,31 @@ def upgrade_deviations(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_score(values: Any) -> Any:
-    if not isinstance(values, dict) or not isinstance(values.get("reason"), str):
+    if not isinstance(values, dict):
         return values
-    text = values["reason"]
+    parsers = {"method": parse_method, "reason": parse_reason}
+    return values | {name: parse(values[name]) for name, parse in parsers.items() if isinstance(values.get(name), str)}
+
+
+def parse_reason(text: str) -> dict[str, Any]:
     code = next((code for code, start in REASONS.items() if text.startswith(start)), "undefined")
-    return {**values, "reason": {"code": code, "text": text}}
+    return {"code": code, "text": text}
+
+
+def parse_method(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    name = text.removesuffix(WITH_SEEDS)
+    with_seeds = name != text
+    for code in METHODS:
+        if name == NAMES[code]:
+            return {"code": code, "with_seeds": with_seeds}
+    if match := BOOTSTRAP.fullmatch(name):
+        unit, noise, count = match.groups()
+        code = "noise-free-bootstrap" if noise else "bootstrap"
+        unit = "patient" if unit == "patient-cluster" else "image"
+        return {"code": code, "unit": unit, "count": int(count or 0), "with_seeds": with_seeds}
+    return {"code": "other", "name": text}
 
 
 def parse_deviation(text: str) -> dict[str, Any]:

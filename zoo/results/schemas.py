@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from zoo.evaluation.methods import MethodCode
 from zoo.evaluation.values import ReasonCode
 from zoo.specs.dataset import Unit
 from zoo.specs.deviation import NUM_DETAILS, DeviationKind
@@ -156,11 +157,19 @@ class ReasonRecord(Record):
     text: str
 
 
+class MethodRecord(Record):
+    code: MethodCode
+    unit: Literal["patient", "image", ""] = ""
+    count: Count = 0
+    with_seeds: bool = False
+    name: str = ""
+
+
 class ScoreRecord(Record):
     value: Finite | None
     low: Finite | None = None
     high: Finite | None = None
-    method: str = ""
+    method: MethodRecord | None = None
     reason: ReasonRecord | None = None
     note: str = ""
     version: int = 1

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.evaluation.values import Reason, Score
 from zoo.results.runs import Run
@@ -119,7 +120,9 @@ def parse_score(values: Mapping[str, Any]) -> Score:
     """Parse a score of `scores.json`; raises TypeError for an invalid field."""
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
-    return Score(**{**values, "reason": Reason(**values["reason"]) if values.get("reason") else None})
+    method, reason = values.get("method"), values.get("reason")
+    parsed = {"method": method and IntervalMethod(**method), "reason": reason and Reason(**reason)}
+    return Score(**{**values, **parsed})
 
 
 # --- one run, one process --------------------------------------------------------------------------------------------

@@ -443,7 +443,8 @@ def compare_scores(
                 parts += ["low", "high"]
                 outcome.num_intervals += new_score.low is not None
             else:  # another version of zoo uses another method; both are right
-                methods = f"{stored_score.method or 'none'} in the bundle, {new_score.method or 'none'} here"
+                before, now = (each.method.text if each.method else "none" for each in (stored_score, new_score))
+                methods = f"{before} in the bundle, {now} here"
                 outcome.not_recomputed[f"interval of {name}: {methods}"] += 1
             for part in parts:
                 numbers = getattr(stored_score, part), getattr(new_score, part)
