@@ -8,7 +8,7 @@ import pytest
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Reason, Score
 from zoo.registry.lookup import Registry
-from zoo.report.deviations import SENTENCES, deviation_text
+from zoo.report.deviations import DEVIATION_TEXTS, deviation_text
 from zoo.results.schema1 import upgrade
 from zoo.results.schemas import find_schema_fault
 from zoo.results.store import load_result
@@ -30,7 +30,7 @@ def test_a_bundle_of_schema_1_verifies():
     ("text", "kind"),
     [
         ("weights: none found, random init", "no-weights"),
-        (SENTENCES["local-weights"], "local-weights"),
+        (DEVIATION_TEXTS["local-weights"], "local-weights"),
         ("image_size: 32 instead of 28", "image-size"),
         ("batch_size: 16 instead of 32", "batch-size"),
         ("out of memory: batches of 16 in parts of 4", "batch-parts"),

@@ -73,7 +73,7 @@ INTERVAL_FORMULAS: Mapping[MethodCode, str] = {
     "noise-free-bootstrap": f"{DRAW_FORMULA} {NOISE_FREE_FORMULA}",
     "bootstrap": f"{DRAW_FORMULA} {PERCENTILE_FORMULA}",
 }
-Interval = tuple[float, float, IntervalMethod]
+MetricInterval = tuple[float, float, IntervalMethod]
 
 
 def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
@@ -122,7 +122,7 @@ def bootstrap_interval(
     tested: Sequence[Sequence[DecidedTest]],
     draws: Sequence[Array],
     card: ScoringContext,
-) -> Interval:
+) -> MetricInterval:
     """Interval over resampled patients: low, high and method. Raises `Undefined` if the resamples give none."""
 
     def average(function: Callable[[DecidedTest, Array], Array]) -> Array:
@@ -148,7 +148,7 @@ def bootstrap_interval(
     return interval.low, interval.high, method
 
 
-def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> Interval | None:
+def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> MetricInterval | None:
     """Wilson's interval if the value is a proportion of independent units in one fold, else None.
 
     For several seeds, use their mean proportion and mean number of trials, as if all seeds were right and wrong on the
@@ -166,7 +166,7 @@ def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTes
     return (*wilson_interval(exact_mean(counts[:, 0] / counts[:, 1]) * trials, trials), IntervalMethod(code="wilson"))
 
 
-def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> Interval | None:
+def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> MetricInterval | None:
     """The interval of an area under the ROC curve; None if the metric is no such area, or all scores are equal.
 
     For independent units use logit-DeLong; the variance of the mean over seeds comes from DeLong's covariance between

@@ -24,7 +24,7 @@ MethodCode = Literal[
     "datasets",
     "other",
 ]
-NAMES: Mapping[MethodCode, str] = {
+METHOD_NAMES: Mapping[MethodCode, str] = {
     "wilson": "wilson",
     "logit-delong": "logit-DeLong",
     "newcombe": "Newcombe's method 5",
@@ -60,5 +60,5 @@ class IntervalMethod:
         elif self.code == "shuffles":
             text = f"t over {self.count} shuffles"
         else:
-            text = NAMES.get(self.code, self.name)
+            text = METHOD_NAMES.get(self.code, self.name)
         return f"{text} ({PATIENTS_AND_SEEDS})" if self.with_seeds else text

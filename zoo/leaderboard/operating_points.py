@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.evaluation.intervals import Interval, draw_patients, resample
+from zoo.evaluation.intervals import MetricInterval, draw_patients, resample
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions, SplitPredictions
@@ -187,7 +187,7 @@ def predict_values(
     values = predictive_values(np.array(sensitivity.value), np.array(specificity.value), prevalence)
     reason = sensitivity.reason or specificity.reason
     if reason:
-        intervals: list[Interval | Reason] = [reason, reason]
+        intervals: list[MetricInterval | Reason] = [reason, reason]
     elif all(rate.method and rate.method.code == "wilson" for rate in (sensitivity, specificity)):
         bounds = [(rate.low or 0.0, 1.0 if rate.high is None else rate.high) for rate in (sensitivity, specificity)]
         both = predictive_intervals(sensitivity.value, specificity.value, bounds[0], bounds[1], prevalence)
@@ -198,7 +198,7 @@ def predict_values(
     return tuple(map(put_together, values, intervals, missing))  # type: ignore[return-value]
 
 
-def put_together(value: Array, interval: Interval | Reason, missing: str) -> Score:
+def put_together(value: Array, interval: MetricInterval | Reason, missing: str) -> Score:
     if np.isnan(value):
         return Score(value=None, reason=Reason("undefined", missing))
     if isinstance(interval, Reason):
@@ -208,7 +208,7 @@ def put_together(value: Array, interval: Interval | Reason, missing: str) -> Sco
 
 def resample_values(
     values: tuple[Array, Array], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
-) -> list[Interval | Reason]:
+) -> list[MetricInterval | Reason]:
     """The bootstrap interval by patient of PPV and of NPV, or the reason why there is none."""
     draws = draw_patients(tested)
     drawn, by_seed = [], []
@@ -220,7 +220,7 @@ def resample_values(
     resampled = predictive_values(drawn[0], drawn[1], prevalence)
     of_seeds = predictive_values(by_seed[0], by_seed[1], prevalence)
     num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-    intervals: list[Interval | Reason] = []
+    intervals: list[MetricInterval | Reason] = []
     for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
         interval = percentile_interval(values_drawn)
         if interval.low is None or interval.high is None or np.isnan(values_seed).any():

@@ -17,6 +17,7 @@ from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.protocol import BASELINE
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
 
@@ -151,4 +152,4 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
 
 
 def is_baseline(run: Mapping[str, Any]) -> bool:
-    return str(run["protocol_label"]).startswith("baseline@")
+    return bool(run["protocol"]["name"] == BASELINE.name)

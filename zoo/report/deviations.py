@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from zoo.specs.deviation import Deviation, DeviationKind
 
-SENTENCES: Mapping[DeviationKind, str] = {
+DEVIATION_TEXTS: Mapping[DeviationKind, str] = {
     "no-weights": "weights: none found, random init",
     "local-weights": "weights: local file, mean and std not declared; normalized as its architecture's default weights",
     "image-size": "image_size: {} instead of {}",
@@ -21,4 +21,4 @@ SENTENCES: Mapping[DeviationKind, str] = {
 
 def deviation_text(deviation: Deviation) -> str:
     details = (f"{part:.2g}" if isinstance(part, float) else part for part in deviation.detail)
-    return SENTENCES[deviation.kind].format(*details)
+    return DEVIATION_TEXTS[deviation.kind].format(*details)

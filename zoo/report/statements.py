@@ -84,7 +84,7 @@ def statements(board: Board) -> list[str]:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
     others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
-    return [*lines, NOT_SHOWN.replace("other hospitals", others)]
+    return [*lines, NOT_SHOWN.format(others)]
 
 
 def interval_statement(board: Board) -> str:
@@ -155,8 +155,7 @@ def shared_reason(board: Board) -> str:
 
 
 NOT_SHOWN = (
-    "not shown: images of other hospitals, devices and years; recipes other than this one; what a model would do for "
-    "patients"
+    "not shown: images of {}, devices and years; recipes other than this one; what a model would do for patients"
 )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.evaluation.methods import NAMES, MethodCode
+from zoo.evaluation.methods import METHOD_NAMES, MethodCode
 from zoo.evaluation.values import ReasonCode
 from zoo.specs.deviation import DeviationKind
 
@@ -68,7 +68,7 @@ def parse_method(text: str) -> dict[str, Any] | None:
     name = text.removesuffix(WITH_SEEDS)
     with_seeds = name != text
     for code in METHODS:
-        if name == NAMES[code]:
+        if name == METHOD_NAMES[code]:
             return {"code": code, "with_seeds": with_seeds}
     if match := BOOTSTRAP.fullmatch(name):
         unit, noise, count = match.groups()

@@ -51,6 +51,7 @@ class DeviationRecord(Record):
 
 
 class ProtocolRecord(Record):
+    name: str
     threshold: str
     demonstration: bool = False
     stem: str = "own"
