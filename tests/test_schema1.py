@@ -1,29 +1,16 @@
 """Results and bundles of schema 1, in which facts were sentences."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Reason, Score
-from zoo.registry.lookup import Registry
 from zoo.report.deviations import DEVIATION_TEXTS, deviation_text
 from zoo.results.schema1 import upgrade
 from zoo.results.schemas import find_schema_fault
 from zoo.results.store import load_result
-from zoo.results.verifying import open_bundle, verify
 from zoo.specs.deviation import NUM_DETAILS, Deviation, read_deviations
 from zoo.system.files import write_sealed
-
-BUNDLE = Path(__file__).with_name("bundles") / "schema1.zip"
-REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
-
-
-def test_a_bundle_of_schema_1_verifies():
-    outcome = verify(open_bundle(BUNDLE), BUNDLE.stem, REGISTRY, lambda done, total: None)
-    assert (outcome.differences, len(outcome.results)) == ([], 4)
-    assert outcome.num_scores > 0 and outcome.num_intervals > 0
 
 
 @pytest.mark.parametrize(
@@ -84,6 +71,11 @@ def test_a_method_of_schema_1_keeps_its_text(tmp_path, store, text, code):
     write_sealed(stored.folder / "scores.json", {"schema": 1, "run": stored.id, "scores": {"auroc": score}})
     method = stored.scores()["auroc"].method
     assert (method.code, method.text) == (code, text)
+
+
+def test_the_tuned_fields_of_schema_1_are_read_from_its_note():
+    note = "tuned learning_rate: 0.01 of 0.001, 0.01 (winner at the edge); tuned optimizer: sgd of sgd, adam"
+    assert upgrade({"schema": 1, "run": {"tuned": note}})["run"]["tuned_fields"] == ["learning_rate", "optimizer"]
 
 
 def test_every_kind_of_deviation_has_a_sentence_with_all_its_details():

@@ -439,6 +439,7 @@ def test_the_point_with_the_best_val_score_wins_and_all_seeds_run_at_it():
     assert (found.protocol.learning_rate, found.protocol.tune) == (3e-4, ())
     assert (found.seed, found.purpose) == (0, "score")
     assert found.tuned == "tuned learning_rate: 0.0003 of 0.0001, 0.0003, 0.0009"
+    assert found.tuned_fields == ("learning_rate",)
     assert found.protocol.label == "tuned@1"
 
 

@@ -276,7 +276,7 @@ def test_an_undeclared_demonstration_is_detected(tmp_path, store):
 def test_a_protocol_with_overrides_and_a_tuned_field_has_no_difference(tmp_path, store):
     grid = override(SCRATCH, {"steps": "4", "learning_rate": "0.001,0.01"})
     tuned = replace(grid, tune=(), learning_rate=0.01)
-    store(tmp_path / "results", protocol=tuned, tuned="tuned learning_rate: 0.01 of 0.001, 0.01 (winner at the edge)")
+    store(tmp_path / "results", protocol=tuned, tuned_fields=("learning_rate",))
     outcome = check(bundle(tmp_path / "results", tmp_path / "out"), replace(REGISTRY, protocols={"scratch": SCRATCH}))
     assert (outcome.differences, outcome.undeclared) == ([], [])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -51,7 +50,8 @@ class Run:
     test_hash: str = ""  # external validation: hash of its images and labels
     num_train: int = 0  # training images
     deviations: tuple[Deviation, ...] = ()
-    tuned: str = ""  # the tuning grid and the chosen values; the protocol contains the values
+    tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values
+    tuned_fields: tuple[str, ...] = ()  # the protocol fields that were tuned on val
     num_tuning_runs: int = 0
 
     @cached_property
@@ -104,11 +104,6 @@ class Run:
     @property
     def data(self) -> str:
         return trained_and_tested({"dataset": self.dataset, "tested_on": self.tested_on})
-
-    @property
-    def tuned_fields(self) -> set[str]:
-        """The protocol fields that were tuned on val, read from the note written by `settle`."""
-        return set(re.findall(r"\btuned (\w+):", self.tuned))
 
     @property
     def trained_as(self) -> Run:
@@ -193,7 +188,7 @@ def find_undeclared(run: Run, published: Protocol) -> list[str]:
     planned = (
         {"image_size"} if published.name == BASELINE.name else set()
     )  # baselines use the image size of the other models
-    candidates = fields.keys() - run.tuned_fields - planned
+    candidates = fields.keys() - set(run.tuned_fields) - planned
     return [name for name in sorted(candidates) if fields[name] != expected[name]]
 
 

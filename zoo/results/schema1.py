@@ -26,6 +26,7 @@ REASONS: Mapping[ReasonCode, str] = {
     "no-interval": "no interval: ",
 }
 METHODS: tuple[MethodCode, ...] = ("wilson", "logit-delong", "newcombe", "clustered-newcombe")
+TUNED_NAME = re.compile(r"\btuned (\w+):")
 WITH_SEEDS = " (patients + seeds)"
 BOOTSTRAP = re.compile(r"(patient-cluster|image) bootstrap, B=2000(, less noise)?(?:, undefined in (\d{1,4}))?")
 
@@ -35,8 +36,8 @@ def upgrade(document: dict[str, Any]) -> dict[str, Any]:
     if document["schema"] > 1:
         return document
     document = upgrade_deviations(document)
-    if isinstance(document.get("run"), dict):
-        document["run"] = upgrade_deviations(document["run"])
+    if isinstance(run := document.get("run"), dict):
+        document["run"] = upgrade_deviations(run) | {"tuned_fields": TUNED_NAME.findall(str(run.get("tuned", "")))}
     for kind in ("scores", "image_scores"):
         if isinstance(document.get(kind), dict):
             document[kind] = {name: upgrade_score(values) for name, values in document[kind].items()}

@@ -84,6 +84,7 @@ class RunRecord(Record):
     test_hash: str = ""
     deviations: list[DeviationRecord] = []
     tuned: str = ""
+    tuned_fields: list[str] = []
     num_tuning_runs: Count = 0
 
 
