@@ -1,16 +1,37 @@
 """Results and bundles of schema 1, in which facts were sentences."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Reason, Score
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.registry.lookup import Registry
 from zoo.report.deviations import DEVIATION_TEXTS, deviation_text
 from zoo.results.schema1 import upgrade
 from zoo.results.schemas import find_schema_fault
 from zoo.results.store import load_result
+from zoo.results.verifying import open_bundle, verify
 from zoo.specs.deviation import NUM_DETAILS, Deviation, read_deviations
 from zoo.system.files import write_sealed
+
+METRICS_BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def test_a_bundle_of_schema_1_verifies_and_shows_its_facts():
+    path = Path(__file__).with_name("bundles") / "schema1-facts.zip"
+    outcome = verify(open_bundle(path), path.stem, Registry(metrics=METRICS_BY_NAME), lambda done, total: None)
+    assert (outcome.differences, outcome.not_recomputed) == ([], {})
+    net, other, failed = sorted(
+        outcome.results, key=lambda result: ["net", "other", "failed"].index(result.run["shown"])
+    )
+    assert net.deviations == (Deviation("image-size", (28, 32)), Deviation("leak-allowed", ("measure its effect",)))
+    assert (net.run["tuned_fields"], net.scores()["rmse"].reason.code) == (["learning_rate"], "wrong-task")
+    assert net.scores()["auroc"].method.code == "logit-delong" and net.scores()["ece"].method.is_bootstrap
+    assert (other.deviations, failed.error["code"]) == ((Deviation("no-weights"),), "oom")
+    assert len(build_leaderboard(outcome.results, METRICS_BY_NAME)) == 2
 
 
 @pytest.mark.parametrize(

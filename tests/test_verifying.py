@@ -30,7 +30,7 @@ from zoo.system.files import SEAL, hash_bytes, hash_file, write_sealed
 
 METRICS_BY_NAME = {spec.name: spec for spec in METRICS}
 REGISTRY = Registry(metrics=METRICS_BY_NAME)
-OLD_BUNDLES = sorted((Path(__file__).parent / "bundles").glob("*.zip"))
+OLD_BUNDLES = sorted((Path(__file__).parent / "bundles").glob("schema?.zip"))
 
 
 def silent(done, total):
