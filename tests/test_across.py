@@ -18,6 +18,7 @@ from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import KNN
 
 DETAILS = Layout(width=200, details=True)
@@ -188,7 +189,7 @@ def test_a_model_with_one_dataset_does_not_exclude_the_other_datasets(fill, tmp_
 
 def test_one_seed_and_leaking_datasets_do_not_count(fill, tmp_path, store):
     fill(["dots", "rings"])
-    fill(["leaky"], deviations=("leak allowed: a control",))
+    fill(["leaky"], deviations=(Deviation("leak-allowed", ("a control",)),))
     store(tmp_path, dataset="single", model="good")
     store(tmp_path, dataset="single", model="fair")
     (found,) = find_across(boards_of(tmp_path))

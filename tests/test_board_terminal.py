@@ -14,6 +14,7 @@ from zoo.report.drawing import break_name
 from zoo.report.formats import FORMATS, Layout, write_boards
 from zoo.report.summary import MAX_NAMES, MAX_WARNINGS, summarize_board, warnings
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 LONG_NAME = "vit_base_patch16_clip_quickgelu_224.openai_ft_in12k_in1k"
@@ -166,8 +167,8 @@ def test_a_baseline_that_no_model_beats_is_the_answer(tmp_path, store, golden):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"deviations": ("leak allowed: known twins",)}, "known twins"),
-        ({"deviations": ("weights: none found, random init",)}, "pretrained weights"),
+        ({"deviations": (Deviation("leak-allowed", ("known twins",)),)}, "known twins"),
+        ({"deviations": (Deviation("no-weights"),)}, "pretrained weights"),
         ({"facts": {"synthetic": True}}, "synthetic"),
         ({"facts": {"known_issues": ["blurred"]}}, "known issue"),
         ({"init": "pretrained", "weights_tag": "a", "details": {"pretraining": ["dots"]}}, "pretrained on images"),
@@ -184,7 +185,7 @@ def test_what_changes_the_reading_is_a_warning_above_the_table(tmp_path, store, 
 
 def test_a_local_weights_file_is_no_missing_one(tmp_path, store):
     for seed in range(2):
-        store(tmp_path, model="net", seed=seed, deviations=("weights: local file, mean and std not declared",))
+        store(tmp_path, model="net", seed=seed, deviations=(Deviation("local-weights"),))
     (board,) = boards_of(tmp_path)
     assert not any("no pretrained weights" in warning for warning in warnings(board))
 
@@ -192,7 +193,9 @@ def test_a_local_weights_file_is_no_missing_one(tmp_path, store):
 def test_many_warnings_and_names_are_counted(tmp_path, store):
     facts = {"synthetic": True, "known_issues": ["a", "b"]}
     for model in "abcdefgh":
-        store(tmp_path, model=model, facts=facts, deviations=("weights: none found", "leak allowed: x"))
+        store(
+            tmp_path, model=model, facts=facts, deviations=(Deviation("no-weights"), Deviation("leak-allowed", ("x",)))
+        )
         store(tmp_path, model=model, seed=1, status="oom", facts=facts)
     (board,) = boards_of(tmp_path)
     assert len(warnings(board)) > MAX_WARNINGS

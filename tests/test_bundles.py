@@ -15,6 +15,7 @@ from zoo.registry.lookup import Registry
 from zoo.results.bundles import MANIFEST, is_bundle, load_manifest, make_bundle
 from zoo.results.runs import read_run
 from zoo.results.store import load_results, save_result
+from zoo.specs.deviation import Deviation
 from zoo.system.files import hash_file
 
 REGISTRY = Registry(metrics={spec.name: spec for spec in METRICS})
@@ -46,7 +47,7 @@ def everything_in(folder):
 
 
 def test_a_bundle_has_no_ids_paths_or_messages(tmp_path, store):
-    store(tmp_path / "results", facts=SECRETS, deviations=("leak allowed: 'Eve' said so of test0-9",))
+    store(tmp_path / "results", facts=SECRETS, deviations=(Deviation("leak-allowed", ("'Eve' said so of test0-9",)),))
     store(tmp_path / "results", seed=1, status="failed")
     bundle(tmp_path / "results", tmp_path / "out")
     text = everything_in(tmp_path / "out")

@@ -159,7 +159,7 @@ def test_without_a_temperature_there_is_a_reason_and_no_rescaled_score(change, r
     assert cells["temperature"] is None
     assert cells["ECE"].value is not None
     for name in ("ECE after", "Brier after", "log loss after"):
-        assert cells[name].value is None and reason in cells[name].reason
+        assert cells[name].value is None and reason in cells[name].reason.text
     assert any(reason in note for note in section.notes)
     assert {curve["kind"] for curve in section.details["reliability"]} == {"raw"}
 

@@ -14,6 +14,7 @@ from test_training import SHORT, Tiny, make, train
 from warm import wait_for
 
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
 
 OFTEN = "import zoo.training.checkpoints; zoo.training.checkpoints.EVERY_SECONDS = 0.3"
@@ -87,7 +88,7 @@ def test_a_checkpoint_keeps_the_reduced_part_of_a_batch(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(dataset, pixels, SHORT, module=greedy(), checkpoints=stopping)
     actual = train(dataset, pixels, SHORT, module=greedy(), checkpoints=Checkpoints(folder=tmp_path, key="run"))
-    assert actual.deviations == ("out of memory: batches of 16 in parts of 4",)
+    assert actual.deviations == (Deviation("batch-parts", (16, 4)),)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from zoo.cli.options import CATALOG_KINDS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.subgroups import KEPT
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import list_settings
 
 HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
@@ -354,7 +355,9 @@ def test_list_runs_without_a_results_folder_is_status_5(main):
 
 def test_info_shows_a_run_on_one_screen_and_with_full_everything(main, store, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    run = store(tmp_path / "results", facts={"known_issues": ["blurred"]}, deviations=("image_size: 28",))
+    run = store(
+        tmp_path / "results", facts={"known_issues": ["blurred"]}, deviations=(Deviation("image-size", (28, 32)),)
+    )
     short = main("info", "runs", run.id[:8]).out
     assert len(short.splitlines()) <= 24
     score = run.scores()["auroc"]
@@ -469,7 +472,7 @@ def test_no_results_are_status_5(main, tmp_path, command):
 
 def test_a_newer_schema_is_status_5(main, store, tmp_path):
     path = store(tmp_path / "results").folder / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
     done = main("report")
     assert done.status == 5 and "upgrade zoo-bench" in done.err
 

@@ -45,7 +45,7 @@ def test_an_ensemble_of_seeds_has_the_score_of_their_mean_probability(tmp_path, 
     assert cells["auroc"].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
     assert cells["auroc"].value > cells["auroc of its members"].value
     assert cells["auroc of its members"].value == pytest.approx(board.rows[0].scores["auroc"].value)
-    assert "seeds" not in cells["auroc"].method  # over patients alone
+    assert not cells["auroc"].method.with_seeds  # over patients alone
 
 
 def test_in_cross_validation_the_seeds_of_each_fold_are_averaged_and_folds_are_not_mixed(tmp_path, store):

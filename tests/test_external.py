@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.system.files import hash_file, write_sealed
 
 SETTINGS = ["-m", "tiny_cnn", "--protocol", "scratch", "--set", "steps=6", "--set", "image_size=16", "--seeds", 2]
@@ -227,4 +228,4 @@ def test_a_retrained_model_with_other_predictions_is_a_deviation(tested, bench, 
     for result in stored(results):
         assert result.details["val_differs"] > 0.01
         (deviation,) = result.deviations
-        assert f"weights: {result.details['weights']}, and val predicted up to " in deviation
+        assert deviation == Deviation("other-predictions", (result.details["weights"], result.details["val_differs"]))

@@ -12,6 +12,7 @@ from test_training import SHORT, Greedy, Tiny, make, train
 from torch import nn
 
 from zoo.evaluation.predict import predict
+from zoo.specs.deviation import Deviation
 from zoo.system.devices import CaptureError, open_device
 from zoo.system.replay import within_memory
 
@@ -213,7 +214,7 @@ def test_running_out_of_gpu_memory_halves_the_part():
             return Tiny.forward(self, images)
 
     fitted = train(dataset, on_gpu(pixels), module=Hungry(2, 4))
-    assert fitted.deviations == ("out of memory: batches of 16 in parts of 4",)
+    assert fitted.deviations == (Deviation("batch-parts", (16, 4)),)
     probabilities = predict(fitted.module, dataset, on_gpu(pixels), "test", precision="fp32").probabilities
     assert np.isfinite(probabilities).all()
 

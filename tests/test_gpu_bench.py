@@ -439,7 +439,7 @@ def test_a_network_that_fails_midway_is_one_line_and_the_others_finish(done):
 @reads("networks")
 def test_running_out_of_memory_splits_the_batch(done):
     for stored in done.stored("hungry"):
-        assert "out of memory: batches of 32 in parts of 8" in stored.facts["deviations"]
+        assert {"kind": "batch-parts", "detail": [32, 8]} in stored.facts["deviations"]
         assert np.isfinite(stored.probabilities).all()
 
 

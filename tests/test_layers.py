@@ -179,3 +179,37 @@ def test_the_search_for_imports_sees_those_in_functions_and_for_types_only(tmp_p
         "def work():\n    from zoo.report import html\n"
     )
     assert sorted(imported_modules(file)) == [("report.html", "", 5), ("runner.bench", "bench", 3)]
+
+
+FACTS = {"deviation", "fix", "message", "method", "reason"}  # names of records, or of texts for people
+TEXT_METHODS = {"startswith", "endswith", "partition", "rpartition", "removeprefix", "removesuffix", "split", "replace"}
+
+
+def parsed_facts(path: Path) -> Iterator[int]:
+    """The lines that take the text of a deviation, reason, method or error apart."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        texts: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TEXT_METHODS:
+            texts = [node.func.value]
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            texts = node.comparators
+        for text in texts:
+            while isinstance(text, ast.BoolOp):  # (cell.reason or "").startswith
+                text = text.values[0]
+            name = text.attr if isinstance(text, ast.Attribute) else text.id if isinstance(text, ast.Name) else ""
+            if name in FACTS:
+                yield text.lineno
+
+
+def test_no_sentence_is_parsed_outside_the_packages_that_write_them():
+    inner = {module: path for module, path in MODULES.items() if package_of(module) not in ("report", "cli")}
+    assert not {module: lines for module, path in inner.items() if (lines := list(parsed_facts(path)))}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['(cell.reason or "").startswith("too few")', '"bootstrap" in score.method', 'event.message.partition("; fix: ")'],
+)
+def test_a_parsed_sentence_is_detected(tmp_path, line):
+    (tmp_path / "module.py").write_text(f"x = {line}\n", encoding="utf-8")
+    assert list(parsed_facts(tmp_path / "module.py")) == [1]

@@ -11,6 +11,7 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.report.statements import statements
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import KNN
 from zoo.system.files import hash_file, write_sealed
 
@@ -233,8 +234,8 @@ def test_costs_are_means_over_runs(tmp_path, store):
 
 def test_deviations_of_any_seed_belong_to_the_row(tmp_path, store):
     store(tmp_path, seed=0)
-    store(tmp_path, seed=1, deviations=("weights: none found, random init",))
-    assert the_board(tmp_path).rows[0].deviations == ("weights: none found, random init",)
+    store(tmp_path, seed=1, deviations=(Deviation("no-weights"),))
+    assert the_board(tmp_path).rows[0].deviations == (Deviation("no-weights"),)
 
 
 def test_the_same_files_give_the_same_boards_whatever_their_order(tmp_path, store):
@@ -258,7 +259,7 @@ def test_scores_by_patient_are_those_of_mean_probabilities(tmp_path, store):
     stored = store(tmp_path, facts=facts)
     (row,) = the_board(tmp_path).rows
     assert row.scores["auroc"].value == pytest.approx(auroc(stored), abs=1e-12)
-    assert row.scores["auroc"].method == "logit-DeLong"
+    assert row.scores["auroc"].method.text == "logit-DeLong"
 
 
 def test_brier_is_the_mean_squared_error_of_the_positive_class(tmp_path, store):

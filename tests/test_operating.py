@@ -155,7 +155,7 @@ def test_the_interval_of_a_mean_rate_is_wilsons_widened_by_the_seeds():
     trials = int(runs[0]["test"].targets.sum())
     low, high = wilson_interval(np.mean(alone) * trials, trials)
     assert together.value == approx(np.mean(alone))
-    assert together.method == "wilson (patients + seeds)"
+    assert together.method.text == "wilson (patients + seeds)"
     assert together.low < low and together.high > high
 
 
@@ -173,7 +173,7 @@ def test_several_images_a_patient_are_resampled_by_patient():
     grouped, independent = (cells_of(section_of(case, card=BY_PATIENT)) for case in (run, alone))
     for name in ("sensitivity", "specificity", "PPV", "NPV"):
         assert grouped[name].value == independent[name].value
-        assert grouped[name].method == "patient-cluster bootstrap, B=2000"
+        assert grouped[name].method.text == "patient-cluster bootstrap, B=2000"
         assert grouped[name].high - grouped[name].low > 1.2 * (independent[name].high - independent[name].low)
 
 
@@ -183,7 +183,7 @@ def test_fewer_than_10_positives_have_no_interval():
     run = {split: predictions(targets.astype(int), positive / 2) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.1))
     for name in ("sensitivity", "PPV", "PPV at 10 %"):
-        assert cells[name].low is None and cells[name].reason == "too few: 6 positives, 10 are needed"
+        assert cells[name].low is None and cells[name].reason.text == "too few: 6 positives, 10 are needed"
 
 
 def test_a_positive_class_that_is_the_first_label_is_the_one_that_is_found():
@@ -308,7 +308,7 @@ def test_the_values_at_a_prevalence_follow_from_the_rows_sensitivity_and_specifi
             assert cells[name].value == approx(float(value))
             assert 0 <= cells[name].low < cells[name].value < cells[name].high <= 1
         kind = "MOVER-R" if card is CARD else "patient-cluster bootstrap, B=2000 (patients + seeds)"
-        assert kind in cells["PPV at 2 %"].method
+        assert kind in cells["PPV at 2 %"].method.text
         assert any("at 2 %: by Bayes' rule" in note for note in section.notes)
 
 
@@ -324,6 +324,6 @@ def test_bootstrap_and_mover_agree_on_independent_images():
 def test_without_positive_calls_the_ppv_has_a_reason_and_no_value():
     run = {split: predictions(np.arange(60) % 2, np.full(60, 0.3)) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.02))
-    assert cells["PPV"].value is None and cells["PPV"].reason == "nothing is called positive"
-    assert cells["PPV at 2 %"].value is None and cells["PPV at 2 %"].reason == "nothing is called positive"
+    assert cells["PPV"].value is None and cells["PPV"].reason.text == "nothing is called positive"
+    assert cells["PPV at 2 %"].value is None and cells["PPV at 2 %"].reason.text == "nothing is called positive"
     assert cells["NPV at 2 %"].value == approx(0.98)

@@ -21,6 +21,7 @@ from zoo.report.board_json import to_json
 from zoo.report.pairs import pair_to_document, pair_to_terminal
 from zoo.report.statements import statements
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.pairs import mcnemar
 from zoo.statistics.roc import paired_delong
@@ -114,7 +115,7 @@ def test_every_board_with_both_models_is_compared(three_seeds, store):
 def test_a_leaking_dataset_is_not_tested_and_the_reason_is_shown(tmp_path, store):
     for model in ("net", "other_net"):
         for seed in range(2):
-            store(tmp_path, model=model, seed=seed, deviations=("leak allowed: a control",))
+            store(tmp_path, model=model, seed=seed, deviations=(Deviation("leak-allowed", ("a control",)),))
     found = the_contrast(tmp_path)
     assert found.tested is None and found.single is None
     assert found.reason == "net: a row on a dataset that leaks is not ranked"
@@ -285,7 +286,7 @@ def test_a_constant_difference_needs_no_number_of_images(tmp_path, store):
 
 def test_deviations_of_either_row_are_shown(three_seeds, store):
     for seed in range(2):
-        store(three_seeds, model="small", seed=seed, deviations=("image_size: 64 instead of 28",))
+        store(three_seeds, model="small", seed=seed, deviations=(Deviation("image-size", (64, 28)),))
     text = pair_to_terminal([the_contrast(three_seeds, "net", "small")], width=200)
     assert "small: image_size: 64 instead of 28" in text and "small: 2 of 3 runs count" in text
 

@@ -18,6 +18,7 @@ from zoo.results.plans import load_plan, save_plan
 from zoo.runner.execution import worker_devices
 from zoo.runner.planning import plan_bench
 from zoo.runner.suites import Suite
+from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import PROTOCOLS
 from zoo.system.caches import open_cache
@@ -130,7 +131,7 @@ def test_a_model_that_does_not_support_the_task_is_a_usage_error(plan, golden):
 
 def test_an_unsupported_image_size_becomes_the_nearest_and_is_recorded(plan):
     run = plan("binary.npz", models=("picky",)).runs[0]
-    assert (run.image_size, run.deviations) == (32, ("image_size: 32 instead of 16",))
+    assert (run.image_size, run.deviations) == (32, (Deviation("image-size", (32, 16)),))
 
 
 def test_unavailable_weights_stop_the_plan(plan):
@@ -146,7 +147,7 @@ def test_auto_falls_back_to_the_recipe_for_random_init_with_the_same_settings(pl
     runs = {run.shown: run for run in actual.runs}
     assert runs["tagged"].protocol.label == "scratch@1+image_size=16+steps=4"
     assert (runs["tagged"].protocol.steps, runs["tagged"].init) == (4, "random")
-    assert runs["tagged"].deviations == ("weights: none found, random init",)
+    assert runs["tagged"].deviations == (Deviation("no-weights"),)
     assert runs["tiny"].protocol.label == "finetune@1+image_size=16+steps=4"
     assert runs["tiny"].deviations == ()
 

@@ -10,7 +10,7 @@ import pytest
 
 from zoo.errors import UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
@@ -20,6 +20,7 @@ from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
 
 DETAILS = Layout(width=200, details=True)
 
@@ -53,7 +54,7 @@ def boards(stored):
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory, store):
     root = tmp_path_factory.mktemp("hostile")
-    store(root, facts=HOSTILE, deviations=("=1+1", "image_size: 32 | 64"))
+    store(root, facts=HOSTILE, deviations=(Deviation("other", ("=1+1",)), Deviation("other", ("image_size: 32 | 64",))))
     return build_leaderboard(load_results(root)[0], {spec.name: spec for spec in METRICS})
 
 
@@ -272,7 +273,7 @@ def test_synthetic_data_are_headed_as_a_demonstration(tmp_path, store):
 
 
 def test_a_row_that_deviates_is_marked_and_says_why(tmp_path, store):
-    store(tmp_path, deviations=("weights: none found, random init",))
+    store(tmp_path, deviations=(Deviation("no-weights"),))
     boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
     text = to_terminal(boards, DETAILS)
     assert "net *" in text
@@ -303,7 +304,10 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         name="groups",
         title="by <sex>",
         columns=("group", "auroc"),
-        rows=(("=F", Score(value=0.91, low=0.875, high=0.94)), ("M", Score(value=None, reason="too few"))),
+        rows=(
+            ("=F", Score(value=0.91, low=0.875, high=0.94)),
+            ("M", Score(value=None, reason=Reason("too-few", "too few"))),
+        ),
         notes=("2 groups",),
     )
     boards = [replace(boards[0], sections=(section,))]

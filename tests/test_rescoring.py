@@ -77,7 +77,7 @@ def test_a_metric_without_its_plugin_keeps_its_score(tmp_path, store):
 
 def test_a_metric_of_another_task_is_null_with_a_reason_and_counted(tmp_path, store):
     scores, undefined = rescored(store(tmp_path), "rmse")
-    assert (scores["rmse"].value, scores["rmse"].reason) == (None, "not a metric of binary tasks")
+    assert (scores["rmse"].value, scores["rmse"].reason.text) == (None, "not a metric of binary tasks")
     assert undefined == 1
 
 

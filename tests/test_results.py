@@ -28,12 +28,9 @@ from zoo.results.store import (
 
 def run_of(result):
     """Rebuild the run of a stored result from its plain data."""
-    from zoo.results.runs import Run
-    from zoo.specs.protocol import Protocol
+    from zoo.results.runs import read_run
 
-    fields = {name: value for name, value in result.run.items() if name not in {"protocol", "protocol_label"}}
-    protocol = {name: tuple(v) if isinstance(v, list) else v for name, v in result.run["protocol"].items()}
-    return Run(**{**fields, "protocol": Protocol(**protocol), "deviations": tuple(fields["deviations"])})
+    return read_run(result.run)
 
 
 def test_a_loaded_result_equals_the_stored_one(tmp_path, store):
@@ -59,7 +56,7 @@ def test_predictions_load_without_pickle(tmp_path, store):
 
 def test_result_json_has_a_schema_and_checksums_of_immutable_files(tmp_path, store):
     document = json.loads((store(tmp_path).folder / "result.json").read_text())
-    assert document["schema"] == RESULT_SCHEMA == 1
+    assert document["schema"] == RESULT_SCHEMA == 2
     assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
 
 
@@ -110,7 +107,7 @@ def test_a_newer_schema_is_an_error_that_suggests_an_upgrade(tmp_path, store):
     stored = store(tmp_path)
     document = json.loads((stored.folder / "result.json").read_text())
     (stored.folder / "result.json").write_text(json.dumps({**document, "schema": RESULT_SCHEMA + 1}))
-    with pytest.raises(ResultsError, match="has schema 2; this version of zoo reads up to 1") as caught:
+    with pytest.raises(ResultsError, match="has schema 3; this version of zoo reads up to 2") as caught:
         load_results(tmp_path)
     assert caught.value.exit_status == 5
     with pytest.raises(ResultsError, match="upgrade"):

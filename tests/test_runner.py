@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.errors import ResultsError
 from zoo.registry.opening import open_registry
 from zoo.results.store import load_results
 from zoo.runner import decoding
@@ -269,6 +270,16 @@ def test_a_failure_does_not_replace_a_finished_result(bench, assignments):
     assert failed.status == "crashed"
     stored = {result.id: result for result in load_results(assignments[0].results)[0]}
     assert stored[run.id].ok and stored[run.id].created == outcome.results[run.id].created
+
+
+def test_an_event_keeps_the_message_and_the_fix_of_an_error_apart(assignments):
+    settings = Settings(results=assignments[0].results)
+    event = Event(work=assignments[0], kind="ended", status="failed", code="x", message="a; fix: b", fix="c")
+    (failed,) = conclude_all(event, settings)
+    assert failed.error == {"code": "x", "message": "a; fix: b; fix: c"}
+    with pytest.raises(ResultsError) as caught:
+        conclude_all(replace(event, code="results-unusable"), settings)
+    assert (caught.value.message, caught.value.fix) == ("a; fix: b", "c")
 
 
 def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path):

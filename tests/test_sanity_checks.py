@@ -10,7 +10,7 @@ from scipy import stats
 
 from zoo import BINARY, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
 from zoo.report.board_csv import to_csv
@@ -57,8 +57,8 @@ def test_a_row_whose_interval_covers_the_constant_predictor_is_flagged(low):
 
 
 def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor():
-    assert reasons(Score(value=0.6, reason="too few"), GOOD) == ()
-    assert reasons(Score(value=0.5, reason="too few"), GOOD) == (
+    assert reasons(Score(value=0.6, reason=Reason("too-few", "too few")), GOOD) == ()
+    assert reasons(Score(value=0.5, reason=Reason("too-few", "too few")), GOOD) == (
         "its score does not exceed the constant predictor's .500",
     )
 
@@ -188,7 +188,7 @@ def test_the_interval_over_shuffles_equals_scipys_students_t():
     found, _ = judged(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
     assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
-    assert found.method == "t over 5 shuffles"
+    assert found.method.text == "t over 5 shuffles"
 
 
 def test_an_interval_that_covers_chance_is_no_sign_of_a_leak():
@@ -217,7 +217,7 @@ def test_shuffled_runs_are_on_separate_boards_and_do_not_count_as_configurations
     assert (plain.is_control, control.is_control) == (False, True)
     assert plain.rows[0].seeds == control.rows[0].seeds == (0, 1, 2)
     assert plain.rows[0].scores["auroc"].value > 0.9
-    assert control.rows[0].scores["auroc"].method == "t over 3 shuffles"
+    assert control.rows[0].scores["auroc"].method.text == "t over 3 shuffles"
     assert control.protocol == f"{plain.protocol}+shuffled"
     assert plain.num_configurations == 1
     assert control.rank(0) is None and control.rows[0].degenerate == ()

@@ -14,7 +14,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 
 from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.errors import RunError, Undefined
-from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score, val_score
@@ -127,7 +126,7 @@ def test_value_is_the_mean_over_seeds_of_the_mean_over_folds():
     each = [roc_auc_score(run["test"].targets, run["test"].probabilities[:, 1]) for folds in runs for run in folds]
     assert scored.value == approx(np.mean(each))
     assert scored.low < scored.value < scored.high
-    assert scored.method == "logit-DeLong (patients + seeds)"
+    assert scored.method.text == "logit-DeLong (patients + seeds)"
 
 
 def test_patient_unit_scores_the_mean_probability_of_each_patient():
@@ -140,8 +139,8 @@ def test_patient_unit_scores_the_mean_probability_of_each_patient():
     expected = roc_auc_score(truth[::4], chance.reshape(60, 4).mean(axis=1))
     assert score_one("auroc", run, card).value == approx(expected)
     assert score_one("auroc", run, card, unit="image").value == approx(roc_auc_score(truth, chance))
-    assert score_one("auroc", run, card).method == "logit-DeLong"
-    assert score_one("auroc", run, card, unit="image").method == CLUSTERED
+    assert score_one("auroc", run, card).method.text == "logit-DeLong"
+    assert score_one("auroc", run, card, unit="image").method.code == "clustered-newcombe"
 
 
 @pytest.mark.parametrize("task", [MULTICLASS, ORDINAL, MULTILABEL, REGRESSION])
@@ -177,7 +176,7 @@ def test_an_undefined_metric_is_none_with_a_reason_and_affects_no_other():
     one_class = {**run, "test": replace(test, targets=np.zeros_like(test.targets))}
     scores = score([[one_class]], {m: METRIC[m] for m in ("auroc", "accuracy")}, BINARY_CARD, threshold="val")
     assert scores["auroc"].value is None and scores["auroc"].low is None
-    assert scores["auroc"].reason == "one class only in the targets"
+    assert scores["auroc"].reason.text == "one class only in the targets"
     assert scores["accuracy"].value is not None
 
 
@@ -185,7 +184,7 @@ def test_undefined_in_one_fold_is_undefined():
     run = binary_run(0)
     empty = {**run, "test": replace(run["test"], targets=np.zeros(120, dtype=int))}
     scored = score([[run, empty]], {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
-    assert scored.value is None and scored.reason == "one class only in the targets"
+    assert scored.value is None and scored.reason.text == "one class only in the targets"
 
 
 def test_an_absent_label_is_noted():
@@ -200,7 +199,7 @@ def test_an_absent_label_is_noted():
 
 def test_a_metric_of_another_task_gives_a_reason():
     scored = score_one("rmse", binary_run(0))
-    assert scored.value is None and scored.reason == "not a metric of binary tasks"
+    assert scored.value is None and scored.reason.text == "not a metric of binary tasks"
 
 
 def test_val_score_is_higher_for_better_predictions():
@@ -220,16 +219,16 @@ def test_a_proportion_of_independent_images_has_wilsons_interval():
     right = int(accuracy_score(run["test"].targets, run["test"].probabilities[:, 1] >= 0.5, normalize=False))
     expected = binomtest(right, 120).proportion_ci(method="wilson")
     assert (scored.low, scored.high) == approx((expected.low, expected.high))
-    assert scored.method == "wilson"
+    assert scored.method.text == "wilson"
 
 
 def test_several_images_per_patient_or_several_folds_are_bootstrapped():
     run = binary_run(0)
     card = replace(BINARY_CARD, has_patients=True)
     shared = {**run, "test": replace(run["test"], patients=np.repeat(np.arange(60).astype(str), 2))}
-    assert score_one("accuracy", shared, card).method == "patient-cluster bootstrap, B=2000"
+    assert score_one("accuracy", shared, card).method.text == "patient-cluster bootstrap, B=2000"
     scored = score([[run, binary_run(1)]], {"accuracy": METRIC["accuracy"]}, card, threshold="val")["accuracy"]
-    assert scored.method == "patient-cluster bootstrap, B=2000"
+    assert scored.method.text == "patient-cluster bootstrap, B=2000"
 
 
 def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
@@ -240,7 +239,7 @@ def test_a_proportion_over_seeds_has_wilsons_interval_plus_their_variance():
     low, high = wilson_interval(120 * np.mean(shares), 120)
     widened = add_seed_variance((low, high), np.mean(shares), np.array(shares), 120)
     assert (scored.low, scored.high) == approx(np.clip(widened, 0, 1))
-    assert scored.method == "wilson (patients + seeds)"
+    assert scored.method.text == "wilson (patients + seeds)"
 
 
 def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
@@ -257,7 +256,7 @@ def test_an_area_of_independent_images_has_delongs_interval():
     (area,), covariance = delong_covariance(positives, chance[None])
     scored = score_one("auroc", run)
     assert (scored.low, scored.high) == approx(logit_interval(area, covariance.item()))
-    assert scored.method == "logit-DeLong"
+    assert scored.method.text == "logit-DeLong"
 
 
 def test_several_seeds_average_their_placements_and_add_their_variance():
@@ -290,7 +289,7 @@ def test_an_area_averaged_over_classes_is_bootstrapped():
         for split in ("val", "test")
     }
     scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "c")))
-    assert scored.method == "image bootstrap, B=2000"
+    assert scored.method.text == "image bootstrap, B=2000"
 
 
 def test_a_constant_predictor_has_no_interval_of_width_0():
@@ -298,7 +297,7 @@ def test_a_constant_predictor_has_no_interval_of_width_0():
     run = {split: predictions(targets, np.full(60, 0.3)) for split in ("val", "test")}
     scored = score_one("auroc", run)
     assert (scored.value, scored.low) == (0.5, None)
-    assert scored.reason == "no interval: every resample gives the same value"
+    assert scored.reason.text == "no interval: every resample gives the same value"
 
 
 def test_an_interval_widened_by_seeds_stays_within_the_metrics_bounds():
@@ -337,7 +336,7 @@ def test_fewer_than_10_positives_have_no_interval():
     for name in ("auroc", "accuracy"):
         scored = score_one(name, run)
         assert scored.value is not None and scored.low is None and scored.high is None
-        assert scored.reason == "too few: 6 positives, 10 are needed"
+        assert scored.reason.text == "too few: 6 positives, 10 are needed"
 
 
 def test_too_few_counts_patients_over_all_folds():
@@ -351,7 +350,7 @@ def test_too_few_counts_patients_over_all_folds():
     card = replace(BINARY_CARD, has_patients=True)
     folds = [fold(0), fold(100), fold(200)]
     scored = score([folds[:2]], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
-    assert scored.reason == "too few: 8 positives (patients), 10 are needed"
+    assert scored.reason.text == "too few: 8 positives (patients), 10 are needed"
     scored = score([folds], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
     assert scored.reason is None
 
@@ -361,14 +360,14 @@ def test_too_few_of_one_label_names_it():
     probabilities = softmax(np.random.default_rng(0).normal(size=(65, 3)) + np.eye(3)[targets])
     run = {split: predictions(targets, probabilities) for split in ("val", "test")}
     scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "rare")))
-    assert scored.value is not None and scored.reason == "too few: 5 positives of 'rare', 10 are needed"
+    assert scored.value is not None and scored.reason.text == "too few: 5 positives of 'rare', 10 are needed"
 
 
 def test_a_perfect_auroc_has_an_interval_below_1():
     targets = np.array([0, 1] * 30)
     run = {split: predictions(targets, targets * 0.8 + 0.1) for split in ("val", "test")}
     scored = score_one("auroc", run)
-    assert (scored.value, scored.high, scored.method) == (1.0, 1.0, "Newcombe's method 5")
+    assert (scored.value, scored.high, scored.method.text) == (1.0, 1.0, "Newcombe's method 5")
     assert scored.low == approx(newcombe_reference(1.0, 30, 30)[0]) and 0.9 < scored.low < 1.0
     assert 0.9 < score_one("accuracy", run).low < 1.0
 
@@ -434,7 +433,7 @@ def test_a_failing_metric_affects_only_its_own_score(compute, reason):
     run = binary_run(0)
     metrics = {"bad": MetricSpec(name="bad", compute=compute, version=4), "auroc": METRIC["auroc"]}
     scores = score([[run]], metrics, BINARY_CARD, threshold="val")
-    assert scores["bad"].value is None and scores["bad"].reason.startswith(reason)
+    assert scores["bad"].value is None and scores["bad"].reason.text.startswith(reason)
     assert scores["bad"].version == 4
     assert scores["auroc"] == score_one("auroc", run)
 
@@ -468,4 +467,4 @@ def test_a_broken_resample_removes_the_interval_not_the_value(resample, reason):
     metric = MetricSpec(name="prevalence", compute=share_of_positives, resample=resample)
     scored = score([[binary_run(0)]], {"prevalence": metric}, BINARY_CARD, threshold="val")["prevalence"]
     assert scored.value is not None and scored.low is None
-    assert scored.reason.startswith("no interval: ") and reason in scored.reason
+    assert scored.reason.text.startswith("no interval: ") and reason in scored.reason.text

@@ -8,7 +8,7 @@ from factories import make_predictions
 
 from zoo import BINARY
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results.store import load_results
@@ -113,7 +113,7 @@ def test_the_tuning_budget_is_shown_even_if_it_is_zero(tmp_path, store):
 
 def test_the_last_line_names_the_limits_of_a_board(tmp_path, store):
     store(tmp_path)
-    assert statements(board_of(tmp_path))[-1] == NOT_SHOWN
+    assert statements(board_of(tmp_path))[-1] == NOT_SHOWN.format("other hospitals")
 
 
 def test_a_unit_other_than_the_patient_keeps_its_name(tmp_path, store):
@@ -142,7 +142,10 @@ def test_a_note_of_all_rows_appears_once_and_others_name_their_rows(tmp_path, st
     for model in ("a", "b", "c"):
         store(tmp_path, model=model)
     rows = board_of(tmp_path).rows
-    few, none = Score(value=0.5, note="macro over 1 of 2 labels"), Score(value=None, reason="one class")
+    few, none = (
+        Score(value=0.5, note="macro over 1 of 2 labels"),
+        Score(value=None, reason=Reason("undefined", "one class")),
+    )
     noted = [replace(row, scores={"f1_macro": few, "recall_macro": few, "auroc": none}) for row in rows]
     assert note_statements(noted, ["auroc", "f1_macro", "recall_macro"]) == [
         "f1_macro, recall_macro: macro over 1 of 2 labels"

@@ -13,7 +13,6 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from zoo import BINARY, MULTICLASS
 from zoo.errors import UsageError
-from zoo.evaluation.intervals import CLUSTERED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
@@ -237,7 +236,7 @@ def test_several_seeds_are_averaged_and_widen_the_interval():
     alone = [by_group(section_of(run, by=["sex"]))["sex", "F"]["auroc"] for run in runs]
     together = by_group(section_of(*runs, by=["sex"]))["sex", "F"]["auroc"]
     assert together.value == approx(np.mean([found.value for found in alone]))
-    assert together.method == "logit-DeLong (patients + seeds)"
+    assert together.method.text == "logit-DeLong (patients + seeds)"
 
 
 def test_a_group_with_too_few_cases_is_counted_and_not_scored():
@@ -246,10 +245,10 @@ def test_a_group_with_too_few_cases_is_counted_and_not_scored():
     rare, common = found["site", "rare"], found["site", "common"]
     assert rare["images"] == 15
     for name in ("auroc", "sensitivity", "specificity", "auroc less rest's"):
-        assert rare[name].value is None and rare[name].reason.startswith("too few: ")
+        assert rare[name].value is None and rare[name].reason.code == "too-few"
     assert rare["p (Holm)"] is None and common["p (Holm)"] is None
     assert common["auroc"].value is not None
-    assert common["auroc less rest's"].reason.startswith("the rest: too few: ")
+    assert common["auroc less rest's"].reason.text.startswith("the rest: too few: ")
 
 
 def test_too_few_counts_patients_not_images():
@@ -257,8 +256,8 @@ def test_too_few_counts_patients_not_images():
     sex = np.repeat(["F", "M"], [80, 220])
     found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
     assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
-    assert found["sex", "F"]["auroc"].reason == "too few: 8 positives (patients), 10 are needed"
-    assert found["sex", "M"]["auroc"].method == CLUSTERED
+    assert found["sex", "F"]["auroc"].reason.text == "too few: 8 positives (patients), 10 are needed"
+    assert found["sex", "M"]["auroc"].method.code == "clustered-newcombe"
 
 
 def test_if_patients_are_scored_they_are_counted_and_grouped_by_their_images():
@@ -384,7 +383,7 @@ def test_a_perfect_group_has_a_difference_with_an_interval():
     probabilities = np.where(sure[:, None], 0.05 + 0.9 * np.eye(2)[test.targets], test.probabilities)
     run["test"] = replace(test, probabilities=probabilities)
     found = by_group(section_of(run, by=["sex"]))["sex", "F"]
-    assert found["auroc"].value == 1.0 and found["auroc"].method == "Newcombe's method 5"
+    assert found["auroc"].value == 1.0 and found["auroc"].method.text == "Newcombe's method 5"
     assert 0 < found["auroc less rest's"].low < found["auroc less rest's"].value
 
 

@@ -19,6 +19,7 @@ from zoo.results.runs import Run, safe_name
 from zoo.runner.grid import Machine, plan_runs
 from zoo.runner.suites import TUNING_SEED, Suite, list_suites, load_suite, parse_seeds, parse_suite
 from zoo.runner.tuning import settle, tuning_runs
+from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
 
@@ -199,7 +200,7 @@ def test_every_field_of_the_identity_is_tried_above():
     [
         {"shown": "timm/resnet18"},
         {"weights_tag": "another_name"},
-        {"deviations": ("image_size: 224 instead of 225",)},
+        {"deviations": (Deviation("image-size", (224, 225)),)},
         {"protocol": replace(FINETUNE, title="other words", overrides=("epochs=20",))},
     ],
     ids=lambda change: next(iter(change)),
@@ -267,7 +268,7 @@ def test_a_batch_larger_than_train_is_a_deviation_and_another_run(tmp_path):
         return plan([data(tmp_path, count=count)], [(choice(model()), PRETRAINED)], protocol=protocol, baselines=[])[0]
 
     small, large = planned(30), planned(60)  # 16 and 32 of them train
-    assert small.deviations == ("batch_size: 16 instead of 32",)
+    assert small.deviations == (Deviation("batch-size", (16, 32)),)
     assert small.identity["batch_size"] == 16
     assert (large.deviations, "batch_size" in large.identity) == ((), False)
     assert replace(small, num_train=20).id != small.id
@@ -281,8 +282,8 @@ def test_a_tuned_batch_is_compared_with_train_at_each_point(tmp_path):
         [data(tmp_path, count=30)], [(choice(model()), PRETRAINED)], protocol=protocol, baselines=[], seeds=[0]
     )
     small, large = tuning_runs(run)
-    assert (small.deviations, large.deviations) == ((), ("batch_size: 16 instead of 64",))
-    assert settle(run, {small.id: 0.1, large.id: 0.9}).deviations == ("batch_size: 16 instead of 64",)
+    assert (small.deviations, large.deviations) == ((), (Deviation("batch-size", (16, 64)),))
+    assert settle(run, {small.id: 0.1, large.id: 0.9}).deviations == (Deviation("batch-size", (16, 64)),)
     assert settle(run, {small.id: 0.9, large.id: 0.1}).deviations == ()
 
 
@@ -340,7 +341,7 @@ def test_a_model_without_its_weights_runs_the_recipe_for_random_init_and_says_so
     runs = plan([data(tmp_path)], [(choice(model("one")), PRETRAINED), (choice(model("two")), FALLBACK)], baselines=[])
     assert [(run.shown, run.protocol.name, run.init, run.deviations) for run in runs[::2]] == [
         ("one", "finetune", "pretrained", ()),
-        ("two", "scratch", "random", ("weights: none found, random init",)),
+        ("two", "scratch", "random", (Deviation("no-weights"),)),
     ]
 
 
@@ -379,7 +380,7 @@ def test_the_size_is_the_protocols_else_the_datasets_else_224(tmp_path, protocol
 def test_a_size_the_model_does_not_take_is_recorded(tmp_path):
     spec = model(fixed_size=True, image_size=518)
     run = plan([data(tmp_path)], [(choice(spec), PRETRAINED)])[0]
-    assert (run.image_size, run.deviations) == (518, ("image_size: 518 instead of 224",))
+    assert (run.image_size, run.deviations) == (518, (Deviation("image-size", (518, 224)),))
 
 
 @pytest.mark.parametrize(
@@ -438,6 +439,7 @@ def test_the_point_with_the_best_val_score_wins_and_all_seeds_run_at_it():
     assert (found.protocol.learning_rate, found.protocol.tune) == (3e-4, ())
     assert (found.seed, found.purpose) == (0, "score")
     assert found.tuned == "tuned learning_rate: 0.0003 of 0.0001, 0.0003, 0.0009"
+    assert found.tuned_fields == ("learning_rate",)
     assert found.protocol.label == "tuned@1"
 
 

@@ -19,17 +19,18 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.registry.lookup import Registry
-from zoo.report.verification import verification_lines
+from zoo.report.verification import describe_verification, list_notes, verification_lines
 from zoo.results.bundles import MANIFEST, files_below, make_bundle, write_zip
 from zoo.results.store import load_results
-from zoo.results.verifying import compare_data, describe_verification, load_bundle, mark_reproduced, open_bundle, verify
+from zoo.results.verifying import compare_data, load_bundle, mark_reproduced, open_bundle, verify
 from zoo.sources.opening import find_source
+from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import QUICK, SCRATCH, override
 from zoo.system.files import SEAL, hash_bytes, hash_file, write_sealed
 
 METRICS_BY_NAME = {spec.name: spec for spec in METRICS}
 REGISTRY = Registry(metrics=METRICS_BY_NAME)
-OLD_BUNDLES = sorted((Path(__file__).parent / "bundles").glob("*.zip"))
+OLD_BUNDLES = sorted((Path(__file__).parent / "bundles").glob("schema?.zip"))
 
 
 def silent(done, total):
@@ -235,7 +236,7 @@ def test_every_field_of_the_identity_must_match_the_run(shared, first):
         ({"weights_digest": "deadbeef"}, "weights_digest: 'deadbeef'"),
         ({"num_train": 39}, "train: 39 images"),
         ({"fold": 3}, "fold: 3 of 1"),
-        ({"deviations": ["none"]}, "deviations: "),
+        ({"deviations": [{"kind": "no-weights", "detail": []}]}, "deviations: "),
         ({"num_folds": 5}, "num_folds: 5"),
     ],
 )
@@ -256,16 +257,18 @@ def test_wrong_overrides_in_a_label_are_detected(shared):
 def test_a_modified_protocol_with_a_published_label_is_a_deviation(shared):
     registry = replace(REGISTRY, protocols={"scratch": SCRATCH})
     outcome = check(shared, registry)
-    assert "protocol: called scratch@1, which has another epochs, steps" in "\n".join(outcome.notes)
+    note = list_notes(outcome)[0]
+    assert note.endswith(": protocol: called scratch@1, which has another epochs, steps")
     (board,) = build_leaderboard(outcome.results, METRICS_BY_NAME)
-    assert ["epochs, steps" in " ".join(row.deviations) for row in board.rows] == [True, False]
+    expected = Deviation("undeclared-fields", ("scratch@1", "epochs, steps"))
+    assert [expected in row.deviations for row in board.rows] == [True, False]
 
 
 def test_an_undeclared_demonstration_is_detected(tmp_path, store):
     store(tmp_path / "results", protocol=QUICK)
     shared = bundle(tmp_path / "results", tmp_path / "out")
     registry = replace(REGISTRY, protocols={"quick": QUICK})
-    assert not check(shared, registry).differences and not check(shared, registry).notes
+    assert not check(shared, registry).differences and not check(shared, registry).undeclared
     change_runs(shared, lambda d: d["run"]["protocol"].update(demonstration=False))
     assert "protocol.demonstration: True by quick@2" in differences(check(shared, registry))
 
@@ -273,9 +276,9 @@ def test_an_undeclared_demonstration_is_detected(tmp_path, store):
 def test_a_protocol_with_overrides_and_a_tuned_field_has_no_difference(tmp_path, store):
     grid = override(SCRATCH, {"steps": "4", "learning_rate": "0.001,0.01"})
     tuned = replace(grid, tune=(), learning_rate=0.01)
-    store(tmp_path / "results", protocol=tuned, tuned="tuned learning_rate: 0.01 of 0.001, 0.01 (winner at the edge)")
+    store(tmp_path / "results", protocol=tuned, tuned_fields=("learning_rate",))
     outcome = check(bundle(tmp_path / "results", tmp_path / "out"), replace(REGISTRY, protocols={"scratch": SCRATCH}))
-    assert (outcome.differences, outcome.notes) == ([], [])
+    assert (outcome.differences, outcome.undeclared) == ([], [])
 
 
 def test_a_changed_primary_metric_is_detected(tmp_path, store):

@@ -47,10 +47,14 @@ class ZooError(Exception):
 
     def line(self) -> str:
         """The printed line: `zoo: error[CODE] MESSAGE; fix: FIX`."""
-        return f"zoo: error[{self.code}] {self.message}" + (f"; fix: {self.fix}" if self.fix else "")
+        return f"zoo: error[{self.code}] {self}"
 
     def __str__(self) -> str:
-        return self.message + (f"; fix: {self.fix}" if self.fix else "")
+        return with_fix(self.message, self.fix)
+
+
+def with_fix(message: str, fix: str) -> str:
+    return f"{message}; fix: {fix}" if fix else message
 
 
 def without_name(text: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,6 +260,7 @@ def exit_status(outcome: Outcome, dry_run: bool) -> int:
 def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any]:
     """Return the document of `zoo bench --json`."""
     from zoo.report.board_json import leaderboard_items
+    from zoo.report.deviations import deviation_text
 
     runs = []
     for run in outcome.runs:
@@ -278,8 +279,8 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
                 "status": result.status if result else "skipped",
                 "reused": run.id in outcome.reused,
                 "error": result.error if result else None,
-                "deviations": list(run.deviations),
-                "scores": {name: asdict(score) for name, score in result.scores().items()}
+                "deviations": list(map(deviation_text, run.deviations)),
+                "scores": {name: score.describe() for name, score in result.scores().items()}
                 if result and result.ok
                 else {},
                 "cost": dict(result.cost) if result else {},

@@ -23,6 +23,7 @@ def info_command(kind: str, name: str, results: Path, sheet: Path | None, full: 
     """Describe a model, dataset (or PATH), metric, protocol, suite or run."""
     from zoo.registry.loading import quiet_stdout
     from zoo.report.catalog import describe_item
+    from zoo.report.runs import write_sentences
     from zoo.report.text import to_text
     from zoo.results.lookup import describe_run
 
@@ -32,7 +33,7 @@ def info_command(kind: str, name: str, results: Path, sheet: Path | None, full: 
         raise UsageError("--full is for runs", fix="zoo info runs RUN --full")
     with quiet_stdout():
         if kind == "runs":
-            described = describe_run(name, results, registry_with_warnings())
+            described = write_sentences(describe_run(name, results, registry_with_warnings()))
         else:
             described = describe_item(kind, name, registry_with_warnings(), sheet=sheet)
     if as_json:

@@ -20,8 +20,8 @@ def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     """Recompute every score of a bundle and compare every hash; exit status 3 if anything differs."""
     from zoo.data.lookup import open_named
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.verification import verification_lines
-    from zoo.results.verifying import compare_data, describe_verification, open_bundle
+    from zoo.report.verification import describe_verification, verification_lines
+    from zoo.results.verifying import compare_data, open_bundle
     from zoo.results.verifying import verify as verify_bundle
     from zoo.system.progress import Console
 

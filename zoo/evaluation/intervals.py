@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
+from zoo.evaluation.methods import IntervalMethod, MethodCode
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
-from zoo.evaluation.values import Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
+from zoo.evaluation.values import Reason, Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
-    NUM_RESAMPLES,
     add_seed_variance,
     bootstrap_weights,
     noise_free_interval,
@@ -29,8 +29,6 @@ RESAMPLES_AT_ONCE = 500_000  # weights converted to floats at once; perf: 4 MB f
 MIN_CHUNK_RESAMPLES = 64  # for large test splits: 47,000 images take 24 MB, about 150 MB with a metric's intermediates
 # Below this, logit-DeLong covers 88 to 93 %, Newcombe's interval 95 to 98 % (benchmarks/statistics/simulate.py)
 MIN_MISPLACED = 2
-CLUSTERED = "Newcombe's method 5 with a design effect by patient"
-PATIENTS_AND_SEEDS = "patients + seeds"  # in an interval's method if both vary
 
 WILSON_FORMULA = (
     "The p that solve |p_hat - p| = z sqrt(p (1 - p) / n): center (p_hat + z^2/2n) / (1 + z^2/n), half width z "
@@ -66,19 +64,16 @@ NOISE_FREE_FORMULA = (
     "the 97.5th percentile of the resampled values minus their bias, which is their mean minus the value (Efron & "
     "Tibshirani 1993, section 10.2), and at least the value."
 )
-# By a part of the method; the first that matches counts.
-INTERVAL_FORMULAS = (
-    ("wilson", WILSON_FORMULA),
-    ("logit-DeLong", LOGIT_DELONG_FORMULA),
-    ("Newcombe's method 5", NEWCOMBE_FORMULA),
-    ("less noise", f"{DRAW_FORMULA} {NOISE_FREE_FORMULA}"),
-    ("bootstrap", f"{DRAW_FORMULA} {PERCENTILE_FORMULA}"),
-)
-
-
-def describe_method(method: str) -> str | None:
-    """The formula and the source of an interval's method; None for a method of no known formula."""
-    return next((formula for part, formula in INTERVAL_FORMULAS if part in method), None)
+# The formula and the source of each method of `add_interval`.
+INTERVAL_FORMULAS: Mapping[MethodCode, str] = {
+    "wilson": WILSON_FORMULA,
+    "logit-delong": LOGIT_DELONG_FORMULA,
+    "newcombe": NEWCOMBE_FORMULA,
+    "clustered-newcombe": NEWCOMBE_FORMULA,
+    "noise-free-bootstrap": f"{DRAW_FORMULA} {NOISE_FREE_FORMULA}",
+    "bootstrap": f"{DRAW_FORMULA} {PERCENTILE_FORMULA}",
+}
+MetricInterval = tuple[float, float, IntervalMethod]
 
 
 def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
@@ -108,16 +103,16 @@ def add_interval(
     try:
         interval = proportion_interval(metric, tested) or area_interval(metric, tested)
         low, high, method = interval or bootstrap_interval(score.value, metric, tested, draws, card)
-    except Undefined as reason:
-        return replace(score, reason=f"no interval: {reason}")
+    except Undefined as error:
+        return replace(score, reason=Reason("no-interval", f"no interval: {error}"))
     except (Exception, SystemExit) as error:
-        return replace(score, reason=f"no interval: {describe_error(error)}")
+        return replace(score, reason=Reason("no-interval", f"no interval: {describe_error(error)}"))
     if len(seed_scores) > 1:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         low, high = add_seed_variance((low, high), score.value, seed_scores, num_patients)
         least, most = metric.bounds
         low, high = low if least is None else max(low, least), high if most is None else min(high, most)
-        method += f" ({PATIENTS_AND_SEEDS})"
+        method = replace(method, with_seeds=True)
     return replace(score, low=low, high=high, method=method)
 
 
@@ -127,7 +122,7 @@ def bootstrap_interval(
     tested: Sequence[Sequence[DecidedTest]],
     draws: Sequence[Array],
     card: ScoringContext,
-) -> tuple[float, float, str]:
+) -> MetricInterval:
     """Interval over resampled patients: low, high and method. Raises `Undefined` if the resamples give none."""
 
     def average(function: Callable[[DecidedTest, Array], Array]) -> Array:
@@ -136,22 +131,24 @@ def bootstrap_interval(
         )
 
     resampled = average(partial(resample, metric))
-    method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
     if metric.noise is not None:
         noise = average(partial(in_chunks, metric.noise))
-        interval, method = noise_free_interval(value, resampled, noise), f"{method}, less noise"
+        interval = noise_free_interval(value, resampled, noise)
     else:
         interval = percentile_interval(resampled)
     if interval.low is None or interval.high is None:
         raise Undefined(str(interval.reason))
     if not interval.low - SCORE_TOLERANCE <= value <= interval.high + SCORE_TOLERANCE:
         raise Undefined("biased, the resampled values lie beside the value")
-    if interval.num_undefined:
-        method += f", undefined in {interval.num_undefined}"
+    method = IntervalMethod(
+        code="bootstrap" if metric.noise is None else "noise-free-bootstrap",
+        unit="patient" if card.has_patients else "image",
+        count=interval.num_undefined,
+    )
     return interval.low, interval.high, method
 
 
-def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
+def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> MetricInterval | None:
     """Wilson's interval if the value is a proportion of independent units in one fold, else None.
 
     For several seeds, use their mean proportion and mean number of trials, as if all seeds were right and wrong on the
@@ -166,10 +163,10 @@ def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTes
     except Undefined:
         return None
     trials = float(counts[:, 1].mean())
-    return (*wilson_interval(exact_mean(counts[:, 0] / counts[:, 1]) * trials, trials), "wilson")
+    return (*wilson_interval(exact_mean(counts[:, 0] / counts[:, 1]) * trials, trials), IntervalMethod(code="wilson"))
 
 
-def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> tuple[float, float, str] | None:
+def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> MetricInterval | None:
     """The interval of an area under the ROC curve; None if the metric is no such area, or all scores are equal.
 
     For independent units use logit-DeLong; the variance of the mean over seeds comes from DeLong's covariance between
@@ -197,11 +194,11 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -
         return None
     if clustered:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-        return (*clustered_interval(folds, num_patients), CLUSTERED)
+        return (*clustered_interval(folds, num_patients), IntervalMethod(code="clustered-newcombe"))
     # The variance is NaN if a fold has one positive only.
     if count_misplaced(folds, value) < MIN_MISPLACED or not variance > SCORE_TOLERANCE**2:
-        return (*clustered_interval(folds, np.inf), "Newcombe's method 5")
-    return (*logit_interval(value, variance), "logit-DeLong")
+        return (*clustered_interval(folds, np.inf), IntervalMethod(code="newcombe"))
+    return (*logit_interval(value, variance), IntervalMethod(code="logit-delong"))
 
 
 def count_misplaced(folds: Sequence[ClusteredArea], value: float) -> float:

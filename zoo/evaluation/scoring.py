@@ -14,7 +14,7 @@ from zoo.errors import RunError, Undefined
 from zoo.evaluation.intervals import add_interval, draw_patients
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score, compute, describe_error, find_too_few, score_value
+from zoo.evaluation.values import Reason, Runs, Score, compute, describe_error, find_too_few, score_value
 from zoo.registry.isolation import process_unchanged
 from zoo.specs.dataset import Unit
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -52,7 +52,7 @@ def score_metric(
     tested: Sequence[Sequence[DecidedTest]],
     card: ScoringContext,
     draws: Sequence[Array] | None,
-    too_few: str | None,
+    too_few: Reason | None,
 ) -> Score:
     """Score one metric, with an interval unless `draws` is None or there are too few patients.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined, clean, message_of
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest, positive_index
 from zoo.registry.isolation import noted_interrupts
@@ -21,6 +23,30 @@ Runs = Sequence[Sequence[Mapping[str, Predictions]]]
 MIN_CASES = 10
 
 
+# A new code needs a higher RESULT_SCHEMA, because older versions refuse it.
+ReasonCode = Literal[
+    "wrong-task",  # the metric is not for this kind of task
+    "undefined",  # the metric has no value for these predictions
+    "failed",  # the metric raised an error
+    "too-few",  # too few patients or images
+    "no-interval",  # there is a value, but no interval
+    "rest",  # of a subgroup: the reason applies to the rest
+    "stated",  # by a bundle without targets
+    "not-run",  # no finished run
+]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why there is no value or no interval: a code for programs, and a text for people."""
+
+    code: ReasonCode
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A value with its 95 % interval. `reason` states why there is no value or, if there is one, no interval."""
@@ -28,10 +54,15 @@ class Score:
     value: float | None
     low: float | None = None
     high: float | None = None
-    method: str = ""  # of the interval: "wilson", "patient-cluster bootstrap, B=2000"
-    reason: str | None = None
+    method: IntervalMethod | None = None
+    reason: Reason | None = None
     note: str = ""  # "macro over 6 of 7 labels"
     version: int = 1  # of the metric
+
+    def describe(self) -> dict[str, Any]:
+        """Return the score as plain data for people and programs, with method and reason in words."""
+        method = self.method.text if self.method else ""
+        return {**asdict(self), "method": method, "reason": self.reason and self.reason.text}
 
 
 def score_value(
@@ -43,17 +74,18 @@ def score_value(
     """
     none = np.empty(0)
     if card.task.name not in metric.tasks:
-        return Score(value=None, reason=f"not a metric of {card.task} tasks", version=metric.version), none
+        reason = Reason("wrong-task", f"not a metric of {card.task} tasks")
+        return Score(value=None, reason=reason, version=metric.version), none
     try:
         with noted_interrupts() as interrupts:
             seed_scores = score_seeds(metric, tested)
             notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
-    except Undefined as reason:
-        return Score(value=None, reason=clean(reason), version=metric.version), none
+    except Undefined as error:
+        return Score(value=None, reason=Reason("undefined", clean(error)), version=metric.version), none
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) and interrupts:
             raise
-        return Score(value=None, reason=describe_error(error), version=metric.version), none
+        return Score(value=None, reason=Reason("failed", describe_error(error)), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
     return Score(value=exact_mean(seed_scores), note=note, version=metric.version), seed_scores
 
@@ -89,7 +121,7 @@ def describe_error(error: BaseException) -> str:
     return clean(f"{type(error).__name__}: {message_of(error)}")
 
 
-def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | None:
+def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason | None:
     """Explain why the test set is too small for an interval ("too few: 6 positives, 10 are needed"), or return None.
 
     An interval needs 10 patients with and 10 without the positive class, over all folds; for several classes or labels,
@@ -98,7 +130,9 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | No
     unit = "patients" if card.has_patients else "images"
     if not card.task.labeled:
         num_patients = sum(len(np.unique(part.patients)) for part in folds)
-        return f"too few: {num_patients} {unit}, {MIN_CASES} are needed" if num_patients < MIN_CASES else None
+        if num_patients >= MIN_CASES:
+            return None
+        return Reason("too-few", f"too few: {num_patients} {unit}, {MIN_CASES} are needed")
     # (2, L): positives and negatives of each label
     cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
@@ -116,7 +150,8 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> str | No
         return None
     num, side, i = min(shortages)
     label = "" if is_binary else f" of {card.labels[i]!r}"
-    return f"too few: {num} {('positives', 'negatives')[side]}{label}{of_patients}, {MIN_CASES} are needed"
+    cases_of_label = f"{('positives', 'negatives')[side]}{label}{of_patients}"
+    return Reason("too-few", f"too few: {num} {cases_of_label}, {MIN_CASES} are needed")
 
 
 def count_cases(part: DecidedTest) -> Array:

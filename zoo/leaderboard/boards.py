@@ -15,7 +15,7 @@ from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
@@ -29,8 +29,9 @@ from zoo.leaderboard.sanity_checks import (
 )
 from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
-from zoo.results.runs import LEAK_ALLOWED, SHUFFLED, trained_and_tested
+from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Provenance, Result
+from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.means import exact_mean, rounded
 
@@ -69,7 +70,7 @@ class Row:
     coverage: tuple[int, int]  # runs that count, runs expected
     num_finished: int = 0  # finished runs; a seed counts if all its folds finished
     cost: Mapping[str, float | None]  # mean over runs
-    deviations: tuple[str, ...]
+    deviations: tuple[Deviation, ...]
     degenerate: tuple[str, ...] = ()  # why it is no better than the constant predictor
     tuned: str = ""
     num_tuning_runs: int = 0
@@ -415,7 +416,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         else:
             scores = score(stored, metrics, card, threshold=threshold)
             evidence = find_evidence(stored, metrics.get(primary), card, threshold)
-        if any(deviation.startswith(LEAK_ALLOWED) for result in results for deviation in result.deviations):
+        if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
     return Row(
         model=run["shown"],
@@ -482,8 +483,9 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     stated = [result.scores().get(name) for part in complete for result in part]
     values = [score.value for score in stated if score is not None and score.value is not None]
     if len(values) < len(stated):
-        return Score(value=None, reason="not stated for every run")
-    return Score(value=exact_mean(values), reason="stated by the bundle, which holds no targets")
+        return Score(value=None, reason=Reason("undefined", "not stated for every run"))
+    reason = Reason("stated", "stated by the bundle, which holds no targets")
+    return Score(value=exact_mean(values), reason=reason)
 
 
 def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:

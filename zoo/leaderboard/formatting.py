@@ -37,7 +37,7 @@ def with_interval(score: Score | None) -> str:
 def section_cell(cell: Cell) -> str:
     """A cell of a section as text."""
     if isinstance(cell, Score):
-        few = cell.value is None and (cell.reason or "").startswith("too few")
+        few = cell.value is None and cell.reason is not None and cell.reason.code == "too-few"
         return "too few" if few else with_interval(cell)
     if isinstance(cell, float) and 0 < cell < 0.0005:  # a p value
         return "< .001"

@@ -15,18 +15,18 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.evidence import Evidence
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.significance import MIN_SEEDS
 from zoo.leaderboard.tables import Cell, Section
 from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalized_mean, order_models, wilcoxon_holm
-from zoo.statistics.intervals import NUM_RESAMPLES
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA
 
 MIN_DATASETS = MIN_MODELS = 2
 NORMALISED = "(score - chance)/(1 - chance)"
-METHOD = f"patients within datasets and seeds within models, B={NUM_RESAMPLES}"
+METHOD = IntervalMethod(code="datasets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ def rank_across(
         notes=(
             f"over {', '.join(board.dataset for board in boards)}; rank 1 is the best, equal scores share a mean rank",
             *demonstration_notes(boards),
-            f"intervals: 95 %, {METHOD}; the datasets are not resampled, so they say nothing about other datasets",
+            f"intervals: 95 %, {METHOD.text}; the datasets are not resampled, so they say nothing about other datasets",
             test_note(pairs, len(boards), len(models)),
             *order_notes(models, names, normalized, measured, tested),
             *notes,

@@ -13,7 +13,8 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.evaluation.intervals import PATIENTS_AND_SEEDS, draw_patients, resample
+from zoo.evaluation.intervals import MetricInterval, draw_patients, resample
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
@@ -26,10 +27,10 @@ from zoo.evaluation.thresholds import (
     scale_of,
     youden_threshold,
 )
-from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
+from zoo.evaluation.values import Reason, Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import ScoringContext
-from zoo.statistics.intervals import NUM_RESAMPLES, add_seed_variance, percentile_interval
+from zoo.statistics.intervals import add_seed_variance, percentile_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values
 from zoo.tasks.kinds import default_task
 
@@ -187,28 +188,28 @@ def predict_values(
     values = predictive_values(np.array(sensitivity.value), np.array(specificity.value), prevalence)
     reason = sensitivity.reason or specificity.reason
     if reason:
-        intervals: list[tuple[float, float, str] | str] = [reason, reason]
-    elif all(rate.method.startswith("wilson") for rate in (sensitivity, specificity)):
+        intervals: list[MetricInterval | Reason] = [reason, reason]
+    elif all(rate.method and rate.method.code == "wilson" for rate in (sensitivity, specificity)):
         bounds = [(rate.low or 0.0, 1.0 if rate.high is None else rate.high) for rate in (sensitivity, specificity)]
         both = predictive_intervals(sensitivity.value, specificity.value, bounds[0], bounds[1], prevalence)
-        intervals = [(low, high, "MOVER-R of sensitivity's and specificity's") for low, high in both]
+        intervals = [(low, high, IntervalMethod(code="mover-r")) for low, high in both]
     else:
         intervals = resample_values(values, tested, card, prevalence)
     missing = ("nothing is called positive", "nothing is called negative")
     return tuple(map(put_together, values, intervals, missing))  # type: ignore[return-value]
 
 
-def put_together(value: Array, interval: tuple[float, float, str] | str, missing: str) -> Score:
+def put_together(value: Array, interval: MetricInterval | Reason, missing: str) -> Score:
     if np.isnan(value):
-        return Score(value=None, reason=missing)
-    if isinstance(interval, str):
+        return Score(value=None, reason=Reason("undefined", missing))
+    if isinstance(interval, Reason):
         return Score(value=float(value), reason=interval)
     return Score(value=float(value), low=interval[0], high=interval[1], method=interval[2])
 
 
 def resample_values(
     values: tuple[Array, Array], tested: Sequence[Sequence[DecidedTest]], card: ScoringContext, prevalence: float
-) -> list[tuple[float, float, str] | str]:
+) -> list[MetricInterval | Reason]:
     """The bootstrap interval by patient of PPV and of NPV, or the reason why there is none."""
     draws = draw_patients(tested)
     drawn, by_seed = [], []
@@ -220,17 +221,19 @@ def resample_values(
     resampled = predictive_values(drawn[0], drawn[1], prevalence)
     of_seeds = predictive_values(by_seed[0], by_seed[1], prevalence)
     num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
-    intervals: list[tuple[float, float, str] | str] = []
+    intervals: list[MetricInterval | Reason] = []
     for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
         interval = percentile_interval(values_drawn)
         if interval.low is None or interval.high is None or np.isnan(values_seed).any():
-            intervals.append(f"no interval: {interval.reason or 'undefined in a seed'}")
+            text = f"no interval: {interval.reason or 'undefined in a seed'}"
+            intervals.append(Reason("no-interval", text))
             continue
         low, high = interval.low, interval.high
-        method = f"{'patient-cluster' if card.has_patients else 'image'} bootstrap, B={NUM_RESAMPLES}"
+        method = IntervalMethod(
+            code="bootstrap", unit="patient" if card.has_patients else "image", with_seeds=len(tested) > 1
+        )
         if len(tested) > 1:
             low, high = add_seed_variance((low, high), float(value), values_seed, num_patients)
-            method += f" ({PATIENTS_AND_SEEDS})"
         intervals.append((max(low, 0.0), min(high, 1.0), method))
     return intervals
 
@@ -292,7 +295,7 @@ def point_notes(questions: Sequence[Question], prevalence: float | None) -> list
 
 def methods_of(rows: Sequence[Sequence[Cell]]) -> list[str]:
     """One note with every interval method."""
-    methods = sorted({cell.method for cells in rows for cell in cells if isinstance(cell, Score) and cell.method})
+    methods = sorted({cell.method.text for cells in rows for cell in cells if isinstance(cell, Score) and cell.method})
     return [f"intervals: 95 %, {'; '.join(methods)}"] if methods else []
 
 

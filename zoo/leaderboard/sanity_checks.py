@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.protocol import BASELINE
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
 
@@ -97,10 +99,10 @@ def score_shuffles(
             version=metric.version,
         )
         if len(values) < 2:
-            scores[name] = replace(mean, reason="no interval: one shuffle")
+            scores[name] = replace(mean, reason=Reason("no-interval", "no interval: one shuffle"))
             continue
         low, high = mean_interval(np.array(values, dtype=float))
-        scores[name] = replace(mean, low=low, high=high, method=f"t over {len(values)} shuffles")
+        scores[name] = replace(mean, low=low, high=high, method=IntervalMethod(code="shuffles", count=len(values)))
     return scores
 
 
@@ -149,4 +151,4 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
 
 
 def is_baseline(run: Mapping[str, Any]) -> bool:
-    return str(run["protocol_label"]).startswith("baseline@")
+    return bool(run["protocol"]["name"] == BASELINE.name)

@@ -13,11 +13,12 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.metadata import MAX_TEXT_VALUES, blank_cells, read_numbers, says_unknown
 from zoo.errors import Undefined, nearest
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score, find_too_few
+from zoo.evaluation.values import Reason, Runs, Score, find_too_few
 from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import independent_difference
@@ -217,30 +218,35 @@ def measure_group(
         [select_units(run, ~members) for run, members in zip(folds, group.members, strict=True)] for folds in runs
     ]
     if not all(members.any() for members in group.members):
-        reason = f"too few: none in one of {len(group.members)} folds"
-        return without_values(metrics, reason, reason)
+        reason = Reason("too-few", f"too few: none in one of {len(group.members)} folds")
+        return without_values(metrics, reason)
     try:
         tested, rest = ([[decide(run, card, rule) for run in folds] for folds in part] for part in (inside, outside))
-    except Undefined as reason:  # no threshold on val reaches the target
-        return without_values(metrics, str(reason), str(reason))
+    except Undefined as error:  # no threshold on val reaches the target
+        reason = Reason("undefined", str(error))
+        return without_values(metrics, reason)
     if too_few := find_too_few(tested[0], card):
-        return without_values(metrics, too_few, too_few)
+        return without_values(metrics, too_few)
     scores = score(inside, metrics, card, threshold=rule)
-    too_few = find_too_few(rest[0], card) or ("none in one fold" if any(k.all() for k in group.members) else None)
+    too_few = find_too_few(rest[0], card)
+    if too_few is None and any(members.all() for members in group.members):
+        too_few = Reason("too-few", "none in one fold")
     if too_few:
-        return replace(without_values(metrics, "", f"the rest: {too_few}"), scores=scores)
-    of_rest = score(outside, metrics, card, threshold=rule)
-    differed = {name: differ(scores[name], of_rest[name]) for name in metrics}
+        differences = {name: Score(value=None, reason=of_rest(too_few)) for name in metrics}
+        return GroupScores(scores=scores, differences=differences, p=None)
+    rest_scores = score(outside, metrics, card, threshold=rule)
+    differed = {name: differ(scores[name], rest_scores[name]) for name in metrics}
     differences = {name: difference for name, (difference, _) in differed.items()}
     return GroupScores(scores=scores, differences=differences, p=next(iter(differed.values()))[1])
 
 
-def without_values(metrics: Mapping[str, MetricSpec], reason: str, of_difference: str) -> GroupScores:
-    return GroupScores(
-        scores={name: Score(value=None, reason=reason) for name in metrics},
-        differences={name: Score(value=None, reason=of_difference) for name in metrics},
-        p=None,
-    )
+def without_values(metrics: Mapping[str, MetricSpec], reason: Reason) -> GroupScores:
+    scores = {name: Score(value=None, reason=reason) for name in metrics}
+    return GroupScores(scores=scores, differences=scores, p=None)
+
+
+def of_rest(reason: Reason | None) -> Reason:
+    return Reason("rest", f"the rest: {reason}")
 
 
 def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
@@ -254,12 +260,12 @@ def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
     Patients with units on both sides correlate the two, which makes the test conservative.
     """
     if group.value is None or rest.value is None:
-        return Score(value=None, reason=group.reason if group.value is None else f"the rest: {rest.reason}"), None
+        return Score(value=None, reason=group.reason if group.value is None else of_rest(rest.reason)), None
     value = group.value - rest.value
     if group.low is None or group.high is None or rest.low is None or rest.high is None:
-        return Score(value=value, reason=group.reason if group.low is None else f"the rest: {rest.reason}"), None
+        return Score(value=value, reason=group.reason if group.low is None else of_rest(rest.reason)), None
     low, high, p = independent_difference(group.value, rest.value, (group.low, group.high), (rest.low, rest.high))
-    return Score(value=value, low=low, high=high, method="MOVER of the two intervals"), p
+    return Score(value=value, low=low, high=high, method=IntervalMethod(code="mover")), p
 
 
 def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[float | None]:

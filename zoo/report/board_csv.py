@@ -12,6 +12,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.multi_dataset import find_across
+from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.statements import note_statements
 
@@ -52,7 +53,7 @@ def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]
     return {
         **line,
         **row.cost,
-        "deviations": "; ".join(row.deviations),
+        "deviations": "; ".join(map(deviation_text, row.deviations)),
         "degenerate": "; ".join(row.degenerate),
         "notes": "; ".join(note_statements([row], metrics)),
         "provenance": row.provenance,
@@ -100,7 +101,7 @@ def section_to_csv(boards: Sequence[Board], name: str) -> str:
             for column in columns:
                 cell = by_column.get(column)
                 if isinstance(cell, Score):
-                    line += [cell.value, cell.low, cell.high, cell.reason]
+                    line += [cell.value, cell.low, cell.high, cell.reason and cell.reason.text]
                 else:
                     line += [cell] + [None] * (len(parts[column]) - 1)
             writer.writerow([disarm(cell) for cell in line])

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.errors import clean
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import Board, Row, request_sections
 from zoo.leaderboard.curves import (
     RowCurves,
@@ -135,7 +135,7 @@ def describe_rows(board: Board) -> dict[str, Any]:
 
 def describe_row(board: Board, place: int, axis: Axis, references: Sequence[float]) -> dict[str, Any]:
     row = board.rows[place]
-    score = row.scores.get(board.primary_metric) or Score(value=None, reason="no finished run")
+    score = row.scores.get(board.primary_metric) or Score(value=None, reason=Reason("not-run", "no finished run"))
     rank = board.rank(place)
     tied = board.tied_with(place)
     text = with_interval(score)

@@ -11,6 +11,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
+from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.statements import statements, title
 
@@ -62,13 +63,13 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "value": score.value if score else None,
                     "low": score.low if score else None,
                     "high": score.high if score else None,
-                    "reason": score.reason if score else "no finished run",
+                    "reason": (score.reason and score.reason.text) if score else "no finished run",
                     "seeds": len(row.seeds),
                     "seed_sd": row.seed_sd.get(board.primary_metric),
                     "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
-                    "scores": {name: asdict(each) for name, each in row.scores.items()},
+                    "scores": {name: each.describe() for name, each in row.scores.items()},
                     "cost": dict(row.cost),
-                    "deviations": list(row.deviations),
+                    "deviations": list(map(deviation_text, row.deviations)),
                     "runs": list(row.run_ids),
                     "degenerate": list(row.degenerate),
                     "tuned": row.tuned,
@@ -99,7 +100,7 @@ def describe_section(section: Section) -> dict[str, Any]:
     """A section as plain data, each row a dict by column."""
     rows = [
         {
-            column: asdict(cell) if isinstance(cell, Score) else cell
+            column: cell.describe() if isinstance(cell, Score) else cell
             for column, cell in zip(section.columns, cells, strict=True)
         }
         for cells in section.rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.errors import clean
-from zoo.evaluation.intervals import PATIENTS_AND_SEEDS
+from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.leaderboard.boards import Board, Row
 
 BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
@@ -25,5 +25,5 @@ def rank_cell(board: Board, row: int) -> str:
 def primary_heading(board: Board) -> str:
     """The primary metric, and the sources of variation of its intervals if these are more than the patients."""
     scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
-    varied = any(PATIENTS_AND_SEEDS in score.method for score in scores)
+    varied = any(score.method and score.method.with_seeds for score in scores)
     return f"{board.primary_metric} [{PATIENTS_AND_SEEDS}]" if varied else board.primary_metric

@@ -11,6 +11,7 @@ from zoo.leaderboard.boards import Row
 from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.tables import Cell, Section
+from zoo.report.deviations import deviation_text
 from zoo.report.drawing import open_console, print_section, read_console
 from zoo.report.statements import (
     case_name,
@@ -193,8 +194,8 @@ def describe_paired_row(row: Row, metric: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "seeds": list(row.seeds),
         "seed_sd": row.seed_sd.get(metric),
-        "score": asdict(score) if score else None,
-        "deviations": list(row.deviations),
+        "score": score.describe() if score else None,
+        "deviations": list(map(deviation_text, row.deviations)),
         "degenerate": list(row.degenerate),
         "runs": list(row.run_ids),
     }

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ResultsError, clean
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.registry.lookup import WILDCARDS
+from zoo.report.deviations import deviation_text
 from zoo.report.drawing import wrap
+from zoo.specs.deviation import read_deviations
 
 if TYPE_CHECKING:
     from zoo.results.store import Result
@@ -89,8 +91,18 @@ def shorten_runs(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def write_sentences(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the facts in a run (`trace_run`) by sentences."""
+    run = {**described["run"], "deviations": sentences_of(described["run"].get("deviations", ()))}
+    return {**described, "run": run, "deviations": sentences_of(described["deviations"])}
+
+
+def sentences_of(deviations: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(map(deviation_text, read_deviations(deviations)))
+
+
 def run_lines(described: Mapping[str, Any], width: int) -> list[str]:
-    """A run on one screen: what, data, protocol, weights, scores and warnings; `described` is `trace_run`."""
+    """A run on one screen: what, data, protocol, weights, scores and warnings; `described` is by `write_sentences`."""
     lines = [f"run {described['id'][:MIN_ID]}: {described['status']}, {described['created'][:10]}"]
     for name, text in facts_of_run(described):
         lines += wrap(f"{name:11}{clean(text)}", width, " " * 11).splitlines()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import clean
-from zoo.evaluation.intervals import CLUSTERED, PATIENTS_AND_SEEDS
+from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
 from zoo.leaderboard.significance import Difference
-from zoo.results.runs import NO_WEIGHTS
+from zoo.report.deviations import deviation_text
 from zoo.specs.dataset import patient_word
 from zoo.statistics.means import ROUNDING
 from zoo.statistics.roc import cluster_size
@@ -48,7 +49,7 @@ def initial_weights(board: Board) -> str:
 
 def has_missing_weights(board: Board) -> bool:
     """Whether a row started from random init because its pretrained weights could not be found."""
-    return any(NO_WEIGHTS in row.deviations for row in board.rows)
+    return any(deviation.kind == "no-weights" for row in board.rows for deviation in row.deviations)
 
 
 def headings(board: Board) -> list[str]:
@@ -83,19 +84,20 @@ def statements(board: Board) -> list[str]:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
     others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
-    return [*lines, NOT_SHOWN.replace("other hospitals", others)]
+    return [*lines, NOT_SHOWN.format(others)]
 
 
 def interval_statement(board: Board) -> str:
     """The interval methods, or why there are no intervals."""
     scores = [row.scores[board.primary_metric] for row in board.rows if board.primary_metric in row.scores]
     methods = {score.method for score in scores if score.method}
-    for method in sorted(methods):  # the baselines have one seed
-        varied = f"{method} ({PATIENTS_AND_SEEDS})"
-        if varied in methods:
-            methods = methods - {method, varied} | {f"{method} ({PATIENTS_AND_SEEDS} where there are several)"}
-    if methods:
-        named = "; ".join(sorted(methods))
+    names = set()
+    for method in methods:
+        of_patients, with_seeds = (replace(method, with_seeds=added) for added in (False, True))
+        both = of_patients in methods and with_seeds in methods  # the baselines have one seed
+        names.add(f"{of_patients.text} ({PATIENTS_AND_SEEDS} where there are several)" if both else method.text)
+    if names:
+        named = "; ".join(sorted(names))
         return f"intervals: 95 %, {named}; overlapping intervals do not show that two models are equal"
     reason = shared_reason(board)
     return f"intervals: none{f': {clean(reason)}' if reason else ''}"
@@ -114,7 +116,7 @@ def optimism_statements(board: Board) -> list[str]:
     short = [
         row.label
         for row in board.rows
-        if (score := row.scores.get("auroc")) and score.value is not None and "bootstrap" in score.method
+        if (score := row.scores.get("auroc")) and score.value is not None and score.method and score.method.is_bootstrap
         if few or max(score.value, 1 - score.value) > NEAR_ONE
     ]
     if short:
@@ -124,7 +126,11 @@ def optimism_statements(board: Board) -> list[str]:
             f"intervals of {names} are too narrow: with {why}, the percentile bootstrap covers 78 to 90 % instead of "
             "95 %"
         )
-    clustered = [row for row in board.rows if (score := row.scores.get("auroc")) and CLUSTERED in score.method]
+    clustered = [
+        row
+        for row in board.rows
+        if (score := row.scores.get("auroc")) and score.method and score.method.code == "clustered-newcombe"
+    ]
     if clustered:
         patients, effective = count_effective_patients(clustered[0], board)
         if effective < min(FEW_EFFECTIVE, patients / 2):
@@ -144,13 +150,12 @@ def count_effective_patients(row: Row, board: Board) -> tuple[int, float]:
 def shared_reason(board: Board) -> str:
     """The reason why no model has an interval, if all have the same one."""
     scores = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
-    reasons = {score.reason or "" if score else "" for score in scores}
+    reasons = {str(score.reason or "") if score else "" for score in scores}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
 NOT_SHOWN = (
-    "not shown: images of other hospitals, devices and years; recipes other than this one; what a model would do for "
-    "patients"
+    "not shown: images of {}, devices and years; recipes other than this one; what a model would do for patients"
 )
 
 
@@ -384,7 +389,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
     lines += saturation_statement(row, board)
-    lines += [f"{name}: {clean(deviation)}" for deviation in row.deviations]
+    lines += [f"{name}: {clean(deviation_text(deviation))}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")
     if row.coverage[0] < row.coverage[1]:
@@ -394,7 +399,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     lines += [f"{name}: {clean(error)}" for error in row.errors]
     for metric in board.metrics[:1]:
         score = row.scores.get(metric)
-        if score and score.reason and not row.baseline and score.reason != shared_reason(board):
+        if score and score.reason and not row.baseline and str(score.reason) != shared_reason(board):
             lines.append(f"{name}: {metric}: {clean(score.reason)}")
     return lines
 

@@ -15,7 +15,6 @@ from zoo.report.statements import (
     optimism_statements,
     shared_pretraining,
 )
-from zoo.results.runs import LEAK_ALLOWED
 
 MAX_NAMES = 3  # models named in one sentence; the others are counted
 MAX_WARNINGS = 4
@@ -102,7 +101,7 @@ def warnings(board: Board) -> list[str]:
         parts.append("synthetic data, so the numbers say nothing about patients")
     elif board.demonstration:
         parts.append("demonstration recipe, so the numbers say nothing about patients")
-    leaks = [d.removeprefix(LEAK_ALLOWED).strip() for row in models for d in row.deviations if is_leak(d)]
+    leaks = [d.detail[0] for row in models for d in row.deviations if d.kind == "leak-allowed"]
     parts += [f"the audit refused this dataset ({clean(reason)})" for reason in dict.fromkeys(leaks)]
     seen = [row.label for row in models if shared_pretraining(row.pretraining, board)]
     parts += [f"pretrained on images of this dataset: {list_some(seen)}"] if seen else []
@@ -122,10 +121,6 @@ def warnings(board: Board) -> list[str]:
     issues = len(board.facts["known_issues"])
     parts += [f"{issues} known issue{'s' * (issues != 1)} of the dataset"] if issues else []
     return parts
-
-
-def is_leak(deviation: str) -> bool:
-    return deviation.startswith(LEAK_ALLOWED)
 
 
 def is_incomplete(coverage: tuple[int, int]) -> bool:

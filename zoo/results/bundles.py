@@ -25,9 +25,11 @@ from zoo.evaluation.values import Score
 from zoo.images.formats import clips_of, frame_name
 from zoo.registry.lookup import Registry
 from zoo.results.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
+from zoo.results.runs import read_run
 from zoo.results.schemas import find_fault_of_manifest
-from zoo.results.store import Result, find_result_folders, read_result_document, write_result
+from zoo.results.store import Result, find_result_folders, read_document, write_result
 from zoo.specs.dataset import Unit
+from zoo.specs.deviation import Deviation
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.system.machine import versions
 
@@ -44,7 +46,7 @@ TECHNICAL_OF_DATASET = {
     "external",
     *("content_hash", "split_hash", "split_origin", "splits"),
 }
-FREE_OF_RUN = {"deviations", "tuned"}
+FREE_OF_RUN = {"tuned"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ResultsError(f"{folder}: not a bundle: {MANIFEST} is missing", fix="make a bundle with `zoo bundle`")
-    manifest, sealed = read_result_document(path, newest=BUNDLE_SCHEMA)
+    manifest, sealed = read_document(path, newest=BUNDLE_SCHEMA)
     if fault := find_fault_of_manifest(manifest):
         raise ResultsError(f"{path}: invalid manifest: {fault}", fix="request the bundle again")
     if not sealed and any(is_sealed(place / "result.json") for place in find_result_folders(folder)):
@@ -280,9 +282,10 @@ def shareable(result: Result, ids: set[str]) -> Result:
         result,
         **technical,
         error=error,
-        run=split(result.run, lambda name: name in FREE_OF_RUN),
+        run=split(result.run, lambda name: name in FREE_OF_RUN)
+        | {"deviations": [scrub_deviation(each, free).describe() for each in read_run(result.run).deviations]},
         dataset=split(result.dataset, lambda name: name not in TECHNICAL_OF_DATASET),
-        deviations=tuple(map(free, result.deviations)),
+        deviations=tuple(scrub_deviation(deviation, free) for deviation in result.deviations),
     )
 
 
@@ -292,8 +295,13 @@ def kept_words(result: Result) -> set[str]:
     return {*result.dataset.get("labels", ()), run["dataset"], run["model"], run["shown"], run["weights_tag"]}
 
 
+def scrub_deviation(deviation: Deviation, free: Callable[[str], str]) -> Deviation:
+    return replace(deviation, detail=tuple(free(part) if isinstance(part, str) else part for part in deviation.detail))
+
+
 def scrub(score: Score, free: Callable[[str], str]) -> Score:
-    return replace(score, reason=score.reason and free(score.reason), note=free(score.note))
+    reason = score.reason and replace(score.reason, text=free(score.reason.text))
+    return replace(score, reason=reason, note=free(score.note))
 
 
 # --- zip -------------------------------------------------------------------------------------------------------------

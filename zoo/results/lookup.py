@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, unknown
+from zoo.errors import UsageError, nearest
 from zoo.registry.lookup import Registry
 from zoo.system.progress import Console
 
@@ -43,10 +43,8 @@ def unknown_run(run_id: str, matches: Sequence[str], ids: Sequence[str]) -> Usag
         return UsageError(f"run {run_id!r} is ambiguous: {len(matches)} ids begin with it", fix="use more characters")
     if len(run_id) < 4:
         return UsageError(f"run {run_id!r}: too short", fix="use at least 4 characters of the id")
-    error = unknown("run", run_id, ids)
-    return UsageError(
-        error.message, fix=error.fix.partition("`")[0] + "`zoo bench --dry-run` prints ids", code="unknown-run"
-    )
+    fix = f"{nearest(run_id, sorted(ids))} `zoo bench --dry-run` prints ids".strip()
+    return UsageError(f"unknown run {run_id!r}", fix=fix, code="unknown-run")
 
 
 def explain_run(run_id: str, root: Path) -> dict[str, Any]:

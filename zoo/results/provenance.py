@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ResultsError
-from zoo.evaluation.intervals import BOOTSTRAP_SEED, describe_method
+from zoo.evaluation.intervals import BOOTSTRAP_SEED, INTERVAL_FORMULAS
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import VAL_RULE_FORMULA, choose_thresholds, decide, on_one_scale
@@ -127,7 +127,7 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
 def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
     return {
         name: {
-            **dataclasses.asdict(score),
+            **score.describe(),
             "installed_version": metrics[name].version if name in metrics else None,
             "formula": describe_formula(metrics[name]) if name in metrics else None,
         }
@@ -138,7 +138,9 @@ def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec])
 def trace_intervals(scores: Iterable[Score]) -> dict[str, Any]:
     """Describe each interval method of the scores: confidence, resamples, seed and formula."""
     methods = {}
-    for method in sorted({score.method for score in scores if score.low is not None}):
-        drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if "bootstrap" in method else {}
-        methods[method] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": describe_method(method)}
+    used = {score.method for score in scores if score.low is not None and score.method}
+    for method in sorted(used, key=lambda each: each.text):
+        drawn = {"resamples": NUM_RESAMPLES, "seed": [BOOTSTRAP_SEED, 0]} if method.is_bootstrap else {}
+        formula = INTERVAL_FORMULAS.get(method.code)
+        methods[method.text] = {"confidence": 0.95, "min_cases": MIN_CASES, **drawn, "formula": formula}
     return methods

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import UsageError
+from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.protocol import BASELINE, Protocol, override, resolved_fields
 from zoo.system.files import hash_bytes
 
 ID_VERSION = 2  # increased when the fields of the identity, or the way runs are executed, change
 NUM_SHUFFLES = 20  # runs of the shuffled-label control
 SHUFFLED = "shuffled"  # in the label of the control's protocol: finetune@1+shuffled
-NO_WEIGHTS = "weights: none found, random init"  # the deviation of a run under `--weights auto`
-LEAK_ALLOWED = "leak allowed:"  # prefix of the deviation of runs with --allow-leak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +49,9 @@ class Run:
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
     num_train: int = 0  # training images
-    deviations: tuple[str, ...] = ()
-    tuned: str = ""  # the tuning grid and the chosen values; the protocol contains the values
+    deviations: tuple[Deviation, ...] = ()
+    tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values
+    tuned_fields: tuple[str, ...] = ()  # the protocol fields that were tuned on val
     num_tuning_runs: int = 0
 
     @cached_property
@@ -107,11 +106,6 @@ class Run:
         return trained_and_tested({"dataset": self.dataset, "tested_on": self.tested_on})
 
     @property
-    def tuned_fields(self) -> set[str]:
-        """The protocol fields that were tuned on val, read from the note written by `settle`."""
-        return set(re.findall(r"\btuned (\w+):", self.tuned))
-
-    @property
     def trained_as(self) -> Run:
         """The training run of an external validation; any other run itself."""
         return replace(self, purpose="score", tested_on="", test_hash="") if self.tested_on else self
@@ -122,7 +116,7 @@ class Run:
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "protocol": dataclasses.asdict(self.protocol),
             "protocol_label": self.protocol.label,
-            "deviations": list(self.deviations),
+            "deviations": [deviation.describe() for deviation in self.deviations],
         }
 
 
@@ -130,7 +124,8 @@ def read_run(described: Mapping[str, Any]) -> Run:
     """Build a run from `Run.describe`; fields unknown to this version are ignored."""
     protocol = Protocol(**known_fields(Protocol, described["protocol"]))
     defaults = {"weights_digest": "", "device_kind": ""}  # missing in the earliest results
-    return Run(**{**defaults, **known_fields(Run, described), "protocol": protocol})
+    deviations = read_deviations(described.get("deviations", ()))
+    return Run(**{**defaults, **known_fields(Run, described), "protocol": protocol, "deviations": deviations})
 
 
 def known_fields(kind: type[Run | Protocol], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +188,7 @@ def find_undeclared(run: Run, published: Protocol) -> list[str]:
     planned = (
         {"image_size"} if published.name == BASELINE.name else set()
     )  # baselines use the image size of the other models
-    candidates = fields.keys() - run.tuned_fields - planned
+    candidates = fields.keys() - set(run.tuned_fields) - planned
     return [name for name in sorted(candidates) if fields[name] != expected[name]]
 
 
@@ -216,7 +211,7 @@ def safe_name(name: str) -> str:
 def with_protocol(run: Run, protocol: Protocol, **changes: Any) -> Run:
     """Replace a run's protocol and update the deviation for a reduced batch size."""
     run = replace(run, protocol=protocol, **changes)
-    others = tuple(deviation for deviation in run.deviations if not deviation.startswith("batch_size:"))
+    others = tuple(deviation for deviation in run.deviations if deviation.kind != "batch-size")
     if run.shrunk_batch:
-        others += (f"batch_size: {run.shrunk_batch} instead of {protocol.batch_size}",)
+        others += (Deviation("batch-size", (run.shrunk_batch, protocol.batch_size)),)
     return replace(run, deviations=others)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from zoo.evaluation.methods import MethodCode
+from zoo.evaluation.values import ReasonCode
 from zoo.specs.dataset import Unit
+from zoo.specs.deviation import NUM_DETAILS, DeviationKind
 from zoo.tasks.names import TaskName
 
 # Limits far above real datasets and suites: counting, resampling and rendering take time or memory for each.
@@ -37,7 +40,19 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+class DeviationRecord(Record):
+    kind: DeviationKind
+    detail: list[str | Finite | int]
+
+    @model_validator(mode="after")
+    def require_details(self) -> Self:
+        if len(self.detail) != NUM_DETAILS[self.kind]:
+            raise ValueError(f"{self.kind} should have {NUM_DETAILS[self.kind]} details")
+        return self
+
+
 class ProtocolRecord(Record):
+    name: str
     threshold: str
     demonstration: bool = False
     stem: str = "own"
@@ -68,8 +83,9 @@ class RunRecord(Record):
     num_train: Images = 0
     tested_on: str = ""
     test_hash: str = ""
-    deviations: list[str] = []
+    deviations: list[DeviationRecord] = []
     tuned: str = ""
+    tuned_fields: list[str] = []
     num_tuning_runs: Count = 0
 
 
@@ -130,7 +146,7 @@ class ResultRecord(Record):
     status: Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
     error: ErrorRecord | None = None
     dataset: DatasetRecord | None = None
-    deviations: list[str] = []
+    deviations: list[DeviationRecord] = []
     details: DetailsRecord = DetailsRecord()
     cost: dict[str, Amount | None] = {}
     system: dict[str, str | int | float | None] = {}
@@ -139,12 +155,25 @@ class ResultRecord(Record):
     checksums: dict[str, str] = {}
 
 
+class ReasonRecord(Record):
+    code: ReasonCode
+    text: str
+
+
+class MethodRecord(Record):
+    code: MethodCode
+    unit: Literal["patient", "image", ""] = ""
+    count: Count = 0
+    with_seeds: bool = False
+    name: str = ""
+
+
 class ScoreRecord(Record):
     value: Finite | None
     low: Finite | None = None
     high: Finite | None = None
-    method: str = ""
-    reason: str | None = None
+    method: MethodRecord | None = None
+    reason: ReasonRecord | None = None
     note: str = ""
     version: int = 1
 

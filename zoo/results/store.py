@@ -13,17 +13,20 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from zoo.errors import ResultsError, clean
+from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Reason, Score
 from zoo.results.runs import Run
+from zoo.results.schema1 import upgrade
 from zoo.results.schemas import find_fault_of_score, find_schema_fault
 from zoo.results.soundness import find_faults_of_run
+from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.metric import ScoringContext
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, sweep, unseal, write_sealed
 from zoo.system.locks import locked
 from zoo.tasks.kinds import find_task
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
 WEIGHTS_FILE = "model.safetensors"
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
@@ -46,7 +49,7 @@ class Result:
     status: Status
     error: Mapping[str, str] | None = None  # code, message
     dataset: Mapping[str, Any] = field(default_factory=dict)  # describe_fold
-    deviations: tuple[str, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     system: Mapping[str, Any] = field(default_factory=dict)
@@ -115,10 +118,11 @@ class Result:
 
 def parse_score(values: Mapping[str, Any]) -> Score:
     """Parse a score of `scores.json`; raises TypeError for an invalid field."""
-    score = Score(**values)
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
-    return score
+    method, reason = values.get("method"), values.get("reason")
+    parsed = {"method": method and IntervalMethod(**method), "reason": reason and Reason(**reason)}
+    return Score(**{**values, **parsed})
 
 
 # --- one run, one process --------------------------------------------------------------------------------------------
@@ -229,12 +233,13 @@ def read_timing(folder: Path | None) -> dict[str, float]:
         return {}
 
 
-def read_json(path: Path, newest: int = RESULT_SCHEMA) -> dict[str, Any]:
-    """Read a document; see `read_result_document`."""
-    return read_result_document(path, newest)[0]
+def read_result_document(path: Path) -> tuple[dict[str, Any], bool]:
+    """Read a document of a run in the current schema; see `read_document`."""
+    document, sealed = read_document(path, newest=RESULT_SCHEMA)
+    return upgrade(document), sealed
 
 
-def read_result_document(path: Path, newest: int = RESULT_SCHEMA) -> tuple[dict[str, Any], bool]:
+def read_document(path: Path, newest: int) -> tuple[dict[str, Any], bool]:
     """Read a document and return it with whether it had a seal; the caller handles a missing seal.
 
     Raises ResultsError for a damaged document, with code "newer-schema" if its schema is newer than `newest`.
@@ -282,7 +287,7 @@ def load_result(folder: Path) -> Result:
     if not sealed and not predates_seals(document):
         raise modified_file(folder / "result.json")
     try:
-        result = Result(**{**document, "deviations": tuple(document.get("deviations", ())), "folder": folder})
+        result = Result(**{**document, "deviations": read_deviations(document.get("deviations", ())), "folder": folder})
     except TypeError as error:
         raise ResultsError(f"{folder}/result.json: {error}", fix="delete the folder and run again") from error
     for name, checksum in result.checksums.items():
@@ -362,7 +367,7 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
     runs = []
     for folder in find_result_folders(root):
         try:
-            document = read_json(folder / "result.json")
+            document, _ = read_result_document(folder / "result.json")
         except ResultsError:
             continue
         if document.get("status") == "ok" and not find_schema_fault(document):

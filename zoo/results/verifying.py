@@ -37,6 +37,7 @@ from zoo.results.soundness import find_faults, find_shared_samples
 from zoo.results.store import Result, find_result_folders, load_result
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import read_members
+from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.metric import MetricSpec
 from zoo.system.files import cache_root, hash_bytes, hash_file
 from zoo.system.progress import Progress
@@ -65,7 +66,7 @@ class Verification:
     num_scores: int = 0
     num_intervals: int = 0
     differences: list[tuple[str, str]] = field(default_factory=list)  # file, what
-    notes: list[str] = field(default_factory=list)  # relevant facts that are not differences
+    undeclared: list[tuple[str, Deviation]] = field(default_factory=list)  # file; a note, not a difference
     not_recomputed: Counter[str] = field(default_factory=Counter)  # why -> scores
     datasets: list[dict[str, Any]] = field(default_factory=list)
 
@@ -202,7 +203,7 @@ def check_identity(result: Result, manifest: Mapping[str, Any], file: str, outco
         outcome.differs(file, what)
     if not may_be_shown_as(result.run["shown"], result.run):
         outcome.differs(file, f"shown: {result.run['shown']!r} is not a name of the model {result.run['model']!r}")
-    planned = tuple(result.run["deviations"])
+    planned = read_deviations(result.run.get("deviations", ()))
     if result.deviations[: len(planned)] != planned:
         outcome.differs(file, "deviations: differ from those of its run")
     metric = result.identity.get("primary_metric")
@@ -238,8 +239,8 @@ def compare_with_published(result: Result, registry: Registry, file: str, outcom
     fields = find_undeclared(run, published)
     if not fields:
         return result
-    deviation = f"protocol: called {run.protocol.label}, which has another {', '.join(fields)}"
-    outcome.notes.append(f"{file}: {deviation}")
+    deviation = Deviation("undeclared-fields", (run.protocol.label, ", ".join(fields)))
+    outcome.undeclared.append((file, deviation))
     return replace(result, deviations=(*result.deviations, deviation))
 
 
@@ -442,7 +443,8 @@ def compare_scores(
                 parts += ["low", "high"]
                 outcome.num_intervals += new_score.low is not None
             else:  # another version of zoo uses another method; both are right
-                methods = f"{stored_score.method or 'none'} in the bundle, {new_score.method or 'none'} here"
+                before, now = (each.method.text if each.method else "none" for each in (stored_score, new_score))
+                methods = f"{before} in the bundle, {now} here"
                 outcome.not_recomputed[f"interval of {name}: {methods}"] += 1
             for part in parts:
                 numbers = getattr(stored_score, part), getattr(new_score, part)
@@ -548,20 +550,3 @@ def same_predictions(shared: Result, own: Result) -> bool:
 
 def values_close(one: Array, other: Array) -> bool:
     return np.allclose(one, other, rtol=REPRODUCED_TOLERANCE, atol=REPRODUCED_TOLERANCE, equal_nan=True)
-
-
-def describe_verification(outcome: Verification, path: Path) -> dict[str, Any]:
-    """Return the document of `zoo verify --json`."""
-    return {
-        "schema": 1,
-        "command": "verify",
-        "bundle": str(path),
-        "zoo": outcome.zoo,
-        "runs": len(outcome.results),
-        "recomputed": {"scores": outcome.num_scores, "intervals": outcome.num_intervals},
-        "differences": [{"file": file, "what": what} for file, what in outcome.differences],
-        "not_recomputed": [{"why": why, "scores": count} for why, count in sorted(outcome.not_recomputed.items())],
-        "notes": [clean(note) for note in outcome.notes],
-        "datasets": outcome.datasets,
-        "cannot_detect": CANNOT_DETECT,
-    }

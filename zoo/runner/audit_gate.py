@@ -8,9 +8,9 @@ from zoo.audit.external import External
 from zoo.audit.leaks import Audit, audit
 from zoo.audit.overlap import audit_external
 from zoo.errors import ZooError
-from zoo.results.runs import LEAK_ALLOWED
 from zoo.runner.planning import Plan
 from zoo.runner.suites import Suite
+from zoo.specs.deviation import Deviation
 from zoo.system.progress import Console
 
 
@@ -23,7 +23,7 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
         if report_findings(report, suite, refused, console):
             stamped.add(name)
     runs = [run for run in plan.runs if run.dataset not in refused]
-    stamp = f"{LEAK_ALLOWED} {suite.allow_leak}"
+    stamp = Deviation("leak-allowed", (suite.allow_leak,))
     runs = [replace(r, deviations=(*r.deviations, stamp)) if r.dataset in stamped else r for r in runs]
     externals: dict[str, tuple[External, ...]] = {}
     for name, parts in plan.externals.items():

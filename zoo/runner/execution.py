@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from zoo.errors import ResultsError
+from zoo.errors import ResultsError, with_fix
 from zoo.registry.isolation import run_executor
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
@@ -208,8 +208,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
     if event.status == "ok":
         return load_result(settings.results / run.folder)
     if event.code in NO_DISK:
-        message, _, fix = event.message.partition("; fix: ")
-        raise ResultsError(message, fix=fix, code=event.code)
+        raise ResultsError(event.message, fix=event.fix, code=event.code)
     saved = find_done(settings.results, run)
     if saved and event.work.external and not settings.fresh:
         return saved
@@ -218,7 +217,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
         run=run.describe(),
         identity=run.identity,
         status=event.status or "failed",
-        error={"code": event.code, "message": event.message},
+        error={"code": event.code, "message": with_fix(event.message, event.fix)},
         dataset=facts,
         deviations=run.deviations,
         versions=versions(*event.work.libraries),

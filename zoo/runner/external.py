@@ -25,6 +25,7 @@ from zoo.results.runs import Run
 from zoo.results.store import Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.runner.suites import Suite
+from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
@@ -67,14 +68,16 @@ def predict_external(
     predictions = {"val": val, "test": predict(module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)
-    deviation = f"weights: {weights}, and val predicted up to {difference:.2g} otherwise than by the finished run"
+    deviations = run.deviations
+    if difference > MAX_DIFFERENCE:
+        deviations += (Deviation("other-predictions", (weights, difference)),)
     result = replace(
         trained,
         id=run.id,
         run=run.describe(),
         identity=run.identity,
         dataset=test.facts,
-        deviations=(*run.deviations, *([deviation] if difference > MAX_DIFFERENCE else [])),
+        deviations=deviations,
         details={
             **trained.details,
             "intensity": list(dataset.intensity),

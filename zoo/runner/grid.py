@@ -13,8 +13,9 @@ from zoo.errors import UsageError
 from zoo.models.identity import identify_network, nearest_size
 from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
-from zoo.results.runs import LEAK_ALLOWED, NO_WEIGHTS, SHUFFLED, Run, with_protocol
+from zoo.results.runs import SHUFFLED, Run, with_protocol
 from zoo.runner.suites import Suite
+from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import BASELINE, Protocol
 
 
@@ -82,13 +83,11 @@ def plan_run(
     size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
-        deviations.append(NO_WEIGHTS)
+        deviations.append(Deviation("no-weights"))
     if weights.local and not weights.local.mean:
-        deviations.append(
-            "weights: local file, mean and std not declared; normalized as its architecture's default weights"
-        )
+        deviations.append(Deviation("local-weights"))
     if size != requested_size:
-        deviations.append(f"image_size: {size} instead of {requested_size}")
+        deviations.append(Deviation("image-size", (size, requested_size)))
     run = Run(
         dataset=source.spec.name,
         content_hash=source.content_hash,
@@ -120,7 +119,7 @@ def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External
 
 
 def external_run(run: Run, external: External) -> Run:
-    stamp = (f"{LEAK_ALLOWED} {external.leak_allowed}",) if external.leak_allowed else ()
+    stamp = (Deviation("leak-allowed", (external.leak_allowed,)),) if external.leak_allowed else ()
     return replace(
         run,
         purpose="external",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.pixels import random_pixels
+from zoo.errors import with_fix
 from zoo.evaluation.predict import measure_forward
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.models.building import build_model
@@ -88,7 +89,8 @@ def measure_all(
             count += event.kind == "ended"
             progress(count, len(tasks))
             if event.kind == "ended" and event.status != "ok":
-                console.warn(f"{event.work.network.model}: its speed could not be measured alone: {event.message}")
+                why = with_fix(event.message, event.fix)
+                console.warn(f"{event.work.network.model}: its speed could not be measured alone: {why}")
 
 
 def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]:

@@ -71,7 +71,13 @@ def settle(run: Run, val_scores: Mapping[str, float]) -> Run:
         ordered = len(values) > 1 and all(type(value) in (int, float) for value in values)
         edge = " (winner at the edge)" if ordered and chosen in (min(values), max(values)) else ""
         notes.append(f"tuned {name}: {format_value(chosen)} of {', '.join(map(format_value, values))}{edge}")
-    return with_protocol(run, winner.protocol, tuned="; ".join(notes), num_tuning_runs=len(tuning_runs(run)))
+    return with_protocol(
+        run,
+        winner.protocol,
+        tuned="; ".join(notes),
+        tuned_fields=tuple(name for name, _ in run.protocol.tune),
+        num_tuning_runs=len(tuning_runs(run)),
+    )
 
 
 def format_value(value: object) -> str:

@@ -40,6 +40,7 @@ class Event(Generic[Work]):
     status: EndStatus | None = None
     code: str = ""
     message: str = ""
+    fix: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -340,7 +341,7 @@ def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection
         with room_needed():
             carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
     except ZooError as error:
-        return {"kind": "ended", "status": "failed", "code": error.code, "message": str(error)}
+        return {"kind": "ended", "status": "failed", "code": error.code, "message": error.message, "fix": error.fix}
     except MemoryError as error:
         return {"kind": "ended", "status": "oom", "code": "oom", "message": f"out of memory: {clean(error)}"}
     except (BrokenPipeError, KeyboardInterrupt):

@@ -18,6 +18,7 @@ from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.building import feature_extractor
 from zoo.models.features import Features, GetFeatures, extract_features
 from zoo.models.layout import place
+from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
@@ -47,7 +48,7 @@ class Fitted:
     details: dict[str, Any]
     train_seconds: float
     images_per_second: float | None
-    deviations: tuple[str, ...] = ()  # from the protocol, which arose during fitting
+    deviations: tuple[Deviation, ...] = ()  # from the protocol, which arose during fitting
     on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head and the head's input
 
     def predict(self, dataset: DecodedFold, pixels: Pixels, split: str, precision: str) -> Predictions:
@@ -204,5 +205,5 @@ def to_fitted(training: Training, resumed_at: int) -> Fitted:
         },
         train_seconds=training.seconds,
         images_per_second=(training.num_steps - steps) * size / (training.seconds - seconds),
-        deviations=(f"out of memory: batches of {size} in parts of {part}",) * (part < size),
+        deviations=(Deviation("batch-parts", (size, part)),) * (part < size),
     )
