@@ -27,7 +27,7 @@ from zoo.models.building import build_model, feature_extractor
 from zoo.models.features import cached_features
 from zoo.models.identity import nearest_size
 from zoo.models.weights import InitialWeights
-from zoo.specs.model import ModelSpec
+from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.tasks.kinds import BINARY, MULTICLASS, REGRESSION
 from zoo.training.probes import solve_linear
 
@@ -155,15 +155,10 @@ def compute_features(
         images = cache_images(source, size, cache, progress)
     dataset = open_fold(source, split, 0, images)
     mean, std = weights.normalization(spec)
-    module = build_model(
-        spec,
-        num_outputs=2,
-        channels=dataset.channels,
-        image_size=size,
-        weights=weights.path,
-        tag=weights.build_tag,
+    request = BuildRequest(
+        num_outputs=2, channels=dataset.channels, image_size=size, weights=weights.path, tag=weights.build_tag
     )
-    module = module.eval().to(device)
+    module = build_model(spec, request).eval().to(device)
     pixels = open_pixels(dataset, mean, std, device)
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
     identity += [list(mean), list(std), device, backbone.network]

@@ -22,7 +22,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
-from zoo.results.store import Result, now, save_result
+from zoo.results.store import Artifacts, Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.runner.suites import Suite
 from zoo.specs.metric import MetricSpec
@@ -44,30 +44,30 @@ class ExternalTest:
     facts: Mapping[str, Any]
 
 
-def predict_external(
-    test: ExternalTest,
-    module: nn.Module,
-    val: Predictions,
-    pixels: Pixels,
-    metrics: Mapping[str, MetricSpec],
-    trained: Result,
-    results: Path,
-    *,
-    weights: str,
-) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A model after its run, with the training dataset's pixels and predictions of val."""
+
+    module: nn.Module
+    pixels: Pixels
+    val: Predictions
+    result: Result
+    weights: str  # their origin: "its own", "kept", or "trained again"
+
+
+def predict_external(test: ExternalTest, model: TrainedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
     """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
-    `pixels` and `val` are of the training dataset; the external images are normalized like its images. `weights` is the
-    origin of the module's weights: "its own", "kept", or "trained again". If the run `trained` was finished by another
+    The external images are normalized like those of the training dataset. If the model's run was finished by another
     bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
-    run, dataset = test.run, test.dataset
+    run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
     images = open_pixels(dataset, mean, std, pixels.device)
-    predictions = {"val": val, "test": predict(module, dataset, images, "test", precision=run.precision)}
+    predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)
-    deviation = f"weights: {weights}, and val predicted up to {difference:.2g} otherwise than by the finished run"
+    deviation = f"weights: {model.weights}, and val predicted up to {difference:.2g} otherwise than by the finished run"
     result = replace(
         trained,
         id=run.id,
@@ -79,7 +79,7 @@ def predict_external(
             **trained.details,
             "intensity": list(dataset.intensity),
             "trained_run": trained.id,
-            "weights": weights,
+            "weights": model.weights,
             "val_differs": difference,
         },
         created=now(),
@@ -87,7 +87,7 @@ def predict_external(
         folder=None,
     )
     scores = score_run(predictions, metrics, card, threshold=run.protocol.threshold)
-    save_result(results, run, result, predictions, scores)
+    save_result(results, run, Artifacts(result=result, predictions=predictions, scores=scores))
 
 
 def compare_val(val: Predictions, trained: Result) -> float:
