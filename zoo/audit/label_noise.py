@@ -18,7 +18,7 @@ from zoo.arrays import Array
 from zoo.audit.leaks import MOST_NAMED, Finding, Suspect, note
 from zoo.data.dataset import open_fold
 from zoo.data.decoded import cache_images
-from zoo.data.fingerprints import Fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import OpenDataset, read_by_train
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import Split, connected_groups
@@ -82,23 +82,17 @@ class JudgedColumn(LabelColumn):
 
 
 def find_label_noise(
-    source: OpenDataset,
-    split: Split,
-    fingerprints: Fingerprints,
-    backbone: Backbone,
-    *,
-    cache: Path,
-    device: str,
-    console: Console,
+    dataset: SplitDataset, backbone: Backbone, *, cache: Path, device: str, console: Console
 ) -> Finding:
     """Report probably wrong labels of all splits, lowest score first, or why they were not judged."""
+    source = dataset.source
     if source.task == REGRESSION:
         return note(CHECK, "not checked: regression")
     columns = list_label_columns(source)
     if not columns:
         return note(CHECK, f"not checked: no two classes with {MIN_IMAGES} images each")
-    features = compute_features(source, split, backbone, cache, device, console)
-    groups, _ = connected_groups(source, fingerprints)
+    features = compute_features(source, dataset.split, backbone, cache, device, console)
+    groups, _ = connected_groups(source, dataset.fingerprints)
     judged = []
     with console.counting(f"fitting heads on {source.spec.name}", "heads") as progress:
         for number, column in enumerate(columns, start=1):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
-from zoo.audit.overlap import check_overlap
+from zoo.audit.overlap import OverlapRequest, check_overlap
 from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
@@ -116,7 +116,7 @@ def plan_externals(
         raise UsageError("--shuffle-labels cannot be combined with --test-on", fix="omit one of them")
     others, refused = open_external_datasets(suite, registry, settings, console)
     pairs = [
-        (own, other) for own in opened.values() for other in others if own[0].content_hash != other[1].content_hash
+        (own, other) for own in opened.values() for other in others if own.source.content_hash != other[1].content_hash
     ]
     if opened and others and not pairs:
         raise UsageError(
@@ -124,10 +124,10 @@ def plan_externals(
             fix="name another dataset",
         )
     for own, other in pairs:
-        require_two_names(own[0], other[1])
+        require_two_names(own.source, other[1])
     by_dataset: dict[str, list[External]] = {}
     for own, other in pairs:
-        name = own[0].spec.name
+        name = own.source.spec.name
         try:
             by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, settings, console))
         except DataError as error:
@@ -161,16 +161,14 @@ def match_and_compare(
     own: SplitDataset, other: OpenExternal, suite: Suite, settings: Settings, console: Console
 ) -> External:
     """Match the labels of an external dataset to those of the training dataset, and check their overlap."""
-    (trained, split, fingerprints), (name, tested, others) = own, other
+    trained, (name, tested, others) = own.source, other
     external = match_datasets(trained, tested, others, dict(suite.label_map), name=name)
     with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
-        return check_overlap(
-            trained,
-            split,
-            fingerprints,
-            external,
-            settings.cache,
-            drop=suite.drop_leaks,
+        request = OverlapRequest(
+            dataset=own,
+            external=external,
             distinct_patients=suite.distinct_patients,
+            cache=settings.cache,
             progress=progress,
         )
+        return check_overlap(request, drop=suite.drop_leaks)
