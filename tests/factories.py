@@ -13,7 +13,7 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.results.runs import Run
-from zoo.results.store import Result, load_result, save_result
+from zoo.results.store import Artifacts, Result, load_result, save_result
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.specs.protocol import BASELINE, SCRATCH
 
@@ -218,8 +218,10 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         created="2025-01-01T00:00:00+00:00",
     )
     if status != "ok":
-        folder = save_result(root, run, result)
+        folder = save_result(root, run, Artifacts(result=result))
     else:
         scores = {"scores": dict(score_outcome(outcome, tuple(metrics), result.card()))}
-        folder = save_result(root, run, result, predictions, scores, [{"step": 4, "loss": 0.5}])
+        history = [{"step": 4, "loss": 0.5}]
+        artifacts = Artifacts(result=result, predictions=predictions, scores=scores, history=history)
+        folder = save_result(root, run, artifacts)
     return load_result(folder)

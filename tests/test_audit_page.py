@@ -13,8 +13,10 @@ from folders import shared
 from html_pages import Page
 from PIL import Image
 
+from zoo.audit.examine import AuditedDataset
 from zoo.audit.leaks import Audit, Finding, audit
 from zoo.data.fingerprints import take_fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.report.audit_page import build_page
@@ -27,7 +29,8 @@ def page_of(root, cache):
     source = open_dataset(find_source(root), cache)
     fingerprints = take_fingerprints(source, cache)
     split = draw_split(source, fingerprints=fingerprints)
-    return build_page([(audit(source, split, fingerprints), source, split, fingerprints)])
+    dataset = SplitDataset(source=source, split=split, fingerprints=fingerprints)
+    return build_page([AuditedDataset(audit=audit(source, split, fingerprints), dataset=dataset)])
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,9 @@ def test_a_dataset_that_could_not_be_opened_is_on_the_page():
         check="npz", verdict="refuse", splits=(), samples=(), count=0, message="x.npz: damaged", fix="copy"
     )
     page = Page(
-        build_page([(Audit(dataset=name, findings=f), None, None, None) for name, f in (("x", (finding,)), ("y", ()))])
+        build_page(
+            [AuditedDataset(audit=Audit(dataset=name, findings=f)) for name, f in (("x", (finding,)), ("y", ()))]
+        )
     )
     assert (
         "Audit of 2 datasets" in page.text and "x.npz: damaged copy" in page.text and "nothing was found" in page.text

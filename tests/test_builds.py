@@ -10,7 +10,9 @@ import torch
 
 from zoo.errors import RunError
 from zoo.models.building import build_model
-from zoo.specs.model import ModelSpec
+from zoo.specs.model import BuildRequest, ModelSpec
+
+RGB = BuildRequest(num_outputs=2, channels=3, image_size=4)
 
 
 def build_after(request, act):
@@ -32,7 +34,7 @@ def build_after(request, act):
 def test_a_build_that_seeds_torch_or_contacts_the_network_is_refused(act, code):
     spec = ModelSpec(name="acting", build=partial(build_after, act=act))
     with pytest.raises(RunError, match="acting") as caught:
-        build_model(spec, num_outputs=2, channels=3, image_size=4, seed=7)
+        build_model(spec, RGB, seed=7)
     assert caught.value.code == code
 
 
@@ -55,7 +57,7 @@ class Downloading(torch.nn.Module):
 def test_a_forward_that_contacts_the_network_is_refused(channels):
     spec = ModelSpec(name="lazy", build=lambda _: Downloading(), classifier="fc", first_conv="conv")
     with pytest.raises(RunError, match=r"'lazy'.*`forward` contacts weights\.test") as caught:
-        build_model(spec, num_outputs=2, channels=channels, image_size=4)
+        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=4))
     assert caught.value.code == "build-downloads"
 
 
@@ -72,20 +74,20 @@ def seed_under_a_fork():
 def test_a_seed_without_effect_on_the_generator_is_detected(act):
     spec = ModelSpec(name="acting", build=partial(build_after, act=act))
     with pytest.raises(RunError) as caught:
-        build_model(spec, num_outputs=2, channels=3, image_size=4, seed=0)
+        build_model(spec, RGB, seed=0)
     assert caught.value.code == "build-seeds"
 
 
 @pytest.mark.parametrize(("returned", "named"), [(None, "NoneType"), (print, "builtin_function")])
 def test_a_build_that_does_not_return_a_module_is_refused(returned, named):
     with pytest.raises(RunError, match=f"'empty'.*{named}") as caught:
-        build_model(ModelSpec(name="empty", build=lambda _: returned), num_outputs=2, channels=3, image_size=4)
+        build_model(ModelSpec(name="empty", build=lambda _: returned), RGB)
     assert caught.value.code == "wrong-output"
 
 
 def test_the_seed_function_of_torch_is_restored_after_a_build():
     before = torch.manual_seed, torch.random.manual_seed
-    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
+    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), RGB)
     assert (torch.manual_seed, torch.random.manual_seed) == before
 
 
@@ -95,13 +97,13 @@ def test_a_build_that_forks_the_random_generator_is_accepted():
             torch.rand(3)
 
     spec = ModelSpec(name="forking", build=partial(build_after, act=act))
-    module = build_model(spec, num_outputs=2, channels=3, image_size=4)
+    module = build_model(spec, RGB)
     assert module(torch.zeros(1, 3, 4, 4)).shape == (1, 2)
 
 
 def test_network_access_is_restored_after_a_build():
     before = socket.getaddrinfo, socket.socket.connect
-    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), num_outputs=2, channels=3, image_size=4)
+    build_model(ModelSpec(name="calm", build=partial(build_after, act=list)), RGB)
     assert (socket.getaddrinfo, socket.socket.connect) == before
 
 
@@ -110,5 +112,5 @@ def test_a_model_in_half_precision_is_refused_naming_the_first_parameter():
         name="half", build=lambda _: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)).half()
     )
     with pytest.raises(RunError, match=r"'half': 1\.weight is float16") as caught:
-        build_model(spec, num_outputs=2, channels=3, image_size=4)
+        build_model(spec, RGB)
     assert caught.value.code == "wrong-precision"

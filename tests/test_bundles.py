@@ -12,9 +12,9 @@ from zoo.errors import ResultsError, UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
-from zoo.results.bundles import MANIFEST, is_bundle, load_manifest, make_bundle
+from zoo.results.bundles import MANIFEST, BundleRequest, is_bundle, load_manifest, make_bundle
 from zoo.results.runs import read_run
-from zoo.results.store import load_results, save_result
+from zoo.results.store import Artifacts, load_results, save_result
 from zoo.specs.deviation import Deviation
 from zoo.system.files import hash_file
 
@@ -31,7 +31,9 @@ METADATA = {"sex": np.array(["F", "M"] * 20), "age": (np.arange(40) + 40).astype
 
 
 def bundle(root, output, key=b"k" * 32, registry=REGISTRY, metadata=()):
-    return make_bundle(load_results(root)[0], root, output, key, registry, lambda done, total: None, metadata)
+    results = load_results(root)[0]
+    request = BundleRequest(results=results, root=root, output=output, key=key, registry=registry, metadata=metadata)
+    return make_bundle(request, lambda done, total: None)
 
 
 def everything_in(folder):
@@ -99,7 +101,8 @@ def test_frames_of_a_clip_stay_together_with_equal_scores(tmp_path, store):
         frames = np.array([f"{clip}#{row // 2 % 2 + 4711}" for row, clip in enumerate(clips)])
         predictions[split] = replace(part, sample_ids=frames, patients=clips)
     scores = score_run(predictions, {"auroc": REGISTRY.metrics["auroc"]}, stored.card(), threshold="val")
-    save_result(tmp_path / "results", read_run(stored.run), replace(stored, checksums={}), predictions, scores)
+    artifacts = Artifacts(result=replace(stored, checksums={}), predictions=predictions, scores=scores)
+    save_result(tmp_path / "results", read_run(stored.run), artifacts)
     bundle(tmp_path / "results", tmp_path / "out")
     (shared,) = load_results(tmp_path / "out")[0]
     for kind in ("scores", "image_scores"):

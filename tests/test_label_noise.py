@@ -11,6 +11,7 @@ from PIL import Image
 
 from zoo.audit.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
 from zoo.data.fingerprints import take_fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import UsageError
@@ -52,7 +53,8 @@ def detect(root, cache, backbone=EIGHT):
     source = open_dataset(find_source(root), cache)
     fingerprints = take_fingerprints(source, cache)
     split = draw_split(source, fingerprints=fingerprints)
-    return find_label_noise(source, split, fingerprints, backbone, cache=cache, device="cpu", console=Console())
+    dataset = SplitDataset(source=source, split=split, fingerprints=fingerprints)
+    return find_label_noise(dataset, backbone, cache=cache, device="cpu", console=Console())
 
 
 def test_flipped_labels_are_detected_with_the_right_suggestion(flipped, tmp_path):

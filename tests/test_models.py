@@ -22,7 +22,7 @@ from zoo.models.building import (
     read_state,
 )
 from zoo.models.layout import in_contiguous, in_float32, wrap_depthwise
-from zoo.specs.model import ModelSpec
+from zoo.specs.model import BuildRequest, ModelSpec
 
 
 class Tiny(nn.Module):
@@ -64,8 +64,9 @@ SQUEEZE = ModelSpec(name="squeeze", build=lambda _: Squeeze(), classifier="class
 NO_FIRST_CONV = replace(TINY, first_conv="")
 
 
-def build(spec, *, channels=3, num_outputs=4, size=16, **options):
-    return build_model(spec, num_outputs=num_outputs, channels=channels, image_size=size, **options)
+def build(spec, *, channels=3, num_outputs=4, size=16, weights=None, **options):
+    request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=size, weights=weights)
+    return build_model(spec, request, **options)
 
 
 def images(count=2, channels=3, size=16, seed=0):

@@ -8,8 +8,9 @@ from folders import shared
 from PIL import Image
 
 from zoo.audit.external import match_datasets
-from zoo.audit.overlap import audit_external, check_overlap
+from zoo.audit.overlap import OverlapRequest, audit_external, check_overlap
 from zoo.data.fingerprints import take_fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError
@@ -58,12 +59,17 @@ def opened(root):
     return source, take_fingerprints(source, cache)
 
 
-def check(trained, tested, *, folds=None, **changes):
+def check(trained, tested, *, folds=None, drop=False, distinct_patients=False):
     source, fingerprints = opened(trained)
     external = match_datasets(source, *opened(tested), {}, name=tested.name)
     split = draw_split(source, folds, fingerprints)
-    settings = {"drop": False, "distinct_patients": False, **changes}
-    return check_overlap(source, split, fingerprints, external, trained.parent / "cache", **settings)
+    request = OverlapRequest(
+        dataset=SplitDataset(source=source, split=split, fingerprints=fingerprints),
+        external=external,
+        distinct_patients=distinct_patients,
+        cache=trained.parent / "cache",
+    )
+    return check_overlap(request, drop=drop)
 
 
 def findings(external):

@@ -214,11 +214,11 @@ def test_a_registered_name_takes_precedence_over_a_folder(tmp_path, monkeypatch)
 # --- finished runs ---------------------------------------------------------------------------------------------------
 def finish(run, root):
     """Store a minimal result of a planned run."""
-    from zoo.results.store import Result, save_result
+    from zoo.results.store import Artifacts, Result, save_result
 
     val, test = (make_predictions(np.arange(40) % 2, np.full(40, 0.5), prefix=prefix) for prefix in ("val", "test"))
     result = Result(id=run.id, run=run.describe(), identity=run.identity, status="ok", dataset=FACTS)
-    save_result(root, run, result, {"val": val, "test": test})
+    save_result(root, run, Artifacts(result=result, predictions={"val": val, "test": test}))
     return root / run.folder
 
 

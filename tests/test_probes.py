@@ -19,7 +19,7 @@ from zoo.evaluation.predict import predict
 from zoo.models.baselines import BASELINES
 from zoo.models.building import build_model, feature_extractor
 from zoo.models.features import extract_features
-from zoo.specs.model import ModelSpec
+from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.specs.protocol import KNN, LINEAR_PROBE
 from zoo.tasks.kinds import find_task
 from zoo.training.probes import fit_knn, fit_probe, join_head
@@ -60,7 +60,9 @@ def make(task, count=120):
 
 
 def build(task, dataset, spec=PIXELS):
-    return build_model(spec, num_outputs=task.head.num_outputs(len(dataset.labels)), channels=1, image_size=SIDE)
+    return build_model(
+        spec, BuildRequest(num_outputs=task.head.num_outputs(len(dataset.labels)), channels=1, image_size=SIDE)
+    )
 
 
 def split(dataset, pixels, name):

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from zoo.evaluation.predictions import load_predictions
 from zoo.evaluation.values import Score
 from zoo.results.store import (
     RESULT_SCHEMA,
+    Artifacts,
     find_done,
     find_result_folders,
     load_result,
@@ -71,7 +73,7 @@ def test_new_scores_do_not_change_result_json(tmp_path, store):
 def test_nan_is_refused(tmp_path, store):
     stored = store(tmp_path)
     with pytest.raises(ValueError, match="JSON compliant"):
-        save_result(tmp_path / "other", run_of(stored), stored.__class__(**{**vars(stored), "cost": {"x": np.nan}}))
+        save_result(tmp_path / "other", run_of(stored), Artifacts(result=replace(stored, cost={"x": np.nan})))
     assert not list((tmp_path / "other").rglob("*.json"))
 
 
@@ -153,7 +155,8 @@ def test_a_missing_model_file_is_no_damage(tmp_path, store):
     import torch
 
     stored = store(tmp_path)
-    save_result(tmp_path, run_of(stored), stored, stored.predictions(), state={"weight": torch.ones(2)})
+    artifacts = Artifacts(result=stored, predictions=stored.predictions(), state={"weight": torch.ones(2)})
+    save_result(tmp_path, run_of(stored), artifacts)
     assert (stored.folder / "model.safetensors").exists()
     (stored.folder / "model.safetensors").unlink()
     assert load_result(stored.folder).ok
@@ -181,7 +184,7 @@ def test_a_results_folder_that_becomes_unwritable_is_an_error(tmp_path, store):
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     with pytest.raises(ResultsError, match=r"results folder .*blocked: Not a directory") as caught:
-        save_result(blocked, run_of(stored), stored)
+        save_result(blocked, run_of(stored), Artifacts(result=stored))
     assert caught.value.exit_status == 5
 
 
@@ -307,7 +310,8 @@ def test_a_full_disk_while_writing_weights_is_a_results_error(tmp_path, store):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(ResultsError, match="File too large") as caught:
-            save_result(tmp_path / "other", run_of(stored), stored, state={"w": torch.zeros(100_000)})
+            artifacts = Artifacts(result=stored, state={"w": torch.zeros(100_000)})
+            save_result(tmp_path / "other", run_of(stored), artifacts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.code == "results-unusable"

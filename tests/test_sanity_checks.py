@@ -102,7 +102,7 @@ def board_of(root):
 def store_constant(root, store):
     """The class prior as `zoo bench` stores it: scored .5."""
     from zoo.evaluation.predictions import save_predictions
-    from zoo.results.store import write_result
+    from zoo.results.store import Artifacts, write_artifacts
 
     result = store(root, model="constant")
     flat = {
@@ -111,7 +111,7 @@ def store_constant(root, store):
     for name in ("result.json", "scores.json", "predictions.npz", "history.jsonl"):
         (result.folder / name).unlink()
     save_predictions(result.folder / "predictions.npz", flat)
-    write_result(result.folder, result, None, {"scores": {"auroc": CHANCE}}, [])
+    write_artifacts(result.folder, Artifacts(result=result, scores={"scores": {"auroc": CHANCE}}))
 
 
 def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from zoo.audit.external import match_datasets
 from zoo.audit.leaks import audit
-from zoo.audit.overlap import check_overlap
+from zoo.audit.overlap import OverlapRequest, check_overlap
 from zoo.data.checks import in_one_form, patient_key
 from zoo.data.lookup import open_and_split
 from zoo.errors import DataError
@@ -33,7 +33,8 @@ def labels(root, patients):
 
 
 def examine(root, cache):
-    return audit(*open_and_split(find_source(root), Settings(cache=cache), Console()))
+    dataset = open_and_split(find_source(root), Settings(cache=cache), Console())
+    return audit(dataset.source, dataset.split, dataset.fingerprints)
 
 
 def checks(audited):
@@ -87,7 +88,8 @@ def test_a_patient_number_spelled_in_two_ways_stays_in_one_split_with_a_note(tmp
     root = labels(
         tmp_path / "set", lambda number: (str(number // 4), f"{number // 4}.0", f"{number // 4:04}")[number % 3]
     )
-    source, split, fingerprints = open_and_split(find_source(root), Settings(cache=tmp_path), Console())
+    dataset = open_and_split(find_source(root), Settings(cache=tmp_path), Console())
+    source, split, fingerprints = dataset.source, dataset.split, dataset.fingerprints
     owner = [number // 4 for number in range(40)]
     assert all(len({fold[row] for row in range(40) if owner[row] == who}) == 1 for fold in split.folds for who in owner)
     finding = checks(audit(source, split, fingerprints))["patient-spelling"]
@@ -107,10 +109,10 @@ def test_a_patient_spelled_differently_in_an_external_dataset_is_recognized(tmp_
     one = labels(tmp_path / "one", lambda number: f"{number}.0")
     other = labels(tmp_path / "other", lambda number: f"{number:04}")
     settings, console = Settings(cache=tmp_path), Console()
-    source, split, fingerprints = open_and_split(find_source(one), settings, console)
-    tested, _, its = open_and_split(find_source(other), settings, console)
-    external = match_datasets(source, tested, its, {}, name="other")
-    overlap = check_overlap(source, split, fingerprints, external, tmp_path, drop=False, distinct_patients=False)
+    trained, tested = (open_and_split(find_source(root), settings, console) for root in (one, other))
+    external = match_datasets(trained.source, tested.source, tested.fingerprints, {}, name="other")
+    request = OverlapRequest(dataset=trained, external=external, distinct_patients=False, cache=tmp_path)
+    overlap = check_overlap(request, drop=False)
     assert "patient" in {finding.check for finding in overlap.findings}
 
 

@@ -16,7 +16,7 @@ from zoo.models.weights import InitialWeights, LocalCard
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.model_sets import MODEL_SETS
 from zoo.results.runs import Run, safe_name
-from zoo.runner.grid import Machine, plan_runs
+from zoo.runner.grid import Machine, PlannedModel, plan_baselines, plan_runs
 from zoo.runner.suites import TUNING_SEED, Suite, list_suites, load_suite, parse_seeds, parse_suite
 from zoo.runner.tuning import settle, tuning_runs
 from zoo.specs.deviation import Deviation
@@ -311,9 +311,19 @@ FALLBACK = InitialWeights(init="random", fallback=True)
 BASES = [choice(spec) for spec in BASELINES]
 
 
-def plan(sources, choices, *, protocol=FINETUNE, seeds=(0, 1), baselines=BASES, **suite):
-    suite = Suite(name="mine", seeds=seeds, **suite)
-    return plan_runs(suite, protocol, SCRATCH, choices, sources, CPU, baselines)
+def plan(sources, choices, *, protocol=FINETUNE, seeds=(0, 1), baselines=BASES, primary_metric=""):
+    models = [
+        PlannedModel(
+            choice=choice,
+            weights=weights,
+            protocol=SCRATCH if weights.fallback else protocol,
+            seeds=tuple(seeds),
+            machine=CPU,
+        )
+        for choice, weights in choices
+    ]
+    models += plan_baselines(baselines, models, protocol.image_size, CPU)
+    return plan_runs(models, sources, primary_metric)
 
 
 def test_a_plan_is_every_model_seed_and_fold_and_each_baseline_once_a_fold(tmp_path):

@@ -18,7 +18,7 @@ from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import FINETUNE, KNN, LINEAR_PROBE, MEDMNIST, Protocol
 from zoo.training.batches import Batches, Feed, plan_steps
-from zoo.training.fitting import fit
+from zoo.training.fitting import FitRequest, fit
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
 from zoo.training.selection import BestRound, selects_last
@@ -87,18 +87,19 @@ def train(
         torch.manual_seed(0)
         module = Tiny(dataset.task.head.num_outputs(len(dataset.labels)), dropout)
         torch.seed()  # training must not depend on the caller's random state
-    return fit(
-        TINY,
-        module,
-        dataset,
-        pixels,
-        protocol,
+    request = FitRequest(
+        spec=TINY,
+        module=module,
+        dataset=dataset,
+        pixels=pixels,
+        protocol=protocol,
         seed=seed,
         precision=precision,
         val_score=val_score or (lambda predictions: -loss_of(predictions, dataset.task, dataset.target_scale[1])),
         notify=notify,
         checkpoints=checkpoints,
     )
+    return fit(request)
 
 
 def same(one, other):
@@ -263,9 +264,12 @@ def test_a_renewed_scaler_ignores_a_step_that_ended_before_its_update():
     optimizer = build_optimizer(TINY, module, protocol)
     drawn = Feed(Batches(dataset, pixels, protocol, {"order": 1, "augmentation": 2}), optimizer, protocol, 30)
     training = Training(
-        module=module, task=dataset.task, protocol=protocol, precision="fp16", optimizer=optimizer, feed=drawn,
-        keeper=BestRound(module, select_last=True), num_steps=30,
-    )  # fmt: skip
+        module=module,
+        task=dataset.task,
+        precision="fp16",
+        feed=drawn,
+        keeper=BestRound(module, select_last=True),
+    )
     training.take_step()
     scale = training.scaler.get_scale()
     training.scaler.unscale_(optimizer)

@@ -8,7 +8,7 @@ import pytest
 
 from zoo.errors import ResultsError
 from zoo.registry.opening import open_registry
-from zoo.results.bundles import is_sealed, load_manifest, make_bundle
+from zoo.results.bundles import BundleRequest, is_sealed, load_manifest, make_bundle
 from zoo.results.runs import read_run
 from zoo.results.store import find_done, load_result, load_results
 from zoo.system.files import hash_file, write_sealed
@@ -80,7 +80,14 @@ def test_a_document_without_its_seal_is_damaged(tmp_path, store, name):
 
 def test_a_manifest_without_its_seal_is_damaged(tmp_path, store):
     stored = store(tmp_path / "results")
-    make_bundle([stored], tmp_path / "results", tmp_path / "out", b"k" * 32, open_registry(), lambda *_: None)
+    request = BundleRequest(
+        results=[stored],
+        root=tmp_path / "results",
+        output=tmp_path / "out",
+        key=b"k" * 32,
+        registry=open_registry(),
+    )
+    make_bundle(request, lambda *_: None)
     path = tmp_path / "out" / "manifest.json"
     document = json.loads(path.read_text())
     document.pop("seal")

@@ -20,7 +20,7 @@ from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.registry.lookup import Registry
 from zoo.report.verification import describe_verification, list_notes, verification_lines
-from zoo.results.bundles import MANIFEST, files_below, make_bundle, write_zip
+from zoo.results.bundles import MANIFEST, BundleRequest, files_below, make_bundle, write_zip
 from zoo.results.store import load_results
 from zoo.results.verifying import compare_data, load_bundle, mark_reproduced, open_bundle, verify
 from zoo.sources.opening import find_source
@@ -38,7 +38,8 @@ def silent(done, total):
 
 
 def bundle(root, output, key=b"k" * 32):
-    make_bundle(load_results(root)[0], root, output, key, REGISTRY, silent)
+    request = BundleRequest(results=load_results(root)[0], root=root, output=output, key=key, registry=REGISTRY)
+    make_bundle(request, silent)
     return output
 
 

@@ -30,7 +30,7 @@ from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
-from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.model import BuildRequest, ModelSpec, Weights
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
@@ -147,7 +147,7 @@ def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
 
 def build_module(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
     with step(f"model {spec.name!r}: building it for {num_outputs} outputs and {channels} channels at {size} px"):
-        return build_model(spec, num_outputs=num_outputs, channels=channels, image_size=size)
+        return build_model(spec, BuildRequest(num_outputs=num_outputs, channels=channels, image_size=size))
 
 
 def evaluate(module: nn.Module, images: Tensor) -> Tensor:

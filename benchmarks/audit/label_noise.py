@@ -14,6 +14,7 @@ import numpy as np
 from zoo.audit.examine import choose_backbone
 from zoo.audit.label_noise import find_label_noise
 from zoo.data.fingerprints import take_fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.registry.opening import open_registry
@@ -43,9 +44,8 @@ def main() -> None:
         targets[rows] = (targets[rows] + random.integers(1, labels, len(rows))) % labels
         wrong = set(source.sample_ids[rows].tolist())
         noisy = replace(source, samples=replace(source.samples, targets=targets))
-        finding = find_label_noise(
-            noisy, split, fingerprints, backbone, cache=settings.cache, device="cpu", console=console
-        )
+        dataset = SplitDataset(source=noisy, split=split, fingerprints=fingerprints)
+        finding = find_label_noise(dataset, backbone, cache=settings.cache, device="cpu", console=console)
         suspects = [suspect.sample for suspect in finding.suspects]
         hits = len(wrong & set(suspects))
         first = np.mean([sample in wrong for sample in suspects[: len(wrong)]]) if suspects else float("nan")

@@ -68,26 +68,27 @@ def train(dataset: Any, pixels: Any, notify: Callable[[dict[str, Any]], None]) -
     """Fine-tune a resnet18 with zoo's full augmentation."""
     from zoo.models.building import build_model
     from zoo.registry.opening import open_registry
+    from zoo.specs.model import BuildRequest
     from zoo.specs.protocol import FINETUNE
-    from zoo.training.fitting import fit
+    from zoo.training.fitting import FitRequest, fit
 
     spec = open_registry().find("model", "resnet18")
-    module = build_model(
-        spec, num_outputs=dataset.task.num_outputs(len(dataset.labels)), channels=1, image_size=SIDE, stem="own"
-    )
+    num_outputs = dataset.task.num_outputs(len(dataset.labels))
+    module = build_model(spec, BuildRequest(num_outputs=num_outputs, channels=1, image_size=SIDE))
     protocol = replace(FINETUNE, epochs=EPOCHS, rounds=EPOCHS, min_steps=0, batch_size=BATCH, image_size=SIDE)
     precision = "fp32" if pixels.device == "cpu" else "bf16"
-    fit(
-        spec,
-        module,
-        dataset,
-        pixels,
-        protocol,
+    request = FitRequest(
+        spec=spec,
+        module=module,
+        dataset=dataset,
+        pixels=pixels,
+        protocol=protocol,
         seed=0,
         precision=precision,
         val_score=lambda _: 0.0,
         notify=notify,
     )
+    fit(request)
 
 
 class Waits:

@@ -12,10 +12,8 @@ import numpy as np
 from zoo.audit.exclusions import Exclusions, choose_exclusions
 from zoo.audit.label_noise import Backbone, find_label_noise
 from zoo.audit.leaks import Audit, audit, refused_audit
-from zoo.data.fingerprints import Fingerprints
-from zoo.data.lookup import find_datasets, open_and_split
+from zoo.data.lookup import SplitDataset, find_datasets, open_and_split
 from zoo.data.opening import OpenDataset
-from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError
 from zoo.models.baselines import THUMBNAILS
 from zoo.models.identity import identify_network
@@ -32,12 +30,10 @@ from zoo.system.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AuditedDataset:
-    """An audit with its inputs; these are None if the dataset could not be opened."""
+    """An audit with its dataset; None if it could not be opened."""
 
     audit: Audit
-    source: OpenDataset | None = None
-    split: Split | None = None
-    fingerprints: Fingerprints | None = None
+    dataset: SplitDataset | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,10 +58,9 @@ def examine_named(requested: str, registry: Registry, console: Console, settings
 
 def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> AuditedDataset:
     try:
-        source, split, fingerprints = open_and_split(spec, settings, console)
-        return AuditedDataset(
-            audit=audit(source, split, fingerprints), source=source, split=split, fingerprints=fingerprints
-        )
+        dataset = open_and_split(spec, settings, console)
+        report = audit(dataset.source, dataset.split, dataset.fingerprints)
+        return AuditedDataset(audit=report, dataset=dataset)
     except DataError as error:
         return AuditedDataset(audit=refused_audit(spec.name, error))
 
@@ -107,12 +102,10 @@ def add_label_noise(
     examined: AuditedDataset, backbone: Backbone, console: Console, settings: Settings
 ) -> AuditedDataset:
     """Add the finding of probably wrong labels."""
-    if examined.source is None or examined.split is None or examined.fingerprints is None:
+    if examined.dataset is None:
         return examined
     finding = find_label_noise(
-        examined.source,
-        examined.split,
-        examined.fingerprints,
+        examined.dataset,
         backbone,
         cache=settings.cache,
         device=resolve_device(settings.device),
@@ -123,18 +116,18 @@ def add_label_noise(
 
 def fix(examined: AuditedDataset, target: Path, console: Console, settings: Settings) -> FixedCard:
     """Write a card without leaking or conflicting images, then open and audit it."""
-    source, fingerprints = examined.source, examined.fingerprints
-    if source is None or fingerprints is None:
+    if examined.dataset is None:
         finding = examined.audit.findings[0]
         raise DataError(f"{examined.audit.dataset}: cannot be opened: {finding.message}", fix=finding.fix, code="data")
-    exclusions = choose_exclusions(source, fingerprints)
+    source = examined.dataset.source
+    exclusions = choose_exclusions(source, examined.dataset.fingerprints)
     if not exclusions.sample_ids:
         return FixedCard(path=None, exclusions=exclusions, audit=examined.audit)
     card = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
     try:
         again = examine_dataset(find_source(card), console, settings)
-        if again.source is not None:
-            check_remaining(source, again.source, exclusions)
+        if again.dataset is not None:
+            check_remaining(source, again.dataset.source, exclusions)
     except BaseException:
         card.unlink(missing_ok=True)
         raise

@@ -18,7 +18,7 @@ from zoo.arrays import Array
 from zoo.audit.leaks import MOST_NAMED, Finding, Suspect, note
 from zoo.data.dataset import open_fold
 from zoo.data.decoded import cache_images
-from zoo.data.fingerprints import Fingerprints
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import OpenDataset, read_by_train
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import Split, connected_groups
@@ -27,7 +27,7 @@ from zoo.models.building import build_model, feature_extractor
 from zoo.models.features import cached_features
 from zoo.models.identity import nearest_size
 from zoo.models.weights import InitialWeights
-from zoo.specs.model import ModelSpec
+from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.tasks.linear import solve_softmax
 
 if TYPE_CHECKING:
@@ -81,23 +81,17 @@ class JudgedColumn(LabelColumn):
 
 
 def find_label_noise(
-    source: OpenDataset,
-    split: Split,
-    fingerprints: Fingerprints,
-    backbone: Backbone,
-    *,
-    cache: Path,
-    device: str,
-    console: Console,
+    dataset: SplitDataset, backbone: Backbone, *, cache: Path, device: str, console: Console
 ) -> Finding:
     """Report probably wrong labels of all splits, lowest score first, or why they were not judged."""
+    source = dataset.source
     if not source.task.labeled:
         return note(CHECK, f"not checked: {source.task.presentation.title}")
     columns = list_label_columns(source)
     if not columns:
         return note(CHECK, f"not checked: no two classes with {MIN_IMAGES} images each")
-    features = compute_features(source, split, backbone, cache, device, console)
-    groups, _ = connected_groups(source, fingerprints)
+    features = compute_features(source, dataset.split, backbone, cache, device, console)
+    groups, _ = connected_groups(source, dataset.fingerprints)
     judged = []
     with console.counting(f"fitting heads on {source.spec.name}", "heads") as progress:
         for number, column in enumerate(columns, start=1):
@@ -154,15 +148,10 @@ def compute_features(
         images = cache_images(source, size, cache, progress)
     dataset = open_fold(source, split, 0, images)
     mean, std = weights.normalization(spec)
-    module = build_model(
-        spec,
-        num_outputs=2,
-        channels=dataset.channels,
-        image_size=size,
-        weights=weights.path,
-        tag=weights.build_tag,
+    request = BuildRequest(
+        num_outputs=2, channels=dataset.channels, image_size=size, weights=weights.path, tag=weights.build_tag
     )
-    module = module.eval().to(device)
+    module = build_model(spec, request).eval().to(device)
     pixels = open_pixels(dataset, mean, std, device)
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
     identity += [list(mean), list(std), device, backbone.network]

@@ -22,9 +22,9 @@ from zoo.audit.leaks import (
     worst_first,
 )
 from zoo.data.checks import patient_key
-from zoo.data.fingerprints import FINGERPRINTS_VERSION, Fingerprints, find_alike_across
+from zoo.data.fingerprints import FINGERPRINTS_VERSION, find_alike_across
+from zoo.data.lookup import SplitDataset
 from zoo.data.opening import OpenDataset
-from zoo.data.splits import Split
 from zoo.system.files import hash_bytes, load_arrays, save_arrays
 from zoo.system.progress import Progress
 
@@ -42,19 +42,21 @@ class Overlap:
     skipped: str  # why near-duplicates were not checked, or ""
 
 
-def check_overlap(
-    trained: OpenDataset,
-    split: Split,
-    fingerprints: Fingerprints,
-    external: External,
-    cache: Path,
-    *,
-    drop: bool,
-    distinct_patients: bool,
-    progress: Progress | None = None,
-) -> External:
-    """Add the overlap's findings to `external`; with `drop`, remove overlapping images and patients instead."""
-    overlap = find_overlap(trained, split, fingerprints, external, cache, distinct_patients, progress)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OverlapRequest:
+    """The training set and the external test set to compare."""
+
+    dataset: SplitDataset  # trained on
+    external: External
+    distinct_patients: bool  # equal patient names in the two are different people
+    cache: Path
+    progress: Progress | None = None
+
+
+def check_overlap(request: OverlapRequest, *, drop: bool) -> External:
+    """Add the overlap's findings to the external test set; with `drop`, remove overlapping images and patients."""
+    trained, external, distinct_patients = request.dataset.source, request.external, request.distinct_patients
+    overlap = find_overlap(request)
     if drop:
         overlapping = find_overlapping(external, overlap)
         if overlapping.any():
@@ -74,24 +76,17 @@ def check_overlap(
     )
 
 
-def find_overlap(
-    trained: OpenDataset,
-    split: Split,
-    fingerprints: Fingerprints,
-    external: External,
-    cache: Path,
-    distinct_patients: bool,
-    progress: Progress | None,
-) -> Overlap:
-    tested, others = external.source, external.fingerprints
-    seen = np.any([(fold == "train") | (fold == "val") for fold in split.folds], axis=0)
+def find_overlap(request: OverlapRequest) -> Overlap:
+    trained, fingerprints = request.dataset.source, request.dataset.fingerprints
+    tested, others = request.external.source, request.external.fingerprints
+    seen = np.any([(fold == "train") | (fold == "val") for fold in request.dataset.split.folds], axis=0)
     rows = np.flatnonzero(seen & ~fingerprints.blank)
     test_rows = np.flatnonzero(~others.blank)
     first = dict(zip(fingerprints.pixels[rows][::-1].tolist(), rows[::-1].tolist(), strict=True))
     identical = [(first[pixels], row) for row in test_rows.tolist() if (pixels := others.pixels[row]) in first]
-    alike, skipped = find_alike_cached(trained, fingerprints, tested, others, cache, progress)
+    alike, skipped = find_alike_cached(request)
     patients: Array = np.array([], dtype=str)
-    if trained.has_patients and tested.has_patients and not distinct_patients:
+    if trained.has_patients and tested.has_patients and not request.distinct_patients:
         trained_keys = set(map(patient_key, trained.patients[seen].tolist()))
         shared = {name for name in tested.patients.tolist() if patient_key(name) in trained_keys}
         patients = np.array(sorted(shared), dtype=str)
@@ -103,20 +98,15 @@ def find_overlap(
     )
 
 
-def find_alike_cached(
-    trained: OpenDataset,
-    trained_prints: Fingerprints,
-    tested: OpenDataset,
-    tested_prints: Fingerprints,
-    cache: Path,
-    progress: Progress | None,
-) -> tuple[Array, str]:
+def find_alike_cached(request: OverlapRequest) -> tuple[Array, str]:
     """Call `find_alike_across`, cached by the pixel hashes of both datasets."""
+    trained, trained_prints = request.dataset.source, request.dataset.fingerprints
+    tested, tested_prints = request.external.source, request.external.fingerprints
     key = hash_bytes(*trained_prints.pixels.tolist(), "and", *tested_prints.pixels.tolist())
-    path = cache / "fingerprints" / f"{key[:20]}-across-v{FINGERPRINTS_VERSION}.npz"
+    path = request.cache / "fingerprints" / f"{key[:20]}-across-v{FINGERPRINTS_VERSION}.npz"
     cached = load_arrays(path)
     if cached is None or set(cached) != {"alike", "skipped"}:
-        alike, skipped = find_alike_across(trained, trained_prints, tested, tested_prints, progress)
+        alike, skipped = find_alike_across(trained, trained_prints, tested, tested_prints, request.progress)
         save_arrays(path, alike=alike, skipped=skipped)
         return alike, skipped
     return cached["alike"], str(cached["skipped"])

@@ -62,8 +62,7 @@ def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **fla
             raise UsageError(f"{datasets[0]} is {len(examined)} datasets", fix="name one of them: --fix takes one")
         fixed = fix(examined[0], fixed_card, console, settings) if fixed_card else None
         if flags["html"]:
-            pages = [(each.audit, each.source, each.split, each.fingerprints) for each in examined]
-            write_page(build_page(pages), flags["html"])
+            write_page(build_page(examined), flags["html"])
             tell(f"zoo: wrote {clean(flags['html'])}")
     audits = [each.audit for each in examined]
     if as_json:

@@ -20,7 +20,7 @@ from zoo.errors import UsageError, clean
 def bundle_command(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
     """Write the results that can be shared to OUTPUT, a folder or a .zip, under pseudonyms."""
     from zoo.registry.loading import quiet_stdout
-    from zoo.results.bundles import is_bundle, make_bundle
+    from zoo.results.bundles import BundleRequest, is_bundle, make_bundle
     from zoo.results.pseudonyms import KEY_NAME, open_key
     from zoo.system.progress import Console
 
@@ -29,7 +29,10 @@ def bundle_command(output: Path, results: Path, key: Path | None, metadata: tupl
     registry, stored = registry_with_warnings(), read_results([results])
     place = key or results.resolve().parent / KEY_NAME
     with quiet_stdout(), Console().counting("bundling", "runs") as progress:
-        made = make_bundle(stored, results, output, open_key(place), registry, progress, metadata)
+        request = BundleRequest(
+            results=stored, root=results, output=output, key=open_key(place), registry=registry, metadata=metadata
+        )
+        made = make_bundle(request, progress)
     for line in made.left_out:
         tell(f"zoo: left out: {clean(line)}")
     tell(f"zoo: names in the bundle: {clean(', '.join(made.names))}")

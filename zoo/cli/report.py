@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 def report_command(
     folders: tuple[Path, ...],
     form: str,
-    details: bool,
     output: Path | None,
     check: bool,
-    table: str | None,
     predictions: Path | None,
     **flags: Any,
 ) -> int:
@@ -60,16 +58,10 @@ def report_command(
 
     if check and output is None:
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
-    if table and form != "csv":
+    if flags["table"] and form != "csv":
         raise UsageError("--table is for csv", fix="add --format csv")
     if predictions:
-        board_flags = {
-            "output": output,
-            "table": table,
-            "format": form not in ("terminal", "csv"),
-            "details": details,
-            **flags,
-        }
+        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags}
         refuse_ignored([f"--{name}" for name, value in board_flags.items() if value])
     options = options_from_flags(flags)
     registry = registry_with_warnings()
@@ -80,13 +72,13 @@ def report_command(
         boards = build_leaderboard(results, registry.metrics, options)
     for line in warn_groupless(boards, options):
         tell(f"zoo: warning: {clean(line)}")
-    if table:
-        text = section_to_csv(boards, table)
+    if flags["table"]:
+        text = section_to_csv(boards, flags["table"])
     else:
         layout = Layout(
             width=terminal_width(),
             color=output is None and in_color(),
-            details=details,
+            details=flags["details"],
             sections=requested_sections(flags),
             more=details_command(folders),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.fingerprints import Fingerprints, take_fingerprints
@@ -44,7 +45,13 @@ def is_path(requested: str, registry: Registry) -> bool:
     return "/" in requested or "\\" in requested or requested.startswith(".") or os.path.exists(requested)  # noqa: PTH110
 
 
-SplitDataset = tuple[OpenDataset, Split, Fingerprints]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitDataset:
+    """An opened dataset with its split and the fingerprints of its images."""
+
+    source: OpenDataset
+    split: Split
+    fingerprints: Fingerprints
 
 
 def require_two_names(one: OpenDataset, other: OpenDataset) -> None:
@@ -72,7 +79,7 @@ def open_and_split(
         source = discard_split(source)
     with console.counting(f"splitting {spec.name}"):
         split = draw_split(source, folds, fingerprints, drop_leaks=drop_leaks)
-    return source, split, fingerprints
+    return SplitDataset(source=source, split=split, fingerprints=fingerprints)
 
 
 @convert_failures()

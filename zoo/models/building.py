@@ -26,24 +26,15 @@ if TYPE_CHECKING:
 
 
 def build_model(
-    spec: ModelSpec,
-    *,
-    num_outputs: int,
-    channels: int,
-    image_size: int,
-    weights: Path | None = None,
-    tag: str = "",
-    stem: str = "own",
-    head_std: float = 0.01,
-    seed: int = 0,
+    spec: ModelSpec, request: BuildRequest, *, stem: str = "own", head_std: float = 0.01, seed: int = 0
 ) -> nn.Module:
-    """Build `spec` for `num_outputs` and `channels`; its random initialization depends only on `seed`.
+    """Build `spec` for the requested outputs and channels; its random initialization depends only on `seed`.
 
     The new head of every model is drawn from normal(0, head_std) with zero bias: timm's EfficientNet head costs 0.25
     AUROC on the quickstart data. Raises WeightsError if the weights do not fit, and RunError if the module's output
     does not have the shape (N, num_outputs).
     """
-    request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=image_size, weights=weights, tag=tag)
+    num_outputs, channels, image_size = request.num_outputs, request.channels, request.image_size
     with seeded(seed):
         module = call_build(spec, request)
         if stem == "small":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.audit.examine import AuditedDataset
 from zoo.audit.leaks import MOST_NAMED, Audit, Finding, Suspect
 from zoo.data.datasheet import describe_source, label_text, set_intensity, to_readable
 from zoo.data.fingerprints import Fingerprints
@@ -19,13 +20,14 @@ READABLE = ("images", "patient", "patients", "unit", "split", "left_out_of_split
 HASHES = ("content_hash", "split_hash")
 
 
-def build_page(audits: Sequence[tuple[Audit, OpenDataset | None, Split | None, Fingerprints | None]]) -> str:
-    """Build the page of audits, each with its dataset, or None if it could not be opened."""
+def build_page(audited: Sequence[AuditedDataset]) -> str:
+    """Build the page of some audits."""
     datasets = []
-    for number, (audit, source, split, fingerprints) in enumerate(audits, start=1):
-        shown = PageImages(source, split, fingerprints) if source and split and fingerprints else None
-        datasets.append(describe_audit(audit, shown, f"dataset-{number}"))
-    names = ", ".join(audit.dataset for audit, *_ in audits)
+    for number, each in enumerate(audited, start=1):
+        opened = each.dataset
+        shown = PageImages(opened.source, opened.split, opened.fingerprints) if opened else None
+        datasets.append(describe_audit(each.audit, shown, f"dataset-{number}"))
+    names = ", ".join(each.audit.dataset for each in audited)
     return render_page("audit.html", title=f"Audit: {names}", datasets=datasets)
 
 

@@ -27,11 +27,12 @@ from zoo.registry.lookup import Registry
 from zoo.results.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, without_names, without_paths
 from zoo.results.runs import read_run
 from zoo.results.schemas import find_fault_of_manifest
-from zoo.results.store import Result, find_result_folders, read_document, write_result
+from zoo.results.store import Artifacts, Result, find_result_folders, read_document, write_artifacts
 from zoo.specs.dataset import Unit
 from zoo.specs.deviation import Deviation
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.system.machine import versions
+from zoo.system.progress import Progress
 
 BUNDLE_SCHEMA = 1
 BUNDLE_KIND = "zoo-bundle"
@@ -47,6 +48,18 @@ TECHNICAL_OF_DATASET = {
     *("content_hash", "split_hash", "split_origin", "splits"),
 }
 FREE_OF_RUN = {"tuned"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRequest:
+    """What to share, and where to write it."""
+
+    results: Sequence[Result]
+    root: Path  # their results folder
+    output: Path  # a folder or a `.zip`
+    key: bytes  # of the pseudonyms
+    registry: Registry
+    metadata: Sequence[str] = ()  # columns to include unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,57 +117,42 @@ VERSION_OF_DATA = ("name", "content_hash", "split_hash")
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-def make_bundle(
-    results: Sequence[Result],
-    root: Path,
-    output: Path,
-    key: bytes,
-    registry: Registry,
-    progress: Callable[[int, int | None], None],
-    metadata: Sequence[str] = (),
-) -> Bundle:
-    """Write the runs below `root` to `output`, a folder or a `.zip`, atomically.
+def make_bundle(request: BundleRequest, progress: Progress) -> Bundle:
+    """Write a bundle atomically. The same results and key give the same bytes.
 
-    Tuning runs are left out: they have no test predictions. Only the listed metadata columns are included, unchanged.
-    The same results and key give the same bytes.
+    Tuning runs are left out: they have no test predictions.
     """
+    output = request.output
     if output.suffix.lower() in ARCHIVES:
         raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="choose a path that ends in .zip or a folder")
     if output.exists() and not may_be_replaced(output):
         raise UsageError(f"{output}: exists and is not a bundle", fix="choose a new folder or .zip")
-    selected = sorted((r for r in results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
+    selected = sorted((r for r in request.results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
     if not selected:
-        raise ResultsError(f"{root}: no runs to share", fix="run `zoo bench` first")
-    check_columns(selected, metadata)
+        raise ResultsError(f"{request.root}: no runs to share", fix="run `zoo bench` first")
+    check_columns(selected, request.metadata)
+    request = replace(request, results=selected)
     try:
         if output.suffix.lower() != ".zip":
             with folder_written_whole(output) as temporary:
-                return fill_bundle(temporary, output, selected, root, key, registry, progress, metadata)
+                return fill_bundle(temporary, request, progress)
         with written_whole(output) as temporary, tempfile.TemporaryDirectory() as folder:
-            bundle = fill_bundle(Path(folder), output, selected, root, key, registry, progress, metadata)
+            bundle = fill_bundle(Path(folder), request, progress)
             write_zip(Path(folder), temporary)
             return bundle
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror or error}", fix="choose a writable path") from error
 
 
-def fill_bundle(
-    folder: Path,
-    output: Path,
-    results: Sequence[Result],
-    root: Path,
-    key: bytes,
-    registry: Registry,
-    progress: Callable[[int, int | None], None],
-    metadata: Sequence[str],
-) -> Bundle:
+def fill_bundle(folder: Path, request: BundleRequest, progress: Progress) -> Bundle:
+    results, metadata = request.results, request.metadata
     ids = ids_of_datasets(results)
     left_out: list[str] = []
     for done, result in enumerate(results, start=1):
         assert result.folder is not None
-        place = folder / result.folder.relative_to(root)
+        place = folder / result.folder.relative_to(request.root)
         place.mkdir(parents=True)
-        write_run(place, result, ids[result.run["dataset"]], Pseudonyms(key), registry, metadata, left_out)
+        left_out += write_run(place, result, ids[result.run["dataset"]], request)
         progress(done, len(results))
     manifest = {
         "schema": BUNDLE_SCHEMA,
@@ -168,7 +166,9 @@ def fill_bundle(
     facts = [str(r.dataset.get(name, "")) for r in results for name in ("name", "title")]
     facts += [r.run[name] for r in results for name in ("dataset", "tested_on") if name in r.run]
     names = sorted({text for text in facts if text})
-    return Bundle(path=output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)), names=tuple(names))
+    return Bundle(
+        path=request.output, num_runs=len(results), left_out=tuple(dict.fromkeys(left_out)), names=tuple(names)
+    )
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -203,26 +203,23 @@ def ids_of_datasets(results: Sequence[Result]) -> dict[str, set[str]]:
     return ids_of
 
 
-def write_run(
-    place: Path,
-    result: Result,
-    ids: set[str],
-    pseudonyms: Pseudonyms,
-    registry: Registry,
-    metadata: Sequence[str],
-    left_out: list[str],
-) -> None:
-    """Write one run's folder: pseudonymized predictions and scores recomputed from them, without weights."""
+def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest) -> list[str]:
+    """Write one run's folder: pseudonymized predictions and scores recomputed from them, without weights.
+
+    Returns what is left out of the bundle.
+    """
     shared = shareable(result, ids)
     if not result.ok:
-        write_result(place, shared, None, None, [])
-        return
+        write_artifacts(place, Artifacts(result=shared))
+        return []
+    left_out: list[str] = []
+    pseudonyms, metadata, installed = Pseudonyms(request.key), request.metadata, request.registry.metrics
     stored = result.predictions()
     units = {split: result.card().unit_of(split) for split in stored}
     predictions = {split: rename(part, pseudonyms, metadata, units[split]) for split, part in stored.items()}
     if excluded := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
         left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(excluded))} (include with --metadata)")
-    metrics = {name: registry.metrics[name] for name in result.scores() if name in registry.metrics}
+    metrics = {name: installed[name] for name in result.scores() if name in installed}
     left_out += [
         f"scores of {name}: no installed plugin provides it" for name in result.scores() if name not in metrics
     ]
@@ -232,7 +229,9 @@ def write_run(
     if not result.dataset.get("share_targets", True):
         left_out.append(f"targets of {result.run['dataset']}: not shared because of its license")
         predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
-    write_result(place, shared, predictions, scores, read_history(result))
+    history = read_history(result)
+    write_artifacts(place, Artifacts(result=shared, predictions=predictions, scores=scores, history=history))
+    return left_out
 
 
 def check_columns(results: Sequence[Result], metadata: Sequence[str]) -> None:

@@ -125,6 +125,17 @@ def parse_score(values: Mapping[str, Any]) -> Score:
     return Score(**{**values, **parsed})
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Artifacts:
+    """Everything that a run leaves in its folder; a failed run leaves only its result."""
+
+    result: Result
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)  # by split
+    scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # by kind: scores, image_scores
+    history: Sequence[Mapping[str, Any]] = ()  # one row per round
+    state: Mapping[str, Any] | None = None  # weights to keep
+
+
 # --- one run, one process --------------------------------------------------------------------------------------------
 @contextmanager
 def claim(root: Path, run: Run) -> Iterator[bool]:
@@ -150,45 +161,32 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def save_result(
-    root: Path,
-    run: Run,
-    result: Result,
-    predictions: Mapping[str, Predictions] | None = None,
-    scores: Mapping[str, Mapping[str, Score]] | None = None,
-    history: Sequence[Mapping[str, Any]] = (),
-    state: Mapping[str, Any] | None = None,
-) -> Path:
+def save_result(root: Path, run: Run, artifacts: Artifacts) -> Path:
     """Write one run's folder atomically: temporary folder, fsync, rename. It is durable on return."""
     folder = root / run.folder
     try:
         with folder_written_whole(folder) as temporary:
-            if state:
-                from safetensors.torch import save
-
-                (temporary / WEIGHTS_FILE).write_bytes(save(dict(state)))  # save_file does not report a full disk
-            write_result(temporary, result, predictions, scores, history)
+            write_artifacts(temporary, artifacts)
     except OSError as error:
         raise unusable(root, error) from error
     return folder
 
 
-def write_result(
-    folder: Path,
-    result: Result,
-    predictions: Mapping[str, Predictions] | None,
-    scores: Mapping[str, Mapping[str, Score]] | None,
-    history: Sequence[Mapping[str, Any]],
-) -> None:
+def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
     """Write the files of one run; `result.json` holds the checksums of all files except the scores."""
-    if predictions:
-        save_predictions(folder / "predictions.npz", dict(predictions))
-    if history:
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in history]
+    result = artifacts.result
+    if artifacts.state:
+        from safetensors.torch import save
+
+        (folder / WEIGHTS_FILE).write_bytes(save(dict(artifacts.state)))  # save_file does not report a full disk
+    if artifacts.predictions:
+        save_predictions(folder / "predictions.npz", dict(artifacts.predictions))
+    if artifacts.history:
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in artifacts.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
     checksums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
-    if scores:
-        write_sealed(folder / "scores.json", scores_document(result, scores))
+    if artifacts.scores:
+        write_sealed(folder / "scores.json", scores_document(result, artifacts.scores))
     document = {"schema": RESULT_SCHEMA, **asdict(result), "checksums": checksums}
     for name in NOT_STORED:
         document.pop(name)

@@ -86,6 +86,16 @@ class SharedFacts:
     scored: dict[tuple[Any, ...], dict[str, set[str]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BundledRun:
+    """A finished run of a bundle, as it is stored."""
+
+    file: str  # its folder, relative to the bundle's
+    result: Result
+    predictions: Mapping[str, Predictions]  # by split
+    scores: Mapping[str, Mapping[str, Score]]  # by kind: scores, image_scores
+
+
 def open_bundle(path: Path) -> Path:
     """Return the folder of a bundle; a zip is unpacked to the cache. Raises ResultsError if it cannot be read."""
     if not path.exists():
@@ -179,18 +189,19 @@ def verify_run(
         for what in faults:
             outcome.differs(f"{file}/predictions.npz", what)
         return  # invalid arrays must not be counted or scored
-    check_image_counts(result, predictions, file, outcome)
-    check_same_cases(result, predictions["test"], shared_facts, file, outcome)
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
-    check_scored(result, stored, shared_facts, file, outcome)
-    missing = find_missing_targets(result, predictions, file, outcome)
+    run = BundledRun(file=file, result=result, predictions=predictions, scores=stored)
+    check_image_counts(run, outcome)
+    check_same_cases(run, shared_facts, outcome)
+    check_scored(run, shared_facts, outcome)
+    missing = find_missing_targets(run, outcome)
     if "test" in missing:
         outcome.results[-1] = replace(outcome.results[-1], provenance="stated")
         outcome.not_recomputed[f"{result.run['dataset']}: its targets are not in the bundle"] += sum(
             map(len, stored.values())
         )
     else:
-        compare_scores(result, predictions, missing, stored, registry, file, outcome)
+        compare_scores(run, missing, registry, outcome)
 
 
 def check_identity(result: Result, manifest: Mapping[str, Any], file: str, outcome: Verification) -> None:
@@ -319,12 +330,11 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
-def check_image_counts(
-    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
-) -> None:
+def check_image_counts(run: BundledRun, outcome: Verification) -> None:
     """Compare the numbers of images, patients and images per label with the dataset's record."""
+    result, file = run.result, run.file
     task, labels = find_task(result.dataset["task"]), result.dataset["labels"]
-    for split, part in predictions.items():
+    for split, part in run.predictions.items():
         if len(np.unique(part.sample_ids)) != len(part):
             outcome.differs(file, f"{split}: duplicate sample ids")
         recorded = result.dataset["splits"][split]
@@ -356,44 +366,37 @@ def same_count(recorded: object, counted: object) -> bool:
     return recorded == counted
 
 
-def find_missing_targets(
-    result: Result, predictions: Mapping[str, Predictions], file: str, outcome: Verification
-) -> list[str]:
+def find_missing_targets(run: BundledRun, outcome: Verification) -> list[str]:
     """Return the splits without targets; a difference unless the dataset does not share them, in all splits."""
+    predictions, place = run.predictions, f"{run.file}/predictions.npz"
     missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
-    shared = result.dataset.get("share_targets", True)
+    shared = run.result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
-            outcome.differs(f"{file}/predictions.npz", f"predictions of {split} are missing")
+            outcome.differs(place, f"predictions of {split} are missing")
         elif shared or len(missing) < len(STORED_SPLITS):
             reason = "its dataset shares them" if shared else "another split has them"
-            outcome.differs(f"{file}/predictions.npz", f"{split}: targets are missing, but {reason}")
+            outcome.differs(place, f"{split}: targets are missing, but {reason}")
     return missing
 
 
-def check_same_cases(
-    result: Result, test: Predictions, shared_facts: SharedFacts, file: str, outcome: Verification
-) -> None:
+def check_same_cases(run: BundledRun, shared_facts: SharedFacts, outcome: Verification) -> None:
     """Check that runs on the same fold and version of the data have the same test samples and targets."""
+    result, test = run.result, run.predictions["test"]
     key = *version_of_data(result), result.run.get("test_hash", ""), result.run["fold"]
     first = shared_facts.tested.setdefault(key, test)
     for name in ("sample_ids", "patients", "targets"):
         if not np.array_equal(getattr(first, name), getattr(test, name), equal_nan=name == "targets"):
-            outcome.differs(file, f"test: {name} differ from other runs on the same split")
+            outcome.differs(run.file, f"test: {name} differ from other runs on the same split")
 
 
-def check_scored(
-    result: Result,
-    stored: Mapping[str, Mapping[str, Score]],
-    shared_facts: SharedFacts,
-    file: str,
-    outcome: Verification,
-) -> None:
+def check_scored(run: BundledRun, shared_facts: SharedFacts, outcome: Verification) -> None:
     """Check that the primary metric is scored, image scores exist if the unit is not the image, and collect metrics.
 
     The metrics of a task depend on the version of zoo, so `check_together` compares runs of the same version.
     """
-    place, names = f"{file}/scores.json", set(stored["scores"])
+    result, stored, place = run.result, run.scores, f"{run.file}/scores.json"
+    names = set(stored["scores"])
     primary = result.details.get("primary_metric")
     if not names:
         outcome.differs(place, "has no scores")
@@ -404,24 +407,17 @@ def check_scored(
         outcome.differs(place, f"image_scores: {len(stored['image_scores'])}, expected {len(expected)}")
     key = *version_of_data(result), result.versions.get("zoo-bench", "")
     task_metrics = names.intersection(find_task(result.dataset["task"]).metrics)
-    shared_facts.scored.setdefault(key, {})[file] = task_metrics
+    shared_facts.scored.setdefault(key, {})[run.file] = task_metrics
 
 
-def compare_scores(
-    result: Result,
-    predictions: Mapping[str, Predictions],
-    missing: Sequence[str],
-    stored: Mapping[str, Mapping[str, Score]],
-    registry: Registry,
-    file: str,
-    outcome: Verification,
-) -> None:
+def compare_scores(run: BundledRun, missing: Sequence[str], registry: Registry, outcome: Verification) -> None:
     """Recompute the scores and compare values and intervals with those stored.
 
     Without the targets of val there is no threshold; then only metrics independent of decisions are compared.
     """
     metrics = {}
-    predictions = {split: part for split, part in predictions.items() if split not in missing}
+    result, stored = run.result, run.scores
+    predictions = {split: part for split, part in run.predictions.items() if split not in missing}
     threshold: ThresholdRule = result.run["protocol"]["threshold"]
     for name, score in stored["scores"].items():
         if name not in registry.metrics:
@@ -450,7 +446,7 @@ def compare_scores(
                 numbers = getattr(stored_score, part), getattr(new_score, part)
                 if not same_score(*numbers):
                     what = f"{kind}: {name} {part}: {numbers[0]} in the bundle, {numbers[1]} recomputed"
-                    outcome.differs(f"{file}/scores.json", what)
+                    outcome.differs(f"{run.file}/scores.json", what)
 
 
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:

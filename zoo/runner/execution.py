@@ -15,7 +15,7 @@ from zoo.errors import ResultsError, with_fix
 from zoo.registry.isolation import run_executor
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
-from zoo.results.store import Result, claim, find_done, load_result, now, save_result
+from zoo.results.store import Artifacts, Result, claim, find_done, load_result, now, save_result
 from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
 from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
 from zoo.runner.planning import Plan
@@ -225,7 +225,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
     )
     with claim(settings.results, event.work.run) as is_ours:
         if is_ours and find_done(settings.results, run) is None:
-            save_result(settings.results, run, failed)
+            save_result(settings.results, run, Artifacts(result=failed))
     return failed
 
 

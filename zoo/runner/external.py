@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
-from zoo.audit.overlap import check_overlap
+from zoo.audit.overlap import OverlapRequest, check_overlap
 from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
@@ -22,7 +22,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
-from zoo.results.store import Result, now, save_result
+from zoo.results.store import Artifacts, Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.runner.suites import Suite
 from zoo.specs.deviation import Deviation
@@ -45,32 +45,32 @@ class ExternalTest:
     facts: Mapping[str, Any]
 
 
-def predict_external(
-    test: ExternalTest,
-    module: nn.Module,
-    val: Predictions,
-    pixels: Pixels,
-    metrics: Mapping[str, MetricSpec],
-    trained: Result,
-    results: Path,
-    *,
-    weights: str,
-) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A model after its run, with the training dataset's pixels and predictions of val."""
+
+    module: nn.Module
+    pixels: Pixels
+    val: Predictions
+    result: Result
+    weights: str  # their origin: "its own", "kept", or "trained again"
+
+
+def predict_external(test: ExternalTest, model: TrainedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
     """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
-    `pixels` and `val` are of the training dataset; the external images are normalized like its images. `weights` is the
-    origin of the module's weights: "its own", "kept", or "trained again". If the run `trained` was finished by another
+    The external images are normalized like those of the training dataset. If the model's run was finished by another
     bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
-    run, dataset = test.run, test.dataset
+    run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
     images = open_pixels(dataset, mean, std, pixels.device)
-    predictions = {"val": val, "test": predict(module, dataset, images, "test", precision=run.precision)}
+    predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)
     deviations = run.deviations
     if difference > MAX_DIFFERENCE:
-        deviations += (Deviation("other-predictions", (weights, difference)),)
+        deviations += (Deviation("other-predictions", (model.weights, difference)),)
     result = replace(
         trained,
         id=run.id,
@@ -82,7 +82,7 @@ def predict_external(
             **trained.details,
             "intensity": list(dataset.intensity),
             "trained_run": trained.id,
-            "weights": weights,
+            "weights": model.weights,
             "val_differs": difference,
         },
         created=now(),
@@ -90,7 +90,7 @@ def predict_external(
         folder=None,
     )
     scores = score_run(predictions, metrics, card, threshold=run.protocol.threshold)
-    save_result(results, run, result, predictions, scores)
+    save_result(results, run, Artifacts(result=result, predictions=predictions, scores=scores))
 
 
 def compare_val(val: Predictions, trained: Result) -> float:
@@ -119,7 +119,7 @@ def plan_externals(
         raise UsageError("--shuffle-labels cannot be combined with --test-on", fix="omit one of them")
     others, refused = open_external_datasets(suite, registry, settings, console)
     pairs = [
-        (own, other) for own in opened.values() for other in others if own[0].content_hash != other[1].content_hash
+        (own, other) for own in opened.values() for other in others if own.source.content_hash != other[1].content_hash
     ]
     if opened and others and not pairs:
         raise UsageError(
@@ -127,10 +127,10 @@ def plan_externals(
             fix="name another dataset",
         )
     for own, other in pairs:
-        require_two_names(own[0], other[1])
+        require_two_names(own.source, other[1])
     by_dataset: dict[str, list[External]] = {}
     for own, other in pairs:
-        name = own[0].spec.name
+        name = own.source.spec.name
         try:
             by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, settings, console))
         except DataError as error:
@@ -164,16 +164,14 @@ def match_and_compare(
     own: SplitDataset, other: OpenExternal, suite: Suite, settings: Settings, console: Console
 ) -> External:
     """Match the labels of an external dataset to those of the training dataset, and check their overlap."""
-    (trained, split, fingerprints), (name, tested, others) = own, other
+    trained, (name, tested, others) = own.source, other
     external = match_datasets(trained, tested, others, dict(suite.label_map), name=name)
     with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
-        return check_overlap(
-            trained,
-            split,
-            fingerprints,
-            external,
-            settings.cache,
-            drop=suite.drop_leaks,
+        request = OverlapRequest(
+            dataset=own,
+            external=external,
             distinct_patients=suite.distinct_patients,
+            cache=settings.cache,
             progress=progress,
         )
+        return check_overlap(request, drop=suite.drop_leaks)

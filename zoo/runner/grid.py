@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zoo.audit.external import External
@@ -11,10 +11,9 @@ from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import UsageError
 from zoo.models.identity import identify_network, nearest_size
-from zoo.models.weights import InitialWeights
+from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import SHUFFLED, Run, with_protocol
-from zoo.runner.suites import Suite
 from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import BASELINE, Protocol
 
@@ -33,45 +32,46 @@ class Machine:
         return replace(self, device_kind="cpu", precision="fp32")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """A model with everything that its runs on all datasets share."""
+
+    choice: ModelChoice
+    weights: InitialWeights
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    machine: Machine
+
+
+def plan_baselines(
+    baselines: Iterable[ModelChoice], models: Sequence[PlannedModel], image_size: int | None, machine: Machine
+) -> list[PlannedModel]:
+    """Plan the baselines that are not among the models: one seed each, on the CPU."""
+    recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
+    return [
+        PlannedModel(choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host)
+        for choice in baselines
+        if choice.spec.name not in planned
+    ]
+
+
 def plan_runs(
-    suite: Suite,
-    protocol: Protocol,
-    without_weights: Protocol,
-    choices: Sequence[tuple[ModelChoice, InitialWeights]],
-    sources: Sequence[tuple[OpenDataset, Split]],
-    machine: Machine,
-    baselines: Sequence[ModelChoice],
+    models: Sequence[PlannedModel], sources: Iterable[tuple[OpenDataset, Split]], primary_metric: str
 ) -> list[Run]:
-    """List all runs of a suite. A run whose protocol has a grid stands for its points until `settle` selects one."""
-    runs = []
-    for source, split in sources:
-        metric = suite.primary_metric or source.task.primary_metric
-        for choice, weights in choices:
-            recipe = without_weights if weights.fallback else protocol
-            runs += [
-                plan_run(source, split, fold, choice, weights, recipe, seed, machine, metric)
-                for seed, fold in itertools.product(suite.seeds, range(len(split.folds)))
-            ]
-        controls = replace(BASELINE, image_size=protocol.image_size)
-        runs += [
-            plan_run(source, split, fold, choice, InitialWeights(init="random"), controls, 0, machine.host, metric)
-            for choice, fold in itertools.product(baselines, range(len(split.folds)))
-            if choice.spec.name not in {c.spec.name for c, _ in choices}
-        ]
-    return runs
+    """List all runs of a bench; `primary_metric` "" means each task's own.
+
+    A run whose protocol has a grid stands for its points until `settle` selects one.
+    """
+    return [
+        plan_run(model, source, split, fold, seed, primary_metric or source.task.primary_metric)
+        for source, split in sources
+        for model in models
+        for seed, fold in itertools.product(model.seeds, range(len(split.folds)))
+    ]
 
 
-def plan_run(
-    source: OpenDataset,
-    split: Split,
-    fold: int,
-    choice: ModelChoice,
-    weights: InitialWeights,
-    protocol: Protocol,
-    seed: int,
-    machine: Machine,
-    primary_metric: str,
-) -> Run:
+def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, seed: int, primary_metric: str) -> Run:
+    choice, weights, protocol, machine = model.choice, model.weights, model.protocol, model.machine
     if source.task.name not in choice.spec.tasks:
         raise UsageError(
             f"model {choice.shown!r} does not support {source.task.name} tasks (dataset {source.spec.name!r}); "

@@ -21,6 +21,7 @@ from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.store import Result, read_timing, save_timing
 from zoo.runner.trials import import_all, imports_of
+from zoo.specs.model import BuildRequest
 from zoo.system.devices import device_kind, list_devices, open_device
 from zoo.system.locks import locked
 from zoo.system.machine import can_fork, prepare_torch
@@ -126,13 +127,8 @@ def measure_network(network: TimedNetwork, device: str, registry: Registry, cach
     prepare_torch(network.threads)
     open_device(device).prepare()
     spec = find_model_spec(network.model, registry, cache)
-    module = build_model(
-        spec,
-        num_outputs=network.num_outputs,
-        channels=network.channels,
-        image_size=network.image_size,
-        stem=network.stem,
-    )
+    request = BuildRequest(num_outputs=network.num_outputs, channels=network.channels, image_size=network.image_size)
+    module = build_model(spec, request, stem=network.stem)
     pixels = random_pixels(THROUGHPUT_BATCH, network.image_size, network.channels, spec.mean, spec.std, device)
     module = place(module, device, network.precision, network.image_size)
     seconds = [measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)]

@@ -17,7 +17,7 @@ from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import plan_externals
-from zoo.runner.grid import Machine, as_control, as_controls, plan_runs
+from zoo.runner.grid import Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
 from zoo.runner.precision import choose_precisions
 from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.suites import Suite
@@ -80,12 +80,22 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     warn_of_fallbacks(choices, initial, settings, console)
     opened, refused = open_sources(specs, suite, settings, console)
     externals, unmatched = plan_externals(opened, suite, registry, settings, console)
-    sources = {name: (source, split) for name, (source, split, _) in opened.items()}
+    sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     without_weights = protocol
     if protocol.without_weights:
         without_weights = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
-    starts = list(zip(choices, initial, strict=True))
-    runs = plan_runs(suite, protocol, without_weights, starts, list(sources.values()), machine, list_baselines())
+    models = [
+        PlannedModel(
+            choice=choice,
+            weights=weights,
+            protocol=without_weights if weights.fallback else protocol,
+            seeds=suite.seeds,
+            machine=machine,
+        )
+        for choice, weights in zip(choices, initial, strict=True)
+    ]
+    models += plan_baselines(list_baselines(), models, protocol.image_size, machine)
+    runs = plan_runs(models, sources.values(), suite.primary_metric)
     runs = choose_precisions(runs, sources, registry, settings, console)
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
@@ -98,7 +108,7 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
         runs=tuple(runs),
         done=done,
         sources=sources,
-        fingerprints={name: fingerprints for name, (_, _, fingerprints) in opened.items()},
+        fingerprints={name: dataset.fingerprints for name, dataset in opened.items()},
         externals=externals,
         weights=weights,
         metrics=metrics,
@@ -139,15 +149,16 @@ def open_sources(
             refused.append(spec)
             continue
         try:
-            source, split, fingerprints = open_and_split(
+            dataset = open_and_split(
                 spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
             )
         except DataError as error:  # go on with the other datasets
             refused.append((spec.name, error))
             continue
-        if source.spec.name in opened:
-            require_two_names(opened[source.spec.name][0], source)
-        opened[source.spec.name] = (source, split, fingerprints)
+        name = dataset.source.spec.name
+        if name in opened:
+            require_two_names(opened[name].source, dataset.source)
+        opened[name] = dataset
     return opened, refused
 
 

@@ -20,6 +20,7 @@ from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.runner.trials import import_all, imports_of
+from zoo.specs.model import BuildRequest
 from zoo.system.devices import open_device
 from zoo.system.files import hash_bytes, read_regular, write_json
 from zoo.system.machine import can_fork, num_cores, prepare_torch, processor_name, versions
@@ -148,11 +149,10 @@ def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Reg
     """Report the CPU seconds of a training step in each precision, to which other processes do not contribute."""
     prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry or open_registry(), cache)
+    request = BuildRequest(num_outputs=2, channels=network.channels, image_size=network.image_size)
     seconds = {}
     for precision in ("fp32", "bf16"):
-        module = build_model(
-            spec, num_outputs=2, channels=network.channels, image_size=network.image_size, stem=network.stem
-        )
+        module = build_model(spec, request, stem=network.stem)
         seconds[precision] = time_step(place(module, "cpu", precision, network.image_size), network, precision)
     notify({"seconds": seconds})
 

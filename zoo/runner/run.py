@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
-from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters
@@ -20,16 +19,15 @@ from zoo.models.weights import InitialWeights, find_model_spec
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
-from zoo.results.store import Result, claim, now, save_result
+from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work
-from zoo.runner.external import predict_external
-from zoo.specs.metric import MetricSpec
-from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
+from zoo.runner.external import TrainedModel, predict_external
+from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
-from zoo.training.fitting import Fitted, fit, reopen
+from zoo.training.fitting import FitRequest, Fitted, fit, reopen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,12 +79,12 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     if assignment.kept:
         fitted = reopen(module, assignment.kept, pixels, run.precision)
     else:
-        fitted = fit(
-            spec,
-            module,
-            dataset,
-            pixels,
-            run.protocol,
+        request = FitRequest(
+            spec=spec,
+            module=module,
+            dataset=dataset,
+            pixels=pixels,
+            protocol=run.protocol,
             seed=run.seed,
             precision=run.precision,
             val_score=select,
@@ -94,6 +92,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             get_features=choose_features(assignment, pixels),
             checkpoints=checkpoints,
         )
+        fitted = fit(request)
     val = fitted.predict(dataset, pixels, "val", run.precision)
     details = {
         "pretraining": assignment.weights.pretraining(spec),
@@ -101,30 +100,32 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
-    result = assignment.done or score_and_save(assignment, fitted, pixels, val, metrics, cost, details)
+    result = assignment.done
+    if result is None:
+        predictions = {"val": val}
+        scores: dict[str, dict[str, Score]] = {}
+        if run.purpose != "tune":
+            predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+            scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+        result = to_result(assignment, fitted, pixels.device, cost=cost, details=details)
+        state = state_of(fitted.module) if assignment.keep_weights != "none" else None
+        artifacts = Artifacts(
+            result=result, predictions=predictions, scores=scores, history=fitted.history, state=state
+        )
+        save_result(assignment.results, run, artifacts)
     checkpoints.drop()
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    model = TrainedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     for test in assignment.external:
-        predict_external(test, fitted.module, val, pixels, metrics, result, assignment.results, weights=weights)
+        predict_external(test, model, metrics, assignment.results)
 
 
-def score_and_save(
-    assignment: Assignment,
-    fitted: Fitted,
-    pixels: Pixels,
-    val: Predictions,
-    metrics: Mapping[str, MetricSpec],
-    cost: Mapping[str, Any],
-    details: Mapping[str, Any],
+def to_result(
+    assignment: Assignment, fitted: Fitted, device: str, *, cost: Mapping[str, Any], details: Mapping[str, Any]
 ) -> Result:
-    """Predict and score test once, unless this is a tuning run, and save the result."""
-    run, dataset = assignment.run, assignment.dataset
-    predictions: dict[str, Predictions] = {"val": val}
-    scores: dict[str, dict[str, Score]] = {}
-    if run.purpose != "tune":
-        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
-        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-    result = Result(
+    """The result of a finished run; `cost` and `details` are added to those of its training."""
+    run = assignment.run
+    return Result(
         id=run.id,
         run=run.describe(),
         identity=run.identity,
@@ -132,24 +133,24 @@ def score_and_save(
         dataset=assignment.dataset_facts,
         deviations=(*run.deviations, *fitted.deviations),
         details={**describe_fit(fitted, assignment), **details},
-        cost={**cost, **measure_cost(fitted, pixels.device)},
-        system=describe_compute(pixels.device, run.threads),
+        cost={**cost, **measure_cost(fitted, device)},
+        system=describe_compute(device, run.threads),
         versions=versions(*assignment.libraries),
         created=now(),
     )
-    state = state_of(fitted.module) if assignment.keep_weights != "none" else None
-    save_result(assignment.results, run, result, predictions, scores, fitted.history, state)
-    return result
 
 
 def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeights) -> nn.Module:
-    return build_model(
-        spec,
+    request = BuildRequest(
         num_outputs=dataset.task.head.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
         image_size=run.image_size,
         weights=weights.path,
         tag=weights.build_tag,
+    )
+    return build_model(
+        spec,
+        request,
         stem=run.protocol.stem,
         head_std=run.protocol.head_std,
         seed=seed_children(run.seed, "init")["init"],

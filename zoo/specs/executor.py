@@ -12,9 +12,9 @@ class ExecutorSpec:
     """A way to execute runs. Provisional until a second executor ships.
 
     `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=..., fits=..., more=...)` is a generator
-    with the arguments of `zoo.system.workers.execute`. It yields a `zoo.Event` for everything that happens to the
-    works, and an empty progress event after a second without any. A failed work is an event, not an exception.
-    Closing the generator ends all work.
+    whose keyword arguments are fields of `zoo.system.workers.ExecutorOptions`. It yields a `zoo.Event` for everything
+    that happens to the works, and an empty progress event after a second without any. A failed work is an event, not
+    an exception. Closing the generator ends all work.
     """
 
     name: str

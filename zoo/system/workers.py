@@ -58,57 +58,67 @@ class Worker(Generic[Work]):
     descendants: list[int] = field(default_factory=list)  # its processes when it was told to end
 
 
-def execute(
-    works: Sequence[Work],
-    carry_out: Callable[[Work, str, Notify], None],
-    *,
-    devices: Sequence[str],
-    reuse: bool,
-    timeout: float | None = None,
-    fail_fast: bool = False,
-    start_method: str | None = None,
-    fits: Callable[[Work, str], bool] = lambda work, device: True,  # noqa: ARG005
-    more: Callable[[], Sequence[Work] | None] = lambda: None,
-) -> Generator[Event[Work], None, None]:
-    """Carry out each piece of work in a child process, with one worker per listed device, and yield events.
+@dataclass(frozen=True, kw_only=True)
+class ExecutorOptions(Generic[Work]):
+    """The keyword arguments of an executor."""
 
-    With `reuse` a worker carries out work until it fails, which keeps a GPU's context and dataset. Otherwise each piece
-    of work has its own child, forked after the imports, so that it starts in tens of milliseconds with a clean heap.
-    Where forking is unsafe (macOS, Windows), children are spawned, and works and `carry_out` must be picklable;
-    `start_method` forces one or the other. A worker takes the first work that `fits` its device; every work must fit
-    one of the devices. `more` is called repeatedly for work that has become ready, until it returns None. Closing the
-    generator ends all children. Without other events, an empty progress event is yielded once a second, so that the
-    caller can show that work continues.
+    devices: Sequence[str]  # one worker each
+    reuse: bool  # whether a worker carries out work until it fails, which keeps a GPU's context and dataset
+    timeout: float | None = None  # seconds for each work
+    fail_fast: bool = False  # start no work after one that failed
+    start_method: str | None = None  # of child processes; None: fork where it is safe, else spawn
+    # A worker takes the first work that fits its device; every work must fit one of the devices.
+    fits: Callable[[Work, str], bool] = lambda work, device: True  # noqa: ARG005
+    # Called repeatedly for work that has become ready, until it returns None.
+    more: Callable[[], Sequence[Work] | None] = lambda: None
+
+
+def execute(
+    works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], **options: Any
+) -> Generator[Event[Work], None, None]:
+    """Carry out each piece of work in a child process and yield events; `options` are those of `ExecutorOptions`.
+
+    Without `reuse` each piece of work has its own child, forked after the imports, so that it starts in tens of
+    milliseconds with a clean heap. Where forking is unsafe (macOS, Windows), children are spawned, and works and
+    `carry_out` must be picklable. Closing the generator ends all children. Without other events, an empty progress
+    event is yielded once a second, so that the caller can show that work continues.
     """
-    context = multiprocessing.get_context(start_method or ("fork" if can_fork() else "spawn"))
+    return execute_works(works, carry_out, ExecutorOptions(**options))
+
+
+def execute_works(
+    works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], options: ExecutorOptions[Work]
+) -> Generator[Event[Work], None, None]:
+    context = multiprocessing.get_context(options.start_method or ("fork" if can_fork() else "spawn"))
+    start = partial(start_worker, context, carry_out, reuse=options.reuse)
     waiting = list(works)
     workers: list[Worker[Work]] = []
-    free = list(devices)
+    free = list(options.devices)
     last = time.monotonic()
     pending = True
     try:
         while waiting or pending or any(worker.work is not None for worker in workers):
             if pending:
-                ready = more()
+                ready = options.more()
                 pending = ready is not None
                 waiting += ready or ()
-            yield from hand_out(waiting, workers, free, fits, partial(start_worker, context, carry_out, reuse=reuse))
+            yield from hand_out(waiting, workers, free, options.fits, start)
             busy = [worker for worker in workers if worker.work is not None]
             wait([source for worker in busy for source in sources_of(worker)], WORKER_POLL_SECONDS)
             if busy and busy[0].work is not None and time.monotonic() - last >= TICK_SECONDS:
                 last = time.monotonic()
                 yield Event(work=busy[0].work, kind="progress")
             for worker in list(workers):
-                for event in collect(worker, timeout):
+                for event in collect(worker, options.timeout):
                     last = time.monotonic()
                     yield event
                     if event.kind == "ended":
-                        keep = event.status in {"ok", "failed"} and reuse
+                        keep = event.status in {"ok", "failed"} and options.reuse
                         if not keep:
                             end_worker(worker)
                             workers.remove(worker)
                             free.append(worker.device)
-                        if fail_fast and event.status != "ok":
+                        if options.fail_fast and event.status != "ok":
                             waiting.clear()
                             pending = False
     finally:

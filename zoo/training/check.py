@@ -16,7 +16,7 @@ from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device, resolve_precision
 from zoo.system.replay import WARM_UP_STEPS
 from zoo.tasks.kinds import default_task
-from zoo.training.fitting import Fitted, fit
+from zoo.training.fitting import FitRequest, Fitted, fit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,17 +84,18 @@ def train(device: str, precision: str, *, eager: bool = False) -> Fitted:
     levels = np.random.default_rng(0).integers(0, 256, (COUNT, CHECK_SIDE, CHECK_SIDE, 1), dtype=np.uint8)
     images = torch.from_numpy(levels // 2 + 64 * dataset.targets[:, None, None, None].astype(np.uint8))
     protocol = Protocol(name="check", steps=STEPS, rounds=1, batch_size=16)
-    return fit(
-        ModelSpec(name="check", build=lambda _: module, channels=1),
-        module,
-        dataset,
-        as_pixels(images.to(device), (0.0, 255.0), (0.5,), (0.25,), device),
-        protocol,
+    request = FitRequest(
+        spec=ModelSpec(name="check", build=lambda _: module, channels=1),
+        module=module,
+        dataset=dataset,
+        pixels=as_pixels(images.to(device), (0.0, 255.0), (0.5,), (0.25,), device),
+        protocol=protocol,
         seed=0,
         precision=precision,
         val_score=lambda _: 0.0,
         notify=lambda _: None,
     )
+    return fit(request)
 
 
 def noise_dataset() -> DecodedFold:

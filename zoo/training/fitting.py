@@ -59,45 +59,36 @@ class Fitted:
         return predict(self.module, dataset, pixels, split, precision=precision)
 
 
-def fit(
-    spec: ModelSpec,
-    module: nn.Module,
-    dataset: DecodedFold,
-    pixels: Pixels,
-    protocol: Protocol,
-    *,
-    seed: int,
-    precision: str,
-    val_score: ValScore,
-    notify: NotifyStep,
-    get_features: GetFeatures = extract_features,
-    checkpoints: Checkpoints | None = None,
-) -> Fitted:
-    """Fit a module by the protocol's method; all random numbers derive from `seed`.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitRequest:
+    """What to fit, to what and how. All random numbers of the training derive from `seed`."""
 
-    With `checkpoints`, an interrupted fine-tuning continues from the last checkpoint, to the same weights.
-    """
-    module = module.to(pixels.device)
+    spec: ModelSpec
+    module: nn.Module
+    dataset: DecodedFold
+    pixels: Pixels
+    protocol: Protocol
+    seed: int
+    precision: str
+    val_score: ValScore
+    notify: NotifyStep
+    get_features: GetFeatures = extract_features  # of a frozen network
+    checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
+
+
+def fit(request: FitRequest) -> Fitted:
+    """Fit a module by the protocol's method."""
+    dataset, protocol = request.dataset, request.protocol
+    module = request.module.to(request.pixels.device)
     start = time.perf_counter()
     if protocol.method == "finetune":
-        return finetune(
-            spec,
-            module,
-            dataset,
-            pixels,
-            protocol,
-            seed=seed,
-            precision=precision,
-            val_score=val_score,
-            notify=notify,
-            checkpoints=checkpoints,
-        )
+        return finetune(request)
     module.eval()
-    extract = feature_extractor(spec, module)
-    features = get_features(extract, pixels, precision)
+    extract = feature_extractor(request.spec, module)
+    features = request.get_features(extract, request.pixels, request.precision)
     details: dict[str, Any] = {}
     if protocol.method == "probe":
-        head, details = fit_probe(features, dataset, protocol, logits_scorer(dataset, val_score))
+        head, details = fit_probe(features, dataset, protocol, logits_scorer(dataset, request.val_score))
     else:
         head = fit_knn(features, dataset, protocol)
     return Fitted(
@@ -137,35 +128,22 @@ def logits_scorer(dataset: DecodedFold, val_score: ValScore) -> Callable[[Array]
     return score
 
 
-def finetune(
-    spec: ModelSpec,
-    module: nn.Module,
-    dataset: DecodedFold,
-    pixels: Pixels,
-    protocol: Protocol,
-    *,
-    seed: int,
-    precision: str,
-    val_score: ValScore,
-    notify: NotifyStep,
-    checkpoints: Checkpoints | None,
-) -> Fitted:
+def finetune(request: FitRequest) -> Fitted:
     """Train all layers for the protocol's budget, score val after each round, and keep the round that val selects."""
+    dataset, pixels, protocol, precision = request.dataset, request.pixels, request.protocol, request.precision
+    checkpoints = request.checkpoints
     device = open_device(pixels.device)
     with device.stream():
-        module = place(module, pixels.device, precision, pixels.image_size)
+        module = place(request.module, pixels.device, precision, pixels.image_size)
         num_steps, every = plan_steps(protocol, len(dataset.index("train")))
-        seeds = seed_children(seed, *USES)
-        optimizer = build_optimizer(spec, module, protocol)
+        seeds = seed_children(request.seed, *USES)
+        optimizer = build_optimizer(request.spec, module, protocol)
         training = Training(
             module=module,
             task=dataset.task,
-            protocol=protocol,
             precision=precision,
-            optimizer=optimizer,
             feed=Feed(Batches(dataset, pixels, protocol, seeds), optimizer, protocol, num_steps),
             keeper=BestRound(module, select_last=selects_last(dataset, protocol)),
-            num_steps=num_steps,
         )
         listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()
         with device.own_random_numbers(seeds["dropout"]), listening:
@@ -177,12 +155,12 @@ def finetune(
                 if training.step % every == 0 or training.step == num_steps:
                     loss = training.end_round(training.step % every or every)
                     val = predict(module, dataset, pixels, "val", precision=precision)
-                    row |= {"loss": loss, **describe_val(val, dataset, val_score)}
+                    row |= {"loss": loss, **describe_val(val, dataset, request.val_score)}
                     training.history.append({**row, "train_seconds": training.seconds})
                     training.keeper.offer(training.step, row["val_score"], row["val_loss"])
                     module.train()
                     training.since = time.perf_counter()
-                notify(row)
+                request.notify(row)
                 if checkpoints:
                     checkpoints.keep(training.state)
         return to_fitted(training, resumed_at)

@@ -13,7 +13,6 @@ import numpy as np
 
 from zoo.errors import RunError
 from zoo.models.building import PURE_HOOKS
-from zoo.specs.protocol import Protocol
 from zoo.system.replay import WARM_UP_STEPS, Repeated, within_memory
 from zoo.tasks.task import Task
 from zoo.training.batches import Feed
@@ -37,17 +36,14 @@ class Training:
         *,
         module: nn.Module,
         task: Task,
-        protocol: Protocol,
         precision: str,
-        optimizer: torch.optim.Optimizer,
         feed: Feed,
         keeper: BestRound,
-        num_steps: int,
     ) -> None:
         import torch
 
-        self.module, self.task, self.protocol, self.precision = module, task, protocol, precision
-        self.optimizer, self.feed, self.keeper, self.num_steps = optimizer, feed, keeper, num_steps
+        self.module, self.task, self.precision, self.feed, self.keeper = module, task, precision, feed, keeper
+        self.protocol, self.optimizer, self.num_steps = feed.protocol, feed.optimizer, feed.num_steps
         self.device = feed.device
         self.total_loss = torch.zeros((), device=self.device.name)  # of this round's steps
         self.scaler = self.new_scaler()

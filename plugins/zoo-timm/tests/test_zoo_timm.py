@@ -199,7 +199,7 @@ def test_the_core_adapts_an_architecture_to_gray_images_and_two_labels(name):
 
     spec = SPECS[name]
     size = nearest_size(spec, 64)
-    module = build_model(spec, num_outputs=2, channels=1, image_size=size).train()
+    module = build_model(spec, BuildRequest(num_outputs=2, channels=1, image_size=size)).train()
     assert module(torch.rand(2, 1, size, size)).shape == (2, 2)
 
 
@@ -212,7 +212,8 @@ def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
     spec = SPECS[name]
     size = nearest_size(spec, 64)
     gray, color = (
-        build_model(spec, num_outputs=2, channels=channels, image_size=size, head_std=1.0).eval() for channels in (1, 3)
+        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
+        for channels in (1, 3)
     )
     images = torch.rand(2, 1, size, size)
     with torch.inference_mode():
@@ -228,7 +229,7 @@ def test_outputs_of_a_new_head_follow_its_bias(name):
 
     spec = SPECS[name]
     size = nearest_size(spec, 64)
-    module = build_model(spec, num_outputs=3, channels=3, image_size=size)
+    module = build_model(spec, BuildRequest(num_outputs=3, channels=3, image_size=size))
     check_bounds(spec, module, torch.rand(2, 3, size, size))
 
 

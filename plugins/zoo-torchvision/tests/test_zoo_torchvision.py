@@ -160,7 +160,7 @@ def test_outputs_of_a_new_head_follow_its_bias(name):
     spec = SPECS[name]
     multiple = spec.size_multiple
     size = spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 32) // multiple) * multiple
-    module = build_model(spec, num_outputs=3, channels=3, image_size=size)
+    module = build_model(spec, BuildRequest(num_outputs=3, channels=3, image_size=size))
     check_bounds(spec, module, torch.rand(2, 3, size, size))
 
 
@@ -170,7 +170,7 @@ def test_a_squeezenet_can_predict_probabilities_below_one_half():
 
     from zoo.models.building import build_model
 
-    module = build_model(SPECS["squeezenet1_0"], num_outputs=3, channels=1, image_size=64)
+    module = build_model(SPECS["squeezenet1_0"], BuildRequest(num_outputs=3, channels=1, image_size=64))
     images, targets = torch.rand(8, 1, 64, 64), torch.zeros(8, 3)
     optimizer = torch.optim.SGD(module.classifier[1].parameters(), lr=1.0)
     for _ in range(20):
@@ -212,7 +212,8 @@ def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
     spec = SPECS[name]
     size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 64)
     gray, color = (
-        build_model(spec, num_outputs=2, channels=channels, image_size=size, head_std=1.0).eval() for channels in (1, 3)
+        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
+        for channels in (1, 3)
     )
     images = torch.rand(2, 1, size, size)
     with torch.inference_mode():

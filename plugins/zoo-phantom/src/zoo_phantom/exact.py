@@ -62,17 +62,10 @@ def pixel_centers(size: int) -> tuple[Array, Array]:
     return line[None, None, :], line[None, :, None]
 
 
-def ellipse_depth(
-    x: Array,
-    y: Array,
-    x0: Array | float,
-    y0: Array | float,
-    a: Array | float,
-    b: Array | float,
-    squareness: float = 0.0,
-) -> Array:
+def ellipse_depth(x: Array, y: Array, center: Point, radii: Point, squareness: float = 0.0) -> Array:
     """Approximate depth of a point inside an ellipse; negative outside. `squareness` fills its corners."""
-    u, v = (x - x0) / a, (y - y0) / b
+    a, b = radii
+    u, v = (x - center[0]) / a, (y - center[1]) / b
     u, v = u * u, v * v
     # of two plain floats take a plain float: np.minimum would return a float64, and turn the image into float64
     shorter = min(a, b) if isinstance(a, float) and isinstance(b, float) else np.minimum(a, b)

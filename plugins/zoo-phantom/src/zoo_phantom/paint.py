@@ -68,9 +68,9 @@ def paint_anatomy(scenes: Scenes, slices: Array, lung: Array) -> Array:
     x, y = pixel_centers(size)
     bx, by = x - here["x"], y - here["y"]
     hu = np.full((len(slices), size, size), -1000.0, dtype=np.float32)
-    table = ellipse_depth(bx, by, 0.0, here["body_b"] - 21.0, 30.0, 24.5)
+    table = ellipse_depth(bx, by, (0.0, here["body_b"] - 21.0), (30.0, 24.5))
     blend(hu, -150.0, coverage(np.minimum(table, 0.9 - table), size) * (by > here["body_b"] - 4.0))
-    body = ellipse_depth(bx, by, 0.0, 0.0, here["body_a"], here["body_b"], 0.3)
+    body = ellipse_depth(bx, by, (0.0, 0.0), (here["body_a"], here["body_b"]), 0.3)
     blend(hu, -100.0, coverage(body, size))
     blend(hu, 50.0, coverage(body - patient["fat"], size))
     cells = Stream(parameters.seed, "texture").uniform((-1.0, 1.0), int(slices[-1]) + 1, 9, 9)[slices]
@@ -121,13 +121,15 @@ def paint_heart(
 ) -> None:
     """Paint heart or great vessels, the descending aorta, the trachea above and its two branches below."""
     blood, level = patient["blood_hu"], here["level"]
-    heart = ellipse_depth(bx, by, here["heart_x"], here["heart_y"], here["heart_a"], here["heart_b"])
+    heart = ellipse_depth(bx, by, (here["heart_x"], here["heart_y"]), (here["heart_a"], here["heart_b"]))
     blend(hu, 45.0, coverage(heart, size))
     blend(hu, blood, coverage(heart - 1.2, size))
-    blend(hu, blood, coverage(ellipse_depth(bx, by, here["aorta_x"], here["spine_y"] - 4.0, 2.1, 2.1), size))
+    blend(hu, blood, coverage(ellipse_depth(bx, by, (here["aorta_x"], here["spine_y"] - 4.0), (2.1, 2.1)), size))
     apart = 4.4 * np.maximum(level - 0.25, 0.0)
     for side in (-1.0, 1.0):
-        airway = ellipse_depth(bx, by, side * apart, here["heart_y"] + here["heart_b"] + 1.6, 1.7 - 0.4 * level, 1.5)
+        airway = ellipse_depth(
+            bx, by, (side * apart, here["heart_y"] + here["heart_b"] + 1.6), (1.7 - 0.4 * level, 1.5)
+        )
         blend(hu, -980.0, coverage(airway, size))
 
 
@@ -136,7 +138,7 @@ def paint_bones(
 ) -> None:
     """Paint vertebra with canal and spinous process, sternum, and twelve oblique sections of ribs."""
     bone, spine = patient["bone_hu"], here["spine_y"]
-    vertebra = ellipse_depth(bx, by, 0.0, spine, 3.6, 2.9)
+    vertebra = ellipse_depth(bx, by, (0.0, spine), (3.6, 2.9))
     for depth in (
         segment_depth(bx, by, (-5.2, spine + 4.6), (5.2, spine + 4.6), (0.5, 0.5)),
         segment_depth(bx, by, (0.0, spine + 4.0), (0.0, spine + 7.0), (0.9, 0.5)),
@@ -144,8 +146,8 @@ def paint_bones(
         blend(hu, 0.8 * bone, coverage(depth, size))
     blend(hu, bone + 80.0, coverage(vertebra, size))
     blend(hu, 0.6 * bone, coverage(vertebra - 0.9, size))
-    blend(hu, 20.0, coverage(ellipse_depth(bx, by, 0.0, spine + 4.0, 1.5, 1.2), size))
-    blend(hu, 0.8 * bone, coverage(ellipse_depth(bx, by, 0.0, -here["cage_b"] - 0.2, 2.8, 0.9), size))
+    blend(hu, 20.0, coverage(ellipse_depth(bx, by, (0.0, spine + 4.0), (1.5, 1.2)), size))
+    blend(hu, 0.8 * bone, coverage(ellipse_depth(bx, by, (0.0, -here["cage_b"] - 0.2), (2.8, 0.9)), size))
     for rib, place in enumerate((-0.75, -0.45, -0.12, 0.2, 0.5, 0.8)):
         # ribs slope, so their sections move along the cage from slice to slice
         cosine, sine = direction(place + 0.2 * (here["level"] - 0.5) + 0.02 * (rib % 2))

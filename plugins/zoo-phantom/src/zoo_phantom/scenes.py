@@ -160,13 +160,13 @@ def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> 
 def lung_depth(anatomy: Mapping[str, Array], x: Array, y: Array) -> Array:
     """Depth of a point inside a lung: two ellipses in the rib cage, without heart, spine and mediastinum."""
     x, y = x - anatomy["x"], y - anatomy["y"]
-    right = ellipse_depth(x, y, anatomy["right_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
-    left = ellipse_depth(x, y, anatomy["left_x"], 0.0, anatomy["lung_a"], anatomy["lung_b"], 0.25)
-    cage = ellipse_depth(x, y, 0.0, 0.0, anatomy["cage_a"], anatomy["cage_b"], 0.3) - 0.8
-    heart = ellipse_depth(x, y, anatomy["heart_x"], anatomy["heart_y"], anatomy["heart_a"], anatomy["heart_b"])
-    middle = ellipse_depth(x, y, 0.0, 0.0, 3.4, anatomy["cage_b"], -0.2)
-    spine = ellipse_depth(x, y, 0.0, anatomy["spine_y"] + 1.0, 5.2, 5.4)
-    aorta = ellipse_depth(x, y, anatomy["aorta_x"], anatomy["spine_y"] - 4.0, 2.4, 2.4)
+    right = ellipse_depth(x, y, (anatomy["right_x"], 0.0), (anatomy["lung_a"], anatomy["lung_b"]), 0.25)
+    left = ellipse_depth(x, y, (anatomy["left_x"], 0.0), (anatomy["lung_a"], anatomy["lung_b"]), 0.25)
+    cage = ellipse_depth(x, y, (0.0, 0.0), (anatomy["cage_a"], anatomy["cage_b"]), 0.3) - 0.8
+    heart = ellipse_depth(x, y, (anatomy["heart_x"], anatomy["heart_y"]), (anatomy["heart_a"], anatomy["heart_b"]))
+    middle = ellipse_depth(x, y, (0.0, 0.0), (3.4, anatomy["cage_b"]), -0.2)
+    spine = ellipse_depth(x, y, (0.0, anatomy["spine_y"] + 1.0), (5.2, 5.4))
+    aorta = ellipse_depth(x, y, (anatomy["aorta_x"], anatomy["spine_y"] - 4.0), (2.4, 2.4))
     outside = np.maximum(np.maximum(heart, middle), np.maximum(spine, aorta)) + 0.3
     return np.minimum(np.minimum(np.maximum(right, left), cage), -outside)
 
