@@ -12,10 +12,10 @@ import pytest
 
 from zoo.errors import Undefined
 from zoo.evaluation.evidence import unit_influence
+from zoo.evaluation.intervals import draw_patients
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score_metric
 from zoo.evaluation.thresholds import DecidedTest
-from zoo.evaluation.intervals import draw_patients
 from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.tasks.kinds import TASKS, softmax
 
