@@ -154,9 +154,9 @@ def test_the_example_plugin_stands_in_the_docs_as_it_is():
     assert ("python", module) in code_blocks(read("write-a-plugin.md"))
 
 
-def test_the_example_plugin_is_under_sixty_lines():
+def test_the_example_plugin_is_under_eighty_lines():
     module = read(ROOT / "plugins" / "zoo-example" / "src" / "zoo_example" / "__init__.py")
-    assert len(module.splitlines()) < 60
+    assert len(module.splitlines()) < 80
 
 
 def test_the_plugin_of_one_card_in_the_docs_is_listed_and_read(tmp_path):

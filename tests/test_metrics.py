@@ -15,7 +15,7 @@ from zoo.errors import Undefined
 from zoo.evaluation.evidence import unit_influence
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.thresholds import DecidedTest
-from zoo.specs.metric import MetricRequest
+from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.intervals import bootstrap_weights
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.logits import softmax
@@ -229,6 +229,66 @@ def test_ordinal_mae_counts_grades():
     assert METRIC["mae"].compute(request) == approx(1.0)
 
 
+# --- metrics of one function -----------------------------------------------------------------------------------------
+GRID = np.array([[1.0, np.nan, np.nan], [0.0, 0.5, np.nan], [np.nan, 1.0, np.nan], [0.5, np.nan, np.nan]])
+
+
+def from_grid(request: MetricRequest) -> np.ndarray:
+    return GRID[request.targets]
+
+
+def first_label(request: MetricRequest) -> np.ndarray:
+    return from_grid(request)[:, 0]
+
+
+def four_units() -> MetricRequest:
+    return replace(make_request("multiclass", num=4), targets=np.arange(4))
+
+
+def test_per_unit_values_are_averaged_by_label_and_then_over_the_defined_labels():
+    spec = MetricSpec(name="grid", per_unit=from_grid)
+    assert spec.compute(four_units()) == (0.5 + 0.75) / 2
+    assert spec.note(four_units()) == "macro over 2 of 3 labels"
+    assert MetricSpec(name="one", per_unit=first_label).compute(four_units()) == 0.5
+
+
+def test_resamples_of_per_unit_values_leave_out_labels_that_no_drawn_unit_defines():
+    spec = MetricSpec(name="grid", per_unit=from_grid)
+    weights = np.array([[1.0, 1, 1, 1], [2, 0, 0, 1], [0, 0, 3, 0], [0, 0, 0, 0]])
+    assert spec.resample(four_units(), weights) == approx([0.625, 2.5 / 3, 1.0, np.nan], nan_ok=True)
+
+
+def test_influence_of_per_unit_values_is_the_derivative_of_their_resample():
+    spec = MetricSpec(name="grid", per_unit=from_grid)
+    part = DecidedTest(four_units(), np.arange(4))
+    through_weights = unit_influence(replace(spec, per_unit=None, influence=None), part)
+    assert unit_influence(spec, part) == approx(through_weights, abs=1e-5)
+
+
+def test_per_unit_values_that_are_all_undefined_are_an_undefined_metric():
+    spec = MetricSpec(name="grid", per_unit=from_grid)
+    request = replace(make_request("multiclass", num=4), targets=np.array([0, 1, 2, 3]))
+    with pytest.raises(Undefined, match="undefined for every unit"):
+        MetricSpec(name="last", per_unit=last_label).compute(request)
+    assert np.isnan(spec.resample(request, np.zeros((1, 4)))).all()
+
+
+def last_label(request: MetricRequest) -> np.ndarray:
+    return from_grid(request)[:, 2]
+
+
+def test_replacing_per_unit_replaces_all_that_follows_from_it():
+    spec = replace(MetricSpec(name="grid", per_unit=from_grid), name="one", per_unit=first_label)
+    assert spec.compute(four_units()) == 0.5
+    assert spec.resample(four_units(), np.ones((1, 4))) == approx([0.5])
+    assert spec.note(four_units()) == ""
+
+
+def test_a_metric_without_a_function_is_refused():
+    with pytest.raises(TypeError, match="neither `per_unit` nor `compute`"):
+        MetricSpec(name="none")
+
+
 # --- undefined -------------------------------------------------------------------------------------------------------
 def one_class(task: str, label: int) -> MetricRequest:
     request = make_request(task)
@@ -386,7 +446,9 @@ def test_influence_values_are_the_derivative_of_the_weighted_metric(task, name):
     request = make_request(task, num=60)
     if task == "multilabel":
         request.targets[:20, 1] = np.nan  # unknown
-    through_weights = unit_influence(replace(METRIC[name], influence=None), DecidedTest(request, np.arange(60)))
+    through_weights = unit_influence(
+        replace(METRIC[name], per_unit=None, influence=None), DecidedTest(request, np.arange(60))
+    )
     assert unit_influence(METRIC[name], DecidedTest(request, np.arange(60))) == approx(through_weights, abs=2e-4)
 
 
@@ -398,7 +460,7 @@ def test_ece_has_no_influence_values():
 @pytest.mark.parametrize("name", ["mae", "r2"])
 def test_without_a_weighted_metric_influence_is_the_jackknife(name):
     request = make_request("regression", num=300)
-    alone = replace(METRIC[name], influence=None, resample=None)
+    alone = replace(METRIC[name], per_unit=None, influence=None, resample=None)
     actual, expected = (unit_influence(m, DecidedTest(request, np.arange(300))) for m in (alone, METRIC[name]))
     assert np.corrcoef(actual, expected)[0, 1] > 0.999
     assert actual.std() == approx(expected.std(), rel=0.03)

@@ -430,6 +430,48 @@ def test_a_valid_metric_passes(spec):
     assert check_metric(spec) is None
 
 
+def is_right(request):
+    return request.targets == request.decisions
+
+
+def right_by_label(request):
+    return np.stack([np.where(request.targets == label, is_right(request), np.nan) for label in range(2)], axis=1)
+
+
+def one_number(request):
+    return np.array(is_right(request).mean())
+
+
+def rank_of_unit(request):
+    return np.argsort(np.argsort(request.probabilities[:, 1])) * is_right(request) / len(request.targets)
+
+
+def infinite_if_wrong(request):
+    return np.where(is_right(request), 1.0, -np.inf)
+
+
+@pytest.mark.parametrize("per_unit", [is_right, right_by_label])
+def test_a_metric_of_one_function_passes(per_unit):
+    assert check_metric(MetricSpec(name="right", per_unit=per_unit, tasks=("binary",))) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"per_unit": one_number}, "per_unit gives the shape (), expected"),
+        ({"per_unit": rank_of_unit}, "another value if it is tested with other units"),
+        ({"per_unit": infinite_if_wrong}, "got -inf"),
+        ({"per_unit": infinite_if_wrong, "compute": accuracy}, "`per_unit` gives infinity"),
+        ({"per_unit": right_by_label, "compute": accuracy}, "the mean of `per_unit` is"),
+        ({"per_unit": is_right, "resample": resample_without_weights}, "`resample` gives"),
+    ],
+)
+def test_an_invalid_metric_of_one_function_fails_with_the_reason(fields, words):
+    with pytest.raises(AssertionError) as caught:
+        check_metric(MetricSpec(name="right", tasks=("binary",), **fields))
+    assert words in str(caught.value)
+
+
 def test_an_error_rate_passes_when_lower_is_better():
     spec = MetricSpec(name="error", compute=error_rate, tasks=("binary",), higher_is_better=False)
     assert check_metric(spec) is None

@@ -29,7 +29,7 @@ from zoo.models.building import layer_groups as layer_groups_of
 from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
-from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, compute_mean, unit_values
 from zoo.specs.model import BuildRequest, ModelSpec, Weights
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
@@ -432,6 +432,7 @@ def check_metric(spec: MetricSpec) -> None:
             outputs_close(value, value_of(where, spec, make_read_only(random.take(order)))),
             f"{where}: the value depends on the order of the rows",
         )
+        check_per_unit(where, spec, random, value)
         check_resample(where, spec, random, value)
         check_weighted_counts(where, spec, random, value)
         if spec.note:
@@ -481,6 +482,25 @@ def value_of(where: str, spec: MetricSpec, request: MetricRequest) -> float:
             reason = f"{where}: undefined ({error.__cause__}) for ordinary predictions of every class"
             raise AssertionError(reason) from error
         raise
+
+
+def check_per_unit(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
+    """Check that `per_unit` gives every unit its own value, finite or NaN, and agrees with `compute`."""
+    if spec.per_unit is None:
+        return
+    with step(f"{where}: per_unit"):
+        values = unit_values(request, spec.per_unit)
+        half = unit_values(make_read_only(request.take(np.arange(NUM_UNITS // 2))), spec.per_unit)
+    expect(not np.isinf(values).any(), f"{where}: `per_unit` gives infinity; expected numbers, NaN where undefined")
+    expect(
+        half.shape[1] == values.shape[1] and np.allclose(half, values[: NUM_UNITS // 2], equal_nan=True),
+        f"{where}: `per_unit` gives a unit another value if it is tested with other units; a metric that is no mean "
+        "over units needs `compute`",
+    )
+    mean = compute_mean(request, per_unit=spec.per_unit)
+    expect(
+        outputs_close(mean, value), f"{where}: the mean of `per_unit` is {mean:.6g}, and `compute` gives {value:.6g}"
+    )
 
 
 def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:

@@ -163,7 +163,7 @@ def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str)
 
 def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:
     """The label of each curve; None: the label with the largest probability."""
-    if card.task.decisions is None or not card.task.decisions.cut_labels(len(card.labels), 1):
+    if not card.task.yes_no:
         return (None,)
     return tuple(card.labels[i] for i in card.task.targets.scored_labels(len(card.labels), card.positive))
 

@@ -62,10 +62,9 @@ class Point:
 
 def build_section(request: SectionRequest) -> Section | None:
     """Build the section `operating`: sensitivity, specificity and predictive values of every row at its threshold."""
-    decisions = request.card.task.decisions
-    if decisions is None or not decisions.cut_labels(len(request.card.labels), 1) or not request.rows:
+    if not request.card.task.yes_no or not request.rows:
         return None
-    options, multilabel = request.options, not decisions.one_class
+    options, multilabel = request.options, not request.card.task.classes
     rule = options.reach or request.threshold
     rows: list[tuple[Cell, ...]] = []
     described, reasons, questions = [], [], list(list_label_questions(request))

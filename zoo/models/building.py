@@ -20,6 +20,7 @@ from zoo.models.adapting import (
 )
 from zoo.registry.isolation import network_refused
 from zoo.specs.model import BuildRequest, ModelSpec
+from zoo.tasks.kinds import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +50,7 @@ def build_model(
         module.register_forward_pre_hook(partial(fold_inputs, channels=spec.channels))
     check_precision(module, spec)
     with downloads_refused(spec, "forward"):
-        check_output(module, spec, (2, channels, image_size, image_size), num_outputs)
+        check_output(module, spec, request)
     return module
 
 
@@ -143,18 +144,24 @@ def check_precision(module: nn.Module, spec: ModelSpec) -> None:
             )
 
 
-def check_output(module: nn.Module, spec: ModelSpec, shape: tuple[int, ...], num_outputs: int) -> None:
+def is_dense(spec: ModelSpec) -> bool:
+    """Whether the model returns logits for every pixel, as the tasks it is for require."""
+    return any(TASKS[name].head.dense for name in spec.tasks if name in TASKS)
+
+
+def check_output(module: nn.Module, spec: ModelSpec, request: BuildRequest) -> None:
     """Call the module on a small batch, to detect a wrong output shape before training."""
     import torch
 
-    was_training = module.training
+    was_training, size = module.training, (request.image_size, request.image_size)
     with torch.inference_mode():
-        outputs = module.eval()(torch.zeros(shape))
+        outputs = module.eval()(torch.zeros(2, request.channels, *size))
     module.train(was_training)
     output_shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-    if output_shape != (shape[0], num_outputs):
+    expected = (2, request.num_outputs, *(size if is_dense(spec) else ()))
+    if output_shape != expected:
         raise RunError(
-            f"model {spec.name!r} returned {output_shape}, expected a tensor of shape {(shape[0], num_outputs)}",
+            f"model {spec.name!r} returned {output_shape}, expected a tensor of shape {expected}",
             fix="make the module's forward return only the logits",
             code="wrong-output",
         )

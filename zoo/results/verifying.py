@@ -452,11 +452,10 @@ def compare_scores(run: BundledRun, missing: Sequence[str], registry: Registry, 
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:
     """Whether a metric depends on decisions: compare its value for all-correct and all-wrong decisions."""
     request = decide(predictions, result.card(), "half").request
-    decided = request.task.decisions
-    if decided is None or not decided.cut_labels(len(request.labels), 1):
+    if not request.task.yes_no:
         return False  # the class with the largest probability, or no decisions
     decisions = (
-        (request.targets, 1 - request.targets) if decided.one_class else (request.targets == 1, request.targets != 1)
+        (request.targets, 1 - request.targets) if request.task.classes else (request.targets == 1, request.targets != 1)
     )
     try:
         best, worst = (compute(metric, replace(request, decisions=each)) for each in decisions)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from zoo.errors import Undefined
 from zoo.specs.dataset import Unit
 from zoo.tasks.kinds import IMAGE_TASKS
 from zoo.tasks.task import Task
@@ -47,7 +49,11 @@ class MetricRequest:
 class MetricSpec:
     """A metric: a number that measures the quality of predictions.
 
-    `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
+    A metric that is a mean over units is one function, `per_unit`. It returns the value of each unit, float (N,), or
+    of each unit and label, (N, L), NaN where it is undefined. The metric is the mean over the labels of the mean over
+    the units, both without the undefined ones. `compute`, `resample`, `influence` and `note` follow from it.
+
+    For any other metric, `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
 
     - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
       it the interval calls `compute` for every resample.
@@ -63,7 +69,8 @@ class MetricSpec:
     """
 
     name: str
-    compute: Callable[[MetricRequest], float]
+    per_unit: Callable[[MetricRequest], Array] | None = None
+    compute: Callable[[MetricRequest], float] = None  # type: ignore[assignment]  # set by __post_init__
     title: str = ""
     tasks: tuple[str, ...] = IMAGE_TASKS
     higher_is_better: bool = True
@@ -76,6 +83,79 @@ class MetricSpec:
     note: Callable[[MetricRequest], str] | None = None
     influence: Callable[[MetricRequest], Array] | None = None
     noise: Callable[[MetricRequest, Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_unit is None:
+            if self.compute is None:
+                raise TypeError(f"metric {self.name!r} has neither `per_unit` nor `compute`")
+            return
+        for name, function in BY_UNIT.items():
+            given = getattr(self, name)
+            # `dataclasses.replace` passes on what followed from the former `per_unit`.
+            if given is None or getattr(given, "func", None) is function:
+                object.__setattr__(self, name, partial(function, per_unit=self.per_unit))
+
+
+# --- metrics of one function -----------------------------------------------------------------------------------------
+PerUnit = Callable[[MetricRequest], "Array"]
+
+
+def unit_values(request: MetricRequest, per_unit: PerUnit) -> Array:
+    """Call `per_unit` and return its values as float64 (N, L); L is 1 if it returns (N,)."""
+    import numpy as np
+
+    num_units = len(request.targets)
+    if num_units == 0:
+        raise Undefined("no images")
+    values = np.asarray(per_unit(request), dtype=np.float64)
+    if values.ndim not in (1, 2) or len(values) != num_units or values.size == 0:
+        raise ValueError(f"per_unit gives the shape {values.shape}, expected ({num_units},) or ({num_units}, labels)")
+    return values.reshape(num_units, -1)
+
+
+def compute_mean(request: MetricRequest, *, per_unit: PerUnit) -> float:
+    import numpy as np
+
+    from zoo.statistics.units import means_by_label
+
+    by_label = means_by_label(unit_values(request, per_unit))
+    if np.isnan(by_label).all():
+        raise Undefined("undefined for every unit")
+    return float(np.nanmean(by_label))
+
+
+def resample_mean(request: MetricRequest, weights: Array, *, per_unit: PerUnit) -> Array:
+    from zoo.statistics.units import resampled_means
+
+    return resampled_means(unit_values(request, per_unit), weights)
+
+
+def mean_influence(request: MetricRequest, *, per_unit: PerUnit) -> Array:
+    from zoo.statistics.units import influence_on_mean
+
+    return influence_on_mean(unit_values(request, per_unit))
+
+
+def mean_note(request: MetricRequest, *, per_unit: PerUnit) -> str:
+    from zoo.statistics.units import means_by_label
+
+    return labels_note(means_by_label(unit_values(request, per_unit)))
+
+
+def labels_note(by_label: Array) -> str:
+    """Note how many of the values by label (L,) were averaged ("macro over 6 of 7 labels"); "" if all were."""
+    import numpy as np
+
+    num_defined = int((~np.isnan(by_label)).sum())
+    return f"macro over {num_defined} of {len(by_label)} labels" if num_defined < len(by_label) else ""
+
+
+BY_UNIT: dict[str, Callable[..., object]] = {
+    "compute": compute_mean,
+    "resample": resample_mean,
+    "influence": mean_influence,
+    "note": mean_note,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,8 @@ class ModelSpec:
     "conv1"; dotted), the core replaces the head (`num_outputs`) and sums the first convolution's weights (`channels`),
     the same way for every plugin, and `build` may ignore these two fields of the request. If they are empty, `build`
     must return a module of `num_outputs` outputs; without `first_conv`, gray images are repeated to `channels`. The
-    module maps images float32 (N, channels, H, W) to logits (N, num_outputs).
+    module maps images float32 (N, channels, H, W) to logits (N, num_outputs), or (N, num_outputs, H, W) for tasks whose
+    head is dense.
     """
 
     name: str

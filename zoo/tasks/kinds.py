@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zoo.tasks.classes import BINARY, MULTICLASS
 from zoo.tasks.multilabel import MULTILABEL
 from zoo.tasks.ordinal import ORDINAL
@@ -18,6 +20,11 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise KeyError(f"unknown task {name!r}; choose from {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def task_names(holds: Callable[[Task], bool]) -> tuple[str, ...]:
+    """The names of the tasks for which something holds."""
+    return tuple(name for name, task in TASKS.items() if holds(task))
 
 
 def default_task(form: Form, num_labels: int = 1, *, ordered: bool = False) -> Task:

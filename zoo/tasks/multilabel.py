@@ -121,8 +121,6 @@ class FlagAnswers(Answers):
 class FlagDecisions(Decisions):
     """Each label, at or above a threshold of its own: bool (N, L)."""
 
-    one_class = False
-
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
         return range(num_labels)
 

@@ -110,6 +110,8 @@ class Targets:
 class Head:
     """What a network has to give, and how it is fitted."""
 
+    dense = False  # logits (N, num_outputs, H, W) instead of (N, num_outputs)
+
     def num_outputs(self, num_labels: int) -> int:
         return num_labels
 
@@ -182,8 +184,6 @@ class Answers:
 class Decisions:
     """How answers become decisions: the label with the largest probability."""
 
-    one_class = True  # one class per sample
-
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
         """The labels with a threshold of their own."""
         return ()
@@ -233,6 +233,11 @@ class Task:
     def labeled(self) -> bool:
         """Whether each label is present or absent, so that positives and negatives can be counted."""
         return self.targets.form in ("class", "flags")
+
+    @property
+    def yes_no(self) -> bool:
+        """Whether labels are decided at thresholds: present or absent."""
+        return self.decisions is not None and bool(self.decisions.cut_labels(2, 1))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and other.name == self.name

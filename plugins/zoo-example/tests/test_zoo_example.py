@@ -1,6 +1,7 @@
 """The example plugin does what it shows: a model for any size and channels, a metric that agrees with its formula."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from zoo import BINARY, MULTICLASS, BuildRequest, MetricRequest, Undefined
 from zoo.testing import check_metric, check_model
 
 (MODEL,) = zoo_example.register_models()
-(METRIC,) = zoo_example.register_metrics()
+SPHERICAL, METRIC = zoo_example.register_metrics()
 
 
 def asked(targets, decisions, labels, task=MULTICLASS):
@@ -27,7 +28,7 @@ def asked(targets, decisions, labels, task=MULTICLASS):
 
 
 def test_the_plugin_fits_on_one_page():
-    assert len(Path(inspect.getfile(zoo_example)).read_text(encoding="utf-8").splitlines()) < 60
+    assert len(Path(inspect.getfile(zoo_example)).read_text(encoding="utf-8").splitlines()) < 80
 
 
 @pytest.mark.parametrize("size", [28, 64, 100])
@@ -52,8 +53,14 @@ def test_the_model_passes_the_conformance_kit():
     check_model(MODEL)
 
 
-def test_the_metric_passes_the_conformance_kit():
-    check_metric(METRIC)
+@pytest.mark.parametrize("metric", [SPHERICAL, METRIC])
+def test_the_metrics_pass_the_conformance_kit(metric):
+    check_metric(metric)
+
+
+def test_the_spherical_score_of_two_known_rows():
+    request = replace(asked([0, 1], [0, 1], ("no", "yes"), BINARY), probabilities=np.array([[0.6, 0.8], [0.0, 1.0]]))
+    assert SPHERICAL.compute(request) == pytest.approx((0.6 + 1) / 2)
 
 
 def test_the_metric_of_two_known_recalls():

@@ -1,9 +1,10 @@
-"""All built-in metrics, each a function of values by label and one spec.
+"""All built-in metrics.
 
-A metric is implemented twice: with scikit-learn for the value, and weighted with numpy for B resamples at once, for the
-interval; the tests check that both agree. Both return one column per label, NaN where the metric is undefined for it.
-The value is the mean over the other labels, and a note counts them ("macro over 6 of 7 labels"): a class that is absent
-from the test split is never scored 0, .5 or 1.
+A mean over units is one function, `per_unit`, whose docstring is the formula. Any other metric is implemented twice:
+with scikit-learn for the value, and weighted with numpy for B resamples at once, for the interval; the tests check that
+both agree. Each returns one column per label, NaN where the metric is undefined for it. The value is the mean over the
+other labels, and a note counts them ("macro over 6 of 7 labels"): a class that is absent from the test split is never
+scored 0, .5 or 1.
 """
 
 from zoo.evaluation.metrics.decisions import AGREEMENT, RATES

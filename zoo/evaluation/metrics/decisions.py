@@ -12,14 +12,16 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.labels import (
-    CLASSES,
+    GRADES,
+    LABELED,
     NO_POSITIVES,
-    NO_TARGETS,
     ONE_CLASS,
     PLUS_MINUS,
     YES_NO,
     Column,
+    MeanOverLabels,
     by_column,
+    by_unit,
     decided_classes,
     decided_columns,
     decided_metric,
@@ -28,10 +30,8 @@ from zoo.evaluation.metrics.labels import (
     has_positives,
     is_multilabel,
     label_columns,
-    mean_influence,
-    metric,
 )
-from zoo.specs.metric import MetricRequest
+from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.weighted import ratio
 
 Mask = Callable[[Column], Array]  # selects images of a label: bool (n,)
@@ -60,28 +60,12 @@ def tally(columns: list[Column], weights: Array) -> Tally:
     return Tally(hits, positives - hits, decided - hits, total - positives - decided + hits)
 
 
-def accuracy(request: MetricRequest) -> Array:
-    from sklearn.metrics import accuracy_score
-
+def right_decisions(request: MetricRequest) -> Array:
+    """Share of correct decisions; multi-label: of each label's known images, averaged (not of whole rows)."""
     if is_multilabel(request):
-        return by_column(
-            label_columns(request), lambda c: len(c.positives), lambda c: accuracy_score(c.positives, c.decided)
-        )
-    return np.array([accuracy_score(request.targets, request.decisions)])
-
-
-def resampled_accuracy(request: MetricRequest, weights: Array) -> Array:
-    if is_multilabel(request):
-        t = tally(label_columns(request), weights)
-        return ratio(t.hits + t.rejections, t.hits + t.misses + t.alarms + t.rejections)
-    return ratio(weights @ (request.targets == request.decisions).astype(np.float64), weights.sum(axis=1))[:, None]
-
-
-def right_decisions(request: MetricRequest) -> list[tuple[Array, Array]]:
-    if is_multilabel(request):
-        return [(column.known, column.positives == column.decided) for column in label_columns(request)]
-    right = request.targets == request.decisions
-    return [(np.ones(len(right), dtype=bool), right)]
+        return by_unit(label_columns(request), lambda c: c.positives == c.decided)
+    right: Array = request.targets == request.decisions
+    return right
 
 
 def refuse_mean(request: MetricRequest) -> None:
@@ -274,121 +258,128 @@ NO_REJECTED = "nothing is called negative"
 NO_CHOICE = "one class only in the targets or in the decisions"
 NO_DISTANCE = "one and the same class in targets and decisions"
 
-OF_RIGHT = {"influence": partial(mean_influence, errors=right_decisions)}
 OF_POSITIVES = {"counts": partial(count_rate, of=attrgetter("positives"), right=attrgetter("decided"))}
 OF_NEGATIVES = {"counts": partial(count_rate, of=attrgetter("negatives"), right=attrgetter("rejected"))}
 OF_DECIDED = {"counts": partial(count_rate, of=attrgetter("decided"), right=attrgetter("positives"))}
 OF_REJECTED = {"counts": partial(count_rate, of=attrgetter("rejected"), right=attrgetter("negatives"))}
 
 RATES = (
-    metric(
-        "accuracy",
-        "accuracy",
-        CLASSES,
-        accuracy,
-        resampled_accuracy,
-        NO_TARGETS,
-        formula="Share of correct decisions; multi-label: of each label's known images, averaged (not of whole rows).",
-        counts=count_right,
-        **OF_RIGHT,
+    MetricSpec(name="accuracy", tasks=LABELED, per_unit=right_decisions, counts=count_right, title="accuracy"),
+    decided_metric(
+        MeanOverLabels(
+            balanced_accuracy,
+            resampled_balanced_accuracy,
+            ONE_CLASS,
+            "Mean recall of the classes; multi-label: (sensitivity + specificity)/2 of each label, averaged.",
+        ),
+        name="balanced_accuracy",
+        title="balanced accuracy",
+        tasks=LABELED,
     ),
     decided_metric(
-        "balanced_accuracy",
-        "balanced accuracy",
-        CLASSES,
-        balanced_accuracy,
-        resampled_balanced_accuracy,
-        ONE_CLASS,
-        formula="Mean recall of the classes; multi-label: (sensitivity + specificity)/2 of each label, averaged.",
+        MeanOverLabels(
+            f1,
+            resampled_f1,
+            NO_POSITIVES,
+            "2 hits / (2 hits + misses + false alarms) of each label, averaged over the labels that have images. "
+            "For a binary task too, this is the mean over the positive and the negative class, not the F1 of the "
+            "positive class.",
+        ),
+        name="f1_macro",
+        title="F1 (macro)",
+        tasks=LABELED,
     ),
     decided_metric(
-        "f1_macro",
-        "F1 (macro)",
-        CLASSES,
-        f1,
-        resampled_f1,
-        NO_POSITIVES,
-        formula="2 hits / (2 hits + misses + false alarms) of each label, averaged over the labels that have images. "
-        "For a binary task too, this is the mean over the positive and the negative class, not the F1 of the positive "
-        "class.",
+        MeanOverLabels(
+            recall_of,
+            resampled_recall,
+            NO_POSITIVES,
+            "Share of a label's images that are decided for it, averaged over the labels that have images.",
+        ),
+        name="recall_macro",
+        title="recall (macro)",
+        tasks=LABELED,
     ),
     decided_metric(
-        "recall_macro",
-        "recall (macro)",
-        CLASSES,
-        recall_of,
-        resampled_recall,
-        NO_POSITIVES,
-        formula="Share of a label's images that are decided for it, averaged over the labels that have images.",
-    ),
-    decided_metric(
-        "sensitivity",
-        "sensitivity",
-        YES_NO,
-        sensitivity,
-        resampled_sensitivity,
-        NO_POSITIVES,
-        formula="Recall of the positive class; multi-label: of each label, averaged.",
+        MeanOverLabels(
+            sensitivity,
+            resampled_sensitivity,
+            NO_POSITIVES,
+            "Recall of the positive class; multi-label: of each label, averaged.",
+        ),
+        name="sensitivity",
+        title="sensitivity",
+        tasks=YES_NO,
         **OF_POSITIVES,
     ),
     decided_metric(
-        "specificity",
-        "specificity",
-        YES_NO,
-        specificity,
-        resampled_specificity,
-        NO_NEGATIVES,
-        formula="Recall of the negative class; multi-label: of the images without each label, averaged.",
+        MeanOverLabels(
+            specificity,
+            resampled_specificity,
+            NO_NEGATIVES,
+            "Recall of the negative class; multi-label: of the images without each label, averaged.",
+        ),
+        name="specificity",
+        title="specificity",
+        tasks=YES_NO,
         **OF_NEGATIVES,
     ),
     decided_metric(
-        "ppv",
-        "PPV",
-        YES_NO,
-        ppv,
-        resampled_ppv,
-        NO_DECIDED,
-        formula="Positive predictive value, the precision: the share of positives among the positive decisions. "
-        "Multi-label: of each label that has positives, averaged; 0 for a label without positive decisions, as in "
-        "scikit-learn.",
+        MeanOverLabels(
+            ppv,
+            resampled_ppv,
+            NO_DECIDED,
+            "Positive predictive value, the precision: the share of positives among the positive decisions. "
+            "Multi-label: of each label that has positives, averaged; 0 for a label without positive decisions, as in "
+            "scikit-learn.",
+        ),
+        name="ppv",
+        title="PPV",
+        tasks=YES_NO,
         version=2,
         **OF_DECIDED,
     ),
     decided_metric(
-        "npv",
-        "NPV",
-        YES_NO,
-        npv,
-        resampled_npv,
-        NO_REJECTED,
-        formula="Negative predictive value: the share of negatives among the negative decisions. Multi-label: of each "
-        "label that has negatives, averaged; 0 for a label without negative decisions.",
+        MeanOverLabels(
+            npv,
+            resampled_npv,
+            NO_REJECTED,
+            "Negative predictive value: the share of negatives among the negative decisions. Multi-label: of each "
+            "label that has negatives, averaged; 0 for a label without negative decisions.",
+        ),
+        name="npv",
+        title="NPV",
+        tasks=YES_NO,
         version=2,
         **OF_REJECTED,
     ),
     decided_metric(
-        "mcc",
-        "MCC",
-        CLASSES,
-        mcc,
-        resampled_mcc,
-        NO_CHOICE,
-        formula="Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged. "
-        "Undefined if targets or decisions have one class only, where the denominator is 0. In a multi-label "
-        "task, a label with constant decisions scores 0, as in scikit-learn.",
+        MeanOverLabels(
+            mcc,
+            resampled_mcc,
+            NO_CHOICE,
+            "Matthews' correlation of targets and decisions (Gorodkin 2004); multi-label: of each label, averaged. "
+            "Undefined if targets or decisions have one class only, where the denominator is 0. In a multi-label "
+            "task, a label with constant decisions scores 0, as in scikit-learn.",
+        ),
+        name="mcc",
+        title="MCC",
+        tasks=LABELED,
         version=2,
         **PLUS_MINUS,
     ),
 )
 AGREEMENT = (
     decided_metric(
-        "cohen_kappa",
-        "kappa (quadratic)",
-        ("ordinal",),
-        cohen_kappa,
-        resampled_cohen_kappa,
-        NO_DISTANCE,
-        formula="Cohen's kappa with quadratic weights (1968): 1 - observed/expected mean squared grade distance.",
+        MeanOverLabels(
+            cohen_kappa,
+            resampled_cohen_kappa,
+            NO_DISTANCE,
+            "Cohen's kappa with quadratic weights (1968): 1 - observed/expected mean squared grade distance.",
+        ),
+        name="cohen_kappa",
+        title="kappa (quadratic)",
+        tasks=GRADES,
         **PLUS_MINUS,
     ),
 )

@@ -11,21 +11,25 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.specs.metric import MetricRequest, MetricSpec
-from zoo.statistics.weighted import jackknife_influence, ratio, ratio_influence
+from zoo.specs.metric import MetricRequest, MetricSpec, labels_note
+from zoo.statistics.units import mean_over_labels
+from zoo.statistics.weighted import jackknife_influence
+from zoo.tasks.kinds import task_names
 
 ByLabel = Callable[[MetricRequest], Array]  # -> (K,)
 WeightedByLabel = Callable[[MetricRequest, Array], Array]  # weights (B, N) -> (B, K)
 
-CLASSES = ("binary", "multiclass", "ordinal", "multilabel")
-YES_NO = ("binary", "multilabel")  # each label is present or absent
+LABELED = task_names(lambda task: task.labeled)
+GRADES = task_names(lambda task: task.targets.ordered)
+NUMBERS = task_names(lambda task: task.targets.form == "number")
+YES_NO = task_names(lambda task: task.yes_no)
 
 # Reasons why a metric is undefined, and bounds.
 ONE_CLASS = "one class only in the targets"
 NO_POSITIVES = "no positives in the targets"
 NO_TARGETS = "no known targets"
 PLUS_MINUS = {"bounds": (-1.0, 1.0)}
-ERROR = {"higher_is_better": False, "bounds": (0.0, None)}
+ERROR: dict[str, Any] = {"higher_is_better": False, "bounds": (0.0, None)}
 
 
 class Column(NamedTuple):
@@ -78,7 +82,7 @@ def label_columns(request: MetricRequest) -> list[Column]:
 def scored_columns(request: MetricRequest) -> list[Column]:
     """The columns for metrics of probabilities: the positive class of a binary task, all columns of other tasks."""
     columns = label_columns(request)
-    return [columns[positive_row(request)]] if request.task.name == "binary" else columns
+    return [columns[positive_row(request)]] if request.task.targets.has_positive else columns
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:
@@ -86,13 +90,13 @@ def decided_columns(request: MetricRequest) -> list[Column]:
 
     Raises ValueError for tasks without positive decisions.
     """
-    if request.task.name not in YES_NO:
+    if not request.task.yes_no:
         raise ValueError(f"{request.task} has no positive class")
     return scored_columns(request)
 
 
 def is_multilabel(request: MetricRequest) -> bool:
-    return request.task.name == "multilabel"
+    return request.task.targets.form == "flags"
 
 
 def by_column(columns: list[Column], exists: Callable[[Column], Any], value: Callable[[Column], Any]) -> Array:
@@ -113,13 +117,14 @@ def has_both(column: Column) -> bool:
 
 @dataclass(frozen=True)
 class MeanOverLabels:
-    """Compute the mean over the labels for which a metric is defined; raise `Undefined` if there are none."""
+    """A metric as the mean over the labels for which it is defined."""
 
     values: ByLabel
-    undefined: str  # the reason to give
+    resampled: WeightedByLabel
+    undefined: str  # the reason to give if it is defined for no label
     formula: str  # shown by `zoo info`
 
-    def __call__(self, request: MetricRequest) -> float:
+    def compute(self, request: MetricRequest) -> float:
         if len(request.targets) == 0:
             raise Undefined("no images")
         values = self.values(request)
@@ -127,72 +132,43 @@ class MeanOverLabels:
             raise Undefined(self.undefined)
         return float(np.nanmean(values))
 
+    def resample(self, request: MetricRequest, weights: Array) -> Array:
+        return mean_over_labels(self.resampled(request, weights))
 
-def resampled_mean_over_labels(request: MetricRequest, weights: Array, *, values: WeightedByLabel) -> Array:
-    by_label = values(request, weights)
-    defined = ~np.isnan(by_label)
-    return ratio(np.where(defined, by_label, 0.0).sum(axis=1), defined.sum(axis=1))
+    def note(self, request: MetricRequest) -> str:
+        return labels_note(self.values(request))
 
-
-def labels_note(request: MetricRequest, *, values: ByLabel) -> str:
-    """Note how many labels were averaged ("macro over 6 of 7 labels"); "" if all were."""
-    by_label = values(request)
-    num_defined = int((~np.isnan(by_label)).sum())
-    return f"macro over {num_defined} of {len(by_label)} labels" if num_defined < len(by_label) else ""
+    def decision_influence(self, request: MetricRequest) -> Array:
+        """Influence values (N,) of a metric of targets and decisions alone: units with the same two share one."""
+        pairs = np.column_stack([request.targets, decided_classes(request)])
+        kinds = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)  # NaN (unknown) equals NaN here
+        return jackknife_influence(partial(self.resample, request), len(request.targets), kinds)
 
 
 def describe_formula(metric: MetricSpec) -> str:
-    """The formula of a built-in metric, or the docstring of a plugin's `compute` on one line."""
-    compute: Any = metric.compute
-    if isinstance(compute, MeanOverLabels):
-        return compute.formula
-    while isinstance(compute, partial):
-        compute = compute.func
-    return " ".join((compute.__doc__ or "").split())
+    """The formula of a built-in metric, or the docstring of a plugin's `per_unit` or `compute` on one line."""
+    function: Any = metric.per_unit or metric.compute
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, MeanOverLabels):
+        return owner.formula
+    while isinstance(function, partial):
+        function = function.func
+    return " ".join((function.__doc__ or "").split())
 
 
-def metric(
-    name: str,
-    title: str,
-    tasks: tuple[str, ...],
-    values: ByLabel,
-    resampled: WeightedByLabel,
-    undefined: str,
-    *,
-    formula: str,
-    **fields: Any,
-) -> MetricSpec:
+def metric(mean: MeanOverLabels, **fields: Any) -> MetricSpec:
     """Build the spec of a metric from its values by label, (K,), and those of B resamples, (B, K)."""
-    return MetricSpec(
-        name=name,
-        title=title,
-        tasks=tasks,
-        compute=MeanOverLabels(values, undefined, formula),
-        resample=partial(resampled_mean_over_labels, values=resampled),
-        note=partial(labels_note, values=values),
-        **fields,
-    )
+    return MetricSpec(compute=mean.compute, resample=mean.resample, note=mean.note, **fields)
 
 
-def decision_influence(request: MetricRequest, *, resampled: WeightedByLabel) -> Array:
-    """Influence values (N,) of a metric of targets and decisions: units with the same target and decision share one."""
-    pairs = np.column_stack([request.targets, decided_classes(request)])
-    kinds = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)  # NaN (unknown) equals NaN here
-    weighted = partial(resampled_mean_over_labels, request, values=resampled)
-    return jackknife_influence(weighted, len(request.targets), kinds)
-
-
-def decided_metric(name: str, title: str, tasks: tuple[str, ...], *functions: Any, **fields: Any) -> MetricSpec:
+def decided_metric(mean: MeanOverLabels, **fields: Any) -> MetricSpec:
     """Build the spec of a metric that depends on targets and decisions alone."""
-    return metric(
-        name, title, tasks, *functions, influence=partial(decision_influence, resampled=functions[1]), **fields
-    )
+    return metric(mean, influence=mean.decision_influence, **fields)
 
 
-def mean_influence(request: MetricRequest, *, errors: Callable[[MetricRequest], list[tuple[Array, Array]]]) -> Array:
-    """Influence values (N,) of a mean of errors; `errors` returns (known (N,), values (n,)) for each column."""
-    columns = errors(request)
-    sums, counts = np.zeros((2, len(request.targets), len(columns)))
-    for i, (known, values) in enumerate(columns):
-        sums[known, i], counts[known, i] = values, 1.0
-    return ratio_influence(sums, counts)
+def by_unit(columns: list[Column], value: Callable[[Column], Array]) -> Array:
+    """The values (n,) of each column as one array (N, K), NaN where the target is unknown."""
+    values = np.full((len(columns[0].known), len(columns)), np.nan)
+    for i, column in enumerate(columns):
+        values[column.known, i] = value(column)
+    return values

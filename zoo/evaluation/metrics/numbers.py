@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.evaluation.metrics.labels import ERROR, NO_TARGETS, PLUS_MINUS, mean_influence, metric
-from zoo.specs.metric import MetricRequest
+from zoo.evaluation.metrics.labels import ERROR, GRADES, NO_TARGETS, NUMBERS, PLUS_MINUS, MeanOverLabels, metric
+from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.weighted import ratio, weighted_spearman
 
 
@@ -18,18 +16,10 @@ def predicted_values(request: MetricRequest) -> Array:
     return values.astype(np.float64)
 
 
-def mae(request: MetricRequest) -> Array:
-    from sklearn.metrics import mean_absolute_error
-
-    return np.array([mean_absolute_error(request.targets, predicted_values(request))])
-
-
-def resampled_mae(request: MetricRequest, weights: Array) -> Array:
-    return ratio(weights @ np.abs(request.targets - predicted_values(request)), weights.sum(axis=1))[:, None]
-
-
-def absolute_errors(request: MetricRequest) -> list[tuple[Array, Array]]:
-    return [(np.ones(len(request.targets), dtype=bool), np.abs(request.targets - predicted_values(request)))]
+def absolute_errors(request: MetricRequest) -> Array:
+    """Mean absolute error; ordinal: of the decided grade, in grades."""
+    errors: Array = np.abs(request.targets - predicted_values(request))
+    return errors
 
 
 def rmse(request: MetricRequest) -> Array:
@@ -74,48 +64,43 @@ def resampled_spearman(request: MetricRequest, weights: Array) -> Array:
 
 # --- the specs -----------------------------------------------------------------------------------------------------
 NO_SPREAD = "the targets, or the predictions, are all equal"
-OF_ABSOLUTE = {**ERROR, "influence": partial(mean_influence, errors=absolute_errors)}
 
 ERRORS = (
+    MetricSpec(name="mae", title="MAE", tasks=(*GRADES, *NUMBERS), per_unit=absolute_errors, **ERROR),
     metric(
-        "mae",
-        "MAE",
-        ("ordinal", "regression"),
-        mae,
-        resampled_mae,
-        NO_TARGETS,
-        formula="Mean absolute error; ordinal: of the decided grade, in grades.",
-        **OF_ABSOLUTE,
-    ),
-    metric(
-        "rmse",
-        "RMSE",
-        ("regression",),
-        rmse,
-        resampled_rmse,
-        NO_TARGETS,
-        formula="Root of the mean squared error.",
+        MeanOverLabels(
+            rmse,
+            resampled_rmse,
+            NO_TARGETS,
+            "Root of the mean squared error.",
+        ),
+        name="rmse",
+        title="RMSE",
+        tasks=NUMBERS,
         **ERROR,
     ),
     metric(
-        "r2",
-        "R2",
-        ("regression",),
-        r2,
-        resampled_r2,
-        NO_SPREAD,
-        formula="1 - squared error / squared deviation of the targets from their mean; undefined if the targets are "
-        "equal.",
+        MeanOverLabels(
+            r2,
+            resampled_r2,
+            NO_SPREAD,
+            "1 - squared error / squared deviation of the targets from their mean; undefined if the targets are equal.",
+        ),
+        name="r2",
+        title="R2",
+        tasks=NUMBERS,
         bounds=(None, 1.0),
     ),
     metric(
-        "spearman",
-        "Spearman",
-        ("regression",),
-        spearman,
-        resampled_spearman,
-        NO_SPREAD,
-        formula="Spearman's rank correlation, ties at midrank; undefined if all targets or all predictions are equal.",
+        MeanOverLabels(
+            spearman,
+            resampled_spearman,
+            NO_SPREAD,
+            "Spearman's rank correlation, ties at midrank; undefined if all targets or all predictions are equal.",
+        ),
+        name="spearman",
+        title="Spearman",
+        tasks=NUMBERS,
         **PLUS_MINUS,
     ),
 )

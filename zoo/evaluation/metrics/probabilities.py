@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,23 +9,23 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.labels import (
-    CLASSES,
     ERROR,
+    LABELED,
     NO_POSITIVES,
     NO_TARGETS,
     ONE_CLASS,
-    YES_NO,
+    MeanOverLabels,
     by_column,
+    by_unit,
     has_both,
     has_positives,
-    mean_influence,
     metric,
-    resampled_mean_over_labels,
     scored_columns,
 )
-from zoo.specs.metric import MetricRequest
+from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
 from zoo.statistics.roc import auroc_influence
+from zoo.statistics.units import mean_over_labels
 from zoo.statistics.weighted import ratio, weighted_auroc, weighted_average_precision
 from zoo.tasks.logits import SMALLEST
 
@@ -77,47 +76,28 @@ def known_weights(known: Array, weights: Array) -> Array:
     return weights if known.all() else weights.T[known].T
 
 
-def squared_distances(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, squares) of each label: see `brier`."""
+def squared_distances(request: MetricRequest) -> Array:
+    """Mean over images of sum_k (p_k - [y = k])^2 over the classes, from 0 to 2 (Brier 1950).
+
+    Binary: (p - y)^2 of the positive class, from 0 to 1, as scikit-learn's `brier_score_loss`; multi-label: the same
+    for each label, averaged.
+    """
     columns = scored_columns(request)
-    squares = [(column.known, (column.probabilities - column.positives) ** 2) for column in columns]
-    if request.task.name in YES_NO:
-        return squares
-    return [(columns[0].known, np.sum([square for _, square in squares], axis=0))]
+    if request.task.yes_no:
+        return by_unit(columns, lambda c: (c.probabilities - c.positives) ** 2)
+    return np.asarray(np.sum([(c.probabilities - c.positives) ** 2 for c in columns], axis=0))
 
 
-def brier(request: MetricRequest) -> Array:
-    return np.array([np.mean(square) if len(square) else np.nan for _, square in squared_distances(request)])
-
-
-def resampled_brier(request: MetricRequest, weights: Array) -> Array:
-    return np.stack([weighted_mean(square, known, weights) for known, square in squared_distances(request)], axis=1)
-
-
-def weighted_mean(values: Array, known: Array, weights: Array) -> Array:
-    """Weighted mean (B,) of values (n,) of the known images."""
-    spread = np.zeros(len(known))
-    spread[known] = values
-    return ratio(weights @ spread, weights @ known.astype(np.float64))
-
-
-def log_losses(request: MetricRequest) -> list[tuple[Array, Array]]:
-    """(known, losses) of each label: see `log_loss`."""
-    columns = scored_columns(request)
-    if request.task.name in YES_NO:
-        of_target = [(c.known, np.where(c.positives, c.probabilities, 1 - c.probabilities)) for c in columns]
+def log_losses(request: MetricRequest) -> Array:
+    """Mean over images of -log p of the target class, in nats; multi-label: of each label, averaged."""
+    if request.task.yes_no:
+        of_target = by_unit(
+            scored_columns(request), lambda c: np.where(c.positives, c.probabilities, 1 - c.probabilities)
+        )
     else:
-        probabilities = np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0]
-        of_target = [(columns[0].known, probabilities)]
-    return [(known, -np.log(np.maximum(probability, SMALLEST))) for known, probability in of_target]
-
-
-def log_loss(request: MetricRequest) -> Array:
-    return np.array([np.mean(losses) if len(losses) else np.nan for _, losses in log_losses(request)])
-
-
-def resampled_log_loss(request: MetricRequest, weights: Array) -> Array:
-    return np.stack([weighted_mean(losses, known, weights) for known, losses in log_losses(request)], axis=1)
+        of_target = np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)
+    losses: Array = -np.log(np.maximum(of_target, SMALLEST))
+    return losses
 
 
 class Confidence(NamedTuple):
@@ -131,7 +111,7 @@ class Confidence(NamedTuple):
 def confidences(request: MetricRequest) -> list[Confidence]:
     """Confidences: of the positive class (binary), of each label (multi-label), else of the most probable class."""
     columns = scored_columns(request)
-    if request.task.name in YES_NO:
+    if request.task.yes_no:
         return [Confidence(column.known, column.probabilities, column.positives) for column in columns]
     right = request.probabilities.argmax(axis=1) == request.targets
     return [Confidence(columns[0].known, request.probabilities.max(axis=1), right)]
@@ -167,11 +147,12 @@ def resampled_ece(request: MetricRequest, weights: Array) -> Array:
 
 
 def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
-    """The ECE that chance alone gives in each resample: the summed deviations of its gaps from the split's, (B, K).
+    """The ECE that chance alone gives in each resample: the summed deviations of its gaps from the split's, (B,).
 
     |gap| <= |true gap| + |deviation| in each bin, so the ECE is at most the true one plus this noise.
     """
-    return np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in resampled_gaps(request, weights)], axis=1)
+    gaps = resampled_gaps(request, weights)
+    return mean_over_labels(np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in gaps], axis=1))
 
 
 def refuse_influence(_: MetricRequest) -> Array:
@@ -179,70 +160,61 @@ def refuse_influence(_: MetricRequest) -> Array:
 
 
 # --- the specs -----------------------------------------------------------------------------------------------------
-OF_SQUARES = {**ERROR, "bounds": (0.0, 2.0), "influence": partial(mean_influence, errors=squared_distances)}
-OF_LOSSES = {**ERROR, "influence": partial(mean_influence, errors=log_losses)}
 OF_GAPS = {
     "higher_is_better": False,
     "influence": refuse_influence,
-    "noise": partial(resampled_mean_over_labels, values=noise_of_ece),
+    "noise": noise_of_ece,
 }
 
 CURVES = (
     metric(
-        "auroc",
-        "AUROC",
-        CLASSES,
-        auroc,
-        resampled_auroc,
-        ONE_CLASS,
-        formula="Area under the ROC curve of each label against the others; needs a positive and a negative.",
+        MeanOverLabels(
+            auroc,
+            resampled_auroc,
+            ONE_CLASS,
+            "Area under the ROC curve of each label against the others; needs a positive and a negative.",
+        ),
+        name="auroc",
+        title="AUROC",
+        tasks=LABELED,
         curve=one_curve,
         influence=influence_on_auroc,
     ),
     metric(
-        "average_precision",
-        "average precision",
-        CLASSES,
-        average_precision,
-        resampled_average_precision,
-        NO_POSITIVES,
-        formula="Area under the precision-recall steps of each label; needs a positive.",
+        MeanOverLabels(
+            average_precision,
+            resampled_average_precision,
+            NO_POSITIVES,
+            "Area under the precision-recall steps of each label; needs a positive.",
+        ),
+        name="average_precision",
+        title="average precision",
+        tasks=LABELED,
     ),
 )
 DISTANCES = (
-    metric(
-        "brier",
-        "Brier score",
-        CLASSES,
-        brier,
-        resampled_brier,
-        NO_TARGETS,
-        formula="Mean over images of sum_k (p_k - [y = k])^2 over the classes, from 0 to 2 (Brier 1950). Binary: (p - "
-        "y)^2 of the positive class, from 0 to 1, as scikit-learn's `brier_score_loss`; multi-label: the same for "
-        "each label, averaged.",
-        **OF_SQUARES,
+    MetricSpec(
+        name="brier",
+        title="Brier score",
+        tasks=LABELED,
+        per_unit=squared_distances,
+        higher_is_better=False,
+        bounds=(0.0, 2.0),
     ),
+    MetricSpec(name="log_loss", title="log loss", tasks=LABELED, per_unit=log_losses, **ERROR),
     metric(
-        "log_loss",
-        "log loss",
-        CLASSES,
-        log_loss,
-        resampled_log_loss,
-        NO_TARGETS,
-        formula="Mean over images of -log p of the target class, in nats; multi-label: of each label, averaged.",
-        **OF_LOSSES,
-    ),
-    metric(
-        "ece",
-        "ECE",
-        CLASSES,
-        ece,
-        resampled_ece,
-        NO_TARGETS,
-        formula="Expected calibration error: sum over bins of n_bin/n |mean confidence - share correct|, 15 bins of "
-        "equal mass. The confidence is the probability of the positive class (binary) or of each label (multi-label, "
-        "averaged), else the largest probability (Guo et al. 2017, with the bins of Nixon et al. 2019). Equal "
-        "probabilities share a bin. Resamples keep the bins of the whole test split.",
+        MeanOverLabels(
+            ece,
+            resampled_ece,
+            NO_TARGETS,
+            "Expected calibration error: sum over bins of n_bin/n |mean confidence - share correct|, 15 bins of "
+            "equal mass. The confidence is the probability of the positive class (binary) or of each label "
+            "(multi-label, averaged), else the largest probability (Guo et al. 2017, with the bins of Nixon et al. "
+            "2019). Equal probabilities share a bin. Resamples keep the bins of the whole test split.",
+        ),
+        name="ece",
+        title="ECE",
+        tasks=LABELED,
         **OF_GAPS,
     ),
 )

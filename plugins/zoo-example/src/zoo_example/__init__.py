@@ -1,4 +1,4 @@
-"""The smallest useful plugin: one model and one metric."""
+"""The smallest useful plugin: one model and two metrics."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def build_tutorial_cnn(request: BuildRequest) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def spherical_score(request: MetricRequest) -> np.ndarray:
+    """Spherical score: probability of the target class, divided by the Euclidean norm of all class probabilities."""
+    of_target = np.take_along_axis(request.probabilities, request.targets[:, None], axis=1)[:, 0]
+    return of_target / np.linalg.norm(request.probabilities, axis=1)  # (N,): the metric is its mean
+
+
 def compute_geometric_mean(request: MetricRequest) -> float:
     """Geometric mean of the recalls of all labels: 0 if any label is never predicted correctly."""
     if request.decisions is None:
@@ -46,10 +52,17 @@ def register_models() -> list[ModelSpec]:
 def register_metrics() -> list[MetricSpec]:
     return [
         MetricSpec(
+            name="spherical_score",
+            title="spherical score",
+            tasks=("binary", "multiclass"),
+            per_unit=spherical_score,
+            citation="Gneiting & Raftery, Strictly proper scoring rules, prediction, and estimation, JASA 2007",
+        ),
+        MetricSpec(
             name="geometric_mean",
             title="geometric mean of the recalls",
             tasks=("binary", "multiclass"),
             compute=compute_geometric_mean,
             citation="Kubat & Matwin, Addressing the curse of imbalanced training sets, ICML 1997",
-        )
+        ),
     ]

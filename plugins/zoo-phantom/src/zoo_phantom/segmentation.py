@@ -79,8 +79,7 @@ class MaskTargets(Targets):
 
 
 class MaskHead(Head):
-    def output_shape(self, num_labels: int, image_size: int) -> tuple[int, ...]:
-        return (num_labels, image_size, image_size)
+    dense = True
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean of the binary cross-entropy of logits (N, 1, H, W) and 1 - soft Dice over the batch."""
