@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zoo.tasks.multilabel import MULTILABEL
     from zoo.tasks.ordinal import ORDINAL
     from zoo.tasks.regression import REGRESSION
-    from zoo.tasks.task import Task
+    from zoo.tasks.task import Answers, Decisions, Head, Presentation, TargetFault, Targets, Task
 
 __all__ = [
     "BINARY",
@@ -33,18 +33,24 @@ __all__ = [
     "MULTILABEL",
     "ORDINAL",
     "REGRESSION",
+    "Answers",
     "BuildRequest",
     "DataError",
     "DatasetSpec",
+    "Decisions",
     "Event",
     "ExecutorSpec",
     "FetchRequest",
+    "Head",
     "MetricRequest",
     "MetricSpec",
     "ModelSpec",
+    "Presentation",
     "Protocol",
     "Samples",
     "SamplesRequest",
+    "TargetFault",
+    "Targets",
     "Task",
     "Undefined",
     "Weights",

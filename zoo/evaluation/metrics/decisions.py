@@ -12,10 +12,10 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.metrics.labels import (
-    GRADES,
     LABELED,
     NO_POSITIVES,
     ONE_CLASS,
+    ORDERED,
     PLUS_MINUS,
     YES_NO,
     Column,
@@ -379,7 +379,7 @@ AGREEMENT = (
         ),
         name="cohen_kappa",
         title="kappa (quadratic)",
-        tasks=GRADES,
+        tasks=ORDERED,
         **PLUS_MINUS,
     ),
 )

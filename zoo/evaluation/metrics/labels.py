@@ -20,7 +20,7 @@ ByLabel = Callable[[MetricRequest], Array]  # -> (K,)
 WeightedByLabel = Callable[[MetricRequest, Array], Array]  # weights (B, N) -> (B, K)
 
 LABELED = task_names(lambda task: task.labeled)
-GRADES = task_names(lambda task: task.targets.ordered)
+ORDERED = task_names(lambda task: task.targets.ordered)
 NUMBERS = task_names(lambda task: task.targets.form == "number")
 YES_NO = task_names(lambda task: task.yes_no)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.evaluation.metrics.labels import ERROR, GRADES, NO_TARGETS, NUMBERS, PLUS_MINUS, MeanOverLabels, metric
+from zoo.evaluation.metrics.labels import ERROR, NO_TARGETS, NUMBERS, ORDERED, PLUS_MINUS, MeanOverLabels, metric
 from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.weighted import ratio, weighted_spearman
 
@@ -66,7 +66,7 @@ def resampled_spearman(request: MetricRequest, weights: Array) -> Array:
 NO_SPREAD = "the targets, or the predictions, are all equal"
 
 ERRORS = (
-    MetricSpec(name="mae", title="MAE", tasks=(*GRADES, *NUMBERS), per_unit=absolute_errors, **ERROR),
+    MetricSpec(name="mae", title="MAE", tasks=(*ORDERED, *NUMBERS), per_unit=absolute_errors, **ERROR),
     metric(
         MeanOverLabels(
             rmse,

@@ -15,7 +15,6 @@ import numpy as np
 from zoo import (
     Answers,
     BuildRequest,
-    DatasetSpec,
     Head,
     MetricRequest,
     MetricSpec,
@@ -26,12 +25,12 @@ from zoo import (
     TargetFault,
     Targets,
     Task,
-    hookimpl,
     written_whole,
 )
-from zoo_phantom import DATASET, PARAMETERS, draw, masks, open_samples
+from zoo_phantom.datasets import DATASET, PARAMETERS, open_samples
 from zoo_phantom.exact import Array
-from zoo_phantom.scenes import Scenes
+from zoo_phantom.scenes import Scenes, draw
+from zoo_phantom.truth import masks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -183,24 +182,6 @@ MASKED = replace(
     positive="",
     samples=open_masks,
 )
-
-
-@hookimpl
-def register_tasks() -> list[Task]:
-    return [SEGMENTATION]
-
-
-@hookimpl
-def register_datasets() -> list[DatasetSpec]:
-    return [MASKED]
-
-
-@hookimpl
-def register_metrics() -> list[MetricSpec]:
-    return [MetricSpec(name="dice", title="Dice", tasks=(SEGMENTATION.name,), per_unit=dice_per_unit)]
-
-
-@hookimpl
-def register_models() -> list[ModelSpec]:
-    net = partial(ModelSpec, tasks=(SEGMENTATION.name,), channels=1, mean=(0.5,), std=(0.25,), image_size=64)
-    return [net(name=f"toy_net_{width}", build=partial(build_net, width=width)) for width in (8, 16)]
+DICE = MetricSpec(name="dice", title="Dice", tasks=(SEGMENTATION.name,), per_unit=dice_per_unit)
+NET = partial(ModelSpec, tasks=(SEGMENTATION.name,), channels=1, mean=(0.5,), std=(0.25,), image_size=64)
+NETS = tuple(NET(name=f"toy_net_{width}", build=partial(build_net, width=width)) for width in (8, 16))
