@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.specs.metric import MetricRequest, MetricSpec
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
     from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.specs.suite import Suite
     from zoo.system.downloads import download
     from zoo.system.files import hash_in_name, written_whole
     from zoo.system.workers import Event
@@ -41,6 +42,7 @@ __all__ = [
     "Protocol",
     "Samples",
     "SamplesRequest",
+    "Suite",
     "Task",
     "Undefined",
     "Weights",
@@ -66,6 +68,7 @@ _MODULES = (
     "specs.dataset",
     "specs.metric",
     "specs.executor",
+    "specs.suite",
     "specs.hooks",
     "system.files",
     "system.downloads",

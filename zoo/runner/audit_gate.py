@@ -10,7 +10,7 @@ from zoo.audit.overlap import audit_external
 from zoo.errors import ZooError
 from zoo.results.runs import LEAK_ALLOWED
 from zoo.runner.planning import Plan
-from zoo.runner.suites import Suite
+from zoo.specs.suite import Suite
 from zoo.system.progress import Console
 
 

@@ -14,8 +14,8 @@ from zoo.models.identity import identify_network, nearest_size
 from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import LEAK_ALLOWED, NO_WEIGHTS, SHUFFLED, Run, with_protocol
-from zoo.runner.suites import Suite
 from zoo.specs.protocol import BASELINE, Protocol
+from zoo.specs.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
