@@ -5,9 +5,9 @@ import json
 import pytest
 
 from zoo import BINARY
+from zoo.cli.options import CATALOG_KINDS
 from zoo.errors import DataError, ResultsError, UsageError
 from zoo.registry.lookup import Registry
-from zoo.registry.model_sets import MODEL_SETS
 from zoo.registry.opening import open_registry
 from zoo.report.catalog import describe_item, list_items
 from zoo.report.text import table_lines, to_text
@@ -17,6 +17,7 @@ from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import FINETUNE
+from zoo.specs.suite import Suite
 from zoo.system.files import SEAL, write_sealed
 
 
@@ -36,6 +37,7 @@ REGISTRY = Registry(
     datasets={"dots": DatasetSpec(name="dots", task=BINARY, labels=("a", "b\x1b"), samples=not_here, license="CC0")},
     metrics={"auroc": MetricSpec(name="auroc", compute=build)},
     protocols={"finetune": FINETUNE},
+    suites={"few": Suite(name="few", models=("tiny", "not-installed"))},
     owners={"model": {"tiny": ("zoo-tiny",), "other": ("zoo-x",)}},
 )
 
@@ -59,7 +61,7 @@ def test_a_pattern_is_a_glob_or_a_part_of_a_name(pattern, expected):
     assert names("models", pattern) == expected
 
 
-@pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "protocols", "suites", "executors"])
+@pytest.mark.parametrize("kind", CATALOG_KINDS)
 def test_every_kind_lists_as_json_with_a_name_and_a_plugin(kind):
     items = list_items(kind, None, open_registry())
     assert items and all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
@@ -95,11 +97,10 @@ def test_info_of_each_kind_is_json(kind, name):
 
 def test_info_of_a_suite_and_a_model_set():
     assert describe_item("suites", "quickstart", REGISTRY)["datasets"] == ("phantom",)
-    assert "resnet18" in describe_item("models", "starter", REGISTRY)["models"]
+    assert "resnet18" in describe_item("models", "starter", open_registry())["models"]
 
 
-def test_a_model_set_is_listed_by_name(monkeypatch):
-    monkeypatch.setitem(MODEL_SETS, "few", ("tiny", "not-installed"))
+def test_the_models_of_a_suite_are_listed_by_its_name():
     assert names("models", "few") == ["tiny"]
 
 

@@ -58,6 +58,9 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+# The plugins of this project that an error may suggest to install.
+PLUGIN_NAMES = ("timm", "torchvision", "kaggle")
+INSTALL_HINTS = {"registry.finding": ("zoo-timm", "zoo-torchvision", "zoo-kaggle")}
 
 
 def imported_modules(path: Path) -> Iterator[tuple[str, str, int]]:
@@ -213,3 +216,18 @@ def test_no_sentence_is_parsed_outside_the_packages_that_write_them():
 def test_a_parsed_sentence_is_detected(tmp_path, line):
     (tmp_path / "module.py").write_text(f"x = {line}\n", encoding="utf-8")
     assert list(parsed_facts(tmp_path / "module.py")) == [1]
+
+
+def string_literals(path: Path) -> Iterator[str]:
+    """The string literals of a file that are not docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_core_names_no_plugin_except_to_suggest_installing_it(module):
+    literals = [text for text in string_literals(MODULES[module]) if any(name in text.lower() for name in PLUGIN_NAMES)]
+    assert literals == list(INSTALL_HINTS.get(module, ()))

@@ -17,7 +17,8 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score_metric
 from zoo.evaluation.thresholds import DecidedTest
 from zoo.specs.metric import MetricRequest, ScoringContext
-from zoo.tasks.kinds import TASKS, softmax
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.logits import softmax
 
 REFERENCE = Path(__file__).with_name("metric_reference.json")
 METRIC = {metric.name: metric for metric in METRICS}

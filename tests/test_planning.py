@@ -17,10 +17,10 @@ from zoo.registry.opening import open_registry
 from zoo.results.plans import load_plan, save_plan
 from zoo.runner.execution import worker_devices
 from zoo.runner.planning import plan_bench
-from zoo.runner.suites import Suite
 from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import PROTOCOLS
+from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.progress import Console
 from zoo.system.settings import Settings

@@ -13,8 +13,8 @@ from zoo.registry.lookup import Registry
 from zoo.runner import precision
 from zoo.runner.planning import plan_bench
 from zoo.runner.precision import TrainedNetwork, find_precisions, read_times
-from zoo.runner.suites import Suite
 from zoo.specs.model import ModelSpec
+from zoo.specs.suite import Suite
 from zoo.system import devices
 from zoo.system.machine import can_fork
 from zoo.system.progress import Console
@@ -75,7 +75,7 @@ def test_timed_networks_are_not_timed_again(registry, tmp_path, monkeypatch):
 def test_other_sizes_and_versions_are_timed_separately(registry, tmp_path, monkeypatch):
     find_precisions([network("slow_in_bf16")], registry, tmp_path)
     find_precisions([network("slow_in_bf16", image_size=16)], registry, tmp_path)
-    monkeypatch.setattr(precision, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(precision, "versions", lambda *names: {"torch": "99"})
     find_precisions([network("slow_in_bf16")], registry, tmp_path)
     assert len(list((tmp_path / "precision").glob("*.json"))) == 3
 

@@ -19,10 +19,11 @@ from zoo.registry.loading import load_plugin, load_registry
 from zoo.registry.lookup import Registry, split_model_name
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.executor import ExecutorSpec
-from zoo.specs.hooks import CONTRACT
+from zoo.specs.hooks import CONTRACT, KINDS
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import FINETUNE, PROTOCOLS, QUICK
+from zoo.specs.suite import Suite
 
 
 def build_nothing(request):
@@ -67,8 +68,10 @@ def reason(installed):
 
 
 TINY = model("tiny")
-TIMM = plugin("zoo-timm", models=[model("resnet18", "a1_in1k", "a2_in1k"), model("vit_tiny"), model("resnet50")])
-TORCHVISION = plugin("zoo-torchvision", models=[model("resnet18", "imagenet1k_v1", "a2_in1k"), model("vgg11", "v1")])
+FIRST = replace(model("resnet18", "a1_in1k", "a2_in1k"), priority=2, prefixes=("timm/",))
+TIMM = plugin("zoo-timm", models=[FIRST, model("vit_tiny"), model("resnet50")])
+SECOND = replace(model("resnet18", "imagenet1k_v1", "a2_in1k"), priority=1)
+TORCHVISION = plugin("zoo-torchvision", models=[SECOND, model("vgg11", "v1")])
 
 
 # --- one broken plugin leaves the others usable -----------------------------------------------------------------------
@@ -319,6 +322,55 @@ def test_a_plain_name_means_torchvision_without_timm():
     assert registry.find_model("zoo-mine:resnet18").shown == "zoo-mine:resnet18"
 
 
+def test_the_core_goes_before_any_priority():
+    ours, theirs = model("constant"), replace(model("constant"), priority=9)
+    registry = load_registry([plugin("a-plugin", models=[theirs]), plugin("zoo-bench", models=[ours])])
+    assert registry.find("model", "constant") is ours
+
+
+def test_equal_priorities_are_ambiguous():
+    both = [plugin(name, models=[replace(model("net"), priority=2)]) for name in ("zoo-a", "zoo-b")]
+    assert set(load_registry(both).models) == {"zoo-a:net", "zoo-b:net"}
+
+
+def test_a_plugin_s_suite_stands_for_its_models():
+    registry = load_registry([plugin("zoo-x", suites=[Suite(name="few", models=("tiny", "resnet*"))])])
+    assert registry.expand_models("few") == ("tiny", "resnet*")
+    assert registry.expand_models("tiny") == ("tiny",)
+    assert registry.qualified("suite", "few") == "zoo-x:few"
+
+
+def test_a_plugin_registers_a_task():
+    task = replace(BINARY, name="segmentation")
+    registry = load_registry([plugin("zoo-x", tasks=[task])])
+    assert registry.find("task", "segmentation") is task
+
+
+def test_a_family_resolves_its_names_and_no_others():
+    family = replace(dataset("shop"), find=build_nothing)
+    registry = load_registry([plugin("zoo-x", datasets=[family, dataset("dots")])])
+    assert registry.find_family("dataset", "shop:owner/name") is family
+    assert registry.find_family("dataset", "dots:owner/name") is None
+    assert registry.find_family("dataset", "shop") is None
+
+
+@pytest.mark.parametrize(("kind", "name"), [("dataset", "kaggle:owner/name"), ("model", "timm:resnet18")])
+def test_a_missing_plugin_of_this_project_is_suggested(kind, name):
+    with pytest.raises(UsageError, match=f"pip install zoo-{name.partition(':')[0]}") as caught:
+        Registry().find_family(kind, name)
+    assert caught.value.code == f"unknown-{kind}"
+
+
+def test_an_unknown_kind_of_specs_is_refused():
+    with pytest.raises(TypeError, match="modls"):
+        Registry(modls={})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_hook_that_checks_the_class(kind):
+    assert "expected " + KINDS[kind].__name__ in reason(plugin("bad", **{f"{kind}s": [object()]}))
+
+
 def test_a_name_clash_is_an_error_only_on_request(golden):
     registry = load_registry(
         [plugin("zoo-b", datasets=[dataset("dots"), dataset("b")]), plugin("zoo-a", datasets=[dataset("dots")])]
@@ -353,7 +405,6 @@ def test_a_qualified_name_always_selects_its_distribution():
         ("resnet18.a1_in1k", ("", "resnet18", "a1_in1k")),
         ("net.v1.5", ("", "net", "v1.5")),
         ("zoo-torchvision:resnet18.v1", ("zoo-torchvision", "resnet18", "v1")),
-        ("timm/resnet18.a1_in1k", ("zoo-timm", "resnet18", "a1_in1k")),
         ("hf-hub:owner/name.v2", ("", "hf-hub:owner/name.v2", "")),
     ],
 )

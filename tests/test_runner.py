@@ -21,7 +21,7 @@ from zoo.runner.bench import keep_best_weights
 from zoo.runner.execution import conclude_all
 from zoo.runner.planning import plan_bench
 from zoo.runner.run import claim_and_execute
-from zoo.runner.suites import Suite
+from zoo.specs.suite import Suite
 from zoo.system.machine import can_fork
 from zoo.system.progress import Console
 from zoo.system.settings import Settings

@@ -14,14 +14,14 @@ from zoo.models.baselines import BASELINES
 from zoo.models.identity import identify_network, nearest_size
 from zoo.models.weights import InitialWeights, LocalCard
 from zoo.registry.lookup import ModelChoice
-from zoo.registry.model_sets import MODEL_SETS
 from zoo.results.runs import Run, safe_name
 from zoo.runner.grid import Machine, PlannedModel, plan_baselines, plan_runs
-from zoo.runner.suites import TUNING_SEED, Suite, list_suites, load_suite, parse_seeds, parse_suite
+from zoo.runner.suites import TUNING_SEED, list_suites, load_suite, parse_seeds, parse_suite
 from zoo.runner.tuning import settle, tuning_runs
 from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
+from zoo.specs.suite import Suite
 
 RUN = Run(
     dataset="dots",
@@ -70,7 +70,7 @@ def test_a_file_becomes_a_suite(tmp_path):
 def test_what_a_file_does_not_say_is_the_default():
     suite = parse_suite(DOCUMENT, "mine.toml")
     assert (suite.models, suite.protocol, suite.seeds, suite.weights) == (
-        MODEL_SETS["starter"],
+        ("starter",),
         "finetune",
         (0, 1, 2),
         "pretrained",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.specs.metric import MetricRequest, MetricSpec
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
     from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.specs.suite import Suite
     from zoo.system.downloads import download
     from zoo.system.files import hash_in_name, written_whole
     from zoo.system.workers import Event
@@ -49,6 +50,7 @@ __all__ = [
     "Protocol",
     "Samples",
     "SamplesRequest",
+    "Suite",
     "TargetFault",
     "Targets",
     "Task",
@@ -75,6 +77,7 @@ _MODULES = (
     "specs.dataset",
     "specs.metric",
     "specs.executor",
+    "specs.suite",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",

@@ -1,10 +1,12 @@
-"""The core's own models, metrics, protocols and executor, registered like those of any plugin."""
+"""The core's own models, metrics, protocols, tasks and executor, registered like those of any plugin."""
 
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import hookimpl
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import PROTOCOLS, Protocol
+from zoo.tasks.kinds import TASKS
+from zoo.tasks.task import Task
 
 
 @hookimpl
@@ -24,6 +26,11 @@ def register_metrics() -> list[MetricSpec]:
 @hookimpl
 def register_protocols() -> list[Protocol]:
     return list(PROTOCOLS)
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    return list(TASKS.values())
 
 
 @hookimpl

@@ -19,7 +19,6 @@ from zoo.models.baselines import THUMBNAILS
 from zoo.models.identity import identify_network
 from zoo.models.weights import RANDOM, InitialWeights, find_all_weights
 from zoo.registry.lookup import ModelChoice, Registry
-from zoo.registry.model_sets import STARTER
 from zoo.sources.opening import find_source, write_card_without
 from zoo.specs.dataset import DatasetSpec
 from zoo.system.caches import open_cache
@@ -78,7 +77,7 @@ def choose_backbone(
             choice = registry.find_model(requested)
             (weights,) = find([choice], "pretrained", offline=settings.offline, progress=progress)
             return as_backbone(choice, weights)
-        choices = [registry.find_model(name) for name in STARTER if name in registry.models]
+        choices = [registry.find_model(name) for name in registry.expand_models("starter") if name in registry.models]
         candidates = find(choices, "auto", offline=True)
         if not any(weights.path for weights in candidates) and not settings.offline:
             candidates[:1] = find(choices[:1], "auto", offline=False, progress=progress)

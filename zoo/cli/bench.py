@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
     from zoo.runner.bench import Outcome
-    from zoo.runner.suites import Suite
+    from zoo.specs.suite import Suite
 
 MAX_THREADS = 512  # more than any machine has cores; torch hangs at 5,000
 
@@ -166,8 +166,8 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
         from zoo.runner.bench import plan_only
         from zoo.system.settings import Settings
 
-        suite = suite_from_flags(flags)
         registry = registry_with_warnings(console)
+        suite = suite_from_flags(flags, registry.suites)
     names = ("results", "weights_dir", "keep_weights", "device", "threads", "executor", "workers", "run_timeout")
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
     carry_out = plan_only if dry_run else run_bench
@@ -194,16 +194,16 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     return exit_status(outcome, dry_run)
 
 
-def suite_from_flags(flags: dict[str, Any]) -> Suite:
+def suite_from_flags(flags: dict[str, Any], registered: Mapping[str, Suite]) -> Suite:
     """Return the requested suite, with every flag that was given in place of the suite's own value."""
-    from zoo.registry.model_sets import STARTER
     from zoo.results.runs import NUM_SHUFFLES
-    from zoo.runner.suites import Suite, load_suite, parse_seeds
+    from zoo.runner.suites import load_suite, parse_seeds
+    from zoo.specs.suite import Suite
 
     if flags["suite"]:
-        suite = load_suite(flags["suite"])
+        suite = load_suite(flags["suite"], registered)
     elif flags["datasets"]:
-        suite = Suite(name="flags", models=STARTER)
+        suite = Suite(name="flags")
     else:
         suite = load_suite("quickstart")
     changes: dict[str, Any] = {

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast, get_args
 
 from click.shell_completion import CompletionItem
-
-from zoo.registry.lookup import Kind
 
 WITH_PATHS = ("dataset", "suite")  # a path may stand in place of a name
 
@@ -23,14 +20,14 @@ def complete_name(kind: str, incomplete: str) -> list[CompletionItem]:
 
 def installed_names(kind: str) -> Sequence[str]:
     """The installed names of a kind; none for an unknown kind. A broken plugin offers none and is not reported."""
+    from zoo.registry.opening import open_registry
+    from zoo.specs.hooks import KINDS
+
     if kind == "suite":
         from zoo.runner.suites import list_suites
 
-        return list_suites()
-    if kind not in get_args(Kind):
+        return list_suites(open_registry().suites)
+    if kind not in KINDS:
         return ()
-    from zoo.registry.model_sets import MODEL_SETS
-    from zoo.registry.opening import open_registry
-
-    names = sorted(open_registry().specs(cast(Kind, kind)))
-    return [*MODEL_SETS, *names] if kind == "model" else names
+    registry = open_registry()
+    return [*(registry.suites if kind == "model" else ()), *sorted(registry.specs(kind))]

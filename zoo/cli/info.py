@@ -13,14 +13,14 @@ from zoo.errors import UsageError
 
 
 @click.command("info")
-@click.argument("kind", type=click.Choice([*CATALOG_KINDS[:5], "runs"]))
+@click.argument("kind", type=click.Choice([*CATALOG_KINDS, "runs"]))
 @click.argument("name", type=NameOfKind())
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--sheet", type=FILE_TYPE, help="The file for a dataset's contact sheet (PNG).")
 @click.option("--full", is_flag=True, help="Show everything stored of a run, and how each number was computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def info_command(kind: str, name: str, results: Path, sheet: Path | None, full: bool, as_json: bool) -> None:
-    """Describe a model, dataset (or PATH), metric, protocol, suite or run."""
+    """Describe one thing that is installed, a dataset's PATH, or a run."""
     from zoo.registry.loading import quiet_stdout
     from zoo.report.catalog import describe_item
     from zoo.report.runs import write_sentences

@@ -10,7 +10,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-CATALOG_KINDS = ("models", "datasets", "metrics", "protocols", "suites", "executors")
+from zoo.specs.hooks import KINDS
+
+CATALOG_KINDS = tuple(f"{kind}s" for kind in KINDS)
 
 
 class Number(click.FloatRange):
@@ -48,7 +50,7 @@ class Name(Text):
     """The name of something installed, or several with commas; the shell completes the last one."""
 
     def __init__(self, kind: str) -> None:
-        self.kind = kind  # model, dataset, metric, protocol, suite or executor
+        self.kind = kind  # one of KINDS
 
     def shell_complete(self, _: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from zoo.cli.completion import complete_name

@@ -21,7 +21,7 @@ def find_datasets(
     requested: str, registry: Registry, cache: Path, *, offline: bool = False, progress: Progress | None = None
 ) -> list[DatasetSpec]:
     """Resolve a requested dataset: a spec's name, a glob over names, `PREFIX:name`, or a path."""
-    if (family := registry.find_family(requested)) and family.find:
+    if (family := registry.find_family("dataset", requested)) and family.find:
         request = FetchRequest(name=requested, folder=cache / "datasets", offline=offline, progress=progress)
         return [family.find(request)]
     if is_path(requested, registry):

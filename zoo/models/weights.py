@@ -15,16 +15,15 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from zoo.errors import DataError, UsageError, WeightsError, nearest
-from zoo.registry.lookup import HUB, ModelChoice, Registry
+from zoo.registry.lookup import ModelChoice, Registry
 from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.suite import Policy
 from zoo.specs.validation import find_spec_fault
 from zoo.system.files import hash_in_name
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 from zoo.system.toml import parse_toml
-
-Policy = Literal["pretrained", "auto", "none"]
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
@@ -169,24 +168,21 @@ def bad_card(path: Path, reason: str) -> WeightsError:
     )
 
 
-def find_hub_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice:
-    """The model `hf-hub:owner/name`, described by its files in the hub's cache or, if missing, on the hub."""
-    family = registry.find("model", HUB.rstrip(":"))
-    if family.find is None:
-        raise UsageError(
-            f"model {name!r}: the plugin with {family.name!r} does not support the hub", fix="upgrade the plugin"
-        )
+def find_family_model(name: str, registry: Registry, cache: Path, *, offline: bool) -> ModelChoice | None:
+    """The model `FAMILY:...` such as `hf-hub:owner/name`, from files in a cache or on the hub; None for other names."""
+    family = registry.find_family("model", name)
+    if family is None or family.find is None:
+        return None
     offline = offline or not reachable_hosts({HUB_URL})
     spec = family.find(FetchRequest(name=name, folder=cache / "weights", offline=offline))
-    release = registry.release_of(registry.qualified("model", HUB.rstrip(":")))
+    release = registry.release_of(registry.qualified("model", family.name))
     return ModelChoice(name=name, spec=spec, weights=spec.weights[0], shown=name, release=release)
 
 
 def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
     """The spec of a planned run's model, in any process."""
-    if name.startswith(HUB):
-        return find_hub_model(name, registry, cache, offline=True).spec
-    return registry.find("model", name)
+    choice = find_family_model(name, registry, cache, offline=True)
+    return choice.spec if choice else registry.find("model", name)
 
 
 def weights_folder(requested: Path | None) -> Path | None:

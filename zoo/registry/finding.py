@@ -10,6 +10,8 @@ from importlib import metadata
 from zoo.errors import PluginError, clean, message_of
 from zoo.specs.hooks import CONTRACT
 
+# The plugins of this project and what they register, named only to suggest installing them.
+OUR_PLUGINS = {"zoo-timm": "model", "zoo-torchvision": "model", "zoo-medmnist": "dataset", "zoo-kaggle": "dataset"}
 GROUP = re.compile(r"zoo\.v(\d+)")
 
 

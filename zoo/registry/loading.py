@@ -11,6 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -23,30 +24,15 @@ from zoo.registry.finding import InstalledPlugin, contract, reason_of
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
 from zoo.sources.opening import card_dataset
-from zoo.specs import hooks
-from zoo.specs.dataset import DatasetSpec
-from zoo.specs.executor import ExecutorSpec
-from zoo.specs.hooks import CONTRACT, PROJECT, hookimpl
-from zoo.specs.metric import MetricSpec
+from zoo.specs.hooks import CONTRACT, HOOKS, KINDS, PROJECT, hook_specifications, hookimpl
 from zoo.specs.model import ModelSpec, Weights
-from zoo.specs.protocol import Protocol
 from zoo.specs.validation import find_spec_fault, show_value
+from zoo.tasks.kinds import TASKS
 
-SPEC_TYPES: dict[Kind, type[Any]] = {
-    "model": ModelSpec,
-    "dataset": DatasetSpec,
-    "metric": MetricSpec,
-    "protocol": Protocol,
-    "executor": ExecutorSpec,
-}
-HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in SPEC_TYPES}
 CORE = "zoo-bench"
-# A bare name that several plugins register means the first of these. The core comes first: installing a plugin must
-# not change or remove the meaning of `auroc` or `finetune` in a published suite.
-PRECEDENCE = (CORE, "zoo-timm", "zoo-torchvision")
 # Python reports an unknown field only in the message of a TypeError.
 UNKNOWN_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*")
-SPECS_BY_NAME = {kind.__name__: kind for kind in (*SPEC_TYPES.values(), Weights)}
+SPECS_BY_NAME = {kind.__name__: kind for kind in (*KINDS.values(), Weights)}
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # used as a folder name; a leading "-" would look like a flag
 
 
@@ -110,7 +96,7 @@ def load_plugin(installed: InstalledPlugin) -> tuple[dict[Kind, list[Any]], list
         plugin = plugin_of_cards(plugin)
     # One manager per plugin: pluggy drops or mixes up the hooks of others when a registration fails.
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hooks)
+    manager.add_hookspecs(hook_specifications())
     manager.register(plugin, name=installed.name)
     specs: dict[Kind, list[Any]] = {}
     mistakes: list[PluginError] = []
@@ -178,7 +164,7 @@ def is_own(function: object, plugin: object) -> bool:
 
 def call_hook(manager: pluggy.PluginManager, kind: Kind) -> tuple[list[Any], list[PluginError]]:
     """Call one hook of the only registered plugin; return its valid specs and an error for each invalid one."""
-    hook, spec_type = HOOKS[kind], SPEC_TYPES[kind]
+    hook, spec_type = HOOKS[kind], KINDS[kind]
     caller = getattr(manager.hook, hook)
     if not caller.get_hookimpls():
         return [], []
@@ -241,7 +227,7 @@ def check_spec_name(what: str, name: object) -> None:
 
 def check_fields(kind: Kind, spec: Any) -> None:
     """Refuse a spec, or a model's weights, if a field has an invalid type or value."""
-    if fault := find_spec_fault(spec, SPEC_TYPES[kind]):
+    if fault := find_spec_fault(spec, KINDS[kind]):
         raise PluginError(f"{kind} {spec.name!r}: {fault}", fix="correct the plugin")
     if isinstance(spec, ModelSpec):
         for weights in spec.weights:
@@ -265,27 +251,37 @@ def check_tags(spec: ModelSpec) -> None:
 
 def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequence[Plugin]) -> Registry:
     """Build the registry: every spec under the shortest name that denotes it, and the list of plugins."""
-    keyed: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in SPEC_TYPES}
+    keyed: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in KINDS}
     owners: dict[Kind, dict[str, tuple[str, ...]]] = {}
-    for kind in SPEC_TYPES:
+    for kind in KINDS:
         rivals: dict[str, dict[str, Any]] = {}  # specs by name and distribution
         for distribution, specs in specs_of.items():
             for spec in specs[kind]:
                 rivals.setdefault(spec.name, {})[distribution] = spec
-        owners[kind] = {name: by_precedence(by_distribution) for name, by_distribution in rivals.items()}
+        owners[kind] = {name: tuple(sorted(rivals[name], key=partial(precedence, rivals[name]))) for name in rivals}
         for name, by_distribution in rivals.items():
-            first = owners[kind][name][0]
-            wins = len(by_distribution) == 1 or first in PRECEDENCE
+            first, *others = owners[kind][name]
+            wins = not others or precedence(by_distribution, first)[:2] < precedence(by_distribution, others[0])[:2]
             for distribution in owners[kind][name]:
                 key = name if wins and distribution == first else f"{distribution}:{name}"
                 keyed[f"{kind}s"][key] = by_distribution[distribution]
     broken = tuple(
         BrokenPlugin(p.name, p.version, p.reason, p.status == "partial") for p in plugins if p.status != "ok"
     )
-    return Registry(**keyed, owners=owners, plugins=tuple(plugins), broken=broken)
+    prefixes = {
+        prefix: distribution
+        for distribution, specs in sorted(specs_of.items())
+        for spec in specs["model"]
+        for prefix in spec.prefixes
+    }
+    TASKS.update(keyed["tasks"])  # names in stored results and on cards are looked up there
+    return Registry(**keyed, owners=owners, prefixes=prefixes, plugins=tuple(plugins), broken=broken)
 
 
-def by_precedence(distributions: Iterable[str]) -> tuple[str, ...]:
-    """Sort distributions by precedence and then by name, independent of the order in which they were loaded."""
-    ranked = {name: rank for rank, name in enumerate(PRECEDENCE)}
-    return tuple(sorted(distributions, key=lambda name: (ranked.get(name, len(ranked)), name)))
+def precedence(by_distribution: Mapping[str, Any], distribution: str) -> tuple[bool, int, str]:
+    """The sort key of a distribution among those that register a name, independent of the order of loading.
+
+    The core comes first, so that installing a plugin does not change the meaning of `auroc` or `finetune` in a
+    published suite, then the highest `priority` of a spec. The name decides only the order of a list.
+    """
+    return distribution != CORE, -getattr(by_distribution[distribution], "priority", 0), distribution

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, overload
 
 from zoo.errors import PluginError, UsageError, nearest, unknown
-from zoo.registry.finding import canonical
+from zoo.registry.finding import OUR_PLUGINS, canonical
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.executor import ExecutorSpec
+from zoo.specs.hooks import KINDS
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import Protocol
+from zoo.specs.suite import Suite
 
-Kind = Literal["model", "dataset", "metric", "protocol", "executor"]
-Spec = ModelSpec | DatasetSpec | MetricSpec | Protocol | ExecutorSpec
+Kind = str  # one of KINDS in zoo/specs/hooks.py
 WILDCARDS = "*?["
-HUB = "hf-hub:"
-# Prefixes of dataset names that a plugin resolves on request, and that plugin. They are not names of distributions.
-DATASET_PREFIXES = {"kaggle:": "zoo-kaggle"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +69,64 @@ class ModelChoice:
     release: str = ""  # version of its plugin
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False)
 class Registry:
     """All specs, under the shortest name that denotes each.
 
     This is the plain name, or `distribution:name` if the plain name means the spec of another plugin or is ambiguous.
     `owners[kind][plain name]` lists the distributions that register a name; the plain name means the first one.
+    `prefixes` maps other spellings of `distribution:` to distributions. Specs are given by kind: `metrics={...}`.
     """
 
-    models: Mapping[str, ModelSpec] = field(default_factory=dict)
-    datasets: Mapping[str, DatasetSpec] = field(default_factory=dict)
-    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
-    protocols: Mapping[str, Protocol] = field(default_factory=dict)
-    executors: Mapping[str, ExecutorSpec] = field(default_factory=dict)
-    plugins: tuple[Plugin, ...] = ()
-    broken: tuple[BrokenPlugin, ...] = ()
-    owners: Mapping[Kind, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    by_kind: Mapping[Kind, Mapping[str, Any]]
+    plugins: tuple[Plugin, ...]
+    broken: tuple[BrokenPlugin, ...]
+    owners: Mapping[Kind, Mapping[str, tuple[str, ...]]]
+    prefixes: Mapping[str, str]
+
+    def __init__(
+        self,
+        *,
+        by_kind: Mapping[Kind, Mapping[str, Any]] | None = None,
+        plugins: Sequence[Plugin] = (),
+        broken: Sequence[BrokenPlugin] = (),
+        owners: Mapping[Kind, Mapping[str, tuple[str, ...]]] | None = None,
+        prefixes: Mapping[str, str] | None = None,
+        **specs: Mapping[str, Any],
+    ) -> None:
+        self.plugins, self.broken = tuple(plugins), tuple(broken)
+        self.owners, self.prefixes = owners or {}, prefixes or {}
+        self.by_kind = {kind: specs.pop(f"{kind}s", (by_kind or {}).get(kind, {})) for kind in KINDS}
+        if specs:
+            raise TypeError(f"unknown kinds of specs: {', '.join(specs)}")
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        return self.by_kind["model"]
+
+    @property
+    def datasets(self) -> Mapping[str, DatasetSpec]:
+        return self.by_kind["dataset"]
+
+    @property
+    def metrics(self) -> Mapping[str, MetricSpec]:
+        return self.by_kind["metric"]
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        return self.by_kind["protocol"]
+
+    @property
+    def executors(self) -> Mapping[str, ExecutorSpec]:
+        return self.by_kind["executor"]
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        return self.by_kind["suite"]
+
+    def specs(self, kind: Kind) -> Mapping[str, Any]:
+        """All specs of one kind."""
+        return self.by_kind[kind]
 
     @overload
     def find(self, kind: Literal["model"], name: str) -> ModelSpec: ...
@@ -98,17 +138,18 @@ class Registry:
     def find(self, kind: Literal["protocol"], name: str) -> Protocol: ...
     @overload
     def find(self, kind: Literal["executor"], name: str) -> ExecutorSpec: ...
-    def find(self, kind: Kind, name: str) -> Spec:
+    @overload
+    def find(self, kind: Kind, name: str) -> Any: ...
+    def find(self, kind: Kind, name: str) -> Any:
         """The spec called `name` or `distribution:name`. Use `find_model` for a name with a weights tag."""
-        spec: Spec = self.specs(kind)[self.key(kind, name)]
-        return spec
+        return self.specs(kind)[self.key(kind, name)]
 
     def find_model(self, name: str) -> ModelChoice:
         """The architecture and weights that `name` means; without a tag, the first weights of the model.
 
         If several plugins register the architecture, the tag decides between them.
         """
-        qualifier, architecture, tag = split_model_name(name)
+        qualifier, architecture, tag = self.split_model_name(name)
         if not architecture:
             raise self.not_found("model", name)
         requested = f"{qualifier}:{architecture}" if qualifier else architecture
@@ -138,7 +179,8 @@ class Registry:
             else:
                 self.find(kind, pattern)
             return [pattern]
-        qualifier, architecture, tag = split_model_name(pattern) if kind == "model" else (*split_qualifier(pattern), "")
+        split = self.split_model_name if kind == "model" else split_plainly
+        qualifier, architecture, tag = split(pattern)
         if qualifier:
             self.require_plugin(qualifier)
         names = [key for key in self.specs(kind) if self.matches(kind, key, qualifier, architecture, bool(tag))]
@@ -164,26 +206,40 @@ class Registry:
         owners = self.owners.get(kind, {}).get(key, ())
         return f"{owners[0]}:{key}" if owners else key
 
-    def specs(self, kind: Kind) -> Mapping[str, Any]:
-        """All specs of one kind."""
-        specs: Mapping[str, Any] = getattr(self, f"{kind}s")
-        return specs
+    @overload
+    def find_family(self, kind: Literal["model"], name: str) -> ModelSpec | None: ...
+    @overload
+    def find_family(self, kind: Literal["dataset"], name: str) -> DatasetSpec | None: ...
+    def find_family(self, kind: Kind, name: str) -> Any:
+        """The spec that resolves `FAMILY:...`, if `name` has such a prefix.
 
-    def find_family(self, name: str) -> DatasetSpec | None:
-        """The spec that resolves `PREFIX:...`, if `name` has such a prefix. Raises UsageError if it is missing."""
-        prefix = next((prefix for prefix in DATASET_PREFIXES if name.startswith(prefix)), "")
-        if not prefix:
-            return None
-        family = self.datasets.get(prefix.rstrip(":"))
-        if family is None or family.find is None:
-            plugin = DATASET_PREFIXES[prefix]
+        Raises UsageError or PluginError if a plugin of this project resolves it but is not installed or is broken.
+        """
+        prefix, colon, _ = name.partition(":")
+        family = self.specs(kind).get(prefix) if colon else None
+        if family is not None and family.find:
+            return family
+        plugin = f"zoo-{prefix}"
+        usable = any(each.name == plugin and each.status == "ok" for each in self.plugins)
+        if colon and OUR_PLUGINS.get(plugin) == kind and not usable:
             if plugin in {broken.plugin for broken in self.broken}:
                 self.require_plugin(plugin)
             error = UsageError(
-                f"dataset {name!r}: {plugin} is not installed", fix=f"pip install {plugin}", code="unknown-dataset"
+                f"{kind} {name!r}: {plugin} is not installed", fix=f"pip install {plugin}", code=f"unknown-{kind}"
             )
             raise self.left_out(plugin, error)
-        return family
+        return None
+
+    def expand_models(self, name: str) -> tuple[str, ...]:
+        """The models of the suite called `name`, else the name itself."""
+        return self.suites[name].models if name in self.suites else (name,)
+
+    def split_model_name(self, name: str) -> ModelName:
+        """Split a model's name, which may begin with another spelling of its distribution."""
+        for prefix, distribution in self.prefixes.items():
+            if name.startswith(prefix):
+                return split_model_name(f"{distribution}:{name.removeprefix(prefix)}")
+        return split_model_name(name)
 
     # --- resolving names ---
     def key(self, kind: Kind, name: str) -> str:
@@ -271,23 +327,24 @@ class Registry:
 
 
 def split_qualifier(name: str) -> tuple[str, str]:
-    """Split `distribution:name`; the distribution may be empty. `hf-hub:owner/name` is not split."""
-    if name.startswith(HUB):
-        return "", name
+    """Split `distribution:name`; the distribution may be empty. `family:owner/name` is not split."""
     distribution, colon, plain = name.partition(":")
-    return (canonical(distribution), plain) if colon else ("", name)
+    return (canonical(distribution), plain) if colon and "/" not in plain else ("", name)
+
+
+def split_plainly(name: str) -> ModelName:
+    """Split the name of a spec without weights: dots belong to the name."""
+    return ModelName(*split_qualifier(name), "")
 
 
 def split_model_name(name: str) -> ModelName:
     """Split a model's name at the colon and at the first dot, which names of architectures do not contain.
 
-    `timm/` means `zoo-timm:`; `hf-hub:owner/name` is not split.
+    `family:owner/name` is not split.
     """
-    if name.startswith(HUB):
-        return ModelName("", name, "")
-    if name.startswith("timm/"):
-        name = "zoo-timm:" + name.removeprefix("timm/")
     qualifier, plain = split_qualifier(name)
+    if "/" in plain:
+        return ModelName("", name, "")
     architecture, _, tag = plain.partition(".")
     return ModelName(qualifier, architecture, tag)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError
-from zoo.registry.lookup import WILDCARDS, Kind, Registry
-from zoo.registry.model_sets import MODEL_SETS
+from zoo.registry.loading import CORE
+from zoo.registry.lookup import WILDCARDS, Registry
 from zoo.runner.suites import list_suites, load_suite
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
@@ -18,28 +18,22 @@ from zoo.specs.model import ModelSpec
 from zoo.system.files import cache_root
 from zoo.system.progress import Console
 
-SINGULAR: dict[str, Kind] = {
-    "models": "model",
-    "datasets": "dataset",
-    "metrics": "metric",
-    "protocols": "protocol",
-    "executors": "executor",
-}
+DATA_TYPES = (str, int, float, tuple, list, Mapping)  # types of the fields of a spec that are data
 NOT_HERE = ("offline", "data-missing")  # codes of data that are not on this machine
 
 
 def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[str, Any]]:
     """The installed items of a kind, sorted by name; a pattern is a glob, or a part of a name."""
+    singular = kind.removesuffix("s")
     if kind == "suites":
-        items = [summarize_suite(name) for name in list_suites()]
+        items = [summarize_suite(name, registry) for name in list_suites(registry.suites)]
     else:
-        singular = SINGULAR[kind]
         specs = registry.specs(singular)
         items = [summarize(name, specs[name], registry.qualified(singular, name)) for name in sorted(specs)]
     if not pattern:
         return items
-    if kind == "models" and pattern in MODEL_SETS:
-        return [item for item in items if item["name"] in MODEL_SETS[pattern]]
+    if kind == "models" and pattern in registry.suites:
+        return [item for item in items if item["name"] in registry.suites[pattern].models]
     glob = pattern if any(character in pattern for character in WILDCARDS) else f"*{pattern}*"
     return [item for item in items if any(fnmatch.fnmatchcase(name, glob) for name in names_of(item))]
 
@@ -61,14 +55,14 @@ def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
         item |= {**kind, "modality": spec.modality, "license": spec.license}
     elif isinstance(spec, MetricSpec):
         item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
-    return {**item, "title": spec.title}
+    return {**item, "title": getattr(spec, "title", "")}
 
 
-def summarize_suite(name: str) -> dict[str, Any]:
-    suite = load_suite(name)
+def summarize_suite(name: str, registry: Registry) -> dict[str, Any]:
+    suite = load_suite(name, registry.suites)
     return {
         "name": suite.name,
-        "plugin": "zoo-bench",
+        "plugin": registry.qualified("suite", name).partition(":")[0] if name in registry.suites else CORE,
         "version": suite.version,
         "datasets": list(suite.datasets),
         "models": list(suite.models),
@@ -95,16 +89,17 @@ def describe_item(
 ) -> dict[str, Any]:
     """Describe one item in full. A dataset is opened, its images are decoded, and its splits are drawn."""
     if kind == "suites":
-        return dataclasses.asdict(load_suite(name))
+        return dataclasses.asdict(load_suite(name, registry.suites))
     if kind == "models":
-        if name in MODEL_SETS:
-            return {"name": name, "models": list(MODEL_SETS[name])}
+        if name in registry.suites:
+            return {"name": name, "models": list(registry.suites[name].models)}
         choice = registry.find_model(name)
         default = choice.weights.tag if choice.weights else None
         return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
     if kind == "datasets":
         return describe_dataset(name, registry, console or Console(), sheet)
-    spec, plugin = registry.find(SINGULAR[kind], name), registry.qualified(SINGULAR[kind], name)
+    singular = kind.removesuffix("s")
+    spec, plugin = registry.find(singular, name), registry.qualified(singular, name)
     return {**describe_spec(spec), "plugin": plugin, **formula_of(spec)}
 
 
@@ -119,7 +114,7 @@ def describe_dataset(name: str, registry: Registry, console: Console, sheet: Pat
     """Describe a dataset: its card and, if its data are on this machine, their contents."""
     from zoo.data.lookup import find_datasets, is_path
 
-    if registry.find_family(name) or is_path(name, registry):
+    if registry.find_family("dataset", name) or is_path(name, registry):
         with console.counting(f"reading {name}") as progress:
             (spec,) = find_datasets(name, registry, cache_root(), offline=True, progress=progress)
         return describe_data(spec, console, sheet)
@@ -161,7 +156,9 @@ def describe_spec(spec: Any) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
-        if callable(value) or value in ("", (), None) or value == {}:
+        if field.name != "task" and not isinstance(value, DATA_TYPES):
+            continue
+        if value in ("", ()) or value == {}:
             continue
         if field.name == "weights" and isinstance(value, tuple):
             value = [{k: v for k, v in dataclasses.asdict(w).items() if v not in ("", (), False)} for w in value]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ResultsError
+from zoo.registry.finding import OUR_PLUGINS
 from zoo.registry.lookup import Registry
 from zoo.results.store import load_results
 from zoo.system.devices import describe_compute, resolve_device
 from zoo.system.locks import locked
-from zoo.system.machine import available_memory_bytes, num_cores, versions
+from zoo.system.machine import available_memory_bytes, num_cores, requirements_of, versions
 from zoo.training.check import check_device
 
 LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one medium dataset
@@ -47,7 +48,7 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
             **describe_compute(own, 1),
             "available_memory_gb": memory and round(memory / 1e9, 1),
         },
-        "versions": versions(),
+        "versions": versions(*requirements_of(plugin.name for plugin in registry.plugins)),
         "plugins": {
             p.name: f"{p.version} {p.status}" + (f": {p.reason}" if p.reason else "") for p in registry.plugins
         },
@@ -138,4 +139,5 @@ def look_at_plugins(registry: Registry) -> Iterator[str]:
     for broken in registry.broken:
         yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
     if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
-        yield "no model plugin is installed: pip install zoo-timm zoo-torchvision"
+        names = [name for name, kind in OUR_PLUGINS.items() if kind == "model"]
+        yield f"no model plugin is installed: pip install {' '.join(names)}"

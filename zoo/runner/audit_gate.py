@@ -9,8 +9,8 @@ from zoo.audit.leaks import Audit, audit
 from zoo.audit.overlap import audit_external
 from zoo.errors import ZooError
 from zoo.runner.planning import Plan
-from zoo.runner.suites import Suite
 from zoo.specs.deviation import Deviation
+from zoo.specs.suite import Suite
 from zoo.system.progress import Console
 
 

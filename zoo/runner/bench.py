@@ -16,8 +16,8 @@ from zoo.runner.execution import carry_out
 from zoo.runner.grid import external_runs
 from zoo.runner.latency import time_models
 from zoo.runner.planning import Plan, find_all_done, plan_bench
-from zoo.runner.suites import Suite
 from zoo.runner.tuning import tune
+from zoo.specs.suite import Suite
 from zoo.system.caches import in_use
 from zoo.system.progress import Console
 from zoo.system.settings import Settings

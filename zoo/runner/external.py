@@ -24,9 +24,9 @@ from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, now, save_result
 from zoo.runner.selection import choose_datasets
-from zoo.runner.suites import Suite
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec
+from zoo.specs.suite import Suite
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
 

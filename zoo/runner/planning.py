@@ -20,11 +20,11 @@ from zoo.runner.external import plan_externals
 from zoo.runner.grid import Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
 from zoo.runner.precision import choose_precisions
 from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
-from zoo.runner.suites import Suite
 from zoo.runner.trials import check_weights
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.protocol import Protocol, override
+from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.devices import device_kind, resolve_device, resolve_precision
 from zoo.system.machine import distributions_of

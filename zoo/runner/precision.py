@@ -23,7 +23,7 @@ from zoo.runner.trials import import_all, imports_of
 from zoo.specs.model import BuildRequest
 from zoo.system.devices import open_device
 from zoo.system.files import hash_bytes, read_regular, write_json
-from zoo.system.machine import can_fork, num_cores, prepare_torch, processor_name, versions
+from zoo.system.machine import can_fork, num_cores, prepare_torch, processor_name, requirements_of, versions
 from zoo.system.progress import Console, Progress
 from zoo.system.settings import Settings
 from zoo.system.workers import Notify, execute
@@ -92,7 +92,8 @@ def find_precisions(
     versions, so that repeating a command plans the same runs.
     """
     plugins = sorted(f"{plugin.name} {plugin.version}" for plugin in registry.plugins)
-    machine = json.dumps([processor_name(), versions(), plugins], sort_keys=True)
+    libraries = versions(*requirements_of(plugin.name for plugin in registry.plugins))
+    machine = json.dumps([processor_name(), libraries, plugins], sort_keys=True)
     paths = {network: times_path(cache, network, machine) for network in dict.fromkeys(networks)}
     missing = [network for network, path in paths.items() if read_times(path) is None]
     if missing:

@@ -185,7 +185,7 @@ def choose_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
     run = assignment.run
     if run.init == "random":
         return extract_features
-    relevant = {"torch", "torchvision", "timm", *assignment.libraries}
+    relevant = {"torch", *assignment.libraries}
     library_versions = {name: version for name, version in versions(*assignment.libraries).items() if name in relevant}
     identity = {
         "content": assignment.dataset.content_hash,

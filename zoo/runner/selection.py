@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from zoo.data.lookup import find_datasets
 from zoo.errors import DataError, UsageError, ZooError
-from zoo.models.weights import find_hub_model
-from zoo.registry.lookup import HUB, ModelChoice, Registry
-from zoo.registry.model_sets import MODEL_SETS
-from zoo.runner.suites import Suite
+from zoo.models.weights import find_family_model
+from zoo.registry.lookup import ModelChoice, Registry
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
+from zoo.specs.suite import Suite
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
 
@@ -17,9 +16,9 @@ from zoo.system.settings import Settings
 def choose_models(suite: Suite, registry: Registry, settings: Settings) -> list[ModelChoice]:
     """Resolve the requested models, with sets and globs expanded and duplicates removed."""
     choices = []
-    for pattern in [name for model in suite.models for name in MODEL_SETS.get(model, (model,))]:
-        if pattern.startswith(HUB):
-            choices.append(find_hub_model(pattern, registry, settings.cache, offline=settings.offline))
+    for pattern in [name for model in suite.models for name in registry.expand_models(model)]:
+        if choice := find_family_model(pattern, registry, settings.cache, offline=settings.offline):
+            choices.append(choice)
             continue
         matches = [registry.find_model(name) for name in registry.match("model", pattern)]
         choices += [choice for choice in matches if choice.spec.find is None or len(matches) == 1]

@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import UsageError, clean, nearest, unknown
-from zoo.models.weights import Policy
-from zoo.registry.model_sets import STARTER
+from zoo.specs.suite import Suite
 from zoo.system.toml import parse_toml
 
 MAX_SEEDS = 10_000
 TUNING_SEED = 10_007  # no published suite uses it as a seed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """The models, datasets, protocol and metrics of a bench, by name; nothing is resolved yet."""
-
-    name: str
-    version: int = 1
-    title: str = ""
-    models: tuple[str, ...] = STARTER
-    datasets: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()  # in addition to the task's own
-    primary_metric: str = ""  # default: the task's
-    protocol: str = "finetune"
-    settings: tuple[tuple[str, str], ...] = ()  # --set
-    seeds: tuple[int, ...] = (0, 1, 2)
-    folds: int | None = None
-    weights: Policy = "pretrained"
-    allow_leak: str = ""  # reason to use a dataset in spite of a leak; stamped on every result
-    drop_leaks: bool = False  # remove copies of test images from train and val
-    resplit: bool = False  # discard official splits and draw new ones
-    shuffle_labels: bool = False  # control: shuffle the labels of train and val, once per seed
-    test_on: tuple[str, ...] = ()  # external datasets
-    label_map: tuple[tuple[str, str], ...] = ()  # external label -> label of the training dataset; "": no counterpart
-    distinct_patients: bool = False  # equal patient names in external datasets are other people
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}@{self.version}"
+NO_SUITES: Mapping[str, Suite] = {}
 
 
-def list_suites() -> list[str]:
-    """The names of the suites that are part of zoo."""
+def list_suites(registered: Mapping[str, Suite] = NO_SUITES) -> list[str]:
+    """The names of the suites that are part of zoo, and of those that plugins register."""
     folder = resources.files("zoo.runner") / "suite_files"
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+    files = [file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")]
+    return sorted({*files, *registered})
 
 
-def load_suite(name: str) -> Suite:
+def load_suite(name: str, registered: Mapping[str, Suite] = NO_SUITES) -> Suite:
     """Read a suite by name or from a TOML file. Raises UsageError that lists all errors in the file."""
     if name.endswith(".toml"):
         path = Path(name)
@@ -63,10 +36,12 @@ def load_suite(name: str) -> Suite:
                 code="bad-suite",
             )
         text = path.read_text(encoding="utf-8-sig", errors="replace")  # Windows editors add a byte order mark
-    elif name in list_suites():
+    elif name in list_suites():  # before those of plugins, which must not change the meaning of a published suite
         text = (resources.files("zoo.runner") / "suite_files" / f"{name}.toml").read_text(encoding="utf-8")
+    elif name in registered:
+        return registered[name]
     else:
-        raise unknown("suite", name, list_suites())
+        raise unknown("suite", name, list_suites(registered))
     try:
         document = parse_toml(text)
     except ValueError as error:
@@ -84,7 +59,7 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
         version: int = Field(default=1, ge=1)
         title: str = ""
-        models: list[str] = Field(default=list(STARTER), min_length=1)
+        models: list[str] = Field(default=["starter"], min_length=1)
         datasets: list[str] = Field(min_length=1)
         metrics: list[str] = []
         primary_metric: str = ""

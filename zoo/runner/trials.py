@@ -20,7 +20,7 @@ from zoo.models.weights import InitialWeights, find_model_spec
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.specs.model import BuildRequest, ModelSpec
-from zoo.system.machine import can_fork, num_cores, versions
+from zoo.system.machine import can_fork, num_cores, requirements_of, versions
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Console, Progress
 from zoo.system.settings import Settings
@@ -121,7 +121,8 @@ def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, pro
     """
     if not trials:
         return
-    environment = json.dumps([FIT_VERSION, versions(), [f"{p.name} {p.version}" for p in registry.plugins]])
+    libraries = versions(*requirements_of(plugin.name for plugin in registry.plugins))
+    environment = json.dumps([FIT_VERSION, libraries, [f"{p.name} {p.version}" for p in registry.plugins]])
 
     def open_memo(trial: Trial) -> closing[FileMemo]:
         return closing(FileMemo(cache, f"fits {trial.key} {environment}"))

@@ -1,6 +1,8 @@
-"""The hooks that return a plugin's specs, and their pluggy markers."""
+"""The kinds of specs that plugins register, and the hooks that return them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pluggy
 
@@ -9,39 +11,28 @@ from zoo.specs.executor import ExecutorSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
+from zoo.specs.suite import Suite
+from zoo.tasks.task import Task
 
 PROJECT = "zoo"
 CONTRACT = 1  # version of the plugin contract: entry points are in the group zoo.v1
 
-hookspec = pluggy.HookspecMarker(PROJECT)
+# Every kind of spec. The hook `register_KINDs` returns a list of the class, `zoo list KINDs` lists them.
+KINDS: dict[str, type[Any]] = {
+    "model": ModelSpec,
+    "dataset": DatasetSpec,
+    "metric": MetricSpec,
+    "protocol": Protocol,
+    "suite": Suite,
+    "executor": ExecutorSpec,  # provisional until a second one ships
+    "task": Task,
+}
+HOOKS = {kind: f"register_{kind}s" for kind in KINDS}
+
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-@hookspec
-def register_models() -> list[ModelSpec]:
-    """Return the models this plugin offers."""
-    raise AssertionError("a hook specification is never called")
-
-
-@hookspec
-def register_datasets() -> list[DatasetSpec]:
-    """Return the datasets this plugin offers."""
-    raise AssertionError("a hook specification is never called")
-
-
-@hookspec
-def register_metrics() -> list[MetricSpec]:
-    """Return the metrics this plugin offers."""
-    raise AssertionError("a hook specification is never called")
-
-
-@hookspec
-def register_protocols() -> list[Protocol]:
-    """Return the protocols this plugin offers: values, not code."""
-    raise AssertionError("a hook specification is never called")
-
-
-@hookspec
-def register_executors() -> list[ExecutorSpec]:
-    """Return the executors this plugin offers. Provisional until a second one ships."""
-    raise AssertionError("a hook specification is never called")
+def hook_specifications() -> type:
+    """A class with the specification of every hook, for pluggy."""
+    mark = pluggy.HookspecMarker(PROJECT)
+    return type("Hooks", (), {hook: mark(lambda: None) for hook in HOOKS.values()})

@@ -82,3 +82,5 @@ class ModelSpec:
     features: Callable[[nn.Module, Tensor], Tensor] | None = None  # (module, images) -> (N, D); default: head removed
     layer_groups: Callable[[nn.Module], list[list[nn.Parameter]]] | None = None  # stem first, head last
     find: Callable[[FetchRequest], ModelSpec] | None = None  # resolves any model called "NAME:..." on request
+    priority: int = 0  # of several plugins with a model of this name, the plain name means the highest priority
+    prefixes: tuple[str, ...] = ()  # other spellings of "PLUGIN:" in front of the models of this plugin

@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-LIBRARIES = ("zoo-bench", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pandas", "pillow")
+LIBRARIES = ("zoo-bench", "torch", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def versions(*others: str) -> dict[str, str]:
@@ -28,6 +29,16 @@ def versions(*others: str) -> dict[str, str]:
         except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
             continue
     return installed
+
+
+def requirements_of(distributions: Iterable[str]) -> list[str]:
+    """The names of the distributions that these require directly, without those of extras."""
+    names: set[str] = set()
+    for distribution in distributions:
+        with suppress(metadata.PackageNotFoundError, ValueError):
+            lines = metadata.requires(distribution) or []
+            names.update(re.split(r"[^\w.-]", line.strip(), maxsplit=1)[0] for line in lines if "extra ==" not in line)
+    return sorted(names)
 
 
 def distributions_of(modules: Iterable[str]) -> list[str]:

@@ -17,13 +17,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo import ModelSpec, Weights, hookimpl
+from zoo import ModelSpec, Suite, Weights, hookimpl
 from zoo_timm.building import build_model, features, layer_groups
 from zoo_timm.fetching import fetch_weights
 from zoo_timm.hub import build_nothing, find_hub_model
 
 INDEX = Path(__file__).with_name("index.json")
 CODE_LICENSE = "Apache-2.0"  # of timm, for an architecture without weights
+
+
+PRIORITY = 2  # `resnet18` means this plugin's, whichever others are installed
+STARTER = Suite(
+    name="starter",
+    title="seven models of seven families",
+    models=(
+        "resnet18",
+        "resnet50",
+        "densenet121",
+        "efficientnet_b0",
+        "mobilenetv3_large_100",
+        "convnext_tiny",
+        "vit_small_patch14_dinov2",
+    ),
+)
 
 
 @hookimpl
@@ -36,8 +52,14 @@ def register_models() -> list[ModelSpec]:
         family="hub",
         build=build_nothing,
         find=find_hub_model,
+        prefixes=("timm/",),
     )
     return [*(describe_model(index, endpoint.rstrip("/"), name) for name in index["models"]), hub]
+
+
+@hookimpl
+def register_suites() -> list[Suite]:
+    return [STARTER]
 
 
 def read_index() -> dict[str, Any]:
@@ -75,6 +97,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
         fetch_weights=partial(fetch_weights, weights),
         features=features if has_features else None,
         layer_groups=layer_groups,
+        priority=PRIORITY,
     )
 
 
