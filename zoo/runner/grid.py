@@ -41,6 +41,7 @@ class PlannedModel:
     protocol: Protocol
     seeds: tuple[int, ...]
     machine: Machine
+    added: bool = False  # a baseline that nobody named: left out of datasets whose task it does not support
 
 
 def plan_baselines(
@@ -49,7 +50,7 @@ def plan_baselines(
     """Plan the baselines that are not among the models: one seed each, on the CPU."""
     recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
     return [
-        PlannedModel(choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host)
+        PlannedModel(choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, added=True)
         for choice in baselines
         if choice.spec.name not in planned
     ]
@@ -66,6 +67,7 @@ def plan_runs(
         plan_run(model, source, split, fold, seed, primary_metric or source.task.primary_metric)
         for source, split in sources
         for model in models
+        if not model.added or source.task.name in model.choice.spec.tasks
         for seed, fold in itertools.product(model.seeds, range(len(split.folds)))
     ]
 
