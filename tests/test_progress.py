@@ -10,7 +10,17 @@ import pytest
 
 from zoo.runner.assignments import name_work
 from zoo.system import progress as module
-from zoo.system.progress import BenchProgress, Console, describe_active, describe_amount, describe_wait, duration
+from zoo.system.progress import (
+    BenchProgress,
+    Console,
+    RunName,
+    describe_active,
+    describe_amount,
+    describe_wait,
+    duration,
+)
+
+NAME = RunName(dataset="dots", model="net", seed="seed 0")
 
 
 class Terminal(io.StringIO):
@@ -62,20 +72,20 @@ def test_a_first_image_is_too_little_for_an_estimate():
 def test_without_a_terminal_only_permanent_lines_are_written(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 2, start=clock.now)
-    bench.started("a")
-    bench.progressed("a", {"step": 1, "num_steps": 4, "loss": 0.5})
+    bench.started(NAME)
+    bench.progressed(NAME, {"step": 1, "num_steps": 4, "loss": 0.5})
     clock.now += 10
-    bench.finished("a", "auroc 0.9")
-    assert console.stream.getvalue() == "[1 of 2] a: auroc 0.9; about 10 s left\n"
+    bench.finished(NAME, "auroc 0.9")
+    assert console.stream.getvalue() == "[1 of 2] dots net seed 0: auroc 0.9; about 10 s left\n"
 
 
 def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     console = Console(stream=Terminal())
     bench = BenchProgress(console, 3, start=clock.now)
-    bench.started("dots net seed 0")
+    bench.started(NAME)
     clock.now += 30
-    bench.progressed("dots net seed 0", {"step": 2, "num_steps": 4, "loss": 0.5, "val_score": 0.75})
+    bench.progressed(NAME, {"step": 2, "num_steps": 4, "loss": 0.5, "val_score": 0.75})
     shown = console.stream.getvalue().rpartition("\r\x1b[K")[2]
     # half a run takes 30 s, so the other two and a half take 150 s
     assert console.live == "run 1 of 3; about 2 min 30 s left: dots net seed 0 step 2/4 loss 0.500 val 0.750"
@@ -99,7 +109,7 @@ def shown_at(columns, names, clock, monkeypatch):
     return console.stream.getvalue().rpartition("\r\x1b[K")[2]
 
 
-LONG_NAME = "chest_xrays_of_two_hospitals tf_efficientnet_lite0 seed 0 fold 3"
+LONG_NAME = RunName(dataset="chest_xrays_of_two_hospitals", model="tf_efficientnet_lite0", seed="seed 0 fold 3")
 
 
 def test_on_80_columns_the_dataset_is_dropped_first_and_fold_and_step_are_kept(clock, monkeypatch):
@@ -121,11 +131,11 @@ def test_narrower_terminals_drop_more_fields_but_never_the_step(columns, expecte
 
 
 def test_on_80_columns_two_active_runs_show_fold_and_step(clock, monkeypatch):
-    shown = shown_at(80, [LONG_NAME, LONG_NAME.replace("fold 3", "fold 4")], clock, monkeypatch)
+    shown = shown_at(80, [LONG_NAME, replace(LONG_NAME, seed="seed 0 fold 4")], clock, monkeypatch)
     assert shown.endswith("left: seed 0 fold 3 step 24/40 | seed 0 fold 4 step 24/40")
 
 
-def test_the_line_parses_the_parts_of_a_run_name():
+def test_the_line_has_the_parts_of_a_run_name():
     run = SimpleNamespace(data="dots", shown="vit (frozen)", seed=7, num_folds=5, fold=2)
     texts = describe_active(name_work(SimpleNamespace(run=run, done=None)), time.monotonic(), {})
     assert texts == {"dataset": "dots", "model": "vit (frozen)", "seed": "seed 7 fold 2"}
@@ -133,9 +143,9 @@ def test_the_line_parses_the_parts_of_a_run_name():
 
 def test_a_step_without_a_loss_keeps_the_last_one(clock):
     bench = BenchProgress(Console(stream=Terminal()), 1)
-    bench.progressed("a", {"step": 2, "num_steps": 4, "loss": 0.5})
+    bench.progressed(NAME, {"step": 2, "num_steps": 4, "loss": 0.5})
     clock.now += 1
-    bench.progressed("a", {"step": 3, "num_steps": 4})
+    bench.progressed(NAME, {"step": 3, "num_steps": 4})
     assert "step 3/4 loss 0.500" in bench.console.live
 
 
@@ -198,20 +208,20 @@ def test_work_without_progress_is_shown_with_its_elapsed_time(monkeypatch):
 def test_without_a_terminal_long_silent_runs_are_shown_with_step_and_time_left(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 2, start=clock.now)
-    bench.started("dots net seed 0")
+    bench.started(NAME)
     clock.now += 4
-    bench.progressed("dots net seed 0", {})
+    bench.progressed(NAME, {})
     assert console.stream.getvalue() == ""
     clock.now += 2
-    bench.progressed("dots net seed 0", {})
+    bench.progressed(NAME, {})
     clock.now += 8
-    bench.progressed("dots net seed 0", {"step": 1, "num_steps": 4})
+    bench.progressed(NAME, {"step": 1, "num_steps": 4})
     assert console.stream.getvalue().splitlines() == [
         "run 1 of 2: dots net seed 0 starting, 6 s",
         "2 runs; about 1 min 38 s left; disk: up to 0 MB",
     ]
     clock.now += 8
-    bench.progressed("dots net seed 0", {})
+    bench.progressed(NAME, {})
     line = console.stream.getvalue().splitlines()[-1]
     assert line == "run 1 of 2; about 2 min 34 s left: dots net seed 0 step 1/4"
 
@@ -219,12 +229,12 @@ def test_without_a_terminal_long_silent_runs_are_shown_with_step_and_time_left(c
 def test_an_estimate_is_written_once_after_enough_work(clock):
     console = Console(stream=io.StringIO())
     bench = BenchProgress(console, 100, start=clock.now)
-    bench.started("a")
+    bench.started(NAME)
     clock.now += 4
-    bench.progressed("a", {"step": 1, "num_steps": 1000})
+    bench.progressed(NAME, {"step": 1, "num_steps": 1000})
     assert console.stream.getvalue() == ""
     bench = replace(bench, num_runs=4, decoded_bytes=10_000_000)
-    bench.progressed("a", {"stored_bytes": 45_000_000})
-    bench.progressed("a", {"step": 500, "num_steps": 1000})
-    bench.progressed("a", {"step": 600, "num_steps": 1000})
+    bench.progressed(NAME, {"stored_bytes": 45_000_000})
+    bench.progressed(NAME, {"step": 500, "num_steps": 1000})
+    bench.progressed(NAME, {"step": 600, "num_steps": 1000})
     assert console.stream.getvalue() == "4 runs; about 28 s left; disk: up to 190 MB\n"

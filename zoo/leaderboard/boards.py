@@ -98,6 +98,7 @@ class Board:
     dataset: str
     facts: Mapping[str, Any]  # data.describe_dataset
     protocol: str
+    label_parts: tuple[str, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
     init: str
     primary_metric: str
@@ -133,8 +134,8 @@ class Board:
     @property
     def control_key(self) -> tuple[str, ...]:
         """The key shared by a board and its control, the same runs on shuffled labels."""
-        facts, protocol = self.facts, self.protocol.removesuffix(f"+{SHUFFLED}")
-        return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, protocol, self.init
+        facts, protocol = self.facts, (part for part in self.label_parts if part != SHUFFLED)
+        return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, self.init, *protocol
 
     @property
     def num_seeds(self) -> int:
@@ -264,6 +265,7 @@ def build_board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
         protocol=run["protocol_label"],
+        label_parts=(run["protocol"]["name"], str(run["protocol"]["version"]), *run["protocol"].get("overrides", ())),
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
         primary_metric=primary,

@@ -30,7 +30,7 @@ def verification_lines(verification: Verification) -> list[str]:
 
 
 def list_notes(outcome: Verification) -> list[str]:
-    """List what a reader should know although it is no difference."""
+    """List what a reader should know besides the differences."""
     return [clean(f"{file}: {deviation_text(deviation)}") for file, deviation in outcome.undeclared]
 
 

@@ -53,6 +53,8 @@ class DeviationRecord(Record):
 
 class ProtocolRecord(Record):
     name: str
+    version: int
+    overrides: list[str] = []
     threshold: str
     demonstration: bool = False
     stem: str = "own"

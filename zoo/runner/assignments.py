@@ -19,7 +19,7 @@ from zoo.results.runs import Run
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import ExternalTest
 from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
-from zoo.system.progress import Console
+from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights, Settings
 from zoo.training.batches import plan_steps
 
@@ -184,10 +184,11 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
     return sorted(assignments, key=work, reverse=True)
 
 
-def name_work(assignment: Assignment) -> str:
+def name_work(assignment: Assignment) -> RunName:
     """The name of an assignment in the progress line."""
     run = assignment.external[0].run if assignment.done else assignment.run
-    return f"{run.data} {run.shown} seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+    seed = f"seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
+    return RunName(dataset=run.data, model=run.shown, seed=seed)
 
 
 def refuse(run: Run, error: ZooError) -> Result:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 from zoo.errors import clean
@@ -163,6 +162,18 @@ def describe_amount(done: int, total: int | None, unit: str) -> str:
     return f"[{'#' * filled}{'.' * (20 - filled)}] {text}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunName:
+    """The parts of a run's name in the progress line."""
+
+    dataset: str
+    model: str
+    seed: str  # "seed 0 fold 3"
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.model} {self.seed}"
+
+
 @dataclass(eq=False)
 class BenchProgress:
     """The progress of all runs as one line: run k of n, step, loss, val score, time left."""
@@ -173,24 +184,24 @@ class BenchProgress:
     start: float = field(default_factory=time.monotonic)
     ended: int = 0
     estimated: bool = False
-    active: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)  # start and details by run name
+    active: dict[RunName, tuple[float, dict[str, Any]]] = field(default_factory=dict)  # start and details by run name
 
-    def started(self, name: str) -> None:
+    def started(self, name: RunName) -> None:
         self.active[name] = (time.monotonic(), {})
         self.redraw()
 
-    def progressed(self, name: str, details: dict[str, Any]) -> None:
+    def progressed(self, name: RunName, details: dict[str, Any]) -> None:
         start, earlier = self.active.get(name, (time.monotonic(), {}))
         self.active[name] = (start, {**earlier, **details})
         self.estimate()
         self.redraw()
 
-    def finished(self, name: str, outcome: str) -> None:
+    def finished(self, name: RunName, outcome: str) -> None:
         self.active.pop(name, None)
         self.ended += 1
         self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.time_left()}")
 
-    def put_off(self, name: str) -> None:
+    def put_off(self, name: RunName) -> None:
         """Remove a run that started, but that another process is carrying out."""
         self.active.pop(name, None)
         self.redraw()
@@ -238,10 +249,9 @@ PROGRESS_FIELDS = ("dataset", "model", "seed", "step", "loss", "val")
 DROP_ORDER = ("dataset", "loss", "val", "model")  # fields dropped on a narrow terminal, the first one first
 
 
-def describe_active(name: str, start: float, details: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of an active run by PROGRESS_FIELDS. A name that does not match RUN_NAME is shown as the model."""
-    match = RUN_NAME.fullmatch(name)
-    texts = match.groupdict() if match else {"model": name}
+def describe_active(name: RunName, start: float, details: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of an active run by PROGRESS_FIELDS."""
+    texts = asdict(name)
     if "num_steps" in details:
         texts["step"] = f"step {details['step']}/{details['num_steps']}"
     elif (waited := time.monotonic() - start) >= QUIET_SECONDS:
@@ -251,8 +261,3 @@ def describe_active(name: str, start: float, details: Mapping[str, Any]) -> dict
     if details.get("val_score") is not None:
         texts["val"] = f"val {details['val_score']:.3f}"
     return texts
-
-
-RUN_NAME = re.compile(
-    r"(?P<dataset>\S+) (?P<model>.+) (?P<seed>seed \d+( fold \d+)?)"
-)  # as formatted by assignments.name_work
