@@ -6,14 +6,15 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
-from zoo.images.resizing import fit_square
+from zoo.images.placement import Placement, pack_placements, unpack_placements
+from zoo.images.resizing import fit_with_placement
 from zoo.system.caches import keep_within, limit_bytes, mark_used
 from zoo.system.files import folder_written_whole, hash_bytes, hash_file
 from zoo.system.locks import locked
@@ -21,18 +22,16 @@ from zoo.system.machine import num_cores
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
-
-READER_VERSION = 2  # of the decoded cache; raise it when decoding or resizing changes a pixel
+CACHED_FILES = ("images.npy", "placements.npy")
+READER_VERSION = 3  # of the decoded cache; raise it when decoding changes a pixel, or a file is added
 
 
 def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image once to (N, size, size, channels) uint8 or uint16 and return the `.npy` file.
 
-    Images are decoded in threads, as decoding and resizing release the GIL. The file is written to a temporary folder,
-    which is renamed; its key is the content hash.
+    `placements.npy` beside it has where each image lies in its square: see `read_placements`. Images are decoded in
+    threads, as decoding and resizing release the GIL. The files are written to a temporary folder, which is renamed;
+    its key is the content hash.
     """
     key = source.content_hash[:20]
     if source.samples.read_by is not None:  # every fold has its own levels
@@ -46,48 +45,64 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
         if is_intact(folder, cache):  # another bench decoded it meanwhile
             return path
         with folder_written_whole(folder) as temporary:
-            dtype = decode_into(source, size, temporary / "images.npy", progress)
-            card = {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
-            card["sha256"] = hash_file(temporary / "images.npy")
+            dtype = decode_into(source, size, temporary, progress)
+            card: dict[str, Any] = {
+                "dataset": source.spec.name,
+                "content_hash": source.content_hash,
+                "size": size,
+                "dtype": dtype,
+            }
+            card["sha256"] = {name: hash_file(temporary / name) for name in CACHED_FILES}
             (temporary / "card.json").write_text(json.dumps(card))
     keep_within(cache, limit_bytes())
     return path
 
 
 def is_intact(folder: Path, cache: Path) -> bool:
-    """Whether the cached pixels have their recorded hash, which is cached until the file's size or time changes."""
+    """Whether the cached files have their recorded hashes, which are cached until a file's size or time changes."""
     memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return bool(card["sha256"] == memo(folder / "images.npy"))
+        return all(card["sha256"][name] == memo(folder / name) for name in CACHED_FILES)
     except (OSError, ValueError, KeyError, TypeError):
         return False  # missing or damaged: decode again
     finally:
         memo.close()
 
 
-def decode_into(source: OpenDataset, size: int, path: Path, progress: Progress | None) -> str:
+def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress | None) -> str:
+    """Write the pixels and placements of all images to a folder; return the dtype of the pixels."""
     from concurrent.futures import ThreadPoolExecutor
 
     images = list(source.samples.table["image"])
     channels = source.spec.channels
 
-    def decode(row: int) -> Array:
-        pixels = fit_square(source.samples.read(images[row]), size)
-        return match_channels(pixels, channels, source, row)
+    def decode(row: int) -> tuple[Array, Placement]:
+        pixels = source.samples.read(images[row])
+        spacing = source.samples.spacing(images[row]) if source.samples.spacing else None
+        square, placement = fit_with_placement(pixels, size, spacing)
+        return match_channels(square, channels, source, row), placement
 
-    first = decode(0)
+    first, _ = decode(0)
+    path, placements = folder / "images.npy", []
     array = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape))
     reserve(path)
     with ThreadPoolExecutor(num_cores()) as pool:
-        for row, pixels in enumerate(pool.map(decode, range(len(images)))):
+        for row, (pixels, placement) in enumerate(pool.map(decode, range(len(images)))):
+            placements.append(placement)
             if pixels.dtype != first.dtype:
                 raise mixed_depth(source, row, str(pixels.dtype), str(first.dtype))
             array[row] = pixels
             if progress:
                 progress(row + 1, len(images))
     array.flush()
+    np.save(folder / "placements.npy", pack_placements(placements))
     return str(first.dtype)
+
+
+def read_placements(images: Path) -> list[Placement]:
+    """Read the placements of all images, by row of the `.npy` file that `cache_images` returned."""
+    return unpack_placements(np.load(images.with_name("placements.npy"), allow_pickle=False))
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:

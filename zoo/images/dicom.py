@@ -20,6 +20,7 @@ from zoo.errors import DataError
 from zoo.images.codestreams import codestream_size, wrong_in_jpeg
 from zoo.images.elements import GRAY, KEPT_TAGS, OpenDicom, open_dicom, tag_text
 from zoo.images.padding import darken_padding
+from zoo.images.placement import Spacing, valid_spacing
 from zoo.images.reading import AS_STORED, STRIP_ROWS, Header, Reading, check_size, to_levels
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ HEADER_VERSION = "3"  # raise it when `read_header` returns different facts abou
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_DICOM_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the minimum of a compressed frame: the header of its item
-FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # may differ between frames
+FRAME_GROUPS = (
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "PixelMeasuresSequence",
+)  # may differ between frames
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
@@ -92,6 +97,15 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
     with open_dicom(path) as file:
         raw, view = decode_dicom(file, frame, reading)
         return to_values(file, view, raw) if file.is_gray else to_rgb(file, raw, view)
+
+
+def read_spacing(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Spacing | None:  # noqa: ARG001
+    """PixelSpacing of a frame. ImagerPixelSpacing does not count: it is that of the detector, not of the patient."""
+    with open_dicom(path, ("PixelSpacing",)) as file:
+        try:
+            return valid_spacing([float(number) for number in frame_view(file, frame or 0).get("PixelSpacing") or ()])
+        except (TypeError, ValueError):
+            return None
 
 
 # --- header ----------------------------------------------------------------------------------------------------------

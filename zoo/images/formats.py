@@ -2,7 +2,7 @@
 
 Each kind of file has a module with `SUFFIXES`, `read_header(path, reading)` and `read_frame(path, frame, reading)`. If
 its values may exceed 16 bits, it also has `read_values(path, frame, reading)`; if its headers define more than a size,
-a `HEADER_VERSION`.
+a `HEADER_VERSION`. If its files may declare the size of a pixel, it has `read_spacing(path, frame, reading)`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from zoo.errors import DataError
 from zoo.images import animation, dicom, raster, video, volumes
 from zoo.images.elements import has_dicom_prefix
 from zoo.images.elements import read_dicom_tag as read_element
+from zoo.images.placement import Spacing
 from zoo.images.reading import AS_STORED, Header, Reading, is_binary
 
 READERS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
@@ -156,6 +157,13 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
     kind = kind_of(path, reading)
     values: Array = getattr(kind, "read_values", kind.read_frame)(path, frame, replace(reading, levels=None))
     return values
+
+
+def read_spacing(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Spacing | None:
+    """Millimeters per pixel (rows, columns) of what `read_image` returns, or None if the file does not declare them."""
+    read = getattr(kind_of(path, reading), "read_spacing", None)
+    spacing: Spacing | None = read(path, frame, reading) if read else None
+    return spacing
 
 
 # --- frames in names -------------------------------------------------------------------------------------------------

@@ -5,25 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.images.placement import Placement, Spacing, place
 
 
 def fit_square(pixels: Array, size: int) -> Array:
-    """Fit the whole image into a (size, size) square of the same dtype: resized, centered and padded with zeros.
+    """Fit the whole image into a (size, size) square of the same dtype: resized, centered and padded with zeros."""
+    return fit_with_placement(pixels, size)[0]
+
+
+def fit_with_placement(pixels: Array, size: int, spacing: Spacing | None = None) -> tuple[Array, Placement]:
+    """Fit an image as `fit_square` does, and return where it lies in the square. `spacing` is that of its pixels.
 
     Bilinear with antialiasing (Pillow widens the filter when it shrinks) cannot overshoot. A bicubic filter would
     produce levels beyond the brightest and darkest, and clip them.
     """
     height, width = pixels.shape[:2]
+    placement = place(height, width, size, spacing)
     if height == width == size:
-        return pixels
-    scale = size / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+        return pixels, placement
+    new_height, new_width = placement.resized
     if (new_height, new_width) != (height, width):
         pixels = resize(pixels, new_height, new_width)
     square = np.zeros((size, size, *pixels.shape[2:]), pixels.dtype)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
+    top, left = placement.offset
     square[top : top + new_height, left : left + new_width] = pixels
-    return square
+    return square, placement
 
 
 def resize(pixels: Array, height: int, width: int) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.placement import Spacing, valid_spacing
 from zoo.images.raster import TIFF_SUFFIXES, flatten, upright
 from zoo.images.reading import (
     AS_STORED,
@@ -42,6 +43,7 @@ RECENT_VOLUME_BYTES = 1 << 29
 MAX_DEFLATE_RATIO = 1032  # the maximum of the deflate format
 VOLUME_CHUNK_BYTES = 1 << 20
 MAX_SLICES = 100_000
+MILLIMETERS = {"meter": 1e3, "micron": 1e-3}  # per unit of a NIfTI; "unknown" means mm
 MAX_VOXELS = 1 << 20  # sampled from a volume for its quantiles
 VOLUME_QUANTILES = 1001
 
@@ -55,6 +57,7 @@ class Volume:
     intercept: float = 0.0
     axis: int = 2  # the default axis along which slices are stacked
     is_anatomical: bool = False  # the axes are RAS+
+    voxel: tuple[float, ...] = ()  # size along the three axes in mm, if known
 
     def values(self, frame: int, axis: int | None) -> Array:
         """One slice, (H, W) or (H, W, 3), upright."""
@@ -81,6 +84,11 @@ class Volume:
     def cut(self, frame: int, axis: int | None) -> Array:
         plane: Array = self.array[(slice(None),) * self.across(axis) + (frame,)]
         return plane
+
+    def spacing(self, axis: int | None) -> Spacing | None:
+        """Millimeters per pixel of the slices that `values` returns."""
+        sizes = [size for number, size in enumerate(self.voxel) if number != self.across(axis)]
+        return valid_spacing(sizes[::-1] if self.is_anatomical else sizes)
 
     def across(self, axis: int | None) -> int:
         return self.axis if axis is None else axis
@@ -150,6 +158,11 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
             f"{path}: slice {frame} of {num_slices}", fix="use an existing slice, counted from 0", code="image"
         )
     return volume.values(frame, reading.axis)
+
+
+def read_spacing(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Spacing | None:
+    """Size of the pixels of a slice in mm; only a NIfTI has one."""
+    return None if frame is None else open_volume(path).spacing(reading.axis)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -278,7 +291,22 @@ def read_nifti(path: Path) -> Volume:
             fix="correct its header, or leave it out",
             code="image",
         )
-    return Volume(check_shape(path, array), float(proxy.slope), float(proxy.inter), is_anatomical=True)
+    return Volume(
+        check_shape(path, array), float(proxy.slope), float(proxy.inter), is_anatomical=True, voxel=voxel_size(image)
+    )
+
+
+def voxel_size(image: Any) -> tuple[float, ...]:
+    """Size of a voxel in mm along the axes in RAS+ order; () if the header does not orient the axes."""
+    import nibabel
+    from nibabel.affines import voxel_sizes
+
+    orientation = nibabel.io_orientation(image.affine)
+    if not np.isfinite(orientation).all():
+        return ()
+    sizes = np.zeros(3)
+    sizes[orientation[:, 0].astype(int)] = voxel_sizes(image.affine)
+    return tuple((sizes * MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)).tolist())
 
 
 def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -14,7 +14,8 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.formats import read_header, read_image, split_frame
+from zoo.images.formats import read_header, read_image, read_spacing, split_frame
+from zoo.images.placement import Spacing
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_nested, placeholders
 from zoo.sources.clips import CLIP
@@ -96,6 +97,7 @@ def assemble(
         ),
         targets=facts.targets.targets,
         read=partial(read_below, root, reading),
+        spacing=partial(spacing_below, root, reading),
         files=tuple(root / file for file in files),
         notes=(*notes, *describe_facts(facts), *image_notes),
         reading=record_reading(reading),
@@ -253,6 +255,12 @@ def read_below(root: Path, reading: Reading, image: str) -> Array:
     """Return the pixels of an image, or of one frame of a file, named relative to the folder."""
     path, frame = file_and_frame(root, image)
     return read_image(path, frame, reading)
+
+
+def spacing_below(root: Path, reading: Reading, image: str) -> Spacing | None:
+    """Return the millimeters per pixel of an image, if its file declares them."""
+    path, frame = file_and_frame(root, image)
+    return read_spacing(path, frame, reading)
 
 
 def read_by(

@@ -96,6 +96,7 @@ class Samples:
     labels and patients.
     `read_by`, if levels are measured on pixels, takes the train images and returns the `read` and `reading` that
     follow from them: no other image of a fold may affect how its images are read.
+    `spacing(image)` returns the millimeters per pixel, of rows and of columns, or None if they are unknown.
     """
 
     table: pandas.DataFrame
@@ -109,6 +110,7 @@ class Samples:
     origin: Origin | None = None
     doubts: tuple[AmbiguityNote, ...] = ()
     read_by: ReadBy | None = None
+    spacing: Callable[[Any], tuple[float, float] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
