@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.registry.context import Context
 from zoo.registry.opening import open_registry
 from zoo.results.store import load_results
 from zoo.runner import decoding
@@ -50,7 +51,7 @@ def bench(registry, tiny_data, tmp_path):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
         run.output = io.StringIO()
         chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
-        return run_bench(suite, registry, chosen, Console(stream=run.output))
+        return run_bench(suite, Context(registry=registry, settings=chosen, console=Console(stream=run.output)))
 
     return run
 
@@ -59,9 +60,10 @@ def bench(registry, tiny_data, tmp_path):
 def assignments(registry, tiny_data, tmp_path):
     """The assignments of three runs: a network and the two baselines."""
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
-    settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
-    plan = plan_bench(suite, registry, settings, console)
-    return assign_runs(plan.runs, plan, settings, console)[0]
+    settings = Settings(results=tmp_path / "assigned", device="cpu")
+    context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+    plan = plan_bench(suite, context)
+    return assign_runs(plan.runs, plan, context)[0]
 
 
 def weights_below(root):
