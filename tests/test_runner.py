@@ -135,7 +135,8 @@ def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, ti
     monkeypatch.setattr(decoding, "cache_images", decode_slowly)
     sets = tuple(str(tiny_data / name) for name in ("binary.npz", "folders"))
     settings = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
-    outcome = run_bench(replace(SUITE, datasets=sets), registry, settings, Console(stream=io.StringIO()))
+    context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+    outcome = run_bench(replace(SUITE, datasets=sets), context)
     assert {result.status for result in outcome.results.values()} == {"ok"}
     assert {result.run["dataset"] for result in outcome.results.values()} == {"binary", "folders"}
     trained = min((result.folder / "result.json").stat().st_mtime for result in outcome.results.values())
@@ -283,6 +284,7 @@ def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path
     settings = (("image_size", "16"), ("steps", "600"))
     suite = replace(SUITE, models=("naps",), datasets=(str(tiny_data / "binary.npz"),), settings=settings)
     chosen = Settings(results=tmp_path, device="cpu", workers=2)
+    context = Context(registry=registry, settings=chosen, console=Console(stream=Broken()))
     with pytest.raises(ZeroDivisionError):
-        run_bench(suite, registry, chosen, Console(stream=Broken()))
+        run_bench(suite, context)
     assert not multiprocessing.active_children()
