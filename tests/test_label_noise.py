@@ -17,6 +17,7 @@ from zoo.data.splits import draw_split
 from zoo.errors import UsageError
 from zoo.models.baselines import THUMBNAILS
 from zoo.models.weights import RANDOM
+from zoo.registry.context import Context
 from zoo.sources.opening import find_source
 from zoo.system.progress import Console
 
@@ -90,7 +91,9 @@ def test_over_half_of_5_percent_flipped_labels_of_a_real_dataset_are_detected(tm
     from zoo.system.settings import Settings
 
     settings = Settings(cache=tmp_path, offline=True)
-    backbone = choose_backbone("tf_efficientnet_lite0", weights, open_registry(), Console(), settings)
+    backbone = choose_backbone(
+        "tf_efficientnet_lite0", weights, Context(registry=open_registry(), settings=settings, console=Console())
+    )
     suspects = {suspect.sample for suspect in detect(tmp_path / "flipped.npz", tmp_path, backbone).suspects}
     recall, precision = len(suspects & wrong) / len(wrong), len(suspects & wrong) / len(suspects)
     print(f"recall {recall:.2f}, precision {precision:.2f}")

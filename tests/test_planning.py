@@ -12,6 +12,7 @@ from PIL import Image
 
 from zoo.data.lookup import is_path
 from zoo.errors import DataError, UsageError, WeightsError
+from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.plans import load_plan, save_plan
@@ -50,6 +51,11 @@ SUITE = Suite(
 )
 
 
+def context(results, registry=REGISTRY):
+    settings = Settings(results=results, device="cpu")
+    return Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+
+
 @pytest.fixture
 def plan(tiny_data, tmp_path):
     """Plan a suite on tiny data; the output goes to `plan.output`."""
@@ -58,7 +64,9 @@ def plan(tiny_data, tmp_path):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets), **changes)
         build_plan.output = io.StringIO()
         settings = settings or Settings(results=tmp_path / "results", offline=True, device="cpu")
-        return plan_bench(suite, registry, settings, Console(stream=build_plan.output))
+        return plan_bench(
+            suite, Context(registry=registry, settings=settings, console=Console(stream=build_plan.output))
+        )
 
     return build_plan
 
@@ -117,7 +125,7 @@ def test_folds_are_runs_too(plan):
 def test_a_wrong_name_is_a_usage_error_with_a_suggestion(tmp_path, tiny_data, changes, name, suggestion):
     suite = replace(SUITE, **{"datasets": (str(tiny_data / "binary.npz"),), **changes})
     with pytest.raises(UsageError) as caught:
-        plan_bench(suite, REGISTRY, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
+        plan_bench(suite, context(tmp_path))
     assert caught.value.exit_status == 2
     assert name in str(caught.value) and suggestion in str(caught.value)
 
@@ -179,7 +187,7 @@ def test_a_dataset_plugin_that_raises_is_refused_with_file_and_line(tmp_path, ti
     bad = DatasetSpec(name="bad", task=BINARY, labels=("a", "b"), samples=open_badly)
     registry = replace(REGISTRY, datasets={"bad": bad})
     suite = replace(SUITE, datasets=("bad", str(tiny_data / "binary.npz")))
-    actual = plan_bench(suite, registry, Settings(results=tmp_path, device="cpu"), Console(stream=io.StringIO()))
+    actual = plan_bench(suite, context(tmp_path, registry))
     assert str(actual.refused[0][1]).startswith("KeyError: 'column 7' (test_planning.py:")
     assert {run.dataset for run in actual.runs} == {"binary"}
 

@@ -9,6 +9,7 @@ import torch
 from test_planning import REGISTRY
 from torch import nn
 
+from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.runner import precision
 from zoo.runner.planning import plan_bench
@@ -101,7 +102,10 @@ def plan(tiny_data, tmp_path, monkeypatch):
         suite = Suite(name="test", datasets=(str(tiny_data / "binary.npz"),), **fields)
         suite = replace(suite, settings=tuple({"image_size": "16", **settings}.items()))
         options = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
-        return {run.shown: run.precision for run in plan_bench(suite, REGISTRY, options, Console()).runs}
+        return {
+            run.shown: run.precision
+            for run in plan_bench(suite, Context(registry=REGISTRY, settings=options, console=Console())).runs
+        }
 
     return plan_with
 

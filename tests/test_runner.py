@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from zoo.errors import ResultsError
+from zoo.registry.context import Context
 from zoo.registry.opening import open_registry
 from zoo.results.store import load_results
 from zoo.runner import decoding
@@ -51,7 +52,7 @@ def bench(registry, tiny_data, tmp_path):
         suite = replace(SUITE, datasets=tuple(str(tiny_data / name) for name in datasets or ("binary.npz",)), **changes)
         run.output = io.StringIO()
         chosen = Settings(results=results, device="cpu", offline=True, **(settings or {}))
-        return run_bench(suite, registry, chosen, Console(stream=run.output))
+        return run_bench(suite, Context(registry=registry, settings=chosen, console=Console(stream=run.output)))
 
     return run
 
@@ -60,9 +61,10 @@ def bench(registry, tiny_data, tmp_path):
 def assignments(registry, tiny_data, tmp_path):
     """The assignments of three runs: a network and the two baselines."""
     suite = replace(SUITE, datasets=(str(tiny_data / "binary.npz"),))
-    settings, console = Settings(results=tmp_path / "assigned", device="cpu"), Console(stream=io.StringIO())
-    plan = plan_bench(suite, registry, settings, console)
-    return assign_runs(plan.runs, plan, settings, console)[0]
+    settings = Settings(results=tmp_path / "assigned", device="cpu")
+    context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+    plan = plan_bench(suite, context)
+    return assign_runs(plan.runs, plan, context)[0]
 
 
 def weights_below(root):
@@ -134,7 +136,8 @@ def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, ti
     monkeypatch.setattr(decoding, "cache_images", decode_slowly)
     sets = tuple(str(tiny_data / name) for name in ("binary.npz", "folders"))
     settings = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
-    outcome = run_bench(replace(SUITE, datasets=sets), registry, settings, Console(stream=io.StringIO()))
+    context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+    outcome = run_bench(replace(SUITE, datasets=sets), context)
     assert {result.status for result in outcome.results.values()} == {"ok"}
     assert {result.run["dataset"] for result in outcome.results.values()} == {"binary", "folders"}
     trained = min((result.folder / "result.json").stat().st_mtime for result in outcome.results.values())
@@ -292,6 +295,7 @@ def test_no_worker_outlives_an_error_in_the_parent(registry, tiny_data, tmp_path
     settings = (("image_size", "16"), ("steps", "600"))
     suite = replace(SUITE, models=("naps",), datasets=(str(tiny_data / "binary.npz"),), settings=settings)
     chosen = Settings(results=tmp_path, device="cpu", workers=2)
+    context = Context(registry=registry, settings=chosen, console=Console(stream=Broken()))
     with pytest.raises(ZeroDivisionError):
-        run_bench(suite, registry, chosen, Console(stream=Broken()))
+        run_bench(suite, context)
     assert not multiprocessing.active_children()

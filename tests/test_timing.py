@@ -8,6 +8,7 @@ import time
 import pytest
 
 from zoo.evaluation.predict import measure_forward
+from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.results.store import TIMINGS, load_results, read_timing
 from zoo.runner.latency import find_untimed, time_models
@@ -102,7 +103,7 @@ def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     from zoo.builtin import register_executors
 
     registry.executors["local"] = register_executors()[0]
-    after = time_models(loaded, "cpu", registry, settings, Console(stream=stream))
+    after = time_models(loaded, "cpu", Context(registry=registry, settings=settings, console=Console(stream=stream)))
     assert set(after) == set(loaded)
     assert stream.getvalue().count("its speed could not be measured alone") == len(find_untimed(loaded, settings.cache))
     assert not any(name in result.cost for result in after.values() for name in TIMINGS)

@@ -17,6 +17,7 @@ from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
+from zoo.registry.context import Context
 from zoo.registry.opening import open_registry
 from zoo.sources.opening import find_source
 from zoo.system.progress import Console
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     settings, console = Settings(offline=True), Console()
-    backbone = choose_backbone(arguments.features, arguments.weights_dir, open_registry(), console, settings)
+    context = Context(registry=open_registry(), settings=settings, console=console)
+    backbone = choose_backbone(arguments.features, arguments.weights_dir, context)
     source = open_dataset(find_source(arguments.dataset), settings.cache)
     fingerprints = take_fingerprints(source, settings.cache)
     split = draw_split(source, fingerprints=fingerprints)

@@ -18,13 +18,12 @@ from zoo.errors import DataError, UsageError
 from zoo.models.baselines import THUMBNAILS
 from zoo.models.identity import identify_network
 from zoo.models.weights import RANDOM, InitialWeights, find_all_weights
-from zoo.registry.lookup import ModelChoice, Registry
+from zoo.registry.context import Context
+from zoo.registry.lookup import ModelChoice
 from zoo.sources.opening import find_source, write_card_without
 from zoo.specs.dataset import DatasetSpec
 from zoo.system.caches import open_cache
 from zoo.system.devices import resolve_device
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,33 +43,33 @@ class FixedCard:
     audit: Audit
 
 
-def examine_named(requested: str, registry: Registry, console: Console, settings: Settings) -> list[AuditedDataset]:
+def examine_named(requested: str, context: Context) -> list[AuditedDataset]:
     """Audit every dataset that a name, glob or path matches; one that cannot be opened is refused."""
+    registry, settings = context.registry, context.settings
     open_cache(settings.cache)
     try:
-        with console.counting(f"fetching {requested}", "bytes") as progress:
+        with context.console.counting(f"fetching {requested}", "bytes") as progress:
             specs = find_datasets(requested, registry, settings.cache, offline=settings.offline, progress=progress)
     except DataError as error:
         return [AuditedDataset(audit=refused_audit(requested, error))]
-    return [examine_dataset(spec, console, settings) for spec in specs]
+    return [examine_dataset(spec, context) for spec in specs]
 
 
-def examine_dataset(spec: DatasetSpec, console: Console, settings: Settings) -> AuditedDataset:
+def examine_dataset(spec: DatasetSpec, context: Context) -> AuditedDataset:
     try:
-        dataset = open_and_split(spec, settings, console)
+        dataset = open_and_split(spec, context.settings, context.console)
         report = audit(dataset.source, dataset.split, dataset.fingerprints)
         return AuditedDataset(audit=report, dataset=dataset)
     except DataError as error:
         return AuditedDataset(audit=refused_audit(spec.name, error))
 
 
-def choose_backbone(
-    requested: str, weights_dir: Path | None, registry: Registry, console: Console, settings: Settings
-) -> Backbone:
+def choose_backbone(requested: str, weights_dir: Path | None, context: Context) -> Backbone:
     """Choose the feature extractor for label noise.
 
     A requested model must have weights. Without a request: the first model of `starter` with weights, else thumbnails.
     """
+    registry, settings, console = context.registry, context.settings, context.console
     find = partial(find_all_weights, weights_dir=weights_dir, cache=settings.cache)
     with console.counting("weights", "bytes") as progress:
         if requested:
@@ -97,23 +96,21 @@ def as_backbone(choice: ModelChoice, weights: InitialWeights) -> Backbone:
     return Backbone(display_name=f"features of {name}", spec=choice.spec, weights=weights, network=network)
 
 
-def add_label_noise(
-    examined: AuditedDataset, backbone: Backbone, console: Console, settings: Settings
-) -> AuditedDataset:
+def add_label_noise(examined: AuditedDataset, backbone: Backbone, context: Context) -> AuditedDataset:
     """Add the finding of probably wrong labels."""
     if examined.dataset is None:
         return examined
     finding = find_label_noise(
         examined.dataset,
         backbone,
-        cache=settings.cache,
-        device=resolve_device(settings.device),
-        console=console,
+        cache=context.settings.cache,
+        device=resolve_device(context.settings.device),
+        console=context.console,
     )
     return replace(examined, audit=examined.audit.with_finding(finding))
 
 
-def fix(examined: AuditedDataset, target: Path, console: Console, settings: Settings) -> FixedCard:
+def fix(examined: AuditedDataset, target: Path, context: Context) -> FixedCard:
     """Write a card without leaking or conflicting images, then open and audit it."""
     if examined.dataset is None:
         finding = examined.audit.findings[0]
@@ -124,7 +121,7 @@ def fix(examined: AuditedDataset, target: Path, console: Console, settings: Sett
         return FixedCard(path=None, exclusions=exclusions, audit=examined.audit)
     card = write_card_without(source.spec, source.samples, exclusions.sample_ids, target)
     try:
-        again = examine_dataset(find_source(card), console, settings)
+        again = examine_dataset(find_source(card), context)
         if again.dataset is not None:
             check_remaining(source, again.dataset.source, exclusions)
     except BaseException:

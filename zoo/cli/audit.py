@@ -30,6 +30,7 @@ def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **fla
     """Find leaks, duplicates and label conflicts; exit status 4 if a dataset is refused."""
     from zoo.audit.examine import add_label_noise, choose_backbone, describe_fixed, examine_named, fix
     from zoo.audit.label_noise import require_cleanlab
+    from zoo.registry.context import Context
     from zoo.registry.loading import quiet_stdout
     from zoo.report.audit_page import build_page
     from zoo.report.audit_text import audit_lines, fixed_lines
@@ -50,17 +51,17 @@ def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **fla
     if write:
         written = clean(write_card(Path(datasets[0]), output))
         tell(f"zoo: wrote {written}: review it and correct what is wrong")
-    registry, console, settings = registry_with_warnings(), Console(), Settings(offline=offline)
+    context = Context(registry=registry_with_warnings(), settings=Settings(offline=offline), console=Console())
     with quiet_stdout():
         backbone = None
         if flags["label_noise"]:  # before the audit, which takes long: weights may be missing
-            backbone = choose_backbone(flags["features"] or "", flags["weights_dir"], registry, console, settings)
-        examined = [each for name in datasets for each in examine_named(name, registry, console, settings)]
+            backbone = choose_backbone(flags["features"] or "", flags["weights_dir"], context)
+        examined = [each for name in datasets for each in examine_named(name, context)]
         if backbone:
-            examined = [add_label_noise(each, backbone, console, settings) for each in examined]
+            examined = [add_label_noise(each, backbone, context) for each in examined]
         if fixed_card and len(examined) > 1:
             raise UsageError(f"{datasets[0]} is {len(examined)} datasets", fix="name one of them: --fix takes one")
-        fixed = fix(examined[0], fixed_card, console, settings) if fixed_card else None
+        fixed = fix(examined[0], fixed_card, context) if fixed_card else None
         if flags["html"]:
             write_page(build_page(examined), flags["html"])
             tell(f"zoo: wrote {clean(flags['html'])}")

@@ -159,6 +159,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     console = Console()
     with console.counting("starting"):
         from zoo.leaderboard.boards import SECTIONS, build_leaderboard
+        from zoo.registry.context import Context
         from zoo.registry.loading import quiet_stdout
         from zoo.results.plans import save_plan
         from zoo.results.store import load_scored_runs
@@ -172,7 +173,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
     carry_out = plan_only if dry_run else run_bench
     with quiet_stdout():
-        outcome = carry_out(suite, registry, settings, console)
+        outcome = carry_out(suite, Context(registry=registry, settings=settings, console=console))
         save_plan(outcome.runs, settings.results)
         boards: list[Board] = []
         if not dry_run:

@@ -15,12 +15,13 @@ from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
 from zoo.errors import DataError, ZooError, without_name
 from zoo.models.weights import RANDOM, InitialWeights
+from zoo.registry.context import Context
 from zoo.results.runs import Run
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import ExternalTest
 from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console, RunName
-from zoo.system.settings import KeepWeights, Settings
+from zoo.system.settings import KeepWeights
 from zoo.training.batches import plan_steps
 
 
@@ -48,8 +49,7 @@ class Assignment:
 class Decoding:
     """All datasets at all sizes, decoded once each; an image that cannot be decoded refuses all runs on its dataset."""
 
-    settings: Settings
-    console: Console
+    context: Context
     faults: dict[str, DataError] = field(default_factory=dict)
     datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
 
@@ -57,26 +57,24 @@ class Decoding:
         """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
         key = (run.data, run.image_size, run.fold)
         if key not in self.datasets and run.data not in self.faults:
-            counting = self.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
+            counting = self.context.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
             try:
                 with convert_failures(), counting as progress:
-                    images = cache_images(source, run.image_size, self.settings.cache, progress)
+                    images = cache_images(source, run.image_size, self.context.settings.cache, progress)
                     self.datasets[key] = open_images(images)
             except DataError as error:
                 self.faults[run.data] = error
-                self.console.say(refusal(run.data, error))
+                self.context.console.say(refusal(run.data, error))
         return self.datasets.get(key)
 
 
-def assign_runs(
-    runs: Sequence[Run], plan: Plan, settings: Settings, console: Console
-) -> tuple[list[Assignment], dict[str, Result]]:
+def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
     """Decode each dataset once per size, and assign each run its files; external validations go with their training.
 
     Returns the assignments, and the results of refused runs by id: those on a dataset with an image that cannot be
     decoded.
     """
-    decoding = Decoding(settings=settings, console=console)
+    settings, decoding = context.settings, Decoding(context=context)
     assignments = []
     requested = {run.id for run in runs}
     for run, tests in group_by_training(runs):
@@ -111,7 +109,7 @@ def assign_runs(
                 libraries=plan.libraries.get(run.model, ()),
             )
         )
-    report_retraining(assignments, console)
+    report_retraining(assignments, context.console)
     faults = decoding.faults
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}

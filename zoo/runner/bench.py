@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.registry.lookup import Registry
+from zoo.registry.context import Context
 from zoo.results.runs import Run, trained_and_tested
 from zoo.results.store import WEIGHTS_FILE, Result, open_results
 from zoo.runner.assignments import refusal
@@ -19,8 +19,6 @@ from zoo.runner.planning import Plan, find_all_done, plan_bench
 from zoo.runner.tuning import tune
 from zoo.specs.suite import Suite
 from zoo.system.caches import in_use
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +39,36 @@ class Outcome:
         }
 
 
-def bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+def bench(suite: Suite, context: Context) -> Outcome:
     """Plan a suite, tune if the protocol has a grid, execute the missing runs, and time the models."""
+    settings = context.settings
     with open_results(settings.results), in_use(settings.cache):
-        plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
-        describe_plan(plan, settings, console)
-        runs, left_out = tune(plan, registry, settings, console)
+        plan = audit_plan(plan_bench(suite, context), suite, context.console)
+        describe_plan(plan, context)
+        runs, left_out = tune(plan, context)
         runs += external_runs(runs, plan.externals)
         planned = {run.id for run in plan.runs}
         done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
-        results = carry_out(runs, done, plan, registry, settings, console)
-        results = time_models(results, plan.device, registry, settings, console)
+        results = carry_out(runs, done, plan, context)
+        results = time_models(results, plan.device, context)
         reused = frozenset(run.id for run in runs if run.id in done)
         if settings.keep_weights == "best":
             keep_best_weights(results.values())
         return Outcome(plan=plan, runs=(*runs, *left_out), results=results, reused=reused)
 
 
-def plan_only(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Outcome:
+def plan_only(suite: Suite, context: Context) -> Outcome:
     """Plan a suite as `bench` does, without executing anything."""
-    plan = audit_plan(plan_bench(suite, registry, settings, console), suite, console)
-    describe_plan(plan, settings, console)
+    plan = audit_plan(plan_bench(suite, context), suite, context.console)
+    describe_plan(plan, context)
     external = external_runs(plan.runs, plan.externals)
-    done = {**plan.done, **find_all_done(external, settings)}
+    done = {**plan.done, **find_all_done(external, context.settings)}
     return Outcome(plan=plan, runs=(*plan.runs, *external), results=done, reused=frozenset(done))
 
 
-def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
+def describe_plan(plan: Plan, context: Context) -> None:
     """Print what will run."""
+    console = context.console
     for source, split in plan.sources.values():
         for note in (*source.samples.notes, *split.notes):
             console.say(f"{source.spec.name}: {note}")
@@ -85,7 +85,7 @@ def describe_plan(plan: Plan, settings: Settings, console: Console) -> None:
     counted = f"{len(models)} models" + (" on shuffled labels" if control else " with the baselines")
     console.say(
         f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
-        f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {settings.results}"
+        f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {context.settings.results}"
     )
     for name, error in plan.refused:  # last, because nothing follows if all are refused
         console.say(refusal(name, error))

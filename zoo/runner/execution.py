@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from zoo.errors import ResultsError, with_fix
+from zoo.registry.context import Context
 from zoo.registry.isolation import run_executor
-from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, find_done, load_result, now, save_result
 from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
@@ -49,32 +49,26 @@ NO_DISK = {"results-unusable", "no-room"}  # codes of errors that would fail all
 WAIT_SECONDS = 0.5  # between two checks of another bench's runs
 
 
-def carry_out(
-    runs: Sequence[Run],
-    done: Mapping[str, Result],
-    plan: Plan,
-    registry: Registry,
-    settings: Settings,
-    console: Console,
-) -> dict[str, Result]:
+def carry_out(runs: Sequence[Run], done: Mapping[str, Result], plan: Plan, context: Context) -> dict[str, Result]:
     """Execute the runs that are not done in worker processes, and return the results of all runs by id."""
+    settings, console = context.settings, context.console
     waiting = [run for run in runs if run.id not in done]
     results = {run.id: done[run.id] for run in runs if run.id in done}
     if not waiting:
         return results
     with console.counting("importing what the runs need"):
-        preload(waiting, registry, settings)
+        preload(waiting, context)
     groups = split_by_dataset(waiting, plan) if trains_beside(plan.device) and can_fork() else [waiting]
-    assignments, refused = assign_runs(groups[0], plan, settings, console)
+    assignments, refused = assign_runs(groups[0], plan, context)
     results |= refused
     decoded = {a.dataset.images for a in assignments}
     progress = BenchProgress(
         console, len(assignments) + sum(map(len, groups[1:])), sum(path.stat().st_size for path in decoded)
     )
     with decoding_ahead(groups[1:], plan, settings) as ahead:
-        later = Later(groups[1:], ahead, partial(assign_runs, plan=plan, settings=settings, console=console), progress)
+        later = Later(groups[1:], ahead, partial(assign_runs, plan=plan, context=context), progress)
         while assignments or later.groups:
-            concluded, assignments = execute_all(assignments, later, progress, plan, registry, settings)
+            concluded, assignments = execute_all(assignments, later, progress, plan, context)
             results |= concluded | later.refused
             if settings.fail_fast and not all(result.ok for result in concluded.values()):
                 break
@@ -119,10 +113,10 @@ def execute_all(
     later: Later,
     progress: BenchProgress,
     plan: Plan,
-    registry: Registry,
-    settings: Settings,
+    context: Context,
 ) -> tuple[dict[str, Result], list[Assignment]]:
     """Execute assignments; return the results by run id, and the assignments that another bench is executing."""
+    registry, settings = context.registry, context.settings
     kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
     events: Generator[Event[Assignment], None, None] = run_executor(
         registry.find("executor", settings.executor),
@@ -171,12 +165,12 @@ def wait_for_others(assignments: Sequence[Assignment], console: Console) -> None
             time.sleep(WAIT_SECONDS)
 
 
-def preload(runs: Sequence[Run], registry: Registry, settings: Settings) -> None:
+def preload(runs: Sequence[Run], context: Context) -> None:
     """Import the modules that all workers need; forked children inherit them.
 
     Nothing may be computed here, because the threads that torch starts for it do not survive a fork.
     """
-    names = imports_of({run.model for run in runs}, registry, settings.cache)
+    names = imports_of({run.model for run in runs}, context.registry, context.settings.cache)
     if any(run.protocol.method == "finetune" for run in runs):
         names.add("torch._dynamo")  # perf: the first optimizer imports it, 2 s in every child
     core = (

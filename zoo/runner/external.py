@@ -20,15 +20,13 @@ from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score_run
-from zoo.registry.lookup import Registry
+from zoo.registry.context import Context
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec
 from zoo.specs.suite import Suite
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,7 +102,7 @@ OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-o
 
 
 def plan_externals(
-    opened: Mapping[str, SplitDataset], suite: Suite, registry: Registry, settings: Settings, console: Console
+    opened: Mapping[str, SplitDataset], suite: Suite, context: Context
 ) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
     """Plan the external datasets of each training dataset; also return those that cannot be used, with the reason."""
     if not suite.test_on:
@@ -117,7 +115,7 @@ def plan_externals(
         return {}, []
     if suite.shuffle_labels:
         raise UsageError("--shuffle-labels cannot be combined with --test-on", fix="omit one of them")
-    others, refused = open_external_datasets(suite, registry, settings, console)
+    others, refused = open_external_datasets(suite, context)
     pairs = [
         (own, other) for own in opened.values() for other in others if own.source.content_hash != other[1].content_hash
     ]
@@ -132,27 +130,25 @@ def plan_externals(
     for own, other in pairs:
         name = own.source.spec.name
         try:
-            by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, settings, console))
+            by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, context))
         except DataError as error:
             refused.append((f"{name} -> {other[0]}", error))
     return {name: tuple(externals) for name, externals in by_dataset.items()}, refused
 
 
-def open_external_datasets(
-    suite: Suite, registry: Registry, settings: Settings, console: Console
-) -> tuple[list[OpenExternal], list[tuple[str, ZooError]]]:
+def open_external_datasets(suite: Suite, context: Context) -> tuple[list[OpenExternal], list[tuple[str, ZooError]]]:
     """Open the datasets of `--test-on`, without splitting them: all their images are test images."""
     opened: list[OpenExternal] = []
     refused: list[tuple[str, ZooError]] = []
     for name in suite.test_on:
         suffix = OFFICIAL_TEST if name.endswith(OFFICIAL_TEST) else ""
         selection = replace(suite, datasets=(name.removesuffix(suffix),))
-        for spec in choose_datasets(selection, registry, settings, console):
+        for spec in choose_datasets(selection, context):
             if isinstance(spec, tuple):
                 refused.append(spec)
                 continue
             try:
-                source, fingerprints = open_and_compare(spec, settings, console)
+                source, fingerprints = open_and_compare(spec, context.settings, context.console)
             except DataError as error:  # go on with the other datasets
                 refused.append((spec.name, error))
                 continue
@@ -160,18 +156,16 @@ def open_external_datasets(
     return opened, refused
 
 
-def match_and_compare(
-    own: SplitDataset, other: OpenExternal, suite: Suite, settings: Settings, console: Console
-) -> External:
+def match_and_compare(own: SplitDataset, other: OpenExternal, suite: Suite, context: Context) -> External:
     """Match the labels of an external dataset to those of the training dataset, and check their overlap."""
     trained, (name, tested, others) = own.source, other
     external = match_datasets(trained, tested, others, dict(suite.label_map), name=name)
-    with console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
+    with context.console.counting(f"comparing {trained.spec.name} with {name}", "images") as progress:
         request = OverlapRequest(
             dataset=own,
             external=external,
             distinct_patients=suite.distinct_patients,
-            cache=settings.cache,
+            cache=context.settings.cache,
             progress=progress,
         )
         return check_overlap(request, drop=suite.drop_leaks)

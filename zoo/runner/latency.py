@@ -16,6 +16,7 @@ from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.models.building import build_model
 from zoo.models.layout import place
 from zoo.models.weights import find_model_spec
+from zoo.registry.context import Context
 from zoo.registry.isolation import run_executor
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
@@ -25,8 +26,6 @@ from zoo.specs.model import BuildRequest
 from zoo.system.devices import device_kind, list_devices, open_device
 from zoo.system.locks import locked
 from zoo.system.machine import can_fork, prepare_torch
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 from zoo.system.workers import Notify
 
 THROUGHPUT_BATCH = 32
@@ -54,26 +53,24 @@ class TimingTask:
     cache: Path
 
 
-def time_models(
-    results: Mapping[str, Result], device: str, registry: Registry, settings: Settings, console: Console
-) -> dict[str, Result]:
+def time_models(results: Mapping[str, Result], device: str, context: Context) -> dict[str, Result]:
     """Measure the missing latencies and throughputs, and return the results with all timings.
 
     Nothing else of this bench runs meanwhile, and a lock keeps other benches on the same results from measuring,
     because two measurements at a time would slow each other. A model that cannot be measured gives a warning.
     """
+    settings = context.settings
     if not find_untimed(results, settings.cache):
         return dict(results)
     with contextlib.ExitStack() as stack:
-        with console.counting("waiting for another bench that times its models"):
+        with context.console.counting("waiting for another bench that times its models"):
             stack.enter_context(locked(settings.results / ".timing.lock"))
-        measure_all(find_untimed(results, settings.cache), device, registry, settings, console)
+        measure_all(find_untimed(results, settings.cache), device, context)
     return {i: replace(result, cost={**result.cost, **read_timing(result.folder)}) for i, result in results.items()}
 
 
-def measure_all(
-    tasks: Sequence[TimingTask], device: str, registry: Registry, settings: Settings, console: Console
-) -> None:
+def measure_all(tasks: Sequence[TimingTask], device: str, context: Context) -> None:
+    registry, settings, console = context.registry, context.settings, context.console
     with console.counting("importing what the models need"):  # once, not in every process
         import_all(imports_of({task.network.model for task in tasks}, registry, settings.cache))
     events = run_executor(

@@ -13,7 +13,8 @@ from zoo.data.splits import Split
 from zoo.errors import DataError, ZooError
 from zoo.models.baselines import BASELINES
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
-from zoo.registry.lookup import ModelChoice, Registry
+from zoo.registry.context import Context
+from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import plan_externals
@@ -28,7 +29,7 @@ from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.devices import device_kind, resolve_device, resolve_precision
 from zoo.system.machine import distributions_of
-from zoo.system.progress import Console, Progress
+from zoo.system.progress import Progress
 from zoo.system.settings import KeepWeights, Settings
 
 
@@ -50,19 +51,20 @@ class Plan:
     libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: distributions to record
 
 
-def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Console) -> Plan:
+def plan_bench(suite: Suite, context: Context) -> Plan:
     """Resolve all names, find all weights, open and split all datasets, and list the runs.
 
     A wrong name or missing weights raise an error; a dataset that cannot be used is refused, and the others still run.
     """
+    registry, settings, console = context.registry, context.settings, context.console
     open_cache(settings.cache)
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
     protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
     metrics = choose_metrics(suite, registry)
-    choices = choose_models(suite, registry, settings)
-    specs = choose_datasets(suite, registry, settings, console)
+    choices = choose_models(suite, context)
+    specs = choose_datasets(suite, context)
     if all(isinstance(spec, tuple) for spec in specs):
         choices = []  # nothing will run, and missing weights would hide the errors of the datasets
     with console.counting("checking the device"):  # imports torch
@@ -77,9 +79,9 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
             offline=settings.offline,
             progress=progress,
         )
-    warn_of_fallbacks(choices, initial, settings, console)
-    opened, refused = open_sources(specs, suite, settings, console)
-    externals, unmatched = plan_externals(opened, suite, registry, settings, console)
+    warn_of_fallbacks(choices, initial, context)
+    opened, refused = open_sources(specs, suite, context)
+    externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     without_weights = protocol
     if protocol.without_weights:
@@ -96,14 +98,14 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     ]
     models += plan_baselines(list_baselines(), models, protocol.image_size, machine)
     runs = plan_runs(models, sources.values(), suite.primary_metric)
-    runs = choose_precisions(runs, sources, registry, settings, console)
+    runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
         runs, protocol = as_controls(runs), as_control(protocol)
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, settings, progress)
     weights = {(weights.digest, weights.tag): weights for weights in initial}
-    check_weights([run for run in runs if run.id not in done], weights, sources, registry, settings, console)
+    check_weights([run for run in runs if run.id not in done], weights, sources, context)
     return Plan(
         runs=tuple(runs),
         done=done,
@@ -139,7 +141,7 @@ def describe_machine(device: str, settings: Settings) -> Machine:
 
 
 def open_sources(
-    specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, settings: Settings, console: Console
+    specs: Sequence[DatasetSpec | tuple[str, ZooError]], suite: Suite, context: Context
 ) -> tuple[dict[str, SplitDataset], list[tuple[str, ZooError]]]:
     """Open and split each dataset; also return those that cannot be used, with the reason."""
     opened: dict[str, SplitDataset] = {}
@@ -150,7 +152,12 @@ def open_sources(
             continue
         try:
             dataset = open_and_split(
-                spec, settings, console, folds=suite.folds, resplit=suite.resplit, drop_leaks=suite.drop_leaks
+                spec,
+                context.settings,
+                context.console,
+                folds=suite.folds,
+                resplit=suite.resplit,
+                drop_leaks=suite.drop_leaks,
             )
         except DataError as error:  # go on with the other datasets
             refused.append((spec.name, error))
@@ -192,15 +199,13 @@ def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     return keep_weights == "best" and any(result.folder.parent.glob(seeds))
 
 
-def warn_of_fallbacks(
-    choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], settings: Settings, console: Console
-) -> None:
+def warn_of_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], context: Context) -> None:
     """Warn once of the models that start from random init although pretrained weights were requested."""
     names = [choice.shown for choice, weights in zip(choices, initial, strict=True) if weights.fallback]
     if names:
-        folder = weights_folder(settings.weights_dir)
+        folder = weights_folder(context.settings.weights_dir)
         place = f"not in {folder}, " if folder else ""
-        console.warn(
+        context.console.warn(
             f"NO PRETRAINED WEIGHTS for {', '.join(names)}: {place}not in the caches and not downloadable; "
             "random init instead, marked on every row (provide them with --weights-dir FOLDER)"
         )

@@ -16,6 +16,7 @@ from zoo.data.splits import Split
 from zoo.models.building import build_model
 from zoo.models.layout import place
 from zoo.models.weights import find_model_spec
+from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
@@ -24,8 +25,7 @@ from zoo.specs.model import BuildRequest
 from zoo.system.devices import open_device
 from zoo.system.files import hash_bytes, read_regular, write_json
 from zoo.system.machine import can_fork, num_cores, prepare_torch, processor_name, requirements_of, versions
-from zoo.system.progress import Console, Progress
-from zoo.system.settings import Settings
+from zoo.system.progress import Progress
 from zoo.system.workers import Notify, execute
 from zoo.training.batches import plan_steps
 
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 def choose_precisions(
     runs: Sequence[Run],
     sources: Mapping[str, tuple[OpenDataset, Split]],
-    registry: Registry,
-    settings: Settings,
-    console: Console,
+    context: Context,
 ) -> list[Run]:
     """On a CPU that supports bf16, set the precision of each run to the one in which its network trains faster."""
 
@@ -58,8 +56,10 @@ def choose_precisions(
         )
 
     networks = [network(run) for run in runs]
-    with console.counting("timing bf16 and fp32 on this processor", "models", alone=False) as progress:
-        precisions = find_precisions([each for each in networks if each], registry, settings.cache, progress)
+    with context.console.counting("timing bf16 and fp32 on this processor", "models", alone=False) as progress:
+        precisions = find_precisions(
+            [each for each in networks if each], context.registry, context.settings.cache, progress
+        )
     return [
         replace(run, precision=precisions.get(each, run.precision)) if each else run
         for run, each in zip(runs, networks, strict=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from zoo.data.lookup import find_datasets
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.models.weights import find_family_model
+from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.suite import Suite
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 
 
-def choose_models(suite: Suite, registry: Registry, settings: Settings) -> list[ModelChoice]:
+def choose_models(suite: Suite, context: Context) -> list[ModelChoice]:
     """Resolve the requested models, with sets and globs expanded and duplicates removed."""
+    registry, settings = context.registry, context.settings
     choices = []
     for pattern in [name for model in suite.models for name in registry.expand_models(model)]:
         if choice := find_family_model(pattern, registry, settings.cache, offline=settings.offline):
@@ -32,19 +32,18 @@ def choose_metrics(suite: Suite, registry: Registry) -> dict[str, MetricSpec]:
     return {name: registry.find("metric", name) for name in names}
 
 
-def choose_datasets(
-    suite: Suite, registry: Registry, settings: Settings, console: Console
-) -> list[DatasetSpec | tuple[str, ZooError]]:
+def choose_datasets(suite: Suite, context: Context) -> list[DatasetSpec | tuple[str, ZooError]]:
     """Resolve the requested datasets, by name, prefix or path.
 
     For a dataset that cannot be used, the list contains its name and the error. Raises UsageError without datasets.
     """
+    registry, settings = context.registry, context.settings
     if not suite.datasets:
         raise UsageError("no dataset selected", fix="add --datasets NAME or PATH")
     datasets: list[DatasetSpec | tuple[str, ZooError]] = []
     for name in suite.datasets:
         try:
-            with console.counting(f"fetching {name}", "bytes") as progress:
+            with context.console.counting(f"fetching {name}", "bytes") as progress:
                 datasets += find_datasets(name, registry, settings.cache, offline=settings.offline, progress=progress)
         except DataError as error:
             datasets.append((name, error))

@@ -17,13 +17,13 @@ from zoo.data.splits import Split
 from zoo.errors import WeightsError, ZooError
 from zoo.models.building import call_build, read_stored, seeded
 from zoo.models.weights import InitialWeights, find_model_spec
+from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.machine import can_fork, num_cores, requirements_of, versions
 from zoo.system.memo import FileMemo
-from zoo.system.progress import Console, Progress
-from zoo.system.settings import Settings
+from zoo.system.progress import Progress
 from zoo.system.workers import Notify, execute
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def check_weights(
     runs: Sequence[Run],
     weights: Mapping[tuple[str, str], InitialWeights],
     sources: Mapping[str, tuple[OpenDataset, Split]],
-    registry: Registry,
-    settings: Settings,
-    console: Console,
+    context: Context,
 ) -> None:
     """Raise WeightsError if weights do not fit their model."""
+    registry, settings, console = context.registry, context.settings, context.console
     trials = list_trials(runs, weights, sources, registry, settings.cache)
     with console.counting("importing what the models need"):
         import_all(name for trial in trials for name in ("torch", *trial.spec.imports))

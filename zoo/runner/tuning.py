@@ -6,16 +6,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from zoo.registry.lookup import Registry
+from zoo.registry.context import Context
 from zoo.results.runs import Run, with_protocol
 from zoo.runner.execution import carry_out
 from zoo.runner.planning import Plan, find_all_done
 from zoo.runner.suites import TUNING_SEED
-from zoo.system.progress import Console
-from zoo.system.settings import Settings
 
 
-def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -> tuple[list[Run], list[Run]]:
+def tune(plan: Plan, context: Context) -> tuple[list[Run], list[Run]]:
     """Replace each run whose protocol has a grid by the run at the grid point with the best val score.
 
     The points are scored on the tuning seed. Also returns the runs for which every point failed.
@@ -24,9 +22,9 @@ def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -
     if not grids:
         return list(plan.runs), []
     trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
-    console.say(f"tuning on val: {len(trials)} runs on a separate seed")
-    done = find_all_done(list(trials.values()), settings)
-    results = carry_out(list(trials.values()), done, plan, registry, settings, console)
+    context.console.say(f"tuning on val: {len(trials)} runs on a separate seed")
+    done = find_all_done(list(trials.values()), context.settings)
+    results = carry_out(list(trials.values()), done, plan, context)
     scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
     settled, left_out = [], []
     for run in plan.runs:
@@ -38,7 +36,7 @@ def tune(plan: Plan, registry: Registry, settings: Settings, console: Console) -
         except KeyError:
             left_out.append(run)
     for shown, dataset in dict.fromkeys((run.shown, run.dataset) for run in left_out):
-        console.warn(f"{shown} on {dataset}: all tuning runs failed; it is left out")
+        context.console.warn(f"{shown} on {dataset}: all tuning runs failed; it is left out")
     return settled, left_out
 
 
