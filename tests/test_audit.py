@@ -213,6 +213,7 @@ def test_identical_pixels_in_different_files_of_two_splits_are_refused(tmp_path)
     assert "--drop-leaks" in error.fix
 
 
+@pytest.mark.integration
 def test_drop_leaks_fixes_copies_but_not_label_conflicts(tmp_path):
     root = write_set(tmp_path / "set")
     (root / "test/a/test0.png").write_bytes((root / "train/a/train0.png").read_bytes())
@@ -418,6 +419,7 @@ def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_pa
     assert (finding.verdict, finding.samples) == ("refuse", ("train/115", "test/76"))
 
 
+@pytest.mark.integration
 def test_pneumoniamnist_has_eight_images_of_val_in_train(tmp_path):
     audited = examine(real("pneumoniamnist.npz"), tmp_path)
     (finding,) = findings_of(audited, "identical")

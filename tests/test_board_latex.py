@@ -21,12 +21,14 @@ def latex_of(root, store, *models):
     return to_latex(build_leaderboard(load_results(root)[0], KNOWN))
 
 
+@pytest.mark.integration
 def test_only_a_winner_without_ties_is_bold(tmp_path, store):
     text = latex_of(tmp_path, store, ("sharp", 0.3), ("blunt", 5.0))
     bold = [line for line in text.splitlines() if r"\textbf" in line]
     assert len(bold) == 1 and "sharp" in bold[0]
 
 
+@pytest.mark.integration
 def test_tied_rows_are_not_bold(tmp_path, store):
     assert r"\textbf" not in latex_of(tmp_path, store, ("one", 1.0), ("two", 1.0))
 

@@ -80,6 +80,7 @@ def test_a_terminal_narrower_than_any_table_still_shows_names_and_scores(board):
     assert all(re.search(r"\.\d{3}", row) for row in rows if row[:6].strip())
 
 
+@pytest.mark.integration
 def test_columns_are_dropped_in_the_documented_order(board):
     headings = ["seconds", "params", "train img/s", "mcc", "f1", "bal. acc", "accuracy", "seed SD"]
     orders = []

@@ -74,6 +74,7 @@ def test_in_external_validation_all_folds_and_seeds_are_averaged(tmp_path, store
     assert row[2].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
 
 
+@pytest.mark.integration
 def test_ensembles_are_shown_only_if_requested_and_for_several_seeds(tmp_path, store):
     store(tmp_path, seed=0)
     store(tmp_path, model="constant")

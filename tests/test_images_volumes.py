@@ -277,6 +277,7 @@ def test_npy_files_with_pickles_or_false_headers_are_refused(tmp_path):
         assert "expected a volume with 3 axes" in refusal(tmp_path / f"{name}.npy", Reading(axis=0))
 
 
+@pytest.mark.integration
 def test_tiff_stacks_that_do_not_fit_or_differ_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as tiff:
         tiff.write(np.zeros((4, 4), np.uint8))

@@ -120,6 +120,7 @@ def test_an_altered_copy_is_a_near_duplicate(sets, tested):
     assert "near-duplicates; 1.7% of the test images" in finding.message
 
 
+@pytest.mark.integration
 def test_few_near_duplicates_among_many_images_are_a_warning(sets, tmp_path):
     tested = write(tmp_path / "many", 20_000, count=240, splits=False)
     copy(sets[0], 3, tested, 7, brighter)
@@ -133,6 +134,7 @@ def test_near_duplicate_pairs_are_cached(sets, tested, monkeypatch):
     assert check(sets[0], tested).findings == first
 
 
+@pytest.mark.integration
 def test_small_images_are_not_compared_with_a_note(tmp_path):
     for name, first in (("a", 0), ("b", 500)):
         root = write(tmp_path / name, first, splits=name == "a")

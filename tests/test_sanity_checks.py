@@ -114,6 +114,7 @@ def store_constant(root, store):
     write_result(result.folder, result, None, {"scores": {"auroc": CHANCE}}, [])
 
 
+@pytest.mark.integration
 def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
     for model, noise in (("good", 0.5), ("noise", 50.0)):
         for seed in range(3):
@@ -128,6 +129,7 @@ def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_configurations_of_a_test_set_are_counted_over_boards_without_seeds(tmp_path, store):
     for seed in range(3):
         store(tmp_path, seed=seed)

@@ -156,6 +156,7 @@ def test_nih1000_read_by_its_table_or_a_card_is_multilabel(tmp_path):
     pandas.testing.assert_series_equal(card_samples.table["split"], samples.table["split"])
 
 
+@pytest.mark.integration
 def test_the_table_of_ham10000_that_names_its_images_is_used():
     spec, samples = open_source(shared("ham10000_mel_nv"))
     assert (spec.labels, spec.positive, spec.patient) == (("mel", "nv"), "mel", "lesion")

@@ -289,6 +289,7 @@ def test_a_second_table_outside_the_folder_is_refused(tmp_path, golden):
     golden(refusal(tmp_path), "error[card]", "../facts.csv")
 
 
+@pytest.mark.integration
 def test_the_cost_of_columns_is_linear(tmp_path):
     def add(count):
         columns = [f"c{number}" for number in range(count)]

@@ -108,6 +108,7 @@ def test_the_reader_travels_to_another_process(samples, images):
 
 # --- the datasets ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", list(DATASETS))
+@pytest.mark.integration
 def test_a_dataset_is_the_pinned_one_and_passes_the_conformance_kit(name, folder):
     check_dataset(DATASETS[name], folder)  # opening it refuses other pixels than the pinned ones
     assert digest(np.load(folder / f"{name}.npy", allow_pickle=False)) == SHA256[name]
