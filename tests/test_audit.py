@@ -1,9 +1,11 @@
 """The audit of datasets with one fault each, of real datasets, and as part of a bench."""
 
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RANDOM = np.random.default_rng(0)
 
 
+@cache
+def random_png(number, size):
+    """The bytes of one of the random images, the same in every dataset of this module."""
+    stream = io.BytesIO()
+    save(stream, np.random.default_rng([1, number]).integers(0, 256, (8, 8), dtype=np.uint8), size)
+    return stream.getvalue()
+
+
 def write_set(root, *, size=64, patients=None):
     """Write class folders a and b in train, val and test with random images, and a table of patients if given."""
     rows = ["image,patient"]
@@ -30,7 +40,7 @@ def write_set(root, *, size=64, patients=None):
         for number in range(count):
             path = root / split / "ab"[number % 2] / f"{split}{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), size)
+            path.write_bytes(random_png(len(rows), size))
             rows.append(f"{path.name},{(patients or {}).get(path.name, path.stem)}")
     if patients is not None:
         (root / "patients.csv").write_text("\n".join(rows))
@@ -38,7 +48,7 @@ def write_set(root, *, size=64, patients=None):
 
 
 def save(path, levels, size=64):
-    Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC).save(path)
+    Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC).save(path, "PNG")
 
 
 def examine(root, cache, **options):
