@@ -214,7 +214,10 @@ def test_all_display_names_of_a_model_are_accepted(shared, shown):
 
 
 @pytest.mark.integration
-def test_every_field_of_the_identity_must_match_the_run(shared, first):
+def test_every_field_of_the_identity_must_match_the_run(tmp_path, store):
+    store(tmp_path / "results")
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    (first,) = shared.glob("dots/net.random/*seed0*")
     sound = (first / "result.json").read_text()
     identity = json.loads(sound)["identity"]
     names = [("run", name) for name in identity if name not in ("id_version", "protocol")]
