@@ -86,6 +86,7 @@ def test_the_normalized_mean_is_0_for_chance_and_1_for_the_best(fill):
     assert cells_of(found)["good"]["mean (score - chance)/(1 - chance)"] == approx(expected)
 
 
+@pytest.mark.integration
 def test_for_an_error_metric_the_smallest_is_first_and_the_constant_predictor_is_chance(fill):
     boards = boards_of(fill(["dots", "rings"], metrics=("brier",)))
     (found,) = find_across(boards)
@@ -113,6 +114,7 @@ def test_external_validations_do_not_count_as_datasets(fill):
 
 
 # --- tests over the datasets -----------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_too_few_datasets_are_not_tested_and_the_needed_number_is_shown(fill):
     (found,) = find_across(boards_of(fill(["dots", "rings"])))
     assert found.pairs == ()
@@ -144,6 +146,7 @@ def test_a_failure_of_the_model_is_scored_as_the_constant_predictor_and_flagged(
     assert "without the datasets on which a model failed the order is another: brittle, good" in notes_of(found)
 
 
+@pytest.mark.integration
 def test_one_diverged_seed_of_two_halves_the_lead_over_chance(fill, tmp_path, store):
     fill(["dots", "rings"])
     for dataset in ("dots", "rings"):

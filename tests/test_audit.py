@@ -187,6 +187,7 @@ def test_labels_with_positives_and_negatives_in_every_split_are_no_finding(tmp_p
     assert audited.verdict == "ok" and "missing labels" in audited.scope.checks.values()
 
 
+@pytest.mark.integration
 def test_cross_validation_reports_the_number_of_folds_without_a_label(tmp_path):
     cells = ["1" if number in (0, 1, 2) else "0" for number in range(200)]
     (finding,) = findings_of(examine(write_labels(tmp_path / "set", cells), tmp_path, folds=5), "class-absent")
@@ -195,6 +196,7 @@ def test_cross_validation_reports_the_number_of_folds_without_a_label(tmp_path):
     assert counts and int(counts[2]) >= 2 and finding.splits == ("val", "test")
 
 
+@pytest.mark.integration
 def test_missing_classes_are_checked_in_every_fold(tmp_path):
     root = tmp_path / "set"
     for number in range(203):
@@ -274,6 +276,7 @@ def test_the_word_for_a_patient_is_the_noun_of_the_card(patient, word):
 @pytest.mark.parametrize(
     ("a", "b"), [("Pa0", "pA0"), ("Müller 1", "MÜLLER 1"), ("P 1", "P  1"), ("P 1", "P1"), ("P1", "P\u00a01")]
 )
+@pytest.mark.integration
 def test_patient_names_that_differ_only_in_case_or_blanks_are_a_warning(tmp_path, a, b):
     patients = {"train0.png": a, "train2.png": "Q1", "train4.png": "q1", "test0.png": b}
     audited = examine(write_set(tmp_path / "set", patients=patients), tmp_path)
@@ -352,6 +355,7 @@ LABELS = ["ab"[number % 2] for number in range(200)]
     ],
     ids=["numbers", "numbers and words", "the same numbers", "blanks", "names", "one value"],
 )
+@pytest.mark.integration
 def test_predictive_columns_of_numbers_words_and_blanks_are_reported(of_a, of_b, expected, tmp_path):
     cells = [(of_a if label == "a" else of_b)(number) for number, label in enumerate(LABELS)]
     messages = column_messages(cells, LABELS, tmp_path)
@@ -360,6 +364,7 @@ def test_predictive_columns_of_numbers_words_and_blanks_are_reported(of_a, of_b,
     ] * expected
 
 
+@pytest.mark.integration
 def test_predictive_sizes_and_types_of_files_are_reported(tmp_path):
     sizes = [16 if label == "a" else 20 for label in LABELS]
     suffixes = [".png" if label == "a" else ".bmp" for label in LABELS]
@@ -423,6 +428,7 @@ def real(name):
     return SHARED / name
 
 
+@pytest.mark.integration
 def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_path):
     audited = examine(real("breastmnist.npz"), tmp_path)
     (finding,) = findings_of(audited, "label-conflict")

@@ -190,6 +190,7 @@ def test_a_local_weights_file_is_no_missing_one(tmp_path, store):
     assert not any("no pretrained weights" in warning for warning in warnings(board))
 
 
+@pytest.mark.integration
 def test_many_warnings_and_names_are_counted(tmp_path, store):
     facts = {"synthetic": True, "known_issues": ["a", "b"]}
     for model in "abcdefgh":

@@ -197,6 +197,7 @@ def test_a_failed_seed_stays_in_the_row_of_its_network(tmp_path, store):
     assert (row.seeds, row.coverage) == ((0,), (1, 2))
 
 
+@pytest.mark.integration
 def test_baselines_stand_on_every_board_of_their_data(tmp_path, store):
     store(tmp_path, model="constant")
     store(tmp_path)

@@ -144,6 +144,7 @@ def test_small_images_are_not_compared_with_a_note(tmp_path):
     assert "(under 48) are too small" in found["near-duplicate", "ok"].message
 
 
+@pytest.mark.integration
 def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"P{number // 2 + 150}")
@@ -159,6 +160,7 @@ def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_p
     assert "equal patient names in a are declared to be different people (--distinct-patients)" in distinct.notes
 
 
+@pytest.mark.integration
 def test_dropping_removes_copies_and_all_images_of_their_patients(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"Q{number // 2}")

@@ -146,6 +146,7 @@ def test_configurations_of_a_test_set_are_counted_over_boards_without_seeds(tmp_
     assert sorted(board.num_configurations for board in boards) == [1, 4, 4, 4]
 
 
+@pytest.mark.integration
 def test_a_board_shows_the_number_of_configurations_of_its_test_set(tmp_path, store):
     store(tmp_path)
     assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal(

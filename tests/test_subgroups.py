@@ -232,6 +232,7 @@ def test_the_threshold_is_the_requested_one():
     assert by_group(section_of(run, by=["sex"], reach=rule))["sex", "F"]["sensitivity"].value == approx(expected)
 
 
+@pytest.mark.integration
 def test_several_seeds_are_averaged_and_widen_the_interval():
     runs = [draw_run(seed) for seed in range(3)]
     alone = [by_group(section_of(run, by=["sex"]))["sex", "F"]["auroc"] for run in runs]
@@ -356,6 +357,7 @@ def test_p_is_5_percent_if_the_interval_ends_at_0():
     assert independent_difference(0.0, z, (0.0, 0.6), (z - 0.8, 1.0))[2] == approx(0.001)
 
 
+@pytest.mark.integration
 def test_p_values_are_adjusted_by_holm_over_all_groups_of_a_model():
     run = draw_run(weak="c")
     found = by_group(section_of(run, by=["scanner", "age:20"]))

@@ -149,6 +149,7 @@ def test_listing_imports_neither_torch_nor_timm():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.integration
 def test_registering_every_model_costs_little_more_than_reading_the_index():
     assert cost_ratio(register_models, read_index, rounds=5) < 30  # 9 when measured
 
