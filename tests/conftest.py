@@ -36,6 +36,14 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced():
+    """This process does not wait for the disk; the commands that tests start do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_site(tmp_path_factory):
     """A folder with zoo-tiny installed in it."""

@@ -87,6 +87,7 @@ def test_the_normalized_mean_is_0_for_chance_and_1_for_the_best(fill):
     assert cells_of(found)["good"]["mean (score - chance)/(1 - chance)"] == approx(expected)
 
 
+@pytest.mark.integration
 def test_for_an_error_metric_the_smallest_is_first_and_the_constant_predictor_is_chance(fill):
     boards = boards_of(fill(["dots", "rings"], metrics=("brier",)))
     (found,) = find_across(boards)
@@ -98,6 +99,7 @@ def test_for_an_error_metric_the_smallest_is_first_and_the_constant_predictor_is
     )
 
 
+@pytest.mark.integration
 def test_each_protocol_has_its_own_order(fill):
     fill(["dots", "rings"])
     found = find_across(boards_of(fill(["dots", "rings"], protocol=KNN)))
@@ -113,12 +115,14 @@ def test_external_validations_do_not_count_as_datasets(fill):
 
 
 # --- tests over the datasets -----------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_too_few_datasets_are_not_tested_and_the_needed_number_is_shown(fill):
     (found,) = find_across(boards_of(fill(["dots", "rings"])))
     assert found.pairs == ()
     assert "too few datasets to test: 2; 3 pairs of models would need 7" in notes_of(found)
 
 
+@pytest.mark.integration
 def test_two_models_on_six_datasets_are_tested(fill):
     boards = boards_of(fill([f"set{i}" for i in range(6)], models=("good", "poor")))
     (found,) = find_across(boards)
@@ -128,6 +132,7 @@ def test_two_models_on_six_datasets_are_tested(fill):
 
 
 # --- failures and what was not run -----------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_a_failure_of_the_model_is_scored_as_the_constant_predictor_and_flagged(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for seed in range(2):  # a model that is best where it does not diverge
@@ -142,6 +147,7 @@ def test_a_failure_of_the_model_is_scored_as_the_constant_predictor_and_flagged(
     assert "without the datasets on which a model failed the order is another: brittle, good" in notes_of(found)
 
 
+@pytest.mark.integration
 def test_one_diverged_seed_of_two_halves_the_lead_over_chance(fill, tmp_path, store):
     fill(["dots", "rings"])
     for dataset in ("dots", "rings"):
@@ -165,6 +171,7 @@ def test_without_a_constant_predictor_a_failure_cannot_be_scored(tmp_path, store
     assert find_across(boards_of(tmp_path)) == []  # one dataset is left to both
 
 
+@pytest.mark.integration
 def test_a_failure_of_the_machine_excludes_its_dataset_and_both_orders_are_shown(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for dataset, status in (("dots", "ok"), ("rings", "ok"), ("stars", "crashed")):
@@ -178,6 +185,7 @@ def test_a_failure_of_the_machine_excludes_its_dataset_and_both_orders_are_shown
     assert "late: not ranked here; not run: stars (no finished run; crashed: the loss is nan)" in notes_of(every)
 
 
+@pytest.mark.integration
 def test_a_model_with_one_dataset_does_not_exclude_the_other_datasets(fill, tmp_path, store):
     fill(["dots", "rings", "stars"])
     for seed in range(2):
@@ -187,6 +195,7 @@ def test_a_model_with_one_dataset_does_not_exclude_the_other_datasets(fill, tmp_
     assert "late: not ranked here; not run: rings (not run), stars (not run)" in notes_of(found)
 
 
+@pytest.mark.integration
 def test_one_seed_and_leaking_datasets_do_not_count(fill, tmp_path, store):
     fill(["dots", "rings"])
     fill(["leaky"], deviations=(Deviation("leak-allowed", ("a control",)),))
@@ -197,6 +206,7 @@ def test_one_seed_and_leaking_datasets_do_not_count(fill, tmp_path, store):
     assert "leaky (a row on a dataset that leaks is not ranked), single (one seed is never ranked)" in notes_of(found)
 
 
+@pytest.mark.integration
 def test_of_two_versions_of_a_dataset_one_counts(fill, tmp_path):
     fill(["dots", "rings"])
     fill(["dots"], models=("good", "fair"), content_hash="d" * 64)
@@ -206,6 +216,7 @@ def test_of_two_versions_of_a_dataset_one_counts(fill, tmp_path):
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_the_order_appears_once_after_all_boards_in_every_format(fill):
     boards = boards_of(fill(["dots", "rings"]))
     title = "across 2 datasets · scratch@1 · random init"
@@ -219,6 +230,7 @@ def test_the_order_appears_once_after_all_boards_in_every_format(fill):
     assert float(first["mean rank_low"]) >= 1 and first["failures"] == ""
 
 
+@pytest.mark.integration
 def test_the_same_results_give_the_same_order_and_intervals(fill):
     root = fill(["dots", "rings"])
     assert find_across(boards_of(root)) == find_across(boards_of(root))

@@ -185,6 +185,7 @@ def test_entries_that_no_folder_can_hold_are_refused_by_name(tmp_path, make, nam
 
 # --- bombs -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [make_zip, make_tar], ids=["zip", "tar"])
+@pytest.mark.integration
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, make, monkeypatch):
     import zoo.sources.archives
 

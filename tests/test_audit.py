@@ -1,9 +1,11 @@
 """The audit of datasets with one fault each, of real datasets, and as part of a bench."""
 
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RANDOM = np.random.default_rng(0)
 
 
+@cache
+def random_png(number, size):
+    """The bytes of one of the random images, the same in every dataset of this module."""
+    stream = io.BytesIO()
+    save(stream, np.random.default_rng([1, number]).integers(0, 256, (8, 8), dtype=np.uint8), size)
+    return stream.getvalue()
+
+
 def write_set(root, *, size=64, patients=None):
     """Write class folders a and b in train, val and test with random images, and a table of patients if given."""
     rows = ["image,patient"]
@@ -30,7 +40,7 @@ def write_set(root, *, size=64, patients=None):
         for number in range(count):
             path = root / split / "ab"[number % 2] / f"{split}{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8), size)
+            path.write_bytes(random_png(len(rows), size))
             rows.append(f"{path.name},{(patients or {}).get(path.name, path.stem)}")
     if patients is not None:
         (root / "patients.csv").write_text("\n".join(rows))
@@ -38,7 +48,7 @@ def write_set(root, *, size=64, patients=None):
 
 
 def save(path, levels, size=64):
-    Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC).save(path)
+    Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC).save(path, "PNG")
 
 
 def examine(root, cache, **options):
@@ -177,6 +187,7 @@ def test_labels_with_positives_and_negatives_in_every_split_are_no_finding(tmp_p
     assert audited.verdict == "ok" and "missing labels" in audited.scope.checks.values()
 
 
+@pytest.mark.integration
 def test_cross_validation_reports_the_number_of_folds_without_a_label(tmp_path):
     cells = ["1" if number in (0, 1, 2) else "0" for number in range(200)]
     (finding,) = findings_of(examine(write_labels(tmp_path / "set", cells), tmp_path, folds=5), "class-absent")
@@ -185,6 +196,7 @@ def test_cross_validation_reports_the_number_of_folds_without_a_label(tmp_path):
     assert counts and int(counts[2]) >= 2 and finding.splits == ("val", "test")
 
 
+@pytest.mark.integration
 def test_missing_classes_are_checked_in_every_fold(tmp_path):
     root = tmp_path / "set"
     for number in range(203):
@@ -213,6 +225,7 @@ def test_identical_pixels_in_different_files_of_two_splits_are_refused(tmp_path)
     assert "--drop-leaks" in error.fix
 
 
+@pytest.mark.integration
 def test_drop_leaks_fixes_copies_but_not_label_conflicts(tmp_path):
     root = write_set(tmp_path / "set")
     (root / "test/a/test0.png").write_bytes((root / "train/a/train0.png").read_bytes())
@@ -263,6 +276,7 @@ def test_the_word_for_a_patient_is_the_noun_of_the_card(patient, word):
 @pytest.mark.parametrize(
     ("a", "b"), [("Pa0", "pA0"), ("Müller 1", "MÜLLER 1"), ("P 1", "P  1"), ("P 1", "P1"), ("P1", "P\u00a01")]
 )
+@pytest.mark.integration
 def test_patient_names_that_differ_only_in_case_or_blanks_are_a_warning(tmp_path, a, b):
     patients = {"train0.png": a, "train2.png": "Q1", "train4.png": "q1", "test0.png": b}
     audited = examine(write_set(tmp_path / "set", patients=patients), tmp_path)
@@ -341,6 +355,7 @@ LABELS = ["ab"[number % 2] for number in range(200)]
     ],
     ids=["numbers", "numbers and words", "the same numbers", "blanks", "names", "one value"],
 )
+@pytest.mark.integration
 def test_predictive_columns_of_numbers_words_and_blanks_are_reported(of_a, of_b, expected, tmp_path):
     cells = [(of_a if label == "a" else of_b)(number) for number, label in enumerate(LABELS)]
     messages = column_messages(cells, LABELS, tmp_path)
@@ -349,6 +364,7 @@ def test_predictive_columns_of_numbers_words_and_blanks_are_reported(of_a, of_b,
     ] * expected
 
 
+@pytest.mark.integration
 def test_predictive_sizes_and_types_of_files_are_reported(tmp_path):
     sizes = [16 if label == "a" else 20 for label in LABELS]
     suffixes = [".png" if label == "a" else ".bmp" for label in LABELS]
@@ -412,12 +428,14 @@ def real(name):
     return SHARED / name
 
 
+@pytest.mark.integration
 def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_path):
     audited = examine(real("breastmnist.npz"), tmp_path)
     (finding,) = findings_of(audited, "label-conflict")
     assert (finding.verdict, finding.samples) == ("refuse", ("train/115", "test/76"))
 
 
+@pytest.mark.integration
 def test_pneumoniamnist_has_eight_images_of_val_in_train(tmp_path):
     audited = examine(real("pneumoniamnist.npz"), tmp_path)
     (finding,) = findings_of(audited, "identical")

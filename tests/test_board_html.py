@@ -68,6 +68,7 @@ def test_pairs_show_which_differences_are_detectable(text):
     assert any("better" in kind for kind in kinds) and any("tie" in kind for kind in kinds)
 
 
+@pytest.mark.integration
 def test_equal_results_make_equal_bytes(results, text):
     assert page_of(results) == text
 

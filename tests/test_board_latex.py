@@ -21,16 +21,19 @@ def latex_of(root, store, *models):
     return to_latex(build_leaderboard(load_results(root)[0], KNOWN))
 
 
+@pytest.mark.integration
 def test_only_a_winner_without_ties_is_bold(tmp_path, store):
     text = latex_of(tmp_path, store, ("sharp", 0.3), ("blunt", 5.0))
     bold = [line for line in text.splitlines() if r"\textbf" in line]
     assert len(bold) == 1 and "sharp" in bold[0]
 
 
+@pytest.mark.integration
 def test_tied_rows_are_not_bold(tmp_path, store):
     assert r"\textbf" not in latex_of(tmp_path, store, ("one", 1.0), ("two", 1.0))
 
 
+@pytest.mark.integration
 def test_every_row_has_as_many_cells_as_the_table_has_columns(tmp_path, store):
     text = latex_of(tmp_path, store, ("sharp", 0.3), ("blunt", 5.0))
     columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])

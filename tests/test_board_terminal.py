@@ -81,6 +81,7 @@ def test_a_terminal_narrower_than_any_table_still_shows_names_and_scores(board):
     assert all(re.search(r"\.\d{3}", row) for row in rows if row[:6].strip())
 
 
+@pytest.mark.integration
 def test_columns_are_dropped_in_the_documented_order(board):
     headings = ["seconds", "params", "train img/s", "mcc", "f1", "bal. acc", "accuracy", "seed SD"]
     orders = []
@@ -190,6 +191,7 @@ def test_a_local_weights_file_is_no_missing_one(tmp_path, store):
     assert not any("no pretrained weights" in warning for warning in warnings(board))
 
 
+@pytest.mark.integration
 def test_many_warnings_and_names_are_counted(tmp_path, store):
     facts = {"synthetic": True, "known_issues": ["a", "b"]}
     for model in "abcdefgh":

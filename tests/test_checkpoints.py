@@ -50,6 +50,7 @@ def interrupted(folder, at, *arguments, **settings):
 
 @pytest.mark.parametrize("at", [1, 7, 10, 19, 29])
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.integration
 def test_training_continues_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))
     protocol = replace(SHORT, optimizer=optimizer, augmentation="one-of", symmetries=True, warmup=0.1)

@@ -383,6 +383,7 @@ def test_info_shows_the_error_of_a_failed_run(main, store, tmp_path):
 
 
 # --- report and score ------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_report_in_every_format(main, store, tmp_path):
     store(tmp_path / "results")
     assert "net" in main("report").out
@@ -400,6 +401,7 @@ def test_report_shows_operating_points_at_the_requested_target(main, store, tmp_
     assert "specificity on val" in lines[0] and lines[1].startswith("dots,")
 
 
+@pytest.mark.integration
 def test_report_shows_scores_by_group_also_of_a_bundle_with_the_column(main, store, tmp_path):
     store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20), "age": np.arange(40).astype(str)})
     out = main("report", "--by", "sex,age:20").out
@@ -412,6 +414,7 @@ def test_report_shows_scores_by_group_also_of_a_bundle_with_the_column(main, sto
     assert "run again with `zoo bench --fresh`" in main("report", "--results", "old", "--by", "sex").out
 
 
+@pytest.mark.integration
 def test_a_column_without_groups_is_a_warning_in_every_format(main, store, tmp_path):
     store(tmp_path / "results", metadata={"sex": np.repeat(["F", "M"], 20)})
     for form in ("csv", "json", "terminal"):
@@ -432,6 +435,7 @@ def test_a_bench_ends_with_a_command_that_can_be_typed(store, tmp_path, capsys):
     assert where == r"Results are in r\x0anew\x1b[31m line."
 
 
+@pytest.mark.integration
 def test_report_check_returns_status_3_for_a_stale_file(main, store, tmp_path):
     store(tmp_path / "results", seed=0)
     arguments = ("report", "--format", "markdown", "--output", "board.md")

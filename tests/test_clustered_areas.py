@@ -37,8 +37,14 @@ def score_of(*runs):
 
 
 @pytest.mark.parametrize(
-    ("patients", "images", "area", "prevalence"), [(20, 5, 0.8, 0.5), (60, 5, 0.98, 0.5), (100, 3, 0.98, 0.1)]
+    ("patients", "images", "area", "prevalence"),
+    [
+        (20, 5, 0.8, 0.5),
+        pytest.param(60, 5, 0.98, 0.5, marks=pytest.mark.slow),
+        pytest.param(100, 3, 0.98, 0.1, marks=pytest.mark.slow),
+    ],
 )
+@pytest.mark.integration
 def test_the_interval_of_a_clustered_area_covers(patients, images, area, prevalence):
     random, covered, held = np.random.default_rng(0), 0, 0
     while held < 200:

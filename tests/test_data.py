@@ -212,6 +212,7 @@ def test_a_small_set_is_cut_into_five_folds_that_test_every_patient_once(tmp_pat
     [(600, 300, "hold-out"), (600, 150, "hold-out"), (600, 140, "5-fold"), (480, 240, "5-fold")],
     ids=["enough", "just enough positives", "too few positives", "too few images"],
 )
+@pytest.mark.integration
 def test_a_hold_out_needs_100_patients_and_30_of_each_class_in_test(tmp_path, count, positives, origin):
     source = open_dots(tmp_path, noise(count, 3), (np.arange(count) < positives).astype(int))
     assert draw_split(source).origin == origin
@@ -256,6 +257,7 @@ def test_a_split_is_the_same_every_time(tmp_path):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(12, 60), st.integers(10, 40), st.integers(0, 1000))
+@pytest.mark.integration
 def test_no_group_is_divided_and_every_image_is_assigned_for_any_dataset(tmp_path_factory, extra, patients, seed):
     random = np.random.default_rng(seed)
     owner = np.concatenate([np.arange(patients), random.integers(0, patients, extra)])

@@ -48,6 +48,7 @@ def test_an_ensemble_of_seeds_has_the_score_of_their_mean_probability(tmp_path, 
     assert not cells["auroc"].method.with_seeds  # over patients alone
 
 
+@pytest.mark.integration
 def test_in_cross_validation_the_seeds_of_each_fold_are_averaged_and_folds_are_not_mixed(tmp_path, store):
     stored = {(s, f): store(tmp_path, seed=s, fold=f, num_folds=2, noise=3.0) for s in range(2) for f in range(2)}
     (board,) = boards_of(tmp_path)
@@ -56,6 +57,7 @@ def test_in_cross_validation_the_seeds_of_each_fold_are_averaged_and_folds_are_n
     assert row[1] == "2 seeds" and row[2].value == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.integration
 def test_in_external_validation_all_folds_and_seeds_are_averaged(tmp_path, store):
     facts = {
         "num_folds": 1,
@@ -74,6 +76,7 @@ def test_in_external_validation_all_folds_and_seeds_are_averaged(tmp_path, store
     assert row[2].value == pytest.approx(auroc_of_mean(stored), abs=1e-12)
 
 
+@pytest.mark.integration
 def test_ensembles_are_shown_only_if_requested_and_for_several_seeds(tmp_path, store):
     store(tmp_path, seed=0)
     store(tmp_path, model="constant")

@@ -191,6 +191,7 @@ def test_16_bit_images_are_compared_over_their_own_range(tmp_path):
     assert fingerprints.alike.tolist() == [[3, 6]]
 
 
+@pytest.mark.integration
 def test_a_set_where_all_look_alike_is_not_listed_pair_by_pair(tmp_path):
     random = np.random.default_rng(0)
     hashes = np.zeros(3000, np.uint64)

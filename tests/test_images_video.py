@@ -196,6 +196,7 @@ def test_a_video_larger_than_any_image_may_be_is_refused(tmp_path, monkeypatch):
     assert "megapixels" in refusal(path)
 
 
+@pytest.mark.integration
 def test_flipped_bits_give_an_image_or_a_data_error(tmp_path):
     random = np.random.default_rng(0)
     for suffix in (".avi", ".mp4", ".gif"):

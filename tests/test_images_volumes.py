@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -283,8 +284,9 @@ def test_tiff_stacks_that_do_not_fit_or_differ_are_refused(tmp_path):
         tiff.write(np.zeros((5, 4), np.uint8))
     assert "page 1 is uint8 (5, 4), page 0 is uint8 (4, 4)" in refusal(tmp_path / "mixed.tif", PAGES)
     with tifffile.TiffWriter(tmp_path / "bomb.tif") as tiff:
+        encoded = zlib.compress(bytes(7000 * 7000))
         for _ in range(20):
-            tiff.write(np.zeros((7000, 7000), np.uint8), compression="zlib")
+            tiff.write(iter([encoded]), shape=(7000, 7000), dtype=np.uint8, compression="zlib", rowsperstrip=7000)
     with peak_memory() as peak:
         assert "20 x 7000 x 7000 of uint8, more than 768 MB" in refusal(tmp_path / "bomb.tif", PAGES)
     assert peak.bytes < 10e6

@@ -58,6 +58,7 @@ def detect(root, cache, backbone=EIGHT):
     return find_label_noise(dataset, backbone, cache=cache, device="cpu", console=Console())
 
 
+@pytest.mark.integration
 def test_flipped_labels_are_detected_with_the_right_suggestion(flipped, tmp_path):
     root, wrong = flipped
     finding = detect(root, tmp_path)
@@ -117,6 +118,7 @@ def test_labels_are_not_judged_by_uninformative_features(tmp_path):
     assert "not checked" in finding.message and "AUROC 0." in finding.message
 
 
+@pytest.mark.integration
 def test_a_multilabel_suspect_names_its_label(tmp_path):
     random = np.random.default_rng(4)
     mass, fluid = random.integers(0, 2, (2, 300))

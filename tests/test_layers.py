@@ -6,6 +6,7 @@ use another, but never in a circle. A name is imported from the module that defi
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -38,9 +39,14 @@ IMPLEMENTED_ALIKE = {"SUFFIXES", "HEADER_VERSION", "read_header", "read_frame", 
 VAGUE = {"utils", "util", "helpers", "common", "base", "core", "manager", "types", "misc"}
 
 
+@cache
+def syntax_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[tuple[str, str, int]]:
     """Every import in a file, in functions and for types only too: module, name ("" for a plain import), line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax_tree(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "", node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -63,25 +69,29 @@ PLUGIN_NAMES = ("timm", "torchvision", "kaggle")
 INSTALL_HINTS = {"registry.finding": ("zoo-timm", "zoo-torchvision", "zoo-kaggle")}
 
 
-def imported_modules(path: Path) -> Iterator[tuple[str, str, int]]:
+@cache
+def imported_modules(path: Path) -> list[tuple[str, str, int]]:
     """What a file takes from zoo, as module, name ("" for the module itself) and line."""
+    names = []
     for module, name, line in imports(path):
         assert not module.startswith("."), f"{path.name}:{line}: write the import out, `from zoo...`"
         if module.split(".")[0] != "zoo":
             continue
         below = module.removeprefix("zoo").removeprefix(".")
         inner = f"{below}.{name}" if below else name
-        yield (inner, "", line) if inner in MODULES else (below, name, line)
+        names.append((inner, "", line) if inner in MODULES else (below, name, line))
+    return names
 
 
 def package_of(module: str) -> str:
     return module.split(".")[0]
 
 
+@cache
 def defined_names(path: Path) -> set[str]:
     """The names that a module defines at its top level; imported ones are not among them."""
     names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in syntax_tree(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
@@ -138,7 +148,7 @@ def test_a_name_is_defined_once():
 def test_a_package_s_own_file_holds_a_docstring_only():
     for name, path in MODULES.items():
         if name and path.name == "__init__.py":
-            (docstring,) = ast.parse(path.read_text(encoding="utf-8")).body
+            (docstring,) = syntax_tree(path).body
             assert isinstance(docstring, ast.Expr), name
 
 

@@ -58,6 +58,7 @@ def flip_targets(result):
     write_sealed(result.folder / "result.json", document)
 
 
+@pytest.mark.integration
 def test_a_row_whose_targets_are_not_those_of_most_models_is_not_ranked(tmp_path, store):
     for model, num_seeds in (("a", 2), ("b", 2), ("flipped", 5)):
         for seed in range(num_seeds):
@@ -133,6 +134,7 @@ def test_without_a_finished_run_there_is_no_board(tmp_path, store):
     assert boards_of(tmp_path) == []
 
 
+@pytest.mark.integration
 def test_rows_are_ordered_by_the_primary_metric_and_baselines_come_last(tmp_path, store):
     for model, noise in (("poor", 9.0), ("good", 0.3), ("fair", 1.0), ("thumbnails", 0.01), ("constant", 0.5)):
         store(tmp_path, model=model, noise=noise)
@@ -196,6 +198,7 @@ def test_a_failed_seed_stays_in_the_row_of_its_network(tmp_path, store):
     assert (row.seeds, row.coverage) == ((0,), (1, 2))
 
 
+@pytest.mark.integration
 def test_baselines_stand_on_every_board_of_their_data(tmp_path, store):
     store(tmp_path, model="constant")
     store(tmp_path)
@@ -238,6 +241,7 @@ def test_deviations_of_any_seed_belong_to_the_row(tmp_path, store):
     assert the_board(tmp_path).rows[0].deviations == (Deviation("no-weights"),)
 
 
+@pytest.mark.integration
 def test_the_same_files_give_the_same_boards_whatever_their_order(tmp_path, store):
     for model in ("b", "a", "constant"):
         for seed in range(2):

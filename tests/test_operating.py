@@ -221,6 +221,7 @@ def test_each_label_is_a_separate_question_without_unknown_targets():
         assert section.rows[row][2:] == section_of(run).rows[0][1:]
 
 
+@pytest.mark.integration
 def test_with_many_labels_a_terminal_shows_only_whole_models():
     stacked, card, _ = draw_labels(5)
     assert section_of(stacked, card=card).compact_rows == 10

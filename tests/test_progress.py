@@ -191,6 +191,7 @@ def test_counting_is_silent_for_a_second_and_then_writes_within_ten(clock):
     assert len(lines) == 6
 
 
+@pytest.mark.integration
 def test_work_without_progress_is_shown_with_its_elapsed_time(monkeypatch):
     monkeypatch.setattr(module, "PLAIN_SECONDS", 0.3)
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)

@@ -549,6 +549,7 @@ def test_a_registry_can_be_pickled():
     assert pickle.loads(pickle.dumps(registry)) == registry
 
 
+@pytest.mark.integration
 def test_the_cost_of_a_catalog_is_linear_in_its_models():
     def load(count):
         catalog = plugin("zoo-timm", models=[model(f"net{index}", "a", "b") for index in range(count)])

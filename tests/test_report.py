@@ -129,6 +129,7 @@ def test_a_board_of_an_interrupted_bench_counts_the_finished_runs(tmp_path, stor
     assert "no seed has finished all its folds" in text and "no finished run" not in text
 
 
+@pytest.mark.integration
 def test_interval_methods_that_differ_only_by_seeds_share_one_line(tmp_path, store):
     for seed in range(2):
         store(tmp_path, seed=seed, images_each=2, noise=1.0 + seed)
@@ -288,6 +289,7 @@ def test_pretrained_rows_name_their_weights(tmp_path, store):
     assert "pretrained weights" in to_terminal(boards, DETAILS)
 
 
+@pytest.mark.integration
 def test_the_same_results_give_the_same_bytes_in_every_format(stored, boards):
     again = build_leaderboard(load_results(stored)[0], {spec.name: spec for spec in METRICS})
     for form in (to_terminal, to_markdown, to_csv, to_json):

@@ -114,6 +114,7 @@ def store_constant(root, store):
     write_artifacts(result.folder, Artifacts(result=result, scores={"scores": {"auroc": CHANCE}}))
 
 
+@pytest.mark.integration
 def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
     for model, noise in (("good", 0.5), ("noise", 50.0)):
         for seed in range(3):
@@ -128,6 +129,7 @@ def test_a_degenerate_row_is_marked_in_every_format(tmp_path, store):
 
 
 # --- how often a test set was looked at ------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_configurations_of_a_test_set_are_counted_over_boards_without_seeds(tmp_path, store):
     for seed in range(3):
         store(tmp_path, seed=seed)
@@ -144,6 +146,7 @@ def test_configurations_of_a_test_set_are_counted_over_boards_without_seeds(tmp_
     assert sorted(board.num_configurations for board in boards) == [1, 4, 4, 4]
 
 
+@pytest.mark.integration
 def test_a_board_shows_the_number_of_configurations_of_its_test_set(tmp_path, store):
     store(tmp_path)
     assert "test set used by 1 configuration (model x protocol x initial weights)" in to_terminal(

@@ -119,6 +119,7 @@ def test_a_damaged_file_is_named_before_anything_runs(tmp_path):
 
 
 # --- real data --------------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_nih1000_takes_patients_from_its_table_and_labels_from_its_folders():
     spec, samples = open_source(shared("nih1000"))
     assert (spec.task, spec.labels, spec.positive) == (BINARY, ("0_normal", "1_abnormal"), "1_abnormal")
@@ -127,6 +128,7 @@ def test_nih1000_takes_patients_from_its_table_and_labels_from_its_folders():
     assert {samples.read(image).shape for image in samples.table["image"]} == {(64, 64, 3)}
 
 
+@pytest.mark.integration
 def test_nih1000_read_by_its_table_or_a_card_is_multilabel(tmp_path):
     root = shared("nih1000")
     spec, samples = open_source(root / "labels.csv")
@@ -156,6 +158,7 @@ def test_nih1000_read_by_its_table_or_a_card_is_multilabel(tmp_path):
     pandas.testing.assert_series_equal(card_samples.table["split"], samples.table["split"])
 
 
+@pytest.mark.integration
 def test_the_table_of_ham10000_that_names_its_images_is_used():
     spec, samples = open_source(shared("ham10000_mel_nv"))
     assert (spec.labels, spec.positive, spec.patient) == (("mel", "nv"), "mel", "lesion")

@@ -177,6 +177,7 @@ def test_frames_of_a_file_are_images_of_one_patient(tmp_path):
 
 
 # --- what may tell the class without the disease ---------------------------------------------------------------------
+@pytest.mark.integration
 def test_tags_that_differ_are_columns_and_the_audit_tests_them(tmp_path):
     root = tmp_path / "set"
     for number in range(80):

@@ -109,6 +109,7 @@ def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     assert not any(name in result.cost for result in after.values() for name in TIMINGS)
 
 
+@pytest.mark.integration
 def test_the_timing_is_the_median_of_whole_batches():
     import torch
 

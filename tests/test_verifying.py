@@ -69,14 +69,22 @@ def change_json(path, change):
     write_sealed(path, document)
 
 
-@pytest.fixture
-def shared(tmp_path, store):
-    """A bundle of two seeds and a baseline."""
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory, store):
+    root = tmp_path_factory.mktemp("made")
     for seed in range(2):
-        store(tmp_path / "results", seed=seed)
-    store(tmp_path / "results", model="constant", noise=0.0)
-    store(tmp_path / "results", seed=2, status="failed")
-    return bundle(tmp_path / "results", tmp_path / "out")
+        store(root / "results", seed=seed)
+    store(root / "results", model="constant", noise=0.0)
+    store(root / "results", seed=2, status="failed")
+    bundle(root / "results", root / "out")
+    return root
+
+
+@pytest.fixture
+def shared(tmp_path, made_once):
+    """A bundle of two seeds and a baseline, beside the results in it."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "out"
 
 
 @pytest.fixture
@@ -207,7 +215,11 @@ def test_all_display_names_of_a_model_are_accepted(shared, shown):
     assert not check(shared).differences
 
 
-def test_every_field_of_the_identity_must_match_the_run(shared, first):
+@pytest.mark.integration
+def test_every_field_of_the_identity_must_match_the_run(tmp_path, store):
+    store(tmp_path / "results")
+    shared = bundle(tmp_path / "results", tmp_path / "out")
+    (first,) = shared.glob("dots/net.random/*seed0*")
     sound = (first / "result.json").read_text()
     identity = json.loads(sound)["identity"]
     names = [("run", name) for name in identity if name not in ("id_version", "protocol")]

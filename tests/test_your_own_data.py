@@ -32,6 +32,7 @@ def test_every_documented_layout_is_built():
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.integration
 def test_a_layout_on_the_page_is_read_as_expected(name, tmp_path, golden):
     page_tree, card, page_print = blocks(SHAPES[name])
     path = build(name, tmp_path, card)

@@ -389,6 +389,7 @@ def test_packed_parts_of_archives_are_named(replica, tmp_path):
 
 
 @pytest.mark.skipif(not (SHARED / "ham10000_mel_nv").is_dir(), reason="no ../shared/data/ham10000_mel_nv here")
+@pytest.mark.integration
 def test_real_images_in_the_layout_of_ham10000_are_grouped_by_their_lesions(tmp_path, monkeypatch):
     root = tmp_path / "kaggle" / "skin-cancer-mnist-ham10000"
     part = root / "HAM10000_images_part_1"

@@ -196,7 +196,7 @@ def server(data: bytes, how: str = "well") -> Iterator[tuple[str, list[str]]]:
             pass
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{running.server_port}/tiny.npz", asked

@@ -47,6 +47,7 @@ def images(samples):
 
 
 # --- the same bytes everywhere -----------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_the_pixels_are_the_pinned_ones(images):
     assert digest(images) == "3db02851da96819ae58f1cc5fa94e2d30fab5fb8c67c768c65f28b0597e4ea78"
 
@@ -77,6 +78,7 @@ def test_a_direction_is_a_point_of_the_circle():
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_slices_are_painted_once_and_the_painting_is_reported(samples, painting, folder):
     assert painting[-1] == (1680, 1680)
     (path,) = samples.files
@@ -100,6 +102,7 @@ def test_other_bytes_than_the_pinned_ones_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_the_reader_travels_to_another_process(samples, images):
     read = pickle.loads(pickle.dumps(samples.read))
     assert read(17).dtype == np.uint16
@@ -108,6 +111,7 @@ def test_the_reader_travels_to_another_process(samples, images):
 
 # --- the datasets ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", list(DATASETS))
+@pytest.mark.integration
 def test_a_dataset_is_the_pinned_one_and_passes_the_conformance_kit(name, folder):
     check_dataset(DATASETS[name], folder)  # opening it refuses other pixels than the pinned ones
     assert digest(np.load(folder / f"{name}.npy", allow_pickle=False)) == SHA256[name]
@@ -121,6 +125,7 @@ def test_the_card_declares_synthetic_data(name):
     assert spec.description.startswith("SYNTHETIC: no patient was imaged.")
 
 
+@pytest.mark.integration
 def test_splits_have_their_sizes_and_share_no_patient(samples):
     splits = samples.table.groupby("split")
     assert splits.size().to_dict() == {"train": 1280, "val": 160, "test": 240}
@@ -129,11 +134,13 @@ def test_splits_have_their_sizes_and_share_no_patient(samples):
     assert samples.table["sample_id"].is_unique
 
 
+@pytest.mark.integration
 def test_two_slices_in_five_are_positive_in_every_split(samples):
     shares = samples.table.assign(positive=samples.targets).groupby("split")["positive"].mean()
     assert shares.to_dict() == {"train": 0.4, "val": 0.4, "test": 0.4}
 
 
+@pytest.mark.integration
 def test_most_patients_have_slices_of_both_kinds(samples):
     kinds = samples.table.assign(positive=samples.targets).groupby("patient")["positive"].nunique()
     assert (kinds == 2).mean() > 0.6
@@ -145,6 +152,7 @@ def test_every_class_of_the_multiclass_set_is_in_every_split():
         assert scenes.present[scenes.split == split].mean(axis=0) == pytest.approx([0.34, 0.26, 0.22, 0.18], abs=0.01)
 
 
+@pytest.mark.integration
 def test_some_multilabel_targets_are_unknown_and_the_others_are_the_truth(folder):
     targets = DATASETS["phantom_multilabel"].samples(SamplesRequest(folder=folder)).targets
     present = draw(PARAMETERS["phantom_multilabel"]).present
@@ -161,10 +169,12 @@ def test_lesions_of_both_kinds_add_the_same_density(scenes):
     assert added == pytest.approx(drawn[:64], rel=0.01)
 
 
+@pytest.mark.integration
 def test_mean_brightness_does_not_separate_the_labels(samples, images):
     assert roc_auc_score(samples.targets, images.mean(axis=(1, 2))) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.integration
 def test_thumbnails_do_not_solve_it(samples, images):
     thumbnails = images.reshape(-1, 8, 8, 8, 8).mean(axis=(2, 4)).reshape(-1, 64)
     train, test = (samples.table["split"].to_numpy() == split for split in ("train", "test"))
@@ -192,6 +202,7 @@ def test_a_box_encloses_its_mask_tightly(scenes):
             assert mask[y0].any() and mask[y1 - 1].any() and mask[:, x0].any() and mask[:, x1 - 1].any()
 
 
+@pytest.mark.integration
 def test_the_table_counts_the_lesions(samples, scenes):
     for image in (0, 5, 700):
         assert samples.table["num_lesions"][image] == len(find_lesions(scenes, image))
@@ -222,6 +233,7 @@ def test_a_larger_size_shows_the_same_scene():
     assert paint(large).shape == (len(large.patient), 128, 128)
 
 
+@pytest.mark.integration
 def test_densities_are_those_of_a_chest(images):
     hu = images.astype(np.int64) - 1024
     assert np.median(hu[:, :3, :3]) == pytest.approx(-1000, abs=10)  # air

@@ -72,7 +72,7 @@ def hub() -> Iterator[Hub]:
             return
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         state.address = f"http://127.0.0.1:{httpd.server_port}"
         yield state
         httpd.shutdown()

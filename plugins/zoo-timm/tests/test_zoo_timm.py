@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,16 @@ SAMPLE = (
 QUICK = {"convnext_atto", "crossvit_tiny_240", "deit_tiny_distilled_patch16_224", "efficientnet_b0", "fastvit_t8",
          "levit_128s", "poolformer_s12", "resnet18", "resnetv2_50x1_bit", "swin_tiny_patch4_window7_224", "tresnet_m",
          "vit_small_patch14_dinov2"}  # fmt: skip
-FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLE]
+LIGHT = {"convnext_atto", "levit_128s", "resnet18"}  # the unit tests: .1 s for each architecture and claim
+
+
+def by_cost(names: Iterable[str]) -> list[object]:
+    """The names as parameters: all but the quick ones are marked slow, and all but the light ones integration."""
+    kept = {name: () if name in LIGHT else pytest.mark.integration for name in QUICK}
+    return [pytest.param(name, marks=kept.get(name, pytest.mark.slow)) for name in names]
+
+
+FAMILIES = by_cost(SAMPLE)
 # One architecture of every family: of SAMPLE where there is one, else one whose name says that it is small.
 SMALL = re.compile(r"atto|femto|pico|nano|xx_?small|xxs|tiny|_t\d?_|_s\d*_|small|lite0|_0\d\d|18|26|s12|b0|8xt|_1")
 BY_FAMILY = {family: [name for name, spec in SPECS.items() if spec.family == family] for family in
@@ -43,8 +53,7 @@ def smallest(names: list[str]) -> str:
     return min(names, key=lambda name: (name not in SAMPLE, not SMALL.search(name), len(name), name))
 
 
-EVERY_FAMILY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in
-                map(smallest, BY_FAMILY.values())]  # fmt: skip
+EVERY_FAMILY = by_cost(map(smallest, BY_FAMILY.values()))
 MADE_AGAIN = (
     "resnet18",
     "lambda_resnet26t",
@@ -108,6 +117,7 @@ def test_the_index_names_every_architecture_and_tag_of_timm_that_can_classify():
     assert {full for full in theirs if "." in full} == tags
 
 
+@pytest.mark.integration
 def test_entries_of_the_index_are_reproducible():
     import timm
 
@@ -139,6 +149,7 @@ def test_listing_imports_neither_torch_nor_timm():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.integration
 def test_registering_every_model_costs_little_more_than_reading_the_index():
     assert cost_ratio(register_models, read_index, rounds=5) < 30  # 9 when measured
 
@@ -391,8 +402,9 @@ class Payload:
         return open, (self.path, "w")
 
 
-@pytest.mark.parametrize(("name", "size"), [("test_vit", 64), ("test_vit2", 96), ("swin_tiny_patch4_window7_224", 96),
-                                            ("vit_tiny_patch16_224", 64), ("xcit_nano_12_p8_224", 64)])  # fmt: skip
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 64), ("test_vit2", 96), *(
+    pytest.param(*case, marks=pytest.mark.integration) for case in [
+        ("swin_tiny_patch4_window7_224", 96), ("vit_tiny_patch16_224", 64), ("xcit_nano_12_p8_224", 64)])])  # fmt: skip
 def test_weights_are_fitted_to_another_image_size(tmp_path, name, size):
     import torch
 

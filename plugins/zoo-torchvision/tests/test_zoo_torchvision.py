@@ -9,7 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,16 @@ SPECS = {spec.name: spec for spec in register_models()}
 SHARED_WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
 SAMPLE = ("alexnet", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "resnet18",
           "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_32")  # fmt: skip
-EVERY = [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in sorted(SPECS)]
+LIGHT = {"mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}  # the unit tests
+
+
+def by_cost(names: Iterable[str]) -> list[object]:
+    """The names as parameters: all outside the sample are marked slow, and all but the light ones integration."""
+    kept = {name: () if name in LIGHT else pytest.mark.integration for name in SAMPLE}
+    return [pytest.param(name, marks=kept.get(name, pytest.mark.slow)) for name in names]
+
+
+EVERY = by_cost(sorted(SPECS))
 
 
 def build(spec: ModelSpec, size: int = 0, weights: Path | None = None):
@@ -43,7 +52,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             return
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}", folder
         httpd.shutdown()
 
@@ -62,6 +71,7 @@ def test_the_index_names_every_architecture_of_torchvision():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_0", "vit_b_16"])
+@pytest.mark.integration
 def test_an_entry_of_the_index_is_reproducible(name):
     import torchvision
 
@@ -111,7 +121,7 @@ def test_specs_can_be_sent_to_another_process():
 
 
 # --- the models ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", by_cost(SAMPLE))
 def test_a_model_returns_one_tensor_of_logits_in_training_and_testing_at_its_smallest_size(name):
     import torch
 
@@ -201,9 +211,7 @@ def test_normalization_by_the_spec_equals_torchvisions_own_input_transform(name)
 FAMILIES = {spec.family: name for name, spec in sorted(SPECS.items(), key=lambda item: item[0] in SAMPLE)}
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES.values()]
-)
+@pytest.mark.parametrize("name", by_cost(FAMILIES.values()))
 def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
     import torch
 
@@ -243,6 +251,7 @@ def test_a_file_of_another_architecture_is_an_error_that_names_three_keys(tmp_pa
         build(SPECS["resnet18"], weights=path)
 
 
+@pytest.mark.integration
 def test_a_file_for_a_vision_transformer_is_fitted_to_another_image_size(tmp_path):
     import torch
 

@@ -31,9 +31,10 @@ from zoo.tasks.logits import SMALLEST
 
 
 def auroc(request: MetricRequest) -> Array:
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import auc, roc_curve
 
-    return by_column(scored_columns(request), has_both, lambda c: roc_auc_score(c.positives, c.ranked))
+    # perf: what `roc_auc_score` computes, without its checks of the targets: 1.0 ms instead of 2.5 ms for 40 images
+    return by_column(scored_columns(request), has_both, lambda c: auc(*roc_curve(c.positives, c.ranked)[:2]))
 
 
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
