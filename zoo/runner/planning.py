@@ -23,7 +23,7 @@ from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.trials import check_weights
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
-from zoo.specs.protocol import Protocol, override
+from zoo.specs.protocol import Protocol, override, refuse_foreign
 from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.devices import device_kind, resolve_device, resolve_precision
@@ -59,7 +59,9 @@ def plan_bench(suite: Suite, registry: Registry, settings: Settings, console: Co
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
-    protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
+    recipe = registry.find("protocol", suite.protocol)
+    refuse_foreign(recipe, [name for name, _ in suite.settings])
+    protocol = override(recipe, dict(suite.settings))
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, registry, settings)
     specs = choose_datasets(suite, registry, settings, console)
