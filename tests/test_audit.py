@@ -19,7 +19,7 @@ from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.report.audit_text import audit_lines
 from zoo.sources.opening import find_source
-from zoo.specs.dataset import DatasetSpec, patient_word
+from zoo.specs.dataset import DatasetSpec, parse_patient
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RANDOM = np.random.default_rng(0)
@@ -270,7 +270,7 @@ def test_a_patient_column_that_the_card_does_not_mention_is_called_patient(tmp_p
     [("none: image level", "patient"), ("", "patient"), ("lesion: one per scan", "lesion"), ("eye", "eye")],
 )
 def test_the_word_for_a_patient_is_the_noun_of_the_card(patient, word):
-    assert patient_word(patient) == word
+    assert parse_patient(patient).word == word
 
 
 @pytest.mark.parametrize(

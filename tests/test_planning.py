@@ -347,3 +347,10 @@ def test_a_file_in_place_of_a_cache_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "fingerprints").touch()
     with pytest.raises(UsageError, match=rf"{tmp_path}/fingerprints.*ZOO_CACHE"):
         open_cache(tmp_path)
+
+
+def test_a_field_of_another_method_is_refused_before_anything_starts(tmp_path):
+    suite = Suite(name="s", protocol="knn", settings=(("momentum", "0.5"),))
+    settings = Settings(results=tmp_path, device="cpu")
+    with pytest.raises(UsageError, match="momentum"):
+        plan_bench(suite, REGISTRY, settings, Console(stream=io.StringIO()))

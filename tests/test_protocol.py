@@ -18,8 +18,11 @@ from zoo.specs.protocol import (
     QUICK,
     TUNED,
     TUTORIAL,
+    Method,
     Protocol,
+    list_settings,
     override,
+    refuse_foreign,
     resolved_fields,
 )
 from zoo.specs.validation import find_spec_fault
@@ -208,3 +211,25 @@ def test_a_number_beyond_its_range_is_refused_from_the_command_line_and_from_a_p
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
 def test_the_recipes_are_within_their_ranges(protocol):
     assert find_spec_fault(protocol, Protocol) == ""
+
+
+# --- fields by method ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("protocol", "field"),
+    [(KNN, "momentum"), (KNN, "regularizations"), (LINEAR_PROBE, "steps"), (QUICK, "neighbors")],
+)
+def test_a_field_of_another_method_is_refused_with_the_fields_there_are(protocol, field):
+    with pytest.raises(UsageError, match=f"--set {field}: protocol '{protocol.name}' does not use it") as caught:
+        refuse_foreign(protocol, [field])
+    assert set(list_settings(protocol.method)) == set(caught.value.fix.removeprefix("choose from ").split(", "))
+
+
+@pytest.mark.parametrize(("protocol", "field"), [(KNN, "neighbors"), (KNN, "image_size"), (FINETUNE, "momentum")])
+def test_a_field_of_its_method_or_of_all_methods_can_be_set(protocol, field):
+    refuse_foreign(protocol, [field])
+
+
+def test_every_field_belongs_to_a_method_or_to_all():
+    methods = {method: set(list_settings(method)) for method in get_args(Method)}
+    assert set().union(*methods.values()) == set(list_settings())
+    assert set.intersection(*methods.values()) >= {"image_size", "normalization", "precision", "threshold"}

@@ -28,7 +28,7 @@ from zoo.models.building import build_model, feature_extractor
 from zoo.models.building import layer_groups as layer_groups_of
 from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
-from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
+from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest, parse_patient
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, compute_mean, unit_values
 from zoo.specs.model import BuildRequest, ModelSpec, Weights
 from zoo.tasks.kinds import TASKS
@@ -329,7 +329,7 @@ def check_table(spec: DatasetSpec, samples: Samples) -> None:
     for column in {"sample_id", "split", "patient"} & set(table.columns):
         invalid = [value for value in table[column] if not isinstance(value, str)]
         expect(not invalid, f"{name}: column {column!r} holds {invalid[:1]}, expected str ('' for no official split)")
-    has_patients = not spec.patient.startswith("none")
+    has_patients = not parse_patient(spec.patient).missing
     expect(
         has_patients == ("patient" in table.columns),
         f"{name}: the spec declares patient = {spec.patient!r} but the table has "

@@ -18,7 +18,7 @@ from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import clean
 from zoo.images.resizing import fit_square
-from zoo.specs.dataset import SPLITS
+from zoo.specs.dataset import SPLITS, parse_patient
 
 NUM_THUMBNAILS = 10
 MAX_MEASURED = 256  # train images, evenly spread, whose levels determine how 16 bits are displayed
@@ -63,7 +63,7 @@ def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprint
 
 
 def missing_patient(meaning: str) -> str:
-    return meaning if meaning.startswith("none") else "none: image level"
+    return meaning if parse_patient(meaning).missing and meaning else "none: image level"
 
 
 def describe_sizes(fingerprints: Fingerprints) -> dict[str, Any]:

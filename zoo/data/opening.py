@@ -27,7 +27,7 @@ from zoo.data.checks import (
 from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
-from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, patient_word
+from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, parse_patient
 from zoo.system.files import hash_bytes, hash_file
 from zoo.system.memo import FileMemo, FileStamp, file_stamp
 from zoo.system.progress import Progress
@@ -53,7 +53,7 @@ class OpenDataset:
     @property
     def patient_word(self) -> str:
         """What the dataset calls a patient: "patient", "lesion", "eye"."""
-        return patient_word(self.spec.patient)
+        return parse_patient(self.spec.patient).word
 
     @property
     def task(self) -> Task:

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
-from zoo.specs.dataset import patient_word
+from zoo.specs.dataset import parse_patient
 from zoo.specs.metric import MetricSpec, ScoringContext
 
 Cell = Score | str | int | float | None
@@ -76,7 +76,7 @@ class SectionRequest:
     @property
     def case_name(self) -> str:
         """The resampled unit in the dataset's word (patient, lesion, eye), or `image` without a patient key."""
-        return patient_word(str(self.facts["patient"])) if self.card.has_patients else "image"
+        return parse_patient(str(self.facts["patient"])).word if self.card.has_patients else "image"
 
     @property
     def unit_name(self) -> str:

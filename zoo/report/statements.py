@@ -15,7 +15,7 @@ from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number, share
 from zoo.leaderboard.significance import Difference
 from zoo.report.deviations import deviation_text
-from zoo.specs.dataset import patient_word
+from zoo.specs.dataset import parse_patient
 from zoo.statistics.means import ROUNDING
 from zoo.statistics.roc import cluster_size
 
@@ -30,7 +30,7 @@ def title(board: Board) -> str:
         images = f"{splits['test']['images']} images, {how}"
     else:
         images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
-    unit = f"{splits['test']['patients']} test {facts['patient'].partition(':')[0]}s" if facts["has_patients"] else ""
+    unit = f"{splits['test']['patients']} test {parse_patient(facts['patient']).word}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
     counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
     counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
@@ -380,7 +380,7 @@ def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
 
 def case_name(board: Board) -> str:
     """The resampled unit in the dataset's word (patient, lesion, eye), or `image` without a patient key."""
-    return clean(patient_word(board.facts["patient"])) if board.facts["has_patients"] else "image"
+    return clean(parse_patient(board.facts["patient"]).word) if board.facts["has_patients"] else "image"
 
 
 def row_statements(row: Row, board: Board) -> list[str]:

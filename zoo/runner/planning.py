@@ -24,7 +24,7 @@ from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.trials import check_weights
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
-from zoo.specs.protocol import Protocol, override
+from zoo.specs.protocol import Protocol, override, refuse_foreign
 from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.devices import device_kind, resolve_device, resolve_precision
@@ -61,7 +61,9 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
-    protocol = override(registry.find("protocol", suite.protocol), dict(suite.settings))
+    recipe = registry.find("protocol", suite.protocol)
+    refuse_foreign(recipe, [name for name, _ in suite.settings])
+    protocol = override(recipe, dict(suite.settings))
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, context)
     specs = choose_datasets(suite, context)

@@ -19,7 +19,7 @@ from zoo.sources.clips import fold_clips
 from zoo.sources.listing import Listing, natural_key
 from zoo.sources.patients import GUESSED_TAGS
 from zoo.sources.selection import select_files
-from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.specs.dataset import DatasetSpec, Samples, parse_patient
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
@@ -71,7 +71,7 @@ def compose_card(card: DatasetCard, spec: DatasetSpec, root: str, notes: Sequenc
 def examples_for(spec: DatasetSpec, *, arrays: bool) -> dict[str, str]:
     """Return the keys that the user should consider, each with an example."""
     settled = {"split"} if spec.official_splits else set()
-    settled |= set() if spec.patient.startswith("none") else {"patient"}
+    settled |= set() if parse_patient(spec.patient).missing else {"patient"}
     settled |= {"patient", "split", "hide"} if arrays else set()
     more = {"labels": to_toml([f"name of {label}" for label in spec.labels])} if arrays else {}
     return {name: example for name, example in EXAMPLES.items() if name not in settled} | more

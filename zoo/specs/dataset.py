@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zoo.tasks.task import Task
 
@@ -22,13 +22,21 @@ NO_PATIENT = "none"  # begins the `patient` field of a card without a patient ke
 Unit = Literal["image", "clip", "patient"]
 
 
-def patient_word(patient: str) -> str:
-    """Return the noun in a card's `patient` field: "lesion" for "lesion: one per scan".
+class PatientKey(NamedTuple):
+    """The two facts in a card's `patient` field: the noun for a patient, and whether there is none."""
+
+    word: str
+    missing: bool
+
+
+def parse_patient(patient: str) -> PatientKey:
+    """Parse a card's `patient` field: "lesion: one per scan" has the noun "lesion", "none: image level" is missing.
 
     The noun is "patient" if the field names none: a table may have a patient column that its card does not mention.
     """
     word = patient.partition(":")[0].strip()
-    return word if word and word != NO_PATIENT else PATIENT
+    missing = word in ("", NO_PATIENT)
+    return PatientKey(PATIENT if missing else word, missing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, nearest
 
 Method = Literal["finetune", "probe", "knn"]
+
+
+def only(method: Method, default: Any) -> Any:
+    """A field of a protocol that one method uses."""
+    return field(default=default, metadata={"method": method})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,41 +30,41 @@ class Protocol:
     method: Method = "finetune"
     demonstration: bool = False  # the board is titled "demonstration": not a recipe for publishable numbers
 
-    steps: int | None = None
-    epochs: int | None = None
-    min_steps: int = 0
-    max_steps: int | None = None
-    rounds: int = 20
-    batch_size: int = 32
+    steps: int | None = only("finetune", None)
+    epochs: int | None = only("finetune", None)
+    min_steps: int = only("finetune", 0)
+    max_steps: int | None = only("finetune", None)
+    rounds: int = only("finetune", 20)
+    batch_size: int = only("finetune", 32)
 
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 3e-4
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    clip_norm: float | None = 1.0
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"
-    milestones: tuple[float, ...] = ()  # shares of the budget after which schedule "steps" multiplies the rate by 0.1
-    warmup: float = 0.1  # share of the budget
-    stem_to_head_ratio: float = 1.0  # learning rate of the stem / of the head, for models with BatchNorm
-    stem_to_head_ratio_no_batchnorm: float = 0.1
-    head_std: float = 0.01
+    optimizer: Literal["adamw", "adam", "sgd"] = only("finetune", "adamw")
+    learning_rate: float = only("finetune", 3e-4)
+    momentum: float = only("finetune", 0.9)
+    weight_decay: float = only("finetune", 0.05)
+    clip_norm: float | None = only("finetune", 1.0)
+    schedule: Literal["cosine", "constant", "steps"] = only("finetune", "cosine")
+    milestones: tuple[float, ...] = only("finetune", ())  # shares of the budget at which "steps" divides the rate by 10
+    warmup: float = only("finetune", 0.1)  # share of the budget
+    stem_to_head_ratio: float = only("finetune", 1.0)  # of learning rates, for models with BatchNorm
+    stem_to_head_ratio_no_batchnorm: float = only("finetune", 0.1)
+    head_std: float = only("finetune", 0.01)
 
     image_size: int | None = 224  # None: the dataset's own, else 224
     stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
     normalization: Literal["model", "imagenet", "half"] = "model"
-    symmetries: bool = True  # the flips and 90-degree rotations that the dataset declares
-    augmentation: Literal["none", "one-of"] = "one-of"
+    symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
+    augmentation: Literal["none", "one-of"] = only("finetune", "one-of")
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # val: the round with the best val score, or the last one if val has fewer than 30 of a class; best: always the best
-    select_by: Literal["val", "best", "last"] = "val"
+    select_by: Literal["val", "best", "last"] = only("finetune", "val")
     threshold: Literal["val", "half"] = "val"  # Youden's J on val, or 0.5
     weights: Literal["any", "none"] = "any"  # none: a recipe for random init
     without_weights: str = ""  # the protocol to use if `--weights auto` finds no weights; empty: this one
     tune: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # a grid of field values, chosen on val with one tuning seed
-    regularizations: tuple[float, ...] = tuple(10.0**power for power in range(-6, 4))
-    neighbors: int = 20
-    temperature: float = 0.07
+    regularizations: tuple[float, ...] = only("probe", tuple(10.0**power for power in range(-6, 4)))
+    neighbors: int = only("knn", 20)
+    temperature: float = only("knn", 0.07)
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -186,9 +191,27 @@ _FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "w
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
 
 
-def list_settings() -> list[str]:
-    """The fields of a protocol that `--set` can change."""
-    return [field.name for field in dataclasses.fields(Protocol) if field.name not in _FIXED]
+def list_settings(method: Method | None = None) -> list[str]:
+    """The fields of a protocol that `--set` can change: those that a method uses, else those of any method."""
+    return [
+        part.name
+        for part in dataclasses.fields(Protocol)
+        if part.name not in _FIXED and (method is None or part.metadata.get("method", method) == method)
+    ]
+
+
+def refuse_foreign(protocol: Protocol, names: Iterable[str]) -> None:
+    """Raise UsageError for `--set` of a field that the protocol's method does not use.
+
+    `override` accepts it, because stored results may have such a label.
+    """
+    settable = list_settings(protocol.method)
+    for name in names:
+        if name in list_settings() and name not in settable:
+            raise UsageError(
+                f"--set {name}: protocol {protocol.name!r} does not use it: its method is {protocol.method}",
+                fix=f"choose from {', '.join(settable)}",
+            )
 
 
 def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
