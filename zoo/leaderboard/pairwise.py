@@ -24,6 +24,7 @@ from zoo.specs.metric import ScoringContext
 from zoo.statistics.means import ROUNDING, exact_mean, mean_by_group, mean_of_arrays
 from zoo.statistics.pairs import McNemar, mcnemar
 from zoo.statistics.roc import Test, delong_covariance, z_test
+from zoo.tasks.task import Answers
 
 MAX_DISAGREEMENTS = 10
 SINGLE_RUNS = "single runs: no statement on seeds"
@@ -263,8 +264,7 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
     patients = np.concatenate([test.patients for test in tests])
     samples = np.concatenate([test.sample_ids for test in tests])
     targets = np.concatenate([test.targets for test in tests])
-    means = [mean_probabilities(row) for row in (first, second)]
-    of_truths = [board.card.task.answers.of_target(mean, targets) for mean in means]
+    of_truths = [mean_of_targets(row, board.card.task.answers) for row in (first, second)]
     cases, owner = np.unique(patients, return_inverse=True)
     by_case = [mean_by_case(values, owner, len(cases)) for values in of_truths]
     a, b = first.evidence, second.evidence
@@ -289,10 +289,13 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
     )
 
 
-def mean_probabilities(row: Row) -> Array:
-    """The probabilities (N, C) of all tested images, averaged over seeds, fold after fold."""
+def mean_of_targets(row: Row, answers: Answers) -> Array:
+    """What a model answers about the truth of each tested image (N,), averaged over seeds, fold after fold."""
     folds = zip(*row.stored, strict=True)
-    return np.concatenate([mean_of_arrays([part["test"].probabilities for part in seeds]) for seeds in folds])
+    tests = [[part["test"] for part in seeds] for seeds in folds]
+    return np.concatenate(
+        [mean_of_arrays([answers.of_target(test.probabilities, test.targets) for test in seeds]) for seeds in tests]
+    )
 
 
 def mean_by_case(values: Array, owner: Array, num_cases: int) -> Array:
