@@ -1,4 +1,4 @@
-"""Write dataset.schema.json and the tables of dataset-toml.md from the keys of `dataset.toml` in zoo/sources/cards.py.
+"""Write the tables and the JSON schema that are made from fields: of `dataset.toml`, and of a suite's file.
 
     python docs/make_reference.py
 
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.sources.opening import card_json_schema
+from zoo.specs.suite import suite_keys
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"
 TABLE = re.compile(r"(?<=<!-- keys of )(\w+)( -->\n)(?:\|.*\n)*")
+COMMANDS = DOCS / "command-line.md"
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
@@ -29,6 +31,20 @@ def page_text(page: str) -> str:
     schema = card_json_schema()
     sections = {"DatasetCard": schema, **schema["$defs"]}
     return TABLE.sub(lambda match: match[1] + match[2] + key_table(sections[match[1]]), page)
+
+
+def commands_text(page: str) -> str:
+    """The page of commands with the table of the keys of a suite's file rewritten."""
+    return TABLE.sub(lambda match: match[1] + match[2] + suite_table(), page)
+
+
+def suite_table() -> str:
+    rows = ["| key | flag | meaning |", "|---|---|---|"]
+    for name, key in suite_keys().items():
+        if key.key is not None:
+            flag = f"`{key.flags[0]}`" if key.flags else ""
+            rows.append(f"| `{key.key or name}` | {flag} | {'Must be given. ' if key.required else ''}{key.help} |")
+    return "\n".join(rows) + "\n"
 
 
 def key_table(section: dict[str, Any]) -> str:
@@ -66,4 +82,5 @@ def to_toml(value: Any) -> str:
 
 if __name__ == "__main__":
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    COMMANDS.write_text(commands_text(COMMANDS.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

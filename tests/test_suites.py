@@ -1,12 +1,13 @@
 """Suite files to suites to runs: every mistake with its place, and an id that changes with whatever matters."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from factories import make_dataset_spec, make_samples
 
+from zoo.cli.bench import bench_command
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import UsageError
@@ -21,7 +22,7 @@ from zoo.runner.tuning import settle, tuning_runs
 from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, FINETUNE, QUICK, SCRATCH, TUNED, override
-from zoo.specs.suite import Suite
+from zoo.specs.suite import Suite, suite_keys
 
 RUN = Run(
     dataset="dots",
@@ -487,3 +488,16 @@ def test_a_settled_run_is_the_one_that_the_winning_value_alone_would_be():
     grid = replace(RUN, protocol=override(FINETUNE, {"learning_rate": "1e-4,3e-4"}))
     alone = replace(RUN, protocol=override(FINETUNE, {"learning_rate": "1e-4"}))
     assert settled([0.9, 0.1], grid).id == alone.id
+
+
+# --- one field per flag and key --------------------------------------------------------------------------------------
+def test_every_field_of_a_suite_has_a_flag_or_a_key():
+    keys = suite_keys()
+    assert list(keys) == [part.name for part in fields(Suite)]
+    assert all(key.help and (key.flags or key.key is not None) for key in keys.values())
+
+
+@pytest.mark.parametrize("name", [name for name, key in suite_keys().items() if key.flags])
+def test_a_flag_is_an_option_of_bench_with_its_help(name):
+    (option,) = [param for param in bench_command.params if param.name == name]
+    assert tuple(option.opts) == suite_keys()[name].flags and option.help == suite_keys()[name].help

@@ -76,3 +76,9 @@ def test_the_mistakes_on_the_page_are_reported_as_documented(tmp_path):
     with pytest.raises(DataError) as caught:
         read_card(path)
     assert caught.value.message == shown.replace("\n", " ").strip().replace("dataset.toml", str(path))
+
+
+def test_the_table_of_a_suite_s_keys_is_up_to_date(reference):
+    page = reference.COMMANDS.read_text(encoding="utf-8")
+    assert page == reference.commands_text(page), "run `python docs/make_reference.py`"
+    assert "| `distinct_patients` | `--distinct-patients` |" in page

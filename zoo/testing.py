@@ -24,7 +24,7 @@ from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import compute
-from zoo.models.building import build_model, feature_extractor
+from zoo.models.building import build_model, feature_extractor, is_dense
 from zoo.models.building import layer_groups as layer_groups_of
 from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
@@ -241,10 +241,12 @@ def check_training(spec: ModelSpec, module: nn.Module, images: Tensor, *, num_ou
     expect(trainable, f"{name}: no parameter requires a gradient; there is nothing to train")
     with step(f"{name}: a training step"):
         outputs = module.train()(images)
-        expected = (len(images), num_outputs)
+        grid = tuple(images.shape[2:]) if is_dense(spec) else ()
+        expected = (len(images), num_outputs, *grid)
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         expect(shape == expected, f"{name}: in training mode it returns {shape}, expected a tensor of shape {expected}")
-        loss = cross_entropy(outputs, torch.arange(len(images)) % num_outputs)
+        classes = (torch.arange(len(images)) % num_outputs).reshape(-1, *[1] * len(grid)).expand(-1, *grid)
+        loss = cross_entropy(outputs, classes)
         loss.backward()  # type: ignore[no-untyped-call]
     unreached = [key for key, parameter in trainable.items() if parameter.grad is None]
     expect(

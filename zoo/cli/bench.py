@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import click
 
@@ -15,21 +15,21 @@ from zoo.cli.help import GroupedOptions
 from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
+from zoo.specs.suite import Suite, SuiteKey, suite_keys
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
     from zoo.runner.bench import Outcome
-    from zoo.specs.suite import Suite
 
 MAX_THREADS = 512  # more than any machine has cores; torch hangs at 5,000
 
 
 HEADINGS = {
-    "models": "What to run",
+    "suite": "What to run",
     "seeds": "How to train and test",
     "allow_leak": "Data checks and controls",
     "test_on": "External validation",
-    "device": "Where to run",
+    "weights_dir": "Where to run",
     "results": "Output",
 }
 BENCH_EXAMPLES = (
@@ -78,6 +78,34 @@ def suggest_flag(arguments: Sequence[str]) -> str:
     return datasets if paths else f"{datasets}, or --models {names}"
 
 
+PAIRS = tuple[tuple[str, str], ...]
+
+
+def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags of the fields of a suite, in their order."""
+    types = get_type_hints(Suite)
+    for name, key in reversed(suite_keys().items()):
+        if key.flags:
+            command = suite_option(name, key, types[name])(command)
+    return command
+
+
+def suite_option(name: str, key: SuiteKey, kind: Any) -> Callable[..., Any]:
+    """The flag of a field, by the field's type."""
+    texts: dict[str, Any] = {"help": key.help, **({"metavar": key.metavar} if key.metavar else {})}
+    if kind == tuple[str, ...] or (kind == PAIRS and "," in key.metavar):
+        return several(*key.flags, kind=key.names, **texts)
+    if kind is bool:
+        return click.option(*key.flags, is_flag=True, **texts)
+    if kind == int | None:
+        return click.option(*key.flags, type=click.IntRange(min=key.limits["ge"]), **texts)
+    if key.names:
+        return click.option(*key.flags, type=Name(key.names), **texts)
+    if choices := [choice for choice in get_args(kind) if isinstance(choice, str)]:
+        return click.option(*key.flags, type=click.Choice(choices), **texts)
+    return click.option(*key.flags, name, type=TEXT, multiple=kind == PAIRS, **texts)
+
+
 @click.command(
     "bench",
     cls=BenchCommand,
@@ -85,39 +113,11 @@ def suggest_flag(arguments: Sequence[str]) -> str:
     examples=BENCH_EXAMPLES,
     context_settings={"allow_extra_args": True},
 )
-@several("--models", "-m", kind="model", metavar="NAME|GLOB,...", help="Models, or the set `starter`.")
-@several("--datasets", "-d", kind="dataset", metavar="NAME|PATH,...", help="Datasets by name, or a folder, CSV or npz.")
 @click.option(
     "--suite", type=Name("suite"), metavar="NAME|FILE.toml", help="A suite; other flags override what it sets."
 )
-@several("--metrics", kind="metric", metavar="NAME,...", help="Metrics in addition to the task's own.")
-@click.option("--seeds", type=TEXT, metavar="N|a,b,c", help="Number of seeds, or the seeds themselves (default 3).")
-@click.option(
-    "--protocol",
-    type=Name("protocol"),
-    metavar="NAME",
-    help="The training and testing recipe (default finetune; quickstart: quick).",
-)
-@click.option(
-    "--set",
-    "settings",
-    type=TEXT,
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change a field of the protocol.",
-)
-@click.option(
-    "--folds", type=click.IntRange(min=1), metavar="K", help="Cross-validate by patient in K folds; 1 is a hold-out."
-)
-@click.option("--weights", type=click.Choice(["pretrained", "auto", "none"]), help="Initial weights.")
+@suite_options
 @click.option("--weights-dir", type=PATH, metavar="DIR", help="Folder of .pth or .safetensors files.")
-@click.option("--allow-leak", type=TEXT, metavar="REASON", help="Run a leaking dataset; its results are not ranked.")
-@click.option("--drop-leaks", is_flag=True, help="Exclude copies of test images from train and val.")
-@click.option("--resplit", is_flag=True, help="Discard official splits; the dataset is then NAME-resplit.")
-@click.option("--shuffle-labels", is_flag=True, help="Control: train on shuffled labels, 20 times.")
-@several("--test-on", kind="dataset", metavar="NAME|PATH[:test],...", help="Datasets to test every model on, too.")
-@several("--label-map", metavar="TEST=TRAIN,...", help="Map their labels to those of the training dataset.")
-@click.option("--distinct-patients", is_flag=True, help="Treat patients of the same name as different people.")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device of runs."
 )
@@ -198,8 +198,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
 def suite_from_flags(flags: dict[str, Any], registered: Mapping[str, Suite]) -> Suite:
     """Return the requested suite, with every flag that was given in place of the suite's own value."""
     from zoo.results.runs import NUM_SHUFFLES
-    from zoo.runner.suites import load_suite, parse_seeds
-    from zoo.specs.suite import Suite
+    from zoo.runner.suites import load_suite
 
     if flags["suite"]:
         suite = load_suite(flags["suite"], registered)
@@ -207,22 +206,21 @@ def suite_from_flags(flags: dict[str, Any], registered: Mapping[str, Suite]) -> 
         suite = Suite(name="flags")
     else:
         suite = load_suite("quickstart")
-    changes: dict[str, Any] = {
-        name: flags[name]
-        for name in (
-            *("models", "datasets", "metrics", "protocol", "folds", "weights"),
-            *("allow_leak", "drop_leaks", "resplit", "shuffle_labels", "test_on", "distinct_patients"),
-        )
-        if flags[name]
-    }
-    if flags["label_map"]:
-        changes["label_map"] = tuple(parse_pairs("--label-map", flags["label_map"]).items())
+    changes = {name: from_flag(name, flags[name]) for name, key in suite_keys().items() if key.flags and flags[name]}
     if flags["shuffle_labels"]:
-        changes["seeds"] = tuple(range(NUM_SHUFFLES))
-    if flags["seeds"]:
-        changes["seeds"] = parse_seeds(flags["seeds"])
-    settings = {**dict(suite.settings), **parse_pairs("--set", flags["settings"])}
-    return replace(suite, **changes, settings=tuple(sorted(settings.items())))
+        changes.setdefault("seeds", tuple(range(NUM_SHUFFLES)))
+    changes["settings"] = tuple(sorted({**dict(suite.settings), **dict(changes.get("settings", ()))}.items()))
+    return replace(suite, **changes)
+
+
+def from_flag(name: str, value: Any) -> Any:
+    """Convert the value of a flag to that of the suite's field."""
+    from zoo.runner.suites import parse_seeds
+
+    if name == "seeds":
+        return parse_seeds(value)
+    kind = get_type_hints(Suite)[name]
+    return tuple(parse_pairs(suite_keys()[name].flags[0], value).items()) if kind == PAIRS else value
 
 
 def parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

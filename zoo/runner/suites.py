@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from zoo.errors import UsageError, clean, nearest, unknown
-from zoo.specs.suite import Suite
+from zoo.specs.suite import Suite, suite_keys
 from zoo.system.toml import parse_toml
 
 MAX_SEEDS = 10_000
@@ -49,36 +49,33 @@ def load_suite(name: str, registered: Mapping[str, Suite] = NO_SUITES) -> Suite:
     return parse_suite(document, name)
 
 
+FILE_TYPES = {tuple[str, ...]: list[str], tuple[tuple[str, str], ...]: dict[str, str], int | None: int}
+
+
+def file_fields() -> dict[str, Any]:
+    """The keys of a suite's file for pydantic: name of the field -> (type, its limits and key)."""
+    from pydantic import Field
+
+    types = get_type_hints(Suite)
+    schema = (Literal[1], Field(alias="schema"))
+    fields: dict[str, Any] = {"schema_version": schema}
+    for name, key in suite_keys().items():
+        if key.key is not None:
+            kind = key.file_type or FILE_TYPES.get(types[name], types[name])
+            default = ... if key.required else None
+            fields[name] = (kind, Field(default=default, alias=key.key or name, **key.limits))
+    return fields
+
+
 def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+    from pydantic import ConfigDict, ValidationError, create_model
 
-    class SuiteFile(BaseModel):
-        model_config = ConfigDict(extra="forbid", strict=True)
-
-        schema_version: Literal[1] = Field(alias="schema")
-        name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-        version: int = Field(default=1, ge=1)
-        title: str = ""
-        models: list[str] = Field(default=["starter"], min_length=1)
-        datasets: list[str] = Field(min_length=1)
-        metrics: list[str] = []
-        primary_metric: str = ""
-        protocol: str = "finetune"
-        seeds: int | list[int] = 3
-        folds: int | None = Field(default=None, ge=1)
-        weights: Literal["pretrained", "auto", "none"] = "pretrained"
-        allow_leak: str = ""
-        drop_leaks: bool = False
-        resplit: bool = False
-        test_on: list[str] = []
-        label_map: dict[str, str] = {}
-        distinct_patients: bool = False
-        set: dict[str, str | int | float | bool] = {}
-
+    fields = file_fields()
+    model = create_model("SuiteFile", __config__=ConfigDict(extra="forbid", strict=True), **fields)
     try:
-        parsed = SuiteFile.model_validate(dict(document))
+        parsed = model.model_validate(dict(document))
     except ValidationError as error:
-        names = [field.alias or name for name, field in SuiteFile.model_fields.items()]
+        names = [part.alias for _, part in fields.values()]
         messages = []
         for detail in error.errors():
             place = ".".join(str(part) for part in detail["loc"])
@@ -87,26 +84,19 @@ def parse_suite(document: Mapping[str, Any], origin: str) -> Suite:
         raise UsageError(
             f"suite {clean(origin)}: {'; '.join(messages)}", fix="correct these fields", code="bad-suite"
         ) from error
-    return Suite(
-        name=parsed.name,
-        version=parsed.version,
-        title=parsed.title,
-        models=tuple(parsed.models),
-        datasets=tuple(parsed.datasets),
-        metrics=tuple(parsed.metrics),
-        primary_metric=parsed.primary_metric,
-        protocol=parsed.protocol,
-        settings=tuple((name, str(value)) for name, value in sorted(parsed.set.items())),
-        seeds=parse_seeds(parsed.seeds),
-        folds=parsed.folds,
-        weights=parsed.weights,
-        allow_leak=parsed.allow_leak,
-        drop_leaks=parsed.drop_leaks,
-        resplit=parsed.resplit,
-        test_on=tuple(parsed.test_on),
-        label_map=tuple(parsed.label_map.items()),
-        distinct_patients=parsed.distinct_patients,
-    )
+    given = {name: getattr(parsed, name) for name in parsed.model_fields_set - {"schema_version"}}
+    return Suite(**{name: from_file(name, value) for name, value in given.items()})
+
+
+def from_file(name: str, value: Any) -> Any:
+    """Convert a value of a suite's file to that of the field."""
+    if name == "seeds":
+        return parse_seeds(value)
+    if name == "settings":  # in any order they are one protocol
+        return tuple((field, str(text)) for field, text in sorted(value.items()))
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
