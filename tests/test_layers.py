@@ -35,7 +35,15 @@ FLOOR["__main__"] = len(FLOORS) + 1  # the installed command: the door to all of
 # What `from zoo import ...` gives to plugins lives up to this floor.
 DOOR_FLOOR = FLOOR["models"]
 # What several modules implement alike: readers of image files, sections below a board, hooks.
-IMPLEMENTED_ALIKE = {"SUFFIXES", "HEADER_VERSION", "read_header", "read_frame", "read_values", "build_section"}
+IMPLEMENTED_ALIKE = {
+    "SUFFIXES",
+    "HEADER_VERSION",
+    "read_header",
+    "read_frame",
+    "read_values",
+    "read_spacing",
+    "build_section",
+}
 VAGUE = {"utils", "util", "helpers", "common", "base", "core", "manager", "types", "misc"}
 
 

@@ -97,11 +97,13 @@ def read_reference() -> dict:
     return json.loads(REFERENCE.read_text())
 
 
-def close(actual, expected) -> bool:
+def close(actual, expected, tolerance) -> bool:
     if isinstance(expected, float) and isinstance(actual, float):
-        return actual == pytest.approx(expected, rel=1e-12, abs=1e-12, nan_ok=True)
+        return actual == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
     if isinstance(expected, list):
-        return len(actual) == len(expected) and all(map(close, actual, expected))
+        return len(actual) == len(expected) and all(
+            close(*pair, tolerance) for pair in zip(actual, expected, strict=True)
+        )
     return actual == expected
 
 
@@ -113,7 +115,9 @@ def test_metrics_give_the_recorded_numbers(task, case):
         actual, expected = measure(task, case, name), read_reference()[f"{task}, {case}, {name}"]
         assert actual.keys() == expected.keys(), name
         for key in expected:
-            assert close(actual[key], expected[key]), (name, key, actual[key], expected[key])
+            # A numerical derivative magnifies rounding errors, which differ between processors.
+            tolerance = 1e-9 if key == "influence" and METRIC[name].per_unit is None else 1e-12
+            assert close(actual[key], expected[key], tolerance), (name, key, actual[key], expected[key])
 
 
 def test_the_reference_has_every_metric_of_every_task():

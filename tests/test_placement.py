@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 from zoo.data.decoded import READER_VERSION, cache_images, read_placements
 from zoo.data.opening import open_dataset
 from zoo.images.formats import read_image, read_spacing
-from zoo.images.placement import Placement, pack_placements, place, unpack_placements
+from zoo.images.placement import Placement, pack_placements, place_in_square, unpack_placements
 from zoo.images.reading import Reading
 from zoo.images.resizing import fit_square, fit_with_placement
 from zoo.sources.opening import find_source
@@ -30,7 +30,7 @@ def test_the_corners_of_the_image_in_the_square_are_those_of_the_original(shape)
 
 
 def test_a_point_of_known_geometry_returns_to_its_pixel_and_millimeter():
-    placement = place(100, 50, 64, spacing=(0.5, 0.25))
+    placement = place_in_square(100, 50, 64, spacing=(0.5, 0.25))
     assert placement == Placement(100, 50, scale=(0.64, 0.64), offset=(0, 16), spacing=(0.5, 0.25))
     points = np.array([[32.0, 32.0], [0.0, 16.0], [64.0, 48.0]])
     np.testing.assert_allclose(placement.to_original(points), [[50, 25], [0, 0], [100, 50]])
@@ -48,7 +48,7 @@ def test_the_center_of_a_bright_spot_returns_to_where_it_was():
 
 def test_points_without_spacing_have_no_millimeters():
     with pytest.raises(ValueError, match="unknown"):
-        place(10, 10, 8).to_millimeters(np.zeros((1, 2)))
+        place_in_square(10, 10, 8).to_millimeters(np.zeros((1, 2)))
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -63,16 +63,16 @@ def test_a_mask_of_an_enlarged_image_returns_exactly():
     labels = np.random.default_rng(0).integers(0, 5, (9, 6)).astype(np.uint8)
     enlarged = np.zeros((72, 72), np.uint8)
     enlarged[:, 12:60] = labels.repeat(8, axis=0).repeat(8, axis=1)
-    np.testing.assert_array_equal(place(9, 6, 72).mask_to_original(enlarged), labels)
+    np.testing.assert_array_equal(place_in_square(9, 6, 72).mask_to_original(enlarged), labels)
 
 
 def test_a_mask_with_labels_in_its_last_axis_keeps_them():
     mask = np.random.default_rng(0).random((8, 8, 3)) > 0.5
-    np.testing.assert_array_equal(place(8, 8, 8).mask_to_original(mask), mask)
+    np.testing.assert_array_equal(place_in_square(8, 8, 8).mask_to_original(mask), mask)
 
 
 def test_placements_survive_packing():
-    placements = [place(33, 71, 64), place(100, 50, 64, spacing=(0.7, 0.3))]
+    placements = [place_in_square(33, 71, 64), place_in_square(100, 50, 64, spacing=(0.7, 0.3))]
     assert unpack_placements(pack_placements(placements)) == placements
 
 
@@ -122,7 +122,7 @@ def test_the_cache_keeps_the_placement_of_every_dicom(tmp_path):
     source = open_dataset(find_source(tmp_path / "set"), tmp_path / "cache")
     placements = read_placements(cache_images(source, 16, tmp_path / "cache"))
     rows = [int(str(image).rpartition("/")[2][0]) for image in source.samples.table["image"]]
-    assert placements == [place(20 + row, 30, 16, spacing=(0.5 + row, 0.25)) for row in rows]
+    assert placements == [place_in_square(20 + row, 30, 16, spacing=(0.5 + row, 0.25)) for row in rows]
 
 
 def open_four(tmp_path):
@@ -132,7 +132,7 @@ def open_four(tmp_path):
 
 def test_pixels_without_files_have_placements_without_spacing(tmp_path):
     source = open_four(tmp_path)
-    assert read_placements(cache_images(source, 9, tmp_path)) == [place(6, 6, 9)] * 4
+    assert read_placements(cache_images(source, 9, tmp_path)) == [place_in_square(6, 6, 9)] * 4
 
 
 @pytest.mark.parametrize("damage", ["missing", "old version"])

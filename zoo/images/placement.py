@@ -55,7 +55,7 @@ class Placement:
         return original
 
 
-def place(height: int, width: int, size: int, spacing: Spacing | None = None) -> Placement:
+def place_in_square(height: int, width: int, size: int, spacing: Spacing | None = None) -> Placement:
     """Place the whole image in a (size, size) square, centered, with its longer side of that size."""
     scale = size / max(height, width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.images.placement import Placement, Spacing, place
+from zoo.images.placement import Placement, Spacing, place_in_square
 
 
 def fit_square(pixels: Array, size: int) -> Array:
@@ -20,7 +20,7 @@ def fit_with_placement(pixels: Array, size: int, spacing: Spacing | None = None)
     produce levels beyond the brightest and darkest, and clip them.
     """
     height, width = pixels.shape[:2]
-    placement = place(height, width, size, spacing)
+    placement = place_in_square(height, width, size, spacing)
     if height == width == size:
         return pixels, placement
     new_height, new_width = placement.resized
