@@ -19,11 +19,11 @@ from zoo.cli import process
 from zoo.cli.bench import BENCH_EXAMPLES, HEADINGS, bench_command, print_boards
 from zoo.cli.commands import zoo as zoo_command
 from zoo.cli.help import COMMAND_GROUPS
-from zoo.cli.options import CATALOG_KINDS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.subgroups import KEPT
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
+from zoo.specs.hooks import KINDS
 from zoo.specs.protocol import list_settings
 
 HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
@@ -296,7 +296,7 @@ def test_only_a_stopped_bench_says_that_it_can_be_continued(main, monkeypatch, n
 
 
 # --- list, info, plugin, doctor --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", CATALOG_KINDS)
+@pytest.mark.parametrize("kind", [f"{kind}s" for kind in KINDS])
 def test_list_json_is_the_document_of_the_contract(main, kind):
     document = json.loads(main("list", kind, "--json").out)
     assert (document["schema"], document["command"], document["kind"]) == (1, "list", kind)

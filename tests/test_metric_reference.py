@@ -78,7 +78,12 @@ def measure(task: str, case: str, name: str) -> dict:
     tested = [[DecidedTest(request, np.arange(NUM_UNITS) // 2)]]
     card = ScoringContext(task=request.task, labels=request.labels, positive=request.positive, has_patients=True)
     score = score_metric(metric, tested, card, draw_patients(tested), None)
-    numbers["interval"] = [score.low, score.high, score.method, score.reason]
+    numbers["interval"] = [
+        score.low,
+        score.high,
+        score.method.text if score.method else "",
+        score.reason.text if score.reason else None,
+    ]
     return numbers
 
 

@@ -353,4 +353,4 @@ def test_a_field_of_another_method_is_refused_before_anything_starts(tmp_path):
     suite = Suite(name="s", protocol="knn", settings=(("momentum", "0.5"),))
     settings = Settings(results=tmp_path, device="cpu")
     with pytest.raises(UsageError, match="momentum"):
-        plan_bench(suite, REGISTRY, settings, Console(stream=io.StringIO()))
+        plan_bench(suite, Context(registry=REGISTRY, settings=settings, console=Console(stream=io.StringIO())))

@@ -103,7 +103,7 @@ def test_details_show_every_statement_and_the_ranks(boards):
         "abacus, 1 thread; torch 2.11.0; zoo 0.1.0; 2025-01-01",
         "tuning: none, the protocol's values as they are",
         "not shown: images of other hospitals, devices and years",
-        "intervals: 95 %, Newcombe's method 5; logit-DeLong (patients + seeds); seed SD beside",
+        "intervals: 95 %, Newcombe's method 5; logit-DeLong (patients + seeds); overlapping intervals",
         "rank: 1 + the models that score detectably higher (t test over patients and seeds, Holm over 1 pair)",
         "best score: net; no detectable difference from other_net",
         "this test set of 40 images, with these seeds, finds a difference of .",
@@ -138,7 +138,7 @@ def test_interval_methods_that_differ_only_by_seeds_share_one_line(tmp_path, sto
     (line,) = [line for line in text.splitlines() if line.startswith("intervals: 95 %") and "overlap" in line]
     assert line == (
         "intervals: 95 %, Newcombe's method 5 with a design effect by patient (patients + seeds where there are "
-        "several); seed SD beside; their overlap is no test"
+        "several); overlapping intervals do not show that two models are equal"
     )
 
 

@@ -53,6 +53,7 @@ def texts(value: ast.expr) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def codes():
     files = [*ROOT.glob("zoo/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")]
+    files.remove(ROOT / "zoo/results/schema1.py")  # its codes are of stored facts
     found = {code for path in files for code in codes_in(path.read_text(encoding="utf-8"))}
     ends = {"oom", "killed", "timeout", "crashed", "run-error"}  # of runs: see the next test
     return found | ends | {"segmentation", "detection"}  # of sources.masks.other_task

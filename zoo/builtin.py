@@ -5,7 +5,7 @@ from zoo.specs.hooks import hookimpl
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import PROTOCOLS, Protocol
-from zoo.tasks.kinds import TASKS
+from zoo.tasks.kinds import CORE_TASKS
 from zoo.tasks.task import Task
 
 
@@ -30,7 +30,7 @@ def register_protocols() -> list[Protocol]:
 
 @hookimpl
 def register_tasks() -> list[Task]:
-    return list(TASKS.values())
+    return list(CORE_TASKS)
 
 
 @hookimpl

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import CATALOG_KINDS, FILE_TYPE, RESULTS, NameOfKind
+from zoo.cli.options import FILE_TYPE, RESULTS, KindOrRuns, NameOfKind
 from zoo.cli.terminal import registry_with_warnings, terminal_width
 from zoo.errors import UsageError
 
 
 @click.command("info")
-@click.argument("kind", type=click.Choice([*CATALOG_KINDS, "runs"]))
+@click.argument("kind", type=KindOrRuns())
 @click.argument("name", type=NameOfKind())
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--sheet", type=FILE_TYPE, help="The file for a dataset's contact sheet (PNG).")

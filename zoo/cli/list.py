@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import CATALOG_KINDS, RESULTS, NameOfKind
+from zoo.cli.options import RESULTS, KindOrRuns, NameOfKind
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice([*CATALOG_KINDS, "runs"]))
+@click.argument("kind", type=KindOrRuns())
 @click.argument("pattern", type=NameOfKind(), required=False)
 @click.option("--results", type=RESULTS, metavar="DIR", help="Results folder, for runs (default: results).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from zoo.specs.hooks import KINDS
 
-CATALOG_KINDS = tuple(f"{kind}s" for kind in KINDS)
+class KindOrRuns(click.Choice[str]):
+    """What `zoo list` and `zoo info` are about: every kind of spec, and stored runs.
+
+    perf: the kinds are imported when a command is used, because their classes import numpy.
+    """
+
+    def __init__(self) -> None:
+        self.case_sensitive = True
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        from zoo.specs.hooks import KINDS
+
+        return (*(f"{kind}s" for kind in KINDS), "runs")
 
 
 class Number(click.FloatRange):

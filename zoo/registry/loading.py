@@ -274,7 +274,8 @@ def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: S
         for spec in specs["model"]
         for prefix in spec.prefixes
     }
-    TASKS.update(keyed["tasks"])  # names in stored results and on cards are looked up there
+    # names in stored results and on cards are looked up there
+    TASKS.update({name: task for name, task in keyed["tasks"].items() if name == task.name})
     return Registry(**keyed, owners=owners, prefixes=prefixes, plugins=tuple(plugins), broken=broken)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zoo.errors import DataError, nearest
 from zoo.system.toml import parse_toml
 from zoo.tasks.kinds import TASKS
-from zoo.tasks.names import TaskName
+from zoo.tasks.names import TaskNameOrNone
 
 Names = tuple[str, ...]
 
@@ -229,7 +229,7 @@ class DatasetCard(CardPart):
     license: str = Field(default="", description='For example "CC BY 4.0".')
     citation: str = Field(default="", description="The paper to cite.")
     url: str = Field(default="", description="Where the data come from.")
-    task: Literal[""] | TaskName = Field(default="", description="What is predicted. Default: guessed from the labels.")
+    task: TaskNameOrNone = Field(default="", description="What is predicted. Default: guessed from the labels.")
     unit: Literal["auto", "image", "clip", "patient"] = Field(
         default="auto",
         description="What is scored. auto: the patient if all images of each patient share a label, else the image.",

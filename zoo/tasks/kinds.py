@@ -10,7 +10,8 @@ from zoo.tasks.ordinal import ORDINAL
 from zoo.tasks.regression import REGRESSION
 from zoo.tasks.task import Form, Task
 
-TASKS = {task.name: task for task in (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION)}
+CORE_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION)
+TASKS = {task.name: task for task in CORE_TASKS}  # and those of plugins, once they are registered
 # The tasks of which a whole image has one answer: the default of models and metrics.
 IMAGE_TASKS = tuple(TASKS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -12,10 +12,20 @@ from zoo.tasks.kinds import TASKS
 
 def refuse_unknown(name: str) -> str:
     if name not in TASKS:
-        expected = " or ".join(filter(None, (", ".join(map(repr, [*TASKS][:-1])), repr([*TASKS][-1]))))
-        context: dict[str, Any] = {"expected": expected}
-        raise PydanticCustomError("literal_error", "Input should be {expected}", context)
+        *most, last = map(repr, TASKS)
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": f"{', '.join(most)} or {last}"}
+        )
     return name
 
 
-TaskName = Annotated[str, AfterValidator(refuse_unknown), WithJsonSchema({"enum": [*TASKS], "type": "string"})]
+def refuse_unknown_unless_empty(name: str) -> str:
+    return name and refuse_unknown(name)
+
+
+TaskName = Annotated[str, AfterValidator(refuse_unknown)]
+TaskNameOrNone = Annotated[
+    str,
+    AfterValidator(refuse_unknown_unless_empty),
+    WithJsonSchema({"enum": ["", *TASKS], "type": "string"}),
+]

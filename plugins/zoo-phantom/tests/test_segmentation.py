@@ -57,7 +57,7 @@ def zoo(*words):
 def test_a_segmentation_gets_a_ranked_board_with_intervals_and_paired_tests(tmp_path):
     check_dataset(MASKED, tmp_path)
     results, models = tmp_path / "results", ",".join(net.name for net in NETS)
-    bench = "bench --datasets phantom_masks --protocol quick --set steps=12 --weights none --seeds 0,1 --audit off"
+    bench = "bench --datasets phantom_masks --protocol quick --set steps=12 --weights none --seeds 0,1"
     zoo(*bench.split(), "--models", models, "--results", results)
     document = json.loads(zoo("report", "--results", results, "--format", "json"))
     assert sorted(row["model"] for row in document["leaderboard"]) == sorted(net.name for net in NETS)
