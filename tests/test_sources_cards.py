@@ -4,7 +4,11 @@ import pytest
 from folders import card, images, open_source, refusal, table
 
 from zoo import MULTICLASS, ORDINAL, REGRESSION
+from zoo.sources.cards import read_card
 from zoo.sources.opening import card_json_schema
+from zoo.sources.synopsis import read_synopsis
+from zoo.sources.writing import compose_card
+from zoo.specs.dataset import FACTS
 
 
 def test_a_card_sets_what_cannot_be_guessed(tmp_path):
@@ -164,3 +168,15 @@ def test_the_schema_of_a_card_is_json_schema_with_its_keys():
     schema = card_json_schema()
     assert {"schema", "images", "table", "label", "patient", "split", "symmetries"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_fact_of_a_dataset_is_a_key_of_every_card(tmp_path, name):
+    images(tmp_path, "mass/a.png", "mass/b.png", "none/c.png", "none/d.png")
+    card(tmp_path, f'{name} = "as given"')
+    spec, _ = open_source(tmp_path)
+    assert getattr(spec, name) == "as given"
+    assert f'{name} = "as given"' in compose_card(read_card(tmp_path / "dataset.toml"), spec, "", ())
+    synopsis = tmp_path / "listed.toml"
+    synopsis.write_text(f'task = "binary"\nlabels = ["mass", "none"]\n{name} = "as given"\n')
+    assert getattr(read_synopsis(synopsis), name) == "as given"

@@ -19,6 +19,7 @@ from zoo.data.fingerprints import Fingerprints, select_rows
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, nearest
+from zoo.specs.dataset import RECORDED_FACTS
 from zoo.system.files import hash_bytes
 
 OFFICIAL_TEST = ":test"  # suffix of a dataset name: use only its official test split
@@ -268,7 +269,7 @@ def describe_external(
     collections = (*facts.get("derived_from", ()), *spec.derived_from, facts["name"], spec.name)
     return {
         **facts,
-        **{key: join_distinct(facts[key], getattr(spec, key)) for key in ("title", "modality", "license", "citation")},
+        **{name: join_distinct(facts[name], getattr(spec, name)) for name in RECORDED_FACTS if name in facts},
         "unit": unit_of(source),
         "val_unit": facts["unit"],
         "has_patients": source.has_patients,

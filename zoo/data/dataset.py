@@ -15,7 +15,7 @@ from zoo.data.checks import find_disagreement
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
-from zoo.specs.dataset import SPLITS, DatasetSpec, Unit
+from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.task import Task
 
@@ -109,19 +109,15 @@ def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> di
     spec = source.spec
     return {
         "name": spec.name,
-        "title": spec.title,
+        **{name: getattr(spec, name) for name in RECORDED_FACTS},
         "task": spec.task.name,
         "labels": list(spec.labels),
         "positive": dataset.positive,
         "unit": dataset.unit,
         "has_patients": dataset.has_patients,
         "patient": spec.patient,
-        "reference_standard": spec.reference_standard,
         "derived_from": list(spec.derived_from),
         "share_targets": spec.share_targets,
-        "modality": spec.modality,
-        "license": spec.license,
-        "citation": spec.citation,
         "synthetic": spec.synthetic,
         "content_hash": source.content_hash,
         "split_hash": split.hash,

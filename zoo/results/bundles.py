@@ -28,7 +28,7 @@ from zoo.results.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, w
 from zoo.results.runs import read_run
 from zoo.results.schemas import find_fault_of_manifest
 from zoo.results.store import Artifacts, Result, find_result_folders, read_document, write_artifacts
-from zoo.specs.dataset import Unit
+from zoo.specs.dataset import RECORDED_FACTS, Unit
 from zoo.specs.deviation import Deviation
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.system.machine import versions
@@ -41,7 +41,8 @@ MANIFEST = "manifest.json"
 # Fields of a result written by zoo itself: only paths are removed. All other fields are treated as free text.
 TECHNICAL = ("details", "cost", "system", "versions")
 TECHNICAL_OF_DATASET = {
-    *("name", "title", "task", "labels", "unit", "modality", "license", "citation", "reference_standard"),
+    *RECORDED_FACTS,
+    *("name", "task", "labels", "unit"),
     "derived_from",
     "val_unit",
     "external",

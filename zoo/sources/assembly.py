@@ -29,7 +29,7 @@ from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import ReadTargets, understand_targets
-from zoo.specs.dataset import SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
+from zoo.specs.dataset import FACTS, SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
     import pandas
@@ -170,17 +170,12 @@ def find_unknown_labels(card: DatasetCard, labels: Sequence[str]) -> list[str]:
 
 
 def common_fields(card: DatasetCard) -> dict[str, Any]:
-    """Return the spec fields that a card sets for files and for arrays alike."""
+    """Return the spec fields that a card sets for files and for arrays alike; the title has a default."""
     return {
-        "description": card.description,
-        "modality": card.modality,
-        "license": card.license,
-        "citation": card.citation,
-        "url": card.url,
+        **{name: getattr(card, name) for name in FACTS if name != "title"},
         "checksums": card.checksums,
         "unit": card.unit,
         "share_targets": card.share_targets,
-        "reference_standard": card.reference_standard,
         "derived_from": card.derived_from,
         "symmetries": tuple(card.symmetries),
         "intensity": card.intensity if isinstance(card.intensity, tuple) else None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from zoo.errors import DataError, nearest
+from zoo.specs.dataset import FACTS
 from zoo.system.toml import parse_toml
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.names import TaskNameOrNone
@@ -216,19 +217,30 @@ class Intensity(CardPart):
         return self
 
 
-class DatasetCard(CardPart):
-    """What zoo cannot guess about a dataset."""
+class CardHead(CardPart):
+    """The version of the format, and the name."""
 
     schema_: Literal[1] = Field(default=1, alias="schema", description="Version of this format.")
     name: str = Field(
         default="", pattern=r"^[a-z0-9_.\-]*$", description="Lower-case name. Default: the folder's name."
     )
-    title: str = Field(default="", description="Title on the board. Default: the folder's name.")
-    description: str = Field(default="", description="A sentence or two.")
-    modality: str = Field(default="", description='How the images were acquired: "dermoscopy", "chest X-ray".')
-    license: str = Field(default="", description='For example "CC BY 4.0".')
-    citation: str = Field(default="", description="The paper to cite.")
-    url: str = Field(default="", description="Where the data come from.")
+
+
+if TYPE_CHECKING:
+
+    class FactsOfCard(CardHead):
+        """`CardHead` and one text per fact."""
+
+        def __getattr__(self, fact: str) -> str: ...
+
+else:
+    fact_fields = {name: (str, Field(default="", description=each.help)) for name, each in FACTS.items()}
+    FactsOfCard = create_model("FactsOfCard", __base__=CardHead, **fact_fields)
+
+
+class DatasetCard(FactsOfCard):
+    """What zoo cannot guess about a dataset."""
+
     task: TaskNameOrNone = Field(default="", description="What is predicted. Default: guessed from the labels.")
     unit: Literal["auto", "image", "clip", "patient"] = Field(
         default="auto",
@@ -238,7 +250,6 @@ class DatasetCard(CardPart):
         default=True,
         description="false: the license does not allow sharing the targets, and `zoo bundle` leaves them out.",
     )
-    reference_standard: str = Field(default="", description='How the labels were obtained: "biopsy", "two readers".')
     derived_from: Names = Field(
         default=(),
         description='Collections that the images come from, in lower case: "ham10000". Boards mark models with weights '

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from zoo.sources.arrays import read_npz_samples
 from zoo.sources.targets import guess_positive, guessed_positive
-from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
+from zoo.specs.dataset import FACTS, DatasetSpec, Samples, SamplesRequest
 from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
 
 # Spec fields taken from the published dataset
-DESCRIBED = tuple(
-    "title description modality task labels positive license citation url checksums patient unit share_targets "  # noqa: SIM905
-    "reference_standard derived_from symmetries known_issues".split()
+DESCRIBED = (
+    *FACTS,
+    *("task", "labels", "positive", "checksums", "patient", "unit", "share_targets"),
+    *("derived_from", "symmetries", "known_issues"),
 )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, nearest
-from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.specs.dataset import FACTS, DatasetSpec, Samples
 from zoo.system.toml import parse_toml
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
-TEXTS = ("title", "description", "modality", "license", "citation", "url", "reference_standard", "unit")
+TEXTS = (*FACTS, "unit")
 LISTS = ("symmetries", "metadata", "known_issues", "derived_from")
 
 

@@ -19,7 +19,7 @@ from zoo.sources.clips import fold_clips
 from zoo.sources.listing import Listing, natural_key
 from zoo.sources.patients import GUESSED_TAGS
 from zoo.sources.selection import select_files
-from zoo.specs.dataset import DatasetSpec, Samples, parse_patient
+from zoo.specs.dataset import FACTS, DatasetSpec, Samples, parse_patient
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 TOP_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
@@ -38,11 +38,7 @@ REMARKS = {
     "metadata": "columns to report",
 }
 EXAMPLES = {
-    "modality": '"dermoscopy"',
-    "license": '"CC BY 4.0"',
-    "citation": '""',
-    "url": '""',
-    "reference_standard": '"biopsy"                # how the labels were obtained',
+    **{name: each.example for name, each in FACTS.items() if each.example},
     "patient": '{column = "patient_id"}            # or {regex = "(P[0-9]+)_"} on the path. No patient key: '
     "a patient may be in two splits",
     "split": '{column = "split"}                   # no official split: zoo draws one by patient',
@@ -101,8 +97,7 @@ def card_keys(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
 
 def card_of_arrays(spec: DatasetSpec) -> DatasetCard:
     """Return the card of an npz: everything that its arrays do not define."""
-    texts = ("title", "description", "modality", "license", "citation", "url", "unit", "reference_standard")
-    fields: dict[str, Any] = {name: getattr(spec, name) for name in texts}
+    fields: dict[str, Any] = {name: getattr(spec, name) for name in (*FACTS, "unit")}
     fields |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
     fields |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
     return DatasetCard(**fields)

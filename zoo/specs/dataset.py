@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -122,6 +122,21 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A text about a dataset. Cards, lists and results have every fact, because `DatasetSpec` does."""
+
+    help: str
+    example: str = ""  # in a written card, commented out
+    recorded: bool = True  # in every result
+
+
+def fact(help: str, **options: Any) -> str:
+    """A field of `DatasetSpec` that is a fact."""
+    text: str = field(default="", metadata={"fact": Fact(help=help, **options)})
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """A dataset as plain data and one callable that opens it."""
 
@@ -129,12 +144,16 @@ class DatasetSpec:
     task: Task
     labels: tuple[str, ...]
     samples: Callable[[SamplesRequest], Samples]
-    title: str = ""
-    description: str = ""
-    modality: str = ""
-    license: str = ""
-    citation: str = ""
-    url: str = ""
+    title: str = fact("Title on the board. Default: the folder's name.")
+    description: str = fact("A sentence or two.", recorded=False)
+    modality: str = fact('How the images were acquired: "dermoscopy", "chest X-ray".', example='"dermoscopy"')
+    license: str = fact('For example "CC BY 4.0".', example='"CC BY 4.0"')
+    citation: str = fact("The paper to cite.", example='""')
+    url: str = fact("Where the data come from.", example='""', recorded=False)
+    reference_standard: str = fact(
+        'How the labels were obtained: "biopsy", "two readers".',
+        example='"biopsy"                # how the labels were obtained',
+    )
     checksums: Mapping[str, str] = field(default_factory=dict)  # file name -> md5
     channels: int = 3  # of the source: 1 for gray
     image_size: int | None = None  # the dataset's own, if it has one
@@ -142,7 +161,6 @@ class DatasetSpec:
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
     unit: str = "auto"  # "image", "clip", "patient", or "auto": patient if the images of each patient share a label
     share_targets: bool = True  # False: the license forbids sharing targets, so `zoo bundle` leaves them out
-    reference_standard: str = ""  # how labels were determined: "biopsy", "two readers"
     derived_from: tuple[str, ...] = ()  # collections its images come from, to detect weights trained on them
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
@@ -157,3 +175,7 @@ class DatasetSpec:
     # label -> its name in the datasets whose models are tested on this one
     label_map: Mapping[str, str] = field(default_factory=dict)
     find: Callable[[FetchRequest], DatasetSpec] | None = None  # resolves any dataset called "NAME:..." on request
+
+
+FACTS: dict[str, Fact] = {each.name: each.metadata["fact"] for each in fields(DatasetSpec) if "fact" in each.metadata}
+RECORDED_FACTS = tuple(name for name, each in FACTS.items() if each.recorded)
