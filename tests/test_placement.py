@@ -71,6 +71,21 @@ def test_a_mask_with_labels_in_its_last_axis_keeps_them():
     np.testing.assert_array_equal(place_in_square(8, 8, 8).mask_to_original(mask), mask)
 
 
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40), (64, 64), (17, 31)])
+def test_a_mask_lies_in_the_input_where_its_image_does(shape):
+    mask = np.zeros(shape, np.uint8)
+    mask[shape[0] // 4 : shape[0] // 2, shape[1] // 2 : 3 * shape[1] // 4] = 1
+    fitted, placement = fit_with_placement(mask * np.uint8(200), 128)
+    placed = placement.mask_to_input(mask, 128)
+    assert ((fitted.reshape(128, 128) > 100) != (placed == 1)).mean() < 0.01  # pixels on an edge are mixed
+    assert (placement.mask_to_original(placed) != mask).mean() < 0.04
+
+
+def test_a_mask_of_the_size_of_the_input_is_unchanged():
+    mask = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(np.uint8)
+    np.testing.assert_array_equal(place_in_square(64, 64, 64).mask_to_input(mask, 64), mask)
+
+
 def test_placements_survive_packing():
     placements = [place_in_square(33, 71, 64), place_in_square(100, 50, 64, spacing=(0.7, 0.3))]
     assert unpack_placements(pack_placements(placements)) == placements

@@ -6,23 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
+from zoo.data.decoded import map_images, measure_intensity, read_placements
+from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.task import Task
-
-if TYPE_CHECKING:
-    pass
-from zoo.data.decoded import map_images, measure_intensity
-from zoo.data.metadata import select_metadata
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +90,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         intensity=spec.intensity or measure_intensity(images, split_of == "train"),
         sample_ids=source.sample_ids,
         patients=source.patients,
-        targets=np.asarray(source.samples.targets),
+        targets=fit_targets(source, images),
         split_of=split_of,
         images=images,
         content_hash=source.content_hash,
@@ -102,6 +99,16 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         num_folds=len(split.folds),
         metadata=select_metadata(source),
     )
+
+
+def fit_targets(source: OpenDataset, images: Path) -> Array:
+    """The targets; masks are fitted to the input size as their images are."""
+    targets = np.asarray(source.samples.targets)
+    if not source.task.targets.spatial:
+        return targets
+    size = int(map_images(images).shape[1])
+    placements = read_placements(images)
+    return np.stack([where.mask_to_input(mask, size) for where, mask in zip(placements, targets, strict=True)])
 
 
 def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:

@@ -54,6 +54,20 @@ class Placement:
         original: Array = mask[rows[:, None], columns]
         return original
 
+    def mask_to_input(self, mask: Array, size: int) -> Array:
+        """Map a mask (height, width) of the original image to the input (size, size), 0 in the padding.
+
+        Every input pixel takes the value of the original pixel at its center.
+        """
+        rows, columns = (
+            np.minimum(((np.arange(resized) + 0.5) / scale).astype(np.int64), length - 1)
+            for length, scale, resized in zip((self.height, self.width), self.scale, self.resized, strict=True)
+        )
+        (top, left), (height, width) = self.offset, self.resized
+        placed: Array = np.zeros((size, size), mask.dtype)
+        placed[top : top + height, left : left + width] = mask[rows[:, None], columns]
+        return placed
+
 
 def place_in_square(height: int, width: int, size: int, spacing: Spacing | None = None) -> Placement:
     """Place the whole image in a (size, size) square, centered, with its longer side of that size."""
