@@ -30,7 +30,7 @@ def task_names(holds: Callable[[Task], bool]) -> tuple[str, ...]:
 
 def default_task(form: Form, num_labels: int = 1, *, ordered: bool = False) -> Task:
     """The task of targets of a form if nothing names one: the first that permits so many labels, else the last."""
-    suitable = [task for task in TASKS.values() if (task.targets.form, task.targets.ordered) == (form, ordered)]
+    suitable = [task for task in CORE_TASKS if (task.targets.form, task.targets.ordered) == (form, ordered)]
     for task in suitable:
         if task.targets.min_labels <= num_labels <= (task.targets.max_labels or num_labels):
             return task
