@@ -3,10 +3,10 @@
 import ast
 from pathlib import Path
 
-from zoo.tasks.kinds import TASKS
+from zoo.tasks.kinds import IMAGE_TASKS
 
 HOUSE = Path(__file__).resolve().parents[1] / "zoo"
-CONSTANTS = {name.upper() for name in TASKS}
+CONSTANTS = {name.upper() for name in IMAGE_TASKS}
 # `from zoo import BINARY` is part of the plugin contract.
 DOOR = HOUSE / "__init__.py"
 
@@ -20,7 +20,7 @@ def task_names(tree):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name in CONSTANTS)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             quoted = {node.value, *node.value.replace("'", '"').split('"')[1::2]}
-            yield from ((node.lineno, name) for name in TASKS if name in quoted)
+            yield from ((node.lineno, name) for name in IMAGE_TASKS if name in quoted)
 
 
 def test_only_the_package_of_tasks_knows_a_task_by_name():
