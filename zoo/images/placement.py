@@ -1,4 +1,4 @@
-"""Where an image lies in the square input of a model, and the way back to its own pixels and to millimeters.
+"""Map between an original image, the square input of a model, and millimeters.
 
 Coordinates are (y, x) and continuous: pixel c spans c to c + 1.
 """

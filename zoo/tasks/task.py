@@ -1,7 +1,8 @@
-"""What differs by kind of answer: targets, network head, stored answers, decisions, words."""
+"""`Task` and its records: the targets, network head, answers, decisions and words of a kind of answer."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +27,7 @@ class TargetFault(NamedTuple):
     fix: str
 
 
-class Targets:
+class Targets(ABC):
     """The targets of N samples of a dataset with L labels."""
 
     form: Form = "other"
@@ -97,9 +99,9 @@ class Targets:
         """The targets as the loss takes them."""
         return targets
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> tuple[Array, Array]:
         """Invented targets, and the answers that are right: for tests of metrics."""
-        raise NotImplementedError
 
     def votes(self, targets: Array, num_labels: int) -> Array:
         """Standardized targets (N, ...) as votes (N, C) of neighbors, NaN where unknown."""
@@ -107,7 +109,7 @@ class Targets:
         return targets.reshape(len(targets), -1) if flags is None else flags
 
 
-class Head:
+class Head(ABC):
     """What a network has to give, and how it is fitted."""
 
     dense = False  # logits (N, num_outputs, H, W) instead of (N, num_outputs)
@@ -115,21 +117,23 @@ class Head:
     def num_outputs(self, num_labels: int) -> int:
         return num_labels
 
+    @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of the logits of a batch against its standardized targets."""
-        raise NotImplementedError
 
     def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
         """Minimize mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalized bias (outputs,)."""
-        raise NotImplementedError
+        raise RunError(
+            "a linear head cannot be fitted to targets of this task", fix="choose a protocol that trains the network"
+        )
 
 
-class Answers:
+class Answers(ABC):
     """What is stored of each sample, made from the logits of N samples: usually probabilities (N, C)."""
 
+    @abstractmethod
     def find_fault(self, answers: Array, num_labels: int) -> str:
         """The fault in the shape, dtype or values of stored answers of N samples, or ""."""
-        raise NotImplementedError
 
     def columns(self, labels: Sequence[str]) -> list[str]:
         """The columns of a table of answers."""
@@ -140,9 +144,9 @@ class Answers:
         cells: list[list[Any]] = answers.tolist()
         return cells
 
+    @abstractmethod
     def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
         """Convert logits to answers; `scale` is that of the targets."""
-        raise NotImplementedError
 
     def to_log_odds(self, logits: Array) -> Array | None:
         """log p/(1 - p), which ranks samples whose probabilities round to 1; None if there is none."""
@@ -157,16 +161,16 @@ class Answers:
         return answers
 
     def rescale(self, answers: Array, temperature: float) -> Array:
-        """The probabilities at a temperature (Guo et al. 2017); 1 changes nothing."""
+        """The probabilities at a temperature (Guo et al. 2017); 1 changes nothing. Needed if `calibrated` is set."""
         raise NotImplementedError
 
+    @abstractmethod
     def of_target(self, answers: Array, targets: Array) -> Array:
         """The answer about what is true, (N,), NaN where the target is unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, answers: Array, targets: Array, spread: float) -> float:
         """The mean loss of answers, by which rounds of training are compared on val."""
-        raise NotImplementedError
 
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> Array:
         """Invented answers, for tests of metrics."""
