@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.evaluation.methods import MethodCode
 from zoo.evaluation.values import ReasonCode
+from zoo.registry.opening import open_registry
 from zoo.specs.dataset import Unit
 from zoo.specs.deviation import NUM_DETAILS, DeviationKind
+from zoo.tasks.kinds import TASKS
 from zoo.tasks.names import TaskName
 
 # Limits far above real datasets and suites: counting, resampling and rendering take time or memory for each.
@@ -196,12 +199,20 @@ class ManifestRecord(Record):
     files: dict[str, str]
 
 
+@cache
+def register_tasks_of_plugins() -> None:
+    """Load the plugins, once in a process: a stored result may be of a task that one of them registers."""
+    open_registry()
+
+
 def find_schema_fault(document: Mapping[str, Any]) -> str:
     """Validate a stored run and return the first invalid field with the reason, or ""."""
     # A failed run may have no record of its dataset.
     dataset = document.get("dataset", {})
     if not dataset and document.get("status") == "ok":
         return "dataset: missing"
+    if isinstance(dataset, dict) and dataset.get("task") not in (None, *TASKS):
+        register_tasks_of_plugins()
     return fault_of(ResultRecord, {**document, "dataset": None if dataset == {} else dataset})
 
 

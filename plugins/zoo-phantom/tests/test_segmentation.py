@@ -66,3 +66,4 @@ def test_a_segmentation_gets_a_ranked_board_with_intervals_and_paired_tests(tmp_
     (pair,) = document["boards"][0]["comparisons"]["pairs"]
     assert 0 <= pair["p"] <= 1
     assert "dice" in zoo("compare", *models.split(","), "--results", results)
+    assert "toy_net_8" in zoo("list", "runs", "--results", results)  # a command that needs no plugin otherwise
