@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from zoo.errors import DataError
-from zoo.images.formats import is_image, read_header, read_image
+from zoo.images.formats import is_image_name, read_header, read_image
 from zoo.images.resizing import fit_square
 
 RANDOM = np.random.default_rng(7)
@@ -280,11 +280,11 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         ("._a.png", False),
         (".DS_Store", False),
         ("Thumbs.db", False),
-        ("__MACOSX/a.png", False),
+        ("__MACOSX", False),
     ],
 )
 def test_files_of_operating_systems_are_not_images(name, expected):
-    assert is_image(Path(name)) is expected
+    assert is_image_name(name) is expected
 
 
 @pytest.mark.parametrize("pixels", [GRAY8, RGB8, GRAY16, RGB16], ids=["gray8", "rgb8", "gray16", "rgb16"])

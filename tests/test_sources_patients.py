@@ -8,7 +8,7 @@ from PIL import Image
 from zoo.audit.external import match_datasets
 from zoo.audit.leaks import audit
 from zoo.audit.overlap import OverlapRequest, check_overlap
-from zoo.data.checks import in_one_form, patient_key
+from zoo.data.checks import patient_key, unify_spellings
 from zoo.data.lookup import open_and_split
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
@@ -53,7 +53,7 @@ def checks(audited):
     ],
 )
 def test_all_spellings_of_a_number_are_one_patient(spellings):
-    assert set(in_one_form([*spellings, "other"])) == {spellings[0], "other"}
+    assert set(unify_spellings([*spellings, "other"])) == {spellings[0], "other"}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_columns_with_a_word_for_patients_and_another_meaning_are_metadata(tmp_p
 
 
 def test_a_number_spelled_in_one_way_keeps_its_zeros():
-    assert in_one_form(["0012", "0013"]).tolist() == ["0012", "0013"]
+    assert unify_spellings(["0012", "0013"]).tolist() == ["0012", "0013"]
 
 
 def test_a_patient_number_spelled_in_two_ways_stays_in_one_split_with_a_note(tmp_path):

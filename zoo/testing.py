@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.checks import check_samples, complete_spec, in_one_form
+from zoo.data.checks import check_samples, complete_spec, unify_spellings
 from zoo.errors import PluginError, Undefined, ZooError, nearest
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import decide
@@ -370,7 +370,7 @@ def check_splits(spec: DatasetSpec, samples: Samples) -> None:
     if "patient" not in table.columns or not splits:
         return
     named = table[table["split"] != ""]
-    named = named.assign(patient=in_one_form(named["patient"]))
+    named = named.assign(patient=unify_spellings(named["patient"]))
     shared = named.groupby("patient")["split"].nunique().loc[lambda counts: counts > 1]
     if len(shared):
         warnings.warn(

@@ -28,13 +28,14 @@ from zoo.audit.scope import (
     why_no_near_duplicates,
     why_no_predictive_columns,
 )
-from zoo.data.checks import composed, patient_key
+from zoo.data.checks import patient_key
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.sources.decimals import find_ambiguous_comma, to_number
+from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
@@ -268,7 +269,7 @@ def find_spellings(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
     """Report patients spelled in several ways: equal numbers count as one patient, similar names as several."""
     if not source.has_patients or source.spec.patient in BY_PLACE:
         return
-    written = np.array([composed(patient) for patient in source.samples.table["patient"]])
+    written = np.array([one_form(str(patient)) for patient in source.samples.table["patient"]])
     first_rows: dict[str, dict[str, int]] = defaultdict(dict)  # folded name -> spelling -> first row
     for row, patient in enumerate(written.tolist()):
         first_rows[fold_name(patient)].setdefault(patient, row)

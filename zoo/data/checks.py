@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
@@ -15,27 +14,23 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import clips_of
+from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
 from zoo.system.files import hash_bytes
 
-# The spellings of the whole number 12 in a table: 0012, 12.0, "1.2e+1" (from a column with a blank), "12,0".
-# 1,000 and 1.000 may mean a thousand
+# A whole number as tables spell it; 12 may be 0012, 12.0, 1.2e+1 (in a column with blanks) or "12,0". 1,000 and 1.000
+# do not match, because they may mean a thousand.
 WHOLE_NUMBER = re.compile(r"\d+([.,](?!000\Z)0*)?|\d([.,]\d+)?[eE]\+\d{1,2}")
 MAKER = "report it to the maintainer of the plugin"
 
 
-def in_one_form(patients: Iterable[object]) -> Array:
+def unify_spellings(patients: Iterable[object]) -> Array:
     """Return names of patients (N,), with equal keys replaced by their first spelling."""
-    texts = [composed(patient) for patient in patients]
+    texts = [one_form(str(patient)) for patient in patients]
     first: dict[str, str] = {}
     spelling = {text: first.setdefault(patient_key(text), text) for text in dict.fromkeys(texts)}
     return np.array([spelling[text] for text in texts], dtype=np.str_)
-
-
-def composed(patient: object) -> str:
-    """Normalize a patient's name to Unicode's composed form: `é` may be one character or two."""
-    return unicodedata.normalize("NFC", str(patient))
 
 
 def patient_key(patient: str) -> str:
@@ -121,7 +116,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
     if spec.unit == "patient":
         if "patient" not in table.columns:
             refuse('unit is "patient", but there is no patient key', fix='set `patient`, or unit = "image"')
-        owners = in_one_form(table["patient"])
+        owners = unify_spellings(table["patient"])
     else:
         owners = clips_of(sample_ids)
         if (owners == sample_ids).all():
@@ -135,7 +130,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             'correct one, or set unit = "image"',
         )
     if spec.unit == "clip" and "patient" in table.columns:
-        numbers = np.unique(in_one_form(table["patient"]), return_inverse=True)[1]
+        numbers = np.unique(unify_spellings(table["patient"]), return_inverse=True)[1]
         if rows := find_disagreement(owners, numbers):
             first, second = (sample_ids[row] for row in rows)
             refuse(

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.opening import OpenDataset
-
-if TYPE_CHECKING:
-    pass
-
 
 MAX_TEXT_VALUES = 50  # in a column of texts; more values are likely to identify images
 MAX_LENGTH = 60  # characters; longer texts are free text

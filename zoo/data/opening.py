@@ -19,14 +19,14 @@ from zoo.data.checks import (
     card_text,
     check_samples,
     complete_spec,
-    composed,
-    in_one_form,
     patient_key,
     target_texts,
+    unify_spellings,
 )
 from zoo.errors import DataError, ZooError, message_of, room_needed
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
+from zoo.sources.listing import one_form
 from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, parse_patient
 from zoo.system.files import hash_bytes, hash_file
 from zoo.system.memo import FileMemo, FileStamp, file_stamp
@@ -73,7 +73,7 @@ def open_dataset(
     samples = replace(samples, read=partial(read_image_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
-    patients = in_one_form(table["patient"]) if "patient" in table.columns else sample_ids
+    patients = unify_spellings(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests, samples = hash_images(samples, spec.name, cache, progress)
     texts = target_texts(samples.targets)
@@ -94,7 +94,7 @@ def describe_spellings(samples: Samples) -> tuple[str, ...]:
     if "patient" not in samples.table.columns:
         return ()
     spellings: dict[str, list[str]] = {}
-    for text in dict.fromkeys(map(composed, samples.table["patient"])):
+    for text in dict.fromkeys(one_form(str(patient)) for patient in samples.table["patient"]):
         spellings.setdefault(patient_key(text), []).append(text)
     several = [each for each in spellings.values() if len(each) > 1]
     if not several:

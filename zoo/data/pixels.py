@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.data.dataset import DecodedFold
+from zoo.data.decoded import map_images
 from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
     from torch import Tensor
-from zoo.data.dataset import DecodedFold
-from zoo.data.decoded import map_images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

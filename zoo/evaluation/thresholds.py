@@ -11,7 +11,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.predictions import Predictions
-from zoo.specs.metric import MetricRequest, ScoringContext
+from zoo.specs.metric import MetricRequest, ScoringContext, positive_index
 from zoo.tasks.logits import sigmoid
 
 SCORE_TOLERANCE = 1e-9
@@ -91,10 +91,6 @@ def decide_classes(
         classes: Array = test.probabilities.argmax(axis=1)
         return classes
     return card.task.decisions.decide(ranked, cuts, positive_index(card))
-
-
-def positive_index(card: ScoringContext) -> int:
-    return 1 if card.positive is None else card.positive
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from zoo.arrays import Array
 from zoo.errors import Undefined, clean, message_of
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest, positive_index
+from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
 from zoo.registry.isolation import noted_interrupts
-from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, positive_index
 from zoo.statistics.means import exact_mean
 
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]

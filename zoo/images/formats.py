@@ -82,11 +82,6 @@ def all_have_pages(tiffs: Iterable[Path]) -> bool:
     return all(volumes.has_pages(path) for path in tiffs)
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path is that of an image that zoo reads; the file is not opened."""
-    return is_image_name(path.name) and "__MACOSX" not in path.parts
-
-
 def kind_of(path: Path, reading: Reading = AS_STORED) -> ModuleType:
     if reading.pages and suffix_of(path.name) in raster.TIFF_SUFFIXES:
         return volumes

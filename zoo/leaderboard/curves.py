@@ -14,11 +14,10 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.intervals import draw_patients
-from zoo.evaluation.metrics.labels import positive_row
 from zoo.evaluation.thresholds import DecidedTest, decide
 from zoo.leaderboard.operating_points import Question, list_label_questions
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
-from zoo.specs.metric import MetricRequest
+from zoo.specs.metric import MetricRequest, positive_index
 
 GRID = np.linspace(0.0, 1.0, 51)
 THRESHOLDS = np.linspace(0.01, 0.99, 50)  # of decision curves
@@ -65,29 +64,29 @@ def curves_of(question: Question) -> RowCurves | None:
         row=question.row.label,
         label=question.label,
         prevalence=float(np.mean([np.mean(is_positive(part.request)) for part in tested[0]])),
-        roc=average_curve(tested, draws, GRID, partial(ranked, points=roc_points)),
-        precision_recall=average_curve(tested, draws, GRID, partial(ranked, points=precision_points)),
-        net_benefit=average_curve(tested, draws, THRESHOLDS, decided),
+        roc=average_curve(tested, draws, GRID, partial(ranking_points, points=roc_points)),
+        precision_recall=average_curve(tested, draws, GRID, partial(ranking_points, points=precision_points)),
+        net_benefit=average_curve(tested, draws, THRESHOLDS, decision_points),
     )
 
 
 Points = Callable[[Array, Array, Array, Array], Array]  # positives, scores, weights (B, N), grid (G,) -> (B, G)
 
 
-def ranked(request: MetricRequest, weights: Array, grid: Array, *, points: Points) -> Array:
-    """Points of a curve that only needs an order: by log odds, which tell apart what rounds to 1."""
+def ranking_points(request: MetricRequest, weights: Array, grid: Array, *, points: Points) -> Array:
+    """Points of a curve that only needs an order: by log odds, which differ where probabilities round to 1."""
     scores = request.probabilities if request.log_odds is None else request.log_odds
-    return points(is_positive(request), scores[:, positive_row(request)], weights, grid)
+    return points(is_positive(request), scores[:, positive_index(request)], weights, grid)
 
 
-def decided(request: MetricRequest, weights: Array, grid: Array) -> Array:
+def decision_points(request: MetricRequest, weights: Array, grid: Array) -> Array:
     """Points of the decision curve, whose thresholds are probabilities."""
-    return net_benefit_points(is_positive(request), request.probabilities[:, positive_row(request)], weights, grid)
+    return net_benefit_points(is_positive(request), request.probabilities[:, positive_index(request)], weights, grid)
 
 
 def is_positive(request: MetricRequest) -> Array:
     """The units of the positive class, bool (N,)."""
-    positives: Array = request.targets == positive_row(request)
+    positives: Array = request.targets == positive_index(request)
     return positives
 
 

@@ -29,7 +29,7 @@ from zoo.evaluation.thresholds import (
 )
 from zoo.evaluation.values import Reason, Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
-from zoo.specs.metric import ScoringContext
+from zoo.specs.metric import ScoringContext, positive_index
 from zoo.statistics.intervals import add_seed_variance, percentile_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values
 from zoo.tasks.kinds import default_task
@@ -109,7 +109,7 @@ def list_label_questions(request: SectionRequest) -> Iterator[Question]:
             for folds in row.stored
         ]
         if card.task.targets.has_positive:
-            label = card.labels[1 if card.positive is None else card.positive]
+            label = card.labels[positive_index(card)]
             yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image", val_unit=None))
             continue
         for number, label in enumerate(card.labels):
@@ -164,7 +164,7 @@ def find_point(question: Question, rule: ThresholdRule, prevalence: float | None
 
 def can_choose(run: SplitPredictions, card: ScoringContext) -> bool:
     """Whether a threshold on val is better than chance."""
-    val, positive = run.get("val"), 1 if card.positive is None else card.positive
+    val, positive = run.get("val"), positive_index(card)
     if val is None:
         return False
     scale, ranked = scale_of(val)
@@ -195,10 +195,10 @@ def predict_values(
     else:
         intervals = resample_values(values, tested, card, prevalence)
     missing = ("nothing is called positive", "nothing is called negative")
-    return tuple(map(put_together, values, intervals, missing))  # type: ignore[return-value]
+    return tuple(map(make_score, values, intervals, missing))  # type: ignore[return-value]
 
 
-def put_together(value: Array, interval: MetricInterval | Reason, missing: str) -> Score:
+def make_score(value: Array, interval: MetricInterval | Reason, missing: str) -> Score:
     if np.isnan(value):
         return Score(value=None, reason=Reason("undefined", missing))
     if isinstance(interval, Reason):
@@ -299,7 +299,7 @@ def methods_of(rows: Sequence[Sequence[Cell]]) -> list[str]:
 
 
 def count(part: Predictions, card: ScoringContext) -> tuple[int, int]:
-    positives = int((part.targets == (1 if card.positive is None else card.positive)).sum())
+    positives = int((part.targets == positive_index(card)).sum())
     return positives, len(part) - positives
 
 

@@ -20,7 +20,7 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Reason, Runs, Score, find_too_few
 from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, Section, SectionRequest
-from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.metric import MetricSpec, ScoringContext, positive_index
 from zoo.statistics.intervals import independent_difference
 from zoo.statistics.pairs import holm
 
@@ -308,7 +308,7 @@ def group_cells(
     names = list(measured.scores)
     yield int(sum(inside.sum() for inside in group.members))
     if card.task.targets.has_positive:
-        positive = 1 if card.positive is None else card.positive
+        positive = positive_index(card)
         inside = [test.take(members) for test, members in zip(tests, group.members, strict=True)]
         for of_positives in (True, False):
             sides = [part.patients[(part.targets == positive) == of_positives] for part in inside]

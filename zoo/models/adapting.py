@@ -56,9 +56,8 @@ def drop_activations(parent: nn.Module, attribute: str) -> None:
         return
     names = [name for name, _ in parent.named_children()]
     for name in names[names.index(attribute) + 1 :]:
-        if (
-            type(getattr(parent, name)).__module__ == nn.ReLU.__module__
-        ):  # any activation of torch, from ReLU to LogSoftmax
+        # The module that defines ReLU defines all activations of torch, and nothing else.
+        if type(getattr(parent, name)).__module__ == nn.ReLU.__module__:
             setattr(parent, name, nn.Identity())
 
 
@@ -199,11 +198,11 @@ def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:
     """Give a ResNet the CIFAR stem: a 3x3 stride-1 first convolution, no max-pooling (He et al. 2016, section 4.2)."""
     from torch import nn
 
-    if not spec.first_conv or not isinstance(getattr(module, "maxpool", None), nn.Module):
-        raise UsageError(f"model {spec.name!r} has no ResNet stem to shrink", fix="use --set stem=own", code="stem")
-    parent, attribute, old = submodule(module, spec.first_conv)
+    has_pool = isinstance(getattr(module, "maxpool", None), nn.Module)
+    old = module.get_submodule(spec.first_conv) if has_pool and spec.first_conv else None
     if not isinstance(old, nn.Conv2d):
         raise UsageError(f"model {spec.name!r} has no ResNet stem to shrink", fix="use --set stem=own", code="stem")
+    parent, attribute, _ = submodule(module, spec.first_conv)
     new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     setattr(parent, attribute, new)

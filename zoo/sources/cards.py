@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from zoo.errors import DataError, nearest
+from zoo.sources.synopsis import read_toml_document
 from zoo.specs.dataset import FACTS
-from zoo.system.toml import parse_toml
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.names import TaskNameOrNone
 
@@ -373,16 +373,7 @@ class DatasetCard(FactsOfCard):
 
 def read_card(path: Path) -> DatasetCard:
     """Read a `dataset.toml`; one DataError lists every mistake with its key."""
-    try:
-        document = parse_toml(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text, from byte {error.start}", fix="save it as UTF-8", code="card"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: invalid TOML: {error}", fix="correct that line", code="card") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}", fix="make it readable", code="card") from error
+    document = read_toml_document(path)
     try:
         return DatasetCard.model_validate(document)
     except ValidationError as error:

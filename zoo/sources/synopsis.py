@@ -41,6 +41,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
 
 
 def read_toml_document(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; a DataError says why it cannot be read."""
     try:
         return parse_toml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

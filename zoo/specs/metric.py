@@ -172,3 +172,8 @@ class ScoringContext:
     def unit_of(self, split: str) -> Unit:
         """The unit of a split; that of val may differ in external validation."""
         return self.val_unit if split == "val" and self.val_unit else self.unit
+
+
+def positive_index(card: MetricRequest | ScoringContext) -> int:
+    """The index of the positive class of a binary task; 1 unless the dataset declares another."""
+    return 1 if card.positive is None else card.positive

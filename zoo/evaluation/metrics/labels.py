@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import Undefined
-from zoo.specs.metric import MetricRequest, MetricSpec, labels_note
+from zoo.specs.metric import MetricRequest, MetricSpec, labels_note, positive_index
 from zoo.statistics.units import mean_over_labels
 from zoo.statistics.weighted import jackknife_influence
 from zoo.tasks.kinds import task_names
@@ -51,11 +51,6 @@ class Column(NamedTuple):
         return ~self.decided
 
 
-def positive_row(request: MetricRequest) -> int:
-    """The index of the positive class of a binary task; the last class by default."""
-    return 1 if request.positive is None else request.positive
-
-
 def decided_classes(request: MetricRequest) -> Array:
     if request.decisions is None:
         raise ValueError(f"{request.task} has no labels to decide for")
@@ -82,7 +77,7 @@ def label_columns(request: MetricRequest) -> list[Column]:
 def scored_columns(request: MetricRequest) -> list[Column]:
     """The columns for metrics of probabilities: the positive class of a binary task, all columns of other tasks."""
     columns = label_columns(request)
-    return [columns[positive_row(request)]] if request.task.targets.has_positive else columns
+    return [columns[positive_index(request)]] if request.task.targets.has_positive else columns
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:
