@@ -144,7 +144,7 @@ def test_a_failure_of_the_model_is_scored_as_the_constant_predictor_and_flagged(
     assert cells["mean rank"].value > 1.5  # last, or next to last, on stars
     assert (cells["datasets"], cells["failures"]) == ("3/3", "2 of 6 seeds")
     assert "brittle on stars: seeds 0, 1 scored as the constant predictor (failed: the loss is nan)" in notes_of(found)
-    assert "without the datasets on which a model failed the order is another: brittle, good" in notes_of(found)
+    assert "without the datasets on which a model failed the order is different: brittle, good" in notes_of(found)
 
 
 @pytest.mark.integration

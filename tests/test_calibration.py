@@ -28,7 +28,7 @@ CARDS = {
 
 
 def draw_logits(task: str, targets: np.ndarray, sureness: float, random: np.random.Generator) -> np.ndarray:
-    """Logits that follow the targets; `sureness` 1 is about calibrated, 3 three times too sure of itself."""
+    """Logits that follow the targets; `sureness` 1 is about calibrated, 3 three times overconfident."""
     if task == "multilabel":
         return sureness * (2 * np.nan_to_num(targets) - 1 + random.normal(size=targets.shape) * 1.4)
     num_labels = len(CARDS[task].labels)
@@ -146,11 +146,11 @@ def with_val(run, **change):
         (lambda run: with_val(run, probabilities=0.2 + 0.6 * np.eye(2)[run["val"].targets]), "every answer on val is"),
         (
             lambda run: with_val(run, probabilities=0.8 - 0.6 * np.eye(2)[run["val"].targets]),
-            "no better than by chance",
+            "no better than chance",
         ),
-        (lambda run: with_val(run, probabilities=np.full((300, 2), 0.5)), "its probabilities are all even"),
+        (lambda run: with_val(run, probabilities=np.full((300, 2), 0.5)), "its probabilities are all equal"),
     ],
-    ids=["no val", "one class", "all right", "all wrong", "all even"],
+    ids=["no val", "one class", "all right", "all wrong", "all equal"],
 )
 def test_without_a_temperature_there_is_a_reason_and_no_rescaled_score(change, reason):
     run = change(draw_run("binary")[0])

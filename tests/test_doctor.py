@@ -41,7 +41,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
 def test_a_link_to_nothing_where_a_folder_should_be(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    told = f"{tmp_path / 'link'} is a link to what is not there; make {tmp_path / 'gone'}, or"
+    told = f"{tmp_path / 'link'} is a broken link; create {tmp_path / 'gone'}, or"
     found = advice(tmp_path, cache=tmp_path / "link" / "cache", results=tmp_path / "link")
     assert f"cache {tmp_path / 'link' / 'cache'}: {told} set ZOO_CACHE to another folder" in found
     assert f"results folder {tmp_path / 'link'}: {told} give by --results another folder" in found
@@ -64,12 +64,12 @@ def test_a_disk_with_little_room(zoo, tmp_path):
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
     if "unshare" in done.stderr:
         pytest.skip("no user namespaces here")
-    assert "0.0 GB free; make room" in "\n".join(json.loads(done.stdout)["advice"])
+    assert "0.0 GB free; free some" in "\n".join(json.loads(done.stdout)["advice"])
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "can_lock", lambda folder: False)  # none such can be mounted here
-    assert "its file system knows no locks; let one bench at a time use it" in advice(tmp_path)
+    assert "its file system has no locks; run only one bench at a time in it" in advice(tmp_path)
 
 
 def test_damaged_results_are_named(store, tmp_path):
@@ -92,9 +92,9 @@ def test_bytecode_that_is_not_kept(zoo, tmp_path):
 
 
 def test_too_little_memory_for_a_run_on_each_core():
-    found = list(doctor.look_at_machine("cpu", int(1e9)))
-    assert any("give --workers a smaller number" in line for line in found)
-    assert not any("--workers" in line for line in doctor.look_at_machine("cpu", int(1e13)))
+    found = list(doctor.advise_on_machine("cpu", int(1e9)))
+    assert any("set --workers to a smaller number" in line for line in found)
+    assert not any("--workers" in line for line in doctor.advise_on_machine("cpu", int(1e13)))
 
 
 def test_a_device_is_checked_by_training_on_it():

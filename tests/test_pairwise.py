@@ -244,11 +244,11 @@ def test_the_terminal_shows_the_test_and_the_patients_needed(three_seeds):
     text = pair_to_terminal([the_contrast(three_seeds)], width=200)
     for told in (
         "dots · binary",
-        "auroc of net less that of other_net: +.",
+        "auroc of net minus other_net: +.",
         "after Holm over the board's 3 pairs: net is better",
         "variance of the difference: ",
-        "these 40 images and these seeds find a difference of .",
-        "to find the difference seen, with 80 % power and these seeds: ",
+        "these 40 images and these seeds detect a difference of .",
+        "to detect a difference of this size with 80 % power and these seeds: ",
         "ordered by influence",
     ):
         assert told in text
@@ -279,7 +279,7 @@ def test_a_constant_difference_needs_no_number_of_images(tmp_path, store):
         "on every image and in every seed the differences are the same"
     )
     assert told in text and any(told in line for line in statements(found.board))
-    assert "net is better" in text and "to find the difference seen" not in text and "no number of" not in text
+    assert "net is better" in text and "to detect a difference" not in text and "no number of" not in text
     tested = pair_to_document([found])["boards"][0]["tested"]
     assert tested["detectable"] is tested["patients_needed"] is None
 

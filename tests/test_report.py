@@ -101,7 +101,7 @@ def test_details_show_every_statement_and_the_ranks(boards):
         "40 test images; images: clear 20, nodule 20; positive: nodule, prevalence .50",
         "split: official (55555555); dataset cccccccc",
         "abacus, 1 thread; torch 2.11.0; zoo 0.1.0; 2025-01-01",
-        "tuning: none, the protocol's values as they are",
+        "tuning: none, the protocol's values are unchanged",
         "not shown: images of other hospitals, devices and years",
         "intervals: 95 %, Newcombe's method 5; logit-DeLong (patients + seeds); overlapping intervals",
         "rank: 1 + the models that score detectably higher (t test over patients and seeds, Holm over 1 pair)",

@@ -106,9 +106,9 @@ def test_random_init_has_no_pretraining_data(tmp_path, store):
 
 def test_the_tuning_budget_is_shown_even_if_it_is_zero(tmp_path, store):
     store(tmp_path)
-    assert "tuning: none, the protocol's values as they are" in statements(board_of(tmp_path))
+    assert "tuning: none, the protocol's values are unchanged" in statements(board_of(tmp_path))
     store(tmp_path, seed=1, tuned="tuned learning_rate: 0.001 of 0.001, 0.01", num_tuning_runs=2)
-    assert "tuning: 2 runs per model with a seed of their own, the best on val chosen" in statements(board_of(tmp_path))
+    assert "tuning: 2 runs per model with a separate seed, the best on val chosen" in statements(board_of(tmp_path))
 
 
 def test_the_last_line_names_the_limits_of_a_board(tmp_path, store):
@@ -122,7 +122,7 @@ def test_a_unit_other_than_the_patient_keeps_its_name(tmp_path, store):
 
 
 def test_equal_predictions_of_all_seeds_are_reported(tmp_path, store):
-    told = "the seeds gave the same predictions: this recipe draws nothing at random"
+    told = "all seeds gave the same predictions: this protocol has no randomness"
     for seed in range(2):
         store(tmp_path / "probe", seed=seed, noise=0.0)
         store(tmp_path / "trained", seed=seed)

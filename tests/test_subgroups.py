@@ -113,7 +113,7 @@ def test_few_distinct_numbers_are_groups_unchanged():
     ("by", "said"),
     [
         ("sez", f"sez: no such column. Did you mean 'sex'? There are: sex, scanner, age; {KEPT}"),
-        ("age:ten", "age:ten: 'ten' is no width: write age:10 for groups of ten"),
+        ("age:ten", "age:ten: 'ten' is not a width: write age:10 for groups of ten"),
         ("sex:10", "sex:10: the column holds texts, which have no width"),
         ("site", "site: all of test is 'one': there are no groups"),
     ],
@@ -142,7 +142,7 @@ def test_missing_value_texts_among_numbers_count_as_empty(by):
     written = dict(enumerate(texts, start=40))
     said, empty = (section_of(with_ages(run, cells), by=[by]) for cells in (written, dict.fromkeys(written, "")))
     assert said.rows == empty.rows and said.notes == empty.notes
-    assert "age: not known of 37 of 300 images" in said.notes
+    assert "age: unknown for 37 of 300 images" in said.notes
 
 
 def test_complete_columns_have_no_note_on_missing_values():
@@ -172,7 +172,7 @@ def test_the_first_cell_that_is_not_a_number_is_named_with_a_fix():
     run = with_ages(draw_run(), {40: "NA", 41: "12 y", 42: "inf"})
     section = section_of(run, by=["age:20", "sex"])
     assert (
-        "age:20: '12 y' is no number (2 of 300 values): correct its cells, or leave empty what is not known, and run "
+        "age:20: '12 y' is not a number (2 of 300 values): correct such cells, leave unknown ones empty, and run "
         "again with `zoo bench --fresh`"
     ) in section.notes
     assert {row["by"] for row in by_group(section).values()} == {"sex"}
@@ -180,7 +180,7 @@ def test_the_first_cell_that_is_not_a_number_is_named_with_a_fix():
 
 def test_a_numeric_column_read_as_text_names_the_odd_cell():
     section = section_of(with_ages(draw_run(), {41: "12 y"}), by=["age"])
-    assert "age: taken as texts: '12 y' is no number (1 of 300 values)" in section.notes
+    assert "age: read as texts: '12 y' is not a number (1 of 300 values)" in section.notes
 
 
 def test_results_without_metadata_name_the_fix():
@@ -188,7 +188,7 @@ def test_results_without_metadata_name_the_fix():
     assert section.rows == ()
     (told,) = section.notes
     assert told.startswith("these results hold no metadata; results keep columns of numbers")
-    assert "correct it or leave it empty" in told and told.endswith("run again with `zoo bench --fresh`")
+    assert "correct or empty each cell" in told and told.endswith("run again with `zoo bench --fresh`")
 
 
 def test_an_older_row_without_metadata_takes_them_from_another_that_was_tested_on_the_same_images():

@@ -271,7 +271,7 @@ def test_a_modified_protocol_with_a_published_label_is_a_deviation(shared):
     registry = replace(REGISTRY, protocols={"scratch": SCRATCH})
     outcome = check(shared, registry)
     note = list_notes(outcome)[0]
-    assert note.endswith(": protocol: called scratch@1, which has another epochs, steps")
+    assert note.endswith(": protocol: named scratch@1, but differs from it in epochs, steps")
     (board,) = build_leaderboard(outcome.results, METRICS_BY_NAME)
     expected = Deviation("undeclared-fields", ("scratch@1", "epochs, steps"))
     assert [expected in row.deviations for row in board.rows] == [True, False]

@@ -102,11 +102,11 @@ class ResultsError(ZooError):
     code, exit_status = "results", EXIT_RESULTS
 
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 @contextmanager
-def room_needed() -> Iterator[None]:
+def convert_disk_errors() -> Iterator[None]:
     """Turn the OSError of a full or read-only disk into a ResultsError.
 
     This is not a bug in zoo: free some disk space and run again.
@@ -114,7 +114,7 @@ def room_needed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_ERRORS:
             raise
         fix = "free some disk space (`zoo cache list` shows what the cache holds)"
         if error.errno == errno.EFBIG:

@@ -43,7 +43,7 @@ NUM_UNITS = 240  # predictions to compute a metric on
 KIT_RESAMPLES = 10
 FAR_OUTPUT = 50.0  # a bias that outweighs any ordinary feature; its sigmoid is 0 or 1
 NUM_PUSHES = 50
-NUM_LABELS = 4  # of invented predictions, where the task permits as many
+NUM_LABELS = 4  # of random predictions; fewer if the task has a smaller maximum
 
 
 def expect(condition: object, sentence: str) -> None:
@@ -66,7 +66,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def check_spec_fields(kind: Kind, spec: Any) -> None:
-    """Check that the name can be typed and be a folder, every field is valid, and every callable can be pickled."""
+    """Check that the name is valid in commands and paths, every field is valid, and every callable can be pickled."""
     try:
         check_spec_name(kind, spec.name)
         check_fields(kind, spec)
@@ -496,8 +496,8 @@ def check_per_unit(where: str, spec: MetricSpec, request: MetricRequest, value: 
     expect(not np.isinf(values).any(), f"{where}: `per_unit` gives infinity; expected numbers, NaN where undefined")
     expect(
         half.shape[1] == values.shape[1] and np.allclose(half, values[: NUM_UNITS // 2], equal_nan=True),
-        f"{where}: `per_unit` gives a unit another value if it is tested with other units; a metric that is no mean "
-        "over units needs `compute`",
+        f"{where}: `per_unit` gives a unit another value if it is tested with other units; a metric that is not a "
+        "mean over units needs `compute`",
     )
     mean = compute_mean(request, per_unit=spec.per_unit)
     expect(

@@ -156,7 +156,7 @@ def compute_features(
     identity = [spec.name, weights.digest, source.content_hash, size, dataset.channels, list(dataset.intensity)]
     identity += [list(mean), list(std), device, backbone.network]
     with console.counting(f"{source.spec.name}: {backbone.display_name}", "images") as progress:
-        extract = counted(feature_extractor(spec, module), len(source.sample_ids), progress)
+        extract = with_progress(feature_extractor(spec, module), len(source.sample_ids), progress)
         features = cached_features(extract, pixels, "fp32", cache=cache, identity=("label-noise", json.dumps(identity)))
     values = features.values.numpy().astype(np.float64)
     spread = values.std(axis=0)
@@ -165,7 +165,7 @@ def compute_features(
     return standard
 
 
-def counted(
+def with_progress(
     extract: Callable[[Tensor], Tensor], total: int, progress: Callable[[int, int | None], None]
 ) -> Callable[[Tensor], Tensor]:
     done = 0

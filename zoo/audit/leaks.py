@@ -43,7 +43,7 @@ from zoo.system.memo import FileMemo
 Verdict = Literal["ok", "warn", "refuse"]
 
 MAX_ALIKE = 0.005  # share of test images with a near-duplicate outside test; above it the split is refused
-TELLING_AUROC = 0.7
+PREDICTIVE_AUROC = 0.7
 COLUMN_BINS = 10  # for a numeric column
 ODD_SIDE = 4.0  # longest side: this many times longer or shorter than the median
 RANKS: tuple[Verdict, ...] = ("ok", "warn", "refuse")
@@ -449,7 +449,7 @@ def find_predictive_columns(source: OpenDataset, fingerprints: Fingerprints) -> 
             continue
         folds = folds or draw_column_folds(classes, patients)
         area = predict_from_column(values, classes, folds)
-        if area > TELLING_AUROC:
+        if area > PREDICTIVE_AUROC:
             yield Finding(
                 check="metadata",
                 verdict="warn",

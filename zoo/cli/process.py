@@ -33,7 +33,7 @@ from zoo.errors import (
     UsageError,
     ZooError,
     clean,
-    room_needed,
+    convert_disk_errors,
 )
 
 COMPLETION = "_ZOO_COMPLETE"  # set by a shell that asks for completions, as in `_ZOO_COMPLETE=bash_source zoo`
@@ -93,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if command.partition(" ")[0] not in ("list", "plugin"):
             require_folder()
-        with room_needed():
+        with convert_disk_errors():
             status = zoo.main(args=list(arguments), prog_name="zoo", standalone_mode=False)
             sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -118,23 +118,26 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as error:  # from click if the reader left; else from a plugin, and never success
         return error.code if isinstance(error.code, int) and error.code else EXIT_BUG
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in SPENT:
-            spent = RunError(f"the system: {error.strerror}", fix="raise it: `ulimit -n`, `ulimit -u`", code="limit")
-            return report_error(spent, command, as_json)
-        if isinstance(error, OSError) and error.filename is not None:
-            fix = "check that it can be read and written and has the format of its name"
-            return report_error(
-                ResultsError(f"{error.filename}: {error.strerror}", fix=fix, code="unusable"), command, as_json
-            )
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            spent = RunError(f"out of memory: {clean(error)[:200]}", fix="free some, or raise `ulimit -v`", code="oom")
-            return report_error(spent, command, as_json)
+        if expected := explain_exception(error):
+            return report_error(expected, command, as_json)
         import traceback
 
         tell(
             traceback.format_exc() + "zoo: this is a bug in zoo; please report it with the lines above and `zoo doctor`"
         )
         return EXIT_BUG
+
+
+def explain_exception(error: Exception) -> ZooError | None:
+    """The error to report for an exception whose cause is the system or a file; None for a bug in zoo."""
+    if isinstance(error, OSError) and error.errno in SPENT:
+        return RunError(f"the system: {error.strerror}", fix="raise it: `ulimit -n`, `ulimit -u`", code="limit")
+    if isinstance(error, OSError) and error.filename is not None:
+        fix = "check that it can be read and written and has the format of its name"
+        return ResultsError(f"{error.filename}: {error.strerror}", fix=fix, code="unusable")
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return RunError(f"out of memory: {clean(error)[:200]}", fix="free some, or raise `ulimit -v`", code="oom")
+    return None
 
 
 def require_folder() -> None:

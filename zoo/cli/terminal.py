@@ -24,9 +24,9 @@ def tell(text: str) -> None:
 
 
 def registry_with_warnings(console: Console | None = None) -> Registry:
-    """Open the registry of installed plugins; a broken plugin is one warning per day.
+    """Open the registry of installed plugins, and warn of each broken plugin once a day.
 
-    `zoo plugin list`, and errors for names that it might provide, mention it every time.
+    `zoo plugin list`, and the errors for names that a broken plugin might provide, mention it every time.
     """
     from zoo.registry.opening import open_registry
     from zoo.system.progress import Console

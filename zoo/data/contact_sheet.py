@@ -26,6 +26,8 @@ PAPER, INK = 255, 0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Thumbnail:
+    """An image with the text below it."""
+
     pixels: Array  # (H, W) or (H, W, 3), uint8 or uint16
     label: str
 

@@ -23,7 +23,7 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
-from zoo.errors import DataError, ZooError, message_of, room_needed
+from zoo.errors import DataError, ZooError, convert_disk_errors, message_of
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.sources.listing import one_form
@@ -150,7 +150,7 @@ def convert_failures() -> Iterator[None]:
     A full disk affects every dataset and is a ResultsError.
     """
     try:
-        with noted_interrupts() as interrupts, room_needed():
+        with noted_interrupts() as interrupts, convert_disk_errors():
             yield
     except ZooError:
         raise
@@ -205,19 +205,19 @@ def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | N
                 progress(done, len(images))
     finally:
         memo.close()
-    watch = partial(watched, name=name, files=dict(zip(images, samples.files, strict=True)), hashed=hashed)
-    read_by = samples.read_by and partial(watched_read_by, samples.read_by, watch)
+    watch = partial(refuse_changes, name=name, files=dict(zip(images, samples.files, strict=True)), hashed=hashed)
+    read_by = samples.read_by and partial(refuse_changes_by, samples.read_by, watch)
     return np.array(digests), replace(samples, read=watch(samples.read), read_by=read_by)
 
 
-def watched(
+def refuse_changes(
     read: Callable[[Any], Array], name: str, files: Mapping[Any, Path], hashed: dict[Path, tuple[str, FileStamp]]
 ) -> Callable[[Any], Array]:
     """Wrap a reader so that it refuses files that changed since they were hashed."""
     return partial(read_same_file, read, name, files, hashed)
 
 
-def watched_read_by(
+def refuse_changes_by(
     read_by: ReadBy, watch: Callable[[Callable[[Any], Array]], Callable[[Any], Array]], images: Sequence[Any]
 ) -> tuple[Callable[[Any], Array], Mapping[str, Any]]:
     read, reading = read_by(images)

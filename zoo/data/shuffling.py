@@ -40,7 +40,7 @@ def shuffle(targets: Array, patients: Array, frames: Array, random: np.random.Ge
     donated = targets[first].copy()
     for mine, donor in zip(own, random.permutation(len(own)), strict=True):
         pool = random.permutation(first[own[donor]])
-        if len(np.unique(np.nan_to_num(targets[first[mine]], nan=-1), axis=0)) == 1:  # unknown is unknown too
+        if len(np.unique(np.nan_to_num(targets[first[mine]], nan=-1), axis=0)) == 1:  # NaN (unknown) equals NaN
             pool = pool[:1]
         donated[mine] = targets[np.resize(pool, len(mine))]
     shuffled: Array = donated[clip]

@@ -31,11 +31,8 @@ HEADER_VERSION = "3"  # raise it when `read_header` returns different facts abou
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_DICOM_FRAMES = 100_000
 FRAGMENT_BYTES = 8  # the minimum of a compressed frame: the header of its item
-FRAME_GROUPS = (
-    "PixelValueTransformationSequence",
-    "FrameVOILUTSequence",
-    "PixelMeasuresSequence",
-)  # may differ between frames
+# May differ between frames.
+FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
 OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}

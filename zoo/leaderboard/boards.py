@@ -96,7 +96,7 @@ class Board:
     """All comparable rows: one dataset, content, split, protocol and kind of initial weights."""
 
     dataset: str
-    facts: Mapping[str, Any]  # data.describe_dataset
+    facts: Mapping[str, Any]  # data.dataset.describe_fold
     protocol: str
     label_parts: tuple[str, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
@@ -462,7 +462,7 @@ def flag_degenerate(
 def find_evidence(
     stored: Runs, metric: MetricSpec | None, card: ScoringContext, threshold: ThresholdRule
 ) -> Evidence | str:
-    """What the row is ranked by, or why it is not ranked; an error in a plugin's metric costs only the rank."""
+    """What the row is ranked by, or why it is not ranked; an error in a plugin's metric is such a reason."""
     if metric is None:
         return "the primary metric is not installed"
     try:
@@ -543,8 +543,8 @@ def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Scori
     for position, label in enumerate(card.labels):
         for fold in folds:
             targets = fold["test"].targets
-            having = targets == position if targets.ndim == 1 else targets[:, position] == 1
-            counts[label] += len(np.unique(fold["test"].patients[having]))
+            has_label = targets == position if targets.ndim == 1 else targets[:, position] == 1
+            counts[label] += len(np.unique(fold["test"].patients[has_label]))
     return counts
 
 

@@ -59,15 +59,15 @@ def build_section(request: SectionRequest) -> Section | None:
         curves += describe_curves(row, runs, card, "raw") + describe_curves(row, after, card, "after")
     return Section(
         name="calibration",
-        title="Calibration: how far a probability can be taken at its word",
+        title="Calibration: do predicted probabilities match observed frequencies?",
         columns=CALIBRATION_COLUMNS,
         rows=tuple(rows),
         compact=CALIBRATION_COLUMNS[:6],
         notes=(
-            f"ECE: mean distance of what is claimed from what came true, {NUM_BINS} bins of equal mass "
-            f"{card.task.presentation.calibrated}; chance raises it, and its interval takes that out",
+            f"ECE: mean distance between predicted probability and observed frequency, {NUM_BINS} bins of equal mass "
+            f"{card.task.presentation.calibrated}; chance raises it, and its interval is corrected for that",
             "after: at the temperature that minimizes the log loss on val, fitted for each run; above 1 the model was "
-            "too sure of itself; intervals hold it fixed",
+            "overconfident; intervals hold it fixed",
             *reasons,
         ),
         details={"bins": NUM_BINS, "unit": request.card.unit, "temperatures": temperatures, "reliability": curves},

@@ -124,24 +124,24 @@ def cumulate(positives: Array, scores: Array, weights: Array) -> tuple[Array, Ar
 def roc_points(positives: Array, scores: Array, weights: Array, grid: Array) -> Array:
     """Sensitivity at each 1 - specificity of `grid`, (B, G), linear between the steps; NaN without both classes."""
     hits, alarms = cumulate(positives, scores, weights)
-    found = np.full((len(weights), len(grid)), np.nan)
+    values = np.full((len(weights), len(grid)), np.nan)
     for b in range(len(weights)):
         if hits[b, -1] and alarms[b, -1]:
-            found[b] = np.interp(grid, alarms[b] / alarms[b, -1], hits[b] / hits[b, -1])
-            found[b, 0] = (hits[b] / hits[b, -1])[alarms[b] == 0].max()
-    return found
+            values[b] = np.interp(grid, alarms[b] / alarms[b, -1], hits[b] / hits[b, -1])
+            values[b, 0] = (hits[b] / hits[b, -1])[alarms[b] == 0].max()
+    return values
 
 
 def precision_points(positives: Array, scores: Array, weights: Array, grid: Array) -> Array:
     """Precision at the highest threshold that reaches each recall of `grid`, (B, G); NaN without positives."""
     hits, alarms = cumulate(positives, scores, weights)
-    found = np.full((len(weights), len(grid)), np.nan)
+    values = np.full((len(weights), len(grid)), np.nan)
     for b in range(len(weights)):
         if hits[b, -1]:
             at = np.searchsorted(hits[b] / hits[b, -1], np.maximum(grid, 1e-9) - 1e-12)
             at = np.minimum(at, hits.shape[1] - 1)
-            found[b] = hits[b, at] / (hits[b, at] + alarms[b, at])
-    return found
+            values[b] = hits[b, at] / (hits[b, at] + alarms[b, at])
+    return values
 
 
 def net_benefit_points(positives: Array, scores: Array, weights: Array, grid: Array) -> Array:

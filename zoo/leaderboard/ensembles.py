@@ -45,8 +45,8 @@ def build_section(request: SectionRequest) -> Section | None:
         columns=("model", "ensemble of", *metrics, f"{request.primary.name} of its members"),
         rows=tuple(rows),
         notes=(
-            "an ensemble is another model, as many times as costly, and not ranked among single ones; its interval is "
-            "over patients alone; thresholds are chosen on val from its own mean probabilities",
+            "an ensemble costs as much as all its members, so it is not ranked among single models; its interval is "
+            "over patients alone; thresholds are chosen on val from its mean probabilities",
         ),
     )
 

@@ -25,7 +25,7 @@ from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA
 
 MIN_DATASETS = MIN_MODELS = 2
-NORMALISED = "(score - chance)/(1 - chance)"
+NORMALIZED = "(score - chance)/(1 - chance)"
 METHOD = IntervalMethod(code="datasets")
 
 
@@ -74,7 +74,7 @@ def find_across(boards: Sequence[Board]) -> list[Across]:
             b for b in chosen if sum(isinstance(t, DatasetScore) for t in table[b.dataset].values()) >= MIN_MODELS
         ]
         models = list(dict.fromkeys(row.label for b in usable for row in b.rows if not row.baseline))
-        complete = [model for model in models if len(having(model, usable, table)) == len(usable)]
+        complete = [model for model in models if len(list_scored(model, usable, table)) == len(usable)]
         if len(usable) >= MIN_DATASETS and len(complete) >= MIN_MODELS:
             orders.append(rank_across(usable, complete, table, "all", len(usable), notes))
         if len(complete) < len(models):
@@ -132,7 +132,7 @@ def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Da
     if isinstance(own, str) and (not lost or row.seeds):
         return "; ".join([own, *row.errors])
     if lost and constant is None:
-        return "no constant predictor that could stand for its failures"
+        return "its failures cannot count as the constant predictor, which has no result"
     parts = [own] * len(row.seeds) if isinstance(own, Evidence) else []
     parts += [constant] * lost if constant is not None else []
     if len(parts) < MIN_SEEDS:
@@ -154,7 +154,8 @@ def same_patients(one: Evidence, other: Evidence) -> bool:
     return np.array_equal(one.patients, other.patients)
 
 
-def having(model: str, boards: Sequence[Board], table: ScoreTable) -> list[Board]:
+def list_scored(model: str, boards: Sequence[Board], table: ScoreTable) -> list[Board]:
+    """The boards on which a model has a score."""
     return [board for board in boards if isinstance(table[board.dataset].get(model), DatasetScore)]
 
 
@@ -165,7 +166,7 @@ def share_datasets(models: Sequence[str], boards: Sequence[Board], table: ScoreT
         common = [b for b in boards if all(isinstance(table[b.dataset].get(model), DatasetScore) for model in kept)]
         if len(common) >= MIN_DATASETS:
             return kept, common
-        kept.remove(min(reversed(kept), key=lambda model: len(having(model, boards, table))))
+        kept.remove(min(reversed(kept), key=lambda model: len(list_scored(model, boards, table))))
     return [], []
 
 
@@ -194,7 +195,15 @@ def rank_across(
             [f"across {len(boards)} datasets", first.protocol, weights]
             + ([f"those of {num_datasets} that all models have"] if over == "common" else [])
         ),
-        columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALISED}", "datasets", "failures"),
+        columns=(
+            "model",
+            "mean rank",
+            "win probability",
+            "P(rank 1)",
+            f"mean {NORMALIZED}",
+            "datasets",
+            "failures",
+        ),
         rows=tuple(
             describe_model(i, models[i], order, normalized, tested, f"{counts[models[i]]}/{num_datasets}")
             for i in best_first
@@ -307,11 +316,11 @@ def order_notes(
     """The order by mean normalized score, and without datasets on which a model failed, if they differ."""
     lines = []
     if normalized is None:
-        lines.append(f"no mean {NORMALISED}: a board has no constant predictor, or its metric no best value")
+        lines.append(f"no mean {NORMALIZED}: a board has no constant predictor, or its metric no best value")
     else:
         means = [float(rounded(exact_mean(column))) for column in normalized.T]
         by_mean = sorted(models, key=lambda model: -means[models.index(model)])
-        lines += order_note(f"by the mean {NORMALISED}", by_mean, names)
+        lines += order_note(f"by the mean {NORMALIZED}", by_mean, names)
     unfailed = [part for part, row in zip(measured, tested, strict=True) if not any(t.num_faults for t in row)]
     if MIN_DATASETS <= len(unfailed) < len(measured):
         ranks = order_models(unfailed, num_resamples=1).mean_rank
@@ -321,7 +330,7 @@ def order_notes(
 
 
 def order_note(way: str, order: Sequence[str], names: Sequence[str]) -> list[str]:
-    return [f"{way} the order is another: {', '.join(order)}"] if list(order) != list(names) else []
+    return [f"{way} the order is different: {', '.join(order)}"] if list(order) != list(names) else []
 
 
 def demonstration_notes(boards: Sequence[Board]) -> list[str]:

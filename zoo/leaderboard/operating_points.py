@@ -314,5 +314,5 @@ def describe_point(question: Question, point: Point | None) -> dict[str, Any]:
             for number, folds in enumerate(thresholds)
             for fold, threshold in enumerate(folds)
         ],
-        "on_val": {} if point is None else {name: found.value for name, found in point.on_val.items()},
+        "on_val": {} if point is None else {name: rate.value for name, rate in point.on_val.items()},
     }

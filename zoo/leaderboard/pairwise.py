@@ -1,7 +1,6 @@
 """Compare two models of a board: the difference, its uncertainty, and the images they disagree on.
 
-A pure function of boards. The test of two rows is the board's own, that of `comparison`; docs/statistics.md says the
-rest.
+A pure function of boards. Two rows are tested as on the board, by `significance.compare_rows`; see docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -243,9 +242,9 @@ def test_scores(
 def count_discordant(parts: Sequence[Sequence[DecidedTest]]) -> tuple[int | None, int | None, str | None]:
     """Count the units that only one model classified correctly, over all folds; or why that is impossible."""
     if any(part.request.decisions is None or part.request.decisions.ndim > 1 for part in parts[0]):
-        return None, None, "no single decision a unit"
+        return None, None, "no single decision per unit"
     if any(len(np.unique(part.patients)) < len(part.patients) for part in parts[0]):
-        return None, None, "several units a patient: McNemar's test needs independent ones"
+        return None, None, "several units per patient: McNemar's test needs independent units"
     right = [np.concatenate([part.request.decisions == part.request.targets for part in folds]) for folds in parts]
     return int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum()), None
 
@@ -290,7 +289,7 @@ def find_disagreements(board: Board, first: Row, second: Row) -> tuple[str, tupl
 
 
 def mean_of_targets(row: Row, answers: Answers) -> Array:
-    """What a model answers about the truth of each tested image (N,), averaged over seeds, fold after fold."""
+    """`Answers.of_target` of each tested image (N,), averaged over seeds; the folds follow one another."""
     folds = zip(*row.stored, strict=True)
     tests = [[part["test"] for part in seeds] for seeds in folds]
     return np.concatenate(

@@ -26,7 +26,7 @@ SAME = 1e-6  # smaller differences of log odds or probabilities count as equal o
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
 def find_degenerate(
-    found: Score | None,
+    row_score: Score | None,
     constant: Score | None,
     *,
     higher_is_better: bool,
@@ -47,10 +47,10 @@ def find_degenerate(
     decided = sum(one_class(run, card, rule) for run in stored) if card.task.classes else 0
     if decided > same:
         reasons.append(f"one class for every test {card.unit} in {decided} of {len(stored)} runs")
-    if found is None or found.value is None or constant is None or constant.value is None:
+    if row_score is None or row_score.value is None or constant is None or constant.value is None:
         return tuple(reasons)
-    bound = found.low if higher_is_better else found.high
-    worst = found.value if bound is None else bound
+    bound = row_score.low if higher_is_better else row_score.high
+    worst = row_score.value if bound is None else bound
     lead = worst - constant.value if higher_is_better else constant.value - worst
     if lead <= ROUNDING:
         what = "its score" if bound is None else "its interval"
@@ -109,14 +109,14 @@ def score_shuffles(
 def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, card: ScoringContext) -> ShuffleVerdict:
     """Check that the interval over shuffles covers chance; otherwise information on test labels leaks."""
     name, chance, chance_text = card.task.presentation.chance
-    found = scores.get(name)
+    mean = scores.get(name)
     counted = f"{num_shuffles} shuffle{'s' * (num_shuffles != 1)}"
     counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
-    if found is None or found.value is None or found.low is None or found.high is None:
-        reason = (found and found.reason) or f"{name} is not there"
+    if mean is None or mean.value is None or mean.low is None or mean.high is None:
+        reason = (mean and mean.reason) or f"{name} is missing"
         return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({counted}): no verdict: {reason}")
-    value = f"{name} {with_interval(found)}"
-    if found.low - ROUNDING <= chance <= found.high + ROUNDING:
+    value = f"{name} {with_interval(mean)}"
+    if mean.low - ROUNDING <= chance <= mean.high + ROUNDING:
         text = f"labels shuffled ({counted}): {value} covers {chance_text}: no sign of a leak"
         return ShuffleVerdict(model=model, passed=True, text=text)
     text = (
@@ -127,7 +127,7 @@ def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, c
     return ShuffleVerdict(model=model, passed=False, text=text)
 
 
-# --- how often a test set was looked at ------------------------------------------------------------------------------
+# --- how often a test set was used -----------------------------------------------------------------------------------
 SCORED = ("score", "external")  # purposes of runs whose scores measure a model's quality
 CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest")
 

@@ -29,8 +29,8 @@ OF_DECISIONS = {spec.name: spec for spec in METRICS if spec.name in ("sensitivit
 UNKNOWN_GROUP = "unknown"
 LESS = "less rest's"
 KEPT = (
-    f"results keep columns of numbers, and of at most {MAX_TEXT_VALUES} texts that images share; where a cell among "
-    "numbers is none, correct it or leave it empty, and run again with `zoo bench --fresh`"
+    f"results keep columns of numbers, and of at most {MAX_TEXT_VALUES} texts that images share; in a column of "
+    "numbers, correct or empty each cell that is not a number, and run again with `zoo bench --fresh`"
 )
 NO_METADATA = f"these results hold no metadata; {KEPT}"
 
@@ -151,7 +151,7 @@ def make_groups(by: GroupBy, tests: Sequence[Predictions], unit_name: str) -> tu
     if by.column not in metadata:
         column, _, width = by.column.rpartition(":")
         if column in metadata:
-            raise Undefined(f"{by.text}: {width!r} is no width: write {column}:10 for groups of ten")
+            raise Undefined(f"{by.text}: {width!r} is not a width: write {column}:10 for groups of ten")
         hint = nearest(by.column, metadata)
         raise Undefined(
             f"{by.text}: no such column. {hint + ' ' if hint else ''}There are: {', '.join(metadata)}; {KEPT}"
@@ -163,9 +163,9 @@ def make_groups(by: GroupBy, tests: Sequence[Predictions], unit_name: str) -> tu
         Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
     ]
     if unknown := int((names == UNKNOWN_GROUP).sum()):
-        notes.append(f"{by.column}: not known of {unknown} of {len(names)} {unit_name}s")
+        notes.append(f"{by.column}: unknown for {unknown} of {len(names)} {unit_name}s")
     if SEVERAL in names:
-        notes.append(f"{by.text}: {SEVERAL}: where the images of one do not agree")
+        notes.append(f"{by.text}: {SEVERAL}: the images of one {unit_name} have different values")
     if len(groups) < 2:
         raise Undefined(f"{by.text}: all of test is {groups[0].name!r}: there are no groups")
     return groups, notes
@@ -176,14 +176,14 @@ def name_groups(by: GroupBy, values: Array) -> tuple[Array, list[str], list[str]
     numbers = read_numbers(values)
     odd = "" if numbers is not None else describe_odd(values)
     if by.width is not None and numbers is None:
-        fix = "correct its cells, or leave empty what is not known, and run again with `zoo bench --fresh`"
+        fix = "correct such cells, leave unknown ones empty, and run again with `zoo bench --fresh`"
         raise Undefined(f"{by.text}: {f'{odd}: {fix}' if odd else 'the column holds texts, which have no width'}")
     if numbers is None or (by.width is None and len(np.unique(values[values != ""])) <= MAX_CATEGORIES):
         names = np.where(values == "", UNKNOWN_GROUP, values)
         order = sorted(
             set(names.tolist()) - {UNKNOWN_GROUP}, key=(lambda v: (float(v), v)) if numbers is not None else None
         )
-        return names, [*order, UNKNOWN_GROUP], [f"{by.column}: taken as texts: {odd}"] if odd else []
+        return names, [*order, UNKNOWN_GROUP], [f"{by.column}: read as texts: {odd}"] if odd else []
     present = ~np.isnan(numbers)
     notes = []
     if by.width is not None:
@@ -205,7 +205,7 @@ def describe_odd(values: Array) -> str:
     odd = [value for value in filled.tolist() if read_numbers(np.array([value])) is None]
     if not odd or len(odd) > len(filled) / 2:
         return ""
-    return f"{odd[0]!r} is no number ({len(odd)} of {len(values)} values)"
+    return f"{odd[0]!r} is not a number ({len(odd)} of {len(values)} values)"
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -321,11 +321,11 @@ def group_cells(
 
 def group_notes(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> list[str]:
     notes = [
-        f"{LESS}: of the group less that of all other {request.unit_name}s. The largest of several gaps would be large "
-        "by chance alone",
+        f"{LESS}: the group's value minus that of all other {request.unit_name}s. The largest of several gaps would be "
+        "large by chance alone",
         f"p: of the difference in {next(iter(metrics))}, after Holm over all of a model's groups",
         f"too few: under 10 positive or under 10 negative {request.case_name}s; such a group is not scored",
     ]
     if len(metrics) > 1:
-        notes.append("sensitivity and specificity at the threshold that all of val chose")
+        notes.append("sensitivity and specificity at the threshold chosen on all of val")
     return notes

@@ -68,7 +68,7 @@ class SectionRequest:
 
     rows: Sequence[ScoredRow]
     card: ScoringContext
-    facts: Mapping[str, Any]  # data.describe_dataset
+    facts: Mapping[str, Any]  # data.dataset.describe_fold
     primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)

@@ -145,7 +145,7 @@ def check_precision(module: nn.Module, spec: ModelSpec) -> None:
 
 
 def is_dense(spec: ModelSpec) -> bool:
-    """Whether the model returns logits for every pixel, as the tasks it is for require."""
+    """Whether the model returns logits for every pixel: a task of its spec has a dense head."""
     return any(TASKS[name].head.dense for name in spec.tasks if name in TASKS)
 
 

@@ -52,8 +52,8 @@ PATCHED = ("builtins", "os", "numpy", "numpy.random")
 def noted_interrupts() -> Iterator[list[int]]:
     """Yield a list of the SIGINT signals received in the block, to tell them from a plugin's own KeyboardInterrupt.
 
-    Signals are recorded in the main thread only. Elsewhere an interrupt is assumed, unless SIGINT is ignored, as for a
-    background job of a shell.
+    Signals can be recorded in the main thread only. In other threads the list holds one SIGINT from the start, so that
+    every KeyboardInterrupt counts as the user's, unless SIGINT is ignored, as in a background job of a shell.
     """
     noted: list[int] = []
     before = signal.getsignal(signal.SIGINT)

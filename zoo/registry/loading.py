@@ -205,8 +205,8 @@ def explain_unknown_field(error: TypeError) -> PluginError | None:
         return None
     names = [part.name for part in dataclasses.fields(kind)]
     upgrade = f"{CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it"
-    hint = nearest(match[2], names)
-    return PluginError(f"{match[1]} has no field {match[2]!r}", fix=f"{hint} Else {upgrade}" if hint else upgrade)
+    guess = nearest(match[2], names)
+    return PluginError(f"{match[1]} has no field {match[2]!r}", fix=f"{guess} Else {upgrade}" if guess else upgrade)
 
 
 def describe_object(value: object) -> str:
@@ -274,7 +274,7 @@ def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: S
         for spec in specs["model"]
         for prefix in spec.prefixes
     }
-    # names in stored results and on cards are looked up there
+    # TASKS resolves the task names in stored results and on cards.
     TASKS.update({name: task for name, task in keyed["tasks"].items() if name == task.name})
     return Registry(**keyed, owners=owners, prefixes=prefixes, plugins=tuple(plugins), broken=broken)
 

@@ -25,9 +25,8 @@ from zoo.registry.finding import InstalledPlugin, find_plugins, raising
 from zoo.registry.loading import load_plugin
 from zoo.system.files import read_regular, write_json
 
-SECONDS = (
-    30.0  # for one plugin; without cached bytecode `import torch` alone takes four, and far more on a busy machine
-)
+# For one plugin. Without cached bytecode `import torch` alone takes four, and far more on a busy machine.
+SECONDS = 30.0
 RETRY_SECONDS = 2.0  # for one that timed out before: if it was only slow, it has been compiled and cached since
 QUARANTINE_POLL_SECONDS = 0.01
 ENDED = "/ended"  # cannot be the name of a plugin

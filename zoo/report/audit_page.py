@@ -25,8 +25,8 @@ def build_page(audited: Sequence[AuditedDataset]) -> str:
     datasets = []
     for number, each in enumerate(audited, start=1):
         opened = each.dataset
-        shown = PageImages(opened.source, opened.split, opened.fingerprints) if opened else None
-        datasets.append(describe_audit(each.audit, shown, f"dataset-{number}"))
+        images = PageImages(opened.source, opened.split, opened.fingerprints) if opened else None
+        datasets.append(describe_audit(each.audit, images, f"dataset-{number}"))
     names = ", ".join(each.audit.dataset for each in audited)
     return render_page("audit.html", title=f"Audit: {names}", datasets=datasets)
 
@@ -61,9 +61,9 @@ class PageImages:
         return self.thumbnails[sample_id]
 
 
-def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[str, Any]:
+def describe_audit(audit: Audit, images: PageImages | None, anchor: str) -> dict[str, Any]:
     """The values of the template for one dataset."""
-    findings = [describe_finding(f, shown, f"{anchor}-{number}") for number, f in enumerate(audit.findings, start=1)]
+    findings = [describe_finding(f, images, f"{anchor}-{number}") for number, f in enumerate(audit.findings, start=1)]
     described: dict[str, Any] = {
         "name": audit.dataset,
         "anchor": anchor,
@@ -78,9 +78,9 @@ def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[
         "has_patients": False,
         "patient_word": "",
     }
-    if shown is None:
+    if images is None:
         return described
-    facts = describe_source(shown.source, shown.split, shown.fingerprints)
+    facts = describe_source(images.source, images.split, images.fingerprints)
     readable = to_readable({**facts, "sheet": "", "shown": [], "shown_from_to": [0, 0]})
     splits = {name: facts["splits"][name] for name in SPLITS}
     return described | {
@@ -92,12 +92,12 @@ def describe_audit(audit: Audit, shown: PageImages | None, anchor: str) -> dict[
         "labels": list(splits["train"].get("labels", {})),
         "folds": f"the first of {facts['folds']} folds" if facts["folds"] > 1 else "",
         "notes": [*facts["notes"], *facts["known_issues"]],
-        "has_patients": shown.source.has_patients,
-        "patient_word": shown.patient_word,
+        "has_patients": images.source.has_patients,
+        "patient_word": images.patient_word,
     }
 
 
-def describe_finding(finding: Finding, shown: PageImages | None, anchor: str) -> dict[str, Any]:
+def describe_finding(finding: Finding, images: PageImages | None, anchor: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         **{name: getattr(finding, name) for name in ("check", "verdict", "splits", "count", "message", "fix")},
         "anchor": "",
@@ -106,24 +106,24 @@ def describe_finding(finding: Finding, shown: PageImages | None, anchor: str) ->
         "suspects": [],
         "more": "",
     }
-    if shown is None or not (finding.pairs or finding.samples or finding.suspects):
+    if images is None or not (finding.pairs or finding.samples or finding.suspects):
         return described
     described["anchor"] = anchor
     if finding.suspects:
-        described["suspects"] = [describe_suspect(each, shown) for each in finding.suspects[:MOST_SUSPECTS]]
+        described["suspects"] = [describe_suspect(each, images) for each in finding.suspects[:MOST_SUSPECTS]]
         described["more"] = first_of(len(described["suspects"]), len(finding.suspects), "images")
     elif finding.pairs:
-        described["pairs"] = [(shown.image(a), shown.image(b)) for a, b in finding.pairs]
+        described["pairs"] = [(images.image(a), images.image(b)) for a, b in finding.pairs]
         described["more"] = f"The first {MOST_NAMED} pairs." if len(finding.pairs) == MOST_NAMED else ""
     else:
-        described["images"] = [shown.image(sample_id) for sample_id in finding.samples]
+        described["images"] = [images.image(sample_id) for sample_id in finding.samples]
         described["more"] = first_of(len(finding.samples), finding.count, "images")
     return described
 
 
-def describe_suspect(suspect: Suspect, shown: PageImages) -> dict[str, Any]:
+def describe_suspect(suspect: Suspect, images: PageImages) -> dict[str, Any]:
     return {
-        "image": shown.image(suspect.sample),
+        "image": images.image(suspect.sample),
         "label": suspect.label,
         "given": suspect.given,
         "suggested": suspect.suggested,

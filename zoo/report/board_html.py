@@ -83,7 +83,7 @@ def describe_board(board: Board, anchor: str) -> dict[str, Any]:
         "pairs": describe_matrix(board),
         "sections": [describe_table(section) for section in board.sections],
         "statements": statements(board),
-        "facts": describe_making(board),
+        "facts": describe_origin(board),
     }
 
 
@@ -162,15 +162,14 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
 
 
 def describe_details(board: Board, row: Row, tied: Sequence[str]) -> list[tuple[str, str]]:
-    """What a row opens to: its runs, the command that repeats it, what deviates."""
-    found = [("runs", f"{row.coverage[0]} of {row.coverage[1]} count: {' '.join(run[:8] for run in row.run_ids)}")]
+    """The details of a row: its runs, the command that repeats it, its deviations."""
+    details = [("runs", f"{row.coverage[0]} of {row.coverage[1]} count: {' '.join(run[:8] for run in row.run_ids)}")]
     if not row.baseline:
-        found.append(("repeat", repeat_command(board, row)))
-        found.append(("weights", row.weights if row.weights != "random init" else "random init"))
+        details += [("repeat", repeat_command(board, row)), ("weights", row.weights)]
     if tied:
-        found.append(("no detectable difference from", ", ".join(tied)))
-    found += [("note", line.partition(": ")[2] or line) for line in row_statements(row, board)]
-    return found
+        details.append(("no detectable difference from", ", ".join(tied)))
+    details += [("note", line.partition(": ")[2] or line) for line in row_statements(row, board)]
+    return details
 
 
 def repeat_command(board: Board, row: Row) -> str:
@@ -347,12 +346,12 @@ def describe_table(section: Section) -> dict[str, Any]:
     }
 
 
-def describe_making(board: Board) -> list[tuple[str, str]]:
+def describe_origin(board: Board) -> list[tuple[str, str]]:
     """How the board was made: hashes, splits, protocol, versions, dates."""
     facts, test = board.facts, board.facts["splits"]["test"]
     first, last = board.dates
     counts = ", ".join(f"{name} {facts['splits'][name]['images']}" for name in ("train", "val", "test"))
-    found = [
+    described = [
         ("dataset", f"{board.dataset} ({facts['content_hash'][:16]})"),
         ("split", f"{facts['split_origin']} ({facts['split_hash'][:16]}): {counts} images"),
         ("unit", f"{case_name(board)}" + (f", {test['patients']} in test" if facts["has_patients"] else "")),
@@ -363,4 +362,4 @@ def describe_making(board: Board) -> list[tuple[str, str]]:
         ("dates", first if first == last else f"{first} to {last}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(board.versions.items()))),
     ]
-    return [(name, clean(text)) for name, text in found if text]
+    return [(name, clean(text)) for name, text in described if text]

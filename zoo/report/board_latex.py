@@ -1,7 +1,7 @@
 r"""Boards as LaTeX tables for a paper: booktabs, one table per board.
 
-A score is bold only if the board's test finds its row better than every other ranked row. A paper that holds the
-tables needs `\usepackage{booktabs}`.
+A score is bold only if the board's test finds its row better than every other ranked row. The tables need
+`\usepackage{booktabs}`.
 """
 
 from __future__ import annotations
@@ -75,5 +75,5 @@ def score_cell(board: Board, position: int) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text whose every character is printed as it is."""
+    """Escape the characters that LaTeX would interpret."""
     return "".join(SPECIAL.get(character, character) for character in clean(text))

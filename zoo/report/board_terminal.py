@@ -157,8 +157,8 @@ def list_columns(board: Board) -> list[TableColumn]:
 def fit_columns(columns: Sequence[TableColumn], width: int) -> list[TableColumn]:
     """Drop columns until the table fits: costs first, then metrics from the right, then the SD between seeds.
 
-    The heading of the primary metric takes two lines before anything is dropped. A name gets what is left, and is
-    broken into lines where that is less than it needs; it is never cut.
+    The heading of the primary metric is broken into two lines before any column is dropped. Names take the rest of the
+    width, broken into lines where necessary; they are never cut.
     """
     kept = list(columns)
     if table_width(kept) > width:
@@ -166,9 +166,9 @@ def fit_columns(columns: Sequence[TableColumn], width: int) -> list[TableColumn]
     while needed_width(kept) > width and any(column.drop is not None for column in kept):
         kept.remove(min((column for column in kept if column.drop is not None), key=lambda column: column.drop or 0))
     others = sum(column.width + GAP for column in kept if column.name != "model")
-    room = max(width - others - GAP, MIN_NAME)
+    available = max(width - others - GAP, MIN_NAME)
     return [
-        replace(column, cells=tuple(break_name(cell, room) for cell in column.cells))
+        replace(column, cells=tuple(break_name(cell, available) for cell in column.cells))
         if column.name == "model"
         else column
         for column in kept

@@ -13,8 +13,8 @@ DEVIATION_TEXTS: Mapping[DeviationKind, str] = {
     "batch-size": "batch_size: {} instead of {}",
     "batch-parts": "out of memory: batches of {} in parts of {}",
     "leak-allowed": "leak allowed: {}",
-    "other-predictions": "weights: {}, and val predicted up to {} otherwise than by the finished run",
-    "undeclared-fields": "protocol: called {}, which has another {}",
+    "other-predictions": "weights: {}; predictions of val differ by up to {} from those of the finished run",
+    "undeclared-fields": "protocol: named {}, but differs from it in {}",
     "other": "{}",
 }
 

@@ -19,8 +19,8 @@ from zoo.system.locks import locked
 from zoo.system.machine import available_memory_bytes, num_cores, requirements_of, versions
 from zoo.training.check import check_device
 
-LITTLE_ROOM_BYTES = 2e9  # decoded images and weights of one medium dataset
-MEMORY_A_RUN_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
+MIN_FREE_BYTES = 2e9  # decoded images and weights of one medium dataset
+RUN_MEMORY_BYTES = 1.5e9  # a resnet18 at 224 px, batches of 32
 OPTIONAL = {
     "av": "video files: pip install 'zoo-bench[video]'",
     "cleanlab": "`--label-noise`: pip install 'zoo-bench[noise]'",
@@ -36,11 +36,11 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
     folders = {"cache": describe_folder(cache), "results": describe_folder(results)}
     own, memory = resolve_device("auto"), available_memory_bytes()
     advice = [
-        *look_at_folder("cache", folders["cache"], "set ZOO_CACHE to"),
-        *look_at_folder("results folder", folders["results"], "give by --results"),
-        *look_at_results(results),
-        *look_at_machine(own, memory),
-        *look_at_plugins(registry),
+        *advise_on_folder("cache", folders["cache"], "set ZOO_CACHE to"),
+        *advise_on_folder("results folder", folders["results"], "give by --results"),
+        *advise_on_results(results),
+        *advise_on_machine(own, memory),
+        *advise_on_plugins(registry),
         *check.pop("advice", ()),
     ]
     return {
@@ -55,7 +55,7 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
         **folders,
         **({"device check": check} if check else {}),
         "not installed": [text for name, text in OPTIONAL.items() if find_spec(name) is None],
-        "advice": advice or ["nothing is missing"],
+        "advice": advice or ["no problems found"],
     }
 
 
@@ -98,19 +98,20 @@ def can_lock(folder: Path) -> bool:
         return False
 
 
-def look_at_folder(what: str, described: dict[str, Any], remedy: str) -> Iterator[str]:
+def advise_on_folder(what: str, described: dict[str, Any], remedy: str) -> Iterator[str]:
     where, place = f"{what} {described['folder']}", find_place(Path(described["folder"]))
     if place.is_symlink() and not place.exists():
-        yield f"{where}: {place} is a link to what is not there; make {place.readlink()}, or {remedy} another folder"
+        yield f"{where}: {place} is a broken link; create {place.readlink()}, or {remedy} another folder"
     elif not described["writable"]:
         yield f"{where}: cannot be written to; {remedy} a folder that can"
     elif not described["locks"]:
-        yield f"{where}: its file system knows no locks; let one bench at a time use it, or {remedy} another"
-    if described["writable"] and described["free_gb"] * 1e9 < LITTLE_ROOM_BYTES:
-        yield f"{where}: {described['free_gb']} GB free; make room (`zoo cache clear`), or {remedy} a folder with more"
+        yield f"{where}: its file system has no locks; run only one bench at a time in it, or {remedy} another"
+    if described["writable"] and described["free_gb"] * 1e9 < MIN_FREE_BYTES:
+        free = f"{described['free_gb']} GB free"
+        yield f"{where}: {free}; free some (`zoo cache clear`), or {remedy} a folder on a larger disk"
 
 
-def look_at_results(results: Path) -> Iterator[str]:
+def advise_on_results(results: Path) -> Iterator[str]:
     """Report stored results that cannot be read."""
     if not results.is_dir():
         return
@@ -122,20 +123,20 @@ def look_at_results(results: Path) -> Iterator[str]:
     yield from damaged
 
 
-def look_at_machine(device: str, memory: int | None) -> Iterator[str]:
+def advise_on_machine(device: str, memory: int | None) -> Iterator[str]:
     import torch
 
     if device == "cpu" and shutil.which("nvidia-smi"):
-        yield f"torch {torch.__version__} sees no GPU, and nvidia-smi is here: install a torch for its driver's CUDA"
+        yield f"torch {torch.__version__} finds no GPU, but nvidia-smi exists: install a torch for its driver's CUDA"
     elif device == "cpu":
-        yield "no GPU seen by torch: fine for the quickstart and small sets, slow for 224 px"
-    if device == "cpu" and memory is not None and memory < MEMORY_A_RUN_BYTES * num_cores():
-        yield f"{memory / 1e9:.1f} GB of memory for {num_cores()} runs at once: give --workers a smaller number"
+        yield "torch finds no GPU: fine for the quickstart and small datasets, slow at 224 px"
+    if device == "cpu" and memory is not None and memory < RUN_MEMORY_BYTES * num_cores():
+        yield f"{memory / 1e9:.1f} GB of memory for {num_cores()} runs at once: set --workers to a smaller number"
     if sys.flags.dont_write_bytecode:
-        yield "PYTHONDONTWRITEBYTECODE is set: every command compiles torch anew, seconds each; unset it"
+        yield "PYTHONDONTWRITEBYTECODE is set, so every command compiles torch again, which takes seconds; unset it"
 
 
-def look_at_plugins(registry: Registry) -> Iterator[str]:
+def advise_on_plugins(registry: Registry) -> Iterator[str]:
     for broken in registry.broken:
         yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
     if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:

@@ -1,4 +1,4 @@
-"""Render a template to one self-contained HTML page without scripts or external requests."""
+"""Render a template to one self-contained HTML page that requests nothing."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def difference_statements(contrast: Contrast) -> list[str]:
     """The sentences: the difference and its test, its sources of variance, and what would be needed to detect it."""
     board, names = contrast.board, [clean(row.label) for row in contrast.rows]
     better = "higher" if board.higher_is_better else "lower"
-    what = f"{board.primary_metric} of {names[0]} less that of {names[1]}"
+    what = f"{board.primary_metric} of {names[0]} minus {names[1]}"
     if contrast.single:
         return run_statements(contrast, contrast.single, f"{what} ({better} is better)")
     if contrast.tested is None:
@@ -81,16 +81,19 @@ def difference_statements(contrast: Contrast) -> list[str]:
         lines.append(f"variance of the difference: {parts}")
     lines.append(
         f"these {board.comparisons.num_patients} {case}s and these seeds "
-        + (none_detectable(board, [pair]) if pair.detectable is None else f"find {detectable(pair.detectable)}")
+        + (none_detectable(board, [pair]) if pair.detectable is None else f"detect {detectable(pair.detectable)}")
     )
     if pair.patients_needed is not None:
         lines.append(
-            f"to find the difference seen, with 80 % power and these seeds: {pair.patients_needed} {case}s in test"
+            f"to detect a difference of this size with 80 % power and these seeds: {pair.patients_needed} {case}s in "
+            "test"
         )
     elif not pair.difference:
         lines.append(f"no number of {case}s would separate them: there is no difference")
     elif pair.winner is None or pair.patient_variance > 0:  # otherwise detected already, equal on all patients
-        lines.append(f"no number of {case}s gives 80 % power: the seeds alone hide the difference; run more seeds")
+        lines.append(
+            f"no number of {case}s gives 80 % power, because the variance between seeds is too large; run more seeds"
+        )
     return lines
 
 
@@ -106,7 +109,7 @@ def run_statements(contrast: Contrast, single: SingleRuns, what: str) -> list[st
     names = [clean(row.label) for row in contrast.rows]
     return [
         *lines,
-        f"decided right by {names[0]} alone {single.only_first}, by {names[1]} alone {single.only_second}; McNemar: "
+        f"correct only by {names[0]} {single.only_first}, only by {names[1]} {single.only_second}; McNemar: "
         f"mid-{p_value(single.mcnemar.mid)}, exact {p_value(single.mcnemar.exact)}",
     ]
 
@@ -115,7 +118,7 @@ def disagreements_section(contrast: Contrast) -> Section:
     board, case = contrast.board, case_name(contrast.board)
     first, second = (clean(row.label) for row in contrast.rows)
     several = any(len(part.samples) > 1 or part.samples[0] != part.case for part in contrast.disagreements)
-    last = "moves the difference by" if contrast.ordered_by == BY_INFLUENCE else "first less second"
+    last = "moves the difference by" if contrast.ordered_by == BY_INFLUENCE else "first minus second"
     columns = (case, *(["images"] if several else []), "target", first, second, last)
     rows: list[tuple[Cell, ...]] = []
     for part in contrast.disagreements:

@@ -261,17 +261,15 @@ def tuning_statements(board: Board) -> list[str]:
     models = [row for row in board.rows if not row.baseline]
     tried = sorted({row.num_tuning_runs for row in models if row.tuned})
     if tried:
-        return [
-            f"tuning: {' or '.join(map(str, tried))} runs per model with a seed of their own, the best on val chosen"
-        ]
-    return ["tuning: none, the protocol's values as they are"] if models else []
+        return [f"tuning: {' or '.join(map(str, tried))} runs per model with a separate seed, the best on val chosen"]
+    return ["tuning: none, the protocol's values are unchanged"] if models else []
 
 
 def seed_statements(board: Board) -> list[str]:
     """Warn if all seeds are equal: a deterministic recipe, which is no sign of certainty."""
     models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
     if models and all(predicts_alike(row) for row in models):
-        return ["the seeds gave the same predictions: this recipe draws nothing at random"]
+        return ["all seeds gave the same predictions: this protocol has no randomness"]
     return []
 
 
@@ -311,8 +309,8 @@ def usage_statements(board: Board) -> list[str]:
 
 
 PROVENANCE_TEXT = {
-    "recomputed": "recomputed: scores computed again from a bundle's predictions, which nobody here can vouch for",
-    "reproduced": "reproduced: a run of this row was carried out again here and predicted the same",
+    "recomputed": "recomputed: scores computed again from a bundle's predictions; the predictions were not checked",
+    "reproduced": "reproduced: a run of this row was repeated here with the same predictions",
     "stated": "stated: the bundle holds no targets, so nothing was recomputed",
 }
 

@@ -106,9 +106,8 @@ def without_paths(text: str) -> str:
 def own_names() -> set[str]:
     """Return the names of this user and this machine."""
     names = {platform.node(), platform.node().partition(".")[0]}
-    with contextlib.suppress(
-        Exception
-    ):  # a container's user may have no name; the exception type differs by Python version
+    # The user of a container may have no name; the exception's type differs by Python version.
+    with contextlib.suppress(Exception):
         names.add(getpass.getuser())
     return {name for name in names if len(name) >= MIN_NAME_LENGTH}
 

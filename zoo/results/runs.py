@@ -185,9 +185,8 @@ def find_undeclared(run: Run, published: Protocol) -> list[str]:
     """List fields that differ from the published protocol although they are neither overridden nor tuned."""
     fields = resolved_fields(run.protocol)
     expected = resolved_fields(override(published, settings_of(run.protocol)))
-    planned = (
-        {"image_size"} if published.name == BASELINE.name else set()
-    )  # baselines use the image size of the other models
+    # Baselines use the image size of the other models.
+    planned = {"image_size"} if published.name == BASELINE.name else set()
     candidates = fields.keys() - set(run.tuned_fields) - planned
     return [name for name in sorted(candidates) if fields[name] != expected[name]]
 

@@ -19,7 +19,7 @@ DEVIATIONS: Mapping[DeviationKind, str] = {
     "leak-allowed": r"leak allowed:\s*(.*)",
     "other-predictions": r"weights: (.+), and val predicted up to (\S+) otherwise than by the finished run",
 }
-# How a reason begins; an undefined value and a failed metric cannot be told apart.
+# How a reason begins. Other texts are reasons of undefined values or of failed metrics; which of them is not recorded.
 REASONS: Mapping[ReasonCode, str] = {
     "wrong-task": "not a metric of ",
     "too-few": "too few: ",

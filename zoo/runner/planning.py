@@ -14,7 +14,7 @@ from zoo.errors import DataError, ZooError
 from zoo.models.baselines import BASELINES
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
 from zoo.registry.context import Context
-from zoo.registry.lookup import ModelChoice
+from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import plan_externals
@@ -61,9 +61,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
-    recipe = registry.find("protocol", suite.protocol)
-    refuse_foreign(recipe, [name for name, _ in suite.settings])
-    protocol = override(recipe, dict(suite.settings))
+    protocol, without_weights = choose_protocols(suite, registry)
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, context)
     specs = choose_datasets(suite, context)
@@ -85,9 +83,6 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
-    without_weights = protocol
-    if protocol.without_weights:
-        without_weights = override(registry.find("protocol", protocol.without_weights), dict(suite.settings))
     models = [
         PlannedModel(
             choice=choice,
@@ -122,6 +117,16 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         device=device,
         libraries={choice.name: find_libraries(choice) for choice in choices},
     )
+
+
+def choose_protocols(suite: Suite, registry: Registry) -> tuple[Protocol, Protocol]:
+    """Return the suite's protocol with its settings, and the one for models without pretrained weights."""
+    recipe, changes = registry.find("protocol", suite.protocol), dict(suite.settings)
+    refuse_foreign(recipe, changes)
+    protocol = override(recipe, changes)
+    if not protocol.without_weights:
+        return protocol, protocol
+    return protocol, override(registry.find("protocol", protocol.without_weights), changes)
 
 
 def find_libraries(choice: ModelChoice) -> tuple[str, ...]:

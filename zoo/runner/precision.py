@@ -45,7 +45,7 @@ def choose_precisions(
         is_open = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
         if not is_open or run.device_kind != "cpu" or run.precision != "bf16":
             return None
-        if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < WORTHWHILE:
+        if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < MIN_IMAGE_PASSES:
             return None
         return TrainedNetwork(
             model=run.model,
@@ -67,8 +67,8 @@ def choose_precisions(
 
 
 BATCH, TIMED_STEPS = 8, 2
-WORTHWHILE = 2000  # image passes of a training; with fewer, it cannot save the time of the measurement
-GAIN = 0.95  # bf16 must take at most this share of the time of fp32; otherwise fp32 is as fast and more exact
+MIN_IMAGE_PASSES = 2000  # image passes of a training; with fewer, it cannot save the time of the measurement
+MAX_TIME_SHARE = 0.95  # bf16 is chosen if it takes at most this share of the time of fp32, which is more exact
 TIMING_SECONDS = 300.0
 
 
@@ -101,7 +101,7 @@ def find_precisions(
         time_all(missing, paths, registry, cache, progress)
     times = {network: read_times(path) for network, path in paths.items()}
     return {
-        network: "bf16" if seconds["bf16"] <= GAIN * seconds["fp32"] else "fp32"
+        network: "bf16" if seconds["bf16"] <= MAX_TIME_SHARE * seconds["fp32"] else "fp32"
         for network, seconds in times.items()
         if seconds
     }

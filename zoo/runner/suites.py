@@ -92,7 +92,7 @@ def from_file(name: str, value: Any) -> Any:
     """Convert a value of a suite's file to that of the field."""
     if name == "seeds":
         return parse_seeds(value)
-    if name == "settings":  # in any order they are one protocol
+    if name == "settings":  # sorted, because their order does not matter
         return tuple((field, str(text)) for field, text in sorted(value.items()))
     if isinstance(value, dict):
         return tuple(value.items())
@@ -117,5 +117,7 @@ def parse_seeds(seeds: int | Sequence[int] | str) -> tuple[int, ...]:
             f"seeds {str(seeds)[:40]}: expected at most {MAX_SEEDS}, each below 2**63", fix="use smaller seeds"
         )
     if not parsed or min(parsed) < 0 or len(set(parsed)) != len(parsed) or TUNING_SEED in parsed:
-        raise UsageError(f"seeds {seeds!r}: expected at least one, each different and not negative")
+        raise UsageError(
+            f"seeds {seeds!r}: expected at least one, each different, not negative, and not {TUNING_SEED} (of tuning)"
+        )
     return parsed

@@ -158,9 +158,9 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
 
 
 def add_columns(table: pandas.DataFrame, add: Add, path: Path, notes: list[str]) -> pandas.DataFrame:
-    """Add the columns of a second table, joined by a column of both; rows that it lacks get blank cells.
+    """Add the columns of a second table, joined by a column of both.
 
-    Rows that it lacks are noted; if it has none of the values, raise DataError.
+    Rows that it lacks get blank cells and a note; if it has none of the values, raise DataError.
     """
     other = read_table(path)
     for name, columns in (("the table", table.columns), (add.table, other.columns)):

@@ -38,13 +38,15 @@ def fit_temperature(loss: Callable[[float], float]) -> float:
     minimum = minimize_scalar(lambda x: loss(float(np.exp(x))), bounds=(low, high), method="bounded", options=OPTIONS)
     best = float(minimum.fun)
     if max(ends) - best < FLAT:
-        raise Undefined("every temperature is as good on val: its probabilities are all even")
+        raise Undefined("every temperature is equally good on val: its probabilities are all equal")
     if ends[0] - best < FLAT:
-        raise Undefined("every answer on val is right: the lower the temperature the better")
+        raise Undefined("every answer on val is correct, so a lower temperature always has a lower log loss")
     if ends[1] - best < FLAT:
-        raise Undefined("val is answered no better than by chance: the higher the temperature the better")
+        raise Undefined(
+            "the answers on val are no better than chance, so a higher temperature always has a lower log loss"
+        )
     return float(np.exp(minimum.x))
 
 
-OPTIONS = {"xatol": 1e-8}
-FLAT = 1e-7
+OPTIONS = {"xatol": 1e-8}  # tolerance of log T
+FLAT = 1e-7  # smaller decreases of the log loss are rounding errors

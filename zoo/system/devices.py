@@ -43,9 +43,8 @@ except ImportError:  # Windows
 Answer = TypeVar("Answer")
 Precision = Literal["fp32", "bf16", "fp16"]
 
-AHEAD_SECONDS = (
-    0.25  # of work between two marks. The host is at most two marks ahead of the GPU, so it can stop quickly
-)
+# Work between two marks. The host is at most two marks ahead of the GPU, so it can stop quickly.
+AHEAD_SECONDS = 0.25
 FIRST_STRIDE, MAX_STRIDE = 4, 256  # steps between two marks
 BYTES_PER_WORKER = 16e9  # GPU memory for each run that shares a GPU
 MAX_SHARING = 4  # runs that share one GPU

@@ -30,10 +30,6 @@ def cache_root() -> Path:
     return user_cache_path("zoo")
 
 
-# tomllib's messages for a repeated key or section
-REPEATED = re.compile(r"Cannot (overwrite|declare)|[Dd]uplicate")
-
-
 def hash_bytes(*parts: bytes | str) -> str:
     """SHA-256, in hex, of the parts in order, each preceded by its length to keep their boundaries."""
     digest = hashlib.sha256()

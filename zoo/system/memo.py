@@ -38,9 +38,8 @@ class FileMemo:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.what, self.find = what, find
-        self.new_rows: list[
-            tuple[str, str, int, str, str]
-        ] = []  # stored at the end: a transaction blocks other benches
+        # Stored by `close`, because a transaction blocks other benches.
+        self.new_rows: list[tuple[str, str, int, str, str]] = []
         path = folder / "files.sqlite3"
         try:
             self.connection = self.connect(path)

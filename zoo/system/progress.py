@@ -1,4 +1,4 @@
-"""Messages and progress on stderr: one updating line on a terminal, plain lines elsewhere."""
+"""Messages and progress on stderr: one updating line on a terminal, plain lines in a file or pipe."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from zoo.system.files import REPEATED
-
+# tomllib's messages for a repeated key or section
+REPEATED = re.compile(r"Cannot (overwrite|declare)|[Dd]uplicate")
 MAX_NESTING = 50  # dataset cards and suites have at most five levels; pydantic fails at a few hundred
 
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from zoo.errors import ZooError, clean, room_needed
+from zoo.errors import ZooError, clean, convert_disk_errors
 from zoo.system.machine import available_memory_bytes, can_fork, descendants_of, peak_memory_of
 
 Work = TypeVar("Work")
@@ -55,7 +55,7 @@ class Worker(Generic[Work]):
     last_output: bytes = b""
     work: Work | None = None
     started: float = 0.0
-    descendants: list[int] = field(default_factory=list)  # its processes when it was told to end
+    descendants: list[int] = field(default_factory=list)  # its child processes at the time it is ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def hand_out(
         if worker.work is None and (work := take(waiting, worker.device, fits)) is not None:
             yield assign_work(worker, work)
     for device in list(free):
-        if not has_room(workers):
+        if not has_free_memory(workers):
             return
         if (work := take(waiting, device, fits)) is not None:
             free.remove(device)
@@ -162,7 +162,7 @@ def sources_of(worker: Worker[Any]) -> list[Any]:
     return [worker.connection, worker.process.sentinel, *([worker.output] if worker.output else [])]
 
 
-def has_room(workers: Sequence[Worker[Any]]) -> bool:
+def has_free_memory(workers: Sequence[Worker[Any]]) -> bool:
     """Whether memory is available for another run as large as the largest active one; the first one always starts."""
     peaks = [peak_memory_of(worker.process.pid) for worker in workers if worker.work is not None]
     available = available_memory_bytes()
@@ -348,7 +348,7 @@ def end_with(parent: int) -> None:
 def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
     """Carry out one piece of work; turn an error into a status, a code and one line."""
     try:
-        with room_needed():
+        with convert_disk_errors():
             carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
     except ZooError as error:
         return {"kind": "ended", "status": "failed", "code": error.code, "message": error.message, "fix": error.fix}

@@ -12,7 +12,7 @@ from zoo.tasks.task import Form, Task
 
 CORE_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION)
 TASKS = {task.name: task for task in CORE_TASKS}  # and those of plugins, once they are registered
-# The tasks of which a whole image has one answer: the default of models and metrics.
+# The tasks with one answer per image, rather than per pixel: the default of models and metrics.
 IMAGE_TASKS = tuple(TASKS)
 
 
@@ -24,7 +24,7 @@ def find_task(name: str) -> Task:
 
 
 def task_names(holds: Callable[[Task], bool]) -> tuple[str, ...]:
-    """The names of the tasks for which something holds."""
+    """The names of the tasks for which `holds` is true."""
     return tuple(name for name, task in TASKS.items() if holds(task))
 
 

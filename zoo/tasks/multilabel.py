@@ -48,7 +48,7 @@ class FlagTargets(Targets):
         return strata
 
     def num_cases(self, targets: Array, num_labels: int) -> int:
-        """The positives or negatives of the label that has most of the rarer."""
+        """The number of positives or negatives, whichever is smaller; of the label for which it is largest."""
         return int(np.minimum(np.nansum(targets, axis=0), np.nansum(1 - targets, axis=0)).max())
 
     def columns(self, labels: Sequence[str]) -> list[str]:
@@ -82,7 +82,7 @@ class FlagHead(Head):
 
 
 class FlagAnswers(Answers):
-    """Probabilities (N, L), each by itself."""
+    """Independent probabilities (N, L)."""
 
     def find_fault(self, answers: Array, num_labels: int) -> str:
         return find_fault_of_probabilities(answers, num_labels)
@@ -102,7 +102,7 @@ class FlagAnswers(Answers):
         return rescale_events(answers, temperature)
 
     def of_target(self, answers: Array, targets: Array) -> Array:
-        """The probability of what is true, mean over the known labels."""
+        """The probability of the target, mean over the known labels."""
         right = np.where(np.isnan(targets), np.nan, np.where(targets == 1, answers, 1 - answers))
         known = (~np.isnan(right)).sum(axis=1)
         means: Array = np.divide(np.nansum(right, axis=1), known, out=np.full(len(right), np.nan), where=known > 0)
@@ -119,7 +119,7 @@ class FlagAnswers(Answers):
 
 
 class FlagDecisions(Decisions):
-    """Each label, at or above a threshold of its own: bool (N, L)."""
+    """Each label is present at or above its threshold: bool (N, L)."""
 
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
         return range(num_labels)

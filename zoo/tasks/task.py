@@ -1,4 +1,4 @@
-"""`Task` and its records: the targets, network head, answers, decisions and words of a kind of answer."""
+"""`Task` and its parts: targets, network head, answers, decisions and presentation of one kind of prediction."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Targets(ABC):
         return range(num_labels)
 
     def count(self, targets: Array, labels: Sequence[str]) -> dict[str, Any]:
-        """What a dataset's record says of a split's targets: `labels` with the number of samples that have each."""
+        """The counts stored of a split's targets: `labels` with the number of samples that have each."""
         flags = self.to_flags(targets, len(labels))
         if flags is None:
             return {}
@@ -76,7 +76,7 @@ class Targets(ABC):
         return np.searchsorted(np.quantile(sizes, [0.2, 0.4, 0.6, 0.8]), sizes)
 
     def describe(self, target: Any, labels: Sequence[str]) -> str:
-        """One target as a reader sees it."""
+        """One target as text for tables and pages."""
         return str(target)
 
     def columns(self, labels: Sequence[str]) -> list[str]:
@@ -88,7 +88,7 @@ class Targets(ABC):
         return [[target] for target in targets.tolist()]
 
     def num_cases(self, targets: Array, num_labels: int) -> int:
-        """The number of samples that a comparison of scores on these targets rests on."""
+        """The number of samples that limits the precision of a score: of several classes, those of the rarer."""
         return len(targets)
 
     def scale(self, train: Array) -> tuple[float, float]:
@@ -101,7 +101,7 @@ class Targets(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> tuple[Array, Array]:
-        """Invented targets, and the answers that are right: for tests of metrics."""
+        """Random targets and the correct answers to them, for tests of metrics."""
 
     def votes(self, targets: Array, num_labels: int) -> Array:
         """Standardized targets (N, ...) as votes (N, C) of neighbors, NaN where unknown."""
@@ -110,7 +110,7 @@ class Targets(ABC):
 
 
 class Head(ABC):
-    """What a network has to give, and how it is fitted."""
+    """The number and shape of a network's outputs, and how they are fitted."""
 
     dense = False  # logits (N, num_outputs, H, W) instead of (N, num_outputs)
 
@@ -129,7 +129,7 @@ class Head(ABC):
 
 
 class Answers(ABC):
-    """What is stored of each sample, made from the logits of N samples: usually probabilities (N, C)."""
+    """The stored predictions of N samples, computed from their logits: usually probabilities (N, C)."""
 
     @abstractmethod
     def find_fault(self, answers: Array, num_labels: int) -> str:
@@ -166,14 +166,14 @@ class Answers(ABC):
 
     @abstractmethod
     def of_target(self, answers: Array, targets: Array) -> Array:
-        """The answer about what is true, (N,), NaN where the target is unknown."""
+        """The probability of each target, or the predicted value: (N,), NaN where the target is unknown."""
 
     @abstractmethod
     def loss(self, answers: Array, targets: Array, spread: float) -> float:
         """The mean loss of answers, by which rounds of training are compared on val."""
 
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> Array:
-        """Invented answers, for tests of metrics."""
+        """Random answers, for tests of metrics."""
         return rng.random((count, num_labels))
 
     def unit(self, targets: Array) -> float:
@@ -181,15 +181,15 @@ class Answers(ABC):
         return 1.0
 
     def is_saturated(self, answers: Array) -> Array:
-        """Which answers have reached an end of their scale, bool (N, C)."""
+        """Which probabilities were rounded to 0 or 1, bool (N, C)."""
         return np.zeros(answers.shape, bool)
 
 
 class Decisions:
-    """How answers become decisions: the label with the largest probability."""
+    """How answers become decisions; by default the label with the largest probability."""
 
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
-        """The labels with a threshold of their own."""
+        """The labels that are decided at a threshold."""
         return ()
 
     def decide(self, ranked: Array, cuts: Array, positive: int) -> Array:
@@ -199,10 +199,10 @@ class Decisions:
 
 @dataclass(frozen=True, kw_only=True)
 class Presentation:
-    """What a reader is told about a task."""
+    """The words for a task in reports."""
 
     title: str
-    answer: str = "probability of what is true"
+    answer: str = "probability of the target"
     calibrated: str = ""  # what the calibration error is of; "" if there is none
     chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
 

@@ -119,7 +119,7 @@ def augment(images: Tensor, augmentation: Augmentation, symmetries: Sequence[str
 
 
 def move(targets: Tensor, augmentation: Augmentation, symmetries: Sequence[str]) -> Tensor:
-    """Move targets (B, H, W) as `augment` moves their images; what comes from outside the image is 0."""
+    """Move targets (B, H, W) as `augment` moves their images; pixels from outside the image are 0."""
     planes = targets[:, None].float()
     for number, symmetry in enumerate(symmetries):
         planes = apply_symmetry(planes, symmetry, augmentation.turns[:, number])

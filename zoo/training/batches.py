@@ -43,7 +43,7 @@ def batch_size(dataset: DecodedFold, protocol: Protocol) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Planned:
+class PlannedBatches:
     """Batches (n, B) that are drawn but not computed."""
 
     rows: Tensor  # int64, indices into the dataset
@@ -74,7 +74,7 @@ class Batches:
         self.order, self.draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])
         self.waiting = self.rows[:0]
 
-    def plan(self, count: int) -> Planned:
+    def plan(self, count: int) -> PlannedBatches:
         """Draw the next `count` batches on the host."""
         import torch
 
@@ -83,9 +83,9 @@ class Batches:
         chosen = self.waiting[: count * self.size].reshape(count, self.size)
         self.waiting = self.waiting[count * self.size :]
         augmentation = draw(count, self.size, len(self.symmetries), one_of=self.one_of, generator=self.draws)
-        return Planned(rows=self.rows[chosen], targets=chosen, augmentation=augmentation)
+        return PlannedBatches(rows=self.rows[chosen], targets=chosen, augmentation=augmentation)
 
-    def compute(self, planned: Planned, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def compute(self, planned: PlannedBatches, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the network's input and the loss's targets of one batch; `levels` if its pixels were gathered."""
         import torch
 
@@ -170,7 +170,7 @@ class Feed:
             group["lr"] = rate
         part = {name: t.index_select(0, self.counter)[0] for name, t in self.tensors.items() if name != "rates"}
         augmentation = Augmentation(turns=part["turns"], kind=part.get("kind"), parameters=part.get("parameters"))
-        planned = Planned(rows=part["rows"], targets=part["targets"], augmentation=augmentation)
+        planned = PlannedBatches(rows=part["rows"], targets=part["targets"], augmentation=augmentation)
         batch = self.batches.compute(planned, self.levels)
         self.counter += 1
         return batch

@@ -61,7 +61,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FitRequest:
-    """What to fit, to what and how. All random numbers of the training derive from `seed`."""
+    """The module to fit, its data and the protocol. All random numbers of the training derive from `seed`."""
 
     spec: ModelSpec
     module: nn.Module

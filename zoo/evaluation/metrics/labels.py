@@ -134,7 +134,7 @@ class MeanOverLabels:
         return labels_note(self.values(request))
 
     def decision_influence(self, request: MetricRequest) -> Array:
-        """Influence values (N,) of a metric of targets and decisions alone: units with the same two share one."""
+        """Influence values (N,) of a metric of targets and decisions alone: units with equal ones have equal values."""
         pairs = np.column_stack([request.targets, decided_classes(request)])
         kinds = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)  # NaN (unknown) equals NaN here
         return jackknife_influence(partial(self.resample, request), len(request.targets), kinds)

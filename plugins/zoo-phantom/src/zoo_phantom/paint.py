@@ -74,9 +74,8 @@ def paint_anatomy(scenes: Scenes, slices: Array, lung: Array) -> Array:
     blend(hu, -100.0, coverage(body, size))
     blend(hu, 50.0, coverage(body - patient["fat"], size))
     cells = Stream(parameters.seed, "texture").uniform((-1.0, 1.0), int(slices[-1]) + 1, 9, 9)[slices]
-    air = (
-        patient["lung_hu"] + 3.0 * by + parameters.texture * slow_field(cells.astype(np.float32), size)
-    )  # gravity: denser at the back
+    # Gravity makes the lung denser at the back.
+    air = patient["lung_hu"] + 3.0 * by + parameters.texture * slow_field(cells.astype(np.float32), size)
     blend(hu, air, lung)
     paint_vessels(hu, parameters, slices, here, lung)
     paint_heart(hu, here, patient, bx, by, size)
