@@ -88,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, terminate)
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, terminate)
-    # Pillow warns on lines of its own of images that zoo refuses, and of EXIF tags that zoo does not read.
+    # Pillow prints warnings about images that zoo refuses and EXIF tags that zoo does not read.
     warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         if command.partition(" ")[0] not in ("list", "plugin"):

@@ -290,7 +290,7 @@ def check_dataset_record(result: Result, shared_facts: SharedFacts, file: str, o
         if facts[name] != first[name]:
             outcome.differs(file, f"{name}: {facts[name]!r}, but {first[name]!r} in other runs on the same data")
     for split, counts in record.get("splits", {}).items():
-        shuffled = run["seed"] if run["purpose"] == "shuffle" else None  # each shuffle counts labels of its own
+        shuffled = run["seed"] if run["purpose"] == "shuffle" else None  # each shuffle has different counts of labels
         before = shared_facts.splits.setdefault((*key, run["fold"], shuffled, split), counts)
         if not all(same_count(counts[name], before[name]) for name in counts.keys() & before.keys()):
             outcome.differs(file, f"{split}: counts differ from other runs on the same split")

@@ -470,7 +470,7 @@ def is_empty(default: Any) -> bool:
 
 # --- patterns --------------------------------------------------------------------------------------------------------
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
-PATH_FACTS = ("label", "split", "patient")  # the placeholders with a meaning of their own
+PATH_FACTS = ("label", "split", "patient")  # the placeholders with a fixed meaning
 Captures = Annotated[dict[str, str], "placeholder -> the text that it matched"]
 Compiled = Annotated[
     tuple[re.Pattern[str], list[str]], "a regular expression, and the placeholders in the order of its groups"

@@ -163,6 +163,6 @@ def recur(texts: set[str], separator: str) -> bool:
 
 
 def parts_labels(texts: set[str], separator: str) -> bool:
-    """Whether a character separates labels: parts recur, and at least half of them are also cells of their own."""
+    """Whether a character separates labels: parts recur, and at least half of them also fill a cell alone."""
     parts = {part for text in texts for part in split_labels(text, separator)}
     return recur(texts, separator) and 2 * len(parts & texts) >= len(parts)
