@@ -147,7 +147,7 @@ def audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audi
         *list_ambiguities(source),
         *list_skipped_checks(source, fingerprints),
     ]
-    scope = find_scope(source, fingerprints, has_official=any(checksummed(source)))
+    scope = find_scope(source, fingerprints, has_official=any(list_checksums(source)))
     return Audit(dataset=source.spec.name, findings=worst_first(findings), scope=scope)
 
 
@@ -543,7 +543,7 @@ def find_checksum_mismatches(source: OpenDataset) -> Iterator[Finding]:
         return
     memo = FileMemo(cache_root(), what="md5", find=partial(hash_file, algorithm="md5"))
     try:
-        for path, expected in checksummed(source):
+        for path, expected in list_checksums(source):
             if (md5 := memo(path)) != expected:
                 yield Finding(
                     check="checksum",
@@ -557,7 +557,7 @@ def find_checksum_mismatches(source: OpenDataset) -> Iterator[Finding]:
         memo.close()
 
 
-def checksummed(source: OpenDataset) -> Iterator[tuple[Path, str]]:
+def list_checksums(source: OpenDataset) -> Iterator[tuple[Path, str]]:
     """Yield each file for which the card has a checksum, with that checksum."""
     for path in dict.fromkeys((*source.samples.files, *source.samples.tables)) if source.spec.checksums else ():
         if expected := checksum_of(path, source.spec.checksums):

@@ -9,7 +9,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.evaluation.values import Runs, compute, find_too_few, repeated, score_seeds
+from zoo.evaluation.values import Runs, compute, find_too_few, repeat_units, score_seeds
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.weighted import jackknife_influence, sum_by_patient
 
@@ -62,7 +62,7 @@ def unit_influence(metric: MetricSpec, part: DecidedTest) -> Array:
     else:
         whole = compute(metric, request)
         kept = ~np.eye(num, dtype=bool)
-        values = (num - 1) * (whole - np.array([compute(metric, repeated(request, keep)) for keep in kept]))
+        values = (num - 1) * (whole - np.array([compute(metric, repeat_units(request, keep)) for keep in kept]))
     if values.shape != (num,) or not np.isfinite(values).all():
         raise ValueError(f"expected {num} finite influence values")
     return values

@@ -12,7 +12,7 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.methods import IntervalMethod, MethodCode
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
-from zoo.evaluation.values import Reason, Score, compute, compute_or_nan, describe_error, mean_of_means, repeated
+from zoo.evaluation.values import Reason, Score, compute, compute_or_nan, describe_error, mean_of_means, repeat_units
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
     add_seed_variance,
@@ -213,7 +213,7 @@ def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
     Raises ValueError if the metric's `resample` disagrees with its `compute` on the test split itself.
     """
     if metric.resample is None:
-        return np.array([compute_or_nan(metric, repeated(part.request, drawn)) for drawn in weights])
+        return np.array([compute_or_nan(metric, repeat_units(part.request, drawn)) for drawn in weights])
     whole = compute(metric, part.request)
     unit_weights = np.ones((1, weights.shape[1]))
     again = float(np.asarray(metric.resample(part.request, unit_weights)).item())

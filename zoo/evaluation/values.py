@@ -174,6 +174,6 @@ def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
         return float("nan")
 
 
-def repeated(request: MetricRequest, drawn: Array) -> MetricRequest:
+def repeat_units(request: MetricRequest, drawn: Array) -> MetricRequest:
     """Repeat each unit of a request as often as it was drawn, (N,)."""
     return request.take(np.repeat(np.arange(len(drawn)), drawn))

@@ -94,7 +94,7 @@ def decode_raster(image: Image, path: Path, bits: int) -> Array:
     if bits > 8 and image.mode not in GRAY_MODES:
         return read_deep_color(image, path)
     image.load()
-    pixels = upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
+    pixels = turn_upright(flatten(to_array(image, path)), image.getexif().get(0x0112, 1))
     # TIFF photometric 0: white is zero. Pillow inverts 8-bit pixels, but not 16-bit ones.
     if pixels.dtype == np.uint16 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
         pixels = np.uint16(65535) - pixels
@@ -193,13 +193,13 @@ def read_deep_color(image: Image, path: Path) -> Array:
         with PIL.Image.open(path, formats=RASTER_FORMATS) as again:
             again.tile = [again.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
             data = np.asarray(again)
-        return upright(flatten(join_bytes(data[..., 0::2], data[..., 1::2])), again.getexif().get(0x0112, 1))
+        return turn_upright(flatten(join_bytes(data[..., 0::2], data[..., 1::2])), again.getexif().get(0x0112, 1))
     order = mode[-4:].replace(";16N", ";16L" if np.little_endian else ";16B")
     if mode[:-4] in {"RGB", "RGBA"} and order in OTHER_BYTE_ORDER and image.format in {"PNG", "TIFF"}:
         with PIL.Image.open(path, formats=RASTER_FORMATS) as again:
             again.tile = [with_raw_mode(tile, mode[:-4] + OTHER_BYTE_ORDER[order]) for tile in again.tile]  # type: ignore[attr-defined]
             low = np.asarray(again)
-        return upright(flatten(join_bytes(np.asarray(image), low)), image.getexif().get(0x0112, 1))
+        return turn_upright(flatten(join_bytes(np.asarray(image), low)), image.getexif().get(0x0112, 1))
     if image.format == "TIFF":
         return read_tiff(path)
     raise DataError(
@@ -257,7 +257,7 @@ def read_tiff(path: Path) -> Array:
         )
     if photometric == 0:
         pixels = np.iinfo(pixels.dtype).max - pixels
-    return np.ascontiguousarray(upright(flatten(pixels), orientation))
+    return np.ascontiguousarray(turn_upright(flatten(pixels), orientation))
 
 
 # --- modes -----------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def blend_with_black(pixels: Array) -> Array:
     return blended
 
 
-def upright(pixels: Array, orientation: int) -> Array:
+def turn_upright(pixels: Array, orientation: int) -> Array:
     """Undo the EXIF orientation (1 to 8; any other value means upright)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

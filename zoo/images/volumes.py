@@ -20,7 +20,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.placement import Spacing, valid_spacing
-from zoo.images.raster import TIFF_SUFFIXES, flatten, upright
+from zoo.images.raster import TIFF_SUFFIXES, flatten, turn_upright
 from zoo.images.reading import (
     AS_STORED,
     Header,
@@ -487,7 +487,7 @@ def to_upright(page: Any, pixels: Array) -> Array:
         pixels = np.moveaxis(pixels, 0, -1)
     if int(page.photometric) == 0 and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
-    return upright(flatten(pixels), int(tag.value) if tag else 1)
+    return turn_upright(flatten(pixels), int(tag.value) if tag else 1)
 
 
 def has_pages(path: Path) -> bool:

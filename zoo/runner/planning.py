@@ -83,15 +83,10 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
+    protocols = [without_weights if weights.fallback else protocol for weights in initial]
     models = [
-        PlannedModel(
-            choice=choice,
-            weights=weights,
-            protocol=without_weights if weights.fallback else protocol,
-            seeds=suite.seeds,
-            machine=machine,
-        )
-        for choice, weights in zip(choices, initial, strict=True)
+        PlannedModel(choice=choice, weights=weights, protocol=own, seeds=suite.seeds, machine=machine)
+        for choice, weights, own in zip(choices, initial, protocols, strict=True)
     ]
     models += plan_baselines(list_baselines(), models, protocol.image_size, machine)
     runs = plan_runs(models, sources.values(), suite.primary_metric)

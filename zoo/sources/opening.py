@@ -120,7 +120,7 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
     card_path = path / CARD_NAME if path.is_dir() else path
     if card_path.suffix == ".toml" and card_path.is_file():
         card = read_card(card_path)
-        root = root or unpacked(resolve_root(card_path, card.root), progress)
+        root = root or unpack_if_archived(resolve_root(card_path, card.root), progress)
         name = dataset_name(card_path.parent.name)
         if root.suffix.lower() == ".npz" and root.is_file():
             return LocatedCard(card, root, card_path, name)
@@ -142,7 +142,7 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
     return LocatedCard(guess.card, guess.listing, path, name, guess.notes, guess.doubts)
 
 
-def unpacked(root: Path, progress: Progress | None = None) -> Path:
+def unpack_if_archived(root: Path, progress: Progress | None = None) -> Path:
     """Return the folder that a card names; unpack the archive if it is in one, as `set.zip/inner` is."""
     for archive in (root, *root.parents):
         if is_archive_name(archive.name) and archive.is_file():
