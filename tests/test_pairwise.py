@@ -275,8 +275,8 @@ def test_a_constant_difference_needs_no_number_of_images(tmp_path, store):
     found = the_contrast(tmp_path, "net", "flat")
     text = pair_to_terminal([found], width=200)
     told = (
-        "cannot tell what difference is found with 80 % power: "
-        "on every image and in every seed the differences are the same"
+        "cannot determine the difference that is detected with 80 % power: "
+        "the models differ by the same amount on every image and in every seed"
     )
     assert told in text and any(told in line for line in statements(found.board))
     assert "net is better" in text and "to detect a difference" not in text and "no number of" not in text

@@ -167,7 +167,7 @@ def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTes
 
 
 def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> MetricInterval | None:
-    """The interval of an area under the ROC curve; None if the metric is no such area, or all scores are equal.
+    """The interval of an area under the ROC curve; None if the metric is not such an area, or all scores are equal.
 
     For independent units use logit-DeLong; the variance of the mean over seeds comes from DeLong's covariance between
     them, and folds are independent. Use Newcombe's method with the patients' design effect if patients have several

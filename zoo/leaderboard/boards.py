@@ -351,7 +351,7 @@ def seeds_of(row: Row) -> tuple[int, ...]:
 def build_rows(
     results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
 ) -> list[Row]:
-    """Build one row per model; rows of the same name get a variant that tells them apart."""
+    """Build one row per model; rows of the same name get a variant that distinguishes them."""
     rows, parts = [], group_rows(results)
     for part in parts:
         row = build_row(part, metrics, seeds, primary)

@@ -1,4 +1,4 @@
-"""A leaderboard as one self-contained HTML page: the answer first, then the board, then what it rests on."""
+"""A leaderboard as one self-contained HTML page: the answer first, then the board, then its details."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
 PLOT, MARGIN_LEFT, MARGIN_BOTTOM, PLOT_MARGIN = 288, 46, 40, 12
-LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # color never tells lines apart alone
+LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # so that lines differ without color, too
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ DEVIATION_TEXTS: Mapping[DeviationKind, str] = {
     "batch-size": "batch_size: {} instead of {}",
     "batch-parts": "out of memory: batches of {} in parts of {}",
     "leak-allowed": "leak allowed: {}",
-    "other-predictions": "weights: {}; predictions of val differ by up to {} from those of the finished run",
+    # As in documents of schema 1, whose sentences are kept.
+    "other-predictions": "weights: {}, and val predicted up to {} otherwise than by the finished run",
     "undeclared-fields": "protocol: named {}, but differs from it in {}",
     "other": "{}",
 }

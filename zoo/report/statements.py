@@ -266,7 +266,7 @@ def tuning_statements(board: Board) -> list[str]:
 
 
 def seed_statements(board: Board) -> list[str]:
-    """Warn if all seeds are equal: a deterministic recipe, which is no sign of certainty."""
+    """Warn if all seeds are equal: a deterministic protocol, which does not mean that the score is certain."""
     models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
     if models and all(predicts_alike(row) for row in models):
         return ["all seeds gave the same predictions: this protocol has no randomness"]
@@ -370,8 +370,10 @@ def detectable(difference: float) -> str:
 def none_detectable(board: Board, pairs: Sequence[Difference]) -> str:
     """The sentence if the detectable difference exceeds the metric's range, or if most pairs do not vary."""
     if sum(pair.variance == 0 for pair in pairs) > len(pairs) / 2:
-        varying = f"on every {case_name(board)} and in every seed"
-        return f"cannot tell what difference is found with 80 % power: {varying} the differences are the same"
+        return (
+            "cannot determine the difference that is detected with 80 % power: the models differ by the same amount on "
+            f"every {case_name(board)} and in every seed"
+        )
     widest = board.comparisons.widest
     return f"could not find any difference with 80 % power: {clean(board.primary_metric)} differs by {widest:g} at most"
 

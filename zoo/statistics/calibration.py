@@ -10,7 +10,7 @@ from zoo.arrays import Array
 from zoo.errors import Undefined
 
 NUM_BINS = 15
-TEMPERATURES = (0.01, 100.0)  # bounds of the search; a minimum at a bound is no temperature
+TEMPERATURES = (0.01, 100.0)  # bounds of the search; a minimum at a bound is not accepted
 
 
 def equal_mass_bins(confidence: Array, num_bins: int = NUM_BINS) -> Array:

@@ -81,7 +81,7 @@ class Training:
         self.repeated()
         self.pace()
         self.step += 1
-        self.since += self.device.waited_seconds - waited  # waiting for other runs is no training time
+        self.since += self.device.waited_seconds - waited  # waiting for other runs is not training time
         if self.device.captures and self.repeated.calls == WARM_UP_STEPS + 1 and self.step < self.num_steps:
             self.device.synchronize()
             (steps, seconds), (start_step, start_seconds) = self.first_steps, self.began

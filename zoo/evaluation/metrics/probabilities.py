@@ -157,7 +157,7 @@ def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
 
 
 def refuse_influence(_: MetricRequest) -> Array:
-    raise Undefined("ECE is no smooth function of the predictions: its differences are not tested")
+    raise Undefined("ECE is not a smooth function of the predictions: its differences are not tested")
 
 
 # --- the specs -----------------------------------------------------------------------------------------------------
