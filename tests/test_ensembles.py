@@ -95,7 +95,7 @@ def test_ensembles_are_unranked_and_below_the_models_in_every_format(tmp_path, s
         assert (
             text.index("net") < text.index("Ensembles: the mean probability") < text.index("2 seeds", text.index("Ens"))
         )
-        assert "not ranked among single ones" in text
+        assert "not ranked among single models" in text
     (line,) = csv.DictReader(io.StringIO(section_to_csv(boards, "ensembles")))
     assert (line["model"], line["ensemble of"]) == ("net", "2 seeds") and float(line["auroc"]) > 0.5
 

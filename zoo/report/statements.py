@@ -59,7 +59,9 @@ def headings(board: Board) -> list[str]:
         what = "synthetic data" if board.facts["synthetic"] else "a demonstration recipe"
         lines.append(f"demonstration: {what}; these numbers say nothing about patients")
     if board.is_control:
-        lines.append("control: the labels of train and val were shuffled; nothing here is a model's quality")
+        lines.append(
+            "control: the labels of train and val were shuffled; these scores do not measure a model's quality"
+        )
     lines += [
         f"CONTROL FAILED: {clean(verdict.model)}: {verdict.text}"
         for verdict in board.controls
@@ -83,7 +85,7 @@ def statements(board: Board) -> list[str]:
     for row in board.rows:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
-    others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
+    others = "hospitals other than those of the two datasets" if board.is_external else "other hospitals"
     return [*lines, NOT_SHOWN.format(others)]
 
 
@@ -154,9 +156,7 @@ def shared_reason(board: Board) -> str:
     return reasons.pop() if len(reasons) == 1 else ""
 
 
-NOT_SHOWN = (
-    "not shown: images of {}, devices and years; recipes other than this one; what a model would do for patients"
-)
+NOT_SHOWN = "not shown: images of {}, devices and years; other protocols; the benefit of a model for patients"
 
 
 def test_statement(board: Board) -> str:
