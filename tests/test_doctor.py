@@ -35,7 +35,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "file").write_text("")
     found = advice(tmp_path, cache=tmp_path / "file", results=tmp_path / "file" / "results")
     assert f"cache {tmp_path / 'file'}: cannot be written to; set ZOO_CACHE to a folder that can" in found
-    assert f"results folder {tmp_path / 'file' / 'results'}: cannot be written to; give by --results" in found
+    assert f"results folder {tmp_path / 'file' / 'results'}: cannot be written to; set --results to" in found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
@@ -44,7 +44,7 @@ def test_a_link_to_nothing_where_a_folder_should_be(tmp_path):
     told = f"{tmp_path / 'link'} is a broken link; create {tmp_path / 'gone'}, or"
     found = advice(tmp_path, cache=tmp_path / "link" / "cache", results=tmp_path / "link")
     assert f"cache {tmp_path / 'link' / 'cache'}: {told} set ZOO_CACHE to another folder" in found
-    assert f"results folder {tmp_path / 'link'}: {told} give by --results another folder" in found
+    assert f"results folder {tmp_path / 'link'}: {told} set --results to another folder" in found
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")

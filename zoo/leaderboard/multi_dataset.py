@@ -195,15 +195,7 @@ def rank_across(
             [f"across {len(boards)} datasets", first.protocol, weights]
             + ([f"those of {num_datasets} that all models have"] if over == "common" else [])
         ),
-        columns=(
-            "model",
-            "mean rank",
-            "win probability",
-            "P(rank 1)",
-            f"mean {NORMALIZED}",
-            "datasets",
-            "failures",
-        ),
+        columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALIZED}", "datasets", "failures"),
         rows=tuple(
             describe_model(i, models[i], order, normalized, tested, f"{counts[models[i]]}/{num_datasets}")
             for i in best_first

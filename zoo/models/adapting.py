@@ -56,7 +56,7 @@ def drop_activations(parent: nn.Module, attribute: str) -> None:
         return
     names = [name for name, _ in parent.named_children()]
     for name in names[names.index(attribute) + 1 :]:
-        # The module that defines ReLU defines all activations of torch, and nothing else.
+        # The module that defines ReLU defines all activations of torch.
         if type(getattr(parent, name)).__module__ == nn.ReLU.__module__:
             setattr(parent, name, nn.Identity())
 

@@ -37,7 +37,7 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
     own, memory = resolve_device("auto"), available_memory_bytes()
     advice = [
         *advise_on_folder("cache", folders["cache"], "set ZOO_CACHE to"),
-        *advise_on_folder("results folder", folders["results"], "give by --results"),
+        *advise_on_folder("results folder", folders["results"], "set --results to"),
         *advise_on_results(results),
         *advise_on_machine(own, memory),
         *advise_on_plugins(registry),

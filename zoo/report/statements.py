@@ -309,7 +309,7 @@ def usage_statements(board: Board) -> list[str]:
 
 
 PROVENANCE_TEXT = {
-    "recomputed": "recomputed: scores computed again from a bundle's predictions; the predictions were not checked",
+    "recomputed": "recomputed: scores computed again from a bundle's predictions; the runs were not repeated",
     "reproduced": "reproduced: a run of this row was repeated here with the same predictions",
     "stated": "stated: the bundle holds no targets, so nothing was recomputed",
 }

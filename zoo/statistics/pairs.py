@@ -179,9 +179,9 @@ def patients_needed(pairs: PairwiseTests, num_patients: int, alpha: float = ALPH
     between seeds alone hides the difference (V_seed >= (D/q)^2); then more seeds are needed first. For planning only:
     it takes the observed difference for the true one.
     """
-    largest = (pairs.difference / detection_quantile(pairs, alpha, power)) ** 2 - pairs.seed_variance
+    allowed_variance = (pairs.difference / detection_quantile(pairs, alpha, power)) ** 2 - pairs.seed_variance
     needed = np.full(len(pairs), np.inf)
-    np.divide(num_patients * pairs.patient_variance, largest, out=needed, where=largest > 0)
+    np.divide(num_patients * pairs.patient_variance, allowed_variance, out=needed, where=allowed_variance > 0)
     return np.asarray(np.ceil(needed))
 
 
