@@ -12,12 +12,12 @@ from pytest import approx
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
-from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Decisions
 from zoo.errors import RunError, Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score, val_score
-from zoo.evaluation.thresholds import choose_thresholds
+from zoo.evaluation.thresholds import choose_thresholds, decide
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import add_seed_variance, wilson_interval
 from zoo.statistics.roc import delong_covariance, logit_interval
@@ -468,3 +468,14 @@ def test_a_broken_resample_removes_the_interval_not_the_value(resample, reason):
     scored = score([[binary_run(0)]], {"prevalence": metric}, BINARY_CARD, threshold="val")["prevalence"]
     assert scored.value is not None and scored.low is None
     assert scored.reason.text.startswith("no interval: ") and reason in scored.reason.text
+
+
+class LeastProbable(Decisions):
+    def decide(self, ranked, cuts, positive):
+        return ranked.argmin(axis=1)
+
+
+def test_a_task_decides_by_itself():
+    run = {"test": make_predictions([0, 1, 2], [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])}
+    card = ScoringContext(task=replace(MULTICLASS, decisions=LeastProbable()), labels=("a", "b", "c"))
+    assert decide(run, card, "val").request.decisions.tolist() == [2, 0, 1]

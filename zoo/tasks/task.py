@@ -188,13 +188,20 @@ class Answers(ABC):
 class Decisions:
     """How answers become decisions: the label with the largest probability."""
 
+    rule = "the class with the largest probability"  # as a reader sees it; not shown if labels have thresholds
+
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
         """The labels with a threshold of their own."""
         return ()
 
     def decide(self, ranked: Array, cuts: Array, positive: int) -> Array:
-        """The decisions at thresholds; not called without `cut_labels`."""
-        raise NotImplementedError
+        """The decisions about N samples, at the thresholds of `cut_labels`.
+
+        `ranked` (N, C) is on the scale of the thresholds, probabilities or log odds. If no label has a threshold,
+        `cuts` is empty and `ranked` has the answers.
+        """
+        decided: Array = ranked.argmax(axis=1)
+        return decided
 
 
 @dataclass(frozen=True, kw_only=True)
