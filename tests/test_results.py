@@ -58,7 +58,7 @@ def test_predictions_load_without_pickle(tmp_path, store):
 
 def test_result_json_has_a_schema_and_checksums_of_immutable_files(tmp_path, store):
     document = json.loads((store(tmp_path).folder / "result.json").read_text())
-    assert document["schema"] == RESULT_SCHEMA == 2
+    assert document["schema"] == RESULT_SCHEMA == 3
     assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
 
 
@@ -109,7 +109,7 @@ def test_a_newer_schema_is_an_error_that_suggests_an_upgrade(tmp_path, store):
     stored = store(tmp_path)
     document = json.loads((stored.folder / "result.json").read_text())
     (stored.folder / "result.json").write_text(json.dumps({**document, "schema": RESULT_SCHEMA + 1}))
-    with pytest.raises(ResultsError, match="has schema 3; this version of zoo reads up to 2") as caught:
+    with pytest.raises(ResultsError, match="has schema 4; this version of zoo reads up to 3") as caught:
         load_results(tmp_path)
     assert caught.value.exit_status == 5
     with pytest.raises(ResultsError, match="upgrade"):

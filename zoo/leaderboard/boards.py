@@ -98,7 +98,7 @@ class Board:
     dataset: str
     facts: Mapping[str, Any]  # data.describe_dataset
     protocol: str
-    label_parts: tuple[str, ...] = ()  # of the protocol's label: name, version and overrides
+    label_parts: tuple[Any, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
     init: str
     primary_metric: str
@@ -132,7 +132,7 @@ class Board:
         return "external" in self.facts
 
     @property
-    def control_key(self) -> tuple[str, ...]:
+    def control_key(self) -> tuple[Any, ...]:
         """The key shared by a board and its control, the same runs on shuffled labels."""
         facts, protocol = self.facts, (part for part in self.label_parts if part != SHUFFLED)
         return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, self.init, *protocol
@@ -265,7 +265,7 @@ def build_board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
         protocol=run["protocol_label"],
-        label_parts=(run["protocol"]["name"], str(run["protocol"]["version"]), *run["protocol"].get("overrides", ())),
+        label_parts=protocol_parts(run["protocol"]),
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
         primary_metric=primary,
@@ -286,6 +286,10 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+def protocol_parts(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
+    return protocol["name"], protocol["version"], *map(tuple, protocol.get("overrides", ()))
 
 
 TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order

@@ -82,10 +82,10 @@ class Contrast:
 # --- selection -------------------------------------------------------------------------------------------------------
 def select_results(results: Sequence[Result], dataset: str | None, protocol: str | None) -> list[Result]:
     """Select the results on one dataset and under one protocol (`finetune` or `finetune@1`), with their baselines."""
-    labels = {r.run["protocol_label"] for r in results if not is_baseline(r.run)}
+    labels = {name for r in results if not is_baseline(r.run) for name in names_of_protocol(r)}
     for kind, requested, names in (
         ("dataset", dataset, {r.run["dataset"] for r in results}),
-        ("protocol", protocol, labels | {label.partition("@")[0] for label in labels}),
+        ("protocol", protocol, labels),
     ):
         if requested and requested not in names:
             hint = nearest(requested, names)
@@ -96,10 +96,12 @@ def select_results(results: Sequence[Result], dataset: str | None, protocol: str
         r
         for r in results
         if dataset in (None, r.run["dataset"])
-        and (
-            protocol in (None, r.run["protocol_label"], r.run["protocol_label"].partition("@")[0]) or is_baseline(r.run)
-        )
+        and (protocol is None or protocol in names_of_protocol(r) or is_baseline(r.run))
     ]
+
+
+def names_of_protocol(result: Result) -> tuple[str, str]:
+    return result.run["protocol_label"], result.run["protocol"]["name"]
 
 
 def find_label(boards: Sequence[Board], name: str) -> str:

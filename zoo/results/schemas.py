@@ -57,7 +57,7 @@ class DeviationRecord(Record):
 class ProtocolRecord(Record):
     name: str
     version: int
-    overrides: list[str] = []
+    overrides: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []  # name, text
     threshold: str
     demonstration: bool = False
     stem: str = "own"

@@ -18,6 +18,7 @@ from zoo.evaluation.predictions import Predictions, load_predictions, save_predi
 from zoo.evaluation.values import Reason, Score
 from zoo.results.runs import Run
 from zoo.results.schema1 import upgrade
+from zoo.results.schema2 import upgrade_from_2
 from zoo.results.schemas import find_fault_of_score, find_schema_fault
 from zoo.results.soundness import find_faults_of_run
 from zoo.specs.deviation import Deviation, read_deviations
@@ -26,7 +27,7 @@ from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular
 from zoo.system.locks import locked
 from zoo.tasks.kinds import find_task
 
-RESULT_SCHEMA = 2
+RESULT_SCHEMA = 3
 WEIGHTS_FILE = "model.safetensors"
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
@@ -234,7 +235,7 @@ def read_timing(folder: Path | None) -> dict[str, float]:
 def read_result_document(path: Path) -> tuple[dict[str, Any], bool]:
     """Read a document of a run in the current schema; see `read_document`."""
     document, sealed = read_document(path, newest=RESULT_SCHEMA)
-    return upgrade(document), sealed
+    return upgrade_from_2(upgrade(document)), sealed
 
 
 def read_document(path: Path, newest: int) -> tuple[dict[str, Any], bool]:
