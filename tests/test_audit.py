@@ -494,7 +494,7 @@ def test_a_refusal_names_the_dataset_once(bench, leaking, tmp_path):
     lines = [line for line in stderr.splitlines() if ": refused: " in line]
     assert len(lines) == 2 and not [line for line in lines if "dataset '" in line]
     assert [
-        line for line in lines if line.startswith("zoo: error[too-small] small: refused: it is too small for train,")
+        line for line in lines if line.startswith("zoo: error[too-small] small: refused: too small for train,")
     ]
 
 

@@ -33,7 +33,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import cache_root, hash_file
@@ -156,8 +156,9 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def refused_audit(dataset: str, error: DataError) -> Audit:
     """Return the audit of a dataset that could not be opened, decoded or split; the error is its only finding."""
+    message = error.message_below(dataset_subject(dataset))
     finding = Finding(
-        check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=error.message, fix=error.fix
+        check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=message, fix=error.fix
     )
     return Audit(dataset=dataset, findings=(finding,))
 

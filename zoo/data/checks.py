@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
@@ -73,7 +73,7 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     table, targets, name = samples.table, np.asarray(samples.targets), spec.name
 
     def refuse(what: str, fix: str) -> None:
-        raise DataError(f"dataset {name!r}: {what}", fix=fix)
+        raise DataError(what, subject=dataset_subject(name), fix=fix)
 
     if fault := find_spec_fault(spec, DatasetSpec):
         refuse(fault, MAKER)

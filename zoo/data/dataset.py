@@ -16,7 +16,7 @@ from zoo.data.decoded import map_images, measure_intensity, read_placements
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.task import Task
@@ -153,7 +153,8 @@ def index_of_positive(spec: DatasetSpec) -> int | None:
         return None
     if spec.positive and spec.positive not in spec.labels:
         raise DataError(
-            f"dataset {spec.name!r}: unknown positive class {spec.positive!r}; the labels are {', '.join(spec.labels)}",
+            f"unknown positive class {spec.positive!r}; the labels are {', '.join(spec.labels)}",
+            subject=dataset_subject(spec.name),
             fix="set `positive` to one of them",
         )
     return spec.labels.index(spec.positive) if spec.positive else 1

@@ -13,7 +13,7 @@ from zoo.data.dataset import DecodedFold, describe_fold, open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
-from zoo.errors import DataError, ZooError, without_name
+from zoo.errors import DataError, ZooError, dataset_subject, with_fix
 from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.context import Context
 from zoo.results.runs import Run
@@ -201,4 +201,5 @@ def refuse(run: Run, error: ZooError) -> Result:
 
 
 def refusal(name: str, error: ZooError) -> str:
-    return f"zoo: error[{error.code}] {name}: refused: {without_name(str(error), name)}"
+    message = with_fix(error.message_below(dataset_subject(name)), error.fix)
+    return f"zoo: error[{error.code}] {name}: refused: {message}"
