@@ -26,6 +26,7 @@ from zoo.results.store import (
     save_result,
     save_scores,
 )
+from zoo.system.files import write_sealed
 
 
 def run_of(result):
@@ -103,6 +104,23 @@ def test_a_damaged_result_is_reported_skipped_and_run_again(tmp_path, store, dam
     assert [result.id for result in results] == [good.id]
     assert len(lines) == 1 and bad.folder.name in lines[0]
     assert find_done(tmp_path, run_of(bad)) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "fix"),
+    [({"task_plugin": "zoo-masks"}, "install zoo-masks"), ({}, "install the plugin that registers it")],
+    ids=["recorded", "earlier result"],
+)
+def test_a_result_whose_task_is_not_installed_asks_for_its_plugin(tmp_path, store, facts, fix):
+    path = store(tmp_path).folder / "result.json"
+    document = json.loads(path.read_text())
+    document["dataset"] |= {"task": "masks", **facts}
+    document.pop("seal")
+    write_sealed(path, document)
+    with pytest.raises(ResultsError) as caught:
+        load_result(path.parent)
+    assert (caught.value.code, caught.value.fix) == ("unknown-task", fix)
+    assert "the task 'masks' is not installed" in caught.value.message
 
 
 def test_a_newer_schema_is_an_error_that_suggests_an_upgrade(tmp_path, store):

@@ -114,6 +114,7 @@ class DatasetRecord(Record):
     name: str
     title: str = ""
     task: TaskName
+    task_plugin: str = ""  # the distribution that registers the task; absent for a task of the core
     labels: Annotated[list[str], Field(max_length=MAX_LABELS)]
     positive: Count | None
     unit: Unit

@@ -25,7 +25,7 @@ from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.metric import ScoringContext
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, sweep, unseal, write_sealed
 from zoo.system.locks import locked
-from zoo.tasks.kinds import find_task
+from zoo.tasks.kinds import TASKS, find_task
 
 RESULT_SCHEMA = 3
 WEIGHTS_FILE = "model.safetensors"
@@ -282,7 +282,7 @@ def load_result(folder: Path) -> Result:
     document, sealed = read_result_document(folder / "result.json")
     document.pop("schema")
     if fault := find_schema_fault(document):
-        raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
+        raise invalid_result(folder / "result.json", document, fault)
     if not sealed and not predates_seals(document):
         raise modified_file(folder / "result.json")
     try:
@@ -300,6 +300,16 @@ def load_result(folder: Path) -> Result:
         if not is_whole:
             raise modified_file(path)
     return replace(result, cost={**result.cost, **read_timing(folder)})
+
+
+def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> ResultsError:
+    """Return the error for a result that does not fit the schema, which may be because a plugin is not installed."""
+    dataset = document.get("dataset")
+    task = dataset.get("task") if isinstance(dataset, dict) else None
+    if not isinstance(task, str) or task in TASKS:
+        return ResultsError(f"{path}: {fault}", fix="delete its folder and run again")
+    plugin = dataset.get("task_plugin") or "the plugin that registers it"
+    return ResultsError(f"{path}: the task {task!r} is not installed", fix=f"install {plugin}", code="unknown-task")
 
 
 def load_sound_result(folder: Path) -> Result:
