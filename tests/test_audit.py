@@ -493,9 +493,7 @@ def test_a_refusal_names_the_dataset_once(bench, leaking, tmp_path):
     _, _, stderr = bench("-d", f"{leaking},{tmp_path / 'small'}", "-m", "thumbnails", "--results", tmp_path / "results")
     lines = [line for line in stderr.splitlines() if ": refused: " in line]
     assert len(lines) == 2 and not [line for line in lines if "dataset '" in line]
-    assert [
-        line for line in lines if line.startswith("zoo: error[too-small] small: refused: too small for train,")
-    ]
+    assert [line for line in lines if line.startswith("zoo: error[too-small] small: refused: too small for train,")]
 
 
 def test_an_allowed_leak_is_recorded_in_every_result_and_not_ranked(bench, leaking, tmp_path):

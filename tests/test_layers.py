@@ -202,7 +202,16 @@ def test_the_search_for_imports_sees_those_in_functions_and_for_types_only(tmp_p
     assert sorted(imported_modules(file)) == [("report.html", "", 5), ("runner.bench", "bench", 3)]
 
 
-FACTS = {"deviation", "fix", "message", "method", "misfit", "overrides", "problem", "reason"}  # names of records, or of texts for people
+FACTS = {
+    "deviation",
+    "fix",
+    "message",
+    "method",
+    "misfit",
+    "overrides",
+    "problem",
+    "reason",
+}  # names of records, or of texts for people
 TEXT_METHODS = {"startswith", "endswith", "partition", "rpartition", "removeprefix", "removesuffix", "split", "replace"}
 
 

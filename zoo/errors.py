@@ -53,6 +53,10 @@ class ZooError(Exception):
         if code:
             self.code = code
 
+    def describe(self) -> dict[str, str]:
+        """Return the error as plain data, for results and JSON documents."""
+        return {"code": self.code, "message": self.message, "fix": self.fix}
+
     def line(self) -> str:
         """The printed line: `zoo: error[CODE] MESSAGE; fix: FIX`."""
         return f"zoo: error[{self.code}] {self}"

@@ -613,8 +613,8 @@ def name_row(source: OpenDataset, split_of: Array, row: int) -> str:
 
 
 def describe_label(source: OpenDataset, row: int) -> str:
-    targets = np.asarray(source.samples.targets)
-    return repr(source.spec.labels[int(targets[row])]) if source.task.classes else str(targets[row])
+    text = source.task.targets.describe(np.asarray(source.samples.targets)[row], source.spec.labels)
+    return repr(text) if source.task.labeled else text
 
 
 def first_across(split_of: Array, group: Array) -> tuple[int, int]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined, UsageError, clean, nearest
+from zoo.errors import Undefined, UsageError, nearest
 from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import DecidedTest, decide
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.sanity_checks import is_baseline
@@ -70,7 +71,7 @@ class Contrast:
     second: int
     tested: Difference | None  # over patients and seeds
     single: SingleRuns | None  # if one of the two has one seed
-    reason: str | None  # why neither could be tested
+    reason: Reason | str | None  # why neither could be tested
     ordered_by: str
     disagreements: tuple[Disagreement, ...]
 
@@ -144,15 +145,15 @@ def compare_models(boards: Sequence[Board], first: str, second: str) -> list[Con
 def contrast(board: Board, first: int, second: int) -> Contrast:
     tested = board.comparisons.find(first, second)
     single: SingleRuns | None = None
-    reason: str | None = None
+    reason: Reason | str | None = None
     rows = board.rows[first], board.rows[second]
     if tested is None:
         reason = why_not(board, first, second)
         if reason is None:
             try:
                 single = compare_runs(board, *rows)
-            except Undefined as undefined:
-                reason = clean(undefined)
+            except Undefined as error:
+                reason = reason_for(error, "undefined")
     ordered_by, disagreements = find_disagreements(board, *rows)
     return Contrast(
         board=board,
@@ -166,11 +167,11 @@ def contrast(board: Board, first: int, second: int) -> Contrast:
     )
 
 
-def why_not(board: Board, first: int, second: int) -> str | None:
+def why_not(board: Board, first: int, second: int) -> Reason | str | None:
     """The reason why two rows cannot be tested at all; None if at least single runs can."""
     for row in (board.rows[first], board.rows[second]):
-        if isinstance(row.evidence, str):
-            return f"{row.label}: {row.evidence}"
+        if not isinstance(row.evidence, Evidence):
+            return Reason("of", (row.label, row.evidence))
     if not same_cases(board.rows[first], board.rows[second]):
         return "they were not tested on the same patients"
     if min(len(board.rows[i].seeds) for i in (first, second)) >= MIN_SEEDS:

@@ -126,7 +126,8 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
 def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
     return {
         name: {
-            **score.describe(),
+            **dataclasses.asdict(score),
+            "method": score.method.text if score.method else "",
             "installed_version": metrics[name].version if name in metrics else None,
             "formula": describe_formula(metrics[name]) if name in metrics else None,
         }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.evaluation.methods import METHOD_NAMES, MethodCode
-from zoo.evaluation.values import ReasonCode
+from zoo.evaluation.reasons import ReasonCode
 from zoo.specs.deviation import DeviationKind
 
 DEVIATIONS: Mapping[DeviationKind, str] = {

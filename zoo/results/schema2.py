@@ -1,4 +1,4 @@
-"""Upgrade documents of schema 2, which stored the overrides of a protocol as texts."""
+"""Upgrade documents of schema 2, which stored overrides, errors with their fix, and reasons as texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ def upgrade_from_2(document: dict[str, Any]) -> dict[str, Any]:
     run = document.get("run")
     if isinstance(run, dict) and isinstance(run.get("protocol"), dict):
         document["run"] = {**run, "protocol": upgrade_protocol(run["protocol"])}
+    error = document.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        text, _, fix = error["message"].partition("; fix: ")
+        document["error"] = {**error, "message": text, "fix": fix}
+    for kind in ("scores", "image_scores"):
+        if isinstance(document.get(kind), dict):
+            document[kind] = {name: upgrade_reason(values) for name, values in document[kind].items()}
     return document
+
+
+def upgrade_reason(score: Any) -> Any:
+    reason = score.get("reason") if isinstance(score, dict) else None
+    if not isinstance(reason, dict) or "text" not in reason:
+        return score
+    return {**score, "reason": {"code": reason.get("code"), "sentence": reason["text"]}}
 
 
 def upgrade_protocol(protocol: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from zoo.errors import ResultsError, clean
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.results.runs import Run
 from zoo.results.schema1 import upgrade
 from zoo.results.schema2 import upgrade_from_2
@@ -48,7 +49,7 @@ class Result:
     run: Mapping[str, Any]  # Run.describe()
     identity: Mapping[str, Any]
     status: Status
-    error: Mapping[str, str] | None = None  # code, message
+    error: Mapping[str, str] | None = None  # code, message, fix
     dataset: Mapping[str, Any] = field(default_factory=dict)  # describe_fold
     deviations: tuple[Deviation, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +123,10 @@ def parse_score(values: Mapping[str, Any]) -> Score:
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
     method, reason = values.get("method"), values.get("reason")
-    parsed = {"method": method and IntervalMethod(**method), "reason": reason and Reason(**reason)}
+    parsed = {
+        "method": method and IntervalMethod(**method),
+        "reason": reason and Reason(**{**reason, "detail": tuple(reason.get("detail", ()))}),
+    }
     return Score(**{**values, **parsed})
 
 
@@ -304,8 +308,8 @@ def load_result(folder: Path) -> Result:
 
 def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> ResultsError:
     """Return the error for a result that does not fit the schema, which may be because a plugin is not installed."""
-    dataset = document.get("dataset")
-    task = dataset.get("task") if isinstance(dataset, dict) else None
+    dataset = document["dataset"] if isinstance(document.get("dataset"), dict) else {}
+    task = dataset.get("task")
     if not isinstance(task, str) or task in TASKS:
         return ResultsError(f"{path}: {fault}", fix="delete its folder and run again")
     plugin = dataset.get("task_plugin") or "the plugin that registers it"

@@ -206,7 +206,7 @@ def refuse(run: Run, error: ZooError) -> Result:
         run=run.describe(),
         identity=run.identity,
         status="refused",
-        error={"code": error.code, "message": str(error)},
+        error=error.describe(),
     )
 
 

@@ -185,6 +185,9 @@ class Answers(ABC):
         return np.zeros(answers.shape, bool)
 
 
+POSITIVE_AND_NEGATIVE = ("positive", "negative")
+
+
 class Decisions:
     """How answers become decisions: the label with the largest probability."""
 
@@ -210,6 +213,7 @@ class Presentation:
 
     title: str
     answer: str = "probability of what is true"
+    cases: tuple[str, ...] = ()  # the cases of a label that an interval needs enough of; () if it needs samples only
     calibrated: str = ""  # what the calibration error is of; "" if there is none
     chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
 
