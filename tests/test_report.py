@@ -317,7 +317,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
     assert ".910 [.875 .940]" in to_terminal(boards, DETAILS) and "2 groups" in to_terminal(boards, DETAILS)
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
-    assert found["rows"][1]["auroc"]["reason"] == "too few"
+    assert found["rows"][1]["auroc"]["reason"] == "too few: 8 images, 10 are needed"
     first, second = csv.DictReader(io.StringIO(section_to_csv(boards, "groups")))
     assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
     with pytest.raises(UsageError, match="no board has a table 'ages'"):

@@ -313,7 +313,9 @@ def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> Resul
     if not isinstance(task, str) or task in TASKS:
         return ResultsError(f"{path}: {fault}", fix="delete its folder and run again")
     plugin = dataset.get("task_plugin") or "the plugin that registers it"
-    return ResultsError(f"{path}: the task {task!r} is not installed", fix=f"install {plugin}", code="unknown-task")
+    return ResultsError(
+        f"{path}: dataset.task: the task {task!r} is not installed", fix=f"install {plugin}", code="unknown-task"
+    )
 
 
 def load_sound_result(folder: Path) -> Result:
