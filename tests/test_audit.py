@@ -91,6 +91,14 @@ def test_skipped_checks_are_listed_with_their_reason(tmp_path):
     assert line.endswith("near-duplicates (ignored by its card)")
 
 
+def test_checks_that_do_not_apply_to_a_task_are_listed(tmp_path):
+    root = write_labels(tmp_path / "set", [number / 7 for number in range(40)])
+    (root / "dataset.toml").write_text('task = "regression"\nlabel = {column = "a"}\n')
+    (line,) = audit_lines(examine(root, tmp_path))
+    for check in ("missing labels", "predictive columns"):
+        assert f"{check} (does not apply to regression)" in line.partition("; not checked: ")[2]
+
+
 def test_the_checksum_check_is_listed_only_for_cards_with_checksums(tmp_path):
     root = write_set(tmp_path / "set", size=16, patients={})
     assert "unofficial files" not in audit_lines(examine(root, tmp_path))[0]
