@@ -99,7 +99,8 @@ class Run:
         start = self.weights_tag if self.init == "pretrained" else "random"
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
-        return Path(safe_name(self.data.replace(" -> ", ".to."))) / safe_name(model) / name
+        data = f"{self.dataset}.to.{self.tested_on}" if self.tested_on else self.dataset
+        return Path(safe_name(data)) / safe_name(model) / name
 
     @property
     def data(self) -> str:
