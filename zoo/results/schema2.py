@@ -13,9 +13,9 @@ def upgrade_from_2(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(run, dict) and isinstance(run.get("protocol"), dict):
         document["run"] = {**run, "protocol": upgrade_protocol(run["protocol"])}
     error = document.get("error")
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        text, _, fix = error["message"].partition("; fix: ")
-        document["error"] = {**error, "message": text, "fix": fix}
+    if isinstance(error, dict) and isinstance(text := error.get("message"), str):
+        message, _, fix = text.partition("; fix: ")
+        document["error"] = {**error, "message": message, "fix": fix}
     for kind in ("scores", "image_scores"):
         if isinstance(document.get(kind), dict):
             document[kind] = {name: upgrade_reason(values) for name, values in document[kind].items()}
@@ -24,7 +24,7 @@ def upgrade_from_2(document: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_reason(score: Any) -> Any:
     reason = score.get("reason") if isinstance(score, dict) else None
-    if not isinstance(reason, dict) or "text" not in reason:
+    if not isinstance(reason, dict) or reason.get("text") is None:
         return score
     return {**score, "reason": {"code": reason.get("code"), "sentence": reason["text"]}}
 

@@ -13,8 +13,8 @@ from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
 LISTS = ("metadata", *(name for name in FACTS if get_origin(FACT_TYPES[name]) is tuple))
-FLAGS = tuple(name for name in FACTS if FACT_TYPES[name] is bool)
-TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *FLAGS))
+SWITCHES = tuple(name for name in FACTS if FACT_TYPES[name] is bool)
+TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *SWITCHES))
 
 
 def read_synopsis(path: Path) -> DatasetSpec:
@@ -29,7 +29,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
     for name in ("name", "root", *TEXTS):
         if not isinstance(document.get(name, ""), str):
             mistakes.append(f"{name}: expected text, got {document[name]!r}")
-    for name in FLAGS:
+    for name in SWITCHES:
         if not isinstance(document.get(name, True), bool):
             mistakes.append(f"{name}: expected true or false, got {document[name]!r}")
     for name in LISTS:
@@ -38,7 +38,7 @@ def read_synopsis(path: Path) -> DatasetSpec:
     if mistakes or task is None:
         count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
         raise DataError(f"{path}: {count}{'; '.join(mistakes)}", fix="correct the card", code="card")
-    fields: dict[str, Any] = {name: document[name] for name in (*TEXTS, *FLAGS) if name in document}
+    fields: dict[str, Any] = {name: document[name] for name in (*TEXTS, *SWITCHES) if name in document}
     fields |= {name: tuple(document[name]) for name in LISTS if name in document}
     name, patient = document.get("name") or name_of_file(path), read_patient(document)
     return DatasetSpec(name=name, task=task, labels=labels, samples=not_opened, patient=patient, **fields)
