@@ -88,4 +88,6 @@ def refused_by(benched):
     """The messages of the datasets that a bench refused, after checking that stderr has no traceback."""
     assert benched.status == 3
     assert all(text not in benched.stderr for text in ("Traceback", "\x1b", "Warning"))
-    return {Path(item["dataset"]).name: item["message"] for item in benched.document["refused"]}
+    return {
+        Path(item["dataset"]).name: f"{item['message']}; fix: {item['fix']}" for item in benched.document["refused"]
+    }

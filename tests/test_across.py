@@ -17,6 +17,7 @@ from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
+from zoo.report.reasons import section_notes
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import KNN
@@ -51,7 +52,7 @@ def cells_of(found):
 
 
 def notes_of(found):
-    return "\n".join(found.section.notes)
+    return "\n".join(section_notes(found.section))
 
 
 def test_one_dataset_gives_no_order_across_datasets(fill):

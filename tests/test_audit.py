@@ -91,6 +91,14 @@ def test_skipped_checks_are_listed_with_their_reason(tmp_path):
     assert line.endswith("near-duplicates (ignored by its card)")
 
 
+def test_checks_that_do_not_apply_to_a_task_are_listed(tmp_path):
+    root = write_labels(tmp_path / "set", [number / 7 for number in range(40)])
+    (root / "dataset.toml").write_text('task = "regression"\nlabel = {column = "a"}\n')
+    (line,) = audit_lines(examine(root, tmp_path))
+    for check in ("missing labels", "predictive columns"):
+        assert f"{check} (does not apply to regression)" in line.partition("; not checked: ")[2]
+
+
 def test_the_checksum_check_is_listed_only_for_cards_with_checksums(tmp_path):
     root = write_set(tmp_path / "set", size=16, patients={})
     assert "unofficial files" not in audit_lines(examine(root, tmp_path))[0]
@@ -493,9 +501,7 @@ def test_a_refusal_names_the_dataset_once(bench, leaking, tmp_path):
     _, _, stderr = bench("-d", f"{leaking},{tmp_path / 'small'}", "-m", "thumbnails", "--results", tmp_path / "results")
     lines = [line for line in stderr.splitlines() if ": refused: " in line]
     assert len(lines) == 2 and not [line for line in lines if "dataset '" in line]
-    assert [
-        line for line in lines if line.startswith("zoo: error[too-small] small: refused: it is too small for train,")
-    ]
+    assert [line for line in lines if line.startswith("zoo: error[too-small] small: refused: too small for train,")]
 
 
 def test_an_allowed_leak_is_recorded_in_every_result_and_not_ranked(bench, leaking, tmp_path):

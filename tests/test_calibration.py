@@ -17,6 +17,7 @@ from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.calibration import build_section, find_temperature, rescale
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
+from zoo.report.reasons import reason_text
 from zoo.specs.metric import ScoringContext
 
 CARDS = {
@@ -159,7 +160,7 @@ def test_without_a_temperature_there_is_a_reason_and_no_rescaled_score(change, r
     assert cells["temperature"] is None
     assert cells["ECE"].value is not None
     for name in ("ECE after", "Brier after", "log loss after"):
-        assert cells[name].value is None and reason in cells[name].reason.text
+        assert cells[name].value is None and reason in reason_text(cells[name].reason)
     assert any(reason in note for note in section.notes)
     assert {curve["kind"] for curve in section.details["reliability"]} == {"raw"}
 

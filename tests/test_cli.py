@@ -476,7 +476,7 @@ def test_no_results_are_status_5(main, tmp_path, command):
 
 def test_a_newer_schema_is_status_5(main, store, tmp_path):
     path = store(tmp_path / "results").folder / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 4}))
     done = main("report")
     assert done.status == 5 and "upgrade zoo-bench" in done.err
 

@@ -72,3 +72,10 @@ def test_an_unknown_name_suggests_the_nearest_and_the_listing_command():
     error = unknown("model", "resnet81", ["resnet18", "resnet50", "vgg"])
     assert error.code == "unknown-model" and error.exit_status == 2
     assert error.fix == "Did you mean 'resnet18' or 'resnet50'? `zoo list models` shows the 3 installed"
+
+
+def test_an_error_below_its_subject_does_not_repeat_it():
+    error = DataError("two images only", subject="dataset 'dots'", fix="add images")
+    assert error.line() == "zoo: error[data] dataset 'dots': two images only; fix: add images"
+    assert error.message_below("dataset 'dots'") == "two images only"
+    assert error.message_below("dataset 'lines'") == "dataset 'dots': two images only"

@@ -141,7 +141,7 @@ def test_the_test_suffix_selects_the_official_test_split(trained, tmp_path):
     assert len(matched(trained, tested).rows) == 36
     alone = matched(trained, tested, name="b:test")
     assert {name.split("/")[0] for name in alone.source.sample_ids} == {"test"} and len(alone.rows) == 12
-    with pytest.raises(DataError, match="'c' has no official test split"):
+    with pytest.raises(DataError, match="'c': no official test split"):
         matched(trained, write(tmp_path / "c", ("normal", "pneumonia"), splits=()), name="c:test")
 
 

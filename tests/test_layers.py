@@ -202,7 +202,16 @@ def test_the_search_for_imports_sees_those_in_functions_and_for_types_only(tmp_p
     assert sorted(imported_modules(file)) == [("report.html", "", 5), ("runner.bench", "bench", 3)]
 
 
-FACTS = {"deviation", "fix", "message", "method", "reason"}  # names of records, or of texts for people
+FACTS = {
+    "deviation",
+    "fix",
+    "message",
+    "method",
+    "misfit",
+    "overrides",
+    "problem",
+    "reason",
+}  # names of records, or of texts for people
 TEXT_METHODS = {"startswith", "endswith", "partition", "rpartition", "removeprefix", "removesuffix", "split", "replace"}
 
 
@@ -215,11 +224,22 @@ def parsed_facts(path: Path) -> Iterator[int]:
         elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
             texts = node.comparators
         for text in texts:
-            while isinstance(text, ast.BoolOp):  # (cell.reason or "").startswith
-                text = text.values[0]
-            name = text.attr if isinstance(text, ast.Attribute) else text.id if isinstance(text, ast.Name) else ""
-            if name in FACTS:
+            if fact_name(text) in FACTS:
                 yield text.lineno
+
+
+def fact_name(text: ast.expr) -> str:
+    """The name of the fact in `(cell.reason or "")`, `report["misfit"]` or a plain name."""
+    match text:
+        case ast.BoolOp():
+            return fact_name(text.values[0])
+        case ast.Subscript(slice=ast.Constant(value=str(key))):
+            return key
+        case ast.Attribute():
+            return text.attr
+        case ast.Name():
+            return text.id
+    return ""
 
 
 def test_no_sentence_is_parsed_outside_the_packages_that_write_them():
@@ -229,7 +249,12 @@ def test_no_sentence_is_parsed_outside_the_packages_that_write_them():
 
 @pytest.mark.parametrize(
     "line",
-    ['(cell.reason or "").startswith("too few")', '"bootstrap" in score.method', 'event.message.partition("; fix: ")'],
+    [
+        '(cell.reason or "").startswith("too few")',
+        '"bootstrap" in score.method',
+        'event.message.partition("; fix: ")',
+        'report["misfit"].removeprefix(str(path))',
+    ],
 )
 def test_a_parsed_sentence_is_detected(tmp_path, line):
     (tmp_path / "module.py").write_text(f"x = {line}\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score
 
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.tables import Failure
 from zoo.report.statements import statements
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
@@ -68,7 +69,7 @@ def test_a_row_whose_targets_are_not_those_of_most_models_is_not_ranked(tmp_path
     board = the_board(tmp_path)
     rows = {row.model: (row, board.rank(position)) for position, row in enumerate(board.rows)}
     assert rows["flipped"][1] is None and "targets are not those of most" in rows["flipped"][0].evidence
-    assert all(rows[model][1] and not rows[model][0].errors for model in ("a", "b"))
+    assert all(rows[model][1] and not rows[model][0].failures for model in ("a", "b"))
     assert any(line.startswith("flipped: damaged: its targets are not") for line in statements(board))
 
 
@@ -79,7 +80,7 @@ def test_without_a_majority_of_targets_no_row_is_ranked(tmp_path, store):
             if model == "flipped":
                 flip_targets(result)
     board = the_board(tmp_path)
-    assert [(board.rank(position), len(row.errors)) for position, row in enumerate(board.rows)] == [(None, 1)] * 2
+    assert [(board.rank(position), len(row.failures)) for position, row in enumerate(board.rows)] == [(None, 1)] * 2
 
 
 def test_decisions_are_made_at_the_threshold_of_val_and_scored_on_test(tmp_path, store):
@@ -117,7 +118,7 @@ def test_a_failed_seed_is_counted_and_its_error_shown(tmp_path, store):
     store(tmp_path, seed=1, status="failed")
     (row,) = the_board(tmp_path).rows
     assert row.coverage == (1, 2)
-    assert row.errors == ("failed: the loss is nan",)
+    assert row.failures == (Failure("failed", "the loss is nan"),)
     assert row.scores["auroc"].value == pytest.approx(auroc(good))
 
 

@@ -16,6 +16,7 @@ from zoo.evaluation.intervals import draw_patients
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score_metric
 from zoo.evaluation.thresholds import DecidedTest
+from zoo.report.reasons import reason_text
 from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.tasks.kinds import IMAGE_TASKS, TASKS
 from zoo.tasks.logits import softmax
@@ -82,7 +83,7 @@ def measure(task: str, case: str, name: str) -> dict:
         score.low,
         score.high,
         score.method.text if score.method else "",
-        score.reason.text if score.reason else None,
+        reason_text(score.reason) if score.reason else None,
     ]
     return numbers
 

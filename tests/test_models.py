@@ -383,7 +383,7 @@ def test_misfitting_weights_report_the_first_three_keys_and_count_the_rest(tmp_p
     del state["conv.weight"], state["norm.bias"]
     state |= {"extra": torch.zeros(1), "fc.bias": torch.zeros(3)}
     torch.save(state, tmp_path / "a.pth")
-    expected = "a.pth does not fit Tiny: missing conv.weight; missing norm.bias; unknown extra and 1 more"
+    expected = "a.pth: does not fit Tiny: missing conv.weight; missing norm.bias; unknown extra and 1 more"
     with pytest.raises(WeightsError, match=re.escape(expected)):
         load_weights(Tiny(), tmp_path / "a.pth")
 

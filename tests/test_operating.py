@@ -18,6 +18,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import ThresholdTarget, choose_thresholds
 from zoo.leaderboard.operating_points import build_section
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, SectionRequest
+from zoo.report.reasons import reason_text
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import wilson_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values, ratio_interval
@@ -183,7 +184,7 @@ def test_fewer_than_10_positives_have_no_interval():
     run = {split: predictions(targets.astype(int), positive / 2) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.1))
     for name in ("sensitivity", "PPV", "PPV at 10 %"):
-        assert cells[name].low is None and cells[name].reason.text == "too few: 6 positives, 10 are needed"
+        assert cells[name].low is None and reason_text(cells[name].reason) == "too few: 6 positives, 10 are needed"
 
 
 def test_a_positive_class_that_is_the_first_label_is_the_one_that_is_found():
@@ -325,6 +326,6 @@ def test_bootstrap_and_mover_agree_on_independent_images():
 def test_without_positive_calls_the_ppv_has_a_reason_and_no_value():
     run = {split: predictions(np.arange(60) % 2, np.full(60, 0.3)) for split in ("val", "test")}
     cells = cells_of(section_of(run, prevalence=0.02))
-    assert cells["PPV"].value is None and cells["PPV"].reason.text == "nothing is called positive"
-    assert cells["PPV at 2 %"].value is None and cells["PPV at 2 %"].reason.text == "nothing is called positive"
+    assert cells["PPV"].value is None and reason_text(cells["PPV"].reason) == "nothing is called positive"
+    assert cells["PPV at 2 %"].value is None and reason_text(cells["PPV at 2 %"].reason) == "nothing is called positive"
     assert cells["NPV at 2 %"].value == approx(0.98)

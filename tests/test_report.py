@@ -10,7 +10,8 @@ import pytest
 
 from zoo.errors import UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
@@ -308,7 +309,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
         columns=("group", "auroc"),
         rows=(
             ("=F", Score(value=0.91, low=0.875, high=0.94)),
-            ("M", Score(value=None, reason=Reason("too-few", "too few"))),
+            ("M", Score(value=None, reason=Reason("too-few", (8, 10, "image", "", "")))),
         ),
         notes=("2 groups",),
     )
@@ -316,7 +317,7 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
     assert ".910 [.875 .940]" in to_terminal(boards, DETAILS) and "2 groups" in to_terminal(boards, DETAILS)
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
-    assert found["rows"][1]["auroc"]["reason"] == "too few"
+    assert found["rows"][1]["auroc"]["reason"] == "too few: 8 images, 10 are needed"
     first, second = csv.DictReader(io.StringIO(section_to_csv(boards, "groups")))
     assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
     with pytest.raises(UsageError, match="no board has a table 'ages'"):

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.values import Score
 from zoo.registry.lookup import Registry
+from zoo.report.reasons import reason_text
 from zoo.results.rescoring import rescore
 from zoo.results.store import load_result, save_scores
 from zoo.specs.metric import MetricSpec
@@ -77,7 +78,7 @@ def test_a_metric_without_its_plugin_keeps_its_score(tmp_path, store):
 
 def test_a_metric_of_another_task_is_null_with_a_reason_and_counted(tmp_path, store):
     scores, undefined = rescored(store(tmp_path), "rmse")
-    assert (scores["rmse"].value, scores["rmse"].reason.text) == (None, "not a metric of binary tasks")
+    assert (scores["rmse"].value, reason_text(scores["rmse"].reason)) == (None, "not a metric of binary tasks")
     assert undefined == 1
 
 

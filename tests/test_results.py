@@ -26,6 +26,7 @@ from zoo.results.store import (
     save_result,
     save_scores,
 )
+from zoo.system.files import write_sealed
 
 
 def run_of(result):
@@ -58,7 +59,7 @@ def test_predictions_load_without_pickle(tmp_path, store):
 
 def test_result_json_has_a_schema_and_checksums_of_immutable_files(tmp_path, store):
     document = json.loads((store(tmp_path).folder / "result.json").read_text())
-    assert document["schema"] == RESULT_SCHEMA == 2
+    assert document["schema"] == RESULT_SCHEMA == 3
     assert set(document["checksums"]) == {"predictions.npz", "history.jsonl"}
 
 
@@ -105,11 +106,28 @@ def test_a_damaged_result_is_reported_skipped_and_run_again(tmp_path, store, dam
     assert find_done(tmp_path, run_of(bad)) is None
 
 
+@pytest.mark.parametrize(
+    ("facts", "fix"),
+    [({"task_plugin": "zoo-masks"}, "install zoo-masks"), ({}, "install the plugin that registers it")],
+    ids=["recorded", "earlier result"],
+)
+def test_a_result_whose_task_is_not_installed_asks_for_its_plugin(tmp_path, store, facts, fix):
+    path = store(tmp_path).folder / "result.json"
+    document = json.loads(path.read_text())
+    document["dataset"] |= {"task": "masks", **facts}
+    document.pop("seal")
+    write_sealed(path, document)
+    with pytest.raises(ResultsError) as caught:
+        load_result(path.parent)
+    assert (caught.value.code, caught.value.fix) == ("unknown-task", fix)
+    assert "the task 'masks' is not installed" in caught.value.message
+
+
 def test_a_newer_schema_is_an_error_that_suggests_an_upgrade(tmp_path, store):
     stored = store(tmp_path)
     document = json.loads((stored.folder / "result.json").read_text())
     (stored.folder / "result.json").write_text(json.dumps({**document, "schema": RESULT_SCHEMA + 1}))
-    with pytest.raises(ResultsError, match="has schema 3; this version of zoo reads up to 2") as caught:
+    with pytest.raises(ResultsError, match="has schema 4; this version of zoo reads up to 3") as caught:
         load_results(tmp_path)
     assert caught.value.exit_status == 5
     with pytest.raises(ResultsError, match="upgrade"):

@@ -279,7 +279,7 @@ def test_an_event_keeps_the_message_and_the_fix_of_an_error_apart(assignments):
     settings = Settings(results=assignments[0].results)
     event = Event(work=assignments[0], kind="ended", status="failed", code="x", message="a; fix: b", fix="c")
     (failed,) = conclude_all(event, settings)
-    assert failed.error == {"code": "x", "message": "a; fix: b; fix: c"}
+    assert failed.error == {"code": "x", "message": "a; fix: b", "fix": "c"}
     with pytest.raises(ResultsError) as caught:
         conclude_all(replace(event, code="results-unusable"), settings)
     assert (caught.value.message, caught.value.fix) == ("a; fix: b", "c")

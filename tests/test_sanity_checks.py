@@ -10,13 +10,15 @@ from scipy import stats
 
 from zoo import BINARY, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
 from zoo.report.board_csv import to_csv
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
+from zoo.report.reasons import reason_text
 from zoo.results.store import load_results, load_scored_runs
 from zoo.runner.grid import as_control
 from zoo.specs.metric import ScoringContext
@@ -57,8 +59,8 @@ def test_a_row_whose_interval_covers_the_constant_predictor_is_flagged(low):
 
 
 def test_without_an_interval_the_value_itself_must_beat_the_constant_predictor():
-    assert reasons(Score(value=0.6, reason=Reason("too-few", "too few")), GOOD) == ()
-    assert reasons(Score(value=0.5, reason=Reason("too-few", "too few")), GOOD) == (
+    assert reasons(Score(value=0.6, reason=Reason("too-few", (8, 10, "image", "", ""))), GOOD) == ()
+    assert reasons(Score(value=0.5, reason=Reason("too-few", (8, 10, "image", "", ""))), GOOD) == (
         "its score does not exceed the constant predictor's .500",
     )
 
@@ -209,7 +211,7 @@ def test_an_interval_that_does_not_cover_chance_fails_the_control(center):
 def test_few_shuffles_are_reported_and_one_gives_no_verdict():
     assert "(3 shuffles, fewer than the usual 20)" in judged([0.5, 0.4, 0.6])[1].text
     _, verdict = judged([0.5])
-    assert verdict.passed is None and "no interval: one shuffle" in verdict.text
+    assert verdict.passed is None and "no interval: one shuffle" in reason_text(verdict.text)
 
 
 def test_shuffled_runs_are_on_separate_boards_and_do_not_count_as_configurations(tmp_path, store):

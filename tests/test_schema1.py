@@ -1,12 +1,14 @@
 """Results and bundles of schema 1, in which facts were sentences."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.registry.lookup import Registry
 from zoo.report.deviations import DEVIATION_TEXTS, deviation_text
@@ -69,9 +71,9 @@ def test_a_deviation_of_schema_1_keeps_its_sentence(tmp_path, store, text, kind)
 )
 def test_a_reason_of_schema_1_keeps_its_text(tmp_path, store, text, code):
     stored = store(tmp_path)
-    score = {**Score(value=0.5).describe(), "reason": text}
+    score = {**asdict(Score(value=0.5)), "reason": text}
     write_sealed(stored.folder / "scores.json", {"schema": 1, "run": stored.id, "scores": {"auroc": score}})
-    assert stored.scores()["auroc"].reason == Reason(code, text)
+    assert stored.scores()["auroc"].reason == Reason(code, sentence=text)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_reason_of_schema_1_keeps_its_text(tmp_path, store, text, code):
 )
 def test_a_method_of_schema_1_keeps_its_text(tmp_path, store, text, code):
     stored = store(tmp_path)
-    score = {**Score(value=0.5, low=0.4, high=0.6).describe(), "method": text}
+    score = {**asdict(Score(value=0.5, low=0.4, high=0.6)), "method": text}
     write_sealed(stored.folder / "scores.json", {"schema": 1, "run": stored.id, "scores": {"auroc": score}})
     method = stored.scores()["auroc"].method
     assert (method.code, method.text) == (code, text)

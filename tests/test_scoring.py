@@ -12,12 +12,13 @@ from pytest import approx
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
-from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, Decisions
 from zoo.errors import RunError, Undefined
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score, val_score
-from zoo.evaluation.thresholds import choose_thresholds
+from zoo.evaluation.thresholds import choose_thresholds, decide
+from zoo.report.reasons import reason_text
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import add_seed_variance, wilson_interval
 from zoo.statistics.roc import delong_covariance, logit_interval
@@ -176,7 +177,7 @@ def test_an_undefined_metric_is_none_with_a_reason_and_affects_no_other():
     one_class = {**run, "test": replace(test, targets=np.zeros_like(test.targets))}
     scores = score([[one_class]], {m: METRIC[m] for m in ("auroc", "accuracy")}, BINARY_CARD, threshold="val")
     assert scores["auroc"].value is None and scores["auroc"].low is None
-    assert scores["auroc"].reason.text == "one class only in the targets"
+    assert reason_text(scores["auroc"].reason) == "one class only in the targets"
     assert scores["accuracy"].value is not None
 
 
@@ -184,7 +185,7 @@ def test_undefined_in_one_fold_is_undefined():
     run = binary_run(0)
     empty = {**run, "test": replace(run["test"], targets=np.zeros(120, dtype=int))}
     scored = score([[run, empty]], {"auroc": METRIC["auroc"]}, BINARY_CARD, threshold="val")["auroc"]
-    assert scored.value is None and scored.reason.text == "one class only in the targets"
+    assert scored.value is None and reason_text(scored.reason) == "one class only in the targets"
 
 
 def test_an_absent_label_is_noted():
@@ -199,7 +200,7 @@ def test_an_absent_label_is_noted():
 
 def test_a_metric_of_another_task_gives_a_reason():
     scored = score_one("rmse", binary_run(0))
-    assert scored.value is None and scored.reason.text == "not a metric of binary tasks"
+    assert scored.value is None and reason_text(scored.reason) == "not a metric of binary tasks"
 
 
 def test_val_score_is_higher_for_better_predictions():
@@ -297,7 +298,7 @@ def test_a_constant_predictor_has_no_interval_of_width_0():
     run = {split: predictions(targets, np.full(60, 0.3)) for split in ("val", "test")}
     scored = score_one("auroc", run)
     assert (scored.value, scored.low) == (0.5, None)
-    assert scored.reason.text == "no interval: every resample gives the same value"
+    assert reason_text(scored.reason) == "no interval: every resample gives the same value"
 
 
 def test_an_interval_widened_by_seeds_stays_within_the_metrics_bounds():
@@ -336,7 +337,7 @@ def test_fewer_than_10_positives_have_no_interval():
     for name in ("auroc", "accuracy"):
         scored = score_one(name, run)
         assert scored.value is not None and scored.low is None and scored.high is None
-        assert scored.reason.text == "too few: 6 positives, 10 are needed"
+        assert reason_text(scored.reason) == "too few: 6 positives, 10 are needed"
 
 
 def test_too_few_counts_patients_over_all_folds():
@@ -350,7 +351,7 @@ def test_too_few_counts_patients_over_all_folds():
     card = replace(BINARY_CARD, has_patients=True)
     folds = [fold(0), fold(100), fold(200)]
     scored = score([folds[:2]], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
-    assert scored.reason.text == "too few: 8 positives (patients), 10 are needed"
+    assert reason_text(scored.reason) == "too few: 8 positives (patients), 10 are needed"
     scored = score([folds], {"auroc": METRIC["auroc"]}, card, threshold="val")["auroc"]
     assert scored.reason is None
 
@@ -360,7 +361,7 @@ def test_too_few_of_one_label_names_it():
     probabilities = softmax(np.random.default_rng(0).normal(size=(65, 3)) + np.eye(3)[targets])
     run = {split: predictions(targets, probabilities) for split in ("val", "test")}
     scored = score_one("auroc", run, ScoringContext(task=MULTICLASS, labels=("a", "b", "rare")))
-    assert scored.value is not None and scored.reason.text == "too few: 5 positives of 'rare', 10 are needed"
+    assert scored.value is not None and reason_text(scored.reason) == "too few: 5 positives of 'rare', 10 are needed"
 
 
 def test_a_perfect_auroc_has_an_interval_below_1():
@@ -433,7 +434,7 @@ def test_a_failing_metric_affects_only_its_own_score(compute, reason):
     run = binary_run(0)
     metrics = {"bad": MetricSpec(name="bad", compute=compute, version=4), "auroc": METRIC["auroc"]}
     scores = score([[run]], metrics, BINARY_CARD, threshold="val")
-    assert scores["bad"].value is None and scores["bad"].reason.text.startswith(reason)
+    assert scores["bad"].value is None and reason_text(scores["bad"].reason).startswith(reason)
     assert scores["bad"].version == 4
     assert scores["auroc"] == score_one("auroc", run)
 
@@ -467,4 +468,15 @@ def test_a_broken_resample_removes_the_interval_not_the_value(resample, reason):
     metric = MetricSpec(name="prevalence", compute=share_of_positives, resample=resample)
     scored = score([[binary_run(0)]], {"prevalence": metric}, BINARY_CARD, threshold="val")["prevalence"]
     assert scored.value is not None and scored.low is None
-    assert scored.reason.text.startswith("no interval: ") and reason in scored.reason.text
+    assert reason_text(scored.reason).startswith("no interval: ") and reason in reason_text(scored.reason)
+
+
+class LeastProbable(Decisions):
+    def decide(self, ranked, cuts, positive):
+        return ranked.argmin(axis=1)
+
+
+def test_a_task_decides_by_itself():
+    run = {"test": make_predictions([0, 1, 2], [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])}
+    card = ScoringContext(task=replace(MULTICLASS, decisions=LeastProbable()), labels=("a", "b", "c"))
+    assert decide(run, card, "val").request.decisions.tolist() == [2, 0, 1]

@@ -1,5 +1,7 @@
 """A dataset.toml sets what cannot be guessed; all mistakes in it are reported at once."""
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 from folders import card, images, open_source, refusal, table
 
@@ -7,8 +9,8 @@ from zoo import MULTICLASS, ORDINAL, REGRESSION
 from zoo.sources.cards import read_card
 from zoo.sources.opening import card_json_schema
 from zoo.sources.synopsis import read_synopsis
-from zoo.sources.writing import compose_card
-from zoo.specs.dataset import FACTS
+from zoo.sources.writing import compose_card, to_toml
+from zoo.specs.dataset import FACT_TYPES, FACTS
 
 
 def test_a_card_sets_what_cannot_be_guessed(tmp_path):
@@ -170,13 +172,24 @@ def test_the_schema_of_a_card_is_json_schema_with_its_keys():
     assert schema["additionalProperties"] is False
 
 
+def another_value(kind):
+    """A value of the type of a fact that is not the default."""
+    if kind is bool:
+        return False
+    if get_origin(kind) is tuple:
+        return (another_value(get_args(kind)[0]),)
+    return get_args(kind)[-1] if get_origin(kind) is Literal else "as given"
+
+
 @pytest.mark.parametrize("name", FACTS)
 def test_a_fact_of_a_dataset_is_a_key_of_every_card(tmp_path, name):
+    value = another_value(FACT_TYPES[name])
+    line = f"{name} = {to_toml(value)}"
     images(tmp_path, "mass/a.png", "mass/b.png", "none/c.png", "none/d.png")
-    card(tmp_path, f'{name} = "as given"')
+    card(tmp_path, line)
     spec, _ = open_source(tmp_path)
-    assert getattr(spec, name) == "as given"
-    assert f'{name} = "as given"' in compose_card(read_card(tmp_path / "dataset.toml"), spec, "", ())
+    assert getattr(spec, name) == value
+    assert line in compose_card(read_card(tmp_path / "dataset.toml"), spec, "", ())
     synopsis = tmp_path / "listed.toml"
-    synopsis.write_text(f'task = "binary"\nlabels = ["mass", "none"]\n{name} = "as given"\n')
-    assert getattr(read_synopsis(synopsis), name) == "as given"
+    synopsis.write_text(f'task = "binary"\nlabels = ["mass", "none"]\n{line}\n')
+    assert getattr(read_synopsis(synopsis), name) == value

@@ -160,7 +160,7 @@ PER_PATIENT = np.repeat(np.arange(10), 3)
 SMALL = {
     "one image a class": (
         small([0, 1]),
-        "dataset 'dots' is too small for train, val and test in 5 folds: 2 images cannot be cut into 5 parts; there "
+        "dataset 'dots': too small for train, val and test in 5 folds: 2 images cannot be cut into 5 parts; there "
         "are 2 images (a: 1, b: 1), and 7 images of each of two classes are enough; fix: add images of a and b",
     ),
     "five images": (
@@ -180,7 +180,7 @@ SMALL = {
     "a class of one image": (small([0] * 40 + [1]), "there are 41 images (a: 40, b: 1), and 7 images of each of two"),
     "small official train": (
         small([0, 1] * 5, splits=["train"] * 6 + ["test"] * 4),
-        "is too small for a val split drawn from train: 5 parts need 5 images of a class, and no class has more than 3 "
+        ": too small for a val split drawn from train: 5 parts need 5 images of a class, and no class has more than 3 "
         "images left; there are 6 images (a: 3, b: 3), and 5 images of each of two classes are enough",
     ),
     "many classes": (

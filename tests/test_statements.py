@@ -8,7 +8,8 @@ from factories import make_predictions
 
 from zoo import BINARY
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard, count_units
 from zoo.report.statements import NOT_SHOWN, note_statements, prevalence_of, statements
 from zoo.results.store import load_results
@@ -144,7 +145,7 @@ def test_a_note_of_all_rows_appears_once_and_others_name_their_rows(tmp_path, st
     rows = board_of(tmp_path).rows
     few, none = (
         Score(value=0.5, note="macro over 1 of 2 labels"),
-        Score(value=None, reason=Reason("undefined", "one class")),
+        Score(value=None, reason=Reason("undefined", ("one class",))),
     )
     noted = [replace(row, scores={"f1_macro": few, "recall_macro": few, "auroc": none}) for row in rows]
     assert note_statements(noted, ["auroc", "f1_macro", "recall_macro"]) == [

@@ -131,7 +131,7 @@ def test_percentiles_equal_numpys_and_undefined_resamples_are_counted():
     values[:100] = np.nan
     interval = percentile_interval(values)
     assert (interval.low, interval.high) == approx(tuple(expected))
-    assert interval.num_undefined == 100 and interval.reason is None
+    assert interval.num_undefined == 100 and interval.fault is None
 
 
 def test_more_than_5_percent_undefined_is_no_interval():
@@ -139,13 +139,13 @@ def test_more_than_5_percent_undefined_is_no_interval():
     values[:101] = np.nan
     interval = percentile_interval(values)
     assert interval.low is None and interval.high is None
-    assert interval.reason == "undefined in 101 of 2000 resamples"
+    assert (interval.fault, interval.num_undefined, interval.num_resamples) == ("undefined", 101, 2000)
 
 
 def test_a_width_of_zero_is_no_interval():
     interval = percentile_interval(np.ones(2000))
     assert interval.low is None
-    assert interval.reason == "every resample gives the same value"
+    assert interval.fault == "equal"
 
 
 # --- weighted --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from zoo import BINARY, MULTICLASS
+from zoo import BINARY, MULTICLASS, REGRESSION
 from zoo.errors import UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions
@@ -19,6 +19,7 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdTarget, choose_thresholds
 from zoo.leaderboard.subgroups import KEPT, build_section
 from zoo.leaderboard.tables import GroupBy, ReportOptions, ScoredRow, SectionRequest, parse_by
+from zoo.report.reasons import reason_text, section_notes
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.intervals import independent_difference, wilson_interval
 
@@ -100,7 +101,7 @@ def test_numbers_without_a_width_are_cut_at_quartiles_with_a_note():
     section = section_of(run, by=["age"])
     counts = [row["images"] for (_, name), row in by_group(section).items() if name != "unknown"]
     assert len(counts) == 4 and max(counts) - min(counts) < 20
-    assert any("cut at the quartiles of test" in note for note in section.notes)
+    assert any("cut at the quartiles of test" in note for note in section_notes(section))
 
 
 def test_few_distinct_numbers_are_groups_unchanged():
@@ -124,7 +125,7 @@ def test_a_column_without_groups_is_noted_and_the_others_are_shown(by, said):
         one = np.full(300, "one")
         run = {s: replace(p, metadata={**p.metadata, "site": one}) for s, p in run.items()}
     section = section_of(run, by=[by, "sex"])
-    assert said in section.notes
+    assert said in list(section_notes(section))
     assert {row["by"] for row in by_group(section).values()} == {"sex"}
 
 
@@ -174,19 +175,19 @@ def test_the_first_cell_that_is_not_a_number_is_named_with_a_fix():
     assert (
         "age:20: '12 y' is not a number (2 of 300 values): correct such cells, leave unknown ones empty, and run "
         "again with `zoo bench --fresh`"
-    ) in section.notes
+    ) in list(section_notes(section))
     assert {row["by"] for row in by_group(section).values()} == {"sex"}
 
 
 def test_a_numeric_column_read_as_text_names_the_odd_cell():
     section = section_of(with_ages(draw_run(), {41: "12 y"}), by=["age"])
-    assert "age: read as texts: '12 y' is not a number (1 of 300 values)" in section.notes
+    assert "age: read as texts: '12 y' is not a number (1 of 300 values)" in list(section_notes(section))
 
 
 def test_results_without_metadata_name_the_fix():
     section = section_of(draw_run(columns={}), by=["sex"])
     assert section.rows == ()
-    (told,) = section.notes
+    (told,) = section_notes(section)
     assert told.startswith("these results hold no metadata; results keep columns of numbers")
     assert "correct or empty each cell" in told and told.endswith("run again with `zoo bench --fresh`")
 
@@ -199,7 +200,7 @@ def test_an_older_row_without_metadata_takes_them_from_another_that_was_tested_o
     ]
     section = section_of(draw_run(), by=["sex"], others=rows)
     assert [row[0] for row in section.rows] == ["net", "net", "old", "old"]
-    assert "elsewhere: left out, tested on other images" in section.notes
+    assert "elsewhere: left out, tested on other images" in list(section_notes(section))
 
 
 def test_the_section_is_built_only_if_requested():
@@ -249,7 +250,7 @@ def test_a_group_with_too_few_cases_is_counted_and_not_scored():
         assert rare[name].value is None and rare[name].reason.code == "too-few"
     assert rare["p (Holm)"] is None and common["p (Holm)"] is None
     assert common["auroc"].value is not None
-    assert common["auroc less rest's"].reason.text.startswith("the rest: too few: ")
+    assert reason_text(common["auroc less rest's"].reason).startswith("the rest: too few: ")
 
 
 def test_too_few_counts_patients_not_images():
@@ -257,7 +258,7 @@ def test_too_few_counts_patients_not_images():
     sex = np.repeat(["F", "M"], [80, 220])
     found = by_group(section_of(draw_run(columns={"sex": sex}, patients=patients), by=["sex"], card=BY_PATIENT))
     assert (found["sex", "F"]["images"], found["sex", "F"]["patients +"]) == (80, 8)
-    assert found["sex", "F"]["auroc"].reason.text == "too few: 8 positives (patients), 10 are needed"
+    assert reason_text(found["sex", "F"]["auroc"].reason) == "too few: 8 positives (patients), 10 are needed"
     assert found["sex", "M"]["auroc"].method.code == "clustered-newcombe"
 
 
@@ -313,7 +314,7 @@ def test_a_group_without_an_interval_has_a_reason_for_its_missing_p():
     )  # fmt: skip
     found = by_group(section)["sex", "F"]
     assert found["average_precision"].value is not None and found["p (Holm)"] is None
-    (note,) = [note for note in section.notes if note.startswith("net, sex F: no p: no interval: ")]
+    (note,) = [note for note in section_notes(section) if note.startswith("net, sex F: no p: no interval: ")]
     assert "undefined in" in note
 
 
@@ -403,3 +404,17 @@ def test_the_difference_of_an_error_metric_keeps_its_sign():
     run = draw_run(weak="c")
     found = by_group(section_of(run, by=["scanner"], primary="brier"))["scanner", "c"]
     assert found["brier less rest's"].value > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [(BINARY, "under 10 positive or under 10 negative images"), (REGRESSION, "under 10 images")],
+    ids=str,
+)
+def test_the_note_on_small_groups_has_the_words_of_the_task(task, words):
+    run = draw_run()
+    if task == REGRESSION:
+        run = {split: replace(part, probabilities=part.probabilities[:, :1]) for split, part in run.items()}
+    card = ScoringContext(task=task, labels=("age",) if task == REGRESSION else CARD.labels)
+    section = section_of(run, by=("sex",), card=card, primary="mae" if task == REGRESSION else "auroc")
+    assert f"too few: {words}; such a group is not scored" in list(section_notes(section))

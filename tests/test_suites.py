@@ -202,7 +202,7 @@ def test_every_field_of_the_identity_is_tried_above():
         {"shown": "timm/resnet18"},
         {"weights_tag": "another_name"},
         {"deviations": (Deviation("image-size", (224, 225)),)},
-        {"protocol": replace(FINETUNE, title="other words", overrides=("epochs=20",))},
+        {"protocol": replace(FINETUNE, title="other words", overrides=(("epochs", "20"),))},
     ],
     ids=lambda change: next(iter(change)),
 )

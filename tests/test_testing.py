@@ -306,7 +306,7 @@ def test_a_valid_dataset_passes(tmp_path, changes):
         ({"labels": ("no", "perhaps", "yes")}, "expected 2 labels, got 3"),
         ({"positive": "maybe"}, "`positive` is 'maybe'; expected a label of a binary task: no, yes"),
         ({"symmetries": ("flip",)}, "symmetries is ('flip',), expected tuple[str, ...] of hflip, vflip, rot90"),
-        ({"unit": "lesion"}, "unit is 'lesion', expected str, auto, image, clip or patient"),
+        ({"unit": "lesion"}, "unit is 'lesion', expected one of auto, image, clip, patient"),
         ({"title": 5}, "dataset 'dots': title is 5, expected str"),
         ({"license": ""}, "`license` is empty"),
         (

@@ -260,7 +260,7 @@ def test_derived_fields_must_match_the_run(shared, change, what):
 
 def test_wrong_overrides_in_a_label_are_detected(shared):
     def change(document):
-        document["run"]["protocol"]["overrides"] = ["steps=4000"]
+        document["run"]["protocol"]["overrides"] = [["steps", "4000"]]
         document["run"]["protocol_label"] = "scratch@1+steps=4000"
 
     change_runs(shared, change)

@@ -32,22 +32,38 @@ def message_of(error: BaseException) -> str:
         return f"(its message cannot be shown: {type(failure).__name__})"
 
 
+def dataset_subject(name: str) -> str:
+    return f"dataset {name!r}"
+
+
 class ZooError(Exception):
-    """An error that a user can fix: `message` says what happened, `fix` how to fix it."""
+    """An error that a user can fix: `message` says what happened, `fix` how to fix it.
+
+    `subject` is what the message is about, a file or "dataset 'dots'", and precedes it.
+    """
 
     code = "error"
     exit_status = EXIT_USAGE
 
-    def __init__(self, message: str, *, fix: str = "", code: str = "") -> None:
+    def __init__(self, message: str, *, subject: object = "", fix: str = "", code: str = "") -> None:
         super().__init__(message)
-        self.message = clean(message)
+        self.subject, self.problem = clean(subject), clean(message)
+        self.message = f"{self.subject}: {self.problem}" if self.subject else self.problem
         self.fix = clean(fix)
         if code:
             self.code = code
 
+    def describe(self) -> dict[str, str]:
+        """Return the error as plain data, for results and JSON documents."""
+        return {"code": self.code, "message": self.message, "fix": self.fix}
+
     def line(self) -> str:
         """The printed line: `zoo: error[CODE] MESSAGE; fix: FIX`."""
         return f"zoo: error[{self.code}] {self}"
+
+    def message_below(self, subject: object) -> str:
+        """The message for a line that already names a subject."""
+        return self.problem if self.subject == clean(subject) else self.message
 
     def __str__(self) -> str:
         return with_fix(self.message, self.fix)
@@ -55,15 +71,6 @@ class ZooError(Exception):
 
 def with_fix(message: str, fix: str) -> str:
     return f"{message}; fix: {fix}" if fix else message
-
-
-def without_name(text: str, name: str) -> str:
-    """Shorten a dataset's message for a line that starts with its name.
-
-    "dataset 'dots': too few images" becomes "too few images", "dataset 'dots' has ..." becomes "it has ...".
-    """
-    rest = text.removeprefix(clean(f"dataset {name!r}"))
-    return text if rest == text else rest.removeprefix(": ") if rest.startswith(":") else f"it{rest}"
 
 
 class UsageError(ZooError):

@@ -14,7 +14,7 @@ from zoo.audit.label_noise import Backbone, find_label_noise
 from zoo.audit.leaks import Audit, audit, refused_audit
 from zoo.data.lookup import SplitDataset, find_datasets, open_and_split
 from zoo.data.opening import OpenDataset
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, dataset_subject
 from zoo.models.baselines import THUMBNAILS
 from zoo.models.identity import identify_network
 from zoo.models.weights import RANDOM, InitialWeights, find_all_weights
@@ -143,7 +143,8 @@ def check_remaining(source: OpenDataset, remaining: OpenDataset, exclusions: Exc
     )
     if not same or exclusions.sample_ids & set(remaining.sample_ids.tolist()):
         raise UsageError(
-            f"dataset {source.spec.name!r}: a dataset.toml cannot describe it: its plugin reads other images",
+            "a dataset.toml cannot describe it: its plugin reads other images",
+            subject=dataset_subject(source.spec.name),
             fix="use `zoo bench --drop-leaks`, which removes the copies",
             code="no-card",
         )

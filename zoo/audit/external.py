@@ -18,7 +18,7 @@ from zoo.data.decoded import find_intensity, map_images
 from zoo.data.fingerprints import Fingerprints, select_rows
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError, UsageError, nearest
+from zoo.errors import DataError, UsageError, dataset_subject, nearest
 from zoo.specs.dataset import RECORDED_FACTS
 from zoo.system.files import hash_bytes
 
@@ -58,7 +58,9 @@ def match_datasets(
     if name.endswith(OFFICIAL_TEST):
         if not (tested.splits == "test").any():
             raise DataError(
-                f"dataset {tested.spec.name!r} has no official test split", fix=f"remove {OFFICIAL_TEST} from the name"
+                "no official test split",
+                subject=dataset_subject(tested.spec.name),
+                fix=f"remove {OFFICIAL_TEST} from the name",
             )
         is_test = tested.splits[rows] == "test"
         rows, targets = rows[is_test], targets[is_test]
@@ -86,7 +88,8 @@ def keep(external: External, mask: Array, note: str) -> External:
     source, rows = external.source, np.flatnonzero(mask)
     if not len(rows):
         raise DataError(
-            f"dataset {external.name!r}: {note}, which leaves no image",
+            f"{note}, which leaves no image",
+            subject=dataset_subject(external.name),
             fix="choose a dataset that overlaps less with the training set",
             code="no-test",
         )

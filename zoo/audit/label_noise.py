@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.audit.leaks import MOST_NAMED, Finding, Suspect, note
+from zoo.audit.scope import not_applicable
 from zoo.data.dataset import open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.lookup import SplitDataset
@@ -86,7 +87,7 @@ def find_label_noise(
     """Report probably wrong labels of all splits, lowest score first, or why they were not judged."""
     source = dataset.source
     if not source.task.labeled:
-        return note(CHECK, f"not checked: {source.task.presentation.title}")
+        return note(CHECK, f"not checked: {not_applicable(source)}")
     columns = list_label_columns(source)
     if not columns:
         return note(CHECK, f"not checked: no two classes with {MIN_IMAGES} images each")

@@ -33,7 +33,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS
@@ -157,8 +157,9 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def refused_audit(dataset: str, error: DataError) -> Audit:
     """Return the audit of a dataset that could not be opened, decoded or split; the error is its only finding."""
+    message = error.message_below(dataset_subject(dataset))
     finding = Finding(
-        check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=error.message, fix=error.fix
+        check=error.code, verdict="refuse", splits=(), samples=(), count=0, message=message, fix=error.fix
     )
     return Audit(dataset=dataset, findings=(finding,))
 
@@ -613,8 +614,8 @@ def name_row(source: OpenDataset, split_of: Array, row: int) -> str:
 
 
 def describe_label(source: OpenDataset, row: int) -> str:
-    targets = np.asarray(source.samples.targets)
-    return repr(source.spec.labels[int(targets[row])]) if source.task.classes else str(targets[row])
+    text = source.task.targets.describe(np.asarray(source.samples.targets)[row], source.spec.labels)
+    return repr(text) if source.task.labeled else text
 
 
 def first_across(split_of: Array, group: Array) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit.levels import level_columns
+from zoo.audit.levels import level_columns, list_targets
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import unit_word
@@ -58,7 +58,7 @@ def plural(count: int, word: str) -> str:
 
 
 def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official: bool) -> Scope:
-    """Determine which checks of docs/audit.md apply; checks without meaning for the dataset are omitted.
+    """Determine which checks of docs/audit.md apply; checks without an input (a patient, a column) are omitted.
 
     `has_official`: the card has a checksum for at least one of the dataset's files.
     """
@@ -81,14 +81,14 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
         del checks["patient-spelling"]
     if not level_columns(source):
         del checks["levels"]
-    if not source.task.labeled:
-        del checks["class-absent"]
     if not has_official:
         del checks["checksum"]
     reasons = {
         "patient": "" if source.has_patients else "no patient key",
         "near-duplicate": why_no_near_duplicates(source, fingerprints),
+        "class-absent": "" if source.task.labeled else not_applicable(source),
         "metadata": why_no_predictive_columns(source),
+        "levels": "" if any(list_targets(source)) or "levels" not in checks else not_applicable(source),
     }
     return Scope(
         num_images=len(source.sample_ids),
@@ -99,6 +99,10 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
     )
 
 
+def not_applicable(source: OpenDataset) -> str:
+    return f"does not apply to {source.task.presentation.title}"
+
+
 def why_no_near_duplicates(source: OpenDataset, fingerprints: Fingerprints) -> str:
     """Return why near-duplicates were not checked, or ""."""
     return "ignored by its card" if source.spec.near_duplicates == "ignore" else fingerprints.skipped
@@ -107,7 +111,7 @@ def why_no_near_duplicates(source: OpenDataset, fingerprints: Fingerprints) -> s
 def why_no_predictive_columns(source: OpenDataset) -> str:
     """Return why predictive columns cannot be checked, or ""."""
     if not source.task.classes:
-        return source.task.presentation.title
+        return not_applicable(source)
     rows, present = rows_of_frequent_classes(source)
     if len(present) < 2:
         return f"no two classes with {MIN_AUDIT_CASES} images each"

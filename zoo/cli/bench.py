@@ -260,6 +260,7 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
     """Return the document of `zoo bench --json`."""
     from zoo.report.board_json import leaderboard_items
     from zoo.report.deviations import deviation_text
+    from zoo.report.reasons import describe_score
 
     runs = []
     for run in outcome.runs:
@@ -279,13 +280,13 @@ def describe_outcome(outcome: Outcome, boards: Sequence[Board]) -> dict[str, Any
                 "reused": run.id in outcome.reused,
                 "error": result.error if result else None,
                 "deviations": list(map(deviation_text, run.deviations)),
-                "scores": {name: score.describe() for name, score in result.scores().items()}
+                "scores": {name: describe_score(score) for name, score in result.scores().items()}
                 if result and result.ok
                 else {},
                 "cost": dict(result.cost) if result else {},
             }
         )
-    refused = [{"dataset": name, "code": code, "message": text} for name, (code, text) in outcome.refused.items()]
+    refused = [{"dataset": name, **error} for name, error in outcome.refused.items()]
     return {
         "schema": 1,
         "command": "bench",

@@ -152,7 +152,7 @@ def report_error(error: ZooError, command: str, as_json: bool) -> int:
     """Print an error on stderr, with `--json` also as a document on stdout; return its exit status."""
     tell(error.line())
     if as_json:
-        described = {"code": error.code, "message": error.message, "fix": error.fix}
+        described = error.describe()
         with contextlib.suppress(OSError):
             click.echo(json.dumps({"schema": 1, "command": command, "error": described}))
     return error.exit_status

@@ -14,6 +14,7 @@ from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 from zoo.report.formats import FORMATS, Layout, write_boards
+from zoo.report.reasons import section_notes
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
@@ -151,7 +152,7 @@ def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[
     """A warning for each column of `--by` that makes no group on any board, with the reason from the boards."""
     tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
     grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
-    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    notes = list(dict.fromkeys(note for table in tables for note in section_notes(table)))
     for by in options.by:
         if by.text not in grouped:
             own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.images.formats import clips_of
 from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
@@ -68,7 +68,7 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     table, targets, name = samples.table, np.asarray(samples.targets), spec.name
 
     def refuse(what: str, fix: str) -> None:
-        raise DataError(f"dataset {name!r}: {what}", fix=fix)
+        raise DataError(what, subject=dataset_subject(name), fix=fix)
 
     if fault := find_spec_fault(spec, DatasetSpec):
         refuse(fault, MAKER)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from zoo.data.decoded import map_images, measure_intensity, read_placements
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.task import Task
@@ -153,7 +153,8 @@ def index_of_positive(spec: DatasetSpec) -> int | None:
         return None
     if spec.positive and spec.positive not in spec.labels:
         raise DataError(
-            f"dataset {spec.name!r}: unknown positive class {spec.positive!r}; the labels are {', '.join(spec.labels)}",
+            f"unknown positive class {spec.positive!r}; the labels are {', '.join(spec.labels)}",
+            subject=dataset_subject(spec.name),
             fix="set `positive` to one of them",
         )
     return spec.labels.index(spec.positive) if spec.positive else 1
@@ -162,7 +163,7 @@ def index_of_positive(spec: DatasetSpec) -> int | None:
 def unit_of(source: OpenDataset) -> Unit:
     """Return what is scored: the card's unit, else the patient if all images of each patient share one target."""
     if source.spec.unit != "auto":
-        return cast("Unit", source.spec.unit)  # valid: the samples were checked
+        return source.spec.unit
     if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
         return "image"
     return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"

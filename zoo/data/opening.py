@@ -23,7 +23,7 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
-from zoo.errors import DataError, ZooError, convert_disk_errors, message_of
+from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.sources.listing import one_form
@@ -118,7 +118,8 @@ def read_image_pixels(samples: Samples, name: str, image: Any) -> Array:
     description = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
     sample_id = samples.table["sample_id"][samples.table["image"] == image].iloc[0]
     raise DataError(
-        f"dataset {name!r}: {sample_id} is {description}, expected uint8 or uint16 pixels of shape (H, W) or (H, W, 3)",
+        f"{sample_id} is {description}, expected uint8 or uint16 pixels of shape (H, W) or (H, W, 3)",
+        subject=dataset_subject(name),
         fix=f"correct it, or leave it out; for a plugin's dataset, {MAKER}",
         code="image",
     )
@@ -165,7 +166,8 @@ def convert_failures() -> Iterator[None]:
 def mixed_depth(source: OpenDataset, row: int, kind: str, first: str) -> DataError:
     """Return the error for an image whose bit depth differs from the first."""
     return DataError(
-        f"dataset {source.spec.name!r}: {source.sample_ids[row]} is {kind}, but {source.sample_ids[0]} is {first}",
+        f"{source.sample_ids[row]} is {kind}, but {source.sample_ids[0]} is {first}",
+        subject=dataset_subject(source.spec.name),
         fix="give all images the same bit depth",
         code="mixed-depth",
     )
@@ -174,8 +176,8 @@ def mixed_depth(source: OpenDataset, row: int, kind: str, first: str) -> DataErr
 def wrong_channels(source: OpenDataset, row: int, num_channels: int) -> DataError:
     """Return the error for a color image in a gray dataset."""
     return DataError(
-        f"dataset {source.spec.name!r}: {source.sample_ids[row]} has {num_channels} channels; expected "
-        f"{source.spec.channels}",
+        f"{source.sample_ids[row]} has {num_channels} channels; expected {source.spec.channels}",
+        subject=dataset_subject(source.spec.name),
         fix="convert it to gray, or leave it out",
         code="channels",
     )
@@ -261,7 +263,8 @@ def read_same_file(
 
 def changed(name: str, what: str) -> DataError:
     return DataError(
-        f"dataset {name!r}: {what} was changed or removed since the dataset was opened",
+        f"{what} was changed or removed since the dataset was opened",
+        subject=dataset_subject(name),
         fix="do not change the files while a command reads them; run the same command again",
         code="changed",
     )

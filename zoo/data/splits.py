@@ -11,7 +11,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
-from zoo.errors import DataError
+from zoo.errors import DataError, dataset_subject
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import hash_bytes
 
@@ -60,14 +60,16 @@ def draw_split(
     if (source.splits == "test").any():
         if folds and folds > 1:
             raise DataError(
-                f"dataset {source.spec.name!r} has an official test split, which is never redrawn",
+                "it has an official test split, which is never redrawn",
+                subject=dataset_subject(source.spec.name),
                 fix="omit --folds, or discard the official split with --resplit",
                 code="official-test",
             )
         rest = source.splits != "test"
         if not (rest & (source.splits != "")).any():
             raise DataError(
-                f"dataset {source.spec.name!r} has a test split but no train split",
+                "it has a test split but no train split",
+                subject=dataset_subject(source.spec.name),
                 fix="add a split named train, or discard the official split with --resplit",
                 code="no-train",
             )
@@ -154,8 +156,8 @@ def refuse_small(source: OpenDataset, rows: Array, groups: Array, folds: int | N
     if folds and folds > SPLIT_SHARE:
         fix += f", or draw fewer folds with --folds {SPLIT_SHARE}"
     return DataError(
-        f"dataset {source.spec.name!r} is too small for {what}: {str(fault).format(unit=unit)}; there are {present}, "
-        f"and {wanted} are enough",
+        f"too small for {what}: {str(fault).format(unit=unit)}; there are {present}, and {wanted} are enough",
+        subject=dataset_subject(source.spec.name),
         fix=fix,
         code="too-small",
     )
@@ -200,13 +202,15 @@ def make_split(source: OpenDataset, assignments: Sequence[Array], origin: str, n
         for name in SPLITS:
             if not (split_of == name).any():
                 raise DataError(
-                    f"dataset {source.spec.name!r}: the {name} split is empty",
+                    f"the {name} split is empty",
+                    subject=dataset_subject(source.spec.name),
                     fix="add images to it, or draw new splits with --resplit",
                     code="empty-split",
                 )
         if source.task.classes and len(np.unique(np.asarray(source.samples.targets)[split_of == "train"])) < 2:
             raise DataError(
-                f"dataset {source.spec.name!r}: train contains only one class",
+                "train contains only one class",
+                subject=dataset_subject(source.spec.name),
                 fix="add train images of other classes, or draw new splits with --resplit",
                 code="single-class",
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined
+from zoo.evaluation.reasons import Unavailable
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
 from zoo.evaluation.values import Runs, compute, find_too_few, repeat_units, score_seeds
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -31,7 +31,7 @@ def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, thre
     tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
     too_few = find_too_few(tested[0], card)
     if too_few:
-        raise Undefined(too_few)
+        raise Unavailable(too_few)
     patients, influence = [], []
     for parts in zip(*tested, strict=True):  # the seeds of one fold
         values = np.mean([unit_influence(metric, part) for part in parts], axis=0)

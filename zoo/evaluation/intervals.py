@@ -11,8 +11,9 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.methods import IntervalMethod, MethodCode
+from zoo.evaluation.reasons import Reason, Unavailable, reason_for, reason_for_interval
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
-from zoo.evaluation.values import Reason, Score, compute, compute_or_nan, describe_error, mean_of_means, repeat_units
+from zoo.evaluation.values import Score, compute, compute_or_nan, mean_of_means, repeat_units
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.intervals import (
     add_seed_variance,
@@ -103,10 +104,8 @@ def add_interval(
     try:
         interval = proportion_interval(metric, tested) or area_interval(metric, tested)
         low, high, method = interval or bootstrap_interval(score.value, metric, tested, draws, card)
-    except Undefined as error:
-        return replace(score, reason=Reason("no-interval", f"no interval: {error}"))
     except (Exception, SystemExit) as error:
-        return replace(score, reason=Reason("no-interval", f"no interval: {describe_error(error)}"))
+        return replace(score, reason=reason_for(error, "no-interval"))
     if len(seed_scores) > 1:
         num_patients = sum(len(np.unique(part.patients)) for part in tested[0])
         low, high = add_seed_variance((low, high), score.value, seed_scores, num_patients)
@@ -137,9 +136,9 @@ def bootstrap_interval(
     else:
         interval = percentile_interval(resampled)
     if interval.low is None or interval.high is None:
-        raise Undefined(str(interval.reason))
+        raise Unavailable(reason_for_interval(interval))
     if not interval.low - SCORE_TOLERANCE <= value <= interval.high + SCORE_TOLERANCE:
-        raise Undefined("biased, the resampled values lie beside the value")
+        raise Unavailable(Reason("biased-resamples"))
     method = IntervalMethod(
         code="bootstrap" if metric.noise is None else "noise-free-bootstrap",
         unit="patient" if card.has_patients else "image",

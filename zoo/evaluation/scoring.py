@@ -13,8 +13,9 @@ from zoo.arrays import Array
 from zoo.errors import RunError, Undefined
 from zoo.evaluation.intervals import add_interval, draw_patients
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.reasons import Reason, describe_error
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.evaluation.values import Reason, Runs, Score, compute, describe_error, find_too_few, score_value
+from zoo.evaluation.values import Runs, Score, compute, find_too_few, score_value
 from zoo.registry.isolation import process_unchanged
 from zoo.specs.dataset import Unit
 from zoo.specs.metric import MetricSpec, ScoringContext

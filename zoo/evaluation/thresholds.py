@@ -82,14 +82,13 @@ def read_only(values: Array | None) -> Any:
 def decide_classes(
     test: Predictions, val: Predictions | None, card: ScoringContext, rule: ThresholdRule
 ) -> Array | None:
-    """Decide each unit: classes int64 (N,), bool (N, L) for multi-label tasks, None for tasks without decisions."""
+    """Decide each unit as the task does, None for tasks without decisions."""
     if card.task.decisions is None:
         return None
     scale, ranked = scale_of(test)
     cuts = choose_cuts(val, card, rule, scale)
     if cuts is None:
-        classes: Array = test.probabilities.argmax(axis=1)
-        return classes
+        ranked, cuts = test.probabilities, np.empty(0)
     return card.task.decisions.decide(ranked, cuts, positive_index(card))
 
 
@@ -136,7 +135,7 @@ def scale_of(part: Predictions) -> tuple[Scale, Array]:
 def choose_thresholds(val: Predictions | None, card: ScoringContext, rule: ThresholdRule) -> Array | None:
     """Choose thresholds, (1,) for a binary or (L,) for a multi-label task; units at or above them are positive.
 
-    None for tasks decided by the largest probability. `val` has one row per unit: image, patient or clip.
+    None for tasks without thresholds. `val` has one row per unit: image, patient or clip.
     """
     scale = PROBABILITIES if val is None else scale_of(val)[0]
     cuts = choose_cuts(val, card, rule, scale)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined, clean, message_of
+from zoo.errors import Undefined, clean
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
 from zoo.registry.isolation import noted_interrupts
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, positive_index
@@ -21,30 +21,6 @@ from zoo.statistics.means import exact_mean
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
 
 MIN_CASES = 10
-
-
-# A new code needs a higher RESULT_SCHEMA, because older versions refuse it.
-ReasonCode = Literal[
-    "wrong-task",  # the metric is not for this kind of task
-    "undefined",  # the metric has no value for these predictions
-    "failed",  # the metric raised an error
-    "too-few",  # too few patients or images
-    "no-interval",  # there is a value, but no interval
-    "rest",  # of a subgroup: the reason applies to the rest
-    "stated",  # by a bundle without targets
-    "not-run",  # no finished run
-]
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why there is no value or no interval: a code for programs, and a text for people."""
-
-    code: ReasonCode
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +35,6 @@ class Score:
     note: str = ""  # "macro over 6 of 7 labels"
     version: int = 1  # of the metric
 
-    def describe(self) -> dict[str, Any]:
-        """Return the score as plain data for people and programs, with method and reason in words."""
-        method = self.method.text if self.method else ""
-        return {**asdict(self), "method": method, "reason": self.reason and self.reason.text}
-
 
 def score_value(
     metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]], card: ScoringContext
@@ -74,18 +45,18 @@ def score_value(
     """
     none = np.empty(0)
     if card.task.name not in metric.tasks:
-        reason = Reason("wrong-task", f"not a metric of {card.task} tasks")
+        reason = Reason("wrong-task", (card.task.name,))
         return Score(value=None, reason=reason, version=metric.version), none
     try:
         with noted_interrupts() as interrupts:
             seed_scores = score_seeds(metric, tested)
             notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
     except Undefined as error:
-        return Score(value=None, reason=Reason("undefined", clean(error)), version=metric.version), none
+        return Score(value=None, reason=reason_for(error, "undefined"), version=metric.version), none
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) and interrupts:
             raise
-        return Score(value=None, reason=Reason("failed", describe_error(error)), version=metric.version), none
+        return Score(value=None, reason=reason_for(error, "failed"), version=metric.version), none
     note = "; ".join(dict.fromkeys(clean(note) for note in notes if note))
     return Score(value=exact_mean(seed_scores), note=note, version=metric.version), seed_scores
 
@@ -117,26 +88,21 @@ def mean_of_means(values: Sequence[Sequence[Array]]) -> Array:
     return np.asarray(np.mean([np.mean(folds, axis=0) for folds in values], axis=0))
 
 
-def describe_error(error: BaseException) -> str:
-    return clean(f"{type(error).__name__}: {message_of(error)}")
-
-
 def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason | None:
-    """Explain why the test set is too small for an interval ("too few: 6 positives, 10 are needed"), or return None.
+    """Return why the test set is too small for an interval, or None.
 
     An interval needs 10 patients with and 10 without the positive class, over all folds; for several classes or labels,
     this holds for each one that occurs, because a macro average depends on the rarest. Without labels, 10 patients.
     """
-    unit = "patients" if card.has_patients else "images"
-    if not card.task.labeled:
+    sides = card.task.presentation.cases
+    if not sides:
         num_patients = sum(len(np.unique(part.patients)) for part in folds)
         if num_patients >= MIN_CASES:
             return None
-        return Reason("too-few", f"too few: {num_patients} {unit}, {MIN_CASES} are needed")
+        return Reason("too-few", (num_patients, MIN_CASES, "patient" if card.has_patients else "image", "", ""))
     # (2, L): positives and negatives of each label
     cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
-    of_patients = " (patients)" if several_each else ""
     is_binary = card.task.targets.has_positive
     if is_binary:
         cases = cases[:, [positive_index(card)]]
@@ -149,9 +115,8 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason |
     if not shortages:
         return None
     num, side, i = min(shortages)
-    label = "" if is_binary else f" of {card.labels[i]!r}"
-    cases_of_label = f"{('positives', 'negatives')[side]}{label}{of_patients}"
-    return Reason("too-few", f"too few: {num} {cases_of_label}, {MIN_CASES} are needed")
+    label = "" if is_binary else card.labels[i]
+    return Reason("too-few", (num, MIN_CASES, sides[side], label, "patient" if several_each else ""))
 
 
 def count_cases(part: DecidedTest) -> Array:

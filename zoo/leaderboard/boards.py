@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import Undefined, clean
+from zoo.errors import Undefined
 from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.evaluation.values import Reason, Runs, Score
+from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
@@ -28,7 +29,7 @@ from zoo.leaderboard.sanity_checks import (
     tested_on,
 )
 from zoo.leaderboard.significance import Comparisons, compare_rows
-from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
+from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
 from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Provenance, Result
 from zoo.specs.deviation import Deviation
@@ -76,11 +77,12 @@ class Row:
     num_tuning_runs: int = 0
     pretraining: tuple[str, ...] | None = None  # datasets of its initial weights; None: unknown
     variant: str = ""  # what distinguishes it from rows of the same name on its board
-    errors: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
     run_ids: tuple[str, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
-    evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
+    # or why there is none
+    evidence: Evidence | Reason | str = field(default="no finished run", compare=False, repr=False)
     stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
 
     @property
@@ -98,7 +100,7 @@ class Board:
     dataset: str
     facts: Mapping[str, Any]  # data.dataset.describe_fold
     protocol: str
-    label_parts: tuple[str, ...] = ()  # of the protocol's label: name, version and overrides
+    label_parts: tuple[Any, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
     init: str
     primary_metric: str
@@ -132,7 +134,7 @@ class Board:
         return "external" in self.facts
 
     @property
-    def control_key(self) -> tuple[str, ...]:
+    def control_key(self) -> tuple[Any, ...]:
         """The key shared by a board and its control, the same runs on shuffled labels."""
         facts, protocol = self.facts, (part for part in self.label_parts if part != SHUFFLED)
         return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, self.init, *protocol
@@ -265,7 +267,7 @@ def build_board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
         protocol=run["protocol_label"],
-        label_parts=(run["protocol"]["name"], str(run["protocol"]["version"]), *run["protocol"].get("overrides", ())),
+        label_parts=protocol_parts(run["protocol"]),
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
         primary_metric=primary,
@@ -286,6 +288,10 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+def protocol_parts(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
+    return protocol["name"], protocol["version"], *map(tuple, protocol.get("overrides", ()))
 
 
 TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
@@ -317,7 +323,7 @@ def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | 
     if all(majorities[images] == targets for images, targets in identified):
         return row
     reason = "its targets are not those of most models for the same test images"
-    return replace(row, evidence=reason, errors=(*row.errors, f"damaged: {reason}"))
+    return replace(row, evidence=reason, failures=(*row.failures, Failure("damaged", reason)))
 
 
 def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
@@ -405,7 +411,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         complete = [[result] for part in complete for result in part]
     scores: Mapping[str, Score] = {}
     stored: Runs = ()
-    evidence: Evidence | str = "no seed has finished all its folds" if finished else "no finished run"
+    evidence: Evidence | Reason | str = "no seed has finished all its folds" if finished else "no finished run"
     counted = [result for part in complete for result in part]
     if any(result.provenance == "stated" for result in counted):
         scores = {name: stated_score(complete, name) for name in metrics}
@@ -436,7 +442,9 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         tuned=run["tuned"],
         num_tuning_runs=run.get("num_tuning_runs", 0),  # absent from the oldest results
         pretraining=find_pretraining(list(finished.values())),
-        errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
+        failures=tuple(
+            dict.fromkeys(Failure(r.status, r.error["message"], r.error.get("fix", "")) for r in results if r.error)
+        ),
         faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
         run_ids=tuple(r.id for r in counted),
         evidence=evidence,
@@ -461,16 +469,16 @@ def flag_degenerate(
 
 def find_evidence(
     stored: Runs, metric: MetricSpec | None, card: ScoringContext, threshold: ThresholdRule
-) -> Evidence | str:
+) -> Evidence | Reason | str:
     """What the row is ranked by, or why it is not ranked; an error in a plugin's metric is such a reason."""
     if metric is None:
         return "the primary metric is not installed"
     try:
         return weigh_evidence(stored, metric, card, threshold=threshold)
-    except Undefined as reason:
-        return clean(reason)
+    except Undefined as error:
+        return reason_for(error, "undefined")
     except (Exception, SystemExit) as error:
-        return clean(f"{type(error).__name__}: {error}")
+        return reason_for(error, "failed")
 
 
 def strongest(results: Sequence[Result]) -> Provenance:
@@ -485,8 +493,8 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     stated = [result.scores().get(name) for part in complete for result in part]
     values = [score.value for score in stated if score is not None and score.value is not None]
     if len(values) < len(stated):
-        return Score(value=None, reason=Reason("undefined", "not stated for every run"))
-    reason = Reason("stated", "stated by the bundle, which holds no targets")
+        return Score(value=None, reason=Reason("partly-stated"))
+    reason = Reason("stated")
     return Score(value=exact_mean(values), reason=reason)
 
 

@@ -18,9 +18,10 @@ from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.metrics.probabilities import confidences
 from zoo.evaluation.predictions import Predictions, SplitPredictions
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import decide
-from zoo.evaluation.values import Reason, Runs, Score
+from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.statistics.calibration import (
@@ -52,7 +53,7 @@ def build_section(request: SectionRequest) -> Section | None:
         scores = score(after, CALIBRATION_METRICS, card, threshold="half") if after else {}
         missing = missing_reason(fitted)
         reasons += [f"{row.label}: no temperature: {missing}"] if missing else []
-        none = Score(value=None, reason=Reason("undefined", missing) if missing else None)
+        none = Score(value=None, reason=Reason("undefined", (missing,)) if missing else None)
         pairs = [cell for name in ("ece", "brier", "log_loss") for cell in (raw_scores[name], scores.get(name, none))]
         rows.append((row.label, mean_temperature(fitted), *pairs))
         temperatures += describe_temperatures(row, fitted)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.errors import clean
+from zoo.errors import clean, with_fix
 from zoo.evaluation.values import Score
-from zoo.leaderboard.tables import Cell
+from zoo.leaderboard.tables import Cell, Failure
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -37,11 +37,15 @@ def with_interval(score: Score | None) -> str:
 def section_cell(cell: Cell) -> str:
     """A cell of a section as text."""
     if isinstance(cell, Score):
-        few = cell.value is None and cell.reason is not None and cell.reason.code == "too-few"
+        few = cell.value is None and cell.reason is not None and cell.reason.code in ("too-few", "absent-in-fold")
         return "too few" if few else with_interval(cell)
     if isinstance(cell, float) and 0 < cell < 0.0005:  # a p value
         return "< .001"
     return number(cell) if isinstance(cell, float) or cell is None else clean(str(cell))
+
+
+def failure_text(failure: Failure) -> str:
+    return f"{failure.status}: {with_fix(failure.message, failure.fix)}"
 
 
 def amount(value: float | None, unit: str = "") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,10 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.evaluation.evidence import Evidence
 from zoo.evaluation.methods import IntervalMethod
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.formatting import failure_text
 from zoo.leaderboard.significance import MIN_SEEDS
 from zoo.leaderboard.tables import Cell, Section
 from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalized_mean, order_models, wilcoxon_holm
@@ -52,7 +55,7 @@ class Across:
 
 
 # Models by dataset: the score, or the reason why there is none.
-ScoreTable = Mapping[str, Mapping[str, DatasetScore | str]]
+ScoreTable = Mapping[str, Mapping[str, DatasetScore | Reason | str]]
 
 
 def find_across(boards: Sequence[Board]) -> list[Across]:
@@ -114,7 +117,7 @@ def label_networks(boards: Sequence[Board]) -> list[Board]:
     return [replace(board, rows=tuple(map(label_network, board.rows))) for board in boards]
 
 
-def score_models(board: Board) -> dict[str, DatasetScore | str]:
+def score_models(board: Board) -> dict[str, DatasetScore | Reason | str]:
     """The score of each model on a board, or the reason why it counts as not run."""
     constant = next((r.evidence for r in board.rows if r.model == "constant" and r.baseline), None)
     stand_in = constant if isinstance(constant, Evidence) else None
@@ -126,11 +129,11 @@ def score_models(board: Board) -> dict[str, DatasetScore | str]:
     return scores
 
 
-def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> DatasetScore | str:
+def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> DatasetScore | Reason | str:
     """The row's evidence; each seed that failed because of the model counts as the constant predictor."""
     lost, own = len(row.faults), row.evidence
-    if isinstance(own, str) and (not lost or row.seeds):
-        return "; ".join([own, *row.errors])
+    if not isinstance(own, Evidence) and (not lost or row.seeds):
+        return Reason("several", (own, *map(failure_text, row.failures)))
     if lost and constant is None:
         return "its failures cannot count as the constant predictor, which has no result"
     parts = [own] * len(row.seeds) if isinstance(own, Evidence) else []
@@ -140,7 +143,7 @@ def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Da
     if not all(same_patients(part, parts[0]) for part in parts):
         return "the constant predictor was not tested on its patients"
     sign = 1.0 if higher_is_better else -1.0
-    scores = [] if isinstance(own, str) else [own.seed_scores]
+    scores = [own.seed_scores] if isinstance(own, Evidence) else []
     scores += [constant.seed_scores[:1]] * lost if constant is not None else []
     evidence = Evidence(
         patients=parts[0].patients,
@@ -336,22 +339,22 @@ def failure_notes(boards: Sequence[Board], models: Sequence[str], table: ScoreTa
         for row in board.rows:
             if row.label in models and row.faults and isinstance(table[board.dataset][row.label], DatasetScore):
                 seeds = f"seed{'s' * (len(row.faults) != 1)} {', '.join(map(str, row.faults))}"
-                why = "; ".join(row.errors)
+                why = "; ".join(map(failure_text, row.failures))
                 lines.append(f"{row.label} on {board.dataset}: {seeds} scored as the constant predictor ({why})")
     return lines
 
 
-def missing_notes(models: Sequence[str], table: ScoreTable) -> list[str]:
+def missing_notes(models: Sequence[str], table: ScoreTable) -> list[Reason]:
     """The models that are not ranked here or not tested on a dataset, with reasons."""
     names = dict.fromkeys(model for row in table.values() for model in row)
     lines = []
     for model in names:
-        reasons = [
-            f"{dataset} ({row.get(model, 'not run')})"
+        missing = {
+            dataset: why
             for dataset, row in table.items()
-            if not isinstance(row.get(model), DatasetScore)
-        ]
-        if reasons:
+            if not isinstance(why := row.get(model, "not run"), DatasetScore)
+        }
+        if missing:
             ranked = "" if model in models else "not ranked here; "
-            lines.append(f"{model}: {ranked}not run: {', '.join(reasons)}")
+            lines.append(Reason("not-run-on", (f"{model}: {ranked}", *chain.from_iterable(missing.items()))))
     return lines

@@ -17,6 +17,7 @@ from zoo.evaluation.intervals import MetricInterval, draw_patients, resample
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import Predictions, SplitPredictions
+from zoo.evaluation.reasons import Reason, reason_for_interval
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import (
     DecidedTest,
@@ -27,7 +28,7 @@ from zoo.evaluation.thresholds import (
     scale_of,
     youden_threshold,
 )
-from zoo.evaluation.values import Reason, Runs, Score, mean_of_means, score_seeds
+from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import ScoringContext, positive_index
 from zoo.statistics.intervals import add_seed_variance, percentile_interval
@@ -194,13 +195,13 @@ def predict_values(
         intervals = [(low, high, IntervalMethod(code="mover-r")) for low, high in both]
     else:
         intervals = resample_values(values, tested, card, prevalence)
-    missing = ("nothing is called positive", "nothing is called negative")
+    missing = (Reason("no-positive-decisions"), Reason("no-negative-decisions"))
     return tuple(map(make_score, values, intervals, missing))  # type: ignore[return-value]
 
 
-def make_score(value: Array, interval: MetricInterval | Reason, missing: str) -> Score:
+def make_score(value: Array, interval: MetricInterval | Reason, missing: Reason) -> Score:
     if np.isnan(value):
-        return Score(value=None, reason=Reason("undefined", missing))
+        return Score(value=None, reason=missing)
     if isinstance(interval, Reason):
         return Score(value=float(value), reason=interval)
     return Score(value=float(value), low=interval[0], high=interval[1], method=interval[2])
@@ -224,8 +225,7 @@ def resample_values(
     for value, values_drawn, values_seed in zip(values, resampled, of_seeds, strict=True):
         interval = percentile_interval(values_drawn)
         if interval.low is None or interval.high is None or np.isnan(values_seed).any():
-            text = f"no interval: {interval.reason or 'undefined in a seed'}"
-            intervals.append(Reason("no-interval", text))
+            intervals.append(reason_for_interval(interval) if interval.fault else Reason("undefined-seed"))
             continue
         low, high = interval.low, interval.high
         method = IntervalMethod(

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined, UsageError, clean, nearest
+from zoo.errors import Undefined, UsageError, nearest
 from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import DecidedTest, decide
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.sanity_checks import is_baseline
@@ -69,7 +70,7 @@ class Contrast:
     second: int
     tested: Difference | None  # over patients and seeds
     single: SingleRuns | None  # if one of the two has one seed
-    reason: str | None  # why neither could be tested
+    reason: Reason | str | None  # why neither could be tested
     ordered_by: str
     disagreements: tuple[Disagreement, ...]
 
@@ -81,10 +82,10 @@ class Contrast:
 # --- selection -------------------------------------------------------------------------------------------------------
 def select_results(results: Sequence[Result], dataset: str | None, protocol: str | None) -> list[Result]:
     """Select the results on one dataset and under one protocol (`finetune` or `finetune@1`), with their baselines."""
-    labels = {r.run["protocol_label"] for r in results if not is_baseline(r.run)}
+    labels = {name for r in results if not is_baseline(r.run) for name in names_of_protocol(r)}
     for kind, requested, names in (
         ("dataset", dataset, {r.run["dataset"] for r in results}),
-        ("protocol", protocol, labels | {label.partition("@")[0] for label in labels}),
+        ("protocol", protocol, labels),
     ):
         if requested and requested not in names:
             hint = nearest(requested, names)
@@ -95,10 +96,12 @@ def select_results(results: Sequence[Result], dataset: str | None, protocol: str
         r
         for r in results
         if dataset in (None, r.run["dataset"])
-        and (
-            protocol in (None, r.run["protocol_label"], r.run["protocol_label"].partition("@")[0]) or is_baseline(r.run)
-        )
+        and (protocol is None or protocol in names_of_protocol(r) or is_baseline(r.run))
     ]
+
+
+def names_of_protocol(result: Result) -> tuple[str, str]:
+    return result.run["protocol_label"], result.run["protocol"]["name"]
 
 
 def find_label(boards: Sequence[Board], name: str) -> str:
@@ -141,15 +144,15 @@ def compare_models(boards: Sequence[Board], first: str, second: str) -> list[Con
 def contrast(board: Board, first: int, second: int) -> Contrast:
     tested = board.comparisons.find(first, second)
     single: SingleRuns | None = None
-    reason: str | None = None
+    reason: Reason | str | None = None
     rows = board.rows[first], board.rows[second]
     if tested is None:
         reason = why_not(board, first, second)
         if reason is None:
             try:
                 single = compare_runs(board, *rows)
-            except Undefined as undefined:
-                reason = clean(undefined)
+            except Undefined as error:
+                reason = reason_for(error, "undefined")
     ordered_by, disagreements = find_disagreements(board, *rows)
     return Contrast(
         board=board,
@@ -163,11 +166,11 @@ def contrast(board: Board, first: int, second: int) -> Contrast:
     )
 
 
-def why_not(board: Board, first: int, second: int) -> str | None:
+def why_not(board: Board, first: int, second: int) -> Reason | str | None:
     """The reason why two rows cannot be tested at all; None if at least single runs can."""
     for row in (board.rows[first], board.rows[second]):
-        if isinstance(row.evidence, str):
-            return f"{row.label}: {row.evidence}"
+        if not isinstance(row.evidence, Evidence):
+            return Reason("of", (row.label, row.evidence))
     if not same_cases(board.rows[first], board.rows[second]):
         return "they were not tested on the same patients"
     if min(len(board.rows[i].seeds) for i in (first, second)) >= MIN_SEEDS:

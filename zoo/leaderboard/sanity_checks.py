@@ -11,9 +11,10 @@ import numpy as np
 
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Reason, Runs, Score
+from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -78,7 +79,7 @@ class ShuffleVerdict:
 
     model: str
     passed: bool | None
-    text: str
+    text: Reason | str
 
 
 def score_shuffles(
@@ -99,7 +100,7 @@ def score_shuffles(
             version=metric.version,
         )
         if len(values) < 2:
-            scores[name] = replace(mean, reason=Reason("no-interval", "no interval: one shuffle"))
+            scores[name] = replace(mean, reason=Reason("one-shuffle"))
             continue
         low, high = mean_interval(np.array(values, dtype=float))
         scores[name] = replace(mean, low=low, high=high, method=IntervalMethod(code="shuffles", count=len(values)))
@@ -114,7 +115,8 @@ def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, c
     counted += f", fewer than the usual {NUM_SHUFFLES}" if num_shuffles < NUM_SHUFFLES else ""
     if mean is None or mean.value is None or mean.low is None or mean.high is None:
         reason = (mean and mean.reason) or f"{name} is missing"
-        return ShuffleVerdict(model=model, passed=None, text=f"labels shuffled ({counted}): no verdict: {reason}")
+        missing = Reason("of", (f"labels shuffled ({counted}): no verdict", reason))
+        return ShuffleVerdict(model=model, passed=None, text=missing)
     value = f"{name} {with_interval(mean)}"
     if mean.low - ROUNDING <= chance <= mean.high + ROUNDING:
         text = f"labels shuffled ({counted}): {value} covers {chance_text}: no sign of a leak"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zoo.evaluation.evidence import Evidence
+from zoo.evaluation.reasons import Reason
 from zoo.statistics.datasets import DatasetSamples, resample_scores
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import (
@@ -59,7 +60,7 @@ class Comparisons:
     """The tests of all rows, by position; without pairs if nothing could be tested."""
 
     ranks: tuple[int | None, ...] = ()
-    unranked: tuple[str | None, ...] = ()  # why a row has no rank
+    unranked: tuple[Reason | str | None, ...] = ()  # why a row has no rank
     pairs: tuple[Difference, ...] = ()
     num_patients: int = 0
     detectable: float | None = None  # median over pairs; None: larger than the metric can differ
@@ -85,14 +86,14 @@ class Comparisons:
 
 
 def compare_rows(
-    evidence: Sequence[Evidence | str], higher_is_better: bool, bounds: OptionalBounds = (None, None)
+    evidence: Sequence[Evidence | Reason | str], higher_is_better: bool, bounds: OptionalBounds = (None, None)
 ) -> Comparisons:
     """Compare all rows that have evidence; for the others, `evidence` has the reason why there is none.
 
     Rows of one seed are not ranked, nor rows tested on other patients than the first. `bounds` are those of the
     metric, and limit the difference.
     """
-    reasons: list[str | None] = [each if isinstance(each, str) else None for each in evidence]
+    reasons: list[Reason | str | None] = [None if isinstance(each, Evidence) else each for each in evidence]
     weighed = {row: each for row, each in enumerate(evidence) if isinstance(each, Evidence)}
     for row, each in weighed.items():
         if len(each.seed_scores) < MIN_SEEDS:

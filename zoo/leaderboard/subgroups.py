@@ -16,9 +16,10 @@ from zoo.errors import Undefined, nearest
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
+from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Reason, Runs, Score, find_too_few
+from zoo.evaluation.values import MIN_CASES, Runs, Score, find_too_few
 from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import MetricSpec, ScoringContext, positive_index
 from zoo.statistics.intervals import independent_difference
@@ -65,7 +66,8 @@ def build_section(request: SectionRequest) -> Section | None:
     empty = Section(name="subgroups", title="Subgroups", columns=columns, rows=())
     if tests is None or not metrics:
         return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
-    groups, notes = make_all_groups(request.options.by, tests, request.unit_name)
+    groups, made = make_all_groups(request.options.by, tests, request.unit_name)
+    notes: list[Reason | str] = list(made)
     card, rule = (
         replace(request.card, unit="image", val_unit=None),
         request.options.reach or request.threshold,
@@ -218,19 +220,17 @@ def measure_group(
         [select_units(run, ~members) for run, members in zip(folds, group.members, strict=True)] for folds in runs
     ]
     if not all(members.any() for members in group.members):
-        reason = Reason("too-few", f"too few: none in one of {len(group.members)} folds")
-        return without_values(metrics, reason)
+        return without_values(metrics, Reason("absent-in-fold", (len(group.members),)))
     try:
         tested, rest = ([[decide(run, card, rule) for run in folds] for folds in part] for part in (inside, outside))
     except Undefined as error:  # no threshold on val reaches the target
-        reason = Reason("undefined", str(error))
-        return without_values(metrics, reason)
+        return without_values(metrics, reason_for(error, "undefined"))
     if too_few := find_too_few(tested[0], card):
         return without_values(metrics, too_few)
     scores = score(inside, metrics, card, threshold=rule)
     too_few = find_too_few(rest[0], card)
     if too_few is None and any(members.all() for members in group.members):
-        too_few = Reason("too-few", "none in one fold")
+        too_few = Reason("absent-in-fold", (len(group.members),))
     if too_few:
         differences = {name: Score(value=None, reason=of_rest(too_few)) for name in metrics}
         return GroupScores(scores=scores, differences=differences, p=None)
@@ -246,7 +246,8 @@ def without_values(metrics: Mapping[str, MetricSpec], reason: Reason) -> GroupSc
 
 
 def of_rest(reason: Reason | None) -> Reason:
-    return Reason("rest", f"the rest: {reason}")
+    assert reason is not None  # a score without an interval has one
+    return Reason("of", ("the rest", reason))
 
 
 def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
@@ -285,12 +286,12 @@ def adjust(measured: Sequence[GroupScores], groups: Sequence[Group]) -> list[flo
     return adjusted
 
 
-def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[GroupScores]) -> Iterator[str]:
+def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[GroupScores]) -> Iterator[Reason]:
     """Why a group with a difference has no p: its interval, or that of the rest, is missing."""
     for group, scored in zip(groups, measured, strict=True):
         difference = next(iter(scored.differences.values()))
         if scored.p is None and difference.value is not None and difference.reason:
-            yield f"{model}, {group.by} {group.name}: no p: {difference.reason}"
+            yield Reason("of", (f"{model}, {group.by} {group.name}: no p", difference.reason))
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
@@ -320,11 +321,13 @@ def group_cells(
 
 
 def group_notes(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> list[str]:
+    cases = request.card.task.presentation.cases or ("",)
+    few = " or ".join(f"under {MIN_CASES} {case}".rstrip() for case in cases)
     notes = [
         f"{LESS}: the group's value minus that of all other {request.unit_name}s. The largest of several gaps would be "
         "large by chance alone",
         f"p: of the difference in {next(iter(metrics))}, after Holm over all of a model's groups",
-        f"too few: under 10 positive or under 10 negative {request.case_name}s; such a group is not scored",
+        f"too few: {few} {request.case_name}s; such a group is not scored",
     ]
     if len(metrics) > 1:
         notes.append("sensitivity and specificity at the threshold chosen on all of val")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.errors import UsageError
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
 from zoo.specs.dataset import parse_patient
@@ -23,7 +24,7 @@ class Section:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason | str, ...] = ()
     compact: tuple[str, ...] = ()  # the columns shown on a terminal; empty: all
     compact_rows: int | None = None  # the number of rows shown on a terminal; None: all
     details: Mapping[str, Any] = field(default_factory=dict)  # plain data for JSON only, as curves
@@ -82,6 +83,15 @@ class SectionRequest:
     def unit_name(self) -> str:
         """The scored unit in the dataset's word."""
         return self.case_name if self.card.unit == "patient" else self.card.unit
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed, or predictions that cannot be used."""
+
+    status: str  # of the run, or "damaged"
+    message: str
+    fix: str = ""
 
 
 # Builds a section, or returns None if it has no rows.

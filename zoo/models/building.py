@@ -182,7 +182,8 @@ def read_stored(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to execute it anyway
             reason = "it contains more than tensors, or is not a pickle; no code in it was executed"
         raise WeightsError(
-            f"{path}: cannot be read as weights: {reason}",
+            f"cannot be read as weights: {reason}",
+            subject=path,
             fix="copy the file again, or save only `module.state_dict()`",
             code="weights-unreadable",
         ) from error
@@ -198,7 +199,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
-            f"{path}: not a dictionary of tensors", fix="save `module.state_dict()`", code="weights-unreadable"
+            "not a dictionary of tensors", subject=path, fix="save `module.state_dict()`", code="weights-unreadable"
         )
     if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -226,7 +227,8 @@ def load_weights(
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise WeightsError(
-            f"{path.name} does not fit {type(module).__name__}: {'; '.join(misfits[:3])}{more}",
+            f"does not fit {type(module).__name__}: {'; '.join(misfits[:3])}{more}",
+            subject=path,
             fix="use a file made for this architecture, or --weights none",
             code="weights-misfit",
         )

@@ -164,7 +164,7 @@ def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
 
 def bad_card(path: Path, reason: str) -> WeightsError:
     return WeightsError(
-        f"{path}: {reason}", fix="correct the card: mean, std, license and pretraining", code="bad-weights-card"
+        reason, subject=path, fix="correct the card: mean, std, license and pretraining", code="bad-weights-card"
     )
 
 

@@ -14,6 +14,7 @@ from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.multi_dataset import find_across
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
+from zoo.report.reasons import text_or_none
 from zoo.report.statements import note_statements
 
 
@@ -101,7 +102,7 @@ def section_to_csv(boards: Sequence[Board], name: str) -> str:
             for column in columns:
                 cell = by_column.get(column)
                 if isinstance(cell, Score):
-                    line += [cell.value, cell.low, cell.high, cell.reason and cell.reason.text]
+                    line += [cell.value, cell.low, cell.high, text_or_none(cell.reason)]
                 else:
                     line += [cell] + [None] * (len(parts[column]) - 1)
             writer.writerow([disarm(cell) for cell in line])

@@ -10,8 +10,9 @@ import numpy as np
 
 from zoo.errors import clean
 from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row, request_sections
 from zoo.leaderboard.curves import (
     RowCurves,
@@ -34,6 +35,7 @@ from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionReq
 from zoo.report.charts import Axis, Line, Mark, draw_axis, draw_interval, draw_lines, draw_scatter, fit_axis
 from zoo.report.formats import Layout
 from zoo.report.html import render_page
+from zoo.report.reasons import section_notes
 from zoo.report.statements import case_name, ranking_statements, row_statements, statements, title
 from zoo.report.summary import answer, outlook, warnings
 
@@ -135,7 +137,7 @@ def describe_rows(board: Board) -> dict[str, Any]:
 
 def describe_row(board: Board, place: int, axis: Axis, references: Sequence[float]) -> dict[str, Any]:
     row = board.rows[place]
-    score = row.scores.get(board.primary_metric) or Score(value=None, reason=Reason("not-run", "no finished run"))
+    score = row.scores.get(board.primary_metric) or Score(value=None, reason=Reason("not-run"))
     rank = board.rank(place)
     tied = board.tied_with(place)
     text = with_interval(score)
@@ -342,7 +344,7 @@ def describe_table(section: Section) -> dict[str, Any]:
         "title": section.title,
         "columns": list(section.columns),
         "rows": [[section_cell(cell) for cell in cells] for cells in section.rows],
-        "notes": list(section.notes),
+        "notes": list(section_notes(section)),
     }
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
+from zoo.report.reasons import describe_score, reason_text, section_notes, text_or_none
 from zoo.report.statements import statements, title
 
 
@@ -28,7 +30,7 @@ def to_json(boards: Sequence[Board], layout: Layout | None = None) -> str:  # no
                 "dataset": dict(board.facts),
                 "configurations": board.num_configurations,
                 "is_control": board.is_control,
-                "controls": [asdict(verdict) for verdict in board.controls],
+                "controls": [{**asdict(verdict), "text": reason_text(verdict.text)} for verdict in board.controls],
                 "comparisons": describe_comparisons(board),
                 "sections": {section.name: describe_section(section) for section in board.sections},
             }
@@ -58,16 +60,16 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "baseline": row.baseline,
                     "rank": board.rank(position),
                     "tied_with": board.tied_with(position),
-                    "unranked": board.comparisons.unranked[position],
+                    "unranked": text_or_none(board.comparisons.unranked[position]),
                     "metric": board.primary_metric,
                     "value": score.value if score else None,
                     "low": score.low if score else None,
                     "high": score.high if score else None,
-                    "reason": (score.reason and score.reason.text) if score else "no finished run",
+                    "reason": text_or_none(score.reason if score else Reason("not-run")),
                     "seeds": len(row.seeds),
                     "seed_sd": row.seed_sd.get(board.primary_metric),
                     "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
-                    "scores": {name: each.describe() for name, each in row.scores.items()},
+                    "scores": {name: describe_score(each) for name, each in row.scores.items()},
                     "cost": dict(row.cost),
                     "deviations": list(map(deviation_text, row.deviations)),
                     "runs": list(row.run_ids),
@@ -100,12 +102,13 @@ def describe_section(section: Section) -> dict[str, Any]:
     """A section as plain data, each row a dict by column."""
     rows = [
         {
-            column: cell.describe() if isinstance(cell, Score) else cell
+            column: describe_score(cell) if isinstance(cell, Score) else cell
             for column, cell in zip(section.columns, cells, strict=True)
         }
         for cells in section.rows
     ]
-    described = {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": list(section.notes)}
+    notes = list(section_notes(section))
+    described = {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": notes}
     return described | ({"details": dict(section.details)} if section.details else {})
 
 

@@ -12,6 +12,7 @@ from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.tables import Section
 from zoo.report.cells import model_cell, primary_heading, rank_cell
 from zoo.report.formats import Layout
+from zoo.report.reasons import section_notes
 from zoo.report.statements import headings, statements, title
 
 
@@ -51,7 +52,7 @@ def section_lines(section: Section, level: str) -> list[str]:
     lines = [f"{level} {escape(section.title)}", ""]
     lines += ["| " + " | ".join(map(escape, section.columns)) + " |", "|" + "---|" * len(section.columns)]
     lines += ["| " + " | ".join(escape(section_cell(cell)) for cell in cells) + " |" for cells in section.rows]
-    return [*lines, "", *(f"- {escape(line)}" for line in section.notes), ""]
+    return [*lines, "", *(f"- {escape(line)}" for line in section_notes(section)), ""]
 
 
 def escape(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from zoo.errors import clean
 from zoo.leaderboard.formatting import section_cell
 from zoo.leaderboard.tables import Section
+from zoo.report.reasons import section_notes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def print_section(section: Section, console: Console, notes: bool = True) -> Non
     for name, *cells in rows:
         table.add_row(Text(break_name(name, max(name_width, 1))), *map(Text, cells))
     console.print(table)
-    for line in (*section.notes, *hidden_parts(section)) if notes else ():
+    for line in (*section_notes(section), *hidden_parts(section)) if notes else ():
         console.print(Text(clean(line), style="dim"), soft_wrap=True)
     console.print()
 

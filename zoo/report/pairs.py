@@ -13,6 +13,7 @@ from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, Single
 from zoo.leaderboard.tables import Cell, Section
 from zoo.report.deviations import deviation_text
 from zoo.report.drawing import open_console, print_section, read_console
+from zoo.report.reasons import describe_score, text_or_none
 from zoo.report.statements import (
     case_name,
     detectable,
@@ -64,7 +65,7 @@ def difference_statements(contrast: Contrast) -> list[str]:
     if contrast.single:
         return run_statements(contrast, contrast.single, f"{what} ({better} is better)")
     if contrast.tested is None:
-        return [f"not tested: {clean(contrast.reason)}"]
+        return [f"not tested: {clean(text_or_none(contrast.reason))}"]
     pair = contrast.tested
     pairs = len(board.comparisons.pairs)
     verdict = "no detectable difference"
@@ -167,7 +168,7 @@ def describe_contrast(contrast: Contrast) -> dict[str, Any]:
         "second": describe_paired_row(contrast.rows[1], board.primary_metric),
         "tested": None,
         "single_runs": None,
-        "reason": contrast.reason,
+        "reason": text_or_none(contrast.reason),
         "ordered_by": contrast.ordered_by,
         "disagreements": [asdict(part) for part in contrast.disagreements],
     }
@@ -197,7 +198,7 @@ def describe_paired_row(row: Row, metric: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "seeds": list(row.seeds),
         "seed_sd": row.seed_sd.get(metric),
-        "score": score.describe() if score else None,
+        "score": describe_score(score) if score else None,
         "deviations": list(map(deviation_text, row.deviations)),
         "degenerate": list(row.degenerate),
         "runs": list(row.run_ids),

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ResultsError, clean
+from zoo.errors import ResultsError, clean, with_fix
+from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.registry.lookup import WILDCARDS
 from zoo.report.deviations import deviation_text
 from zoo.report.drawing import wrap
+from zoo.report.reasons import reason_text
 from zoo.specs.deviation import read_deviations
 
 if TYPE_CHECKING:
@@ -94,7 +96,16 @@ def shorten_runs(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def write_sentences(described: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the facts in a run (`trace_run`) by sentences."""
     run = {**described["run"], "deviations": sentences_of(described["run"].get("deviations", ()))}
-    return {**described, "run": run, "deviations": sentences_of(described["deviations"])}
+    scores = {
+        kind: {name: {**score, "reason": reason_of_score(score)} for name, score in described[kind].items()}
+        for kind in ("scores", "image_scores")
+        if kind in described
+    }
+    return {**described, **scores, "run": run, "deviations": sentences_of(described["deviations"])}
+
+
+def reason_of_score(score: Mapping[str, Any]) -> str | None:
+    return score["reason"] and reason_text(Reason(**score["reason"]))
 
 
 def sentences_of(deviations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -106,8 +117,9 @@ def run_lines(described: Mapping[str, Any], width: int) -> list[str]:
     lines = [f"run {described['id'][:MIN_ID]}: {described['status']}, {described['created'][:10]}"]
     for name, text in facts_of_run(described):
         lines += wrap(f"{name:11}{clean(text)}", width, " " * 11).splitlines()
-    error = described["error"]
-    lines += wrap(f"{'error':11}{clean(error['code'])}: {clean(error['message'])}", width).splitlines() if error else []
+    if error := described["error"]:
+        text = with_fix(error["message"], error.get("fix", ""))
+        lines += wrap(f"{'error':11}{clean(error['code'])}: {clean(text)}", width).splitlines()
     scores = described.get("scores", {})
     lines += ["", "scores on test (95 % interval)"] if scores else []
     longest = max(map(len, scores), default=0)

@@ -12,9 +12,10 @@ from zoo.errors import clean
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
-from zoo.leaderboard.formatting import number, share
+from zoo.leaderboard.formatting import failure_text, number, share
 from zoo.leaderboard.significance import Difference
 from zoo.report.deviations import deviation_text
+from zoo.report.reasons import reason_text
 from zoo.specs.dataset import parse_patient
 from zoo.statistics.means import ROUNDING
 from zoo.statistics.roc import cluster_size
@@ -63,7 +64,7 @@ def headings(board: Board) -> list[str]:
             "control: the labels of train and val were shuffled; these scores do not measure a model's quality"
         )
     lines += [
-        f"CONTROL FAILED: {clean(verdict.model)}: {verdict.text}"
+        f"CONTROL FAILED: {clean(verdict.model)}: {reason_text(verdict.text)}"
         for verdict in board.controls
         if verdict.passed is False
     ]
@@ -75,7 +76,7 @@ def statements(board: Board) -> list[str]:
     lines = [test_statement(board), split_statement(board), *external_statements(board)]
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
-    lines += [f"control: {clean(verdict.model)}: {clean(verdict.text)}" for verdict in board.controls]
+    lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
@@ -152,7 +153,7 @@ def count_effective_patients(row: Row, board: Board) -> tuple[int, float]:
 def shared_reason(board: Board) -> str:
     """The reason why no model has an interval, if all have the same one."""
     scores = [row.scores.get(board.primary_metric) for row in board.rows if not row.baseline]
-    reasons = {str(score.reason or "") if score else "" for score in scores}
+    reasons = {reason_text(score.reason or "") if score else "" for score in scores}
     return reasons.pop() if len(reasons) == 1 else ""
 
 
@@ -319,7 +320,7 @@ def ranking_statements(board: Board) -> list[str]:
     """The rank test, ties with the best model, the detectable difference, and how stable the winner is."""
     tests = board.comparisons
     models = [position for position, row in enumerate(board.rows) if not row.baseline]
-    reasons = {board.rows[i].label: str(tests.unranked[i]) for i in models if tests.unranked[i] is not None}
+    reasons = {board.rows[i].label: reason_text(reason) for i in models if (reason := tests.unranked[i]) is not None}
     if tests.winner is None:
         return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
     tied = [clean(name) for name in board.tied_with(tests.winner)]
@@ -396,11 +397,11 @@ def row_statements(row: Row, board: Board) -> list[str]:
         done = f"; {row.num_finished} are done, and a seed counts with all its folds"
         more = done if row.num_finished > row.coverage[0] else ""
         lines.append(f"{name}: {row.coverage[0]} of {row.coverage[1]} runs count{more}")
-    lines += [f"{name}: {clean(error)}" for error in row.errors]
+    lines += [f"{name}: {clean(failure_text(failure))}" for failure in row.failures]
     for metric in board.metrics[:1]:
         score = row.scores.get(metric)
-        if score and score.reason and not row.baseline and str(score.reason) != shared_reason(board):
-            lines.append(f"{name}: {metric}: {clean(score.reason)}")
+        if score and score.reason and not row.baseline and reason_text(score.reason) != shared_reason(board):
+            lines.append(f"{name}: {metric}: {clean(reason_text(score.reason))}")
     return lines
 
 

@@ -8,6 +8,7 @@ from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number, share, with_interval
 from zoo.leaderboard.significance import NO_OTHER_ROW, ONE_SEED
+from zoo.report.reasons import reason_text
 from zoo.report.statements import (
     case_name,
     find_unbeaten_baselines,
@@ -49,7 +50,7 @@ def answer(board: Board) -> str:
         score = with_interval(models[0].scores.get(board.primary_metric))
         return f"No ranking: {clean(models[0].label)} is the only model, {metric} {score}."
     if tests.winner is None:
-        reasons = [str(tests.unranked[i]) for i, row in enumerate(board.rows) if not row.baseline]
+        reasons = [reason_text(tests.unranked[i] or "") for i, row in enumerate(board.rows) if not row.baseline]
         listed = "; ".join(clean(reason) for reason in dict.fromkeys(reasons))
         return f"No winner: {listed}."
     winner = board.rows[tests.winner]
@@ -66,7 +67,7 @@ def outlook(board: Board) -> str:
     if board.is_control or find_unbeaten_baselines(board)[0]:
         return ""
     if tests.winner is None:
-        return next((ADVICE[str(reason)] for reason in tests.unranked if reason in ADVICE), "")
+        return next((ADVICE[reason] for reason in tests.unranked if isinstance(reason, str) and reason in ADVICE), "")
     line = (
         f"Other test {case}s would change the best model in {share(tests.patients_change_winner)} of resamples, "
         f"other seeds in {share(tests.seeds_change_winner)}"

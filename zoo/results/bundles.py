@@ -20,6 +20,7 @@ import numpy as np
 
 from zoo.errors import ResultsError, UsageError, clean
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.values import Score
 from zoo.images.formats import clips_of, frame_name
@@ -277,7 +278,11 @@ def shareable(result: Result, ids: set[str]) -> Result:
         return {name: replace_texts(value, free if is_free(name) else without_paths) for name, value in part.items()}
 
     technical: dict[str, Any] = {name: replace_texts(getattr(result, name), without_paths) for name in TECHNICAL}
-    error = result.error and {"code": result.error["code"], "message": f"{result.error['code']} (message left out)"}
+    error = result.error and {
+        "code": result.error["code"],
+        "message": f"{result.error['code']} (message left out)",
+        "fix": "",
+    }
     return replace(
         result,
         **technical,
@@ -300,8 +305,12 @@ def scrub_deviation(deviation: Deviation, free: Callable[[str], str]) -> Deviati
 
 
 def scrub(score: Score, free: Callable[[str], str]) -> Score:
-    reason = score.reason and replace(score.reason, text=free(score.reason.text))
-    return replace(score, reason=reason, note=free(score.note))
+    return replace(score, reason=score.reason and scrub_reason(score.reason, free), note=free(score.note))
+
+
+def scrub_reason(reason: Reason, free: Callable[[str], str]) -> Reason:
+    detail = tuple(free(part) if isinstance(part, str) else part for part in reason.detail)
+    return replace(reason, detail=detail, sentence=free(reason.sentence))
 
 
 # --- zip -------------------------------------------------------------------------------------------------------------

@@ -89,9 +89,8 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContex
     units, _ = on_one_scale(units, predictions["test"].by_unit(card.unit), card)
     thresholds = choose_thresholds(units, card, rule)
     if thresholds is None:
-        undecided = f"none: {card.task.presentation.title}"
-        rule = undecided if card.task.decisions is None else "the class with the largest probability"
-        return {"rule": rule, "values": {}}
+        decisions = card.task.decisions
+        return {"rule": decisions.rule if decisions else f"none: {card.task.presentation.title}", "values": {}}
     labels = [card.labels[i] for i in card.task.targets.scored_labels(len(card.labels), card.positive)]
     values = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
     if units is None or rule == "half":
@@ -127,7 +126,8 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
 def trace_scores(scores: Mapping[str, Score], metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
     return {
         name: {
-            **score.describe(),
+            **dataclasses.asdict(score),
+            "method": score.method.text if score.method else "",
             "installed_version": metrics[name].version if name in metrics else None,
             "formula": describe_formula(metrics[name]) if name in metrics else None,
         }

@@ -17,7 +17,7 @@ from zoo.system.files import hash_bytes
 
 ID_VERSION = 2  # increased when the fields of the identity, or the way runs are executed, change
 NUM_SHUFFLES = 20  # runs of the shuffled-label control
-SHUFFLED = "shuffled"  # in the label of the control's protocol: finetune@1+shuffled
+SHUFFLED = ("shuffled", "")  # in the overrides of the control's protocol: finetune@1+shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ class Run:
         start = self.weights_tag if self.init == "pretrained" else "random"
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
-        return Path(safe_name(self.data.replace(" -> ", ".to."))) / safe_name(model) / name
+        data = f"{self.dataset}.to.{self.tested_on}" if self.tested_on else self.dataset
+        return Path(safe_name(data)) / safe_name(model) / name
 
     @property
     def data(self) -> str:
@@ -193,7 +194,7 @@ def find_undeclared(run: Run, published: Protocol) -> list[str]:
 
 def settings_of(protocol: Protocol) -> dict[str, str]:
     """Return the `--set` overrides in the protocol's label."""
-    return dict(text.split("=", 1) for text in protocol.overrides if "=" in text)
+    return dict(override for override in protocol.overrides if override != SHUFFLED)
 
 
 def trained_and_tested(run: Mapping[str, Any]) -> str:

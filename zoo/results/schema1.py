@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.evaluation.methods import METHOD_NAMES, MethodCode
-from zoo.evaluation.values import ReasonCode
+from zoo.evaluation.reasons import ReasonCode
 from zoo.specs.deviation import DeviationKind
 
 DEVIATIONS: Mapping[DeviationKind, str] = {
@@ -32,7 +32,7 @@ BOOTSTRAP = re.compile(r"(patient-cluster|image) bootstrap, B=2000(, less noise)
 
 
 def upgrade(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored document in the current schema; invalid fields are left for the validation."""
+    """Return a document of schema 1 in schema 2; invalid fields are left for the validation."""
     if document["schema"] > 1:
         return document
     document = upgrade_deviations(document)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.evaluation.methods import MethodCode
-from zoo.evaluation.values import ReasonCode
+from zoo.evaluation.reasons import NUM_REASON_DETAILS, ReasonCode
 from zoo.registry.opening import open_registry
 from zoo.specs.dataset import Unit
 from zoo.specs.deviation import NUM_DETAILS, DeviationKind
@@ -57,7 +57,7 @@ class DeviationRecord(Record):
 class ProtocolRecord(Record):
     name: str
     version: int
-    overrides: list[str] = []
+    overrides: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []  # name, text
     threshold: str
     demonstration: bool = False
     stem: str = "own"
@@ -114,6 +114,7 @@ class DatasetRecord(Record):
     name: str
     title: str = ""
     task: TaskName
+    task_plugin: str = ""  # the distribution that registers the task; absent for a task of the core
     labels: Annotated[list[str], Field(max_length=MAX_LABELS)]
     positive: Count | None
     unit: Unit
@@ -142,6 +143,7 @@ class DetailsRecord(Record):
 class ErrorRecord(Record):
     code: str
     message: str
+    fix: str = ""
 
 
 class ResultRecord(Record):
@@ -162,7 +164,15 @@ class ResultRecord(Record):
 
 class ReasonRecord(Record):
     code: ReasonCode
-    text: str
+    detail: list[str | int] = []
+    sentence: str = ""
+
+    @model_validator(mode="after")
+    def require_details(self) -> Self:
+        expected = NUM_REASON_DETAILS.get(self.code)
+        if not self.sentence and len(self.detail) != expected:
+            raise ValueError(f"{self.code} has {len(self.detail)} details, expected {expected}")
+        return self
 
 
 class MethodRecord(Record):

@@ -15,18 +15,20 @@ from typing import Any, Literal
 from zoo.errors import ResultsError, clean
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
-from zoo.evaluation.values import Reason, Score
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import Score
 from zoo.results.runs import Run
 from zoo.results.schema1 import upgrade
+from zoo.results.schema2 import upgrade_from_2
 from zoo.results.schemas import find_fault_of_score, find_schema_fault
 from zoo.results.soundness import find_faults_of_run
 from zoo.specs.deviation import Deviation, read_deviations
 from zoo.specs.metric import ScoringContext
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, sweep, unseal, write_sealed
 from zoo.system.locks import locked
-from zoo.tasks.kinds import find_task
+from zoo.tasks.kinds import TASKS, find_task
 
-RESULT_SCHEMA = 2
+RESULT_SCHEMA = 3
 WEIGHTS_FILE = "model.safetensors"
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
@@ -47,7 +49,7 @@ class Result:
     run: Mapping[str, Any]  # Run.describe()
     identity: Mapping[str, Any]
     status: Status
-    error: Mapping[str, str] | None = None  # code, message
+    error: Mapping[str, str] | None = None  # code, message, fix
     dataset: Mapping[str, Any] = field(default_factory=dict)  # describe_fold
     deviations: tuple[Deviation, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -121,7 +123,10 @@ def parse_score(values: Mapping[str, Any]) -> Score:
     if fault := find_fault_of_score(values):
         raise TypeError(fault)
     method, reason = values.get("method"), values.get("reason")
-    parsed = {"method": method and IntervalMethod(**method), "reason": reason and Reason(**reason)}
+    parsed = {
+        "method": method and IntervalMethod(**method),
+        "reason": reason and Reason(**{**reason, "detail": tuple(reason.get("detail", ()))}),
+    }
     return Score(**{**values, **parsed})
 
 
@@ -234,7 +239,7 @@ def read_timing(folder: Path | None) -> dict[str, float]:
 def read_result_document(path: Path) -> tuple[dict[str, Any], bool]:
     """Read a document of a run in the current schema; see `read_document`."""
     document, sealed = read_document(path, newest=RESULT_SCHEMA)
-    return upgrade(document), sealed
+    return upgrade_from_2(upgrade(document)), sealed
 
 
 def read_document(path: Path, newest: int) -> tuple[dict[str, Any], bool]:
@@ -281,7 +286,7 @@ def load_result(folder: Path) -> Result:
     document, sealed = read_result_document(folder / "result.json")
     document.pop("schema")
     if fault := find_schema_fault(document):
-        raise ResultsError(f"{folder}/result.json: {fault}", fix="delete the folder and run again")
+        raise invalid_result(folder / "result.json", document, fault)
     if not sealed and not predates_seals(document):
         raise modified_file(folder / "result.json")
     try:
@@ -299,6 +304,18 @@ def load_result(folder: Path) -> Result:
         if not is_whole:
             raise modified_file(path)
     return replace(result, cost={**result.cost, **read_timing(folder)})
+
+
+def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> ResultsError:
+    """Return the error for a result that does not fit the schema, which may be because a plugin is not installed."""
+    dataset = document["dataset"] if isinstance(document.get("dataset"), dict) else {}
+    task = dataset.get("task")
+    if not isinstance(task, str) or task in TASKS:
+        return ResultsError(f"{path}: {fault}", fix="delete its folder and run again")
+    plugin = dataset.get("task_plugin") or "the plugin that registers it"
+    return ResultsError(
+        f"{path}: dataset.task: the task {task!r} is not installed", fix=f"install {plugin}", code="unknown-task"
+    )
 
 
 def load_sound_result(folder: Path) -> Result:

@@ -13,15 +13,18 @@ from zoo.data.dataset import DecodedFold, describe_fold, open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
-from zoo.errors import DataError, ZooError, without_name
+from zoo.errors import DataError, ZooError, dataset_subject, with_fix
 from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.context import Context
+from zoo.registry.loading import CORE
+from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import ExternalTest
 from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights
+from zoo.tasks.task import Task
 from zoo.training.batches import plan_steps
 
 
@@ -85,7 +88,8 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
             continue
         if run.purpose == "shuffle":
             dataset = shuffle_labels(dataset, run.seed)
-        facts = describe_fold(dataset, source, split)
+        plugin = find_task_plugin(source.task, context.registry)
+        facts = {**describe_fold(dataset, source, split), **({"task_plugin": plugin} if plugin else {})}
         external = tuple(open_external_tests(tests, plan, decoding, dataset, facts))
         done = None if run.id in requested else find_done(settings.results, run)
         if done and not external:
@@ -106,13 +110,19 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 done=done,
                 kept=find_kept_weights(done),
                 external=external,
-                libraries=plan.libraries.get(run.model, ()),
+                libraries=(*plan.libraries.get(run.model, ()), *([plugin] if plugin else [])),
             )
         )
     report_retraining(assignments, context.console)
     faults = decoding.faults
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def find_task_plugin(task: Task, registry: Registry) -> str:
+    """The distribution that registers a task; "" for a task of the core."""
+    first, *_ = registry.owners.get("task", {}).get(task.name, (CORE,))
+    return "" if first == CORE else first
 
 
 def open_external_tests(
@@ -196,9 +206,10 @@ def refuse(run: Run, error: ZooError) -> Result:
         run=run.describe(),
         identity=run.identity,
         status="refused",
-        error={"code": error.code, "message": str(error)},
+        error=error.describe(),
     )
 
 
 def refusal(name: str, error: ZooError) -> str:
-    return f"zoo: error[{error.code}] {name}: refused: {without_name(str(error), name)}"
+    message = with_fix(error.message_below(dataset_subject(name)), error.fix)
+    return f"zoo: error[{error.code}] {name}: refused: {message}"

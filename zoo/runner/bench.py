@@ -31,12 +31,10 @@ class Outcome:
     reused: frozenset[str] = frozenset()
 
     @property
-    def refused(self) -> dict[str, tuple[str, str]]:
-        """Error code and message of each dataset that was refused in planning or decoding."""
-        late = [r for r in self.results.values() if r.status == "refused" and r.error]
-        return {name: (error.code, str(error)) for name, error in self.plan.refused} | {
-            trained_and_tested(r.run): (r.error["code"], r.error["message"]) for r in late if r.error
-        }
+    def refused(self) -> dict[str, Mapping[str, str]]:
+        """Code, message and fix of the error of each dataset that was refused in planning or decoding."""
+        late = {trained_and_tested(r.run): r.error for r in self.results.values() if r.status == "refused" and r.error}
+        return {**{name: error.describe() for name, error in self.plan.refused}, **late}
 
 
 def bench(suite: Suite, context: Context) -> Outcome:

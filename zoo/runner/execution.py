@@ -211,7 +211,7 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
         run=run.describe(),
         identity=run.identity,
         status=event.status or "failed",
-        error={"code": event.code, "message": with_fix(event.message, event.fix)},
+        error={"code": event.code, "message": event.message, "fix": event.fix},
         dataset=facts,
         deviations=run.deviations,
         versions=versions(*event.work.libraries),
@@ -226,13 +226,13 @@ def conclude_run(event: Event[Assignment], run: Run, facts: Mapping[str, Any], s
 def describe_result(result: Result) -> str:
     """Describe a result for the progress line of a finished run."""
     if result.error:
-        return f"{result.status.upper()}: {result.error['message']}"
+        return f"{result.status.upper()}: {with_fix(result.error['message'], result.error.get('fix', ''))}"
     seconds = duration(result.cost["train_seconds"])
     name = result.details["primary_metric"]
     score = result.scores().get(name)
     if score is None:
         return f"done in {seconds}, val {result.details['val_score']}"
-    text = f"{name} {score.value:.3f}" if score.value is not None else f"{name} undefined ({score.reason})"
+    text = f"{name} {score.value:.3f}" if score.value is not None else f"{name} undefined"
     if result.run["tested_on"]:
         return f"{text} on {result.run['tested_on']}"
     return f"{text}, trained in {seconds}"

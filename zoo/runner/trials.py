@@ -144,11 +144,9 @@ def refuse_misfits(trials: Sequence[Trial], registry: Registry, cache: Path, pro
 
 def misfit_error(misfits: Sequence[tuple[Path, dict[str, Any]]]) -> WeightsError:
     path, report = misfits[0]
-    # The message may start with the file's name or its path.
-    reason = report["misfit"].removeprefix(str(path)).removeprefix(path.name).lstrip(": ")
     others = list(dict.fromkeys(str(other) for other, _ in misfits if other != path))
     more = f" (also misfits: {', '.join(others)})" if others else ""
-    return WeightsError(f"{path}: {reason}{more}", fix=report["fix"], code=report["code"])
+    return WeightsError(f"{report['misfit']}{more}", subject=path, fix=report["fix"], code=report["code"])
 
 
 def try_all(trials: Sequence[Trial], progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -183,7 +181,7 @@ def try_weights(trial: Trial, notify: Notify) -> None:
     try:
         unread = find_unread(trial)
     except WeightsError as error:
-        notify({"misfit": error.message, "fix": error.fix, "code": error.code})
+        notify({"misfit": error.message_below(trial.path), "fix": error.fix, "code": error.code})
         return
     if unread:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""

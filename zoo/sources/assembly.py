@@ -174,13 +174,7 @@ def common_fields(card: DatasetCard) -> dict[str, Any]:
     return {
         **{name: getattr(card, name) for name in FACTS if name != "title"},
         "checksums": card.checksums,
-        "unit": card.unit,
-        "share_targets": card.share_targets,
-        "derived_from": card.derived_from,
-        "symmetries": tuple(card.symmetries),
         "intensity": card.intensity if isinstance(card.intensity, tuple) else None,
-        "known_issues": tuple(card.known_issues),
-        "near_duplicates": card.near_duplicates,
         "folds": card.split.folds if card.split else None,
         "val_share": card.split.val_share if card.split else None,
         "label_map": {one_form(label): one_form(other) for label, other in card.label_map.items()},

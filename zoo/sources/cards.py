@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from zoo.errors import DataError, nearest
 from zoo.sources.synopsis import read_toml_document
-from zoo.specs.dataset import FACTS
+from zoo.specs.dataset import FACT_TYPES, FACTS, DatasetSpec
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.names import TaskNameOrNone
 
@@ -229,12 +230,15 @@ class CardHead(CardPart):
 if TYPE_CHECKING:
 
     class FactsOfCard(CardHead):
-        """`CardHead` and one text per fact."""
+        """`CardHead` and one key per fact."""
 
-        def __getattr__(self, fact: str) -> str: ...
+        def __getattr__(self, fact: str) -> Any: ...
 
 else:
-    fact_fields = {name: (str, Field(default="", description=each.help)) for name, each in FACTS.items()}
+    defaults = {each.name: each.default for each in fields(DatasetSpec)}
+    fact_fields = {
+        name: (FACT_TYPES[name], Field(default=defaults[name], description=each.help)) for name, each in FACTS.items()
+    }
     FactsOfCard = create_model("FactsOfCard", __base__=CardHead, **fact_fields)
 
 
@@ -242,19 +246,6 @@ class DatasetCard(FactsOfCard):
     """What zoo cannot guess about a dataset."""
 
     task: TaskNameOrNone = Field(default="", description="What is predicted. Default: guessed from the labels.")
-    unit: Literal["auto", "image", "clip", "patient"] = Field(
-        default="auto",
-        description="What is scored. auto: the patient if all images of each patient share a label, else the image.",
-    )
-    share_targets: bool = Field(
-        default=True,
-        description="false: the license does not allow sharing the targets, and `zoo bundle` leaves them out.",
-    )
-    derived_from: Names = Field(
-        default=(),
-        description='Collections that the images come from, in lower case: "ham10000". Boards mark models with weights '
-        "trained on one of them.",
-    )
     root: str = Field(
         default="",
         description="Folder of the data. Default: the folder of this file. It may be an archive, a folder in one "
@@ -285,21 +276,14 @@ class DatasetCard(FactsOfCard):
     )
     metadata: Names = Field(default=(), description="Columns to report; `zoo audit` warns if one predicts the label.")
     hide: Names = Field(default=(), description="Columns that leak the label; they are not used anywhere.")
-    symmetries: tuple[Literal["hflip", "vflip", "rot90"], ...] = Field(
-        default=(), description="Operations that keep the label. Default: none, as left is not right in a chest."
-    )
     intensity: tuple[float, float] | Intensity | None = Field(
         default=None,
         description="The two levels of 16-bit images that become 0 and 1. Default: percentiles 0.1 and 99.9 of train. "
         "Or a section that maps values to levels.",
     )
-    near_duplicates: Literal["group", "ignore"] = Field(
-        default="group", description="group: images that look alike stay together in every split that zoo draws."
-    )
     known_conflicts: tuple[tuple[str, str], ...] = Field(
         default=(), description="Pairs of images that look alike and have different labels, known and accepted."
     )
-    known_issues: Names = Field(default=(), description="Issues to display on the board.")
     checksums: dict[str, str] = Field(
         default_factory=dict,
         description="The published md5 of each file below the root; the [audit](audit.md) compares them.",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, dataset_subject
 from zoo.images.formats import without_suffix
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import find_npz, read_npz_samples
@@ -213,7 +213,8 @@ def write_card_without(spec: DatasetSpec, samples: Samples, dropped: Collection[
 
 def no_card(name: str) -> UsageError:
     return UsageError(
-        f"dataset {name!r} is defined by its plugin's code, which a dataset.toml cannot replace",
+        "it is defined by its plugin's code, which a dataset.toml cannot replace",
+        subject=dataset_subject(name),
         fix="leave the copies out with `zoo bench --drop-leaks`",
         code="no-card",
     )
@@ -301,7 +302,8 @@ def find_card_data(card: Path, name: str, request: SamplesRequest) -> Path:
         return folder
     download = f"; download them from {document['url']}" if document.get("url") else ""
     raise DataError(
-        f"dataset {name!r}: no data in {' or '.join(map(str, places))}",
+        f"no data in {' or '.join(map(str, places))}",
+        subject=dataset_subject(name),
         fix=f"put them into {places[0]}, or put {places[0].name}.zip beside it{download}",
         code="data-missing",
     )

@@ -14,11 +14,7 @@ from zoo.system.files import cache_root, hash_file
 from zoo.system.memo import FileMemo
 
 # Spec fields taken from the published dataset
-DESCRIBED = (
-    *FACTS,
-    *("task", "labels", "positive", "checksums", "patient", "unit", "share_targets"),
-    *("derived_from", "symmetries", "known_issues"),
-)
+DESCRIBED = (*FACTS, "task", "labels", "positive", "checksums", "patient")
 
 
 def recognize(spec: DatasetSpec, path: Path, published: Iterable[DatasetSpec]) -> DatasetSpec:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from zoo.errors import DataError, nearest
-from zoo.specs.dataset import FACTS, DatasetSpec, Samples
+from zoo.specs.dataset import FACT_TYPES, FACTS, DatasetSpec, Samples
 from zoo.system.toml import parse_toml
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
-TEXTS = (*FACTS, "unit")
-LISTS = ("symmetries", "metadata", "known_issues", "derived_from")
+LISTS = ("metadata", *(name for name in FACTS if get_origin(FACT_TYPES[name]) is tuple))
+SWITCHES = tuple(name for name in FACTS if FACT_TYPES[name] is bool)
+TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *SWITCHES))
 
 
 def read_synopsis(path: Path) -> DatasetSpec:
@@ -28,13 +29,16 @@ def read_synopsis(path: Path) -> DatasetSpec:
     for name in ("name", "root", *TEXTS):
         if not isinstance(document.get(name, ""), str):
             mistakes.append(f"{name}: expected text, got {document[name]!r}")
+    for name in SWITCHES:
+        if not isinstance(document.get(name, True), bool):
+            mistakes.append(f"{name}: expected true or false, got {document[name]!r}")
     for name in LISTS:
         if not is_names(document.get(name, [])):
             mistakes.append(f"{name}: expected a list of texts, got {document[name]!r}")
     if mistakes or task is None:
         count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
         raise DataError(f"{path}: {count}{'; '.join(mistakes)}", fix="correct the card", code="card")
-    fields: dict[str, Any] = {name: document[name] for name in TEXTS if name in document}
+    fields: dict[str, Any] = {name: document[name] for name in (*TEXTS, *SWITCHES) if name in document}
     fields |= {name: tuple(document[name]) for name in LISTS if name in document}
     name, patient = document.get("name") or name_of_file(path), read_patient(document)
     return DatasetSpec(name=name, task=task, labels=labels, samples=not_opened, patient=patient, **fields)

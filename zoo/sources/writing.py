@@ -43,7 +43,6 @@ EXAMPLES = {
     "a patient may be in two splits",
     "split": '{column = "split"}                   # no official split: zoo draws one by patient',
     "hide": '["column"]                            # columns that reveal the label',
-    "symmetries": '["hflip"]                       # what does not change the label',
 }
 
 
@@ -97,10 +96,7 @@ def card_keys(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
 
 def card_of_arrays(spec: DatasetSpec) -> DatasetCard:
     """Return the card of an npz: everything that its arrays do not define."""
-    fields: dict[str, Any] = {name: getattr(spec, name) for name in (*FACTS, "unit")}
-    fields |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
-    fields |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
-    return DatasetCard(**fields)
+    return DatasetCard(**{name: getattr(spec, name) for name in (*FACTS, "known_conflicts")})
 
 
 # --- a card that leaves images out -----------------------------------------------------------------------------------

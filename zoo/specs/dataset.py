@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 from zoo.tasks.task import Task
 
@@ -20,6 +20,7 @@ PATIENT = "patient"
 NO_PATIENT = "none"  # begins the `patient` field of a card without a patient key
 
 Unit = Literal["image", "clip", "patient"]
+Symmetry = Literal["hflip", "vflip", "rot90"]
 
 
 class PatientKey(NamedTuple):
@@ -123,17 +124,16 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A text about a dataset. Cards, lists and results have every fact, because `DatasetSpec` does."""
+    """A field of `DatasetSpec` that is also a key of a card, with the same value."""
 
     help: str
     example: str = ""  # in a written card, commented out
-    recorded: bool = True  # in every result
+    recorded: bool = True  # a text in every result
 
 
-def fact(help: str, **options: Any) -> str:
-    """A field of `DatasetSpec` that is a fact."""
-    text: str = field(default="", metadata={"fact": Fact(help=help, **options)})
-    return text
+def fact(help: str, *, default: Any = "", **options: Any) -> Any:
+    """A field of `DatasetSpec` that is a fact; its annotation is the type of the card's key."""
+    return field(default=default, metadata={"fact": Fact(help=help, **options)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,17 +159,37 @@ class DatasetSpec:
     image_size: int | None = None  # the dataset's own, if it has one
     positive: str = ""  # binary: the positive label; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
-    unit: str = "auto"  # "image", "clip", "patient", or "auto": patient if the images of each patient share a label
-    share_targets: bool = True  # False: the license forbids sharing targets, so `zoo bundle` leaves them out
-    derived_from: tuple[str, ...] = ()  # collections its images come from, to detect weights trained on them
+    unit: Literal["auto", "image", "clip", "patient"] = fact(
+        "What is scored. auto: the patient if all images of each patient share a label, else the image.",
+        default="auto",
+        recorded=False,
+    )
+    share_targets: bool = fact(
+        "false: the license does not allow sharing the targets, and `zoo bundle` leaves them out.",
+        default=True,
+        recorded=False,
+    )
+    derived_from: tuple[str, ...] = fact(
+        'Collections that the images come from, in lower case: "ham10000". Boards mark models with weights trained on '
+        "one of them.",
+        default=(),
+        recorded=False,
+    )
     official_splits: tuple[str, ...] = ()
-    symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"
+    symmetries: tuple[Symmetry, ...] = fact(
+        "Operations that keep the label. Default: none, as left is not right in a chest.",
+        default=(),
+        example='["hflip"]                       # what does not change the label',
+        recorded=False,
+    )
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
-    known_issues: tuple[str, ...] = ()
+    known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels
-    near_duplicates: str = "group"  # keep similar images on one side of every drawn split; or "ignore"
+    near_duplicates: Literal["group", "ignore"] = fact(
+        "group: images that look alike stay together in every split that zoo draws.", default="group", recorded=False
+    )
     folds: int | None = None  # default number of folds, if there is no official test split
     val_share: float | None = None  # of train, if val must be drawn; default: a fifth
     # label -> its name in the datasets whose models are tested on this one
@@ -178,4 +198,5 @@ class DatasetSpec:
 
 
 FACTS: dict[str, Fact] = {each.name: each.metadata["fact"] for each in fields(DatasetSpec) if "fact" in each.metadata}
+FACT_TYPES: dict[str, Any] = {name: get_type_hints(DatasetSpec)[name] for name in FACTS}
 RECORDED_FACTS = tuple(name for name, each in FACTS.items() if each.recorded)

@@ -65,7 +65,7 @@ class Protocol:
     regularizations: tuple[float, ...] = only("probe", tuple(10.0**power for power in range(-6, 4)))
     neighbors: int = only("knn", 20)
     temperature: float = only("knn", 0.07)
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[tuple[str, str], ...] = ()  # name and text of each `--set`; ("shuffled", "") of the control
 
     def __post_init__(self) -> None:
         if self.method == "finetune" and (self.steps is None) == (self.epochs is None):
@@ -78,7 +78,8 @@ class Protocol:
     @property
     def label(self) -> str:
         """`finetune@1`, or `finetune@1+epochs=3` if fields were overridden."""
-        return f"{self.name}@{self.version}" + "".join(f"+{override}" for override in self.overrides)
+        changes = (f"+{name}={text}" if text else f"+{name}" for name, text in self.overrides)
+        return f"{self.name}@{self.version}{''.join(changes)}"
 
 
 FINETUNE = Protocol(
@@ -245,8 +246,8 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     least, most = (changes.get(name, getattr(protocol, name)) for name in ("min_steps", "max_steps"))
     if most is not None and least > most and {"min_steps", "max_steps"} & set(settings):
         raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set min_steps <= max_steps")
-    names = tuple(f"{name}={text}" for name, text in sorted(settings.items()))
-    return replace(protocol, **changes, tune=tuple(tune.items()), overrides=(*protocol.overrides, *names))
+    overrides = (*protocol.overrides, *sorted(settings.items()))
+    return replace(protocol, **changes, tune=tuple(tune.items()), overrides=overrides)
 
 
 POSITIVE = {"steps", "epochs", "max_steps", "batch_size", "image_size", "neighbors", "temperature", "clip_norm"}

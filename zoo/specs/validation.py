@@ -15,16 +15,12 @@ from zoo.specs.protocol import MAX_VALUES, POSITIVE, Protocol
 
 # Names that zoo.specs imports for type checkers only: no value is compared with these.
 TYPE_CHECKING_NAMES = {"nn": SimpleNamespace(Module=object, Parameter=object), "Tensor": object, "Array": object}
-SYMMETRY_NAMES = ("hflip", "vflip", "rot90")
 # Conditions beyond the type of a field, and their wording.
 RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
     (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
     (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
-    (DatasetSpec, "unit"): (("auto", "image", "clip", "patient").__contains__, ", auto, image, clip or patient"),
-    (DatasetSpec, "near_duplicates"): (("group", "ignore").__contains__, ", group or ignore"),
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
-    (DatasetSpec, "symmetries"): (set(SYMMETRY_NAMES).issuperset, f" of {', '.join(SYMMETRY_NAMES)}"),
 }
 
 
@@ -71,14 +67,17 @@ def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
     if kind is Protocol and part.name in MAX_VALUES:  # the range of `--set`
         least = " above 0" if part.name in POSITIVE else ", 0 or more"
         holds, condition = partial(is_within, part.name), f"{least} and at most {MAX_VALUES[part.name]}"
-    expected = f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else f"{part.type}{condition}"
+    several = get_origin(hint) is tuple and get_args(hint)[-1] is ...
+    item = get_args(hint)[0] if several else hint
+    expected = f"{part.type}{condition}"
+    if get_origin(item) is Literal:
+        expected = f"{'tuple[str, ...] of' if several else 'one of'} {', '.join(get_args(item))}"
     if holds:
         nothing = frozenset[type]()
         return Rule(
             part.name, part.default, nothing, nothing, lambda value: fits_type(hint, value) and holds(value), expected
         )
-    several = get_origin(hint) is tuple and get_args(hint)[-1] is ...
-    items = plain_types(get_args(hint)[0]) if several else frozenset()
+    items = plain_types(item) if several else frozenset()
     return Rule(part.name, part.default, plain_types(hint), items, partial(fits_type, hint), expected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -16,12 +17,13 @@ MAX_UNDEFINED = 0.05  # share of the resamples; above it the others no longer re
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """An interval, or the reason why there is none."""
+    """An interval, or the fault of the resampled values that give none."""
 
     low: float | None = None
     high: float | None = None
-    reason: str | None = None
+    fault: Literal["undefined", "equal"] | None = None  # too many undefined values, or all values are equal
     num_undefined: int = 0
+    num_resamples: int = 0
 
 
 def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -76,11 +78,11 @@ def percentile_interval(values: Array, confidence: float = 0.95) -> Interval:
     defined = values[~np.isnan(values)]
     num_undefined = len(values) - len(defined)
     if num_undefined > MAX_UNDEFINED * len(values):
-        return Interval(reason=f"undefined in {num_undefined} of {len(values)} resamples", num_undefined=num_undefined)
+        return Interval(fault="undefined", num_undefined=num_undefined, num_resamples=len(values))
     low, high = np.quantile(defined, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
     if high - low <= 1e-12:
-        return Interval(reason="every resample gives the same value", num_undefined=num_undefined)
-    return Interval(low=low, high=high, num_undefined=num_undefined)
+        return Interval(fault="equal", num_undefined=num_undefined, num_resamples=len(values))
+    return Interval(low=low, high=high, num_undefined=num_undefined, num_resamples=len(values))
 
 
 def mean_interval(values: Array, confidence: float = 0.95) -> tuple[float, float]:
@@ -105,13 +107,13 @@ def noise_free_interval(value: float, values: Array, noise: Array, confidence: f
     defined = ~(np.isnan(values) | np.isnan(noise))
     num_undefined = len(values) - int(defined.sum())
     if num_undefined > MAX_UNDEFINED * len(values):
-        return Interval(reason=f"undefined in {num_undefined} of {len(values)} resamples", num_undefined=num_undefined)
+        return Interval(fault="undefined", num_undefined=num_undefined, num_resamples=len(values))
     highest, floor = np.quantile(values[defined], tails[1]), np.quantile(noise[defined], tails[1])
     if floor <= 1e-12:
-        return Interval(reason="every resample gives the same value", num_undefined=num_undefined)
+        return Interval(fault="equal", num_undefined=num_undefined, num_resamples=len(values))
     bias = float(values[defined].mean()) - value
     low, high = max(value - float(floor), 0.0), max(float(highest) - bias, value)
-    return Interval(low=low, high=high, num_undefined=num_undefined)
+    return Interval(low=low, high=high, num_undefined=num_undefined, num_resamples=len(values))
 
 
 def add_seed_variance(

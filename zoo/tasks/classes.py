@@ -17,7 +17,17 @@ from zoo.tasks.logits import (
     rescale_classes,
     softmax,
 )
-from zoo.tasks.task import Answers, Decisions, Form, Head, Presentation, TargetFault, Targets, Task
+from zoo.tasks.task import (
+    POSITIVE_AND_NEGATIVE,
+    Answers,
+    Decisions,
+    Form,
+    Head,
+    Presentation,
+    TargetFault,
+    Targets,
+    Task,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,7 +191,9 @@ BINARY = Task(
     head=ClassHead(),
     answers=ClassAnswers(),
     decisions=BinaryDecisions(),
-    presentation=Presentation(title="binary", calibrated="of the positive class's probability"),
+    presentation=Presentation(
+        title="binary", cases=POSITIVE_AND_NEGATIVE, calibrated="of the positive class's probability"
+    ),
 )
 MULTICLASS = Task(
     name="multiclass",
@@ -190,5 +202,5 @@ MULTICLASS = Task(
     targets=ClassTargets(),
     head=ClassHead(),
     answers=ClassAnswers(),
-    presentation=Presentation(title="multi-class", calibrated=TOP_LABEL),
+    presentation=Presentation(title="multi-class", cases=POSITIVE_AND_NEGATIVE, calibrated=TOP_LABEL),
 )

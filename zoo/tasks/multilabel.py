@@ -10,7 +10,17 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.tasks.linear import solve_binaries
 from zoo.tasks.logits import find_fault_of_probabilities, rescale_events, round_log_odds, sigmoid
-from zoo.tasks.task import Answers, Decisions, Form, Head, Presentation, TargetFault, Targets, Task
+from zoo.tasks.task import (
+    POSITIVE_AND_NEGATIVE,
+    Answers,
+    Decisions,
+    Form,
+    Head,
+    Presentation,
+    TargetFault,
+    Targets,
+    Task,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +158,8 @@ MULTILABEL = Task(
     answers=FlagAnswers(),
     decisions=FlagDecisions(),
     presentation=Presentation(
-        title="multi-label", calibrated="of each label's probability by itself, averaged over labels"
+        title="multi-label",
+        cases=POSITIVE_AND_NEGATIVE,
+        calibrated="of each label's probability by itself, averaged over labels",
     ),
 )

@@ -10,7 +10,7 @@ from zoo.arrays import Array
 from zoo.tasks.classes import METRICS_OF_CLASSES, TOP_LABEL, ClassAnswers, ClassTargets
 from zoo.tasks.linear import solve_binaries
 from zoo.tasks.logits import cumulative_to_classes, grades_to_log_odds, rescale_grades
-from zoo.tasks.task import Head, Presentation, Task
+from zoo.tasks.task import POSITIVE_AND_NEGATIVE, Head, Presentation, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,5 +68,5 @@ ORDINAL = Task(
     targets=GradeTargets(),
     head=GradeHead(),
     answers=GradeAnswers(),
-    presentation=Presentation(title="ordinal", calibrated=TOP_LABEL),
+    presentation=Presentation(title="ordinal", cases=POSITIVE_AND_NEGATIVE, calibrated=TOP_LABEL),
 )

@@ -185,16 +185,26 @@ class Answers(ABC):
         return np.zeros(answers.shape, bool)
 
 
+POSITIVE_AND_NEGATIVE = ("positive", "negative")
+
+
 class Decisions:
     """How answers become decisions; by default the label with the largest probability."""
+
+    rule = "the class with the largest probability"  # as a reader sees it; not shown if labels have thresholds
 
     def cut_labels(self, num_labels: int, positive: int) -> Sequence[int]:
         """The labels that are decided at a threshold."""
         return ()
 
     def decide(self, ranked: Array, cuts: Array, positive: int) -> Array:
-        """The decisions at thresholds; not called without `cut_labels`."""
-        raise NotImplementedError
+        """The decisions about N samples, at the thresholds of `cut_labels`.
+
+        `ranked` (N, C) is on the scale of the thresholds, probabilities or log odds. If no label has a threshold,
+        `cuts` is empty and `ranked` has the answers.
+        """
+        decided: Array = ranked.argmax(axis=1)
+        return decided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +213,7 @@ class Presentation:
 
     title: str
     answer: str = "probability of the target"
+    cases: tuple[str, ...] = ()  # the cases of a label that an interval needs enough of; () if it needs samples only
     calibrated: str = ""  # what the calibration error is of; "" if there is none
     chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
 

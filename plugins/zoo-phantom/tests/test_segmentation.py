@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.registry.opening import open_registry
+from zoo.results.store import load_results
 from zoo.tasks.kinds import find_task
 from zoo.testing import check_dataset, check_metric, check_model
 from zoo_phantom import DICE, MASKED, NETS, SEGMENTATION
@@ -67,3 +68,5 @@ def test_a_segmentation_gets_a_ranked_board_with_intervals_and_paired_tests(tmp_
     assert 0 <= pair["p"] <= 1
     assert "dice" in zoo("compare", *models.split(","), "--results", results)
     assert "toy_net_8" in zoo("list", "runs", "--results", results)  # a command that needs no plugin otherwise
+    for stored in load_results(results)[0]:
+        assert stored.dataset["task_plugin"] == "zoo-phantom" and "zoo-phantom" in stored.versions

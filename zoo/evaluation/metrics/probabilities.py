@@ -17,6 +17,7 @@ from zoo.evaluation.metrics.labels import (
     MeanOverLabels,
     by_column,
     by_unit,
+    decided_classes,
     has_both,
     has_positives,
     metric,
@@ -110,12 +111,13 @@ class Confidence(NamedTuple):
 
 
 def confidences(request: MetricRequest) -> list[Confidence]:
-    """Confidences: of the positive class (binary), of each label (multi-label), else of the most probable class."""
+    """Confidences: of the positive class (binary), of each label (multi-label), else of the decided class."""
     columns = scored_columns(request)
     if request.task.yes_no:
         return [Confidence(column.known, column.probabilities, column.positives) for column in columns]
-    right = request.probabilities.argmax(axis=1) == request.targets
-    return [Confidence(columns[0].known, request.probabilities.max(axis=1), right)]
+    decided = decided_classes(request)
+    probability = np.take_along_axis(request.probabilities, decided[:, None], axis=1)[:, 0]
+    return [Confidence(columns[0].known, probability, decided == request.targets)]
 
 
 def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:

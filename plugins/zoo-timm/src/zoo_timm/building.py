@@ -51,7 +51,7 @@ def create_module(
     if weights is None:
         return timm.create_model(name, pretrained=False, **arguments, **size)
     if not weights.is_file():
-        raise WeightsError(f"{weights}: no such file", fix=RIGHT_FILE)
+        raise WeightsError("no such file", subject=weights, fix=RIGHT_FILE)
     if not timm.models.is_model_pretrained(name.partition(".")[0]):
         # timm has no weights to convert here; with `pretrained` some hybrids would download those of their backbone
         module = timm.create_model(name, pretrained=False, **arguments, **size)
@@ -65,7 +65,7 @@ def create_module(
         load_weights(timm.create_model(name, pretrained=False, **arguments), weights)  # names the wrong keys
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{weights.name} does not fit {name} {dict(size)}: {reason}", fix=RIGHT_FILE, code="weights-misfit"
+            f"does not fit {name} {dict(size)}: {reason}", subject=weights, fix=RIGHT_FILE, code="weights-misfit"
         ) from error
     refuse_missing(weights, module, [key for line in missing for key in line])
     return module
@@ -102,9 +102,8 @@ def refuse_missing(path: Path, module: nn.Module, missing: list[str]) -> None:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise WeightsError(
-            f"{path.name} does not fit {type(module).__name__}: "
-            + "; ".join(f"missing {key}" for key in missing[:3])
-            + more,
+            f"does not fit {type(module).__name__}: " + "; ".join(f"missing {key}" for key in missing[:3]) + more,
+            subject=path,
             fix=RIGHT_FILE,
             code="weights-misfit",
         )
