@@ -2,6 +2,7 @@
 
 from harness import (  # noqa: F401 (pytest finds them here)
     default_signals,
+    pytest_collection,
     pytest_collection_modifyitems,
     pytest_runtest_protocol,
 )

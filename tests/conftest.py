@@ -15,12 +15,22 @@ from golden import golden, pytest_addoption  # noqa: F401 (pytest finds them her
 from PIL import Image
 from warm import Warm
 
-LONG = ("test_reliability", "test_plugins", "test_mishaps", "test_audit", "test_audit_fix", "test_damaged_state")
+# Files that take a minute, the longest first.
+LONG = (
+    "test_reliability",
+    "test_cli",
+    "test_end_to_end",
+    "test_plugins",
+    "test_mishaps",
+    "test_audit",
+    "test_zoo_timm",
+)
+LONG += ("test_damaged_state", "test_audit_fix")
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take minutes go first, so that no worker is left alone with one."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    """Long files go first, so that no worker is left alone with one."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 SPLITS = {"train": 60, "val": 60, "test": 40}
@@ -99,15 +109,15 @@ def zoo(request, command, environment):
     """Run the command as a user does, from an empty folder or `cwd`.
 
     Where it can be forked it is: importing torch anew for each would be most of what the tests do. `sites` are folders
-    of other plugins; with those, or `forked=False`, it is a process of its own from the start.
+    of other plugins, first on the path. With `forked=False` it is a process of its own from the start.
     """
 
     def run(*arguments, sites=(), cwd=None, timeout=300, forked=sys.platform == "linux", **variables):
         words = [*command, *map(str, arguments)]
         settings = environment(*sites, **variables)
-        if forked and not sites:
-            warm = request.getfixturevalue("warm")
-            status, out, err = warm.run(*arguments, folder=cwd or Path.cwd(), seconds=timeout, **settings)
+        if forked:
+            warm, first = request.getfixturevalue("warm"), f"sys.path[:0] = {list(map(str, sites))}"
+            status, out, err = warm.run(*arguments, first=first, folder=cwd or Path.cwd(), seconds=timeout, **settings)
             if status == -signal.SIGALRM:
                 raise subprocess.TimeoutExpired(words, timeout, out, err)
             return subprocess.CompletedProcess(words, status, out, err)

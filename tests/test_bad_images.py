@@ -33,9 +33,16 @@ def png(*extra, size=32):
     return stream.getvalue()[:33] + b"".join(extra) + stream.getvalue()[33:]
 
 
+def compress_zeros(count):
+    """A zlib stream of `count` zeros, a multiple of 10,000: one compressed block, repeated."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    block = packer.compress(bytes(10_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (count % 65521) << 16 | 1  # Adler-32
+    return b"\x78\xda" + block * (count // 10_000) + packer.flush() + struct.pack(">I", checksum)
+
+
 def png_bomb(width, height):
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(width // 8 + 1)) for _ in range(height)) + packer.flush()
+    rows = compress_zeros((width // 8 + 1) * height)
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
@@ -63,7 +70,7 @@ def tiff(pages, loop_to):
 
 
 WHOLE = png(size=64)
-BOMB = zlib.compress(bytes(100_000_000), 9)
+BOMB = compress_zeros(100_000_000)
 # name of the dataset -> name of the file, its bytes, part of the message
 FILES = {
     "empty": ("x.png", b"", "the file is empty"),
@@ -88,6 +95,11 @@ ENTRIES = {
     "link_to_itself": (lambda path: path.symlink_to(path.name), "x.png"),
     "control": (lambda path: path.with_name("x\x1b[31m.png").write_bytes(png()), "a control character"),
 }
+
+
+def test_the_bombs_are_valid_streams():
+    assert zlib.decompress(compress_zeros(30_000)) == bytes(30_000)
+    assert zlib.decompress(BOMB) == bytes(100_000_000)
 
 
 def good_folder(root):

@@ -327,16 +327,20 @@ def test_list_runs_shows_each_stored_run_and_what_matches(main, store, tmp_path)
     store(tmp_path / "results", model="net", seed=10)
     store(tmp_path / "results", model="net", seed=2, status="oom")
     store(tmp_path / "results", model="other", dataset="rings")
-    header, *lines = main("list", "runs").out.splitlines()
-    assert header.split() == ["id", "dataset", "model", "protocol", "seed", "status", "score", "date"]
-    assert [line.split()[1:5] for line in lines] == [
-        ["dots", "net", "scratch@1", seed] for seed in ("0", "2", "10")
-    ] + [["rings", "other", "scratch@1", "0"]]
+    shared, header, *lines = main("list", "runs").out.splitlines()
+    assert shared == "protocol scratch@1 · metric auroc · date 2025-01-01"
+    assert header.split() == ["id", "dataset", "model", "seed", "status", "score"]
+    assert [line.split()[1:4] for line in lines] == [
+        ["dots", "net", "0"],
+        ["dots", "net", "2"],
+        ["dots", "net", "10"],
+        ["rings", "other", "0"],
+    ]
     auroc = f"{first.scores()['auroc'].value:.3f}".lstrip("0")
-    assert lines[0].split() == [first.id[:8], "dots", "net", "scratch@1", "0", "ok", "auroc", auroc, "2025-01-01"]
-    assert lines[1].split()[5:7] == ["oom", "-"]
+    assert lines[0].split() == [first.id[:8], "dots", "net", "0", "ok", auroc]
+    assert lines[1].split()[4:] == ["oom", "-"]
     for pattern, count in (("rings", 1), ("ne?", 3), (first.id[:8], 1), ("oom", 1), ("scratch", 4)):
-        assert len(main("list", "runs", pattern).out.splitlines()) == 1 + count
+        assert len(main("list", "runs", pattern).out.splitlines()) == 2 + count
     assert main("list", "runs", "nothing").out == "no runs match 'nothing'\n"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from warm import alive, descendants, wait_for
 
 SETTINGS = ["--set", "image_size=16"]
 SCRATCH = ["--protocol", "scratch", *SETTINGS, "--set", "steps=4"]
@@ -108,13 +109,6 @@ def test_a_network_that_hangs_leaves_no_process_behind(failures):
     assert not any(alive(pid) for pid in pids)
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_if_all_datasets_are_refused_nothing_runs_and_the_status_is_4(bench, tiny_data, tmp_path):
     status, document, stderr = bench("-m", "tiny_cnn", "-d", tiny_data / "nowhere", *SCRATCH, "--results", tmp_path)
     assert status == 4
@@ -206,87 +200,47 @@ def test_files_that_are_no_weights_are_an_error_and_are_not_executed(zoo, tiny_d
 
 
 # --- stopped and killed ----------------------------------------------------------------------------------------------
-def start(command, environment, tiny_data, results, steps):
-    """A bench in its own process group, with two runs that sleep a tenth of a second in each step."""
-    arguments = [
-        "bench",
-        "-m",
-        "tiny_cnn,naps",
-        "-d",
-        str(tiny_data / "binary.npz"),
-        "--protocol",
-        "scratch",
-        *SETTINGS,
-    ]
-    arguments += ["--set", f"steps={steps}", "--seeds", "2", "--workers", "2", "--results", str(results)]
-    return subprocess.Popen(
-        [*command, *arguments],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def two_naps(tiny_data, results, steps):
+    """A bench with two runs that sleep a tenth of a second in each step."""
+    arguments = ["bench", "-m", "tiny_cnn,naps", "-d", tiny_data / "binary.npz", "--protocol", "scratch", *SETTINGS]
+    return [*arguments, "--set", f"steps={steps}", "--seeds", "2", "--workers", "2", "--results", results]
 
 
-def children_of(pid):
-    pids = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                pids.append(int(path.parent.name))
-        except (OSError, IndexError):
-            continue
-    return pids
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, looks into /proc, sends signals")
 
 
-def wait_for(condition, process=None, seconds=90):
-    """Wait for a true value of `condition`; `process` must not end before."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and (process is None or process.poll() is None):
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(process.stderr.read() if process and process.poll() is not None else "waited in vain")
-
-
-posix = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, sends signals")
-
-
-@posix
+@linux
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGHUP, 129)],
 )
-def test_a_signal_ends_the_bench_cleanly(command, environment, tiny_data, tmp_path, number, status):
-    process = start(command, environment, tiny_data, tmp_path / "results", steps=5000)
-    children = wait_for(lambda: len(value := children_of(process.pid)) == 2 and value, process)
+def test_a_signal_ends_the_bench_cleanly(warm, tiny_data, tmp_path, number, status):
+    bench = warm.start(*two_naps(tiny_data, tmp_path / "results", steps=5000))
+    children = wait_for(lambda: len(pids := descendants(bench.pid)) == 2 and pids)
     time.sleep(1)
     began = time.monotonic()
-    process.send_signal(number)
-    stderr = process.communicate(timeout=30)[1]
+    bench.kill(number)
+    assert bench.wait() == status, bench.read_stderr()
     assert time.monotonic() - began < 10
-    assert process.returncode == status, stderr
-    assert "finished runs are kept" in stderr and "Traceback" not in stderr
+    assert "finished runs are kept" in bench.read_stderr() and "Traceback" not in bench.read_stderr()
     assert not any(alive(pid) for pid in children)
 
 
-@posix
-def test_a_killed_bench_continues_where_it_was(command, environment, tiny_data, tmp_path):
+@linux
+def test_a_killed_bench_continues_where_it_was(warm, tiny_data, tmp_path):
     results = tmp_path / "results"
-    process = start(command, environment, tiny_data, results, steps=40)
-    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")), process)
-    children = children_of(process.pid)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    arguments = two_naps(tiny_data, results, steps=40)
+    bench = warm.start(*arguments)
+    wait_for(lambda: list(results.glob("*/*/[!.]*/result.json")))
+    children = descendants(bench.pid)
+    os.killpg(bench.pid, signal.SIGKILL)
+    assert bench.wait() == -signal.SIGKILL
     wait_for(lambda: not any(alive(pid) for pid in children), seconds=10)
-    done = {path.parent.name for path in results.glob("*/*/[!.]*/result.json")}
     stamps = {path: path.stat().st_mtime_ns for path in results.glob("*/*/[!.]*/result.json")}
-    assert 1 <= len(done) < 6
-    again = start(command, environment, tiny_data, results, steps=40)
-    stderr = again.communicate(timeout=120)[1]
-    assert again.returncode == 0, stderr
-    assert f"6 runs, {len(done)} done already" in stderr
+    assert 1 <= len(stamps) < 6
+    status, _, stderr = warm.run(*arguments)
+    assert status == 0, stderr
+    assert f"6 runs, {len(stamps)} done already" in stderr
     assert len(list(results.glob("*/*/[!.]*/result.json"))) == 6
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 

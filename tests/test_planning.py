@@ -13,8 +13,9 @@ from PIL import Image
 from zoo.data.lookup import is_path
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.registry.context import Context
+from zoo.registry.finding import find_plugins
+from zoo.registry.loading import CORE, load_registry
 from zoo.registry.lookup import Registry
-from zoo.registry.opening import open_registry
 from zoo.results.plans import load_plan, save_plan
 from zoo.runner.execution import worker_devices
 from zoo.runner.planning import plan_bench
@@ -35,6 +36,7 @@ def open_badly(request):
     raise KeyError("column 7")
 
 
+CORE_SPECS = load_registry([plugin for plugin in find_plugins() if plugin.name == CORE])
 TINY = ModelSpec(name="tiny", build=build)
 REGISTRY = Registry(
     models={
@@ -42,8 +44,8 @@ REGISTRY = Registry(
         "tagged": replace(TINY, name="tagged", weights=(Weights(tag="demo", url="https://host.invalid/x"),)),
         "picky": replace(TINY, name="picky", tasks=("binary",), fixed_size=True, image_size=32),
     },
-    metrics=open_registry().metrics,
-    executors=open_registry().executors,
+    metrics=CORE_SPECS.metrics,
+    executors=CORE_SPECS.executors,
     protocols={protocol.name: protocol for protocol in PROTOCOLS},
 )
 SUITE = Suite(
@@ -95,7 +97,7 @@ def test_duplicate_models_or_datasets_run_once(plan):
 def test_requested_baselines_are_not_added_again(plan):
     registry = replace(
         REGISTRY,
-        models={**REGISTRY.models, **{s.name: s for s in open_registry().models.values() if s.family == "baseline"}},
+        models={**REGISTRY.models, **{s.name: s for s in CORE_SPECS.models.values() if s.family == "baseline"}},
     )
     actual = plan("binary.npz", models=("thumbnails",), registry=registry)
     assert [run.shown for run in actual.runs if run.protocol.name != "baseline"] == ["thumbnails"] * 2

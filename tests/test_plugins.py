@@ -166,12 +166,17 @@ def write_wheel(folder: Path, name: str, source: str | dict[str, str] | None, ve
 
 
 def install(wheels: list[Path], target: Path) -> None:
-    if importlib.util.find_spec("pip"):
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
-        subprocess.run([*command, "--target", str(target), *map(str, wheels)], check=True)
-        return
-    for wheel in wheels:  # an environment of uv has no pip, but unpacking a pure wheel installs it
+    """Unpack wheels, which installs pure ones. perf: pip takes a second per call; the fixture `site` uses it."""
+    for wheel in wheels:
         zipfile.ZipFile(wheel).extractall(target)
+
+
+def install_by_pip(wheels: list[Path], target: Path) -> None:
+    if not importlib.util.find_spec("pip"):  # an environment of uv
+        install(wheels, target)
+        return
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([*command, "--target", str(target), *map(str, wheels)], check=True)
 
 
 def zoo(*arguments: str, path: list[Path], command=ZOO, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -192,7 +197,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugins")
     sources = {**GOOD, **{name: source for name, (source, _) in BROKEN.items()}}
     target = folder / "site"
-    install([write_wheel(folder, name, source) for name, source in sources.items()], target)
+    install_by_pip([write_wheel(folder, name, source) for name, source in sources.items()], target)
     (target / "zoo_damaged-1.0.dist-info" / "entry_points.txt").write_text("[zoo.v1]\nzoo-damaged\n")
     nameless = target / "nameless-1.0.dist-info"
     nameless.mkdir()
@@ -367,30 +372,30 @@ def spots(tmp_path):
     return tmp_path / "data"
 
 
-def bench_spots(tmp_path, **variables):
-    site = tmp_path / "site"  # a separate folder: torch cannot be imported beside a distribution with damaged metadata
+@pytest.fixture
+def bench_spots(zoo, tmp_path):
+    """Plan a bench on `spots` with the plugin of cards installed, in a folder without damaged metadata."""
+    site = tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-cards", GOOD["zoo-cards"])], site)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
-    environment |= {"NO_COLOR": "1", "COLUMNS": "200", **{name: str(value) for name, value in variables.items()}}
     words = ["bench", "--datasets", "spots", "--models", "constant", "--dry-run", "--offline", "--results", "results"]
-    return subprocess.run([*ZOO, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    return lambda **variables: zoo(*words, sites=[site], cwd=tmp_path, **variables)
 
 
-def test_a_card_is_benchmarked_from_the_zoo_data_folder(tmp_path, spots):
-    done = bench_spots(tmp_path, ZOO_DATA=spots)
+def test_a_card_is_benchmarked_from_the_zoo_data_folder(bench_spots, spots):
+    done = bench_spots(ZOO_DATA=str(spots))
     assert done.returncode == 0, done.stderr
     assert "spots" in done.stdout
 
 
-def test_a_card_is_benchmarked_from_a_zip_in_zoos_data_folder(tmp_path, spots):
+def test_a_card_is_benchmarked_from_a_zip_in_zoos_data_folder(bench_spots, tmp_path, spots):
     cache = tmp_path / "cache"
     shutil.make_archive(str(cache / "datasets" / "spots"), "zip", spots / "spots")
-    done = bench_spots(tmp_path, ZOO_CACHE=cache)
+    done = bench_spots(ZOO_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_card_without_data_names_the_folder_and_the_page(tmp_path):
-    done = bench_spots(tmp_path, ZOO_CACHE=tmp_path / "cache", ZOO_DATA=tmp_path / "data")
+def test_a_card_without_data_names_the_folder_and_the_page(bench_spots, tmp_path):
+    done = bench_spots(ZOO_CACHE=str(tmp_path / "cache"), ZOO_DATA=str(tmp_path / "data"))
     assert done.returncode == 4
     (line,) = [line for line in done.stderr.splitlines() if "data-missing" in line or "no data in" in line]
     assert str(tmp_path / "data" / "spots") in line

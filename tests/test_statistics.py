@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-import scikit_posthocs
 import scipy.stats
 from pytest import approx
 from scipy.stats import binom, binomtest, spearmanr
@@ -518,6 +517,8 @@ def test_smallest_p_values_equal_the_references():
 
 
 def test_wilcoxon_and_holm_across_datasets_equal_scikit_posthocs():
+    import scikit_posthocs  # perf: it imports matplotlib and seaborn, 0.5 s for every process that collects this file
+
     scores = np.random.default_rng(0).normal([0.5, 0.52, 0.8], 0.05, (12, 3))
     table = pandas.DataFrame(scores).melt(var_name="model", value_name="score")
     expected = scikit_posthocs.posthoc_wilcoxon(table, "score", "model", p_adjust="holm").to_numpy()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.options import RESULTS, KindOrRuns, NameOfKind
-from zoo.cli.terminal import registry_with_warnings, tell
+from zoo.cli.terminal import registry_with_warnings, tell, terminal_width
 from zoo.errors import UsageError
 
 
@@ -27,10 +27,10 @@ def list_command(kind: str, pattern: str | None, results: Path | None, as_json: 
     if results and kind != "runs":
         raise UsageError("--results is for runs", fix="zoo list runs --results DIR")
     if kind == "runs":
-        from zoo.report.runs import list_runs, shorten_runs
+        from zoo.report.runs import list_runs, table_of_runs
 
         items = list_runs(results or Path("results"), pattern)
-        lines = table_lines(shorten_runs(items))
+        lines = table_of_runs(items, terminal_width())
     else:
         from zoo.report.catalog import list_items
 

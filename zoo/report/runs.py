@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.registry.lookup import WILDCARDS
 from zoo.report.deviations import deviation_text
-from zoo.report.drawing import wrap
+from zoo.report.drawing import BREAKS, GAP, break_name, wrap
 from zoo.report.reasons import reason_text
 from zoo.specs.deviation import read_deviations
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from zoo.results.store import Result
 
 MIN_ID = 8  # characters of an id that a list shows
+MIN_CELL = 7  # cells; a table is wider than the terminal before a column is narrower
+IN_EVERY_TABLE = {"id", "score"}  # columns that stay, even if all runs share them
 
 
 def list_runs(root: Path, pattern: str | None = None) -> list[dict[str, Any]]:
@@ -74,23 +78,72 @@ def matches(item: Mapping[str, Any], pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(str(name), glob) for name in names)
 
 
-def shorten_runs(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The columns of `zoo list runs`: short ids, rounded scores, and folds only if there are any."""
-    folds = any(item["folds"] > 1 for item in items)
-    return [
-        {
-            "id": item["id"][:MIN_ID],
-            "dataset": item["dataset"],
-            "model": item["model"],
-            "protocol": item["protocol"],
-            "seed": item["seed"],
-            **({"fold": item["fold"]} if folds else {}),
-            "status": item["status"],
-            "score": "-" if item["score"] is None else f"{item['metric']} {number(item['score'])}",
-            "date": item["date"],
-        }
-        for item in items
+def table_of_runs(items: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """The lines of `zoo list runs`, at most `width` cells long: what all runs share, then a table of the rest.
+
+    A name that is too long continues on the next line.
+    """
+    rows = [cells_of_run(item) for item in items]
+    if not rows:
+        return []
+    shared = {
+        name: cell
+        for name, cell in rows[0].items()
+        if name not in IN_EVERY_TABLE and all(row[name] == cell for row in rows)
+    }
+    columns = [name for name in rows[0] if name not in shared]
+    above = " · ".join(f"{name} {cell}" for name, cell in shared.items() if cell)
+    lines = [part for line in wrap(above, width).splitlines() for part in break_name(line, width).splitlines()]
+    table = [columns, *([row[name] for name in columns] for row in rows)]
+    widths = narrow_columns(table, width)
+    return [*lines, *(line for row in table for line in row_lines(row, widths))]
+
+
+def cells_of_run(item: Mapping[str, Any]) -> dict[str, str]:
+    cells = {
+        "id": item["id"][:MIN_ID],
+        "dataset": item["dataset"],
+        "model": item["model"],
+        "protocol": item["protocol"],
+        "seed": item["seed"],
+        "fold": item["fold"] if item["folds"] > 1 else "",
+        "status": item["status"],
+        "metric": item["metric"] or "",
+        "score": "-" if item["score"] is None else number(item["score"]),
+        "date": item["date"],
+    }
+    return {name: clean(cell) for name, cell in cells.items()}
+
+
+def narrow_columns(table: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The width of each column, narrowed until a row fits.
+
+    It is the widest column that gives, as long as its names can be broken after a separator; then the column where
+    the fewest have to be broken elsewhere.
+    """
+    from rich.cells import cell_len
+
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    parts = [
+        Counter(max((cell_len(part.rstrip()) for part in BREAKS.findall(cell)), default=0) for cell in column)
+        for column in columns
     ]
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        wide = [i for i in range(1, len(widths)) if widths[i] > MIN_CELL]  # an id, the first, is never broken
+        if not wide:
+            break
+        widths[min(wide, key=lambda i: (parts[i][widths[i]], -widths[i]))] -= 1
+    return widths
+
+
+def row_lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of a table, over as many lines as its tallest cell."""
+    from rich.cells import set_cell_size
+
+    parts = [break_name(cell, width).splitlines() for cell, width in zip(cells, widths, strict=True)]
+    lines = zip_longest(*parts, fillvalue="")
+    return [(" " * GAP).join(map(set_cell_size, line, widths)).rstrip() for line in lines]
 
 
 def write_sentences(described: Mapping[str, Any]) -> dict[str, Any]:
