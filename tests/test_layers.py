@@ -25,7 +25,7 @@ FLOORS = (
     {"models"},
     {"evaluation"},
     {"builtin", "results", "testing", "training"},
-    {"audit", "leaderboard"},
+    {"audit", "leaderboard", "trained"},
     {"runner"},
     {"report"},
     {"cli"},

@@ -14,6 +14,7 @@ from zoo.cli.help import GroupedCommands
 from zoo.cli.info import info_command
 from zoo.cli.list import list_command
 from zoo.cli.plugin import plugin_command
+from zoo.cli.predict import predict_command
 from zoo.cli.report import report_command
 from zoo.cli.score import score_command
 from zoo.cli.verify import verify_command
@@ -42,6 +43,7 @@ for command in (
     info_command,
     list_command,
     plugin_command,
+    predict_command,
     report_command,
     score_command,
     verify_command,

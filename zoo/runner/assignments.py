@@ -22,6 +22,8 @@ from zoo.runner.external import ExternalTest
 from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights
+from zoo.trained.card import recorded_reading
+from zoo.trained.seen import describe_images
 from zoo.training.batches import plan_steps
 
 
@@ -43,6 +45,7 @@ class Assignment:
     kept: Path | None = None  # its trained weights; None: train it (again)
     external: tuple[ExternalTest, ...] = ()
     libraries: tuple[str, ...] = ()  # distributions whose versions the result records in addition to the core's
+    source: Mapping[str, Any] = field(default_factory=dict)  # how images were read, for the card of a kept model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +55,7 @@ class Decoding:
     context: Context
     faults: dict[str, DataError] = field(default_factory=dict)
     datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
+    images: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # `describe_images` by dataset
 
     def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
         """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
@@ -66,6 +70,12 @@ class Decoding:
                 self.faults[run.data] = error
                 self.context.console.say(refusal(run.data, error))
         return self.datasets.get(key)
+
+    def describe(self, run: Run, source: OpenDataset) -> dict[str, Any]:
+        """How the images of a run were read, for the card of its model."""
+        if run.data not in self.images:
+            self.images[run.data] = describe_images(source)
+        return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
 
 
 def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
@@ -91,6 +101,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
         if done and not external:
             continue
         primary = plan.primary_metric or source.task.primary_metric
+        keep_weights = resolve_keep_weights(run, settings.keep_weights)
         assignments.append(
             Assignment(
                 run=run,
@@ -101,12 +112,13 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 primary_metric=primary,
                 results=settings.results,
                 cache=settings.cache,
-                keep_weights=resolve_keep_weights(run, settings.keep_weights),
+                keep_weights=keep_weights,
                 fresh=settings.fresh,
                 done=done,
                 kept=find_kept_weights(done),
                 external=external,
                 libraries=plan.libraries.get(run.model, ()),
+                source={} if keep_weights == "none" else decoding.describe(run, source),
             )
         )
     report_retraining(assignments, context.console)
