@@ -36,7 +36,8 @@ class OpenModel:
 
 
 def find_models(name: str, results: Path) -> list[Path]:
-    """The folders of a trained model with kept weights, by seed: `name` is a folder, a run's id or DATASET/MODEL."""
+    """The folders of a trained model with kept weights, by seed: `name` is a folder, a run's id, or
+    DATASET/MODEL with or without /PROTOCOL."""
     path = Path(name)
     if (path / CARD_FILE).is_file():
         return [path]
@@ -63,15 +64,14 @@ def find_models(name: str, results: Path) -> list[Path]:
             fix="run the same bench with --keep-weights best, or all",
             code="no-weights",
         )
-    rows = {(card.model, card.protocol, card.dataset["content_hash"]): card.run[:8] for card in kept.values()}
+    rows = sorted({f"{card.name}/{card.protocol}" for card in kept.values()})
     if len(rows) > 1:
-        choices = ", ".join(f"{run} ({protocol})" for (_, protocol, _), run in rows.items())
-        raise UsageError(f"{name!r} is {len(rows)} models", fix=f"name a run: {choices}", code="ambiguous")
+        raise UsageError(f"{name!r} is {len(rows)} models", fix=f"name one: {', '.join(rows)}", code="ambiguous")
     return sorted(kept, key=lambda folder: (kept[folder].fold, kept[folder].seed))
 
 
 def names_in_command(card: ModelCard) -> Sequence[str]:
-    return card.name, f"{card.dataset['name']}/{card.model}"
+    return card.name, f"{card.name}/{card.protocol}", f"{card.dataset['name']}/{card.model}"
 
 
 def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
