@@ -10,6 +10,7 @@ from zoo.cli.bundle import bundle_command
 from zoo.cli.cache import cache_command
 from zoo.cli.compare import compare_command
 from zoo.cli.doctor import doctor_command
+from zoo.cli.export import export_command
 from zoo.cli.help import GroupedCommands
 from zoo.cli.info import info_command
 from zoo.cli.list import list_command
@@ -40,6 +41,7 @@ for command in (
     cache_command,
     compare_command,
     doctor_command,
+    export_command,
     info_command,
     list_command,
     plugin_command,

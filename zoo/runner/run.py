@@ -136,6 +136,7 @@ def keepsake(
         source=assignment.source,
         pixels=model.pixels,
         val=model.val,
+        val_score=details["val_score"],
         scores={name: asdict(score) for name, score in scores.get("scores", {}).items()},
         versions=model.result.versions,
         weights={

@@ -84,6 +84,8 @@ class FlagHead(Head):
 class FlagAnswers(Answers):
     """Probabilities (N, L), each by itself."""
 
+    formula = "sigmoid(logits)"
+
     def find_fault(self, answers: Array, num_labels: int) -> str:
         return find_fault_of_probabilities(answers, num_labels)
 

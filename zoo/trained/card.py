@@ -58,6 +58,7 @@ class ModelCard:
     temperature_missing: str | None  # why there is none
     outside: Mapping[str, Any] | None  # {"neighbors": k, "limit": d}; None without features
     dataset: Mapping[str, Any]  # the description in the result
+    val_score: float | None  # of the primary metric; higher is better
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any] = field(default_factory=dict)  # tag, digest, license, pretraining

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
@@ -21,6 +22,8 @@ from zoo.specs.protocol import resolved_fields
 from zoo.trained.card import CARD_FILE, ModelCard, card_bytes
 from zoo.trained.modules import FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
+
+NUM_IMAGES = 8  # of val, to compare an exported model with torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +44,7 @@ class Keepsake:
     source: Mapping[str, Any]  # `describe_images` and the reading
     pixels: Pixels
     val: Predictions
+    val_score: float | None
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any]
@@ -58,9 +62,15 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     card = make_model_card(kept, layout, reference)
     metadata = {"format": "pt", "card": CARD_FILE, "model": card.model, "task": card.task, "run": card.run}
     files = {WEIGHTS_FILE: save(merged or state_of(kept.module), metadata), CARD_FILE: card_bytes(card)}
-    if reference:
-        files[REFERENCE_FILE] = save_arrays({"features": reference.features.astype(np.float16)})
+    features = {"features": reference.features.astype(np.float16)} if reference else {}
+    files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features})
     return files
+
+
+def some_images(dataset: DecodedFold) -> Array:
+    """A few decoded images of val, spread over it."""
+    rows = dataset.index("val")
+    return np.ascontiguousarray(map_images(dataset.images)[rows[:: -(-len(rows) // NUM_IMAGES)]])
 
 
 def reference_of(kept: Keepsake) -> Reference | None:
@@ -114,6 +124,7 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         temperature_missing=temperature if isinstance(temperature, str) else None,
         outside={"neighbors": reference.neighbors, "limit": reference.limit} if reference else None,
         dataset=kept.dataset_facts,
+        val_score=kept.val_score,
         scores=kept.scores,
         versions=kept.versions,
         weights=kept.weights,

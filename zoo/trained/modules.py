@@ -12,7 +12,6 @@ from zoo.errors import ResultsError, WeightsError
 from zoo.models.building import build_model, feature_extractor, read_stored
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.devices import open_device
-from zoo.tasks.task import Task
 from zoo.training.probes import join_head, linear_layer, make_vote
 
 if TYPE_CHECKING:
@@ -59,33 +58,58 @@ def merged_state(joined: nn.Module, spec: ModelSpec, build: Callable[[], nn.Modu
     return state if torch.allclose(own, merged, rtol=MERGE_TOLERANCE, atol=MERGE_TOLERANCE) else None
 
 
-def rebuild(card: ModelCard, weights: Path, spec: ModelSpec, task: Task) -> nn.Module:
-    """Build the module of a card and load its weights. Raises WeightsError if they do not fit."""
+def rebuild(card: ModelCard, weights: Path, spec: ModelSpec) -> nn.Module:
+    """Build the module of a card and load its weights; that of a frozen network has its head apart, as in the bench."""
+    if card.method == "finetune":
+        return load_plain(card, weights, spec)
+    if card.layout == "plain":
+        module = load_plain(card, weights, spec)
+        head = linear_head(module, spec)
+        return join_head(feature_extractor(spec, module), module, head).eval()
+    module, state = build_empty(card, spec), read_weights(weights)
+    joined = join_head(feature_extractor(spec, module), module, build_head(card, state))
+    return load_state(joined, state, card, weights)
+
+
+def load_plain(card: ModelCard, weights: Path, spec: ModelSpec) -> nn.Module:
+    """Build the architecture of a card and load weights that have its own keys."""
+    return load_state(build_empty(card, spec), read_weights(weights), card, weights)
+
+
+def build_empty(card: ModelCard, spec: ModelSpec) -> nn.Module:
+    """Build the architecture with random weights."""
+    tag = card.weights["tag"]
     request = BuildRequest(
-        num_outputs=task.head.num_outputs(len(card.labels)), channels=card.channels, image_size=card.image_size
+        num_outputs=card.task_kind.head.num_outputs(len(card.labels)),
+        channels=card.channels,
+        image_size=card.image_size,
+        tag=tag if any(each.tag == tag for each in spec.weights) else "",
     )
-    module = build_model(spec, request, stem=card.protocol_fields["stem"])
+    return build_model(spec, request, stem=card.protocol_fields["stem"])
+
+
+def read_weights(weights: Path) -> dict[str, Tensor]:
     if not weights.is_file():
         raise ResultsError(
             f"{weights}: the weights of this run were not kept",
             fix="name another seed, or run the bench again with --keep-weights all --fresh",
             code="no-weights",
         )
-    state = read_stored(weights)
-    is_frozen = card.method != "finetune"
-    if is_frozen and card.layout == "joined":
-        module = join_head(feature_extractor(spec, module), module, build_head(card, state, task))
+    state: dict[str, Tensor] = read_stored(weights)
+    return state
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], card: ModelCard, weights: Path) -> nn.Module:
+    """Load weights strictly. Raises WeightsError if they do not fit the installed architecture."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
+        installed = ", ".join(f"{name} {version}" for name, version in card.versions.items())
         raise WeightsError(
             f"{weights}: does not fit {card.model} as installed: {str(error).splitlines()[-1].strip()}",
-            fix=f"install the versions in card.json: {describe_versions(card)}",
+            fix=f"install the versions of its card: {installed}",
             code="weights-misfit",
         ) from error
-    if is_frozen and card.layout == "plain":
-        head = linear_head(module, spec)
-        module = join_head(feature_extractor(spec, module), module, head)
     return module.eval()
 
 
@@ -100,14 +124,14 @@ def describe_versions(card: ModelCard) -> str:
     return ", ".join(f"{name} {version}" for name, version in card.versions.items())
 
 
-def build_head(card: ModelCard, state: dict[str, Tensor], task: Task) -> nn.Module:
+def build_head(card: ModelCard, state: dict[str, Tensor]) -> nn.Module:
     """The head of a joined module, with weights of the right shapes."""
     from torch import nn
 
     if "head.bank" in state:
         fields = card.protocol_fields
         return make_vote(
-            state["head.bank"], state["head.votes"], fields["neighbors"], fields["temperature"], task.answers
+            state["head.bank"], state["head.votes"], fields["neighbors"], fields["temperature"], card.task_kind.answers
         )
     outputs, inputs = state["head.weight"].shape
     return nn.Linear(inputs, outputs)

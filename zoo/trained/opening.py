@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from zoo.models.layout import place
 from zoo.models.weights import find_model_spec
 from zoo.registry.lookup import Registry
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
+from zoo.specs.model import ModelSpec
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
 from zoo.trained.modules import FeatureTap, rebuild
 from zoo.trained.outside import Reference
@@ -27,12 +29,14 @@ class OpenModel:
     """A trained model that is ready to predict."""
 
     card: ModelCard
+    spec: ModelSpec
     folder: Path
     module: nn.Module
     tap: FeatureTap
     device: str
     reference: Reference | None
     val: Predictions | None  # stored predictions of val; an exported folder has none
+    images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
 
 
 def find_models(name: str, results: Path) -> list[Path]:
@@ -70,6 +74,12 @@ def find_models(name: str, results: Path) -> list[Path]:
     return sorted(kept, key=lambda folder: (kept[folder].fold, kept[folder].seed))
 
 
+def best_of(folders: Sequence[Path]) -> Path:
+    """The folder of the seed with the best val score; ties go to the first."""
+    scores = [-math.inf if (score := read_model_card(folder).val_score) is None else score for folder in folders]
+    return folders[scores.index(max(scores))]
+
+
 def names_in_command(card: ModelCard) -> Sequence[str]:
     return card.name, f"{card.name}/{card.protocol}", f"{card.dataset['name']}/{card.model}"
 
@@ -78,23 +88,31 @@ def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> Op
     """Open a trained model. Raises PluginError, WeightsError or ResultsError if it cannot be built as it was."""
     card = read_model_card(folder)
     spec = find_model_spec(card.model, registry, cache)
-    module = rebuild(card, folder / WEIGHTS_FILE, spec, card.task_kind)
+    arrays = read_arrays(folder)
+    module = rebuild(card, folder / WEIGHTS_FILE, spec)
     return OpenModel(
         card=card,
+        spec=spec,
         folder=folder,
         module=module,
         tap=FeatureTap(place(module, device, card.precision, card.image_size), spec, card.method),
         device=device,
-        reference=read_reference(folder, card),
+        reference=as_reference(card, arrays),
+        images=arrays.get("images"),
         val=load_predictions(path).get("val") if (path := folder / "predictions.npz").exists() else None,
     )
 
 
-def read_reference(folder: Path, card: ModelCard) -> Reference | None:
-    """The features of val; None if the model has none."""
-    if card.outside is None:
-        return None
+def read_arrays(folder: Path) -> dict[str, Array]:
+    """What is kept of val beside the weights: `features`, and in a run's folder `images`."""
     from safetensors.numpy import load_file
 
-    features: Array = load_file(folder / REFERENCE_FILE)["features"].astype("float32")
+    path = folder / REFERENCE_FILE
+    return dict(load_file(path)) if path.exists() else {}
+
+
+def as_reference(card: ModelCard, arrays: dict[str, Array]) -> Reference | None:
+    if card.outside is None or "features" not in arrays:
+        return None
+    features = arrays["features"].astype("float32")
     return Reference(features=features, neighbors=card.outside["neighbors"], limit=card.outside["limit"])

@@ -141,31 +141,28 @@ def answer_batch(models: Sequence[OpenModel], batch: Sequence[ReadImage], rules:
 
 def answer_squares(models: Sequence[OpenModel], squares: Array, rules: Rules) -> list[NewAnswer]:
     """The answers for squares (B, size, size, channels), without their names."""
-    answers = models[0].card.task_kind.answers
-    probabilities, logs, distances = [], [], []
+    logits, distances = [], []
     for model in models:
-        logits, features = forward_squares(model, squares)
-        probabilities.append(answers.from_logits(logits, model.card.target_scale))
-        logs.append(answers.to_log_odds(logits))
+        outputs, features = forward_squares(model, squares)
+        logits.append(outputs)
         if model.reference is not None and features is not None:
             distances.append(model.reference.distances(features) / model.reference.limit)
-    known = [log for log in logs if log is not None]
+    far = np.mean(distances, axis=0).tolist() if distances else [None] * len(squares)
+    answers = make_answers(models[0].card, logits)
+    return apply_rules(models[0].card, rules, [replace(each, distance=far[row]) for row, each in enumerate(answers)])
+
+
+def make_answers(card: ModelCard, logits: Sequence[Array]) -> list[NewAnswer]:
+    """The mean answers of seeds, from their logits (B, outputs) each."""
+    answers = card.task_kind.answers
+    probabilities = [answers.from_logits(outputs, card.target_scale) for outputs in logits]
+    known = [logs for outputs in logits if (logs := answers.to_log_odds(outputs)) is not None]
     mean = np.mean(probabilities, axis=0)
-    spread = np.std(probabilities, axis=0, ddof=1) if len(models) > 1 else None
-    return apply_rules(
-        models[0].card,
-        rules,
-        [
-            NewAnswer(
-                name="",
-                probabilities=mean[row],
-                log_odds=log_row,
-                spread=None if spread is None else spread[row],
-                distance=float(np.mean([values[row] for values in distances])) if distances else None,
-            )
-            for row, log_row in enumerate(mean_logs(known) if known else [None] * len(mean))
-        ],
-    )
+    spread = np.std(probabilities, axis=0, ddof=1) if len(logits) > 1 else None
+    return [
+        NewAnswer(name="", probabilities=mean[row], log_odds=log_row, spread=None if spread is None else spread[row])
+        for row, log_row in enumerate(mean_logs(known) if known else [None] * len(mean))
+    ]
 
 
 def forward_squares(model: OpenModel, squares: Array) -> tuple[Array, Array | None]:
