@@ -125,7 +125,7 @@ class JsonWriter(AnswerWriter):
         self.stream.write("\n ]\n}\n")
 
 
-WRITERS: dict[str, type[AnswerWriter]] = {".csv": CsvWriter, ".json": JsonWriter}
+ANSWER_WRITERS: dict[str, type[AnswerWriter]] = {".csv": CsvWriter, ".json": JsonWriter}
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def open_writer(output: Path | None, models: Sequence[OpenModel], tags: Sequence
     if output is None:
         yield CsvWriter(sys.stdout, models, tags)
         return
-    kind = WRITERS.get(output.suffix.lower())
+    kind = ANSWER_WRITERS.get(output.suffix.lower())
     if kind is None:
         raise UsageError(f"{output}: unknown format", fix="choose a name that ends in .csv or .json")
     with written_whole(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
