@@ -22,7 +22,7 @@ from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work
-from zoo.runner.external import TrainedModel, predict_external
+from zoo.runner.external import FittedModel, predict_external
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
@@ -104,7 +104,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     }
     weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
-    model = TrainedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
+    model = FittedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     if assignment.done is None:
         predictions = {"val": val}
         scores: dict[str, dict[str, Score]] = {}
@@ -122,7 +122,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
 
 def keepsake(
-    assignment: Assignment, spec: ModelSpec, model: TrainedModel, scores: Mapping[str, Mapping[str, Score]]
+    assignment: Assignment, spec: ModelSpec, model: FittedModel, scores: Mapping[str, Mapping[str, Score]]
 ) -> Keepsake:
     """What the files of a finished run's model are made from."""
     run, details = assignment.run, model.result.details
